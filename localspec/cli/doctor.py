@@ -1,0 +1,134 @@
+"""`localspec doctor`: what this machine and this engine build can do, and what is wrong with them."""
+
+import json
+import platform
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from localspec.errors import LocalspecError
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    retest: Annotated[bool, typer.Option("--retest", help="Test the engine build again.")] = False,
+) -> None:
+    """What this machine and this engine build can do."""
+    findings = _findings(retest=retest)
+    if as_json:
+        typer.echo(json.dumps(findings, ensure_ascii=False))
+    else:
+        _show(findings)
+    if findings["engine"].get("error") or findings["self_test"].get("error"):
+        raise typer.Exit(1)
+
+
+def _findings(*, retest: bool) -> dict[str, dict[str, Any]]:
+    return {
+        "localspec": _localspec(),
+        "machine": _machine(),
+        "engine": _or_error(_engine),
+        "self_test": _or_error(lambda: _self_test(retest=retest)),
+        "starter": _or_error(_starter),
+    }
+
+
+def _or_error(look: Any) -> dict[str, Any]:
+    try:
+        return look()
+    except LocalspecError as error:
+        return {"error": str(error)}
+
+
+def _localspec() -> dict[str, Any]:
+    from localspec import __version__, paths
+
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "configuration": str(paths.config_dir()),
+        "data": str(paths.data_dir()),
+        "cache": str(paths.cache_dir()),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    from localspec.hardware import detect
+
+    return {
+        "system": platform.platform(terse=True),
+        "processor": detect.processor_name(),
+        "usable_cores": detect.usable_cores(),
+        "available_memory_bytes": detect.available_memory_bytes(),
+        "amx": "amx_int8" in detect.processor_features(),
+    }
+
+
+def _engine() -> dict[str, Any]:
+    from localspec.engine.build import engine_version, library_folder
+    from localspec.engine.llama.report import engine_devices, engine_features
+
+    return {
+        "llama_cpp_python": engine_version(),
+        "libraries": str(library_folder()),
+        "features": engine_features(),
+        "devices": [asdict(device) for device in engine_devices()],
+    }
+
+
+def _self_test(*, retest: bool) -> dict[str, Any]:
+    from localspec.engine.health import engine_health, forget_verdict
+
+    if retest:
+        forget_verdict()
+    health = engine_health(lambda message: None)
+    advice = None
+    if health.problem:
+        advice = (
+            "weights are used without repacking, which is slower and right; on a processor with AMX, "
+            "scripts/setup --rebuild makes a build that keeps AMX and does not crash"
+        )
+    return {
+        "sound": health.problem is None,
+        "problem": health.problem,
+        "advice": advice,
+        "relative_error_by_weight_type": health.errors,
+    }
+
+
+def _starter() -> dict[str, Any]:
+    from localspec.registry.resolve import resolve
+
+    return {"path": str(resolve(None))}
+
+
+def _show(findings: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for section, facts in findings.items():
+        table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
+        for name, value in facts.items():
+            table.add_row(f"  {name.replace('_', ' ')}", _text(name, value))
+    Console().print(table)
+
+
+def _text(name: str, value: Any) -> str:
+    if name.endswith("_bytes") and value is not None:
+        return f"{value / 1e9:.1f} GB"
+    if name == "devices":
+        return "\n".join(_device(device) for device in value)
+    if name == "relative_error_by_weight_type":
+        return ", ".join(f"{kind} {error:.1e}" for kind, error in value.items())
+    if isinstance(value, str):
+        return value
+    return {True: "yes", False: "no", None: "-"}.get(value, str(value))
+
+
+def _device(device: dict[str, Any]) -> str:
+    memory = device["total_bytes"]
+    return f"{device['name']}: {device['description']}" + (
+        f", {memory / 1e9:.1f} GB" if memory else ""
+    )

@@ -1,0 +1,185 @@
+"""The options that commands share, and what they mean to a session."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from localspec.errors import UserError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from localspec.session.config import ReplyOptions, SessionConfig
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A name from models.toml, a path to a .gguf, or hf:owner/repo/file.gguf. Default: the starter.",
+    ),
+]
+_SPECULATION = "Speculation"
+_ENGINE = "Engine"
+_SAMPLING = "Sampling"
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    """What is loaded and how."""
+
+    draft: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL|auto|none",
+            help="Draft model; auto: the one that models.toml pairs with MODEL, if it is here.",
+            rich_help_panel=_SPECULATION,
+        ),
+    ] = "auto"
+    spec: Annotated[
+        Literal["auto", "none", "lookup", "draft"],
+        typer.Option(
+            help="How to guess ahead; auto: with the draft model if there is one, else by look-up.",
+            rich_help_panel=_SPECULATION,
+        ),
+    ] = "auto"
+    draft_max: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Tokens to draft at once. Default: 3.", rich_help_panel=_SPECULATION
+        ),
+    ] = None
+    verify: Annotated[
+        Literal["auto", "match", "rejection"],
+        typer.Option(
+            help="How sampled drafts are accepted; auto: match with --seed, else rejection for draft models.",
+            rich_help_panel=_SPECULATION,
+        ),
+    ] = "auto"
+    kv_k: Annotated[
+        str,
+        typer.Option(
+            metavar="TYPE", help="Type of the K cache, e.g. q8_0.", rich_help_panel=_ENGINE
+        ),
+    ] = "f16"
+    kv_v: Annotated[
+        str, typer.Option(metavar="TYPE", help="Type of the V cache.", rich_help_panel=_ENGINE)
+    ] = "f16"
+    flash_attn: Annotated[
+        Literal["auto", "on", "off"], typer.Option(help="Flash attention.", rich_help_panel=_ENGINE)
+    ] = "auto"
+    ctx: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Context in tokens. Default: 4096 or the model's, the smaller.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="CPU threads. Default: physical cores.", rich_help_panel=_ENGINE
+        ),
+    ] = None
+    gpu_layers: Annotated[
+        int,
+        typer.Option(metavar="N", help="Layers on the GPU; -1: all.", rich_help_panel=_ENGINE),
+    ] = -1
+
+    def session_config(self, model: str | None) -> "SessionConfig":
+        """Names resolved to files. Raises UserError or ModelError."""
+        from localspec.registry.resolve import draft_of, resolve
+        from localspec.session.config import SessionConfig
+
+        if self.draft == "none" and self.spec == "draft":
+            raise UserError("--spec draft contradicts --draft none: name a draft model")
+        draft = {"none": lambda: None, "auto": lambda: draft_of(model)}.get(
+            self.draft, lambda: resolve(self.draft)
+        )
+        return SessionConfig(
+            model=resolve(model),
+            draft=draft(),
+            spec=self.spec,
+            draft_max=self.draft_max,
+            kv_k=self.kv_k,
+            kv_v=self.kv_v,
+            flash_attn=self.flash_attn,
+            n_ctx=self.ctx,
+            n_threads=self.threads,
+            n_gpu_layers=self.gpu_layers,
+        )
+
+
+@dataclass(frozen=True)
+class ReplyFlags:
+    """How a reply is made."""
+
+    temp: Annotated[
+        float,
+        typer.Option(min=0, help="Temperature; 0 takes the best token.", rich_help_panel=_SAMPLING),
+    ] = 0.8
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Keep the K best tokens; 0: all.", rich_help_panel=_SAMPLING)
+    ] = 40
+    top_p: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Keep the best with this probability.", rich_help_panel=_SAMPLING
+        ),
+    ] = 0.95
+    min_p: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Drop what is less likely than this x the best.",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = 0.05
+    repeat_penalty: Annotated[
+        float,
+        typer.Option(min=0.01, help="Above 1: discourage repetition.", rich_help_panel=_SAMPLING),
+    ] = 1.0
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Same seed, same reply. Default: random.", rich_help_panel=_SAMPLING),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            "-n",
+            min=0,
+            metavar="N",
+            help="Stop after N tokens. Default: at the end.",
+        ),
+    ] = None
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Stop before this text; may be repeated."),
+    ] = None
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Never choose an end token.")] = (
+        False
+    )
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None
+
+    def reply_options(self, engine: EngineFlags) -> "ReplyOptions":
+        """The seed is drawn here where none is given; rejection is chosen where it may be."""
+        from localspec.engine.sampling import Sampling
+        from localspec.session.config import ReplyOptions
+
+        sampling = Sampling(
+            temperature=self.temp,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            seed=secrets.randbits(32) if self.seed is None else self.seed,
+        )
+        verify = engine.verify
+        if verify == "auto":
+            verify = "match" if self.seed is not None else "rejection"
+        return ReplyOptions(
+            sampling, self.max_tokens, tuple(self.stop or ()), verify, self.ignore_eos
+        )

@@ -1,0 +1,27 @@
+"""What goes to stderr: notes, and progress where a person is watching."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import typer
+
+
+def talk(message: str) -> None:
+    """A note to the user."""
+    typer.echo(f"localspec: {message}", err=True)
+
+
+@contextmanager
+def progress(label: str) -> Generator[Callable[[float], None]]:
+    """A progress bar on stderr that disappears when done; nothing where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda fraction: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=1.0)
+        yield lambda fraction: bar.update(task, completed=fraction)

@@ -1,0 +1,1 @@
+"""Evaluate tokens, and turn logits into tokens and tokens into text."""

@@ -1,0 +1,142 @@
+"""The seam between localspec and an engine: what the rest of the program may ask of one.
+
+One verb evaluates: prefill, decode and verification are the same call with another number of tokens and of
+wanted logits. One verb forgets: `truncate`. `tokens` is the truth about what a cache holds, and `hold` builds
+everything else (chat turns, prompt reuse, draft catch-up) from those three. What crosses the seam are plain
+values, so that an engine can stand in another process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FlashAttention = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Everything that an engine is built from.
+
+    `n_ctx` is a sequence's limit in tokens, `n_batch` the most tokens of one micro-batch, `n_outputs` the most
+    logits rows that one decode returns. `n_gpu_layers` < 0 offloads all of them.
+    `use_extra_buffers` lets the CPU repack weights into its own layouts (AMX, repack).
+    """
+
+    model: Path
+    n_ctx: int
+    n_threads: int
+    n_outputs: int = 1
+    n_sequences: int = 1
+    n_batch: int = 512
+    kv_k: str = "f16"
+    kv_v: str = "f16"
+    flash_attn: FlashAttention = "auto"
+    n_gpu_layers: int = -1
+    use_extra_buffers: bool = True
+
+
+class Vocabulary(Protocol):
+    """Text to token ids and back; ids are 0 .. n_tokens - 1."""
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    @property
+    def eog(self) -> frozenset[int]:
+        """Ids that end a generation."""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        """Ids of `text`; control tokens written in it are recognised, `add_special` adds BOS where due."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that one token adds to the text; control tokens add none. May be part of a character."""
+        ...
+
+
+class Logits(Protocol):
+    """Rows of unnormalised scores, one for each position asked for; they die at the engine's next decode."""
+
+    def row(self, i: int) -> npt.NDArray[np.float32]:
+        """Scores of row `i`, shape (n_vocab,), a view: copy what must live longer."""
+        ...
+
+    def argmax(self, i: int) -> int:
+        """The id with the highest score in row `i`."""
+        ...
+
+
+class Context(Protocol):
+    """One sequence in an engine's cache."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """What the cache holds, in order. Not to be changed from outside."""
+        ...
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> Logits:
+        """Append `tokens` to the cache and return logits for the last `n_logits` of them."""
+        ...
+
+    def truncate(self, n: int) -> None:
+        """Make the cache hold exactly its first `n` tokens: by rollback, else by evaluating them again."""
+        ...
+
+
+Request = tuple[Context, Sequence[int], int]
+"""A context, the tokens to append, and for how many of the last ones logits are wanted."""
+
+
+class Engine(Protocol):
+    """A loaded model with a cache for one or more sequences."""
+
+    @property
+    def config(self) -> EngineConfig: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def rollback_limit(self) -> int | None:
+        """How many of the newest tokens can be forgotten at no cost; 0: none, None: all."""
+        ...
+
+    def context(self) -> Context:
+        """A new, empty sequence; at most `config.n_sequences` of them."""
+        ...
+
+    def decode(self, requests: Sequence[Request]) -> Sequence[Logits]:
+        """Evaluate all requests in one decode (in several where they exceed a micro-batch), synchronised.
+
+        Raises EngineError where a sequence would outgrow its limit or the engine fails, Interrupted on
+        request; either way every context's `tokens` says what its cache then holds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+        ...
+
+
+def shared_prefix(a: Sequence[int], b: Sequence[int], known: int = 0) -> int:
+    """How many leading tokens `a` and `b` share; the first `known` are taken on trust."""
+    end = min(len(a), len(b))
+    if a[known:end] == b[known:end]:
+        return end
+    return next((i for i in range(known, end) if a[i] != b[i]), end)
+
+
+def hold(context: Context, tokens: Sequence[int], n_logits: int, known: int = 0) -> Logits:
+    """Make `context` hold exactly `tokens`, evaluating only what it does not share with them.
+
+    The last `n_logits` tokens are evaluated in any case, because only evaluation yields logits. `known` tokens
+    at the start are known to be shared already.
+    """
+    kept = min(shared_prefix(context.tokens, tokens, known), len(tokens) - n_logits)
+    context.truncate(kept)
+    return context.eval(tokens[kept:], n_logits)

@@ -1,0 +1,57 @@
+"""A request to stop that leaves everything consistent.
+
+Ctrl-C normally raises KeyboardInterrupt between any two instructions, which could fall between an engine call
+and the note of what it did. While an `Interrupt` listens, the first Ctrl-C only sets a flag; the engine looks
+at it between micro-batches (on CPU also inside them), the driver between steps. A second one raises as usual.
+"""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class Interrupted(Exception):
+    """Work stopped on request; the context holds what had been evaluated and stays usable."""
+
+
+class Interrupt:
+    """A flag that Ctrl-C, or any thread, can set.
+
+    As a context manager it listens for SIGINT (in the main thread only; elsewhere it is just the flag) and
+    clears an old request on entry. It may be entered again while it listens.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._depth = 0
+        self._previous: Any = signal.SIG_DFL
+
+    def request(self) -> None:
+        """Ask for a stop; safe from any thread."""
+        self.requested = True
+
+    def __enter__(self) -> Self:
+        if self._depth == 0:
+            self.requested = False
+            if threading.current_thread() is threading.main_thread():
+                self._previous = signal.signal(signal.SIGINT, self._on_signal)
+                self._depth = 1
+        else:
+            self._depth += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._depth == 1:
+            signal.signal(signal.SIGINT, self._previous)
+        self._depth = max(0, self._depth - 1)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,101 @@
+"""Load libllama once, quietly, and turn its two ways of failing loudly into sentences.
+
+Its log is kept in memory: an error message can quote the engine's reason, and nothing is printed unless asked.
+Where it would abort the process on a broken assumption, one sentence goes to stderr first.
+"""
+
+import ctypes
+import os
+import sys
+from collections import deque
+from typing import Any, NewType, TextIO
+
+from localspec.errors import EngineError
+
+try:
+    import llama_cpp.llama_cpp as bindings
+    from llama_cpp._ggml import libggml as ggml
+except ImportError as error:
+    raise EngineError(
+        "the engine is not installed: run scripts/setup in a checkout, or `pip install llama-cpp-python`"
+    ) from error
+except (OSError, RuntimeError) as error:
+    raise EngineError(
+        f"the engine's library does not load ({error}): rebuild it with scripts/setup --rebuild"
+    ) from error
+
+C: Any = bindings
+"""llama.h, function by function; ctypes has no types worth checking."""
+
+libggml: Any = ggml
+"""ggml's own functions, for which the caller declares the types."""
+
+Handle = NewType("Handle", int)
+"""A pointer to something of the engine's."""
+
+_LOG_LINES = 400
+_LEVEL_ERROR, _LEVEL_CONTINUED = 4, 5
+
+
+class EngineLog:
+    """The engine's newest log lines; they are also written to `echo`, where that is set, as they come."""
+
+    def __init__(self) -> None:
+        self.echo: TextIO | None = None
+        self._lines: deque[tuple[int, str]] = deque(maxlen=_LOG_LINES)
+
+    def write(self, level: int, text: str) -> None:
+        """Take one call of the engine's log callback; level 5 continues the line before."""
+        if self.echo:
+            self.echo.write(text)
+        if level == _LEVEL_CONTINUED and self._lines:
+            last, start = self._lines.pop()
+            self._lines.append((last, start + text))
+        else:
+            self._lines.append((level, text))
+
+    def clear(self) -> None:
+        self._lines.clear()
+
+    def lines(self) -> list[str]:
+        """All kept lines, oldest first."""
+        return [text.rstrip("\n") for _, text in self._lines]
+
+    def reason(self) -> str:
+        """The first error since the last `clear`, without the name of the function that logged it."""
+        errors = [text.strip() for level, text in self._lines if level == _LEVEL_ERROR]
+        return errors[0].split(": ", 1)[-1] if errors else "no reason given"
+
+
+engine_log = EngineLog()
+
+
+def _on_log(level: int, text: bytes, _: int | None) -> None:
+    engine_log.write(level, text.decode("utf-8", "replace"))
+
+
+def _on_abort(message: bytes) -> None:
+    # libllama calls abort() after this; leaving first spares the user a core dump and a backtrace.
+    reason = message.decode("utf-8", "replace").rsplit("/", 1)[-1]
+    sys.stderr.write(
+        f"localspec: the engine stopped itself ({reason}); `localspec doctor` checks it\n"
+    )
+    sys.stderr.flush()
+    os._exit(1)
+
+
+_log_callback = C.llama_log_callback(_on_log)
+_abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_on_abort)
+_ready = False
+
+
+def initialise(echo: TextIO | None = None) -> None:
+    """Start the backends and take over log and abort; any number of calls."""
+    global _ready  # noqa: PLW0603
+    engine_log.echo = echo or engine_log.echo
+    if _ready:
+        return
+    C.llama_log_set(_log_callback, ctypes.c_void_p(0))
+    libggml.ggml_set_abort_callback(_abort_callback)
+    C.llama_backend_init()
+    _ready = True

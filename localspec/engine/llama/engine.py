@@ -1,0 +1,252 @@
+"""LlamaEngine, LlamaContext and LlamaLogits: the seam of engine/base.py on libllama.
+
+Rows without logits go first and in micro-batches of `n_batch`, so that a stop is seen between them and so that
+all wanted logits come from the last call. `busy_s` adds up the time inside libllama: what is left of a step's
+wall time is localspec's own overhead.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+from localspec.engine.base import Context, EngineConfig, Request
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama.batch import Batch
+from localspec.engine.llama.binding import C, Handle, engine_log, initialise
+from localspec.engine.llama.loading import NO_ABORT, Progress, create_context, load_model
+from localspec.engine.llama.vocabulary import LlamaVocabulary
+from localspec.errors import EngineError
+
+_ABORTED, _NO_SLOT = 2, 1
+_PREFILL_ROWS = 32
+"""From here on the abort callback is worth its price (0.5 ms a call of llama_decode, from Python)."""
+
+
+class LlamaEngine:
+    """A GGUF model loaded by libllama, with a cache for `config.n_sequences` sequences."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        interrupt: Interrupt | None = None,
+        on_progress: Progress = lambda fraction: None,
+    ) -> None:
+        initialise()
+        self.config = config
+        self.interrupt = interrupt or Interrupt()
+        self.busy_s = 0.0
+        self.n_decodes = 0
+        self._model = load_model(config, self.interrupt, on_progress)
+        self._context: Handle | None = None
+        try:
+            self._context = create_context(config, self._model)
+            self._memory = C.llama_get_memory(self._context)
+            self._batch = Batch(min(config.n_batch, config.n_ctx), config.n_sequences)
+            self._contexts: list[LlamaContext] = []
+            self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
+            self.vocabulary = LlamaVocabulary(self._model)
+            self.n_window: int = C.llama_model_n_swa(self._model)
+            self.rollback_limit = self._probe_rollback()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+        if self._context:
+            C.llama_free(self._context)
+            self._context = None
+        if self._model:
+            C.llama_model_free(self._model)
+            self._model = None
+
+    def context(self) -> "LlamaContext":
+        """A new, empty sequence."""
+        n = len(self._contexts)
+        if n == self.config.n_sequences:
+            raise EngineError(f"all {n} sequences of this engine are in use")
+        self._contexts.append(LlamaContext(self, n))
+        return self._contexts[-1]
+
+    def decode(self, requests: Sequence[Request]) -> "list[LlamaLogits]":
+        """Evaluate all requests; see `engine.base.Engine.decode`."""
+        contexts = [_own(context, self) for context, _, _ in requests]
+        for context, (_, tokens, _) in zip(contexts, requests, strict=True):
+            context.require_room(len(tokens))
+        self.n_decodes += 1
+        for context, (_, tokens, n_logits) in zip(contexts, requests, strict=True):
+            self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
+        n_outputs = sum(n_logits for _, _, n_logits in requests)
+        if n_outputs > self._batch.room:
+            self._flush()
+        for context, (_, tokens, n_logits) in zip(contexts, requests, strict=True):
+            self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
+        self._flush()
+        return self._logits([n_logits for _, _, n_logits in requests])
+
+    def forget(self, sequence: int, start: int) -> bool:
+        """Drop a sequence's cells from position `start` on; False where the memory refuses."""
+        return C.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def first_position(self, sequence: int) -> int:
+        """The lowest position that the cache still holds completely, -1 for none."""
+        return C.llama_memory_seq_pos_min(self._memory, sequence)
+
+    def length(self, sequence: int) -> int:
+        """How many positions of the sequence have been evaluated."""
+        return C.llama_memory_seq_pos_max(self._memory, sequence) + 1
+
+    def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
+        done = 0
+        while done < len(tokens):
+            room = self._batch.room
+            part = tokens[done : done + room]
+            self._batch.add(part, len(context.held), context.sequence, wanted=wanted)
+            context.held.extend(part)
+            done += len(part)
+            if done < len(tokens):
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._batch.n_rows == 0:
+            return
+        try:
+            self._check(self._decode_batch())
+        except BaseException:
+            for context in self._contexts:
+                context.resynchronise()
+            raise
+        finally:
+            self._batch.clear()
+
+    def _decode_batch(self) -> int:
+        guarded = self._batch.n_rows >= _PREFILL_ROWS
+        if guarded:
+            if self.interrupt.requested:
+                return _ABORTED
+            C.llama_set_abort_callback(self._context, self._abort, None)
+        started = perf_counter()
+        code = C.llama_decode(self._context, self._batch.struct)
+        C.llama_synchronize(self._context)
+        self.busy_s += perf_counter() - started
+        if guarded:
+            C.llama_set_abort_callback(self._context, NO_ABORT, None)
+        return code
+
+    def _check(self, code: int) -> None:
+        if code == _ABORTED:
+            raise Interrupted
+        if code == _NO_SLOT:
+            raise EngineError(
+                f"the cache of {self.config.n_ctx:,} tokens is full: use a larger --ctx"
+            )
+        if code != 0:
+            raise EngineError(f"the engine could not evaluate (code {code}): {engine_log.reason()}")
+
+    def _logits(self, n_logits: Sequence[int]) -> "list[LlamaLogits]":
+        shape = (sum(n_logits), self.vocabulary.n_tokens)
+        rows = (
+            np.ctypeslib.as_array(C.llama_get_logits(self._context), shape)
+            if shape[0]
+            else np.empty(shape, np.float32)
+        )
+        ends = accumulate(n_logits)
+        return [
+            LlamaLogits(self, rows[end - n : end]) for n, end in zip(n_logits, ends, strict=True)
+        ]
+
+    def _probe_rollback(self) -> int | None:
+        """How many new tokens `seq_rm` can take back: found out on two tokens, which also warms the model up."""
+        probe = LlamaContext(self, 0)
+        probe.eval([0, min(1, self.vocabulary.n_tokens - 1)], 0)
+        can_roll_back = self.forget(0, 1)
+        self.forget(0, -1)
+        if not can_roll_back:
+            return 0
+        # A windowed cache keeps one micro-batch more than its window, so drafts within one are safe.
+        return self.config.n_batch - 1 if self.n_window else None
+
+
+class LlamaContext:
+    """One sequence of a LlamaEngine."""
+
+    def __init__(self, engine: LlamaEngine, sequence: int) -> None:
+        self.engine = engine
+        self.sequence = sequence
+        self.held: list[int] = []
+
+    @property
+    def tokens(self) -> list[int]:
+        """What the cache holds, in order. Not to be changed from outside."""
+        return self.held
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> "LlamaLogits":
+        """Append `tokens` and return logits for the last `n_logits` of them."""
+        return self.engine.decode([(self, tokens, n_logits)])[0]
+
+    def truncate(self, n: int) -> None:
+        """Keep the first `n` tokens: by rollback where the memory can, else by evaluating them again."""
+        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
+        if n == len(self.held):
+            return
+        kept = self.held[:n]
+        if self._can_roll_back(n) and self.engine.forget(self.sequence, n):
+            self.held = kept
+            return
+        self.clear()
+        self.eval(kept, 0)
+
+    def clear(self) -> None:
+        """Forget everything, which every kind of memory can."""
+        self.engine.forget(self.sequence, -1)
+        self.held = []
+
+    def resynchronise(self) -> None:
+        """After a failed decode: hold what the cache says it holds."""
+        if self.engine.rollback_limit == 0:
+            self.clear()
+        else:
+            del self.held[self.engine.length(self.sequence) :]
+
+    def require_room(self, n: int) -> None:
+        """Raise EngineError where `n` more tokens would outgrow the sequence's limit."""
+        needed, limit = len(self.held) + n, self.engine.config.n_ctx
+        if needed > limit:
+            raise EngineError(
+                f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
+            )
+
+    def _can_roll_back(self, n: int) -> bool:
+        # A windowed cache forgets old cells; rolling back behind them is answered with "done" and garbage.
+        window = self.engine.n_window
+        if n == 0 or not window:
+            return True
+        first = self.engine.first_position(self.sequence)
+        return first == 0 or first < n - window
+
+
+class LlamaLogits:
+    """Rows of the engine's output buffer; using them after the next decode is a bug that is caught."""
+
+    def __init__(self, engine: LlamaEngine, rows: npt.NDArray[np.float32]) -> None:
+        self._engine = engine
+        self._rows = rows
+        self._decode = engine.n_decodes
+
+    def row(self, i: int) -> npt.NDArray[np.float32]:
+        """Scores of row `i`, shape (n_vocab,)."""
+        assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
+        return self._rows[i]
+
+    def argmax(self, i: int) -> int:
+        """The id with the highest score in row `i`."""
+        return int(self.row(i).argmax())
+
+
+def _own(context: Context, engine: LlamaEngine) -> LlamaContext:
+    assert isinstance(context, LlamaContext)
+    assert context.engine is engine
+    return context

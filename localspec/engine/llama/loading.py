@@ -1,0 +1,72 @@
+"""A configuration to libllama's own parameter structures, a model and a context."""
+
+from collections.abc import Callable
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama.binding import C, Handle, engine_log
+from localspec.errors import EngineError, ModelError
+from localspec.model.facts import cache_type
+
+Progress = Callable[[float], None]
+"""Called with the loaded fraction, 0 to 1."""
+
+NO_ABORT = C.ggml_abort_callback()
+"""The empty callback, which removes one."""
+
+_FLASH_ATTENTION = {
+    "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+
+def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> Handle:
+    """Map the weights; raises ModelError with the engine's reason, or Interrupted."""
+
+    def report(fraction: float, _: int | None) -> bool:
+        on_progress(fraction)
+        return not interrupt.requested
+
+    params = C.llama_model_default_params()
+    params.n_gpu_layers = config.n_gpu_layers
+    params.load_mode = C.LLAMA_LOAD_MODE_MMAP
+    params.use_extra_bufts = config.use_extra_buffers
+    callback = params.progress_callback = C.llama_progress_callback(report)
+    engine_log.clear()
+    model = C.llama_model_load_from_file(str(config.model).encode(), params)
+    del callback
+    if interrupt.requested:
+        if model:
+            C.llama_model_free(model)
+        raise Interrupted
+    if not model:
+        raise ModelError(f"{config.model.name} does not load: {engine_log.reason()}")
+    return model
+
+
+def create_context(config: EngineConfig, model: Handle) -> Handle:
+    """Allocate the cache and the compute buffers; raises EngineError with the engine's reason."""
+    params = C.llama_context_default_params()
+    params.n_ctx = config.n_ctx * config.n_sequences
+    params.n_batch = params.n_ubatch = min(config.n_batch, config.n_ctx)
+    params.n_seq_max = config.n_sequences
+    # Output buffers take n_vocab floats a row: ask for the rows that are used, not for n_batch of them.
+    params.n_outputs_max = config.n_outputs
+    params.n_threads = params.n_threads_batch = config.n_threads
+    params.type_k = cache_type(config.kv_k).id
+    params.type_v = cache_type(config.kv_v).id
+    params.flash_attn_type = _flash_attention(config)
+    params.swa_full = False
+    engine_log.clear()
+    context = C.llama_init_from_model(model, params)
+    if not context:
+        raise EngineError(f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}")
+    return context
+
+
+def _flash_attention(config: EngineConfig) -> int:
+    # A quantized V cache exists only with flash attention, so "auto" has nothing left to decide.
+    if config.flash_attn == "auto" and cache_type(config.kv_v).is_quantized:
+        return _FLASH_ATTENTION["on"]
+    return _FLASH_ATTENTION[config.flash_attn]

@@ -1,0 +1,79 @@
+"""Write a model in another weight type with libllama's own quantizer: a whole file or none.
+
+It runs in a child process, because the quantizer is one long call that neither Ctrl-C nor an error in a damaged
+file could be kept from taking the session down. It writes beside the target and is renamed into place.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from localspec.engine.child import run_module
+from localspec.errors import ModelError, UserError
+from localspec.model.gguf import read_header
+from localspec.model.usable import check_usable
+
+WEIGHT_TYPES = (
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1",
+    "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
+)  # fmt: skip
+"""What can be made without an importance matrix, largest first."""
+
+_BITS = {"F32": 32, "F16": 16, "BF16": 16}
+_PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    weight_type: str,
+    n_threads: int,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> int:
+    """Write `source` as `target` in `weight_type`; the new file's size in bytes.
+
+    Raises UserError for an unknown type or a target that exists, ModelError where it cannot be done.
+    """
+    kind = weight_type.upper()
+    if kind not in WEIGHT_TYPES:
+        raise UserError(
+            f"{weight_type!r} is not a weight type: choose one of {', '.join(WEIGHT_TYPES)}"
+        )
+    if target.exists():
+        raise UserError(f"{target} exists already: remove it or name another file with -o")
+    _check(source, target, kind)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    errors: list[str] = []
+
+    def on_line(line: str) -> None:
+        if found := _PROGRESS.search(line):
+            on_progress(int(found[1]) / int(found[2]))
+        elif "failed" in line:
+            errors.append(line.split(": ", 1)[-1])
+
+    try:
+        arguments = [str(source), str(partial), kind, str(n_threads)]
+        ending = run_module("localspec.engine.llama.quantize", arguments, on_line)
+        if not ending.is_success:
+            reason = errors[0] if errors else ending.reason
+            raise ModelError(f"{source.name} could not be written as {kind}: {reason}")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def _check(source: Path, target: Path, kind: str) -> None:
+    header = read_header(source)
+    check_usable(header)
+    if not target.parent.is_dir():
+        raise UserError(f"there is no folder {target.parent}: make it or choose another with -o")
+    needed = sum(tensor.n_elements for tensor in header.tensors) * _BITS.get(kind, 8) // 8
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise UserError(
+            f"{target.parent} has {free / 1e9:.1f} GB free and up to {needed / 1e9:.1f} GB are needed: "
+            "make room or choose another folder with -o"
+        )

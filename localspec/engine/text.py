@@ -1,0 +1,154 @@
+"""Messages to a prompt, and token bytes to text.
+
+A chat template comes out of a model file, so it is untrusted code: it runs in jinja2's sandbox, with the
+conventions that Hugging Face's templates assume (trimmed blocks, loop controls, `raise_exception`,
+`strftime_now`).
+"""
+
+import codecs
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+import jinja2
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from localspec.errors import ModelError
+
+_MAX_REPEATED = 1_000_000
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """jinja2's sandbox, in which multiplication cannot fill the memory either."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or not all(_is_small(value) for value in (left, right)):
+            raise SecurityError("the product is too large")
+        return super().call_binop(context, operator, left, right)
+
+
+def _is_small(value: Any) -> bool:
+    size = abs(value) if isinstance(value, int | float) else len(value)
+    return size <= _MAX_REPEATED
+
+
+class ChatTemplate:
+    """A model's Jinja chat template, compiled once. Raises ModelError where the source is no template."""
+
+    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
+        sandbox = _Sandbox(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        sandbox.filters["tojson"] = _to_json
+        functions: dict[str, Any] = sandbox.globals
+        functions.update(raise_exception=_raise, strftime_now=_now)
+        self._bos, self._eos = bos, eos
+        try:
+            self._template = sandbox.from_string(source)
+        except jinja2.TemplateError as error:
+            raise _template_error(error) from error
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt that asks for the assistant's next turn.
+
+        Templates that know no system role get its text at the head of the first user message.
+        """
+        try:
+            return self._render(messages)
+        except ModelError:
+            merged = _without_system(messages)
+            if merged is None:
+                raise
+            return self._render(merged)
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        try:
+            return self._template.render(
+                messages=messages,
+                bos_token=self._bos,
+                eos_token=self._eos,
+                add_generation_prompt=True,
+                tools=None,
+            )
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise _template_error(error) from error
+
+
+class TextStream:
+    """Token bytes in, text out as soon as it is certain.
+
+    Held back: bytes of an unfinished character, and text that may be the beginning of a stop string. Bytes that
+    are not UTF-8 become U+FFFD.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self.is_stopped = False
+        self._stop = tuple(text for text in stop if text)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def push(self, piece: bytes) -> str:
+        """Take a token's bytes; return the text that can be shown now."""
+        return self._release(self._decoder.decode(piece))
+
+    def finish(self) -> str:
+        """The reply is over: return what was held back."""
+        text = self._release(self._decoder.decode(b"", final=True)) + self._held
+        self._held = ""
+        return text
+
+    def _release(self, text: str) -> str:
+        if self.is_stopped:
+            return ""
+        self._held += text
+        places = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
+        if places:
+            self.is_stopped = True
+            n_certain = min(places)
+        else:
+            n_certain = len(self._held) - max(
+                (self._overlap(stop) for stop in self._stop), default=0
+            )
+        certain, self._held = self._held[:n_certain], self._held[n_certain:]
+        if self.is_stopped:
+            self._held = ""
+        return certain
+
+    def _overlap(self, stop: str) -> int:
+        """Length of the longest end of the held text that begins `stop`."""
+        sizes = range(min(len(stop) - 1, len(self._held)), 0, -1)
+        return next((n for n in sizes if self._held.endswith(stop[:n])), 0)
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message] | None:
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":  # noqa: PLR2004
+        return None
+    content = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+    return [Message(role="user", content=content), *messages[2:]]
+
+
+def _template_error(error: Exception) -> ModelError:
+    return ModelError(f"the model's chat template failed ({error}): use --raw to do without it")
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _now(layout: str) -> str:
+    return datetime.now().astimezone().strftime(layout)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,96 @@
+"""What the operating system says of this machine: cores, memory, processor.
+
+A container may be given less than the machine has: its CPU quota, its affinity and its memory limit count.
+"""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+_CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def usable_cores() -> int:
+    """Physical cores that this process may use; on Apple silicon the performance cores alone.
+
+    Decoding waits for memory, so hyper-threads add nothing, and efficiency cores hold up the others.
+    """
+    physical = _performance_cores() or psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return max(1, min(physical, _affinity(), _cpu_quota() or physical))
+
+
+def available_memory_bytes() -> int:
+    """Memory that can be had without swapping, within the container's limit."""
+    free = psutil.virtual_memory().available
+    limit, used = _read_int(_CGROUP / "memory.max"), _read_int(_CGROUP / "memory.current")
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
+@cache
+def processor_name() -> str:
+    """The processor's own name, as far as the system tells it."""
+    if platform.system() == "Darwin":
+        return _sysctl("machdep.cpu.brand_string") or platform.processor()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def processor_features() -> frozenset[str]:
+    """Instruction sets, in the kernel's spelling (Linux); empty where the system does not list them."""
+    info = _cpuinfo()
+    return frozenset((info.get("flags") or info.get("Features") or "").split())
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's entry in /proc/cpuinfo; empty elsewhere than on Linux."""
+    try:
+        lines = _CPUINFO.read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _performance_cores() -> int | None:
+    if platform.system() != "Darwin":
+        return None
+    cores = _sysctl("hw.perflevel0.physicalcpu")
+    return int(cores) if cores.isdigit() else None
+
+
+def _sysctl(name: str) -> str:
+    try:
+        command = ["/usr/sbin/sysctl", "-n", name]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_quota() -> int | None:
+    """Whole CPUs in the container's quota, or None without one."""
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
+
+
+def _read_int(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,44 @@
+"""The smallest vocabularies that libllama accepts, for models that are written rather than trained.
+
+`NO_VOCABULARY` has ids and no text. `byte_vocabulary` is a real tokenizer: a byte-level BPE (GPT-2's) whose tokens are the
+256 bytes and a few pairs, so that any text can go in and come out.
+"""
+
+from localspec.model.values import Value, ValueType
+from localspec.model.writer import array_of
+
+BOS, EOS = "<|begin|>", "<|end_of_text|>"
+_MERGES = ("Ġ t", "h e", "i n", "Ġ a", "e r", "o n")
+_NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # of enum llama_token_type
+
+
+def no_vocabulary() -> dict[str, Value]:
+    """Metadata of a model that knows token ids only."""
+    return {"tokenizer.ggml.model": "no_vocab"}
+
+
+def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
+    """Metadata of a tokenizer with `n_vocab` tokens, of which those beyond the first 264 are never used."""
+    pairs = [merge.replace(" ", "") for merge in _MERGES]
+    tokens = [*_byte_letters(), *pairs, BOS, EOS]
+    n_used = len(tokens)
+    assert n_vocab >= n_used, f"{n_vocab} tokens are fewer than the {n_used} that are needed"
+    kinds = [_NORMAL] * (n_used - 2) + [_CONTROL] * 2 + [_UNUSED] * (n_vocab - n_used)
+    tokens += [f"[UNUSED_{i}]" for i in range(n_used, n_vocab)]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": array_of(ValueType.STRING, tokens),
+        "tokenizer.ggml.token_type": array_of(ValueType.INT32, kinds),
+        "tokenizer.ggml.merges": array_of(ValueType.STRING, _MERGES),
+        "tokenizer.ggml.bos_token_id": n_used - 2,
+        "tokenizer.ggml.eos_token_id": n_used - 1,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+
+
+def _byte_letters() -> list[str]:
+    """A visible letter for each byte, as GPT-2 has it: printable Latin-1 is itself, the rest follows from U+0100."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -1,0 +1,127 @@
+"""Reading a header from front to back: bounded in size, and quick over what is skipped.
+
+The header's length stands nowhere in a GGUF file, so bytes are fetched in growing pieces as the cursor needs them, never
+past `MAX_HEADER_BYTES`. Skipping strings means reading every length, which is the inner loop of opening a model.
+"""
+
+import struct
+
+from localspec.errors import ModelError
+from localspec.model.source import Source
+from localspec.model.values import FORMATS, LENGTH, Array, Value, ValueType, shown
+
+MAX_HEADER_BYTES = 128 << 20  # the largest seen, 262,144 tokens with 514,906 merges, is below 20 MiB
+MAX_STRINGS = 4_000_000  # of all arrays together; passing over one takes some 70 ns
+MAX_KEY_BYTES = 65_535
+FIRST_PIECE_BYTES, LARGEST_PIECE_BYTES = 1 << 18, 8 << 20
+
+_SCALARS = {kind: struct.Struct("<" + code) for kind, code in FORMATS.items()}
+_U32 = struct.Struct("<I")
+
+
+class Cursor:
+    """A position in a source, moving forward."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._buffer = bytearray()
+        self._n_strings_left = MAX_STRINGS
+        self.position = 0
+
+    def fail(self, what: str) -> ModelError:
+        """The error of this file for a sentence that goes on after its name."""
+        return ModelError(f"{self._source.name} {what}")
+
+    def damaged(self, what: str) -> ModelError:
+        """The same, for what no writer of GGUF files would write."""
+        return self.fail(f"{what}; the file is damaged, download it again")
+
+    def take(self, n_bytes: int) -> bytes:
+        start = self._advance(n_bytes)
+        return bytes(self._buffer[start : start + n_bytes])
+
+    def u32(self) -> int:
+        return _U32.unpack_from(self._buffer, self._advance(4))[0]
+
+    def u64(self) -> int:
+        return LENGTH.unpack_from(self._buffer, self._advance(8))[0]
+
+    def u64s(self, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"<{count}Q", self._buffer, self._advance(8 * count))
+
+    def text(self, limit_bytes: int = MAX_HEADER_BYTES) -> str:
+        """A string with its length before it; what is not UTF-8 becomes the replacement character."""
+        n_bytes = self.u64()
+        if n_bytes > limit_bytes:
+            raise self.damaged(f"has a name of {n_bytes} bytes where {limit_bytes} are the limit")
+        return self.take(n_bytes).decode("utf-8", "replace")
+
+    def value(self, key: str) -> Value:
+        """The value of a key: its type, then itself."""
+        kind = self._type(key)
+        if kind == ValueType.ARRAY:
+            return self._array(key)
+        if kind == ValueType.STRING:
+            return self.text()
+        scalar = _SCALARS[kind]
+        return scalar.unpack_from(self._buffer, self._advance(scalar.size))[0]
+
+    def _type(self, key: str) -> ValueType:
+        number = self.u32()
+        try:
+            return ValueType(number)
+        except ValueError:
+            raise self.damaged(f"gives {shown(key)} the unknown type {number}") from None
+
+    def _array(self, key: str) -> Array:
+        kind, count = self._type(key), self.u64()
+        if kind == ValueType.ARRAY:
+            raise self.damaged(f"has arrays inside the array {shown(key)}, which nothing can read")
+        if kind != ValueType.STRING:
+            return Array(kind, count, self.take(count * _SCALARS[kind].size))
+        if count > self._n_strings_left:
+            raise self.damaged(f"claims {count} strings in {shown(key)}")
+        self._n_strings_left -= count
+        start = self.position
+        self._skip_strings(count)
+        return Array(kind, count, bytes(self._buffer[start : self.position]))
+
+    def _skip_strings(self, count: int) -> None:
+        """Pass over strings; it runs into the end of the buffer to find out that it must grow."""
+        buffer, length_at, step = self._buffer, LENGTH.unpack_from, LENGTH.size
+        position, n_done = self.position, 0
+        while n_done < count:
+            try:
+                for n_done in range(n_done + 1, count + 1):  # noqa: PLW2901 as the exception needs it
+                    position += step + length_at(buffer, position)[0]
+            except (struct.error, OverflowError):
+                n_done -= 1  # the length at `position` is not here yet
+                self._require(position + step)
+        self.position = position
+        self._require(position)
+
+    def _advance(self, n_bytes: int) -> int:
+        """Where the next `n_bytes` begin, which are then there."""
+        start = self.position
+        self.position = end = start + n_bytes
+        if end > len(self._buffer):
+            self._require(end)
+        return start
+
+    def _require(self, end: int) -> None:
+        """Fetch until the buffer holds `end` bytes."""
+        size_bytes = self._source.size_bytes
+        if end > MAX_HEADER_BYTES and (size_bytes is None or end <= size_bytes):
+            raise self.damaged(f"has a header of more than {MAX_HEADER_BYTES >> 20} MiB")
+        while len(self._buffer) < end:
+            piece = max(FIRST_PIECE_BYTES, min(len(self._buffer), LARGEST_PIECE_BYTES))
+            n_bytes = max(piece, min(end - len(self._buffer), LARGEST_PIECE_BYTES))
+            got = b""
+            if size_bytes is None or end <= size_bytes:
+                got = self._source.read(len(self._buffer), n_bytes)
+            if not got:
+                size = len(self._buffer) if size_bytes is None else size_bytes
+                raise self.fail(
+                    f"ends inside its header (byte {end} is needed, it has {size}); download it again"
+                )
+            self._buffer += got

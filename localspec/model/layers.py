@@ -1,0 +1,153 @@
+"""The layers of a model: heads, sliding windows, and which of them keep a cache.
+
+A layer that attends stores for each token n_kv_heads keys of `key_size` and values of `value_size`;
+with multi-head latent attention (MLA: DeepSeek) one compressed key and no value. A recurrent layer
+stores a state whose size does not depend on the context. Sources: `load_hparams` in
+src/llama-model.cpp, src/llama-hparams.cpp and src/llama-kv-cache*.cpp of llama.cpp; the tables are
+in `architectures`.
+"""
+
+from dataclasses import dataclass
+
+from localspec.model.architectures import (
+    FULL_ATTENTION_EVERY,
+    HYBRID,
+    RECURRENT,
+    WINDOWS,
+    Window,
+)
+from localspec.model.header import Header
+from localspec.model.values import Array
+
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
+GEMMA3N_CACHED_LAYERS = 20
+NO_WINDOW = Window(None)
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block. Sizes count numbers of one head; `window_tokens` None: it sees all of the past."""
+
+    n_heads: int
+    n_kv_heads: int
+    key_size: int
+    value_size: int
+    window_tokens: int | None
+    has_cache: bool
+    is_recurrent: bool
+
+    @property
+    def n_keys(self) -> int:
+        """Numbers that a token adds to the key cache."""
+        return self.n_kv_heads * self.key_size if self.has_cache else 0
+
+    @property
+    def n_values(self) -> int:
+        return self.n_kv_heads * self.value_size if self.has_cache else 0
+
+
+def layers_of(header: Header) -> tuple[Layer, ...]:
+    """The blocks that a token passes, without those that only predict further tokens (NextN).
+
+    ModelError if there are none, too many, or if an array has not one entry for each.
+    """
+    n_all, n_loops = _count(header, "block_count", 0), _count(header, "num_loops", 1)
+    n_layers = n_all - _count(header, "nextn_predict_layers", 0)
+    if not (0 < n_layers <= n_all and 0 < n_loops * n_all <= MAX_LAYERS):
+        raise header.fail(
+            f"claims {n_all} layers, of which {n_layers} would be used, and 1 to {MAX_LAYERS} can be;"
+            " download or convert it again"
+        )
+    heads = per_layer(header, "attention.head_count", n_all) or (0,) * n_all
+    kv_heads = per_layer(header, "attention.head_count_kv", n_all) or heads
+    recurrent = _recurrent(header, kv_heads)
+    windows = _windows(header, recurrent, n_layers)
+    sizes = _head_sizes(header, heads[0])
+    cached = _cached(header, n_all)
+    layers = tuple(
+        Layer(heads[i], kv_heads[i], *sizes[windows[i] is not None], windows[i], cached[i], recurrent[i])
+        for i in range(n_layers)
+    )
+    return layers * n_loops
+
+
+def _count(header: Header, name: str, default: int) -> int:
+    count = header.integer(header.own_key(name))
+    return default if count is None else count
+
+
+def per_layer(header: Header, name: str, n_layers: int) -> tuple[int, ...] | None:
+    """A key that is one number for all layers or an array of one for each; None if it is not there."""
+    key = header.own_key(name)
+    if not isinstance(header.metadata.get(key), Array):
+        number = header.integer(key)
+        return None if number is None else (number,) * n_layers
+    numbers = header.integers(key) or ()
+    if len(numbers) != n_layers:
+        raise header.fail(
+            f"has {len(numbers)} numbers in {key} for {n_layers} layers; download or convert it again"
+        )
+    return numbers
+
+
+def _recurrent(header: Header, kv_heads: tuple[int, ...]) -> tuple[bool, ...]:
+    name, n_layers = header.architecture, len(kv_heads)
+    if name in RECURRENT or name == "falcon-h1":  # the latter attends in each layer, too
+        return (True,) * n_layers
+    if name not in HYBRID or name == "deepseek4":
+        return (False,) * n_layers
+    if name in FULL_ATTENTION_EVERY:
+        given = per_layer(header, "attention.recurrent_layers", n_layers)
+        every = _count(header, "full_attention_interval", FULL_ATTENTION_EVERY[name])
+        return tuple(map(bool, given or [(i + 1) % max(1, every) for i in range(n_layers)]))
+    feed_forward = (0,) * n_layers
+    if name.startswith("nemotron_h"):  # its layers either mix tokens or feed forward
+        feed_forward = per_layer(header, "feed_forward_length", n_layers) or feed_forward
+    return tuple(n == 0 and n_ff == 0 for n, n_ff in zip(kv_heads, feed_forward, strict=True))
+
+
+def _windows(header: Header, recurrent: tuple[bool, ...], n_layers: int) -> list[int | None]:
+    """How many tokens each layer looks back, None for all of them."""
+    layout = WINDOWS.get(header.architecture, NO_WINDOW)
+    n_tokens = header.integer(header.own_key("attention.sliding_window"))
+    if n_tokens is None or (n_tokens and layout.fixed):
+        n_tokens = layout.n_tokens
+    if layout is NO_WINDOW or not n_tokens or (layout.n_layers or n_layers) != n_layers:
+        return [None] * n_layers
+    windowed = _window_pattern(header, layout, n_layers)
+    return [n_tokens if windowed[i] and not recurrent[i] else None for i in range(n_layers)]
+
+
+def _window_pattern(header: Header, layout: Window, n_layers: int) -> list[bool]:
+    key = header.own_key("attention.sliding_window_pattern")
+    if isinstance(header.metadata.get(key), Array):
+        given = [bool(number) for number in header.integers(key) or ()]
+        return (given + [False] * n_layers)[:n_layers]
+    period = header.integer(key) if layout.period else layout.period
+    period = layout.period if period is None else period
+    if period is None:
+        raise header.fail(f"does not say in {key} which layers look back how far; convert it again")
+    dense = 0 if layout.dense_first else period - 1
+    return [period == 0 or i % period != dense for i in range(n_layers)]
+
+
+def _head_sizes(header: Header, n_heads: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of a key and of a value, in layers that see everything and in those with a window."""
+    if not n_heads:
+        return (0, 0), (0, 0)
+    even = _count(header, "embedding_length", 0) // n_heads
+    key, value = (_count(header, f"attention.{kind}_length", even) for kind in ("key", "value"))
+    windowed_key = _count(header, "attention.key_length_swa", key)
+    windowed_value = _count(header, "attention.value_length_swa", value)
+    if _count(header, "attention.key_length_mla", 0) and _count(header, "attention.value_length_mla", 0):
+        return (key, 0), (windowed_key, 0)
+    return (key, value), (windowed_key, windowed_value)
+
+
+def _cached(header: Header, n_layers: int) -> list[bool]:
+    """Which layers store what they attend to; the last ones of some models reuse an earlier cache."""
+    if header.architecture in RECURRENT:
+        return [False] * n_layers
+    n_cached = n_layers - _count(header, "attention.shared_kv_layers", 0)
+    if header.architecture == "gemma3n":
+        n_cached = GEMMA3N_CACHED_LAYERS
+    return [i < n_cached for i in range(n_layers)]

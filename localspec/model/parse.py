@@ -1,0 +1,130 @@
+"""One GGUF file, versions 2 and 3, little-endian: everything before the weights.
+
+    "GGUF"  version u32  n_tensors u64  n_keys u64
+    n_keys    x  key, type u32, value
+    n_tensors x  name, n_dims u32, dims u64 ..., type u32, offset u64
+    padding to the alignment, then the tensors, each padded to it
+
+Source: the GGUF specification (docs/gguf.md of ggml). Where it is loose, libllama's reader (ggml/src/gguf.cpp) decides:
+tensors follow one another in the order listed, arrays do not nest, names of tensors have less than 64 bytes. The file may
+be hostile, so every count has a limit and nothing is allocated for a claim before its bytes are there.
+"""
+
+from math import prod
+
+from localspec.model.cursor import MAX_KEY_BYTES, Cursor
+from localspec.model.ggml_types import BY_ID, GgmlType
+from localspec.model.header import Header, Part, Tensor
+from localspec.model.source import Source
+from localspec.model.values import Value, shown
+
+MAGIC = b"GGUF"
+ALIGNMENT_KEY, DEFAULT_ALIGNMENT_BYTES = "general.alignment", 32
+MAX_TENSORS = MAX_KEYS = 65_536
+MAX_TENSOR_NAME_BYTES = 63
+MAX_DIMS = 4
+MAX_ELEMENTS = 1 << 62
+
+
+def parse(source: Source, part: int = 0) -> Header:
+    """The header of one file, which becomes number `part` of its model; ModelError if the file is not whole."""
+    cursor = Cursor(source)
+    version = _read_version(cursor, source)
+    n_tensors, n_keys = cursor.u64(), cursor.u64()
+    if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
+        raise cursor.damaged(f"claims {n_tensors} tensors and {n_keys} keys")
+    metadata = _read_metadata(cursor, n_keys)
+    alignment = _alignment(cursor, metadata)
+    infos = [_read_info(cursor) for _ in range(n_tensors)]
+    data_offset = _aligned(cursor.position, alignment) if infos else cursor.position
+    tensors = _placed(cursor, infos, (data_offset, alignment), part)
+    _check_length(cursor, source, tensors)
+    here = Part(source.name, source.size_bytes, data_offset)
+    return Header((here,), version, alignment, metadata, tensors)
+
+
+def _read_version(cursor: Cursor, source: Source) -> int:
+    start = source.read(0, len(MAGIC))
+    if start != MAGIC:
+        what = f"begins with {shown(start)}" if start else "is empty"
+        raise cursor.fail(f"is not a GGUF file (it {what}); name a .gguf file")
+    cursor.take(len(MAGIC))
+    version = cursor.u32()
+    if version & 0xFFFF == 0:
+        raise cursor.fail("is for big-endian machines or damaged; download a little-endian file")
+    if version not in (2, 3):
+        raise cursor.fail(
+            f"is a GGUF file of version {version}, and 2 and 3 can be read; download a current file"
+        )
+    return version
+
+
+def _read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
+    metadata: dict[str, Value] = {}
+    for _ in range(n_keys):
+        key = cursor.text(MAX_KEY_BYTES)
+        if not key or key in metadata:
+            raise cursor.damaged(f"has the key {shown(key)} twice" if key else "has a key without a name")
+        metadata[key] = cursor.value(key)
+    return metadata
+
+
+def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
+    value = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT_BYTES)
+    if type(value) is not int or value <= 0 or value & (value - 1):
+        raise cursor.damaged(f"has {value!r} for {ALIGNMENT_KEY}, which is not a power of two")
+    return value
+
+
+def _read_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int]:
+    """Name, shape, type, and where the tensor begins in the data section."""
+    name = cursor.text(MAX_TENSOR_NAME_BYTES)
+    n_dims = cursor.u32()
+    if n_dims > MAX_DIMS:
+        raise cursor.damaged(f"gives the tensor {shown(name)} {n_dims} dimensions, and {MAX_DIMS} are the limit")
+    shape = cursor.u64s(n_dims)
+    type_id, offset = cursor.u32(), cursor.u64()
+    kind = BY_ID.get(type_id)
+    if kind is None:
+        raise cursor.fail(
+            f"has the tensor {shown(name)} in a format unknown here (number {type_id});"
+            " update localspec or download another quantization"
+        )
+    if not 0 < prod(shape) <= MAX_ELEMENTS or (shape[0] if shape else 1) % kind.block_elements:
+        raise cursor.damaged(f"gives the tensor {shown(name)} of type {kind.name} the impossible shape {shape}")
+    return name, shape, kind, offset
+
+
+def _placed(
+    cursor: Cursor,
+    infos: list[tuple[str, tuple[int, ...], GgmlType, int]],
+    data: tuple[int, int],
+    part: int,
+) -> tuple[Tensor, ...]:
+    """The tensors with offsets in the file, after a check that they follow one another without gaps."""
+    (start, alignment), expected, tensors = data, 0, dict[str, Tensor]()
+    for name, shape, kind, offset in infos:
+        if name in tensors:
+            raise cursor.damaged(f"has the tensor {shown(name)} twice")
+        if offset != expected:
+            raise cursor.damaged(
+                f"puts the tensor {shown(name)} at byte {offset} of its data, where {expected} follows"
+                " from the tensors before it"
+            )
+        n_elements = prod(shape)
+        n_bytes = kind.n_bytes(n_elements)
+        tensors[name] = Tensor(name, kind, shape, n_elements, n_bytes, start + offset, part)
+        expected = _aligned(offset + n_bytes, alignment)
+    return tuple(tensors.values())
+
+
+def _check_length(cursor: Cursor, source: Source, tensors: tuple[Tensor, ...]) -> None:
+    if not tensors or source.size_bytes is None:
+        return
+    n_missing = tensors[-1].offset_bytes + tensors[-1].n_bytes - source.size_bytes
+    if n_missing > 0:
+        raise cursor.fail(f"is {n_missing} bytes short; download it again")
+
+
+def _aligned(position: int, alignment: int) -> int:
+    return -(-position // alignment) * alignment

@@ -1,0 +1,150 @@
+"""Small GGUF models with random weights: they answer nonsense at the speed of a real model of their shape.
+
+What an engine takes for a step depends on the shape and the types and not on the values, so two of these of different
+depth measure a machine (slope and intercept), one of each type tests an engine build, and a tiny one stands in for a
+model in tests. Weights have a spread of 1 / sqrt(row length), so that activations keep their size and logits are of
+order 1. The output matrix is the embedding table, so one token streams every byte of the file.
+Tensor names and keys: src/llama-arch.cpp and src/models/{llama,mamba}.cpp of llama.cpp.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from localspec.model.ggml_types import BY_NAME
+from localspec.model.random_weights import RandomTensors
+from localspec.model.byte_tokenizer import byte_vocabulary, no_vocabulary
+from localspec.model.values import Value
+from localspec.model.writer import TensorPlan, write_gguf
+
+NORM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The size of a llama model. Row lengths (`n_embd`, `n_ff`) are multiples of the weight type's block."""
+
+    n_layers: int = 2
+    n_embd: int = 256
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    n_ff: int = 512
+    n_vocab: int = 512
+    n_ctx: int = 2048
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_heads
+
+
+@dataclass(frozen=True, slots=True)
+class MambaShape:
+    """The size of a Mamba model; its inner size is twice `n_embd`, the only factor that libllama takes."""
+
+    n_layers: int = 2
+    n_embd: int = 128
+    n_state: int = 16
+    n_conv: int = 4
+    n_vocab: int = 512
+    n_ctx: int = 2048
+
+    @property
+    def n_inner(self) -> int:
+        return 2 * self.n_embd
+
+    @property
+    def dt_rank(self) -> int:
+        return -(-self.n_embd // 16)
+
+
+def write_random_model(
+    path: str | os.PathLike[str],
+    shape: Shape,
+    weight_type: str = "F16",
+    seed: int = 0,
+    with_text: bool = False,
+) -> None:
+    """Write a llama model of `shape`; with text it has a byte tokenizer, else only token ids."""
+    tokenizer = byte_vocabulary(shape.n_vocab) if with_text else no_vocabulary()
+    tensors = _llama_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
+    write_gguf(path, _llama_metadata(shape) | tokenizer, list(tensors))
+
+
+def write_random_mamba(
+    path: str | os.PathLike[str], shape: MambaShape, weight_type: str = "F16", seed: int = 0
+) -> None:
+    """Write a Mamba model with a byte tokenizer; it is recurrent: its state cannot be rolled back."""
+    tensors = _mamba_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
+    write_gguf(path, _mamba_metadata(shape) | byte_vocabulary(shape.n_vocab), list(tensors))
+
+
+def _llama_metadata(shape: Shape) -> dict[str, Value]:
+    return {
+        "general.architecture": "llama",
+        "general.name": "random llama",
+        "llama.block_count": shape.n_layers,
+        "llama.context_length": shape.n_ctx,
+        "llama.embedding_length": shape.n_embd,
+        "llama.feed_forward_length": shape.n_ff,
+        "llama.attention.head_count": shape.n_heads,
+        "llama.attention.head_count_kv": shape.n_kv_heads,
+        "llama.attention.layer_norm_rms_epsilon": NORM_EPSILON,
+        "llama.rope.dimension_count": shape.head_size,
+        "llama.vocab_size": shape.n_vocab,
+    }
+
+
+def _llama_tensors(shape: Shape, tensors: RandomTensors) -> Iterable[TensorPlan]:
+    n_embd, n_kv = shape.n_embd, shape.n_kv_heads * shape.head_size
+    n_q = shape.n_heads * shape.head_size
+    yield tensors.matrix("token_embd.weight", n_embd, shape.n_vocab)
+    yield tensors.vector("output_norm.weight", np.ones(n_embd))
+    for i in range(shape.n_layers):
+        yield tensors.vector(f"blk.{i}.attn_norm.weight", np.ones(n_embd))
+        yield tensors.matrix(f"blk.{i}.attn_q.weight", n_embd, n_q)
+        yield tensors.matrix(f"blk.{i}.attn_k.weight", n_embd, n_kv)
+        yield tensors.matrix(f"blk.{i}.attn_v.weight", n_embd, n_kv)
+        yield tensors.matrix(f"blk.{i}.attn_output.weight", n_q, n_embd)
+        yield tensors.vector(f"blk.{i}.ffn_norm.weight", np.ones(n_embd))
+        yield tensors.matrix(f"blk.{i}.ffn_gate.weight", n_embd, shape.n_ff)
+        yield tensors.matrix(f"blk.{i}.ffn_up.weight", n_embd, shape.n_ff)
+        yield tensors.matrix(f"blk.{i}.ffn_down.weight", shape.n_ff, n_embd)
+
+
+def _mamba_metadata(shape: MambaShape) -> dict[str, Value]:
+    return {
+        "general.architecture": "mamba",
+        "general.name": "random mamba",
+        "mamba.block_count": shape.n_layers,
+        "mamba.context_length": shape.n_ctx,
+        "mamba.embedding_length": shape.n_embd,
+        "mamba.feed_forward_length": 0,
+        "mamba.attention.head_count": 0,
+        "mamba.attention.layer_norm_rms_epsilon": NORM_EPSILON,
+        "mamba.ssm.conv_kernel": shape.n_conv,
+        "mamba.ssm.inner_size": shape.n_inner,
+        "mamba.ssm.state_size": shape.n_state,
+        "mamba.ssm.time_step_rank": shape.dt_rank,
+        "mamba.vocab_size": shape.n_vocab,
+    }
+
+
+def _mamba_tensors(shape: MambaShape, tensors: RandomTensors) -> Iterable[TensorPlan]:
+    """The published initialisation in outline: decay rates 1 ... n_state, steps of about 0.05."""
+    n_embd, n_inner, n_state = shape.n_embd, shape.n_inner, shape.n_state
+    rates = np.tile(-np.arange(1.0, n_state + 1), (n_inner, 1))
+    yield tensors.matrix("token_embd.weight", n_embd, shape.n_vocab)
+    yield tensors.vector("output_norm.weight", np.ones(n_embd))
+    for i in range(shape.n_layers):
+        yield tensors.vector(f"blk.{i}.attn_norm.weight", np.ones(n_embd))
+        yield tensors.matrix(f"blk.{i}.ssm_in.weight", n_embd, 2 * n_inner)
+        yield tensors.floats(f"blk.{i}.ssm_conv1d.weight", shape.n_conv, n_inner)
+        yield tensors.vector(f"blk.{i}.ssm_conv1d.bias", np.zeros(n_inner))
+        yield tensors.floats(f"blk.{i}.ssm_x.weight", n_inner, shape.dt_rank + 2 * n_state)
+        yield tensors.floats(f"blk.{i}.ssm_dt.weight", shape.dt_rank, n_inner)
+        yield tensors.vector(f"blk.{i}.ssm_dt.bias", np.full(n_inner, -3.0))
+        yield tensors.vector(f"blk.{i}.ssm_a", rates)
+        yield tensors.vector(f"blk.{i}.ssm_d", np.ones(n_inner))
+        yield tensors.matrix(f"blk.{i}.ssm_out.weight", n_inner, n_embd)

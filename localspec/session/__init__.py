@@ -1,0 +1,16 @@
+"""The composition root and public Python API: a model, perhaps a drafter, and replies.
+
+config = SessionConfig(model=Path("model.gguf"), spec="lookup")
+with Session.open(config) as session:
+    prompt = session.chat_prompt([Message(role="user", content="Hello")])
+    reply = session.reply(prompt, ReplyOptions(max_tokens=100))
+    for text in reply:
+        print(text, end="")
+    print(reply.stopwatch.decode_tps, reply.counts.tokens_per_pass)
+"""
+
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.reply import Reply
+from localspec.session.session import Session
+
+__all__ = ["Reply", "ReplyOptions", "Session", "SessionConfig"]

@@ -1,0 +1,42 @@
+"""What a session and a reply are made from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from localspec.engine.base import FlashAttention
+from localspec.engine.sampling import Sampling
+from localspec.speculate.generation import Verification
+
+Speculation = Literal["none", "lookup", "draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What is loaded and how.
+
+    `spec` "auto" uses the draft model where there is one, else look-up. None: `draft_max` 3, `n_ctx` 4096 or the
+    model's if that is smaller, `n_threads` the physical cores. `n_gpu_layers` < 0: all that fit.
+    """
+
+    model: Path
+    draft: Path | None = None
+    spec: Literal["auto"] | Speculation = "auto"
+    draft_max: int | None = None
+    kv_k: str = "f16"
+    kv_v: str = "f16"
+    flash_attn: FlashAttention = "auto"
+    n_ctx: int | None = None
+    n_threads: int | None = None
+    n_gpu_layers: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyOptions:
+    """How one reply is made. `max_tokens` None: until the model ends it or the context is full."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    verify: Verification = "match"
+    ignore_eos: bool = False

@@ -1,0 +1,130 @@
+"""A session's configuration, checked before anything is loaded, to loaded engines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.interrupt import Interrupt
+from localspec.engine.preflight import check_config, checked_facts
+from localspec.errors import ModelError, UserError
+from localspec.hardware.detect import usable_cores
+from localspec.model.facts import ModelFacts
+from localspec.session.config import SessionConfig
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.engine import LlamaEngine
+
+Progress = Callable[[float], None]
+
+DEFAULT_CTX = 4096
+DEFAULT_DRAFT = 3
+MAX_DRAFT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """What will be loaded: the target's and, where one is used, the draft's configuration."""
+
+    target: EngineConfig
+    draft: EngineConfig | None
+    max_draft: int
+    """The longest draft; 0 without speculation."""
+
+    def without_extra_buffers(self) -> Self:
+        """The same for an engine build that must not repack weights."""
+        draft = self.draft and replace(self.draft, use_extra_buffers=False)
+        return replace(self, target=replace(self.target, use_extra_buffers=False), draft=draft)
+
+    def limited_by(self, target: "LlamaEngine", talk: Callable[[str], None]) -> Self:
+        """The same with drafts no longer than the loaded target can take back; `talk` hears if that is none."""
+        limit = target.rollback_limit
+        if limit is None or self.max_draft <= limit:
+            return self
+        if limit == 0:
+            talk(
+                f"speculation is off: {target.config.model.name} cannot take back tokens (recurrent memory)"
+            )
+        return replace(self, max_draft=limit, draft=self.draft if limit else None)
+
+
+def plan_engines(config: SessionConfig) -> EnginePlan:
+    """Decide on every setting and look for what would fail. Raises UserError or ModelError."""
+    max_draft = _max_draft(config)
+    target = _engine_config(config, config.model, max_draft + 1)
+    return EnginePlan(target, _draft_config(config, target), max_draft)
+
+
+def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
+    """Load one engine; the first one loads libllama too."""
+    from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
+
+    return LlamaEngine(config, interrupt, on_progress)
+
+
+def check_pair(target: "LlamaEngine", draft: "LlamaEngine") -> None:
+    """Raise ModelError where the draft cannot roll back, or its vocabulary does not fit the target's."""
+    if draft.rollback_limit == 0:
+        raise ModelError(
+            f"{draft.config.model.name} cannot draft: it cannot take back tokens (recurrent memory); "
+            "use an attention model of the same family"
+        )
+    difference = target.vocabulary.difference(draft.vocabulary)
+    if difference:
+        raise ModelError(
+            f"{draft.config.model.name} cannot draft for {target.config.model.name}: {difference}; "
+            "use a smaller model of the same family"
+        )
+
+
+def _max_draft(config: SessionConfig) -> int:
+    if config.spec == "draft" and config.draft is None:
+        raise UserError("--spec draft needs a draft model: name one with --draft")
+    if config.spec == "none":
+        return 0
+    n = DEFAULT_DRAFT if config.draft_max is None else config.draft_max
+    if not 1 <= n <= MAX_DRAFT:
+        raise UserError(
+            f"--draft-max {n} is not between 1 and {MAX_DRAFT}: use --spec none for no drafts"
+        )
+    return n
+
+
+def _engine_config(config: SessionConfig, model: Path, n_outputs: int) -> EngineConfig:
+    facts = checked_facts(model)
+    engine = EngineConfig(
+        model=model,
+        n_ctx=_context_size(config.n_ctx, facts),
+        n_threads=_threads(config.n_threads),
+        n_outputs=n_outputs,
+        kv_k=config.kv_k,
+        kv_v=config.kv_v,
+        flash_attn=config.flash_attn,
+        n_gpu_layers=config.n_gpu_layers,
+    )
+    check_config(engine, facts)
+    return engine
+
+
+def _draft_config(config: SessionConfig, target: EngineConfig) -> EngineConfig | None:
+    if config.draft is None or config.spec in ("none", "lookup"):
+        return None
+    draft = _engine_config(replace(config, n_ctx=None), config.draft, 1)
+    return replace(draft, n_ctx=min(target.n_ctx, draft.n_ctx))
+
+
+def _context_size(wanted: int | None, facts: ModelFacts) -> int:
+    if wanted is None:
+        return min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
+    if wanted < 1:
+        raise UserError(f"--ctx {wanted} is not a number of tokens: use at least 1")
+    return wanted
+
+
+def _threads(wanted: int | None) -> int:
+    if wanted is None:
+        return usable_cores()
+    if wanted < 1:
+        raise UserError(f"--threads {wanted} is not a number of threads: use at least 1")
+    return wanted

@@ -1,0 +1,157 @@
+"""A loaded target, its drafter, and one context that each reply builds on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from localspec.engine.health import engine_health
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.text import ChatTemplate, Message
+from localspec.errors import UserError
+from localspec.session.config import ReplyOptions, SessionConfig, Speculation
+from localspec.session.loading import EnginePlan, Progress, check_pair, load_engine, plan_engines
+from localspec.session.reply import Reply
+from localspec.speculate.drafters.base import Drafter
+from localspec.speculate.drafters.model import ModelDrafter
+from localspec.speculate.drafters.ngram import NgramDrafter
+from localspec.speculate.driver import drive
+from localspec.speculate.generation import Generation, Limits
+from localspec.speculate.length import Fixed
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.engine import LlamaEngine
+
+Talk = Callable[[str], None]
+
+
+class Session:
+    """Close it, or use it in a `with` statement. One reply at a time; each keeps what it shares with the last."""
+
+    def __init__(
+        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+    ) -> None:
+        self.plan = plan
+        self.target = target
+        self.draft = draft
+        self.load_s = 0.0
+        self.context = target.context()
+        self._model_drafter = ModelDrafter(draft, target.vocabulary.n_tokens) if draft else None
+
+    @classmethod
+    def open(
+        cls,
+        config: SessionConfig,
+        talk: Talk = lambda message: None,
+        on_progress: Progress = lambda fraction: None,
+    ) -> Self:
+        """Check what can be checked without loading, then load.
+
+        `talk` hears what the user should know, `on_progress` the loaded fraction of the target. Raises
+        LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
+        """
+        started = perf_counter()
+        plan = plan_engines(config)
+        if not engine_health(talk).use_extra_buffers:
+            plan = plan.without_extra_buffers()
+        target = draft = None
+        try:
+            with Interrupt() as interrupt:
+                target = load_engine(plan.target, interrupt, on_progress)
+                plan = plan.limited_by(target, talk)
+                if plan.draft:
+                    draft = load_engine(plan.draft, interrupt, lambda fraction: None)
+                    check_pair(target, draft)
+            session = cls(plan, target, draft)
+        except BaseException as error:
+            for engine in (draft, target):
+                if engine:
+                    engine.close()
+            if isinstance(error, Interrupted):
+                raise KeyboardInterrupt from None
+            raise
+        session.load_s = perf_counter() - started
+        return session
+
+    def close(self) -> None:
+        """Free the models; a second call does nothing."""
+        for engine in (self.draft, self.target):
+            if engine:
+                engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def n_ctx(self) -> int:
+        return self.plan.target.n_ctx
+
+    @property
+    def speculation(self) -> Speculation:
+        """What drafts are made with."""
+        if self.plan.max_draft == 0:
+            return "none"
+        return "draft" if self.draft else "lookup"
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The model's chat template, None for a base model. Raises ModelError where it is broken."""
+        vocabulary = self.target.vocabulary
+        if vocabulary.chat_template is None:
+            return None
+        return ChatTemplate(vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text)
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids that ask for the assistant's next turn; without a template, the messages as plain text."""
+        if self.template is None:
+            return self.raw_prompt("\n\n".join(message["content"] for message in messages))
+        text = self.template.render(messages)
+        vocabulary = self.target.vocabulary
+        # Templates write BOS themselves where their model wants it; a second one would only confuse it.
+        has_bos = bool(vocabulary.bos_text) and text.startswith(vocabulary.bos_text)
+        return vocabulary.tokenize(text, add_special=not has_bos)
+
+    def raw_prompt(self, text: str) -> list[int]:
+        """Token ids of a text to be continued."""
+        return self.target.vocabulary.tokenize(text, add_special=True)
+
+    def reply(self, prompt: Sequence[int], options: ReplyOptions) -> Reply:
+        """A reply to a prompt of token ids, generated while it is iterated over.
+
+        Raises UserError for a prompt that is empty or longer than the context.
+        """
+        if not prompt:
+            raise UserError("the prompt is empty: give some text")
+        if len(prompt) > self.n_ctx:
+            raise UserError(
+                f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: use a larger --ctx"
+            )
+        eog = self.target.vocabulary.eog
+        sampling = options.sampling
+        if options.ignore_eos:
+            sampling = replace(sampling, banned=sampling.banned | eog)
+        limits = Limits(
+            n_ctx=self.n_ctx,
+            max_tokens=options.max_tokens,
+            stop_tokens=frozenset() if options.ignore_eos else eog,
+        )
+        length = Fixed(self.plan.max_draft)
+        generation = Generation(prompt, sampling, length, limits, options.verify)
+        interrupt = self.target.interrupt
+        passes = drive(generation, self.context, self._drafter(), interrupt)
+        return Reply(generation, passes, self.target.vocabulary, options.stop, interrupt)
+
+    def _drafter(self) -> Drafter | None:
+        if self.speculation == "none":
+            return None
+        return self._model_drafter or NgramDrafter()

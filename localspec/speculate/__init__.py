@@ -1,0 +1,1 @@
+"""Draft cheaply, verify in one pass of the target, keep what stands."""

@@ -1,0 +1,112 @@
+"""What a reply's steps add up to. Every figure is a fold over Steps; undefined is None, never 0."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+from localspec.speculate.generation import Step
+
+
+@dataclass(slots=True)
+class SourceCount:
+    """One drafter's part: tokens drafted, drafts emitted, seconds spent drafting."""
+
+    drafted: int = 0
+    accepted: int = 0
+    draft_s: float = 0.0
+
+    def add(self, step: Step) -> None:
+        self.drafted += step.drafted
+        self.accepted += step.accepted
+        self.draft_s += step.draft_s
+
+
+@dataclass(slots=True)
+class SpeculationCount:
+    """Target passes, the tokens that they yielded, and where accepted drafts came from."""
+
+    passes: int = 0
+    tokens: int = 0
+    by_source: dict[str, SourceCount] = field(default_factory=dict[str, SourceCount])
+
+    @classmethod
+    def over(cls, steps: Iterable[Step]) -> Self:
+        """Count a whole reply."""
+        count = cls()
+        for step in steps:
+            count.add(step)
+        return count
+
+    def add(self, step: Step) -> None:
+        """Count one more pass."""
+        self.passes += 1
+        self.tokens += len(step.tokens)
+        if step.drafted:
+            self.by_source.setdefault(step.source, SourceCount()).add(step)
+
+    @property
+    def drafted(self) -> int:
+        return sum(count.drafted for count in self.by_source.values())
+
+    @property
+    def accepted(self) -> int:
+        return sum(count.accepted for count in self.by_source.values())
+
+    @property
+    def tokens_per_pass(self) -> float | None:
+        return self.tokens / self.passes if self.passes else None
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """When a reply's tokens came, on perf_counter's clock, and what follows from it."""
+
+    started: float = 0.0
+    first_emission: float | None = None
+    last_emission: float | None = None
+    n_first: int = 0
+    n_tokens: int = 0
+    prefill_s: float | None = None
+    n_prefilled: int = 0
+
+    def start(self, now: float) -> None:
+        """The reply is asked for `now`."""
+        self.started = now
+
+    def add(self, step: Step, now: float) -> None:
+        """Note a step whose tokens are emitted `now`."""
+        if self.prefill_s is None:
+            self.prefill_s, self.n_prefilled = step.eval_s, step.evaluated
+        if not step.tokens:
+            return
+        if self.first_emission is None:
+            self.first_emission, self.n_first = now, len(step.tokens)
+        self.last_emission = now
+        self.n_tokens += len(step.tokens)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to the first token."""
+        return None if self.first_emission is None else self.first_emission - self.started
+
+    @property
+    def prefill_tps(self) -> float | None:
+        """Prompt tokens evaluated per second."""
+        return self.n_prefilled / self.prefill_s if self.prefill_s else None
+
+    @property
+    def decode_s(self) -> float | None:
+        """First to last emission."""
+        if self.first_emission is None or self.last_emission is None:
+            return None
+        return self.last_emission - self.first_emission
+
+    @property
+    def decode_tps(self) -> float | None:
+        """Tokens after the first step's, per second of `decode_s`."""
+        return (self.n_tokens - self.n_first) / self.decode_s if self.decode_s else None
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Milliseconds per output token, the inverse of `decode_tps`."""
+        return 1e3 / self.decode_tps if self.decode_tps else None

@@ -1,0 +1,52 @@
+"""Drive one Generation on one Context: the loop that is all of decoding, plain or speculative."""
+
+from collections.abc import Iterator
+from time import perf_counter
+
+from localspec.engine.base import Context, shared_prefix
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.speculate.drafters.base import NO_DRAFT, Draft, Drafter
+from localspec.speculate.generation import Cost, Generation, Step
+
+
+def drive(
+    generation: Generation, context: Context, drafter: Drafter | None, interrupt: Interrupt
+) -> Iterator[Step]:
+    """Yield one Step a pass of the target until the generation is finished.
+
+    What `context` shares with the prompt is kept, the rest is evaluated with the first pass. On an interrupt the
+    generation finishes with what it has, and the context stays in step with it.
+    """
+    history = generation.history
+    context.truncate(min(shared_prefix(context.tokens, history), len(history) - 1))
+    while not generation.is_finished:
+        try:
+            yield _step(generation, context, drafter)
+        except Interrupted:
+            generation.finish("interrupted")
+        if interrupt.requested:
+            generation.finish("interrupted")
+
+
+def _step(generation: Generation, context: Context, drafter: Drafter | None) -> Step:
+    history = generation.history
+    started = perf_counter()
+    draft = _draft(generation, drafter)
+    offered = generation.offer(draft)
+    drafted = perf_counter()
+    tokens = history[len(context.tokens) : -1] + offered
+    logits = context.eval(tokens, len(offered))
+    evaluated = perf_counter()
+    cost = Cost(drafted - started, evaluated - drafted, len(tokens))
+    step = generation.observe(logits, cost)
+    # The newest token of a reply that goes on is pending; at its end the next turn can use all that is held.
+    n_kept = len(history) - (0 if generation.is_finished else 1)
+    context.truncate(min(len(context.tokens), n_kept))
+    return step
+
+
+def _draft(generation: Generation, drafter: Drafter | None) -> Draft:
+    n_tokens = generation.n_draft() if drafter else 0
+    if drafter is None or n_tokens == 0:
+        return NO_DRAFT
+    return drafter.draft([generation.request(n_tokens)])[0]

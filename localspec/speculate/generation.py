@@ -1,0 +1,182 @@
+"""One reply in progress, without an engine: what to draft, what to evaluate, what stands.
+
+A driver turns the crank:
+
+    n = generation.n_draft()                    how many tokens to draft now
+    tokens = generation.offer(draft)            what to evaluate: the pending token and the draft
+    step = generation.observe(logits, cost)     what stood, one more token, and the account of it
+
+Plain decoding is a draft of length 0. Between steps a cache should hold all of the history but its last token,
+which is pending: it has been chosen but not evaluated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from localspec.engine.base import Logits
+from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
+from localspec.speculate.drafters.base import NO_DRAFT, Draft, DraftRequest
+from localspec.speculate.length import DraftLength
+
+FinishReason = Literal["stop", "length", "context", "interrupted"]
+Verification = Literal["match", "rejection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a reply ends: at one of `stop_tokens`, after `max_tokens` (None: no limit), or at `n_ctx`."""
+
+    n_ctx: int
+    max_tokens: int | None = None
+    stop_tokens: frozenset[int] = frozenset()
+    max_draft: int | None = None
+    """The most tokens that can be taken back, or verified in one decode; None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a step took: seconds of drafting and of evaluating `n_evaluated` tokens with the target."""
+
+    draft_s: float
+    eval_s: float
+    n_evaluated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pass of the target: the tokens that it added to the reply and where they came from.
+
+    `accepted` of the `drafted` tokens are among `tokens`. An end-of-generation token is not. `evaluated` counts
+    what the target took in: with the first step, all of the prompt that its cache did not hold.
+    """
+
+    tokens: tuple[int, ...]
+    drafted: int
+    accepted: int
+    source: str
+    evaluated: int
+    draft_s: float
+    eval_s: float
+
+    def cut(self, n_tokens: int) -> "Step":
+        """The same with its first `n_tokens` tokens only, because a stop string ended there."""
+        n_accepted = min(self.accepted, n_tokens)
+        return replace(self, tokens=self.tokens[:n_tokens], accepted=n_accepted)
+
+
+class Generation:
+    """A reply to `prompt`, a list of token ids that must not be empty."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        length: DraftLength,
+        limits: Limits,
+        verification: Verification = "match",
+    ) -> None:
+        assert prompt, "a prompt has at least one token"
+        self.history = list(prompt)
+        self.n_prompt = len(prompt)
+        self.finish_reason: FinishReason | None = None
+        self._sampling = sampling
+        self._chooser = Chooser(sampling)
+        self._length = length
+        self._limits = limits
+        self._rejects = verification == "rejection" and not sampling.is_greedy
+        self._draft: Draft = NO_DRAFT
+        if limits.max_tokens == 0:
+            self.finish("length")
+
+    @property
+    def tokens(self) -> list[int]:
+        """The reply so far."""
+        return self.history[self.n_prompt :]
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.history) - self.n_prompt
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finish_reason is not None
+
+    def finish(self, reason: FinishReason) -> None:
+        """End the reply; the first reason stands."""
+        self.finish_reason = self.finish_reason or reason
+
+    def cut(self, n_tokens: int) -> None:
+        """End the reply at its first `n_tokens` tokens, because a stop string was found there."""
+        del self.history[self.n_prompt + n_tokens :]
+        self.finish_reason = "stop"
+
+    def n_draft(self) -> int:
+        """How many tokens to draft before the next pass; 0 in the first, whose pass is the prefill."""
+        if self.n_tokens == 0:
+            return 0
+        room = self._limits.n_ctx - len(self.history)
+        for limit in (self._limits.max_draft, self._tokens_left()):
+            room = room if limit is None else min(room, limit)
+        return self._length.choose(max(0, room))
+
+    def request(self, n_tokens: int) -> DraftRequest:
+        """What a drafter needs to know to guess `n_tokens` tokens."""
+        return DraftRequest(self.history, n_tokens, self._sampling, self._rejects)
+
+    def offer(self, draft: Draft) -> list[int]:
+        """Take a draft; the tokens to evaluate now, with logits wanted for each."""
+        self._draft = draft
+        return [self.history[-1], *draft.tokens]
+
+    def observe(self, logits: Logits, cost: Cost) -> Step:
+        """Accept what stands of the draft and choose one more token. `logits` has a row for each offered one."""
+        start = len(self.history)
+        self._accept(logits)
+        new = self._end_at_limits(self.history[start:])
+        del self.history[start + len(new) :]
+        drafted = self._draft.tokens
+        n_accepted = sum(1 for a, b in zip(new, drafted, strict=False) if a == b)
+        step = Step(
+            tokens=tuple(new),
+            drafted=len(drafted),
+            accepted=n_accepted,
+            source=self._draft.source,
+            evaluated=cost.n_evaluated,
+            draft_s=cost.draft_s,
+            eval_s=cost.eval_s,
+        )
+        self._draft = NO_DRAFT
+        self._length.observe(step)
+        return step
+
+    def _accept(self, logits: Logits) -> None:
+        draft = self._draft
+        if self._rejects and draft.distributions is not None:
+            pairs = list(zip(draft.tokens, draft.distributions, strict=True))
+            accept_rejection(pairs, logits, self._chooser, self.history)
+        else:
+            accept_match(draft.tokens, logits, self._chooser, self.history)
+
+    def _end_at_limits(self, new: list[int]) -> list[int]:
+        """Cut new tokens at the first reason to end, which is the same however many came at once."""
+        stops = self._limits.stop_tokens
+        n_before = self.n_tokens - len(new)
+        n_stop = next((i for i, token in enumerate(new) if token in stops), None)
+        if n_stop is not None:
+            new = new[:n_stop]
+        left = None if self._limits.max_tokens is None else self._limits.max_tokens - n_before
+        if left is not None and len(new) >= left:
+            self.finish("length")
+            return new[:left]
+        if n_stop is not None:
+            self.finish("stop")
+        elif self.n_prompt + n_before + len(new) > self._limits.n_ctx:
+            self.finish("context")
+        return new
+
+    def _tokens_left(self) -> int | None:
+        """How many drafts can be of use: one token of a pass is never a draft."""
+        if self._limits.max_tokens is None:
+            return None
+        return self._limits.max_tokens - self.n_tokens - 1

@@ -1,0 +1,80 @@
+"""An engine of 60 lines: logits are a fixed function of the last two tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from localspec.engine.base import EngineConfig, Request
+
+
+@dataclass
+class FakeVocabulary:
+    n_tokens: int
+    eog: frozenset[int] = frozenset()
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        return [ord(c) % self.n_tokens for c in text]
+
+    def piece(self, token: int) -> bytes:
+        return chr(97 + token).encode()
+
+
+class FakeLogits:
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def row(self, i: int) -> np.ndarray:
+        return self.rows[i]
+
+    def argmax(self, i: int) -> int:
+        return int(self.rows[i].argmax())
+
+
+@dataclass
+class FakeContext:
+    engine: "FakeEngine"
+    tokens: list[int] = field(default_factory=list)
+    n_evaluated: int = 0
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> FakeLogits:
+        return self.engine.decode([(self, tokens, n_logits)])[0]
+
+    def truncate(self, n: int) -> None:
+        assert 0 <= n <= len(self.tokens)
+        del self.tokens[n:]
+
+
+class FakeEngine:
+    """`spread` scales the logits: larger ones make a more decided model."""
+
+    def __init__(
+        self, n_vocab: int = 8, seed: int = 0, spread: float = 1.0, n_ctx: int = 512
+    ) -> None:
+        self.vocabulary = FakeVocabulary(n_vocab)
+        self.config = EngineConfig(Path("fake"), n_ctx=n_ctx, n_threads=1)
+        self.rollback_limit = None
+        self.table = np.random.default_rng(seed).normal(0, spread, (n_vocab, n_vocab, n_vocab))
+        self.table = self.table.astype(np.float32)
+
+    def context(self) -> FakeContext:
+        return FakeContext(self)
+
+    def close(self) -> None:
+        pass
+
+    def decode(self, requests: Sequence[Request]) -> list[FakeLogits]:
+        return [self._one(*request) for request in requests]
+
+    def _one(self, context: FakeContext, tokens: Sequence[int], n_logits: int) -> FakeLogits:
+        context.tokens.extend(tokens)
+        context.n_evaluated += len(tokens)
+        assert len(context.tokens) <= self.config.n_ctx, "grew past its limit"
+        ends = range(len(context.tokens) - n_logits + 1, len(context.tokens) + 1)
+        return FakeLogits(np.array([self.logits(context.tokens[:end]) for end in ends]))
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits of what follows `tokens`."""
+        before = tokens[-2] if len(tokens) > 1 else 0
+        return self.table[before, tokens[-1]]

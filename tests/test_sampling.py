@@ -1,0 +1,92 @@
+"""Filters against a slow, obvious implementation; random numbers; acceptance."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakeLogits
+from localspec.engine.randomness import Purpose, uniform
+from localspec.engine.sampling import Chooser, Sampling, truncated
+
+
+def obvious(row: np.ndarray, s: Sampling) -> dict[int, float]:
+    """llama.cpp's order, with full sorts: top-k, top-p, min-p, temperature."""
+    kept = sorted(range(len(row)), key=lambda i: -row[i])[: s.top_k or len(row)]
+
+    def softmax(ids: list[int], temperature: float = 1.0) -> np.ndarray:
+        weights = np.exp((row[ids].astype(float) - float(row[ids[0]])) / temperature)
+        return weights / weights.sum()
+
+    if s.top_p < 1:
+        total, n = 0.0, 0
+        for p in softmax(kept):
+            n += 1
+            total += p
+            if total >= s.top_p:
+                break
+        kept = kept[:n]
+    if s.min_p > 0:
+        p = softmax(kept)
+        kept = [i for i, probability in zip(kept, p, strict=True) if probability >= s.min_p * p[0]]
+    return dict(zip(kept, softmax(kept, s.temperature), strict=True))
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    n_vocab=st.sampled_from([5, 64, 1000, 5000, 5003]),
+    top_k=st.sampled_from([0, 1, 3, 40]),
+    top_p=st.sampled_from([0.3, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+    temperature=st.sampled_from([0.1, 0.8, 2.0]),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_filters_keep_what_full_sorts_keep(
+    seed: int, n_vocab: int, top_k: int, top_p: float, min_p: float, temperature: float
+) -> None:
+    """The short cut to the best k (maxima of groups) must be exact, at sizes that do not divide evenly too."""
+    row = np.random.default_rng(seed).normal(0, 3, n_vocab).astype(np.float32)
+    sampling = Sampling(temperature, top_k, top_p, min_p)
+    distribution = truncated(row, sampling)
+    expected = obvious(row, sampling)
+    assert set(distribution.ids.tolist()) == set(expected)
+    assert all(distribution.of(i) == pytest.approx(p, rel=1e-6) for i, p in expected.items())
+
+
+def test_ties_and_masked_tokens_do_not_break_top_k() -> None:
+    row = np.full(4096, -np.inf, np.float32)
+    row[[7, 100, 4095]] = 1.0
+    distribution = truncated(row, Sampling(1.0, top_k=40, top_p=0.95, min_p=0.05))
+    assert sorted(distribution.ids.tolist()) == [7, 100, 4095]
+    assert distribution.probabilities == pytest.approx([1 / 3] * 3)
+
+
+def test_a_penalty_makes_a_repeated_token_less_likely_and_leaves_the_logits_alone() -> None:
+    rows = np.array([[2.0, 1.5, -1.0]], np.float32)
+    chooser = Chooser(Sampling(temperature=0, repeat_penalty=2.0))
+    assert chooser.greedy(FakeLogits(rows), 0, [0]) == 1
+    assert chooser.greedy(FakeLogits(rows), 0, [2]) == 0
+    assert rows.tolist() == [[2.0, 1.5, -1.0]]
+
+
+def test_a_banned_token_is_never_chosen() -> None:
+    rows = np.array([[9.0, 1.0, 0.0]], np.float32)
+    banned = frozenset([0])
+    assert Chooser(Sampling(temperature=0, banned=banned)).greedy(FakeLogits(rows), 0, []) == 1
+    sampled = Chooser(Sampling(temperature=5.0, min_p=0, top_p=1, banned=banned))
+    assert sampled.distribution(FakeLogits(rows), 0, []).of(0) == 0
+
+
+def test_random_numbers_are_uniform_and_independent_of_their_neighbours() -> None:
+    """A bias here would bend every sampled text. Bounds are 5 standard deviations."""
+    numbers = np.array(
+        [[uniform(seed, pos, Purpose.TOKEN) for pos in range(50)] for seed in range(200)]
+    )
+    n = numbers.size
+    assert abs(numbers.mean() - 0.5) < 5 * (1 / 12 / n) ** 0.5
+    counts = np.histogram(numbers, 20, (0, 1))[0]
+    assert ((counts - n / 20) ** 2 / (n / 20)).sum() < 19 + 5 * 38**0.5
+    for a, b in ((numbers[:, :-1], numbers[:, 1:]), (numbers[:-1], numbers[1:])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / a.size**0.5
+    others = np.array([[uniform(s, pos, Purpose.ACCEPT) for pos in range(50)] for s in range(200)])
+    assert abs(np.corrcoef(numbers.ravel(), others.ravel())[0, 1]) < 5 / n**0.5
