@@ -26,6 +26,7 @@ ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 # Types that no kernel multiplies with, and the tables of numbers that may have them.
 NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 NUMBER_TABLES = ("tid2eid", "d2t")
+ADDED_AS_F32 = ("_norm.weight", ".ssm_a", ".ssm_d", ".ssm_conv1d.weight")
 
 
 def check_usable(header: Header) -> None:
@@ -139,7 +140,7 @@ def _check_tensor(header: Header, tensor: Tensor) -> None:
     if kind in NOT_WEIGHTS and not any(table in name for table in NUMBER_TABLES):
         raise _contradiction(header, f"has weights {shown(name)} of the type {kind}, which are none")
     is_vector = len(tensor.shape) < 2 and "gate_inp" not in name
-    if kind != "F32" and (is_vector or name.endswith("_norm.weight")) and kind not in NOT_WEIGHTS:
+    if kind not in ("F32", *NOT_WEIGHTS) and (is_vector or name.endswith(ADDED_AS_F32)):
         raise _contradiction(
             header, f"has {shown(name)} as {kind}, which engines can use as F32 only"
         )

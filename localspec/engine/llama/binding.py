@@ -34,11 +34,11 @@ Handle = NewType("Handle", int)
 """A pointer to something of the engine's."""
 
 _LOG_LINES = 400
-_LEVEL_ERROR, _LEVEL_CONTINUED = 4, 5
+_LEVEL_DEBUG, _LEVEL_ERROR, _LEVEL_CONTINUED = 1, 4, 5
 
 
 class EngineLog:
-    """The engine's newest log lines; they are also written to `echo`, where that is set, as they come."""
+    """The engine's newest log lines, but for debugging ones; they are also written to `echo`, where that is set, as they come."""
 
     def __init__(self) -> None:
         self.echo: TextIO | None = None
@@ -48,6 +48,8 @@ class EngineLog:
         """Take one call of the engine's log callback; level 5 continues the line before."""
         if self.echo:
             self.echo.write(text)
+        if level == _LEVEL_DEBUG:
+            return
         if level == _LEVEL_CONTINUED and self._lines:
             last, start = self._lines.pop()
             self._lines.append((last, start + text))
