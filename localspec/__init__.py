@@ -1,3 +1,3 @@
-"""How fast a language model should run on this machine, how to make it so, and where the rest went."""
+"""How fast a language model should run here, how to make it so, and where the rest went."""
 
 __version__ = "0.1.0"

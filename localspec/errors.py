@@ -6,8 +6,8 @@
     ├── EngineError     libllama refused, failed or is not there
     └── HardwareError   this machine cannot do it, or cannot be asked
 
-A message is one sentence with the offending value and what to do next. It is raised where that is known and
-caught in one place, the command line's `main`.
+A message is one sentence with the offending value and what to do next. It is raised where that is
+known and caught in one place, the command line's `main`.
 """
 
 

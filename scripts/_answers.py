@@ -1,8 +1,9 @@
 """Is it the same answer? DESIGN's rule for greedy output of plain and speculative decoding.
 
-Batches of different width use different kernels, which round differently. Two greedy answers may part only where the
-two best tokens are nearly tied: where the margin between their logits is at most twice the largest difference of
-logits that this configuration shows between decoding one by one and in verification batches.
+Batches of different width use different kernels, which round differently. Two greedy answers may
+part only where the two best tokens are nearly tied: where the margin between their logits is at
+most twice the largest difference of logits that this configuration shows between decoding one by
+one and in verification batches.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def diverge(
 
 
 def replay(context: Context, prompt: Sequence[int], reply: Sequence[int], width: int) -> np.ndarray:
-    """Logits after the prompt and each token of `reply`, `width` at a time; shape (len(reply) + 1, n_vocab)."""
+    """Logits after the prompt and each token of `reply`; shape (len(reply) + 1, n_vocab)."""
     rows = [hold(context, list(prompt), 1).row(0).copy()]
     for start in range(0, len(reply), width):
         tokens = list(reply[start : start + width])

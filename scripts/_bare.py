@@ -1,18 +1,20 @@
-"""A bare ctypes decode of given tokens, in a process of its own: what localspec's loop is measured against.
+"""A bare ctypes decode of given tokens, in a process of its own: what localspec's loop is measured
+against.
 
     python scripts/_bare.py MODEL N_CTX N_THREADS < TOKENS
 
-TOKENS is JSON, {"prompt": [...], "reply": [...]}. Prints {"decode_s", "peak_rss_bytes"}: the seconds from the first to
-the last token of the reply, and the process's peak resident memory. The settings are those of localspec's engine.
+TOKENS is JSON, {"prompt": [...], "reply": [...]}. Prints {"decode_s", "peak_rss_bytes"}: the
+seconds from the first to the last token of the reply, and the process's peak resident memory. The
+settings are those of localspec's engine.
 """
 
 import ctypes
 import json
-import resource
 import sys
 from time import perf_counter
 
 import llama_cpp.llama_cpp as C
+from _peak import peak_rss_bytes
 
 
 def main() -> None:
@@ -44,10 +46,7 @@ def main() -> None:
         C.llama_synchronize(context)
         position += len(chunk)
         times.append(perf_counter())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-    print(json.dumps({"decode_s": times[-1] - times[0], "peak_rss_bytes": peak}))
+    print(json.dumps({"decode_s": times[-1] - times[0], "peak_rss_bytes": peak_rss_bytes()}))
 
 
 if __name__ == "__main__":

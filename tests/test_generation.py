@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from fakes import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeEngine
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.sampling import Distribution, Sampling, truncated
 from localspec.speculate.drafters.base import Draft, Drafter, DraftRequest
@@ -122,8 +122,8 @@ def test_an_end_token_ends_the_reply_and_is_not_part_of_it(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["itself", "other"])
 def test_rejection_sampling_follows_the_law_of_plain_sampling(kind: str) -> None:
-    """Rejection promises the target's distribution. Chi-square on pairs of tokens; a right implementation fails one
-    seed set in 10^4, and this one is fixed."""
+    """Rejection promises the target's distribution. Chi-square on pairs of tokens; a right
+    implementation fails one seed set in 10^4, and this one is fixed."""
     engine = FakeEngine(n_vocab=4, seed=3)
     drafter = ModelDrafter(FakeEngine(n_vocab=4, seed=3 if kind == "itself" else 11), 4)
     n, pairs = 4000, Counter[tuple[int, int]]()

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from fakes import FakeLogits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeLogits
 from localspec.engine.randomness import Purpose, uniform
 from localspec.engine.sampling import Chooser, Sampling, truncated
 
@@ -44,7 +44,7 @@ def obvious(row: np.ndarray, s: Sampling) -> dict[int, float]:
 def test_the_filters_keep_what_full_sorts_keep(
     seed: int, n_vocab: int, top_k: int, top_p: float, min_p: float, temperature: float
 ) -> None:
-    """The short cut to the best k (maxima of groups) must be exact, at sizes that do not divide evenly too."""
+    """The short cut to the best k must be exact, at sizes that do not divide evenly too."""
     row = np.random.default_rng(seed).normal(0, 3, n_vocab).astype(np.float32)
     sampling = Sampling(temperature, top_k, top_p, min_p)
     distribution = truncated(row, sampling)

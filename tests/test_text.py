@@ -9,21 +9,24 @@ from localspec.errors import ModelError
 
 HELLO = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]
 CHATML = (
-    "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
+    "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{{ m['content'] + '<|im_end|>' + '\n' }}"
     "{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
 def test_a_template_renders_what_its_model_was_trained_on() -> None:
     assert ChatTemplate(CHATML).render(HELLO) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
 def test_a_template_without_a_system_role_gets_its_text_with_the_first_question() -> None:
     """Gemma's template raises on a system message; the user's system prompt must not be lost."""
     source = (
-        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ bos_token }}{% if messages[0].role == 'system' %}"
+        "{{ raise_exception('no system role') }}{% endif %}"
         "{% for m in messages %}[{{ m.content }}]{% endfor %}"
     )
     assert ChatTemplate(source, bos="<bos>").render(HELLO) == "<bos>[Be brief.\n\nHi]"
@@ -47,14 +50,14 @@ def test_a_template_without_a_system_role_gets_its_text_with_the_first_question(
     ],
 )
 def test_a_hostile_or_broken_template_is_a_sentence(source: str) -> None:
-    """A template comes with a downloaded file: it may reach no object, fill no memory and raise nothing else."""
+    """A template comes out of a downloaded file: it may reach no object and fill no memory."""
     with pytest.raises(ModelError, match="--raw"):
         ChatTemplate(source).render(HELLO)
 
 
 @given(st.text(), st.integers(1, 5))
 def test_text_comes_out_as_it_went_in_however_it_is_cut(text: str, size: int) -> None:
-    """Tokens cut emoji and accents in the middle; nothing may be lost, doubled or shown as U+FFFD."""
+    """Tokens cut emoji in the middle; nothing may be lost, doubled or shown as U+FFFD."""
     data, stream = text.encode(), TextStream()
     shown = "".join(stream.push(data[i : i + size]) for i in range(0, len(data), size))
     assert shown + stream.finish() == text

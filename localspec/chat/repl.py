@@ -31,7 +31,7 @@ class Conversation:
         self.messages = [*self._system]
 
     def answer(self, text: str) -> Reply:
-        """Ask `text`; iterate over the reply, then `keep` it. Raises UserError where it does not fit."""
+        """Ask `text`; iterate over the reply, then `keep` it. UserError where it does not fit."""
         asked = [*self.messages, Message(role="user", content=text)]
         reply = self.session.reply(self.session.chat_prompt(asked), self.options)
         self.messages = asked

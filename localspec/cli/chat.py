@@ -19,7 +19,7 @@ def chat(engine: EngineFlags, flags: ReplyFlags, model: ModelArgument = None) ->
     localspec chat model.gguf --system "Answer in one sentence."
     """
     from localspec.chat.repl import Conversation, repl
-    from localspec.cli.generate import summary
+    from localspec.cli.rendering import summary
     from localspec.session import Session
 
     config, options = engine.session_config(model), flags.reply_options(engine)

@@ -1,4 +1,4 @@
-"""`localspec doctor`: what this machine and this engine build can do, and what is wrong with them."""
+"""`localspec doctor`: what this machine and engine build can do, and what is wrong with them."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ def doctor(
     """What this machine and this engine build can do."""
     findings = _findings(retest=retest)
     if as_json:
-        typer.echo(json.dumps(findings, ensure_ascii=False))
+        typer.echo(json.dumps(findings))
     else:
         _show(findings)
     if findings["engine"].get("error") or findings["self_test"].get("error"):
@@ -86,8 +86,8 @@ def _self_test(*, retest: bool) -> dict[str, Any]:
     advice = None
     if health.problem:
         advice = (
-            "weights are used without repacking, which is slower and right; on a processor with AMX, "
-            "scripts/setup --rebuild makes a build that keeps AMX and does not crash"
+            "weights are used without repacking, which is slower and right; on a processor with "
+            "AMX, scripts/setup --rebuild makes a build that keeps AMX and does not crash"
         )
     return {
         "sound": health.problem is None,

@@ -1,4 +1,5 @@
-"""Give several Typer commands the same options: a dataclass parameter becomes one option for each field.
+"""Give several Typer commands the same options: a dataclass parameter becomes one option for each
+field.
 
     @dataclass(frozen=True)
     class Flags:

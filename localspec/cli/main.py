@@ -1,45 +1,15 @@
-"""`localspec`: the commands, and the one place where errors become sentences and exit codes.
+"""The one place where errors become sentences and exit codes.
 
-0 done, 1 failed or interrupted, 2 wrong usage. A traceback only with LOCALSPEC_DEBUG=1.
+0 done, 1 failed or interrupted, 2 wrong usage. A traceback only with LOCALSPEC_DEBUG=1. What takes
+time to import is imported inside `run`, so that Ctrl-C meanwhile is a sentence too.
 """
 
+import io
 import os
 import sys
-from typing import Annotated, Any
+from pathlib import Path
 
-import typer
-
-from localspec import __version__
-from localspec.cli.chat import chat
-from localspec.cli.doctor import doctor
-from localspec.cli.generate import generate
-from localspec.cli.quantize import quantize
 from localspec.errors import LocalspecError
-
-app = typer.Typer(
-    help="Run language models on this machine at the speed of its memory, and see where the rest goes.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (chat, generate, quantize, doctor):
-    app.command()(command)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"localspec {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    pass
 
 
 def main() -> None:
@@ -48,35 +18,58 @@ def main() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command; its exit code. Without arguments, the help."""
     try:
-        code = app(arguments, standalone_mode=False)
+        _prepare_streams()
+        from localspec.cli.app import invoke
+
+        code = invoke((sys.argv[1:] if arguments is None else arguments) or ["--help"])
         sys.stdout.flush()
     except LocalspecError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 1)
     except BrokenPipeError:
-        # Python would flush stdout again at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return _fail("the reader of the output went away", 1)
     except OSError as error:
-        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
-    except Exception as error:  # noqa: BLE001 - click's own errors and ours
-        return _show_usage_error(error)
-    return code if isinstance(code, int) else 0
+        return _fail_of_system(error)
+    except Exception as error:  # noqa: BLE001 - a bug is a sentence too
+        return _fail(f"a bug in localspec ({error!r}): report it, with LOCALSPEC_DEBUG=1", 1)
+    return code
 
 
-def _show_usage_error(error: Any) -> int:
-    """Click's errors know how to show themselves; anything else is a bug, and says so."""
-    if hasattr(error, "show") and hasattr(error, "exit_code"):
-        error.show()
-        return error.exit_code
-    return _fail(f"a bug in localspec ({error!r}): please report it, with LOCALSPEC_DEBUG=1", 1)
+def _prepare_streams() -> None:
+    """Stand in for streams that the caller closed, lest a file get their numbers; lose no output."""
+    is_lost = getattr(sys, "stdout", None) is None
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name, None) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))
+    if is_lost:
+        raise LocalspecError("standard output is closed: send it to a file or to /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _abandon_output() -> None:
+    """Python would flush stdout again at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail_of_system(error: OSError) -> int:
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return _fail(f"{os.fsdecode(error.filename)}: {reason}", 1)
+    _abandon_output()
+    return _fail(f"reading or writing failed: {reason}", 1)
 
 
 def _fail(sentence: str, code: int) -> int:
-    if os.environ.get("LOCALSPEC_DEBUG") == "1" and sys.exc_info()[0] is not None:
+    if os.environ.get("LOCALSPEC_DEBUG") == "1":
         raise  # noqa: PLE0704 - called from an except clause
-    typer.echo(f"localspec: {sentence}", err=True)
+    try:
+        sys.stderr.write(f"localspec: {sentence}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from localspec.cli.prompt import check_text
 from localspec.errors import UserError
 
 TYPE_CHECKING = False
@@ -16,7 +17,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="A name from models.toml, a path to a .gguf, or hf:owner/repo/file.gguf. Default: the starter.",
+        help="A name, a path to a .gguf, or hf:owner/repo/file.gguf. Default: the starter.",
     ),
 ]
 _SPECULATION = "Speculation"
@@ -52,7 +53,7 @@ class EngineFlags:
     verify: Annotated[
         Literal["auto", "match", "rejection"],
         typer.Option(
-            help="How sampled drafts are accepted; auto: match with --seed, else rejection for draft models.",
+            help="How sampled drafts are accepted; auto: match with --seed, else rejection.",
             rich_help_panel=_SPECULATION,
         ),
     ] = "auto"
@@ -117,7 +118,9 @@ class ReplyFlags:
 
     temp: Annotated[
         float,
-        typer.Option(min=0, help="Temperature; 0 takes the best token.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            min=0, max=100, help="Temperature; 0 takes the best token.", rich_help_panel=_SAMPLING
+        ),
     ] = 0.8
     top_k: Annotated[
         int, typer.Option(min=0, help="Keep the K best tokens; 0: all.", rich_help_panel=_SAMPLING)
@@ -139,7 +142,9 @@ class ReplyFlags:
     ] = 0.05
     repeat_penalty: Annotated[
         float,
-        typer.Option(min=0.01, help="Above 1: discourage repetition.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            min=0.01, max=100, help="Above 1: discourage repetition.", rich_help_panel=_SAMPLING
+        ),
     ] = 1.0
     seed: Annotated[
         int | None,
@@ -165,7 +170,10 @@ class ReplyFlags:
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None
 
     def reply_options(self, engine: EngineFlags) -> "ReplyOptions":
-        """The seed is drawn here where none is given; rejection is chosen where it may be."""
+        """The seed is drawn here where none is given; rejection is chosen where it may be.
+
+        Raises UserError for a text that is not UTF-8.
+        """
         from localspec.engine.sampling import Sampling
         from localspec.session.config import ReplyOptions
 
@@ -177,9 +185,9 @@ class ReplyFlags:
             repeat_penalty=self.repeat_penalty,
             seed=secrets.randbits(32) if self.seed is None else self.seed,
         )
+        check_text("--system", self.system or "")
+        stop = tuple(check_text("--stop", text) for text in self.stop or ())
         verify = engine.verify
         if verify == "auto":
             verify = "match" if self.seed is not None else "rejection"
-        return ReplyOptions(
-            sampling, self.max_tokens, tuple(self.stop or ()), verify, self.ignore_eos
-        )
+        return ReplyOptions(sampling, self.max_tokens, stop, verify, self.ignore_eos)

@@ -14,7 +14,7 @@ def talk(message: str) -> None:
 
 @contextmanager
 def progress(label: str) -> Generator[Callable[[float], None]]:
-    """A progress bar on stderr that disappears when done; nothing where stderr is not a terminal."""
+    """A progress bar on stderr that disappears when done; nothing without a terminal."""
     if not sys.stderr.isatty():
         yield lambda fraction: None
         return

@@ -1,9 +1,9 @@
 """The seam between localspec and an engine: what the rest of the program may ask of one.
 
-One verb evaluates: prefill, decode and verification are the same call with another number of tokens and of
-wanted logits. One verb forgets: `truncate`. `tokens` is the truth about what a cache holds, and `hold` builds
-everything else (chat turns, prompt reuse, draft catch-up) from those three. What crosses the seam are plain
-values, so that an engine can stand in another process.
+One verb evaluates: prefill, decode and verification are the same call with another number of tokens
+and of wanted logits. One verb forgets: `truncate`. `tokens` is the truth about what a cache holds,
+and `hold` builds everything else (chat turns, prompt reuse, draft catch-up) from those three. What
+crosses the seam are plain values, so that an engine can stand in another process.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ FlashAttention = Literal["auto", "on", "off"]
 class EngineConfig:
     """Everything that an engine is built from.
 
-    `n_ctx` is a sequence's limit in tokens, `n_batch` the most tokens of one micro-batch, `n_outputs` the most
-    logits rows that one decode returns. `n_gpu_layers` < 0 offloads all of them.
-    `use_extra_buffers` lets the CPU repack weights into its own layouts (AMX, repack).
+    `n_ctx` is a sequence's limit in tokens, `n_batch` the most tokens of one micro-batch,
+    `n_outputs` the most logits rows that one decode returns. `n_gpu_layers` < 0 offloads all of
+    them. `use_extra_buffers` lets the CPU repack weights into its own layouts (AMX, repack).
     """
 
     model: Path
@@ -51,16 +51,16 @@ class Vocabulary(Protocol):
         ...
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Ids of `text`; control tokens written in it are recognised, `add_special` adds BOS where due."""
+        """Ids of `text`, control tokens recognised; `add_special` adds BOS where due."""
         ...
 
     def piece(self, token: int) -> bytes:
-        """The bytes that one token adds to the text; control tokens add none. May be part of a character."""
+        """The bytes that a token adds, perhaps part of a character; none for control."""
         ...
 
 
 class Logits(Protocol):
-    """Rows of unnormalised scores, one for each position asked for; they die at the engine's next decode."""
+    """Rows of unnormalised scores, one a wanted position; they die at the engine's next decode."""
 
     def row(self, i: int) -> npt.NDArray[np.float32]:
         """Scores of row `i`, shape (n_vocab,), a view: copy what must live longer."""
@@ -84,7 +84,7 @@ class Context(Protocol):
         ...
 
     def truncate(self, n: int) -> None:
-        """Make the cache hold exactly its first `n` tokens: by rollback, else by evaluating them again."""
+        """Keep exactly the first `n` tokens: by rollback, else by evaluating them again."""
         ...
 
 
@@ -111,10 +111,11 @@ class Engine(Protocol):
         ...
 
     def decode(self, requests: Sequence[Request]) -> Sequence[Logits]:
-        """Evaluate all requests in one decode (in several where they exceed a micro-batch), synchronised.
+        """Evaluate all requests in one decode (in several where they exceed a micro-batch),
+        synchronised.
 
-        Raises EngineError where a sequence would outgrow its limit or the engine fails, Interrupted on
-        request; either way every context's `tokens` says what its cache then holds.
+        Raises EngineError where a sequence would outgrow its limit or the engine fails, Interrupted
+        on request; either way every context's `tokens` says what its cache then holds.
         """
         ...
 
@@ -134,8 +135,8 @@ def shared_prefix(a: Sequence[int], b: Sequence[int], known: int = 0) -> int:
 def hold(context: Context, tokens: Sequence[int], n_logits: int, known: int = 0) -> Logits:
     """Make `context` hold exactly `tokens`, evaluating only what it does not share with them.
 
-    The last `n_logits` tokens are evaluated in any case, because only evaluation yields logits. `known` tokens
-    at the start are known to be shared already.
+    The last `n_logits` tokens are evaluated in any case, because only evaluation yields logits.
+    `known` tokens at the start are known to be shared already.
     """
     kept = min(shared_prefix(context.tokens, tokens, known), len(tokens) - n_logits)
     context.truncate(kept)

@@ -17,7 +17,7 @@ def engine_version() -> str:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError as error:
         raise EngineError(
-            "the engine is not installed: run scripts/setup in a checkout, or `pip install llama-cpp-python`"
+            "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Run engine work in a child process, where a crash, an abort or Ctrl-C ends the child and nothing else."""
+"""Engine work in a child process, where a crash, an abort or Ctrl-C ends nothing else."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a child ended: its exit code, or the signal that killed it, and the end of what it wrote to stderr."""
+    """How a child ended: its exit code (minus the signal that killed it), and its stderr."""
 
     code: int
     errors: str
@@ -20,7 +20,7 @@ class Ending:
 
     @property
     def reason(self) -> str:
-        """A phrase for an error message: the child's own last line, the signal's name, or the code."""
+        """For an error message: the child's own last line, the signal's name, or the code."""
         if self.code < 0:
             return f"it died of {signal.Signals(-self.code).name}"
         last = self.errors.strip().splitlines()[-1:]
@@ -28,7 +28,7 @@ class Ending:
 
 
 def run_module(module: str, arguments: list[str], on_line: Callable[[str], None]) -> Ending:
-    """Run `python -m module`, hand on each line of its stdout, and wait; it never outlives this call."""
+    """Run `python -m module` to its end and hand on its lines; it never outlives this call."""
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

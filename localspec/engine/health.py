@@ -1,8 +1,10 @@
-"""Is this engine build sound on this processor? Asked once per build and processor, in a child process.
+"""Is this engine build sound on this processor? Asked once per build and processor, in a child
+process.
 
-Some builds are not: GCC 12 drops the stores of the AMX tile configuration, and llama-cpp-python built so dies at the
-first batch of two tokens (llama.cpp PR 26954). Where repacked weights crash or compute something else than plain
-ones, localspec loads models without repacking, which is slower and right.
+Some builds are not: GCC 12 drops the stores of the AMX tile configuration, and llama-cpp-python
+built so dies at the first batch of two tokens (llama.cpp PR 26954). Where repacked weights crash or
+compute something else than plain ones, localspec loads models without repacking, which is slower
+and right.
 """
 
 import json
@@ -19,12 +21,12 @@ from localspec.errors import EngineError
 
 CHILD = "localspec.engine.llama.selftest"
 LARGEST_ERROR = 0.25
-"""Of the logits' spread. Kernels round differently (0.04 seen for Q4_0); broken ones are off by 1 and more."""
+"""Of the logits' spread. Kernels round differently (Q4_0: 0.04); broken ones are off by > 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the self-test found. `problem` is None for a sound build; `errors` by weight type, relative."""
+    """What the self-test found: no `problem` in a sound build; relative `errors` by weight type."""
 
     problem: str | None
     errors: dict[str, float]
@@ -36,7 +38,8 @@ class Health:
 
 
 def engine_health(talk: Callable[[str], None]) -> Health:
-    """The verdict on the installed build, from the cache or by testing now; `talk` hears of a problem once.
+    """The verdict on the installed build, from the cache or by testing now; `talk` hears of a
+    problem once.
 
     Raises EngineError where the build cannot evaluate at all.
     """
@@ -46,8 +49,8 @@ def engine_health(talk: Callable[[str], None]) -> Health:
     health = run_self_test()
     if health.problem:
         talk(
-            f"this engine build is faulty on this processor ({health.problem}): weights are used without "
-            "repacking, which is slower; `localspec doctor` explains it"
+            f"this engine build is faulty on this processor ({health.problem}): "
+            "weights are used without repacking, which is slower; `localspec doctor` explains it"
         )
     _write(kept, health)
     return health
@@ -62,7 +65,8 @@ def run_self_test() -> Health:
         _, plain_ending = _run_child([folder, "plain"])
         if not plain_ending.is_success:
             raise EngineError(
-                f"the engine fails its self-test ({plain_ending.reason}): rebuild it with scripts/setup --rebuild"
+                f"the engine fails its self-test ({plain_ending.reason}): "
+                "rebuild it with scripts/setup --rebuild"
             )
     return Health(ending.reason, errors)
 

@@ -1,8 +1,9 @@
 """A request to stop that leaves everything consistent.
 
-Ctrl-C normally raises KeyboardInterrupt between any two instructions, which could fall between an engine call
-and the note of what it did. While an `Interrupt` listens, the first Ctrl-C only sets a flag; the engine looks
-at it between micro-batches (on CPU also inside them), the driver between steps. A second one raises as usual.
+Ctrl-C normally raises KeyboardInterrupt between any two instructions, which could fall between an
+engine call and the note of what it did. While an `Interrupt` listens, the first Ctrl-C only sets a
+flag; the engine looks at it between micro-batches (on CPU also inside them), the driver between
+steps. A second one raises as usual.
 """
 
 import signal
@@ -18,8 +19,8 @@ class Interrupted(Exception):
 class Interrupt:
     """A flag that Ctrl-C, or any thread, can set.
 
-    As a context manager it listens for SIGINT (in the main thread only; elsewhere it is just the flag) and
-    clears an old request on entry. It may be entered again while it listens.
+    As a context manager it listens for SIGINT (in the main thread only; elsewhere it is just the
+    flag) and clears an old request on entry. It may be entered again while it listens.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Look before the load: what would fail in the engine, said in a sentence while it costs nothing.
 
-The engine answers a bad combination with "failed to create context", some damaged files with an abort, and memory
-that is not there with swapping.
+The engine answers a bad combination with "failed to create context", some damaged files with an
+abort, and memory that is not there with swapping.
 """
 
 from pathlib import Path
@@ -44,5 +44,6 @@ def _check_memory(n_ctx: int, cache_bytes: int) -> None:
     fitting = int(n_ctx * free / cache_bytes) // 256 * 256
     advice = f"--ctx {fitting} would fit" if fitting else "close other programs"
     raise UserError(
-        f"a context of {n_ctx:,} tokens needs {cache_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: {advice}"
+        f"a context of {n_ctx:,} tokens needs {cache_bytes / 1e9:.1f} GB "
+        f"and {free / 1e9:.1f} GB are free: {advice}"
     )

@@ -1,7 +1,8 @@
 """Write a model in another weight type with libllama's own quantizer: a whole file or none.
 
-It runs in a child process, because the quantizer is one long call that neither Ctrl-C nor an error in a damaged
-file could be kept from taking the session down. It writes beside the target and is renamed into place.
+It runs in a child process, because the quantizer is one long call that neither Ctrl-C nor an error
+in a damaged file could be kept from taking the session down. It writes beside the target and is
+renamed into place.
 """
 
 import os
@@ -16,8 +17,8 @@ from localspec.model.gguf import read_header
 from localspec.model.usable import check_usable
 
 WEIGHT_TYPES = (
-    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1",
-    "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
+    "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
 )  # fmt: skip
 """What can be made without an importance matrix, largest first."""
 
@@ -34,7 +35,8 @@ def quantize(
 ) -> int:
     """Write `source` as `target` in `weight_type`; the new file's size in bytes.
 
-    Raises UserError for an unknown type or a target that exists, ModelError where it cannot be done.
+    Raises UserError for an unknown type or a target that exists, ModelError where it cannot be
+    done.
     """
     kind = weight_type.upper()
     if kind not in WEIGHT_TYPES:
@@ -74,6 +76,6 @@ def _check(source: Path, target: Path, kind: str) -> None:
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise UserError(
-            f"{target.parent} has {free / 1e9:.1f} GB free and up to {needed / 1e9:.1f} GB are needed: "
+            f"{target.parent} has {free / 1e9:.1f} GB free, up to {needed / 1e9:.1f} are needed: "
             "make room or choose another folder with -o"
         )

@@ -1,8 +1,8 @@
 """Random numbers keyed by seed, position and purpose.
 
-A number belongs to a place in the text, not to the order in which code asks for it, so that rolling a draft
-back costs nothing and `match` verification gives the same text as plain decoding. The mixer is SplitMix64's
-finalizer (Steele, Lea, Flood 2014), applied to each key in turn.
+A number belongs to a place in the text, not to the order in which code asks for it, so that rolling
+a draft back costs nothing and `match` verification gives the same text as plain decoding. The mixer
+is SplitMix64's finalizer (Steele, Lea, Flood 2014), applied to each key in turn.
 """
 
 from enum import IntEnum

@@ -1,15 +1,18 @@
 """Logits to a distribution to a token, and the rules by which drafted tokens stand.
 
-The chain follows llama.cpp's default order: repetition penalty, top-k, top-p, min-p, then temperature; each
-truncation looks at the probabilities of what the one before it left. A `Distribution` is sparse, because a
-truncated one has tens of tokens where the vocabulary has 10^5.
+The chain follows llama.cpp's default order: repetition penalty, top-k, top-p, min-p, then
+temperature; each truncation looks at the probabilities of what the one before it left. A
+`Distribution` is sparse, because a truncated one has tens of tokens where the vocabulary has 10^5.
 
-Acceptance, with p the target's distribution and q the one that the draft was drawn from:
-- match: draw from p at the position's own random number and compare. Exact at any temperature, and the same
+Acceptance, with p the target's distribution and q the one that the draft was drawn from: - match:
+draw from p at the position's own random number and compare. Exact at any temperature, and the same
   text as without a draft.
-- rejection (Leviathan et al. 2023, algorithm 1): accept x with probability min(1, p(x) / q(x)), else draw from
-  the residual max(p - q, 0), normalised. Exact too, and accepts 1 - TV(p, q), the most that is possible.
-A draft that was looked up rather than drawn has q = 1 at its token, for which the two rules accept alike.
+- rejection (Leviathan et al. 2023, algorithm 1): accept x with probability min(1, p(x) / q(x)),
+else draw from
+  the residual max(p - q, 0), normalised. Exact too, and accepts 1 - TV(p, q), the most that is
+  possible.
+A draft that was looked up rather than drawn has q = 1 at its token, for which the two rules accept
+alike.
 """
 
 from collections.abc import Sequence
@@ -30,7 +33,7 @@ _BLOCKS = 32
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is chosen from logits. `temperature` 0 is greedy; 0, 1, 0 and 1 turn the filters off."""
+    """How a token is chosen. `temperature` 0 is greedy; 0, 1, 0 and 1 turn the filters off."""
 
     temperature: float = 0.8
     top_k: int = 40
@@ -48,7 +51,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Token ids with their probabilities; every other id has probability 0. Shapes (n,) and (n,)."""
+    """Ids with their probabilities, shapes (n,) and (n,); every other id has probability 0."""
 
     ids: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
@@ -126,7 +129,7 @@ class Chooser:
 
 
 def truncated(row: npt.NDArray[np.float32], sampling: Sampling) -> Distribution:
-    """Filter a row of logits, shape (n_vocab,), by top-k, top-p and min-p, then apply the temperature."""
+    """Filter logits, shape (n_vocab,), by top-k, top-p and min-p, then apply the temperature."""
     ids = _best(row, sampling.top_k)
     scores = row[ids].astype(np.float64)
     order = np.argsort(-scores, kind="stable")
@@ -144,8 +147,9 @@ def truncated(row: npt.NDArray[np.float32], sampling: Sampling) -> Distribution:
 def _best(row: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
     """Ids of at least the `k` highest scores, exactly those unless scores tie.
 
-    The maxima of disjoint groups are scores themselves, so the k-th highest of them is at most the k-th highest
-    score: only what reaches it needs to be looked at. That is 10 times faster than partitioning the row.
+    The maxima of disjoint groups are scores themselves, so the k-th highest of them is at most the
+    k-th highest score: only what reaches it needs to be looked at. That is 10 times faster than
+    partitioning the row.
     """
     n_groups = len(row) // _BLOCKS
     if k <= 0 or k >= len(row):
@@ -167,7 +171,7 @@ def _softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def accept_match(
     drafted: Sequence[int], logits: Logits, chooser: Chooser, history: list[int]
 ) -> None:
-    """Extend `history` by a draw from the target at each position, as long as the draft says the same."""
+    """Extend `history` by draws from the target, as long as the draft says the same."""
     for i, draft in enumerate(drafted):
         history.append(chooser.token(logits, i, history))
         if history[-1] != draft:
@@ -178,10 +182,11 @@ def accept_match(
 def accept_rejection(
     draft: Sequence[tuple[int, Distribution]], logits: Logits, chooser: Chooser, history: list[int]
 ) -> None:
-    """Extend `history` by each drafted x with probability min(1, p(x) / q(x)), then by one more token.
+    """Extend `history` by each drafted x with probability min(1, p(x) / q(x)), then by one more
+    token.
 
-    `draft` pairs each token with the q that it was drawn from. The last token comes from the residual where a
-    draft failed and from the target where all stood.
+    `draft` pairs each token with the q that it was drawn from. The last token comes from the
+    residual where a draft failed and from the target where all stood.
     """
     seed = chooser.sampling.seed
     for i, (token, q) in enumerate(draft):

@@ -1,8 +1,8 @@
 """Messages to a prompt, and token bytes to text.
 
-A chat template comes out of a model file, so it is untrusted code: it runs in jinja2's sandbox, with the
-conventions that Hugging Face's templates assume (trimmed blocks, loop controls, `raise_exception`,
-`strftime_now`).
+A chat template comes out of a model file, so it is untrusted code: it runs in jinja2's sandbox,
+with the conventions that Hugging Face's templates assume (trimmed blocks, loop controls,
+`raise_exception`, `strftime_now`).
 """
 
 import codecs
@@ -44,7 +44,7 @@ def _is_small(value: Any) -> bool:
 
 
 class ChatTemplate:
-    """A model's Jinja chat template, compiled once. Raises ModelError where the source is no template."""
+    """A model's Jinja chat template, compiled once. ModelError where the source is none."""
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
         sandbox = _Sandbox(
@@ -88,8 +88,8 @@ class ChatTemplate:
 class TextStream:
     """Token bytes in, text out as soon as it is certain.
 
-    Held back: bytes of an unfinished character, and text that may be the beginning of a stop string. Bytes that
-    are not UTF-8 become U+FFFD.
+    Held back: bytes of an unfinished character, and text that may be the beginning of a stop
+    string. Bytes that are not UTF-8 become U+FFFD.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -132,7 +132,7 @@ class TextStream:
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message] | None:
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":  # noqa: PLR2004
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
         return None
     content = f"{messages[0]['content']}\n\n{messages[1]['content']}"
     return [Message(role="user", content=content), *messages[2:]]

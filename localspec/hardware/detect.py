@@ -1,6 +1,7 @@
 """What the operating system says of this machine: cores, memory, processor.
 
-A container may be given less than the machine has: its CPU quota, its affinity and its memory limit count.
+A container may be given less than the machine has: its CPU quota, its affinity and its memory limit
+count.
 """
 
 import os
@@ -19,7 +20,8 @@ _CPUINFO = Path("/proc/cpuinfo")
 def usable_cores() -> int:
     """Physical cores that this process may use; on Apple silicon the performance cores alone.
 
-    Decoding waits for memory, so hyper-threads add nothing, and efficiency cores hold up the others.
+    Decoding waits for memory, so hyper-threads add nothing, and efficiency cores hold up the
+    others.
     """
     physical = _performance_cores() or psutil.cpu_count(logical=False) or os.cpu_count() or 1
     return max(1, min(physical, _affinity(), _cpu_quota() or physical))
@@ -42,7 +44,7 @@ def processor_name() -> str:
 
 @cache
 def processor_features() -> frozenset[str]:
-    """Instruction sets, in the kernel's spelling (Linux); empty where the system does not list them."""
+    """Instruction sets as Linux spells them; empty where the system does not list them."""
     info = _cpuinfo()
     return frozenset((info.get("flags") or info.get("Features") or "").split())
 

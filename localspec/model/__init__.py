@@ -1,1 +1,1 @@
-"""What a GGUF file says of itself: its header, facts that follow from it, and random models to measure with."""
+"""What a GGUF file says of itself, what follows from that, and random models to measure with."""

@@ -6,40 +6,40 @@ An architecture that is not in a table is taken for a plain transformer with cau
 
 from dataclasses import dataclass
 
-RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 
-# Some layers attend, some are recurrent. Which ones: see `layers`.
-HYBRID = frozenset(
-    {
-        *("jamba", "falcon-h1", "plamo2", "granitehybrid", "lfm2", "lfm2moe", "nemotron_h"),
-        *("nemotron_h_moe", "qwen3next", "kimi-linear", "bailingmoe3", "kimi-k3", "glm5-next"),
-        *("qwen35", "qwen35moe", "qwen4exp", "deepseek4", "minimax-01"),
-    }
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+RECURRENT = _names("mamba mamba2 rwkv6 rwkv6qwen2 rwkv7 arwkv7")
+# Some layers attend and some are recurrent. Which ones: see `layers`.
+HYBRID = _names(
+    "jamba falcon-h1 plamo2 granitehybrid lfm2 lfm2moe nemotron_h nemotron_h_moe qwen3next"
+    " kimi-linear bailingmoe3 kimi-k3 glm5-next qwen35 qwen35moe qwen4exp deepseek4 minimax-01"
 )
 # Of these, every n-th layer attends unless an array says which.
 FULL_ATTENTION_EVERY = {
-    **{"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4},
     "minimax-01": 8,
+    "qwen3next": 4,
+    "qwen35": 4,
+    "qwen35moe": 4,
+    "qwen4exp": 4,
 }
 
 # The cache has more in it than keys and values by layer, or layers share it in ways of their own.
-UNUSUAL_CACHE = frozenset(
-    {
-        *("deepseek32", "deepseek4", "glm-dsa", "glm5-next", "minimax-m3", "hy_v4", "dots3note"),
-        *("qwen4exp", "hrm_text", "graniteswitch"),
-    }
+UNUSUAL_CACHE = _names(
+    "deepseek32 deepseek4 glm-dsa glm5-next minimax-m3 hy_v4 dots3note qwen4exp hrm_text"
+    " graniteswitch"
 )
 
-ENCODERS = frozenset(
-    {
-        *("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2"),
-        *("jina-bert-v3", "eurobert", "gemma-embedding", "llama-embed", "t5encoder"),
-    }
+ENCODERS = _names(
+    "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert"
+    " gemma-embedding llama-embed t5encoder"
 )
-DIFFUSION = frozenset({"dream", "llada", "llada-moe", "rnd1"})
-DRAFT_HEADS = frozenset({"eagle3", "dflash", "gemma4-assistant"})
-ENCODER_DECODERS = frozenset({"t5"})
-NOT_LANGUAGE = frozenset({"clip", "wavtokenizer-dec", "controlvector"})
+DIFFUSION = _names("dream llada llada-moe rnd1")
+DRAFT_HEADS = _names("eagle3 dflash gemma4-assistant")
+ENCODER_DECODERS = _names("t5")
+NOT_LANGUAGE = _names("clip wavtokenizer-dec controlvector")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""The smallest vocabularies that libllama accepts, for models that are written rather than trained.
+"""The smallest vocabularies that libllama accepts, for models that are written, not trained.
 
-`NO_VOCABULARY` has ids and no text. `byte_vocabulary` is a real tokenizer: a byte-level BPE (GPT-2's) whose tokens are the
-256 bytes and a few pairs, so that any text can go in and come out.
+`no_vocabulary` has ids and no text. `byte_vocabulary` is a real tokenizer: a byte-level BPE (that
+of GPT-2) whose tokens are the 256 bytes and a few pairs, so that any text can go in and come out.
 """
 
 from localspec.model.values import Value, ValueType
@@ -18,7 +18,7 @@ def no_vocabulary() -> dict[str, Value]:
 
 
 def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
-    """Metadata of a tokenizer with `n_vocab` tokens, of which those beyond the first 264 are never used."""
+    """Metadata of a tokenizer with `n_vocab` tokens; those beyond the first 264 are never used."""
     pairs = [merge.replace(" ", "") for merge in _MERGES]
     tokens = [*_byte_letters(), *pairs, BOS, EOS]
     n_used = len(tokens)
@@ -38,7 +38,7 @@ def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
 
 
 def _byte_letters() -> list[str]:
-    """A visible letter for each byte, as GPT-2 has it: printable Latin-1 is itself, the rest follows from U+0100."""
+    """GPT-2's letter for each byte: printable Latin-1 is itself, the rest follows from U+0100."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -1,7 +1,8 @@
 """Reading a header from front to back: bounded in size, and quick over what is skipped.
 
-The header's length stands nowhere in a GGUF file, so bytes are fetched in growing pieces as the cursor needs them, never
-past `MAX_HEADER_BYTES`. Skipping strings means reading every length, which is the inner loop of opening a model.
+The header's length stands nowhere in a GGUF file, so bytes are fetched in growing pieces as the
+cursor needs them, never past `MAX_HEADER_BYTES`. Passing over strings means reading every length,
+which is the inner loop of opening a model.
 """
 
 import struct
@@ -10,7 +11,7 @@ from localspec.errors import ModelError
 from localspec.model.source import Source
 from localspec.model.values import FORMATS, LENGTH, Array, Value, ValueType, shown
 
-MAX_HEADER_BYTES = 128 << 20  # the largest seen, 262,144 tokens with 514,906 merges, is below 20 MiB
+MAX_HEADER_BYTES = 128 << 20  # 262,144 tokens with 514,906 merges take less than 20 MiB
 MAX_STRINGS = 4_000_000  # of all arrays together; passing over one takes some 70 ns
 MAX_KEY_BYTES = 65_535
 FIRST_PIECE_BYTES, LARGEST_PIECE_BYTES = 1 << 18, 8 << 20
@@ -49,10 +50,10 @@ class Cursor:
     def u64s(self, count: int) -> tuple[int, ...]:
         return struct.unpack_from(f"<{count}Q", self._buffer, self._advance(8 * count))
 
-    def text(self, limit_bytes: int = MAX_HEADER_BYTES) -> str:
-        """A string with its length before it; what is not UTF-8 becomes the replacement character."""
+    def text(self, limit_bytes: int | None = None) -> str:
+        """A string after its length; what is not UTF-8 becomes the replacement character."""
         n_bytes = self.u64()
-        if n_bytes > limit_bytes:
+        if limit_bytes is not None and n_bytes > limit_bytes:
             raise self.damaged(f"has a name of {n_bytes} bytes where {limit_bytes} are the limit")
         return self.take(n_bytes).decode("utf-8", "replace")
 
@@ -89,13 +90,13 @@ class Cursor:
     def _skip_strings(self, count: int) -> None:
         """Pass over strings; it runs into the end of the buffer to find out that it must grow."""
         buffer, length_at, step = self._buffer, LENGTH.unpack_from, LENGTH.size
-        position, n_done = self.position, 0
-        while n_done < count:
+        position, n_left = self.position, count
+        while n_left:
             try:
-                for n_done in range(n_done + 1, count + 1):  # noqa: PLW2901 as the exception needs it
+                while n_left:
                     position += step + length_at(buffer, position)[0]
-            except (struct.error, OverflowError):
-                n_done -= 1  # the length at `position` is not here yet
+                    n_left -= 1
+            except (struct.error, OverflowError):  # the length at `position` is not here yet
                 self._require(position + step)
         self.position = position
         self._require(position)
@@ -122,6 +123,6 @@ class Cursor:
             if not got:
                 size = len(self._buffer) if size_bytes is None else size_bytes
                 raise self.fail(
-                    f"ends inside its header (byte {end} is needed, it has {size}); download it again"
+                    f"ends inside its header, which needs byte {end} of {size}; download it again"
                 )
             self._buffer += got

@@ -27,15 +27,12 @@ CACHE_TYPES: dict[str, GgmlType] = {
 }
 CELLS_STEP = 256
 
-# enum llama_ftype of llama.h
-FILE_TYPES: dict[int, str] = {
-    **{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K"},
-    **{11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S"},
-    **{17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS"},
-    **{23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S"},
-    **{29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0"},
-    **{38: "MXFP4", 39: "NVFP4", 40: "Q1_0", 41: "Q2_0"},
-}
+# Names by number, from enum llama_ftype of llama.h; a dash is a number that is not in use.
+FILE_TYPES = (
+    "F32 F16 Q4_0 Q4_1 - - - Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M"
+    " Q6_K IQ2_XXS IQ2_XS Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M IQ4_XS IQ1_M"
+    " BF16 - - - TQ1_0 TQ2_0 MXFP4 NVFP4 Q1_0 Q2_0"
+)
 
 
 def cache_type(name: str) -> GgmlType:
@@ -145,8 +142,8 @@ class ModelFacts:
             size = layer.key_size if what == "key" else layer.value_size
             if layer.has_cache and size % kind.block_elements:
                 return (
-                    f"a {kind.name} {what} cache has blocks of {kind.block_elements} numbers, which do"
-                    f" not divide this model's {what}s of {size}; choose f16, bf16 or f32"
+                    f"a {kind.name} {what} cache has blocks of {kind.block_elements} numbers, which"
+                    f" do not divide this model's {what}s of {size}; choose f16, bf16 or f32"
                 )
         return None
 
@@ -161,11 +158,11 @@ def _most(header: Header, name: str) -> int:
 
 
 def _file_type(header: Header) -> str:
-    """The name of the mixture of types; where the header has none, the type of most weight bytes."""
-    named = FILE_TYPES.get(header.integer("general.file_type") or 0)
-    if named and "general.file_type" in header.metadata:
-        return named
+    """What mixture of types the file says it is; if it does not, the type of most weight bytes."""
+    number, names = header.integer("general.file_type"), FILE_TYPES.split()
+    if number is not None and 0 <= number < len(names) and names[number] != "-":
+        return names[number]
     n_bytes = Counter[str]()
     for tensor in header.tensors:
         n_bytes[tensor.type.name] += tensor.n_bytes
-    return n_bytes.most_common(1)[0][0] if n_bytes else "?"
+    return n_bytes.most_common(1)[0][0] if n_bytes else "unknown"

@@ -1,9 +1,10 @@
 """The types that a tensor or a cache can have, and what they weigh.
 
-ggml stores a row of weights as blocks: `block_elements` values in `block_bytes` bytes (a scale or two and the
-packed values), so a row of n values takes n / block_elements * block_bytes bytes and n must be a multiple of the block.
-Numbers: `type_traits` in ggml/src/ggml.c and the block structs in ggml/src/ggml-common.h of llama.cpp (libggml 0.25.3).
-Q8_1 and Q8_K are intermediate results of its kernels and never the type of a weight.
+ggml stores a row of weights as blocks: `block_elements` values in `block_bytes` bytes (a scale or
+two and the packed values), so a row of n values takes n / block_elements * block_bytes bytes, and n
+must be a multiple of the block. Numbers: `type_traits` in ggml/src/ggml.c and the block structs in
+ggml/src/ggml-common.h of llama.cpp (libggml 0.25.3). Q8_1 and Q8_K are intermediate results of its
+kernels and never the type of a weight.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,14 @@
 """Read the GGUF header of a model, in one file or split, from this machine or from elsewhere.
 
-A split model (`NAME-00001-of-00003.gguf`) is read as one, whichever part is named: the first part has the metadata, every
-part its own tensors. Source: the GGUF specification (docs/gguf.md of ggml) and llama_model_loader in llama.cpp, which
-loads such a model through its first part and finds the others by name.
+A split model (`NAME-00001-of-00003.gguf`) is read as one, whichever part is named: the first part
+has the metadata, every part its own tensors. Source: the GGUF specification (docs/gguf.md of ggml)
+and llama_model_loader in llama.cpp, which loads such a model through its first part and finds the
+others by name.
 """
 
 import os
 import re
+from pathlib import PurePath
 
 from localspec.errors import ModelError
 from localspec.model.header import Header, Part, Tensor
@@ -20,7 +22,7 @@ PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """The header of a local file and of the other parts it may have; ModelError if they are not whole."""
+    """The header of a local file and its other parts, if any; ModelError if they are not whole."""
     source = FileSource(path)
     try:
         return read_source(source)
@@ -36,7 +38,7 @@ def read_source(source: Source) -> Header:
 
 
 def part_names(file_name: str, n_parts: int) -> list[str] | None:
-    """The file names of all parts, from that of any of them; None if it is not named like a part."""
+    """The file names of all parts, from that of any one; None if it is not named like a part."""
     match = PART_NAME.fullmatch(file_name)
     if match is None or int(match[3]) != n_parts:
         return None
@@ -44,7 +46,7 @@ def part_names(file_name: str, n_parts: int) -> list[str] | None:
 
 
 def _read_parts(source: Source, header: Header, n_parts: int) -> Header:
-    here = os.path.basename(source.name)
+    here = PurePath(source.name).name
     names = part_names(here, n_parts) if 1 < n_parts <= MAX_PARTS else None
     if names is None:
         raise header.fail(
@@ -75,7 +77,7 @@ def _check_number(header: Header, part: int, n_parts: int) -> None:
     number, count = header.integer("split.no"), header.integer("split.count")
     if (number, count) != (part, n_parts):
         raise header.fail(
-            f"says that it is part {number} of {count} (from 0) where part {part} of {n_parts} belongs;"
+            f"says that it is part {number} of {count} (from 0) where {part} of {n_parts} belongs;"
             " download all parts again"
         )
 
@@ -83,11 +85,12 @@ def _check_number(header: Header, part: int, n_parts: int) -> None:
 def _merged(headers: list[Header]) -> Header:
     first = headers[0]
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    n_names, n_wanted = len({tensor.name for tensor in tensors}), first.integer("split.tensors.count")
+    n_names = len({tensor.name for tensor in tensors})
+    n_wanted = first.integer("split.tensors.count")
     if not n_names == len(tensors) == n_wanted:
         raise first.fail(
-            f"and its other parts have {len(tensors)} tensors with {n_names} names where {n_wanted} belong;"
-            " download all parts again"
+            f"and its other parts have {len(tensors)} tensors with {n_names} names where {n_wanted}"
+            " belong; download all parts again"
         )
     parts = tuple(header.parts[0] for header in headers)
     return Header(parts, first.version, first.alignment_bytes, first.metadata, tensors)

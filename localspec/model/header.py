@@ -1,6 +1,7 @@
 """A GGUF header as a value: what is in the file, without the weights.
 
-It holds what was written and judges nothing; `facts` draws conclusions, `usable` says whether an engine can load it.
+It holds what was written and judges nothing; `facts` draws conclusions, `usable` says whether an
+engine can load it.
 """
 
 from collections.abc import Mapping
@@ -40,7 +41,8 @@ class Part:
 class Header:
     """Metadata (of the first part) and tensors (of all parts).
 
-    The getters give None for a key that is absent and raise ModelError if its value is of another kind.
+    The getters give None for a key that is absent and raise ModelError if its value is of another
+    kind.
     """
 
     parts: tuple[Part, ...]

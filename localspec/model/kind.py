@@ -1,10 +1,9 @@
-"""What sort of thing a GGUF file holds; only language models that write from left to right are of use.
+"""What sort of thing a GGUF file holds; of use are language models that write left to right.
 
 Source: `general.type` in the GGUF specification, the tools of llama.cpp that write such files, and
 `llama_model::create_memory` for architectures that have no cache to write with.
 """
 
-from localspec.errors import ModelError
 from localspec.model.architectures import (
     DIFFUSION,
     DRAFT_HEADS,
@@ -26,7 +25,9 @@ _ARCHITECTURE_KINDS = {
     **dict.fromkeys(ENCODERS, f"makes embeddings and cannot write text; {WHOLE}"),
     **dict.fromkeys(DIFFUSION, f"writes by diffusion, not one token after another; {WHOLE}"),
     **dict.fromkeys(DRAFT_HEADS, f"drafts for one other model and cannot write alone; {WHOLE}"),
-    **dict.fromkeys(ENCODER_DECODERS, f"translates with an encoder, which is not supported; {WHOLE}"),
+    **dict.fromkeys(
+        ENCODER_DECODERS, f"translates with an encoder, which is not supported; {WHOLE}"
+    ),
     **dict.fromkeys(NOT_LANGUAGE, f"is no language model; {WHOLE}"),
 }
 

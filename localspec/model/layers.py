@@ -17,11 +17,12 @@ from localspec.model.architectures import (
     Window,
 )
 from localspec.model.header import Header
-from localspec.model.values import Array
+from localspec.model.values import Array, shown
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 GEMMA3N_CACHED_LAYERS = 20
 NO_WINDOW = Window(None)
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -54,8 +55,8 @@ def layers_of(header: Header) -> tuple[Layer, ...]:
     n_layers = n_all - _count(header, "nextn_predict_layers", 0)
     if not (0 < n_layers <= n_all and 0 < n_loops * n_all <= MAX_LAYERS):
         raise header.fail(
-            f"claims {n_all} layers, of which {n_layers} would be used, and 1 to {MAX_LAYERS} can be;"
-            " download or convert it again"
+            f"claims {n_all} layers, of which {n_layers} would be used, and 1 to {MAX_LAYERS} are"
+            " possible; download or convert it again"
         )
     heads = per_layer(header, "attention.head_count", n_all) or (0,) * n_all
     kv_heads = per_layer(header, "attention.head_count_kv", n_all) or heads
@@ -64,7 +65,14 @@ def layers_of(header: Header) -> tuple[Layer, ...]:
     sizes = _head_sizes(header, heads[0])
     cached = _cached(header, n_all)
     layers = tuple(
-        Layer(heads[i], kv_heads[i], *sizes[windows[i] is not None], windows[i], cached[i], recurrent[i])
+        Layer(
+            heads[i],
+            kv_heads[i],
+            *sizes[windows[i] is not None],
+            windows[i],
+            cached[i],
+            recurrent[i],
+        )
         for i in range(n_layers)
     )
     return layers * n_loops
@@ -76,7 +84,7 @@ def _count(header: Header, name: str, default: int) -> int:
 
 
 def per_layer(header: Header, name: str, n_layers: int) -> tuple[int, ...] | None:
-    """A key that is one number for all layers or an array of one for each; None if it is not there."""
+    """A key that is one number for all layers or an array of one for each; None if absent."""
     key = header.own_key(name)
     if not isinstance(header.metadata.get(key), Array):
         number = header.integer(key)
@@ -84,7 +92,8 @@ def per_layer(header: Header, name: str, n_layers: int) -> tuple[int, ...] | Non
     numbers = header.integers(key) or ()
     if len(numbers) != n_layers:
         raise header.fail(
-            f"has {len(numbers)} numbers in {key} for {n_layers} layers; download or convert it again"
+            f"has {len(numbers)} numbers in {shown(key)} for {n_layers} layers;"
+            " download or convert it again"
         )
     return numbers
 
@@ -125,7 +134,9 @@ def _window_pattern(header: Header, layout: Window, n_layers: int) -> list[bool]
     period = header.integer(key) if layout.period else layout.period
     period = layout.period if period is None else period
     if period is None:
-        raise header.fail(f"does not say in {key} which layers look back how far; convert it again")
+        raise header.fail(
+            f"does not say in {shown(key)} which layers look back how far; convert it again"
+        )
     dense = 0 if layout.dense_first else period - 1
     return [period == 0 or i % period != dense for i in range(n_layers)]
 
@@ -138,13 +149,15 @@ def _head_sizes(header: Header, n_heads: int) -> tuple[tuple[int, int], tuple[in
     key, value = (_count(header, f"attention.{kind}_length", even) for kind in ("key", "value"))
     windowed_key = _count(header, "attention.key_length_swa", key)
     windowed_value = _count(header, "attention.value_length_swa", value)
-    if _count(header, "attention.key_length_mla", 0) and _count(header, "attention.value_length_mla", 0):
+    if _count(header, "attention.key_length_mla", 0) and _count(
+        header, "attention.value_length_mla", 0
+    ):
         return (key, 0), (windowed_key, 0)
     return (key, value), (windowed_key, windowed_value)
 
 
 def _cached(header: Header, n_layers: int) -> list[bool]:
-    """Which layers store what they attend to; the last ones of some models reuse an earlier cache."""
+    """Which layers store what they attend to; the last of some models reuse an earlier cache."""
     if header.architecture in RECURRENT:
         return [False] * n_layers
     n_cached = n_layers - _count(header, "attention.shared_kv_layers", 0)

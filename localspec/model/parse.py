@@ -5,9 +5,10 @@
     n_tensors x  name, n_dims u32, dims u64 ..., type u32, offset u64
     padding to the alignment, then the tensors, each padded to it
 
-Source: the GGUF specification (docs/gguf.md of ggml). Where it is loose, libllama's reader (ggml/src/gguf.cpp) decides:
-tensors follow one another in the order listed, arrays do not nest, names of tensors have less than 64 bytes. The file may
-be hostile, so every count has a limit and nothing is allocated for a claim before its bytes are there.
+Source: the GGUF specification (docs/gguf.md of ggml). Where it is loose, libllama's reader
+(ggml/src/gguf.cpp) decides: tensors follow one another in the order listed, arrays do not nest,
+names of tensors have less than 64 bytes. The file may be hostile, so every count has a limit and
+nothing is allocated for a claim before its bytes are there.
 """
 
 from math import prod
@@ -27,7 +28,7 @@ MAX_ELEMENTS = 1 << 62
 
 
 def parse(source: Source, part: int = 0) -> Header:
-    """The header of one file, which becomes number `part` of its model; ModelError if the file is not whole."""
+    """The header of one file, number `part` of its model; ModelError if the file is not whole."""
     cursor = Cursor(source)
     version = _read_version(cursor, source)
     n_tensors, n_keys = cursor.u64(), cursor.u64()
@@ -63,8 +64,10 @@ def _read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
     metadata: dict[str, Value] = {}
     for _ in range(n_keys):
         key = cursor.text(MAX_KEY_BYTES)
-        if not key or key in metadata:
-            raise cursor.damaged(f"has the key {shown(key)} twice" if key else "has a key without a name")
+        if not key:
+            raise cursor.damaged("has a key without a name")
+        if key in metadata:
+            raise cursor.damaged(f"has the key {shown(key)} twice")
         metadata[key] = cursor.value(key)
     return metadata
 
@@ -81,7 +84,7 @@ def _read_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int]:
     name = cursor.text(MAX_TENSOR_NAME_BYTES)
     n_dims = cursor.u32()
     if n_dims > MAX_DIMS:
-        raise cursor.damaged(f"gives the tensor {shown(name)} {n_dims} dimensions, and {MAX_DIMS} are the limit")
+        raise cursor.damaged(f"gives the tensor {shown(name)} {n_dims} dimensions")
     shape = cursor.u64s(n_dims)
     type_id, offset = cursor.u32(), cursor.u64()
     kind = BY_ID.get(type_id)
@@ -91,7 +94,9 @@ def _read_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int]:
             " update localspec or download another quantization"
         )
     if not 0 < prod(shape) <= MAX_ELEMENTS or (shape[0] if shape else 1) % kind.block_elements:
-        raise cursor.damaged(f"gives the tensor {shown(name)} of type {kind.name} the impossible shape {shape}")
+        raise cursor.damaged(
+            f"gives the tensor {shown(name)} of type {kind.name} the impossible shape {shape}"
+        )
     return name, shape, kind, offset
 
 
@@ -101,15 +106,15 @@ def _placed(
     data: tuple[int, int],
     part: int,
 ) -> tuple[Tensor, ...]:
-    """The tensors with offsets in the file, after a check that they follow one another without gaps."""
+    """The tensors with offsets in the file; ModelError unless one begins where the last ends."""
     (start, alignment), expected, tensors = data, 0, dict[str, Tensor]()
     for name, shape, kind, offset in infos:
         if name in tensors:
             raise cursor.damaged(f"has the tensor {shown(name)} twice")
         if offset != expected:
             raise cursor.damaged(
-                f"puts the tensor {shown(name)} at byte {offset} of its data, where {expected} follows"
-                " from the tensors before it"
+                f"puts the tensor {shown(name)} at byte {offset} of its data, where byte {expected}"
+                " follows from the tensors before it"
             )
         n_elements = prod(shape)
         n_bytes = kind.n_bytes(n_elements)

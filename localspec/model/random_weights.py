@@ -1,10 +1,11 @@
 """Random weights at the speed of the disk, for files whose speed matters and whose answers do not.
 
-Quantizing random floats takes minutes a gigabyte. A block of random bytes is as good, once its scales are given fixed
-values: every quant is then uniform over its range and the row has a known spread. `_BLOCKS` lists where the half-precision
-scales of a block lie and the root mean square of its values for a scale of 1, worked out from the layouts in
-ggml/src/ggml-common.h (llama.cpp); a test checks both against gguf-py's dequantization. Types without scales are drawn
-from a table of 65,536 normal numbers by random index.
+Quantizing random floats takes minutes a gigabyte. A block of random bytes is as good, once its
+scales are given fixed values: every quant is then uniform over its range and the row has a known
+spread. `_BLOCKS` lists where the half-precision scales of a block lie and the root mean square of
+its values for a scale of 1, worked out from the layouts in ggml/src/ggml-common.h (llama.cpp); a
+test checks both against gguf-py's dequantization. Types without scales are drawn from a table of
+65,536 normal numbers by random index.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +22,8 @@ from localspec.model.writer import TensorPlan
 CHUNK_BYTES = 1 << 20
 SIGN = np.array([0, 0x80], np.uint8)
 
-# name: (rms of the values for scale 1, ((offset of a half-precision number, that number for scale 1), ...))
-# The second number of a pair is the offset or minimum that makes the mean of the values 0.
+# name: (rms of the values for a scale of 1, ((offset of a half, its value for that scale), ...))
+# The second half, where there is one, is the offset or minimum that makes the mean of the values 0.
 _BLOCKS: dict[str, tuple[float, tuple[tuple[int, float], ...]]] = {
     "Q4_0": (sqrt(21.5), ((0, 1.0),)),  # q - 8
     "Q4_1": (sqrt(21.25), ((0, 1.0), (2, -7.5))),  # q + m
@@ -47,7 +48,7 @@ class RandomTensors:
     seed: int
 
     def matrix(self, name: str, n_columns: int, n_rows: int) -> TensorPlan:
-        """Weights of `type` with the spread that keeps the size of what they multiply, 1 / sqrt(n_columns)."""
+        """Weights of `type`, with the spread 1 / sqrt(n_columns) that keeps activations in size."""
         return self._plan(name, self.type, (n_columns, n_rows))
 
     def floats(self, name: str, n_columns: int, n_rows: int) -> TensorPlan:
@@ -61,7 +62,9 @@ class RandomTensors:
 
     def _plan(self, name: str, kind: GgmlType, shape: tuple[int, int]) -> TensorPlan:
         assert kind in WEIGHT_TYPES, f"no random weights of type {kind.name}"
-        assert shape[0] % kind.block_elements == 0, f"{name}: rows of {shape[0]} are not whole {kind.name} blocks"
+        assert shape[0] % kind.block_elements == 0, (
+            f"{name}: rows of {shape[0]} are not whole {kind.name} blocks"
+        )
 
         def chunks() -> Iterator[memoryview]:
             rng = np.random.Generator(np.random.SFC64([self.seed, crc32(name.encode())]))
@@ -73,14 +76,16 @@ class RandomTensors:
 def random_chunks(
     rng: np.random.Generator, kind: GgmlType, n_elements: int, std: float
 ) -> Iterator[memoryview]:
-    """The bytes of `n_elements` weights around 0 with the standard deviation `std`, in bounded pieces."""
+    """The bytes of `n_elements` weights with mean 0 and standard deviation `std`, in pieces."""
     chunk_of = _block_maker(rng, kind, std) if kind.is_quantized else _number_maker(rng, kind, std)
     n_blocks, most = n_elements // kind.block_elements, CHUNK_BYTES // kind.block_bytes
     for done in range(0, n_blocks, most):
         yield chunk_of(min(most, n_blocks - done))
 
 
-def _block_maker(rng: np.random.Generator, kind: GgmlType, std: float) -> Callable[[int], memoryview]:
+def _block_maker(
+    rng: np.random.Generator, kind: GgmlType, std: float
+) -> Callable[[int], memoryview]:
     rms, halves = _BLOCKS[kind.name]
 
     def blocks(n_blocks: int) -> memoryview:
@@ -98,7 +103,9 @@ def _block_maker(rng: np.random.Generator, kind: GgmlType, std: float) -> Callab
     return blocks
 
 
-def _number_maker(rng: np.random.Generator, kind: GgmlType, std: float) -> Callable[[int], memoryview]:
+def _number_maker(
+    rng: np.random.Generator, kind: GgmlType, std: float
+) -> Callable[[int], memoryview]:
     normal = (rng.standard_normal(1 << 16) * std).astype("<f4")
     match kind.name:
         case "BF16":  # the upper half of a float

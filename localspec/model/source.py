@@ -29,14 +29,14 @@ class Source(Protocol):
         ...
 
     def sibling(self, file_name: str) -> "Source":
-        """Another file of the same folder, for the caller to close; ModelError if it cannot be had."""
+        """Another file of the same folder, for the caller to close; ModelError if there is none."""
         ...
 
     def close(self) -> None: ...
 
 
 class FileSource:
-    """A local file. It is read, not mapped: a file that is cut meanwhile is an error then, not a SIGBUS."""
+    """A local file. It is read, not mapped: one that is cut meanwhile gives an error, no SIGBUS."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
@@ -62,7 +62,7 @@ class FileSource:
         return self._size_bytes
 
     def read(self, offset: int, n_bytes: int) -> bytes:
-        """The bytes from `offset` on, fewer than asked for only at the end; ModelError if the disk fails."""
+        """The bytes from `offset` on, fewer only at the end; ModelError if the disk fails."""
         try:
             self._file.seek(offset)
             return self._file.read(n_bytes)

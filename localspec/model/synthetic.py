@@ -1,9 +1,10 @@
-"""Small GGUF models with random weights: they answer nonsense at the speed of a real model of their shape.
+"""GGUF models with random weights: they answer nonsense, at the speed of real ones of their shape.
 
-What an engine takes for a step depends on the shape and the types and not on the values, so two of these of different
-depth measure a machine (slope and intercept), one of each type tests an engine build, and a tiny one stands in for a
-model in tests. Weights have a spread of 1 / sqrt(row length), so that activations keep their size and logits are of
-order 1. The output matrix is the embedding table, so one token streams every byte of the file.
+What an engine takes for a step depends on the shape and the types and not on the values, so two of
+these of different depth measure a machine (slope and intercept), one of each type tests an engine
+build, and a tiny one stands in for a model in tests. Weights have a spread of 1 / sqrt(row length),
+so that activations keep their size and logits are of order 1. The output matrix is the embedding
+table, so one token streams every byte of the file.
 Tensor names and keys: src/llama-arch.cpp and src/models/{llama,mamba}.cpp of llama.cpp.
 """
 
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from localspec.model.byte_tokenizer import byte_vocabulary, no_vocabulary
 from localspec.model.ggml_types import BY_NAME
 from localspec.model.random_weights import RandomTensors
-from localspec.model.byte_tokenizer import byte_vocabulary, no_vocabulary
 from localspec.model.values import Value
 from localspec.model.writer import TensorPlan, write_gguf
 
@@ -24,7 +25,7 @@ NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a llama model. Row lengths (`n_embd`, `n_ff`) are multiples of the weight type's block."""
+    """The size of a llama model; `n_embd` and `n_ff` are multiples of the weight type's block."""
 
     n_layers: int = 2
     n_embd: int = 256
@@ -41,7 +42,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class MambaShape:
-    """The size of a Mamba model; its inner size is twice `n_embd`, the only factor that libllama takes."""
+    """The size of a Mamba model; its inner size is twice `n_embd`, as libllama wants it."""
 
     n_layers: int = 2
     n_embd: int = 128
@@ -75,7 +76,7 @@ def write_random_model(
 def write_random_mamba(
     path: str | os.PathLike[str], shape: MambaShape, weight_type: str = "F16", seed: int = 0
 ) -> None:
-    """Write a Mamba model with a byte tokenizer; it is recurrent: its state cannot be rolled back."""
+    """Write a Mamba model with a byte tokenizer: recurrent, so its state cannot be rolled back."""
     tensors = _mamba_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
     write_gguf(path, _mamba_metadata(shape) | byte_vocabulary(shape.n_vocab), list(tensors))
 

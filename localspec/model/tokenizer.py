@@ -1,4 +1,4 @@
-"""What a header says of its tokenizer; two models can share drafts only if these and all tokens agree.
+"""What a header says of its tokenizer; to share drafts, two models must agree in it.
 
 Source: `llama_vocab::impl::load` in src/llama-vocab.cpp of llama.cpp. Ids that the header leaves
 out get defaults there by the tokenizer's kind; they are None here.
@@ -15,7 +15,7 @@ NO_TEXT = ("no_vocab", "none")
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """`model` is the algorithm, `pre` how text is cut up before it; `n_tokens` is None without text."""
+    """`model` is the algorithm, `pre` how text is cut up before it; without text, no `n_tokens`."""
 
     model: str | None
     pre: str | None

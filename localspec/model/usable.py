@@ -3,9 +3,9 @@
 libllama reports most of what is wrong with a file, but it asserts some (the process aborts) and
 trusts the rest (it divides by zero, reads out of bounds, fills the memory). The rules here and in
 `kind` and `vocabulary` refuse the latter two before the engine sees the file. They are what
-`load_hparams`, `create_tensor`, `create_memory` and the graphs of src/models/*.cpp in llama.cpp take
-for granted; flipping bytes of real headers showed which of these matter. An architecture that is
-unknown here passes: only what holds for all is asked.
+`load_hparams`, `create_tensor`, `create_memory` and the graphs of src/models/*.cpp in llama.cpp
+take for granted; flipping bytes of real headers showed which of these matter. An architecture that
+is unknown here passes: only what holds for all is asked.
 """
 
 from math import isfinite, isnan
@@ -21,6 +21,7 @@ from localspec.model.vocabulary import check_vocabulary
 AGAIN = "download or convert it again"
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 MAX_SIZE = 1 << 24  # far above any embedding, head or feed-forward length
+NO_SINGLE_EXPERT = ("hunyuan-dense", "hunyuan_vl")  # one expert is read as none
 MAX_TOKENS = (1 << 31) - 1
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 # Types that no kernel multiplies with, and the tables of numbers that may have them.
@@ -55,7 +56,8 @@ def _check_sizes(header: Header) -> None:
     table = next((t for t in header.tensors if t.name == "token_embd.weight"), None)
     if table and table.shape[:1] != (n_embd,):
         raise _contradiction(
-            header, f"has embeddings of shape {table.shape} but says that they have {n_embd} numbers"
+            header,
+            f"has embeddings of shape {table.shape} but says that they have {n_embd} numbers",
         )
 
 
@@ -63,8 +65,9 @@ def _check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
     name = header.architecture
     if name not in RECURRENT | HYBRID and not layers[0].n_heads:
         raise _contradiction(header, "has no attention heads")
-    for layer in layers:
+    for layer in set(layers):
         _check_heads(header, layer)
+    _check_rotation(header, layers)
     if name in WINDOWS and not any(layer.window_tokens for layer in layers):
         key = header.own_key("attention.sliding_window")
         if header.integer(key):
@@ -81,16 +84,22 @@ def _check_heads(header: Header, layer: Layer) -> None:
     window = layer.window_tokens
     if window is not None and not 1 <= window <= MAX_TOKENS:
         raise _contradiction(header, f"has a sliding window of {window} tokens")
+
+
+def _check_rotation(header: Header, layers: tuple[Layer, ...]) -> None:
+    longest = max(layer.key_size for layer in layers)
     for key in ("rope.dimension_count", "rope.dimension_count_swa"):
         n_rotated = header.integer(header.own_key(key)) or 0
-        if n_rotated % 2 or not 0 <= n_rotated <= max(sizes[0], MAX_SIZE):
-            raise _contradiction(header, f"rotates {n_rotated} numbers of keys of {sizes[0]}")
+        if longest and (n_rotated % 2 or not 0 <= n_rotated <= longest):
+            raise _contradiction(header, f"rotates {n_rotated} numbers of keys of {longest}")
 
 
 def _check_experts(header: Header) -> None:
     def count(name: str) -> int:
         return header.integer(header.own_key(name)) or 0
 
+    if header.architecture in NO_SINGLE_EXPERT and count("expert_count") <= 1:
+        return
     n_blocks = header.integer(header.own_key("block_count")) or 0
     n, n_groups = count("expert_count"), count("expert_group_count")
     n_used = max(per_layer(header, "expert_used_count", n_blocks) or (0,))
@@ -138,7 +147,9 @@ def _is_in_block(tensor: Tensor) -> bool:
 def _check_tensor(header: Header, tensor: Tensor) -> None:
     kind, name = tensor.type.name, tensor.name
     if kind in NOT_WEIGHTS and not any(table in name for table in NUMBER_TABLES):
-        raise _contradiction(header, f"has weights {shown(name)} of the type {kind}, which are none")
+        raise _contradiction(
+            header, f"has weights {shown(name)} of the type {kind}, which are none"
+        )
     is_vector = len(tensor.shape) < 2 and "gate_inp" not in name
     if kind not in ("F32", *NOT_WEIGHTS) and (is_vector or name.endswith(ADDED_AS_F32)):
         raise _contradiction(

@@ -1,7 +1,7 @@
 """The values of a GGUF header: numbers, text, and arrays that are decoded when somebody asks.
 
-Source: the GGUF specification (docs/gguf.md in the ggml repository) and ggml/src/gguf.cpp of llama.cpp. A vocabulary is
-most of a header (a quarter of a million strings), and few readers want it: an `Array` keeps its bytes and their number.
+Source: the GGUF specification (docs/gguf.md of ggml). A vocabulary is most of a header, a quarter
+of a million strings, and few readers want it: an `Array` keeps its bytes and their number.
 """
 
 import struct
@@ -77,7 +77,7 @@ class Array:
         return strings
 
     def strings(self) -> list[str]:
-        """The strings of an array of them, with the replacement character where they are not UTF-8."""
+        """The same as text, with the replacement character for what is not UTF-8."""
         return [string.decode("utf-8", "replace") for string in self.raw_strings()]
 
 

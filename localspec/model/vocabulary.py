@@ -2,8 +2,9 @@
 
 It keeps a table of texts and one of ids and asserts that they are of one size, so no text may come
 twice; a tokenizer that falls back to bytes (SentencePiece's) throws in the middle of a prompt where
-the token of a byte is missing; and it asserts that there is the token with which it is told to begin
-or end every text. Source: src/llama-vocab.cpp of llama.cpp. Lengths of the arrays it checks itself.
+the token of a byte is missing; and it asserts that there is the token with which it is told to
+begin or end every text. Source: src/llama-vocab.cpp of llama.cpp. The lengths of the other arrays
+it checks itself.
 """
 
 from collections import Counter
@@ -23,7 +24,7 @@ def check_vocabulary(header: Header) -> None:
     n_rows = _embedding_rows(header)
     if not tokenizer.has_text:
         n_ids = header.integer(header.own_key("vocab_size"))
-        if n_ids is None or not 1 <= n_ids or (n_rows and n_ids != n_rows):
+        if n_ids is None or n_ids < 1 or (n_rows and n_ids != n_rows):
             raise header.fail(f"has {n_ids} token ids for {n_rows} embeddings; {AGAIN}")
         return
     tokens = header.raw_strings(PREFIX + "tokens")

@@ -1,7 +1,7 @@
 """Write GGUF files (version 3): what `parse` reads, and no more than localspec needs of its own.
 
-A tensor's bytes come as chunks, so that a file of any size is written in little memory. The file appears under its name
-when it is complete and not before.
+A tensor's bytes come as chunks, so that a file of any size is written in little memory. The file
+appears under its name when it is complete and not before.
 """
 
 import os
@@ -20,7 +20,7 @@ ALIGNMENT_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A scalar with the type that the file shall give it, where the default (`_kind`) will not do."""
+    """A scalar with the type to write it as, where the default (`_kind`) will not do."""
 
     kind: ValueType
     value: bool | int | float | str
@@ -50,7 +50,9 @@ def array_of(kind: ValueType, values: Sequence[int | float | str | bytes]) -> Ar
 
 
 def write_gguf(
-    path: str | os.PathLike[str], metadata: Mapping[str, Value | Typed], tensors: Sequence[TensorPlan]
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, Value | Typed],
+    tensors: Sequence[TensorPlan],
 ) -> None:
     """Write a whole file, or none."""
     target = Path(path)
@@ -104,7 +106,7 @@ def _value(value: Value | Typed) -> bytes:
 
 
 def _kind(value: bool | int | float | str) -> ValueType:
-    """The type that libllama wants for most keys: whole numbers are UINT32 where they fit, others FLOAT32."""
+    """The type that libllama wants for most keys: UINT32 for whole numbers, FLOAT32 for others."""
     if isinstance(value, bool):
         return ValueType.BOOL
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""The models that localspec knows by name: models.toml as shipped, and the user's own, which wins."""
+"""The models known by name: models.toml as shipped, and the user's own, which wins."""
 
 import difflib
 import tomllib

@@ -1,6 +1,8 @@
-"""What a user calls a model, to a file: a path, `hf:owner/repo/file.gguf`, or a name from the catalog.
+"""What a user calls a model, to a file: a path, `hf:owner/repo/file.gguf`, or a name from the
+catalog.
 
-A named model is taken from an installed package, from the hub's cache, or from the hub, in this order.
+A named model is taken from an installed package, from the hub's cache, or from the hub, in this
+order.
 """
 
 from importlib import metadata
@@ -13,7 +15,7 @@ _HUB = "hf:"
 
 
 def resolve(reference: str | None) -> Path:
-    """The file of a model; None is the starter. Raises UserError or ModelError with what to do instead."""
+    """The file of a model; None is the starter. UserError or ModelError says what to do."""
     if reference is not None and reference.startswith(_HUB):
         return _from_hub(*_split_hub(reference))
     if reference is not None and _looks_like_path(reference):

@@ -15,8 +15,9 @@ Speculation = Literal["none", "lookup", "draft"]
 class SessionConfig:
     """What is loaded and how.
 
-    `spec` "auto" uses the draft model where there is one, else look-up. None: `draft_max` 3, `n_ctx` 4096 or the
-    model's if that is smaller, `n_threads` the physical cores. `n_gpu_layers` < 0: all that fit.
+    `spec` "auto" uses the draft model where there is one, else look-up. None: `draft_max` 3,
+    `n_ctx` 4096 or the model's if that is smaller, `n_threads` the physical cores. `n_gpu_layers` <
+    0: all that fit.
     """
 
     model: Path

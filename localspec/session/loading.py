@@ -38,13 +38,14 @@ class EnginePlan:
         return replace(self, target=replace(self.target, use_extra_buffers=False), draft=draft)
 
     def limited_by(self, target: "LlamaEngine", talk: Callable[[str], None]) -> Self:
-        """The same with drafts no longer than the loaded target can take back; `talk` hears if that is none."""
+        """The same with drafts that the loaded target can take back; `talk` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
             return self
         if limit == 0:
             talk(
-                f"speculation is off: {target.config.model.name} cannot take back tokens (recurrent memory)"
+                f"speculation is off: {target.config.model.name} cannot take back tokens"
+                " (its memory is recurrent)"
             )
         return replace(self, max_draft=limit, draft=self.draft if limit else None)
 
@@ -64,10 +65,10 @@ def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progres
 
 
 def check_pair(target: "LlamaEngine", draft: "LlamaEngine") -> None:
-    """Raise ModelError where the draft cannot roll back, or its vocabulary does not fit the target's."""
+    """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
     if draft.rollback_limit == 0:
         raise ModelError(
-            f"{draft.config.model.name} cannot draft: it cannot take back tokens (recurrent memory); "
+            f"{draft.config.model.name} cannot draft: its memory cannot take back tokens; "
             "use an attention model of the same family"
         )
     difference = target.vocabulary.difference(draft.vocabulary)

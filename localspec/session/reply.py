@@ -13,7 +13,8 @@ from localspec.speculate.generation import FinishReason, Generation, Step
 class Reply:
     """Iterate once for pieces of text; `text`, `steps`, `counts` and `stopwatch` grow with them.
 
-    While it runs, Ctrl-C ends it with what it has (`finish_reason` "interrupted"); a second one raises.
+    While it runs, Ctrl-C ends it with what it has (`finish_reason` "interrupted"); a second one
+    raises.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ Talk = Callable[[str], None]
 
 
 class Session:
-    """Close it, or use it in a `with` statement. One reply at a time; each keeps what it shares with the last."""
+    """Close it, or use it in a `with` statement. One reply at a time."""
 
     def __init__(
         self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
@@ -49,8 +49,8 @@ class Session:
     ) -> Self:
         """Check what can be checked without loading, then load.
 
-        `talk` hears what the user should know, `on_progress` the loaded fraction of the target. Raises
-        LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
+        `talk` hears what the user should know, `on_progress` the loaded fraction of the target.
+        Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
         started = perf_counter()
         plan = plan_engines(config)
@@ -105,19 +105,20 @@ class Session:
 
     @cached_property
     def template(self) -> ChatTemplate | None:
-        """The model's chat template, None for a base model. Raises ModelError where it is broken."""
+        """The model's chat template, None for a base model. ModelError where it is broken."""
         vocabulary = self.target.vocabulary
         if vocabulary.chat_template is None:
             return None
         return ChatTemplate(vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids that ask for the assistant's next turn; without a template, the messages as plain text."""
+        """Ids that ask for the assistant's next turn; without a template, the messages as text."""
         if self.template is None:
             return self.raw_prompt("\n\n".join(message["content"] for message in messages))
         text = self.template.render(messages)
         vocabulary = self.target.vocabulary
-        # Templates write BOS themselves where their model wants it; a second one would only confuse it.
+        # Templates write BOS themselves where their model wants it; a second one would only confuse
+        # it.
         has_bos = bool(vocabulary.bos_text) and text.startswith(vocabulary.bos_text)
         return vocabulary.tokenize(text, add_special=not has_bos)
 
@@ -134,7 +135,8 @@ class Session:
             raise UserError("the prompt is empty: give some text")
         if len(prompt) > self.n_ctx:
             raise UserError(
-                f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: use a larger --ctx"
+                f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: "
+                "use a larger --ctx"
             )
         eog = self.target.vocabulary.eog
         sampling = options.sampling

@@ -14,8 +14,8 @@ def drive(
 ) -> Iterator[Step]:
     """Yield one Step a pass of the target until the generation is finished.
 
-    What `context` shares with the prompt is kept, the rest is evaluated with the first pass. On an interrupt the
-    generation finishes with what it has, and the context stays in step with it.
+    What `context` shares with the prompt is kept, the rest is evaluated with the first pass. On an
+    interrupt the generation finishes with what it has, and the context stays in step with it.
     """
     history = generation.history
     context.truncate(min(shared_prefix(context.tokens, history), len(history) - 1))
@@ -39,7 +39,8 @@ def _step(generation: Generation, context: Context, drafter: Drafter | None) -> 
     evaluated = perf_counter()
     cost = Cost(drafted - started, evaluated - drafted, len(tokens))
     step = generation.observe(logits, cost)
-    # The newest token of a reply that goes on is pending; at its end the next turn can use all that is held.
+    # The newest token of a reply that goes on is pending; at its end the next turn can use all that
+    # is held.
     n_kept = len(history) - (0 if generation.is_finished else 1)
     context.truncate(min(len(context.tokens), n_kept))
     return step

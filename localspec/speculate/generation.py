@@ -6,8 +6,8 @@ A driver turns the crank:
     tokens = generation.offer(draft)            what to evaluate: the pending token and the draft
     step = generation.observe(logits, cost)     what stood, one more token, and the account of it
 
-Plain decoding is a draft of length 0. Between steps a cache should hold all of the history but its last token,
-which is pending: it has been chosen but not evaluated.
+Plain decoding is a draft of length 0. Between steps a cache should hold all of the history but its
+last token, which is pending: it has been chosen but not evaluated.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ Verification = Literal["match", "rejection"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where a reply ends: at one of `stop_tokens`, after `max_tokens` (None: no limit), or at `n_ctx`."""
+    """Where a reply ends: at a stop token, after `max_tokens` (None: no limit), at `n_ctx`."""
 
     n_ctx: int
     max_tokens: int | None = None
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a step took: seconds of drafting and of evaluating `n_evaluated` tokens with the target."""
+    """What a step took: seconds of drafting, and of evaluating `n_evaluated` tokens."""
 
     draft_s: float
     eval_s: float
@@ -47,8 +47,9 @@ class Cost:
 class Step:
     """One pass of the target: the tokens that it added to the reply and where they came from.
 
-    `accepted` of the `drafted` tokens are among `tokens`. An end-of-generation token is not. `evaluated` counts
-    what the target took in: with the first step, all of the prompt that its cache did not hold.
+    `accepted` of the `drafted` tokens are among `tokens`. An end-of-generation token is not.
+    `evaluated` counts what the target took in: with the first step, all of the prompt that its
+    cache did not hold.
     """
 
     tokens: tuple[int, ...]
@@ -112,7 +113,7 @@ class Generation:
         self.finish_reason = "stop"
 
     def n_draft(self) -> int:
-        """How many tokens to draft before the next pass; 0 in the first, whose pass is the prefill."""
+        """How many tokens to draft before the next pass; 0 before the first, the prefill."""
         if self.n_tokens == 0:
             return 0
         room = self._limits.n_ctx - len(self.history)
@@ -130,7 +131,7 @@ class Generation:
         return [self.history[-1], *draft.tokens]
 
     def observe(self, logits: Logits, cost: Cost) -> Step:
-        """Accept what stands of the draft and choose one more token. `logits` has a row for each offered one."""
+        """Accept what stands of the draft and choose one more token; a row of logits each."""
         start = len(self.history)
         self._accept(logits)
         new = self._end_at_limits(self.history[start:])
@@ -159,7 +160,7 @@ class Generation:
             accept_match(draft.tokens, logits, self._chooser, self.history)
 
     def _end_at_limits(self, new: list[int]) -> list[int]:
-        """Cut new tokens at the first reason to end, which is the same however many came at once."""
+        """Cut new tokens at the first reason to end, the same however many came at once."""
         stops = self._limits.stop_tokens
         n_before = self.n_tokens - len(new)
         n_stop = next((i for i, token in enumerate(new) if token in stops), None)

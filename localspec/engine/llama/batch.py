@@ -1,7 +1,7 @@
 """One reusable `llama_batch` over NumPy arrays.
 
-The engine reads five parallel arrays; filling them by slices costs microseconds where a Python loop over
-tokens costs as many as there are tokens. The memory is NumPy's, so nothing is to be freed.
+The engine reads five parallel arrays; filling them by slices costs microseconds where a Python loop
+over tokens costs as many as there are tokens. The memory is NumPy's, so nothing is to be freed.
 """
 
 import ctypes
@@ -51,7 +51,7 @@ class Batch:
         self.struct.n_tokens = 0
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool) -> None:
-        """Append `tokens` of one sequence at `position` and after, with logits for all of them or none."""
+        """Append tokens of one sequence from `position` on, with logits for all or none."""
         start = self.struct.n_tokens
         end = start + len(tokens)
         self._token[start:end] = tokens

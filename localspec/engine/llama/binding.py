@@ -1,7 +1,8 @@
 """Load libllama once, quietly, and turn its two ways of failing loudly into sentences.
 
-Its log is kept in memory: an error message can quote the engine's reason, and nothing is printed unless asked.
-Where it would abort the process on a broken assumption, one sentence goes to stderr first.
+Its log is kept in memory: an error message can quote the engine's reason, and nothing is printed
+unless asked. Where it would abort the process on a broken assumption, one sentence goes to stderr
+first.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ try:
     from llama_cpp._ggml import libggml as ggml
 except ImportError as error:
     raise EngineError(
-        "the engine is not installed: run scripts/setup in a checkout, or `pip install llama-cpp-python`"
+        "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
     ) from error
 except (OSError, RuntimeError) as error:
     raise EngineError(
@@ -38,7 +39,7 @@ _LEVEL_DEBUG, _LEVEL_ERROR, _LEVEL_CONTINUED = 1, 4, 5
 
 
 class EngineLog:
-    """The engine's newest log lines, but for debugging ones; they are also written to `echo`, where that is set, as they come."""
+    """The engine's newest log lines but for debugging; also written to `echo` as they come."""
 
     def __init__(self) -> None:
         self.echo: TextIO | None = None
@@ -64,7 +65,7 @@ class EngineLog:
         return [text.rstrip("\n") for _, text in self._lines]
 
     def reason(self) -> str:
-        """The first error since the last `clear`, without the name of the function that logged it."""
+        """The first error since `clear`, without the name of the function that logged it."""
         errors = [text.strip() for level, text in self._lines if level == _LEVEL_ERROR]
         return errors[0].split(": ", 1)[-1] if errors else "no reason given"
 
@@ -93,7 +94,7 @@ _ready = False
 
 def initialise(echo: TextIO | None = None) -> None:
     """Start the backends and take over log and abort; any number of calls."""
-    global _ready  # noqa: PLW0603
+    global _ready
     engine_log.echo = echo or engine_log.echo
     if _ready:
         return

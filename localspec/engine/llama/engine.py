@@ -1,8 +1,8 @@
 """LlamaEngine, LlamaContext and LlamaLogits: the seam of engine/base.py on libllama.
 
-Rows without logits go first and in micro-batches of `n_batch`, so that a stop is seen between them and so that
-all wanted logits come from the last call. `busy_s` adds up the time inside libllama: what is left of a step's
-wall time is localspec's own overhead.
+Rows without logits go first and in micro-batches of `n_batch`, so that a stop is seen between them
+and so that all wanted logits come from the last call. `busy_s` adds up the time inside libllama:
+what is left of a step's wall time is localspec's own overhead.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from localspec.errors import EngineError
 
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
-"""From here on the abort callback is worth its price (0.5 ms a call of llama_decode, from Python)."""
+"""From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
 
 
 class LlamaEngine:
@@ -159,14 +159,15 @@ class LlamaEngine:
         ]
 
     def _probe_rollback(self) -> int | None:
-        """How many new tokens `seq_rm` can take back: found out on two tokens, which also warms the model up."""
+        """How many new tokens can be taken back: tried on two, which also warms the model up."""
         probe = LlamaContext(self, 0)
         probe.eval([0, min(1, self.vocabulary.n_tokens - 1)], 0)
         can_roll_back = self.forget(0, 1)
         self.forget(0, -1)
         if not can_roll_back:
             return 0
-        # A windowed cache keeps one micro-batch more than its window, so drafts within one are safe.
+        # A windowed cache keeps one micro-batch more than its window, so drafts within one are
+        # safe.
         return self.config.n_batch - 1 if self.n_window else None
 
 
@@ -188,7 +189,7 @@ class LlamaContext:
         return self.engine.decode([(self, tokens, n_logits)])[0]
 
     def truncate(self, n: int) -> None:
-        """Keep the first `n` tokens: by rollback where the memory can, else by evaluating them again."""
+        """Keep the first `n` tokens: by rollback, else by evaluating them again."""
         assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
         if n == len(self.held):
             return
@@ -220,7 +221,8 @@ class LlamaContext:
             )
 
     def _can_roll_back(self, n: int) -> bool:
-        # A windowed cache forgets old cells; rolling back behind them is answered with "done" and garbage.
+        # A windowed cache forgets old cells; rolling back behind them is answered with "done" and
+        # garbage.
         window = self.engine.n_window
         if n == 0 or not window:
             return True
@@ -229,7 +231,7 @@ class LlamaContext:
 
 
 class LlamaLogits:
-    """Rows of the engine's output buffer; using them after the next decode is a bug that is caught."""
+    """Rows of the engine's output buffer; use after the next decode is a bug that is caught."""
 
     def __init__(self, engine: LlamaEngine, rows: npt.NDArray[np.float32]) -> None:
         self._engine = engine

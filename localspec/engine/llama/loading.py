@@ -51,7 +51,8 @@ def create_context(config: EngineConfig, model: Handle) -> Handle:
     params.n_ctx = config.n_ctx * config.n_sequences
     params.n_batch = params.n_ubatch = min(config.n_batch, config.n_ctx)
     params.n_seq_max = config.n_sequences
-    # Output buffers take n_vocab floats a row: ask for the rows that are used, not for n_batch of them.
+    # Output buffers take n_vocab floats a row: ask for the rows that are used, not for n_batch of
+    # them.
     params.n_outputs_max = config.n_outputs
     params.n_threads = params.n_threads_batch = config.n_threads
     params.type_k = cache_type(config.kv_k).id

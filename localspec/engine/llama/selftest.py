@@ -1,9 +1,11 @@
-"""The child process of `engine.health`: evaluate small random models with and without repacked weights.
+"""The child process of `engine.health`: evaluate small random models with and without repacked
+weights.
 
     python -m localspec.engine.llama.selftest FOLDER [plain]
 
-For each weight type it prints `TYPE ERROR`, the largest difference of logits relative to their spread; with
-`plain` it only evaluates without repacking. If the engine build is broken, this process dies.
+For each weight type it prints `TYPE ERROR`, the largest difference of logits relative to their
+spread; with `plain` it only evaluates without repacking. If the engine build is broken, this
+process dies.
 """
 
 import sys
@@ -54,7 +56,8 @@ def main() -> int:
         reference = logits(model, use_extra_buffers=False)
         repacked = reference if plain else logits(model, use_extra_buffers=True)
         error = np.abs(repacked - reference).max() / reference.std()
-        print(weight_type, float(error), flush=True)
+        sys.stdout.write(f"{weight_type} {error}\n")
+        sys.stdout.flush()
     return 0
 
 

@@ -63,7 +63,7 @@ class LlamaVocabulary:
         return (C.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Ids of `text`, with control tokens recognised; `add_special` adds BOS where the model wants it."""
+        """Ids of `text`, control tokens recognised; `add_special` adds BOS where due."""
         if self.is_empty:
             raise ModelError(
                 "this model carries no tokenizer, so it cannot read text: use another GGUF file"
@@ -72,7 +72,7 @@ class LlamaVocabulary:
         capacity = len(data) + 8
         while True:
             ids = (C.llama_token * capacity)()
-            n = C.llama_tokenize(self._vocab, data, len(data), ids, capacity, add_special, True)  # noqa: FBT003
+            n = C.llama_tokenize(self._vocab, data, len(data), ids, capacity, add_special, True)
             if n >= 0:
                 return ids[:n]
             capacity = -n
@@ -86,14 +86,15 @@ class LlamaVocabulary:
 
     def _read_piece(self, token: int, capacity: int = _PIECE_BYTES) -> bytes:
         buffer = ctypes.create_string_buffer(capacity)
-        n = C.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, False)  # noqa: FBT003
+        n = C.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, False)
         return buffer.raw[:n] if n >= 0 else self._read_piece(token, -n)
 
     def difference(self, draft: "LlamaVocabulary") -> str | None:
         """Why `draft` cannot draft for this vocabulary, or None where it can.
 
-        The rules of llama.cpp's `common_speculative_are_compatible`: one type, the same BOS and EOS where they
-        are added, at most 128 tokens more or fewer, and the same text for every id from 5 on.
+        The rules of llama.cpp's `common_speculative_are_compatible`: one type, the same BOS and EOS
+        where they are added, at most 128 tokens more or fewer, and the same text for every id from
+        5 on.
         """
         ours, theirs = self._vocab, draft._vocab
         if C.llama_vocab_type(ours) != C.llama_vocab_type(theirs):
@@ -103,7 +104,8 @@ class LlamaVocabulary:
             if adds(ours) != adds(theirs):
                 return f"one adds {name.upper()} to a text and the other does not"
             if adds(ours) and getattr(self, name) != getattr(draft, name):
-                return f"{name.upper()} is token {getattr(self, name)} in one, {getattr(draft, name)} in the other"
+                ids = getattr(self, name), getattr(draft, name)
+                return f"{name.upper()} is token {ids[0]} in one, {ids[1]} in the other"
         if abs(self.n_tokens - draft.n_tokens) > _MAX_SIZE_DIFFERENCE:
             return f"one has {self.n_tokens:,} tokens, the other {draft.n_tokens:,}"
         get_text = C.llama_vocab_get_text

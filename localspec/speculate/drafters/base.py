@@ -1,7 +1,8 @@
 """What a drafter is asked and what it answers.
 
-The whole history comes each time, so there is no protocol of begin, accept and reset: a drafter's index or
-cache is private and catches up. Verification makes any draft safe; a bad one only costs time.
+The whole history comes each time, so there is no protocol of begin, accept and reset: a drafter's
+index or cache is private and catches up. Verification makes any draft safe; a bad one only costs
+time.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from localspec.engine.sampling import Distribution, Sampling
 class DraftRequest:
     """Guess at most `n_tokens` tokens that follow `history`.
 
-    `history` is one list for a whole reply and only ever grows, which lets a drafter index what is new. With
-    `wants_distributions` a drafter that draws says what from; otherwise it gives its best guesses.
+    `history` is one list for a whole reply and only ever grows, which lets a drafter index what is
+    new. With `wants_distributions` a drafter that draws says what from; otherwise it gives its best
+    guesses.
     """
 
     history: list[int]
@@ -27,7 +29,7 @@ class DraftRequest:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Guessed tokens, and for each the distribution that it was drawn from; None: guessed outright."""
+    """Guessed tokens, and the distribution that each was drawn from; None: guessed outright."""
 
     tokens: Sequence[int]
     source: str

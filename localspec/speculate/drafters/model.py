@@ -1,8 +1,8 @@
 """A smaller model drafts: token by token, on a context of its own.
 
-Its cache catches up lazily: after verification it already holds the accepted part of its own draft, so only
-what it lacks is evaluated, in the same decode as the first drafted token. Nothing is evaluated twice, and
-nothing at all while it is not asked.
+Its cache catches up lazily: after verification it already holds the accepted part of its own draft,
+so only what it lacks is evaluated, in the same decode as the first drafted token. Nothing is
+evaluated twice, and nothing at all while it is not asked.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class _Progress:
 
 
 class ModelDrafter:
-    """Drafts with an engine whose vocabulary agrees with the target's in its first `n_vocab` ids."""
+    """Drafts with an engine whose vocabulary is the target's in its first `n_vocab` ids."""
 
     source = "model"
 
@@ -74,7 +74,7 @@ class ModelDrafter:
         return [draft.draft(self.source) for draft in drafts]
 
     def _assign(self, requests: Sequence[DraftRequest]) -> None:
-        """Give each reply a context, the one that already holds most of it; free those of others."""
+        """Give each reply the context that already holds most of it; free those of others."""
         wanted = {id(r.history): r.history for r in requests}
         for key in [key for key in self._replies if key not in wanted]:
             self._free.append(self._replies.pop(key)[1])
@@ -95,7 +95,7 @@ class ModelDrafter:
         return _Progress(request, context, chooser, min(request.n_tokens, room))
 
     def _missing(self, draft: _Progress) -> Sequence[int]:
-        """Roll the context back to what it shares with the history; what is left to evaluate of it."""
+        """Roll the context back to what it shares with the history; return what it lacks."""
         history, key = draft.request.history, id(draft.request.history)
         shared = shared_prefix(draft.context.tokens, history, self._n_known[key])
         kept = min(shared, len(history) - 1)

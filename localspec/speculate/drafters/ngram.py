@@ -1,9 +1,10 @@
 """Prompt lookup: what followed the last time the text ended like this?
 
-Saxena's prompt lookup decoding (2023), with the longest match first and of those the latest: text repeats what
-it said last. For each length up to 8 a table maps an n-gram to the place after its latest occurrence; new
-tokens are entered once, so a draft costs a handful of dictionary look-ups, whatever the length of the text.
-Single tokens are not matched: they are right too seldom to pay for a wider verification.
+Saxena's prompt lookup decoding (2023), with the longest match first and of those the latest: text
+repeats what it said last. For each length up to 8 a table maps an n-gram to the place after its
+latest occurrence; new tokens are entered once, so a draft costs a handful of dictionary look-ups,
+whatever the length of the text. Single tokens are not matched: they are right too seldom to pay for
+a wider verification.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ class NgramIndex:
         self._after: dict[tuple[int, ...], int] = {}
 
     def continuation(self, n_tokens: int) -> list[int]:
-        """What followed the latest earlier occurrence of the longest matching end of the history."""
+        """What followed the longest matching end of the history, the last time that it occurred."""
         self._catch_up()
         history = self.history
         for n in range(min(LONGEST_MATCH, len(history) - 1), SHORTEST_MATCH - 1, -1):

@@ -1,0 +1,81 @@
+"""A finished reply as one line for people and as the document that `--json` prints."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from localspec.session import Reply, ReplyOptions, Session
+
+
+def summary(reply: "Reply", options: "ReplyOptions") -> str:
+    """One line about a reply, for people."""
+    speed, counts = reply.stopwatch.decode_tps, reply.counts
+    n_tokens = len(reply.tokens)
+    parts = [f"{n_tokens} token{'' if n_tokens == 1 else 's'}"]
+    if speed is not None:
+        parts.append(f"{speed:.1f} tok/s")
+    if counts.drafted and counts.tokens_per_pass:
+        parts.append(f"{counts.tokens_per_pass:.2f} tokens a pass")
+        parts.append(f"{counts.accepted} of {counts.drafted} drafts stood")
+    if not options.sampling.is_greedy:
+        parts.append(f"seed {options.sampling.seed}")
+    return " · ".join([*parts, f"ended by {reply.finish_reason}"])
+
+
+def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dict[str, Any]:
+    """What `--json` prints; DESIGN.md fixes the names."""
+    watch, counts = reply.stopwatch, reply.counts
+    return {
+        "text": reply.text,
+        "tokens": reply.tokens,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.n_prompt_tokens,
+        "completion_tokens": len(reply.tokens),
+        "timings": {
+            "load_s": session.load_s,
+            "prefill_s": watch.prefill_s,
+            "ttft_s": watch.ttft_s,
+            "decode_s": watch.decode_s,
+            "prefill_tps": watch.prefill_tps,
+            "decode_tps": watch.decode_tps,
+            "tpot_ms": watch.tpot_ms,
+        },
+        "speculation": {
+            "drafted": counts.drafted,
+            "accepted": counts.accepted,
+            "passes": counts.passes,
+            "tokens_per_pass": counts.tokens_per_pass,
+            "by_source": {
+                source: {"drafted": c.drafted, "accepted": c.accepted, "draft_s": c.draft_s}
+                for source, c in counts.by_source.items()
+            },
+        },
+        "prediction": None,
+        "config": _effective_config(session, options),
+    }
+
+
+def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, Any]:
+    target, draft, sampling = session.plan.target, session.plan.draft, options.sampling
+    return {
+        "model": str(target.model),
+        "draft": str(draft.model) if draft else None,
+        "spec": session.speculation,
+        "draft_max": session.plan.max_draft,
+        "verify": options.verify,
+        "kv_k": target.kv_k,
+        "kv_v": target.kv_v,
+        "flash_attn": target.flash_attn,
+        "ctx": target.n_ctx,
+        "threads": target.n_threads,
+        "gpu_layers": target.n_gpu_layers,
+        "extra_buffers": target.use_extra_buffers,
+        "temp": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repeat_penalty,
+        "seed": sampling.seed,
+        "max_tokens": options.max_tokens,
+        "stop": list(options.stop),
+        "ignore_eos": options.ignore_eos,
+    }
