@@ -269,7 +269,7 @@ def read_again(header: Header, key: str) -> Array | None:
 
 
 @settings(
-    max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_flipped_bytes_give_an_error_or_a_header(

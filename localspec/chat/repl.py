@@ -5,6 +5,7 @@ The session's context keeps what turns share, so a next turn evaluates only what
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from localspec.engine.text import Message
 from localspec.errors import UserError
@@ -42,7 +43,12 @@ class Conversation:
         self.messages.append(Message(role="assistant", content=reply.text))
 
     def take_back(self) -> str | None:
-        """Remove the last exchange; its question, None where there is none."""
+        """Remove the last exchange; its question, None where there is none.
+
+        The seed changes, because the same seed would bring the same answer.
+        """
+        sampling = self.options.sampling
+        self.options = replace(self.options, sampling=replace(sampling, seed=sampling.seed + 1))
         while self.messages and self.messages[-1]["role"] != "system":
             message = self.messages.pop()
             if message["role"] == "user":
@@ -56,13 +62,19 @@ def repl(
     talk: Callable[[str], None],
     describe: Callable[[Reply], str],
 ) -> None:
-    """Read, answer, repeat, until the input ends. `read_line` raises EOFError at the end."""
+    """Read, answer, repeat, until the input ends.
+
+    `read_line` raises EOFError at the end and UserError for a line that is no text.
+    """
     while True:
         try:
             line = read_line().strip()
         except EOFError:
             return
         except KeyboardInterrupt:
+            continue
+        except UserError as error:
+            talk(str(error))
             continue
         if line == "/quit":
             return

@@ -7,6 +7,7 @@ import typer
 
 from localspec.cli.flatten import flatten
 from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
+from localspec.cli.prompt import check_text
 from localspec.cli.talk import progress, talk
 
 
@@ -28,7 +29,7 @@ def chat(engine: EngineFlags, flags: ReplyFlags, model: ModelArgument = None) ->
     with session:
         talk(f"{config.model.name}, context {session.n_ctx:,}; /help lists the commands")
         conversation = Conversation(session, options, flags.system)
-        repl(conversation, _reader(), _note, lambda reply: summary(reply, options))
+        repl(conversation, _reader(), _note, lambda reply: summary(reply, conversation.options))
 
 
 def _note(message: str) -> None:
@@ -38,7 +39,7 @@ def _note(message: str) -> None:
 def _reader() -> Callable[[], str]:
     """Lines with history and editing at a terminal, plain lines from a pipe."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return input
+        return lambda: check_text("the line", input())
     from prompt_toolkit import PromptSession
 
     session: PromptSession[str] = PromptSession()

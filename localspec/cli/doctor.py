@@ -106,25 +106,33 @@ def _starter() -> dict[str, Any]:
 def _show(findings: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for section, facts in findings.items():
         table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
         for name, value in facts.items():
-            table.add_row(f"  {name.replace('_', ' ')}", _text(name, value))
+            label = name.removesuffix("_bytes").replace("_", " ")
+            table.add_row(f"  {label}", Text(_text(name, value)))
     Console().print(table)
 
 
 def _text(name: str, value: Any) -> str:
-    if name.endswith("_bytes") and value is not None:
-        return f"{value / 1e9:.1f} GB"
-    if name == "devices":
-        return "\n".join(_device(device) for device in value)
-    if name == "relative_error_by_weight_type":
-        return ", ".join(f"{kind} {error:.1e}" for kind, error in value.items())
-    if isinstance(value, str):
-        return value
-    return {True: "yes", False: "no", None: "-"}.get(value, str(value))
+    match value:
+        case str():
+            return value
+        case dict():
+            return ", ".join(f"{kind} {error:.1e}" for kind, error in value.items())
+        case list():
+            return "\n".join(_device(device) for device in value)
+        case float() | int() if name.endswith("_bytes"):
+            return f"{value / 1e9:.1f} GB"
+        case _:
+            return {True: "yes", False: "no", None: "-"}.get(value, str(value))
 
 
 def _device(device: dict[str, Any]) -> str:

@@ -40,13 +40,15 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Stand in for streams that the caller closed, lest a file get their numbers; lose no output."""
+    """Stand in for streams that the caller closed, lest a file get their numbers."""
     is_lost = getattr(sys, "stdout", None) is None
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name, None) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for good
     if is_lost:
         raise LocalspecError("standard output is closed: send it to a file or to /dev/null")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 

@@ -3,8 +3,13 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
+
+from localspec import errors as known
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +28,24 @@ class Ending:
         """For an error message: the child's own last line, the signal's name, or the code."""
         if self.code < 0:
             return f"it died of {signal.Signals(-self.code).name}"
-        last = self.errors.strip().splitlines()[-1:]
-        return last[0].removeprefix("localspec: ") if last else f"it ended with code {self.code}"
+        return self._last_line.removeprefix("localspec: ") or f"it ended with code {self.code}"
+
+    def raise_known(self) -> None:
+        """Raise the error of localspec's own that the child ended with, if it did."""
+        name, _, sentence = self._last_line.removeprefix(f"{known.__name__}.").partition(": ")
+        kind = getattr(known, name, None) if self.code > 0 and name.isidentifier() else None
+        if kind:
+            raise kind(sentence)
+
+    @property
+    def _last_line(self) -> str:
+        return (self.errors.strip().splitlines() or [""])[-1]
 
 
 def run_module(module: str, arguments: list[str], on_line: Callable[[str], None]) -> Ending:
     """Run `python -m module` to its end and hand on its lines; it never outlives this call."""
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(
+    with _kill_raises(), subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, errors="replace",
     ) as child:  # fmt: skip
@@ -44,3 +59,20 @@ def run_module(module: str, arguments: list[str], on_line: Callable[[str], None]
             child.kill()
             raise
     return Ending(child.returncode, errors)
+
+
+@contextmanager
+def _kill_raises() -> Generator[None]:
+    """Let SIGTERM, which `timeout` sends, end the child and clean up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -62,6 +62,7 @@ def run_self_test() -> Health:
         errors, ending = _run_child([folder])
         if ending.is_success:
             return Health(_difference(errors), errors)
+        ending.raise_known()
         _, plain_ending = _run_child([folder, "plain"])
         if not plain_ending.is_success:
             raise EngineError(

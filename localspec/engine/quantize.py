@@ -24,6 +24,8 @@ WEIGHT_TYPES = (
 
 _BITS = {"F32": 32, "F16": 16, "BF16": 16}
 _PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
+_FAILED = "failed to quantize: "
+_WRITE_ERROR = "the file cannot be written to its end; is the disk full?"
 
 
 def quantize(
@@ -43,8 +45,6 @@ def quantize(
         raise UserError(
             f"{weight_type!r} is not a weight type: choose one of {', '.join(WEIGHT_TYPES)}"
         )
-    if target.exists():
-        raise UserError(f"{target} exists already: remove it or name another file with -o")
     _check(source, target, kind)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     errors: list[str] = []
@@ -52,12 +52,13 @@ def quantize(
     def on_line(line: str) -> None:
         if found := _PROGRESS.search(line):
             on_progress(int(found[1]) / int(found[2]))
-        elif "failed" in line:
-            errors.append(line.split(": ", 1)[-1])
+        if reason := line.partition(_FAILED)[2]:
+            errors.append(_WRITE_ERROR if "iostream error" in reason else reason)
 
     try:
         arguments = [str(source), str(partial), kind, str(n_threads)]
         ending = run_module("localspec.engine.llama.quantize", arguments, on_line)
+        ending.raise_known()
         if not ending.is_success:
             reason = errors[0] if errors else ending.reason
             raise ModelError(f"{source.name} could not be written as {kind}: {reason}")
@@ -68,6 +69,10 @@ def quantize(
 
 
 def _check(source: Path, target: Path, kind: str) -> None:
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: name a file with -o")
+    if target.exists():
+        raise UserError(f"{target} exists already: remove it or name another file with -o")
     header = read_header(source)
     check_usable(header)
     if not target.parent.is_dir():
@@ -76,6 +81,6 @@ def _check(source: Path, target: Path, kind: str) -> None:
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise UserError(
-            f"{target.parent} has {free / 1e9:.1f} GB free, up to {needed / 1e9:.1f} are needed: "
+            f"{target.parent} has {free / 1e6:,.1f} MB free, {needed / 1e6:,.1f} may be needed: "
             "make room or choose another folder with -o"
         )

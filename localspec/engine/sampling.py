@@ -51,14 +51,20 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Ids with their probabilities, shapes (n,) and (n,); every other id has probability 0."""
+    """Ids with their probabilities, shapes (n,) and (n,); every other id has probability 0.
+
+    Ids ascend. That keeps a draw stable: rounding moves the borders between ids a little, where the
+    order of probabilities would swap two tokens that nearly tie.
+    """
 
     ids: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
 
     def of(self, token: int) -> float:
         """The probability of one id."""
-        return float(self.probabilities[self.ids == token].sum())
+        place = int(self.ids.searchsorted(token))
+        found = place < len(self.ids) and self.ids[place] == token
+        return float(self.probabilities[place]) if found else 0.0
 
     def draw(self, number: float) -> int:
         """The id at quantile `number` of [0, 1)."""
@@ -68,11 +74,9 @@ class Distribution:
 
     def without(self, other: "Distribution") -> "Distribution | None":
         """The residual max(self - other, 0), normalised; None where nothing is left."""
-        order = other.ids.argsort()
-        place = other.ids[order].searchsorted(self.ids).clip(max=len(order) - 1)
-        found = other.ids[order][place] == self.ids
-        rest = self.probabilities - np.where(found, other.probabilities[order][place], 0.0)
-        rest = rest.clip(min=0.0)
+        place = other.ids.searchsorted(self.ids).clip(max=len(other.ids) - 1)
+        shared = np.where(other.ids[place] == self.ids, other.probabilities[place], 0.0)
+        rest = (self.probabilities - shared).clip(min=0.0)
         total = rest.sum()
         return Distribution(self.ids, rest / total) if total > 0 else None
 
@@ -141,7 +145,8 @@ def truncated(row: npt.NDArray[np.float32], sampling: Sampling) -> Distribution:
     if sampling.min_p > 0:
         n = int((scores >= scores[0] + np.log(sampling.min_p)).sum())
         ids, scores = ids[:n], scores[:n]
-    return Distribution(ids, _softmax(scores / sampling.temperature))
+    ascending = np.argsort(ids)
+    return Distribution(ids[ascending], _softmax(scores / sampling.temperature)[ascending])
 
 
 def _best(row: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

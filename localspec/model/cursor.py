@@ -37,6 +37,12 @@ class Cursor:
         """The same, for what no writer of GGUF files would write."""
         return self.fail(f"{what}; the file is damaged, download it again")
 
+    def peek(self, n_bytes: int) -> bytes:
+        """The next bytes without moving on, fewer at the end; for the beginning of a file."""
+        if not self._buffer:
+            self._buffer += self._source.read(0, FIRST_PIECE_BYTES)
+        return bytes(self._buffer[self.position : self.position + n_bytes])
+
     def take(self, n_bytes: int) -> bytes:
         start = self._advance(n_bytes)
         return bytes(self._buffer[start : start + n_bytes])

@@ -63,7 +63,7 @@ def layers_of(header: Header) -> tuple[Layer, ...]:
     recurrent = _recurrent(header, kv_heads)
     windows = _windows(header, recurrent, n_layers)
     sizes = _head_sizes(header, heads[0])
-    cached = _cached(header, n_all)
+    cached = _cached(header, recurrent)
     layers = tuple(
         Layer(
             heads[i],
@@ -100,7 +100,7 @@ def per_layer(header: Header, name: str, n_layers: int) -> tuple[int, ...] | Non
 
 def _recurrent(header: Header, kv_heads: tuple[int, ...]) -> tuple[bool, ...]:
     name, n_layers = header.architecture, len(kv_heads)
-    if name in RECURRENT or name == "falcon-h1":  # the latter attends in each layer, too
+    if name in RECURRENT or name == "falcon-h1":
         return (True,) * n_layers
     if name not in HYBRID or name == "deepseek4":
         return (False,) * n_layers
@@ -156,11 +156,10 @@ def _head_sizes(header: Header, n_heads: int) -> tuple[tuple[int, int], tuple[in
     return (key, value), (windowed_key, windowed_value)
 
 
-def _cached(header: Header, n_layers: int) -> list[bool]:
+def _cached(header: Header, recurrent: tuple[bool, ...]) -> list[bool]:
     """Which layers store what they attend to; the last of some models reuse an earlier cache."""
-    if header.architecture in RECURRENT:
-        return [False] * n_layers
-    n_cached = n_layers - _count(header, "attention.shared_kv_layers", 0)
+    n_cached = len(recurrent) - _count(header, "attention.shared_kv_layers", 0)
     if header.architecture == "gemma3n":
         n_cached = GEMMA3N_CACHED_LAYERS
-    return [i < n_cached for i in range(n_layers)]
+    attends = header.architecture == "falcon-h1"  # in its recurrent layers, too
+    return [i < n_cached and (attends or not recurrent[i]) for i in range(len(recurrent))]

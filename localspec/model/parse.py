@@ -30,7 +30,7 @@ MAX_ELEMENTS = 1 << 62
 def parse(source: Source, part: int = 0) -> Header:
     """The header of one file, number `part` of its model; ModelError if the file is not whole."""
     cursor = Cursor(source)
-    version = _read_version(cursor, source)
+    version = _read_version(cursor)
     n_tensors, n_keys = cursor.u64(), cursor.u64()
     if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
         raise cursor.damaged(f"claims {n_tensors} tensors and {n_keys} keys")
@@ -44,8 +44,8 @@ def parse(source: Source, part: int = 0) -> Header:
     return Header((here,), version, alignment, metadata, tensors)
 
 
-def _read_version(cursor: Cursor, source: Source) -> int:
-    start = source.read(0, len(MAGIC))
+def _read_version(cursor: Cursor) -> int:
+    start = cursor.peek(len(MAGIC))
     if start != MAGIC:
         what = f"begins with {shown(start)}" if start else "is empty"
         raise cursor.fail(f"is not a GGUF file (it {what}); name a .gguf file")

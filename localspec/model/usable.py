@@ -26,6 +26,7 @@ MAX_TOKENS = (1 << 31) - 1
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 # Types that no kernel multiplies with, and the tables of numbers that may have them.
 NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
+MAPPED_ALIGNMENT_BYTES = 32  # TENSOR_ALIGNMENT of ggml, asserted for a mapped file
 NUMBER_TABLES = ("tid2eid", "d2t")
 ADDED_AS_F32 = ("_norm.weight", ".ssm_a", ".ssm_d", ".ssm_conv1d.weight")
 
@@ -149,6 +150,12 @@ def _check_tensor(header: Header, tensor: Tensor) -> None:
     if kind in NOT_WEIGHTS and not any(table in name for table in NUMBER_TABLES):
         raise _contradiction(
             header, f"has weights {shown(name)} of the type {kind}, which are none"
+        )
+    if tensor.offset_bytes % MAPPED_ALIGNMENT_BYTES:
+        raise _contradiction(
+            header,
+            f"has {shown(name)} at byte {tensor.offset_bytes}, no multiple of the"
+            f" {MAPPED_ALIGNMENT_BYTES} that engines need",
         )
     is_vector = len(tensor.shape) < 2 and "gate_inp" not in name
     if kind not in ("F32", *NOT_WEIGHTS) and (is_vector or name.endswith(ADDED_AS_F32)):

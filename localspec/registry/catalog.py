@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,35 @@ def find(name: str) -> Entry:
 
 def _read(path: Path) -> dict[str, Entry]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("models", {})
-        return {name: _entry(name, table) for name, table in tables.items()}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    except TypeError as error:
-        reason = str(error).removeprefix("Entry.__init__() ")
-        raise UserError(f"{path} has an entry that is not understood: {reason}") from error
+        tables: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("models", {})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+    if not isinstance(tables, dict):
+        raise UserError(f"{path} has something else than tables as models: write [models.NAME]")
+    return {name: _entry(path, name, table) for name, table in tables.items()}
 
 
-def _entry(name: str, table: dict[str, Any]) -> Entry:
+def _entry(path: Path, name: str, table: Any) -> Entry:
+    problem = _problem(table)
+    if problem:
+        raise UserError(
+            f"{path}: [models.{name}] {problem}; models.toml of localspec shows the form"
+        )
     return Entry(name=name, **table)
+
+
+def _problem(table: Any) -> str | None:
+    """What is wrong with an entry as TOML gives it."""
+    if not isinstance(table, dict):
+        return "is not a table"
+    known = {field.name: field for field in fields(Entry) if field.name != "name"}
+    for key, value in table.items():
+        if key not in known:
+            return f"has the unknown key {key!r}"
+        kind = bool if key == "verified" else str
+        if not isinstance(value, kind):
+            return (
+                f"has {value!r} for {key}, which is no {'text' if kind is str else 'true or false'}"
+            )
+    missing = [key for key, field in known.items() if field.default is MISSING and key not in table]
+    return f"lacks {' and '.join(missing)}" if missing else None

