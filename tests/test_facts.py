@@ -232,8 +232,10 @@ def test_latent_attention_keeps_keys_only(variant: Variant):
     assert facts.kv_problem(Q8_0, Q8_0) is None
 
 
-def test_layers_that_are_not_used_or_share_their_cache(variant: Variant):
+def test_layers_that_are_not_used_or_used_twice_or_share_their_cache(variant: Variant):
     assert ModelFacts.of(variant({"llama.nextn_predict_layers": 1})).n_layers == 2
+    looped = variant({"general.architecture": "nanbeige", "nanbeige.num_loops": 2})
+    assert ModelFacts.of(looped).n_layers == 6
     shared = ModelFacts.of(
         variant(
             {
@@ -321,7 +323,7 @@ HUGE = 2**32 - 1
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        *(({"llama.block_count": n}, "layers") for n in (None, 0, 2, 4, 513, HUGE)),
+        *(({"llama.block_count": n}, "layers") for n in (None, 0, 2, 513, HUGE)),
         *(({"llama.context_length": n}, "context_length") for n in (None, 0, HUGE)),
         *(({"llama.embedding_length": n}, "embedding") for n in (None, 0, 63, 128, HUGE)),
         *(({"llama.attention.head_count": n}, "heads") for n in (None, 0, 3, HUGE)),
@@ -336,7 +338,7 @@ HUGE = 2**32 - 1
         ({"llama.rope.scaling.type": "twisted"}, "position scaling 'twisted'"),
         ({"llama.nextn_predict_layers": 3}, "layers"),
         ({"llama.nextn_predict_layers": HUGE}, "layers"),
-        ({"llama.num_loops": HUGE}, "layers"),
+        ({"general.architecture": "nanbeige", "nanbeige.num_loops": HUGE}, "layers"),
         ({"llama.expert_count": 8}, "8 experts of which 0"),
         ({"llama.expert_used_count": 2}, "0 experts of which 2"),
         ({"llama.expert_count": 8, "llama.expert_used_count": 9}, "8 experts of which 9"),

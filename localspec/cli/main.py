@@ -61,7 +61,7 @@ def _abandon_output() -> None:
 def _fail_of_system(error: OSError) -> int:
     reason = error.strerror or str(error)
     if error.filename is not None:
-        return _fail(f"{os.fsdecode(error.filename)}: {reason}", 1)
+        return _fail(f"{os.fsdecode(error.filename)} cannot be used: {reason}", 1)
     _abandon_output()
     return _fail(f"reading or writing failed: {reason}", 1)
 
@@ -72,6 +72,6 @@ def _fail(sentence: str, code: int) -> int:
     try:
         sys.stderr.write(f"localspec: {sentence}\n")
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code

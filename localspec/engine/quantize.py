@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from localspec.engine.child import run_module
@@ -25,7 +26,7 @@ WEIGHT_TYPES = (
 _BITS = {"F32": 32, "F16": 16, "BF16": 16}
 _PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 _FAILED = "failed to quantize: "
-_WRITE_ERROR = "the file cannot be written to its end; is the disk full?"
+_WRITE_ERROR = "the file cannot be written; is the disk full, or the folder read-only?"
 
 
 def quantize(
@@ -64,7 +65,8 @@ def quantize(
             raise ModelError(f"{source.name} could not be written as {kind}: {reason}")
         partial.replace(target)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return target.stat().st_size
 
 

@@ -14,6 +14,7 @@ from localspec.model.architectures import (
 from localspec.model.header import Header
 from localspec.model.values import shown
 
+POOLINGS = (1, 2, 3, 4)  # one vector for a text: by mean, first or last token, or a rank
 WHOLE = "give the path of a whole language model"
 
 _FILE_KINDS = {
@@ -51,4 +52,4 @@ def check_kind(header: Header) -> None:
 
 def _is_embedder(header: Header) -> bool:
     pooling = header.integer(header.own_key("pooling_type"))
-    return header.flag(header.own_key("attention.causal")) is False or pooling not in (None, 0)
+    return header.flag(header.own_key("attention.causal")) is False or pooling in POOLINGS

@@ -21,7 +21,6 @@ from localspec.model.values import Array, shown
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 GEMMA3N_CACHED_LAYERS = 20
-NO_WINDOW = Window(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,8 @@ def layers_of(header: Header) -> tuple[Layer, ...]:
 
     ModelError if there are none, too many, or if an array has not one entry for each.
     """
-    n_all, n_loops = _count(header, "block_count", 0), _count(header, "num_loops", 1)
+    n_all = _count(header, "block_count", 0)
+    n_loops = _count(header, "num_loops", 1) if header.architecture == "nanbeige" else 1
     n_layers = n_all - _count(header, "nextn_predict_layers", 0)
     if not (0 < n_layers <= n_all and 0 < n_loops * n_all <= MAX_LAYERS):
         raise header.fail(
@@ -116,11 +116,13 @@ def _recurrent(header: Header, kv_heads: tuple[int, ...]) -> tuple[bool, ...]:
 
 def _windows(header: Header, recurrent: tuple[bool, ...], n_layers: int) -> list[int | None]:
     """How many tokens each layer looks back, None for all of them."""
-    layout = WINDOWS.get(header.architecture, NO_WINDOW)
+    layout = WINDOWS.get(header.architecture)
+    if layout is None or layout.n_layers not in (None, n_layers):
+        return [None] * n_layers
     n_tokens = header.integer(header.own_key("attention.sliding_window"))
     if n_tokens is None or (n_tokens and layout.fixed):
         n_tokens = layout.n_tokens
-    if layout is NO_WINDOW or not n_tokens or (layout.n_layers or n_layers) != n_layers:
+    if not n_tokens:
         return [None] * n_layers
     windowed = _window_pattern(header, layout, n_layers)
     return [n_tokens if windowed[i] and not recurrent[i] else None for i in range(n_layers)]
@@ -158,8 +160,10 @@ def _head_sizes(header: Header, n_heads: int) -> tuple[tuple[int, int], tuple[in
 
 def _cached(header: Header, recurrent: tuple[bool, ...]) -> list[bool]:
     """Which layers store what they attend to; the last of some models reuse an earlier cache."""
-    n_cached = len(recurrent) - _count(header, "attention.shared_kv_layers", 0)
+    n_cached = len(recurrent)
     if header.architecture == "gemma3n":
         n_cached = GEMMA3N_CACHED_LAYERS
+    if header.architecture == "gemma4":
+        n_cached -= _count(header, "attention.shared_kv_layers", 0)
     attends = header.architecture == "falcon-h1"  # in its recurrent layers, too
     return [i < n_cached and (attends or not recurrent[i]) for i in range(len(recurrent))]

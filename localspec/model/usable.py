@@ -11,7 +11,7 @@ is unknown here passes: only what holds for all is asked.
 from math import isfinite, isnan
 
 from localspec.errors import ModelError
-from localspec.model.architectures import HYBRID, RECURRENT, WINDOWS
+from localspec.model.architectures import WINDOWS
 from localspec.model.header import Header, Tensor
 from localspec.model.kind import check_kind
 from localspec.model.layers import Layer, layers_of, per_layer
@@ -63,13 +63,12 @@ def _check_sizes(header: Header) -> None:
 
 
 def _check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
-    name = header.architecture
-    if name not in RECURRENT | HYBRID and not layers[0].n_heads:
-        raise _contradiction(header, "has no attention heads")
+    if not layers[0].n_heads and any(t.name.startswith("blk.0.attn_q") for t in header.tensors):
+        raise _contradiction(header, "has weights for attention and no attention heads")
     for layer in set(layers):
         _check_heads(header, layer)
     _check_rotation(header, layers)
-    if name in WINDOWS and not any(layer.window_tokens for layer in layers):
+    if header.architecture in WINDOWS and not any(layer.window_tokens for layer in layers):
         key = header.own_key("attention.sliding_window")
         if header.integer(key):
             raise _contradiction(header, f"has {shown(key)} and no layer to use it")
@@ -131,12 +130,11 @@ def _check_numbers(header: Header) -> None:
 
 
 def _check_blocks(header: Header) -> None:
-    """The layers that the metadata count are those that there are weights of."""
-    numbers = {int(t.name.split(".")[1]) for t in header.tensors if _is_in_block(t)}
-    n_blocks = header.integer(header.own_key("block_count")) or 0
-    n_extra = header.integer(header.own_key("nextn_predict_layers")) or 0
+    """No weights are of layers beyond the last; some models pass a layer more than once."""
+    numbers = (int(t.name.split(".")[1]) for t in header.tensors if _is_in_block(t))
     n_found = max(numbers, default=-1) + 1
-    if numbers and not n_blocks - n_extra <= n_found <= n_blocks:
+    n_blocks = header.integer(header.own_key("block_count")) or 0
+    if n_found > n_blocks:
         raise _contradiction(header, f"has weights of {n_found} layers but says {n_blocks}")
 
 

@@ -101,7 +101,7 @@ def _wanted(plan: Plan, wishes: Wishes, before: Stamp | None, *, dev: bool) -> S
         python=(venv.python_version() if before else None) or platform.python_version(),
         engine=plan.engine_id,
         project=stamp.project_digest(_pyproject(), venv.STARTER_MODEL, venv.TEST_MODEL),
-        dev=dev or bool(before and before.dev),
+        dev=dev,
         backend=wishes.backend,
         cuda_arch=wishes.cuda_arch,
     )
@@ -120,8 +120,10 @@ def _is_whole(plan: Plan, wanted: Stamp) -> bool:
 
 def _install(plan: Plan, facts: Facts, wishes: Wishes, options: argparse.Namespace) -> None:
     started_s = time.monotonic()
-    before = None if options.rebuild else stamp.read(VENV)
-    wanted = _wanted(plan, wishes, before, dev=options.dev)
+    stamped = stamp.read(VENV)
+    before = None if options.rebuild else stamped
+    dev = options.dev or bool(stamped and stamped.dev)
+    wanted = _wanted(plan, wishes, before, dev=dev)
     if before and before.serves(wanted) and _is_whole(plan, wanted):
         say(f"localspec is set up: {_engine_name(plan)}; nothing to do")
         return

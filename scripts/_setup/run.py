@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_LINES = 20
+_LINE_WIDTH = 160
+_PIP_EPILOGUE = "error: subprocess-exited-with-error"
 _POLL_S = 0.2
 _QUIET_LINE_S = 30.0
 _GRACE_S = 10.0
@@ -90,7 +91,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
         return
     for number in (signal.SIGINT, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_GRACE_S)
@@ -137,5 +138,7 @@ class _Progress:
 
 
 def _tail(log: Path) -> str:
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        return "".join(f"    {line}" for line in deque(lines, TAIL_LINES)).rstrip()
+    """The last lines that say something: pip's own epilogue to a failed build is not among them."""
+    text = log.read_text(encoding="utf-8", errors="replace").partition(_PIP_EPILOGUE)[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "\n".join(f"    {line[:_LINE_WIDTH]}" for line in lines[-TAIL_LINES:])

@@ -1,4 +1,4 @@
-"""LlamaEngine, LlamaContext and LlamaLogits: the seam of engine/base.py on libllama.
+"""LlamaEngine: a model loaded by libllama, and the decode that all of its sequences share.
 
 Rows without logits go first and in micro-batches of `n_batch`, so that a stop is seen between them
 and so that all wanted logits come from the last call. `busy_s` adds up the time inside libllama:
@@ -10,12 +10,12 @@ from itertools import accumulate
 from time import perf_counter
 
 import numpy as np
-import numpy.typing as npt
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import Batch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise
+from localspec.engine.llama.context import LlamaContext, LlamaLogits
 from localspec.engine.llama.loading import NO_ABORT, Progress, create_context, load_model
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.errors import EngineError
@@ -63,7 +63,7 @@ class LlamaEngine:
             C.llama_model_free(self._model)
             self._model = None
 
-    def context(self) -> "LlamaContext":
+    def context(self) -> LlamaContext:
         """A new, empty sequence."""
         n = len(self._contexts)
         if n == self.config.n_sequences:
@@ -71,7 +71,7 @@ class LlamaEngine:
         self._contexts.append(LlamaContext(self, n))
         return self._contexts[-1]
 
-    def decode(self, requests: Sequence[Request]) -> "list[LlamaLogits]":
+    def decode(self, requests: Sequence[Request]) -> list[LlamaLogits]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
         contexts = [_own(context, self) for context, _, _ in requests]
         for context, (_, tokens, _) in zip(contexts, requests, strict=True):
@@ -99,7 +99,7 @@ class LlamaEngine:
         """How many positions of the sequence have been evaluated."""
         return C.llama_memory_seq_pos_max(self._memory, sequence) + 1
 
-    def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
+    def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
         while done < len(tokens):
             room = self._batch.room
@@ -146,7 +146,7 @@ class LlamaEngine:
         if code != 0:
             raise EngineError(f"the engine could not evaluate (code {code}): {engine_log.reason()}")
 
-    def _logits(self, n_logits: Sequence[int]) -> "list[LlamaLogits]":
+    def _logits(self, n_logits: Sequence[int]) -> list[LlamaLogits]:
         shape = (sum(n_logits), self.vocabulary.n_tokens)
         rows = (
             np.ctypeslib.as_array(C.llama_get_logits(self._context), shape)
@@ -169,83 +169,6 @@ class LlamaEngine:
         # A windowed cache keeps one micro-batch more than its window, so drafts within one are
         # safe.
         return self.config.n_batch - 1 if self.n_window else None
-
-
-class LlamaContext:
-    """One sequence of a LlamaEngine."""
-
-    def __init__(self, engine: LlamaEngine, sequence: int) -> None:
-        self.engine = engine
-        self.sequence = sequence
-        self.held: list[int] = []
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
-
-    def eval(self, tokens: Sequence[int], n_logits: int) -> "LlamaLogits":
-        """Append `tokens` and return logits for the last `n_logits` of them."""
-        return self.engine.decode([(self, tokens, n_logits)])[0]
-
-    def truncate(self, n: int) -> None:
-        """Keep the first `n` tokens: by rollback, else by evaluating them again."""
-        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
-        if n == len(self.held):
-            return
-        kept = self.held[:n]
-        if self._can_roll_back(n) and self.engine.forget(self.sequence, n):
-            self.held = kept
-            return
-        self.clear()
-        self.eval(kept, 0)
-
-    def clear(self) -> None:
-        """Forget everything, which every kind of memory can."""
-        self.engine.forget(self.sequence, -1)
-        self.held = []
-
-    def resynchronise(self) -> None:
-        """After a failed decode: hold what the cache says it holds."""
-        if self.engine.rollback_limit == 0:
-            self.clear()
-        else:
-            del self.held[self.engine.length(self.sequence) :]
-
-    def require_room(self, n: int) -> None:
-        """Raise EngineError where `n` more tokens would outgrow the sequence's limit."""
-        needed, limit = len(self.held) + n, self.engine.config.n_ctx
-        if needed > limit:
-            raise EngineError(
-                f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
-            )
-
-    def _can_roll_back(self, n: int) -> bool:
-        # A windowed cache forgets old cells; rolling back behind them is answered with "done" and
-        # garbage.
-        window = self.engine.n_window
-        if n == 0 or not window:
-            return True
-        first = self.engine.first_position(self.sequence)
-        return first == 0 or first < n - window
-
-
-class LlamaLogits:
-    """Rows of the engine's output buffer; use after the next decode is a bug that is caught."""
-
-    def __init__(self, engine: LlamaEngine, rows: npt.NDArray[np.float32]) -> None:
-        self._engine = engine
-        self._rows = rows
-        self._decode = engine.n_decodes
-
-    def row(self, i: int) -> npt.NDArray[np.float32]:
-        """Scores of row `i`, shape (n_vocab,)."""
-        assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
-        return self._rows[i]
-
-    def argmax(self, i: int) -> int:
-        """The id with the highest score in row `i`."""
-        return int(self.row(i).argmax())
 
 
 def _own(context: Context, engine: LlamaEngine) -> LlamaContext:

@@ -29,7 +29,7 @@ def logits(model: Path, *, use_extra_buffers: bool) -> npt.NDArray[np.float32]:
     config = EngineConfig(
         model,
         n_ctx=256,
-        n_threads=2,
+        n_threads=1,
         n_gpu_layers=0,
         use_extra_buffers=use_extra_buffers,
     )

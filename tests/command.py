@@ -1,0 +1,130 @@
+"""The command as users run it: a process of its own, on real and on small random models."""
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+
+LOCALSPEC = Path(sys.executable).with_name("localspec")
+ANSWER = ("--threads", "1", "--temp", "0")
+SHAPE = Shape(n_layers=2, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a command ended and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What `--json` printed."""
+        return json.loads(self.stdout)
+
+
+def localspec(
+    *arguments: str | bytes | Path,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    **environment: str,
+) -> Run:
+    """Run one command to its end; `environment` is added to what every command gets."""
+    done = subprocess.run(
+        [LOCALSPEC, *arguments],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env=clean_environment() | environment,
+        check=False,
+        timeout=120,
+    )
+    return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def start(*arguments: str | bytes | Path, cwd: Path | None = None) -> "subprocess.Popen[bytes]":
+    """Start one command that a test is going to interrupt, without standard input."""
+    return subprocess.Popen(
+        [LOCALSPEC, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=clean_environment(),
+    )
+
+
+def finish(process: "subprocess.Popen[bytes]") -> Run:
+    """Wait for what `start` started."""
+    stdout, stderr = process.communicate(timeout=60)
+    return Run(process.returncode, stdout.decode(), stderr.decode())
+
+
+def wait_for_cpu(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Return when the process has computed that long, however busy the machine is."""
+    watched = psutil.Process(process.pid)
+    while sum(watched.cpu_times()[:2]) < seconds:
+        assert process.poll() is None, "it ended before it could be interrupted"
+        time.sleep(0.01)
+
+
+def assert_refused(run: Run, code: int, *words: str) -> None:
+    """One sentence that says what is wrong, nothing on stdout, and the exit code of its kind."""
+    assert run.stdout == ""
+    lines = run.stderr.splitlines()
+    assert len(lines) == 1, run.stderr
+    assert lines[0].startswith("localspec: ")
+    assert "a bug in localspec" not in lines[0]
+    for word in words:
+        assert word in lines[0]
+    assert run.code == code, lines[0]
+
+
+def clean_environment() -> dict[str, str]:
+    """No network, no debugging, nothing of the user's, and the engine's self-test done."""
+    dropped = ("COLUMNS", "NO_COLOR", "LOCALSPEC_DEBUG", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return kept | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(folder() / "hub"),
+        "LOCALSPEC_HOME": str(folder() / "home"),
+        # Threads that spin while they wait stop one another where the cores are shared.
+        "OMP_WAIT_POLICY": "passive",
+    }
+
+
+@cache
+def folder() -> Path:
+    """Where the models and the home of this test run are."""
+    path = Path(tempfile.mkdtemp(prefix="localspec-tests-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@cache
+def tiny() -> Path:
+    """A model that answers nonsense at once."""
+    path = folder() / "tiny.gguf"
+    write_random_model(path, SHAPE, "F16", with_text=True)
+    return path
+
+
+@cache
+def mamba() -> Path:
+    """A model whose memory cannot take back a token."""
+    path = folder() / "mamba.gguf"
+    write_random_mamba(path, MambaShape(n_embd=64, n_vocab=320), "F16")
+    return path

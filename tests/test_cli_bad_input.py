@@ -1,0 +1,418 @@
+"""Whatever users type and whatever their files are: a sentence, code 1 or 2, nothing written."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from _models import gemma, smollm2
+from command import (
+    ANSWER,
+    LOCALSPEC,
+    SHAPE,
+    Run,
+    assert_refused,
+    clean_environment,
+    finish,
+    localspec,
+    mamba,
+    start,
+    tiny,
+    wait_for_cpu,
+)
+
+from localspec.model.ggml_types import BY_NAME
+from localspec.model.gguf import read_header
+from localspec.model.random_weights import RandomTensors
+from localspec.model.synthetic import write_random_model
+from localspec.model.writer import write_gguf
+
+WELL_UNDER_WAY_S = 1.8
+"""Of computing: starting and loading take half a second."""
+ENTRY = 'title = "x"\nrepository = "a/b"\nfile = "x.gguf"\nlicense = "MIT"\n'
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written(tmp_path: Path) -> Iterator[None]:
+    """Commands run in `tmp_path`; what a test puts there itself it names `given...`."""
+    yield
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("given")] == []
+
+
+@pytest.fixture
+def ask(tmp_path: Path):
+    """Ask the tiny model, or another, with these options."""
+
+    def ask(
+        *options: str | bytes | Path, model: str | bytes | Path | None = None, **environment: str
+    ) -> Run:
+        model = tiny() if model is None else model
+        arguments = ("generate", model, *ANSWER, *options)
+        return localspec(*arguments, cwd=tmp_path, **environment)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ([], "-p TEXT"),
+        (["-p", "x", "-f", "y"], "-p TEXT"),
+        (["-p", ""], "empty"),
+        (["-p", " \n\t"], "empty"),
+        (["-p", b"caf\xe9"], "not UTF-8"),
+        (["-p", "x", "--system", b"\xff"], "--system"),
+        (["-p", "x", "--stop", b"\xff"], "--stop"),
+        (["-f", "missing.txt"], "missing.txt"),
+        (["-f", "."], "directory"),
+        (["-f", ""], "-f"),
+        (["-p", "x", "--raw", "--system", "Be brief."], "--raw"),
+        (["-p", "x", "--nonsense"], "--nonsense"),
+        (["-p"], "'-p'"),
+        (["-p", "x", "--ctx", "many"], "--ctx"),
+        (["-p", "x", "--ctx", "0"], "--ctx 0"),
+        (["-p", "x", "--ctx", "-5"], "--ctx -5"),
+        (["-p", "x", "--ctx", "1000000000000"], "would fit"),
+        (["-p", "x", "--threads", "0"], "--threads 0"),
+        (["-p", "x", "--draft-max", "0"], "--spec none"),
+        (["-p", "x", "--draft-max", "65"], "64"),
+        (["-p", "x", "--spec", "draft"], "--draft"),
+        (["-p", "x", "--spec", "draft", "--draft", "none"], "--draft none"),
+        (["-p", "x", "--spec", "nonsense"], "nonsense"),
+        (["-p", "x", "--kv-k", "nonsense"], "nonsense"),
+        (["-p", "x", "--kv-v", "q4_0", "--flash-attn", "off"], "flash attention"),
+        (["-p", "x", "--temp", "inf"], "--temp"),
+        (["-p", "x", "--temp", "nan"], "--temp"),
+        (["-p", "x", "--draft", "missing.gguf"], "missing.gguf"),
+        (["-p", "x " * 100, "--ctx", "64"], "--ctx"),
+        (["-p", "x", "another"], "another"),
+    ],
+)
+def test_a_wrong_request_is_refused(ask, options: list[str | bytes], word: str) -> None:
+    assert_refused(ask(*options), 2, word)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        pytest.param(
+            ["-p", "x", "--threads", "100000"],
+            "--threads",
+            marks=pytest.mark.xfail(reason="ggml dies of more than 512 threads: session.loading"),
+        ),
+        pytest.param(
+            ["-p", "x", "-n", "1", "--ctx", "5000000000"],
+            "--ctx",
+            marks=pytest.mark.xfail(reason="wraps around in 32 bits: session.loading"),
+        ),
+    ],
+)
+def test_a_number_that_the_engine_cannot_take_is_refused(
+    ask, options: list[str], word: str
+) -> None:
+    """Mamba's memory does not grow with the context, so nothing else would stop that one."""
+    assert_refused(ask(*options, model=mamba()), 2, word)
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9", b"", b" \n"])
+def test_a_piped_prompt_is_text(tmp_path: Path, data: bytes) -> None:
+    run = localspec("generate", tiny(), "-f", "-", stdin=data, cwd=tmp_path)
+    assert_refused(run, 2, "the prompt is")
+
+
+def test_a_context_beyond_the_memory_is_refused_before_it_is_filled(ask) -> None:
+    """100 million tokens of SmolLM2 are 4.6 TB."""
+    assert_refused(ask("-p", "x", "--ctx", "100000000", model=smollm2()), 2, "GB", "would fit")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("missing.gguf", "no file missing.gguf"),
+        ("./missing", "no file missing"),
+        ("./", "is a folder"),
+        ("~nobody-is-called-this/x.gguf", "home"),
+        ("strter", "did you mean 'starter'?"),
+        ("qwertyuiop", "known names: starter"),
+        ("", "no model is called ''"),
+        ("hf:", "hf:owner/repo/file.gguf"),
+        ("hf:owner/repo", "hf:owner/repo/file.gguf"),
+        ("hf:owner/ /x.gguf", "hf:owner/repo/file.gguf"),
+        ("hf:owner/repo/../x.gguf", "hf:owner/repo/file.gguf"),
+        (b"caf\xe9.gguf", "no file"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused(ask, name: str | bytes, word: str) -> None:
+    assert_refused(ask("-p", "x", model=name), 2, word)
+
+
+def test_a_model_that_must_be_fetched_needs_the_network(ask) -> None:
+    assert_refused(ask("-p", "x", model="hf:owner/repo/x.gguf"), 1, "HF_HUB_OFFLINE", "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"", "empty"),
+        (b"hello world", "not a GGUF"),
+        (b"GGUF", "ends inside its header"),
+        (b"\0" * 64, "not a GGUF"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(ask, tmp_path: Path, data: bytes, word: str) -> None:
+    path = tmp_path / "given.gguf"
+    path.write_bytes(data)
+    assert_refused(ask("-p", "x", model=path), 1, "given.gguf", word)
+
+
+def test_a_truncated_model_is_refused_wherever_it_was_cut(ask, tmp_path: Path) -> None:
+    """Downloads break off. The engine would map such a file and die at the first missing page."""
+    path = tmp_path / "given.gguf"
+    shutil.copyfile(smollm2(), path)
+    size, data_offset = path.stat().st_size, read_header(path).tensors[0].offset_bytes
+    in_header = [1, 3, 4, 7, 8, 23, 24, 31, 100, 1_000, 100_000, data_offset // 2, data_offset - 1]
+    in_data = [data_offset, data_offset + 1, size // 4, size // 2, size - 4096, size - 2, size - 1]
+    cuts = in_header + in_data
+    assert len(cuts) == 20
+    for cut in sorted(cuts, reverse=True):
+        os.truncate(path, cut)
+        assert_refused(ask("-p", "x", model=path), 1, "given.gguf")
+
+
+def test_a_damaged_header_is_refused_or_harmless(ask, tmp_path: Path) -> None:
+    data = tiny().read_bytes()
+    path = tmp_path / "given.gguf"
+    names = (b"GGUF", b"general.architecture", b"llama.block_count", b"llama.attention.head_count")
+    places = [data.index(name) for name in names]
+    places += [4, 8, 16, data.index(b"llama.embedding_length") + 22 + 4, data.index(b"blk.0") + 6]
+    for place in places:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        run = ask("-p", "x", "-n", "2", model=path)
+        if run.code:
+            assert_refused(run, 1, "given.gguf")
+
+
+def test_a_model_that_only_embeds_is_refused(ask, tmp_path: Path) -> None:
+    """People name their embedding model; it has no text to answer with."""
+    path = tmp_path / "given.gguf"
+    sizes = {"block_count": 1, "context_length": 512, "embedding_length": 64}
+    sizes |= {"feed_forward_length": 128, "attention.head_count": 2}
+    metadata = {"general.architecture": "bert"} | {f"bert.{k}": v for k, v in sizes.items()}
+    tensors = RandomTensors(BY_NAME["F16"], 0)
+    weights = [
+        tensors.matrix("token_embd.weight", 64, 128),
+        tensors.vector("output_norm.weight", np.ones(64)),
+    ]
+    write_gguf(path, metadata, weights)
+    assert_refused(ask("-p", "x", model=path), 1, "bert", "embeddings")
+
+
+def test_a_draft_with_another_vocabulary_is_refused(ask, tmp_path: Path) -> None:
+    path = tmp_path / "given.gguf"
+    write_random_model(path, replace(SHAPE, n_vocab=640), "F16", with_text=True)
+    assert_refused(ask("-p", "x", "--draft", path), 1, "cannot draft", "320", "640")
+
+
+def test_a_draft_of_another_family_is_refused(ask) -> None:
+    run = ask("-p", "x", "--draft", gemma(), model=smollm2())
+    assert_refused(run, 1, "cannot draft", "same family")
+
+
+def test_a_draft_that_cannot_take_back_tokens_is_refused(ask) -> None:
+    assert_refused(ask("-p", "x", "--draft", mamba()), 1, "cannot draft")
+
+
+def test_a_model_without_a_tokenizer_is_refused(ask, tmp_path: Path) -> None:
+    path = tmp_path / "given.gguf"
+    write_random_model(path, SHAPE, "F16")
+    assert_refused(ask("-p", "x", model=path), 1, "tokenizer")
+
+
+@pytest.mark.xfail(reason="paths are encoded strictly: engine.llama.loading and .quantize")
+def test_a_file_name_need_not_be_utf8(ask, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"given-caf\xe9.gguf")
+    shutil.copyfile(tiny(), path)
+    assert ask("-p", "x", "-n", "1", model=path).code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[[[", "cannot be read"),
+        ("models = 3", "[models.NAME]"),
+        ("[models]\nx = 3", "not a table"),
+        (f'[models.x]\n{ENTRY}size = "big"', "'size'"),
+        ('[models.x]\ntitle = "x"', "lacks repository"),
+        (f"[models.x]\n{ENTRY}draft = 1", "draft"),
+    ],
+)
+def test_a_broken_models_toml_is_named(ask, tmp_path: Path, text: str, word: str) -> None:
+    """The user wrote it by hand, so the sentence says where and what."""
+    own = tmp_path / "given-home" / "config" / "models.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text(text)
+    run = ask("-p", "x", model="x", LOCALSPEC_HOME=str(tmp_path / "given-home"))
+    assert_refused(run, 2, "models.toml", word)
+
+
+def test_a_home_that_cannot_be_written_is_named(ask, tmp_path: Path) -> None:
+    (tmp_path / "given-file").write_text("")
+    assert_refused(ask("-p", "x", LOCALSPEC_HOME="given-file"), 1, "given-file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["nonsense"], "nonsense"), (["--nonsense"], "--nonsense"), (["quantize"], "MODEL")],
+)
+def test_a_wrong_command_line_is_refused(tmp_path: Path, arguments: list[str], word: str) -> None:
+    assert_refused(localspec(*arguments, cwd=tmp_path), 2, word, "--help")
+
+
+def shell(command: str, tmp_path: Path) -> Run:
+    """Run a line of bash in which $ask asks the tiny model for 300 tokens."""
+    question = f"{LOCALSPEC} generate {tiny()} {' '.join(ANSWER)} -p x -n 300"
+    environment = clean_environment() | {"ask": question}
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, cwd=tmp_path, capture_output=True, check=False
+    )
+    return Run(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode())
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_a_reader_that_goes_away_is_no_accident(tmp_path: Path, options: str) -> None:
+    run = shell(f"set -o pipefail; $ask {options} | head -c 1 >/dev/null", tmp_path)
+    assert_refused(run, 1, "reader")
+
+
+def test_a_closed_output_is_refused(tmp_path: Path) -> None:
+    assert_refused(shell("$ask >&-", tmp_path), 1, "standard output")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_the_output_is_said(tmp_path: Path) -> None:
+    assert_refused(shell("$ask --json >/dev/full", tmp_path), 1, "No space left")
+
+
+def test_a_closed_error_stream_does_no_harm(tmp_path: Path) -> None:
+    run = shell("$ask 2>&-", tmp_path)
+    assert (run.code, run.stderr) == (0, "")
+    assert run.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (["--to", "nonsense"], 2, "nonsense"),
+        ([], 2, "--to"),
+        (["--to", "Q8_0", "-o", "."], 2, "folder"),
+        (["--to", "Q8_0", "-o", "given.gguf"], 2, "exists"),
+        (["--to", "Q8_0", "-o", "nowhere/x.gguf"], 2, "no folder nowhere"),
+        (["--to", "Q8_0", "-o", "given.gguf/x.gguf"], 2, "no folder"),
+        (["--to", "Q8_0", "--threads", "0"], 2, "--threads"),
+        (["--to", "Q8_0", "--threads", "100000"], 2, "--threads"),
+    ],
+)
+def test_quantize_refuses_what_it_cannot_write(
+    tmp_path: Path, options: list[str], code: int, word: str
+) -> None:
+    model = tmp_path / "given.gguf"
+    shutil.copyfile(tiny(), model)
+    assert_refused(localspec("quantize", model, *options, cwd=tmp_path), code, word)
+    assert model.read_bytes() == tiny().read_bytes()
+
+
+def test_quantize_refuses_a_truncated_model(tmp_path: Path) -> None:
+    model = tmp_path / "given.gguf"
+    model.write_bytes(tiny().read_bytes()[:-100])
+    run = localspec("quantize", model, "--to", "Q8_0", "-o", "x.gguf", cwd=tmp_path)
+    assert_refused(run, 1, "100 bytes short")
+
+
+def test_quantize_leaves_nothing_on_a_full_disk(tmp_path: Path) -> None:
+    """A limit on the size of files breaks the writing off as a full disk does."""
+    arguments = ["quantize", str(tiny()), "--to", "Q8_0", "-o", "x.gguf"]
+    done = subprocess.run(
+        [LOCALSPEC, *arguments],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )
+    run = Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert_refused(run, 1, "cannot be written")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_quantize_leaves_nothing_when_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    process = start("quantize", smollm2(), "--to", "Q4_K_M", "-o", "x.gguf", cwd=tmp_path)
+    while not list(tmp_path.glob(".x.gguf*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children()
+    process.send_signal(number)
+    assert_refused(finish(process), 1, "interrupted")
+    assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4])
+def test_ctrl_c_while_it_starts_is_a_sentence(tmp_path: Path, seconds: float) -> None:
+    """Importing, loading or answering: there is never a traceback."""
+    process = start("generate", tiny(), *ANSWER, "-p", "x", "--ignore-eos", "--json", cwd=tmp_path)
+    wait_for_cpu(process, seconds)
+    process.send_signal(signal.SIGINT)
+    run = finish(process)
+    assert (run.code, run.stderr) == (1, "localspec: interrupted\n")
+    assert run.stdout == "" or run.document["finish_reason"] == "interrupted"
+
+
+def test_ctrl_c_stops_a_long_prefill_at_once(tmp_path: Path) -> None:
+    prompt = tmp_path / "given.txt"
+    prompt.write_text("The quick brown fox jumps over the lazy dog. " * 700)
+    options = ("--ctx", "8192", "-f", prompt, "--json")
+    process = start("generate", smollm2(), *ANSWER, *options, cwd=tmp_path)
+    wait_for_cpu(process, WELL_UNDER_WAY_S)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    run = finish(process)
+    assert time.monotonic() - sent < 3, "the rest of the prompt takes far longer"
+    assert (run.code, run.stderr) == (1, "localspec: interrupted\n")
+    document = run.document
+    assert document["finish_reason"] == "interrupted"
+    assert (document["tokens"], document["timings"]["ttft_s"]) == ([], None)
+
+
+def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
+    question = ("-p", "Tell me a long story.", "--ignore-eos")
+    process = start("generate", smollm2(), *ANSWER, *question, "--json", cwd=tmp_path)
+    wait_for_cpu(process, WELL_UNDER_WAY_S)
+    process.send_signal(signal.SIGINT)
+    run = finish(process)
+    assert (run.code, run.stderr) == (1, "localspec: interrupted\n")
+    document = run.document
+    assert document["finish_reason"] == "interrupted"
+    assert document["completion_tokens"] == len(document["tokens"]) > 0
+    assert document["text"]
+
+
+def test_ctrl_c_shows_what_was_answered(tmp_path: Path) -> None:
+    question = ("-p", "Tell me a long story.", "--ignore-eos")
+    process = start("generate", smollm2(), *ANSWER, *question, cwd=tmp_path)
+    assert process.stdout
+    begun = process.stdout.read1(100).decode()
+    process.send_signal(signal.SIGINT)
+    run = finish(process)
+    assert run.code == 1
+    assert begun
+    assert run.stdout.endswith("\n")
+    summary, last = run.stderr.splitlines()
+    assert summary.endswith("ended by interrupted")
+    assert last == "localspec: interrupted"
