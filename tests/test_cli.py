@@ -131,11 +131,11 @@ def test_stop_ends_before_its_text() -> None:
 
 
 def test_ignore_eos_goes_on() -> None:
-    hello = ("-p", "Say hello.", "-n", "60", "--json")
-    ended = ask(*hello, model=smollm2()).document
+    options = ("-p", "Say hi", "-n", "100", "--json")
+    ended = ask(*options, model=smollm2()).document
     assert ended["finish_reason"] == "stop"
-    more = ask(*hello, "--ignore-eos", model=smollm2()).document
-    assert (more["finish_reason"], more["completion_tokens"]) == ("length", 60)
+    more = ask(*options, "--ignore-eos", model=smollm2()).document
+    assert (more["finish_reason"], more["completion_tokens"]) == ("length", 100)
     assert more["tokens"][: len(ended["tokens"])] == ended["tokens"]
 
 

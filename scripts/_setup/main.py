@@ -100,7 +100,7 @@ def _wanted(plan: Plan, wishes: Wishes, before: Stamp | None, *, dev: bool) -> S
         checkout=str(ROOT),
         python=(venv.python_version() if before else None) or platform.python_version(),
         engine=plan.engine_id,
-        project=stamp.project_digest(_pyproject(), venv.STARTER_MODEL, venv.TEST_MODEL),
+        project=stamp.project_digest(_pyproject(), venv.STARTER_MODEL, *venv.TEST_MODELS),
         dev=dev,
         backend=wishes.backend,
         cuda_arch=wishes.cuda_arch,
