@@ -94,13 +94,12 @@ def assert_refused(run: Run, code: int, *words: str) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """No network, no debugging, nothing of the user's, and the engine's self-test done."""
+    """No network, no debugging, nothing of the user's; conftest.py gives every test a home."""
     dropped = ("COLUMNS", "NO_COLOR", "LOCALSPEC_DEBUG", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return kept | {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder() / "hub"),
-        "LOCALSPEC_HOME": str(folder() / "home"),
         # Threads that spin while they wait stop one another where the cores are shared.
         "OMP_WAIT_POLICY": "passive",
     }
@@ -108,7 +107,7 @@ def clean_environment() -> dict[str, str]:
 
 @cache
 def folder() -> Path:
-    """Where the models and the home of this test run are."""
+    """Where the models of this test run are."""
     path = Path(tempfile.mkdtemp(prefix="localspec-tests-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path

@@ -261,15 +261,16 @@ def test_without_an_engine_there_is_one_sentence(tmp_path: Path, code: str, word
 
 
 def broken_build(folder: Path, condition: str) -> dict[str, str]:
-    """An environment with an empty home, in which the self-test's child dies if `condition`."""
+    """An environment in which the self-test's child dies if `condition`."""
     code = (
         "import os, signal, sys\n"
         f"if {SELF_TEST!r} in sys.orig_argv and ({condition}):\n"
         "    os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
-    return shim(folder, code, "sitecustomize.py") | {"LOCALSPEC_HOME": str(folder / "home")}
+    return shim(folder, code, "sitecustomize.py")
 
 
+@pytest.mark.usefixtures("untested_home")
 def test_a_build_that_crashes_is_worked_around_and_explained(tmp_path: Path) -> None:
     """GCC 12 on a processor with AMX makes such a build; without this, the session would die."""
     environment = broken_build(tmp_path, "'plain' not in sys.orig_argv")
@@ -289,6 +290,7 @@ def test_a_build_that_crashes_is_worked_around_and_explained(tmp_path: Path) -> 
     assert "scripts/setup --rebuild" in found.document["self_test"]["advice"]
 
 
+@pytest.mark.usefixtures("untested_home")
 def test_a_build_that_always_crashes_is_refused(tmp_path: Path) -> None:
     environment = broken_build(tmp_path, "True")
     for _ in range(2):

@@ -41,14 +41,16 @@ ENTRY = 'title = "x"\nrepository = "a/b"\nfile = "x.gguf"\nlicense = "MIT"\n'
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_written(tmp_path: Path) -> Iterator[None]:
-    """Commands run in `tmp_path`; what a test puts there itself it names `given...`."""
-    yield
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("given")] == []
+def here(tmp_path: Path) -> Iterator[Path]:
+    """Where commands run and must leave nothing; what a test puts there it names `given...`."""
+    here = tmp_path / "here"
+    here.mkdir()
+    yield here
+    assert [path.name for path in here.iterdir() if not path.name.startswith("given")] == []
 
 
 @pytest.fixture
-def ask(tmp_path: Path):
+def ask(here: Path):
     """Ask the tiny model, or another, with these options."""
 
     def ask(
@@ -56,7 +58,7 @@ def ask(tmp_path: Path):
     ) -> Run:
         model = tiny() if model is None else model
         arguments = ("generate", model, *ANSWER, *options)
-        return localspec(*arguments, cwd=tmp_path, **environment)
+        return localspec(*arguments, cwd=here, **environment)
 
     return ask
 
@@ -123,8 +125,8 @@ def test_a_number_that_the_engine_cannot_take_is_refused(
 
 
 @pytest.mark.parametrize("data", [b"caf\xe9", b"", b" \n"])
-def test_a_piped_prompt_is_text(tmp_path: Path, data: bytes) -> None:
-    run = localspec("generate", tiny(), "-f", "-", stdin=data, cwd=tmp_path)
+def test_a_piped_prompt_is_text(here: Path, data: bytes) -> None:
+    run = localspec("generate", tiny(), "-f", "-", stdin=data, cwd=here)
     assert_refused(run, 2, "the prompt is")
 
 
@@ -167,15 +169,15 @@ def test_a_model_that_must_be_fetched_needs_the_network(ask) -> None:
         (b"\0" * 64, "not a GGUF"),
     ],
 )
-def test_a_file_that_is_no_model_is_refused(ask, tmp_path: Path, data: bytes, word: str) -> None:
-    path = tmp_path / "given.gguf"
+def test_a_file_that_is_no_model_is_refused(ask, here: Path, data: bytes, word: str) -> None:
+    path = here / "given.gguf"
     path.write_bytes(data)
     assert_refused(ask("-p", "x", model=path), 1, "given.gguf", word)
 
 
-def test_a_truncated_model_is_refused_wherever_it_was_cut(ask, tmp_path: Path) -> None:
+def test_a_truncated_model_is_refused_wherever_it_was_cut(ask, here: Path) -> None:
     """Downloads break off. The engine would map such a file and die at the first missing page."""
-    path = tmp_path / "given.gguf"
+    path = here / "given.gguf"
     shutil.copyfile(smollm2(), path)
     size, data_offset = path.stat().st_size, read_header(path).tensors[0].offset_bytes
     in_header = [1, 3, 4, 7, 8, 23, 24, 31, 100, 1_000, 100_000, data_offset // 2, data_offset - 1]
@@ -187,9 +189,9 @@ def test_a_truncated_model_is_refused_wherever_it_was_cut(ask, tmp_path: Path) -
         assert_refused(ask("-p", "x", model=path), 1, "given.gguf")
 
 
-def test_a_damaged_header_is_refused_or_harmless(ask, tmp_path: Path) -> None:
+def test_a_damaged_header_is_refused_or_harmless(ask, here: Path) -> None:
     data = tiny().read_bytes()
-    path = tmp_path / "given.gguf"
+    path = here / "given.gguf"
     names = (b"GGUF", b"general.architecture", b"llama.block_count", b"llama.attention.head_count")
     places = [data.index(name) for name in names]
     places += [4, 8, 16, data.index(b"llama.embedding_length") + 22 + 4, data.index(b"blk.0") + 6]
@@ -200,9 +202,9 @@ def test_a_damaged_header_is_refused_or_harmless(ask, tmp_path: Path) -> None:
             assert_refused(run, 1, "given.gguf")
 
 
-def test_a_model_that_only_embeds_is_refused(ask, tmp_path: Path) -> None:
+def test_a_model_that_only_embeds_is_refused(ask, here: Path) -> None:
     """People name their embedding model; it has no text to answer with."""
-    path = tmp_path / "given.gguf"
+    path = here / "given.gguf"
     sizes = {"block_count": 1, "context_length": 512, "embedding_length": 64}
     sizes |= {"feed_forward_length": 128, "attention.head_count": 2}
     metadata = {"general.architecture": "bert"} | {f"bert.{k}": v for k, v in sizes.items()}
@@ -215,8 +217,8 @@ def test_a_model_that_only_embeds_is_refused(ask, tmp_path: Path) -> None:
     assert_refused(ask("-p", "x", model=path), 1, "bert", "embeddings")
 
 
-def test_a_draft_with_another_vocabulary_is_refused(ask, tmp_path: Path) -> None:
-    path = tmp_path / "given.gguf"
+def test_a_draft_with_another_vocabulary_is_refused(ask, here: Path) -> None:
+    path = here / "given.gguf"
     write_random_model(path, replace(SHAPE, n_vocab=640), "F16", with_text=True)
     assert_refused(ask("-p", "x", "--draft", path), 1, "cannot draft", "320", "640")
 
@@ -230,15 +232,15 @@ def test_a_draft_that_cannot_take_back_tokens_is_refused(ask) -> None:
     assert_refused(ask("-p", "x", "--draft", mamba()), 1, "cannot draft")
 
 
-def test_a_model_without_a_tokenizer_is_refused(ask, tmp_path: Path) -> None:
-    path = tmp_path / "given.gguf"
+def test_a_model_without_a_tokenizer_is_refused(ask, here: Path) -> None:
+    path = here / "given.gguf"
     write_random_model(path, SHAPE, "F16")
     assert_refused(ask("-p", "x", model=path), 1, "tokenizer")
 
 
 @pytest.mark.xfail(reason="paths are encoded strictly: engine.llama.loading and .quantize")
-def test_a_file_name_need_not_be_utf8(ask, tmp_path: Path) -> None:
-    path = tmp_path / os.fsdecode(b"given-caf\xe9.gguf")
+def test_a_file_name_need_not_be_utf8(ask, here: Path) -> None:
+    path = here / os.fsdecode(b"given-caf\xe9.gguf")
     shutil.copyfile(tiny(), path)
     assert ask("-p", "x", "-n", "1", model=path).code == 0
 
@@ -254,17 +256,17 @@ def test_a_file_name_need_not_be_utf8(ask, tmp_path: Path) -> None:
         (f"[models.x]\n{ENTRY}draft = 1", "draft"),
     ],
 )
-def test_a_broken_models_toml_is_named(ask, tmp_path: Path, text: str, word: str) -> None:
+def test_a_broken_models_toml_is_named(ask, here: Path, text: str, word: str) -> None:
     """The user wrote it by hand, so the sentence says where and what."""
-    own = tmp_path / "given-home" / "config" / "models.toml"
+    own = here / "given-home" / "config" / "models.toml"
     own.parent.mkdir(parents=True)
     own.write_text(text)
-    run = ask("-p", "x", model="x", LOCALSPEC_HOME=str(tmp_path / "given-home"))
+    run = ask("-p", "x", model="x", LOCALSPEC_HOME=str(here / "given-home"))
     assert_refused(run, 2, "models.toml", word)
 
 
-def test_a_home_that_cannot_be_written_is_named(ask, tmp_path: Path) -> None:
-    (tmp_path / "given-file").write_text("")
+def test_a_home_that_cannot_be_written_is_named(ask, here: Path) -> None:
+    (here / "given-file").write_text("")
     assert_refused(ask("-p", "x", LOCALSPEC_HOME="given-file"), 1, "given-file")
 
 
@@ -272,37 +274,37 @@ def test_a_home_that_cannot_be_written_is_named(ask, tmp_path: Path) -> None:
     ("arguments", "word"),
     [(["nonsense"], "nonsense"), (["--nonsense"], "--nonsense"), (["quantize"], "MODEL")],
 )
-def test_a_wrong_command_line_is_refused(tmp_path: Path, arguments: list[str], word: str) -> None:
-    assert_refused(localspec(*arguments, cwd=tmp_path), 2, word, "--help")
+def test_a_wrong_command_line_is_refused(here: Path, arguments: list[str], word: str) -> None:
+    assert_refused(localspec(*arguments, cwd=here), 2, word, "--help")
 
 
-def shell(command: str, tmp_path: Path) -> Run:
+def shell(command: str, here: Path) -> Run:
     """Run a line of bash in which $ask asks the tiny model for 300 tokens."""
     question = f"{LOCALSPEC} generate {tiny()} {' '.join(ANSWER)} -p x -n 300"
     environment = clean_environment() | {"ask": question}
     done = subprocess.run(
-        ["bash", "-c", command], env=environment, cwd=tmp_path, capture_output=True, check=False
+        ["bash", "-c", command], env=environment, cwd=here, capture_output=True, check=False
     )
     return Run(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode())
 
 
 @pytest.mark.parametrize("options", ["", "--json"])
-def test_a_reader_that_goes_away_is_no_accident(tmp_path: Path, options: str) -> None:
-    run = shell(f"set -o pipefail; $ask {options} | head -c 1 >/dev/null", tmp_path)
+def test_a_reader_that_goes_away_is_no_accident(here: Path, options: str) -> None:
+    run = shell(f"set -o pipefail; $ask {options} | head -c 1 >/dev/null", here)
     assert_refused(run, 1, "reader")
 
 
-def test_a_closed_output_is_refused(tmp_path: Path) -> None:
-    assert_refused(shell("$ask >&-", tmp_path), 1, "standard output")
+def test_a_closed_output_is_refused(here: Path) -> None:
+    assert_refused(shell("$ask >&-", here), 1, "standard output")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_the_output_is_said(tmp_path: Path) -> None:
-    assert_refused(shell("$ask --json >/dev/full", tmp_path), 1, "No space left")
+def test_a_full_disk_under_the_output_is_said(here: Path) -> None:
+    assert_refused(shell("$ask --json >/dev/full", here), 1, "No space left")
 
 
-def test_a_closed_error_stream_does_no_harm(tmp_path: Path) -> None:
-    run = shell("$ask 2>&-", tmp_path)
+def test_a_closed_error_stream_does_no_harm(here: Path) -> None:
+    run = shell("$ask 2>&-", here)
     assert (run.code, run.stderr) == (0, "")
     assert run.stdout
 
@@ -321,27 +323,27 @@ def test_a_closed_error_stream_does_no_harm(tmp_path: Path) -> None:
     ],
 )
 def test_quantize_refuses_what_it_cannot_write(
-    tmp_path: Path, options: list[str], code: int, word: str
+    here: Path, options: list[str], code: int, word: str
 ) -> None:
-    model = tmp_path / "given.gguf"
+    model = here / "given.gguf"
     shutil.copyfile(tiny(), model)
-    assert_refused(localspec("quantize", model, *options, cwd=tmp_path), code, word)
+    assert_refused(localspec("quantize", model, *options, cwd=here), code, word)
     assert model.read_bytes() == tiny().read_bytes()
 
 
-def test_quantize_refuses_a_truncated_model(tmp_path: Path) -> None:
-    model = tmp_path / "given.gguf"
+def test_quantize_refuses_a_truncated_model(here: Path) -> None:
+    model = here / "given.gguf"
     model.write_bytes(tiny().read_bytes()[:-100])
-    run = localspec("quantize", model, "--to", "Q8_0", "-o", "x.gguf", cwd=tmp_path)
+    run = localspec("quantize", model, "--to", "Q8_0", "-o", "x.gguf", cwd=here)
     assert_refused(run, 1, "100 bytes short")
 
 
-def test_quantize_leaves_nothing_on_a_full_disk(tmp_path: Path) -> None:
+def test_quantize_leaves_nothing_on_a_full_disk(here: Path) -> None:
     """A limit on the size of files breaks the writing off as a full disk does."""
     arguments = ["quantize", str(tiny()), "--to", "Q8_0", "-o", "x.gguf"]
     done = subprocess.run(
         [LOCALSPEC, *arguments],
-        cwd=tmp_path,
+        cwd=here,
         env=clean_environment(),
         capture_output=True,
         check=False,
@@ -352,9 +354,9 @@ def test_quantize_leaves_nothing_on_a_full_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_quantize_leaves_nothing_when_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
-    process = start("quantize", smollm2(), "--to", "Q4_K_M", "-o", "x.gguf", cwd=tmp_path)
-    while not list(tmp_path.glob(".x.gguf*")):
+def test_quantize_leaves_nothing_when_it_is_stopped(here: Path, number: signal.Signals) -> None:
+    process = start("quantize", smollm2(), "--to", "Q4_K_M", "-o", "x.gguf", cwd=here)
+    while not list(here.glob(".x.gguf*")):
         assert process.poll() is None
         time.sleep(0.01)
     children = psutil.Process(process.pid).children()
@@ -364,9 +366,9 @@ def test_quantize_leaves_nothing_when_it_is_stopped(tmp_path: Path, number: sign
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4])
-def test_ctrl_c_while_it_starts_is_a_sentence(tmp_path: Path, seconds: float) -> None:
+def test_ctrl_c_while_it_starts_is_a_sentence(here: Path, seconds: float) -> None:
     """Importing, loading or answering: there is never a traceback."""
-    process = start("generate", tiny(), *ANSWER, "-p", "x", "--ignore-eos", "--json", cwd=tmp_path)
+    process = start("generate", tiny(), *ANSWER, "-p", "x", "--ignore-eos", "--json", cwd=here)
     wait_for_cpu(process, seconds)
     process.send_signal(signal.SIGINT)
     run = finish(process)
@@ -374,11 +376,11 @@ def test_ctrl_c_while_it_starts_is_a_sentence(tmp_path: Path, seconds: float) ->
     assert run.stdout == "" or run.document["finish_reason"] == "interrupted"
 
 
-def test_ctrl_c_stops_a_long_prefill_at_once(tmp_path: Path) -> None:
-    prompt = tmp_path / "given.txt"
+def test_ctrl_c_stops_a_long_prefill_at_once(here: Path) -> None:
+    prompt = here / "given.txt"
     prompt.write_text("The quick brown fox jumps over the lazy dog. " * 700)
     options = ("--ctx", "8192", "-f", prompt, "--json")
-    process = start("generate", smollm2(), *ANSWER, *options, cwd=tmp_path)
+    process = start("generate", smollm2(), *ANSWER, *options, cwd=here)
     wait_for_cpu(process, WELL_UNDER_WAY_S)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
@@ -390,9 +392,9 @@ def test_ctrl_c_stops_a_long_prefill_at_once(tmp_path: Path) -> None:
     assert (document["tokens"], document["timings"]["ttft_s"]) == ([], None)
 
 
-def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_answered(here: Path) -> None:
     question = ("-p", "Tell me a long story.", "--ignore-eos")
-    process = start("generate", smollm2(), *ANSWER, *question, "--json", cwd=tmp_path)
+    process = start("generate", smollm2(), *ANSWER, *question, "--json", cwd=here)
     wait_for_cpu(process, WELL_UNDER_WAY_S)
     process.send_signal(signal.SIGINT)
     run = finish(process)
@@ -403,9 +405,9 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
     assert document["text"]
 
 
-def test_ctrl_c_shows_what_was_answered(tmp_path: Path) -> None:
+def test_ctrl_c_shows_what_was_answered(here: Path) -> None:
     question = ("-p", "Tell me a long story.", "--ignore-eos")
-    process = start("generate", smollm2(), *ANSWER, *question, cwd=tmp_path)
+    process = start("generate", smollm2(), *ANSWER, *question, cwd=here)
     assert process.stdout
     begun = process.stdout.read1(100).decode()
     process.send_signal(signal.SIGINT)

@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Callable
 
-import typer
-
 from localspec.cli.flatten import flatten
 from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
 from localspec.cli.prompt import check_text
@@ -33,7 +31,9 @@ def chat(engine: EngineFlags, flags: ReplyFlags, model: ModelArgument = None) ->
 
 
 def _note(message: str) -> None:
-    typer.secho(message, err=True, dim=True)
+    from rich.console import Console
+
+    Console(stderr=True).print(message, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _reader() -> Callable[[], str]:

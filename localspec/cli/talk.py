@@ -4,12 +4,10 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-import typer
-
 
 def talk(message: str) -> None:
-    """A note to the user."""
-    typer.echo(f"localspec: {message}", err=True)
+    """A note to the user, above a progress bar that may be there (Rich stands in for stderr)."""
+    print(f"localspec: {message}", file=sys.stderr)
 
 
 @contextmanager
@@ -21,7 +19,11 @@ def progress(label: str) -> Generator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:
+        yield lambda fraction: None
+        return
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=1.0)
         yield lambda fraction: bar.update(task, completed=fraction)

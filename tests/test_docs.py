@@ -1,0 +1,31 @@
+"""The README tells the truth about commands, folders and scripts."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from localspec.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_command_is_in_the_readme() -> None:
+    names = [command.callback.__name__ for command in app.registered_commands]
+    assert names
+    assert [name for name in names if f"localspec {name}" not in README] == []
+
+
+def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
+    known = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
+    entries = {path.name for path in (ROOT / "localspec").iterdir()} - known
+    missing = [name for name in sorted(entries) if not re.search(rf"^ +{name}/? ", README, re.M)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["setup", "demo", "test", "compare-answers", "bench-overhead"])
+def test_every_script_can_be_run_and_is_named(name: str) -> None:
+    script = ROOT / "scripts" / name
+    assert script.stat().st_mode & 0o111
+    assert name in README
