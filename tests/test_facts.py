@@ -62,10 +62,10 @@ class Variant:
     def __call__(
         self, change: Change, tensors: dict[str, TensorPlan | None] | None = None
     ) -> Header:
-        values = {k: v for k, v in (self.base.metadata | change).items() if v is not None}
-        architecture = values.get("general.architecture")
-        if isinstance(architecture, str):  # keys move with the architecture
-            values = {re.sub(r"^llama\.", f"{architecture}.", k): v for k, v in values.items()}
+        architecture = change.get("general.architecture", self.base.architecture)
+        own = f"{architecture}."  # keys move with the architecture
+        base = {re.sub(r"^llama\.", own, key): v for key, v in self.base.metadata.items()}
+        values = {key: value for key, value in (base | change).items() if value is not None}
         plans = {t.name: TensorPlan(t.name, t.type, t.shape, tuple) for t in self.base.tensors}
         wanted = [plan for plan in (plans | (tensors or {})).values() if plan is not None]
         self.path.write_bytes(header_bytes(values, wanted))
@@ -287,6 +287,14 @@ def test_random_models_are_usable(variant: Variant, tmp_path: Path):
 def test_an_unknown_architecture_is_not_refused(variant: Variant):
     """libllama may know it; it says so if not."""
     check_usable(variant({"general.architecture": "brand-new"}))
+    recurrent: Change = {
+        "general.architecture": "brand-new-rnn",
+        "brand-new-rnn.attention.head_count": 0,
+        "brand-new-rnn.attention.head_count_kv": 0,
+        "brand-new-rnn.rope.dimension_count": None,
+        "brand-new-rnn.ssm.state_size": 16,
+    }
+    check_usable(variant(recurrent))
 
 
 @pytest.mark.parametrize(
@@ -336,6 +344,8 @@ HUGE = 2**32 - 1
         ),
         ({"llama.rope.freq_base": float("nan")}, "freq_base"),
         ({"llama.rope.scaling.type": "twisted"}, "position scaling 'twisted'"),
+        ({"general.architecture": "qwen3next", "qwen3next.full_attention_interval": 0}, "has 0"),
+        ({"general.architecture": "mamba2", "mamba2.ssm.group_count": 0}, "has 0"),
         ({"llama.nextn_predict_layers": 3}, "layers"),
         ({"llama.nextn_predict_layers": HUGE}, "layers"),
         ({"general.architecture": "nanbeige", "nanbeige.num_loops": HUGE}, "layers"),
@@ -383,9 +393,9 @@ def plan(name: str, kind: str, *shape: int) -> dict[str, TensorPlan | None]:
         (plan("blk.0.attn_q.weight", "I16", 64, 64), "of the type I16"),
         (plan("blk.0.attn_q.weight", "F64", 64, 64), "of the type F64"),
         (plan("blk.0.attn_q.weight", "Q8_1", 64, 64), "of the type Q8_1"),
-        (plan("blk.0.attn_norm.weight", "F16", 64), "as F32 only"),
-        (plan("blk.0.attn_q.bias", "BF16", 64), "as F32 only"),
-        (plan("blk.0.ssm_a", "Q8_0", 64, 2), "as F32 only"),
+        (plan("blk.0.attn_norm.weight", "F16", 64), "F32 only"),
+        (plan("blk.0.attn_q.bias", "BF16", 64), "F32 only"),
+        (plan("blk.0.ssm_a", "Q8_0", 64, 2), "F32 only"),
         (plan("blk.3.attn_norm.weight", "F32", 64), "of 4 layers but says 3"),
     ],
 )
@@ -399,7 +409,7 @@ def test_weights_that_cannot_be_mapped(variant: Variant, monkeypatch: pytest.Mon
     for length in range(1, 20, 8):  # one of three names does not happen to align the weights
         header = variant({"general.alignment": 8, "general.name": "x" * length})
         if header.parts[0].data_offset_bytes % 32:
-            assert "no multiple of the 32" in refusal(header)
+            assert "no multiple of 32" in refusal(header)
             return
     raise AssertionError
 

@@ -29,10 +29,10 @@ def generate(
 
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
-    from localspec.session import Session
-
     text = prompt.text(flags.system)
     config, options = engine.session_config(model), flags.reply_options(engine)
+    from localspec.session import Session
+
     with progress("loading") as on_progress:
         session = Session.open(config, talk, on_progress)
     with session:

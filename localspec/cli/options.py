@@ -91,16 +91,19 @@ class EngineFlags:
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
         from localspec.registry.resolve import draft_of, resolve
-        from localspec.session.config import SessionConfig
 
         if self.draft == "none" and self.spec == "draft":
             raise UserError("--spec draft contradicts --draft none: name a draft model")
         draft = {"none": lambda: None, "auto": lambda: draft_of(model)}.get(
             self.draft, lambda: resolve(self.draft)
         )
+        target, drafter = resolve(model), draft()
+        # Imported when the names are good: a wrong one is said at once.
+        from localspec.session.config import SessionConfig
+
         return SessionConfig(
-            model=resolve(model),
-            draft=draft(),
+            model=target,
+            draft=drafter,
             spec=self.spec,
             draft_max=self.draft_max,
             kv_k=self.kv_k,

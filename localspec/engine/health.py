@@ -1,5 +1,4 @@
-"""Is this engine build sound on this processor? Asked once per build and processor, in a child
-process.
+"""Is this engine build sound here? Asked once for a build and processor, in a child process.
 
 Some builds are not: GCC 12 drops the stores of the AMX tile configuration, and llama-cpp-python
 built so dies at the first batch of two tokens (llama.cpp PR 26954). Where repacked weights crash or
@@ -38,10 +37,9 @@ class Health:
 
 
 def engine_health(talk: Callable[[str], None]) -> Health:
-    """The verdict on the installed build, from the cache or by testing now; `talk` hears of a
-    problem once.
+    """The verdict on the installed build, from the cache or by testing now.
 
-    Raises EngineError where the build cannot evaluate at all.
+    `talk` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
     """
     kept = _verdict_path()
     if health := _read(kept):

@@ -1,8 +1,6 @@
-"""What a user calls a model, to a file: a path, `hf:owner/repo/file.gguf`, or a name from the
-catalog.
+"""What a user calls a model, to a file: a path, `hf:owner/repo/file.gguf`, or a catalog name.
 
-A named model is taken from an installed package, from the hub's cache, or from the hub, in this
-order.
+A named model comes from an installed package, from the hub's cache, or from the hub, in this order.
 """
 
 from importlib import metadata
