@@ -75,7 +75,7 @@ def ask(here: Path):
         (["-p", "x", "--ctx", "many"], "--ctx"),
         (["-p", "x", "--ctx", "0"], "--ctx 0"),
         (["-p", "x", "--ctx", "-5"], "--ctx -5"),
-        (["-p", "x", "--ctx", "1000000000000"], "would fit"),
+        (["-p", "x", "--ctx", "2000000000"], "would fit"),
         (["-p", "x", "--threads", "0"], "--threads 0"),
         (["-p", "x", "--draft-max", "0"], "--spec none"),
         (["-p", "x", "--draft-max", "65"], "64"),
@@ -98,16 +98,8 @@ def test_a_wrong_request_is_refused(ask, options: list[str | bytes], word: str) 
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        pytest.param(
-            ["-p", "x", "--threads", "100000"],
-            "--threads",
-            marks=pytest.mark.xfail(reason="ggml dies of more than 512 threads: session.loading"),
-        ),
-        pytest.param(
-            ["-p", "x", "-n", "1", "--ctx", "5000000000"],
-            "--ctx",
-            marks=pytest.mark.xfail(reason="wraps around in 32 bits: session.loading"),
-        ),
+        (["-p", "x", "--threads", "100000"], "--threads"),
+        (["-p", "x", "-n", "1", "--ctx", "5000000000"], "--ctx"),
     ],
 )
 def test_a_number_that_the_engine_cannot_take_is_refused(
@@ -246,7 +238,6 @@ def test_a_model_without_a_tokenizer_is_refused(ask, here: Path) -> None:
     assert_refused(ask("-p", "x", model=path), 1, "tokenizer")
 
 
-@pytest.mark.xfail(reason="paths are encoded strictly: engine.llama.loading and .quantize")
 def test_a_file_name_need_not_be_utf8(ask, here: Path) -> None:
     path = here / os.fsdecode(b"given-caf\xe9.gguf")
     shutil.copyfile(tiny(), path)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from localspec.engine.randomness import Purpose, uniform
 from localspec.engine.sampling import Chooser, Sampling, truncated
+from localspec.errors import ModelError
 
 
 def obvious(row: np.ndarray, s: Sampling) -> dict[int, float]:
@@ -67,6 +68,14 @@ def test_a_penalty_makes_a_repeated_token_less_likely_and_leaves_the_logits_alon
     assert chooser.greedy(FakeLogits(rows), 0, [0]) == 1
     assert chooser.greedy(FakeLogits(rows), 0, [2]) == 0
     assert rows.tolist() == [[2.0, 1.5, -1.0]]
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_damaged_model_is_told_from_an_answer(temperature: float) -> None:
+    """NaN would be drawn as some token, and the text would go on."""
+    rows = np.array([[0.0] * 50 + [np.nan] + [9.0] * 50], np.float32)
+    with pytest.raises(ModelError, match="NaN"):
+        Chooser(Sampling(temperature=temperature)).token(FakeLogits(rows), 0, [1])
 
 
 def test_a_banned_token_is_never_chosen() -> None:

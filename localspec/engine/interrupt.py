@@ -20,13 +20,13 @@ class Interrupt:
     """A flag that Ctrl-C, or any thread, can set.
 
     As a context manager it listens for SIGINT (in the main thread only; elsewhere it is just the
-    flag) and clears an old request on entry. It may be entered again while it listens.
+    flag); a request counts until it is left. It may be entered again while it listens.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self._depth = 0
-        self._previous: Any = signal.SIG_DFL
+        self._previous: Any = None
 
     def request(self) -> None:
         """Ask for a stop; safe from any thread."""
@@ -35,11 +35,9 @@ class Interrupt:
     def __enter__(self) -> Self:
         if self._depth == 0:
             self.requested = False
-            if threading.current_thread() is threading.main_thread():
+            if _can_listen():
                 self._previous = signal.signal(signal.SIGINT, self._on_signal)
-                self._depth = 1
-        else:
-            self._depth += 1
+        self._depth += 1
         return self
 
     def __exit__(
@@ -48,11 +46,20 @@ class Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._depth == 1:
-            signal.signal(signal.SIGINT, self._previous)
-        self._depth = max(0, self._depth - 1)
+        self._depth -= 1
+        if self._depth == 0:
+            self.requested = False
+            if self._previous is not None:
+                signal.signal(signal.SIGINT, self._previous)
+                self._previous = None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def _can_listen() -> bool:
+    # A job in the background has SIGINT ignored by its shell, and means it.
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -18,6 +18,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from localspec.errors import ModelError
 
 _MAX_REPEATED = 1_000_000
+_RENDER_ERRORS = (
+    jinja2.TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 
 class Message(TypedDict):
@@ -81,7 +84,7 @@ class ChatTemplate:
                 add_generation_prompt=True,
                 tools=None,
             )
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except _RENDER_ERRORS as error:
             raise _template_error(error) from error
 
 

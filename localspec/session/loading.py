@@ -21,6 +21,8 @@ Progress = Callable[[float], None]
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 MAX_DRAFT = 64
+MAX_THREADS = 512
+"""ggml aborts above it (GGML_MAX_N_THREADS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +120,14 @@ def _draft_config(config: SessionConfig, target: EngineConfig) -> EngineConfig |
 def _context_size(wanted: int | None, facts: ModelFacts) -> int:
     if wanted is None:
         return min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
-    if wanted < 1:
-        raise UserError(f"--ctx {wanted} is not a number of tokens: use at least 1")
+    if not 2 <= wanted < 2**31:
+        raise UserError(f"--ctx {wanted} is not a number of tokens: use 2 or more")
     return wanted
 
 
 def _threads(wanted: int | None) -> int:
     if wanted is None:
         return usable_cores()
-    if wanted < 1:
-        raise UserError(f"--threads {wanted} is not a number of threads: use at least 1")
+    if not 1 <= wanted <= MAX_THREADS:
+        raise UserError(f"--threads {wanted} is not between 1 and {MAX_THREADS}")
     return wanted

@@ -13,6 +13,12 @@ from typing import Any, NewType, TextIO
 
 from localspec.errors import EngineError
 
+# Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
+# milliseconds and so starve the thread that they wait for when other programs want the cores. Some
+# ten microseconds do as well on an idle machine (docs/measurements.md). libgomp reads this once.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 try:
     import llama_cpp.llama_cpp as bindings
     from llama_cpp._ggml import libggml as ggml

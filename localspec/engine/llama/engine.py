@@ -80,6 +80,7 @@ class LlamaEngine:
         for context, (_, tokens, n_logits) in zip(contexts, requests, strict=True):
             self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
         n_outputs = sum(n_logits for _, _, n_logits in requests)
+        assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         if n_outputs > self._batch.room:
             self._flush()
         for context, (_, tokens, n_logits) in zip(contexts, requests, strict=True):

@@ -1,5 +1,6 @@
 """A configuration to libllama's own parameter structures, a model and a context."""
 
+import os
 from collections.abc import Callable
 
 from localspec.engine.base import EngineConfig
@@ -34,7 +35,7 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     params.use_extra_bufts = config.use_extra_buffers
     callback = params.progress_callback = C.llama_progress_callback(report)
     engine_log.clear()
-    model = C.llama_model_load_from_file(str(config.model).encode(), params)
+    model = C.llama_model_load_from_file(os.fsencode(config.model), params)
     del callback
     if interrupt.requested:
         if model:

@@ -4,6 +4,7 @@ python -m localspec.engine.llama.quantize SOURCE TARGET FTYPE N_THREADS
 """
 
 import ctypes
+import os
 import sys
 
 from localspec.engine.llama.binding import C, initialise
@@ -22,7 +23,7 @@ def main() -> int:
     params.ftype = FTYPES[kind]
     params.nthread = int(n_threads)
     params.allow_requantize = True
-    return C.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
+    return C.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class LlamaVocabulary:
             raise ModelError(
                 "this model carries no tokenizer, so it cannot read text: use another GGUF file"
             )
-        data = text.encode()
+        data = text.encode(errors="replace")
         capacity = len(data) + 8
         while True:
             ids = (C.llama_token * capacity)()
