@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from localspec.engine.base import EngineConfig, Request
+from localspec.engine.base import EngineConfig, Request, require_number
 
 
 @dataclass
@@ -29,7 +29,9 @@ class FakeLogits:
         return self.rows[i]
 
     def argmax(self, i: int) -> int:
-        return int(self.rows[i].argmax())
+        best = int(self.rows[i].argmax())
+        require_number(self.rows[i][best])
+        return best
 
 
 @dataclass

@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from localspec.errors import ModelError
+
 FlashAttention = Literal["auto", "on", "off"]
 
 
@@ -57,6 +59,12 @@ class Vocabulary(Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds, perhaps part of a character; none for control."""
         ...
+
+
+def require_number(highest: np.float32) -> None:
+    """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
+    if highest != highest:  # what only NaN is, and cheaper than isnan
+        raise ModelError("the model computes what is no number (NaN): download it again")
 
 
 class Logits(Protocol):

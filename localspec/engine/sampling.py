@@ -21,9 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import Logits
+from localspec.engine.base import Logits, require_number
 from localspec.engine.randomness import Purpose, uniform
-from localspec.errors import ModelError
 
 _REPEAT_WINDOW = 64
 """How many of the last tokens the repetition penalty looks at; llama.cpp's default."""
@@ -102,16 +101,16 @@ class Chooser:
 
     def greedy(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """The best id in row `i`."""
-        best = logits.argmax(i)
-        _require_number(logits.row(i)[best])
-        return int(self._edited(logits.row(i), history).argmax()) if self._edits_row else best
+        if not self._edits_row:
+            return logits.argmax(i)
+        return int(self._edited(logits.row(i), history).argmax())
 
     def distribution(self, logits: Logits, i: int, history: Sequence[int]) -> Distribution:
         """What the next token is drawn from, after every filter and the temperature."""
         if self.sampling.is_greedy:
             return certain(self.greedy(logits, i, history))
         row = logits.row(i)
-        _require_number(row.max())
+        require_number(row.max())
         return truncated(self._edited(row, history) if self._edits_row else row, self.sampling)
 
     def token(self, logits: Logits, i: int, history: Sequence[int]) -> int:
@@ -132,12 +131,6 @@ class Chooser:
             row[seen] = np.where(scores > 0, scores / penalty, scores * penalty)
         row[self._banned] = -np.inf
         return row
-
-
-def _require_number(highest: np.float32) -> None:
-    # NumPy's max and argmax find a NaN first, so one look at the best is enough.
-    if np.isnan(highest):
-        raise ModelError("the model computes numbers that are none (NaN): download it again")
 
 
 def truncated(row: npt.NDArray[np.float32], sampling: Sampling) -> Distribution:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from localspec.engine.base import Logits
+from localspec.engine.base import Logits, shared_prefix
 from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
 from localspec.speculate.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.speculate.length import DraftLength
@@ -137,7 +137,7 @@ class Generation:
         new = self._end_at_limits(self.history[start:])
         del self.history[start + len(new) :]
         drafted = self._draft.tokens
-        n_accepted = sum(1 for a, b in zip(new, drafted, strict=False) if a == b)
+        n_accepted = shared_prefix(new, drafted) if drafted else 0
         step = Step(
             tokens=tuple(new),
             drafted=len(drafted),
@@ -163,7 +163,7 @@ class Generation:
         """Cut new tokens at the first reason to end, the same however many came at once."""
         stops = self._limits.stop_tokens
         n_before = self.n_tokens - len(new)
-        n_stop = next((i for i, token in enumerate(new) if token in stops), None)
+        n_stop = None if stops.isdisjoint(new) else next(i for i, t in enumerate(new) if t in stops)
         if n_stop is not None:
             new = new[:n_stop]
         left = None if self._limits.max_tokens is None else self._limits.max_tokens - n_before

@@ -18,6 +18,7 @@ class Batch:
 
     def __init__(self, capacity: int, n_sequences: int) -> None:
         self.capacity = capacity
+        self.n_rows = 0
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
         self._wanted = np.zeros(capacity, np.int8)
@@ -26,7 +27,7 @@ class Batch:
         self._first_id = self._sequence_ids.ctypes.data
         self._sequence_of = np.full(capacity, self._first_id, np.uintp)
         self._steps = np.arange(capacity, dtype=np.int32)
-        self.struct = C.llama_batch(
+        self._struct: Any = C.llama_batch(
             0,
             _pointer(self._token, C.llama_token),
             None,
@@ -39,26 +40,30 @@ class Batch:
         )
 
     @property
-    def n_rows(self) -> int:
-        return self.struct.n_tokens
-
-    @property
     def room(self) -> int:
         """How many more rows fit."""
-        return self.capacity - self.struct.n_tokens
+        return self.capacity - self.n_rows
 
     def clear(self) -> None:
-        self.struct.n_tokens = 0
+        self.n_rows = 0
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool) -> None:
         """Append tokens of one sequence from `position` on, with logits for all or none."""
-        start = self.struct.n_tokens
-        end = start + len(tokens)
-        self._token[start:end] = tokens
-        self._position[start:end] = self._steps[: end - start] + position
-        self._sequence_of[start:end] = self._first_id + sequence * self._sequence_ids.itemsize
-        self._wanted[start:end] = wanted
-        self.struct.n_tokens = end
+        start = self.n_rows
+        end = self.n_rows = start + len(tokens)
+        # One row is what plain decoding adds, and four times cheaper to write than a slice.
+        rows = start if end == start + 1 else slice(start, end)
+        self._token[rows] = tokens[0] if end == start + 1 else tokens
+        self._position[rows] = (
+            position if end == start + 1 else self._steps[: end - start] + position
+        )
+        self._sequence_of[rows] = self._first_id + sequence * self._sequence_ids.itemsize
+        self._wanted[rows] = wanted
+
+    def filled(self) -> Any:
+        """The engine's structure, with as many rows as were added."""
+        self._struct.n_tokens = self.n_rows
+        return self._struct
 
 
 def _pointer(array: np.ndarray, kind: Any) -> object:

@@ -37,6 +37,11 @@ C: Any = bindings
 libggml: Any = ggml
 """ggml's own functions, for which the caller declares the types."""
 
+output_address: Any = bindings._lib["llama_get_logits"]  # pyright: ignore[reportPrivateUsage]
+"""llama_get_logits as a plain address: the binding's pointer costs as much as the call."""
+output_address.argtypes = [ctypes.c_void_p]
+output_address.restype = ctypes.c_void_p
+
 Handle = NewType("Handle", int)
 """A pointer to something of the engine's."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from localspec.engine.base import require_number
 from localspec.errors import EngineError
 
 if TYPE_CHECKING:
@@ -86,4 +87,7 @@ class LlamaLogits:
 
     def argmax(self, i: int) -> int:
         """The id with the highest score in row `i`."""
-        return int(self.row(i).argmax())
+        row = self.row(i)
+        best = int(row.argmax())
+        require_number(row[best])
+        return best

@@ -5,16 +5,18 @@ and so that all wanted logits come from the last call. `busy_s` adds up the time
 what is left of a step's wall time is localspec's own overhead.
 """
 
+import ctypes
 from collections.abc import Sequence
-from itertools import accumulate
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import Batch
-from localspec.engine.llama.binding import C, Handle, engine_log, initialise
+from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.context import LlamaContext, LlamaLogits
 from localspec.engine.llama.loading import NO_ABORT, Progress, create_context, load_model
 from localspec.engine.llama.vocabulary import LlamaVocabulary
@@ -48,6 +50,8 @@ class LlamaEngine:
             self._contexts: list[LlamaContext] = []
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             self.vocabulary = LlamaVocabulary(self._model)
+            self._output_address: int | None = None
+            self._output_rows = np.empty((0, self.vocabulary.n_tokens), np.float32)
             self.n_window: int = C.llama_model_n_swa(self._model)
             self.rollback_limit = self._probe_rollback()
         except BaseException:
@@ -73,20 +77,28 @@ class LlamaEngine:
 
     def decode(self, requests: Sequence[Request]) -> list[LlamaLogits]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
-        contexts = [_own(context, self) for context, _, _ in requests]
-        for context, (_, tokens, _) in zip(contexts, requests, strict=True):
+        jobs = [(_own(context, self), tokens, n_logits) for context, tokens, n_logits in requests]
+        n_outputs = 0
+        for context, tokens, n_logits in jobs:
             context.require_room(len(tokens))
-        self.n_decodes += 1
-        for context, (_, tokens, n_logits) in zip(contexts, requests, strict=True):
-            self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
-        n_outputs = sum(n_logits for _, _, n_logits in requests)
+            n_outputs += n_logits
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
+        self.n_decodes += 1
+        for context, tokens, n_logits in jobs:
+            if len(tokens) > n_logits:
+                self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
         if n_outputs > self._batch.room:
             self._flush()
-        for context, (_, tokens, n_logits) in zip(contexts, requests, strict=True):
-            self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
+        for context, tokens, n_logits in jobs:
+            if n_logits:
+                self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
         self._flush()
-        return self._logits([n_logits for _, _, n_logits in requests])
+        rows, end = self._output(n_outputs), 0
+        logits: list[LlamaLogits] = []
+        for _, _, n_logits in jobs:
+            logits.append(LlamaLogits(self, rows[end : end + n_logits]))
+            end += n_logits
+        return logits
 
     def forget(self, sequence: int, start: int) -> bool:
         """Drop a sequence's cells from position `start` on; False where the memory refuses."""
@@ -103,13 +115,12 @@ class LlamaEngine:
     def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
         while done < len(tokens):
-            room = self._batch.room
-            part = tokens[done : done + room]
+            if self._batch.room == 0:
+                self._flush()
+            part = tokens[done : done + self._batch.room]
             self._batch.add(part, len(context.held), context.sequence, wanted=wanted)
             context.held.extend(part)
             done += len(part)
-            if done < len(tokens):
-                self._flush()
 
     def _flush(self) -> None:
         if self._batch.n_rows == 0:
@@ -130,7 +141,7 @@ class LlamaEngine:
                 return _ABORTED
             C.llama_set_abort_callback(self._context, self._abort, None)
         started = perf_counter()
-        code = C.llama_decode(self._context, self._batch.struct)
+        code = C.llama_decode(self._context, self._batch.filled())
         C.llama_synchronize(self._context)
         self.busy_s += perf_counter() - started
         if guarded:
@@ -147,17 +158,15 @@ class LlamaEngine:
         if code != 0:
             raise EngineError(f"the engine could not evaluate (code {code}): {engine_log.reason()}")
 
-    def _logits(self, n_logits: Sequence[int]) -> list[LlamaLogits]:
-        shape = (sum(n_logits), self.vocabulary.n_tokens)
-        rows = (
-            np.ctypeslib.as_array(C.llama_get_logits(self._context), shape)
-            if shape[0]
-            else np.empty(shape, np.float32)
-        )
-        ends = accumulate(n_logits)
-        return [
-            LlamaLogits(self, rows[end - n : end]) for n, end in zip(n_logits, ends, strict=True)
-        ]
+    def _output(self, n_rows: int) -> npt.NDArray[np.float32]:
+        """The engine's output buffer as an array, shape (n_rows, n_vocab); it seldom moves."""
+        address = output_address(self._context) if n_rows else None
+        if address is not None and address != self._output_address:
+            shape = self.config.n_outputs, self.vocabulary.n_tokens
+            buffer: Any = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
+            self._output_rows = np.frombuffer(buffer, np.float32).reshape(shape)
+            self._output_address = address
+        return self._output_rows[:n_rows]
 
     def _probe_rollback(self) -> int | None:
         """How many new tokens can be taken back: tried on two, which also warms the model up."""
