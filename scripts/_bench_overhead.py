@@ -28,7 +28,7 @@ from localspec.session import ReplyOptions, Session, SessionConfig
 
 PROMPT = "The lighthouse keeper wrote in the log every evening. Tonight the entry began"
 GREEDY = Sampling(temperature=0)
-SAMPLED = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.0, seed=1)
+SAMPLED = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.0, seed=2)
 LIMITS_MS = {"SmolLM2 (49k)": (0.15, 0.4), "Gemma-3 (262k)": (0.5, 1.5)}
 LIMIT_MB = 80
 N_CTX = 4096
@@ -66,7 +66,7 @@ def _overhead(path: Path, n_tokens: int, rounds: int) -> dict[str, Any]:
                 ("sampled", SAMPLED),
                 ("greedy", GREEDY),
             ):
-                options = ReplyOptions(sampling, n_tokens, ignore_eos=False)
+                options = ReplyOptions(sampling, n_tokens, ignore_eos=True)
                 costs[name] += _outside_engine_ms(session, prompt, options)
     return {
         f"{name}_ms": {
