@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ModelArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="A name, a path to a .gguf, or hf:owner/repo/file.gguf. Default: the starter.",
     ),
 ]
