@@ -43,15 +43,16 @@ def diverge(
 ) -> Divergence | None:
     """Measure where `other` parts from `plain`, answers to `prompt`; None where it does not.
 
-    `width` is the number of tokens in a verification batch.
+    `width` is the largest number of tokens in a verification batch.
     """
     position = first_difference(plain, other)
     if position is None:
         return None
     single = replay(session.context, prompt, plain, 1)
-    batched = replay(session.context, prompt, plain, width)
+    batches = (replay(session.context, prompt, plain, n) for n in range(2, width + 1))
+    largest = max(float(np.abs(single - batch).max()) for batch in batches)
     best = np.sort(single[position])[-2:]
-    return Divergence(position, float(best[1] - best[0]), float(np.abs(single - batched).max()))
+    return Divergence(position, float(best[1] - best[0]), largest)
 
 
 def replay(context: Context, prompt: Sequence[int], reply: Sequence[int], width: int) -> np.ndarray:

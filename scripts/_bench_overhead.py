@@ -3,11 +3,9 @@
     scripts/bench-overhead [--json]
 
 1. In one process: a step's wall time less the time inside llama_decode and llama_synchronize, per
-token, greedy and
-   sampled (temperature 0.8, top-k 40, top-p 0.95), in turns.
+   token, greedy and sampled (temperature 0.8, top-k 40, top-p 0.95), in turns.
 2. Against a bare ctypes script that decodes the same tokens with the same settings, process by
-process in the order
-   A B B A: the ratio of decode times, and the difference of peak resident memory.
+   process in the order A B B A: the ratio of decode times, the difference of peak resident memory.
 """
 
 import json

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fakes import FakeEngine
+from fakes import FakeContext, FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,12 +45,13 @@ def drafter_of(kind: str) -> Drafter | None:
         "noise": NoiseDrafter,
         "itself": lambda: ModelDrafter(FakeEngine(), 8),
         "other": lambda: ModelDrafter(FakeEngine(seed=9), 8),
+        "smaller vocabulary": lambda: ModelDrafter(FakeEngine(n_vocab=6, seed=9), 8),
         "larger vocabulary": lambda: ModelDrafter(FakeEngine(n_vocab=11, seed=9), 8),
     }
     return makers[kind]()
 
 
-DRAFTERS = ("ngram", "noise", "itself", "other", "larger vocabulary")
+DRAFTERS = ("ngram", "noise", "itself", "other", "smaller vocabulary", "larger vocabulary")
 
 
 def reply(
@@ -218,6 +219,20 @@ def test_an_interrupt_inside_a_pass_ends_the_reply_too() -> None:
     assert list(passes) == []
     assert generation.finish_reason == "interrupted"
     assert generation.n_tokens == 1
+
+
+def test_an_interrupt_while_an_old_text_is_rolled_back_ends_the_reply() -> None:
+    """A cache that cannot roll back evaluates again, which takes as long as a prefill."""
+
+    class Stubborn(FakeContext):
+        def truncate(self, n: int) -> None:
+            if n < len(self.tokens):
+                raise Interrupted
+
+    context = Stubborn(FakeEngine(), [7, 7, 7, 7, 7, 7])
+    generation = Generation(PROMPT, GREEDY, Fixed(0), Limits(512, max_tokens=40))
+    assert list(drive(generation, context, None, Interrupt())) == []
+    assert generation.finish_reason == "interrupted"
 
 
 def test_distributions_match_by_id_not_by_place() -> None:

@@ -35,5 +35,7 @@ def test_a_memory_limit_counts(container: Path) -> None:
     (container / "memory.max").write_text("1000000\n")
     (container / "memory.current").write_text("400000\n")
     assert detect.available_memory_bytes() == 600_000
+    (container / "memory.stat").write_text("anon 5\nactive_file 1000\ninactive_file 20000\n")
+    assert detect.available_memory_bytes() == 621_000
     (container / "memory.max").write_text("max\n")
     assert detect.available_memory_bytes() > 1_000_000

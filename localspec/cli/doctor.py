@@ -3,6 +3,7 @@
 import json
 import platform
 from dataclasses import asdict
+from math import isfinite
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,7 @@ def doctor(
     """What this machine and this engine build can do."""
     findings = _findings(retest=retest)
     if as_json:
-        typer.echo(json.dumps(findings))
+        typer.echo(json.dumps(findings, allow_nan=False))
     else:
         _show(findings)
     if findings["engine"].get("error") or findings["self_test"].get("error"):
@@ -93,14 +94,17 @@ def _self_test(*, retest: bool) -> dict[str, Any]:
         "sound": health.problem is None,
         "problem": health.problem,
         "advice": advice,
-        "relative_error_by_weight_type": health.errors,
+        "relative_error_by_weight_type": {
+            kind: error if isfinite(error) else None for kind, error in health.errors.items()
+        },
     }
 
 
 def _starter() -> dict[str, Any]:
-    from localspec.registry.resolve import resolve
+    from localspec.registry.resolve import local_file
 
-    return {"path": str(resolve(None))}
+    path = local_file(None)
+    return {"path": str(path) if path else "not here; fetched when first used"}
 
 
 def _show(findings: dict[str, dict[str, Any]]) -> None:
@@ -123,14 +127,22 @@ def _text(name: str, value: Any) -> str:
     match value:
         case str():
             return value
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
         case dict():
-            return ", ".join(f"{kind} {error:.1e}" for kind, error in value.items())
+            return ", ".join(f"{kind} {_error(error)}" for kind, error in value.items())
         case list():
             return "\n".join(_device(device) for device in value)
         case float() | int() if name.endswith("_bytes"):
             return f"{value / 1e9:.1f} GB"
         case _:
-            return {True: "yes", False: "no", None: "-"}.get(value, str(value))
+            return str(value)
+
+
+def _error(error: float | None) -> str:
+    return "not a number" if error is None else f"{error:.1e}"
 
 
 def _device(device: dict[str, Any]) -> str:

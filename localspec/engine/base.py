@@ -18,6 +18,9 @@ from localspec.errors import ModelError
 
 FlashAttention = Literal["auto", "on", "off"]
 
+MAX_THREADS = 512
+"""ggml aborts above it (GGML_MAX_N_THREADS)."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
@@ -39,6 +42,7 @@ class EngineConfig:
     flash_attn: FlashAttention = "auto"
     n_gpu_layers: int = -1
     use_extra_buffers: bool = True
+    op_offload: bool = True
 
 
 class Vocabulary(Protocol):
@@ -140,12 +144,19 @@ def shared_prefix(a: Sequence[int], b: Sequence[int], known: int = 0) -> int:
     return next((i for i in range(known, end) if a[i] != b[i]), end)
 
 
-def hold(context: Context, tokens: Sequence[int], n_logits: int, known: int = 0) -> Logits:
-    """Make `context` hold exactly `tokens`, evaluating only what it does not share with them.
+def missing(
+    context: Context, tokens: Sequence[int], n_logits: int, known: int = 0
+) -> Sequence[int]:
+    """Roll `context` back to what it shares with `tokens`; what is left to evaluate of them.
 
-    The last `n_logits` tokens are evaluated in any case, because only evaluation yields logits.
-    `known` tokens at the start are known to be shared already.
+    The last `n_logits` are left in any case, because only evaluation yields logits. `known` tokens
+    at the start are known to be shared already.
     """
     kept = min(shared_prefix(context.tokens, tokens, known), len(tokens) - n_logits)
     context.truncate(kept)
-    return context.eval(tokens[kept:], n_logits)
+    return tokens[kept:]
+
+
+def hold(context: Context, tokens: Sequence[int], n_logits: int) -> Logits:
+    """Make `context` hold exactly `tokens`, evaluating only what it does not share with them."""
+    return context.eval(missing(context, tokens, n_logits), n_logits)

@@ -9,6 +9,10 @@ from localspec.errors import EngineError
 from localspec.hardware.detect import processor_features, processor_name
 
 _DISTRIBUTION = "llama-cpp-python"
+NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
+GPU_BACKENDS = frozenset({"cuda", "hip", "metal", "musa", "opencl", "sycl", "vulkan"})
+UNIFIED = frozenset({"metal"})
+"""Backends whose devices share the machine's memory."""
 
 
 def engine_version() -> str:
@@ -16,9 +20,7 @@ def engine_version() -> str:
     try:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError as error:
-        raise EngineError(
-            "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
-        ) from error
+        raise EngineError(NOT_INSTALLED) from error
 
 
 def engine_fingerprint() -> str:
@@ -35,5 +37,11 @@ def library_folder() -> Path:
     """Where the engine's shared libraries lie."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.origin is None:
-        raise EngineError("llama-cpp-python is installed but cannot be found: reinstall it")
+        raise EngineError(NOT_INSTALLED)
     return Path(spec.origin).parent / "lib"
+
+
+def gpu_backends() -> frozenset[str]:
+    """The GPU backends that this build has libraries of, e.g. `cuda`."""
+    files = [path.name for path in library_folder().glob("*ggml-*")]
+    return frozenset(name for name in GPU_BACKENDS if any(f"ggml-{name}" in file for file in files))

@@ -1,9 +1,9 @@
 """Engine work in a child process, where a crash, an abort or Ctrl-C ends nothing else."""
 
-import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ class Ending:
 
     code: int
     errors: str
+    is_timeout: bool = False
 
     @property
     def is_success(self) -> bool:
@@ -27,9 +28,18 @@ class Ending:
     @property
     def reason(self) -> str:
         """For an error message: the child's own last line, the signal's name, or the code."""
+        if self.is_timeout:
+            return "it did not end"
         if self.code < 0:
             return f"it died of {signal.Signals(-self.code).name}"
         return self._last_line.removeprefix("localspec: ") or f"it ended with code {self.code}"
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether somebody else ended it: the user, `timeout`, or the system for want of memory."""
+        return not self.is_timeout and -self.code in (
+            signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
+        )  # fmt: skip
 
     def raise_known(self) -> None:
         """Raise the error of localspec's own that the child ended with, if it did."""
@@ -43,25 +53,37 @@ class Ending:
         return (self.errors.strip().splitlines() or [""])[-1]
 
 
-def run_module(module: str, arguments: list[str], on_line: Callable[[str], None]) -> Ending:
-    """Run `python -m module` to its end and hand on its lines; it never outlives this call."""
+def run_module(
+    module: str,
+    arguments: list[str],
+    on_line: Callable[[str], None],
+    limit_s: float | None = None,
+) -> Ending:
+    """Run `python -m module` to its end and hand on its lines; it never outlives this call.
+
+    After `limit_s` it is killed, which `Ending.is_timeout` tells.
+    """
     command = [sys.executable, "-m", module, *arguments]
-    # Threads that spin while they wait take 60 times as long where another process wants a core.
-    environment = {"OMP_WAIT_POLICY": "passive"} | os.environ
-    with _kill_raises(), subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, errors="replace", env=environment,
+    late = threading.Event()
+    with _kill_raises(), tempfile.TemporaryFile("w+", errors="replace") as errors, subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+        text=True, errors="replace",
     ) as child:  # fmt: skip
         assert child.stdout
-        assert child.stderr
+        watch = threading.Timer(limit_s or 0, lambda: (late.set(), child.kill()))
         try:
+            if limit_s is not None:
+                watch.start()
             for line in child.stdout:
                 on_line(line.rstrip("\n"))
-            errors = child.stderr.read()
+            child.wait()
         except BaseException:
             child.kill()
             raise
-    return Ending(child.returncode, errors)
+        finally:
+            watch.cancel()
+        errors.seek(0)
+        return Ending(child.returncode, errors.read(), is_timeout=late.is_set())
 
 
 @contextmanager

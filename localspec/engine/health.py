@@ -19,6 +19,9 @@ from localspec.engine.child import Ending, run_module
 from localspec.errors import EngineError
 
 CHILD = "localspec.engine.llama.selftest"
+LIMIT_S = 120.0
+"""The test takes one or two seconds."""
+
 LARGEST_ERROR = 0.25
 """Of the logits' spread. Kernels round differently (Q4_0: 0.04); broken ones are off by > 1."""
 
@@ -61,6 +64,8 @@ def run_self_test() -> Health:
         if ending.is_success:
             return Health(_difference(errors), errors)
         ending.raise_known()
+        if ending.is_killed:
+            raise EngineError(f"the engine's self-test was stopped ({ending.reason}): try again")
         _, plain_ending = _run_child([folder, "plain"])
         if not plain_ending.is_success:
             raise EngineError(
@@ -82,7 +87,7 @@ def _run_child(arguments: list[str]) -> tuple[dict[str, float], Ending]:
         weight_type, _, error = line.partition(" ")
         errors[weight_type] = float(error)
 
-    return errors, run_module(CHILD, arguments, on_line)
+    return errors, run_module(CHILD, arguments, on_line, LIMIT_S)
 
 
 def _difference(errors: dict[str, float]) -> str | None:

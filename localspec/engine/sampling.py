@@ -4,15 +4,13 @@ The chain follows llama.cpp's default order: repetition penalty, top-k, top-p, m
 temperature; each truncation looks at the probabilities of what the one before it left. A
 `Distribution` is sparse, because a truncated one has tens of tokens where the vocabulary has 10^5.
 
-Acceptance, with p the target's distribution and q the one that the draft was drawn from: - match:
-draw from p at the position's own random number and compare. Exact at any temperature, and the same
-  text as without a draft.
+Acceptance, with p the target's distribution and q the one that the draft was drawn from:
+- match: draw from p at the position's own random number and compare. Exact at any temperature, and
+  the same text as without a draft.
 - rejection (Leviathan et al. 2023, algorithm 1): accept x with probability min(1, p(x) / q(x)),
-else draw from
-  the residual max(p - q, 0), normalised. Exact too, and accepts 1 - TV(p, q), the most that is
-  possible.
-A draft that was looked up rather than drawn has q = 1 at its token, for which the two rules accept
-alike.
+  else draw from the residual max(p - q, 0), normalised. Exact too, and accepts 1 - TV(p, q), the
+  most that is possible.
+A looked-up draft has q = 1 at its token, for which the two rules accept alike.
 """
 
 from collections.abc import Sequence
@@ -101,8 +99,10 @@ class Chooser:
 
     def greedy(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """The best id in row `i`."""
-        if not self._edits_row:
-            return logits.argmax(i)
+        if self.sampling.repeat_penalty == 1.0:
+            best = logits.argmax(i)
+            if best not in self.sampling.banned:
+                return best
         return int(self._edited(logits.row(i), history).argmax())
 
     def distribution(self, logits: Logits, i: int, history: Sequence[int]) -> Distribution:
@@ -123,6 +123,7 @@ class Chooser:
     def _edited(
         self, row: npt.NDArray[np.float32], history: Sequence[int]
     ) -> npt.NDArray[np.float32]:
+        require_number(row.max())
         row = row.copy()
         if self.sampling.repeat_penalty != 1.0:
             seen = np.unique(np.array(history[-_REPEAT_WINDOW:], np.int64))

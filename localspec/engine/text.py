@@ -17,9 +17,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from localspec.errors import ModelError
 
-_MAX_REPEATED = 1_000_000
+_MAX = 1_000_000_000
 _RENDER_ERRORS = (
-    jinja2.TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError,
+    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
+    TypeError, ValueError,
 )  # fmt: skip
 
 
@@ -31,19 +32,19 @@ class Message(TypedDict):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """jinja2's sandbox, in which multiplication cannot fill the memory either."""
+    """jinja2's sandbox, in which operators cannot fill the memory either."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or not all(_is_small(value) for value in (left, right)):
-            raise SecurityError("the product is too large")
+        is_format = operator == "%" and isinstance(left, str)
+        if operator == "**" or is_format or (operator == "*" and _size(left) * _size(right) > _MAX):
+            raise SecurityError(f"{operator} is not allowed on these")
         return super().call_binop(context, operator, left, right)
 
 
-def _is_small(value: Any) -> bool:
-    size = abs(value) if isinstance(value, int | float) else len(value)
-    return size <= _MAX_REPEATED
+def _size(value: Any) -> float:
+    return abs(value) if isinstance(value, int | float) else len(value)
 
 
 class ChatTemplate:

@@ -31,7 +31,9 @@ def available_memory_bytes() -> int:
     """Memory that can be had without swapping, within the container's limit."""
     free = psutil.virtual_memory().available
     limit, used = _read_int(_CGROUP / "memory.max"), _read_int(_CGROUP / "memory.current")
-    return free if limit is None or used is None else min(free, max(0, limit - used))
+    if limit is None or used is None:
+        return free
+    return min(free, max(0, limit - used + _cached_bytes()))
 
 
 @cache
@@ -58,6 +60,15 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cached_bytes() -> int:
+    """What files hold in memory, mapped weights above all; it is given up at need."""
+    try:
+        pairs = (line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return sum(int(n) for name, n in pairs if name in ("active_file", "inactive_file"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _performance_cores() -> int | None:

@@ -24,10 +24,13 @@ def resolve(reference: str | None) -> Path:
 def draft_of(reference: str | None) -> Path | None:
     """The catalog's draft for a named model, if that is on this machine already."""
     entry = load_catalog().get(STARTER if reference is None else reference)
-    if entry is None or entry.draft is None:
-        return None
-    draft = find(entry.draft)
-    return _from_package(draft) or _from_cache(draft.repository, draft.file)
+    return local_file(entry.draft) if entry and entry.draft else None
+
+
+def local_file(name: str | None) -> Path | None:
+    """The file of a catalog entry if it is on this machine; None is the starter."""
+    entry = find(STARTER if name is None else name)
+    return _from_package(entry) or _from_cache(entry.repository, entry.file)
 
 
 def _looks_like_path(reference: str) -> bool:
@@ -47,8 +50,7 @@ def _existing(reference: str) -> Path:
 
 
 def _from_entry(entry: Entry) -> Path:
-    found = _from_package(entry) or _from_cache(entry.repository, entry.file)
-    return found or _from_hub(entry.repository, entry.file, entry.package)
+    return local_file(entry.name) or _from_hub(entry.repository, entry.file, entry.package)
 
 
 def _from_package(entry: Entry) -> Path | None:

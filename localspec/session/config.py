@@ -17,7 +17,7 @@ class SessionConfig:
 
     `spec` "auto" uses the draft model where there is one, else look-up. None: `draft_max` 3,
     `n_ctx` 4096 or the model's if that is smaller, `n_threads` the physical cores. `n_gpu_layers` <
-    0: all that fit.
+    0: all.
     """
 
     model: Path

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from localspec.engine.base import EngineConfig
+from localspec.engine.base import MAX_THREADS, EngineConfig
+from localspec.engine.build import gpu_backends
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.preflight import check_config, checked_facts
+from localspec.engine.preflight import check_cache_types, check_memory, checked_facts
 from localspec.errors import ModelError, UserError
 from localspec.hardware.detect import usable_cores
-from localspec.model.facts import ModelFacts
+from localspec.model.facts import ModelFacts, cache_type
 from localspec.session.config import SessionConfig
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ Progress = Callable[[float], None]
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 MAX_DRAFT = 64
-MAX_THREADS = 512
-"""ggml aborts above it (GGML_MAX_N_THREADS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,17 @@ class EnginePlan:
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide on every setting and look for what would fail. Raises UserError or ModelError."""
     max_draft = _max_draft(config)
-    target = _engine_config(config, config.model, max_draft + 1)
-    return EnginePlan(target, _draft_config(config, target), max_draft)
+    facts = checked_facts(config.model)
+    target = _engine_config(config, facts, _context_size(config.n_ctx, facts), max_draft + 1)
+    caches = [(target, facts)]
+    draft = None
+    if config.draft is not None and config.spec in ("auto", "draft"):
+        draft_facts = checked_facts(config.draft)
+        n_ctx = min(target.n_ctx, draft_facts.n_ctx_train or target.n_ctx)
+        draft = replace(_engine_config(config, draft_facts, n_ctx, 1), model=config.draft)
+        caches.append((draft, draft_facts))
+    check_memory(caches)
+    return EnginePlan(target, draft, max_draft)
 
 
 def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
@@ -94,27 +101,23 @@ def _max_draft(config: SessionConfig) -> int:
     return n
 
 
-def _engine_config(config: SessionConfig, model: Path, n_outputs: int) -> EngineConfig:
-    facts = checked_facts(model)
+def _engine_config(
+    config: SessionConfig, facts: ModelFacts, n_ctx: int, n_outputs: int
+) -> EngineConfig:
+    # A quantized V cache exists only with flash attention, so "auto" has nothing left to decide.
+    needs_flash = config.flash_attn == "auto" and cache_type(config.kv_v).is_quantized
     engine = EngineConfig(
-        model=model,
-        n_ctx=_context_size(config.n_ctx, facts),
+        model=config.model,
+        n_ctx=n_ctx,
         n_threads=_threads(config.n_threads),
         n_outputs=n_outputs,
         kv_k=config.kv_k,
         kv_v=config.kv_v,
-        flash_attn=config.flash_attn,
-        n_gpu_layers=config.n_gpu_layers,
+        flash_attn="on" if needs_flash else config.flash_attn,
+        n_gpu_layers=config.n_gpu_layers if gpu_backends() else 0,
     )
-    check_config(engine, facts)
+    check_cache_types(engine, facts)
     return engine
-
-
-def _draft_config(config: SessionConfig, target: EngineConfig) -> EngineConfig | None:
-    if config.draft is None or config.spec in ("none", "lookup"):
-        return None
-    draft = _engine_config(replace(config, n_ctx=None), config.draft, 1)
-    return replace(draft, n_ctx=min(target.n_ctx, draft.n_ctx))
 
 
 def _context_size(wanted: int | None, facts: ModelFacts) -> int:

@@ -52,10 +52,10 @@ class Session:
         `talk` hears what the user should know, `on_progress` the loaded fraction of the target.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        started = perf_counter()
         plan = plan_engines(config)
         if not engine_health(talk).use_extra_buffers:
             plan = plan.without_extra_buffers()
+        started = perf_counter()
         target = draft = None
         try:
             with Interrupt() as interrupt:
@@ -64,6 +64,8 @@ class Session:
                 if plan.draft:
                     draft = load_engine(plan.draft, interrupt, lambda fraction: None)
                     check_pair(target, draft)
+                if interrupt.requested:
+                    raise Interrupted
             session = cls(plan, target, draft)
         except BaseException as error:
             for engine in (draft, target):

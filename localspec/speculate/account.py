@@ -1,9 +1,8 @@
 """What a reply's steps add up to. Every figure is a fold over Steps; undefined is None, never 0."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
 
+from localspec.speculate.drafters.base import NO_DRAFT
 from localspec.speculate.generation import Step
 
 
@@ -29,19 +28,11 @@ class SpeculationCount:
     tokens: int = 0
     by_source: dict[str, SourceCount] = field(default_factory=dict[str, SourceCount])
 
-    @classmethod
-    def over(cls, steps: Iterable[Step]) -> Self:
-        """Count a whole reply."""
-        count = cls()
-        for step in steps:
-            count.add(step)
-        return count
-
     def add(self, step: Step) -> None:
         """Count one more pass."""
         self.passes += 1
         self.tokens += len(step.tokens)
-        if step.drafted:
+        if step.source != NO_DRAFT.source:
             self.by_source.setdefault(step.source, SourceCount()).add(step)
 
     @property

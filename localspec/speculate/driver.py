@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from time import perf_counter
 
-from localspec.engine.base import Context, shared_prefix
+from localspec.engine.base import Context, missing
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.speculate.drafters.base import NO_DRAFT, Draft, Drafter
 from localspec.speculate.generation import Cost, Generation, Step
@@ -17,8 +17,6 @@ def drive(
     What `context` shares with the prompt is kept, the rest is evaluated with the first pass. On an
     interrupt the generation finishes with what it has, and the context stays in step with it.
     """
-    history = generation.history
-    context.truncate(min(shared_prefix(context.tokens, history), len(history) - 1))
     while not generation.is_finished:
         try:
             yield _step(generation, context, drafter)
@@ -31,16 +29,15 @@ def drive(
 def _step(generation: Generation, context: Context, drafter: Drafter | None) -> Step:
     history = generation.history
     started = perf_counter()
-    draft = _draft(generation, drafter)
-    offered = generation.offer(draft)
+    offered = generation.offer(_draft(generation, drafter))
     drafted = perf_counter()
-    tokens = history[len(context.tokens) : -1] + offered
+    # After the first pass the context is in step with the history; before, it holds an older text.
+    known = len(context.tokens) if generation.n_tokens else 0
+    tokens = [*missing(context, history, 1, known)[:-1], *offered]
     logits = context.eval(tokens, len(offered))
     evaluated = perf_counter()
-    cost = Cost(drafted - started, evaluated - drafted, len(tokens))
-    step = generation.observe(logits, cost)
-    # The newest token of a reply that goes on is pending; at its end the next turn can use all that
-    # is held.
+    step = generation.observe(logits, Cost(drafted - started, evaluated - drafted, len(tokens)))
+    # The newest token of a reply that goes on is pending; at its end the next turn can use it all.
     n_kept = len(history) - (0 if generation.is_finished else 1)
     context.truncate(min(len(context.tokens), n_kept))
     return step

@@ -30,8 +30,6 @@ class Limits:
     n_ctx: int
     max_tokens: int | None = None
     stop_tokens: frozenset[int] = frozenset()
-    max_draft: int | None = None
-    """The most tokens that can be taken back, or verified in one decode; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,9 @@ class Generation:
         if self.n_tokens == 0:
             return 0
         room = self._limits.n_ctx - len(self.history)
-        for limit in (self._limits.max_draft, self._tokens_left()):
-            room = room if limit is None else min(room, limit)
+        if self._limits.max_tokens is not None:
+            # One token of a pass is never a draft.
+            room = min(room, self._limits.max_tokens - self.n_tokens - 1)
         return self._length.choose(max(0, room))
 
     def request(self, n_tokens: int) -> DraftRequest:
@@ -175,9 +174,3 @@ class Generation:
         elif self.n_prompt + n_before + len(new) > self._limits.n_ctx:
             self.finish("context")
         return new
-
-    def _tokens_left(self) -> int | None:
-        """How many drafts can be of use: one token of a pass is never a draft."""
-        if self._limits.max_tokens is None:
-            return None
-        return self._limits.max_tokens - self.n_tokens - 1

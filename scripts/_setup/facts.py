@@ -1,6 +1,6 @@
 """What the engine build needs to know of this machine, as plain values. Looks, decides nothing.
 
-Nothing here fails: what cannot be found out is None or empty. `_plan` says what follows from it.
+Nothing here fails: what cannot be found out is None or empty. `plan` says what follows from it.
 """
 
 import os

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from typing import Any, NewType, TextIO
 
+from localspec.engine.build import NOT_INSTALLED
 from localspec.errors import EngineError
 
 # Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
@@ -23,9 +24,7 @@ try:
     import llama_cpp.llama_cpp as bindings
     from llama_cpp._ggml import libggml as ggml
 except ImportError as error:
-    raise EngineError(
-        "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
-    ) from error
+    raise EngineError(NOT_INSTALLED) from error
 except (OSError, RuntimeError) as error:
     raise EngineError(
         f"the engine's library does not load ({error}): rebuild it with scripts/setup --rebuild"
@@ -106,7 +105,8 @@ _ready = False
 def initialise(echo: TextIO | None = None) -> None:
     """Start the backends and take over log and abort; any number of calls."""
     global _ready
-    engine_log.echo = echo or engine_log.echo
+    wants_all = os.environ.get("LOCALSPEC_DEBUG") == "1"
+    engine_log.echo = echo or engine_log.echo or (sys.stderr if wants_all else None)
     if _ready:
         return
     C.llama_log_set(_log_callback, ctypes.c_void_p(0))

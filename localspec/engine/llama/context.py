@@ -35,10 +35,10 @@ class LlamaContext:
         assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
         if n == len(self.held):
             return
-        kept = self.held[:n]
         if self._can_roll_back(n) and self.engine.forget(self.sequence, n):
-            self.held = kept
+            del self.held[n:]
             return
+        kept = self.held[:n]
         self.clear()
         self.eval(kept, 0)
 

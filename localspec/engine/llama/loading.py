@@ -42,7 +42,9 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
             C.llama_model_free(model)
         raise Interrupted
     if not model:
-        raise ModelError(f"{config.model.name} does not load: {engine_log.reason()}")
+        raise ModelError(
+            f"{config.model.name} does not load: {engine_log.reason()}{_advice(config)}"
+        )
     return model
 
 
@@ -58,17 +60,17 @@ def create_context(config: EngineConfig, model: Handle) -> Handle:
     params.n_threads = params.n_threads_batch = config.n_threads
     params.type_k = cache_type(config.kv_k).id
     params.type_v = cache_type(config.kv_v).id
-    params.flash_attn_type = _flash_attention(config)
+    params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]
+    params.op_offload = config.op_offload
     params.swa_full = False
     engine_log.clear()
     context = C.llama_init_from_model(model, params)
     if not context:
-        raise EngineError(f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}")
+        raise EngineError(
+            f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}{_advice(config)}"
+        )
     return context
 
 
-def _flash_attention(config: EngineConfig) -> int:
-    # A quantized V cache exists only with flash attention, so "auto" has nothing left to decide.
-    if config.flash_attn == "auto" and cache_type(config.kv_v).is_quantized:
-        return _FLASH_ATTENTION["on"]
-    return _FLASH_ATTENTION[config.flash_attn]
+def _advice(config: EngineConfig) -> str:
+    return "; try fewer --gpu-layers" if config.n_gpu_layers else ""

@@ -31,12 +31,6 @@ def engine_features() -> str:
     return C.llama_print_system_info().decode("utf-8", "replace").strip(" |")
 
 
-def supports_gpu() -> bool:
-    """Whether layers can be offloaded at all."""
-    initialise()
-    return C.llama_supports_gpu_offload()
-
-
 def _device(device: int) -> EngineDevice:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))

@@ -31,6 +31,7 @@ def logits(model: Path, *, use_extra_buffers: bool) -> npt.NDArray[np.float32]:
         n_ctx=256,
         n_threads=1,
         n_gpu_layers=0,
+        op_offload=False,
         use_extra_buffers=use_extra_buffers,
     )
     engine = LlamaEngine(config)

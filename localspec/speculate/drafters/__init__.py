@@ -1,1 +1,1 @@
-"""Ways to guess the next tokens; one file each, one line in `session.py` to make one available."""
+"""Ways to guess the next tokens, one file each; the session chooses among them."""

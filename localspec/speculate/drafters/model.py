@@ -8,7 +8,7 @@ evaluated twice, and nothing at all while it is not asked.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from localspec.engine.base import Context, Engine, Logits, shared_prefix
+from localspec.engine.base import Context, Engine, Logits, missing, shared_prefix
 from localspec.engine.randomness import Purpose, uniform
 from localspec.engine.sampling import Chooser, Distribution
 from localspec.speculate.drafters.base import Draft, DraftRequest
@@ -87,18 +87,19 @@ class ModelDrafter:
                 self._n_known[key] = 0
 
     def _begin(self, request: DraftRequest) -> _Progress:
-        sampling = request.sampling
-        chooser = Chooser(replace(sampling, banned=sampling.banned | self._surplus))
+        n_vocab = self._engine.vocabulary.n_tokens
+        banned = {token for token in request.sampling.banned | self._surplus if token < n_vocab}
+        chooser = Chooser(replace(request.sampling, banned=frozenset(banned)))
         # The last drafted token is not evaluated, hence one more than the context has room for.
         room = self._engine.config.n_ctx - len(request.history) + 1
+        if any(token >= n_vocab for token in request.history[self._n_known[id(request.history)] :]):
+            room = 0  # the target's vocabulary is larger, and the text has gone where it ends
         context = self._replies[id(request.history)][1]
         return _Progress(request, context, chooser, min(request.n_tokens, room))
 
     def _missing(self, draft: _Progress) -> Sequence[int]:
-        """Roll the context back to what it shares with the history; return what it lacks."""
+        """What the context lacks of the history, once it is rolled back to what they share."""
         history, key = draft.request.history, id(draft.request.history)
-        shared = shared_prefix(draft.context.tokens, history, self._n_known[key])
-        kept = min(shared, len(history) - 1)
-        draft.context.truncate(kept)
+        tokens = missing(draft.context, history, 1, self._n_known[key])
         self._n_known[key] = len(history)
-        return history[kept:]
+        return tokens
