@@ -3,7 +3,7 @@
 import pytest
 
 from localspec.speculate.account import SpeculationCount, Stopwatch
-from localspec.speculate.generation import Step
+from localspec.speculate.step import Step
 
 
 def step(n_tokens: int, drafted: int = 0, accepted: int = 0, source: str = "none") -> Step:

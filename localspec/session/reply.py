@@ -7,7 +7,8 @@ from localspec.engine.base import Vocabulary
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.text import TextStream
 from localspec.speculate.account import SpeculationCount, Stopwatch
-from localspec.speculate.generation import FinishReason, Generation, Step
+from localspec.speculate.generation import FinishReason, Generation
+from localspec.speculate.step import Step
 
 
 class Reply:

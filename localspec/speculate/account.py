@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from localspec.speculate.drafters.base import NO_DRAFT
-from localspec.speculate.generation import Step
+from localspec.speculate.step import Step
 
 
 @dataclass(slots=True)

@@ -6,7 +6,8 @@ from time import perf_counter
 from localspec.engine.base import Context, missing
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.speculate.drafters.base import NO_DRAFT, Draft, Drafter
-from localspec.speculate.generation import Cost, Generation, Step
+from localspec.speculate.generation import Cost, Generation
+from localspec.speculate.step import Step
 
 
 def drive(

@@ -11,13 +11,14 @@ last token, which is pending: it has been chosen but not evaluated.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from localspec.engine.base import Logits, shared_prefix
 from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
 from localspec.speculate.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.speculate.length import DraftLength
+from localspec.speculate.step import Step
 
 FinishReason = Literal["stop", "length", "context", "interrupted"]
 Verification = Literal["match", "rejection"]
@@ -39,29 +40,6 @@ class Cost:
     draft_s: float
     eval_s: float
     n_evaluated: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One pass of the target: the tokens that it added to the reply and where they came from.
-
-    `accepted` of the `drafted` tokens are among `tokens`. An end-of-generation token is not.
-    `evaluated` counts what the target took in: with the first step, all of the prompt that its
-    cache did not hold.
-    """
-
-    tokens: tuple[int, ...]
-    drafted: int
-    accepted: int
-    source: str
-    evaluated: int
-    draft_s: float
-    eval_s: float
-
-    def cut(self, n_tokens: int) -> "Step":
-        """The same with its first `n_tokens` tokens only, because a stop string ended there."""
-        n_accepted = min(self.accepted, n_tokens)
-        return replace(self, tokens=self.tokens[:n_tokens], accepted=n_accepted)
 
 
 class Generation:

@@ -4,10 +4,9 @@ A policy is asked before each step and told of each step; `Fixed` ignores what i
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from localspec.speculate.generation import Step
+from localspec.speculate.step import Step
 
 
 class DraftLength(Protocol):
@@ -17,7 +16,7 @@ class DraftLength(Protocol):
         """How many tokens to draft now, 0 .. limit; 0 is plain decoding."""
         ...
 
-    def observe(self, step: "Step") -> None:
+    def observe(self, step: Step) -> None:
         """Learn from what became of a draft."""
         ...
 
@@ -32,5 +31,5 @@ class Fixed:
         """The fixed number, or what is left."""
         return min(self.n_tokens, limit)
 
-    def observe(self, step: "Step") -> None:
+    def observe(self, step: Step) -> None:
         """Learn nothing."""
