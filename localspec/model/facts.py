@@ -7,7 +7,7 @@ The cache holds keys and values of every token of the context, by layer:
 with cells the context padded to 256, or the window's if windowed layers keep no more than they
 need. Source: src/llama-kv-cache.cpp and -iswa.cpp of llama.cpp. Flash attention is assumed:
 without it values of layers of different size are padded to the largest. What it does not know: the
-compute buffers, and the state of recurrent layers.
+compute buffers. Weights and recurrent state: see `weights` and `state`.
 """
 
 from collections import Counter
@@ -19,7 +19,9 @@ from localspec.model.architectures import HYBRID, RECURRENT, UNUSUAL_CACHE
 from localspec.model.ggml_types import BY_NAME, GgmlType
 from localspec.model.header import Header
 from localspec.model.layers import Layer, layers_of, per_layer
+from localspec.model.state import state_bytes
 from localspec.model.tokenizer import Tokenizer
+from localspec.model.weights import Streamed, WeightGroup, streamed, weights_of
 
 CACHE_TYPES: dict[str, GgmlType] = {
     name: BY_NAME[name.upper()]
@@ -59,7 +61,9 @@ class ModelFacts:
     n_experts: int
     n_experts_used: int
     tokenizer: Tokenizer
+    state_bytes: int | None
     layers: tuple[Layer, ...] = field(repr=False)
+    weights: tuple[WeightGroup, ...] = field(repr=False)
 
     @classmethod
     def of(cls, header: Header) -> Self:
@@ -68,7 +72,7 @@ class ModelFacts:
         def count(name: str) -> int | None:
             return header.integer(header.own_key(name))
 
-        tokenizer = Tokenizer.of(header)
+        tokenizer, layers = Tokenizer.of(header), layers_of(header)
         return cls(
             path=header.name,
             architecture=header.architecture,
@@ -82,12 +86,54 @@ class ModelFacts:
             n_experts=count("expert_count") or 0,
             n_experts_used=_most(header, "expert_used_count"),
             tokenizer=tokenizer,
-            layers=layers_of(header),
+            state_bytes=state_bytes(header, layers),
+            layers=layers,
+            weights=weights_of(header, _most_blocks(header)),
         )
 
     @property
     def n_layers(self) -> int:
         return len(self.layers)
+
+    def streamed(self, n_tokens: int) -> tuple[Streamed, ...]:
+        """What a pass over `n_tokens` reads of the weights, and what each token multiplies."""
+        return streamed(self.weights, self.n_experts, self.n_experts_used, n_tokens)
+
+    @property
+    def streamed_bytes(self) -> float:
+        """Of the weights, for one token."""
+        return sum(part.n_bytes for part in self.streamed(1))
+
+    @property
+    def active_params(self) -> float:
+        """Weights that one token multiplies."""
+        return sum(part.n_elements for part in self.streamed(1))
+
+    @property
+    def expert_bytes(self) -> int:
+        return sum(group.n_bytes for group in self.weights if group.is_expert)
+
+    @property
+    def active_expert_bytes(self) -> float:
+        """Of the experts that one token uses."""
+        return sum(part.n_bytes for part in self.streamed(1) if part.role == "experts")
+
+    def flops(self, n_tokens: int, depth: int) -> float:
+        """Operations of a pass: two a weight, four a head, cell and number of a head."""
+        cells = sum(
+            layer.n_heads
+            * (layer.key_size + (layer.value_size or layer.key_size))
+            * min(depth, layer.window_tokens or depth)
+            for layer in self.layers
+            if layer.n_kv_heads
+        )
+        return n_tokens * (2 * self.active_params + 2 * cells)
+
+    def kv_bytes_per_token(self, type_k: GgmlType, type_v: GgmlType) -> tuple[int, ...]:
+        """What a token adds to the cache of each layer."""
+        return tuple(
+            type_k.n_bytes(layer.n_keys) + type_v.n_bytes(layer.n_values) for layer in self.layers
+        )
 
     @property
     def is_recurrent(self) -> bool:
@@ -146,6 +192,15 @@ class ModelFacts:
                     f" do not divide this model's {what}s of {size}; choose f16, bf16 or f32"
                 )
         return None
+
+
+def _most_blocks(header: Header) -> int:
+    """Blocks that a token passes; further ones predict further tokens (NextN)."""
+    n_blocks, n_extra = (
+        header.integer(header.own_key(name)) or 0
+        for name in ("block_count", "nextn_predict_layers")
+    )
+    return n_blocks - n_extra
 
 
 def _padded(n_tokens: int) -> int:

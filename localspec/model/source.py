@@ -1,6 +1,6 @@
 """Bytes at random offsets: the one thing that reading a header asks of where it lies.
 
-A `Source` is a local file here; an HTTP range request fits behind the same few members.
+A `Source` is a local file here; `remote` has one that asks for ranges by HTTP.
 """
 
 import os
@@ -25,7 +25,7 @@ class Source(Protocol):
         ...
 
     def read(self, offset: int, n_bytes: int) -> bytes:
-        """The bytes from `offset` on, fewer than asked for only at the end."""
+        """The bytes from `offset` on: at most as many as asked for, and none only at the end."""
         ...
 
     def sibling(self, file_name: str) -> "Source":

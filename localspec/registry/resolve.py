@@ -21,6 +21,19 @@ def resolve(reference: str | None) -> Path:
     return _from_entry(find(STARTER if reference is None else reference))
 
 
+def locate(reference: str | None) -> Path | str:
+    """A model's file if it is on this machine, else the address at which its header can be read.
+
+    Nothing is fetched. UserError or ModelError as of `resolve`.
+    """
+    if reference is not None and reference.startswith((_HUB, "http://", "https://")):
+        return reference
+    if reference is not None and _looks_like_path(reference):
+        return _existing(reference)
+    entry = find(STARTER if reference is None else reference)
+    return local_file(entry.name) or f"{_HUB}{entry.repository}/{entry.file}"
+
+
 def draft_of(reference: str | None) -> Path | None:
     """The catalog's draft for a named model, if that is on this machine already."""
     entry = load_catalog().get(STARTER if reference is None else reference)

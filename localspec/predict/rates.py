@@ -1,0 +1,96 @@
+"""What a machine sustains, as a prediction asks for it: one method for each kind of work in a pass.
+
+    T(n tokens, depth) = overhead + sum of weights(type) + sum of attention(layer)
+
+with each term max(bytes / bandwidth, FLOPs / compute) (Williams et al. 2009, the roofline). There
+are two sources of rates: published runs of the same kind of device, and a probe of this machine.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from localspec.model.ggml_types import GgmlType
+
+Binding = Literal["memory", "compute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Seconds that one kind of work takes in one pass, and what binds it."""
+
+    seconds: float
+    bound: Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Factors on a predicted speed between which 80 % of measured speeds lie."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class WeightWork:
+    """Weights of one type in one pass.
+
+    `n_bytes` are streamed once for all tokens (of experts: those that are touched); every token
+    multiplies `n_elements` of them (of experts: those that it uses), at two operations each.
+    """
+
+    type: GgmlType
+    n_bytes: float
+    n_elements: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionWork:
+    """Attention of one layer over `n_cells` cached tokens; `flash`: with the fused kernel."""
+
+    n_heads: int
+    n_kv_heads: int
+    key_size: int
+    value_size: int
+    n_cells: int
+    type_k: GgmlType
+    type_v: GgmlType
+    flash: bool = True
+
+    @property
+    def n_bytes(self) -> float:
+        """Of keys and values, which every pass reads once."""
+        per_cell = self.n_kv_heads * (
+            self.key_size * self.type_k.bits_per_element
+            + self.value_size * self.type_v.bits_per_element
+        )
+        return self.n_cells * per_cell / 8
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of scores and of the weighted sum of values."""
+        return 2 * self.n_cells * self.n_heads * (self.key_size + self.value_size)
+
+
+class Rates(Protocol):
+    """What one device with one engine takes for each kind of work."""
+
+    @property
+    def source(self) -> str:
+        """Where the figures are from, in a few words."""
+        ...
+
+    @property
+    def decode_spread(self) -> Spread: ...
+
+    @property
+    def prefill_spread(self) -> Spread: ...
+
+    def weights(self, work: WeightWork, n_tokens: int) -> Term:
+        """Time to stream these weights and to multiply `n_tokens` by them."""
+        ...
+
+    def attention(self, work: AttentionWork, n_tokens: int) -> Term: ...
+
+    def overhead_s(self, n_layers: int, n_tokens: int) -> float:
+        """Time of a pass that no byte or operation explains."""
+        ...

@@ -1,0 +1,220 @@
+"""How long a pass of a model takes on a machine: the roofline, term by term.
+
+    T(n tokens, depth d) = overhead + sum over weights max(bytes / bandwidth, 2 n k / compute)
+                         + sum over layers attention(cells(d), K type, V type, n)
+
+with k the elements that a token multiplies. One pass streams the weights once for all of its tokens and the cache of every sequence; layers on
+different devices take their time one after the other. Sources: Williams et al. 2009 (roofline),
+Pope et al. 2022 (inference of transformers). It does not know kernels: those are in the rates.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from localspec.model.facts import ModelFacts
+from localspec.model.ggml_types import GgmlType
+from localspec.model.layers import Layer
+from localspec.predict.rates import AttentionWork, Rates, Spread, Term, WeightWork
+
+MAX_BREAK_EVEN = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSetting:
+    """How the KV cache is kept; it decides what attention costs."""
+
+    type_k: GgmlType
+    type_v: GgmlType
+    flash: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A device and how many of the layers it computes; the last share has the output matrix."""
+
+    rates: Rates
+    n_layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens per second with the interval in which 80 % of measured speeds lie."""
+
+    low: float
+    mid: float
+    high: float
+
+    @classmethod
+    def of(cls, mid: float, spread: Spread) -> "Speed":
+        return cls(mid * spread.low, mid, mid * spread.high)
+
+
+@dataclass(frozen=True, slots=True)
+class PassTime:
+    """Seconds of one pass by what they are spent on."""
+
+    weights_memory_s: float
+    weights_compute_s: float
+    attention_s: float
+    overhead_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.weights_s + self.attention_s + self.overhead_s
+
+    @property
+    def weights_s(self) -> float:
+        return self.weights_memory_s + self.weights_compute_s
+
+    @property
+    def bound(self) -> str:
+        """What most of the time goes into."""
+        parts = {
+            "memory bandwidth": self.weights_memory_s,
+            "compute": self.weights_compute_s,
+            "attention": self.attention_s,
+            "overhead": self.overhead_s,
+        }
+        return max(parts, key=lambda name: parts[name])
+
+
+class Roofline:
+    """Times of one model on the devices that share its layers."""
+
+    def __init__(self, facts: ModelFacts, shares: tuple[Share, ...], cache: CacheSetting) -> None:
+        self.facts, self.cache = facts, cache
+        self.shares = tuple(share for share in shares if share.n_layers > 0)
+
+    def pass_time(self, n_tokens: int, depth: int, n_sequences: int = 1) -> PassTime:
+        """One decode of `n_tokens` tokens for each of the sequences, all `depth` tokens long."""
+        parts = [
+            self._share_time(share, layers, n_tokens, depth, n_sequences)
+            for share, layers in zip(self.shares, self._layers_by_share, strict=True)
+        ]
+        return PassTime(
+            *(sum(getattr(part, name) for part in parts) for name in PassTime.__slots__)
+        )
+
+    def seconds(self, n_tokens: int, depth: int, n_sequences: int = 1) -> float:
+        return self.pass_time(n_tokens, depth, n_sequences).seconds
+
+    def decode(self, depth: int, n_sequences: int = 1) -> Speed:
+        """Tokens per second of all sequences together."""
+        return Speed.of(n_sequences / self.seconds(1, depth, n_sequences), self._decode_spread)
+
+    def prefill_s(self, n_tokens: int, depth: int = 0, n_batch: int = 512) -> float:
+        """Time to read `n_tokens` in micro-batches of `n_batch`."""
+        starts = range(0, n_tokens, n_batch)
+        return sum(self.seconds(min(n_batch, n_tokens - at), depth + at) for at in starts)
+
+    def prefill(self, n_tokens: int, depth: int = 0) -> Speed:
+        return Speed.of(n_tokens / self.prefill_s(n_tokens, depth), self._prefill_spread)
+
+    def first_token_s(self, n_prompt: int) -> float:
+        """From an empty cache to the first token of the answer: the prompt's pass yields it."""
+        return self.prefill_s(max(1, n_prompt))
+
+    def verify(self, width: int, depth: int, n_sequences: int = 1) -> float:
+        """v(n) = T(n) / T(1): what a pass over `width` tokens a sequence costs in plain passes."""
+        return self.seconds(width, depth, n_sequences) / self.seconds(1, depth, n_sequences)
+
+    def break_even_batch(self) -> int | None:
+        """The batch from which arithmetic takes longer than streaming; None above 4096."""
+
+        def computes(n_tokens: int) -> bool:
+            time = self.pass_time(n_tokens, 0)
+            return time.weights_compute_s > time.weights_memory_s
+
+        return _first(computes, MAX_BREAK_EVEN)
+
+    @property
+    def sources(self) -> str:
+        return "; ".join(dict.fromkeys(share.rates.source for share in self.shares))
+
+    @property
+    def _decode_spread(self) -> Spread:
+        return _widest(share.rates.decode_spread for share in self.shares)
+
+    @property
+    def _prefill_spread(self) -> Spread:
+        return _widest(share.rates.prefill_spread for share in self.shares)
+
+    @cached_property
+    def _layers_by_share(self) -> tuple[Counter[Layer], ...]:
+        ends = list(accumulate(share.n_layers for share in self.shares))
+        starts = [0, *ends[:-1]]
+        return tuple(
+            Counter(self.facts.layers[start:end]) for start, end in zip(starts, ends, strict=True)
+        )
+
+    def _share_time(
+        self, share: Share, layers: Counter[Layer], n_tokens: int, depth: int, n_sequences: int
+    ) -> PassTime:
+        n_all = n_tokens * n_sequences
+        terms = [share.rates.weights(work, n_all) for work in self._weights(share, n_all)]
+        attention_s = n_sequences * sum(
+            count * share.rates.attention(work, n_tokens).seconds
+            for layer, count in layers.items()
+            if (work := self._attention(layer, n_tokens, depth)) is not None
+        )
+        return PassTime(
+            weights_memory_s=_seconds(terms, "memory"),
+            weights_compute_s=_seconds(terms, "compute"),
+            attention_s=attention_s,
+            overhead_s=share.rates.overhead_s(share.n_layers, n_all),
+        )
+
+    def _weights(self, share: Share, n_tokens: int) -> list[WeightWork]:
+        fraction, is_last = share.n_layers / self.facts.n_layers, share is self.shares[-1]
+        scales = {"output": float(is_last), "embedding": float(is_last)}
+        works: dict[GgmlType, WeightWork] = {}
+        for part in self.facts.streamed(n_tokens):
+            scale = scales.get(part.role, fraction)
+            known = works.get(part.type, WeightWork(part.type, 0.0, 0.0))
+            works[part.type] = WeightWork(
+                part.type,
+                known.n_bytes + scale * part.n_bytes,
+                known.n_elements + scale * part.n_elements,
+            )
+        return [work for work in works.values() if work.n_bytes]
+
+    def _attention(self, layer: Layer, n_tokens: int, depth: int) -> AttentionWork | None:
+        if not layer.n_kv_heads or not layer.key_size:
+            return None
+        seen = (
+            depth + (n_tokens + 1) // 2
+        )  # a token of the batch sees half of the batch, on average
+        n_cells = seen if layer.window_tokens is None else min(seen, layer.window_tokens)
+        return AttentionWork(
+            layer.n_heads,
+            layer.n_kv_heads,
+            layer.key_size,
+            layer.value_size,
+            n_cells,
+            self.cache.type_k,
+            self.cache.type_v,
+            self.cache.flash,
+        )
+
+
+def _seconds(terms: list[Term], bound: str) -> float:
+    return sum(term.seconds for term in terms if term.bound == bound)
+
+
+def _widest(spreads: Iterable[Spread]) -> Spread:
+    known = list(spreads)
+    return Spread(min(spread.low for spread in known), max(spread.high for spread in known))
+
+
+def _first(holds: Callable[[int], bool], limit: int) -> int | None:
+    """The smallest number up to `limit` for which a condition that stays true becomes true."""
+    if not holds(limit):
+        return None
+    low, high = 0, limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
