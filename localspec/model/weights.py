@@ -102,7 +102,10 @@ def streamed(
 
 
 def _role(name: str) -> Role:
-    return next((role for pattern, role in ROLES if re.search(pattern, name)), "other")
+    for pattern, role in ROLES:
+        if re.search(pattern, name):
+            return role
+    return "other"
 
 
 def _is_streamed(tensor: Tensor, *, is_tied: bool, n_layers: int) -> bool:
