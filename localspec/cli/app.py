@@ -9,6 +9,7 @@ from localspec import __version__
 from localspec.cli.chat import chat
 from localspec.cli.doctor import doctor
 from localspec.cli.generate import generate
+from localspec.cli.predict import predict
 from localspec.cli.quantize import quantize
 from localspec.errors import UserError
 
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (chat, generate, quantize, doctor):
+for command in (chat, generate, predict, quantize, doctor):
     app.command()(command)
 
 

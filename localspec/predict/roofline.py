@@ -3,8 +3,9 @@
     T(n tokens, depth d) = overhead + sum over weights max(bytes / bandwidth, 2 n k / compute)
                          + sum over layers attention(cells(d), K type, V type, n)
 
-with k the elements that a token multiplies. One pass streams the weights once for all of its tokens and the cache of every sequence; layers on
-different devices take their time one after the other. Sources: Williams et al. 2009 (roofline),
+with k the elements that a token multiplies. One pass streams the weights once for all of its tokens
+and the cache of every sequence; layers on different devices take their time one after the other.
+A prompt needs the output matrix for its last token only. Sources: Williams et al. 2009 (roofline),
 Pope et al. 2022 (inference of transformers). It does not know kernels: those are in the rates.
 """
 
@@ -53,6 +54,19 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
+class Width:
+    """Tokens of one pass: of each sequence, and of how many logits are wanted."""
+
+    n_tokens: int
+    n_sequences: int
+    n_outputs: int
+
+    @property
+    def n_all(self) -> int:
+        return self.n_tokens * self.n_sequences
+
+
+@dataclass(frozen=True, slots=True)
 class PassTime:
     """Seconds of one pass by what they are spent on."""
 
@@ -88,10 +102,13 @@ class Roofline:
         self.facts, self.cache = facts, cache
         self.shares = tuple(share for share in shares if share.n_layers > 0)
 
-    def pass_time(self, n_tokens: int, depth: int, n_sequences: int = 1) -> PassTime:
+    def pass_time(
+        self, n_tokens: int, depth: int, n_sequences: int = 1, *, is_prompt: bool = False
+    ) -> PassTime:
         """One decode of `n_tokens` tokens for each of the sequences, all `depth` tokens long."""
+        width = Width(n_tokens, n_sequences, 1 if is_prompt else n_tokens * n_sequences)
         parts = [
-            self._share_time(share, layers, n_tokens, depth, n_sequences)
+            self._share_time(share, layers, width, depth)
             for share, layers in zip(self.shares, self._layers_by_share, strict=True)
         ]
         return PassTime(
@@ -108,7 +125,10 @@ class Roofline:
     def prefill_s(self, n_tokens: int, depth: int = 0, n_batch: int = 512) -> float:
         """Time to read `n_tokens` in micro-batches of `n_batch`."""
         starts = range(0, n_tokens, n_batch)
-        return sum(self.seconds(min(n_batch, n_tokens - at), depth + at) for at in starts)
+        return sum(
+            self.pass_time(min(n_batch, n_tokens - at), depth + at, is_prompt=True).seconds
+            for at in starts
+        )
 
     def prefill(self, n_tokens: int, depth: int = 0) -> Speed:
         return Speed.of(n_tokens / self.prefill_s(n_tokens, depth), self._prefill_spread)
@@ -151,35 +171,37 @@ class Roofline:
         )
 
     def _share_time(
-        self, share: Share, layers: Counter[Layer], n_tokens: int, depth: int, n_sequences: int
+        self, share: Share, layers: Counter[Layer], width: Width, depth: int
     ) -> PassTime:
-        n_all = n_tokens * n_sequences
-        terms = [share.rates.weights(work, n_all) for work in self._weights(share, n_all)]
-        attention_s = n_sequences * sum(
-            count * share.rates.attention(work, n_tokens).seconds
+        terms = [share.rates.weights(work, n) for work, n in self._weights(share, width)]
+        attention_s = width.n_sequences * sum(
+            count * share.rates.attention(work, width.n_tokens).seconds
             for layer, count in layers.items()
-            if (work := self._attention(layer, n_tokens, depth)) is not None
+            if (work := self._attention(layer, width.n_tokens, depth)) is not None
         )
         return PassTime(
             weights_memory_s=_seconds(terms, "memory"),
             weights_compute_s=_seconds(terms, "compute"),
             attention_s=attention_s,
-            overhead_s=share.rates.overhead_s(share.n_layers, n_all),
+            overhead_s=share.rates.overhead_s(share.n_layers, width.n_all),
         )
 
-    def _weights(self, share: Share, n_tokens: int) -> list[WeightWork]:
-        fraction, is_last = share.n_layers / self.facts.n_layers, share is self.shares[-1]
-        scales = {"output": float(is_last), "embedding": float(is_last)}
-        works: dict[GgmlType, WeightWork] = {}
-        for part in self.facts.streamed(n_tokens):
-            scale = scales.get(part.role, fraction)
-            known = works.get(part.type, WeightWork(part.type, 0.0, 0.0))
-            works[part.type] = WeightWork(
+    def _weights(self, share: Share, width: Width) -> list[tuple[WeightWork, int]]:
+        """Weights by type, and how many tokens multiply them."""
+        layers = self.facts.n_layers
+        is_last = float(share is self.shares[-1])
+        works: dict[tuple[GgmlType, int], WeightWork] = {}
+        for part in self.facts.streamed(width.n_all):
+            is_output = part.role in ("output", "embedding")
+            scale = is_last if is_output else share.n_layers / layers
+            key = part.type, width.n_outputs if is_output else width.n_all
+            known = works.get(key, WeightWork(part.type, 0.0, 0.0))
+            works[key] = WeightWork(
                 part.type,
                 known.n_bytes + scale * part.n_bytes,
                 known.n_elements + scale * part.n_elements,
             )
-        return [work for work in works.values() if work.n_bytes]
+        return [(work, n) for (_, n), work in works.items() if work.n_bytes]
 
     def _attention(self, layer: Layer, n_tokens: int, depth: int) -> AttentionWork | None:
         if not layer.n_kv_heads or not layer.key_size:

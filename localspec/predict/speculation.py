@@ -7,7 +7,7 @@ With each drafted token accepted with probability alpha, a draft of g tokens yie
 
 c the cost of drafting one token and v(n) = T(n) / T(1) that of a target pass over n tokens, both in
 plain passes. Source: Leviathan, Kalman, Matias 2023, theorem 3.8, there with v = 1. With B
-sequences in a batch v(n) is T(B n) / T(B). It does not know that acceptance falls with the position.
+sequences in a batch v(n) is T(B n) / T(B). It does not know that acceptance falls with position.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,0 +1,140 @@
+"""A forecast as tables for people."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from localspec.predict.roofline import Speed
+from localspec.session.forecast import Forecast
+
+SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
+
+
+def show(forecast: Forecast) -> None:
+    """Print everything that is known."""
+    console = Console(highlight=False)
+    for line in _heading(forecast):
+        console.print(Text(line))
+    console.print(_rows(forecast))
+    for line in _findings(forecast):
+        console.print(Text(line))
+    if forecast.draft is not None:
+        _show_speculation(console, forecast)
+    console.print(Text("\nSpeculation by use" + _drafter(forecast)))
+    console.print(_advice(forecast))
+    if forecast.quants:
+        console.print(Text("\nOther quantizations (depth 0; quality as published for LLaMA-3-8B)"))
+        console.print(_quants(forecast))
+
+
+def _heading(forecast: Forecast) -> list[str]:
+    facts, machine = forecast.facts, forecast.machine
+    name = facts.name or facts.path
+    lines = [f"{name} {facts.file_type}, {_gigabytes(facts.weight_bytes)}, on {machine.name}"]
+    bandwidth = machine.bandwidth_bytes_per_s
+    if bandwidth:
+        lines.append(f"  bandwidth {bandwidth / 1e9:,.1f} GB/s ({machine.source})")
+    lines.append(f"  from {machine.rates_source}")
+    return [*lines, *(f"  {note}" for note in machine.notes), ""]
+
+
+def _rows(forecast: Forecast) -> Table:
+    table = _table("K", "V", "depth", "batch", "decode tok/s", "prefill", "first token", "memory")
+    table.add_column("bound by")
+    with_batch = any(row.batch > 1 for row in forecast.rows)
+    for row in forecast.rows:
+        speed = _interval(row.decode)
+        table.add_row(
+            row.cache.type_k.name.lower(),
+            row.cache.type_v.name.lower(),
+            f"{row.depth:,}",
+            str(row.batch),
+            f"{speed}, {row.decode.mid / row.batch:.1f} each" if with_batch else speed,
+            f"{row.prefill.mid:,.0f}",
+            _seconds(row.first_token_s),
+            _gigabytes(row.memory.total_bytes),
+            row.bound,
+        )
+    return table
+
+
+def _findings(forecast: Forecast) -> list[str]:
+    lines = [""]
+    first = forecast.rows[0]
+    if forecast.ceiling_tps and first.batch == 1:
+        share = first.decode.mid / forecast.ceiling_tps
+        lines.append(
+            f"At full bandwidth it would be {forecast.ceiling_tps:,.1f} tok/s; {share:.0%} of that"
+            f" is expected at depth {first.depth:,}."
+        )
+    if forecast.break_even_batch:
+        lines.append(f"From a batch of {forecast.break_even_batch} on, arithmetic is the limit.")
+    return lines if len(lines) > 1 else []
+
+
+def _show_speculation(console: Console, forecast: Forecast) -> None:
+    for row in forecast.speculation:
+        pays = "no draft can pay" if row.break_even is None else f"pays from {row.break_even:.0%}"
+        users = f", batch {row.batch}" if row.batch > 1 else ""
+        console.print(
+            Text(
+                f"\nDrafting at depth {row.depth:,}{users}: one token costs"
+                f" {row.costs.draft_cost:.2f} plain passes; {pays}"
+            )
+        )
+        table = _table("draft", "v(n)", *(f"{gain.acceptance:.0%}" for gain in row.best))
+        for n in (n for n in SHOWN_LENGTHS if n <= row.costs.max_draft):
+            speedups = [row.costs.speedup(gain.acceptance, n) for gain in row.best]
+            marks = ["*" if gain.n_draft == n else " " for gain in row.best]
+            cells = [f"{s:.2f}x{mark}" for s, mark in zip(speedups, marks, strict=True)]
+            table.add_row(str(n), f"{row.costs.verify(n + 1):.2f}", *cells)
+        console.print(table)
+
+
+def _advice(forecast: Forecast) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for item in forecast.advice:
+        table.add_row(f"  {item.use.name}", item.sentence)
+    return table
+
+
+def _drafter(forecast: Forecast) -> str:
+    if forecast.draft is None:
+        return " (look-up, which costs nothing to draft)"
+    return f" ({forecast.draft.name or forecast.draft.path} drafts)"
+
+
+def _quants(forecast: Forecast) -> Table:
+    table = _table("type", "size", "decode tok/s", "prefill", "KL nats/token")
+    for quant in forecast.quants:
+        kld = "-" if quant.kld is None else f"{quant.kld:.4f}"
+        table.add_row(
+            quant.name,
+            _gigabytes(quant.weight_bytes),
+            _interval(quant.decode),
+            f"{quant.prefill.mid:,.0f}",
+            kld,
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    return table
+
+
+def _interval(speed: Speed) -> str:
+    digits = 0 if speed.mid >= 100 else 1
+    return f"{speed.mid:,.{digits}f} ({speed.low:,.{digits}f}–{speed.high:,.{digits}f})"  # noqa: RUF001
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"

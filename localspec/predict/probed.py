@@ -1,0 +1,94 @@
+"""Rates from a probe of this machine: seconds by kind of work, not bandwidth and compute.
+
+A pass of n tokens over E elements of a type takes E s(n), with s the probe's curve; where only some
+experts are streamed, each of them sees fewer tokens. What the probe did not measure is taken from
+the nearest type that it did, and the interval grows.
+"""
+
+from dataclasses import dataclass
+
+from localspec.hardware.measured import AttentionCost, Points, Probe, attention_key, value_at
+from localspec.model.ggml_types import BY_NAME, GgmlType
+from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
+
+# Of speeds on this machine around their prediction; `scripts/check-probe` measures it.
+DECODE_SPREAD = Spread(0.82, 1.18)
+PREFILL_SPREAD = Spread(0.75, 1.25)
+NEARLY_AS_FAST = 1.25
+"""A pass that takes at most this much longer than one token's still waits for memory."""
+STREAMS = 0.5
+"""Of the speed of a plain read: below it arithmetic binds from the first token on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedRates:
+    """What this machine was measured to take."""
+
+    probe: Probe
+
+    @property
+    def source(self) -> str:
+        return (
+            f"a probe of this machine through the engine, {self.probe.taken} ({self.probe.setting})"
+        )
+
+    @property
+    def decode_spread(self) -> Spread:
+        return DECODE_SPREAD
+
+    @property
+    def prefill_spread(self) -> Spread:
+        return PREFILL_SPREAD
+
+    @property
+    def stream_bytes_per_s(self) -> float:
+        """The best rate at which one token streams weights of any type that was measured."""
+        return max(
+            _bytes_per_element(BY_NAME[name]) / points[0][1]
+            for name, points in self.probe.weight_s.items()
+        )
+
+    def weights(self, work: WeightWork, n_tokens: int) -> Term:
+        per_element = _bytes_per_element(work.type)
+        n_streamed = work.n_bytes / per_element
+        width = max(1.0, n_tokens * work.n_elements / n_streamed)
+        points, scale = self._curve(work.type)
+        one_s, all_s = points[0][1], _beyond(points, width)
+        waits = per_element / (one_s * scale) >= STREAMS * (self.probe.read_bytes_per_s or 0.0)
+        memory_bound = waits and all_s <= NEARLY_AS_FAST * one_s
+        return Term(scale * all_s * n_streamed, "memory" if memory_bound else "compute")
+
+    def attention(self, work: AttentionWork, n_tokens: int) -> Term:
+        key = attention_key(work.type_k.name, work.type_v.name, flash=work.flash)
+        costs = self.probe.attention_s.get(key) or next(iter(self.probe.attention_s.values()))
+        head_numbers = work.n_heads * (work.key_size + work.value_size) / 2
+        return Term(head_numbers * _attention_s(costs, n_tokens, work.n_cells), "memory")
+
+    def overhead_s(self, n_layers: int, n_tokens: int) -> float:
+        per_layer = value_at(self.probe.layer_s, n_tokens)
+        return value_at(self.probe.pass_s, n_tokens) + n_layers * per_layer
+
+    def _curve(self, kind: GgmlType) -> tuple[Points, float]:
+        """The curve of a type, or that of the nearest one in size and by how much to stretch it."""
+        points = self.probe.weight_s.get(kind.name)
+        if points is not None:
+            return points, 1.0
+        names = [BY_NAME[name] for name in self.probe.weight_s]
+        nearest = min(names, key=lambda t: abs(t.bits_per_element - kind.bits_per_element))
+        stretch = kind.bits_per_element / nearest.bits_per_element
+        return self.probe.weight_s[nearest.name], max(1.0, stretch)
+
+
+def _bytes_per_element(kind: GgmlType) -> float:
+    return kind.bits_per_element / 8
+
+
+def _beyond(points: Points, width: float) -> float:
+    """The curve's value; beyond its end every token costs what one did there."""
+    last_width, last_s = points[-1]
+    return value_at(points, width) if width <= last_width else last_s * width / last_width
+
+
+def _attention_s(costs: tuple[AttentionCost, ...], n_tokens: int, n_cells: int) -> float:
+    by_width = tuple((float(cost.width), value_at(cost.by_cells, n_cells)) for cost in costs)
+    return _beyond(by_width, n_tokens)

@@ -1,0 +1,180 @@
+"""From a model's name and a machine to speeds, memory and what speculation would gain."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from localspec.model.facts import ModelFacts
+from localspec.model.gguf import Header, read_header
+from localspec.model.remote import read_remote
+from localspec.model.usable import check_usable
+from localspec.predict.ideal import IdealRates
+from localspec.predict.memory import Memory, memory_of
+from localspec.predict.quants import QUANTS
+from localspec.predict.roofline import CacheSetting, Roofline, Share, Speed
+from localspec.predict.speculation import Gain, Speculation
+from localspec.predict.uses import Advice, advice, speculation_at
+from localspec.registry.resolve import locate
+from localspec.session.machine import PredictedMachine
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: every product of cache setting, depth and batch is a row of the answer."""
+
+    caches: tuple[CacheSetting, ...]
+    depths: tuple[int, ...] = (0, 1024, 4096)
+    batches: tuple[int, ...] = (1,)
+    n_prompt: int = 512
+    n_ctx: int = 4096
+    acceptances: tuple[float, ...] = (0.5, 0.7, 0.9)
+    with_quants: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`decode` and `prefill` in tokens per second of all sequences together."""
+
+    cache: CacheSetting
+    depth: int
+    batch: int
+    decode: Speed
+    prefill: Speed
+    first_token_s: float
+    memory: Memory
+    bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationRow:
+    """One depth and batch: what drafts of each length gain, by acceptance."""
+
+    depth: int
+    batch: int
+    costs: Speculation
+    best: tuple[Gain, ...]
+    break_even: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantRow:
+    """The model in another quantization; `kld` as published for LLaMA-3-8B, None if it is not."""
+
+    name: str
+    weight_bytes: int
+    decode: Speed
+    prefill: Speed
+    kld: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The answer. `ceiling_tps`: decode at the device's bandwidth, with nothing lost."""
+
+    machine: PredictedMachine
+    facts: ModelFacts
+    draft: ModelFacts | None
+    rows: tuple[Row, ...]
+    ceiling_tps: float | None
+    break_even_batch: int | None
+    speculation: tuple[SpeculationRow, ...]
+    advice: tuple[Advice, ...]
+    quants: tuple[QuantRow, ...] = field(repr=False)
+
+
+def facts_of(reference: str | None) -> ModelFacts:
+    """The facts of a model by any name it has, read here or by HTTP range, never fetched whole.
+
+    Raises UserError or ModelError.
+    """
+    place = locate(reference)
+    header: Header = read_header(place) if isinstance(place, Path) else read_remote(place)
+    check_usable(header)
+    return ModelFacts.of(header)
+
+
+Rooflines = Callable[[ModelFacts, CacheSetting], Roofline]
+
+
+def forecast(
+    facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
+) -> Forecast:
+    """Every number that `predict` shows. Raises nothing: what is not known is None."""
+    first = question.caches[0]
+    target = Roofline(facts, machine.shares_of(facts), first)
+    drafter = Roofline(draft, machine.shares_of(draft), first) if draft else None
+    return Forecast(
+        machine=machine,
+        facts=facts,
+        draft=draft,
+        rows=tuple(_rows(facts, draft, machine, question)),
+        ceiling_tps=_ceiling_tps(facts, machine, first),
+        break_even_batch=target.break_even_batch(),
+        speculation=tuple(_speculation(target, drafter, question)),
+        advice=advice(target, drafter, question.n_ctx),
+        quants=tuple(_quants(facts, machine, first)) if question.with_quants else (),
+    )
+
+
+def _rows(
+    facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
+) -> Sequence[Row]:
+    rows: list[Row] = []
+    for cache in question.caches:
+        roofline = Roofline(facts, machine.shares_of(facts), cache)
+        draft_bytes = memory_of(draft, cache, question.n_ctx).total_bytes if draft else 0
+        rows += [
+            _row(roofline, depth, batch, question, draft_bytes)
+            for depth in question.depths
+            for batch in question.batches
+        ]
+    return rows
+
+
+def _row(roofline: Roofline, depth: int, batch: int, question: Question, draft_bytes: int) -> Row:
+    n_ctx = max(question.n_ctx, depth + question.n_prompt)
+    memory = memory_of(roofline.facts, roofline.cache, n_ctx, n_sequences=batch)
+    return Row(
+        cache=roofline.cache,
+        depth=depth,
+        batch=batch,
+        decode=roofline.decode(depth, batch),
+        prefill=roofline.prefill(question.n_prompt, depth),
+        first_token_s=roofline.prefill_s(question.n_prompt, depth),
+        memory=memory.with_draft(draft_bytes),
+        bound=roofline.pass_time(1, depth, batch).bound,
+    )
+
+
+def _ceiling_tps(facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting) -> float | None:
+    if machine.bandwidth_bytes_per_s is None:
+        return None
+    rates = IdealRates(machine.bandwidth_bytes_per_s, machine.flops_per_s)
+    return Roofline(facts, (Share(rates, facts.n_layers),), cache).decode(0).mid
+
+
+def _speculation(
+    target: Roofline, drafter: Roofline | None, question: Question
+) -> Sequence[SpeculationRow]:
+    rows: list[SpeculationRow] = []
+    for depth in question.depths:
+        for batch in question.batches:
+            costs = speculation_at(target, drafter, depth, batch)
+            best = tuple(costs.best(alpha) for alpha in question.acceptances)
+            rows.append(SpeculationRow(depth, batch, costs, best, costs.break_even_acceptance()))
+    return rows
+
+
+def _quants(
+    facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting
+) -> Sequence[QuantRow]:
+    rows: list[QuantRow] = []
+    for quant in QUANTS:
+        other = quant.for_rows_of(facts.n_embd).applied(facts)
+        roofline = Roofline(other, machine.shares_of(other), cache)
+        rows.append(
+            QuantRow(
+                quant.name, other.weight_bytes, roofline.decode(0), roofline.prefill(512), quant.kld
+            )
+        )
+    return rows

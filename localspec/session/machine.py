@@ -1,0 +1,221 @@
+"""Which rates a prediction is made from: those of a named device, or of this machine.
+
+This machine's own figures come from the probe, through the engine itself. Where that cannot run,
+published runs of the same device stand in; of a processor nothing is known without the probe.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from localspec.errors import EngineError, HardwareError, UserError
+from localspec.hardware.detect import usable_cores
+from localspec.hardware.devices import Match, find_device
+from localspec.hardware.machine import LocalDevice, Reported, local_devices
+from localspec.model.facts import ModelFacts
+from localspec.predict.memory import memory_of
+from localspec.predict.probed import ProbedRates
+from localspec.predict.published import PublishedRates
+from localspec.predict.rates import Rates
+from localspec.predict.roofline import CacheSetting, Share
+
+if TYPE_CHECKING:
+    from localspec.engine.probe import ProbeNeeds
+
+Talk = Callable[[str], None]
+ProbeChoice = Literal["auto", "again", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineChoice:
+    """What the user said of the machine; `device` None is this one."""
+
+    device: str | None = None
+    n_threads: int | None = None
+    n_gpu_layers: int = -1
+    probe: ProbeChoice = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedMachine:
+    """Where a prediction holds; None is what is not known.
+
+    `rates` are those of the device that computes most, `host_rates` of the processor beside a GPU,
+    for the layers that are not among the `n_offloaded`; < 0: all of them are.
+    """
+
+    name: str
+    bandwidth_bytes_per_s: float | None
+    flops_per_s: float | None
+    source: str
+    memory_bytes: int | None
+    rates: Rates
+    host_rates: Rates | None = None
+    n_offloaded: int = -1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rates_source(self) -> str:
+        return self.rates.source
+
+    def shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
+        """Who computes which layers. libllama offloads the last ones, the output matrix first."""
+        if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
+            return (Share(self.rates, facts.n_layers),)
+        n_on_gpu = max(0, self.n_offloaded - 1)
+        on_host = Share(self.host_rates, facts.n_layers - n_on_gpu)
+        return (on_host, Share(self.rates, n_on_gpu)) if n_on_gpu else (on_host,)
+
+
+def predicted_machine(
+    choice: MachineChoice,
+    models: Sequence[ModelFacts],
+    caches: Sequence[CacheSetting],
+    n_ctx: int,
+    talk: Talk,
+) -> PredictedMachine:
+    """The machine that was named, or this one, ready to predict `models` (the target first).
+
+    Raises UserError for a name that is none or many, HardwareError where nothing is known.
+    """
+    needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
+    if choice.device is not None:
+        return _named(find_device(choice.device), needed)
+    device = _chosen(choice)
+    if choice.probe != "off":
+        try:
+            return _probed(choice, device, models, caches, needed, talk)
+        except EngineError as error:
+            talk(f"{error}; published figures stand in")
+    return _published(device, needed)
+
+
+def _named(match: Match, needed_bytes: int) -> PredictedMachine:
+    device = match.candidates[0]
+    if device.kind == "cpu":
+        raise UserError(
+            f"{device.name} is memory for a processor, of which speeds are known only by measuring:"
+            " run `localspec predict` there"
+        )
+    names = " or ".join(device.name for device in match.candidates)
+    memory_bytes = max(device.memory_bytes, default=None)
+    return PredictedMachine(
+        name=names,
+        bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
+        flops_per_s=device.fp16_flops_per_s,
+        source=f"published: {device.source}",
+        memory_bytes=memory_bytes,
+        rates=PublishedRates.of(match),
+        notes=_notes(match, needed_bytes, memory_bytes),
+    )
+
+
+def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
+    notes = [device.note for device in match.candidates[:1] if device.note]
+    if match.is_ambiguous:
+        notes.append("the name can mean several devices; the interval covers them")
+    if memory_bytes is not None and needed_bytes > memory_bytes:
+        notes.append(
+            f"does not fit: {needed_bytes / 1e9:.1f} GB are needed and {memory_bytes / 1e9:.1f} GB"
+            " are there; the speeds are those of a device with more memory"
+        )
+    return tuple(notes)
+
+
+def _chosen(choice: MachineChoice) -> LocalDevice:
+    """The GPU that the engine would use, else the processor."""
+    devices = local_devices(_engine_devices())
+    graphics = [device for device in devices if device.backend != "cpu"]
+    return graphics[0] if graphics and choice.n_gpu_layers else devices[-1]
+
+
+def _engine_devices() -> list[Reported] | None:
+    """The engine's own list; None without an engine."""
+    try:
+        from localspec.engine.llama.report import engine_devices  # noqa: PLC0415 - loads libllama
+    except (EngineError, ImportError, OSError):
+        return None
+    return [
+        Reported(device.name, device.description, device.total_bytes, device.free_bytes)
+        for device in engine_devices()
+    ]
+
+
+def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
+    known = device.match.device
+    if device.backend == "cpu" or known is None:
+        raise HardwareError(
+            f"{device.name} is not in the table of devices and was not measured: run `localspec"
+            " predict` with an engine and without --probe off, or name a --device"
+        )
+    return PredictedMachine(
+        name=known.name,
+        bandwidth_bytes_per_s=known.bandwidth_bytes_per_s,
+        flops_per_s=known.fp16_flops_per_s,
+        source=f"published: {known.source}",
+        memory_bytes=device.total_bytes,
+        rates=PublishedRates.of(device.match, device.backend),
+        notes=_notes(device.match, needed_bytes, device.free_bytes or device.total_bytes),
+    )
+
+
+def _probed(
+    choice: MachineChoice,
+    device: LocalDevice,
+    models: Sequence[ModelFacts],
+    caches: Sequence[CacheSetting],
+    needed_bytes: int,
+    talk: Talk,
+) -> PredictedMachine:
+    on_gpu = device.backend != "cpu"
+    rates = _rates(choice, models, caches, talk, n_gpu_layers=-1 if on_gpu else 0)
+    is_split = on_gpu and choice.n_gpu_layers > 0
+    host = _rates(choice, models, caches, talk, n_gpu_layers=0) if is_split else None
+    read = rates.probe.read_bytes_per_s
+    known = device.match.device
+    published = known.bandwidth_bytes_per_s if known else None
+    return PredictedMachine(
+        name=device.name,
+        bandwidth_bytes_per_s=max(read, rates.stream_bytes_per_s) if read else published,
+        flops_per_s=None,
+        source="measured: a plain read of memory" if read else "published",
+        memory_bytes=device.total_bytes,
+        rates=rates,
+        host_rates=host,
+        n_offloaded=choice.n_gpu_layers,
+        notes=_notes(Match(()), needed_bytes, device.free_bytes),
+    )
+
+
+def _rates(
+    choice: MachineChoice,
+    models: Sequence[ModelFacts],
+    caches: Sequence[CacheSetting],
+    talk: Talk,
+    *,
+    n_gpu_layers: int,
+) -> ProbedRates:
+    from localspec.engine.health import engine_health  # noqa: PLC0415 - only where there is one
+    from localspec.engine.probe import ProbeSetting, probe_machine  # noqa: PLC0415
+
+    health = engine_health(talk)
+    n_threads = choice.n_threads or usable_cores()
+    setting = ProbeSetting(n_threads, n_gpu_layers, health.use_extra_buffers)
+    again = choice.probe == "again"
+    return ProbedRates(probe_machine(setting, probe_needs(models, caches), talk, again=again))
+
+
+def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) -> "ProbeNeeds":
+    """What must be measured to predict these models with these caches."""
+    from localspec.engine.probe import ProbeNeeds  # noqa: PLC0415
+    from localspec.model.random_weights import WEIGHT_TYPES  # noqa: PLC0415
+
+    known = {kind.name for kind in WEIGHT_TYPES}
+    types = {
+        part.type.name
+        for facts in models
+        for part in facts.streamed(1)
+        if part.role != "norm" and part.type.name in known - {"F32"}
+    }
+    pairs = {(c.type_k.name.lower(), c.type_v.name.lower(), c.flash) for c in caches}
+    return ProbeNeeds(tuple(sorted(types)) or ("F16",), tuple(sorted(pairs)))

@@ -1,0 +1,169 @@
+"""Fit shares of published figures to published runs: robust, with a ridge, and leaving chips out.
+
+Decoding: log t is fitted, t = n_layers a + bytes / bandwidth * exp(X theta), by Gauss-Newton with
+Huber weights; the ridge scales every kind of coefficient by how far it is believed to vary. Prefill
+has no overhead term. Rows of one chip and source share their weight, so that no source outvotes
+others by repeating itself.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from _intervals import Errors
+from _runs import Run
+from numpy.typing import NDArray
+
+from localspec.predict.efficiency import Coefficients, features
+from localspec.predict.published import CACHE_STREAM
+
+Floats = NDArray[np.float64]
+
+RIDGE, HUBER, STEPS = 0.05, 0.08, 12
+MIN_CHIPS = 2
+"""What fewer chips would determine is refused: the wider group stands in."""
+
+# How far each kind of coefficient is believed to vary, in units of a logarithm.
+DECODE_SCALES = {
+    "backend": 0.49, "family": 0.122, "backend family": 0.367, "type": 0.098,
+    "backend type": 0.206, "family type": 0.147, "era": 0.12, "backend era": 0.3,
+    "family era": 0.21, "harness": 0.35, "memory": 0.07, "laptop": 0.2, "bandwidth": 0.052,
+    "bandwidth in backend": 0.21, "bandwidth in family": 0.1, "intensity": 0.1,
+    "intensity in backend": 0.15, "intensity by type": 0.48, "matrix rate": 0.0,
+    "matrix rate in backend": 0.0,
+}  # fmt: skip
+PREFILL_SCALES = {
+    "backend": 1.4, "family": 1.25, "backend family": 0.056, "type": 0.28, "backend type": 0.175,
+    "family type": 0.15, "era": 0.3, "backend era": 0.3, "family era": 0.2, "harness": 0.25,
+    "memory": 0.1, "laptop": 0.5, "bandwidth": 0.1, "bandwidth in backend": 0.196,
+    "bandwidth in family": 0.1, "intensity": 0.1, "intensity in backend": 0.21,
+    "intensity by type": 0.1, "matrix rate": 0.3, "matrix rate in backend": 0.3,
+}  # fmt: skip
+SCALES = {"decode": DECODE_SCALES, "prefill": PREFILL_SCALES}
+LAYER_S = {"cuda": 1.225e-5, "metal": 5e-5, "rocm": 8e-5, "vulkan": 1.2e-4, "cpu": 1.4e-4}
+"""Overhead of a layer in decoding, from a search over the leave-one-chip-out error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Runs of one test as arrays; `ideal_s` is what the figures alone say, `names` the columns."""
+
+    runs: Sequence[Run]
+    names: list[str]
+    scales: Floats
+    x: Floats
+    ideal_s: Floats
+    fixed_s: Floats
+    measured_s: Floats
+    weights: Floats
+
+    def solve(self, keep: NDArray[np.bool_]) -> Coefficients:
+        """The coefficients that the kept rows determine; those of too few chips are left out."""
+        chips: defaultdict[int, set[str]] = defaultdict(set)
+        for i in np.flatnonzero(keep):
+            for column in np.flatnonzero(self.x[i]):
+                chips[int(column)].add(self.runs[i].chip)
+        used = [column for column in range(len(self.names)) if len(chips[column]) >= MIN_CHIPS]
+        theta = _gauss_newton(
+            self.x[np.ix_(keep, used)], self.ideal_s[keep], self.fixed_s[keep],
+            self.measured_s[keep], self.weights[keep],
+        )  # fmt: skip
+        values = {
+            self.names[column]: float(self.scales[column] * value)
+            for column, value in zip(used, theta, strict=True)
+        }
+        return Coefficients(values, LAYER_S)
+
+    def predicted(self, coefficients: Coefficients, rows: NDArray[np.bool_]) -> Floats:
+        """Tokens per second."""
+        indices = np.flatnonzero(rows)
+        factors = [coefficients.factor(self.runs[i].circumstances) for i in indices]
+        seconds = self.ideal_s[indices] * np.array(factors) + self.fixed_s[indices]
+        return np.array([_tokens(self.runs[i]) for i in indices]) / seconds
+
+
+def problem_of(runs: Sequence[Run]) -> Problem:
+    """Of runs of one test."""
+    scales = SCALES[runs[0].test]
+    rows = [
+        {
+            f"{kind}: {name}": (value, scales[kind])
+            for kind, name, value in features(run.circumstances)
+            if scales[kind]
+        }
+        for run in runs
+    ]
+    names = sorted({name for row in rows for name in row})
+    position = {name: i for i, name in enumerate(names)}
+    x = np.zeros((len(runs), len(names)))
+    sizes = np.zeros(len(names))
+    for i, row in enumerate(rows):
+        for name, (value, scale) in row.items():
+            x[i, position[name]] = value * scale
+            sizes[position[name]] = scale
+    sources = Counter((run.chip, run.circumstances.harness) for run in runs)
+    return Problem(
+        runs=runs,
+        names=names,
+        scales=sizes,
+        x=x,
+        ideal_s=np.array([ideal_s(run) for run in runs]),
+        fixed_s=np.array([_fixed_s(run) for run in runs]),
+        measured_s=np.array([_tokens(run) / run.tokens_per_s for run in runs]),
+        weights=np.array([1 / sqrt(sources[r.chip, r.circumstances.harness]) for r in runs]),
+    )
+
+
+def ideal_s(run: Run) -> float:
+    """What a run's pass takes at the device's figures."""
+    known = run.circumstances
+    if run.test == "decode":
+        cache = CACHE_STREAM[run.flash] * run.kv_bytes * run.depth
+        return (run.streamed_bytes + cache) / known.bandwidth_bytes_per_s
+    table = 0 if run.streamed_bytes == run.file_bytes else 1
+    matrices = run.n_params * (1 - 0.5 * table * (1 - run.streamed_bytes / run.file_bytes))
+    attention = 2 * run.n_layers * run.n_embd * run.n_tokens
+    return 2 * run.n_tokens * (matrices + attention) / known.fp32_flops_per_s
+
+
+def unseen(problem: Problem) -> dict[str, Coefficients]:
+    """By chip, the coefficients that the runs of all other chips determine."""
+    chips = np.array([run.chip for run in problem.runs])
+    return {chip: problem.solve(chips != chip) for chip in sorted(set(chips))}
+
+
+def unseen_errors(problem: Problem, others: dict[str, Coefficients] | None = None) -> Errors:
+    """Measured over predicted speed of every run, predicted without any run of its chip."""
+    chips = np.array([run.chip for run in problem.runs])
+    ratios = np.zeros(len(problem.runs))
+    for chip, coefficients in (others or unseen(problem)).items():
+        out = chips == chip
+        measured = [run.tokens_per_s for run in problem.runs if run.chip == chip]
+        ratios[out] = np.array(measured) / problem.predicted(coefficients, out)
+    return Errors(tuple(problem.runs), tuple(ratios))
+
+
+def _fixed_s(run: Run) -> float:
+    if run.test == "prefill":
+        return 0.0
+    return run.n_layers * LAYER_S[run.circumstances.backend]
+
+
+def _tokens(run: Run) -> float:
+    return 1.0 if run.test == "decode" else float(run.n_tokens)
+
+
+def _gauss_newton(x: Floats, ideal: Floats, fixed: Floats, measured: Floats, w: Floats) -> Floats:
+    theta = np.zeros(x.shape[1])
+    target = np.log(measured)
+    for _ in range(STEPS):
+        scaled = ideal * np.exp(x @ theta)
+        residual = np.log(scaled + fixed) - target
+        robust = w / np.maximum(1.0, np.abs(residual) / HUBER)
+        jacobian = x * (scaled / (scaled + fixed))[:, None]
+        curvature = jacobian.T @ (jacobian * robust[:, None]) + RIDGE * np.eye(len(theta))
+        gradient = jacobian.T @ (robust * residual) + RIDGE * theta
+        theta -= np.clip(np.linalg.solve(curvature, gradient), -0.5, 0.5)
+    return theta

@@ -1,0 +1,98 @@
+"""Fit the shares that devices reach and write localspec/predict/efficiency.json.
+
+    scripts/fit-efficiency [--check]
+
+Reads scripts/data/measured.csv and verify_cost.csv; the same data give the same file. `--check`
+only says whether the shipped file is what they give.
+"""
+
+import csv
+import json
+import re
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from _fit import problem_of, unseen_errors
+from _intervals import TAILS, Errors
+from _runs import read_runs
+
+from localspec.errors import UserError
+from localspec.predict.families import type_class
+
+HERE = Path(__file__).parent
+DATA = HERE / "data"
+TARGET = HERE.parent / "localspec" / "predict" / "efficiency.json"
+MIN_GIB = 3.0
+WIDTHS = (2, 4, 8, 16)
+DIGITS = 5
+
+
+def main(
+    check: Annotated[bool, typer.Option("--check", help="Compare only; exit code 1.")] = False,
+) -> None:
+    """Fit published runs."""
+    text = json.dumps(fitted(), indent=1, sort_keys=True) + "\n"
+    if not check:
+        TARGET.write_text(text)
+        print(f"{TARGET.relative_to(HERE.parent)} written")
+    elif text != TARGET.read_text():
+        raise UserError(f"{TARGET.name} is not what the data give: run scripts/fit-efficiency")
+
+
+def fitted() -> dict[str, Any]:
+    """The whole data file."""
+    runs, _ = read_runs(DATA / "measured.csv", MIN_GIB)
+    document: dict[str, Any] = {
+        "about": "Fitted by scripts/fit-efficiency to scripts/data/*.csv, whose rows name sources."
+        " Coefficients of logarithms of time over what a device's figures say; 80 % intervals of"
+        " speed over its prediction, from the errors of devices that were left out of the fit.",
+        "support": {},
+        "verify": verify_curves(DATA / "verify_cost.csv"),
+    }
+    for test in ("decode", "prefill"):
+        chosen = [run for run in runs if run.test == test]
+        problem = problem_of(chosen)
+        coefficients = problem.solve(np.ones(len(chosen), bool))
+        document[test] = {
+            "values": {name: round(x, DIGITS) for name, x in coefficients.values.items()},
+            "layer_s": dict(coefficients.layer_s) if test == "decode" else {},
+        }
+        document["support"][test] = _support(unseen_errors(problem))
+    return document
+
+
+def verify_curves(path: Path) -> dict[str, list[list[float]]]:
+    """T(n) / T(1) of dense models at n = 2, 4, 8 and 16, medians by backend and type, and wider."""
+    found: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            backend = re.split(r"[ -]", row["backend"].lower())[0]
+            ratio = row["relative_step_time_T(k)/T(1)"]
+            if row["moe"] == "0" and ratio and int(row["batch_k"]) in WIDTHS:
+                kind = type_class(re.split(r"[.\- ]", row["quant"])[-1])  # some are file names
+                for name in (f"{backend}, {kind}", backend, "all"):
+                    found[name][int(row["batch_k"])].append(float(ratio))
+    return {
+        name: [[n, round(median(by_width[n]), 3)] for n in WIDTHS]
+        for name, by_width in found.items()
+        if all(by_width[n] for n in WIDTHS)
+    }
+
+
+def _support(errors: Errors) -> dict[str, dict[str, float]]:
+    """The interval of every group that has enough runs and chips, and what it rests on."""
+    tails = errors.tails()
+    found = {
+        name: errors.support(name, tails.get(name.partition(",")[0], TAILS[0]))
+        for name in errors.groups()
+    }
+    return {name: asdict(support) for name, support in found.items() if support}
+
+
+if __name__ == "__main__":
+    typer.run(main)
