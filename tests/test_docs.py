@@ -24,7 +24,19 @@ def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("name", ["setup", "demo", "test", "compare-answers", "bench-overhead"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "setup",
+        "demo",
+        "test",
+        "compare-answers",
+        "bench-overhead",
+        "fit-efficiency",
+        "validate-predictions",
+        "check-probe",
+    ],
+)
 def test_every_script_can_be_run_and_is_named(name: str) -> None:
     script = ROOT / "scripts" / name
     assert script.stat().st_mode & 0o111

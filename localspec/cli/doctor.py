@@ -10,6 +10,10 @@ import typer
 
 from localspec.errors import LocalspecError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from localspec.hardware.machine import LocalDevice
+
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
@@ -30,6 +34,8 @@ def _findings(*, retest: bool) -> dict[str, dict[str, Any]]:
         "localspec": _localspec(),
         "machine": _machine(),
         "engine": _or_error(_engine),
+        "devices": _or_error(_devices),
+        "probe": _or_error(_probe),
         "self_test": _or_error(lambda: _self_test(retest=retest)),
         "starter": _or_error(_starter),
     }
@@ -78,6 +84,52 @@ def _engine() -> dict[str, Any]:
     }
 
 
+def _devices() -> dict[str, Any]:
+    from localspec.hardware.machine import local_devices, power
+    from localspec.session.machine import engine_reports
+
+    known = [_figures(device) for device in local_devices(engine_reports())]
+    return {"power": power().text, "list": known}
+
+
+def _figures(device: "LocalDevice") -> dict[str, Any]:
+    published = device.match.device
+    return {
+        "backend": device.backend,
+        "reported_as": device.name,
+        "total_bytes": device.total_bytes,
+        "free_bytes": device.free_bytes,
+        "candidates": [candidate.name for candidate in device.match.candidates],
+        "bandwidth_bytes_per_s": published.bandwidth_bytes_per_s if published else None,
+        "fp32_flops_per_s": published.fp32_flops_per_s if published else None,
+        "source": published.source if published else None,
+    }
+
+
+def _probe() -> dict[str, Any]:
+    from localspec.engine.health import engine_health
+    from localspec.engine.probe import ProbeSetting, kept_probe
+    from localspec.hardware.detect import usable_cores
+    from localspec.model.ggml_types import BY_NAME
+
+    sound = engine_health(lambda message: None).use_extra_buffers
+    probe = kept_probe(ProbeSetting(usable_cores(), 0, sound))
+    if probe is None:
+        return {"measured": "not yet; `localspec predict` does it when it needs to"}
+    streams = {
+        f"{name.lower()}_bytes_per_s": BY_NAME[name].bits_per_element / 8 / points[0][1]
+        for name, points in probe.weight_s.items()
+    }
+    return {
+        "measured": probe.taken,
+        "setting": probe.setting,
+        "memory_read_bytes_per_s": probe.read_bytes_per_s,
+        "layer_overhead_seconds": probe.layer_s[0][1],
+        **streams,
+        "attention": ", ".join(probe.attention_s),
+    }
+
+
 def _self_test(*, retest: bool) -> dict[str, Any]:
     from localspec.engine.health import engine_health, forget_verdict
 
@@ -118,13 +170,20 @@ def _show(findings: dict[str, dict[str, Any]]) -> None:
     for section, facts in findings.items():
         table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
         for name, value in facts.items():
-            label = name.removesuffix("_bytes").replace("_", " ")
+            label = (
+                name.removesuffix("_bytes_per_s")
+                .removesuffix("_bytes")
+                .removesuffix("_seconds")
+                .replace("_", " ")
+            )
             table.add_row(f"  {label}", Text(_text(name, value)))
     Console().print(table)
 
 
 def _text(name: str, value: Any) -> str:
     match value:
+        case float() if "_per_s" in name or name.endswith("_seconds"):
+            return _rate(name, value)
         case str():
             return value
         case None:
@@ -141,12 +200,30 @@ def _text(name: str, value: Any) -> str:
             return str(value)
 
 
+def _rate(name: str, value: float) -> str:
+    return f"{value * 1e6:.0f} us" if name.endswith("_seconds") else f"{value / 1e9:.1f} GB/s"
+
+
 def _error(error: float | None) -> str:
     return "not a number" if error is None else f"{error:.1e}"
 
 
 def _device(device: dict[str, Any]) -> str:
+    if "reported_as" in device:
+        return _known_device(device)
     memory = device["total_bytes"]
     return f"{device['name']}: {device['description']}" + (
         f", {memory / 1e9:.1f} GB" if memory else ""
     )
+
+
+def _known_device(device: dict[str, Any]) -> str:
+    """One of this machine, with what the table says of it."""
+    total = device["total_bytes"]
+    size = f", {total / 1e9:.1f} GB" if total else ""
+    name = f"{device['backend']}: {device['reported_as']}{size}"
+    if device["source"] is None:
+        return f"{name}; not in the table of devices, so only the probe knows its speed"
+    bandwidth = device["bandwidth_bytes_per_s"] / 1e9
+    doubt = "" if len(device["candidates"]) == 1 else " or ".join(["", *device["candidates"][1:]])
+    return f"{name}; {device['candidates'][0]}{doubt}: {bandwidth:,.0f} GB/s ({device['source']})"

@@ -29,6 +29,7 @@ def _device(forecast: Forecast) -> dict[str, Any]:
         "bandwidth_bytes_per_s": machine.bandwidth_bytes_per_s,
         "flops_per_s": machine.flops_per_s,
         "memory_bytes": machine.memory_bytes,
+        "free_bytes": machine.free_bytes,
         "source": machine.source,
         "rates": machine.rates_source,
     }
@@ -104,9 +105,9 @@ def _advice(forecast: Forecast, i: int) -> dict[str, Any]:
         "use": item.use.name,
         "depth": item.use.depth,
         "batch": item.use.n_sequences,
-        "acceptance": item.gain.acceptance,
-        "n_draft": item.gain.n_draft,
-        "speedup": item.gain.speedup,
+        "acceptance": item.gain.acceptance if item.gain else None,
+        "n_draft": item.gain.n_draft if item.gain else None,
+        "speedup": item.gain.speedup if item.gain else None,
         "break_even_acceptance": item.break_even,
         "sentence": item.sentence,
     }

@@ -35,25 +35,27 @@ def _heading(forecast: Forecast) -> list[str]:
     if bandwidth:
         lines.append(f"  bandwidth {bandwidth / 1e9:,.1f} GB/s ({machine.source})")
     lines.append(f"  from {machine.rates_source}")
+    if machine.free_bytes is not None:
+        lines.append(f"  {_gigabytes(machine.free_bytes)} of memory free")
     return [*lines, *(f"  {note}" for note in machine.notes), ""]
 
 
 def _rows(forecast: Forecast) -> Table:
-    table = _table("K", "V", "depth", "batch", "decode tok/s", "prefill", "first token", "memory")
-    table.add_column("bound by")
     with_batch = any(row.batch > 1 for row in forecast.rows)
+    batch = ("batch", "each") if with_batch else ()
+    table = _table("K/V", "depth", *batch, "decode tok/s", "prefill", "first", "memory", "bound by")
     for row in forecast.rows:
-        speed = _interval(row.decode)
+        types = dict.fromkeys(kind.name.lower() for kind in (row.cache.type_k, row.cache.type_v))
+        each = (str(row.batch), f"{row.decode.mid / row.batch:,.1f}") if with_batch else ()
         table.add_row(
-            row.cache.type_k.name.lower(),
-            row.cache.type_v.name.lower(),
+            "/".join(types),
             f"{row.depth:,}",
-            str(row.batch),
-            f"{speed}, {row.decode.mid / row.batch:.1f} each" if with_batch else speed,
+            *each,
+            _interval(row.decode),
             f"{row.prefill.mid:,.0f}",
             _seconds(row.first_token_s),
             _gigabytes(row.memory.total_bytes),
-            row.bound,
+            row.bound.removeprefix("memory "),
         )
     return table
 

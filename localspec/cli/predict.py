@@ -37,13 +37,21 @@ def predict(
     asked.check()
     if plot:
         _check_plot(plot)
+    from localspec.predict.quants import variants_of
     from localspec.session.forecast import facts_of, forecast
     from localspec.session.machine import predicted_machine
 
     facts, draft_facts = facts_of(model), facts_of(draft) if draft else None
     question = asked.question(facts)
     models = [facts, draft_facts] if draft_facts else [facts]
-    chosen = predicted_machine(machine.choice(), models, question.caches, question.n_ctx, talk)
+    chosen = predicted_machine(
+        machine.choice(),
+        models,
+        question.caches,
+        question.n_ctx,
+        talk,
+        variants_of(facts) if asked.quants else (),
+    )
     answer = forecast(facts, draft_facts, chosen, question)
     if plot:
         from localspec.cli.forecast_plot import write_plot

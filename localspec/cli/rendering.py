@@ -1,5 +1,6 @@
 """A finished reply as one line for people and as the document that `--json` prints."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,9 +50,21 @@ def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dic
                 for source, c in counts.by_source.items()
             },
         },
-        "prediction": None,
+        "prediction": _prediction(session, reply),
         "config": _effective_config(session, options),
     }
+
+
+def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
+    """Of plain decoding, halfway through this reply; null until `predict` has measured for it."""
+    from localspec.session.forecast import kept_forecast
+
+    depth = reply.n_prompt_tokens + len(reply.tokens) // 2
+    found = kept_forecast(session.plan.target, depth)
+    if found is None:
+        return None
+    speed, bound = found
+    return {"decode_tps": asdict(speed), "bound": bound}
 
 
 def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, Any]:

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from localspec.hardware.detect import processor_features, processor_name, usable_cores
+from localspec.hardware.detect import (
+    available_memory_bytes,
+    processor_features,
+    processor_name,
+    usable_cores,
+)
 from localspec.hardware.devices import Match, match_reported
 from localspec.hardware.system import Gpu, amd_gpus, apple_gpus, low_power_mode, nvidia_gpus
 
@@ -69,12 +74,12 @@ def local_devices(reported: Sequence[Reported] | None) -> tuple[LocalDevice, ...
     else:
         listed = [(backend_of(device.name), device) for device in reported]
         graphics = [_from_engine(backend, d, known) for backend, d in listed if backend != "cpu"]
-    memory = psutil.virtual_memory()
+    total_bytes, free_bytes = psutil.virtual_memory().total, available_memory_bytes()
     match = match_reported(processor_name())
     kinds = Match(tuple(device for device in match.candidates if device.kind == "cpu"))
     return (
         *graphics,
-        LocalDevice("cpu", processor_name(), kinds, memory.total, memory.available, True),
+        LocalDevice("cpu", processor_name(), kinds, total_bytes, free_bytes, True),
     )
 
 

@@ -64,7 +64,7 @@ class PublishedRates:
         return n_layers * self.known.decode.layer_s[self.run.backend]
 
     def _stream_s(self, n_bytes: float, kind: str) -> float:
-        factor = self.known.decode.factor(self.run.with_type(kind))
+        factor = max(1.0, self.known.decode.factor(self.run.with_type(kind)))
         return n_bytes / self.run.bandwidth_bytes_per_s * factor
 
     def _compute_s(self, n_flops: float, kind: str) -> float:

@@ -84,3 +84,8 @@ QUANTS = (
     Quant("Q3_K_M", "Q3_K", "Q4_K", 0.30, "Q6_K", 0.10191),
     Quant("Q2_K", "Q2_K", "Q3_K", 0.37, "Q6_K", 0.44513),
 )
+
+
+def variants_of(facts: ModelFacts) -> tuple[ModelFacts, ...]:
+    """The model in every quantization of the table."""
+    return tuple(quant.for_rows_of(facts.n_embd).applied(facts) for quant in QUANTS)

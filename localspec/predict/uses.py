@@ -41,10 +41,14 @@ USES = (
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do for a use, with the numbers that say so."""
+    """What to do for a use, with the numbers that say so.
+
+    `gain` is that of a draft model at the acceptance that others published; None for look-up, whose
+    acceptance depends on the text alone.
+    """
 
     use: Use
-    gain: Gain
+    gain: Gain | None
     break_even: float | None
 
     @property
@@ -53,6 +57,8 @@ class Advice:
         if self.break_even is None:
             return "no draft can pay: checking it costs more than it saves"
         needs = f"a draft pays from {self.break_even:.0%} acceptance"
+        if self.gain is None:
+            return needs
         typical = f"{self.gain.acceptance:.0%} is typical"
         if self.gain.n_draft == 0:
             return f"do not speculate: {needs}, {typical}"
@@ -77,4 +83,5 @@ def advice(target: Roofline, draft: Roofline | None, n_ctx: int) -> tuple[Advice
 
 def _advice(target: Roofline, draft: Roofline | None, use: Use) -> Advice:
     speculation = speculation_at(target, draft, use.depth, use.n_sequences)
-    return Advice(use, speculation.best(use.acceptance), speculation.break_even_acceptance())
+    gain = speculation.best(use.acceptance) if draft else None
+    return Advice(use, gain, speculation.break_even_acceptance())

@@ -1,21 +1,22 @@
 """From a model's name and a machine to speeds, memory and what speculation would gain."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localspec.model.facts import ModelFacts
+from localspec.engine.base import EngineConfig
+from localspec.model.facts import ModelFacts, cache_type
 from localspec.model.gguf import Header, read_header
 from localspec.model.remote import read_remote
 from localspec.model.usable import check_usable
 from localspec.predict.ideal import IdealRates
 from localspec.predict.memory import Memory, memory_of
-from localspec.predict.quants import QUANTS
+from localspec.predict.quants import QUANTS, variants_of
 from localspec.predict.roofline import CacheSetting, Roofline, Share, Speed
 from localspec.predict.speculation import Gain, Speculation
 from localspec.predict.uses import Advice, advice, speculation_at
 from localspec.registry.resolve import locate
-from localspec.session.machine import PredictedMachine
+from localspec.session.machine import PredictedMachine, kept_rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,19 @@ def facts_of(reference: str | None) -> ModelFacts:
     return ModelFacts.of(header)
 
 
-Rooflines = Callable[[ModelFacts, CacheSetting], Roofline]
+def kept_forecast(config: EngineConfig, depth: int) -> tuple[Speed, str] | None:
+    """Decoding with a loaded engine's settings, and what binds it, from an earlier probe.
+
+    None where this machine was not measured for it: nothing is measured now.
+    """
+    facts = facts_of(str(config.model))
+    types = cache_type(config.kv_k), cache_type(config.kv_v)
+    cache = CacheSetting(*types, flash=config.flash_attn != "off")
+    rates = kept_rates(config, facts, cache)
+    if rates is None:
+        return None
+    roofline = Roofline(facts, (Share(rates, facts.n_layers),), cache)
+    return roofline.decode(depth), roofline.pass_time(1, depth).bound
 
 
 def forecast(
@@ -169,8 +182,7 @@ def _quants(
     facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting
 ) -> Sequence[QuantRow]:
     rows: list[QuantRow] = []
-    for quant in QUANTS:
-        other = quant.for_rows_of(facts.n_embd).applied(facts)
+    for quant, other in zip(QUANTS, variants_of(facts), strict=True):
         roofline = Roofline(other, machine.shares_of(other), cache)
         rows.append(
             QuantRow(

@@ -20,6 +20,7 @@ from localspec.predict.rates import Rates
 from localspec.predict.roofline import CacheSetting, Share
 
 if TYPE_CHECKING:
+    from localspec.engine.base import EngineConfig
     from localspec.engine.probe import ProbeNeeds
 
 Talk = Callable[[str], None]
@@ -49,6 +50,7 @@ class PredictedMachine:
     flops_per_s: float | None
     source: str
     memory_bytes: int | None
+    free_bytes: int | None
     rates: Rates
     host_rates: Rates | None = None
     n_offloaded: int = -1
@@ -73,8 +75,11 @@ def predicted_machine(
     caches: Sequence[CacheSetting],
     n_ctx: int,
     talk: Talk,
+    variants: Sequence[ModelFacts] = (),
 ) -> PredictedMachine:
     """The machine that was named, or this one, ready to predict `models` (the target first).
+
+    `variants` are asked about as well and never loaded beside the others.
 
     Raises UserError for a name that is none or many, HardwareError where nothing is known.
     """
@@ -84,7 +89,8 @@ def predicted_machine(
     device = _chosen(choice)
     if choice.probe != "off":
         try:
-            return _probed(choice, device, models, caches, needed, talk)
+            needs = probe_needs([*models, *variants], caches)
+            return _probed(choice, device, needs, needed, models[0].n_layers, talk)
         except EngineError as error:
             talk(f"{error}; published figures stand in")
     return _published(device, needed)
@@ -105,6 +111,7 @@ def _named(match: Match, needed_bytes: int) -> PredictedMachine:
         flops_per_s=device.fp16_flops_per_s,
         source=f"published: {device.source}",
         memory_bytes=memory_bytes,
+        free_bytes=None,
         rates=PublishedRates.of(match),
         notes=_notes(match, needed_bytes, memory_bytes),
     )
@@ -124,12 +131,12 @@ def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[s
 
 def _chosen(choice: MachineChoice) -> LocalDevice:
     """The GPU that the engine would use, else the processor."""
-    devices = local_devices(_engine_devices())
+    devices = local_devices(engine_reports())
     graphics = [device for device in devices if device.backend != "cpu"]
     return graphics[0] if graphics and choice.n_gpu_layers else devices[-1]
 
 
-def _engine_devices() -> list[Reported] | None:
+def engine_reports() -> list[Reported] | None:
     """The engine's own list; None without an engine."""
     try:
         from localspec.engine.llama.report import engine_devices  # noqa: PLC0415 - loads libllama
@@ -154,6 +161,7 @@ def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
         flops_per_s=known.fp16_flops_per_s,
         source=f"published: {known.source}",
         memory_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
         rates=PublishedRates.of(device.match, device.backend),
         notes=_notes(device.match, needed_bytes, device.free_bytes or device.total_bytes),
     )
@@ -162,15 +170,20 @@ def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
 def _probed(
     choice: MachineChoice,
     device: LocalDevice,
-    models: Sequence[ModelFacts],
-    caches: Sequence[CacheSetting],
+    needs: "ProbeNeeds",
     needed_bytes: int,
+    n_layers: int,
     talk: Talk,
 ) -> PredictedMachine:
     on_gpu = device.backend != "cpu"
-    rates = _rates(choice, models, caches, talk, n_gpu_layers=-1 if on_gpu else 0)
-    is_split = on_gpu and choice.n_gpu_layers > 0
-    host = _rates(choice, models, caches, talk, n_gpu_layers=0) if is_split else None
+    rates = _rates(choice, needs, talk, n_gpu_layers=-1 if on_gpu else 0)
+    n_offloaded = choice.n_gpu_layers
+    notes = _notes(Match(()), needed_bytes, device.free_bytes)
+    if on_gpu and n_offloaded < 0 and device.free_bytes and needed_bytes > device.free_bytes:
+        n_offloaded = int(n_layers * device.free_bytes / needed_bytes)
+        notes = (f"{n_offloaded} of {n_layers} layers fit on the GPU",)
+    is_split = on_gpu and n_offloaded >= 0
+    host = _rates(choice, needs, talk, n_gpu_layers=0) if is_split else None
     read = rates.probe.read_bytes_per_s
     known = device.match.device
     published = known.bandwidth_bytes_per_s if known else None
@@ -178,19 +191,19 @@ def _probed(
         name=device.name,
         bandwidth_bytes_per_s=max(read, rates.stream_bytes_per_s) if read else published,
         flops_per_s=None,
-        source="measured: a plain read of memory" if read else "published",
+        source="measured: reading memory" if read else "published",
         memory_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
         rates=rates,
         host_rates=host,
-        n_offloaded=choice.n_gpu_layers,
-        notes=_notes(Match(()), needed_bytes, device.free_bytes),
+        n_offloaded=n_offloaded,
+        notes=notes,
     )
 
 
 def _rates(
     choice: MachineChoice,
-    models: Sequence[ModelFacts],
-    caches: Sequence[CacheSetting],
+    needs: "ProbeNeeds",
     talk: Talk,
     *,
     n_gpu_layers: int,
@@ -202,7 +215,18 @@ def _rates(
     n_threads = choice.n_threads or usable_cores()
     setting = ProbeSetting(n_threads, n_gpu_layers, health.use_extra_buffers)
     again = choice.probe == "again"
-    return ProbedRates(probe_machine(setting, probe_needs(models, caches), talk, again=again))
+    return ProbedRates(probe_machine(setting, needs, talk, again=again))
+
+
+def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -> Rates | None:
+    """What an earlier probe knows of running this model so; None if it lacks anything."""
+    from localspec.engine.probe import ProbeSetting, kept_probe  # noqa: PLC0415
+
+    where = -1 if config.n_gpu_layers else 0
+    probe = kept_probe(ProbeSetting(config.n_threads, where, config.use_extra_buffers))
+    if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
+        return None
+    return ProbedRates(probe)
 
 
 def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) -> "ProbeNeeds":

@@ -1,0 +1,170 @@
+"""Predictions from published figures: as right as promised for devices that the fit never saw."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localspec.hardware.devices import Match, all_devices, find_device
+from localspec.model.ggml_types import BY_NAME
+from localspec.predict.efficiency import load
+from localspec.predict.families import family_of, type_class
+from localspec.predict.published import PublishedRates
+from localspec.predict.rates import AttentionWork, WeightWork
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+GRAPHICS = [device for device in all_devices() if device.kind != "cpu"]
+F16 = BY_NAME["F16"]
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-B", str(SCRIPTS / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, list[dict[str, float | str]]]:
+    done = run("_validate_predictions.py", "--csv", str(SCRIPTS / "data/measured.csv"), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("rows", "backend", "test", "median_error"),
+    [
+        ("backends", "cuda", "decode", 0.10),
+        ("backends", "metal", "decode", 0.10),
+        ("backends", "vulkan", "decode", 0.12),
+        ("recent", "cuda", "decode", 0.07),
+        ("backends", "cuda", "prefill", 0.20),
+        ("backends", "metal", "prefill", 0.20),
+    ],
+)
+def test_devices_that_were_left_out_are_predicted_this_well(
+    scores: dict[str, list[dict[str, float | str]]],
+    rows: str, backend: str, test: str, median_error: float,
+) -> None:  # fmt: skip
+    (score,) = [s for s in scores[rows] if (s["backend"], s["test"]) == (backend, test)]
+    assert float(score["median_error"]) <= median_error
+    if rows == "backends":
+        assert 0.75 <= float(score["coverage80"]) <= 0.88
+
+
+def test_rivals_are_further_off(scores: dict[str, list[dict[str, float | str]]]) -> None:
+    for backend in ("cuda", "metal", "vulkan"):
+        ours = next(
+            s for s in scores["backends"] if (s["backend"], s["test"]) == (backend, "decode")
+        )
+        rivals = [r for r in scores["rivals"] if r["backend"] == backend]
+        assert len(rivals) == 3
+        assert all(float(r["median_error"]) > float(ours["median_error"]) for r in rivals)
+
+
+def test_rows_that_are_not_predicted_are_counted_by_reason(
+    scores: dict[str, list[dict[str, float | str]]],
+) -> None:
+    n_rows = len((SCRIPTS / "data/measured.csv").read_text().splitlines()) - 1
+    counted = [*scores["backends"], *scores["skipped"]]
+    assert sum(int(row["n"]) for row in counted) == n_rows
+
+
+def test_the_shipped_constants_are_what_the_data_give() -> None:
+    done = run("_fit_efficiency.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
+    table = tmp_path / "held-out.csv"
+    table.write_text(
+        "source,device,backend,model,params_b,file_size_gib,quant,test,tokens_per_s,notes\n"
+        "mine,NVIDIA L4,cuda,Llama 2 7B,6.74,3.56,Q4_0,tg128,66,\n"
+        "mine,NVIDIA L4,cuda,Llama 2 7B,6.74,3.56,Q4_0,pp512,2000,\n"
+        "mine,NVIDIA L4,cuda,Llama 2 7B,6.74,3.56,Q4_0,tg128,99,n_gpu=2 (layer split)\n"
+        "mine,Toaster 9000,cuda,Llama 2 7B,6.74,3.56,Q4_0,tg128,66,\n"
+        "mine,NVIDIA L4,cuda,tiny,0.1,0.1,Q4_0,tg128,66,\n"
+        "mine,NVIDIA L4,cuda,Qwen3-30B-A3B,30,16,Q4_0,tg128,66,\n"
+    )
+    done = run("_validate_predictions.py", "--csv", str(table), "--json")
+    document = json.loads(done.stdout)
+    assert [row["n"] for row in document["backends"]] == [1, 1]
+    assert document["backends"][0]["median_error"] < 0.35
+    reasons = {row["reason"]: row["n"] for row in document["skipped"]}
+    assert reasons == {
+        "several devices": 1,
+        "device not in the table": 1,
+        "smaller than 3 GiB": 1,
+        "mixture of experts": 1,
+    }
+
+
+@pytest.mark.parametrize("text", ["", "a,b,c\n1,2,3\n"])
+def test_a_table_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    done = run("_validate_predictions.py", "--csv", str(tmp_path / "x.csv"))
+    assert done.returncode != 0
+    assert "has no column device" in done.stderr
+
+
+@given(st.sampled_from(GRAPHICS), st.floats(1.01, 4.0), st.sampled_from(["Q4_0", "Q4_K", "F16"]))
+def test_more_bandwidth_is_never_slower(device: object, factor: float, kind: str) -> None:
+    from dataclasses import replace
+
+    slow = PublishedRates.of(Match((device,)))
+    faster = slow.run.bandwidth_bytes_per_s * factor
+    fast = replace(slow, run=replace(slow.run, bandwidth_bytes_per_s=faster))
+    work = WeightWork(BY_NAME[kind], 4e9, 7e9)
+    assert fast.weights(work, 1).seconds <= slow.weights(work, 1).seconds
+
+
+@pytest.mark.parametrize("device", GRAPHICS, ids=lambda device: device.name)
+def test_every_device_gets_a_sane_prediction(device: object) -> None:
+    rates = PublishedRates.of(Match((device,)))
+    ideal = 3.6e9 / rates.run.bandwidth_bytes_per_s
+    seconds = rates.weights(WeightWork(BY_NAME["Q4_0"], 3.6e9, 6.7e9), 1).seconds
+    assert 0.9 * ideal <= seconds <= 12 * ideal
+    assert rates.decode_spread.low < 1 < rates.decode_spread.high
+    attention = AttentionWork(32, 8, 128, 128, 4096, F16, F16)
+    assert rates.attention(attention, 1).seconds > 0
+    assert rates.weights(WeightWork(F16, 16e9, 8e9), 4096).bound == "compute"
+
+
+def test_an_ambiguous_device_has_a_wider_interval() -> None:
+    both, one = find_device("Apple M4 Max"), find_device("m4 max 40")
+    wide, narrow = PublishedRates.of(both), PublishedRates.of(one)
+    width = [r.decode_spread.high / r.decode_spread.low for r in (wide, narrow)]
+    assert width[0] > width[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("NVIDIA RTX 5000 Ada Generation", "NVIDIA Ada"),
+        ("NVIDIA Quadro RTX 4000", "NVIDIA Turing"),
+        ("NVIDIA GeForce RTX 5090", "NVIDIA Blackwell"),
+        ("NVIDIA RTX A4000", "NVIDIA Ampere"),
+        ("NVIDIA A100 SXM4 80 GB", "NVIDIA HBM"),
+        ("Apple M5 Pro (20-core GPU)", "Apple M5 and later"),
+        ("Apple M2 Ultra (76-core GPU)", "Apple Ultra"),
+        ("AMD Radeon RX 7900 XTX", "AMD RDNA3"),
+        ("Intel Arc B580", "Intel Arc B"),
+        ("Toaster", "other"),
+    ],
+)
+def test_families(name: str, family: str) -> None:
+    assert family_of(name) == family
+
+
+def test_type_classes() -> None:
+    names = ("F16", "Q8_0", "Q4_0", "Q4_K_M", "UD-Q6_K_XL", "Q3_K_S", "IQ2_XXS")
+    assert len({type_class(name) for name in names}) == 5
+
+
+def test_every_interval_says_what_it_rests_on() -> None:
+    for support in load().support.values():
+        for entry in support.values():
+            assert entry.n_runs >= 20
+            assert entry.n_devices >= 5

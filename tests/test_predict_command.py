@@ -1,0 +1,119 @@
+"""`localspec predict` as people use it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from localspec.model.synthetic import Shape, write_random_model
+
+LOCALSPEC = (sys.executable, "-m", "localspec")
+
+
+def predict(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": str(columns), "NO_COLOR": "1"}
+    command = [*LOCALSPEC, "predict", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("models") / "model.gguf"
+    write_random_model(path, Shape(n_ctx=8192), "Q8_0", with_text=True)
+    return str(path)
+
+
+def test_a_machine_that_is_not_here(model: str) -> None:
+    done = predict(
+        model, "--device", "RTX 4090", "--depth", "0,4096", "--kv-k", "q8_0,f16", "--json"
+    )
+    document = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert document["device"]["name"] == "NVIDIA GeForce RTX 4090"
+    assert document["device"]["bandwidth_bytes_per_s"] == pytest.approx(1008e9)
+    assert document["device"]["source"]
+    assert [(r["kv_k"], r["kv_v"], r["depth"]) for r in document["rows"]] == [
+        ("q8_0", "f16", 0), ("q8_0", "f16", 4096), ("f16", "f16", 0), ("f16", "f16", 4096),
+    ]  # fmt: skip
+    for row in document["rows"]:
+        tps = row["decode_tps"]
+        assert tps["low"] < tps["mid"] < tps["high"]
+        assert row["prefill_tps"] > 0
+        assert row["ttft_s"] > 0
+        assert row["memory_bytes"] > 0
+        assert row["bound"]
+    assert document["speculation"] is None
+
+
+def test_speed_up_by_draft_length(model: str) -> None:
+    done = predict(
+        model, "--device", "RTX 3090", "--draft", model, "--accept", ".5,.9", "--batch", "1,8",
+        "--depth", "0", "--json",
+    )  # fmt: skip
+    rows = json.loads(done.stdout)["speculation"]["rows"]
+    assert [row["batch"] for row in rows] == [1, 8]
+    for row in rows:
+        assert row["draft_cost"] == pytest.approx(1.0)
+        needed = row["break_even_acceptance"]  # a draft as slow as its target
+        assert needed is None or needed > 0.95
+        assert [gain["n_draft"] for gain in row["best"]] == [0, 0]
+        assert row["by_length"][0]["speedup"].keys() == {"0.5", "0.9"}
+
+
+def test_this_machine(model: str) -> None:
+    done = predict(model, "--threads", "1", "--kv-k", "f16", "--depth", "0,100")
+    assert done.returncode == 0, done.stderr
+    assert "tok/s" in done.stdout
+    assert "a probe of this machine" in " ".join(done.stdout.split())
+    assert "measuring" in done.stderr
+
+
+def test_tables_fit_a_narrow_terminal(model: str) -> None:
+    done = predict(model, "--device", "Apple M4 Max", "--quants", columns=80)
+    assert done.returncode == 0, done.stderr
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert "Q4_K_M" in done.stdout
+    assert "…" not in done.stdout
+
+
+def test_a_picture(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "gain.png"
+    done = predict(model, "--device", "RTX 4090", "--draft", model, "--plot", str(path))
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "code"),
+    [
+        (["--device", "h100"], "NVIDIA H100 SXM5 80 GB", 2),
+        (["--device", "RTX 4091"], "did you mean", 2),
+        (["--device", "DDR5-4800 dual channel"], "only by measuring", 2),
+        (["--device", "RTX 4090", "--depth", "1,x"], "--depth 'x' is not a number of tokens", 2),
+        (["--device", "RTX 4090", "--depth", ""], "--depth ''", 2),
+        (["--device", "RTX 4090", "--batch", "0"], "--batch '0'", 2),
+        (["--device", "RTX 4090", "--accept", "1.5"], "--accept '1.5'", 2),
+        (["--device", "RTX 4090", "--depth", "9999"], "beyond the 8,192 tokens", 2),
+        (["--device", "RTX 4090", "--kv-k", "q3_z"], "q3_z", 2),
+        (["--device", "RTX 4090", "--kv-v", "q8_0", "--flash-attn", "off"], "flash attention", 2),
+        (["--device", "RTX 4090", "--plot", "x.bmp"], "end it in .png", 2),
+        (["--device", "RTX 4090", "--plot", "/no/such/x.png"], "cannot be written", 2),
+        (["--probe", "off"], "--device", 1),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    model: str, arguments: list[str], sentence: str, code: int
+) -> None:
+    done = predict(model, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_model_that_is_nowhere() -> None:
+    done = predict("http://127.0.0.1:9/model.gguf", "--device", "RTX 4090")
+    assert done.returncode == 1
+    assert "cannot be read" in done.stderr

@@ -1,0 +1,123 @@
+"""The probe measures through the engine, keeps what it found, and predictions can be made of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localspec.engine.probe import ProbeNeeds, ProbeSetting, kept_probe, probe_machine
+from localspec.engine.probe.memory_read import memory_read_bytes_per_s
+from localspec.errors import EngineError
+from localspec.hardware.measured import AttentionCost, Probe, value_at
+from localspec.model.facts import cache_type
+from localspec.model.ggml_types import BY_NAME
+from localspec.predict.probed import ProbedRates
+from localspec.predict.rates import AttentionWork, WeightWork
+
+SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, use_extra_buffers=True)
+F16 = cache_type("f16")
+PROBE = Probe(
+    "2026-11-24",
+    "the processor, 2 threads",
+    pass_s=((1.0, 1e-5), (2.0, 2e-5)),
+    layer_s=((1.0, 1e-5), (8.0, 8e-5)),
+    weight_s={"F16": ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10))},
+    attention_s={"f16/f16/flash": (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-7))),)},
+    read_bytes_per_s=20e9,
+)
+
+
+def test_the_probe_measures_this_machine_once(tmp_path: Path) -> None:
+    stages: list[str] = []
+    first = probe_machine(SETTING, ProbeNeeds(("Q4_0",), (("f16", "q8_0", True),)), stages.append)
+    assert stages
+    assert kept_probe(SETTING) == first
+    assert list(first.weight_s) == ["Q4_0"]
+    assert all(seconds > 0 for _, seconds in first.weight_s["Q4_0"])
+    assert first.weight_s["Q4_0"][-1][1] > first.weight_s["Q4_0"][0][1]
+    (costs,) = first.attention_s.values()
+    assert costs[0].by_cells[-1][1] > costs[0].by_cells[0][1]
+    assert first.layer_s[0][1] > 0
+    assert (first.read_bytes_per_s or 0) > 1e8
+    stages.clear()
+    again = probe_machine(SETTING, ProbeNeeds(("Q4_0",), ()), stages.append)
+    assert (again, stages) == (first, [])
+
+
+def test_a_damaged_cache_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    from localspec.engine.probe import machine
+
+    machine._keep(machine._path(SETTING), PROBE)
+    assert kept_probe(SETTING) == PROBE
+    for text in ("", "[]", "{}", '{"taken": 1}', json.dumps(PROBE.to_json())[:-30]):
+        machine._path(SETTING).write_text(text)
+        assert kept_probe(SETTING) is None
+
+
+def test_a_child_that_fails_is_one_sentence() -> None:
+    with pytest.raises(EngineError, match="could not be measured"):
+        probe_machine(SETTING, ProbeNeeds(("NO_SUCH_TYPE",), ()), lambda stage: None)
+
+
+def test_the_child_speaks_in_lines() -> None:
+    request = {
+        "n_threads": 1, "n_gpu_layers": 0, "use_extra_buffers": True, "weight_types": [],
+        "attention": [], "with_overhead": False,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "localspec.engine.probe.child", json.dumps(request)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kinds = [line.partition(" ")[0] for line in done.stdout.splitlines()]
+    assert set(kinds[:-1]) == {"stage"}
+    assert kinds[-1] == "found"
+
+
+def test_memory_can_be_read() -> None:
+    assert memory_read_bytes_per_s(1) > 1e8
+
+
+def test_a_probe_survives_json() -> None:
+    assert Probe.from_json(json.loads(json.dumps(PROBE.to_json()))) == PROBE
+
+
+@given(st.floats(0.5, 40))
+def test_a_curve_is_never_negative_and_meets_its_points(x: float) -> None:
+    points = ((1.0, 3.0), (2.0, 0.0), (4.0, 8.0))
+    assert value_at(points, x) >= 0
+    assert [value_at(points, at) for at, _ in points] == [y for _, y in points]
+    assert value_at(((1.0, 7.0),), x) == 7.0
+
+
+def test_probed_rates_keep_the_cliffs() -> None:
+    rates = ProbedRates(PROBE)
+    work = WeightWork(F16, 2e9, 1e9)
+    seconds = [rates.weights(work, n).seconds for n in (1, 4, 5, 16, 32)]
+    assert seconds == pytest.approx([0.1, 0.11, 0.2, 0.4, 0.8])
+    assert rates.weights(work, 1).bound == "memory"
+    assert rates.weights(work, 16).bound == "compute"
+    assert rates.overhead_s(10, 1) == pytest.approx(1.1e-4)
+
+
+def test_experts_see_fewer_tokens_than_the_pass_has() -> None:
+    """Of 8 experts' weights all are streamed; each token multiplies a quarter."""
+    rates = ProbedRates(PROBE)
+    dense, sparse = WeightWork(F16, 2e9, 1e9), WeightWork(F16, 2e9, 0.25e9)
+    assert rates.weights(sparse, 16).seconds == rates.weights(dense, 4).seconds
+
+
+def test_a_type_that_was_not_measured_is_taken_from_the_nearest() -> None:
+    seconds = ProbedRates(PROBE).weights(WeightWork(BY_NAME["F32"], 4e9, 1e9), 1).seconds
+    assert seconds == pytest.approx(0.2)
+
+
+def test_attention_grows_with_cells_and_heads() -> None:
+    rates = ProbedRates(PROBE)
+    one, two, deep = (
+        rates.attention(AttentionWork(heads, 2, 64, 64, cells, F16, F16), 1).seconds
+        for heads, cells in ((4, 512), (8, 512), (4, 2048))
+    )
+    assert two == pytest.approx(2 * one)
+    assert deep > 3.9 * one
