@@ -16,7 +16,8 @@ from localspec.predict.roofline import CacheSetting, Roofline, Share, Speed
 from localspec.predict.speculation import Gain, Speculation
 from localspec.predict.uses import Advice, advice, speculation_at
 from localspec.registry.resolve import locate
-from localspec.session.machine import PredictedMachine, kept_rates
+from localspec.session.machine import PredictedMachine
+from localspec.session.probing import kept_rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,11 @@ This machine's own figures come from the probe, through the engine itself. Where
 published runs of the same device stand in; of a processor nothing is known without the probe.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from localspec.errors import EngineError, HardwareError, UserError
-from localspec.hardware.detect import usable_cores
 from localspec.hardware.devices import Match, find_device
 from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.model.facts import ModelFacts
@@ -18,12 +17,11 @@ from localspec.predict.probed import ProbedRates
 from localspec.predict.published import PublishedRates
 from localspec.predict.rates import Rates
 from localspec.predict.roofline import CacheSetting, Share
+from localspec.session.probing import GRAPHICS, PROCESSOR, Talk, probe_needs, probed_rates
 
 if TYPE_CHECKING:
-    from localspec.engine.base import EngineConfig
     from localspec.engine.probe import ProbeNeeds
 
-Talk = Callable[[str], None]
 ProbeChoice = Literal["auto", "again", "off"]
 
 
@@ -85,6 +83,8 @@ def predicted_machine(
     """
     needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
     if choice.device is not None:
+        if choice.n_gpu_layers >= 0:
+            raise UserError("--gpu-layers and --device: the processor beside it is not known")
         return _named(find_device(choice.device), needed)
     device = _chosen(choice)
     if choice.probe != "off":
@@ -176,14 +176,19 @@ def _probed(
     talk: Talk,
 ) -> PredictedMachine:
     on_gpu = device.backend != "cpu"
-    rates = _rates(choice, needs, talk, n_gpu_layers=-1 if on_gpu else 0)
+
+    def measured(where: int) -> ProbedRates:
+        again = choice.probe == "again"
+        return probed_rates(needs, where, choice.n_threads, talk, again=again)
+
+    rates = measured(GRAPHICS if on_gpu else PROCESSOR)
     n_offloaded = choice.n_gpu_layers
     notes = _notes(Match(()), needed_bytes, device.free_bytes)
     if on_gpu and n_offloaded < 0 and device.free_bytes and needed_bytes > device.free_bytes:
         n_offloaded = int(n_layers * device.free_bytes / needed_bytes)
         notes = (f"{n_offloaded} of {n_layers} layers fit on the GPU",)
     is_split = on_gpu and n_offloaded >= 0
-    host = _rates(choice, needs, talk, n_gpu_layers=0) if is_split else None
+    host = measured(PROCESSOR) if is_split else None
     read = rates.probe.read_bytes_per_s
     known = device.match.device
     published = known.bandwidth_bytes_per_s if known else None
@@ -199,47 +204,3 @@ def _probed(
         n_offloaded=n_offloaded,
         notes=notes,
     )
-
-
-def _rates(
-    choice: MachineChoice,
-    needs: "ProbeNeeds",
-    talk: Talk,
-    *,
-    n_gpu_layers: int,
-) -> ProbedRates:
-    from localspec.engine.health import engine_health  # noqa: PLC0415 - only where there is one
-    from localspec.engine.probe import ProbeSetting, probe_machine  # noqa: PLC0415
-
-    health = engine_health(talk)
-    n_threads = choice.n_threads or usable_cores()
-    setting = ProbeSetting(n_threads, n_gpu_layers, health.use_extra_buffers)
-    again = choice.probe == "again"
-    return ProbedRates(probe_machine(setting, needs, talk, again=again))
-
-
-def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -> Rates | None:
-    """What an earlier probe knows of running this model so; None if it lacks anything."""
-    from localspec.engine.probe import ProbeSetting, kept_probe  # noqa: PLC0415
-
-    where = -1 if config.n_gpu_layers else 0
-    probe = kept_probe(ProbeSetting(config.n_threads, where, config.use_extra_buffers))
-    if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
-        return None
-    return ProbedRates(probe)
-
-
-def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) -> "ProbeNeeds":
-    """What must be measured to predict these models with these caches."""
-    from localspec.engine.probe import ProbeNeeds  # noqa: PLC0415
-    from localspec.model.random_weights import WEIGHT_TYPES  # noqa: PLC0415
-
-    known = {kind.name for kind in WEIGHT_TYPES}
-    types = {
-        part.type.name
-        for facts in models
-        for part in facts.streamed(1)
-        if part.role != "norm" and part.type.name in known - {"F32"}
-    }
-    pairs = {(c.type_k.name.lower(), c.type_v.name.lower(), c.flash) for c in caches}
-    return ProbeNeeds(tuple(sorted(types)) or ("F16",), tuple(sorted(pairs)))
