@@ -71,10 +71,11 @@ def test_this_machine(model: str) -> None:
     assert "measuring" in done.stderr
 
 
-def test_tables_fit_a_narrow_terminal(model: str) -> None:
-    done = predict(model, "--device", "Apple M4 Max", "--quants", columns=80)
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_fit_the_terminal(model: str, columns: int) -> None:
+    done = predict(model, "--device", "Apple M4 Max", "--quants", columns=columns)
     assert done.returncode == 0, done.stderr
-    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert all(len(line) <= columns for line in done.stdout.splitlines())
     assert "Q4_K_M" in done.stdout
     assert "…" not in done.stdout
 

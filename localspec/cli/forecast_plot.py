@@ -22,10 +22,9 @@ def write_plot(forecast: Forecast, path: Path) -> None:
         _draw(panel, row)
     for panel in panels.flat[len(rows) :]:
         panel.set_visible(False)
+    target = forecast.facts.name or forecast.facts.path
     draft = forecast.draft.name or forecast.draft.path if forecast.draft else "look-up"
-    figure.suptitle(
-        f"{forecast.facts.name or forecast.facts.path}, {draft}: {forecast.machine.name}"
-    )
+    figure.suptitle(f"{draft} drafts for {target} on {forecast.machine.name}")
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

@@ -5,8 +5,9 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.predict.roofline import Speed
-from localspec.session.forecast import Forecast
+from localspec.session.forecast import Forecast, Row
 
+NARROW = 72
 SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
 
 
@@ -15,7 +16,7 @@ def show(forecast: Forecast) -> None:
     console = Console(highlight=False)
     for line in _heading(forecast):
         console.print(Text(line))
-    console.print(_rows(forecast))
+    console.print(_rows(forecast, is_narrow=console.width < NARROW))
     for line in _findings(forecast):
         console.print(Text(line))
     if forecast.draft is not None:
@@ -40,10 +41,11 @@ def _heading(forecast: Forecast) -> list[str]:
     return [*lines, *(f"  {note}" for note in machine.notes), ""]
 
 
-def _rows(forecast: Forecast) -> Table:
+def _rows(forecast: Forecast, *, is_narrow: bool) -> Table:
     with_batch = any(row.batch > 1 for row in forecast.rows)
     batch = ("batch", "each") if with_batch else ()
-    table = _table("K/V", "depth", *batch, "decode tok/s", "prefill", "first", "memory", "bound by")
+    rest = ("bound by",) if is_narrow else ("first", "memory", "bound by")
+    table = _table("K/V", "depth", *batch, "decode tok/s", "prefill", *rest)
     for row in forecast.rows:
         types = dict.fromkeys(kind.name.lower() for kind in (row.cache.type_k, row.cache.type_v))
         each = (str(row.batch), f"{row.decode.mid / row.batch:,.1f}") if with_batch else ()
@@ -53,11 +55,14 @@ def _rows(forecast: Forecast) -> Table:
             *each,
             _interval(row.decode),
             f"{row.prefill.mid:,.0f}",
-            _seconds(row.first_token_s),
-            _gigabytes(row.memory.total_bytes),
+            *(() if is_narrow else _wait_and_memory(row)),
             row.bound.removeprefix("memory "),
         )
     return table
+
+
+def _wait_and_memory(row: Row) -> tuple[str, str]:
+    return _seconds(row.first_token_s), _gigabytes(row.memory.total_bytes)
 
 
 def _findings(forecast: Forecast) -> list[str]:
