@@ -129,6 +129,17 @@ def test_a_random_model_streams_its_file(tmp_path: Path) -> None:
     assert facts.streamed_bytes == facts.weight_bytes
 
 
+def test_tokenizers_are_told_apart_by_their_texts(
+    gguf_smollm2: Path, gguf_gemma: Path, tmp_path: Path
+) -> None:
+    write_random_model(tmp_path / "a.gguf", Shape(), with_text=True)
+    write_random_model(tmp_path / "b.gguf", Shape(n_layers=1), with_text=True)
+    own = [facts_of(tmp_path / name).tokenizer for name in ("a.gguf", "b.gguf")]
+    others = [facts_of(path).tokenizer for path in (gguf_smollm2, gguf_gemma)]
+    assert own[0] == own[1]
+    assert len({tokenizer.digest for tokenizer in [*own, *others]}) == 3
+
+
 class Bytes:
     """A source in memory."""
 

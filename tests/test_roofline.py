@@ -115,7 +115,7 @@ def test_prefill_and_first_token(facts: ModelFacts) -> None:
     )
     assert model.prefill_s(1000) == pytest.approx(first + second)
     assert first <= model.seconds(512, 0)
-    assert model.first_token_s(1) == model.seconds(1, 0)
+    assert model.prefill_s(1) == model.seconds(1, 0)
 
 
 def test_what_binds(facts: ModelFacts) -> None:

@@ -5,6 +5,7 @@ out get defaults there by the tokenizer's kind; they are None here.
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Self
 
 from localspec.model.header import Header
@@ -15,7 +16,10 @@ NO_TEXT = ("no_vocab", "none")
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """`model` is the algorithm, `pre` how text is cut up before it; without text, no `n_tokens`."""
+    """`model` is the algorithm, `pre` how text is cut up before it; without text, no `n_tokens`.
+
+    `digest` is of all token texts in order: two tokenizers with one digest know the same tokens.
+    """
 
     model: str | None
     pre: str | None
@@ -25,6 +29,7 @@ class Tokenizer:
     adds_bos: bool | None
     adds_eos: bool | None
     has_chat_template: bool
+    digest: str | None = None
 
     @classmethod
     def of(cls, header: Header) -> Self:
@@ -38,6 +43,7 @@ class Tokenizer:
             adds_bos=header.flag(PREFIX + "add_bos_token"),
             adds_eos=header.flag(PREFIX + "add_eos_token"),
             has_chat_template=bool(header.text("tokenizer.chat_template")),
+            digest=None if tokens is None else sha256(tokens.data).hexdigest(),
         )
 
     @property

@@ -123,7 +123,7 @@ class Roofline:
         return Speed.of(n_sequences / self.seconds(1, depth, n_sequences), self._decode_spread)
 
     def prefill_s(self, n_tokens: int, depth: int = 0, n_batch: int = 512) -> float:
-        """Time to read `n_tokens` in micro-batches of `n_batch`."""
+        """Time to read `n_tokens` in micro-batches of `n_batch`, up to an answer's first token."""
         starts = range(0, n_tokens, n_batch)
         return sum(
             self.pass_time(min(n_batch, n_tokens - at), depth + at, is_prompt=True).seconds
@@ -132,10 +132,6 @@ class Roofline:
 
     def prefill(self, n_tokens: int, depth: int = 0) -> Speed:
         return Speed.of(n_tokens / self.prefill_s(n_tokens, depth), self._prefill_spread)
-
-    def first_token_s(self, n_prompt: int) -> float:
-        """From an empty cache to the first token of the answer: the prompt's pass yields it."""
-        return self.prefill_s(max(1, n_prompt))
 
     def verify(self, width: int, depth: int, n_sequences: int = 1) -> float:
         """v(n) = T(n) / T(1): what a pass over `width` tokens a sequence costs in plain passes."""
@@ -149,10 +145,6 @@ class Roofline:
             return time.weights_compute_s > time.weights_memory_s
 
         return _first(computes, MAX_BREAK_EVEN)
-
-    @property
-    def sources(self) -> str:
-        return "; ".join(dict.fromkeys(share.rates.source for share in self.shares))
 
     @property
     def _decode_spread(self) -> Spread:

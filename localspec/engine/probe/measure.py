@@ -15,17 +15,17 @@ from localspec.hardware.measured import AttentionCost, Points, value_at
 from localspec.model.ggml_types import BY_NAME
 from localspec.model.synthetic import Shape, write_random_model
 
-WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 17, 32, 128)
+WIDTHS = (1, 2, 3, 4, 5, 8, 9, 16, 32, 128)
 OVERHEAD_WIDTHS = (1, 2, 4, 8, 16, 32, 128)
 ATTENTION_WIDTHS = (1, 2, 4, 8, 16, 64)
 CELLS = (1, 256, 512, 1024)
 THIN = Shape(n_embd=128, n_heads=2, n_kv_heads=2, n_ff=128)
 THIN_LAYERS = (4, 36)
 WIDE = Shape(n_embd=1024, n_heads=16, n_kv_heads=4, n_ff=2816)
-WIDE_BYTES = 110_000_000
+WIDE_BYTES = 180_000_000
 """Well beyond the last-level cache of most processors, and written in a moment."""
 ATTENTIVE = Shape(n_layers=4, n_embd=512, n_heads=8, n_kv_heads=4, n_ff=256)
-REPEATS, LONG_REPEATS = 7, 3
+REPEATS, LONG_REPEATS = 7, 2
 LONG_WIDTH = 32
 
 
@@ -107,7 +107,7 @@ def _elements(shape: Shape) -> int:
 
 def _typical(model: Timed, width: int, depth: int) -> float:
     model.seconds(width, depth)
-    n = REPEATS if width <= LONG_WIDTH else LONG_REPEATS
+    n = REPEATS if width < LONG_WIDTH else LONG_REPEATS
     return median(model.seconds(width, depth) for _ in range(n))
 
 
