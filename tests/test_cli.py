@@ -215,7 +215,10 @@ def test_doctor_finds_this_build_sound() -> None:
     run = localspec("doctor", "--json")
     assert (run.code, run.stderr) == (0, "")
     findings = run.document
-    assert list(findings) == ["localspec", "machine", "engine", "self_test", "starter"]
+    assert list(findings) == [
+        "localspec", "machine", "engine", "devices", "probe", "self_test", "starter",
+    ]  # fmt: skip
+    assert findings["devices"]["list"][-1]["backend"] == "cpu"
     assert findings["self_test"]["sound"]
     assert findings["starter"]["path"] == str(smollm2())
 

@@ -25,7 +25,7 @@ PROBE = Probe(
     "the processor, 2 threads",
     pass_s=((1.0, 1e-5), (2.0, 2e-5)),
     layer_s=((1.0, 1e-5), (8.0, 8e-5)),
-    weight_s={"F16": ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10))},
+    weight_s={"F16@512": ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10))},
     attention_s={"f16/f16/flash": (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-7))),)},
     read_bytes_per_s=20e9,
 )
@@ -33,18 +33,20 @@ PROBE = Probe(
 
 def test_the_probe_measures_this_machine_once(tmp_path: Path) -> None:
     stages: list[str] = []
-    first = probe_machine(SETTING, ProbeNeeds(("Q4_0",), (("f16", "q8_0", True),)), stages.append)
+    first = probe_machine(
+        SETTING, ProbeNeeds((("Q4_0", 512),), (("f16", "q8_0", True),)), stages.append
+    )
     assert stages
     assert kept_probe(SETTING) == first
-    assert list(first.weight_s) == ["Q4_0"]
-    assert all(seconds > 0 for _, seconds in first.weight_s["Q4_0"])
-    assert first.weight_s["Q4_0"][-1][1] > first.weight_s["Q4_0"][0][1]
+    assert list(first.weight_s) == ["Q4_0@512"]
+    assert all(seconds > 0 for _, seconds in first.weight_s["Q4_0@512"])
+    assert first.weight_s["Q4_0@512"][-1][1] > first.weight_s["Q4_0@512"][0][1]
     (costs,) = first.attention_s.values()
     assert costs[0].by_cells[-1][1] > costs[0].by_cells[0][1]
     assert first.layer_s[0][1] > 0
     assert (first.read_bytes_per_s or 0) > 1e8
     stages.clear()
-    again = probe_machine(SETTING, ProbeNeeds(("Q4_0",), ()), stages.append)
+    again = probe_machine(SETTING, ProbeNeeds((("Q4_0", 512),), ()), stages.append)
     assert (again, stages) == (first, [])
 
 
@@ -60,12 +62,12 @@ def test_a_damaged_cache_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_child_that_fails_is_one_sentence() -> None:
     with pytest.raises(EngineError, match="could not be measured"):
-        probe_machine(SETTING, ProbeNeeds(("NO_SUCH_TYPE",), ()), lambda stage: None)
+        probe_machine(SETTING, ProbeNeeds((("NO_SUCH_TYPE", 512),), ()), lambda stage: None)
 
 
 def test_the_child_speaks_in_lines() -> None:
     request = {
-        "n_threads": 1, "n_gpu_layers": 0, "use_extra_buffers": True, "weight_types": [],
+        "n_threads": 1, "n_gpu_layers": 0, "use_extra_buffers": True, "weights": [],
         "attention": [], "with_overhead": False,
     }  # fmt: skip
     command = [sys.executable, "-m", "localspec.engine.probe.child", json.dumps(request)]

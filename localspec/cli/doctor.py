@@ -110,6 +110,7 @@ def _probe() -> dict[str, Any]:
     from localspec.engine.health import engine_health
     from localspec.engine.probe import ProbeSetting, kept_probe
     from localspec.hardware.detect import usable_cores
+    from localspec.hardware.measured import type_of
     from localspec.model.ggml_types import BY_NAME
 
     sound = engine_health(lambda message: None).use_extra_buffers
@@ -117,8 +118,8 @@ def _probe() -> dict[str, Any]:
     if probe is None:
         return {"measured": "not yet; `localspec predict` does it when it needs to"}
     streams = {
-        f"{name.lower()}_bytes_per_s": BY_NAME[name].bits_per_element / 8 / points[0][1]
-        for name, points in probe.weight_s.items()
+        f"{key.lower()}_bytes_per_s": BY_NAME[type_of(key)].bits_per_element / 8 / points[0][1]
+        for key, points in probe.weight_s.items()
     }
     return {
         "measured": probe.taken,

@@ -25,8 +25,8 @@ class AttentionCost:
 class Probe:
     """Measured costs of one machine, engine build and setting.
 
-    `pass_s` and `layer_s`: overhead of a pass and of a layer. `weight_s`: seconds an element by
-    weight type, streamed and multiplied. `attention_s`: by "K/V/flash" or "K/V/plain".
+    `pass_s` and `layer_s`: overhead of a pass and of a layer. `weight_s`: seconds an element
+    that is streamed and multiplied, by `weight_key`. `attention_s`: by "K/V/flash" or "K/V/plain".
     `read_bytes_per_s`: a plain read of memory by as many threads; None where that says nothing.
     """
 
@@ -60,6 +60,25 @@ class Probe:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+WIDTHS = (512, 1024, 2048)
+"""Of the matrices that are probed: narrow ones take longer an element."""
+
+
+def width_class(n_embd: int) -> int:
+    """The probed width that is nearest to a model's, by ratio."""
+    return min(WIDTHS, key=lambda width: max(width / n_embd, n_embd / width))
+
+
+def weight_key(weight_type: str, width: int) -> str:
+    """The key of `Probe.weight_s`."""
+    return f"{weight_type}@{width}"
+
+
+def type_of(key: str) -> str:
+    """The weight type in a `weight_key`."""
+    return key.partition("@")[0]
 
 
 def attention_key(kv_k: str, kv_v: str, *, flash: bool) -> str:

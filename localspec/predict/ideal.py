@@ -4,6 +4,7 @@ What share of it a machine reaches is what is left to gain. Not an expectation: 
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
 
@@ -33,6 +34,10 @@ class IdealRates:
     @property
     def prefill_spread(self) -> Spread:
         return EXACT
+
+    def at_width(self, n_embd: int) -> Self:
+        """The same: the ceiling does not depend on it."""
+        return self
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         return self._term(work.n_bytes, 2 * n_tokens * work.n_elements)

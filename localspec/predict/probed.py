@@ -5,9 +5,20 @@ experts are streamed, each of them sees fewer tokens. What the probe did not mea
 the nearest type that it did, and the interval grows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
-from localspec.hardware.measured import AttentionCost, Points, Probe, attention_key, value_at
+from localspec.hardware.measured import (
+    WIDTHS,
+    AttentionCost,
+    Points,
+    Probe,
+    attention_key,
+    type_of,
+    value_at,
+    weight_key,
+    width_class,
+)
 from localspec.model.ggml_types import BY_NAME, GgmlType
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
 
@@ -26,6 +37,10 @@ class ProbedRates:
     """What this machine was measured to take."""
 
     probe: Probe
+    width: int = WIDTHS[0]
+
+    def at_width(self, n_embd: int) -> Self:
+        return replace(self, width=width_class(n_embd))
 
     @property
     def source(self) -> str:
@@ -45,8 +60,8 @@ class ProbedRates:
     def stream_bytes_per_s(self) -> float:
         """The best rate at which one token streams weights of any type that was measured."""
         return max(
-            _bytes_per_element(BY_NAME[name]) / points[0][1]
-            for name, points in self.probe.weight_s.items()
+            _bytes_per_element(BY_NAME[type_of(key)]) / points[0][1]
+            for key, points in self.probe.weight_s.items()
         )
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
@@ -71,13 +86,17 @@ class ProbedRates:
 
     def _curve(self, kind: GgmlType) -> tuple[Points, float]:
         """The curve of a type, or that of the nearest one in size and by how much to stretch it."""
-        points = self.probe.weight_s.get(kind.name)
+        points = self.probe.weight_s.get(weight_key(kind.name, self.width))
         if points is not None:
             return points, 1.0
-        names = [BY_NAME[name] for name in self.probe.weight_s]
-        nearest = min(names, key=lambda t: abs(t.bits_per_element - kind.bits_per_element))
-        stretch = kind.bits_per_element / nearest.bits_per_element
-        return self.probe.weight_s[nearest.name], max(1.0, stretch)
+
+        def distance(key: str) -> tuple[float, bool]:
+            bits = BY_NAME[type_of(key)].bits_per_element
+            return abs(bits - kind.bits_per_element), key != weight_key(type_of(key), self.width)
+
+        nearest = min(self.probe.weight_s, key=distance)
+        stretch = kind.bits_per_element / BY_NAME[type_of(nearest)].bits_per_element
+        return self.probe.weight_s[nearest], max(1.0, stretch)
 
 
 def _bytes_per_element(kind: GgmlType) -> float:

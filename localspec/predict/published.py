@@ -45,6 +45,10 @@ class PublishedRates:
             _widened(prefill.spread, match, device),
         )
 
+    def at_width(self, n_embd: int) -> Self:
+        """The same: published runs say nothing of it."""
+        return self
+
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         memory_s = self._stream_s(work.n_bytes, type_class(work.type.name))
         compute_s = self._compute_s(2 * n_tokens * work.n_elements, type_class(work.type.name))

@@ -79,6 +79,10 @@ class Rates(Protocol):
         """Where the figures are from, in a few words."""
         ...
 
+    def at_width(self, n_embd: int) -> "Rates":
+        """The rates for matrices of a model's width, where that is known to matter."""
+        ...
+
     @property
     def decode_spread(self) -> Spread: ...
 

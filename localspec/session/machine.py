@@ -60,11 +60,12 @@ class PredictedMachine:
 
     def shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
         """Who computes which layers. libllama offloads the last ones, the output matrix first."""
+        rates = self.rates.at_width(facts.n_embd)
         if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
-            return (Share(self.rates, facts.n_layers),)
+            return (Share(rates, facts.n_layers),)
         n_on_gpu = max(0, self.n_offloaded - 1)
-        on_host = Share(self.host_rates, facts.n_layers - n_on_gpu)
-        return (on_host, Share(self.rates, n_on_gpu)) if n_on_gpu else (on_host,)
+        on_host = Share(self.host_rates.at_width(facts.n_embd), facts.n_layers - n_on_gpu)
+        return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
 
 
 def predicted_machine(

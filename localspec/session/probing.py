@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from localspec.hardware.detect import usable_cores
+from localspec.hardware.measured import WIDTHS, width_class
 from localspec.model.facts import ModelFacts
 from localspec.model.random_weights import WEIGHT_TYPES
 from localspec.predict.probed import ProbedRates
@@ -39,7 +40,7 @@ def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -
     probe = kept_probe(ProbeSetting(config.n_threads, where, config.use_extra_buffers))
     if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
         return None
-    return ProbedRates(probe)
+    return ProbedRates(probe).at_width(facts.n_embd)
 
 
 def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) -> "ProbeNeeds":
@@ -47,11 +48,11 @@ def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) ->
     from localspec.engine.probe import ProbeNeeds  # noqa: PLC0415
 
     known = {kind.name for kind in WEIGHT_TYPES}
-    types = {
-        part.type.name
+    weights = {
+        (part.type.name, width_class(facts.n_embd))
         for facts in models
         for part in facts.streamed(1)
         if part.role != "norm" and part.type.name in known - {"F32"}
     }
     pairs = {(c.type_k.name.lower(), c.type_v.name.lower(), c.flash) for c in caches}
-    return ProbeNeeds(tuple(sorted(types)) or ("F16",), tuple(sorted(pairs)))
+    return ProbeNeeds(tuple(sorted(weights)) or (("F16", WIDTHS[0]),), tuple(sorted(pairs)))

@@ -12,7 +12,7 @@ from typing import Any
 from localspec.engine.probe import measure
 from localspec.engine.probe.machine import ProbeSetting
 from localspec.engine.probe.memory_read import memory_read_bytes_per_s
-from localspec.hardware.measured import Probe, attention_key
+from localspec.hardware.measured import Probe, attention_key, weight_key
 
 
 def main() -> int:
@@ -27,9 +27,9 @@ def main() -> int:
         _say("reading memory")
         read_bytes_per_s = memory_read_bytes_per_s(setting.n_threads)
     weight_s: dict[str, measure.Points] = {}
-    for name in request["weight_types"]:
-        _say(f"measuring {name} weights")
-        weight_s[name] = measure.weights(setting, name, fixed)
+    for name, n_embd in request["weights"]:
+        _say(f"measuring {name} weights in matrices {n_embd} wide")
+        weight_s[weight_key(name, n_embd)] = measure.weights(setting, name, n_embd, fixed)
     attention_s: dict[str, tuple[measure.AttentionCost, ...]] = {}
     for kv_k, kv_v, flash in request["attention"]:
         _say(f"measuring attention with {kv_k} keys and {kv_v} values")

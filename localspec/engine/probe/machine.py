@@ -13,7 +13,7 @@ from localspec.engine.build import engine_fingerprint
 from localspec.engine.child import run_module
 from localspec.errors import EngineError
 from localspec.hardware.machine import machine_key, power
-from localspec.hardware.measured import Probe, attention_key
+from localspec.hardware.measured import Probe, attention_key, weight_key
 
 CHILD = "localspec.engine.probe.child"
 LIMIT_S = 120.0
@@ -39,14 +39,19 @@ class ProbeSetting:
 
 @dataclass(frozen=True, slots=True)
 class ProbeNeeds:
-    """What a prediction asks for: weight types, and attention as (K type, V type, flash)."""
+    """What a prediction asks for: weights as (type, width of the matrices), and attention as
+    (K type, V type, flash)."""
 
-    weight_types: tuple[str, ...]
+    weights: tuple[tuple[str, int], ...]
     attention: tuple[tuple[str, str, bool], ...]
 
     def missing_from(self, probe: Probe) -> "ProbeNeeds":
         return ProbeNeeds(
-            tuple(name for name in self.weight_types if name not in probe.weight_s),
+            tuple(
+                (name, width)
+                for name, width in self.weights
+                if weight_key(name, width) not in probe.weight_s
+            ),
             tuple(
                 (k, v, flash)
                 for k, v, flash in self.attention
@@ -56,7 +61,7 @@ class ProbeNeeds:
 
     @property
     def is_empty(self) -> bool:
-        return not self.weight_types and not self.attention
+        return not self.weights and not self.attention
 
 
 def kept_probe(setting: ProbeSetting) -> Probe | None:

@@ -21,9 +21,9 @@ ATTENTION_WIDTHS = (1, 2, 4, 8, 16, 64)
 CELLS = (1, 256, 512, 1024)
 THIN = Shape(n_embd=128, n_heads=2, n_kv_heads=2, n_ff=128)
 THIN_LAYERS = (4, 36)
-WIDE = Shape(n_embd=1024, n_heads=16, n_kv_heads=4, n_ff=2816)
-WIDE_BYTES = 180_000_000
+WIDE_BYTES = 120_000_000
 """Well beyond the last-level cache of most processors, and written in a moment."""
+HEAD_SIZE = 64
 ATTENTIVE = Shape(n_layers=4, n_embd=512, n_heads=8, n_kv_heads=4, n_ff=256)
 REPEATS, LONG_REPEATS = 7, 2
 LONG_WIDTH = 32
@@ -65,11 +65,15 @@ def overhead(setting: ProbeSetting) -> tuple[Points, Points]:
     return tuple(passes), tuple(layers)
 
 
-def weights(setting: ProbeSetting, weight_type: str, fixed: tuple[Points, Points]) -> Points:
+def weights(
+    setting: ProbeSetting, weight_type: str, n_embd: int, fixed: tuple[Points, Points]
+) -> Points:
     """Seconds an element of a weight type, by width, less the overhead of passes and layers."""
-    per_layer = _elements(WIDE)
+    heads = n_embd // HEAD_SIZE
+    shape = Shape(n_embd=n_embd, n_heads=heads, n_kv_heads=max(1, heads // 4), n_ff=3 * n_embd)
+    per_layer = _elements(shape)
     n_layers = max(2, round(WIDE_BYTES / (per_layer * BY_NAME[weight_type].bits_per_element / 8)))
-    with _loaded(setting, WIDE, n_layers, weight_type) as model:
+    with _loaded(setting, shape, n_layers, weight_type) as model:
         points: list[tuple[float, float]] = []
         for width in WIDTHS:
             spent = (
