@@ -1,6 +1,7 @@
 """What a pass streams and multiplies follows from the header, for every kind of model."""
 
-from math import isfinite
+import time
+from math import isfinite, prod
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ from hypothesis import strategies as st
 from localspec.errors import ModelError
 from localspec.model.facts import ModelFacts, cache_type
 from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import read_header, read_source
+from localspec.model.gguf import Header, read_header, read_source
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
 from localspec.model.usable import check_usable
-from localspec.model.values import Value
-from localspec.model.weights import experts_touched
-from localspec.model.writer import TensorPlan, write_gguf
+from localspec.model.values import Value, ValueType
+from localspec.model.weights import Role, experts_touched
+from localspec.model.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
 
 F16, Q8_0 = cache_type("f16"), cache_type("q8_0")
 
@@ -140,14 +141,150 @@ def test_tokenizers_are_told_apart_by_their_texts(
     assert len({tokenizer.digest for tokenizer in [*own, *others]}) == 3
 
 
+# --- models too large to have here, by their headers alone --------------------------------------
+
+
+def header_of(
+    architecture: str, own: dict[str, Value | Typed], tensors: dict[str, tuple[int, ...]]
+) -> Header:
+    """A header without weights: two layers of 64 numbers, if `own` does not say otherwise."""
+    sizes: dict[str, Value | Typed] = {
+        "block_count": 2, "embedding_length": 64, "context_length": 512,
+        "attention.head_count": 4, "attention.head_count_kv": 2, "vocab_size": 100,
+    }  # fmt: skip
+    general = {"general.architecture": architecture, "tokenizer.ggml.model": "none"}
+    keys = {f"{architecture}.{name}": value for name, value in (sizes | own).items()}
+    plans = [TensorPlan(name, F16, shape, tuple) for name, shape in tensors.items()]
+    return read_source(Bytes(header_bytes(general | keys, plans)))
+
+
+def of(architecture: str, own: dict[str, Value | Typed], **tensors: tuple[int, ...]) -> ModelFacts:
+    return ModelFacts.of(header_of(architecture, own, tensors))
+
+
+LLAMA_3_70B: dict[str, Value | Typed] = {
+    "block_count": 80, "embedding_length": 8192, "context_length": 8192,
+    "attention.head_count": 64, "attention.head_count_kv": 8,
+}  # fmt: skip
+
+
+def test_the_cache_of_llama_3_70b() -> None:
+    """8192 tokens of 32 users in F16: 85.9 GB, which is the sum in the literature."""
+    facts = of("llama", LLAMA_3_70B)
+    assert facts.kv_bytes_per_token(F16, F16) == (2 * 8 * 128 * 2,) * 80
+    assert 32 * (facts.kv_bytes(8192, F16, F16) or 0) == 85_899_345_920
+
+
+def test_a_model_like_gpt_oss_20b_touches_more_experts_with_each_token() -> None:
+    facts = of(
+        "gpt-oss",
+        {"expert_count": 32, "expert_used_count": 4, "attention.sliding_window": 128},
+        **{"blk.0.ffn_up_exps.weight": (64, 64, 32), "output.weight": (64, 100)},
+    )
+    assert [facts.experts_touched(n) for n in (0, 1, 2)] == pytest.approx([0, 4, 7.5])
+    assert facts.active_expert_bytes * 8 == facts.expert_bytes == 64 * 64 * 32 * 2
+    experts = [sum(p.n_bytes for p in facts.streamed(n) if p.role == "experts") for n in (1, 2)]
+    assert experts == pytest.approx([facts.expert_bytes / 8, facts.expert_bytes * 7.5 / 32])
+
+
+def test_latent_attention_stores_one_compressed_key() -> None:
+    """DeepSeek-V2: 512 numbers and 64 of position, for all heads together."""
+    facts = of(
+        "deepseek2",
+        {
+            "attention.head_count_kv": 1, "attention.key_length": 576,
+            "attention.value_length": 512, "attention.key_length_mla": 192,
+            "attention.value_length_mla": 128,
+        },
+    )  # fmt: skip
+    assert facts.kv_bytes_per_token(F16, F16) == (576 * 2,) * 2
+
+
+def test_a_cache_of_a_kind_of_its_own_is_unknown_by_token_too() -> None:
+    assert of("deepseek4", {}).kv_bytes_per_token(F16, F16) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "is_streamed"),
+    [
+        ("token_embd.weight", "embedding", False),  # output.weight is there
+        ("per_layer_token_embd.weight", "embedding", False),
+        ("position_embd.weight", "embedding", False),
+        ("ple_embd.weight", "embedding", False),
+        ("output.weight", "output", True),
+        ("output_norm.weight", "norm", True),
+        ("blk.0.attn_qkv.weight", "attention", True),
+        ("blk.0.attn_kv_a_mqa.weight", "attention", True),
+        ("blk.0.attn_q_norm.weight", "norm", True),
+        ("blk.0.indexer.proj.weight", "attention", True),
+        ("blk.0.ffn_down.weight", "feed_forward", True),
+        ("blk.0.ffn_gate_inp.weight", "feed_forward", True),
+        ("blk.0.ffn_gate_shexp.weight", "feed_forward", True),  # every token uses it
+        ("blk.0.exp_probs_b.bias", "feed_forward", True),
+        ("blk.0.ffn_gate_tid2eid.weight", "feed_forward", False),
+        ("blk.0.ffn_gate_exps.weight", "experts", True),
+        ("blk.0.ffn_gate_up_exps.weight", "experts", True),
+        ("blk.0.ffn_up_exps.bias", "experts", True),
+        ("blk.0.ffn_up_chexps.weight", "experts", True),
+        ("blk.0.ffn_up.7.weight", "experts", True),  # as the first files of Mixtral had them
+        ("blk.0.ssm_in.weight", "recurrent", True),
+        ("blk.0.ssm_a", "recurrent", True),
+        ("blk.0.time_mix_w1.weight", "recurrent", True),
+        ("blk.0.shortconv.conv.weight", "recurrent", True),
+        ("blk.0.vis_attn_qkv.weight", "attention", False),  # for images
+        ("blk.0.laurel_l.weight", "other", True),
+        ("altup_proj.weight", "other", True),
+        ("rope_freqs.weight", "other", True),
+        ("blk.1.nextn.eh_proj.weight", "other", False),  # predicts the token after the next
+        ("blk.1.attn_q.weight", "attention", False),
+    ],
+)
+def test_what_weights_are_for(name: str, role: Role, is_streamed: bool) -> None:
+    """One wrong name can be most of a model: 2.3 GB of Gemma-3n are a table."""
+    others = {"output.weight": (64, 100), name: (64, 32)}
+    facts = of("llama", {"nextn_predict_layers": 1}, **others)
+    [group] = [g for g in facts.weights if g.n_elements == prod(others[name]) or g.role == role]
+    assert (group.role, group.is_streamed) == (role, is_streamed)
+    assert group.is_expert == (role == "experts")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "own", "numbers"),
+    [
+        ("llama", {}, 0),
+        ("mamba2", {"ssm.conv_kernel": 4, "ssm.inner_size": 128, "ssm.state_size": 16,
+                    "ssm.group_count": 2}, 2 * (3 * (128 + 2 * 2 * 16) + 16 * 128)),
+        ("rwkv6", {"wkv.head_size": 32}, 2 * (2 * 64 + 64 * 32)),
+        ("rwkv6qwen2", {"wkv.head_size": 32, "token_shift_count": 1}, 2 * (64 + 64 * 32)),
+        ("kimi-linear", {"kda.head_dim": 16, "ssm.conv_kernel": 4,
+                         "attention.head_count_kv": array_of(ValueType.UINT32, [0, 4])},
+         3 * 3 * 4 * 16 + 4 * 16 * 16),
+        ("lfm2", {"shortconv.l_cache": 3,
+                  "attention.head_count_kv": array_of(ValueType.UINT32, [0, 4])}, 2 * 64),
+        ("mamba", {}, None),
+        ("mamba", {"ssm.inner_size": Typed(ValueType.INT32, -5)}, None),
+        ("deepseek4", {}, None),
+        ("brand-new", {"ssm.inner_size": 64}, None),
+    ],
+)  # fmt: skip
+def test_the_state_by_architecture(
+    architecture: str, own: dict[str, Value | Typed], numbers: int | None
+) -> None:
+    expected = None if numbers is None else 4 * numbers
+    assert of(architecture, own).state_bytes == expected
+
+
+# --- hostile headers ----------------------------------------------------------------------------
+
+
 class Bytes:
     """A source in memory."""
 
     name = "damaged.gguf"
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, size_bytes: int | None = None) -> None:
         self.data = data
-        self.size_bytes = len(data)
+        self.size_bytes = size_bytes
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         return self.data[offset : offset + n_bytes]
@@ -167,7 +304,7 @@ def test_damaged_headers_give_finite_costs_or_one_sentence(
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(st.integers(0, 3000)) % len(damaged)] = data.draw(st.integers(0, 255))
     try:
-        header = read_source(Bytes(bytes(damaged)))
+        header = read_source(Bytes(bytes(damaged), len(damaged)))
         check_usable(header)
         facts = ModelFacts.of(header)
     except ModelError:  # anything else fails the test
@@ -175,7 +312,7 @@ def test_damaged_headers_give_finite_costs_or_one_sentence(
     assert 0 <= facts.streamed_bytes <= facts.weight_bytes
     assert isfinite(facts.flops(8, 4096))
     assert facts.state_bytes is None or facts.state_bytes >= 0
-    assert all(n >= 0 for n in facts.kv_bytes_per_token(F16, Q8_0))
+    assert all(n >= 0 for n in facts.kv_bytes_per_token(F16, Q8_0) or ())
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +322,66 @@ def small_headers(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     write_random_mamba(folder / "mamba.gguf", MambaShape())
     moe(folder / "moe.gguf", tied=False)
     return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+KEYS = words(
+    "block_count embedding_length context_length nextn_predict_layers num_loops expert_count"
+    " expert_used_count attention.head_count attention.head_count_kv attention.key_length"
+    " attention.value_length attention.key_length_mla attention.value_length_mla"
+    " attention.sliding_window attention.sliding_window_pattern attention.shared_kv_layers"
+    " attention.recurrent_layers full_attention_interval feed_forward_length wkv.head_size"
+    " token_shift_count shortconv.l_cache kda.head_dim ssm.inner_size ssm.state_size"
+    " ssm.conv_kernel ssm.group_count rope.dimension_count vocab_size"
+)
+NUMBERS = st.one_of(
+    st.integers(-2, 9), st.sampled_from([64, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1])
+)
+VALUES = st.one_of(
+    NUMBERS.map(lambda number: Typed(ValueType.INT64, number)),
+    st.lists(NUMBERS, max_size=4).map(lambda numbers: array_of(ValueType.INT64, numbers)),
+    st.sampled_from([1.5, True, "text", array_of(ValueType.STRING, ["a"])]),
+)
+ARCHITECTURES = words(
+    "llama gemma3 gemma3n gemma4 gpt-oss qwen3next deepseek2 deepseek4 mamba2 rwkv7 jamba falcon-h1"
+    " kimi-linear lfm2 nemotron_h nanbeige minimax-01 llama4 brand-new"
+)
+NAMES = words(
+    "token_embd.weight output.weight blk.0.attn_q.weight blk.1.ffn_up_exps.weight"
+    " blk.0.ffn_up.3.weight blk.99999999999999999999.x blk.\u0663.x per_layer_token_embd.weight"
+)
+SHAPES = (
+    st.lists(st.sampled_from([1, 3, 64, 100, 1 << 20, 1 << 40]), max_size=4)
+    .filter(lambda shape: prod(shape) < 1 << 60)  # the writer cannot place larger ones
+    .map(tuple)
+)
+
+
+@given(
+    architecture=st.sampled_from(ARCHITECTURES),
+    own=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8),
+    tensors=st.dictionaries(st.sampled_from(NAMES), SHAPES, min_size=1, max_size=4),
+    is_checked=st.booleans(),
+)
+def test_impossible_sizes_give_numbers_or_one_sentence_and_soon(
+    architecture: str, own: dict[str, Value], tensors: dict[str, tuple[int, ...]], is_checked: bool
+) -> None:
+    """Whatever a header claims, `predict` ends with figures or a sentence, not with a traceback."""
+    start_s = time.process_time()
+    try:
+        header = header_of(architecture, {**own}, tensors)
+        if is_checked:
+            check_usable(header)
+        facts = ModelFacts.of(header)
+    except ModelError:
+        return
+    finally:
+        assert time.process_time() - start_s < 2
+    assert 0 <= facts.streamed_bytes <= facts.weight_bytes * (1 + 1e-9)
+    assert facts.state_bytes is None or facts.state_bytes >= 0
+    assert facts.kv_bytes(4096, F16, Q8_0, n_windowed=512) is None or facts.n_layers <= 512
+    assert isfinite(facts.flops(8, 4096))
+    assert 0 <= facts.experts_touched(1 << 20) <= max(0, facts.n_experts)

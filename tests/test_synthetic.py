@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -74,6 +75,7 @@ for path in sys.argv[1:]:
     result = {"steps": list(steps(context, model, (1, 2, 8, 32))),
               "recurrent": bool(C.llama_model_is_recurrent(model)),
               "bytes": C.llama_model_size(model), "params": C.llama_model_n_params(model)}
+    result["state_bytes"] = C.llama_state_seq_get_size(context, 0)
     memory = C.llama_get_memory(context)
     result["rolls_back"] = bool(C.llama_memory_seq_rm(memory, 0, 40, -1))
     if C.llama_vocab_type(C.llama_model_get_vocab(model)) != 0:
@@ -130,6 +132,22 @@ def test_byte_tokenizer_and_mamba(tmp_path: Path):
         assert all(step["code"] == 0 and step["finite"] for step in result["steps"])
         assert result["recurrent"] == (path == mamba)
         assert result["rolls_back"] == (path == llama)
+    state_bytes = ModelFacts.of(read_header(mamba)).state_bytes
+    assert state_bytes is not None
+    assert state_bytes <= result["state_bytes"] < state_bytes + 1000  # and what frames it
+
+
+def test_a_mixture_of_experts_answers(tmp_path: Path):
+    """What a probe of experts would measure with; their share is what is predicted from."""
+    path = tmp_path / "moe.gguf"
+    write_random_model(path, replace(SMALL, n_experts=8, n_experts_used=2), "Q4_K")
+    check_usable(read_header(path))
+    [result] = in_libllama(path)
+    assert all(step["code"] == 0 and step["finite"] for step in result["steps"])
+    facts = ModelFacts.of(read_header(path))
+    assert (facts.weight_bytes, facts.n_params) == (result["bytes"], result["params"])
+    assert facts.expert_bytes == 2 * 8 * 3 * 256 * 512 * 144 // 256
+    assert facts.active_expert_bytes * 4 == facts.expert_bytes
 
 
 @pytest.mark.parametrize("kind", WEIGHT_TYPES, ids=lambda kind: kind.name)

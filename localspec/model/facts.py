@@ -1,48 +1,34 @@
 """What follows from a header for running the model: sizes, heads, cache, tokenizer.
 
-The cache holds keys and values of every token of the context, by layer:
-
-    bytes = sum over layers of cells * (row(type_k, n_keys) + row(type_v, n_values))
-
-with cells the context padded to 256, or the window's if windowed layers keep no more than they
-need. Source: src/llama-kv-cache.cpp and -iswa.cpp of llama.cpp. Flash attention is assumed:
-without it values of layers of different size are padded to the largest. What it does not know: the
-compute buffers. Weights and recurrent state: see `weights` and `state`.
+What it does not know: the compute buffers. The formulas are in `weights`, `cache` and `state`.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
-from localspec.errors import UserError
 from localspec.model.architectures import HYBRID, RECURRENT, UNUSUAL_CACHE
-from localspec.model.ggml_types import BY_NAME, GgmlType
+from localspec.model.cache import (
+    CACHE_TYPES,
+    block_problem,
+    cache_bytes,
+    cache_type,
+    token_bytes,
+)
+from localspec.model.file_type import file_type
+from localspec.model.ggml_types import GgmlType
 from localspec.model.header import Header
 from localspec.model.layers import Layer, layers_of, per_layer
 from localspec.model.state import state_bytes
 from localspec.model.tokenizer import Tokenizer
-from localspec.model.weights import Streamed, WeightGroup, streamed, weights_of
-
-CACHE_TYPES: dict[str, GgmlType] = {
-    name: BY_NAME[name.upper()]
-    for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-}
-CELLS_STEP = 256
-
-# Names by number, from enum llama_ftype of llama.h; a dash is a number that is not in use.
-FILE_TYPES = (
-    "F32 F16 Q4_0 Q4_1 - - - Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M"
-    " Q6_K IQ2_XXS IQ2_XS Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M IQ4_XS IQ1_M"
-    " BF16 - - - TQ1_0 TQ2_0 MXFP4 NVFP4 Q1_0 Q2_0"
+from localspec.model.weights import (
+    Streamed,
+    WeightGroup,
+    experts_touched,
+    streamed,
+    weights_of,
 )
 
-
-def cache_type(name: str) -> GgmlType:
-    """The type of a KV cache by its name on the command line; UserError if there is none of it."""
-    kind = CACHE_TYPES.get(name.lower())
-    if kind is None:
-        raise UserError(f"KV type {name!r} does not exist; choose one of {', '.join(CACHE_TYPES)}")
-    return kind
+__all__ = ["CACHE_TYPES", "ModelFacts", "cache_type"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +63,7 @@ class ModelFacts:
             path=header.name,
             architecture=header.architecture,
             name=header.text("general.name"),
-            file_type=_file_type(header),
+            file_type=file_type(header),
             n_params=sum(tensor.n_elements for tensor in header.tensors),
             weight_bytes=sum(tensor.n_bytes for tensor in header.tensors),
             n_embd=count("embedding_length") or 0,
@@ -94,6 +80,10 @@ class ModelFacts:
     @property
     def n_layers(self) -> int:
         return len(self.layers)
+
+    def experts_touched(self, n_tokens: int) -> float:
+        """How many experts of a layer some of `n_tokens` use, if routing is even; 0 without any."""
+        return experts_touched(self.n_experts, self.n_experts_used, n_tokens)
 
     def streamed(self, n_tokens: int) -> tuple[Streamed, ...]:
         """What a pass over `n_tokens` reads of the weights, and what each token multiplies."""
@@ -119,7 +109,11 @@ class ModelFacts:
         return sum(part.n_bytes for part in self.streamed(1) if part.role == "experts")
 
     def flops(self, n_tokens: int, depth: int) -> float:
-        """Operations of a pass: two a weight, four a head, cell and number of a head."""
+        """Operations of a pass whose tokens all see `depth` cells, or their window if that is less.
+
+        Two a weight, and for each head, cell and number of a key and of a value two more. With
+        latent attention (MLA) keys are values, too.
+        """
         cells = sum(
             layer.n_heads
             * (layer.key_size + (layer.value_size or layer.key_size))
@@ -129,11 +123,11 @@ class ModelFacts:
         )
         return n_tokens * (2 * self.active_params + 2 * cells)
 
-    def kv_bytes_per_token(self, type_k: GgmlType, type_v: GgmlType) -> tuple[int, ...]:
-        """What a token adds to the cache of each layer."""
-        return tuple(
-            type_k.n_bytes(layer.n_keys) + type_v.n_bytes(layer.n_values) for layer in self.layers
-        )
+    def kv_bytes_per_token(self, type_k: GgmlType, type_v: GgmlType) -> tuple[int, ...] | None:
+        """What a token adds to the cache of each layer; None as of `kv_bytes`."""
+        if self.architecture in UNUSUAL_CACHE:
+            return None
+        return tuple(token_bytes(layer, type_k, type_v) for layer in self.layers)
 
     @property
     def is_recurrent(self) -> bool:
@@ -159,13 +153,7 @@ class ModelFacts:
         """
         if self.architecture in UNUSUAL_CACHE:
             return None
-        n_cells = _padded(n_ctx)
-        n_window_cells = n_cells if n_windowed is None else _padded(min(n_cells, n_windowed))
-        return sum(
-            (n_cells if layer.window_tokens is None else n_window_cells)
-            * (type_k.n_bytes(layer.n_keys) + type_v.n_bytes(layer.n_values))
-            for layer in self.layers
-        )
+        return cache_bytes(self.layers, (type_k, type_v), n_ctx, n_windowed)
 
     def kv_problem(
         self, type_k: GgmlType, type_v: GgmlType, *, flash_attention: bool = True
@@ -181,17 +169,8 @@ class ModelFacts:
                 f"{self.architecture} keeps keys and values together and cannot have {type_k.name}"
                 f" keys with {type_v.name} values; choose one type for both"
             )
-        return self._block_problem("key", type_k) or self._block_problem("value", type_v)
-
-    def _block_problem(self, what: str, kind: GgmlType) -> str | None:
-        for layer in self.layers:
-            size = layer.key_size if what == "key" else layer.value_size
-            if layer.has_cache and size % kind.block_elements:
-                return (
-                    f"a {kind.name} {what} cache has blocks of {kind.block_elements} numbers, which"
-                    f" do not divide this model's {what}s of {size}; choose f16, bf16 or f32"
-                )
-        return None
+        keys = block_problem(self.layers, "key", type_k)
+        return keys or block_problem(self.layers, "value", type_v)
 
 
 def _most_blocks(header: Header) -> int:
@@ -203,21 +182,6 @@ def _most_blocks(header: Header) -> int:
     return n_blocks - n_extra
 
 
-def _padded(n_tokens: int) -> int:
-    return -(-n_tokens // CELLS_STEP) * CELLS_STEP
-
-
 def _most(header: Header, name: str) -> int:
     n_layers = header.integer(header.own_key("block_count")) or 0
     return max(per_layer(header, name, n_layers) or (0,))
-
-
-def _file_type(header: Header) -> str:
-    """What mixture of types the file says it is; if it does not, the type of most weight bytes."""
-    number, names = header.integer("general.file_type"), FILE_TYPES.split()
-    if number is not None and 0 <= number < len(names) and names[number] != "-":
-        return names[number]
-    n_bytes = Counter[str]()
-    for tensor in header.tensors:
-        n_bytes[tensor.type.name] += tensor.n_bytes
-    return n_bytes.most_common(1)[0][0] if n_bytes else "unknown"

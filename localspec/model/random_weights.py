@@ -51,6 +51,10 @@ class RandomTensors:
         """Weights of `type`, with the spread 1 / sqrt(n_columns) that keeps activations in size."""
         return self._plan(name, self.type, (n_columns, n_rows))
 
+    def matrices(self, name: str, n_columns: int, n_rows: int, n: int) -> TensorPlan:
+        """`n` such matrices in one tensor: the experts of a layer."""
+        return self._plan(name, self.type, (n_columns, n_rows, n))
+
     def floats(self, name: str, n_columns: int, n_rows: int) -> TensorPlan:
         """The same as F32, for small matrices whose rows fill no block."""
         return self._plan(name, BY_NAME["F32"], (n_columns, n_rows))
@@ -60,7 +64,7 @@ class RandomTensors:
         data = values.astype("<f4").tobytes()
         return TensorPlan(name, BY_NAME["F32"], values.shape[::-1], lambda: (data,))
 
-    def _plan(self, name: str, kind: GgmlType, shape: tuple[int, int]) -> TensorPlan:
+    def _plan(self, name: str, kind: GgmlType, shape: tuple[int, ...]) -> TensorPlan:
         assert kind in WEIGHT_TYPES, f"no random weights of type {kind.name}"
         assert shape[0] % kind.block_elements == 0, (
             f"{name}: rows of {shape[0]} are not whole {kind.name} blocks"

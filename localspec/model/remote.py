@@ -1,54 +1,56 @@
 """Read the header of a model that lies elsewhere, by HTTP range: megabytes instead of gigabytes.
 
-`hf:owner/repo/file.gguf`, with `@revision` after it if wanted, goes to the Hugging Face hub through
-its own client, which knows the endpoint, the token and offline mode; an http(s) address is asked as
-it stands, without a token. A token never follows a redirect to another host.
+A token is for the host that it was meant for: where that sends us on to another one, the token
+stays behind. Later ranges are asked for where the first was found. Source: RFC 9110, section 14.
 """
 
-import importlib
-from pathlib import PurePosixPath
+from time import monotonic
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from localspec.errors import ModelError, UserError
+from localspec.errors import ModelError
 from localspec.model.gguf import read_source
 from localspec.model.header import Header
+from localspec.model.hub import Place, http_client, http_errors, place_of
 
-HUB = "hf:"
-TIMEOUT_S = 20.0
+SILENCE_S, SLOWEST_READ_S = 20.0, 60.0
 LARGEST_READ_BYTES = 1 << 20
+AGAIN = "try again later"
 
-_REASONS = {
+_STATUS_REASONS = {
     401: "needs a login: set HF_TOKEN, or run `hf auth login`",
     403: "is not open to you: accept its licence on the hub, and set HF_TOKEN",
     404: "does not exist: check the name",
     429: "is refused for now, because of too many requests: wait, or set HF_TOKEN",
 }
+# `X-Error-Code` of the hub, which answers 401 for what it does not want to say exists.
+_HUB_REASONS = {
+    "EntryNotFound": "does not exist in its repository: check the file's name",
+    "GatedRepo": "is gated: accept its licence on the hub, and set HF_TOKEN",
+    "RepoNotFound": "is in a repository that does not exist or is private: check the name, or set"
+    " HF_TOKEN",
+    "RevisionNotFound": "does not exist in this revision: check what stands after @",
+}
 
 
 class HttpSource:
-    """A file on a web server that answers range requests."""
+    """A file on a web server that answers range requests; it ends where the server says it does."""
 
-    def __init__(self, name: str, address: str, headers: dict[str, str] | None = None) -> None:
-        self._name, self._address = name, address
-        self._headers = {"Accept-Encoding": "identity"} | (headers or {})
+    def __init__(self, place: Place) -> None:
+        self._origin = place
+        self._address = place.address
+        self._headers = {"Accept-Encoding": "identity"} | place.headers
         self._size_bytes: int | None = None
         self.n_bytes_fetched = 0
 
     @classmethod
     def of(cls, reference: str) -> Self:
         """From `hf:owner/repo/file.gguf[@revision]` or an http(s) address; UserError if neither."""
-        if reference.startswith(HUB):
-            name, _, revision = reference.partition("@")
-            return cls(name, *_hub_address(name, revision or None))
-        parts = urlsplit(reference)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UserError(f"{reference!r} is neither hf:owner/repo/file.gguf nor an address")
-        return cls(urlunsplit((*parts[:3], "", "")), reference)
+        return cls(place_of(reference))
 
     @property
     def name(self) -> str:
-        return self._name
+        return self._origin.name
 
     @property
     def size_bytes(self) -> int | None:
@@ -56,61 +58,95 @@ class HttpSource:
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """At most 1 MiB from `offset` on. ModelError says what is wrong with file or server."""
-        session = _session()
+        from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415 - slow to import
+
+        client = http_client()
         last = offset + min(n_bytes, LARGEST_READ_BYTES) - 1
-        headers = self._headers | {"Range": f"bytes={offset}-{last}"}
         try:
-            with session.stream(
-                "GET", self._address, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
-            ) as answer:
-                piece = self._body(answer, offset, last)
-        except (OSError, _http_error(session)) as error:
+            piece = self._ask(client, offset, last)
+        except OfflineModeIsEnabled as error:
+            raise self._fail("is not read while HF_HUB_OFFLINE is set: unset it") from error
+        except http_errors(client) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ModelError(f"{self._name} cannot be read ({reason}): try again later") from error
+            raise self._fail(f"cannot be read ({reason}): {AGAIN}") from error
         self.n_bytes_fetched += len(piece)
         return piece
 
     def sibling(self, file_name: str) -> "HttpSource":
-        name = self._name[: self._name.rindex("/") + 1] + file_name
-        parts = urlsplit(self._address)
-        path = parts.path[: parts.path.rindex("/") + 1] + file_name
-        return HttpSource(name, urlunsplit(parts._replace(path=path)), self._headers)
+        """Beside this one at its first address: what that leads to has a name of its own."""
+        place, parts = self._origin, urlsplit(self._origin.address)
+        name = place.name[: place.name.rindex("/") + 1] + file_name
+        path = parts.path[: parts.path.rindex("/") + 1] + quote(unquote(file_name))
+        return HttpSource(Place(name, urlunsplit(parts._replace(path=path)), place.headers))
 
     def close(self) -> None:
         """The client is the hub's and stays open."""
 
-    def _body(self, answer: Any, offset: int, last: int) -> bytes:
-        if answer.status_code == 416:  # beyond the end
-            return b""
-        if answer.status_code == 200:
-            raise ModelError(
-                f"{self._name} comes from a server that sends whole files only: download it first"
-            )
-        if answer.status_code != 206:
-            reason = _REASONS.get(answer.status_code, f"is refused ({answer.status_code})")
-            raise ModelError(f"{self._name} {reason}")
-        wanted = self._announced(answer.headers.get("content-range", ""), offset, last)
-        piece = bytearray()
-        for part in answer.iter_bytes():
-            piece += part
-            if len(piece) > wanted:
-                break
-        if len(piece) != wanted:
-            raise ModelError(
-                f"{self._name} was answered with {len(piece)} bytes or more where {wanted} were"
-                " announced: try again later"
-            )
-        return bytes(piece)
+    def _fail(self, what: str) -> ModelError:
+        return ModelError(f"{self.name} {what}")
 
-    def _announced(self, content_range: str, offset: int, last: int) -> int:
+    def _ask(self, client: Any, offset: int, last: int) -> bytes:
+        headers = self._headers | {"Range": f"bytes={offset}-{last}"}
+        with client.stream(
+            "GET", self._address, headers=headers, timeout=SILENCE_S, follow_redirects=True
+        ) as answer:
+            if answer.status_code == 416:  # beyond the end
+                return b""
+            self._check_answer(answer)
+            piece = self._body(answer, self._announced(answer, offset, last))
+            self._stay_at(answer.request)
+        return piece
+
+    def _stay_at(self, request: Any) -> None:
+        """Ask next where this was found, with the token only if that has been sent there, too."""
+        token, sent = self._headers.get("authorization"), request.headers.get("authorization")
+        if sent in (None, token):
+            self._address = str(request.url)
+        if sent is None:
+            self._headers.pop("authorization", None)
+
+    def _check_answer(self, answer: Any) -> None:
+        if answer.status_code == 200:
+            if answer.headers.get("content-type", "").startswith("text/html"):
+                raise self._fail("is a web page: give the address of the .gguf file itself")
+            raise self._fail("is on a server that sends whole files only: download it first")
+        if answer.status_code != 206:
+            reason = _HUB_REASONS.get(answer.headers.get("x-error-code", ""))
+            other = f"is refused by its server ({answer.status_code}): {AGAIN}"
+            raise self._fail(reason or _STATUS_REASONS.get(answer.status_code, other))
+        if answer.headers.get("content-encoding", "identity") != "identity":
+            raise self._fail("is sent compressed, without being asked for: download it first")
+
+    def _announced(self, answer: Any, offset: int, last: int) -> int:
         """How many bytes the answer says that it has, and where: `bytes 0-1023/4096`."""
+        content_range = answer.headers.get("content-range", "")
         span, _, size = content_range.removeprefix("bytes ").partition("/")
         first, _, end = span.partition("-")
-        if not (first.isdecimal() and end.isdecimal() and int(first) == offset <= int(end) <= last):
-            raise ModelError(f"{self._name} was answered with another part of the file: try again")
-        if size.isdecimal():
+        if not (_is_count(first) and _is_count(end) and int(first) == offset <= int(end) <= last):
+            raise self._fail(f"was answered with another part of the file: {AGAIN}")
+        if _is_count(size):
+            if self._size_bytes not in (None, int(size)):
+                raise self._fail(f"changed while it was read: {AGAIN}")
             self._size_bytes = int(size)
         return int(end) - offset + 1
+
+    def _body(self, answer: Any, n_bytes: int) -> bytes:
+        piece, end_s = bytearray(), monotonic() + SLOWEST_READ_S
+        for part in answer.iter_raw():
+            piece += part
+            if len(piece) > n_bytes:
+                break
+            if monotonic() > end_s:
+                raise self._fail(f"comes at {len(piece) / SLOWEST_READ_S:.0f} bytes/s: {AGAIN}")
+        if len(piece) != n_bytes:
+            much = "more" if len(piece) > n_bytes else f"only {len(piece)} bytes"
+            raise self._fail(f"was answered with {much} where {n_bytes} were announced: {AGAIN}")
+        return bytes(piece)
+
+
+def _is_count(text: str) -> bool:
+    """A number of bytes that a file can have; others may take long to convert, or fail."""
+    return text.isascii() and text.isdecimal() and len(text) < 20
 
 
 def read_remote(reference: str) -> Header:
@@ -120,32 +156,3 @@ def read_remote(reference: str) -> Header:
         return read_source(source)
     finally:
         source.close()
-
-
-def _hub_address(name: str, revision: str | None) -> tuple[str, dict[str, str]]:
-    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
-    from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
-
-    path = PurePosixPath(name.removeprefix(HUB))
-    if len(path.parts) < 3:
-        raise UserError(f"{name!r} is not of the form hf:owner/repo/file.gguf")
-    repository, file = "/".join(path.parts[:2]), "/".join(path.parts[2:])
-    try:
-        address = hf_hub_url(repository, unquote(file), revision=revision)
-    except (HFValidationError, ValueError) as error:
-        reason = str(error).partition(". ")[0].rstrip(".")
-        raise UserError(f"{name} is not hf:owner/repo/file.gguf: {reason}") from error
-    return address, build_hf_headers()
-
-
-def _session() -> Any:
-    from huggingface_hub.utils import get_session  # noqa: PLC0415 - slow to import
-
-    return get_session()
-
-
-def _http_error(session: Any) -> type[Exception]:
-    """The base of what the hub's HTTP library raises, which is not the same in all its versions."""
-    library = next(kind.__module__ for kind in type(session).__mro__ if kind.__name__ == "Client")
-    return importlib.import_module(library.partition(".")[0]).HTTPError

@@ -25,7 +25,10 @@ NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a llama model; `n_embd` and `n_ff` are multiples of the weight type's block."""
+    """The size of a llama model; `n_embd` and `n_ff` are multiples of the weight type's block.
+
+    With experts every layer has `n_experts` of `n_ff`, and a token uses `n_experts_used` of them.
+    """
 
     n_layers: int = 2
     n_embd: int = 256
@@ -34,6 +37,8 @@ class Shape:
     n_ff: int = 512
     n_vocab: int = 512
     n_ctx: int = 2048
+    n_experts: int = 0
+    n_experts_used: int = 0
 
     @property
     def head_size(self) -> int:
@@ -82,7 +87,11 @@ def write_random_mamba(
 
 
 def _llama_metadata(shape: Shape) -> dict[str, Value]:
-    return {
+    experts: dict[str, Value] = {
+        "llama.expert_count": shape.n_experts,
+        "llama.expert_used_count": shape.n_experts_used,
+    }
+    return (experts if shape.n_experts else {}) | {
         "general.architecture": "llama",
         "general.name": "random llama",
         "llama.block_count": shape.n_layers,
@@ -109,9 +118,19 @@ def _llama_tensors(shape: Shape, tensors: RandomTensors) -> Iterable[TensorPlan]
         yield tensors.matrix(f"blk.{i}.attn_v.weight", n_embd, n_kv)
         yield tensors.matrix(f"blk.{i}.attn_output.weight", n_q, n_embd)
         yield tensors.vector(f"blk.{i}.ffn_norm.weight", np.ones(n_embd))
-        yield tensors.matrix(f"blk.{i}.ffn_gate.weight", n_embd, shape.n_ff)
-        yield tensors.matrix(f"blk.{i}.ffn_up.weight", n_embd, shape.n_ff)
-        yield tensors.matrix(f"blk.{i}.ffn_down.weight", shape.n_ff, n_embd)
+        yield from _feed_forward(shape, tensors, f"blk.{i}.ffn_")
+
+
+def _feed_forward(shape: Shape, tensors: RandomTensors, start: str) -> Iterable[TensorPlan]:
+    n_embd, n_ff, n = shape.n_embd, shape.n_ff, shape.n_experts
+    sizes = {"gate": (n_embd, n_ff), "up": (n_embd, n_ff), "down": (n_ff, n_embd)}
+    if n:
+        yield tensors.floats(f"{start}gate_inp.weight", n_embd, n)
+    for name, size in sizes.items():
+        if n:
+            yield tensors.matrices(f"{start}{name}_exps.weight", *size, n)
+        else:
+            yield tensors.matrix(f"{start}{name}.weight", *size)
 
 
 def _mamba_metadata(shape: MambaShape) -> dict[str, Value]:

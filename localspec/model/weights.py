@@ -20,15 +20,18 @@ Role = Literal[
 
 # The first pattern that is found in a name decides; what matches none is "other".
 ROLES: tuple[tuple[str, Role], ...] = (
-    (r"^(token_embd|per_layer_token_embd|position_embd|token_types)\.", "embedding"),
+    (r"^(token_embd|per_layer_token_embd|position_embd|token_types|ple_embd)\.", "embedding"),
     (r"^output\.", "output"),
     (r"norm", "norm"),
-    (r"ffn_(up|gate|down|gate_up)_(exps|chexps)", "experts"),
+    (r"ffn_(up|gate|down|gate_up)(_exps|_chexps|\.\d+)\.", "experts"),
     (r"(ffn|shexp|exp_probs)", "feed_forward"),
     (r"(ssm|time_mix|channel_mix|shortconv|\.rs_)", "recurrent"),
-    (r"attn", "attention"),
+    (r"(attn|indexer)", "attention"),
 )
-LOOKED_UP = ("per_layer_token_embd.", "position_embd.", "token_types.")
+# Tables of which a pass reads a row a token, and what is for images only.
+UNUSED = re.compile(
+    r"^(per_layer_token_embd|position_embd|token_types)\.|(^|\.)ple_embd\.|tid2eid|^blk\.\d+\.vis_"
+)
 _BLOCK = re.compile(r"^blk\.(\d+)\.")
 
 
@@ -78,17 +81,15 @@ def experts_touched(n_experts: int, n_used: int, n_tokens: int) -> float:
 
     An expectation for tokens that choose independently and evenly; real ones agree more often.
     """
-    if not n_experts:
-        return 0.0
-    return n_experts * (1 - (1 - n_used / n_experts) ** n_tokens)
+    return max(0, n_experts) * (1 - (1 - _used_share(n_experts, n_used)) ** n_tokens)
 
 
 def streamed(
     groups: Iterable[WeightGroup], n_experts: int, n_used: int, n_tokens: int
 ) -> tuple[Streamed, ...]:
     """What a pass over `n_tokens` reads and multiplies."""
-    touched = experts_touched(n_experts, n_used, n_tokens) / n_experts if n_experts else 1.0
-    used = n_used / n_experts if n_experts else 1.0
+    touched = experts_touched(n_experts, n_used, n_tokens) / n_experts if n_experts > 0 else 1.0
+    used = _used_share(n_experts, n_used) if n_experts > 0 else 1.0
     return tuple(
         Streamed(
             group.role,
@@ -99,6 +100,11 @@ def streamed(
         for group in groups
         if group.is_streamed
     )
+
+
+def _used_share(n_experts: int, n_used: int) -> float:
+    """Between 0 and 1, whatever an unchecked header says."""
+    return min(max(0, n_used), n_experts) / n_experts if n_experts > 0 else 0.0
 
 
 def _role(name: str) -> Role:
@@ -112,4 +118,4 @@ def _is_streamed(tensor: Tensor, *, is_tied: bool, n_layers: int) -> bool:
     if tensor.name.startswith("token_embd."):
         return is_tied
     block = _BLOCK.match(tensor.name)
-    return not tensor.name.startswith(LOOKED_UP) and not (block and int(block[1]) >= n_layers)
+    return not UNUSED.search(tensor.name) and not (block and int(block[1]) >= n_layers)

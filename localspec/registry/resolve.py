@@ -26,7 +26,9 @@ def locate(reference: str | None) -> Path | str:
 
     Nothing is fetched. UserError or ModelError as of `resolve`.
     """
-    if reference is not None and reference.startswith((_HUB, "http://", "https://")):
+    if reference is not None and reference.startswith(_HUB):
+        return _from_cache(*_split_hub(reference)) or reference
+    if reference is not None and reference.startswith(("http://", "https://")):
         return reference
     if reference is not None and _looks_like_path(reference):
         return _existing(reference)
