@@ -1,174 +1,93 @@
-"""Published figures of devices, each with its source, and how to find one by its name.
-
-Drivers give several devices one name (RTX 3060 with 8 or 12 GB, M3 Max with 30 or 40 GPU cores), so
-a name leads to candidates, which memory size or core count narrow down. What stays ambiguous is
-said to be so: its bandwidth is an interval.
-"""
+"""Devices by the name that a person types: all of its words, in any order, brands left out."""
 
 import difflib
 import re
-import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from typing import Any, Self
 
-from localspec.errors import HardwareError, UserError
+from localspec.errors import UserError
+from localspec.hardware.matching import Match, match_reported
+from localspec.hardware.table import GIB, Device, all_devices
+
+__all__ = ["Device", "Match", "all_devices", "find_device", "match_reported"]
 
 MAX_LISTED = 10
-_SIZE = re.compile(r"^(\d+)(?:gb|gib|g)$")
-_CORES = re.compile(r"^(\d+)[- ]?(?:core|cores)?$")
+NEAR = 1.1
+"""Figures that differ by less are one answer, an ambiguous one."""
 
+_SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
+_CORES = re.compile(r"(\d+)(?:-?cores?)?")
+_SPACED_UNIT = re.compile(r"(\d+)\s+(gib|gb|cores?)\b")
+_BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ GB\b")
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One device; None is what no source says. `fp16_flops_per_s` is the dense matrix rate."""
-
-    name: str
-    kind: str
-    vendor: str
-    matches: tuple[str, ...]
-    bandwidth_bytes_per_s: float
-    fp16_flops_per_s: float | None
-    fp32_flops_per_s: float | None
-    memory_bytes: tuple[int, ...]
-    gpu_cores: int | None
-    note: str | None
-    source: str
-    fp16_source: str
-
-    @classmethod
-    def of(cls, entry: dict[str, Any]) -> Self:
-        """From an entry of devices.toml. KeyError where it is not whole."""
-        return cls(
-            name=entry["name"],
-            kind=entry["kind"],
-            vendor=entry["vendor"],
-            matches=tuple(entry["match"]),
-            bandwidth_bytes_per_s=entry["bandwidth_gbps"] * 1e9,
-            fp16_flops_per_s=entry["fp16_tflops"] * 1e12 or None,
-            fp32_flops_per_s=entry.get("fp32_tflops", 0.0) * 1e12 or None,
-            memory_bytes=tuple(round(size * 2**30) for size in entry["memory_gb"]),
-            gpu_cores=entry.get("gpu_cores"),
-            note=entry.get("note"),
-            source=entry["source"],
-            fp16_source=entry["fp16_source"],
-        )
-
-    @property
-    def has_slower_twin(self) -> bool:
-        """Whether a slower part reports the same name, by the table's own note."""
-        return "same" in (self.note or "") and "laptop part" in (self.note or "")
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The devices that a reported name can mean, the likeliest first."""
-
-    candidates: tuple[Device, ...]
-
-    @property
-    def device(self) -> Device | None:
-        return self.candidates[0] if self.candidates else None
-
-    @property
-    def is_ambiguous(self) -> bool:
-        twin = any(device.has_slower_twin for device in self.candidates)
-        return twin or len({device.bandwidth_bytes_per_s for device in self.candidates}) > 1
-
-    @property
-    def bandwidth_range(self) -> tuple[float, float] | None:
-        """Lowest and highest of the candidates, in bytes per second; None without any."""
-        rates = [device.bandwidth_bytes_per_s for device in self.candidates]
-        return (min(rates), max(rates)) if rates else None
-
-
-@cache
-def all_devices() -> tuple[Device, ...]:
-    """The whole table."""
-    text = (resources.files("localspec.hardware") / "devices.toml").read_text("utf-8")
-    try:
-        return tuple(Device.of(entry) for entry in tomllib.loads(text)["device"])
-    except (tomllib.TOMLDecodeError, KeyError) as error:
-        raise HardwareError(
-            f"devices.toml is damaged ({error}): install localspec again"
-        ) from error
-
-
-def match_reported(
-    name: str, *, memory_bytes: int | None = None, gpu_cores: int | None = None
-) -> Match:
-    """What a name from a driver, an engine or a system can mean; no candidates if it is unknown."""
-    lowered = " ".join(name.lower().split())
-    lengths = {
-        device: max((len(text) for text in device.matches if text in lowered), default=0)
-        for device in all_devices()
-    }
-    longest = max(lengths.values())
-    found = [device for device, length in lengths.items() if length == longest > 0]
-    return Match(tuple(_narrowed(found, memory_bytes, gpu_cores)))
+# Words of a name that people leave out; those of a series only beside a number.
+_BRANDS = frozenset(("nvidia", "geforce", "apple", "amd", "intel", "radeon", "instinct", "tesla"))
+_SERIES = frozenset(("rtx", "gtx", "rx", "arc"))
 
 
 def find_device(name: str) -> Match:
     """What a person means; UserError lists the devices if there are several, or close ones.
 
-    Chips that differ in GPU cores alone are one answer, an ambiguous one.
+    Parts that differ in GPU cores alone, or hardly in their figures, are one answer.
     """
-    words = [word for word in re.split(r"[\s(),/]+", name.lower()) if word]
-    exact = [device for device in all_devices() if device.name.lower() == name.lower().strip()]
-    found = exact or _meant(words)
+    lowered = " ".join(name.lower().split())
+    exact = [device for device in all_devices() if device.name.lower() == lowered]
+    found = exact or _meant(lowered)
     if not found:
         raise UserError(f"there is no device {name!r} in the table: {_suggestion(name)}")
-    figures = {(d.bandwidth_bytes_per_s, d.fp16_flops_per_s, d.fp32_flops_per_s) for d in found}
-    if len(figures) > 1 and len({_family_name(device) for device in found}) > 1:
+    if len({_chip(device) for device in found}) > 1 and not _are_near(found):
         raise UserError(f"{name!r} can be {_listed(found)}: give more of the name")
     return Match(tuple(found))
 
 
-def _family_name(device: Device) -> str:
-    return re.sub(r"\(\d+-core GPU\)", "", device.name).strip()
-
-
-def _narrowed(
-    found: list[Device], memory_bytes: int | None, gpu_cores: int | None
-) -> Iterable[Device]:
-    if gpu_cores is not None:
-        found = [d for d in found if d.gpu_cores in (None, gpu_cores)] or found
-    sized = [device for device in found if device.memory_bytes]
-    if memory_bytes is None or len(sized) < 2:
-        return found
-
-    def distance(device: Device) -> float:
-        return min(abs(size - memory_bytes) for size in device.memory_bytes)
-
-    nearest = min(map(distance, sized))
-    return [device for device in found if not device.memory_bytes or distance(device) == nearest]
-
-
-# Words of a name that people leave out.
-_FILLERS = frozenset({"nvidia", "geforce", "apple", "amd", "intel", "radeon"})
-
-
-def _meant(words: list[str]) -> list[Device]:
-    """Devices whose name has every word; if some have no other, then only those."""
+def _meant(lowered: str) -> list[Device]:
+    """Devices that have every word; if the words are all of some names, then only those."""
+    words = re.split(r"[\s(),/]+", _SPACED_UNIT.sub(r"\1\2", lowered))
+    words = [word for word in words if word]
     found = [d for d in all_devices() if words and all(_has(d, word) for word in words)]
-    plain = [d for d in found if not _words(_family_name(d)) - set(words) - _FILLERS]
+    found = found or _glued(words)
+    given = set(words) | _pieces(lowered) | _BRANDS
+    given |= _SERIES if re.search(r"\d", lowered) else set()
+    plain = [d for d in found if not _words(_BINS.sub("", d.name)) - given]
     graphics = [device for device in found if device.kind != "cpu"]
     return plain or graphics or found
 
 
-def _words(name: str) -> set[str]:
-    return set(re.split(r"[\s(),/-]+", name.lower())) - {""}
-
-
 def _has(device: Device, word: str) -> bool:
-    size, cores = _SIZE.match(word), _CORES.match(word)
+    size, cores = _SIZE.fullmatch(word), _CORES.fullmatch(word)
     if size:
-        return int(size[1]) * 2**30 in device.memory_bytes
-    if cores and device.gpu_cores is not None and int(cores[1]) == device.gpu_cores:
-        return True
-    return set(word.split("-")) <= _words(device.name)
+        return int(size[1]) * GIB in device.memory_bytes
+    if cores and device.gpu_cores is not None:
+        return int(cores[1]) == device.gpu_cores
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?!\w)", device.name.lower()) is not None
+
+
+def _glued(words: list[str]) -> list[Device]:
+    """For "rtx4090", "m4max" and "h100 sxm": letters and digits apart."""
+    sizes = [word for word in words if _SIZE.fullmatch(word)]
+    pieces = _pieces(" ".join(word for word in words if word not in sizes))
+    return [
+        device
+        for device in all_devices()
+        if pieces and pieces <= _pieces(device.name) and all(_has(device, s) for s in sizes)
+    ]
+
+
+def _pieces(name: str) -> set[str]:
+    return set(re.findall(r"[a-z]+|\d+", name.lower()))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[\s(),/]+", name.lower())) - {""}
+
+
+def _chip(device: Device) -> str:
+    """The name without its GPU cores: bins of one chip."""
+    return re.sub(r"\(\d+-core GPU\)", "", device.name).strip()
+
+
+def _are_near(found: list[Device]) -> bool:
+    rates = [device.bandwidth_bytes_per_s for device in found]
+    flops = [device.fp16_flops_per_s or 0.0 for device in found]
+    return max(rates) <= NEAR * min(rates) and max(flops) <= NEAR * min(flops)
 
 
 def _suggestion(name: str) -> str:

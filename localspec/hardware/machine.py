@@ -1,12 +1,12 @@
-"""This machine: processor, memory, power, and its devices joined with published figures."""
+"""This machine: its devices, joined with published figures, and a key for what was measured here.
+
+Three tell of a device: the engine its name and memory, the system core counts and printed sizes,
+the table its figures.
+"""
 
 import hashlib
-import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import psutil
 
@@ -16,32 +16,17 @@ from localspec.hardware.detect import (
     processor_name,
     usable_cores,
 )
-from localspec.hardware.devices import Match, match_reported
-from localspec.hardware.system import Gpu, amd_gpus, apple_gpus, low_power_mode, nvidia_gpus
+from localspec.hardware.gpus import system_gpus
+from localspec.hardware.matching import Match, match_reported
+from localspec.hardware.power import Power, power
+from localspec.hardware.system import Gpu
 
-TOOL_LIMIT_S = 5
+__all__ = [
+    "LocalDevice", "Power", "Reported", "backend_of", "local_devices", "machine_key", "power",
+    "system_gpus",
+]  # fmt: skip
+
 BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl")
-_PROFILE = Path("/sys/firmware/acpi/platform_profile")
-
-
-@dataclass(frozen=True, slots=True)
-class Power:
-    """What it runs on; None where the system does not say."""
-
-    on_battery: bool | None
-    low_power_mode: bool | None
-    profile: str | None
-
-    @property
-    def text(self) -> str:
-        """For people, and part of the key under which measurements are kept."""
-        supply = {True: "on battery", False: "on mains power", None: "power supply unknown"}
-        parts = [supply[self.on_battery]]
-        if self.low_power_mode:
-            parts.append("low power mode")
-        if self.profile:
-            parts.append(f"profile {self.profile}")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +51,20 @@ class LocalDevice:
     shares_memory: bool
 
 
-def local_devices(reported: Sequence[Reported] | None) -> tuple[LocalDevice, ...]:
-    """Every device, the processor last. Without an engine's list: what the system shows."""
-    known = system_gpus()
+def local_devices(
+    reported: Sequence[Reported] | None, known: Sequence[Gpu] | None = None
+) -> tuple[LocalDevice, ...]:
+    """Every device, the processor last; `known` None: what the system shows.
+
+    Without an engine's list (None) the devices are those that the system shows.
+    """
+    gpus = system_gpus() if known is None else known
     if reported is None:
-        graphics = [_from_system(gpu) for gpu in known]
+        graphics = [_from_system(gpu) for gpu in gpus]
     else:
         listed = [(backend_of(device.name), device) for device in reported]
-        graphics = [_from_engine(backend, d, known) for backend, d in listed if backend != "cpu"]
-    total_bytes, free_bytes = psutil.virtual_memory().total, available_memory_bytes()
-    match = match_reported(processor_name())
-    kinds = Match(tuple(device for device in match.candidates if device.kind == "cpu"))
-    return (
-        *graphics,
-        LocalDevice("cpu", processor_name(), kinds, total_bytes, free_bytes, True),
-    )
+        graphics = [_from_engine(backend, d, gpus) for backend, d in listed if backend != "cpu"]
+    return (*graphics, _processor())
 
 
 def backend_of(name: str) -> str:
@@ -91,30 +75,8 @@ def backend_of(name: str) -> str:
     return next((backend for start, backend in known.items() if lowered.startswith(start)), "cpu")
 
 
-@cache
-def system_gpus() -> tuple[Gpu, ...]:
-    """Graphics processors that the system's tools show."""
-    if platform.system() == "Darwin":
-        shown = _output("system_profiler", "SPDisplaysDataType", "-json")
-        return apple_gpus(shown, psutil.virtual_memory().total)
-    query = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
-    amd = _output("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json")
-    return nvidia_gpus(_output("nvidia-smi", *query)) + amd_gpus(amd)
-
-
-def power() -> Power:
-    """Asked each time: a laptop's changes."""
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    low = low_power_mode(_output("pmset", "-g")) if platform.system() == "Darwin" else None
-    try:
-        profile = _PROFILE.read_text().strip() or None
-    except OSError:
-        profile = None
-    return Power(None if battery is None else not battery.power_plugged, low, profile)
-
-
 def machine_key() -> str:
-    """A short hash of what makes measurements comparable: hardware and power state."""
+    """A short hash of what makes measurements comparable: hardware, drivers and power state."""
     parts = [
         processor_name(),
         " ".join(sorted(processor_features())),
@@ -126,31 +88,51 @@ def machine_key() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def _processor() -> LocalDevice:
+    """Its bandwidth is that of the memory in the slots, which names hardly ever tell."""
+    found = match_reported(processor_name()).candidates
+    match = Match(tuple(device for device in found if device.kind == "cpu"))
+    total_bytes = psutil.virtual_memory().total
+    return LocalDevice("cpu", processor_name(), match, total_bytes, available_memory_bytes(), True)
+
+
 def _from_system(gpu: Gpu) -> LocalDevice:
-    match = match_reported(gpu.name, memory_bytes=gpu.memory_bytes, gpu_cores=gpu.gpu_cores)
-    shared = gpu.backend == "metal"
-    return LocalDevice(gpu.backend, gpu.name, match, gpu.memory_bytes, None, shared)
+    memory_bytes = _memory_of(gpu.name, gpu.memory_bytes)
+    match = match_reported(gpu.name, memory_bytes=memory_bytes, gpu_cores=gpu.gpu_cores)
+    return LocalDevice(gpu.backend, gpu.name, match, memory_bytes, None, _shares(match, gpu.name))
 
 
 def _from_engine(backend: str, device: Reported, known: Sequence[Gpu]) -> LocalDevice:
-    """The engine's name is the better one, the system knows core counts."""
+    """The engine's name is the better one; the system knows core counts and Apple's memory.
+
+    Metal gives the share of memory that graphics should use as the total, so sizes of several
+    machines could be meant; elsewhere the engine's total is this very card's.
+    """
     twin = next((gpu for gpu in known if gpu.name in device.description), None)
-    memory_bytes = device.total_bytes if twin is None else twin.memory_bytes or device.total_bytes
-    cores = twin.gpu_cores if twin else None
-    match = match_reported(device.description, memory_bytes=memory_bytes, gpu_cores=cores)
-    shared = backend == "metal"
+    sizes = (device.total_bytes, twin.memory_bytes if twin else None)
+    engine_first = sizes if backend != "metal" else sizes[::-1]
+    match = match_reported(
+        device.description,
+        memory_bytes=next((size for size in engine_first if size), None),
+        gpu_cores=twin.gpu_cores if twin else None,
+    )
     return LocalDevice(
-        backend, device.description, match, device.total_bytes, device.free_bytes, shared
+        backend=backend,
+        name=device.description,
+        match=match,
+        total_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
+        shares_memory=_shares(match, device.description),
     )
 
 
-def _output(*command: str) -> str:
-    """What a tool prints; nothing if it is absent, fails or hangs."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace",
-            timeout=TOOL_LIMIT_S, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+def _memory_of(name: str, memory_bytes: int | None) -> int | None:
+    """A part without memory of its own has the machine's."""
+    if memory_bytes is None and _shares(match_reported(name), name):
+        return psutil.virtual_memory().total
+    return memory_bytes
+
+
+def _shares(match: Match, name: str) -> bool:
+    known = match.candidates
+    return all(d.shares_memory for d in known) if known else name.startswith("Apple")

@@ -28,7 +28,7 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (r"intel.* b\d\d|battlemage", "Intel Arc B"),
     (r"arc.*a\d\d|intel", "Intel Arc A"),
     (r"strix halo|8060s|8050s", "AMD Strix Halo"),
-    (r"ryzen|\d{3}m\b", "AMD integrated"),
+    (r"ryzen|\b\d{3}m\b", "AMD integrated"),
     (r"rx 9|r9700", "AMD RDNA4"),
     (r"rx 7|w7\d00", "AMD RDNA3"),
     (r"rx [56]|w6\d00", "AMD RDNA1/2"),

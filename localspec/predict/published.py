@@ -86,7 +86,7 @@ def circumstances(device: Device, backend: str) -> Circumstances:
         bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
         fp32_flops_per_s=fp32 or (fp16 / 2 if fp16 else TYPICAL_FLOPS),
         fp16_flops_per_s=fp16,
-        is_laptop="laptop" in device.name.lower(),
+        is_laptop=any(word in device.name.lower() for word in ("laptop", "mobile", "max-q")),
     )
 
 
