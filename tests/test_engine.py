@@ -22,6 +22,9 @@ from localspec.errors import EngineError, ModelError
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
 
 Load = Callable[..., LlamaEngine]
+ROUNDING = 0.1
+"""Between batches of different widths, AMX's bf16 included; rows of other positions are further
+apart by more than 1."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def test_one_batch_and_single_tokens_agree(load: Load, random_model: Path) -> No
     tokens = [3, 14, 15, 92, 65, 35, 89, 79]
     engine = load(random_model, n_sequences=2)
     one_by_one = rows(engine, tokens, list(range(1, len(tokens))))
-    assert rows(engine, tokens, [4]) == pytest.approx(one_by_one, abs=1e-2)
+    assert rows(engine, tokens, [4]) == pytest.approx(one_by_one, abs=ROUNDING)
 
 
 def test_every_row_of_a_verification_is_the_row_of_its_position(
@@ -78,7 +81,7 @@ def test_every_row_of_a_verification_is_the_row_of_its_position(
     batch = context.eval(tokens, len(tokens))
     together = [batch.row(i).copy() for i in range(len(tokens))]
     for token, row in zip(tokens, together, strict=True):
-        assert single.eval([token], 1).row(0) == pytest.approx(row, abs=1e-2)
+        assert single.eval([token], 1).row(0) == pytest.approx(row, abs=ROUNDING)
 
 
 def test_sequences_of_one_decode_do_not_mix(load: Load, random_model: Path) -> None:
@@ -91,7 +94,7 @@ def test_sequences_of_one_decode_do_not_mix(load: Load, random_model: Path) -> N
     alone = load(random_model, n_ctx=256)
     context = alone.context()
     for text, row in zip(texts, together, strict=True):
-        assert hold(context, text, 1).row(0) == pytest.approx(row, abs=1e-2)
+        assert hold(context, text, 1).row(0) == pytest.approx(row, abs=ROUNDING)
     assert [list(c.tokens) for c in contexts] == texts
     with pytest.raises(EngineError, match="3 sequences"):
         engine.context()
@@ -110,7 +113,7 @@ def test_prompts_longer_than_a_micro_batch_keep_their_wanted_rows(
     assert list(context.tokens) == tokens
     if n_logits:
         expected = logits.row(n_logits - 1).copy()
-        assert hold(context, tokens, 1).row(0) == pytest.approx(expected, abs=2e-2)
+        assert hold(context, tokens, 1).row(0) == pytest.approx(expected, abs=ROUNDING)
 
 
 def test_hold_evaluates_only_what_is_not_shared(load: Load, random_model: Path) -> None:
@@ -122,7 +125,7 @@ def test_hold_evaluates_only_what_is_not_shared(load: Load, random_model: Path) 
     n_before = engine.n_decodes
     logits = hold(context, [1, 2, 3, 9, 9], 1)
     assert engine.n_decodes == n_before + 1
-    assert logits.row(0) == pytest.approx(expected, abs=1e-2)
+    assert logits.row(0) == pytest.approx(expected, abs=ROUNDING)
     assert list(context.tokens) == [1, 2, 3, 9, 9]
 
 
@@ -173,7 +176,7 @@ def test_a_recurrent_model_cannot_roll_back_and_says_so(load: Load, mamba: Path)
     assert list(context.tokens) == [5, 6, 7]
     truncated = context.eval([1], 1).row(0).copy()
     context.clear()
-    assert context.eval([5, 6, 7, 1], 1).row(0) == pytest.approx(truncated, abs=1e-2)
+    assert context.eval([5, 6, 7, 1], 1).row(0) == pytest.approx(truncated, abs=ROUNDING)
 
 
 @pytest.mark.parametrize(
