@@ -1,0 +1,106 @@
+"""What is measured: an engine's settings and the work that it is given.
+
+Two cases do the same work if their models, lengths, depths and texts are the same; then their
+speeds may be compared, whatever their settings.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+from localspec.session.config import SessionConfig
+
+CURVE_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
+"""Of the verification curve; kernels change at multiples of 4 and behind 8."""
+CELLS = 256
+"""Contexts are padded to whole blocks of it, as llama.cpp does itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Lengths in tokens.
+
+    `n_prompt` are read with `depth` cached ones before them, then `n_gen` are generated at that
+    `depth`, each time for `batch` sequences at once; 0: not measured. With `prompts`, a file of
+    real questions, the first `per_category` of every category are answered instead, `n_gen` tokens
+    each. `widths`: of passes that are timed for the verification curve.
+    """
+
+    n_prompt: int = 512
+    n_gen: int = 128
+    depth: int = 0
+    batch: int = 1
+    prompts: Path | None = None
+    per_category: int = 3
+    widths: tuple[int, ...] = ()
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Cells that a sequence needs, in whole blocks; None: real texts decide."""
+        if self.prompts:
+            return None
+        needed = self.depth + max(self.n_prompt, self.n_gen + 1, *self.widths, 1)
+        return -(-needed // CELLS) * CELLS
+
+    @property
+    def text(self) -> str:
+        """In llama-bench's words: pp512+tg128 @ d1024."""
+        if self.prompts:
+            return f"{self.prompts.stem} tg{self.n_gen}"
+        parts = (("pp", self.n_prompt), ("tg", self.n_gen), ("v", max(self.widths, default=0)))
+        tests = "+".join(f"{name}{n}" for name, n in parts if n)
+        depth = f" @ d{self.depth}" if self.depth else ""
+        return tests + depth + (f" x {self.batch}" if self.batch > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of a sweep."""
+
+    config: SessionConfig
+    work: Work
+
+    @property
+    def session_config(self) -> SessionConfig:
+        """What is loaded for it: a context as long as the work needs."""
+        return replace(self.config, n_ctx=self.config.n_ctx or self.work.n_ctx)
+
+    @property
+    def id(self) -> str:
+        """The same for the same case in every run on this machine."""
+        return sha256(repr(sorted(self.to_json().items())).encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"config": _plain(self.config), "work": _plain(self.work)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Raises KeyError, TypeError or ValueError where it is none."""
+        return cls(
+            config=SessionConfig(**_known(SessionConfig, document["config"], ("model", "draft"))),
+            work=Work(**_known(Work, document["work"], ("prompts",))),
+        )
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return {
+        name: str(part) if isinstance(part, Path) else list(part) if _is_list(part) else part
+        for name, part in asdict(value).items()
+    }
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, tuple)
+
+
+def _known(kind: type[Any], document: dict[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:
+    """Only fields that this version has: what a newer one added is left to its default."""
+    known = {field.name for field in fields(kind)}
+    values = {name: value for name, value in document.items() if name in known}
+    for name, value in values.items():
+        if name in paths and value is not None:
+            values[name] = Path(value)
+        elif isinstance(value, list):
+            values[name] = tuple(value)
+    return values

@@ -1,0 +1,114 @@
+"""Several users at once: one decode serves all of their sequences (continuous batching's step).
+
+Each pass evaluates one token of every sequence and takes the best next one of each.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from localspec.bench.case import Case
+from localspec.bench.sample import Sample
+from localspec.engine.health import engine_health
+from localspec.engine.interrupt import Interrupt
+from localspec.engine.preflight import check_memory, checked_facts
+from localspec.session.loading import load_engine, plan_engines
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.engine import LlamaEngine
+
+Talk = Callable[[str], None]
+
+
+class ParallelBench:
+    """A loaded engine with a sequence for each of the case's users."""
+
+    def __init__(self, case: Case, engine: "LlamaEngine", load_s: float) -> None:
+        self.work, self.load_s = case.work, load_s
+        self._engine = engine
+        self._contexts = [engine.context() for _ in range(case.work.batch)]
+        self._prompts = np.random.default_rng(1).integers(
+            engine.vocabulary.n_tokens,
+            size=(case.work.batch, max(1, case.work.depth) + case.work.n_prompt),
+        )
+
+    @classmethod
+    def open(cls, case: Case, talk: Talk) -> Self:
+        """Raises LocalspecError."""
+        plan = plan_engines(case.session_config)
+        if not engine_health(talk).use_extra_buffers:
+            plan = plan.without_extra_buffers()
+        n = case.work.batch
+        config = replace(plan.target, n_sequences=n, n_outputs=n)
+        check_memory([(config, checked_facts(config.model))])
+        started = perf_counter()
+        engine = load_engine(config, Interrupt(), lambda fraction: None)
+        return cls(case, engine, perf_counter() - started)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.close()
+
+    def samples(self, n_samples: int, stage: Talk) -> Iterator[Sample]:
+        """Warmed up first."""
+        depth = max(1, self.work.depth)
+        stage(f"filling {len(self._contexts)} x {depth:,} tokens")
+        self._prefill(depth - 1, 0)
+        self._decode(2)
+        for i in range(n_samples):
+            stage(f"measuring {i + 1} of {n_samples}")
+            decoded = self._decode(self.work.n_gen) if self.work.n_gen else Sample()
+            if not self.work.n_prompt:
+                yield decoded
+                continue
+            self._roll_back(self.work.depth)
+            prefill_s = self._prefill(self.work.depth + self.work.n_prompt, 1)
+            n_read = self.work.n_prompt * self.work.batch
+            yield replace(decoded, prefill_s=prefill_s, first_s=prefill_s, n_prompt=n_read)
+
+    def _roll_back(self, n_tokens: int) -> None:
+        for context in self._contexts:
+            context.truncate(min(n_tokens, len(context.tokens)))
+
+    def _prefill(self, n_tokens: int, n_logits: int) -> float:
+        """Seconds to bring every sequence to `n_tokens` of its prompt."""
+        started = perf_counter()
+        requests = [
+            (context, prompt[len(context.tokens) : n_tokens].tolist(), n_logits)
+            for context, prompt in zip(self._contexts, self._prompts, strict=True)
+        ]
+        self._engine.decode([request for request in requests if request[1]])
+        return perf_counter() - started
+
+    def _decode(self, n_tokens: int) -> Sample:
+        """`n_tokens` passes after a first one, which brings all sequences to the depth."""
+        depth = max(1, self.work.depth)
+        self._roll_back(depth - 1)
+        self._prefill(depth - 1, 0)
+        pending = self._pass([int(prompt[depth - 1]) for prompt in self._prompts])
+        started, busy = perf_counter(), self._engine.busy_s
+        for _ in range(n_tokens):
+            pending = self._pass(pending)
+        return Sample(
+            decode_s=perf_counter() - started,
+            engine_s=self._engine.busy_s - busy,
+            n_tokens=n_tokens * len(pending),
+            n_passes=n_tokens,
+        )
+
+    def _pass(self, pending: list[int]) -> list[int]:
+        """Evaluate a token of each sequence; what follows."""
+        pairs = zip(self._contexts, pending, strict=True)
+        rows = self._engine.decode([(context, [token], 1) for context, token in pairs])
+        return [logits.argmax(0) for logits in rows]
