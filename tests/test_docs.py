@@ -41,3 +41,16 @@ def test_every_script_can_be_run_and_is_named(name: str) -> None:
     script = ROOT / "scripts" / name
     assert script.stat().st_mode & 0o111
     assert name in README
+
+
+def test_documents_exist_where_others_name_them() -> None:
+    texts = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
+    named = {name for text in texts for name in re.findall(r"docs/([\w-]+\.md)", text)}
+    linked = {name for text in texts[1:] for name in re.findall(r"\]\(([\w-]+\.md)\)", text)}
+    assert named
+    assert [name for name in named | linked if not (ROOT / "docs" / name).exists()] == []
+
+
+def test_no_number_was_left_to_be_filled_in() -> None:
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    assert re.findall(r"\b(?:TODO|TBD|FIXME|CHECK_\w+)\b", texts) == []

@@ -22,7 +22,7 @@ from localspec.hardware.measured import (
 from localspec.model.ggml_types import BY_NAME, GgmlType
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
 
-# Measured over predicted speed of real models, from `scripts/check-probe` (docs/measurements.md):
+# Measured over predicted speed of real models, from `scripts/check-probe` (docs/prediction.md):
 # real models are slower than the probe, whose matrices are larger.
 DECODE_SPREAD = Spread(0.75, 1.10)
 PREFILL_SPREAD = Spread(0.70, 1.20)

@@ -16,7 +16,7 @@ from localspec.errors import EngineError
 
 # Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
 # milliseconds and so starve the thread that they wait for when other programs want the cores. Some
-# ten microseconds do as well on an idle machine (docs/measurements.md). libgomp reads this once.
+# ten microseconds do as well on an idle machine (docs/engine.md). libgomp reads this once.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
