@@ -26,6 +26,10 @@ def localspec_home(tmp_path: Path, tested_home: Path, monkeypatch: pytest.Monkey
     """No test reads or writes the user's own configuration, data or caches."""
     home = tmp_path / "localspec-home"
     shutil.copytree(tested_home, home)
+    # What passes cost changes speeds, never answers: measured once for all tests.
+    calibrations = tested_home.parent / "calibrations"
+    calibrations.mkdir(exist_ok=True)
+    (home / "cache" / "calibration").symlink_to(calibrations)
     monkeypatch.setenv("LOCALSPEC_HOME", str(home))
     return home
 

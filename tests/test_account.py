@@ -12,14 +12,14 @@ def step(n_tokens: int, drafted: int = 0, accepted: int = 0, source: str = "none
 
 
 def test_passes_and_sources_are_counted() -> None:
-    steps = [step(1), step(3, 3, 2, "ngram"), step(1, 2, 0, "ngram"), step(4, 3, 3, "model")]
+    steps = [step(1), step(3, 3, 2, "suffix"), step(1, 2, 0, "suffix"), step(4, 3, 3, "model")]
     counts = SpeculationCount()
     for one in steps:
         counts.add(one)
     assert (counts.passes, counts.tokens, counts.drafted, counts.accepted) == (4, 9, 8, 5)
     assert counts.tokens_per_pass == 2.25
-    assert counts.by_source["ngram"].drafted == 5
-    assert counts.by_source["ngram"].draft_s == pytest.approx(0.02)
+    assert counts.by_source["suffix"].drafted == 5
+    assert counts.by_source["suffix"].draft_s == pytest.approx(0.02)
 
 
 def test_speed_leaves_the_first_step_out() -> None:

@@ -14,7 +14,7 @@ KEYS = {
     "": "text tokens finish_reason prompt_tokens completion_tokens timings speculation prediction "
     "config",
     "timings": "load_s prefill_s ttft_s decode_s prefill_tps decode_tps tpot_ms",
-    "speculation": "drafted accepted passes tokens_per_pass by_source",
+    "speculation": "drafted accepted passes tokens_per_pass by_source decisions gain story",
 }
 SELF_TEST = "localspec.engine.llama.selftest"
 
@@ -88,7 +88,7 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert document["finish_reason"] == "length"
     assert document["prediction"] is None
     speculation = document["speculation"]
-    assert set(speculation["by_source"]) <= {"ngram", "suffix", "model"}
+    assert set(speculation["by_source"]) <= {"suffix", "model"}
     for source in speculation["by_source"].values():
         assert list(source) == ["drafted", "accepted", "draft_s"]
     assert speculation["tokens_per_pass"] == pytest.approx(40 / speculation["passes"])
@@ -190,7 +190,7 @@ def test_quantize_makes_a_draft_that_its_model_accepts(tmp_path: Path) -> None:
     assert (run.code, run.stderr) == (0, "")
     assert run.stdout.startswith("draft.gguf  ")
     assert [path.name for path in here.iterdir()] == ["draft.gguf"]
-    draft = ("--draft", here / "draft.gguf")
+    draft = ("--spec", "draft", "--draft", here / "draft.gguf")
     document = ask("-p", "x", "-n", "60", *draft, "--json").document
     assert document["config"]["spec"] == "draft"
     assert document["speculation"]["accepted"] > 20

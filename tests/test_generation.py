@@ -13,7 +13,7 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.sampling import Distribution, Sampling, truncated
 from localspec.speculate.drafters.base import Draft, Drafter, DraftRequest
 from localspec.speculate.drafters.model import ModelDrafter
-from localspec.speculate.drafters.ngram import NgramDrafter
+from localspec.speculate.drafters.suffix import SuffixDrafter
 from localspec.speculate.driver import drive
 from localspec.speculate.generation import Generation, Limits
 from localspec.speculate.length import Fixed
@@ -26,6 +26,7 @@ class NoiseDrafter:
     """Guesses at random, so that drafts fail at every position."""
 
     source = "noise"
+    is_free = False
 
     def __init__(self, n_vocab: int = 8) -> None:
         self._rng = np.random.default_rng(5)
@@ -38,20 +39,19 @@ class NoiseDrafter:
         ]
 
 
-def drafter_of(kind: str) -> Drafter | None:
+def drafters_of(kind: str) -> list[Drafter]:
     makers = {
-        "none": lambda: None,
-        "ngram": NgramDrafter,
+        "suffix": SuffixDrafter,
         "noise": NoiseDrafter,
         "itself": lambda: ModelDrafter(FakeEngine(), 8),
         "other": lambda: ModelDrafter(FakeEngine(seed=9), 8),
         "smaller vocabulary": lambda: ModelDrafter(FakeEngine(n_vocab=6, seed=9), 8),
         "larger vocabulary": lambda: ModelDrafter(FakeEngine(n_vocab=11, seed=9), 8),
     }
-    return makers[kind]()
+    return [makers[kind]()] if kind in makers else []
 
 
-DRAFTERS = ("ngram", "noise", "itself", "other", "smaller vocabulary", "larger vocabulary")
+DRAFTERS = ("suffix", "noise", "itself", "other", "smaller vocabulary", "larger vocabulary")
 
 
 def reply(
@@ -66,7 +66,7 @@ def reply(
     limits = limits or Limits(n_ctx=512, max_tokens=40)
     generation = Generation(PROMPT, sampling, Fixed(n_draft), limits, verification)
     context = engine.context()
-    for _ in drive(generation, context, drafter_of(kind), Interrupt()):
+    for _ in drive(generation, context, drafters_of(kind), Interrupt()):
         if not generation.is_finished:
             assert context.tokens == generation.history[:-1], "the cache is out of step"
     return generation
@@ -131,7 +131,7 @@ def test_rejection_sampling_follows_the_law_of_plain_sampling(kind: str) -> None
     for seed in range(n):
         sampling = Sampling(1.0, top_k=3, top_p=1.0, min_p=0.0, seed=seed)
         generation = Generation([1, 2], sampling, Fixed(2), Limits(64, max_tokens=3), "rejection")
-        for _ in drive(generation, engine.context(), drafter, Interrupt()):
+        for _ in drive(generation, engine.context(), [drafter], Interrupt()):
             pass
         pairs[tuple(generation.tokens[1:])] += 1
     chi_square, n_cells = 0.0, 0
@@ -168,7 +168,7 @@ def test_rejection_accepts_what_the_distributions_share() -> None:
     for seed in range(1500):
         sampling = Sampling(1.0, top_k=0, top_p=1.0, min_p=0.0, seed=seed)
         generation = Generation([1, 2], sampling, Fixed(1), Limits(64, max_tokens=3), "rejection")
-        for step in drive(generation, engine.context(), drafter, Interrupt()):
+        for step in drive(generation, engine.context(), [drafter], Interrupt()):
             if step.drafted:
                 drafted += step.drafted
                 accepted += step.accepted
@@ -185,7 +185,7 @@ def test_the_model_drafter_evaluates_nothing_twice() -> None:
     draft_engine.context = lambda: context
     generation = Generation(PROMPT, GREEDY, Fixed(3), Limits(512, max_tokens=40))
     steps = list(
-        drive(generation, FakeEngine().context(), ModelDrafter(draft_engine, 8), Interrupt())
+        drive(generation, FakeEngine().context(), [ModelDrafter(draft_engine, 8)], Interrupt())
     )
     n_rejected = sum(step.drafted - step.accepted for step in steps)
     assert n_rejected == 0, "the draft is the target itself"
@@ -197,7 +197,7 @@ def test_an_interrupt_ends_the_reply_and_keeps_what_came() -> None:
     engine, interrupt = FakeEngine(), Interrupt()
     context = engine.context()
     generation = Generation(PROMPT, GREEDY, Fixed(0), Limits(512, max_tokens=40))
-    for step, _ in enumerate(drive(generation, context, None, interrupt)):
+    for step, _ in enumerate(drive(generation, context, [], interrupt)):
         if step == 4:
             interrupt.request()
     assert generation.finish_reason == "interrupted"
@@ -213,7 +213,7 @@ def test_an_interrupt_inside_a_pass_ends_the_reply_too() -> None:
         raise Interrupted
 
     generation = Generation(PROMPT, GREEDY, Fixed(0), Limits(512, max_tokens=40))
-    passes = drive(generation, context, None, Interrupt())
+    passes = drive(generation, context, [], Interrupt())
     next(passes)
     engine.decode = interrupted
     assert list(passes) == []
@@ -231,7 +231,7 @@ def test_an_interrupt_while_an_old_text_is_rolled_back_ends_the_reply() -> None:
 
     context = Stubborn(FakeEngine(), [7, 7, 7, 7, 7, 7])
     generation = Generation(PROMPT, GREEDY, Fixed(0), Limits(512, max_tokens=40))
-    assert list(drive(generation, context, None, Interrupt())) == []
+    assert list(drive(generation, context, [], Interrupt())) == []
     assert generation.finish_reason == "interrupted"
 
 

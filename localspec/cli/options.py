@@ -40,14 +40,16 @@ class EngineFlags:
     spec: Annotated[
         Literal["auto", "none", "lookup", "draft"],
         typer.Option(
-            help="How to guess ahead; auto: with the draft model if there is one, else by look-up.",
+            help="How to guess ahead; auto: at each step what gains most here, or not at all.",
             rich_help_panel=_SPECULATION,
         ),
     ] = "auto"
     draft_max: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Tokens to draft at once. Default: 3.", rich_help_panel=_SPECULATION
+            metavar="N",
+            help="Tokens to draft at once (default 3), or for --spec auto the most (default 16).",
+            rich_help_panel=_SPECULATION,
         ),
     ] = None
     verify: Annotated[

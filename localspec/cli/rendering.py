@@ -9,14 +9,13 @@ if TYPE_CHECKING:
 
 def summary(reply: "Reply", options: "ReplyOptions") -> str:
     """One line about a reply, for people."""
-    speed, counts = reply.stopwatch.decode_tps, reply.counts
+    speed = reply.stopwatch.decode_tps
     n_tokens = len(reply.tokens)
     parts = [f"{n_tokens} token{'' if n_tokens == 1 else 's'}"]
     if speed is not None:
         parts.append(f"{speed:.1f} tok/s")
-    if counts.drafted and counts.tokens_per_pass:
-        parts.append(f"{counts.tokens_per_pass:.2f} tokens a pass")
-        parts.append(f"{counts.accepted} of {counts.drafted} drafts stood")
+    if reply.speculation_story:
+        parts.append(reply.speculation_story)
     if not options.sampling.is_greedy:
         parts.append(f"seed {options.sampling.seed}")
     return " · ".join([*parts, f"ended by {reply.finish_reason}"])
@@ -46,9 +45,17 @@ def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dic
             "passes": counts.passes,
             "tokens_per_pass": counts.tokens_per_pass,
             "by_source": {
-                source: {"drafted": c.drafted, "accepted": c.accepted, "draft_s": c.draft_s}
+                source: {
+                    "drafted": c.drafted,
+                    "accepted": c.accepted,
+                    "draft_s": c.draft_s,
+                    "by_position": c.by_position,
+                }
                 for source, c in counts.by_source.items()
             },
+            "decisions": counts.by_reason,
+            "gain": {"predicted": reply.gain.predicted, "measured": reply.gain.measured},
+            "story": reply.speculation_story,
         },
         "prediction": _prediction(session, reply),
         "config": _effective_config(session, options),

@@ -105,6 +105,13 @@ class Chooser:
                 return best
         return int(self._edited(logits.row(i), history).argmax())
 
+    def best(
+        self, logits: Logits, i: int, history: Sequence[int], *, measured: bool = True
+    ) -> tuple[int, float]:
+        """The best id in row `i`, and about how likely the model finds it (0 if not `measured`)."""
+        token = self.greedy(logits, i, history)
+        return token, confidence(logits.row(i), token) if measured else 0.0
+
     def distribution(self, logits: Logits, i: int, history: Sequence[int]) -> Distribution:
         """What the next token is drawn from, after every filter and the temperature."""
         if self.sampling.is_greedy:
@@ -149,6 +156,20 @@ def truncated(row: npt.NDArray[np.float32], sampling: Sampling) -> Distribution:
         ids, scores = ids[:n], scores[:n]
     ascending = np.argsort(ids)
     return Distribution(ids[ascending], _softmax(scores / sampling.temperature)[ascending])
+
+
+def confidence(row: npt.NDArray[np.float32], token: int) -> float:
+    """The probability of the best token, at temperature 1, or a little more.
+
+    Of each group of ids only the highest score counts, which misses little of the sum and saves
+    most of its exponentials.
+    """
+    n_groups = len(row) // _BLOCKS
+    if n_groups > _BLOCKS:
+        row_max = row[: n_groups * _BLOCKS].reshape(_BLOCKS, n_groups).max(axis=0)
+    else:
+        row_max = row
+    return min(1.0, 1 / float(np.exp(row_max - row[token]).sum()))
 
 
 def _best(row: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

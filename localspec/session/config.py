@@ -8,21 +8,22 @@ from localspec.engine.base import FlashAttention
 from localspec.engine.sampling import Sampling
 from localspec.speculate.generation import Verification
 
-Speculation = Literal["none", "lookup", "draft"]
+Speculation = Literal["auto", "none", "lookup", "draft"]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """What is loaded and how.
 
-    `spec` "auto" uses the draft model where there is one, else look-up. None: `draft_max` 3,
-    `n_ctx` 4096 or the model's if that is smaller, `n_threads` the physical cores. `n_gpu_layers` <
-    0: all.
+    `spec` "auto" decides at each step who drafts and how much, from what it costs and gains here;
+    "lookup" and "draft" draft `draft_max` tokens each time. None: `draft_max` 3, or for "auto" no
+    cap; `n_ctx` 4096 or the model's if that is smaller, `n_threads` the physical cores.
+    `n_gpu_layers` < 0: all.
     """
 
     model: Path
     draft: Path | None = None
-    spec: Literal["auto"] | Speculation = "auto"
+    spec: Speculation = "auto"
     draft_max: int | None = None
     kv_k: str = "f16"
     kv_v: str = "f16"

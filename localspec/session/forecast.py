@@ -95,19 +95,22 @@ def facts_of(reference: str | None) -> ModelFacts:
     return ModelFacts.of(header)
 
 
-def kept_forecast(config: EngineConfig, depth: int) -> tuple[Speed, str] | None:
-    """Decoding with a loaded engine's settings, and what binds it, from an earlier probe.
-
-    None where this machine was not measured for it: nothing is measured now.
-    """
+def kept_roofline(config: EngineConfig) -> Roofline | None:
+    """What an earlier probe says of a loaded engine's settings: nothing is measured now."""
     facts = facts_of(str(config.model))
     types = cache_type(config.kv_k), cache_type(config.kv_v)
     cache = CacheSetting(*types, flash=config.flash_attn != "off")
     rates = kept_rates(config, facts, cache)
-    if rates is None:
-        return None
-    roofline = Roofline(facts, (Share(rates, facts.n_layers),), cache)
-    return roofline.decode(depth), roofline.pass_time(1, depth).bound
+    return None if rates is None else Roofline(facts, (Share(rates, facts.n_layers),), cache)
+
+
+def kept_forecast(config: EngineConfig, depth: int) -> tuple[Speed, str] | None:
+    """Decoding with a loaded engine's settings, and what binds it, from an earlier probe.
+
+    None where this machine was not measured for it.
+    """
+    roofline = kept_roofline(config)
+    return roofline and (roofline.decode(depth), roofline.pass_time(1, depth).bound)
 
 
 def forecast(

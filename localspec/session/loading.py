@@ -11,7 +11,7 @@ from localspec.engine.preflight import check_cache_types, check_memory, checked_
 from localspec.errors import ModelError, UserError
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts, cache_type
-from localspec.session.config import SessionConfig
+from localspec.session.config import SessionConfig, Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -20,6 +20,8 @@ Progress = Callable[[float], None]
 
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
+AUTO_DRAFT = 16
+"""The longest draft that is chosen without a cap."""
 MAX_DRAFT = 64
 
 
@@ -31,6 +33,7 @@ class EnginePlan:
     draft: EngineConfig | None
     max_draft: int
     """The longest draft; 0 without speculation."""
+    spec: Speculation = "auto"
 
     def without_extra_buffers(self) -> Self:
         """The same for an engine build that must not repack weights."""
@@ -63,7 +66,7 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
         draft = replace(_engine_config(config, draft_facts, n_ctx, 1), model=config.draft)
         caches.append((draft, draft_facts))
     check_memory(caches)
-    return EnginePlan(target, draft, max_draft)
+    return EnginePlan(target, draft, max_draft, config.spec)
 
 
 def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
@@ -93,7 +96,8 @@ def _max_draft(config: SessionConfig) -> int:
         raise UserError("--spec draft needs a draft model: name one with --draft")
     if config.spec == "none":
         return 0
-    n = DEFAULT_DRAFT if config.draft_max is None else config.draft_max
+    default = AUTO_DRAFT if config.spec == "auto" else DEFAULT_DRAFT
+    n = default if config.draft_max is None else config.draft_max
     if not 1 <= n <= MAX_DRAFT:
         raise UserError(
             f"--draft-max {n} is not between 1 and {MAX_DRAFT}: use --spec none for no drafts"

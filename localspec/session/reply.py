@@ -8,7 +8,9 @@ from localspec.engine.interrupt import Interrupt
 from localspec.engine.text import TextStream
 from localspec.speculate.account import SpeculationCount, Stopwatch
 from localspec.speculate.generation import FinishReason, Generation
+from localspec.speculate.length import DraftLength
 from localspec.speculate.step import Step
+from localspec.speculate.story import Gain, story
 
 
 class Reply:
@@ -25,6 +27,7 @@ class Reply:
         vocabulary: Vocabulary,
         stop: tuple[str, ...],
         interrupt: Interrupt,
+        policy: DraftLength,
     ) -> None:
         self.text = ""
         self.steps: list[Step] = []
@@ -35,6 +38,17 @@ class Reply:
         self._vocabulary = vocabulary
         self._stream = TextStream(stop)
         self._interrupt = interrupt
+        self._policy = policy
+
+    @property
+    def gain(self) -> Gain:
+        """Times plain speed, as expected and as it came; unknown without an adaptive policy."""
+        return self._policy.gain
+
+    @property
+    def speculation_story(self) -> str:
+        """What speculation did and why, in one line; empty where there was none."""
+        return story(self.counts, self.gain, self._policy.verdict)
 
     @property
     def tokens(self) -> list[int]:

@@ -12,14 +12,16 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.text import ChatTemplate, Message
 from localspec.errors import UserError
 from localspec.session.config import ReplyOptions, SessionConfig, Speculation
+from localspec.session.experience import WINDOW, Experiences
 from localspec.session.loading import EnginePlan, Progress, check_pair, load_engine, plan_engines
 from localspec.session.reply import Reply
+from localspec.speculate.adaptive import Adaptive
 from localspec.speculate.drafters.base import Drafter
 from localspec.speculate.drafters.model import ModelDrafter
-from localspec.speculate.drafters.ngram import NgramDrafter
+from localspec.speculate.drafters.suffix import SuffixDrafter
 from localspec.speculate.driver import drive
 from localspec.speculate.generation import Generation, Limits
-from localspec.speculate.length import Fixed
+from localspec.speculate.length import DraftLength, Fixed
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -38,7 +40,10 @@ class Session:
         self.draft = draft
         self.load_s = 0.0
         self.context = target.context()
-        self._model_drafter = ModelDrafter(draft, target.vocabulary.n_tokens) if draft else None
+        self._experiences: Experiences | None = None
+        self._suffix = SuffixDrafter()
+        window = WINDOW if plan.spec == "auto" else None
+        self._model = ModelDrafter(draft, target.vocabulary.n_tokens, window) if draft else None
 
     @classmethod
     def open(
@@ -66,7 +71,8 @@ class Session:
                     check_pair(target, draft)
                 if interrupt.requested:
                     raise Interrupted
-            session = cls(plan, target, draft)
+                session = cls(plan, target, draft)
+                session.prepare()
         except BaseException as error:
             for engine in (draft, target):
                 if engine:
@@ -77,8 +83,24 @@ class Session:
         session.load_s = perf_counter() - started
         return session
 
+    def prepare(self) -> None:
+        """Load what is known of costs here, or measure it, where drafts are chosen by them."""
+        if self.speculation != "auto":
+            return
+        self._experiences = Experiences(self.target, self.draft, self.plan.max_draft)
+        self._experiences.load()
+
+    def forget(self) -> None:
+        """Drop the texts that drafters have indexed, as if each reply were the first."""
+        self._suffix.forget()
+        if self._model:
+            self._model.forget()
+
     def close(self) -> None:
-        """Free the models; a second call does nothing."""
+        """Keep what was learned of costs and free the models; a second call does nothing."""
+        if self._experiences:
+            self._experiences.keep()
+            self._experiences = None
         for engine in (self.draft, self.target):
             if engine:
                 engine.close()
@@ -101,9 +123,7 @@ class Session:
     @property
     def speculation(self) -> Speculation:
         """What drafts are made with."""
-        if self.plan.max_draft == 0:
-            return "none"
-        return "draft" if self.draft else "lookup"
+        return self.plan.spec if self.plan.max_draft else "none"
 
     @cached_property
     def template(self) -> ChatTemplate | None:
@@ -149,13 +169,25 @@ class Session:
             max_tokens=options.max_tokens,
             stop_tokens=frozenset() if options.ignore_eos else eog,
         )
-        length = Fixed(self.plan.max_draft)
-        generation = Generation(prompt, sampling, length, limits, options.verify)
+        policy = self._policy(options)
+        generation = Generation(prompt, sampling, policy, limits, options.verify)
         interrupt = self.target.interrupt
-        passes = drive(generation, self.context, self._drafter(), interrupt)
-        return Reply(generation, passes, self.target.vocabulary, options.stop, interrupt)
+        passes = drive(generation, self.context, self._drafters(), interrupt)
+        return Reply(generation, passes, self.target.vocabulary, options.stop, interrupt, policy)
 
-    def _drafter(self) -> Drafter | None:
-        if self.speculation == "none":
-            return None
-        return self._model_drafter or NgramDrafter()
+    def _policy(self, options: ReplyOptions) -> DraftLength:
+        experience = self._experiences and self._experiences.experience
+        if experience is None:
+            return Fixed(self.plan.max_draft)
+        regime = "greedy" if options.sampling.is_greedy else options.verify
+        model = "model" if self._model else None
+        return Adaptive(experience, self.plan.max_draft, "suffix", model, regime)
+
+    def _drafters(self) -> list[Drafter]:
+        wanted: dict[Speculation, list[Drafter | None]] = {
+            "auto": [self._suffix, self._model],
+            "lookup": [self._suffix],
+            "draft": [self._model],
+            "none": [],
+        }
+        return [drafter for drafter in wanted[self.speculation] if drafter]

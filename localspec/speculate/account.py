@@ -13,8 +13,16 @@ class SourceCount:
     drafted: int = 0
     accepted: int = 0
     draft_s: float = 0.0
+    by_position: list[list[int]] = field(default_factory=list[list[int]])
+    """For each place in a draft: how often a token stood there, of how often it was judged. Behind
+    a token that failed none is judged."""
 
     def add(self, step: Step) -> None:
+        for position in range(min(step.drafted, step.accepted + 1)):
+            if position == len(self.by_position):
+                self.by_position.append([0, 0])
+            self.by_position[position][0] += position < step.accepted
+            self.by_position[position][1] += 1
         self.drafted += step.drafted
         self.accepted += step.accepted
         self.draft_s += step.draft_s
@@ -27,10 +35,14 @@ class SpeculationCount:
     passes: int = 0
     tokens: int = 0
     by_source: dict[str, SourceCount] = field(default_factory=dict[str, SourceCount])
+    by_reason: dict[str, int] = field(default_factory=dict[str, int])
+    """Passes by what decided how much to draft."""
 
     def add(self, step: Step) -> None:
         """Count one more pass."""
         self.passes += 1
+        if step.why:
+            self.by_reason[step.why] = self.by_reason.get(step.why, 0) + 1
         self.tokens += len(step.tokens)
         if step.source != NO_DRAFT.source:
             self.by_source.setdefault(step.source, SourceCount()).add(step)

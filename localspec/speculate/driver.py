@@ -1,6 +1,6 @@
 """Drive one Generation on one Context: the loop that is all of decoding, plain or speculative."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 from localspec.engine.base import Context, missing
@@ -11,7 +11,7 @@ from localspec.speculate.step import Step
 
 
 def drive(
-    generation: Generation, context: Context, drafter: Drafter | None, interrupt: Interrupt
+    generation: Generation, context: Context, drafters: Sequence[Drafter], interrupt: Interrupt
 ) -> Iterator[Step]:
     """Yield one Step a pass of the target until the generation is finished.
 
@@ -20,17 +20,17 @@ def drive(
     """
     while not generation.is_finished:
         try:
-            yield _step(generation, context, drafter)
+            yield _step(generation, context, drafters)
         except Interrupted:
             generation.finish("interrupted")
         if interrupt.requested:
             generation.finish("interrupted")
 
 
-def _step(generation: Generation, context: Context, drafter: Drafter | None) -> Step:
+def _step(generation: Generation, context: Context, drafters: Sequence[Drafter]) -> Step:
     history = generation.history
     started = perf_counter()
-    offered = generation.offer(_draft(generation, drafter))
+    offered = generation.offer(_draft(generation, drafters) if drafters else NO_DRAFT)
     drafted = perf_counter()
     # After the first pass the context is in step with the history; before, it holds an older text.
     known = len(context.tokens) if generation.n_tokens else 0
@@ -41,11 +41,22 @@ def _step(generation: Generation, context: Context, drafter: Drafter | None) -> 
     # The newest token of a reply that goes on is pending; at its end the next turn can use it all.
     n_kept = len(history) - (0 if generation.is_finished else 1)
     context.truncate(min(len(context.tokens), n_kept))
+    generation.learn(step, perf_counter() - started)
     return step
 
 
-def _draft(generation: Generation, drafter: Drafter | None) -> Draft:
-    n_tokens = generation.n_draft() if drafter else 0
-    if drafter is None or n_tokens == 0:
+def _draft(generation: Generation, drafters: Sequence[Drafter]) -> Draft:
+    """What the generation chooses: an offer of a drafter that costs nothing, or a draft to make."""
+    n_offered = generation.n_offered()
+    offers: list[Draft] = []
+    if n_offered:
+        request = generation.request(n_offered)
+        offers = [drafter.draft([request])[0] for drafter in drafters if drafter.is_free]
+    choice = generation.choose(offers)
+    if choice.n_tokens == 0:
         return NO_DRAFT
-    return drafter.draft([generation.request(n_tokens)])[0]
+    for offer in offers:
+        if offer.source == choice.source:
+            return offer.first(choice.n_tokens)
+    chosen = next(d for d in drafters if choice.source in (None, d.source))
+    return chosen.draft([generation.request(choice.n_tokens, choice.patience)])[0]

@@ -2,9 +2,12 @@
 
 A driver turns the crank:
 
-    n = generation.n_draft()                    how many tokens to draft now
+    choice = generation.choose(offers)          who drafts now, and how much
     tokens = generation.offer(draft)            what to evaluate: the pending token and the draft
     step = generation.observe(logits, cost)     what stood, one more token, and the account of it
+    generation.learn(step, seconds)             what the step cost, for the next choice
+
+`offers` are drafts of those drafters that cost nothing.
 
 Plain decoding is a draft of length 0. Between steps a cache should hold all of the history but its
 last token, which is pending: it has been chosen but not evaluated.
@@ -16,8 +19,8 @@ from typing import Literal
 
 from localspec.engine.base import Logits, shared_prefix
 from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
-from localspec.speculate.drafters.base import NO_DRAFT, Draft, DraftRequest
-from localspec.speculate.length import DraftLength
+from localspec.speculate.drafters.base import NO_DRAFT, Draft, DraftRequest, Patience
+from localspec.speculate.length import Choice, DraftLength, Situation
 from localspec.speculate.step import Step
 
 FinishReason = Literal["stop", "length", "context", "interrupted"]
@@ -63,6 +66,7 @@ class Generation:
         self._limits = limits
         self._rejects = verification == "rejection" and not sampling.is_greedy
         self._draft: Draft = NO_DRAFT
+        self._why = ""
         if limits.max_tokens == 0:
             self.finish("length")
 
@@ -88,19 +92,29 @@ class Generation:
         del self.history[self.n_prompt + n_tokens :]
         self.finish_reason = "stop"
 
-    def n_draft(self) -> int:
-        """How many tokens to draft before the next pass; 0 before the first, the prefill."""
-        if self.n_tokens == 0:
-            return 0
-        room = self._limits.n_ctx - len(self.history)
+    def n_offered(self) -> int:
+        """How many tokens free drafters should offer; none before the first pass, the prefill."""
+        now = self._situation()
+        return min(self._length.n_offered(now), now.room) if now.room else 0
+
+    def choose(self, offers: Sequence[Draft] = ()) -> Choice:
+        """Who drafts before the next pass, and how much."""
+        now = self._situation()
+        choice = self._length.choose(now, offers) if now.room else Choice(0)
+        self._why = choice.why
+        return choice
+
+    def _situation(self) -> Situation:
+        n_tokens, depth = self.n_tokens, len(self.history)
+        room = self._limits.n_ctx - depth if n_tokens else 0
         if self._limits.max_tokens is not None:
             # One token of a pass is never a draft.
-            room = min(room, self._limits.max_tokens - self.n_tokens - 1)
-        return self._length.choose(max(0, room))
+            room = min(room, self._limits.max_tokens - n_tokens - 1)
+        return Situation(max(0, room), depth, n_tokens)
 
-    def request(self, n_tokens: int) -> DraftRequest:
+    def request(self, n_tokens: int, patience: Patience | None = None) -> DraftRequest:
         """What a drafter needs to know to guess `n_tokens` tokens."""
-        return DraftRequest(self.history, n_tokens, self._sampling, self._rejects)
+        return DraftRequest(self.history, n_tokens, self._sampling, self._rejects, patience)
 
     def offer(self, draft: Draft) -> list[int]:
         """Take a draft; the tokens to evaluate now, with logits wanted for each."""
@@ -123,10 +137,15 @@ class Generation:
             evaluated=cost.n_evaluated,
             draft_s=cost.draft_s,
             eval_s=cost.eval_s,
+            qualities=self._draft.qualities,
+            why=self._why,
         )
-        self._draft = NO_DRAFT
-        self._length.observe(step)
+        self._draft, self._why = NO_DRAFT, ""
         return step
+
+    def learn(self, step: Step, seconds: float) -> None:
+        """Tell the policy what a step came to; `seconds` is all of it."""
+        self._length.learn(step, seconds)
 
     def _accept(self, logits: Logits) -> None:
         draft = self._draft

@@ -1,5 +1,6 @@
 """The one event: what a pass of the target added to a reply. All statistics are folds over it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 
@@ -9,7 +10,9 @@ class Step:
 
     `accepted` of the `drafted` tokens are among `tokens`. An end-of-generation token is not.
     `evaluated` counts what the target took in: with the first step, all of the prompt that its
-    cache did not hold.
+    cache did not hold. `source` is who drafted, "none" for a plain pass; a drafter that was asked
+    and found nothing worth verifying is named with `drafted` 0. `qualities` are those of the draft,
+    `why` names the decision.
     """
 
     tokens: tuple[int, ...]
@@ -19,6 +22,8 @@ class Step:
     evaluated: int
     draft_s: float
     eval_s: float
+    qualities: Sequence[int] = ()
+    why: str = ""
 
     def cut(self, n_tokens: int) -> "Step":
         """The same with its first `n_tokens` tokens only, because a stop string ended there."""

@@ -75,6 +75,10 @@ class LlamaEngine:
         self._contexts.append(LlamaContext(self, n))
         return self._contexts[-1]
 
+    def scratch(self) -> LlamaContext:
+        """The first sequence for measurements before it is used; to be left empty."""
+        return LlamaContext(self, 0)
+
     def decode(self, requests: Sequence[Request]) -> list[LlamaLogits]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
         jobs = [(_own(context, self), tokens, n_logits) for context, tokens, n_logits in requests]

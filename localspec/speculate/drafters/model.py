@@ -2,7 +2,9 @@
 
 Its cache catches up lazily: after verification it already holds the accepted part of its own draft,
 so only what it lacks is evaluated, in the same decode as the first drafted token. Nothing is
-evaluated twice, and nothing at all while it is not asked.
+evaluated twice, and nothing at all while it is not asked. With a `window` it reads no more than
+that of a long text before its first draft, and the first few tokens, on which attention leans (Xiao
+et al. 2023): reading all of a prompt twice would cost more than short replies can win back.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,55 @@ from dataclasses import dataclass, field, replace
 from localspec.engine.base import Context, Engine, Logits, missing, shared_prefix
 from localspec.engine.randomness import Purpose, uniform
 from localspec.engine.sampling import Chooser, Distribution
+from localspec.speculate.acceptance import quality_of
 from localspec.speculate.drafters.base import Draft, DraftRequest
+
+N_SINKS = 4
+"""First tokens of a text that are read in any case."""
+
+
+@dataclass(slots=True)
+class View:
+    """What of one reply's history the draft model reads: `text`, at the end of which it drafts."""
+
+    context: Context
+    window: int | None
+    history: list[int] = field(default_factory=list[int])
+    text: list[int] = field(default_factory=list[int])
+    start: int = 0
+    """Where in the history the part after the sinks begins; 0: all of it is read."""
+    n_seen: int = 0
+    """Tokens of the history that `text` covers."""
+    n_known: int = 0
+    """Tokens of `text` that the context is known to have been told of."""
+
+    def shares(self, history: list[int]) -> int:
+        """How much of `history` the text covers already."""
+        n_shared = shared_prefix(self.history[: self.n_seen], history)
+        return n_shared if n_shared > self.start else 0
+
+    def follow(self, history: list[int]) -> None:
+        """Cover all of `history`, or its end if that is shorter to read."""
+        if history is not self.history:
+            n_shared = self.shares(history)
+            if n_shared:
+                del self.text[n_shared - self.start + (N_SINKS if self.start else 0) :]
+            else:
+                self.text, self.start = [], 0
+            self.history, self.n_seen, self.n_known = history, n_shared, 0
+        if self.window is not None and len(history) - self.n_seen > self.window + N_SINKS:
+            self.start = len(history) - self.window
+            self.text = [*history[:N_SINKS], *history[self.start :]]
+            self.n_known = 0
+        else:
+            self.text.extend(history[self.n_seen :])
+        self.n_seen = len(history)
+
+    def missing(self) -> Sequence[int]:
+        """What the context lacks of the text, once it is rolled back to what they share."""
+        tokens = missing(self.context, self.text, 1, self.n_known)
+        self.n_known = len(self.text)
+        return tokens
 
 
 @dataclass(slots=True)
@@ -19,87 +69,105 @@ class _Progress:
     """One draft in the making."""
 
     request: DraftRequest
-    context: Context
+    view: View
     chooser: Chooser
     n_tokens: int
     tokens: list[int] = field(default_factory=list[int])
     distributions: list[Distribution] = field(default_factory=list[Distribution])
-
-    @property
-    def is_done(self) -> bool:
-        return len(self.tokens) >= self.n_tokens
+    qualities: list[int] = field(default_factory=list[int])
+    is_done: bool = False
 
     def take(self, logits: Logits) -> None:
-        """Choose the next token from its logits."""
-        history = self.request.history
+        """Choose the next token from its logits, if it is worth verifying."""
+        history, patience = self.request.history, self.request.patience
         text = [*history[-self.chooser.window :], *self.tokens]
-        if not self.request.wants_distributions:
-            self.tokens.append(self.chooser.greedy(logits, 0, text))
+        q, token = None, 0
+        if self.request.wants_distributions:
+            q = self.chooser.distribution(logits, 0, text)
+            quality = quality_of(float(q.probabilities.max()))
+        else:
+            token, confidence = self.chooser.best(logits, 0, text, measured=patience is not None)
+            quality = quality_of(confidence)
+        if patience and not patience.takes(self.qualities, quality):
+            self.is_done = True
             return
-        q = self.chooser.distribution(logits, 0, text)
-        number = uniform(self.chooser.sampling.seed, len(history) + len(self.tokens), Purpose.DRAFT)
-        self.tokens.append(q.draw(number))
-        self.distributions.append(q)
+        if q is not None:
+            place = len(history) + len(self.tokens)
+            token = q.draw(uniform(self.chooser.sampling.seed, place, Purpose.DRAFT))
+            self.distributions.append(q)
+        self.tokens.append(token)
+        self.qualities.append(quality)
+        self.is_done = len(self.tokens) >= self.n_tokens or bool(
+            patience and not patience.evaluates(self.qualities)
+        )
 
     def draft(self, source: str) -> Draft:
-        return Draft(
-            self.tokens, source, self.distributions if self.request.wants_distributions else None
-        )
+        distributions = self.distributions if self.request.wants_distributions else None
+        return Draft(self.tokens, source, distributions, self.qualities)
 
 
 class ModelDrafter:
     """Drafts with an engine whose vocabulary is the target's in its first `n_vocab` ids."""
 
     source = "model"
+    is_free = False
 
-    def __init__(self, engine: Engine, n_vocab: int) -> None:
+    def __init__(self, engine: Engine, n_vocab: int, window: int | None = None) -> None:
         self._engine = engine
         self._surplus = frozenset(range(n_vocab, engine.vocabulary.n_tokens))
-        self._free = [engine.context() for _ in range(engine.config.n_sequences)]
-        self._replies: dict[int, tuple[list[int], Context]] = {}
-        self._n_known: dict[int, int] = {}
+        self._free = [View(engine.context(), window) for _ in range(engine.config.n_sequences)]
+        self._views: dict[int, View] = {}
+        self._n_checked: dict[int, int] = {}
+        self._choosers: dict[int, Chooser] = {}
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """Draft for all requests, with one decode of the draft engine for each further position."""
         self._assign(requests)
         drafts = [self._begin(request) for request in requests]
         active = [draft for draft in drafts if not draft.is_done]
-        pending = [self._missing(draft) for draft in active]
+        pending: list[Sequence[int]] = [draft.view.missing() for draft in active]
         while active:
-            jobs = [(d.context, tokens, 1) for d, tokens in zip(active, pending, strict=True)]
+            jobs = [(d.view.context, t, 1) for d, t in zip(active, pending, strict=True)]
             for draft, logits in zip(active, self._engine.decode(jobs), strict=True):
                 draft.take(logits)
             active = [draft for draft in active if not draft.is_done]
             pending = [draft.tokens[-1:] for draft in active]
         return [draft.draft(self.source) for draft in drafts]
 
+    def forget(self) -> None:
+        """Drop what the contexts are known to share with replies; the next draft reads anew."""
+        for view in [*self._views.values(), *self._free]:
+            view.history, view.text, view.start, view.n_seen, view.n_known = [], [], 0, 0, 0
+            view.context.truncate(0)
+
     def _assign(self, requests: Sequence[DraftRequest]) -> None:
-        """Give each reply the context that already holds most of it; free those of others."""
+        """Give each reply the view that already covers most of it; free those of others."""
         wanted = {id(r.history): r.history for r in requests}
-        for key in [key for key in self._replies if key not in wanted]:
-            self._free.append(self._replies.pop(key)[1])
-            del self._n_known[key]
+        for key in [key for key in self._views if key not in wanted]:
+            self._free.append(self._views.pop(key))
+            del self._n_checked[key], self._choosers[key]
         for key, history in wanted.items():
-            if key not in self._replies:
-                best = max(self._free, key=lambda c: shared_prefix(c.tokens, history))
+            if key not in self._views:
+                best = max(self._free, key=lambda view: view.shares(history))
                 self._free.remove(best)
-                self._replies[key] = history, best
-                self._n_known[key] = 0
+                self._views[key] = best
+                self._n_checked[key] = 0
 
     def _begin(self, request: DraftRequest) -> _Progress:
+        key, history = id(request.history), request.history
         n_vocab = self._engine.vocabulary.n_tokens
-        banned = {token for token in request.sampling.banned | self._surplus if token < n_vocab}
-        chooser = Chooser(replace(request.sampling, banned=frozenset(banned)))
+        chooser = self._choosers.get(key)
+        if chooser is None:
+            banned = {t for t in request.sampling.banned | self._surplus if t < n_vocab}
+            chooser = Chooser(replace(request.sampling, banned=frozenset(banned)))
+            self._choosers[key] = chooser
+        if any(token >= n_vocab for token in history[self._n_checked[key] :]):
+            # The target's vocabulary is larger, and the text has gone where the draft's ends.
+            return _Progress(request, self._views[key], chooser, 0, is_done=True)
+        self._n_checked[key] = len(history)
+        view = self._views[key]
+        view.follow(history)
         # The last drafted token is not evaluated, hence one more than the context has room for.
-        room = self._engine.config.n_ctx - len(request.history) + 1
-        if any(token >= n_vocab for token in request.history[self._n_known[id(request.history)] :]):
-            room = 0  # the target's vocabulary is larger, and the text has gone where it ends
-        context = self._replies[id(request.history)][1]
-        return _Progress(request, context, chooser, min(request.n_tokens, room))
-
-    def _missing(self, draft: _Progress) -> Sequence[int]:
-        """What the context lacks of the history, once it is rolled back to what they share."""
-        history, key = draft.request.history, id(draft.request.history)
-        tokens = missing(draft.context, history, 1, self._n_known[key])
-        self._n_known[key] = len(history)
-        return tokens
+        room = self._engine.config.n_ctx - len(view.text) + 1
+        n_tokens = min(request.n_tokens, room)
+        return _Progress(request, view, chooser, n_tokens, is_done=n_tokens <= 0)

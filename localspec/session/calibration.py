@@ -1,0 +1,165 @@
+"""What passes cost here, before the first token: kept, else predicted and then measured.
+
+The widths of a verification batch are measured where their cost matters most to the choice of a
+draft length, the most valuable first, until `LIMIT_S` is over; then, if there is time, again behind
+some text, for the slope with depth. The draft model is measured alike; where the user leaves flash
+attention open, with and without it, because some processors draft twice as fast one way. Kept by
+model, engine build, settings and power state; what passes taught since is kept at the end.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from localspec import paths
+from localspec.engine.base import EngineConfig
+from localspec.engine.build import engine_fingerprint
+from localspec.hardware.power import power
+from localspec.speculate.costs import Curve, Point
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.engine import LlamaEngine
+
+LIMIT_S = 2.0
+"""For the target and its draft model together."""
+TARGET_SHARE = 0.65
+DEPTH = 256
+"""Where the slope is measured; further on it is taken to go on so."""
+READ_WIDTH = 64
+_VERSION = 2
+_N_TIMED = 2
+_TYPICAL = 0.7
+"""An acceptance, to rank widths by what they promise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Curves of the target and of the draft model, and what was learned of the pair before."""
+
+    target: Curve
+    draft: Curve | None = None
+    seconds: float = 0.0
+
+
+def calibration_path(target: EngineConfig, draft: EngineConfig | None) -> Path:
+    """Where a pair's calibration is kept."""
+    parts = [_identity(target), _identity(draft) if draft else None]
+    key = json.dumps([_VERSION, parts, engine_fingerprint(), power().text], default=str)
+    folder = paths.cache_dir() / "calibration"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
+
+
+def _identity(config: EngineConfig) -> dict[str, Any]:
+    """Everything that changes what a pass costs."""
+    status = config.model.stat()
+    settings = asdict(replace(config, n_outputs=1, n_ctx=0))
+    return {**settings, "bytes": status.st_size, "time": status.st_mtime_ns}
+
+
+def read_kept(path: Path) -> dict[str, Any] | None:
+    """A kept document; None where there is none, or it is damaged."""
+    try:
+        kept = json.loads(path.read_text())
+        Curve.of(kept["target"])
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return None
+    return kept
+
+
+def keep(path: Path, document: dict[str, Any]) -> None:
+    """Write a document whole or not at all."""
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(document))
+    partial.replace(path)
+
+
+def measure(
+    engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: Curve | None = None
+) -> Curve:
+    """T(n, depth) of the widths that fit into `limit_s`; the first is measured in any case.
+
+    `start` is a prediction, which ranks the widths and stands in for those that were not reached.
+    """
+    started = perf_counter()
+
+    def left_s() -> float:
+        return limit_s - (perf_counter() - started)
+
+    context = engine.scratch()
+    order = [1, *_ranked([n for n in widths if n > 1], start)]
+    empty: dict[int, float] = {}
+    for n in order:
+        if empty and left_s() < 2 * (_N_TIMED + 1) * _at_most(empty, n):
+            break
+        empty[n] = _timed(context, n)
+    slopes = _slopes(context, empty, left_s, start)
+    context.truncate(0)
+    return Curve(tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in sorted(empty.items())))
+
+
+def _ranked(widths: Sequence[int], start: Curve | None) -> list[int]:
+    """By the rate that a draft of that width promises; without a prediction, as given."""
+    if start is None:
+        return list(widths)
+
+    def rate(n: int) -> float:
+        tokens = sum(_TYPICAL**k for k in range(n))
+        return tokens * start.seconds(1, 0) / start.seconds(n, 0)
+
+    return sorted(widths, key=rate, reverse=True)
+
+
+def _at_most(known: dict[int, float], n: int) -> float:
+    """No wider batch costs more a token than the widest that is known."""
+    width = max(known)
+    return known[width] * max(1.0, n / width)
+
+
+def _timed(context: Any, n: int) -> float:
+    """The faster of some passes over `n` tokens, after one that builds the graph."""
+    depth, best = len(context.tokens), float("inf")
+    for i in range(_N_TIMED + 1):
+        started = perf_counter()
+        context.eval(_some_tokens(context, n, i), min(n, context.engine.config.n_outputs))
+        seconds = perf_counter() - started
+        context.truncate(depth)
+        if i:
+            best = min(best, seconds)
+    return best
+
+
+def _some_tokens(context: Any, n: int, seed: int) -> list[int]:
+    """Different ones: experts are chosen by token."""
+    n_vocab = context.engine.vocabulary.n_tokens
+    return [(7919 * (i + 31 * seed) + 17) % n_vocab for i in range(n)]
+
+
+def _slopes(
+    context: Any, empty: dict[int, float], left_s: Callable[[], float], start: Curve | None
+) -> dict[int, float]:
+    """Seconds more for each token of depth: measured, else predicted."""
+    widest = max(empty)
+    depth = min(DEPTH, context.engine.config.n_ctx - widest - 1)
+    reading_s = depth * empty[widest] / widest
+    if depth < DEPTH // 2 or left_s() < reading_s + 3 * (_N_TIMED + 1) * empty[1]:
+        return _predicted_slopes(empty, start)
+    context.eval(_some_tokens(context, depth, 5), 1)
+    measured: dict[int, float] = {}
+    for n in sorted(empty, key=lambda n: (n != 1, n != 4, n)):
+        if measured and left_s() < 2 * (_N_TIMED + 1) * empty[n]:
+            break
+        measured[n] = max(0.0, (_timed(context, n) - empty[n]) / depth)
+    known = Curve(tuple(Point(n, s) for n, s in sorted(measured.items())))
+    return {n: known.seconds(n, 0) for n in empty}
+
+
+def _predicted_slopes(empty: dict[int, float], start: Curve | None) -> dict[int, float]:
+    if start is None:
+        return {}
+    return {n: (start.seconds(n, 1024) - start.seconds(n, 0)) / 1024 for n in empty}

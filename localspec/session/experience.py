@@ -1,0 +1,95 @@
+"""What a session knows of its speed and its drafts when it begins, and what it keeps at its end.
+
+First a prediction of the roofline, from what an earlier probe measured of this machine; then the
+measurements of `calibration`; then what earlier sessions of the same pair learned from every pass.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localspec.engine.base import EngineConfig
+from localspec.session import calibration
+from localspec.session.calibration import LIMIT_S, READ_WIDTH, TARGET_SHARE
+from localspec.speculate.adaptive import Experience
+from localspec.speculate.costs import Curve, PassCosts, predicted
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.engine import LlamaEngine
+
+WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
+"""Of verification batches, by their usual worth."""
+DRAFT_WIDTHS = (2, READ_WIDTH)
+WINDOW = 48
+"""Of a text, what the draft model reads before its first draft."""
+_MEMORY = 0.5
+"""How much of what earlier sessions learned of acceptance still counts."""
+
+
+class Experiences:
+    """Loads and keeps the Experience of a pair of engines."""
+
+    def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
+        self._target, self._draft, self._max_draft = target, draft, max_draft
+        self._path = calibration.calibration_path(target.config, draft.config if draft else None)
+        self.experience: Experience | None = None
+
+    def load(self) -> Experience:
+        """What is kept, or measured now."""
+        kept = calibration.read_kept(self._path)
+        if kept is None:
+            kept = self._measured()
+            calibration.keep(self._path, kept)
+        draft = PassCosts(Curve.of(kept["draft"])) if self._draft and kept["draft"] else None
+        self.experience = Experience(
+            PassCosts(Curve.of(kept["target"])), draft, WINDOW if draft else None
+        )
+        for regime, by_source in kept.get("acceptance", {}).items():
+            known = self.experience.acceptance(regime)
+            for source, counts in by_source.items():
+                known[source].recall(counts, _MEMORY)
+        return self.experience
+
+    def keep(self) -> None:
+        """Keep what was learned; what cannot be written is measured again the next time."""
+        experience = self.experience
+        if experience is None:
+            return
+        acceptance = {
+            regime: {source: a.counts() for source, a in by_source.items() if a.n_seen}
+            for regime, by_source in experience.by_regime.items()
+        }
+        draft = experience.draft.learned().rows if experience.draft else None
+        document = {
+            "target": experience.target.learned().rows,
+            "draft": draft,
+            "acceptance": acceptance,
+        }
+        try:
+            calibration.keep(self._path, document)
+        except OSError:
+            return
+
+    def _measured(self) -> dict[str, Any]:
+        widths = [n for n in WIDTHS if n <= self._max_draft + 1]
+        share = TARGET_SHARE if self._draft else 1.0
+        target = calibration.measure(
+            self._target, widths, share * LIMIT_S, _prediction(self._target.config, [1, *widths])
+        )
+        draft = None
+        if self._draft:
+            draft = calibration.measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
+        return {"target": target.rows, "draft": draft.rows if draft else None}
+
+
+def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
+    """The roofline's, if this machine was probed for such a model before."""
+    from localspec.session.forecast import kept_roofline  # noqa: PLC0415 - circular else
+
+    roofline = kept_roofline(config)
+    return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
+
+
+def calibration_file(target: EngineConfig, draft: EngineConfig | None) -> Path:
+    """Where it is kept, for `doctor` and tests."""
+    return calibration.calibration_path(target, draft)
