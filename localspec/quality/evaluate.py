@@ -1,0 +1,78 @@
+"""An engine's predictions on the windows of a text, as a reference or beside one."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from localspec.engine.base import Context, Engine, require_number
+from localspec.quality.divergence import Divergence, Scores, log_softmax, scores
+from localspec.quality.reference import Floats, Reference, Rows
+from localspec.quality.windows import Windows
+
+Progress = Callable[[float], None]
+
+_OUTPUT_BYTES = 128_000_000
+_BLOCK_BYTES = 16_000_000
+
+
+def n_outputs_for(windows: Windows, n_vocab: int) -> int:
+    """Rows of logits that an engine should return at once: those of a window, if not too large."""
+    return max(1, min(windows.n_scored_each, _OUTPUT_BYTES // (4 * n_vocab)))
+
+
+def reference_of(
+    engine: Engine, context: Context, windows: Windows, on_progress: Progress = lambda done: None
+) -> Reference:
+    """Read every window and keep the predictions. Raises Interrupted, EngineError, ModelError."""
+    reference = Reference()
+    for window in range(windows.n_windows):
+        parts = [
+            Rows.of(log_softmax(rows), windows.targets(window)[start : start + len(rows)], start)
+            for start, rows in _blocks(engine, context, windows, window)
+        ]
+        reference.windows.append(Rows.joined(parts))
+        on_progress((window + 1) / windows.n_windows)
+    return reference
+
+
+def divergence_of(
+    engine: Engine,
+    context: Context,
+    windows: Windows,
+    reference: Reference,
+    on_progress: Progress = lambda done: None,
+) -> Divergence:
+    """The same windows, compared. Raises as `reference_of`."""
+    found: list[Scores] = []
+    for window in range(windows.n_windows):
+        known, targets = reference.windows[window], windows.targets(window)
+        found += [
+            scores(known.block(start, start + len(rows)), rows, targets[start : start + len(rows)])
+            for start, rows in _blocks(engine, context, windows, window)
+        ]
+        on_progress((window + 1) / windows.n_windows)
+    return Divergence.of(found, reference.nll)
+
+
+def _blocks(
+    engine: Engine, context: Context, windows: Windows, window: int
+) -> Iterator[tuple[int, Floats]]:
+    """Logits of a window's scored positions, in blocks that fit into a cache, with their place."""
+    context.truncate(0)
+    tokens = windows.tokens[window].tolist()
+    n_vocab = engine.vocabulary.n_tokens
+    n_block = max(1, _BLOCK_BYTES // (4 * n_vocab))
+    done, end = 0, windows.n_unscored
+    while done < windows.n_scored_each:
+        n = min(engine.config.n_outputs, windows.n_scored_each - done)
+        begin, end = (0 if done == 0 else end), windows.n_unscored + done + n
+        logits = context.eval(tokens[begin:end], n)
+        for start in range(0, n, n_block):
+            rows = [logits.row(i) for i in range(start, min(n, start + n_block))]
+            yield done + start, _checked(np.stack(rows))
+        done += n
+
+
+def _checked(rows: Floats) -> Floats:
+    require_number(rows.max())
+    return rows
