@@ -27,8 +27,10 @@ class EngineConfig:
     """Everything that an engine is built from.
 
     `n_ctx` is a sequence's limit in tokens, `n_batch` the most tokens of one micro-batch,
-    `n_outputs` the most logits rows that one decode returns. `n_gpu_layers` < 0 offloads all of
-    them. `use_extra_buffers` lets the CPU repack weights into its own layouts (AMX, repack).
+    `n_outputs` the most logits rows that one decode returns. `n_threads_batch`, for passes of more
+    than one token, is `n_threads` where it is None. `n_gpu_layers` < 0 offloads all of them, but
+    for the experts of the first `n_cpu_moe` layers. `use_extra_buffers` lets the CPU repack weights
+    into its own layouts (AMX, repack); `use_mmap` False reads them into memory of its own.
     """
 
     model: Path
@@ -43,6 +45,9 @@ class EngineConfig:
     n_gpu_layers: int = -1
     use_extra_buffers: bool = True
     op_offload: bool = True
+    n_threads_batch: int | None = None
+    n_cpu_moe: int = 0
+    use_mmap: bool = True
 
 
 class Vocabulary(Protocol):

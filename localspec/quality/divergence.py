@@ -29,8 +29,7 @@ class Divergence:
     def of(cls, scores: "list[Scores]", reference_nll: Floats) -> "Divergence":
         """From the scores of all blocks, in order."""
         kld, nll, same = (
-            np.concatenate([getattr(score, name) for score in scores])
-            for name in Scores.__slots__
+            np.concatenate([getattr(score, name) for score in scores]) for name in Scores.__slots__
         )
         n = len(kld)
         return cls(

@@ -18,7 +18,7 @@ NAME = "Newton's Opticks (1730), the Queries"
 @cache
 def shipped_text() -> str:
     """The whole of it."""
-    return (files(__package__) / "opticks.txt").read_text(encoding="utf-8")
+    return (files("localspec.quality") / "opticks.txt").read_text(encoding="utf-8")
 
 
 def text_of(path: Path) -> str:

@@ -35,24 +35,28 @@ class LlamaEngine:
         config: EngineConfig,
         interrupt: Interrupt | None = None,
         on_progress: Progress = lambda fraction: None,
+        weights_of: "LlamaEngine | None" = None,
     ) -> None:
         initialise()
         self.config = config
         self.interrupt = interrupt or Interrupt()
         self.busy_s = 0.0
         self.n_decodes = 0
-        self._model = load_model(config, self.interrupt, on_progress)
+        self._owns_model = weights_of is None
+        self._model: Handle | None = (
+            weights_of.model if weights_of else load_model(config, self.interrupt, on_progress)
+        )
         self._context: Handle | None = None
         try:
-            self._context = create_context(config, self._model)
+            self._context = create_context(config, self.model)
             self._memory = C.llama_get_memory(self._context)
             self._batch = Batch(min(config.n_batch, config.n_ctx), config.n_sequences)
             self._contexts: list[LlamaContext] = []
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
-            self.vocabulary = LlamaVocabulary(self._model)
+            self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
             self._output_address: int | None = None
             self._output_rows = np.empty((0, self.vocabulary.n_tokens), np.float32)
-            self.n_window: int = C.llama_model_n_swa(self._model)
+            self.n_window: int = C.llama_model_n_swa(self.model)
             self.rollback_limit = self._probe_rollback()
         except BaseException:
             self.close()
@@ -63,9 +67,27 @@ class LlamaEngine:
         if self._context:
             C.llama_free(self._context)
             self._context = None
-        if self._model:
+        if self._model and self._owns_model:
             C.llama_model_free(self._model)
-            self._model = None
+        self._model = None
+
+    @property
+    def model(self) -> Handle:
+        """The loaded weights. EngineError after `close`."""
+        if self._model is None:
+            raise EngineError("this engine is closed")
+        return self._model
+
+    def sibling(self, config: EngineConfig) -> "LlamaEngine":
+        """Another cache and other settings on the same weights, which must outlive it.
+
+        Of `config` what concerns loading is taken as it is here.
+        """
+        return LlamaEngine(config, self.interrupt, weights_of=self)
+
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """From the next decode on."""
+        C.llama_set_n_threads(self._context, n_threads, n_threads_batch)
 
     def context(self) -> LlamaContext:
         """A new, empty sequence."""

@@ -1,11 +1,13 @@
 """A configuration to libllama's own parameter structures, a model and a context."""
 
+import ctypes
 import os
 from collections.abc import Callable
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log
+from localspec.engine.llama.experts import experts_on_cpu
 from localspec.errors import EngineError, ModelError
 from localspec.model.facts import cache_type
 
@@ -31,12 +33,14 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
 
     params = C.llama_model_default_params()
     params.n_gpu_layers = config.n_gpu_layers
-    params.load_mode = C.LLAMA_LOAD_MODE_MMAP
+    params.load_mode = C.LLAMA_LOAD_MODE_MMAP if config.use_mmap else C.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = config.use_extra_buffers
+    on_cpu = experts_on_cpu(config.n_cpu_moe)
+    params.tensor_buft_overrides = on_cpu and ctypes.addressof(on_cpu)
     callback = params.progress_callback = C.llama_progress_callback(report)
     engine_log.clear()
     model = C.llama_model_load_from_file(os.fsencode(config.model), params)
-    del callback
+    del callback, on_cpu
     if interrupt.requested:
         if model:
             C.llama_model_free(model)
@@ -57,7 +61,8 @@ def create_context(config: EngineConfig, model: Handle) -> Handle:
     # Output buffers take n_vocab floats a row: ask for the rows that are used, not for n_batch of
     # them.
     params.n_outputs_max = config.n_outputs
-    params.n_threads = params.n_threads_batch = config.n_threads
+    params.n_threads = config.n_threads
+    params.n_threads_batch = config.n_threads_batch or config.n_threads
     params.type_k = cache_type(config.kv_k).id
     params.type_v = cache_type(config.kv_v).id
     params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]

@@ -1,0 +1,153 @@
+"""Several settings of one model, timed in turns.
+
+Weights are loaded once and shared; every setting has a cache of its own on them, filled to a depth
+with the same random tokens. Turns go there and back (A B C C B A), so that what the machine does
+meanwhile meets all of them, and a difference is judged by ratios within a turn.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.interrupt import Interrupted
+from localspec.errors import LocalspecError
+from localspec.tune.settings import Loading, Setting
+
+if TYPE_CHECKING:
+    from localspec.engine.interrupt import Interrupt
+    from localspec.engine.llama.context import LlamaContext
+    from localspec.engine.llama.engine import LlamaEngine
+
+N_TOKENS = 4
+"""Of one sample; between two samples they are forgotten."""
+CELLS = 256
+SEED = 1
+
+
+@dataclass(slots=True)
+class Seat:
+    """A setting with a cache, and how long filling it took."""
+
+    setting: Setting
+    engine: "LlamaEngine"
+    context: "LlamaContext"
+    fill_s: float = 0.0
+    n_filled: int = 0
+
+    @property
+    def fill_per_s(self) -> float | None:
+        """Tokens a second of filling, so far."""
+        return self.n_filled / self.fill_s if self.fill_s else None
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class Rig:
+    """Loaded weights of one `Loading`, and seats on them. Close it."""
+
+    def __init__(self, config: EngineConfig, loading: Loading, interrupt: "Interrupt") -> None:
+        """Loads. Raises ModelError, EngineError or Interrupted."""
+        from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
+
+        self.loading = loading
+        self.config = replace(
+            config,
+            n_ctx=CELLS,
+            n_outputs=1,
+            n_gpu_layers=loading.n_gpu_layers,
+            n_cpu_moe=loading.n_cpu_moe,
+            use_mmap=loading.use_mmap,
+            use_extra_buffers=loading.repack,
+            kv_k="f16",
+            kv_v="f16",
+            flash_attn="auto",
+        )
+        started = perf_counter()
+        self.owner = LlamaEngine(self.config, interrupt)
+        self.load_s = perf_counter() - started
+        self.seats: list[Seat] = []
+        n_vocab = self.owner.vocabulary.n_tokens
+        self._tokens = np.random.default_rng(SEED).integers(n_vocab, size=1 << 16).tolist()
+
+    def seat(self, setting: Setting, n_ctx: int, n_outputs: int = 1) -> Seat:
+        """A cache of `n_ctx` tokens for a setting. EngineError where the engine refuses it."""
+        n_cells = -(-n_ctx // CELLS) * CELLS
+        config = replace(setting.applied(self.config), n_ctx=n_cells, n_outputs=n_outputs)
+        engine = self.owner.sibling(config)
+        seat = Seat(setting, engine, engine.context())
+        self.seats.append(seat)
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """Give a seat's memory back."""
+        self.seats.remove(seat)
+        seat.close()
+
+    def fill(self, seat: Seat, depth: int) -> None:
+        """Let a cache hold the first `depth` random tokens."""
+        context = seat.context
+        missing = depth - len(context.tokens)
+        if missing < 0:
+            context.truncate(depth)
+        elif missing > 0:
+            started = perf_counter()
+            context.eval(self._tokens[len(context.tokens) : depth], 0)
+            seat.fill_s += perf_counter() - started
+            seat.n_filled += missing
+
+    def sample(self, seat: Seat, depth: int, n_tokens: int = N_TOKENS) -> float:
+        """Seconds a token of decoding at a depth, measured once."""
+        context = seat.context
+        if seat.engine.interrupt.requested:
+            raise Interrupted
+        tokens = self._tokens[depth : depth + n_tokens]
+        started = perf_counter()
+        for token in tokens:
+            context.eval([token], 1)
+        elapsed = perf_counter() - started
+        context.truncate(depth)
+        return elapsed / n_tokens
+
+    def prefill_s(self, seat: Seat, n_tokens: int) -> float:
+        """Seconds of reading a prompt of so many tokens; the cache holds just it then."""
+        seat.context.truncate(0)
+        started = perf_counter()
+        seat.context.eval(self._tokens[:n_tokens], 1)
+        return perf_counter() - started
+
+    def close(self) -> None:
+        """Free all seats, then the weights."""
+        for seat in self.seats:
+            with suppress(LocalspecError):
+                seat.close()
+        self.seats.clear()
+        self.owner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def turns(rigged: Sequence[tuple[Rig, Seat]], depth: int, n_turns: int) -> list[list[float]]:
+    """Seconds a token of each seat at a depth, `n_turns` times, there and back.
+
+    Seats may sit on different weights. One token goes before, which warms up and does not count.
+    """
+    for rig, seat in rigged:
+        rig.fill(seat, depth)
+        rig.sample(seat, depth, 1)
+    found: list[list[float]] = [[] for _ in rigged]
+    for turn in range(n_turns):
+        order = range(len(rigged)) if turn % 2 == 0 else reversed(range(len(rigged)))
+        for i in order:
+            rig, seat = rigged[i]
+            found[i].append(rig.sample(seat, depth))
+    return found

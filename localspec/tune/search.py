@@ -1,0 +1,121 @@
+"""The search from end to end, within a budget, with an answer whenever it ends.
+
+    threads, loading     a few turns beside the defaults
+    cache                screened at a shallow depth, all candidates (screening)
+    finalists            successive halving in the middle of the context (halving)
+    quality, duel        the best one that passes, over depths, against the defaults (gate, duel)
+    prompts              batch threads and micro-batches (duel)
+
+What is not significantly better leaves the defaults as they are.
+"""
+
+from dataclasses import dataclass, field
+
+from localspec.bench.statistics import Estimate
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.tune.clock import Clock
+from localspec.tune.duel import duel, tune_prompts
+from localspec.tune.gate import Gate
+from localspec.tune.goal import Goal
+from localspec.tune.halving import halve
+from localspec.tune.screening import screen, try_loadings, tune_threads
+from localspec.tune.settings import Attention, Setting
+from localspec.tune.space import space_of
+from localspec.tune.subject import Subject
+from localspec.tune.trial import Trial
+from localspec.tune.work import Listen, Work
+
+THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.08, 0.15, 0.5, 0.68, 0.85, 0.96, 1.0
+"""Shares of the budget at which a stage should be over."""
+NO_GAIN = Estimate(1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it. `winner` None: the defaults stay, and `ratio` is 1.
+
+    `ratio`: decoding speed to the defaults'. `tried`: all candidates, `excluded`: those that a rule
+    kept out, with its reason.
+    """
+
+    default: Setting
+    winner: Trial | None
+    seconds: float
+    tried: tuple[Trial, ...]
+    excluded: dict[Attention, str] = field(default_factory=dict[Attention, str])
+    notes: tuple[str, ...] = ()
+    is_interrupted: bool = False
+
+    @property
+    def setting(self) -> Setting:
+        return self.winner.setting if self.winner else self.default
+
+    @property
+    def ratio(self) -> Estimate:
+        return self.winner.gain if self.winner else NO_GAIN
+
+    @property
+    def kld(self) -> float | None:
+        """Of the cache types; 0 where nothing changed, None where it was not measured."""
+        if self.winner is None:
+            return 0.0
+        return self.winner.quality.kld if self.winner.quality else None
+
+
+def search(subject: Subject, goal: Goal, budget_s: float, listen: Listen) -> Outcome:
+    """Tune. Ctrl-C ends it with the best that is proven so far.
+
+    Raises LocalspecError where the defaults cannot be measured, KeyboardInterrupt before they were.
+    """
+    clock, interrupt = Clock(budget_s), Interrupt()
+    space = space_of(goal, subject.facts, subject.build, subject.predicted_s)
+    with interrupt:
+        try:
+            work = Work.open(subject, goal, clock, interrupt, listen)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        winner, is_interrupted = None, False
+        try:
+            tune_threads(work, THREADS)
+            try_loadings(work, LOADING)
+            screen(work, space, CACHE)
+            halve(work, HALVING)
+            winner = _settled(work)
+        except Interrupted:
+            is_interrupted = True
+            winner = _proven(work)
+        finally:
+            work.close()
+    return Outcome(
+        default=Setting.of(subject.config),
+        winner=winner,
+        seconds=clock.spent_s,
+        tried=tuple(work.trials),
+        excluded=dict(space.excluded),
+        notes=tuple(work.notes),
+        is_interrupted=is_interrupted,
+    )
+
+
+def _settled(work: Work) -> Trial | None:
+    """The best trial that passes the gate, if it then wins against the defaults."""
+    gate, goal = Gate(work, GATE), work.goal
+    ranked = [t for t in work.trials if t.gains and not t.is_refused(goal)]
+    for trial in sorted(ranked, key=lambda trial: trial.rank(goal)):
+        if trial.gain.mid < goal.least_ratio:
+            break
+        judged = gate.judge(trial)
+        if trial.is_refused(goal) or not (judged or trial.setting.attention.is_exact):
+            continue
+        duel(work, trial, DUEL)
+        if trial.wins(goal):
+            return tune_prompts(work, trial, PROMPTS)
+        if work.clock.until(DUEL) < 0:
+            break
+    return None
+
+
+def _proven(work: Work) -> Trial | None:
+    """The best trial that needs no more proof."""
+    proven = [trial for trial in work.trials if trial.wins(work.goal)]
+    return min(proven, key=lambda trial: trial.rank(work.goal), default=None)

@@ -1,0 +1,128 @@
+"""The state of a search: what is loaded, what has been tried, and who listens."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+
+from localspec.engine.interrupt import Interrupt
+from localspec.errors import EngineError
+from localspec.tune.clock import Clock
+from localspec.tune.goal import Goal
+from localspec.tune.rig import Rig, Seat, turns
+from localspec.tune.settings import Attention, Setting
+from localspec.tune.subject import Subject
+from localspec.tune.trial import Trial
+
+FIRST_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Where a search stands: the stage, the best candidate so far and its gain."""
+
+    stage: str
+    best: Setting | None
+    gain: float | None
+
+
+Listen = Callable[[News], None]
+
+
+@dataclass(slots=True)
+class Work:
+    """One search in progress. `default`: the seat of the defaults, which everything is held to."""
+
+    subject: Subject
+    goal: Goal
+    clock: Clock
+    interrupt: Interrupt
+    listen: Listen
+    rig: Rig
+    default_rig: Rig
+    default: Seat
+    setting: Setting
+    trials: list[Trial] = field(default_factory=list[Trial])
+    notes: list[str] = field(default_factory=list[str])
+    fill_per_s: float = 1.0
+    token_s: float = 1.0
+    stack: ExitStack = field(default_factory=ExitStack)
+    _seats: dict[int, Seat] = field(default_factory=dict[int, Seat])
+
+    @classmethod
+    def open(
+        cls, subject: Subject, goal: Goal, clock: Clock, interrupt: Interrupt, listen: Listen
+    ) -> "Work":
+        """Load, and see how fast the defaults are. Raises LocalspecError or Interrupted."""
+        listen(News("loading", None, None))
+        setting = Setting.of(subject.config)
+        stack = ExitStack()
+        try:
+            rig = stack.enter_context(Rig(subject.config, setting.loading, interrupt))
+            default = rig.seat(setting, subject.n_ctx)
+            work = cls(
+                subject, goal, clock, interrupt, listen, rig, rig, default, setting, stack=stack
+            )
+            work._look()
+        except BaseException:
+            stack.close()
+            raise
+        return work
+
+    def _look(self) -> None:
+        depth = min(FIRST_TOKENS, self.subject.middle)
+        times = turns([(self.rig, self.default)], depth, 2)
+        self.token_s = median(times[0])
+        self.fill_per_s = self.default.fill_per_s or 1.0
+
+    def tell(self, stage: str) -> None:
+        """Let the listener know where things stand."""
+        best = self.best
+        self.listen(News(stage, best and best.setting, best and best.gain.mid))
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that looks best now, proven or not; None where the defaults do."""
+        found = [t for t in self.trials if t.gains and not t.is_refused(self.goal)]
+        found = [t for t in found if t.gain.mid >= self.goal.least_ratio]
+        return min(found, key=lambda trial: trial.rank(self.goal), default=None)
+
+    def try_attention(self, attention: Attention, depth: int, n_turns: int) -> Trial | None:
+        """Turns of a candidate beside the defaults; None where the engine refuses it."""
+        trial = Trial(self.setting.with_attention(attention))
+        try:
+            seat = self.rig.seat(trial.setting, depth + FIRST_TOKENS)
+        except EngineError as error:
+            self.notes.append(f"{attention.text}: {error}")
+            return None
+        try:
+            self.compare(trial, self.rig, seat, depth, n_turns)
+        finally:
+            self.rig.leave(seat)
+        self.trials.append(trial)
+        return trial
+
+    def compare(self, trial: Trial, rig: Rig, seat: Seat, depth: int, n_turns: int) -> None:
+        """Add `n_turns` turns beside the defaults at a depth to a trial."""
+        pair = [(self.default_rig, self.default), (rig, seat)]
+        default_s, candidate_s = turns(pair, depth, n_turns)
+        trial.gains += [a / b for a, b in zip(default_s, candidate_s, strict=True)]
+        if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
+            trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)
+
+    def switch(self, rig: Rig, setting: Setting) -> None:
+        """Go on with other weights or threads."""
+        self.rig, self.setting = rig, setting
+
+    def seat_of(self, trial: Trial) -> Seat:
+        """A cache as long as the user's context, kept until the trial is unseated."""
+        if id(trial) not in self._seats:
+            self._seats[id(trial)] = self.rig.seat(trial.setting, self.subject.n_ctx)
+        return self._seats[id(trial)]
+
+    def unseat(self, trial: Trial) -> None:
+        if seat := self._seats.pop(id(trial), None):
+            self.rig.leave(seat)
+
+    def close(self) -> None:
+        self.stack.close()
