@@ -8,9 +8,11 @@ import typer
 from localspec import __version__
 from localspec.cli.chat import chat
 from localspec.cli.doctor import doctor
+from localspec.cli.export import export
 from localspec.cli.generate import generate
 from localspec.cli.predict import predict
 from localspec.cli.quantize import quantize
+from localspec.cli.tune import tune
 from localspec.errors import UserError
 
 _NAME = "localspec"
@@ -20,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (chat, generate, predict, quantize, doctor):
+for command in (chat, generate, predict, tune, export, quantize, doctor):
     app.command()(command)
 
 

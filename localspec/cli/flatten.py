@@ -8,7 +8,8 @@ field.
     @flatten
     def command(flags: Flags) -> None: ...
 
-Typer reads a function's signature, so `flatten` writes one.
+Typer reads a function's signature, so `flatten` writes one. A field `given` is no option: it gets
+the names of those fields of its dataclass that the user gave a value.
 """
 
 import inspect
@@ -16,6 +17,11 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, get_type_hints
+
+import typer
+
+GIVEN = "given"
+_CONTEXT = "context"
 
 
 def flatten(command: Callable[..., None]) -> Callable[..., None]:
@@ -32,10 +38,15 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def spread(**values: Any) -> None:
+        context = values.pop(_CONTEXT)
         for name, kind in groups.items():
-            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            names = [field.name for field in fields(kind)]
+            given = _given(context, names)
+            values[name] = kind(**{n: given if n == GIVEN else values.pop(n) for n in names})
         command(**values)
 
+    context = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters.append(context)
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     spread.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     spread.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -52,4 +63,11 @@ def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
             annotation=hints[field.name],
         )
         for field in fields(kind)
+        if field.name != GIVEN
     ]
+
+
+def _given(context: typer.Context, names: list[str]) -> frozenset[str]:
+    """Which of the options have a value from the command line and not their default."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return frozenset(n for n, source in sources.items() if source and source.name != "DEFAULT")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from localspec.cli.prompt import check_text
+from localspec.cli.talk import talk
 from localspec.errors import UserError
 
 TYPE_CHECKING = False
@@ -23,6 +24,16 @@ ModelArgument = Annotated[
 _SPECULATION = "Speculation"
 _ENGINE = "Engine"
 _SAMPLING = "Sampling"
+_FIELDS = {
+    "ctx": "n_ctx",
+    "threads": "n_threads",
+    "threads_batch": "n_threads_batch",
+    "ubatch": "n_batch",
+    "gpu_layers": "n_gpu_layers",
+    "cpu_moe": "n_cpu_moe",
+    "mmap": "use_mmap",
+}
+"""Of `SessionConfig`, by option, where the names differ."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,43 @@ class EngineFlags:
         int,
         typer.Option(metavar="N", help="Layers on the GPU; -1: all.", rich_help_panel=_ENGINE),
     ] = -1
+    threads_batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="CPU threads for prompts. Default: --threads.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None
+    ubatch: Annotated[
+        int,
+        typer.Option(
+            min=32, max=4096, metavar="N", help="Tokens of a micro-batch.", rich_help_panel=_ENGINE
+        ),
+    ] = 512
+    cpu_moe: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Keep the experts of the first N layers on the CPU.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = 0
+    mmap: Annotated[
+        bool, typer.Option(help="Map the weights, or read them.", rich_help_panel=_ENGINE)
+    ] = True
+    repack: Annotated[
+        bool,
+        typer.Option(help="Repack weights for the CPU's matrix units.", rich_help_panel=_ENGINE),
+    ] = True
+    no_profile: Annotated[
+        bool,
+        typer.Option(
+            "--no-profile", help="Leave the settings that `tune` kept.", rich_help_panel=_ENGINE
+        ),
+    ] = False
+    given: frozenset[str] = frozenset()
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
@@ -102,8 +150,9 @@ class EngineFlags:
         target, drafter = resolve(model), draft()
         # Imported when the names are good: a wrong one is said at once.
         from localspec.session.config import SessionConfig
+        from localspec.session.profile import with_profile
 
-        return SessionConfig(
+        config = SessionConfig(
             model=target,
             draft=drafter,
             spec=self.spec,
@@ -114,7 +163,16 @@ class EngineFlags:
             n_ctx=self.ctx,
             n_threads=self.threads,
             n_gpu_layers=self.gpu_layers,
+            n_threads_batch=self.threads_batch,
+            n_batch=self.ubatch,
+            n_cpu_moe=self.cpu_moe,
+            use_mmap=self.mmap,
+            repack=self.repack,
         )
+        if self.no_profile:
+            return config
+        given = {_FIELDS.get(name, name) for name in self.given}
+        return with_profile(config, frozenset(given), talk)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from localspec.hardware.power import Power, power
 from localspec.hardware.system import Gpu
 
 __all__ = [
-    "LocalDevice", "Power", "Reported", "backend_of", "local_devices", "machine_key", "power",
-    "system_gpus",
+    "LocalDevice", "Power", "Reported", "backend_of", "hardware_key", "local_devices",
+    "machine_key", "power", "system_gpus",
 ]  # fmt: skip
 
 BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl")
@@ -86,6 +86,12 @@ def machine_key() -> str:
         power().text,
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def hardware_key() -> str:
+    """A short hash of the processor and GPUs alone: which machine this is, in whatever state."""
+    parts = [processor_name(), *(f"{gpu.backend} {gpu.name}" for gpu in system_gpus())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
 def _processor() -> LocalDevice:

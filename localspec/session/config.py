@@ -18,7 +18,8 @@ class SessionConfig:
     `spec` "auto" decides at each step who drafts and how much, from what it costs and gains here;
     "lookup" and "draft" draft `draft_max` tokens each time. None: `draft_max` 3, or for "auto" no
     cap; `n_ctx` 4096 or the model's if that is smaller, `n_threads` the physical cores.
-    `n_gpu_layers` < 0: all.
+    `n_gpu_layers` < 0: all, but for the experts of the first `n_cpu_moe` layers. Longer passes have
+    `n_threads_batch` (None: `n_threads`) and micro-batches of `n_batch` tokens.
     """
 
     model: Path
@@ -31,6 +32,11 @@ class SessionConfig:
     n_ctx: int | None = None
     n_threads: int | None = None
     n_gpu_layers: int = -1
+    n_threads_batch: int | None = None
+    n_batch: int = 512
+    n_cpu_moe: int = 0
+    use_mmap: bool = True
+    repack: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,11 @@ def _engine_config(
         kv_v=config.kv_v,
         flash_attn="on" if needs_flash else config.flash_attn,
         n_gpu_layers=config.n_gpu_layers if gpu_backends() else 0,
+        n_threads_batch=config.n_threads_batch and _threads(config.n_threads_batch),
+        n_batch=config.n_batch,
+        n_cpu_moe=config.n_cpu_moe,
+        use_mmap=config.use_mmap,
+        use_extra_buffers=config.repack,
     )
     check_cache_types(engine, facts)
     return engine

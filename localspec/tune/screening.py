@@ -19,7 +19,10 @@ from localspec.tune.trial import Trial
 from localspec.tune.work import FIRST_TOKENS, Work
 
 TURNS = 3
-THREAD_TURNS = 4
+THREAD_TURNS = 6
+LOADING_TURNS = 8
+LOADING_GAIN = 1.05
+"""What other weights must gain: they take longer to load, or memory."""
 STEP = 256
 NEARLY = 0.95
 """Of the best candidate's predicted speed: what is worth measuring, too."""
@@ -59,7 +62,7 @@ def try_loadings(work: Work, until: float) -> None:
     others = loadings(work.setting.loading, subject.facts, subject.build, subject.free_bytes)
     depth = min(FIRST_TOKENS, subject.middle)
     for loading in others:
-        cost = 2 * work.rig.load_s + depth / work.fill_per_s + 8 * TURNS * work.token_s
+        cost = 2 * work.rig.load_s + depth / work.fill_per_s + 8 * LOADING_TURNS * work.token_s
         if work.clock.until(until) < cost:
             continue
         work.tell(f"weights: {loading.text}")
@@ -70,8 +73,8 @@ def try_loadings(work: Work, until: float) -> None:
             work.notes.append(f"{loading.text}: {error}")
             continue
         with_rig = work.stack.enter_context(rig)
-        work.compare(trial, rig, rig.seat(trial.setting, depth + STEP), depth, TURNS)
-        if (trial.gain.low or 0) > LEAST_GAIN:
+        work.compare(trial, rig, rig.seat(trial.setting, depth + STEP), depth, LOADING_TURNS)
+        if (trial.gain.low or 0) > LOADING_GAIN:
             work.trials.append(trial)
             work.switch(with_rig, trial.setting)
         else:

@@ -9,7 +9,9 @@
 What is not significantly better leaves the defaults as they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from localspec.bench.statistics import Estimate
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -35,7 +37,7 @@ class Outcome:
     """What came of it. `winner` None: the defaults stay, and `ratio` is 1.
 
     `ratio`: decoding speed to the defaults'. `tried`: all candidates, `excluded`: those that a rule
-    kept out, with its reason.
+    kept out, with its reason. `speculation`: fields of `SessionConfig` for drafts.
     """
 
     default: Setting
@@ -43,6 +45,7 @@ class Outcome:
     seconds: float
     tried: tuple[Trial, ...]
     excluded: dict[Attention, str] = field(default_factory=dict[Attention, str])
+    speculation: Mapping[str, Any] = field(default_factory=dict[str, Any])
     notes: tuple[str, ...] = ()
     is_interrupted: bool = False
 
@@ -100,7 +103,9 @@ def search(subject: Subject, goal: Goal, budget_s: float, listen: Listen) -> Out
 def _settled(work: Work) -> Trial | None:
     """The best trial that passes the gate, if it then wins against the defaults."""
     gate, goal = Gate(work, GATE), work.goal
-    ranked = [t for t in work.trials if t.gains and not t.is_refused(goal)]
+    loading = work.rig.loading
+    here = [trial for trial in work.trials if trial.setting.loading == loading]
+    ranked = [trial for trial in here if trial.gains and not trial.is_refused(goal)]
     for trial in sorted(ranked, key=lambda trial: trial.rank(goal)):
         if trial.gain.mid < goal.least_ratio:
             break

@@ -39,7 +39,7 @@ class Loading:
         parts = [
             "" if self.repack else "weights not repacked",
             "" if self.use_mmap else "no mmap",
-            f"{self.n_gpu_layers} layers on the GPU" if self.n_gpu_layers >= 0 else "",
+            f"{self.n_gpu_layers} layers on the GPU" if self.n_gpu_layers > 0 else "",
             f"experts of {self.n_cpu_moe} layers on the CPU" if self.n_cpu_moe else "",
         ]
         return ", ".join(part for part in parts if part) or "as by default"

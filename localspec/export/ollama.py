@@ -1,0 +1,64 @@
+"""Ollama: a Modelfile, and two variables of the server, which hold for all of its models.
+
+It has one cache type for keys and values, f16, q8_0 or q4_0 (OLLAMA_KV_CACHE_TYPE), and no
+ordinary draft models (ollama issues 5800, 16245).
+"""
+
+from localspec.export.exported import Exported, draft_of, drafts
+from localspec.session.config import SessionConfig
+
+TYPES = ("f16", "q8_0", "q4_0")
+_NEAREST = {"f32": "f16", "bf16": "f16", "q4_1": "q4_0", "iq4_nl": "q4_0"}
+
+
+def ollama(config: SessionConfig) -> Exported:
+    """A Modelfile for `ollama create NAME -f Modelfile`."""
+    kind = _cache_type(config)
+    flash = "0" if config.flash_attn == "off" and kind == "f16" else "1"
+    lines = [
+        "# The server, for all of its models:",
+        f"#   OLLAMA_FLASH_ATTENTION={flash} OLLAMA_KV_CACHE_TYPE={kind} ollama serve",
+        f"FROM {config.model}",
+        f"PARAMETER num_ctx {config.n_ctx}",
+        f"PARAMETER num_thread {config.n_threads}",
+        f"PARAMETER num_batch {config.n_batch}",
+    ]
+    if config.n_gpu_layers >= 0:
+        lines.append(f"PARAMETER num_gpu {config.n_gpu_layers}")
+    if not config.use_mmap:
+        lines.append("PARAMETER use_mmap false")
+    return Exported("\n".join(lines) + "\n", tuple(_cannot(config, kind)))
+
+
+def _cache_type(config: SessionConfig) -> str:
+    """The finer of the two types, as near as Ollama has it."""
+    order = [*TYPES, "q5_1", "q5_0"]
+    near = [_NEAREST.get(kind, kind) for kind in (config.kv_k, config.kv_v)]
+    if near[0] == near[1] and near[0] in TYPES:
+        return near[0]
+    return (
+        "f16"
+        if "f16" in near
+        else min((n for n in near if n in order), key=order.index, default="q8_0")
+    )
+
+
+def _cannot(config: SessionConfig, kind: str) -> list[str]:
+    found: list[str] = []
+    if (config.kv_k, config.kv_v) != (kind, kind):
+        choice = ", ".join(TYPES)
+        found.append(
+            f"keep {config.kv_k} keys and {config.kv_v} values (one type for both, of {choice})"
+        )
+    found.append("set cache types and flash attention for one model alone")
+    if draft_of(config):
+        found.append("draft with a small model")
+    elif drafts(config):
+        found.append("draft by prompt look-up")
+    if config.n_threads_batch and config.n_threads_batch != config.n_threads:
+        found.append("use other numbers of threads for prompts")
+    if not config.repack:
+        found.append("leave weights unpacked")
+    if config.n_cpu_moe:
+        found.append("keep only experts on the CPU")
+    return found

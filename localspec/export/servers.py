@@ -1,0 +1,109 @@
+"""Servers for those who outgrow one machine: vLLM, TGI and TensorRT-LLM.
+
+They run the original weights on data-centre GPUs, so what carries over is the context, the draft
+and its length, and an 8-bit cache. Written from their documentation; not run here.
+"""
+
+import json
+import shlex
+from typing import Any
+
+from localspec.export.exported import (
+    ADAPTS,
+    Exported,
+    draft_length,
+    draft_of,
+    drafts,
+    fp8_for,
+    is_exact,
+    looks_up,
+)
+from localspec.session.config import SessionConfig
+
+MODEL, DRAFT = "MODEL", "DRAFT"
+NGRAM_MAX = 3
+_NAMES = (
+    f"put the original model's repository in place of {MODEL}"
+    f" (and of {DRAFT}): GGUF files are for llama.cpp"
+)
+
+
+def vllm(config: SessionConfig) -> Exported:
+    """A command line of `vllm serve`."""
+    flags = [["vllm", "serve", MODEL], ["--max-model-len", str(config.n_ctx)]]
+    if fp8_for(config):
+        flags.append(["--kv-cache-dtype", "fp8"])
+    n = draft_length(config)
+    if draft_of(config):
+        speculation: dict[str, Any] = {"method": "draft_model", "model": DRAFT}
+        speculation["num_speculative_tokens"] = n
+    else:
+        speculation = {"method": "ngram", "num_speculative_tokens": n}
+        speculation["prompt_lookup_max"] = NGRAM_MAX
+    if drafts(config):
+        flags.append(["--speculative-config", json.dumps(speculation)])
+    return Exported(_command(flags), _cannot(config, adapts=False), (_NAMES,))
+
+
+def tgi(config: SessionConfig) -> Exported:
+    """A command line of `text-generation-launcher`."""
+    flags = [
+        ["text-generation-launcher", "--model-id", MODEL],
+        ["--max-total-tokens", str(config.n_ctx)],
+        ["--max-input-tokens", str(max(1, (config.n_ctx or 2) - 1))],
+    ]
+    if fp8_for(config):
+        flags.append(["--kv-cache-dtype", "fp8_e4m3fn"])
+    if looks_up(config):
+        flags.append(["--speculate", str(draft_length(config))])
+    cannot = _cannot(config, adapts=False)
+    if draft_of(config):
+        cannot += ("draft with a small model (only with look-up or Medusa heads)",)
+    return Exported(_command(flags), cannot, (_NAMES,))
+
+
+def tensorrt_llm(config: SessionConfig) -> Exported:
+    """A command line of `trtllm-serve` with the file of options that it reads."""
+    options: list[str] = []
+    if fp8_for(config):
+        options += ["kv_cache_config:", "  dtype: fp8"]
+    if drafts(config):
+        options += ["speculative_config:", *_decoding(config)]
+    command = ["trtllm-serve", MODEL, "--max_seq_len", str(config.n_ctx)]
+    text = shlex.join(command)
+    if options:
+        text = (
+            "cat > options.yaml <<'END'\n" + "\n".join(options) + "\nEND\n"
+            f"{text} --extra_llm_api_options options.yaml"
+        )
+    return Exported(text + "\n", _cannot(config, adapts=False), (_NAMES,))
+
+
+def _decoding(config: SessionConfig) -> list[str]:
+    n = draft_length(config)
+    if draft_of(config):
+        return [
+            "  decoding_type: Draft_Target",
+            f"  max_draft_len: {n}",
+            f"  speculative_model: {DRAFT}",
+        ]
+    return [
+        "  decoding_type: NGram",
+        f"  max_draft_len: {n}",
+        f"  max_matching_ngram_size: {NGRAM_MAX}",
+    ]
+
+
+def _command(flags: list[list[str]]) -> str:
+    return " \\\n    ".join(shlex.join(flag) for flag in flags) + "\n"
+
+
+def _cannot(config: SessionConfig, *, adapts: bool) -> tuple[str, ...]:
+    found: list[str] = []
+    if not is_exact(config) and config.kv_k != config.kv_v:
+        found.append("keep keys and values in different types")
+    if fp8_for(config):
+        found.append(f"keep {config.kv_k} keys and {config.kv_v} values (fp8 stands in)")
+    if drafts(config) and not adapts:
+        found.append(ADAPTS)
+    return tuple(found)

@@ -1,0 +1,172 @@
+"""Tuned settings and how they come back: never a crash, always a line, flags first."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import localspec, tiny
+
+from localspec import paths
+from localspec.model.digest import model_digest
+from localspec.session.config import SessionConfig
+from localspec.session.profile import (
+    Circumstances,
+    Profile,
+    find_profile,
+    save_profile,
+    with_profile,
+)
+
+SETTINGS = {"kv_k": "bf16", "kv_v": "bf16", "flash_attn": "off", "n_threads": 1}
+
+
+def kept(**changes: object) -> Profile:
+    profile = Profile("tiny.gguf", "2026-11-25", 2048, "speed", Circumstances.now(), SETTINGS)
+    profile = replace(profile, ratio=(1.5, 1.8, 2.0), kld=0.003, seconds=50.0)
+    return replace(profile, **changes)
+
+
+def profile_file() -> Path:
+    return next((paths.data_dir() / "profiles").glob("*.json"))
+
+
+def applied(given: frozenset[str] = frozenset()) -> tuple[SessionConfig, list[str]]:
+    said: list[str] = []
+    return with_profile(SessionConfig(tiny()), given, said.append), said
+
+
+def test_what_was_kept_comes_back() -> None:
+    assert find_profile(tiny()).profile is None
+    save_profile(tiny(), kept())
+    assert find_profile(tiny()).profile == kept()
+    config, said = applied()
+    assert (config.kv_k, config.kv_v, config.flash_attn, config.n_threads) == (
+        "bf16", "bf16", "off", 1,
+    )  # fmt: skip
+    assert len(said) == 1
+    assert "--no-profile" in said[0]
+
+
+def test_flags_go_before_the_profile_field_by_field() -> None:
+    save_profile(tiny(), kept())
+    config, _ = applied(frozenset({"kv_k", "n_threads"}))
+    assert (config.kv_k, config.kv_v, config.n_threads) == ("f16", "bf16", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        ({"kv_v": "q8_0", "flash_attn": "on"}, {"flash_attn"}),
+        ({"flash_attn": "off"}, {"kv_v"}),
+        ({"spec": "draft", "draft": os.devnull}, {"draft"}),
+        ({"n_threads_batch": 2}, {"n_threads"}),
+    ],
+)
+def test_what_a_flag_contradicts_goes_too(settings: dict[str, object], given: set[str]) -> None:
+    """A quantized value cache needs flash attention: the user's `off` must not fail on it."""
+    save_profile(tiny(), kept(settings=settings))
+    config, _ = applied(frozenset(given))
+    assert config == SessionConfig(tiny(), kv_k="f16", flash_attn="auto", n_ctx=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"engine": "other"}, "another engine build"),
+        ({"power": "on battery, somewhere"}, "on battery"),
+        ({"memory_bytes": 1_000_000_000}, "1.0 GB"),
+    ],
+)
+def test_a_stale_profile_is_a_line_and_the_defaults(changes: dict[str, object], word: str) -> None:
+    save_profile(tiny(), kept(circumstances=replace(Circumstances.now(), **changes)))
+    config, said = applied()
+    assert config == SessionConfig(tiny())
+    assert len(said) == 1
+    assert word in said[0]
+    assert "localspec tune" in said[0]
+
+
+def test_other_power_states_have_their_own() -> None:
+    battery = replace(Circumstances.now(), power="on battery")
+    save_profile(tiny(), kept(circumstances=battery, settings={"n_threads": 1}))
+    save_profile(tiny(), kept())
+    save_profile(tiny(), kept(settings={"kv_k": "q8_0"}))
+    assert applied()[0].kv_k == "q8_0"
+    assert len(json.loads(profile_file().read_text())["profiles"]) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", "null", '{"version": 99, "profiles": []}',
+        '{"version": 1, "profiles": [{"settings": {"n_threads": -4}}]}',
+        '{"version": 1, "profiles": 3}', "\x00\xff",
+    ],
+)  # fmt: skip
+def test_a_corrupt_file_is_a_line_and_the_defaults(content: str) -> None:
+    save_profile(tiny(), kept())
+    profile_file().write_text(content, encoding="latin-1")
+    config, said = applied()
+    assert config == SessionConfig(tiny())
+    assert len(said) == 1
+    assert "cannot be read" in said[0]
+    save_profile(tiny(), kept())
+    assert find_profile(tiny()).profile == kept(), "tuning again mends it"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kv_k": "q9_9"}, {"n_threads": True}, {"spec": 3}, {"model": "x"}, {"draft_max": 0}],
+)
+def test_settings_that_mean_nothing_are_not_used(settings: dict[str, object]) -> None:
+    save_profile(tiny(), kept())
+    document = json.loads(profile_file().read_text())
+    document["profiles"][0]["settings"] = settings
+    profile_file().write_text(json.dumps(document))
+    assert applied()[0] == SessionConfig(tiny())
+
+
+def test_a_draft_that_is_gone_is_a_line(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.gguf")
+    save_profile(tiny(), kept(settings={"draft": gone, "spec": "draft", "kv_k": "bf16"}))
+    config, said = applied()
+    assert (config.draft, config.spec, config.kv_k) == (None, "auto", "bf16")
+    assert any("gone.gguf" in line for line in said)
+
+
+def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
+    copy = tmp_path / "renamed.gguf"
+    shutil.copy(tiny(), copy)
+    assert model_digest(copy) == model_digest(tiny())
+    with copy.open("r+b") as file:
+        file.seek(-10, os.SEEK_END)
+        file.write(b"other")
+    assert model_digest(copy) != model_digest(tiny())
+
+
+def test_generate_uses_it_and_says_so() -> None:
+    save_profile(tiny(), kept())
+    arguments = ("generate", str(tiny()), "-p", "x", "--raw", "-n", "2", "--temp", "0", "--json")
+    run = localspec(*arguments)
+    assert run.document["config"]["kv_k"] == "bf16"
+    assert "tuned 2026-11-25" in run.stderr
+    run = localspec(*arguments, "--kv-k", "q8_0")
+    assert (run.document["config"]["kv_k"], run.document["config"]["kv_v"]) == ("q8_0", "bf16")
+    run = localspec(*arguments, "--no-profile")
+    assert run.document["config"]["kv_k"] == "f16"
+    assert "tuned" not in run.stderr
+
+
+def test_show_says_what_is_kept() -> None:
+    run = localspec("tune", str(tiny()), "--show")
+    assert (run.code, run.stdout) == (0, "")
+    assert "run `localspec tune`" in run.stderr
+    save_profile(tiny(), kept())
+    assert "1.80 x" in localspec("tune", str(tiny()), "--show").stdout
+    document = localspec("tune", str(tiny()), "--show", "--json").document
+    assert document["settings"] == SETTINGS
+    assert document["ratio"] == {"low": 1.5, "mid": 1.8, "high": 2.0}
+    assert (document["kld"], document["seconds"]) == (0.003, 50.0)
