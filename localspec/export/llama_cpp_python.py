@@ -1,6 +1,10 @@
-"""llama-cpp-python's `Llama`, version 0.3.36, as a program."""
+"""llama-cpp-python's `Llama`, version 0.3.36, as a program.
+
+It has no names for some cache types, so they are given by ggml's numbers.
+"""
 
 from localspec.export.exported import Exported, draft_length, draft_of, looks_up
+from localspec.model.facts import cache_type
 from localspec.session.config import SessionConfig
 
 
@@ -16,8 +20,8 @@ def llama_cpp_python(config: SessionConfig) -> Exported:
         "n_gpu_layers": config.n_gpu_layers,
         "use_mmap": config.use_mmap,
         "flash_attn": config.flash_attn != "off",
-        "type_k": f"llama_cpp.GGML_TYPE_{config.kv_k.upper()}",
-        "type_v": f"llama_cpp.GGML_TYPE_{config.kv_v.upper()}",
+        "type_k": cache_type(config.kv_k).id,
+        "type_v": cache_type(config.kv_v).id,
     }
     imports = "import llama_cpp\n"
     if looks_up(config):
@@ -25,7 +29,8 @@ def llama_cpp_python(config: SessionConfig) -> Exported:
         n = draft_length(config)
         arguments["draft_model"] = f"LlamaPromptLookupDecoding(num_pred_tokens={n})"
         arguments["logits_all"] = True
-    lines = "".join(f"    {name}={value},\n" for name, value in arguments.items())
+    types = {"type_k": f"  # {config.kv_k}", "type_v": f"  # {config.kv_v}"}
+    lines = "".join(f"    {n}={value},{types.get(n, '')}\n" for n, value in arguments.items())
     text = (
         f"{imports}\nllm = llama_cpp.Llama(\n{lines})\n"
         'print(llm("The sky is", max_tokens=32)["choices"][0]["text"])\n'

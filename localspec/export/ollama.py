@@ -31,16 +31,11 @@ def ollama(config: SessionConfig) -> Exported:
 
 
 def _cache_type(config: SessionConfig) -> str:
-    """The finer of the two types, as near as Ollama has it."""
-    order = [*TYPES, "q5_1", "q5_0"]
-    near = [_NEAREST.get(kind, kind) for kind in (config.kv_k, config.kv_v)]
-    if near[0] == near[1] and near[0] in TYPES:
-        return near[0]
-    return (
-        "f16"
-        if "f16" in near
-        else min((n for n in near if n in order), key=order.index, default="q8_0")
-    )
+    """The coarsest that Ollama has and that is not coarser than either of the two."""
+    near = {_NEAREST.get(kind, kind) for kind in (config.kv_k, config.kv_v)}
+    if "f16" in near:
+        return "f16"
+    return "q4_0" if near == {"q4_0"} else "q8_0"
 
 
 def _cannot(config: SessionConfig, kind: str) -> list[str]:

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -99,10 +100,10 @@ class Reference:
     def load(cls, path: Path, n_windows: int) -> Self | None:
         """What was saved; None where there is nothing whole of that many windows."""
         try:
-            with np.load(path) as file:
+            with path.open("rb") as raw, np.load(raw) as file:
                 everything = Rows(*(file[name] for name in Rows.__slots__))
                 known = int(file["n_windows"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
             return None
         n_each, left = divmod(len(everything.nll), max(1, known))
         if known != n_windows or left or not n_each:

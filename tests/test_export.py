@@ -1,0 +1,97 @@
+"""Settings for other engines: their own flags, and what they cannot do said aloud."""
+
+import inspect
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command import localspec, tiny
+
+from localspec.export import TARGETS
+from localspec.session.config import SessionConfig
+
+MODEL, DRAFT = Path("/models/target.gguf"), Path("/models/a draft.gguf")
+
+
+def config(**changes: object) -> SessionConfig:
+    values = {"n_ctx": 2048, "n_threads": 2, "n_threads_batch": 4, "spec": "none"}
+    return SessionConfig(MODEL, **(values | changes))
+
+
+def flags(text: str) -> dict[str, str]:
+    words = shlex.split(text)[1:]
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return {a: "" if b.startswith("--") else b for a, b in pairs if a.startswith("--")}
+
+
+def test_llama_server_gets_current_flags() -> None:
+    """`--model-draft` alone drafts nothing, and `--draft-max` is refused (llama.cpp PR 23988)."""
+    tuned = config(kv_k="q8_0", kv_v="bf16", flash_attn="on", draft=DRAFT, spec="auto")
+    found = flags(TARGETS["llama-server"](tuned).text)
+    assert found["--spec-type"] == "draft-simple"
+    assert found["--spec-draft-model"] == str(DRAFT)
+    assert found["--spec-draft-n-max"] == "3"
+    assert (found["--cache-type-k"], found["--cache-type-v"]) == ("q8_0", "bf16")
+    assert (found["--threads"], found["--threads-batch"]) == ("2", "4")
+    assert "--draft-max" not in found
+    assert "--spec-type" not in flags(TARGETS["llama-server"](config()).text)
+    look_up = flags(TARGETS["llama-server"](config(spec="lookup", draft_max=5)).text)
+    assert look_up["--spec-type"] == "ngram-simple"
+    assert look_up["--spec-ngram-simple-size-m"] == "5"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("spec", ["none", "lookup", "draft"])
+def test_every_target_carries_the_context_and_says_what_it_cannot(name: str, spec: str) -> None:
+    tuned = config(kv_k="q8_0", kv_v="q4_0", spec=spec, draft=DRAFT if spec == "draft" else None)
+    exported = TARGETS[name](tuned)
+    assert "2048" in exported.text
+    assert all(clause[0].islower() and not clause.endswith(".") for clause in exported.cannot)
+    if name not in ("llama-server", "llama-cpp-python", "lm-studio"):
+        assert any("q8_0" in c or "different types" in c for c in exported.cannot)
+    if spec != "none":
+        assert any("draft" in clause for clause in exported.cannot)
+
+
+@pytest.mark.parametrize("spec", ["none", "lookup"])
+def test_the_python_program_names_real_arguments(spec: str) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    text = TARGETS["llama-cpp-python"](config(kv_k="q8_0", kv_v="bf16", spec=spec)).text
+    compile(text, "exported.py", "exec")
+    known = inspect.signature(llama_cpp.Llama.__init__).parameters
+    assert set(re.findall(r"^    (\w+)=", text, re.M)) <= set(known)
+    assert f"type_k={llama_cpp.GGML_TYPE_Q8_0},  # q8_0" in text
+
+
+@pytest.mark.parametrize(
+    ("kv", "kind"),
+    [
+        (("f16", "f16"), "f16"), (("q8_0", "q8_0"), "q8_0"), (("q4_0", "q4_0"), "q4_0"),
+        (("bf16", "bf16"), "f16"), (("q8_0", "q4_0"), "q8_0"), (("f16", "q4_0"), "f16"),
+        (("q5_1", "q5_1"), "q8_0"),
+    ],
+)  # fmt: skip
+def test_ollama_gets_a_type_that_is_not_coarser(kv: tuple[str, str], kind: str) -> None:
+    text = TARGETS["ollama"](config(kv_k=kv[0], kv_v=kv[1])).text
+    assert f"OLLAMA_KV_CACHE_TYPE={kind}" in text
+    assert f"FROM {MODEL}" in text
+
+
+def test_lm_studio_gets_json_and_transformers_gets_python() -> None:
+    document = json.loads(TARGETS["lm-studio"](config(kv_k="q8_0")).text)
+    assert document["load"]["llamaKCacheQuantizationType"] == "q8_0"
+    for spec in ("none", "lookup", "draft"):
+        draft = DRAFT if spec == "draft" else None
+        compile(TARGETS["transformers"](config(spec=spec, draft=draft)).text, "x.py", "exec")
+
+
+def test_the_command_prints_the_text_alone() -> None:
+    run = localspec("export", str(tiny()), "--to", "llama-server", "--kv-k", "q8_0")
+    assert run.code == 0
+    assert flags(run.stdout)["--cache-type-k"] == "q8_0"
+    assert "cannot" in run.stderr
+    document = localspec("export", str(tiny()), "--to", "ollama", "--json").document
+    assert set(document) == {"to", "text", "cannot", "notes"}
+    assert localspec("export", str(tiny()), "--to", "nobody").code == 2
