@@ -35,6 +35,9 @@ def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
         "fit-efficiency",
         "validate-predictions",
         "check-probe",
+        "check-quality",
+        "check-export",
+        "check-tune",
     ],
 )
 def test_every_script_can_be_run_and_is_named(name: str) -> None:

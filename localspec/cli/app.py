@@ -11,6 +11,7 @@ from localspec.cli.doctor import doctor
 from localspec.cli.export import export
 from localspec.cli.generate import generate
 from localspec.cli.predict import predict
+from localspec.cli.quality import quality
 from localspec.cli.quantize import quantize
 from localspec.cli.tune import tune
 from localspec.errors import UserError
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (chat, generate, predict, tune, export, quantize, doctor):
+for command in (chat, generate, predict, tune, quality, export, quantize, doctor):
     app.command()(command)
 
 

@@ -11,6 +11,8 @@ from localspec.cli.options import ModelArgument
 from localspec.cli.talk import talk
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from localspec.session.profile import Profile
 
 LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
@@ -48,6 +50,10 @@ class GoalFlags:
             metavar="N", help="Tokens of the contexts that matter. Default: 4096 or the model's."
         ),
     ] = None
+    draft: Annotated[
+        str,
+        typer.Option(metavar="MODEL|auto|none", help="A draft model to try; auto: the pair's."),
+    ] = "auto"
 
 
 @flatten
@@ -87,7 +93,7 @@ def tune(
     wanted = Goal(flags.goal, flags.max_quality_loss)
     subject = Subject.of(SessionConfig(path, spec="none", n_ctx=flags.ctx), talk)
     with watching(flags.budget) as listen:
-        outcome = search(subject, wanted, flags.budget, listen)
+        outcome = search(subject, wanted, flags.budget, listen, _draft(flags.draft, model))
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
     profile = keep(outcome, path, subject.config, wanted)
@@ -95,6 +101,15 @@ def tune(
         _show(profile, path.name, as_json=True)
     else:
         report(outcome, subject, profile)
+
+
+def _draft(wanted: str, model: str | None) -> "Path | None":
+    """Raises UserError or ModelError for a draft that is not there."""
+    from localspec.registry.resolve import draft_of, resolve
+
+    if wanted == "none":
+        return None
+    return draft_of(model) if wanted == "auto" else resolve(wanted)
 
 
 def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:

@@ -56,10 +56,13 @@ def report(outcome: "Outcome", subject: "Subject", profile: "Profile") -> None:
     console.print(_table(outcome, subject))
     _explain(console, outcome)
     low, mid, high = profile.ratio
-    if outcome.winner is None:
+    if not profile.settings:
         console.print("Nothing is significantly better than the defaults here: they stay.")
         return
     kld = f", KL divergence {outcome.kld:.4f} nats a token" if outcome.kld is not None else ""
+    if outcome.winner is None:
+        console.print(f"[bold]{profile.text}[/bold]: faster than drafting as by default.")
+        return
     console.print(
         f"[bold]{profile.text}[/bold]: {mid:.2f} x the defaults in decoding"
         f" ({low:.2f} to {high:.2f}){kld}."

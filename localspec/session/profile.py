@@ -175,7 +175,7 @@ def with_profile(config: SessionConfig, given: frozenset[str], talk: Talk) -> Se
         return config
     used = replace(found.profile, settings=settings)
     talk(f"tuned {used.taken}: {used.text} (--no-profile leaves it)")
-    if "draft" in settings:
+    if settings.get("draft"):
         settings["draft"] = Path(settings["draft"])
     return replace(config, **settings)
 
@@ -183,7 +183,7 @@ def with_profile(config: SessionConfig, given: frozenset[str], talk: Talk) -> Se
 def _usable(profile: Profile, given: frozenset[str], talk: Talk) -> dict[str, Any]:
     """The profile's fields that neither a flag nor the state of things contradicts."""
     settings = {name: value for name, value in profile.settings.items() if name not in given}
-    if "draft" in settings and not Path(settings["draft"]).exists():
+    if settings.get("draft") and not Path(settings["draft"]).exists():
         talk(f"the tuned profile's draft {settings['draft']} is not there: without it; {AGAIN}")
         for name in ("draft", "draft_max", "spec"):
             settings.pop(name, None)
@@ -213,7 +213,7 @@ def _is_valid(name: str, value: Any) -> bool:
     if name in _FLAGS:
         return isinstance(value, bool)
     if name == "draft":
-        return isinstance(value, str)
+        return value is None or isinstance(value, str)
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return is_number and (name == "n_gpu_layers" or (name in _COUNTS and 0 < value < 1 << 20))
 
@@ -221,6 +221,8 @@ def _is_valid(name: str, value: Any) -> bool:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
+    if value is None:
+        return "none"
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)
 
 

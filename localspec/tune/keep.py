@@ -36,7 +36,11 @@ def changed_settings(outcome: Outcome, config: EngineConfig) -> dict[str, Any]:
     # Decoding and prompts have their own numbers of threads: neither must follow the other.
     if "n_threads" in changed:
         changed["n_threads_batch"] = tuned.n_threads_batch
-    return changed | dict(outcome.speculation)
+    return changed | {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in outcome.speculation.items()
+        if (name, value) != ("spec", "auto")
+    }
 
 
 def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:

@@ -5,17 +5,20 @@
     finalists            successive halving in the middle of the context (halving)
     quality, duel        the best one that passes, over depths, against the defaults (gate, duel)
     prompts              batch threads and micro-batches (duel)
+    drafts               with none, by look-up and with a draft model (drafting)
 
 What is not significantly better leaves the defaults as they are.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from localspec.bench.statistics import Estimate
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.tune.clock import Clock
+from localspec.tune.drafting import tune_drafts
 from localspec.tune.duel import duel, tune_prompts
 from localspec.tune.gate import Gate
 from localspec.tune.goal import Goal
@@ -27,7 +30,7 @@ from localspec.tune.subject import Subject
 from localspec.tune.trial import Trial
 from localspec.tune.work import Listen, Work
 
-THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.08, 0.15, 0.5, 0.68, 0.85, 0.96, 1.0
+THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.44, 0.58, 0.72, 0.82, 0.88
 """Shares of the budget at which a stage should be over."""
 NO_GAIN = Estimate(1.0, 1.0, 1.0)
 
@@ -65,8 +68,10 @@ class Outcome:
         return self.winner.quality.kld if self.winner.quality else None
 
 
-def search(subject: Subject, goal: Goal, budget_s: float, listen: Listen) -> Outcome:
-    """Tune. Ctrl-C ends it with the best that is proven so far.
+def search(
+    subject: Subject, goal: Goal, budget_s: float, listen: Listen, draft: Path | None = None
+) -> Outcome:
+    """Tune. Ctrl-C ends it with the best that is proven so far; `draft`: a model to draft with.
 
     Raises LocalspecError where the defaults cannot be measured, KeyboardInterrupt before they were.
     """
@@ -77,16 +82,17 @@ def search(subject: Subject, goal: Goal, budget_s: float, listen: Listen) -> Out
             work = Work.open(subject, goal, clock, interrupt, listen)
         except Interrupted:
             raise KeyboardInterrupt from None
-        winner, is_interrupted = None, False
+        winner, is_interrupted, way = None, False, dict[str, Any]()
         try:
             tune_threads(work, THREADS)
             try_loadings(work, LOADING)
             screen(work, space, CACHE)
             halve(work, HALVING)
             winner = _settled(work)
+            way = tune_drafts(work, winner.setting if winner else Setting.of(subject.config), draft)
         except Interrupted:
             is_interrupted = True
-            winner = _proven(work)
+            winner = winner or _proven(work)
         finally:
             work.close()
     return Outcome(
@@ -95,6 +101,7 @@ def search(subject: Subject, goal: Goal, budget_s: float, listen: Listen) -> Out
         seconds=clock.spent_s,
         tried=tuple(work.trials),
         excluded=dict(space.excluded),
+        speculation=way,
         notes=tuple(work.notes),
         is_interrupted=is_interrupted,
     )

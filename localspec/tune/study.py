@@ -1,0 +1,222 @@
+"""Quality beside speed and memory: one row a weight type or pair of cache types.
+
+The reference is the model as it is given, or another one of the same vocabulary, with an f16 cache.
+Speeds are measured in turns beside that reference, so a row's is the reference's own times a ratio.
+A row is on the Pareto front if no other is at least as good in all three and better in one.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from localspec import paths
+from localspec.engine.base import EngineConfig
+from localspec.engine.interrupt import Interrupt
+from localspec.engine.preflight import checked_facts
+from localspec.engine.quantize import quantize
+from localspec.errors import ModelError
+from localspec.model.facts import cache_type
+from localspec.model.file_type import file_type
+from localspec.model.gguf import read_header
+from localspec.predict.memory import memory_of
+from localspec.predict.roofline import CacheSetting
+from localspec.quality import (
+    Divergence,
+    Reference,
+    Windows,
+    divergence_of,
+    reference_of,
+    windows_of,
+)
+from localspec.quality.evaluate import n_outputs_for
+from localspec.quality.kept import keep_reference, kept_reference
+from localspec.tune.rig import Rig, Seat, turns
+from localspec.tune.settings import Attention, Setting
+
+Listen = Callable[[str, float], None]
+"""Hears what is being done and how far that is, 0 to 1."""
+
+TURNS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to compare: cache types with the model's own weights, weight types with an f16 cache.
+
+    `n_windows` None: the whole text. Speeds at `depth`, memory of a context of `n_ctx`.
+    """
+
+    text: str
+    attentions: tuple[Attention, ...]
+    weights: tuple[str, ...] = ()
+    window: int = 512
+    n_windows: int | None = None
+    depth: int = 512
+    n_ctx: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`ratio`: speed to the reference's."""
+
+    weights: str
+    attention: Attention
+    quality: Divergence
+    decode_tps: float
+    ratio: float
+    memory_bytes: int
+    is_reference: bool = False
+    is_front: bool = False
+
+    def dominates(self, other: "Row") -> bool:
+        mine = (self.decode_tps, -self.memory_bytes, -max(0.0, self.quality.kld))
+        theirs = (other.decode_tps, -other.memory_bytes, -max(0.0, other.quality.kld))
+        return mine != theirs and all(a >= b for a, b in zip(mine, theirs, strict=True))
+
+
+def study(
+    config: EngineConfig, reference: Path, question: Question, listen: Listen
+) -> Iterator[Row]:
+    """Rows as they are measured, the reference's own first.
+
+    Raises LocalspecError; Interrupted on Ctrl-C, where the rows so far stand.
+    """
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(Interrupt())
+        base = _Subject.open(replace(config, model=reference), interrupt, stack, question, listen)
+        known = _reference(base, listen)
+        base_row = _row(base, base, Attention(), known, listen)
+        yield replace(base_row, is_reference=True)
+        own = base
+        if config.model != reference:
+            own = _Subject.open(config, interrupt, stack, question, listen)
+            _check_same(base, own)
+            yield _row(own, base, Attention(), known, listen)
+        for attention in question.attentions:
+            if attention != Attention():
+                yield _row(own, base, attention, known, listen)
+        for kind in question.weights:
+            yield from _of_weights(config, base, kind, known, listen)
+
+
+def with_front(rows: list[Row]) -> list[Row]:
+    """The rows with those marked that no other row dominates."""
+    return [replace(row, is_front=not any(o.dominates(row) for o in rows)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A loaded model with its windows and a cache that is filled for timing."""
+
+    rig: Rig
+    windows: Windows
+    timed: Seat
+    question: Question
+    interrupt: Interrupt
+
+    @classmethod
+    def open(
+        cls,
+        config: EngineConfig,
+        interrupt: Interrupt,
+        stack: ExitStack,
+        question: Question,
+        listen: Listen,
+    ) -> "_Subject":
+        listen(f"loading {config.model.name}", 0)
+        setting = Setting.of(config)
+        rig = stack.enter_context(Rig(config, setting.loading, interrupt))
+        vocabulary = rig.owner.vocabulary
+        windows = windows_of(vocabulary, question.text, question.window, question.n_windows)
+        plain = setting.with_attention(Attention())
+        return cls(rig, windows, rig.seat(plain, question.depth + 256), question, interrupt)
+
+    @property
+    def setting(self) -> Setting:
+        return self.timed.setting
+
+    @property
+    def model(self) -> Path:
+        return self.rig.config.model
+
+    def reading(self, attention: Attention) -> Seat:
+        """A cache to read windows with."""
+        n_outputs = n_outputs_for(self.windows, self.rig.owner.vocabulary.n_tokens)
+        setting = self.setting.with_attention(attention)
+        return self.rig.seat(setting, self.windows.n_ctx, n_outputs)
+
+
+def _reference(base: _Subject, listen: Listen) -> Reference:
+    known = kept_reference(base.model, base.windows)
+    if known:
+        return known
+    seat = base.reading(Attention())
+    try:
+        known = reference_of(
+            seat.engine, seat.context, base.windows, lambda done: listen("the reference", done)
+        )
+    finally:
+        base.rig.leave(seat)
+    keep_reference(known, base.model, base.windows)
+    return known
+
+
+def _row(
+    own: _Subject, base: _Subject, attention: Attention, known: Reference, listen: Listen
+) -> Row:
+    weights = file_type(read_header(own.model))
+    name = f"{weights}, {attention.kv_k}/{attention.kv_v}"
+    seat = own.reading(attention)
+    try:
+        quality = divergence_of(
+            seat.engine, seat.context, own.windows, known, lambda done: listen(name, done)
+        )
+    finally:
+        own.rig.leave(seat)
+    listen(f"speed of {name}", 0)
+    decode_tps, ratio = _speed(own, base, attention)
+    types = cache_type(attention.kv_k), cache_type(attention.kv_v)
+    memory = memory_of(checked_facts(own.model), CacheSetting(*types), own.question.n_ctx)
+    return Row(weights, attention, quality, decode_tps, ratio, memory.total_bytes)
+
+
+def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, float]:
+    """Tokens a second, and the ratio to the reference's."""
+    depth = own.question.depth
+    if own is base and attention == Attention():
+        (seconds,) = turns([(base.rig, base.timed)], depth, TURNS)
+        return 1 / median(seconds), 1.0
+    seat = own.rig.seat(own.setting.with_attention(attention), depth + 256)
+    try:
+        base_s, own_s = turns([(base.rig, base.timed), (own.rig, seat)], depth, TURNS)
+    finally:
+        own.rig.leave(seat)
+    ratio = median(a / b for a, b in zip(base_s, own_s, strict=True))
+    return ratio / median(base_s), ratio
+
+
+def _of_weights(
+    config: EngineConfig, base: _Subject, kind: str, known: Reference, listen: Listen
+) -> Iterator[Row]:
+    """The reference's weights in another type, made for this and then removed."""
+    with tempfile.TemporaryDirectory(prefix="quality-", dir=paths.cache_dir()) as folder:
+        path = Path(folder) / f"{base.model.stem}.{kind.upper()}.gguf"
+        making = f"making {kind.upper()} weights"
+        quantize(base.model, path, kind, config.n_threads, lambda done: listen(making, done))
+        with ExitStack() as stack:
+            made = replace(config, model=path)
+            own = _Subject.open(made, base.interrupt, stack, base.question, listen)
+            row = _row(own, base, Attention(), known, listen)
+    yield row
+
+
+def _check_same(base: _Subject, own: _Subject) -> None:
+    difference = base.rig.owner.vocabulary.difference(own.rig.owner.vocabulary)
+    if difference:
+        raise ModelError(
+            f"{base.model.name} is no reference for {own.model.name}: {difference};"
+            " use the same model in better weights"
+        )
