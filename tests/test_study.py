@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import localspec, tiny
+from command import folder, localspec, tiny
 
 from localspec.quality import Divergence
 from localspec.quality.published import of_cache, of_weights
@@ -45,7 +45,7 @@ def test_the_command_measures_what_it_is_asked(localspec_home: Path) -> None:
     ]  # fmt: skip
     reference, bf16, mixed, weights = document["rows"]
     assert reference["is_reference"]
-    assert reference["kld"] < 1e-5 < bf16["kld"] < mixed["kld"]
+    assert reference["kld"] < bf16["kld"] < mixed["kld"]
     assert reference["n_tokens"] == 252
     assert weights["memory_bytes"] < reference["memory_bytes"]
     assert mixed["memory_bytes"] < reference["memory_bytes"]
@@ -74,7 +74,6 @@ def test_a_text_and_a_reference_of_the_users(tmp_path: Path) -> None:
         (("--kv", "q9_9"), "q9_9"),
         (("--text", "/nowhere/text"), "--text"),
         (("--weights", "Q9"), "Q9"),
-        (("--window", "20000"), "--text"),
         (("--tokens", "0"), "--tokens"),
     ],
 )
@@ -82,3 +81,14 @@ def test_wrong_requests_are_sentences(flags: tuple[str, str], word: str) -> None
     run = localspec("quality", str(tiny()), "--kv", "f16", *flags)
     assert (run.code, run.stdout) == (2, "")
     assert word in run.stderr.splitlines()[-1]
+
+
+def test_a_window_longer_than_a_micro_batch_is_read_and_one_longer_than_the_text_refused() -> None:
+    flags = ("--kv", "f16", "--depth", "64", "--tokens", "300", "--json")
+    run = localspec("quality", str(tiny()), "--window", "1200", *flags)
+    assert run.document["rows"][0]["n_tokens"] == 599
+    text = folder() / "short.txt"
+    text.write_text("Hardly a text.")
+    run = localspec("quality", str(tiny()), "--text", str(text), *flags)
+    assert (run.code, run.stdout) == (2, "")
+    assert "--text" in run.stderr.splitlines()[-1]

@@ -60,12 +60,14 @@ class StudyFlags:
         from localspec.quality.text import shipped_text, text_of
         from localspec.tune.study import Question
 
-        kinds = self.weights.split(",") if self.weights else []
+        kinds = (
+            several("--weights", self.weights, _weights, "a weight type") if self.weights else ()
+        )
         n_windows = None if self.tokens is None else -(-self.tokens // (self.window // 2 - 1))
         return Question(
             text=text_of(self.text) if self.text else shipped_text(),
             attentions=several("--kv", self.kv, _attention, "types such as q8_0 or q8_0/q4_0"),
-            weights=tuple(kind.strip().upper() for kind in kinds),
+            weights=kinds,
             window=self.window,
             n_windows=n_windows,
             depth=self.depth,
@@ -113,6 +115,14 @@ def quality(
         show(path, reference, rows)
     if is_interrupted:
         raise KeyboardInterrupt
+
+
+def _weights(text: str) -> str:
+    from localspec.engine.quantize import WEIGHT_TYPES
+
+    if text.upper() not in WEIGHT_TYPES:
+        raise ValueError
+    return text.upper()
 
 
 def _attention(text: str) -> "Attention":

@@ -11,13 +11,15 @@ from localspec.quality.windows import Windows
 
 Progress = Callable[[float], None]
 
+MAX_OUTPUTS = 256
+"""Of one decode: all wanted rows must come from one micro-batch, and these are of 512 and more."""
 _OUTPUT_BYTES = 128_000_000
 _BLOCK_BYTES = 16_000_000
 
 
 def n_outputs_for(windows: Windows, n_vocab: int) -> int:
     """Rows of logits that an engine should return at once: those of a window, if not too large."""
-    return max(1, min(windows.n_scored_each, _OUTPUT_BYTES // (4 * n_vocab)))
+    return max(1, min(windows.n_scored_each, MAX_OUTPUTS, _OUTPUT_BYTES // (4 * n_vocab)))
 
 
 def reference_of(
