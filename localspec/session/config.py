@@ -41,10 +41,16 @@ class SessionConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReplyOptions:
-    """How one reply is made. `max_tokens` None: until the model ends it or the context is full."""
+    """How one reply is made. `max_tokens` None: until the model ends it or the context is full.
+
+    `spec` and `draft_max` are the session's unless given; what the session has not loaded drafts
+    nothing, and no draft is longer than the session's longest.
+    """
 
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     verify: Verification = "match"
     ignore_eos: bool = False
+    spec: Speculation | None = None
+    draft_max: int | None = None

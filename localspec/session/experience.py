@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from localspec.engine.base import EngineConfig
 from localspec.session import calibration
-from localspec.session.calibration import LIMIT_S, READ_WIDTH, TARGET_SHARE
-from localspec.speculate.adaptive import Experience
+from localspec.session.calibration import LIMIT_S, TARGET_SHARE
 from localspec.speculate.costs import Curve, PassCosts, predicted
+from localspec.speculate.experience import READ_WIDTH, Experience
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
 
 WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
 """Of verification batches, by their usual worth."""
-DRAFT_WIDTHS = (2, READ_WIDTH)
-WINDOW = 48
+DRAFT_WIDTHS = (READ_WIDTH, 2)
+WINDOW = 64
 """Of a text, what the draft model reads before its first draft."""
 _MEMORY = 0.5
 """How much of what earlier sessions learned of acceptance still counts."""

@@ -7,11 +7,13 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.text import ChatTemplate, Message
 from localspec.errors import UserError
 from localspec.session.config import ReplyOptions, SessionConfig, Speculation
+from localspec.session.draft_settings import fastest_draft
 from localspec.session.experience import WINDOW, Experiences
 from localspec.session.loading import EnginePlan, Progress, check_pair, load_engine, plan_engines
 from localspec.session.reply import Reply
@@ -27,6 +29,17 @@ if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
 
 Talk = Callable[[str], None]
+
+
+def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "LlamaEngine"]:
+    def load(config: EngineConfig) -> "LlamaEngine":
+        if interrupt.requested:
+            raise Interrupted
+        return load_engine(config, interrupt, lambda fraction: None)
+
+    assert plan.draft
+    config = fastest_draft(plan.draft, load)
+    return replace(plan, draft=config), load(config)
 
 
 class Session:
@@ -67,7 +80,7 @@ class Session:
                 target = load_engine(plan.target, interrupt, on_progress)
                 plan = plan.limited_by(target, talk)
                 if plan.draft:
-                    draft = load_engine(plan.draft, interrupt, lambda fraction: None)
+                    plan, draft = _load_draft(plan, interrupt)
                     check_pair(target, draft)
                 if interrupt.requested:
                     raise Interrupted
@@ -148,9 +161,15 @@ class Session:
         """Token ids of a text to be continued."""
         return self.target.vocabulary.tokenize(text, add_special=True)
 
-    def reply(self, prompt: Sequence[int], options: ReplyOptions) -> Reply:
+    def reply(
+        self,
+        prompt: Sequence[int],
+        options: ReplyOptions,
+        drafters: Sequence[Drafter] | None = None,
+    ) -> Reply:
         """A reply to a prompt of token ids, generated while it is iterated over.
 
+        Drafters of your own take the place of the session's.
         Raises UserError for a prompt that is empty or longer than the context.
         """
         if not prompt:
@@ -172,22 +191,26 @@ class Session:
         policy = self._policy(options)
         generation = Generation(prompt, sampling, policy, limits, options.verify)
         interrupt = self.target.interrupt
-        passes = drive(generation, self.context, self._drafters(), interrupt)
+        if drafters is None:
+            drafters = self._drafters(options.spec or self.speculation)
+        passes = drive(generation, self.context, drafters, interrupt)
         return Reply(generation, passes, self.target.vocabulary, options.stop, interrupt, policy)
 
     def _policy(self, options: ReplyOptions) -> DraftLength:
+        spec = options.spec or self.speculation
         experience = self._experiences and self._experiences.experience
-        if experience is None:
-            return Fixed(self.plan.max_draft)
+        if experience is None or spec != "auto":
+            n = self.plan.max_draft if options.draft_max is None else options.draft_max
+            return Fixed(min(n, self.plan.max_draft))
         regime = "greedy" if options.sampling.is_greedy else options.verify
-        model = "model" if self._model else None
-        return Adaptive(experience, self.plan.max_draft, "suffix", model, regime)
+        has_model = self._model is not None
+        return Adaptive(experience, self.plan.max_draft, has_model=has_model, regime=regime)
 
-    def _drafters(self) -> list[Drafter]:
+    def _drafters(self, spec: Speculation) -> list[Drafter]:
         wanted: dict[Speculation, list[Drafter | None]] = {
             "auto": [self._suffix, self._model],
             "lookup": [self._suffix],
             "draft": [self._model],
             "none": [],
         }
-        return [drafter for drafter in wanted[self.speculation] if drafter]
+        return [drafter for drafter in wanted[spec] if drafter]

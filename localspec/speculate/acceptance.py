@@ -13,8 +13,8 @@ from typing import Any
 
 POSITIONS = 4
 """Tokens from the fourth on are alike."""
-PRIOR_WEIGHT = 6.0
-CELL_WEIGHT = 8.0
+PRIOR_WEIGHT = 4.0
+CELL_WEIGHT = 6.0
 MEMORY = 96.0
 """Tokens of a quality after which evidence has faded to 1 / e."""
 

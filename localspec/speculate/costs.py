@@ -83,6 +83,7 @@ class PassCosts:
     n_trusted: float = 4.0
     common: float = 0.0
     _own: dict[int, _Correction] = field(default_factory=dict[int, _Correction])
+    _n_seen: dict[int, int] = field(default_factory=dict[int, int])
     _base: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
 
     def seconds(self, n_tokens: int, depth: int) -> float:
@@ -109,6 +110,11 @@ class PassCosts:
         self.common += COMMON_GAIN * surprise
         own.log += (gain - COMMON_GAIN * gain) * surprise
         own.n_seen += 1
+        self._n_seen[n_tokens] = self._n_seen.get(n_tokens, 0) + 1
+
+    def n_seen(self, n_tokens: int) -> int:
+        """Passes of this width since the start."""
+        return self._n_seen.get(n_tokens, 0)
 
     def learned(self) -> Curve:
         """The curve with all that was learned, for the next time."""

@@ -66,7 +66,7 @@ class Generation:
         self._limits = limits
         self._rejects = verification == "rejection" and not sampling.is_greedy
         self._draft: Draft = NO_DRAFT
-        self._why = ""
+        self._choice = Choice(0)
         if limits.max_tokens == 0:
             self.finish("length")
 
@@ -101,7 +101,7 @@ class Generation:
         """Who drafts before the next pass, and how much."""
         now = self._situation()
         choice = self._length.choose(now, offers) if now.room else Choice(0)
-        self._why = choice.why
+        self._choice = choice
         return choice
 
     def _situation(self) -> Situation:
@@ -118,6 +118,9 @@ class Generation:
 
     def offer(self, draft: Draft) -> list[int]:
         """Take a draft; the tokens to evaluate now, with logits wanted for each."""
+        if not self._choice.verified:
+            self._length.watch(draft)
+            draft = NO_DRAFT
         self._draft = draft
         return [self.history[-1], *draft.tokens]
 
@@ -138,9 +141,9 @@ class Generation:
             draft_s=cost.draft_s,
             eval_s=cost.eval_s,
             qualities=self._draft.qualities,
-            why=self._why,
+            why=self._choice.why,
         )
-        self._draft, self._why = NO_DRAFT, ""
+        self._draft, self._choice = NO_DRAFT, Choice(0)
         return step
 
     def learn(self, step: Step, seconds: float) -> None:

@@ -23,12 +23,17 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """At most `n_tokens` by the drafter of that name, and why; None: by whoever there is."""
+    """At most `n_tokens` by the drafter of that name, and why; None: by whoever there is.
+
+    What is not `verified` is drafted and compared with what a plain pass says: a trial where wider
+    passes are dear.
+    """
 
     n_tokens: int
     source: str | None = None
     why: str = ""
     patience: Patience | None = None
+    verified: bool = True
 
 
 class DraftLength(Protocol):
@@ -40,6 +45,10 @@ class DraftLength(Protocol):
 
     def choose(self, now: Situation, offers: Sequence[Draft]) -> Choice:
         """Who drafts now and how much; 0 tokens is plain decoding."""
+        ...
+
+    def watch(self, draft: Draft) -> None:
+        """A draft that is not verified, to be compared with the step."""
         ...
 
     def learn(self, step: Step, seconds: float) -> None:
@@ -71,6 +80,9 @@ class Fixed:
     def choose(self, now: Situation, offers: Sequence[Draft]) -> Choice:
         """The fixed number, or what is left."""
         return Choice(min(self.n_tokens, now.room), self.source)
+
+    def watch(self, draft: Draft) -> None:
+        """Compare nothing."""
 
     def learn(self, step: Step, seconds: float) -> None:
         """Learn nothing."""

@@ -1,0 +1,55 @@
+"""What a session has learned, and goes on to learn, of its costs and its drafters."""
+
+from dataclasses import dataclass, field
+
+from localspec.speculate.acceptance import LOOKUP_PRIOR, MODEL_PRIOR, Acceptance
+from localspec.speculate.costs import PassCosts
+from localspec.speculate.ledger import Ledger
+
+READ_WIDTH = 64
+"""A batch of the draft model as it reads; its seconds a token are taken from one this wide."""
+
+
+@dataclass(slots=True)
+class Experience:
+    """`window` is how much of a text the draft model reads before its first draft; None: all."""
+
+    target: PassCosts
+    draft: PassCosts | None = None
+    window: int | None = None
+    by_regime: dict[str, dict[str, Acceptance]] = field(
+        default_factory=dict[str, dict[str, Acceptance]]
+    )
+    ledger: Ledger = field(default_factory=Ledger)
+    n_plain: int = 0
+    """Plain passes that were timed."""
+
+    def acceptance(self, regime: str) -> dict[str, Acceptance]:
+        """By drafter. Greedy replies, matched and rejected samples accept differently."""
+        return self.by_regime.setdefault(
+            regime,
+            {"suffix": Acceptance(LOOKUP_PRIOR, 0.5), "model": Acceptance(MODEL_PRIOR, 0.7)},
+        )
+
+
+@dataclass(slots=True)
+class Pace:
+    """Tokens over seconds, in plain passes, of the last rounds."""
+
+    memory: float
+    tokens: float = 0.0
+    passes: float = 0.0
+    n: float = 0.0
+
+    def add(self, n_tokens: float, passes: float) -> None:
+        keep = 1 - 1 / self.memory
+        self.tokens = keep * self.tokens + n_tokens
+        self.passes = keep * self.passes + passes
+        self.n = keep * self.n + 1
+
+    def blended(self, expected: float, weight: float) -> float:
+        """Between what was expected, as sure as `weight` rounds, and what came."""
+        if not self.passes:
+            return expected
+        share = self.n / (self.n + weight)
+        return share * self.tokens / self.passes + (1 - share) * expected

@@ -1,0 +1,202 @@
+"""Does the draft model pay now, and while it drafts, does one more token?
+
+Its rate is expected from how often its tokens stood by position, and corrected by what its last
+rounds came to. While it drafts, each further token must bring
+
+    gain of tokens >= (rate) x (its cost in plain passes),
+
+looking ahead over cliffs of v; its chance comes from how sure the draft model is. A draft model of
+which little is known is tried on narrow passes, or, where even those are dear, beside plain ones.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+
+from localspec.speculate.acceptance import Acceptance
+from localspec.speculate.costs import PassCosts
+from localspec.speculate.experience import READ_WIDTH, Experience
+from localspec.speculate.length import Choice, Situation
+from localspec.speculate.parking import Parking
+from localspec.speculate.step import Step
+from localspec.speculate.table import VerifyTable
+
+NARROW = 1.5
+"""First tries verify at most at this cost, in plain passes."""
+N_TRIED = 12
+"""Drafted tokens after which a draft model is no longer new."""
+HOPE = 0.95
+"""An acceptance at which a draft model worth trying would pay."""
+LEAST_HORIZON = 64
+"""A reply whose end is not known goes on for this long at least, or for as long as it is."""
+TRIALS = ("trial", "shadow")
+
+
+class ModelChoice:
+    """The draft model's side of a policy, for one reply; also the patience of its drafts."""
+
+    def __init__(
+        self, experience: Experience, draft: PassCosts, table: VerifyTable, chances: Acceptance
+    ) -> None:
+        self.parking = Parking()
+        self.why_parked = ""
+        self.rate = 1.0
+        self._experience, self._draft = experience, draft
+        self._table, self._chances = table, chances
+        self._read_depth = 0
+        self._n_evaluated = 0
+        self._choice = Choice(0)
+        self._c = 0.0
+
+    def choose(self, now: Situation, limit: int) -> Choice:
+        """How much to draft now, `rate` telling what it promises; nothing where it does not pay."""
+        if self.parking.waits(now.n_tokens):
+            return self._decline("parked")
+        self._c = self._draft.seconds(1, now.depth) / self._table.plain_s
+        reading = self._reading_passes(now.depth)
+        n, expected = self._best_length(limit, None)
+        self.rate = self.parking.rate(expected)
+        if self.parking.is_parked or self._chances.n_seen < N_TRIED:
+            return self._trial(now, limit, reading)
+        if n == 0 or self.rate < 1:
+            return self._park(now)
+        horizon = min(now.room, max(LEAST_HORIZON, now.n_tokens))
+        if reading > horizon * (1 - 1 / self.rate):
+            return self._decline("reading would not pay")
+        if not self._affords(now, n * self._c + self._table.v[n + 1] - 1 + reading):
+            return self._decline("over budget")
+        return self._draft_up_to(limit, "draft pays")
+
+    def _trial(self, now: Situation, limit: int, reading: float) -> Choice:
+        hoped, _ = self._best_length(limit, HOPE)
+        if not hoped or self._hopeless(limit):
+            return self._park(now)
+        v = self._table.v
+        n, _ = self._best_length(limit, max(0.5, self._chances.mean()))
+        while n and v[n + 1] > NARROW:
+            n -= 1
+        if not n and v[2] <= NARROW:
+            n = 1
+        cost = n * self._c + v[n + 1] - 1 if n else self._c
+        if not self._affords(now, cost + reading):
+            return self._decline("saving up for a trial")
+        self.rate = max(1.0, self.rate)
+        return self._draft_up_to(n, "trial") if n else self._draft_up_to(1, "shadow")
+
+    def _hopeless(self, limit: int) -> bool:
+        """Whether even an acceptance one standard error above the mean would not pay."""
+        mean, n = self._chances.mean(), self._chances.all.seen
+        if n < N_TRIED / 2:
+            return False
+        high = min(HOPE, mean + sqrt(mean * (1 - mean) / (n + 1)))
+        return self._best_length(limit, high)[0] == 0
+
+    def _affords(self, now: Situation, worst_passes: float) -> bool:
+        ledger, plain_s = self._experience.ledger, self._table.plain_s
+        n_expected = now.n_tokens + now.room
+        if ledger.affords(worst_passes * plain_s, plain_s, n_expected):
+            return True
+        return self._is_trusted() and ledger.affords(0.0, plain_s, n_expected)
+
+    def _is_trusted(self) -> bool:
+        """Whether even an acceptance one standard error below the mean would pay."""
+        mean, n = self._chances.mean(), self._chances.all.seen
+        low = mean - sqrt(mean * (1 - mean) / (n + 1))
+        return n >= N_TRIED - 1 and self._best_length(len(self._table.v) - 2, low)[0] > 0
+
+    def _draft_up_to(self, n: int, why: str) -> Choice:
+        self._n_evaluated = 1
+        self._choice = Choice(n, "model", why, self, verified=why != "shadow")
+        return self._choice
+
+    def _decline(self, why: str) -> Choice:
+        self.rate = 1.0
+        return Choice(0, "none", why)
+
+    def _park(self, now: Situation) -> Choice:
+        self.parking.park(now.n_tokens)
+        v, c = self._table.v, self._c
+        needed = min((c * g + v[g + 1] - 1) / g for g in range(1, min(5, len(v) - 1)))
+        self.why_parked = (
+            f"draft parked: accepted {self._chances.mean():.0%}, needs about {needed:.0%} here"
+            if needed < 1
+            else f"draft parked: checking one token costs {needed:.2f} plain passes"
+        )
+        return self._decline("parked")
+
+    def _best_length(self, limit: int, chance: float | None) -> tuple[int, float]:
+        """The length with the best rate, with the learned chances or one for all positions."""
+        reach = tokens = rate = 1.0
+        best, v, c = 0, self._table.v, self._c
+        for g in range(1, limit + 1):
+            reach *= self._chances.at(g - 1) if chance is None else chance
+            tokens += reach
+            achieved = tokens / (g * c + v[g + 1])
+            if achieved > rate:
+                best, rate = g, achieved
+        return best, rate
+
+    def _reading_passes(self, depth: int) -> float:
+        """Of what the draft model has not read yet, but for the two tokens of every draft."""
+        n = self._n_missing(depth)
+        if n <= 2:
+            return 0.0
+        read_s = self._draft.seconds(n, depth) - self._draft.seconds(1, depth)
+        return max(0.0, read_s) / self._table.plain_s
+
+    def _n_missing(self, depth: int) -> int:
+        n, window = depth - self._read_depth, self._experience.window
+        return n if window is None else min(n, window)
+
+    # Patience: asked while it drafts
+
+    def evaluates(self, qualities: Sequence[int]) -> bool:
+        """Is one more evaluation of the draft model, and what may follow, worth its time?"""
+        pays = self._pays(self._reach(qualities), len(qualities), 1)
+        self._n_evaluated += pays
+        return pays
+
+    def takes(self, qualities: Sequence[int], quality: int) -> bool:
+        """Is a next token of this quality worth verifying?"""
+        if self._choice.why in TRIALS:
+            return True
+        reach = self._reach(qualities) * self._chances.of(len(qualities), quality)
+        return self._pays(reach, len(qualities), 0)
+
+    def _reach(self, qualities: Sequence[int]) -> float:
+        reach = 1.0
+        for k, quality in enumerate(qualities):
+            reach *= self._chances.of(k, quality)
+        return reach
+
+    def _pays(self, reach: float, n: int, n_evaluations: int) -> bool:
+        """Whether to go on from `n` tokens pays for some number of further ones.
+
+        Without an evaluation `reach` includes the next token's chance.
+        """
+        gain, v, c, rate = 0.0, self._table.v, self._c, self.rate
+        for more in range(1, self._choice.n_tokens - n + 1):
+            if n_evaluations or more > 1:
+                reach *= self._chances.at(n + more - 1)
+            gain += reach
+            if gain > rate * (v[n + more + 1] - v[n + 1] + c * (more - 1 + n_evaluations)):
+                return True
+        return False
+
+    # What is learned from a round
+
+    def learn(self, step: Step, seconds: float, depth: int) -> None:
+        """What drafting cost, and what the round came to; reading is no part of its pace."""
+        draft = self._draft
+        n_missing = self._n_missing(depth)
+        # Its cache holds its own draft but for the last token; what stood of it is read already.
+        self._read_depth = depth + min(step.accepted, max(0, step.drafted - 1))
+        one_s = draft.seconds(1, depth)
+        read_s = 0.0
+        if n_missing <= 2:
+            draft.learn(1, depth, step.draft_s / self._n_evaluated)
+        else:
+            first_s = step.draft_s - (self._n_evaluated - 1) * one_s
+            if n_missing >= READ_WIDTH // 4:
+                draft.learn(READ_WIDTH, depth, first_s * READ_WIDTH / n_missing)
+            read_s = max(0.0, first_s - one_s)
+        self.parking.round(len(step.tokens), max(0.1, (seconds - read_s) / self._table.plain_s))

@@ -1,0 +1,348 @@
+"""What speculation gains: the ratio to plain decoding, by category and setting.
+
+    scripts/bench-speculation --prompts FILE [--target MODEL] [--draft MODEL] [--json]
+
+Every question is answered under every setting, in order and then backwards (A B B A), on one loaded
+pair; drafters begin every reply with empty indexes. A ratio is that of the speeds after the first
+token; those of a category are averaged geometrically, with a 95 % interval over its questions
+(bootstrap). Replies that loop (eight tokens in a row that occur three times when decoded plainly)
+flatter speculation and are reported as a category of their own. With --store a run that was stopped
+goes on where it was.
+
+MODEL is a name, a path, or one of this script's own: smollm2 (Q4_1), smollm2:F16, smollm2:Q4_0,
+gemma (Q4_K_M), gemma:F16, random (1.2 GB of random F16 weights). Settings: none, auto, lookup-N,
+draft-N. With --synthetic look-ups are replaced by drafts that are right with that chance.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+from _models import named
+from _questions import Question, choose, read_questions
+from _synthetic import SyntheticDrafter
+
+from localspec.engine.sampling import Sampling
+from localspec.engine.text import Message
+from localspec.errors import LocalspecError, UserError
+from localspec.session import Reply, ReplyOptions, Session, SessionConfig
+from localspec.session.config import Speculation
+
+LOOP_LENGTH, LOOP_TIMES = 8, 3
+N_RESAMPLED = 4000
+LONGEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How drafts are made; `n_draft` None for those that have no number."""
+
+    name: str
+    spec: Speculation
+    n_draft: int | None = None
+
+    @classmethod
+    def of(cls, name: str) -> "Setting":
+        kind, _, number = name.partition("-")
+        if name in ("none", "auto"):
+            return cls(name, "none" if name == "none" else "auto")
+        if kind in ("lookup", "draft") and number.isdigit() and 1 <= int(number) <= LONGEST:
+            return cls(name, "lookup" if kind == "lookup" else "draft", int(number))
+        raise UserError(
+            f"setting {name!r} is not known: use none, auto, lookup-N or draft-N, N to {LONGEST}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One reply."""
+
+    target: str
+    draft: str | None
+    category: str
+    number: int
+    setting: str
+    turn: int
+    n_tokens: int
+    decode_tps: float | None
+    passes: int
+    drafted: int
+    accepted: int
+    loops: bool
+    story: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.target, self.draft, self.number, self.category, self.setting, self.turn
+
+
+def main(  # noqa: PLR0913 - one option each
+    prompts: Annotated[Path, typer.Option(help="Questions, one JSON object a line.")],
+    target: Annotated[str, typer.Option(metavar="MODEL")] = "smollm2:F16",
+    draft: Annotated[str, typer.Option(metavar="MODEL|none")] = "smollm2:Q4_0",
+    settings: Annotated[str, typer.Option(help="With commas; none is always measured.")] = "auto",
+    questions: Annotated[int, typer.Option(min=1, help="Of each category, at most.")] = 8,
+    max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=2)] = 128,
+    seed: Annotated[int, typer.Option(help="The same seed asks the same questions.")] = 0,
+    temp: Annotated[float, typer.Option(min=0)] = 0.0,
+    verify: Annotated[Literal["match", "rejection"], typer.Option()] = "match",
+    turns: Annotated[int, typer.Option(min=1, help="2: there and back (A B B A).")] = 2,
+    synthetic: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Acceptance of made-up look-ups.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Keep replies here and go on from them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Measure, and print ratios to plain decoding."""
+    chosen = _settings(settings)
+    asked = choose(read_questions(prompts), questions, seed)
+    sampling = Sampling(temperature=temp, seed=seed)
+    options = ReplyOptions(sampling, max_tokens, verify=verify)
+    rows = _stored(store)
+    pair = target, None if draft == "none" else draft
+    bench = Bench(pair, chosen, options, store, rows, synthetic)
+    try:
+        bench.run(asked, turns)
+    except KeyboardInterrupt:
+        print("stopped: results are of what was measured", file=sys.stderr)
+    results = _results(bench.relevant(asked, turns), [setting.name for setting in chosen])
+    if as_json:
+        print(json.dumps({"results": results}))
+    _show(results, sys.stderr if as_json else sys.stdout)
+
+
+def _settings(text: str) -> list[Setting]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [Setting.of(name) for name in dict.fromkeys(["none", *names])]
+
+
+def _stored(path: Path | None) -> dict[tuple[Any, ...], Row]:
+    if path is None or not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [Row(**json.loads(line)) for line in lines if line.endswith("}")]
+    return {row.key: row for row in rows}
+
+
+@dataclass(slots=True)
+class Bench:
+    """Asks, and keeps a row for each reply."""
+
+    pair: tuple[str, str | None]
+    settings: list[Setting]
+    options: ReplyOptions
+    store: Path | None
+    rows: dict[tuple[Any, ...], Row]
+    synthetic: float | None = None
+    plain: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    """What plain decoding says, for made-up drafts."""
+
+    def run(self, asked: Sequence[Question], turns: int) -> None:
+        """Answer what is not stored yet."""
+        todo = [question for question in asked if self._missing(question, turns)]
+        if not todo:
+            return
+        target, draft = self.pair
+        config = SessionConfig(named(target), named(draft) if draft else None, draft_max=LONGEST)
+        with Session.open(config, lambda text: print(text, file=sys.stderr)) as session:
+            self._warm_up(session, todo[0])
+            for i, question in enumerate(todo, 1):
+                print(f"\r{i} of {len(todo)}: {question.category:20}", end="", file=sys.stderr)
+                for turn in range(turns):
+                    order = self.settings[:: -1 if turn % 2 else 1]
+                    for setting in order:
+                        self._answer(session, question, setting, turn)
+            print(file=sys.stderr)
+
+    def relevant(self, asked: Sequence[Question], turns: int) -> list[Row]:
+        """The rows of this run."""
+        keys = [
+            self._key(question, setting, turn)
+            for question in asked
+            for setting in self.settings
+            for turn in range(turns)
+        ]
+        return [self.rows[key] for key in keys if key in self.rows]
+
+    def _key(self, question: Question, setting: Setting, turn: int) -> tuple[Any, ...]:
+        return *self.pair, question.number, question.category, setting.name, turn
+
+    def _missing(self, question: Question, turns: int) -> bool:
+        return any(
+            self._key(question, setting, turn) not in self.rows
+            for setting in self.settings
+            for turn in range(turns)
+        )
+
+    def _warm_up(self, session: Session, question: Question) -> None:
+        for setting in self.settings:
+            self._reply(session, question, setting, 8)
+
+    def _reply(
+        self, session: Session, question: Question, setting: Setting, n: int | None
+    ) -> Reply:
+        session.forget()
+        prompt = session.chat_prompt([Message(role="user", content=question.text)])
+        options = ReplyOptions(
+            self.options.sampling,
+            n or self.options.max_tokens,
+            verify=self.options.verify,
+            spec=setting.spec,
+            draft_max=setting.n_draft,
+        )
+        if self.synthetic is None:
+            return session.reply(prompt, options).finish()
+        if question.number not in self.plain:
+            plain = replace(options, spec="none", max_tokens=self.options.max_tokens)
+            self.plain[question.number] = session.reply(prompt, plain).finish().tokens
+        known = self.plain[question.number]
+        drafter = SyntheticDrafter(len(prompt), known, self.synthetic, question.number)
+        return session.reply(prompt, options, [] if setting.spec == "none" else [drafter]).finish()
+
+    def _answer(self, session: Session, question: Question, setting: Setting, turn: int) -> None:
+        key = self._key(question, setting, turn)
+        if key in self.rows:
+            return
+        reply = self._reply(session, question, setting, None)
+        if reply.finish_reason == "interrupted":
+            raise KeyboardInterrupt
+        counts = reply.counts
+        row = Row(
+            target=self.pair[0],
+            draft=self.pair[1],
+            category=question.category,
+            number=question.number,
+            setting=setting.name,
+            turn=turn,
+            n_tokens=len(reply.tokens),
+            decode_tps=reply.stopwatch.decode_tps,
+            passes=counts.passes,
+            drafted=counts.drafted,
+            accepted=counts.accepted,
+            loops=_loops(reply.tokens),
+            story=reply.speculation_story,
+        )
+        self.rows[key] = row
+        if self.store:
+            with self.store.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+
+
+def _loops(tokens: Sequence[int]) -> bool:
+    grams = Counter(
+        tuple(tokens[i : i + LOOP_LENGTH]) for i in range(len(tokens) - LOOP_LENGTH + 1)
+    )
+    return any(n >= LOOP_TIMES for n in grams.values())
+
+
+def _results(rows: Sequence[Row], settings: Sequence[str]) -> list[dict[str, Any]]:
+    """One record a category and setting, then the geometric mean over categories."""
+    looping = {(row.number, row.category) for row in rows if row.setting == "none" and row.loops}
+    categories = list(dict.fromkeys(row.category for row in rows))
+    groups = {
+        category: [
+            row
+            for row in rows
+            if row.category == category and (row.number, row.category) not in looping
+        ]
+        for category in categories
+    }
+    groups["looping"] = [row for row in rows if (row.number, row.category) in looping]
+    results = [
+        result
+        for category, group in groups.items()
+        for setting in settings
+        if (result := _result(category, setting, group))
+    ]
+    means = [_mean(setting, results) for setting in settings]
+    return [*results, *(mean for mean in means if mean)]
+
+
+def _result(category: str, setting: str, rows: Sequence[Row]) -> dict[str, Any] | None:
+    ratios = _ratios(setting, rows)
+    if not ratios:
+        return None
+    mine = [row for row in rows if row.setting == setting]
+    drafted, passes = sum(row.drafted for row in mine), sum(row.passes for row in mine)
+    low, high = _interval(ratios)
+    return {
+        "target": mine[0].target,
+        "draft": mine[0].draft,
+        "category": category,
+        "setting": setting,
+        "ratio": float(np.exp(np.mean(np.log(ratios)))),
+        "low": low,
+        "high": high,
+        "tokens_per_pass": sum(row.n_tokens for row in mine) / passes if passes else None,
+        "acceptance": sum(row.accepted for row in mine) / drafted if drafted else None,
+        "n_prompts": len(ratios),
+    }
+
+
+def _ratios(setting: str, rows: Sequence[Row]) -> list[float]:
+    """Of each question: speeds of all turns over those of plain decoding in the same turns."""
+    speeds: dict[tuple[int, str], dict[int, float]] = {}
+    for row in rows:
+        if row.decode_tps:
+            speeds.setdefault((row.number, row.setting), {})[row.turn] = row.decode_tps
+    ratios: list[float] = []
+    for number in dict.fromkeys(row.number for row in rows):
+        plain, mine = speeds.get((number, "none"), {}), speeds.get((number, setting), {})
+        turns = plain.keys() & mine.keys()
+        if turns:
+            logs = [np.log(mine[turn] / plain[turn]) for turn in turns]
+            ratios.append(float(np.exp(np.mean(logs))))
+    return ratios
+
+
+def _interval(ratios: Sequence[float]) -> tuple[float, float]:
+    """Of the geometric mean, 95 %, by resampling the questions."""
+    rng = np.random.default_rng(0)
+    logs = np.log(np.array(ratios))
+    means = logs[rng.integers(0, len(logs), (N_RESAMPLED, len(logs)))].mean(axis=1)
+    low, high = np.exp(np.quantile(means, [0.025, 0.975]))
+    return float(low), float(high)
+
+
+def _mean(setting: str, results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    mine = [r for r in results if r["setting"] == setting and r["category"] != "looping"]
+    if not mine:
+        return None
+    ratios = [r["ratio"] for r in mine]
+    low, high = _interval(ratios)
+    return {
+        **mine[0],
+        "category": "all",
+        "ratio": float(np.exp(np.mean(np.log(ratios)))),
+        "low": low,
+        "high": high,
+        "tokens_per_pass": float(np.mean([r["tokens_per_pass"] for r in mine])),
+        "acceptance": None,
+        "n_prompts": sum(r["n_prompts"] for r in mine),
+    }
+
+
+def _show(results: Sequence[dict[str, Any]], out: Any) -> None:
+    for r in results:
+        acceptance = "" if r["acceptance"] is None else f", {r['acceptance']:.0%} stood"
+        print(
+            f"{r['category']:15} {r['setting']:9} {r['ratio']:.3f} x"
+            f" ({r['low']:.3f} to {r['high']:.3f}), {r['tokens_per_pass']:.2f} tokens a pass"
+            f"{acceptance}, {r['n_prompts']} questions",
+            file=out,
+        )
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except LocalspecError as error:
+        sys.exit(f"bench-speculation: {error}")
