@@ -10,10 +10,14 @@ from localspec.cli.chat import chat
 from localspec.cli.doctor import doctor
 from localspec.cli.export import export
 from localspec.cli.generate import generate
+from localspec.cli.list import list_models
 from localspec.cli.predict import predict
+from localspec.cli.pull import pull
 from localspec.cli.quality import quality
 from localspec.cli.quantize import quantize
+from localspec.cli.remove import remove
 from localspec.cli.tune import tune
+from localspec.cli.verify import verify
 from localspec.errors import UserError
 
 _NAME = "localspec"
@@ -23,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (chat, generate, predict, tune, quality, export, quantize, doctor):
+for command in (chat, generate, predict, tune, quality, quantize, export, pull, verify, remove, doctor):
     app.command()(command)
+app.command("list")(list_models)
 
 
 def _show_version(wanted: bool) -> None:

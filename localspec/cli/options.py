@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from localspec.cli.completion import model_names
 from localspec.cli.prompt import check_text
 from localspec.cli.talk import talk
 from localspec.errors import UserError
@@ -19,6 +20,7 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A name, a path to a .gguf, or hf:owner/repo/file.gguf. Default: the starter.",
+        autocompletion=model_names,
     ),
 ]
 _SPECULATION = "Speculation"
@@ -46,6 +48,7 @@ class EngineFlags:
             metavar="MODEL|auto|none",
             help="Draft model; auto: the one that models.toml pairs with MODEL, if it is here.",
             rich_help_panel=_SPECULATION,
+            autocompletion=model_names,
         ),
     ] = "auto"
     spec: Annotated[
@@ -140,14 +143,17 @@ class EngineFlags:
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.registry.resolve import draft_of, resolve
+        from localspec.cli.files import file_of
+        from localspec.registry.resolve import draft_of
+        from localspec.registry.usage import mark_used
 
         if self.draft == "none" and self.spec == "draft":
             raise UserError("--spec draft contradicts --draft none: name a draft model")
         draft = {"none": lambda: None, "auto": lambda: draft_of(model)}.get(
-            self.draft, lambda: resolve(self.draft)
+            self.draft, lambda: file_of(self.draft)
         )
-        target, drafter = resolve(model), draft()
+        target, drafter = file_of(model), draft()
+        mark_used(target)
         # Imported when the names are good: a wrong one is said at once.
         from localspec.session.config import SessionConfig
         from localspec.session.profile import with_profile

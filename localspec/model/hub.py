@@ -25,16 +25,44 @@ class Place:
     headers: dict[str, str] = field(repr=False)
 
 
-def place_of(reference: str) -> Place:
-    """From `hf:...` or an http(s) address; UserError if it is neither."""
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file on the hub; `revision` None is its main branch."""
+
+    repository: str
+    file: str
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{HUB}{self.repository}/{self.file}{revision}"
+
+
+def hub_file_of(reference: str) -> HubFile | None:
+    """From `hf:...` or the address of a file on the hub; None for another http(s) address.
+
+    Raises UserError if it is none of these.
+    """
     if reference.startswith(HUB):
         path, _, revision = reference.removeprefix(HUB).partition("@")
-        return _hub_place(path, revision or None)
+        owner, repository, file = ([*path.split("/", 2), "", ""])[:3]
+        if not (owner and repository and file) or ".." in file.split("/"):
+            raise UserError(f"{HUB + path!r} is not of the form {FORM}")
+        return HubFile(f"{owner}/{repository}", unquote(file), revision or None)
+    on_hub = _path_on_hub(_web_address(reference))
+    if on_hub is None:
+        return None
+    repository, revision, file = on_hub
+    return HubFile(repository, unquote(file), revision)
+
+
+def place_of(reference: str) -> Place:
+    """From `hf:...` or an http(s) address; UserError if it is neither."""
+    hub_file = hub_file_of(reference)
+    if hub_file:
+        return _hub_place(hub_file)
     parts = _web_address(reference)
-    on_hub = _path_on_hub(parts)
-    if on_hub:
-        repository, revision, file = on_hub
-        return _hub_place(f"{repository}/{file}", revision)
     without_login = parts.netloc.rpartition("@")[2]
     name = urlunsplit((parts.scheme, without_login, parts.path, "", ""))
     return Place(name, reference, {})
@@ -78,17 +106,15 @@ def _path_on_hub(parts: SplitResult) -> tuple[str, str, str] | None:
     return f"{path[1]}/{path[2]}", unquote(path[4]), "/".join(path[5:])
 
 
-def _hub_place(path: str, revision: str | None) -> Place:
+def _hub_place(found: HubFile) -> Place:
     from huggingface_hub import hf_hub_url  # noqa: PLC0415 - slow to import
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
     from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
 
-    owner, repository, file = ([*path.split("/", 2), "", ""])[:3]
-    if not (owner and repository and file) or ".." in file.split("/"):
-        raise UserError(f"{HUB + path!r} is not of the form {FORM}")
+    name = f"{HUB}{found.repository}/{found.file}"
     try:
-        address = hf_hub_url(f"{owner}/{repository}", unquote(file), revision=revision)
+        address = hf_hub_url(found.repository, found.file, revision=found.revision)
     except (HFValidationError, ValueError) as error:
         reason = str(error).partition(". ")[0].rstrip(".")
-        raise UserError(f"{HUB + path!r} is not {FORM}: {reason}") from error
-    return Place(HUB + path, address, build_hf_headers())
+        raise UserError(f"{name!r} is not {FORM}: {reason}") from error
+    return Place(name, address, build_hf_headers())

@@ -33,6 +33,13 @@ _HUB_REASONS = {
 }
 
 
+def refusal(answer: Any) -> str:
+    """Why a server refuses a file, to stand after its name."""
+    reason = _HUB_REASONS.get(answer.headers.get("x-error-code", ""))
+    other = f"is refused by its server ({answer.status_code}): {AGAIN}"
+    return reason or _STATUS_REASONS.get(answer.status_code, other)
+
+
 class HttpSource:
     """A file on a web server that answers range requests; it ends where the server says it does."""
 
@@ -111,9 +118,7 @@ class HttpSource:
                 raise self._fail("is a web page: give the address of the .gguf file itself")
             raise self._fail("is on a server that sends whole files only: download it first")
         if answer.status_code != 206:
-            reason = _HUB_REASONS.get(answer.headers.get("x-error-code", ""))
-            other = f"is refused by its server ({answer.status_code}): {AGAIN}"
-            raise self._fail(reason or _STATUS_REASONS.get(answer.status_code, other))
+            raise self._fail(refusal(answer))
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise self._fail("is sent compressed, without being asked for: download it first")
 

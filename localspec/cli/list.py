@@ -1,0 +1,133 @@
+"""`localspec list`: the models on this machine."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from localspec.registry.catalog import Entry
+    from localspec.session.inventory import Row
+
+
+def list_models(
+    with_others: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Also what other programs have here: Hugging Face's cache, Ollama, LM Studio,"
+            " llama.cpp.",
+        ),
+    ] = False,
+    known: Annotated[
+        bool, typer.Option("--known", help="The names that can be pulled, instead.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """The models on this machine, by the name to use them by.
+
+    localspec list --all
+    """
+    if known:
+        _show_known(as_json=as_json)
+        return
+    from localspec.session.inventory import inventory
+
+    rows = inventory(with_others=with_others)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"models": [_document(row) for row in rows]}))
+    else:
+        _show(rows, with_others=with_others)
+
+
+def _document(row: "Row") -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "path": str(row.path),
+        "origin": row.origin,
+        "bytes": row.n_bytes,
+        "quantization": row.quantization,
+        "context": row.n_ctx,
+        "draft": row.draft,
+        "last_used": row.last_used,
+        "predicted_tps": row.predicted_tps,
+        "problem": row.problem,
+    }
+
+
+def _show(rows: "list[Row]", *, with_others: bool) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", overflow="fold", min_width=12)
+    for heading in ("size", "type", "context"):
+        table.add_column(heading, justify="left" if heading == "type" else "right", no_wrap=True)
+    table.add_column("draft", overflow="fold")
+    table.add_column("tok/s", justify="right", no_wrap=True)
+    table.add_column("last used", no_wrap=True)
+    if with_others:
+        table.add_column("from", overflow="fold")
+    for row in rows:
+        table.add_row(*_cells(row, with_others=with_others))
+    _print(table)
+    for row in rows:
+        if row.problem:
+            from localspec.cli.talk import talk
+
+            talk(f"{row.name}: {row.problem}")
+
+
+def _cells(row: "Row", *, with_others: bool) -> list[Any]:
+    from rich.text import Text
+
+    cells = [
+        row.name,
+        _gigabytes(row.n_bytes),
+        row.quantization or "-",
+        f"{row.n_ctx:,}" if row.n_ctx else "-",
+        row.draft or "-",
+        f"{row.predicted_tps:.1f}" if row.predicted_tps else "-",
+        row.last_used.partition("T")[0] if row.last_used else "never",
+    ]
+    return [Text(cell) for cell in ([*cells, row.origin] if with_others else cells)]
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _show_known(*, as_json: bool) -> None:
+    from localspec.registry.catalog import load_catalog
+
+    entries = load_catalog().values()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"models": [asdict(entry) for entry in entries]}))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "draft", "licence", "good for"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        table.add_row(*_known_cells(entry))
+    _print(table)
+
+
+def _known_cells(entry: "Entry") -> list[Any]:
+    from rich.text import Text
+
+    names = ", ".join((entry.name, *entry.aliases))
+    return [Text(text or "-") for text in (names, entry.draft, entry.license, entry.good_for)]
+
+
+def _print(table: object) -> None:
+    """As wide as it needs to be where nobody looks, so that a pipe gets one line a model."""
+    import sys
+
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,0 +1,187 @@
+"""A file's bytes by HTTP, from where an earlier run stopped, through whatever happens on the way.
+
+huggingface_hub 2.4 begins anew in every process (its temporary file has a random name, and a
+failure deletes it), so this one piece is localspec's own: `partial` grows by what comes, and its
+size is all that a later run must know. What stays the hub's: the address, the token, the client
+(proxy, certificates), where files lie. A connection that is cut or silent for
+HF_HUB_DOWNLOAD_TIMEOUT seconds is made again; the hub is asked for a fresh address each time, since
+those of its storage expire.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from localspec.errors import HardwareError, ModelError
+from localspec.model.hub import http_client, http_errors
+from localspec.model.remote import AGAIN, refusal
+from localspec.registry.patience import BUSY, Later, Patience, Talk, later_of
+
+MOST_AT_ONCE_BYTES = 16 << 30
+"""The hub's storage sends nothing of 50 GB in one answer (`MAX_HTTP_DOWNLOAD_SIZE` of its library).
+"""
+
+OnBytes = Callable[[int], None]
+"""Hears how many bytes of the file are here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What to fetch; `n_bytes` None where the server does not say. Headers may hold secrets."""
+
+    name: str
+    address: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    n_bytes: int | None
+
+
+def download(wanted: Download, partial: Path, on_bytes: OnBytes, talk: Talk) -> None:
+    """Fill `partial` up to the end of the file; what is in it already is not fetched again.
+
+    Raises ModelError where the server refuses or nothing comes any more, HardwareError where the
+    disk is full. What has come stays.
+    """
+    patience = Patience(talk)
+    while (n_here := _size(partial)) != wanted.n_bytes:
+        try:
+            if _fetch_on(wanted, partial, on_bytes):
+                return
+        except Later as later:
+            if _size(partial) > n_here:
+                patience.renew()
+            try:
+                patience.wait(later)
+            except Later:
+                raise ModelError(_given_up(wanted, partial, later)) from later
+
+
+def _given_up(wanted: Download, partial: Path, later: Later) -> str:
+    n_here = _size(partial)
+    kept = f"; {n_here / 1e6:,.1f} MB are kept, so pull again later" if n_here else f": {AGAIN}"
+    return f"{wanted.name} cannot be fetched ({later.reason}){kept}"
+
+
+def _size(partial: Path) -> int:
+    try:
+        return partial.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _fetch_on(wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:
+    """One request for the rest; whether the file ends there, where its size was not known."""
+    from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT  # noqa: PLC0415 - slow
+    from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
+
+    client, n_here = http_client(), _size(partial)
+    wish = f"bytes={n_here}-{n_here + MOST_AT_ONCE_BYTES - 1}"
+    headers = wanted.headers | {"Accept-Encoding": "identity", "Range": wish}
+    try:
+        with client.stream(
+            "GET",
+            wanted.address,
+            headers=headers,
+            timeout=HF_HUB_DOWNLOAD_TIMEOUT,
+            follow_redirects=True,
+        ) as answer:
+            return _take(answer, wanted, partial, on_bytes)
+    except OfflineModeIsEnabled as error:
+        raise ModelError(f"{wanted.name} cannot be fetched while HF_HUB_OFFLINE is set") from error
+    except _DiskError as error:
+        raise _full_or_broken(wanted, partial, error.cause) from error.cause
+    except http_errors(client) as error:
+        raise later_from(error) from error
+
+
+def later_from(error: Exception) -> Later:
+    """From what an HTTP client raised."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    text = str(error).strip().partition("\n")[0]
+    if "ConnectError" in kinds or "ConnectTimeout" in kinds:
+        return Later(f"the server does not answer ({text or kinds[0]})", is_unreachable=True)
+    if "ReadTimeout" in kinds:
+        return Later("the server sends nothing any more")
+    return Later(f"the connection broke ({text or kinds[0]})")
+
+
+def _take(answer: Any, wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:
+    """Append the body of an answer, or begin anew where the server sends all of the file."""
+    span = _span(answer, wanted, partial)
+    if span is None:
+        return True
+    n_here, end = span
+    with _opened(partial, n_here) as file:
+        for piece in answer.iter_raw():
+            n_here += len(piece)
+            if end is not None and n_here > end:
+                raise ModelError(f"{wanted.name} is answered with more than its size: {AGAIN}")
+            _write(file, piece)
+            on_bytes(n_here)
+    if end is not None and n_here < end:
+        raise Later("the connection ended early")
+    return wanted.n_bytes is None and answer.status_code == 200
+
+
+def _span(answer: Any, wanted: Download, partial: Path) -> tuple[int, int | None] | None:
+    """Where the body begins and ends; None where there is nothing after what is here."""
+    n_here, status = _size(partial), answer.status_code
+    if status in BUSY:
+        raise later_of(answer)
+    if status == 200:
+        return 0, wanted.n_bytes
+    if status == 416:
+        if wanted.n_bytes is not None:
+            partial.unlink(missing_ok=True)
+            raise Later("the part that was here does not fit the file and was dropped")
+        return None
+    if status != 206:
+        raise ModelError(f"{wanted.name} {refusal(answer)}")
+    return n_here, _end_of_range(answer, wanted, n_here)
+
+
+def _end_of_range(answer: Any, wanted: Download, n_here: int) -> int:
+    """`Content-Range: bytes 1024-4095/4096` must begin where asked and be of this file."""
+    span, _, size = answer.headers.get("content-range", "").removeprefix("bytes ").partition("/")
+    begin, _, last = span.partition("-")
+    is_other_size = wanted.n_bytes is not None and size not in ("*", str(wanted.n_bytes))
+    if begin != str(n_here) or not (last.isascii() and last.isdecimal()) or is_other_size:
+        raise ModelError(f"{wanted.name} is answered with another part or file: {AGAIN}")
+    return int(last) + 1
+
+
+class _DiskError(Exception):
+    """Kept apart from what the network raises, which is an OSError as well."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _opened(partial: Path, begin: int) -> BinaryIO:
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        file = partial.open("ab", buffering=0)
+        file.truncate(begin)
+    except OSError as error:
+        raise _DiskError(error) from error
+    return file
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    """All of it: an unbuffered write may take less, and then says why when asked again."""
+    rest = memoryview(piece)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise _DiskError(error) from error
+
+
+def _full_or_broken(wanted: Download, partial: Path, error: OSError) -> HardwareError:
+    kept = f"{_size(partial) / 1e6:,.1f} MB of it are kept, and pull goes on from there"
+    reason = error.strerror or os.strerror(error.errno or 0)
+    return HardwareError(
+        f"{wanted.name} cannot be written to {partial.parent} ({reason}): make room; {kept}"
+    )

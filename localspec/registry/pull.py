@@ -1,0 +1,165 @@
+"""Get files whole and prove it: fetch what is missing, compare the SHA-256, name it, write it down.
+
+One process fetches a file at a time: others that want it wait at the hub's own lock and then find
+it there. Until the bytes are proved they lie under a name that nothing takes for a model.
+"""
+
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from localspec.errors import HardwareError, ModelError
+from localspec.registry.digest import Digest, git_sha1
+from localspec.registry.download import Download, download
+from localspec.registry.lock import Pulled, pulled, record
+from localspec.registry.patience import Talk
+from localspec.registry.remote_file import RemoteFile
+from localspec.registry.store import Shelf, publish, shelf_of
+
+Stage = Literal["fetching", "checking"]
+OnProgress = Callable[[Stage, str, int, int | None], None]
+"""Hears the stage, the file's name, how many of its bytes are done, and of how many."""
+
+RESERVE_BYTES = 64 << 20
+"""What a disk should keep for everything else."""
+
+
+def check_disk(files: Sequence[RemoteFile]) -> None:
+    """HardwareError where what is still to come does not fit on the disk."""
+    shelves = [shelf_of(file) for file in files]
+    missing = sum(_missing_bytes(*pair) for pair in zip(files, shelves, strict=True))
+    if not missing:
+        return
+    folder = next(place for place in shelves[0].blob.parents if place.exists())
+    free = shutil.disk_usage(folder).free
+    if missing + RESERVE_BYTES > free:
+        raise HardwareError(
+            f"{missing / 1e9:,.2f} GB are still to be fetched and {free / 1e9:,.2f} GB are free"
+            f" at {folder}: make room, or set HF_HOME to a folder on another disk"
+        )
+
+
+def _missing_bytes(file: RemoteFile, shelf: Shelf) -> int:
+    if shelf.blob.exists():
+        return 0
+    here = shelf.partial.stat().st_size if shelf.partial.exists() else 0
+    return max(0, (file.n_bytes or 0) - here)
+
+
+def pull_file(
+    file: RemoteFile, name: str | None, talk: Talk, on_progress: OnProgress
+) -> tuple[Pulled, int]:
+    """One file, here and proved, and how many bytes were fetched for it.
+
+    Raises ModelError or HardwareError; what has come is kept for the next time.
+    """
+    shelf = shelf_of(file)
+    known = _known(shelf.pointer)
+    if known and known.is_whole and _is_as_recorded(known, file):
+        return known, 0
+    with _locked(shelf.lock, file.reference, talk):
+        was_here = shelf.blob.exists()
+        fetched = (known is not None and known.fetched) or not was_here
+        digest, n_fetched = _proved(file, shelf, name, talk, on_progress)
+    path = publish(file, shelf)
+    entry = replace(
+        _entry(file, shelf, name, fetched=fetched or n_fetched > 0),
+        path=str(path),
+        sha256=digest.sha256,
+        blocks=digest.blocks,
+        n_bytes=digest.n_bytes,
+        partial=None,
+    )
+    record(entry)
+    return entry, n_fetched
+
+
+def _known(path: Path) -> Pulled | None:
+    return next((entry for entry in pulled() if entry.path == str(path)), None)
+
+
+def _is_as_recorded(known: Pulled, file: RemoteFile) -> bool:
+    """By its size; `verify` reads it again."""
+    path = Path(known.path)
+    is_same = file.digest in (None, known.sha256) and known.reference == file.reference
+    return is_same and path.exists() and path.stat().st_size == known.n_bytes
+
+
+@contextmanager
+def _locked(lock: Path, name: str, talk: Talk) -> Generator[None]:
+    from filelock import Timeout  # noqa: PLC0415 - comes with the hub's library, which is slow
+    from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(WeakFileLock(lock, timeout=0.1))
+        except Timeout:
+            talk(f"another program is fetching {name}: waiting for it")
+            stack.enter_context(WeakFileLock(lock))
+        yield
+
+
+def _proved(
+    file: RemoteFile, shelf: Shelf, name: str | None, talk: Talk, on_progress: OnProgress
+) -> tuple[Digest, int]:
+    """The digest of the bytes in place, which are the hub's, and how many were fetched."""
+    if shelf.blob.exists():
+        digest = _digest(file, shelf.blob, on_progress)
+        if _is_right(file, shelf.blob, digest):
+            return digest, 0
+        talk(f"{file.reference} is here and damaged: fetching it again")
+        shelf.blob.unlink()
+    before = shelf.partial.stat().st_size if shelf.partial.exists() else 0
+    record(_entry(file, shelf, name, fetched=True))
+    wanted = Download(file.reference, file.address, file.headers, file.n_bytes)
+    report = _reporter("fetching", file, on_progress)
+    report(before)
+    download(wanted, shelf.partial, report, talk)
+    digest = _digest(file, shelf.partial, on_progress)
+    if not _is_right(file, shelf.partial, digest):
+        shelf.partial.unlink()
+        raise ModelError(
+            f"{file.reference} came with the SHA-256 {digest.sha256[:12]} where the hub says"
+            f" {(file.digest or '')[:12]}, so it was dropped: pull it again"
+        )
+    shelf.partial.replace(shelf.blob)
+    return digest, digest.n_bytes - before
+
+
+def _entry(file: RemoteFile, shelf: Shelf, name: str | None, *, fetched: bool) -> Pulled:
+    return Pulled(
+        reference=file.reference,
+        file=file.file_name,
+        path=str(shelf.pointer),
+        n_bytes=file.n_bytes,
+        revision=file.commit,
+        sha256=None,
+        blocks=None,
+        fetched=fetched,
+        pulled_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        name=name,
+        partial=str(shelf.partial),
+    )
+
+
+def _digest(file: RemoteFile, path: Path, on_progress: OnProgress) -> Digest:
+    return Digest.of(path, _reporter("checking", file, on_progress))
+
+
+def _reporter(stage: Stage, file: RemoteFile, on_progress: OnProgress) -> Callable[[int], None]:
+    name = file.file_name.rpartition("/")[2]
+    return lambda n_bytes: on_progress(stage, name, n_bytes, file.n_bytes)
+
+
+def _is_right(file: RemoteFile, path: Path, digest: Digest) -> bool:
+    """Whether the bytes are the hub's; of another server only the size is known."""
+    if file.digest is None:
+        return file.n_bytes in (None, digest.n_bytes)
+    if len(file.digest) == 40:
+        return git_sha1(path) == file.digest
+    return digest.sha256 == file.digest

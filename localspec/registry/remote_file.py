@@ -1,0 +1,172 @@
+"""What the hub, or another web server, says of a file before it is fetched: size, hash, revision.
+
+The hub names the SHA-256 of a large file in its answer (`X-Linked-Etag`), and the commit that it is
+of, which pins what a branch means today.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from localspec.errors import ModelError, UserError
+from localspec.model.gguf import PART_NAME, part_names
+from localspec.model.hub import HUB, HubFile, http_client, http_errors, hub_file_of, place_of
+from localspec.model.remote import AGAIN, refusal
+from localspec.registry.download import later_from
+from localspec.registry.patience import BUSY, Later, Patience, Talk, later_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file that can be fetched. Of the hub: its `digest` (SHA-256, or git's SHA-1 of a small
+    file) and `commit`; elsewhere `digest` is None and `tag` tells versions apart, if anything does.
+    """
+
+    reference: str
+    address: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    n_bytes: int | None
+    hub: HubFile | None
+    digest: str | None
+    commit: str | None
+    tag: str = ""
+
+    @property
+    def file_name(self) -> str:
+        return self.reference.rpartition("/")[2] if self.hub is None else self.hub.file
+
+    @property
+    def pinned(self) -> str:
+        """The reference of exactly these bytes."""
+        if self.hub is None or self.commit is None:
+            return self.reference
+        return replace(self.hub, revision=self.commit).name
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file of a repository, as its listing has it."""
+
+    file: str
+    n_bytes: int
+
+
+def describe(reference: str, talk: Talk) -> tuple[RemoteFile, ...]:
+    """The file of a reference, or all parts of a split model. Raises UserError or ModelError."""
+    hub = hub_file_of(reference)
+    name = hub.file if hub else reference
+    part = PART_NAME.fullmatch(name)
+    names = part_names(name, int(part[3])) if part else None
+    if hub:
+        files = [replace(hub, file=file) for file in names or [name]]
+        first = _describe_hub(files[0], talk)
+        pin = hub.revision or first.commit  # of one commit, though the branch moves meanwhile
+        rest = (_describe_hub(replace(file, revision=pin), talk) for file in files[1:])
+        return (first, *(_as_asked(part, hub.revision) for part in rest))
+    return tuple(_describe_address(address, talk) for address in names or [reference])
+
+
+def _as_asked(part: RemoteFile, revision: str | None) -> RemoteFile:
+    return replace(part, hub=replace(part.hub, revision=revision)) if part.hub else part
+
+
+def repository_files(repository: str, revision: str | None, talk: Talk) -> list[Listed]:
+    """The GGUF files of a repository. Raises UserError or ModelError."""
+    from huggingface_hub import HfApi  # noqa: PLC0415 - slow to import
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
+    name = f"{HUB}{repository}"
+    try:
+        info: Any = _patiently(
+            name,
+            lambda: HfApi().model_info(repository, revision=revision, files_metadata=True),
+            talk,
+        )
+    except (HFValidationError, ValueError) as error:
+        raise UserError(f"{name!r} is not hf:owner/repo: {error}") from error
+    files = [Listed(file.rfilename, file.size or 0) for file in info.siblings or ()]
+    return [file for file in files if file.file.endswith(".gguf")]
+
+
+def _describe_hub(hub: HubFile, talk: Talk) -> RemoteFile:
+    from huggingface_hub import get_hf_file_metadata  # noqa: PLC0415 - slow to import
+
+    place = place_of(hub.name)
+    found: Any = _patiently(hub.name, lambda: get_hf_file_metadata(place.address), talk)
+    if found.commit_hash is None or found.etag is None or found.size is None:
+        raise ModelError(
+            f"{hub.name} is described without revision, hash or size: is HF_ENDPOINT a hub?"
+        )
+    pinned = place_of(replace(hub, revision=found.commit_hash).name)
+    return RemoteFile(
+        reference=hub.name,
+        address=pinned.address,
+        headers=pinned.headers,
+        n_bytes=found.size,
+        hub=hub,
+        digest=found.etag,
+        commit=found.commit_hash,
+    )
+
+
+def _patiently(name: str, ask: Callable[[], T], talk: Talk) -> T:
+    """Ask the hub's library something, again if the hub is busy; its errors become sentences."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+
+    patience = Patience(talk)
+    while True:
+        try:
+            return ask()
+        except OfflineModeIsEnabled as error:
+            raise ModelError(f"{name} {offline()}") from error
+        except HfHubHTTPError as error:
+            if error.response.status_code not in BUSY:
+                raise ModelError(f"{name} {refusal(error.response)}") from error
+            _wait(patience, name, later_of(error.response))
+        except http_errors(http_client()) as error:
+            if isinstance(error, ValueError):
+                raise
+            _wait(patience, name, later_from(error))
+
+
+def offline() -> str:
+    return "is not here and cannot be fetched while HF_HUB_OFFLINE or --offline is set"
+
+
+def _wait(patience: Patience, name: str, later: Later) -> None:
+    try:
+        patience.wait(later)
+    except Later:
+        raise ModelError(f"{name} cannot be looked up ({later.reason}): {AGAIN}") from later
+
+
+def _describe_address(address: str, talk: Talk) -> RemoteFile:
+    """Of a file elsewhere: size and tag, from the head of the answer."""
+    place = place_of(address)
+    answer: Any = _patiently(place.name, lambda: _head(place.address), talk)
+    if answer.status_code in BUSY:
+        raise ModelError(f"{place.name} {refusal(answer)}")
+    headers = answer.headers
+    if answer.status_code >= 400 or headers.get("content-type", "").startswith("text/html"):
+        page = "is a web page: give the address of the .gguf file itself"
+        raise ModelError(f"{place.name} {refusal(answer) if answer.status_code >= 400 else page}")
+    size = headers.get("content-length", "")
+    return RemoteFile(
+        reference=address,
+        address=place.address,
+        headers=dict(place.headers),
+        n_bytes=int(size) if size.isascii() and size.isdecimal() else None,
+        hub=None,
+        digest=None,
+        commit=None,
+        tag=headers.get("etag") or headers.get("last-modified") or size,
+    )
+
+
+def _head(address: str) -> Any:
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT  # noqa: PLC0415 - slow to import
+
+    client, headers = http_client(), {"Accept-Encoding": "identity"}
+    return client.head(address, headers=headers, timeout=HF_HUB_ETAG_TIMEOUT, follow_redirects=True)

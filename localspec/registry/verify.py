@@ -1,0 +1,161 @@
+"""Whether what was pulled is still what it was: read again, told apart by block, mended.
+
+A damaged file is mended in place: only the blocks that differ are fetched, of the same commit, and
+the SHA-256 of the whole decides. A file that is gone or cut goes the way of a download that was
+interrupted.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from localspec.errors import ModelError
+from localspec.model.gguf import read_header
+from localspec.model.remote import AGAIN, HttpSource
+from localspec.registry.digest import Digest
+from localspec.registry.lock import Pulled
+from localspec.registry.patience import Talk
+from localspec.registry.pull import OnProgress, pull_file
+from localspec.registry.remote_file import describe
+from localspec.registry.store import shelf_of
+
+State = Literal["whole", "damaged", "missing", "unfinished"]
+MOST_MENDED = 0.25
+"""Of a file; where more of it is damaged, it is fetched anew."""
+MOST_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes from `begin` to `end` in which something differs, and whose they are."""
+
+    begin: int
+    end: int
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of a file; `damage` is empty where it is not known which bytes differ."""
+
+    file: Pulled
+    state: State
+    damage: tuple[Damage, ...] = field(default=())
+
+
+def check(file: Pulled, on_bytes: Callable[[int], None]) -> Finding:
+    """Read a file again. Raises ModelError where the disk does not let it."""
+    if not file.is_whole:
+        return Finding(file, "unfinished")
+    path = Path(file.path)
+    if not path.exists():
+        return Finding(file, "missing")
+    try:
+        now = Digest.of(path, on_bytes)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}; pull it again") from error
+    if now.sha256 == file.sha256:
+        return Finding(file, "whole")
+    return Finding(file, "damaged", _damage(file, now))
+
+
+def repair(finding: Finding, talk: Talk, on_progress: OnProgress) -> None:
+    """Make a file whole again. Raises ModelError or HardwareError where that fails."""
+    file = finding.file
+    if finding.state == "damaged" and _can_be_mended(finding):
+        _mend(finding, on_progress)
+        if check(file, lambda n_bytes: None).state == "whole":
+            return
+    remote = next(
+        (part for part in describe(_pinned(file), talk) if part.file_name == file.file), None
+    )
+    if remote is None or (remote.digest is not None and remote.digest != file.sha256):
+        raise ModelError(f"{file.reference} is another file on its server now: pull it again")
+    shelf = shelf_of(remote)
+    if shelf.blob.exists():
+        shelf.blob.unlink()
+    pull_file(remote, file.name, talk, on_progress)
+
+
+def _pinned(file: Pulled) -> str:
+    """The reference of exactly these bytes."""
+    base = file.reference.partition("@")[0]
+    is_hub = file.revision is not None and file.reference.startswith("hf:")
+    return f"{base}@{file.revision}" if is_hub else file.reference
+
+
+def _damage(file: Pulled, now: Digest) -> tuple[Damage, ...]:
+    if not file.blocks or not file.sha256 or file.n_bytes is None:
+        return ()
+    spans = Digest(file.sha256, file.n_bytes, file.blocks).damaged(now)
+    return tuple(Damage(begin, end, _tensors(file, begin, end)) for begin, end in spans)
+
+
+def _tensors(file: Pulled, begin: int, end: int) -> tuple[str, ...]:
+    """Names of the tensors in those bytes, if the header can still be read."""
+    try:
+        header = read_header(file.path)
+    except ModelError:
+        return ()
+    part = next((i for i, p in enumerate(header.parts) if p.name == file.path), 0)
+    return tuple(
+        tensor.name
+        for tensor in header.tensors
+        if tensor.part == part
+        and tensor.offset_bytes < end
+        and begin < tensor.offset_bytes + tensor.n_bytes
+    )
+
+
+def _can_be_mended(finding: Finding) -> bool:
+    size, path = finding.file.n_bytes, Path(finding.file.path)
+    n_damaged = sum(damage.end - damage.begin for damage in finding.damage)
+    is_of_size = size is not None and path.stat().st_size == size
+    return is_of_size and 0 < n_damaged <= max(MOST_MENDED * (size or 0), 1)
+
+
+def _mend(finding: Finding, on_progress: OnProgress) -> None:
+    """Fetch the damaged blocks and write them where they belong."""
+    file = finding.file
+    name, total = Path(file.path).name, sum(d.end - d.begin for d in finding.damage)
+    source, n_done = HttpSource.of(_pinned(file)), 0
+    with Path(file.path).open("r+b") as target:
+        for damage in finding.damage:
+            target.seek(damage.begin)
+            while (at := target.tell()) < damage.end:
+                piece = source.read(at, damage.end - at)
+                if not piece:
+                    raise ModelError(f"{source.name} ends before byte {damage.end:,}: {AGAIN}")
+                target.write(piece)
+                n_done += len(piece)
+                on_progress("fetching", name, n_done, total)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def sentence(finding: Finding) -> str:
+    """What is wrong with a file, to stand after its name."""
+    match finding.state:
+        case "whole":
+            return "is whole"
+        case "missing":
+            return "is gone"
+        case "unfinished":
+            return "has come in part: pull goes on from there"
+        case "damaged":
+            return f"is damaged{_where(finding)}"
+
+
+def _where(finding: Finding) -> str:
+    if not finding.damage:
+        return ""
+    spans = [f"{damage.begin:,} to {damage.end:,}" for damage in finding.damage]
+    names = list(dict.fromkeys(name for damage in finding.damage for name in damage.tensors))
+    return f" in bytes {_few(spans)}" + (f", of {_few(names)}" if names else "")
+
+
+def _few(items: list[str]) -> str:
+    more = len(items) - MOST_NAMES
+    return ", ".join(items[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,115 @@
+"""What models are on this machine, by the name that each is used by."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.build import gpu_backends
+from localspec.errors import LocalspecError
+from localspec.hardware.detect import usable_cores
+from localspec.model.facts import ModelFacts
+from localspec.model.gguf import PART_NAME, read_header
+from localspec.model.usable import check_usable
+from localspec.registry.catalog import load_catalog
+from localspec.registry.found import Found, found_models, parts_beside
+from localspec.registry.lock import Pulled, pulled
+from localspec.registry.resolve import catalog_entry, local_file
+from localspec.registry.usage import last_used
+from localspec.session.forecast import kept_forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A model; None is what is not known. `problem` says why it cannot be used."""
+
+    name: str
+    path: Path
+    origin: str
+    n_bytes: int
+    quantization: str | None
+    n_ctx: int | None
+    draft: str | None
+    last_used: str | None
+    predicted_tps: float | None
+    problem: str | None = None
+
+
+def inventory(*, with_others: bool) -> list[Row]:
+    """Models of the catalog and pulled ones; `with_others`: what other programs have, too."""
+    seen: set[Path] = set()
+    rows: list[Row] = []
+    for name, path, origin in _own():
+        if path.resolve() not in seen:
+            seen.add(path.resolve())
+            rows.append(_row(name, path, origin))
+    rows += [_unfinished(file) for file in pulled() if not file.is_whole]
+    others: list[Found] = found_models() if with_others else []
+    for model in others:
+        if model.path.resolve() not in seen:
+            seen.add(model.path.resolve())
+            rows.append(_row(model.name, model.path, model.origin))
+    return rows
+
+
+def _own() -> Iterator[tuple[str, Path, str]]:
+    files = [file for file in pulled() if file.is_whole]
+    origin = {file.path: "pulled" if file.fetched else "Hugging Face cache" for file in files}
+    for entry in load_catalog().values():
+        path = local_file(entry.name)
+        if path is not None:
+            package = f"package {entry.package}" if entry.package else "Hugging Face cache"
+            yield entry.name, path, origin.get(str(path), package)
+    for file in files:
+        part = PART_NAME.fullmatch(Path(file.path).name)
+        if Path(file.path).exists() and (part is None or int(part[2]) == 1):
+            yield file.reference, Path(file.path), origin[file.path]
+
+
+def _row(name: str, path: Path, origin: str) -> Row:
+    entry = catalog_entry(name) if ":" not in name or name.startswith("hf:") else None
+    facts, problem = _facts(path)
+    return Row(
+        name=name,
+        path=path,
+        origin=origin,
+        n_bytes=sum(part.stat().st_size for part in parts_beside(path)),
+        quantization=facts.file_type if facts else None,
+        n_ctx=facts.n_ctx_train if facts else None,
+        draft=entry.draft if entry else None,
+        last_used=last_used().get(str(path)),
+        predicted_tps=_predicted_tps(path) if facts else None,
+        problem=problem,
+    )
+
+
+def _unfinished(file: Pulled) -> Row:
+    partial = Path(file.partial or "")
+    n_here = partial.stat().st_size if file.partial and partial.exists() else 0
+    share = f"{100 * n_here / file.n_bytes:.0f} % " if file.n_bytes else ""
+    problem = f"{share}of it has come: pull {file.name or file.reference} goes on"
+    unknown = (None, None, None, None, None)
+    return Row(
+        file.name or file.reference, Path(file.path), "unfinished", n_here, *unknown, problem
+    )
+
+
+def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
+    try:
+        header = read_header(path)
+        check_usable(header)
+        return ModelFacts.of(header), None
+    except LocalspecError as error:
+        return None, str(error)
+
+
+def _predicted_tps(path: Path) -> float | None:
+    """Of plain decoding with default settings, where this machine was measured for it."""
+    config = EngineConfig(
+        model=path, n_ctx=4096, n_threads=usable_cores(), n_gpu_layers=-1 if gpu_backends() else 0
+    )
+    try:
+        found = kept_forecast(config, 0)
+    except LocalspecError:
+        return None
+    return found[0].mid if found else None
