@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def is_storage(self) -> bool:
-        return self.path.startswith("/storage/")
+        return self.command == "GET" and self.path.startswith("/storage/")
 
     def _handle(self) -> None:
         span = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
