@@ -128,7 +128,7 @@ def test_a_context_beyond_the_memory_is_refused_before_it_is_filled(ask) -> None
         ("./", "is a folder"),
         ("~nobody-is-called-this/x.gguf", "home"),
         ("strter", "did you mean 'starter'?"),
-        ("qwertyuiop", "known names: starter"),
+        ("qwertyuiop", "`localspec list --known` shows"),
         ("", "no model is called ''"),
         ("hf:", "hf:owner/repo/file.gguf"),
         ("hf:owner/repo", "hf:owner/repo/file.gguf"),

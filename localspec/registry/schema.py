@@ -60,7 +60,9 @@ class _Reader:
                 raise self._wrong((key,), f"has {key!r} beside models: write [models.NAME]")
         tables: Any = document.get("models", {})
         if not isinstance(tables, dict):
-            raise self._wrong(("models",), "has something else than tables as models")
+            raise self._wrong(
+                ("models",), "has something else than tables as models: write [models.NAME]"
+            )
         entries = {name: self._entry(name, table) for name, table in tables.items()}
         self._check_aliases(entries)
         return entries
