@@ -1,7 +1,7 @@
 """The models known by name: models.toml as shipped, and the user's own, which wins."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from localspec import paths
@@ -48,15 +48,16 @@ def find(name: str) -> Entry:
     """The same; an unknown name is an error that suggests the nearest."""
     entry = entry_of(name)
     if entry is None:
-        raise no_such_model(name, ())
+        raise no_such_model(name, {})
     return entry
 
 
-def no_such_model(name: str, others: Iterable[str]) -> UserError:
-    """The error for a name that is nobody's; `others` are names known beside the catalog."""
+def no_such_model(name: str, others: Mapping[str, str]) -> UserError:
+    """The error for a name that is nobody's; `others`: names beside the catalog by spelling."""
     catalog = load_catalog()
     known = {alias for entry in catalog.values() for alias in (entry.name, *entry.aliases)}
-    spelled = {text.casefold(): text for text in (*sorted(known), *others)}
+    spelled = {text.casefold(): name for text, name in others.items()}
+    spelled |= {text.casefold(): text for text in sorted(known)}
     near = difflib.get_close_matches(name.casefold(), spelled, n=1)
     hint = (
         f"did you mean {spelled[near[0]]!r}?"

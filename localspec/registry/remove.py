@@ -94,7 +94,11 @@ def _nothing_of(reference: str) -> UserError:
         return UserError(
             f"{others[0].name} belongs to {others[0].origin}: remove it there ({others[0].path})"
         )
-    return no_such_model(reference, (_first(file.reference) for file in pulled()))
+    return no_such_model(reference, {name: name for name in map(_reference, pulled())})
+
+
+def _reference(file: Pulled) -> str:
+    return file.name or _first(file.reference)
 
 
 def _removal(file: Pulled) -> Removal:

@@ -46,7 +46,7 @@ def locate(reference: str | None) -> Path | str:
     if name.startswith((HUB, *ADDRESSES)):
         return _fetched(name) or name
     if not name.startswith(ORIGINS) and _looks_like_path(name):
-        return _existing(name)
+        return _existing(name) if "/" in name or Path(name).exists() else _file_named(name)
     plain, kind = split_type(name)
     entry = entry_of(plain)
     if entry:
@@ -94,6 +94,12 @@ def hub_name(entry: Entry, kind: str | None = None) -> str:
 
 def _looks_like_path(reference: str) -> bool:
     return reference.endswith(".gguf") or "/" in reference or Path(reference).is_file()
+
+
+def _file_named(name: str) -> Path:
+    """A file that is not in this folder, if exactly one model of another program is called so."""
+    models = {model.path.resolve(): model.path for model in found_named(name, found_models())}
+    return next(iter(models.values())) if len(models) == 1 else _existing(name)
 
 
 def _existing(reference: str) -> Path:
@@ -175,7 +181,8 @@ def _of_another_program(name: str) -> Found:
     models = found_models()
     found = found_named(name, models)
     if not found:
-        raise no_such_model(name, (model.name for model in models))
+        spellings = {text: model.name for model in models for text in model.short_names}
+        raise no_such_model(name, spellings | {model.name: model.name for model in models})
     if len({model.path.resolve() for model in found}) > 1:
         names = " or ".join(sorted(model.name for model in found))
         raise UserError(f"{name!r} can be {names}: name one of them")
