@@ -1,7 +1,7 @@
 """`localspec pull`: get a model, or a pair, whole."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,12 @@ def pull(
     no_draft: Annotated[
         bool, typer.Option("--no-draft", help="Of a pair, the model alone.")
     ] = False,
+    probe: Annotated[
+        Literal["auto", "off"],
+        typer.Option(
+            help="To choose a quantization by its speed, measure this machine once, or do not."
+        ),
+    ] = "auto",
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -38,7 +44,8 @@ def pull(
 
     localspec pull hf:owner/repo/model.gguf@revision
     """
-    got = fetch(model, with_draft=not no_draft, offline=offline)
+    go_offline(wanted=offline)
+    got = fetch(model, with_draft=not no_draft, probe=probe)
     if as_json:
         import json
 
@@ -48,12 +55,14 @@ def pull(
         typer.echo(f"{file.path}  {file.n_bytes / 1e6:,.1f} MB")
 
 
-def fetch(model: str, *, with_draft: bool = True, offline: bool = False) -> "list[Got]":
+def fetch(
+    model: str, *, with_draft: bool = True, probe: Literal["auto", "off"] = "auto"
+) -> "list[Got]":
     """Pull with progress on stderr; the files. Raises as `plan_pull` and `carry_out` do."""
-    go_offline(wanted=offline)
-    from localspec.session.pulling import carry_out, plan_pull
+    from localspec.session.machine import MachineChoice
+    from localspec.session.pulling import Wish, carry_out, plan_pull
 
-    plan = plan_pull(model, with_draft=with_draft, talk=talk)
+    plan = plan_pull(model, Wish(with_draft, MachineChoice(probe=probe)), talk)
     for reason in plan.reasons:
         talk(reason)
     try:

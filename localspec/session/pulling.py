@@ -4,7 +4,7 @@ A plan moves headers only, so that what cannot work is refused before a gigabyte
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -29,10 +29,19 @@ from localspec.registry.resolve import (
     locate,
     split_type,
 )
+from localspec.session.machine import MachineChoice
 from localspec.session.quantization import choose
 
 Talk = Callable[[str], None]
 Role = Literal["model", "draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How to pull: with the draft of a pair or without, and for which machine to choose."""
+
+    with_draft: bool = True
+    where: MachineChoice = field(default_factory=MachineChoice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +86,15 @@ class Got:
     n_fetched: int
 
 
-def plan_pull(reference: str, *, with_draft: bool, talk: Talk) -> Plan:
+def plan_pull(reference: str, wish: Wish, talk: Talk) -> Plan:
     """What to fetch for a name, `hf:owner/repo[/file][@revision]` or an address.
 
     Raises UserError, ModelError or HardwareError; then nothing but headers was fetched.
     """
     if reference.startswith((HUB, *ADDRESSES)):
-        plan = _plan_reference(reference, talk)
+        plan = _plan_reference(reference, wish, talk)
     else:
-        plan = _plan_entry(*_named(reference), with_draft=with_draft, talk=talk)
+        plan = _plan_entry(*_named(reference), wish, talk)
     _check_pair(plan)
     check_disk(plan.missing_files)
     return plan
@@ -146,7 +155,7 @@ def _named(reference: str) -> tuple[Entry, str | None]:
     return entry, kind
 
 
-def _plan_reference(reference: str, talk: Talk) -> Plan:
+def _plan_reference(reference: str, wish: Wish, talk: Talk) -> Plan:
     path, _, revision = reference.removeprefix(HUB).partition("@")
     is_repository = reference.startswith(HUB) and path.strip("/").count("/") == 1
     if is_offline():
@@ -156,12 +165,12 @@ def _plan_reference(reference: str, talk: Talk) -> Plan:
         return Plan((Planned("model", None, here=place),))
     reasons: tuple[str, ...] = ()
     if is_repository:
-        reference, reasons = _of_repository(path.strip("/"), revision or None, talk)
+        reference, reasons = _of_repository(path.strip("/"), revision or None, wish, talk)
     return Plan((Planned("model", None, describe(reference, talk)),), reasons)
 
 
 def _of_repository(
-    repository: str, revision: str | None, talk: Talk
+    repository: str, revision: str | None, wish: Wish, talk: Talk
 ) -> tuple[str, tuple[str, ...]]:
     files = repository_files(repository, revision, talk)
     found, name = variants(files), f"{HUB}{repository}"
@@ -171,12 +180,12 @@ def _of_repository(
     if len(models_of(files)) > 1:
         names = ", ".join(sorted(variant.file for variant in found)[:8])
         raise UserError(f"{name} has several models: name a file, like {names}")
-    variant, reasons = _chosen(repository, revision, found, None, talk)
+    variant, reasons = _chosen(_Repository(repository, revision, found), None, wish, talk)
     return _reference(repository, variant.file, revision), reasons
 
 
-def _plan_entry(entry: Entry, kind: str | None, *, with_draft: bool, talk: Talk) -> Plan:
-    draft_entry = entry_of(entry.draft) if entry.draft and with_draft else None
+def _plan_entry(entry: Entry, kind: str | None, wish: Wish, talk: Talk) -> Plan:
+    draft_entry = entry_of(entry.draft) if entry.draft and wish.with_draft else None
     if is_offline():
         draft_here = local_file(draft_entry.name) if draft_entry else None
         target = _plan_one(entry, kind, "model", talk)
@@ -187,7 +196,7 @@ def _plan_entry(entry: Entry, kind: str | None, *, with_draft: bool, talk: Talk)
     reasons: tuple[str, ...] = ()
     if kind is None and local_file(entry.name) is None:
         draft_facts = ModelFacts.of(draft.header) if draft else None
-        reference, reasons = _fitting(entry, draft_facts, talk)
+        reference, reasons = _fitting(entry, draft_facts, wish, talk)
         target = Planned("model", entry.name, describe(reference, talk))
     else:
         target = _plan_one(entry, kind, "model", talk)
@@ -225,11 +234,13 @@ def _spelled(entry: Entry, kind: str | None, talk: Talk) -> str:
     return hub_name(entry, kind)
 
 
-def _fitting(entry: Entry, draft: ModelFacts | None, talk: Talk) -> tuple[str, tuple[str, ...]]:
+def _fitting(
+    entry: Entry, draft: ModelFacts | None, wish: Wish, talk: Talk
+) -> tuple[str, tuple[str, ...]]:
     found = _listed(entry, talk)
     if len(found) < 2:
         return _spelled(entry, None, talk), ()
-    variant, reasons = _chosen(entry.repository, None, found, draft, talk)
+    variant, reasons = _chosen(_Repository(entry.repository, None, found), draft, wish, talk)
     return _reference(entry.repository, variant.file, None), reasons
 
 
@@ -241,17 +252,23 @@ def _listed(entry: Entry, talk: Talk) -> list[Variant]:
         return []
 
 
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """A repository's quantizations of one model, by size."""
+
+    name: str
+    revision: str | None
+    variants: list[Variant]
+
+
 def _chosen(
-    repository: str,
-    revision: str | None,
-    found: list[Variant],
-    draft: ModelFacts | None,
-    talk: Talk,
+    repository: _Repository, draft: ModelFacts | None, wish: Wish, talk: Talk
 ) -> tuple[Variant, tuple[str, ...]]:
     """The variant that fits; the header of the smallest tells what all of them are."""
-    header = read_remote(_reference(repository, found[0].file, revision))
+    found = repository.variants
+    header = read_remote(_reference(repository.name, found[0].file, repository.revision))
     check_usable(header)
-    choice = choose(found, ModelFacts.of(header), draft, talk)
+    choice = choose(found, ModelFacts.of(header), draft, wish.where, talk)
     return (choice.variant, choice.reasons) if choice else (found[0], ())
 
 

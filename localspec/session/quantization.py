@@ -46,14 +46,18 @@ class Choice:
 
 
 def choose(
-    variants: Sequence[Variant], facts: ModelFacts, draft: ModelFacts | None, talk: Talk
+    variants: Sequence[Variant],
+    facts: ModelFacts,
+    draft: ModelFacts | None,
+    where: MachineChoice,
+    talk: Talk,
 ) -> Choice | None:
     """None where no variant is of a type whose quality is known. `facts` are of any of them."""
     known = [variant for variant in variants if variant.type in _BY_NAME]
     if not known:
         return None
     others = [_as(variant, facts) for variant in known]
-    machine = _machine([facts, draft] if draft else [facts], others, talk)
+    machine = _machine(where, [facts, draft] if draft else [facts], others, talk)
     free = available_memory_bytes()
     if machine is not None:
         free = machine.free_bytes or machine.memory_bytes or free
@@ -67,10 +71,10 @@ def choose(
 
 
 def _machine(
-    models: Sequence[ModelFacts], variants: Sequence[ModelFacts], talk: Talk
+    where: MachineChoice, models: Sequence[ModelFacts], variants: Sequence[ModelFacts], talk: Talk
 ) -> PredictedMachine | None:
     try:
-        return predicted_machine(MachineChoice(), models, (_cache(),), N_CTX, talk, variants)
+        return predicted_machine(where, models, (_cache(),), N_CTX, talk, variants)
     except LocalspecError as error:
         talk(f"no prediction of speed: {error}")
         return None

@@ -1,0 +1,160 @@
+"""models.toml: what is shipped is in its form, and a user's mistake is named with its line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localspec import paths
+from localspec.errors import UserError
+from localspec.model.cache import CACHE_TYPES
+from localspec.registry.catalog import entry_of, load_catalog
+from localspec.registry.lines import line_of
+from localspec.registry.quantization import Variant, models_of, quantization_of, variants
+from localspec.registry.remote_file import Listed
+from localspec.registry.resolve import draft_of, hub_name, resolve, split_type
+from localspec.registry.schema import read_models
+
+GOOD = """\
+# mine
+[models.mine]
+title = "Mine"
+repository = "me/mine"
+file = "mine-Q4_K_M.gguf"
+license = "MIT"
+"""
+
+
+def test_what_is_shipped_covers_what_people_run() -> None:
+    catalog = load_catalog()
+    assert len(catalog) >= 15
+    assert sum(entry.draft is not None for entry in catalog.values()) >= 12
+    for entry in catalog.values():
+        assert entry.license
+        assert entry.good_for
+        assert entry.checked
+        assert {entry.kv_k, entry.kv_v} <= set(CACHE_TYPES)
+        assert quantization_of(entry.file), entry.file
+    assert [name for name, entry in catalog.items() if entry.verified] == ["starter"]
+
+
+def test_aliases_and_case_do_not_matter() -> None:
+    for name in ("coder", "CODER", "qwen2.5-coder-7b", "Qwen2.5-Coder-7B"):
+        entry = entry_of(name)
+        assert entry is not None
+        assert entry.name == "qwen2.5-coder-7b"
+    assert resolve("smollm2-135m") == resolve("starter")
+    assert draft_of("smollm2") == resolve("starter")
+
+
+def test_a_draft_is_found_by_the_hub_s_name_of_its_target() -> None:
+    entry = load_catalog()["smollm2-1.7b"]
+    assert draft_of(hub_name(entry)) == resolve("starter")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        (GOOD + 'kv_k = "q9"\n', 7, "'q9' for kv_k"),
+        (GOOD + 'kv_k = "q4_0"\nspeed = 9\n', 8, "unknown key 'speed'"),
+        (GOOD + "\n\n[other]\nx = 1\n", 9, "[models.NAME]"),
+        (GOOD + '\n[models."a b"]\n', 8, "is no name"),
+        (
+            GOOD + '\n[models.second]\ntitle = "Second"\n',
+            8,
+            "lacks repository and file and license",
+        ),
+        (GOOD.replace("me/mine", "mine"), 4, "no owner/repository"),
+        (GOOD.replace("mine-Q4_K_M.gguf", "mine.bin"), 5, "no .gguf file"),
+        (GOOD + 'aliases = "x"\n', 7, "no list of names"),
+        (GOOD + 'aliases = ["mine"]\n', 7, "'mine' is a name of its own already"),
+        (GOOD + "verified = 1\n", 7, "true or false"),
+        ("models = 3\n", 1, "[models.NAME]"),
+        ("[models]\nx = 3\n", 2, "not a table"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, word: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_models(path)
+    assert str(caught.value).startswith(f"{path}, line {line}:")
+    assert word in str(caught.value)
+
+
+def test_broken_toml_has_the_line_of_its_parser(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(GOOD + "title =\n")
+    with pytest.raises(UserError, match="line 7"):
+        read_models(path)
+
+
+def test_a_draft_that_is_no_entry_is_named() -> None:
+    (paths.config_dir() / "models.toml").write_text(GOOD + 'draft = "nobody"\n')
+    with pytest.raises(UserError, match=r"\[models.mine\].*'nobody'"):
+        load_catalog()
+
+
+names = st.text("abcxyz019-_", min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(names, names), min_size=1, max_size=6, unique_by=lambda pair: pair[0]))
+def test_every_key_is_found_on_its_line(pairs: list[tuple[str, str]]) -> None:
+    lines: list[str] = []
+    places: dict[tuple[str, ...], int] = {}
+    for table, key in pairs:
+        lines += ["", f"[models.{table}]", f"{key} = [1, 2]  # {table}"]
+        places[("models", table, key)] = len(lines)
+    text = "\n".join(lines)
+    for keys, line in places.items():
+        assert line_of(text, keys) == line
+        assert line_of(text, keys[:2]) == line - 1
+        assert line_of(text, (*keys[:2], "absent")) == line - 1
+
+
+# --- quantizations by file name ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("Qwen3-8B-Q4_K_M.gguf", "Q4_K_M"),
+        ("qwen2.5-coder-7b-instruct-q8_0.gguf", "Q8_0"),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "Q4_1"),
+        ("model-IQ3_XXS.gguf", "IQ3_XXS"),
+        ("gpt-oss-20b-MXFP4.gguf", "MXFP4"),
+        ("model-UD-Q4_K_XL.gguf", "UD-Q4_K_XL"),
+        ("BF16/model-BF16-00001-of-00002.gguf", "BF16"),
+        ("model-Q2_K_L.gguf", "Q2_K_L"),
+        ("model-q6_k.gguf", "Q6_K"),
+        ("Q8_0_is_not_a_type.gguf", None),
+        ("model.gguf", None),
+    ],
+)
+def test_a_file_name_tells_its_quantization(file: str, kind: str | None) -> None:
+    assert quantization_of(file) == kind
+
+
+def test_one_model_of_a_repository_in_its_quantizations() -> None:
+    files = [
+        Listed("Model-7B-Q4_K_M.gguf", 4),
+        Listed("Model-7B-Q8_0-00002-of-00002.gguf", 4),
+        Listed("Model-7B-Q8_0-00001-of-00002.gguf", 5),
+        Listed("mmproj-Model-7B-F16.gguf", 1),
+        Listed("Model-7B-abliterated-Q4_K_M.gguf", 4),
+        Listed("F16/Model-7B.F16.gguf", 14),
+    ]
+    assert variants(files, "Model-7B-Q4_K_M.gguf") == [
+        Variant("Q4_K_M", "Model-7B-Q4_K_M.gguf", 4),
+        Variant("Q8_0", "Model-7B-Q8_0-00001-of-00002.gguf", 9),
+        Variant("F16", "F16/Model-7B.F16.gguf", 14),
+    ]
+    assert len(models_of(files)) == 2
+
+
+def test_a_quantization_after_a_colon() -> None:
+    assert split_type("qwen3-8b:q8_0") == ("qwen3-8b", "Q8_0")
+    assert split_type("llama3.2:3b") == ("llama3.2:3b", None)
+    entry = load_catalog()["qwen2.5-coder-7b"]
+    assert hub_name(entry, "Q8_0").endswith("/qwen2.5-coder-7b-instruct-q8_0.gguf")
