@@ -157,7 +157,7 @@ def _starter() -> dict[str, Any]:
     from localspec.registry.resolve import local_file
 
     path = local_file(None)
-    return {"path": str(path) if path else "not here; fetched when first used"}
+    return {"path": str(path) if path else "not here: `localspec pull` gets it"}
 
 
 def _show(findings: dict[str, dict[str, Any]]) -> None:

@@ -17,7 +17,14 @@ from typing import Any, BinaryIO
 from localspec.errors import HardwareError, ModelError
 from localspec.model.hub import http_client, http_errors
 from localspec.model.remote import AGAIN, refusal
-from localspec.registry.patience import BUSY, Later, Patience, Talk, later_of
+from localspec.registry.patience import (
+    BUSY,
+    TRIES_TO_REACH,
+    Later,
+    Patience,
+    Talk,
+    later_of,
+)
 
 MOST_AT_ONCE_BYTES = 16 << 30
 """The hub's storage sends nothing of 50 GB in one answer (`MAX_HTTP_DOWNLOAD_SIZE` of its library).
@@ -96,14 +103,16 @@ def _fetch_on(wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:
 
 
 def later_from(error: Exception) -> Later:
-    """From what an HTTP client raised."""
-    kinds = [kind.__name__ for kind in type(error).__mro__]
-    text = str(error).strip().partition("\n")[0]
-    if "ConnectError" in kinds or "ConnectTimeout" in kinds:
-        return Later(f"the server does not answer ({text or kinds[0]})", is_unreachable=True)
+    """From what an HTTP client raised; a wrong address or proxy is not tried again."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    if kinds & {"ConnectError", "ConnectTimeout", "ProxyError"}:
+        return Later(f"the server does not answer ({text})", n_tries=TRIES_TO_REACH)
+    if kinds & {"UnsupportedProtocol", "InvalidURL", "TooManyRedirects", "ValueError"}:
+        return Later(text, n_tries=1)
     if "ReadTimeout" in kinds:
         return Later("the server sends nothing any more")
-    return Later(f"the connection broke ({text or kinds[0]})")
+    return Later(f"the connection broke ({text})")
 
 
 def _take(answer: Any, wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:

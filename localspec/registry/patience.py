@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-MAX_FAILURES, MAX_UNREACHABLE = 6, 2
+MAX_TRIES, TRIES_TO_REACH = 6, 2
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_ASKED_S = 0.5, 8.0, 600.0
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 
@@ -21,15 +21,13 @@ Talk = Callable[[str], None]
 
 
 class Later(Exception):
-    """Not now: try again, after `wait_s` if the server said when."""
+    """Not now: try again, after `wait_s` if the server said when, `n_tries` times in all."""
 
-    def __init__(
-        self, reason: str, wait_s: float | None = None, *, is_unreachable: bool = False
-    ) -> None:
+    def __init__(self, reason: str, wait_s: float | None = None, n_tries: int = MAX_TRIES) -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait_s = wait_s
-        self.is_unreachable = is_unreachable
+        self.n_tries = n_tries
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ class Patience:
     def wait(self, later: Later) -> None:
         """Wait before the next try; raises `later` itself where there should be none."""
         self.n_failures += 1
-        if self.n_failures >= (MAX_UNREACHABLE if later.is_unreachable else MAX_FAILURES):
+        if self.n_failures >= later.n_tries:
             raise later
         wait_s = later.wait_s
         if wait_s is None:

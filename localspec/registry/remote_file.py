@@ -126,7 +126,7 @@ def _patiently(name: str, ask: Callable[[], T], talk: Talk) -> T:
                 raise ModelError(f"{name} {refusal(error.response)}") from error
             _wait(patience, name, later_of(error.response))
         except http_errors(http_client()) as error:
-            if isinstance(error, ValueError):
+            if type(error) is ValueError:
                 raise
             _wait(patience, name, later_from(error))
 

@@ -150,6 +150,8 @@ def _named(reference: str) -> tuple[Entry, str | None]:
     name, kind = split_type(reference)
     entry = entry_of(name)
     if entry is None:
+        if reference.count("/") in (1, 2) and not Path(reference).exists():
+            raise UserError(f"{reference} is no name: of the hub it is {HUB}{reference}")
         place = locate(reference)  # which says so, if it is nothing at all
         raise UserError(f"{reference} is {place}, which is here already: there is nothing to pull")
     return entry, kind
