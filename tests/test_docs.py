@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_command_is_in_the_readme() -> None:
-    names = [command.callback.__name__ for command in app.registered_commands]
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
     assert names
     assert [name for name in names if f"localspec {name}" not in README] == []
 
@@ -38,6 +38,7 @@ def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
         "check-quality",
         "check-export",
         "check-tune",
+        "check-resume",
     ],
 )
 def test_every_script_can_be_run_and_is_named(name: str) -> None:

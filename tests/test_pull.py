@@ -449,6 +449,8 @@ def test_ctrl_c_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background of a shell would hand its deafness down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not any(size_of(blob) > 1_000_000 for blob in blobs(tmp_path)):
         assert process.poll() is None

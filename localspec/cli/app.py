@@ -27,7 +27,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (chat, generate, predict, tune, quality, quantize, export, pull, verify, remove, doctor):
+for command in (
+    chat,
+    generate,
+    predict,
+    tune,
+    quality,
+    quantize,
+    export,
+    pull,
+    verify,
+    remove,
+    doctor,
+):
     app.command()(command)
 app.command("list")(list_models)
 
