@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+import _one_thread  # noqa: F401
 import numpy as np
 from _intervals import Errors
 from _runs import Run
@@ -29,14 +30,14 @@ MIN_CHIPS = 2
 DECODE_SCALES = {
     "backend": 0.49, "family": 0.122, "backend family": 0.367, "type": 0.098,
     "backend type": 0.206, "family type": 0.147, "era": 0.12, "backend era": 0.3,
-    "family era": 0.21, "harness": 0.35, "memory": 0.07, "laptop": 0.2, "bandwidth": 0.052,
+    "family era": 0.21, "backend harness": 0.35, "memory": 0.07, "laptop": 0.2, "bandwidth": 0.052,
     "bandwidth in backend": 0.21, "bandwidth in family": 0.1, "intensity": 0.1,
     "intensity in backend": 0.15, "intensity by type": 0.48, "matrix rate": 0.0,
     "matrix rate in backend": 0.0,
 }  # fmt: skip
 PREFILL_SCALES = {
     "backend": 1.4, "family": 1.25, "backend family": 0.056, "type": 0.28, "backend type": 0.175,
-    "family type": 0.15, "era": 0.3, "backend era": 0.3, "family era": 0.2, "harness": 0.25,
+    "family type": 0.15, "era": 0.3, "backend era": 0.3, "family era": 0.2, "backend harness": 0.25,
     "memory": 0.1, "laptop": 0.5, "bandwidth": 0.1, "bandwidth in backend": 0.196,
     "bandwidth in family": 0.1, "intensity": 0.1, "intensity in backend": 0.21,
     "intensity by type": 0.1, "matrix rate": 0.3, "matrix rate in backend": 0.3,
@@ -80,7 +81,8 @@ class Problem:
         """Tokens per second."""
         indices = np.flatnonzero(rows)
         least = 1.0 if self.runs[0].test == "decode" else 0.0  # nothing streams faster than rated
-        factors = [max(least, coefficients.factor(self.runs[i].circumstances)) for i in indices]
+        places = [self.runs[i].place for i in indices]
+        factors = [max(least, coefficients.factor(place.circumstances)) for place in places]
         seconds = self.ideal_s[indices] * np.array(factors) + self.fixed_s[indices]
         return np.array([_tokens(self.runs[i]) for i in indices]) / seconds
 
@@ -91,7 +93,7 @@ def problem_of(runs: Sequence[Run]) -> Problem:
     rows = [
         {
             f"{kind}: {name}": (value, scales[kind])
-            for kind, name, value in features(run.circumstances)
+            for kind, name, value in features(run.place.circumstances)
             if scales[kind]
         }
         for run in runs
@@ -104,7 +106,7 @@ def problem_of(runs: Sequence[Run]) -> Problem:
         for name, (value, scale) in row.items():
             x[i, position[name]] = value * scale
             sizes[position[name]] = scale
-    sources = Counter((run.chip, run.circumstances.harness) for run in runs)
+    sources = Counter((run.chip, run.place.circumstances.harness) for run in runs)
     return Problem(
         runs=runs,
         names=names,
@@ -113,20 +115,23 @@ def problem_of(runs: Sequence[Run]) -> Problem:
         ideal_s=np.array([ideal_s(run) for run in runs]),
         fixed_s=np.array([_fixed_s(run) for run in runs]),
         measured_s=np.array([_tokens(run) / run.tokens_per_s for run in runs]),
-        weights=np.array([1 / sqrt(sources[r.chip, r.circumstances.harness]) for r in runs]),
+        weights=np.array([1 / sqrt(sources[r.chip, r.place.circumstances.harness]) for r in runs]),
     )
 
 
 def ideal_s(run: Run) -> float:
     """What a run's pass takes at the device's figures."""
-    known = run.circumstances
+    known = run.place.circumstances
     if run.test == "decode":
-        cache = CACHE_STREAM[run.flash] * run.kv_bytes * run.depth
+        cache = CACHE_STREAM[run.flash] * run.shape.kv_bytes * run.depth
         return (run.streamed_bytes + cache) / known.bandwidth_bytes_per_s
-    table = 0 if run.streamed_bytes == run.file_bytes else 1
-    matrices = run.n_params * (1 - 0.5 * table * (1 - run.streamed_bytes / run.file_bytes))
-    attention = 2 * run.n_layers * run.n_embd * run.n_tokens
-    return 2 * run.n_tokens * (matrices + attention) / known.fp32_flops_per_s
+    return _flops(run) / known.fp32_flops_per_s
+
+
+def _flops(run: Run) -> float:
+    """Of a prompt: every token meets all weights, and on average half of the prompt's others."""
+    attention = run.shape.n_layers * run.shape.n_embd * (run.n_tokens + 2 * run.depth) * 2
+    return run.n_tokens * (2 * run.shape.multiplied_params + attention)
 
 
 def unseen(problem: Problem) -> dict[str, Coefficients]:
@@ -148,8 +153,8 @@ def unseen_errors(problem: Problem, others: dict[str, Coefficients] | None = Non
 
 def _fixed_s(run: Run) -> float:
     if run.test == "prefill":
-        return 0.0
-    return run.n_layers * LAYER_S[run.circumstances.backend]
+        return run.place.prefill_s_per_flop * _flops(run)
+    return run.shape.n_layers * LAYER_S[run.place.circumstances.backend]
 
 
 def _tokens(run: Run) -> float:

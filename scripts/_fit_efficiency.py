@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
+import _one_thread  # noqa: F401
 import numpy as np
 import typer
 from _fit import problem_of, unseen_errors
@@ -86,10 +87,8 @@ def verify_curves(path: Path) -> dict[str, list[list[float]]]:
 
 def _support(errors: Errors) -> dict[str, dict[str, float]]:
     """The interval of every group that has enough runs and chips, and what it rests on."""
-    tails = errors.tails()
     found = {
-        name: errors.support(name, tails.get(name.partition(",")[0], TAILS[0]))
-        for name in errors.groups()
+        name: errors.support(name, errors.tails.get(name, TAILS[0])) for name in errors.groups()
     }
     return {name: asdict(support) for name, support in found.items() if support}
 

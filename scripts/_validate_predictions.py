@@ -17,22 +17,22 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
+import _one_thread  # noqa: F401
 import numpy as np
 import typer
 from _fit import problem_of, unseen, unseen_errors
 from _fit_efficiency import DATA, MIN_GIB
-from _intervals import TAILS
 from _runs import Run, read_runs
 
 from localspec.predict.efficiency import Support
 
 RIVALS: dict[str, Callable[[Run], float]] = {
-    "bandwidth / file": lambda run: run.circumstances.bandwidth_bytes_per_s / run.file_bytes,
+    "bandwidth / file": lambda run: run.place.circumstances.bandwidth_bytes_per_s / run.file_bytes,
     "0.55 bandwidth / file": lambda run: (
-        0.55 * run.circumstances.bandwidth_bytes_per_s / run.file_bytes
+        0.55 * run.place.circumstances.bandwidth_bytes_per_s / run.file_bytes
     ),
     "1 / (file / (0.67 bandwidth) + 1 ms)": lambda run: (
-        1 / (run.file_bytes / (0.67 * run.circumstances.bandwidth_bytes_per_s) + 1e-3)
+        1 / (run.file_bytes / (0.67 * run.place.circumstances.bandwidth_bytes_per_s) + 1e-3)
     ),
 }
 COLUMNS = ("device", "backend", "model", "file_size_gib", "quant", "test", "tokens_per_s")
@@ -71,7 +71,7 @@ def main(
         "groups": _scores(outcomes, by_family=True),
         "backends": _scores(outcomes, by_family=False),
         "recent": _scores(
-            [o for o in outcomes if o.run.circumstances.era == "2025"], by_family=False
+            [o for o in outcomes if o.run.place.circumstances.era == "2025"], by_family=False
         ),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
@@ -88,13 +88,12 @@ def outcomes_of(runs: list[Run], test: str) -> list[Outcome]:
     problem = problem_of(fitted)
     shipped, others = problem.solve(np.ones(len(fitted), bool)), unseen(problem)
     errors = unseen_errors(problem, others)
-    tails = errors.tails()
     outcomes: list[Outcome] = []
     for chip, chosen in _by_chip(run for run in runs if run.test == test).items():
         target = problem_of(chosen)
         speeds = target.predicted(others.get(chip, shipped), np.ones(len(chosen), bool))
         for run, speed in zip(chosen, speeds, strict=True):
-            support = errors.of(run, tails.get(run.circumstances.backend, TAILS[0]))
+            support = errors.of(run)
             low, high = _widened(run, support)
             outcomes.append(Outcome(run, float(speed), speed * low, speed * high))
     return outcomes
@@ -102,7 +101,7 @@ def outcomes_of(runs: list[Run], test: str) -> list[Outcome]:
 
 def _widened(run: Run, support: Support) -> tuple[float, float]:
     """An ambiguous device may be any of its candidates."""
-    own, (least, most) = run.circumstances.bandwidth_bytes_per_s, run.bandwidth_range
+    own, (least, most) = run.place.circumstances.bandwidth_bytes_per_s, run.place.bandwidth_range
     return support.low * least / own, support.high * most / own
 
 
@@ -116,7 +115,7 @@ def _by_chip(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def _scores(outcomes: list[Outcome], *, by_family: bool) -> list[dict[str, Any]]:
     groups: defaultdict[tuple[str, ...], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        known = outcome.run.circumstances
+        known = outcome.run.place.circumstances
         family = (known.family,) if by_family else ()
         groups[known.backend, *family, outcome.run.test].append(outcome)
     names = ("backend", "family", "test") if by_family else ("backend", "test")
@@ -139,8 +138,8 @@ def _score(outcomes: list[Outcome]) -> dict[str, Any]:
 def _rivals(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     runs = [outcome.run for outcome in outcomes if outcome.run.test == "decode"]
-    for backend in sorted({run.circumstances.backend for run in runs}):
-        mine = [run for run in runs if run.circumstances.backend == backend]
+    for backend in sorted({run.place.circumstances.backend for run in runs}):
+        mine = [run for run in runs if run.place.circumstances.backend == backend]
         for formula, speed in RIVALS.items():
             error = median(abs(speed(run) / run.tokens_per_s - 1) for run in mine)
             rows.append(
@@ -151,7 +150,7 @@ def _rivals(outcomes: list[Outcome]) -> list[dict[str, Any]]:
 
 def _check(table: Path) -> None:
     try:
-        with table.open(encoding="utf-8") as file:
+        with table.open(encoding="utf-8-sig") as file:
             header = file.readline().strip().split(",")
     except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f"validate-predictions: {table} cannot be read: {error}") from error

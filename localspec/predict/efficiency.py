@@ -62,7 +62,7 @@ def features(run: Circumstances) -> Iterator[tuple[str, str, float]]:
         ("era", era),
         ("backend era", f"{backend}, {era}"),
         ("family era", f"{family}, {era}"),
-        ("harness", run.harness or "none"),
+        ("backend harness", f"{backend}, {run.harness or 'none'}"),
         ("memory", "shared" if backend == "metal" or family in SHARED_MEMORY else "own"),
         ("laptop", "yes" if run.is_laptop else "no"),
     ):
@@ -129,9 +129,9 @@ class Efficiency:
         )
 
     def support_of(self, test: str, backend: str) -> tuple[str, Support]:
-        """The group that has enough runs and devices for an interval: the backend, else all."""
+        """The narrowest group with enough runs and devices: today's of the backend, it, or all."""
         known = self.support[test]
-        name = backend if backend in known else "all"
+        name = next(name for name in (f"{backend}, {NEWEST}", backend, "all") if name in known)
         return name, known[name]
 
     def verify_curve(self, backend: str, type_class: str) -> tuple[tuple[float, float], ...]:

@@ -36,6 +36,8 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
 )
 SHARED_MEMORY = frozenset({"AMD Strix Halo", "AMD integrated", "NVIDIA Orin", "NVIDIA GB10"})
 OTHER = "other"
+THROUGH_METAL = "Apple through MoltenVK"
+"""Vulkan has no driver there: its shaders are translated, whatever the chip."""
 
 HALF, EIGHT, LEGACY, K_QUANTS, LOW = "16 bit", "8 bit", "4 and 5 bit blocks", "K-quants", "low bit"
 _TYPE_CLASSES: tuple[tuple[str, str], ...] = (
@@ -46,9 +48,11 @@ _TYPE_CLASSES: tuple[tuple[str, str], ...] = (
 )
 
 
-def family_of(device_name: str) -> str:
+def family_of(device_name: str, backend: str = "") -> str:
     """The family of a device by its name in the table; "other" for what is in none."""
     lowered = device_name.lower()
+    if backend == "vulkan" and lowered.startswith("apple"):
+        return THROUGH_METAL
     return next((name for pattern, name in _FAMILIES if re.search(pattern, lowered)), OTHER)
 
 

@@ -81,7 +81,7 @@ def circumstances(device: Device, backend: str) -> Circumstances:
     fp16, fp32 = device.fp16_flops_per_s, device.fp32_flops_per_s
     return Circumstances(
         backend=backend,
-        family=family_of(device.name),
+        family=family_of(device.name, backend),
         type_class=HALF,
         bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
         fp32_flops_per_s=fp32 or (fp16 / 2 if fp16 else TYPICAL_FLOPS),

@@ -1,0 +1,73 @@
+"""What memory and arithmetic a processor has, by the name that a system reports.
+
+Runs on processors name the processor, not its memory. Its generation says which memory its maker
+supports: a range where it takes two kinds, and an estimate even then, because modules may be slower
+than allowed, channels empty and sockets two. So intervals of processors are wide.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+TABLE = Path(__file__).parent / "data" / "processors.toml"
+
+# What brings processors' names from systems, cpuinfo and people to one form.
+_NOISE = re.compile(r"\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*?ghz")
+_CORES = re.compile(r"(\d+)-cores?\b")
+_AMD_CORES = (
+    (r"ryzen 9 (pro )?\d95\d", 16), (r"ryzen 9 (pro )?[79]945hx", 16),
+    (r"ryzen 9 (pro )?\d90\d", 12),
+    (r"ryzen 9", 8), (r"ryzen 7", 8), (r"ryzen 5 (pro )?[123]5\d\dh?", 4), (r"ryzen 5", 6),
+    (r"ryzen 3", 4), (r"embedded r1", 2),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """`flops_per_s` of single precision, None where the number of cores is not known."""
+
+    kind: str
+    least_bytes_per_s: float
+    most_bytes_per_s: float
+    flops_per_s: float | None
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """The middle of the range."""
+        return sqrt(self.least_bytes_per_s * self.most_bytes_per_s)
+
+
+def processor_of(name: str) -> Processor | None:
+    """None for a processor of no known generation."""
+    plain = " ".join(_NOISE.sub(" ", name.lower()).split())
+    entries = _table()["processor"]
+    found = next((entry for entry in entries if re.search(entry["match"], plain)), None)
+    if found is None:
+        return None
+    cores = _n_cores(plain)
+    return Processor(
+        found["class"],
+        min(found["gbps"]) * 1e9,
+        max(found["gbps"]) * 1e9,
+        cores * found["cycle"] * found["ghz"] * 1e9 if cores else None,
+    )
+
+
+def _n_cores(name: str) -> float | None:
+    said = _CORES.search(name)
+    if said:
+        return float(said[1])
+    known: dict[str, float] = _table()["cores"]
+    named = [model for model in known if re.search(rf"(?<!\w){re.escape(model)}(?!\w)", name)]
+    if named:
+        return known[max(named, key=len)]
+    return next((float(n) for pattern, n in _AMD_CORES if re.search(pattern, name)), None)
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(TABLE.read_text("utf-8"))
