@@ -6,9 +6,10 @@ has no overhead term. Rows of one chip and source share their weight, so that no
 others by repeating itself.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 
 import _one_thread  # noqa: F401
@@ -22,7 +23,7 @@ from localspec.predict.published import CACHE_STREAM
 
 Floats = NDArray[np.float64]
 
-RIDGE, HUBER, STEPS = 0.05, 0.08, 12
+RIDGE, HUBER, STEPS, PRECISION = 0.05, 0.08, 60, 2e-4
 MIN_CHIPS = 2
 """What fewer chips would determine is refused: the wider group stands in."""
 
@@ -36,7 +37,7 @@ DECODE_SCALES = {
     "matrix rate in backend": 0.0,
 }  # fmt: skip
 PREFILL_SCALES = {
-    "backend": 1.4, "family": 1.25, "backend family": 0.056, "type": 0.28, "backend type": 0.175,
+    "backend": 1.4, "family": 1.25, "backend family": 0.056, "type": 0.28, "backend type": 0.3,
     "family type": 0.15, "era": 0.3, "backend era": 0.3, "family era": 0.2, "backend harness": 0.25,
     "memory": 0.1, "laptop": 0.5, "bandwidth": 0.1, "bandwidth in backend": 0.196,
     "bandwidth in family": 0.1, "intensity": 0.1, "intensity in backend": 0.21,
@@ -47,12 +48,14 @@ LAYER_S = {"cuda": 1.225e-5, "metal": 5e-5, "rocm": 8e-5, "vulkan": 1.2e-4, "cpu
 """Overhead of a layer in decoding, from a search over the leave-one-chip-out error."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
-    """Runs of one test as arrays; `ideal_s` is what the figures alone say, `names` the columns."""
+    """Runs of one test as arrays; `ideal_s` is what the figures alone say, `names` the columns,
+    `chips` what takes part in each."""
 
     runs: Sequence[Run]
     names: list[str]
+    chips: list[set[str]]
     scales: Floats
     x: Floats
     ideal_s: Floats
@@ -60,22 +63,30 @@ class Problem:
     measured_s: Floats
     weights: Floats
 
-    def solve(self, keep: NDArray[np.bool_]) -> Coefficients:
-        """The coefficients that the kept rows determine; those of too few chips are left out."""
-        chips: defaultdict[int, set[str]] = defaultdict(set)
-        for i in np.flatnonzero(keep):
-            for column in np.flatnonzero(self.x[i]):
-                chips[int(column)].add(self.runs[i].chip)
-        used = [column for column in range(len(self.names)) if len(chips[column]) >= MIN_CHIPS]
-        theta = _gauss_newton(
-            self.x[np.ix_(keep, used)], self.ideal_s[keep], self.fixed_s[keep],
-            self.measured_s[keep], self.weights[keep],
-        )  # fmt: skip
+    def solve(self, without: str | None = None) -> Coefficients:
+        """The coefficients that the runs of all other chips determine; those of too few are not."""
+        theta = self._all if without is None else self._theta(without, self._all)
         values = {
-            self.names[column]: float(self.scales[column] * value)
-            for column, value in zip(used, theta, strict=True)
+            name: float(scale * x)
+            for name, scale, x in zip(self.names, self.scales, theta, strict=True)
+            if x
         }
         return Coefficients(values, LAYER_S)
+
+    @cached_property
+    def _all(self) -> Floats:
+        return self._theta(None, np.zeros(len(self.names)))
+
+    def _theta(self, without: str | None, start: Floats) -> Floats:
+        """In units of the scales; zero where too few chips take part."""
+        keep = np.array([run.chip != without for run in self.runs])
+        used = [i for i, chips in enumerate(self.chips) if len(chips - {without}) >= MIN_CHIPS]
+        theta = np.zeros(len(self.names))
+        theta[used] = _gauss_newton(
+            self.x[np.ix_(keep, used)], self.ideal_s[keep], self.fixed_s[keep],
+            self.measured_s[keep], self.weights[keep], start[used],
+        )  # fmt: skip
+        return theta
 
     def predicted(self, coefficients: Coefficients, rows: NDArray[np.bool_]) -> Floats:
         """Tokens per second."""
@@ -110,6 +121,7 @@ def problem_of(runs: Sequence[Run]) -> Problem:
     return Problem(
         runs=runs,
         names=names,
+        chips=[{runs[i].chip for i in np.flatnonzero(column)} for column in x.T],
         scales=sizes,
         x=x,
         ideal_s=np.array([ideal_s(run) for run in runs]),
@@ -136,8 +148,7 @@ def _flops(run: Run) -> float:
 
 def unseen(problem: Problem) -> dict[str, Coefficients]:
     """By chip, the coefficients that the runs of all other chips determine."""
-    chips = np.array([run.chip for run in problem.runs])
-    return {chip: problem.solve(chips != chip) for chip in sorted(set(chips))}
+    return {chip: problem.solve(without=chip) for chip in sorted({r.chip for r in problem.runs})}
 
 
 def unseen_errors(problem: Problem, others: dict[str, Coefficients] | None = None) -> Errors:
@@ -161,9 +172,10 @@ def _tokens(run: Run) -> float:
     return 1.0 if run.test == "decode" else float(run.n_tokens)
 
 
-def _gauss_newton(x: Floats, ideal: Floats, fixed: Floats, measured: Floats, w: Floats) -> Floats:
-    theta = np.zeros(x.shape[1])
-    target = np.log(measured)
+def _gauss_newton(
+    x: Floats, ideal: Floats, fixed: Floats, measured: Floats, w: Floats, start: Floats
+) -> Floats:
+    theta, target = start.copy(), np.log(measured)
     for _ in range(STEPS):
         scaled = ideal * np.exp(x @ theta)
         residual = np.log(scaled + fixed) - target
@@ -171,5 +183,8 @@ def _gauss_newton(x: Floats, ideal: Floats, fixed: Floats, measured: Floats, w: 
         jacobian = x * (scaled / (scaled + fixed))[:, None]
         curvature = jacobian.T @ (jacobian * robust[:, None]) + RIDGE * np.eye(len(theta))
         gradient = jacobian.T @ (robust * residual) + RIDGE * theta
-        theta -= np.clip(np.linalg.solve(curvature, gradient), -0.5, 0.5)
+        step = np.clip(np.linalg.solve(curvature, gradient), -0.5, 0.5)
+        theta -= step
+        if np.abs(step).max() < PRECISION:
+            break
     return theta

@@ -16,7 +16,6 @@ from statistics import median
 from typing import Annotated, Any
 
 import _one_thread  # noqa: F401
-import numpy as np
 import typer
 from _fit import problem_of, unseen_errors
 from _intervals import TAILS, Errors
@@ -31,17 +30,18 @@ TARGET = HERE.parent / "localspec" / "predict" / "efficiency.json"
 MIN_GIB = 3.0
 WIDTHS = (2, 4, 8, 16)
 DIGITS = 5
+ROUNDING = 5e-3
 
 
 def main(
     check: Annotated[bool, typer.Option("--check", help="Compare only; exit code 1.")] = False,
 ) -> None:
     """Fit published runs."""
-    text = json.dumps(fitted(), indent=1, sort_keys=True) + "\n"
+    document = fitted()
     if not check:
-        TARGET.write_text(text)
+        TARGET.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
         print(f"{TARGET.relative_to(HERE.parent)} written")
-    elif text != TARGET.read_text():
+    elif not _agree(document, json.loads(TARGET.read_text())):
         raise UserError(f"{TARGET.name} is not what the data give: run scripts/fit-efficiency")
 
 
@@ -58,13 +58,24 @@ def fitted() -> dict[str, Any]:
     for test in ("decode", "prefill"):
         chosen = [run for run in runs if run.test == test]
         problem = problem_of(chosen)
-        coefficients = problem.solve(np.ones(len(chosen), bool))
+        coefficients = problem.solve()
         document[test] = {
             "values": {name: round(x, DIGITS) for name, x in coefficients.values.items()},
             "layer_s": dict(coefficients.layer_s) if test == "decode" else {},
         }
         document["support"][test] = _support(unseen_errors(problem))
     return document
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """But for what another processor's rounding changes in the last steps of the fit."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= ROUNDING * max(1.0, abs(one))
+    return one == other
 
 
 def verify_curves(path: Path) -> dict[str, list[list[float]]]:

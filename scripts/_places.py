@@ -6,6 +6,7 @@ libraries and the machine's cooling is taken from its notes, or from tables of w
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 
 from _processors import processor_of
 
@@ -59,7 +60,8 @@ def place_of(row: dict[str, str], notes: dict[str, str], kind: str) -> Place | s
     """Of a row of CSV and its class of weight type; a reason where its device is not known."""
     if row["backend"].lower() == "cpu":
         return _processor(row, notes, kind)
-    match = _match(row["device"], notes)
+    cores, memory = (_figure(notes.get(key, "")) for key in ("gpu_cores", "accel_ram"))
+    match = _match(row["device"], cores, memory)
     backend = row["backend"].lower()
     if match.device is None or match.device.kind == "cpu":
         return "device not in the table"
@@ -126,12 +128,12 @@ def _era(source: str, notes: str) -> str:
     return named or NEWEST
 
 
-def _match(name: str, notes: dict[str, str]) -> Match:
+@cache
+def _match(name: str, cores: float | None, memory: float | None) -> Match:
     """What a driver's name, else a person's, can mean."""
     exact = [device for device in all_devices() if device.name == ALIASES.get(name, name)]
     if exact:
         return Match(tuple(exact[:1]))
-    cores, memory = (_figure(notes.get(key, "")) for key in ("gpu_cores", "accel_ram"))
     found = match_reported(
         name,
         memory_bytes=round(memory * GIB) if memory else None,
@@ -140,6 +142,7 @@ def _match(name: str, notes: dict[str, str]) -> Match:
     return found if found.candidates else _as_typed(name, cores)
 
 
+@cache
 def _as_typed(name: str, cores: float | None) -> Match:
     try:
         found = find_device(name).candidates

@@ -13,6 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -82,11 +83,17 @@ def main(
         _show(document)
 
 
+@cache
+def fitted_runs() -> list[Run]:
+    """What the fit rests on."""
+    return read_runs(DATA / "measured.csv", MIN_GIB)[0]
+
+
 def outcomes_of(runs: list[Run], test: str) -> list[Outcome]:
     """Every run of a test, each chip predicted by what others measured."""
-    fitted = [run for run in read_runs(DATA / "measured.csv", MIN_GIB)[0] if run.test == test]
+    fitted = [run for run in fitted_runs() if run.test == test]
     problem = problem_of(fitted)
-    shipped, others = problem.solve(np.ones(len(fitted), bool)), unseen(problem)
+    shipped, others = problem.solve(), unseen(problem)
     errors = unseen_errors(problem, others)
     outcomes: list[Outcome] = []
     for chip, chosen in _by_chip(run for run in runs if run.test == test).items():
