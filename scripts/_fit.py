@@ -16,6 +16,7 @@ import _one_thread  # noqa: F401
 import numpy as np
 from _intervals import Errors
 from _runs import Run
+from _scales import LAYER_S, SCALES
 from numpy.typing import NDArray
 
 from localspec.predict.efficiency import Coefficients, features
@@ -24,28 +25,11 @@ from localspec.predict.published import CACHE_STREAM
 Floats = NDArray[np.float64]
 
 RIDGE, HUBER, STEPS, PRECISION = 0.05, 0.08, 60, 2e-4
+STATE = "state"
+"""A throttled machine's own slowness, so that its chip's relatives do not inherit all of it. Of one
+machine, it is no constant: nothing is predicted with it."""
 MIN_CHIPS = 2
 """What fewer chips would determine is refused: the wider group stands in."""
-
-# How far each kind of coefficient is believed to vary, in units of a logarithm.
-DECODE_SCALES = {
-    "backend": 0.49, "family": 0.122, "backend family": 0.367, "type": 0.098,
-    "backend type": 0.206, "family type": 0.147, "era": 0.12, "backend era": 0.3,
-    "family era": 0.21, "backend harness": 0.35, "memory": 0.07, "laptop": 0.2, "bandwidth": 0.052,
-    "bandwidth in backend": 0.21, "bandwidth in family": 0.1, "intensity": 0.1,
-    "intensity in backend": 0.15, "intensity by type": 0.48, "matrix rate": 0.0,
-    "matrix rate in backend": 0.0,
-}  # fmt: skip
-PREFILL_SCALES = {
-    "backend": 1.4, "family": 1.25, "backend family": 0.056, "type": 0.28, "backend type": 0.3,
-    "family type": 0.15, "era": 0.3, "backend era": 0.3, "family era": 0.2, "backend harness": 0.25,
-    "memory": 0.1, "laptop": 0.5, "bandwidth": 0.1, "bandwidth in backend": 0.196,
-    "bandwidth in family": 0.1, "intensity": 0.1, "intensity in backend": 0.21,
-    "intensity by type": 0.1, "matrix rate": 0.3, "matrix rate in backend": 0.3,
-}  # fmt: skip
-SCALES = {"decode": DECODE_SCALES, "prefill": PREFILL_SCALES}
-LAYER_S = {"cuda": 1.225e-5, "metal": 5e-5, "rocm": 8e-5, "vulkan": 1.2e-4, "cpu": 1.4e-4}
-"""Overhead of a layer in decoding, from a search over the leave-one-chip-out error."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +53,7 @@ class Problem:
         values = {
             name: float(scale * x)
             for name, scale, x in zip(self.names, self.scales, theta, strict=True)
-            if x
+            if x and not name.startswith(STATE)
         }
         return Coefficients(values, LAYER_S)
 
@@ -80,7 +64,11 @@ class Problem:
     def _theta(self, without: str | None, start: Floats) -> Floats:
         """In units of the scales; zero where too few chips take part."""
         keep = np.array([run.chip != without for run in self.runs])
-        used = [i for i, chips in enumerate(self.chips) if len(chips - {without}) >= MIN_CHIPS]
+        used = [
+            i
+            for i, (name, chips) in enumerate(zip(self.names, self.chips, strict=True))
+            if len(chips - {without}) >= (1 if name.startswith(STATE) else MIN_CHIPS)
+        ]
         theta = np.zeros(len(self.names))
         theta[used] = _gauss_newton(
             self.x[np.ix_(keep, used)], self.ideal_s[keep], self.fixed_s[keep],
@@ -107,6 +95,7 @@ def problem_of(runs: Sequence[Run]) -> Problem:
             for kind, name, value in features(run.place.circumstances)
             if scales[kind]
         }
+        | ({f"{STATE}: {run.chip}": (1.0, scales[STATE])} if run.place.is_throttled else {})
         for run in runs
     ]
     names = sorted({name for row in rows for name in row})

@@ -37,6 +37,9 @@ ALIASES = {
     "NVIDIA Tesla V100": "NVIDIA Tesla V100 SXM2 16 GB",
     "NVIDIA Tesla P100": "NVIDIA Tesla P100 PCIe 16 GB",
 }
+THROTTLED: tuple[tuple[str, str], ...] = (("mac-llm-bench", "Apple M5"),)
+"""Machines whose runs contradict each other: a fanless MacBook Air, by its source's files, that ran
+18.3 and 18.4 GiB at 5.5 and 2.5 tokens a second in one series."""
 _QUANT = re.compile(r"(UD-)?(I?Q\d|TQ\d|B?F(P)?(16|32)|MXFP|NVFP)")
 _CLASS_BY_BITS = ((12.0, HALF), (7.0, EIGHT), (4.2, K_QUANTS), (0.0, LOW))
 ROCBLAS_S_PER_FLOP = 1 / 5.1e12 - 1 / 36.9e12
@@ -53,6 +56,7 @@ class Place:
     bandwidth_range: tuple[float, float]
     memory_bytes: int | None = None
     knows_compute: bool = True
+    is_throttled: bool = False
     prefill_s_per_flop: float = 0.0
 
 
@@ -73,6 +77,9 @@ def place_of(row: dict[str, str], notes: dict[str, str], kind: str) -> Place | s
         circumstances=known,
         bandwidth_range=(least, most),
         memory_bytes=None if backend == "metal" else max(match.device.memory_bytes, default=None),
+        is_throttled=any(
+            source in row.get("source", "") and row["device"] == name for source, name in THROTTLED
+        ),
         prefill_s_per_flop=ROCBLAS_S_PER_FLOP if slow_library else 0.0,
     )
 

@@ -144,15 +144,28 @@ def _score(outcomes: list[Outcome]) -> dict[str, Any]:
 
 def _rivals(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    runs = [outcome.run for outcome in outcomes if outcome.run.test == "decode"]
-    for backend in sorted({run.place.circumstances.backend for run in runs}):
-        mine = [run for run in runs if run.place.circumstances.backend == backend]
+    for backend, runs in _decoding(outcomes, lambda run: run.place.circumstances.backend).items():
         for formula, speed in RIVALS.items():
-            error = median(abs(speed(run) / run.tokens_per_s - 1) for run in mine)
+            errors = [abs(speed(run) / run.tokens_per_s - 1) for run in runs]
             rows.append(
-                {"formula": formula, "backend": backend, "test": "decode", "median_error": error}
+                {
+                    "formula": formula,
+                    "backend": backend,
+                    "test": "decode",
+                    "n": len(runs),
+                    "median_error": median(errors),
+                    "p90_error": float(np.quantile(errors, 0.9)),
+                }
             )
     return rows
+
+
+def _decoding(outcomes: list[Outcome], key: Callable[[Run], str]) -> dict[str, list[Run]]:
+    groups: defaultdict[str, list[Run]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.run.test == "decode":
+            groups[key(outcome.run)].append(outcome.run)
+    return dict(sorted(groups.items()))
 
 
 def _check(table: Path) -> None:
@@ -179,9 +192,12 @@ def _show(document: dict[str, Any]) -> None:
                 f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}"
                 f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
             )
-    print("\nrivals' formulas, median error of decoding")
+    print("\nrivals' formulas on the same runs, decoding")
     for row in document["rivals"]:
-        print(f"{row['backend']:8}{row['formula']:40}{row['median_error']:9.1%}")
+        print(
+            f"{row['backend']:7}{row['formula']:37}{row['n']:6}{'':7}"
+            f"{row['median_error']:9.1%}{row['p90_error']:9.1%}"
+        )
     print("\nrows that are not predicted")
     for row in document["skipped"]:
         print(f"{row['n']:6}  {row['reason']}")

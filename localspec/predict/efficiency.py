@@ -70,6 +70,7 @@ def features(run: Circumstances) -> Iterator[tuple[str, str, float]]:
     yield "bandwidth", "all", speed
     yield "bandwidth in backend", backend, speed
     yield "bandwidth in family", family, speed
+    yield "bandwidth by type", f"{backend}, {kind}", speed
     matrix = log((run.fp16_flops_per_s or run.fp32_flops_per_s) / run.fp32_flops_per_s)
     yield "matrix rate", "all", matrix
     yield "matrix rate in backend", backend, matrix
