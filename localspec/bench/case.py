@@ -67,6 +67,26 @@ class Case:
         return replace(self.config, n_ctx=self.config.n_ctx or self.work.n_ctx)
 
     @property
+    def text(self) -> str:
+        """For people."""
+        return f"{self.config.model.stem} {self.work.text}, {self.setting_text}"
+
+    @property
+    def setting_text(self) -> str:
+        """How the engine is set, in a line."""
+        config = self.config
+        words = [
+            f"kv {config.kv_k}" + (f"/{config.kv_v}" if config.kv_v != config.kv_k else ""),
+            f"fa {config.flash_attn}",
+            f"t {config.n_threads or 'auto'}",
+        ]
+        if config.n_gpu_layers >= 0:
+            words.append(f"ngl {config.n_gpu_layers}")
+        if config.spec != "none" and not self.work.widths:
+            words.append(config.spec + (f" {config.draft_max}" if config.draft_max else ""))
+        return ", ".join(words)
+
+    @property
     def id(self) -> str:
         """The same for the same case in every run on this machine."""
         return sha256(repr(sorted(self.to_json().items())).encode()).hexdigest()[:12]

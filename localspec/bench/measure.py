@@ -7,6 +7,7 @@ and so is that of decoding: what both add is rolled back in between, untimed.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -108,25 +109,10 @@ def _sample(session: Session, work: Work, tokens: list[int]) -> Sample:
         _hold(session, start[:-1])
         decoded = _timed(session, start, work.n_gen + 1)
     if not work.n_prompt:
-        return decoded
+        return replace(decoded, prefill_s=None, first_s=None, n_prompt=0)
     _hold(session, tokens[: work.depth])
     read = _timed(session, tokens[: work.depth + work.n_prompt], 1)
-    return _joined(decoded, read)
-
-
-def _joined(decoded: Sample, read: Sample) -> Sample:
-    return Sample(
-        prefill_s=read.prefill_s,
-        first_s=read.first_s,
-        n_prompt=read.n_prompt,
-        decode_s=decoded.decode_s,
-        engine_s=decoded.engine_s,
-        draft_s=decoded.draft_s,
-        n_tokens=decoded.n_tokens,
-        n_passes=decoded.n_passes,
-        drafted=decoded.drafted,
-        accepted=decoded.accepted,
-    )
+    return replace(decoded, prefill_s=read.prefill_s, first_s=read.first_s, n_prompt=read.n_prompt)
 
 
 def _answers(session: Session, work: Work, stage: Stage) -> Iterator[Sample]:

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from localspec import __version__
+from localspec.cli.bench import bench
 from localspec.cli.chat import chat
+from localspec.cli.compare import compare
 from localspec.cli.doctor import doctor
 from localspec.cli.export import export
 from localspec.cli.generate import generate
@@ -16,6 +18,7 @@ from localspec.cli.pull import pull
 from localspec.cli.quality import quality
 from localspec.cli.quantize import quantize
 from localspec.cli.remove import remove
+from localspec.cli.report import report
 from localspec.cli.tune import tune
 from localspec.cli.verify import verify
 from localspec.errors import UserError
@@ -31,6 +34,9 @@ for command in (
     chat,
     generate,
     predict,
+    bench,
+    report,
+    compare,
     tune,
     quality,
     quantize,

@@ -1,0 +1,151 @@
+"""Two runs against each other: the ratio of each case with an interval that allows for drift.
+
+Cases are the same if they do the same work on the same model file: lengths, depth, batch, texts.
+Machines, engine builds and settings may differ, and are named; where several settings of a case
+were measured on both sides, equal ones are compared with each other.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from localspec.bench.report.columns import SETTINGS
+from localspec.bench.row import Row, rows_of
+from localspec.bench.statistics import Drift, Ratio, drift_of, ratio
+from localspec.bench.store import Results
+from localspec.errors import UserError
+
+Measure = Literal["decode", "prefill"]
+
+_FACETS = ("model", "lengths", "depth", "batch", "texts")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One case on both sides; `differs` names settings as "t 2 -> 1"."""
+
+    a: Row
+    b: Row
+    measure: Measure
+    ratio: Ratio
+    differs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Regressions first. `only_a` and `only_b`: cases without a partner."""
+
+    cases: tuple[Compared, ...]
+    only_a: tuple[Row, ...]
+    only_b: tuple[Row, ...]
+    drift: Drift | None
+    differs: tuple[str, ...]
+
+
+def compare(a: Results, b: Results) -> Comparison:
+    """Raises UserError where no case of one is comparable with any of the other."""
+    rows_a, rows_b = (
+        [row for row in rows_of(each.visits) if row.decode_visits or row.prefill_visits]
+        for each in (a, b)
+    )
+    drift = drift_of([row.decode_visits for row in (*rows_a, *rows_b) if row.decode_visits])
+    pairs = list(_pairs(rows_a, rows_b))
+    if not pairs:
+        raise UserError(
+            f"{a.path.name} and {b.path.name} cannot be compared: {_why(rows_a, rows_b)}"
+        )
+    cases = [case for pair in pairs for case in _compared(*pair, drift)]
+    matched = {id(row) for pair in pairs for row in pair}
+    common = set.intersection(*(set(case.differs) for case in cases)) if cases else set[str]()
+    return Comparison(
+        cases=tuple(sorted(cases, key=_urgency)),
+        only_a=tuple(row for row in rows_a if id(row) not in matched),
+        only_b=tuple(row for row in rows_b if id(row) not in matched),
+        drift=drift,
+        differs=tuple(text for text in cases[0].differs if text in common) if cases else (),
+    )
+
+
+def _pairs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Equal settings first; what is left of a work, only if it is alone on both sides."""
+    free_a, free_b = list(rows_a), list(rows_b)
+    for a in rows_a:
+        same = next(
+            (b for b in free_b if _work(a) == _work(b) and _settings(a) == _settings(b)), None
+        )
+        if same is not None:
+            free_a.remove(a)
+            free_b.remove(same)
+            yield a, same
+    for a in free_a:
+        others_a = [row for row in free_a if _work(row) == _work(a)]
+        others_b = [row for row in free_b if _work(row) == _work(a)]
+        if len(others_a) == 1 and len(others_b) == 1:
+            yield a, others_b[0]
+
+
+def _compared(a: Row, b: Row, drift: Drift | None) -> Iterator[Compared]:
+    differs = tuple(_differences(a, b))
+    if a.decode_visits and b.decode_visits:
+        found = ratio(a.decode_visits, b.decode_visits, _of(drift, a, b))
+        yield Compared(a, b, "decode", found, differs)
+    if a.prefill_visits and b.prefill_visits:
+        found = ratio(a.prefill_visits, b.prefill_visits, _of(drift, a, b))
+        yield Compared(a, b, "prefill", found, differs)
+
+
+def _of(drift: Drift | None, a: Row, b: Row) -> Drift | None:
+    """Without repeated visits nothing is known of drift, and so of no difference."""
+    return drift if drift else drift_of([a.decode_visits, b.decode_visits])
+
+
+def _urgency(case: Compared) -> tuple[int, float]:
+    order = {"slower": 0, "faster": 1, "no significant difference": 2, "unknown": 3}
+    return order[case.ratio.verdict], case.ratio.mid
+
+
+def _work(row: Row) -> Any:
+    """What must be equal; the texts by their name only, wherever they lie."""
+    work = row.case.work
+    return row.model["digest"], replace(work, prompts=None), work.prompts and work.prompts.name
+
+
+def _settings(row: Row) -> Any:
+    config = row.case.config
+    draft = row.model.get("draft")
+    return replace(config, model=config.model.name, draft=draft and draft["digest"])
+
+
+def _differences(a: Row, b: Row) -> Iterator[str]:
+    for column in SETTINGS:
+        if column.text(a) != column.text(b):
+            yield f"{column.header} {column.text(a)} -> {column.text(b)}"
+    machines = [row.environment["machine"] for row in (a, b)]
+    if machines[0]["power"] != machines[1]["power"]:
+        yield f"power: {machines[0]['power']} -> {machines[1]['power']}"
+    if a.environment["variables"] != b.environment["variables"]:
+        yield f"variables {a.environment['variables']} -> {b.environment['variables']}"
+
+
+def _why(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> str:
+    """The first facet of the work in which no case of one is like one of the other."""
+    if not rows_a or not rows_b:
+        return "one of them has no measurement"
+    for facet in _FACETS:
+        kinds = [
+            list(dict.fromkeys(_facet(row, facet) for row in rows)) for rows in (rows_a, rows_b)
+        ]
+        if not set(kinds[0]) & set(kinds[1]):
+            return f"{facet}: {', '.join(kinds[0])} against {', '.join(kinds[1])}"
+    return "no combination of model, lengths, depth and batch is in both, or several settings are"
+
+
+def _facet(row: Row, facet: str) -> str:
+    work = row.case.work
+    return {
+        "model": f"{row.model_name} ({row.model['digest']})",
+        "lengths": f"-p {work.n_prompt} -n {work.n_gen}",
+        "depth": f"{work.depth:,}",
+        "batch": str(work.batch),
+        "texts": work.prompts.name if work.prompts else "random tokens",
+    }[facet]

@@ -1,0 +1,156 @@
+"""A sweep: every product of the values that were asked for, less what cannot be, with reasons.
+
+Products run through settings first and through work last, so that a table reads as llama-bench's.
+What would fail in the engine is refused here, before anything is loaded.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from localspec.bench.case import CURVE_WIDTHS, Case, Work
+from localspec.bench.facts import facts_of
+from localspec.engine.base import FlashAttention
+from localspec.engine.preflight import check_memory
+from localspec.errors import LocalspecError
+from localspec.session.config import SessionConfig, Speculation
+from localspec.session.loading import plan_engines
+
+Spec = Literal["auto"] | Speculation
+DraftOf = Callable[[Path], Path | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Values of each option; `drafts` gives a model's draft, `with_curve` adds cases that time
+    wider passes."""
+
+    models: tuple[Path, ...]
+    drafts: tuple[tuple[Path, Path], ...] = ()
+    n_prompt: tuple[int, ...] = (512,)
+    n_gen: tuple[int, ...] = (128,)
+    depth: tuple[int, ...] = (0,)
+    batch: tuple[int, ...] = (1,)
+    kv: tuple[tuple[str, str], ...] = (("f16", "f16"),)
+    flash_attn: tuple[FlashAttention, ...] = ("auto",)
+    threads: tuple[int | None, ...] = (None,)
+    gpu_layers: tuple[int, ...] = (-1,)
+    spec: tuple[Spec, ...] = ("none",)
+    draft_max: tuple[int | None, ...] = (None,)
+    prompts: Path | None = None
+    per_category: int = 3
+    with_curve: bool = False
+
+    def cases(self) -> Iterator[Case]:
+        """All of them, possible or not, each once."""
+        yield from dict.fromkeys(
+            Case(config, work) for config in self._configs() for work in self._works(config)
+        )
+
+    def _configs(self) -> Iterator[SessionConfig]:
+        drafts = dict(self.drafts)
+        for model, (kv_k, kv_v), flash, threads, layers, spec, draft_max in product(
+            self.models, self.kv, self.flash_attn, self.threads,
+            self.gpu_layers, self.spec, self.draft_max,
+        ):  # fmt: skip
+            yield SessionConfig(
+                model=model,
+                draft=drafts.get(model) if spec in ("draft", "auto") else None,
+                spec=spec,
+                draft_max=None if spec == "none" else draft_max,
+                kv_k=kv_k,
+                kv_v=kv_v,
+                flash_attn=flash,
+                n_threads=threads,
+                n_gpu_layers=layers,
+            )
+
+    def _works(self, config: SessionConfig) -> Iterator[Work]:
+        """Real questions where there are any for a drafter, else the products of lengths."""
+        if self.prompts is not None:
+            for n_gen in self.n_gen:
+                yield Work(0, n_gen, prompts=self.prompts, per_category=self.per_category)
+        if self.prompts is None or config.spec == "none":
+            for depth, n_prompt, n_gen, batch in product(
+                self.depth, self.n_prompt, self.n_gen, self.batch
+            ):
+                yield Work(n_prompt, n_gen, depth, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A combination that cannot be, and why."""
+
+    case: Case
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be measured, and what will not."""
+
+    cases: tuple[Case, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def make_plan(sweep: Sweep) -> Plan:
+    """Raises nothing for a single bad case; LocalspecError where a model cannot be read at all."""
+    for model in sweep.models:
+        facts_of(model)
+    cases: list[Case] = []
+    skipped: list[Skipped] = []
+    for case in sweep.cases():
+        reason = problem_of(case)
+        if reason:
+            skipped.append(Skipped(case, reason))
+        else:
+            cases.append(case)
+    curves = [case for case in _curves(cases) if problem_of(case) is None]
+    return Plan((*cases, *(curves if sweep.with_curve else ())), tuple(skipped))
+
+
+def problem_of(case: Case) -> str | None:
+    """A sentence on why this cannot be measured here; None where nothing is known against it."""
+    return _contradiction(case) or _refusal(case)
+
+
+def _contradiction(case: Case) -> str | None:
+    work, spec = case.work, case.config.spec
+    if not (work.n_prompt or work.n_gen or work.widths):
+        return "with -p 0 and -n 0 there is nothing to measure"
+    if spec != "none" and not work.prompts and (work.n_prompt or work.n_gen):
+        return f"--spec {spec} on random tokens means nothing: give real text with --prompts"
+    if work.batch > 1 and (spec != "none" or work.prompts):
+        return "several sequences are measured without drafts, on random tokens"
+    limit = facts_of(case.config.model).n_ctx_train
+    if limit is not None and work.n_ctx is not None and work.n_ctx > max(limit, 256):
+        return f"it needs {work.n_ctx:,} tokens of context and the model holds {limit:,}"
+    return None
+
+
+def _refusal(case: Case) -> str | None:
+    """What the session would refuse."""
+    try:
+        plan = plan_engines(case.session_config)
+        if case.work.batch > 1:
+            target = replace(plan.target, n_sequences=case.work.batch)
+            check_memory([(target, facts_of(target.model))])
+    except LocalspecError as error:
+        return str(error)
+    return None
+
+
+def _curves(cases: list[Case]) -> Iterator[Case]:
+    """Verification curves, one for each model and depth with the first of the plain settings.
+
+    They need an engine with room for drafts, and no reply.
+    """
+    seen: set[tuple[Path, int]] = set()
+    for case in cases:
+        key = case.config.model, case.work.depth
+        if case.config.spec == "none" and not case.work.prompts and key not in seen:
+            seen.add(key)
+            config = replace(case.config, spec="lookup", draft_max=max(CURVE_WIDTHS) - 1)
+            yield Case(config, Work(0, 0, case.work.depth, widths=CURVE_WIDTHS))

@@ -1,0 +1,224 @@
+"""What was to be expected of a case, said before it is measured and kept beside what was.
+
+Plain decoding follows from the roofline alone. Of drafts it cannot be said beforehand how many
+stand; so the times of wider passes are kept, and with the acceptance that was measured they say
+what the speed should have been.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from localspec.bench.case import Case, Work
+from localspec.bench.facts import facts_of
+from localspec.bench.prompts import read_prompts
+from localspec.engine.build import gpu_backends
+from localspec.errors import LocalspecError
+from localspec.hardware.detect import usable_cores
+from localspec.model.facts import ModelFacts, cache_type
+from localspec.predict.memory import memory_of
+from localspec.predict.roofline import CacheSetting, Roofline, Speed
+from localspec.session.machine import (
+    MachineChoice,
+    PredictedMachine,
+    ProbeChoice,
+    predicted_machine,
+)
+
+MAX_WIDTH = 17
+PEAK_TOKENS = 512
+"""Of a pass that shows how fast arithmetic can be."""
+DEFAULT_CTX = 4096
+
+Talk = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PassParts:
+    """Seconds of one pass: of weights, of attention, of what no byte explains."""
+
+    weights_s: float
+    attention_s: float
+    overhead_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.weights_s + self.attention_s + self.overhead_s
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Plain values. `passes[n - 1]`: of n tokens a sequence, halfway through the reply.
+
+    Bytes and FLOPs are those of one pass of one token a sequence, and of the prompt. `flops_per_s`:
+    what wide passes of this model reach; `bandwidth_bytes_per_s`: what memory can give. `bound`:
+    what binds decoding. `draft_s`: of a token from the draft model.
+    """
+
+    decode_tps: Speed
+    prefill_tps: Speed | None
+    first_s: float | None
+    memory_bytes: int
+    bound: str
+    source: str
+    passes: tuple[PassParts, ...]
+    draft_s: float
+    weights_bytes: float
+    k_bytes: float
+    v_bytes: float
+    pass_flops: float
+    prompt_bytes: float
+    prompt_flops: float
+    bandwidth_bytes_per_s: float | None
+    flops_per_s: float | None
+
+    @property
+    def pass_bytes(self) -> float:
+        return self.weights_bytes + self.k_bytes + self.v_bytes
+
+    def pass_at(self, width: float) -> PassParts:
+        """Between whole widths straight, beyond the last one that."""
+        low = min(max(int(width), 1), len(self.passes))
+        a, b = self.passes[low - 1], self.passes[min(low, len(self.passes) - 1)]
+        share = min(max(width - low, 0.0), 1.0)
+        return PassParts(
+            *(
+                getattr(a, name) + share * (getattr(b, name) - getattr(a, name))
+                for name in PassParts.__slots__
+            )
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Raises KeyError or TypeError where it is none."""
+        values: dict[str, Any] = {name: document[name] for name in cls.__slots__}
+        prefill = values["prefill_tps"]
+        values["decode_tps"] = Speed(**values["decode_tps"])
+        values["prefill_tps"] = Speed(**prefill) if prefill else None
+        values["passes"] = tuple(PassParts(**part) for part in values["passes"])
+        return cls(**values)
+
+
+class Predictor:
+    """Predicts cases on this machine; what must be probed for it is, once for each setting."""
+
+    def __init__(self, cases: tuple[Case, ...], probe: ProbeChoice, talk: Talk) -> None:
+        self._probe: ProbeChoice = probe
+        self._talk = talk
+        self._cases = cases
+        self._machines: dict[tuple[int | None, int], PredictedMachine | None] = {}
+
+    def of(self, case: Case) -> Prediction | None:
+        """None where nothing is known of the machine, or the case is only a curve."""
+        machine = self._machine(case)
+        if machine is None or not (case.work.n_gen or case.work.n_prompt):
+            return None
+        facts = facts_of(case.config.model)
+        return _predicted(case, machine, facts)
+
+    def prepare(self) -> None:
+        """Probe now what all cases need."""
+        for case in self._cases:
+            self._machine(case)
+
+    def _machine(self, case: Case) -> PredictedMachine | None:
+        key = case.config.n_threads, case.config.n_gpu_layers
+        if key not in self._machines:
+            self._machines[key] = self._found(*key)
+        return self._machines[key]
+
+    def _found(self, n_threads: int | None, n_gpu_layers: int) -> PredictedMachine | None:
+        same = [
+            case
+            for case in self._cases
+            if (case.config.n_threads, case.config.n_gpu_layers) == (n_threads, n_gpu_layers)
+        ]
+        models = dict.fromkeys(
+            path for case in same for path in (case.config.model, case.config.draft) if path
+        )
+        caches = list(dict.fromkeys(_cache(case) for case in same))
+        layers = n_gpu_layers if gpu_backends() else 0
+        choice = MachineChoice(None, n_threads or usable_cores(), layers, self._probe)
+        try:
+            facts = [facts_of(path) for path in models]
+            return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._talk)
+        except LocalspecError as error:
+            self._talk(f"nothing is predicted: {error}")
+            return None
+
+
+def _predicted(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
+    work, cache_setting = case.work, _cache(case)
+    roofline = Roofline(facts, machine.shares_of(facts), cache_setting)
+    depth = _middle(work)
+    parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
+    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
+    n_prompt = work.n_prompt * work.batch
+    wide_s = roofline.pass_time(PEAK_TOKENS, 0, is_prompt=True).weights_s
+    n_ctx = case.session_config.n_ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
+    k_bytes, v_bytes = kv_read_bytes(facts, cache_setting, depth)
+    prompt_kv = sum(kv_read_bytes(facts, cache_setting, work.depth + work.n_prompt))
+    return Prediction(
+        decode_tps=roofline.decode(depth, work.batch),
+        prefill_tps=roofline.prefill(work.n_prompt, work.depth) if n_prompt else None,
+        first_s=work.batch * roofline.prefill_s(work.n_prompt, work.depth) if n_prompt else None,
+        memory_bytes=_memory_bytes(case, facts, n_ctx),
+        bound=parts[0].bound,
+        source=machine.rates_source,
+        passes=passes,
+        draft_s=_draft_s(case, machine, depth),
+        weights_bytes=sum(part.n_bytes for part in facts.streamed(work.batch)),
+        k_bytes=work.batch * k_bytes,
+        v_bytes=work.batch * v_bytes,
+        pass_flops=facts.flops(work.batch, depth),
+        prompt_bytes=sum(part.n_bytes for part in facts.streamed(n_prompt)) + prompt_kv,
+        prompt_flops=facts.flops(n_prompt, work.depth + work.n_prompt // 2),
+        bandwidth_bytes_per_s=machine.bandwidth_bytes_per_s,
+        flops_per_s=machine.flops_per_s or 2 * PEAK_TOKENS * facts.active_params / wide_s,
+    )
+
+
+def _middle(work: Work) -> int:
+    """The depth halfway through a reply; of real questions from their length, 4 letters a token."""
+    depth = work.depth
+    if work.prompts is not None:
+        prompts = read_prompts(work.prompts, work.per_category)
+        depth = sum(len(prompt.text) for prompt in prompts) // len(prompts) // 4
+    return depth + work.n_gen // 2
+
+
+def kv_read_bytes(
+    facts: ModelFacts, cache_setting: CacheSetting, depth: int
+) -> tuple[float, float]:
+    """Bytes of keys and of values that a pass reads at a depth, windows taken into account."""
+    k_bits, v_bits = (
+        kind.bits_per_element for kind in (cache_setting.type_k, cache_setting.type_v)
+    )
+    keys = values = 0.0
+    for layer in facts.layers:
+        cells = min(depth, layer.window_tokens or depth) * (layer.n_kv_heads or 0)
+        keys += cells * (layer.key_size or 0) * k_bits / 8
+        values += cells * (layer.value_size or 0) * v_bits / 8
+    return keys, values
+
+
+def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
+    if case.config.draft is None:
+        return 0.0
+    facts = facts_of(case.config.draft)
+    return Roofline(facts, machine.shares_of(facts), _cache(case)).seconds(1, depth)
+
+
+def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
+    own = memory_of(facts, _cache(case), n_ctx, n_sequences=case.work.batch).total_bytes
+    draft = case.config.draft
+    return own + (memory_of(facts_of(draft), _cache(case), n_ctx).total_bytes if draft else 0)
+
+
+def _cache(case: Case) -> CacheSetting:
+    config = case.config
+    types = cache_type(config.kv_k), cache_type(config.kv_v)
+    return CacheSetting(*types, flash=config.flash_attn != "off")

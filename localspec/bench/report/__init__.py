@@ -1,0 +1,1 @@
+"""Results as tables, documents, pictures and one page, without an engine."""

@@ -1,0 +1,272 @@
+"""The pictures of a report; one without data is left out."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from localspec.bench.prediction import Prediction
+from localspec.bench.report.chart import Bar, BarChart, Chart, Point, Series
+from localspec.bench.report.columns import labels
+from localspec.bench.report.format import interval, number, percent
+from localspec.bench.row import Row
+
+LARGEST_GAPS = 12
+INTENSITY = (0.1, 1000.0)
+
+
+def charts_of(rows: Sequence[Row]) -> list[Chart | BarChart]:
+    """In the order in which they answer: how fast, why, and where the rest goes."""
+    timed = [row for row in rows if row.decode_tps or row.prefill_tps]
+    found = (
+        _roofline(timed),
+        _predicted(timed),
+        _by_depth(timed),
+        _gaps(timed),
+        _verification(rows),
+        _acceptance(timed),
+    )
+    return [chart for chart in found if chart is not None]
+
+
+def _roofline(rows: Sequence[Row]) -> Chart | None:
+    """Arithmetic intensity against FLOP/s: below the slope memory binds, below the top compute."""
+    known = [(row, row.prediction) for row in rows if row.prediction]
+    if not known:
+        return None
+    decode, prefill = _points(known, _decode_point), _points(known, _prefill_point)
+    roofs = list(_roofs([prediction for _, prediction in known]))
+    return Chart(
+        "roofline",
+        "Roofline",
+        "Every case by how much it computes for each byte that it streams. The slope is what memory"
+        " can feed, the top what wide passes of the model reach; the distance to them is the gap.",
+        "FLOP per byte",
+        "GFLOP/s",
+        (
+            *roofs,
+            Series("decode", decode, tone=0),
+            *([Series("prefill", prefill, tone=1)] if prefill else []),
+        ),
+        log_x=True,
+        log_y=True,
+    )
+
+
+def _points(
+    known: Sequence[tuple[Row, Prediction]],
+    point: Callable[[Row, Prediction, str], Point | None],
+) -> tuple[Point, ...]:
+    names = labels([row for row, _ in known])
+    found = (point(*pair, name) for pair, name in zip(known, names, strict=True))
+    return tuple(each for each in found if each is not None)
+
+
+def _decode_point(row: Row, prediction: Prediction, name: str) -> Point | None:
+    if row.passes_per_s is None:
+        return None
+    flops = prediction.pass_flops * row.passes_per_s
+    intensity = prediction.pass_flops / prediction.pass_bytes
+    return Point(intensity, flops / 1e9, note=f"{name}: {number(row.decode_each_tps)} tok/s a user")
+
+
+def _prefill_point(row: Row, prediction: Prediction, name: str) -> Point | None:
+    n_prompt = row.case.work.n_prompt * row.case.work.batch
+    if row.prefill_tps is None or not prediction.prompt_flops or not n_prompt:
+        return None
+    flops = prediction.prompt_flops / n_prompt * row.prefill_tps.mid
+    intensity = prediction.prompt_flops / prediction.prompt_bytes
+    return Point(
+        intensity, flops / 1e9, note=f"{name}: {number(row.prefill_tps.mid)} tok/s prefill"
+    )
+
+
+def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
+    """One for each machine's bandwidth and compute."""
+    ceilings = dict.fromkeys(
+        (p.bandwidth_bytes_per_s, p.flops_per_s) for p in predictions if p.bandwidth_bytes_per_s
+    )
+    tops = dict[float, float]()
+    for bandwidth, flops in ceilings:
+        if bandwidth and flops:
+            tops[bandwidth] = max(flops, tops.get(bandwidth, 0.0))
+    for bandwidth, flops in tops.items():
+        knee = flops / bandwidth
+        corners = (INTENSITY[0], knee, max(INTENSITY[1], 2 * knee))
+        yield Series(
+            f"roof: {number(bandwidth / 1e9)} GB/s, {number(flops / 1e9)} GFLOP/s",
+            tuple(Point(x, min(bandwidth * x, flops) / 1e9) for x in corners),
+            "line",
+            tone=None,
+        )
+
+
+def _predicted(rows: Sequence[Row]) -> Chart | None:
+    """Measured over predicted, both with intervals."""
+    known = [row for row in rows if row.decode_tps and row.predicted_tps]
+    if not known:
+        return None
+    names = labels(known)
+    points = [
+        Point(speed.mid, mid.mid, mid.low, mid.high, f"{name}: {_both(row)}")
+        for row, name in zip(known, names, strict=True)
+        if (speed := row.predicted_tps) and (mid := row.decode_tps)
+    ]
+    ends = [value for p in points for value in (p.x, p.y)]
+    low, high = min(ends) / 1.3, max(ends) * 1.3
+    spread = [(row.predicted_tps.low / row.predicted_tps.mid,
+               row.predicted_tps.high / row.predicted_tps.mid)
+              for row in known if row.predicted_tps]  # fmt: skip
+    factors = min(s[0] for s in spread), max(s[1] for s in spread)
+    edges = [
+        Series(name, (Point(low, low * f), Point(high, high * f)), "line", dashed=f != 1, tone=None)
+        for name, f in (("equal", 1.0), ("predicted interval", factors[0]), ("", factors[1]))
+    ]
+    return Chart(
+        "predicted",
+        "Predicted and measured",
+        "Decoding. On the line a prediction is right; between the dashed ones it is within its"
+        " interval. Above it is faster than was said.",
+        "predicted tok/s",
+        "measured tok/s",
+        (*edges, Series("cases", tuple(points), tone=0)),
+        log_x=True,
+        log_y=True,
+    )
+
+
+def _both(row: Row) -> str:
+    assert row.decode_tps
+    assert row.predicted_tps
+    measured = interval(row.decode_tps.mid, row.decode_tps.low, row.decode_tps.high)
+    return f"{measured} tok/s measured, {number(row.predicted_tps.mid)} predicted"
+
+
+def _by_depth(rows: Sequence[Row]) -> Chart | None:
+    """Decoding by filled context, a line for each setting."""
+    plain = [row for row in rows if row.decode_tps and not row.case.work.prompts]
+    groups: dict[str, list[Row]] = {}
+    for row, name in zip(plain, _setting_labels(plain), strict=True):
+        groups.setdefault(name, []).append(row)
+    if not any(len(group) > 1 for group in groups.values()):
+        return None
+    series: list[Series] = []
+    for tone, (name, group) in enumerate(groups.items()):
+        group.sort(key=lambda row: row.case.work.depth)
+        measured = [
+            Point(row.case.work.depth, e.mid, e.low, e.high, f"{name}: {number(e.mid)} tok/s")
+            for row in group
+            if (e := row.decode_tps)
+        ]
+        series.append(Series(name, tuple(measured), "line", tone=tone))
+        said = [
+            Point(row.case.work.depth, row.predicted_tps.mid) for row in group if row.predicted_tps
+        ]
+        if said:
+            series.append(Series("", tuple(said), "line", dashed=True, tone=tone))
+    return Chart(
+        "depth",
+        "Speed by depth and KV type",
+        "Decoding with that many tokens in the context; predictions are dashed.",
+        "depth in tokens",
+        "tok/s",
+        tuple(series),
+    )
+
+
+def _setting_labels(rows: Sequence[Row]) -> list[str]:
+    """What tells settings apart, without the work's depth."""
+    names = labels(rows)
+    batches = len({row.case.work.batch for row in rows}) > 1
+    found: list[str] = []
+    for row, name in zip(rows, names, strict=True):
+        setting = name.removeprefix(row.case.work.text).strip() or row.case.setting_text
+        found.append(setting + (f" x {row.case.work.batch}" if batches else ""))
+    return found
+
+
+def _gaps(rows: Sequence[Row]) -> BarChart | None:
+    """Where a token's time goes, stacked; the rest may be negative."""
+    known = [row for row in rows if row.gap][:LARGEST_GAPS]
+    if not known:
+        return None
+    bars = [
+        Bar(name, tuple((p.name, 1e3 * p.seconds) for p in row.gap.parts), number(row.tpot_ms))
+        for row, name in zip(known, labels(known), strict=True)
+        if row.gap
+    ]
+    return BarChart(
+        "gap",
+        "Where the milliseconds go",
+        "Each part is measured or computed on its own; the rest is what none explains, and left of"
+        " zero what they explain too much.",
+        "ms a token",
+        tuple(bars),
+    )
+
+
+def _verification(rows: Sequence[Row]) -> Chart | None:
+    """v(n): what checking drafts costs, in plain passes."""
+    curved = [row for row in rows if row.curve]
+    if not curved:
+        return None
+    series: list[Series] = []
+    for tone, (row, name) in enumerate(zip(curved, labels(curved), strict=True)):
+        one = row.curve[min(row.curve)]
+        points = tuple(
+            Point(n, s / one, note=f"{n} tokens: {s / one:.2f} passes")
+            for n, s in row.curve.items()
+        )
+        series.append(Series(f"measured, {name}", points, "line", tone=tone))
+        said = _predicted_curve(rows, row)
+        if said:
+            series.append(Series("", said, "line", dashed=True, tone=tone))
+    last = max(n for row in curved for n in row.curve)
+    ideal = Series("one pass for each token", (Point(1, 1), Point(last, last)), "line", tone=None)
+    return Chart(
+        "verification",
+        "Verification curve",
+        "What a pass over n tokens costs in plain passes. Where it stays low, drafts are checked"
+        " for nothing; predictions are dashed.",
+        "tokens in a pass",
+        "T(n) / T(1)",
+        (ideal, *series),
+    )
+
+
+def _predicted_curve(rows: Sequence[Row], curve: Row) -> tuple[Point, ...]:
+    """From a plain row of the same model, setting and depth."""
+    config, depth = curve.case.config, curve.case.work.depth
+    for row in rows:
+        own = row.case.config
+        same = (own.model, own.kv_k, own.kv_v, own.flash_attn, own.n_threads) == (
+            config.model, config.kv_k, config.kv_v, config.flash_attn, config.n_threads
+        )  # fmt: skip
+        if row.prediction and same and row.case.work.depth == depth and row.case.work.batch == 1:
+            one = row.prediction.passes[0].seconds
+            passes = enumerate(row.prediction.passes, 1)
+            return tuple(Point(n, p.seconds / one) for n, p in passes if n <= max(curve.curve))
+    return ()
+
+
+def _acceptance(rows: Sequence[Row]) -> BarChart | None:
+    """Share of drafted tokens that stood, by category."""
+    drafted = [row for row in rows if row.acceptance is not None and row.categories]
+    if not drafted:
+        return None
+    several = len(drafted) > 1
+    bars = [
+        Bar(
+            f"{category.name}{f', {name}' if several else ''}",
+            ((name if several else "accepted", 100 * category.acceptance),),
+            f"{percent(category.acceptance)}, {number(category.tokens_per_pass)} tokens a pass",
+        )
+        for row, name in zip(drafted, _setting_labels(drafted), strict=True)
+        for category in row.categories
+        if category.acceptance is not None
+    ]
+    bars.sort(key=lambda bar: bar.label)
+    return BarChart(
+        "acceptance",
+        "Acceptance by category",
+        "How many of the drafted tokens the target would have said itself.",
+        "% of drafted tokens",
+        tuple(bars),
+    )

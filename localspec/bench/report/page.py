@@ -1,0 +1,181 @@
+"""One page with everything: it asks for nothing from elsewhere and needs no script."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from localspec import __version__
+from localspec.bench.findings import findings
+from localspec.bench.report.chart import BarChart, Chart
+from localspec.bench.report.charts import charts_of
+from localspec.bench.report.columns import common_settings, labels, shown_columns
+from localspec.bench.report.document import all_rows
+from localspec.bench.report.format import milliseconds, number, percent
+from localspec.bench.report.svg import TONES, svg, tone_class
+from localspec.bench.row import Row
+from localspec.bench.store import Results
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    is_number: Sequence[bool]
+    rows: Sequence[Sequence[str]]
+
+
+def page(results: Sequence[Results]) -> str:
+    """The page as HTML."""
+    rows = all_rows(results)
+    figures = [row for row in rows if not row.is_curve]
+    shared = dict(common_settings(figures))
+    return _template().render(
+        version=__version__,
+        tones=TONES,
+        title=_title(rows),
+        subtitle=f"Measured by localspec {__version__}, beside what was to be expected",
+        facts=[*_facts(results, rows), *_shared(shared)],
+        findings=findings(rows),
+        tables=[
+            table for table in (_speeds(figures), _gaps(figures), _categories(figures)) if table
+        ],
+        charts=[_drawn(chart) for chart in charts_of(rows)],
+        skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("localspec.bench.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html.j2")
+
+
+def _title(rows: Sequence[Row]) -> str:
+    models = list(dict.fromkeys(row.model_name for row in rows))
+    machines = list(dict.fromkeys(row.machine for row in rows))
+    return f"{_some(models, 'models')} on {_some(machines, 'machines')}"
+
+
+def _some(names: list[str], kind: str) -> str:
+    return " and ".join(names) if 0 < len(names) <= 2 else f"{len(names)} {kind}"
+
+
+def _facts(results: Sequence[Results], rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Machines, engines, models and dates, each once."""
+
+    def each(name: str, texts: Iterator[str]) -> Iterator[tuple[str, str]]:
+        yield from ((name, text) for text in dict.fromkeys(texts))
+
+    yield from each("machine", (_machine(row) for row in rows))
+    yield from each("engine", (_engine(row) for row in rows))
+    yield from each("model", (_model(row) for row in rows))
+    yield from each("measured", (result.header.started for result in results))
+    sources = (row.prediction.source for row in rows if row.prediction)
+    yield from each("predicted from", sources)
+
+
+def _machine(row: Row) -> str:
+    machine = row.environment["machine"]
+    memory = number(machine["memory_bytes"] / 2**30)
+    size = f"{machine['cores']} cores, {memory} GiB"
+    return f"{machine['name']}, {size}, {machine['system']}, {machine['power']}"
+
+
+def _engine(row: Row) -> str:
+    engine = row.environment["engine"]
+    backends = ", ".join(engine["backends"])
+    return f"llama-cpp-python {engine['version']}, {backends}, build {engine['fingerprint']}"
+
+
+def _model(row: Row) -> str:
+    model = row.model
+    size = f"{number(model['weight_bytes'] / 1e9)} GB"
+    return f"{model['file']}: {model['type']}, {size}, {model['digest']}"
+
+
+def _shared(shared: dict[str, str]) -> list[tuple[str, str]]:
+    text = ", ".join(
+        f"{name} {shown}"
+        for name, shown in shared.items()
+        if name not in ("machine", "engine", "model") and shown != "-"
+    )
+    return [("settings", text)] if text else []
+
+
+def _speeds(rows: Sequence[Row]) -> Table | None:
+    if not rows:
+        return None
+    columns = shown_columns(rows)
+    return Table(
+        "Speeds",
+        "Tokens per second with their 95 % interval beside the predicted ones; roof: share of the"
+        " memory's bandwidth; GB: most memory at once.",
+        [column.header for column in columns],
+        [column.is_number for column in columns],
+        [[column.text(row) for column in columns] for row in rows],
+    )
+
+
+def _gaps(rows: Sequence[Row]) -> Table | None:
+    known = [(name, row.gap) for name, row in zip(labels(rows), rows, strict=True) if row.gap]
+    if not known:
+        return None
+    parts = known[0][1].parts
+    return Table(
+        "Where the milliseconds of a token go",
+        "Rest: measured less all parts; beside it its share.",
+        ["", "measured", *(part.name for part in parts), "share"],
+        [False, *[True] * (len(parts) + 2)],
+        [
+            [name, milliseconds(gap.token_s), *(milliseconds(part.seconds) for part in gap.parts),
+             percent(gap.rest_share)]
+            for name, gap in known
+        ],
+    )  # fmt: skip
+
+
+def _categories(rows: Sequence[Row]) -> Table | None:
+    known = [row for row in rows if row.categories]
+    if not known:
+        return None
+    cells = [
+        [c.name, name, number(c.decode_tps), percent(c.acceptance), number(c.tokens_per_pass)]
+        for row, name in zip(known, labels(known), strict=True)
+        for c in row.categories
+    ]
+    return Table(
+        "By category",
+        "",
+        ["category", "case", "tok/s", "accepted", "tok/pass"],
+        [False, False, True, True, True],
+        sorted(cells, key=lambda row: row[0]),
+    )
+
+
+def _drawn(chart: Chart | BarChart) -> dict[str, Any]:
+    return {
+        "key": chart.key,
+        "title": chart.title,
+        "caption": chart.caption,
+        "svg": Markup(svg(chart)),
+        "legend": list(_keys(chart)),
+    }
+
+
+def _keys(chart: Chart | BarChart) -> Iterator[tuple[str, str]]:
+    if isinstance(chart, BarChart):
+        if len(chart.names) > 1:
+            yield from ((tone_class(i), name) for i, name in enumerate(chart.names))
+        return
+    yield from ((tone_class(series.tone), series.name) for series in chart.series if series.name)

@@ -1,0 +1,226 @@
+"""All visits to one case as one row: every figure that is shown is derived here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from localspec.bench.case import Case
+from localspec.bench.gap import Gap, Passes, gap_of
+from localspec.bench.prediction import Prediction
+from localspec.bench.sample import Sample
+from localspec.bench.statistics import Estimate, estimate, more_visits
+from localspec.bench.store import Visited
+from localspec.predict.roofline import Speed
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryRow:
+    """One category of real questions."""
+
+    name: str
+    decode_tps: float | None
+    acceptance: float | None
+    tokens_per_pass: float | None
+    n_questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case. Speeds are of all sequences together; None is what was not measured or unknown.
+
+    `decode_visits` and `prefill_visits`: tokens per second by visit, for comparisons.
+    """
+
+    case: Case
+    model: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    visits: tuple[Visited, ...]
+    samples: tuple[Sample, ...]
+    decode_visits: tuple[tuple[float, ...], ...]
+    prefill_visits: tuple[tuple[float, ...], ...]
+    decode_tps: Estimate | None
+    prefill_tps: Estimate | None
+    first_s: Estimate | None
+    prediction: Prediction | None
+    predicted_tps: Speed | None
+    gap: Gap | None
+    curve: Mapping[int, float]
+    peak_bytes: int | None
+    reason: str | None
+
+    @property
+    def machine(self) -> str:
+        return self.environment["machine"]["name"]
+
+    @property
+    def model_name(self) -> str:
+        """The file's, which tells quantizations apart."""
+        return str(self.model["file"]).removesuffix(".gguf")
+
+    @property
+    def is_curve(self) -> bool:
+        """Only times of wider passes."""
+        return bool(self.case.work.widths)
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Milliseconds a token of one user."""
+        return 1e3 * self.case.work.batch / self.decode_tps.mid if self.decode_tps else None
+
+    @property
+    def decode_each_tps(self) -> float | None:
+        """Of one user."""
+        return self.decode_tps.mid / self.case.work.batch if self.decode_tps else None
+
+    @property
+    def acceptance(self) -> float | None:
+        return _share(sum(s.accepted for s in self.samples), sum(s.drafted for s in self.samples))
+
+    @property
+    def tokens_per_pass(self) -> float | None:
+        """Of one user."""
+        n_passes = self.case.work.batch * sum(s.n_passes for s in self.samples)
+        return _share(sum(s.n_tokens for s in self.samples), n_passes)
+
+    @property
+    def passes_per_s(self) -> float | None:
+        if self.decode_tps is None or not self.tokens_per_pass:
+            return None
+        return self.decode_tps.mid / self.case.work.batch / self.tokens_per_pass
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """Of weights and cache that passes stream."""
+        if self.prediction is None or self.passes_per_s is None:
+            return None
+        return self.prediction.pass_bytes * self.passes_per_s
+
+    @property
+    def roofline_share(self) -> float | None:
+        """Of the bandwidth."""
+        if self.bytes_per_s is None or self.prediction is None:
+            return None
+        bandwidth = self.prediction.bandwidth_bytes_per_s
+        return self.bytes_per_s / bandwidth if bandwidth else None
+
+    @property
+    def more_visits(self) -> int | None:
+        """For an answer to 2 %."""
+        return more_visits(self.decode_visits) if self.decode_visits else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was going on in at least one visit."""
+        return tuple(dict.fromkeys(w for v in self.visits for w in v.circumstances.warnings))
+
+    @property
+    def categories(self) -> tuple[CategoryRow, ...]:
+        names = dict.fromkeys(s.category for s in self.samples if s.category is not None)
+        return tuple(_category(name, self.samples) for name in names)
+
+
+def rows_of(visits: Sequence[Visited]) -> list[Row]:
+    """One row for each case, machine, engine build and model file, in order of appearance."""
+    groups: dict[tuple[Any, ...], list[Visited]] = {}
+    for visited in visits:
+        machine, engine = visited.environment["machine"], visited.environment["engine"]
+        key = machine["key"], engine["fingerprint"], visited.model["digest"], visited.case
+        groups.setdefault(key, []).append(visited)
+    return [_row(group) for group in groups.values()]
+
+
+def _row(visits: list[Visited]) -> Row:
+    measured = [v.measurement for v in visits if v.measurement]
+    case, prediction = visits[0].case, next((v.prediction for v in visits if v.prediction), None)
+    samples = tuple(sample for m in measured for sample in m.samples)
+    by_visit = [m.samples for m in measured]
+    decode = _kept(_decode_of(part, real=case.work.prompts is not None) for part in by_visit)
+    prefill = _kept(tuple(s.prefill_tps for s in part if s.prefill_tps) for part in by_visit)
+    first = _kept(tuple(s.first_s for s in part if s.first_s) for part in by_visit)
+    passes = _passes(case, samples, decode)
+    return Row(
+        case=case,
+        model=visits[0].model,
+        environment=visits[0].environment,
+        visits=tuple(visits),
+        samples=samples,
+        decode_visits=decode,
+        prefill_visits=prefill,
+        decode_tps=estimate(decode) if decode else None,
+        prefill_tps=estimate(prefill) if prefill else None,
+        first_s=estimate(first) if first else None,
+        prediction=prediction,
+        predicted_tps=_predicted(case, samples, passes, prediction),
+        gap=gap_of(passes, prediction) if passes and prediction else None,
+        curve=_curve([m.curve for m in measured]),
+        peak_bytes=max((m.peak_bytes for m in measured if m.peak_bytes), default=None),
+        reason=next((v.reason for v in visits if v.reason), None),
+    )
+
+
+def _decode_of(samples: Sequence[Sample], *, real: bool) -> tuple[float, ...]:
+    """Each sample's speed; of real questions one for all, because they differ by nature."""
+    timed = [s for s in samples if s.decode_s and s.n_tokens]
+    if not real:
+        return tuple(s.decode_tps for s in timed if s.decode_tps)
+    seconds = sum(s.decode_s or 0.0 for s in timed)
+    return (sum(s.n_tokens for s in timed) / seconds,) if seconds else ()
+
+
+def _kept(parts: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(part for part in parts if part)
+
+
+def _passes(
+    case: Case, samples: Sequence[Sample], decode: tuple[tuple[float, ...], ...]
+) -> Passes | None:
+    timed = [s for s in samples if s.decode_s and s.n_tokens]
+    if not timed or not decode:
+        return None
+    batch, n_passes = case.work.batch, sum(s.n_passes for s in timed)
+    n_tokens = sum(s.n_tokens for s in timed)
+    return Passes(
+        token_s=batch / median(x for visit in decode for x in visit),
+        per_token=batch * n_passes / n_tokens,
+        width=1 + sum(s.drafted for s in timed) / n_passes,
+        useful=1 + sum(s.accepted for s in timed) / n_passes,
+        outside_s=median(batch * (s.outside_s or 0.0) / s.n_tokens for s in timed),
+        draft_s=batch * sum(s.draft_s for s in timed) / n_tokens,
+    )
+
+
+def _predicted(
+    case: Case, samples: Sequence[Sample], passes: Passes | None, prediction: Prediction | None
+) -> Speed | None:
+    """Of plain decoding as it was said before; of drafts with the acceptance that was measured."""
+    if prediction is None or not case.work.n_gen:
+        return None
+    plain = prediction.decode_tps
+    if passes is None or passes.width == 1:
+        return plain
+    drafted = sum(s.drafted for s in samples) / max(1, sum(s.n_tokens for s in samples))
+    token_s = passes.per_token * prediction.pass_at(passes.width).seconds
+    mid = 1 / (token_s + drafted * prediction.draft_s)
+    return Speed(mid * plain.low / plain.mid, mid, mid * plain.high / plain.mid)
+
+
+def _curve(curves: Sequence[Mapping[int, tuple[float, ...]]]) -> dict[int, float]:
+    widths = dict.fromkeys(width for curve in curves for width in curve)
+    return {n: median(t for curve in curves for t in curve.get(n, ())) for n in sorted(widths)}
+
+
+def _category(name: str, samples: Sequence[Sample]) -> CategoryRow:
+    own = [s for s in samples if s.category == name]
+    n_tokens = sum(s.n_tokens for s in own)
+    return CategoryRow(
+        name,
+        _share(n_tokens, sum(s.decode_s or 0.0 for s in own)),
+        _share(sum(s.accepted for s in own), sum(s.drafted for s in own)),
+        _share(n_tokens, sum(s.n_passes for s in own)),
+        len(own),
+    )
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,205 @@
+"""Results on disk: one JSON line for the plan, then one for each visit, whole or not at all.
+
+A line is added by writing the whole file anew beside the old one and renaming it: a long write to
+the end of a file can be cut in the middle by a kill. Files are small, and what is in one stays
+readable throughout. `FORMAT` changes when a reader of the old one would misunderstand.
+
+    1  first: {"record": "plan" | "visit", ...}
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localspec.bench.case import Case
+from localspec.bench.circumstances import Circumstances
+from localspec.bench.prediction import Prediction
+from localspec.bench.sample import Measurement
+from localspec.errors import UserError
+
+FORMAT = 1
+ENDING = ".jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """One line of results. `number`: its place in the schedule."""
+
+    number: int
+    case: Case
+    is_anchor: bool
+    measurement: Measurement | None
+    reason: str | None
+    circumstances: Circumstances
+    prediction: Prediction | None
+    environment: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "record": "visit",
+            "number": self.number,
+            "is_anchor": self.is_anchor,
+            "case": self.case.to_json(),
+            "model": dict(self.model),
+            "environment": dict(self.environment),
+            "circumstances": self.circumstances.to_json(),
+            "prediction": self.prediction.to_json() if self.prediction else None,
+            "measurement": self.measurement.to_json() if self.measurement else None,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Visited":
+        measurement, prediction = document["measurement"], document["prediction"]
+        return cls(
+            number=int(document["number"]),
+            case=Case.from_json(document["case"]),
+            is_anchor=bool(document["is_anchor"]),
+            measurement=Measurement.from_json(measurement) if measurement else None,
+            reason=document["reason"],
+            circumstances=Circumstances.from_json(document["circumstances"]),
+            prediction=Prediction.from_json(prediction) if prediction else None,
+            environment=document["environment"],
+            model=document["model"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The plan of a run: cases in order, visits to each, samples a visit, what was left out."""
+
+    started: str
+    cases: tuple[Case, ...]
+    n_rounds: int
+    n_samples: int
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "record": "plan",
+            "started": self.started,
+            "n_rounds": self.n_rounds,
+            "n_samples": self.n_samples,
+            "cases": [case.to_json() for case in self.cases],
+            "skipped": [list(pair) for pair in self.skipped],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Header":
+        return cls(
+            started=document["started"],
+            cases=tuple(Case.from_json(case) for case in document["cases"]),
+            n_rounds=int(document["n_rounds"]),
+            n_samples=int(document["n_samples"]),
+            skipped=tuple((str(what), str(why)) for what, why in document["skipped"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One file."""
+
+    path: Path
+    header: Header
+    visits: tuple[Visited, ...]
+
+
+def read_results(path: Path) -> Results:
+    """Raises UserError, with the line, where it is not a results file of this format."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"{path} cannot be read: {reason}") from error
+    documents = list(_documents(path, text))
+    if not documents or documents[0].get("record") != "plan":
+        raise UserError(f"{path} holds no results: it does not begin with a bench's plan")
+    try:
+        header = Header.from_json(documents[0])
+        visits = tuple(Visited.from_json(document) for document in documents[1:])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or of another version ({error!r})") from error
+    return Results(path, header, visits)
+
+
+class Writer:
+    """Adds lines to one file, which nobody else may add to meanwhile."""
+
+    def __init__(self, path: Path, lines: list[str]) -> None:
+        self.path = path
+        self._lines = lines
+
+    @classmethod
+    @contextmanager
+    def new(cls, path: Path, header: Header) -> Generator["Writer"]:
+        """Begin a file with its plan."""
+        with _alone(path):
+            writer = cls(path, [])
+            writer._add(header.to_json())
+            yield writer
+
+    @classmethod
+    @contextmanager
+    def existing(cls, path: Path) -> Generator["Writer"]:
+        """Go on with a file. UserError where another bench is writing to it."""
+        with _alone(path):
+            yield cls(path, path.read_text(encoding="utf-8").splitlines())
+
+    def add(self, visited: Visited) -> None:
+        """Keep a visit; it is on disk when this returns."""
+        self._add(visited.to_json())
+
+    def _add(self, document: dict[str, Any]) -> None:
+        self._lines.append(json.dumps(document, allow_nan=False))
+        partial = self.path.with_suffix(".part")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write("\n".join(self._lines) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+
+def result_files(folder: Path) -> list[Path]:
+    """Newest first."""
+    found = [path for path in folder.glob(f"*{ENDING}") if path.is_file()]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
+def _documents(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            document: Any = json.loads(line)
+            version = document["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number}, is no result of localspec bench") from error
+        if version != FORMAT:
+            raise UserError(
+                f"{path}, line {number}, is of format {version} and this localspec reads {FORMAT}:"
+                " use the version that wrote it"
+            )
+        yield document
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """A lock beside the file: its own cannot be held, because the file is replaced."""
+    lock = path.with_suffix(".lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{path.name} is being written by another bench: wait for it"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

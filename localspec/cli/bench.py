@@ -1,0 +1,186 @@
+"""`localspec bench`: measure, beside the prediction."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from localspec.cli.bench_options import RunFlags, SweepFlags
+from localspec.cli.flatten import flatten
+from localspec.cli.talk import talk
+from localspec.errors import LocalspecError, UserError
+
+if TYPE_CHECKING:
+    from localspec.bench.store import Header, Writer
+
+
+@flatten
+def bench(
+    flags: SweepFlags,
+    run: RunFlags,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Models to measure. Default: the starter."),
+    ] = None,
+) -> None:
+    """Measure, beside the prediction.
+
+    localspec bench --quick
+
+    localspec bench a.gguf b.gguf -p 512 -n 128 -d 0,4096 --kv f16,q8_0 -t 4,8
+
+    localspec bench --spec none,lookup,auto --prompts questions.jsonl
+    """
+    from localspec.bench.store import Writer
+
+    folder = _folder(run.output)
+    goes_on = run.resume and not (arguments or flags.are_given)
+    header = None if goes_on else _header(flags, run, arguments or [])
+    if run.dry_run:
+        _show_plan(header or _unfinished(folder)[1])
+        return
+    if run.resume:
+        path, kept = _unfinished(folder)
+        if header and header.cases != kept.cases:
+            raise UserError(f"{path.name} was begun with other options: leave them out to go on")
+        opened = Writer.existing(path)
+    else:
+        assert header
+        if not header.cases:
+            raise UserError(_nothing(header))
+        path, kept = _new_file(folder), header
+        opened = Writer.new(path, header)
+    with opened as writer:
+        _run(writer, kept, run)
+    _show(path, as_json=run.as_json)
+
+
+def _folder(output: Path | None) -> Path:
+    from localspec import paths
+
+    folder = output or paths.data_dir() / "results"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o {folder} is no folder that can be used: {error.strerror}") from error
+    return folder
+
+
+def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "Header":
+    """The plan of a new file."""
+    from datetime import UTC, datetime
+
+    from localspec.bench.plan import make_plan
+    from localspec.bench.prompts import read_prompts
+    from localspec.bench.store import Header
+
+    sweep = flags.sweep(arguments)
+    if sweep.prompts:
+        read_prompts(sweep.prompts, sweep.per_category)
+    plan = make_plan(sweep)
+    skipped = tuple((skip.case.text, skip.reason) for skip in plan.skipped)
+    started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    rounds, samples = run.rounds or flags.rounds, run.samples or flags.samples
+    return Header(started, plan.cases, rounds, samples, skipped)
+
+
+def _nothing(header: "Header") -> str:
+    reasons = list(dict.fromkeys(reason for _, reason in header.skipped))
+    return reasons[0] if reasons else "there is nothing to measure"
+
+
+def _new_file(folder: Path) -> Path:
+    from datetime import UTC, datetime
+
+    stem = f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
+    names = (f"{stem}{ending}.jsonl" for ending in ("", *(f"-{i}" for i in range(2, 1000))))
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def _unfinished(folder: Path) -> "tuple[Path, Header]":
+    from localspec.bench.store import read_results, result_files
+    from localspec.bench.sweep import remaining
+
+    for path in result_files(folder):
+        results = read_results(path)
+        if remaining(results.header, results.visits):
+            return path, results.header
+    raise UserError(f"no results in {folder} are incomplete: run bench without --resume")
+
+
+def _show_plan(header: "Header") -> None:
+    from localspec.bench.schedule import schedule
+
+    for case in header.cases:
+        typer.echo(case.text)
+    for what, why in header.skipped:
+        talk(f"left out: {what}: {why}")
+    n_visits = len(schedule(header.cases, header.n_rounds))
+    talk(f"{len(header.cases)} cases, {n_visits} visits of {header.n_samples} samples")
+
+
+def _run(writer: "Writer", header: "Header", flags: RunFlags) -> None:
+    """Measure with progress; Ctrl-C says how to go on."""
+    from localspec.bench.prediction import Predictor
+    from localspec.bench.sweep import run
+
+    for reason in dict.fromkeys(why for _, why in header.skipped):
+        n = sum(why == reason for _, why in header.skipped)
+        talk(f"left out {n} case{'s' * (n > 1)}: {reason}")
+    predictor = Predictor(header.cases, flags.probe, talk)
+    try:
+        predictor.prepare()
+        with _progress() as (announce, stage):
+            for visited in run(writer, predictor.of, announce, stage, flags.timeout):
+                if visited.reason:
+                    talk(f"{visited.case.text}: {visited.reason}")
+    except KeyboardInterrupt:
+        raise LocalspecError(
+            f"interrupted; what was measured is in {writer.path}: go on with --resume"
+        ) from None
+
+
+@contextmanager
+def _progress() -> "Generator[tuple[Any, Any]]":
+    """A bar on a terminal; a line a visit elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield (lambda planned, left: talk(f"{left} to go: {planned.case.text}")), lambda text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TimeElapsedColumn(), BarColumn(20), MofNCompleteColumn(),
+        TextColumn("{task.description}", table_column=None),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        now = [""]
+
+        def announce(planned: Any, left: int) -> None:
+            total = planned.number + left
+            now[0] = planned.case.text
+            bar.update(task, completed=total - left, total=total, description=now[0])
+
+        yield announce, lambda text: bar.update(task, description=f"{now[0]}: {text}")
+
+
+def _show(path: Path, *, as_json: bool) -> None:
+    from localspec.bench.store import read_results
+
+    results = [read_results(path)]
+    if as_json:
+        import json
+
+        from localspec.bench.report.document import document
+
+        typer.echo(json.dumps(document(results), allow_nan=False))
+        return
+    from localspec.cli.bench_tables import show
+
+    show(results)
+    talk(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")

@@ -1,0 +1,157 @@
+"""Results as tables for people: as many columns as the terminal has room for."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from localspec.bench.findings import findings
+from localspec.bench.gap import Gap
+from localspec.bench.report.columns import DECODE, Column, common_settings, labels, shown_columns
+from localspec.bench.report.document import all_rows
+from localspec.bench.report.format import milliseconds, number, percent
+from localspec.bench.row import Row
+from localspec.bench.statistics import drift_of
+from localspec.bench.store import Results
+
+LEAST_MS = 0.0005
+"""Parts of a gap that are smaller in every row are not shown."""
+PART_WIDTH, CASE_WIDTH = 33, 13
+
+
+def show(results: Sequence[Results]) -> None:
+    """Print everything that is known, the findings last."""
+    console = Console(highlight=False)
+    rows = all_rows(results)
+    figures = [row for row in rows if not row.is_curve]
+    for line in _heading(rows):
+        console.print(Text(line))
+    if figures:
+        console.print(_fitting(console, figures))
+    for table in (_categories(figures), _curves(rows), *_gaps(console, figures)):
+        if table is not None:
+            console.print(Text(""))
+            console.print(table)
+    console.print(Text(""))
+    for line in (line for line in (_drift(rows), *findings(rows)) if line):
+        console.print(Text(f"- {line}"))
+
+
+def _heading(rows: Sequence[Row]) -> list[str]:
+    settings = dict(common_settings(rows))
+    named = [settings.pop(name) for name in ("machine", "model") if name in settings]
+    settings.pop("engine", None)
+    rest = ", ".join(f"{name} {text}" for name, text in settings.items() if text != "-")
+    first = " · ".join(named)
+    return [line for line in (first, rest, "") if line or not first]
+
+
+def _fitting(console: Console, rows: Sequence[Row]) -> Table:
+    """All columns but the last ones that the terminal has no room for."""
+    columns = shown_columns(rows)
+    while True:
+        table = _table(columns, rows)
+        wanted = table.__rich_measure__(console, console.options.update(max_width=1000)).maximum
+        if wanted <= console.width or columns[-1] is DECODE:
+            return table
+        columns = columns[:-1]
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    table = _plain_table()
+    for column in columns:
+        table.add_column(
+            column.header,
+            justify="right" if column.is_number else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(column.text(row) for column in columns))
+    return table
+
+
+def _categories(rows: Sequence[Row]) -> Table | None:
+    """Acceptance and speed by category, a column pair for each way to guess ahead."""
+    drafted = [row for row in rows if row.categories]
+    if not drafted:
+        return None
+    table = _plain_table("tok/s and share of drafts that stood, by category")
+    table.add_column("category", no_wrap=True)
+    for label in labels(drafted):
+        table.add_column(label, justify="right")
+    names = dict.fromkeys(c.name for row in drafted for c in row.categories)
+    for name in names:
+        cells = [next((c for c in row.categories if c.name == name), None) for row in drafted]
+        table.add_row(
+            name,
+            *(
+                f"{number(c.decode_tps)}"
+                + (f" {percent(c.acceptance)}" if c.acceptance is not None else "")
+                if c
+                else "-"
+                for c in cells
+            ),
+        )
+    return table
+
+
+def _curves(rows: Sequence[Row]) -> Table | None:
+    """T(n) / T(1): what a pass over n tokens costs in plain passes."""
+    curved = [row for row in rows if row.curve]
+    if not curved:
+        return None
+    table = _plain_table("v(n) = T(n) / T(1): a pass over n tokens, in plain passes")
+    table.add_column("n")
+    widths = dict.fromkeys(width for row in curved for width in row.curve)
+    for width in widths:
+        table.add_column(str(width), justify="right")
+    for row, label in zip(curved, labels(curved), strict=True):
+        one = row.curve[min(row.curve)]
+        cells = [f"{row.curve[n] / one:.2f}" if n in row.curve else "-" for n in widths]
+        table.add_row(label, *cells)
+    return table
+
+
+def _gaps(console: Console, rows: Sequence[Row]) -> list[Table]:
+    """Parts down and cases across, in as many tables as it takes."""
+    gaps = [
+        (label, row.gap)
+        for row, label in zip(rows, labels(rows), strict=True)
+        if row.gap is not None
+    ]
+    n_fitting = max(1, (console.width - PART_WIDTH) // CASE_WIDTH)
+    return [_gap(gaps[i : i + n_fitting]) for i in range(0, len(gaps), n_fitting)]
+
+
+def _gap(gaps: "Sequence[tuple[str, Gap]]") -> Table:
+    table = _plain_table("where the milliseconds of a token go")
+    table.add_column("", no_wrap=True)
+    for label, _ in gaps:
+        table.add_column(label, justify="right", overflow="fold", width=CASE_WIDTH - 2)
+    for i, part in enumerate(gaps[0][1].parts):
+        if any(_is_notable(gap, i) for _, gap in gaps):
+            cells = [milliseconds(gap.parts[i].seconds) for _, gap in gaps]
+            table.add_row(f"{part.name} ({part.basis})", *cells)
+    table.add_row("measured", *(milliseconds(gap.token_s) for _, gap in gaps))
+    return table
+
+
+def _is_notable(gap: Gap, i: int) -> bool:
+    return abs(gap.parts[i].seconds) > LEAST_MS / 1e3
+
+
+def _drift(rows: Sequence[Row]) -> str:
+    anchors = [row for row in rows if any(v.is_anchor for v in row.visits) and row.decode_visits]
+    drift = drift_of([row.decode_visits for row in anchors])
+    if drift is None:
+        return ""
+    n_visits = sum(len(row.decode_visits) for row in anchors)
+    return f"the anchor, visited {n_visits} times, varied by {100 * drift.sd:.1f} %"
+
+
+def _plain_table(title: str | None = None) -> Table:
+    return Table(
+        box=None, pad_edge=False, header_style="bold", title=title, title_justify="left",
+        title_style="",
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""`localspec report`: tables and pictures from stored results."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from localspec.cli.talk import talk
+from localspec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from localspec.bench.store import Results
+
+FilesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[FILE]...", help="Results; several are merged. Default: the newest."),
+]
+
+
+def report(
+    files: FilesArgument = None,
+    form: Annotated[
+        Literal["table", "json", "csv", "md"], typer.Option("--format", help="What stdout gets.")
+    ] = "table",
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one page with pictures.")
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the pictures as PNG (needs matplotlib)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
+) -> None:
+    """Tables and pictures from stored results.
+
+    localspec report --html page.html
+
+    localspec report laptop.jsonl desktop.jsonl --format md
+    """
+    results = [open_results(name) for name in files or [None]]
+    if html:
+        from localspec.bench.report.page import page
+
+        _write(html, "--html", page(results))
+    if png:
+        _write_pictures(results, png)
+    if not (html or png) or form != "table" or as_json:
+        _print(results, "json" if as_json else form)
+
+
+def open_results(name: str | None) -> "Results":
+    """A file by its path or by its name in the folder of results; None: the newest."""
+    from localspec import paths
+    from localspec.bench.store import read_results, result_files
+
+    folder = paths.data_dir() / "results"
+    if name is None:
+        newest = next(iter(result_files(folder)), None)
+        if newest is None:
+            raise UserError(f"there are no results in {folder}: run `localspec bench` first")
+        return read_results(newest)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        newest = next(iter(result_files(path)), None)
+        if newest is None:
+            raise UserError(f"there are no results in {path}")
+        return read_results(newest)
+    kept = folder / name
+    return read_results(kept if not path.exists() and kept.exists() else path)
+
+
+def _print(results: "Sequence[Results]", form: str) -> None:
+    from localspec.bench.report import csv, markdown
+    from localspec.bench.report.document import document
+
+    if form == "json":
+        typer.echo(json.dumps(document(results), allow_nan=False))
+    elif form == "csv":
+        typer.echo(csv.text(results), nl=False)
+    elif form == "md":
+        typer.echo(markdown.text(results), nl=False)
+    else:
+        from localspec.cli.bench_tables import show
+
+        show(results)
+
+
+def _write(path: Path, option: str, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
+    talk(f"wrote {path}")
+
+
+def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise UserError("--png needs matplotlib: `pip install 'localspec[plot]'`")
+    from localspec.bench.report.png import write_pictures
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in write_pictures(results, folder):
+            talk(f"wrote {path}")
+    except OSError as error:
+        raise UserError(f"--png {folder} cannot be written: {error.strerror or error}") from error
