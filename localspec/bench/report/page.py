@@ -14,9 +14,9 @@ from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
 from localspec.bench.report.columns import common_settings, labels, shown_columns
 from localspec.bench.report.document import all_rows
-from localspec.bench.report.format import milliseconds, number, percent
+from localspec.bench.report.format import NOTHING, milliseconds, number, percent
 from localspec.bench.report.svg import TONES, svg, tone_class
-from localspec.bench.row import Row
+from localspec.bench.row import CategoryRow, Row
 from localspec.bench.store import Results
 
 
@@ -116,14 +116,17 @@ def _shared(shared: dict[str, str]) -> list[tuple[str, str]]:
 def _speeds(rows: Sequence[Row]) -> Table | None:
     if not rows:
         return None
-    columns = shown_columns(rows)
+    columns = [column for column in shown_columns(rows) if column.is_number]
     return Table(
         "Speeds",
         "Tokens per second with their 95 % interval beside the predicted ones; roof: share of the"
         " memory's bandwidth; GB: most memory at once.",
-        [column.header for column in columns],
-        [column.is_number for column in columns],
-        [[column.text(row) for column in columns] for row in rows],
+        ["case", *(column.header for column in columns)],
+        [False, *[True] * len(columns)],
+        [
+            [name, *(column.text(row) for column in columns)]
+            for row, name in zip(rows, labels(rows), strict=True)
+        ],
     )
 
 
@@ -146,21 +149,26 @@ def _gaps(rows: Sequence[Row]) -> Table | None:
 
 
 def _categories(rows: Sequence[Row]) -> Table | None:
+    """Categories down and ways to guess ahead across."""
     known = [row for row in rows if row.categories]
     if not known:
         return None
-    cells = [
-        [c.name, name, number(c.decode_tps), percent(c.acceptance), number(c.tokens_per_pass)]
-        for row, name in zip(known, labels(known), strict=True)
-        for c in row.categories
-    ]
+    names = dict.fromkeys(category.name for row in known for category in row.categories)
+    found = [{category.name: category for category in row.categories} for row in known]
     return Table(
         "By category",
-        "",
-        ["category", "case", "tok/s", "accepted", "tok/pass"],
-        [False, False, True, True, True],
-        sorted(cells, key=lambda row: row[0]),
+        "Tokens per second and the share of drafts that stood.",
+        ["category", *labels(known)],
+        [False, *[True] * len(known)],
+        [[name, *(_category(each.get(name)) for each in found)] for name in names],
     )
+
+
+def _category(row: CategoryRow | None) -> str:
+    if row is None:
+        return NOTHING
+    accepted = f" · {percent(row.acceptance)}" if row.acceptance is not None else ""
+    return number(row.decode_tps) + accepted
 
 
 def _drawn(chart: Chart | BarChart) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def write_pictures(results: Sequence[Results], folder: Path) -> Iterator[Path]:
 def _figure(chart: Chart | BarChart) -> Any:
     from matplotlib.figure import Figure  # noqa: PLC0415 - the `plot` extra
 
-    height = 1.4 + 0.34 * len(chart.bars) if isinstance(chart, BarChart) else 4.6
+    height = 2.0 + 0.34 * len(chart.bars) if isinstance(chart, BarChart) else 5.0
     figure = Figure(figsize=(7.0, height), layout="constrained")
     panel: Any = figure.subplots()
     if isinstance(chart, BarChart):
@@ -34,6 +34,8 @@ def _figure(chart: Chart | BarChart) -> Any:
     panel.set(title=chart.title, xlabel=chart.x_label)
     panel.grid(alpha=0.3)
     panel.set_axisbelow(True)
+    if not isinstance(chart, BarChart) or len(chart.names) > 1:
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 
@@ -59,7 +61,6 @@ def _draw(panel: Any, chart: Chart) -> None:
         panel.set_yscale("log")
     else:
         panel.set_ylim(bottom=0)
-    panel.legend(fontsize="small")
 
 
 def _draw_bars(panel: Any, chart: BarChart) -> None:
@@ -71,8 +72,6 @@ def _draw_bars(panel: Any, chart: BarChart) -> None:
         panel.barh(rows, lengths, left=lefts, color=f"C{i}", label=name, height=0.7)
     panel.set_yticks(range(len(chart.bars)), [bar.label for bar in chart.bars], fontsize="small")
     panel.invert_yaxis()
-    if len(chart.names) > 1:
-        panel.legend(fontsize="x-small", ncols=2)
 
 
 def _piece(bar: Bar, name: str) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ from localspec.bench.report.chart import Bar, BarChart, Chart, Point, Series
 
 WIDTH, HEIGHT = 480, 330
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44
-TONES = 8
+TONES = 10
 BAR_HEIGHT = 40
 RADIUS = 4
 
