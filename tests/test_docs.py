@@ -39,6 +39,8 @@ def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
         "check-export",
         "check-tune",
         "check-resume",
+        "bench-against-llama-bench",
+        "check-compare",
     ],
 )
 def test_every_script_can_be_run_and_is_named(name: str) -> None:

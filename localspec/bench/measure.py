@@ -123,6 +123,7 @@ def _answers(session: Session, work: Work, stage: Stage) -> Iterator[Sample]:
     for i, prompt in enumerate(prompts, 1):
         stage(f"question {i} of {len(prompts)}")
         session.context.truncate(0)
+        session.forget()
         tokens = session.chat_prompt([{"role": "user", "content": prompt.text}])
         tokens = tokens[-(session.n_ctx - work.n_gen - 1) :]
         yield _timed(session, tokens, work.n_gen, category=prompt.category)

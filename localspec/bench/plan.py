@@ -4,11 +4,10 @@ Products run through settings first and through work last, so that a table reads
 What would fail in the engine is refused here, before anything is loaded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Literal
 
 from localspec.bench.case import CURVE_WIDTHS, Case, Work
 from localspec.bench.facts import facts_of
@@ -17,9 +16,6 @@ from localspec.engine.preflight import check_memory
 from localspec.errors import LocalspecError
 from localspec.session.config import SessionConfig, Speculation
 from localspec.session.loading import plan_engines
-
-Spec = Literal["auto"] | Speculation
-DraftOf = Callable[[Path], Path | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,7 @@ class Sweep:
     flash_attn: tuple[FlashAttention, ...] = ("auto",)
     threads: tuple[int | None, ...] = (None,)
     gpu_layers: tuple[int, ...] = (-1,)
-    spec: tuple[Spec, ...] = ("none",)
+    spec: tuple[Speculation, ...] = ("none",)
     draft_max: tuple[int | None, ...] = (None,)
     prompts: Path | None = None
     per_category: int = 3

@@ -116,8 +116,7 @@ class Predictor:
         machine = self._machine(case)
         if machine is None or not (case.work.n_gen or case.work.n_prompt):
             return None
-        facts = facts_of(case.config.model)
-        return _predicted(case, machine, facts)
+        return predict(case, machine, facts_of(case.config.model))
 
     def prepare(self) -> None:
         """Probe now what all cases need."""
@@ -150,7 +149,8 @@ class Predictor:
             return None
 
 
-def _predicted(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
+def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
+    """From what is known of a machine; the case must measure more than a curve."""
     work, cache_setting = case.work, _cache(case)
     roofline = Roofline(facts, machine.shares_of(facts), cache_setting)
     depth = _middle(work)
