@@ -184,8 +184,9 @@ def test_a_visit_survives_json() -> None:
     assert Visited.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
-def test_half_the_speed_is_a_regression_and_stands_first(tmp_path: Path) -> None:
-    a, b = results(tmp_path / "a.jsonl"), results(tmp_path / "b.jsonl", factor=20.0)
+def test_a_slower_run_is_a_regression(tmp_path: Path) -> None:
+    # By far: passes of the tiny model take so little that a hiccup makes them 30 x as long.
+    a, b = results(tmp_path / "a.jsonl"), results(tmp_path / "b.jsonl", factor=1e4)
     found = compare(a, b)
     assert {case.ratio.verdict for case in found.cases} == {"slower"}
     assert compare(b, a).cases[0].ratio.verdict == "faster"

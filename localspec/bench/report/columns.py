@@ -139,7 +139,7 @@ def _label(row: Row, varying: set[str]) -> str:
         "flash_attn": f"fa {config.flash_attn}",
         "threads": f"t {config.n_threads}",
         "gpu_layers": f"ngl {config.n_gpu_layers}",
-        "spec": config.spec,
+        "spec": "plain" if config.spec == "none" else config.spec,
         "draft_max": f"draft {_draft_max(row)}" if _draft_max(row) else "",
     }
     parts = [word for key, word in words.items() if key in varying and word]
