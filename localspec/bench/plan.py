@@ -4,7 +4,7 @@ Products run through settings first and through work last, so that a table reads
 What would fail in the engine is refused here, before anything is loaded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -21,7 +21,7 @@ from localspec.session.loading import plan_engines
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """Values of each option; `drafts` gives a model's draft, `with_curve` adds cases that time
-    wider passes."""
+    wider passes. `adapt` makes of a configuration what was tuned for its model."""
 
     models: tuple[Path, ...]
     drafts: tuple[tuple[Path, Path], ...] = ()
@@ -38,11 +38,14 @@ class Sweep:
     prompts: Path | None = None
     per_category: int = 3
     with_curve: bool = False
+    adapt: Callable[[SessionConfig], SessionConfig] = lambda config: config
 
     def cases(self) -> Iterator[Case]:
         """All of them, possible or not, each once."""
         yield from dict.fromkeys(
-            Case(config, work) for config in self._configs() for work in self._works(config)
+            Case(self.adapt(config), work)
+            for config in self._configs()
+            for work in self._works(config)
         )
 
     def _configs(self) -> Iterator[SessionConfig]:

@@ -1,6 +1,7 @@
 """The options of `bench`, in llama-bench's words, and the sweep that they make."""
 
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,17 +9,32 @@ import typer
 
 from localspec.cli.lists import several
 from localspec.cli.ranges import numbers
+from localspec.cli.talk import talk
 from localspec.errors import UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.bench.plan import Sweep
+    from localspec.session.config import SessionConfig
 
 MAX_TOKENS = 16_777_216
 MAX_BATCH = 256
 MAX_DRAFT = 64
 _WORK = "Work"
 _SETTINGS = "Settings"
+
+
+_FIELDS = {
+    "kv": ("kv_k", "kv_v"), "kv_k": ("kv_k",), "kv_v": ("kv_v",), "flash_attn": ("flash_attn",),
+    "threads": ("n_threads",), "gpu_layers": ("n_gpu_layers",),
+}  # fmt: skip
+"""Which of a session's settings an option decides."""
+
+
+@cache
+def talk_once(message: str) -> None:
+    """Every configuration of a model would say the same."""
+    talk(message)
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,12 @@ class SweepFlags:
             metavar="N,...", rich_help_panel=_SETTINGS, help="Tokens to draft at once."
         ),
     ] = None  # fmt: skip
+    no_profile: Annotated[
+        bool,
+        typer.Option(
+            "--no-profile", rich_help_panel=_SETTINGS, help="Leave the settings that `tune` kept."
+        ),
+    ] = False
     quick: Annotated[
         bool,
         typer.Option(
@@ -174,8 +196,20 @@ class SweepFlags:
             prompts=self.prompts,
             per_category=self.per_category,
             with_curve=self.quick or self.full,
+            adapt=flags.adapted,
             **values,
         )
+
+    def adapted(self, config: "SessionConfig") -> "SessionConfig":
+        """With the model's tuned profile where no option says otherwise."""
+        from localspec.session.profile import with_profile
+
+        if self.no_profile:
+            return config
+        names = {
+            field for option, fields in _FIELDS.items() if getattr(self, option) for field in fields
+        }
+        return with_profile(config, frozenset({"spec", "draft", "draft_max"} | names), talk_once)
 
     def _values(self, n_cores: int) -> dict[str, Any]:
         modes = "auto", "on", "off"
