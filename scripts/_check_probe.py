@@ -2,11 +2,13 @@
 
     scripts/check-probe [--again] [--json]
 
-Predicts decoding and v(n) = T(n) / T(1) of SmolLM2 and Gemma variants by depth and cache type, from
-a probe that no run of these models enters, then measures them. Nothing is fitted in between.
+Predicts decoding, v(n) = T(n) / T(1) and reading a prompt of SmolLM2 and Gemma variants by depth
+and cache type, from a probe that no run of these models enters, then measures them. Nothing is
+fitted in between. What other programs took of the processors meanwhile is said at the end.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -16,7 +18,9 @@ import typer
 from _models import gemma, smollm2, variant
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.probe.disturbance import Watch
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import cache_type
 from localspec.predict.roofline import CacheSetting, Roofline
@@ -26,7 +30,8 @@ from localspec.session.machine import MachineChoice, predicted_machine
 DEPTHS = (0, 512, 2048)
 TYPES = ("f16", "bf16", "q8_0")
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
-REPEATS = 9
+PROMPT = 512
+REPEATS, PROMPTS = 7, 2
 
 
 def main(
@@ -35,23 +40,27 @@ def main(
 ) -> None:
     """Predict, then measure."""
     rows: list[dict[str, Any]] = []
+    watch = Watch.now()
     for i, path in enumerate(_models()):
         rows += _check(path, again=again and i == 0)
-    errors = {
-        "decode": median(abs(r["predicted"] / r["measured"] - 1) for r in rows if r["width"] == 1),
-        "verify": median(abs(r["predicted"] / r["measured"] - 1) for r in rows if r["width"] > 1),
-    }
+    errors = {what: _median_error(rows, what) for what in ("decode", "verify", "prefill")}
+    others = watch.others_share()
     if as_json:
-        print(json.dumps({"median_error": errors, "rows": rows}))
+        print(json.dumps({"median_error": errors, "others_share": others, "rows": rows}))
         return
     for row in rows:
-        what = "tok/s" if row["width"] == 1 else f"v({row['width']})"
+        what = f"v({row['width']})" if row["what"] == "verify" else row["what"]
         print(
-            f"{row['model']:42}{row['kv']:>6}{row['depth']:6}  {what:6}"
+            f"{row['model']:42}{row['kv']:>6}{row['depth']:6}  {what:8}"
             f"{row['predicted']:9.2f}{row['measured']:9.2f}"
             f"{row['predicted'] / row['measured'] - 1:+8.0%}"
         )
-    print(f"median error: decode {errors['decode']:.1%}, v(n) {errors['verify']:.1%}")
+    print("median error:", ", ".join(f"{what} {error:.1%}" for what, error in errors.items()))
+    print(f"other programs had {others:.0%} of the processors meanwhile")
+
+
+def _median_error(rows: list[dict[str, Any]], what: str) -> float:
+    return median(abs(r["predicted"] / r["measured"] - 1) for r in rows if r["what"] == what)
 
 
 def _models() -> Iterator[Path]:
@@ -68,24 +77,31 @@ def _check(path: Path, *, again: bool) -> Iterator[dict[str, Any]]:
     choice = MachineChoice(probe="again" if again else "auto", n_gpu_layers=0)
     machine = predicted_machine(choice, [facts], caches, 4096, lambda message: None)
     for cache in caches:
+        kv = cache.type_k.name.lower()
+        print(f"{path.name} with {kv} keys and values", file=sys.stderr)
         roofline = Roofline(facts, machine.shares_of(facts), cache)
-        measured = _measured(path, cache.type_k.name.lower())
-        for depth in DEPTHS:
-            seconds = measured[depth]
-            for width in (1, *WIDTHS):
-                yield {
-                    "model": path.name,
-                    "kv": cache.type_k.name.lower(),
-                    "depth": depth,
-                    "width": width,
-                    "predicted": 1 / roofline.seconds(1, depth)
-                    if width == 1
-                    else roofline.verify(width, depth),
-                    "measured": 1 / seconds[1] if width == 1 else seconds[width] / seconds[1],
-                }
+        predicted, measured = _predicted(roofline), _measured(path, kv)
+        for (depth, width), seconds in measured.items():
+            what = "decode" if width == 1 else "prefill" if width == PROMPT else "verify"
+            yield {
+                "model": path.name,
+                "kv": kv,
+                "depth": depth,
+                "width": width,
+                "what": what,
+                "predicted": predicted[depth, width],
+                "measured": seconds / measured[depth, 1] if what == "verify" else width / seconds,
+            }
 
 
-def _measured(path: Path, kv: str) -> dict[int, dict[int, float]]:
+def _predicted(roofline: Roofline) -> dict[tuple[int, int], float]:
+    """Tokens a second of one token and of a prompt, v(n) of what lies between."""
+    found = {(depth, 1): roofline.decode(depth).mid for depth in DEPTHS}
+    found |= {(0, PROMPT): roofline.prefill(PROMPT).mid}
+    return found | {(depth, n): roofline.verify(n, depth) for depth in DEPTHS for n in WIDTHS}
+
+
+def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
     """Median seconds by depth and width; widths take turns, so that drift meets all of them."""
     config = EngineConfig(
         path, n_ctx=4096, n_threads=usable_cores(), n_outputs=max(WIDTHS), kv_k=kv, kv_v=kv,
@@ -93,7 +109,7 @@ def _measured(path: Path, kv: str) -> dict[int, dict[int, float]]:
     )  # fmt: skip
     engine = LlamaEngine(config)
     try:
-        context, found = engine.context(), dict[int, dict[int, float]]()
+        context, found = engine.context(), dict[tuple[int, int], float]()
         for depth in DEPTHS:
             n_more = depth - len(context.tokens)
             if n_more:
@@ -101,14 +117,21 @@ def _measured(path: Path, kv: str) -> dict[int, dict[int, float]]:
             times: dict[int, list[float]] = {width: [] for width in (1, *WIDTHS)}
             for _ in range(REPEATS):
                 for width, spent in times.items():
-                    before = engine.busy_s
-                    context.eval([100 + i for i in range(width)], width)
-                    spent.append(engine.busy_s - before)
-                    context.truncate(depth)
-            found[depth] = {width: median(spent) for width, spent in times.items()}
-        return found
+                    spent.append(_seconds(engine, context, width, depth))
+            found |= {(depth, width): median(spent) for width, spent in times.items()}
+        context.truncate(0)
+        prompts = [_seconds(engine, context, PROMPT, 0) for _ in range(PROMPTS)]
+        return found | {(0, PROMPT): median(prompts)}
     finally:
         engine.close()
+
+
+def _seconds(engine: LlamaEngine, context: LlamaContext, width: int, depth: int) -> float:
+    before = engine.busy_s
+    context.eval([100 + i % 400 for i in range(width)], 1 if width == PROMPT else width)
+    elapsed = engine.busy_s - before
+    context.truncate(depth)
+    return elapsed
 
 
 if __name__ == "__main__":

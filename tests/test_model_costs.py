@@ -1,6 +1,7 @@
 """What a pass streams and multiplies follows from the header, for every kind of model."""
 
 import time
+from dataclasses import replace
 from math import isfinite, prod
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from localspec.model.facts import ModelFacts, cache_type
 from localspec.model.ggml_types import BY_NAME
 from localspec.model.gguf import Header, read_header, read_source
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.tokenizer import Tokenizer
 from localspec.model.usable import check_usable
-from localspec.model.values import Value, ValueType
+from localspec.model.values import Array, Value, ValueType
 from localspec.model.weights import Role, experts_touched
 from localspec.model.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
 
@@ -139,6 +141,27 @@ def test_tokenizers_are_told_apart_by_their_texts(
     others = [facts_of(path).tokenizer for path in (gguf_smollm2, gguf_gemma)]
     assert own[0] == own[1]
     assert len({tokenizer.digest for tokenizer in [*own, *others]}) == 3
+    assert own[0].difference(own[1]) is None
+    fewer = replace(others[0], n_tokens=1000)
+    assert others[0].difference(fewer) == "one has 49,152 tokens, the other 1,000"
+    assert "tokenizer" in str(others[0].difference(others[1]))
+
+
+def test_control_tokens_may_have_other_texts(gguf_smollm2: Path) -> None:
+    """libllama compares from the sixth on; a changed later one is another vocabulary."""
+    header = read_header(gguf_smollm2)
+    tokens = header.raw_strings("tokenizer.ggml.tokens") or []
+
+    def changed(at: int) -> Tokenizer:
+        texts = [b"other" if i == at else text for i, text in enumerate(tokens)]
+        data = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+        array = Array(ValueType.STRING, len(texts), data)
+        metadata = dict(header.metadata) | {"tokenizer.ggml.tokens": array}
+        return Tokenizer.of(replace(header, metadata=metadata))
+
+    own = Tokenizer.of(header)
+    assert own.difference(changed(2)) is None
+    assert own.difference(changed(100)) == "their tokens are different texts"
 
 
 # --- models too large to have here, by their headers alone --------------------------------------

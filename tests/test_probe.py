@@ -5,48 +5,66 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.engine.probe import ProbeNeeds, ProbeSetting, kept_probe, probe_machine
+from localspec.engine.probe.disturbance import Watch
 from localspec.engine.probe.memory_read import memory_read_bytes_per_s
 from localspec.errors import EngineError
-from localspec.hardware.measured import AttentionCost, Probe, value_at
+from localspec.hardware.measured import (
+    SIZES_BYTES,
+    AttentionCase,
+    AttentionCost,
+    Probe,
+    WeightCase,
+    sizes_around,
+    value_at,
+)
 from localspec.model.facts import cache_type
-from localspec.model.ggml_types import BY_NAME
+from localspec.model.ggml_types import BY_NAME, GgmlType
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import AttentionWork, WeightWork
 
 SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, use_extra_buffers=True)
-F16 = cache_type("f16")
+F16, Q8 = cache_type("f16"), cache_type("q8_0")
+SMALL, LARGE = SIZES_BYTES
+ONE_WEIGHT = (WeightCase("Q4_0", 512, SMALL),)
 PROBE = Probe(
     "2026-11-24",
     "the processor, 2 threads",
     pass_s=((1.0, 1e-5), (2.0, 2e-5)),
     layer_s=((1.0, 1e-5), (8.0, 8e-5)),
-    weight_s={"F16@512": ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10))},
-    attention_s={"f16/f16/flash": (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-7))),)},
+    weight_s={
+        WeightCase("F16", 512, SMALL): ((1.0, 0.5e-10), (4.0, 1.1e-10), (16.0, 4e-10)),
+        WeightCase("F16", 512, LARGE): ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10)),
+    },
+    attention_s={
+        AttentionCase("f16", "f16", True, 64): (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-7))),),
+        AttentionCase("f16", "f16", True, 128): (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-8))),),
+        AttentionCase("q8_0", "q8_0", True, 64): (AttentionCost(1, ((1.0, 0.0), (1024.0, 3e-8))),),
+    },
     read_bytes_per_s=20e9,
 )
 
 
 def test_the_probe_measures_this_machine_once(tmp_path: Path) -> None:
     stages: list[str] = []
-    first = probe_machine(
-        SETTING, ProbeNeeds((("Q4_0", 512),), (("f16", "q8_0", True),)), stages.append
-    )
+    attention = (AttentionCase("f16", "q8_0", True, 64),)
+    first = probe_machine(SETTING, ProbeNeeds(ONE_WEIGHT, attention), stages.append)
     assert stages
     assert kept_probe(SETTING) == first
-    assert list(first.weight_s) == ["Q4_0@512"]
-    assert all(seconds > 0 for _, seconds in first.weight_s["Q4_0@512"])
-    assert first.weight_s["Q4_0@512"][-1][1] > first.weight_s["Q4_0@512"][0][1]
+    (points,) = first.weight_s.values()
+    assert all(seconds > 0 for _, seconds in points)
+    assert points[-1][1] > points[0][1]
     (costs,) = first.attention_s.values()
     assert costs[0].by_cells[-1][1] > costs[0].by_cells[0][1]
     assert first.layer_s[0][1] > 0
     assert (first.read_bytes_per_s or 0) > 1e8
     stages.clear()
-    again = probe_machine(SETTING, ProbeNeeds((("Q4_0", 512),), ()), stages.append)
+    again = probe_machine(SETTING, ProbeNeeds(ONE_WEIGHT, ()), stages.append)
     assert (again, stages) == (first, [])
 
 
@@ -61,8 +79,9 @@ def test_a_damaged_cache_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_child_that_fails_is_one_sentence() -> None:
+    needs = ProbeNeeds((WeightCase("NO_SUCH_TYPE", 512, SMALL),), ())
     with pytest.raises(EngineError, match="could not be measured"):
-        probe_machine(SETTING, ProbeNeeds((("NO_SUCH_TYPE", 512),), ()), lambda stage: None)
+        probe_machine(SETTING, needs, lambda stage: None)
 
 
 def test_the_child_speaks_in_lines() -> None:
@@ -123,3 +142,59 @@ def test_attention_grows_with_cells_and_heads() -> None:
     )
     assert two == pytest.approx(2 * one)
     assert deep > 3.9 * one
+
+
+def test_attention_is_that_of_the_cache_types_and_of_the_size_of_a_head() -> None:
+    """On some processors half-precision keys of 64 numbers take ten times what those of 128 do."""
+    rates = ProbedRates(PROBE)
+
+    def seconds(kind: GgmlType, size: int) -> float:
+        work = AttentionWork(1, 1, size, size, 1024, kind, kind)
+        return rates.attention(work, 1).seconds / size
+
+    assert seconds(F16, 64) == pytest.approx(1e-7)
+    assert seconds(F16, 128) == seconds(F16, 256) == pytest.approx(1e-8)
+    assert seconds(Q8, 128) == pytest.approx(3e-8)
+
+
+def test_small_models_stay_in_a_large_cache() -> None:
+    """A model between the probed sizes lies between them; one token notices, many do not."""
+    work = WeightWork(F16, 2e9, 1e9)
+
+    def seconds(n_bytes: float, n_tokens: int) -> float:
+        return ProbedRates(PROBE).for_model(512, n_bytes).weights(work, n_tokens).seconds
+
+    sizes = (1e6, SMALL, (SMALL * LARGE) ** 0.5, LARGE, 1e12)
+    assert [seconds(size, 1) for size in sizes] == pytest.approx([0.05, 0.05, 0.075, 0.1, 0.1])
+    assert {round(seconds(size, 16), 9) for size in sizes} == {0.4}
+
+
+@given(st.floats(1e3, 1e13))
+def test_models_are_measured_at_the_sizes_around_theirs(n_bytes: float) -> None:
+    sizes = sizes_around(n_bytes)
+    assert set(sizes) <= {SMALL, LARGE}
+    assert (LARGE in sizes) or n_bytes < 2 * SMALL
+    assert (SMALL in sizes) or n_bytes > LARGE / 2
+
+
+@pytest.mark.parametrize("case", [WeightCase("Q4_K", 1024, LARGE), WeightCase("BF16", 512, SMALL)])
+def test_cases_are_read_as_they_are_written(case: WeightCase) -> None:
+    assert WeightCase.parse(str(case)) == case
+    attention = AttentionCase("q8_0", "bf16", False, 96)
+    assert AttentionCase.parse(str(attention)) == attention
+
+
+def test_a_busy_neighbour_is_noticed() -> None:
+    """Another process that computes counts, this one does not."""
+    endless = "print(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", endless], stdout=subprocess.PIPE) as neighbour:
+        assert neighbour.stdout
+        neighbour.stdout.readline()
+        watch, used_s = Watch.now(), 0.0
+        while used_s < 0.3:
+            used_s = sum(psutil.Process(neighbour.pid).cpu_times()[:2])
+        n_cores = psutil.cpu_count() or 1
+        waited_s = Watch.now().clock_s - watch.clock_s
+        share = watch.others_share()
+        neighbour.kill()
+    assert share > 0.2 / (n_cores * waited_s)

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from localspec.cli.doctor_probe import lines, probes
 from localspec.errors import LocalspecError
+
+LABELS = {"relative_error_by_weight_type": "errors by type", "llama_cpp_python": "llama-cpp-python"}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def _findings(*, retest: bool) -> dict[str, dict[str, Any]]:
         "machine": _machine(),
         "engine": _or_error(_engine),
         "devices": _or_error(_devices),
-        "probe": _or_error(_probe),
+        "probe": _or_error(probes),
         "self_test": _or_error(lambda: _self_test(retest=retest)),
         "starter": _or_error(_starter),
     }
@@ -106,31 +109,6 @@ def _figures(device: "LocalDevice") -> dict[str, Any]:
     }
 
 
-def _probe() -> dict[str, Any]:
-    from localspec.engine.health import engine_health
-    from localspec.engine.probe import ProbeSetting, kept_probe
-    from localspec.hardware.detect import usable_cores
-    from localspec.hardware.measured import type_of
-    from localspec.model.ggml_types import BY_NAME
-
-    sound = engine_health(lambda message: None).use_extra_buffers
-    probe = kept_probe(ProbeSetting(usable_cores(), 0, sound))
-    if probe is None:
-        return {"measured": "not yet; `localspec predict` does it when it needs to"}
-    streams = {
-        f"{key.lower()}_bytes_per_s": BY_NAME[type_of(key)].bits_per_element / 8 / points[0][1]
-        for key, points in probe.weight_s.items()
-    }
-    return {
-        "measured": probe.taken,
-        "setting": probe.setting,
-        "memory_read_bytes_per_s": probe.read_bytes_per_s,
-        "layer_overhead_seconds": probe.layer_s[0][1],
-        **streams,
-        "attention": ", ".join(probe.attention_s),
-    }
-
-
 def _self_test(*, retest: bool) -> dict[str, Any]:
     from localspec.engine.health import engine_health, forget_verdict
 
@@ -171,20 +149,17 @@ def _show(findings: dict[str, dict[str, Any]]) -> None:
     for section, facts in findings.items():
         table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
         for name, value in facts.items():
-            label = (
-                name.removesuffix("_bytes_per_s")
-                .removesuffix("_bytes")
-                .removesuffix("_seconds")
-                .replace("_", " ")
-            )
-            table.add_row(f"  {label}", Text(_text(name, value)))
+            if section == "probe" and isinstance(value, dict):
+                for label, shown in lines(value):
+                    table.add_row(f"  {label}", Text(shown) if isinstance(shown, str) else shown)
+            else:
+                label = LABELS.get(name, name.removesuffix("_bytes").replace("_", " "))
+                table.add_row(f"  {label}", Text(_text(name, value)))
     Console().print(table)
 
 
 def _text(name: str, value: Any) -> str:
     match value:
-        case float() if "_per_s" in name or name.endswith("_seconds"):
-            return _rate(name, value)
         case str():
             return value
         case None:
@@ -199,10 +174,6 @@ def _text(name: str, value: Any) -> str:
             return f"{value / 1e9:.1f} GB"
         case _:
             return str(value)
-
-
-def _rate(name: str, value: float) -> str:
-    return f"{value * 1e6:.0f} us" if name.endswith("_seconds") else f"{value / 1e9:.1f} GB/s"
 
 
 def _error(error: float | None) -> str:

@@ -59,6 +59,7 @@ def _row(row: Row) -> dict[str, Any]:
         "batch": row.batch,
         "decode_tps": asdict(row.decode),
         "decode_tps_per_user": row.decode.mid / row.batch,
+        "token_s": row.token_s,
         "prefill_tps": row.prefill.mid,
         "prefill_interval": {"low": row.prefill.low, "high": row.prefill.high},
         "ttft_s": row.first_token_s,

@@ -90,7 +90,7 @@ class QuestionFlags:
         str,
         typer.Option(
             metavar="N,...",
-            help="Sequences in one pass: parallel users.",
+            help="Sequences in one pass: parallel users; auto: up to the break-even.",
             rich_help_panel=_QUESTION,
         ),
     ] = "1"
@@ -154,9 +154,15 @@ class QuestionFlags:
     def _lists(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
         return (
             several("--depth", self.depth, whole(0, MAX_TOKENS), "a number of tokens"),
-            several("--batch", self.batch, whole(1, MAX_BATCH), f"a number from 1 to {MAX_BATCH}"),
+            self._batches(),
             several("--accept", self.accept, share, "a number from 0 to 1"),
         )
+
+    def _batches(self) -> tuple[int, ...]:
+        if self.batch == "auto":
+            return ()
+        wanted = f"a number from 1 to {MAX_BATCH}, nor auto"
+        return several("--batch", self.batch, whole(1, MAX_BATCH), wanted)
 
     def _caches(self, facts: "ModelFacts") -> "tuple[CacheSetting, ...]":
         from localspec.predict.roofline import CacheSetting

@@ -1,5 +1,7 @@
 """A forecast as tables for people."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -7,7 +9,9 @@ from rich.text import Text
 from localspec.predict.roofline import Speed
 from localspec.session.forecast import Forecast, Row
 
-NARROW = 72
+DROPPED = ("first", "prefill", "memory", "bound by")
+"""Columns that a narrow terminal does without, in this order."""
+UNLIMITED = 1000
 SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
 
 
@@ -16,7 +20,7 @@ def show(forecast: Forecast) -> None:
     console = Console(highlight=False)
     for line in _heading(forecast):
         console.print(Text(line))
-    console.print(_rows(forecast, is_narrow=console.width < NARROW))
+    console.print(_rows(console, forecast))
     for line in _findings(forecast):
         console.print(Text(line))
     if forecast.draft is not None:
@@ -41,28 +45,44 @@ def _heading(forecast: Forecast) -> list[str]:
     return [*lines, *(f"  {note}" for note in machine.notes), ""]
 
 
-def _rows(forecast: Forecast, *, is_narrow: bool) -> Table:
-    with_batch = any(row.batch > 1 for row in forecast.rows)
-    batch = ("batch", "each") if with_batch else ()
-    rest = ("bound by",) if is_narrow else ("first", "memory", "bound by")
-    table = _table("K/V", "depth", *batch, "decode tok/s", "prefill", *rest)
-    for row in forecast.rows:
-        types = dict.fromkeys(kind.name.lower() for kind in (row.cache.type_k, row.cache.type_v))
-        each = (str(row.batch), f"{row.decode.mid / row.batch:,.1f}") if with_batch else ()
-        table.add_row(
-            "/".join(types),
-            f"{row.depth:,}",
-            *each,
-            _interval(row.decode),
-            f"{row.prefill.mid:,.0f}",
-            *(() if is_narrow else _wait_and_memory(row)),
-            row.bound.removeprefix("memory "),
-        )
+def _rows(console: Console, forecast: Forecast) -> Table:
+    """As many columns as fit the terminal; the least asked for goes first."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "K/V": _types,
+        "depth": lambda row: f"{row.depth:,}",
+        "batch": lambda row: str(row.batch),
+        "latency": lambda row: _seconds(row.token_s),
+        "decode tok/s": lambda row: _interval(row.decode),
+        "prefill": lambda row: f"{row.prefill.mid:,.0f}",
+        "first": lambda row: _seconds(row.first_token_s),
+        "memory": lambda row: _gigabytes(row.memory.total_bytes),
+        "bound by": lambda row: row.bound.removeprefix("memory "),
+    }
+    if all(row.batch == 1 for row in forecast.rows):
+        del columns["batch"], columns["latency"]
+    table = _rows_table(forecast.rows, columns)
+    unlimited = console.options.update(max_width=UNLIMITED)
+    for name in DROPPED:
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
+        del columns[name]
+        table = _rows_table(forecast.rows, columns)
     return table
 
 
-def _wait_and_memory(row: Row) -> tuple[str, str]:
-    return _seconds(row.first_token_s), _gigabytes(row.memory.total_bytes)
+def _rows_table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> Table:
+    table = _table(*columns)
+    before = ""
+    for row in rows:
+        cells = [cell(row) for cell in columns.values()]
+        types, before = before, cells[0]
+        table.add_row("" if cells[0] == types else cells[0], *cells[1:])
+    return table
+
+
+def _types(row: Row) -> str:
+    kinds = (row.cache.type_k, row.cache.type_v)
+    return "/".join(dict.fromkeys(kind.name.lower() for kind in kinds))
 
 
 def _findings(forecast: Forecast) -> list[str]:
@@ -140,7 +160,9 @@ def _interval(speed: Speed) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+    if seconds >= 1:
+        return f"{seconds:,.1f} s"
+    return f"{seconds * 1e3:.{1 if seconds < 0.01 else 0}f} ms"
 
 
 def _gigabytes(n_bytes: int) -> str:

@@ -11,6 +11,10 @@ from localspec.cli.options import ModelArgument
 from localspec.cli.talk import talk
 from localspec.errors import UserError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from localspec.model.facts import ModelFacts
+
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -42,6 +46,8 @@ def predict(
     from localspec.session.machine import predicted_machine
 
     facts, draft_facts = facts_of(model), facts_of(draft) if draft else None
+    if draft_facts:
+        _check_pair(facts, draft_facts)
     question = asked.question(facts)
     models = [facts, draft_facts] if draft_facts else [facts]
     chosen = predicted_machine(
@@ -67,6 +73,15 @@ def predict(
         from localspec.cli.forecast_tables import show
 
         show(answer)
+
+
+def _check_pair(facts: "ModelFacts", draft: "ModelFacts") -> None:
+    difference = facts.tokenizer.difference(draft.tokenizer)
+    if difference:
+        raise UserError(
+            f"{draft.path} cannot draft for {facts.path}: {difference}; use a smaller model of the"
+            " same family"
+        )
 
 
 def _check_plot(path: Path) -> None:

@@ -1,16 +1,65 @@
 """What a probe of this machine found, as plain values: seconds by kind of work and by batch width.
 
 The probe itself drives the engine and lies above; predictions are made from these values and know
-no engine. Every curve is a list of points (width in tokens, seconds), straight between them: kernel
-switches make cliffs that no smooth curve would follow.
+no engine. What a weight costs depends on its type, on the width of its matrix and on how much of
+the model stays in the last cache from one pass to the next; what attention costs, on both types of
+the cache and on the size of a head. Every curve is a list of points (width in tokens, seconds),
+straight between them: kernel switches make cliffs that no smooth curve would follow.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from math import log
 from typing import Any, Self
 
 Points = tuple[tuple[float, float], ...]
+
+
+WIDTHS = (512, 1024, 2048)
+"""Of the matrices that are probed: narrow ones take longer an element."""
+SIZES_BYTES = (48_000_000, 192_000_000)
+"""Of all weights of a probed model: small enough for a large cache, and too large for most."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WeightCase:
+    """Matrices that are probed: their type, the length of a row, and their bytes in all."""
+
+    type: str
+    width: int
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.type}@{self.width}/{self.size_bytes // 1_000_000}MB"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """ValueError where it is none."""
+        kind, _, rest = text.partition("@")
+        width, _, megabytes = rest.removesuffix("MB").partition("/")
+        return cls(kind, int(width), int(megabytes) * 1_000_000)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AttentionCase:
+    """Attention that is probed: types of keys and values, with the fused kernel or without, and
+    the numbers of one head: kernels can be fast for 128 of them and slow for 64."""
+
+    type_k: str
+    type_v: str
+    flash: bool
+    head_size: int
+
+    def __str__(self) -> str:
+        kernel = "flash" if self.flash else "plain"
+        return f"{self.type_k}/{self.type_v}/{kernel}/{self.head_size}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """ValueError where it is none."""
+        type_k, type_v, kernel, head_size = text.split("/")
+        return cls(type_k, type_v, kernel == "flash", int(head_size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +75,21 @@ class Probe:
     """Measured costs of one machine, engine build and setting.
 
     `pass_s` and `layer_s`: overhead of a pass and of a layer. `weight_s`: seconds an element
-    that is streamed and multiplied, by `weight_key`. `attention_s`: by "K/V/flash" or "K/V/plain".
+    that is streamed and multiplied. `attention_s`: a head and number of a head, by layer.
     `read_bytes_per_s`: a plain read of memory by as many threads; None where that says nothing.
+    `others_share`: what other programs took of the processors meanwhile, 0 to 1.
     """
 
     taken: str
     setting: str
     pass_s: Points = ()
     layer_s: Points = ()
-    weight_s: Mapping[str, Points] = field(default_factory=dict[str, Points])
-    attention_s: Mapping[str, tuple[AttentionCost, ...]] = field(
-        default_factory=dict[str, tuple[AttentionCost, ...]]
+    weight_s: Mapping[WeightCase, Points] = field(default_factory=dict[WeightCase, Points])
+    attention_s: Mapping[AttentionCase, tuple[AttentionCost, ...]] = field(
+        default_factory=dict[AttentionCase, tuple[AttentionCost, ...]]
     )
     read_bytes_per_s: float | None = None
+    others_share: float = 0.0
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -48,22 +99,34 @@ class Probe:
             setting=str(document["setting"]),
             pass_s=_points(document["pass_s"]),
             layer_s=_points(document["layer_s"]),
-            weight_s={name: _points(points) for name, points in document["weight_s"].items()},
+            weight_s={
+                WeightCase.parse(name): _points(points)
+                for name, points in document["weight_s"].items()
+            },
             attention_s={
-                name: tuple(
+                AttentionCase.parse(name): tuple(
                     AttentionCost(int(cost["width"]), _points(cost["by_cells"])) for cost in costs
                 )
                 for name, costs in document["attention_s"].items()
             },
             read_bytes_per_s=document["read_bytes_per_s"],
+            others_share=float(document["others_share"]),
         )
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-WIDTHS = (512, 1024, 2048)
-"""Of the matrices that are probed: narrow ones take longer an element."""
+        return {
+            "taken": self.taken,
+            "setting": self.setting,
+            "pass_s": self.pass_s,
+            "layer_s": self.layer_s,
+            "weight_s": {str(case): points for case, points in self.weight_s.items()},
+            "attention_s": {
+                str(case): [asdict(cost) for cost in costs]
+                for case, costs in self.attention_s.items()
+            },
+            "read_bytes_per_s": self.read_bytes_per_s,
+            "others_share": self.others_share,
+        }
 
 
 def width_class(n_embd: int) -> int:
@@ -71,19 +134,17 @@ def width_class(n_embd: int) -> int:
     return min(WIDTHS, key=lambda width: max(width / n_embd, n_embd / width))
 
 
-def weight_key(weight_type: str, width: int) -> str:
-    """The key of `Probe.weight_s`."""
-    return f"{weight_type}@{width}"
+def size_share(n_bytes: float) -> float:
+    """Where a model's size lies between the probed ones, by ratio: 0 the small, 1 the large one."""
+    small, large = SIZES_BYTES
+    share = log(max(n_bytes, small) / small) / log(large / small)
+    return min(1.0, share)
 
 
-def type_of(key: str) -> str:
-    """The weight type in a `weight_key`."""
-    return key.partition("@")[0]
-
-
-def attention_key(kv_k: str, kv_v: str, *, flash: bool) -> str:
-    """The key of `Probe.attention_s` for cache types as the command line names them."""
-    return f"{kv_k}/{kv_v}/{'flash' if flash else 'plain'}".lower()
+def sizes_around(n_bytes: float) -> tuple[int, ...]:
+    """The probed sizes between which a model's lies; one where it is near that or beyond."""
+    share = size_share(n_bytes)
+    return SIZES_BYTES if 0.1 < share < 0.9 else (SIZES_BYTES[round(share)],)
 
 
 def value_at(points: Points, x: float) -> float:

@@ -28,6 +28,7 @@ class Shape:
     """The size of a llama model; `n_embd` and `n_ff` are multiples of the weight type's block.
 
     With experts every layer has `n_experts` of `n_ff`, and a token uses `n_experts_used` of them.
+    `own_head_size`: of one head, where that is not `n_embd / n_heads`.
     """
 
     n_layers: int = 2
@@ -39,10 +40,11 @@ class Shape:
     n_ctx: int = 2048
     n_experts: int = 0
     n_experts_used: int = 0
+    own_head_size: int | None = None
 
     @property
     def head_size(self) -> int:
-        return self.n_embd // self.n_heads
+        return self.own_head_size or self.n_embd // self.n_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def _llama_metadata(shape: Shape) -> dict[str, Value]:
         "llama.feed_forward_length": shape.n_ff,
         "llama.attention.head_count": shape.n_heads,
         "llama.attention.head_count_kv": shape.n_kv_heads,
+        "llama.attention.key_length": shape.head_size,
+        "llama.attention.value_length": shape.head_size,
         "llama.attention.layer_norm_rms_epsilon": NORM_EPSILON,
         "llama.rope.dimension_count": shape.head_size,
         "llama.vocab_size": shape.n_vocab,

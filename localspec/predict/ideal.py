@@ -35,7 +35,7 @@ class IdealRates:
     def prefill_spread(self) -> Spread:
         return EXACT
 
-    def at_width(self, n_embd: int) -> Self:
+    def for_model(self, n_embd: int, streamed_bytes: float) -> Self:
         """The same: the ceiling does not depend on it."""
         return self
 

@@ -1,22 +1,25 @@
 """Rates from a probe of this machine: seconds by kind of work, not bandwidth and compute.
 
 A pass of n tokens over E elements of a type takes E s(n), with s the probe's curve; where only some
-experts are streamed, each of them sees fewer tokens. What the probe did not measure is taken from
-the nearest type that it did, and the interval grows.
+experts are streamed, each of them sees fewer tokens. The curve lies between those of a model that
+is smaller and of one that is larger, by the logarithm of its size: the last cache keeps a part of
+the weights from one pass to the next. What the probe did not measure is taken from the nearest case
+that it did.
 """
 
 from dataclasses import dataclass, replace
 from typing import Self
 
 from localspec.hardware.measured import (
+    SIZES_BYTES,
     WIDTHS,
+    AttentionCase,
     AttentionCost,
     Points,
     Probe,
-    attention_key,
-    type_of,
+    WeightCase,
+    size_share,
     value_at,
-    weight_key,
     width_class,
 )
 from localspec.model.ggml_types import BY_NAME, GgmlType
@@ -38,9 +41,10 @@ class ProbedRates:
 
     probe: Probe
     width: int = WIDTHS[0]
+    size_bytes: float = SIZES_BYTES[-1]
 
-    def at_width(self, n_embd: int) -> Self:
-        return replace(self, width=width_class(n_embd))
+    def for_model(self, n_embd: int, streamed_bytes: float) -> Self:
+        return replace(self, width=width_class(n_embd), size_bytes=streamed_bytes)
 
     @property
     def source(self) -> str:
@@ -58,10 +62,12 @@ class ProbedRates:
 
     @property
     def stream_bytes_per_s(self) -> float:
-        """The best rate at which one token streams weights of any type that was measured."""
+        """The best rate at which one token streams a large model's weights of any type."""
+        largest = max(case.size_bytes for case in self.probe.weight_s)
         return max(
-            _bytes_per_element(BY_NAME[type_of(key)]) / points[0][1]
-            for key, points in self.probe.weight_s.items()
+            _bytes_per_element(BY_NAME[case.type]) / points[0][1]
+            for case, points in self.probe.weight_s.items()
+            if case.size_bytes == largest and points[0][1]
         )
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
@@ -75,8 +81,7 @@ class ProbedRates:
         return Term(scale * all_s * n_streamed, "memory" if memory_bound else "compute")
 
     def attention(self, work: AttentionWork, n_tokens: int) -> Term:
-        key = attention_key(work.type_k.name, work.type_v.name, flash=work.flash)
-        costs = self.probe.attention_s.get(key) or next(iter(self.probe.attention_s.values()))
+        costs = self._attention_costs(work)
         head_numbers = work.n_heads * (work.key_size + work.value_size) / 2
         return Term(head_numbers * _attention_s(costs, n_tokens, work.n_cells), "memory")
 
@@ -86,21 +91,40 @@ class ProbedRates:
 
     def _curve(self, kind: GgmlType) -> tuple[Points, float]:
         """The curve of a type, or that of the nearest one in size and by how much to stretch it."""
-        points = self.probe.weight_s.get(weight_key(kind.name, self.width))
-        if points is not None:
-            return points, 1.0
 
-        def distance(key: str) -> tuple[float, bool]:
-            bits = BY_NAME[type_of(key)].bits_per_element
-            return abs(bits - kind.bits_per_element), key != weight_key(type_of(key), self.width)
+        def distance(case: WeightCase) -> tuple[bool, float, float]:
+            bits = BY_NAME[case.type].bits_per_element
+            ratio = max(case.width / self.width, self.width / case.width)
+            return case.type != kind.name, abs(bits - kind.bits_per_element), ratio
 
         nearest = min(self.probe.weight_s, key=distance)
-        stretch = kind.bits_per_element / BY_NAME[type_of(nearest)].bits_per_element
-        return self.probe.weight_s[nearest], max(1.0, stretch)
+        stretch = kind.bits_per_element / BY_NAME[nearest.type].bits_per_element
+        known = {
+            case.size_bytes: points
+            for case, points in self.probe.weight_s.items()
+            if (case.type, case.width) == (nearest.type, nearest.width)
+        }
+        small, large = known[min(known)], known[max(known)]
+        return _between(small, large, size_share(self.size_bytes)), max(1.0, stretch)
+
+    def _attention_costs(self, work: AttentionWork) -> tuple[AttentionCost, ...]:
+        """Those of the same types, kernel and size of a head, or the nearest."""
+        types, size = (work.type_k.name.lower(), work.type_v.name.lower()), work.key_size
+
+        def distance(case: AttentionCase) -> tuple[bool, bool, float]:
+            ratio = max(case.head_size / size, size / case.head_size)
+            return (case.type_k, case.type_v) != types, case.flash != work.flash, ratio
+
+        return self.probe.attention_s[min(self.probe.attention_s, key=distance)]
 
 
 def _bytes_per_element(kind: GgmlType) -> float:
     return kind.bits_per_element / 8
+
+
+def _between(small: Points, large: Points, share: float) -> Points:
+    """A curve at `share` of the way from one to the other."""
+    return tuple((x, (1 - share) * y + share * value_at(large, x)) for x, y in small)
 
 
 def _beyond(points: Points, width: float) -> float:

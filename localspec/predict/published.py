@@ -45,7 +45,7 @@ class PublishedRates:
             _widened(prefill.spread, match, device),
         )
 
-    def at_width(self, n_embd: int) -> Self:
+    def for_model(self, n_embd: int, streamed_bytes: float) -> Self:
         """The same: published runs say nothing of it."""
         return self
 

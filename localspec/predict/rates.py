@@ -79,8 +79,8 @@ class Rates(Protocol):
         """Where the figures are from, in a few words."""
         ...
 
-    def at_width(self, n_embd: int) -> "Rates":
-        """The rates for matrices of a model's width, where that is known to matter."""
+    def for_model(self, n_embd: int, streamed_bytes: float) -> "Rates":
+        """The rates for a model's width and size, where these are known to matter."""
         ...
 
     @property

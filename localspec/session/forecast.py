@@ -1,7 +1,7 @@
 """From a model's name and a machine to speeds, memory and what speculation would gain."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
@@ -19,10 +19,15 @@ from localspec.registry.resolve import locate
 from localspec.session.machine import PredictedMachine
 from localspec.session.probing import kept_rates
 
+MAX_BATCHES, STEEP = 256, 32
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: every product of cache setting, depth and batch is a row of the answer."""
+    """What is asked: every product of cache setting, depth and batch is a row of the answer.
+
+    No `batches`: all that are worth it, up to the one from which arithmetic is the limit.
+    """
 
     caches: tuple[CacheSetting, ...]
     depths: tuple[int, ...] = (0, 1024, 4096)
@@ -45,6 +50,11 @@ class Row:
     first_token_s: float
     memory: Memory
     bound: str
+
+    @property
+    def token_s(self) -> float:
+        """How long each sequence waits for its next token."""
+        return self.batch / self.decode.mid
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +130,28 @@ def forecast(
     first = question.caches[0]
     target = Roofline(facts, machine.shares_of(facts), first)
     drafter = Roofline(draft, machine.shares_of(draft), first) if draft else None
+    break_even = target.break_even_batch()
+    if not question.batches:
+        question = replace(question, batches=_batches_up_to(break_even))
     return Forecast(
         machine=machine,
         facts=facts,
         draft=draft,
         rows=tuple(_rows(facts, draft, machine, question)),
         ceiling_tps=_ceiling_tps(facts, machine, first),
-        break_even_batch=target.break_even_batch(),
+        break_even_batch=break_even,
         speculation=tuple(_speculation(target, drafter, question)),
         advice=advice(target, drafter, question.n_ctx),
         quants=tuple(_quants(facts, machine, first)) if question.with_quants else (),
     )
+
+
+def _batches_up_to(break_even: int | None) -> tuple[int, ...]:
+    """Doubling, or faster where the way is long, with the break-even itself at the end."""
+    end = min(break_even or MAX_BATCHES, MAX_BATCHES)
+    step = 2 if end <= STEEP else 4
+    powers = [step**k for k in range(end.bit_length()) if step**k < end]
+    return *powers, end
 
 
 def _rows(

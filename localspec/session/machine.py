@@ -60,12 +60,16 @@ class PredictedMachine:
 
     def shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
         """Who computes which layers. libllama offloads the last ones, the output matrix first."""
-        rates = self.rates.at_width(facts.n_embd)
+        rates = _rates_for(facts, self.rates)
         if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
             return (Share(rates, facts.n_layers),)
         n_on_gpu = max(0, self.n_offloaded - 1)
-        on_host = Share(self.host_rates.at_width(facts.n_embd), facts.n_layers - n_on_gpu)
+        on_host = Share(_rates_for(facts, self.host_rates), facts.n_layers - n_on_gpu)
         return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
+
+
+def _rates_for(facts: ModelFacts, rates: Rates) -> Rates:
+    return rates.for_model(facts.n_embd, facts.streamed_bytes)
 
 
 def predicted_machine(
@@ -121,13 +125,19 @@ def _named(match: Match, needed_bytes: int) -> PredictedMachine:
 def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
     notes = [device.note for device in match.candidates[:1] if device.note]
     if match.is_ambiguous:
-        notes.append("the name can mean several devices; the interval covers them")
+        notes.append(f"the name can mean several devices{_range(match)}; the interval covers them")
     if memory_bytes is not None and needed_bytes > memory_bytes:
         notes.append(
             f"does not fit: {needed_bytes / 1e9:.1f} GB are needed and {memory_bytes / 1e9:.1f} GB"
             " are there; the speeds are those of a device with more memory"
         )
     return tuple(notes)
+
+
+def _range(match: Match) -> str:
+    """From the slowest to the fastest memory, where they differ."""
+    rates = sorted(device.bandwidth_bytes_per_s / 1e9 for device in match.candidates)
+    return "" if rates[0] == rates[-1] else f" ({rates[0]:,.0f} to {rates[-1]:,.0f} GB/s)"
 
 
 def _chosen(choice: MachineChoice) -> LocalDevice:

@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from localspec.hardware.detect import usable_cores
-from localspec.hardware.measured import WIDTHS, width_class
+from localspec.hardware.measured import (
+    SIZES_BYTES,
+    WIDTHS,
+    AttentionCase,
+    WeightCase,
+    sizes_around,
+    width_class,
+)
 from localspec.model.facts import ModelFacts
 from localspec.model.random_weights import WEIGHT_TYPES
 from localspec.predict.probed import ProbedRates
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
     from localspec.engine.probe import ProbeNeeds
 
 Talk = Callable[[str], None]
+USUAL_HEAD, LARGEST_HEAD = 64, 256
 PROCESSOR, GRAPHICS = 0, -1
 """Layers on the GPU, of a probe."""
 
@@ -40,19 +48,32 @@ def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -
     probe = kept_probe(ProbeSetting(config.n_threads, where, config.use_extra_buffers))
     if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
         return None
-    return ProbedRates(probe).at_width(facts.n_embd)
+    return ProbedRates(probe).for_model(facts.n_embd, facts.streamed_bytes)
 
 
 def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) -> "ProbeNeeds":
     """What must be measured to predict these models with these caches."""
     from localspec.engine.probe import ProbeNeeds  # noqa: PLC0415
 
-    known = {kind.name for kind in WEIGHT_TYPES}
+    known = {kind.name for kind in WEIGHT_TYPES} - {"F32"}
     weights = {
-        (part.type.name, width_class(facts.n_embd))
+        WeightCase(part.type.name, width_class(facts.n_embd), size_bytes)
         for facts in models
+        for size_bytes in sizes_around(facts.streamed_bytes)
         for part in facts.streamed(1)
-        if part.role != "norm" and part.type.name in known - {"F32"}
+        if part.role != "norm" and part.type.name in known
     }
-    pairs = {(c.type_k.name.lower(), c.type_v.name.lower(), c.flash) for c in caches}
-    return ProbeNeeds(tuple(sorted(weights)) or (("F16", WIDTHS[0]),), tuple(sorted(pairs)))
+    attention = {
+        AttentionCase(cache.type_k.name.lower(), cache.type_v.name.lower(), cache.flash, size)
+        for cache in caches
+        for facts in models
+        for size in _head_sizes(facts)
+    }
+    anything = WeightCase("F16", WIDTHS[0], SIZES_BYTES[-1])
+    return ProbeNeeds(tuple(sorted(weights or {anything})), tuple(sorted(attention)))
+
+
+def _head_sizes(facts: ModelFacts) -> set[int]:
+    """Of the layers that attend, as far as a plain transformer can have them."""
+    sizes = {layer.key_size for layer in facts.layers if layer.n_kv_heads and layer.key_size}
+    return {min(size, LARGEST_HEAD) for size in sizes} or {USUAL_HEAD}

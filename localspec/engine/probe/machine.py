@@ -11,13 +11,17 @@ from pathlib import Path
 from localspec import paths
 from localspec.engine.build import engine_fingerprint
 from localspec.engine.child import run_module
+from localspec.engine.probe.disturbance import DISTURBING
 from localspec.errors import EngineError
 from localspec.hardware.machine import machine_key, power
-from localspec.hardware.measured import Probe, attention_key, weight_key
+from localspec.hardware.measured import AttentionCase, Probe, WeightCase
 
 CHILD = "localspec.engine.probe.child"
 LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""How threads wait for each other decides how fast small models are."""
 
 Talk = Callable[[str], None]
 
@@ -39,24 +43,15 @@ class ProbeSetting:
 
 @dataclass(frozen=True, slots=True)
 class ProbeNeeds:
-    """What a prediction asks for: weights as (type, width of the matrices), and attention as
-    (K type, V type, flash)."""
+    """What a prediction asks for."""
 
-    weights: tuple[tuple[str, int], ...]
-    attention: tuple[tuple[str, str, bool], ...]
+    weights: tuple[WeightCase, ...]
+    attention: tuple[AttentionCase, ...]
 
     def missing_from(self, probe: Probe) -> "ProbeNeeds":
         return ProbeNeeds(
-            tuple(
-                (name, width)
-                for name, width in self.weights
-                if weight_key(name, width) not in probe.weight_s
-            ),
-            tuple(
-                (k, v, flash)
-                for k, v, flash in self.attention
-                if attention_key(k, v, flash=flash) not in probe.attention_s
-            ),
+            tuple(case for case in self.weights if case not in probe.weight_s),
+            tuple(case for case in self.attention if case not in probe.attention_s),
         )
 
     @property
@@ -94,13 +89,24 @@ def probe_machine(
         weight_s={**known.weight_s, **found.weight_s},
         attention_s={**known.attention_s, **found.attention_s},
         read_bytes_per_s=known.read_bytes_per_s or found.read_bytes_per_s,
+        others_share=max(known.others_share, found.others_share),
     )
+    if found.others_share > DISTURBING:
+        talk(
+            f"other programs had {found.others_share:.0%} of the processor meanwhile, so this is"
+            " slower than an idle machine: `localspec predict --probe again` repeats it"
+        )
     _keep(_path(setting), merged)
     return merged
 
 
 def _measure(setting: ProbeSetting, needs: ProbeNeeds, talk: Talk, *, with_overhead: bool) -> Probe:
-    request = json.dumps(asdict(setting) | asdict(needs) | {"with_overhead": with_overhead})
+    asked = {
+        "weights": [str(case) for case in needs.weights],
+        "attention": [str(case) for case in needs.attention],
+        "with_overhead": with_overhead,
+    }
+    request = json.dumps(asdict(setting) | asked)
     found: list[Probe] = []
 
     def on_line(line: str) -> None:
@@ -121,6 +127,7 @@ def _measure(setting: ProbeSetting, needs: ProbeNeeds, talk: Talk, *, with_overh
 
 def _path(setting: ProbeSetting) -> Path:
     parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
+    parts += "".join(f" {os.environ.get(name)}" for name in WAITING)
     folder = paths.cache_dir() / "probe"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{sha256(parts.encode()).hexdigest()[:16]}.json"

@@ -1,8 +1,12 @@
-"""Time passes of random models. Medians; the models of a pair take turns (A B B A)."""
+"""Time passes of random models: medians, each measured twice, on the way there and on the way back.
+
+What other programs do meanwhile only ever adds time, so the lower of the two medians counts.
+"""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -11,22 +15,32 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.probe.machine import ProbeSetting
-from localspec.hardware.measured import AttentionCost, Points, value_at
+from localspec.errors import EngineError
+from localspec.hardware.measured import (
+    AttentionCase,
+    AttentionCost,
+    Points,
+    WeightCase,
+    value_at,
+)
 from localspec.model.ggml_types import BY_NAME
 from localspec.model.synthetic import Shape, write_random_model
 
 WIDTHS = (1, 2, 3, 4, 5, 8, 9, 16, 32, 128)
 OVERHEAD_WIDTHS = (1, 2, 4, 8, 16, 32, 128)
 ATTENTION_WIDTHS = (1, 2, 4, 8, 16, 64)
-CELLS = (1, 256, 512, 1024)
+CELLS = (1, 256, 512, 1536)
 THIN = Shape(n_embd=128, n_heads=2, n_kv_heads=2, n_ff=128)
 THIN_LAYERS = (4, 36)
-WIDE_BYTES = 120_000_000
-"""Well beyond the last-level cache of most processors, and written in a moment."""
-HEAD_SIZE = 64
-ATTENTIVE = Shape(n_layers=4, n_embd=512, n_heads=8, n_kv_heads=4, n_ff=256)
-REPEATS, LONG_REPEATS = 7, 2
-LONG_WIDTH = 32
+HEAD_SIZE, FF = 64, 6
+"""Few layers with much in each, so that little depends on the overhead that is taken off."""
+ATTENTIVE_LAYERS, ATTENTIVE_NUMBERS, HEADS_PER_KV = 8, 512, 2
+"""Keys and values beyond a core's own cache, of heads that are too few to take long."""
+FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
+"""Repeats of a pass on one way: until they have taken enough; a long one is not repeated."""
+
+Medians = dict[tuple[int, int], float]
+"""Seconds by width of the pass and depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,81 +59,105 @@ class Timed:
         self.context.truncate(depth)
         return elapsed
 
-    def fill(self, depth: int) -> None:
-        self.context.eval([i % 500 for i in range(depth - len(self.context.tokens))], 0)
+    def move_to(self, depth: int) -> None:
+        """Cache as many tokens, or forget what is beyond them."""
+        n_more = depth - len(self.context.tokens)
+        if n_more > 0:
+            self.context.eval([i % 500 for i in range(n_more)], 0)
+        else:
+            self.context.truncate(depth)
+
+    def typical(self, width: int, depth: int) -> float:
+        """The median of some passes, after one that warms up."""
+        self.move_to(depth)
+        first_s = self.seconds(width, depth)
+        if first_s > LONG_S:
+            return first_s
+        times: list[float] = []
+        while len(times) < FEWEST or (len(times) < MOST and sum(times) < ENOUGH_S):
+            times.append(self.seconds(width, depth))
+        return median(times)
 
 
 def overhead(setting: ProbeSetting) -> tuple[Points, Points]:
     """Seconds of a pass without layers, and of a layer without weights, by width."""
-    with (
-        _loaded(setting, THIN, THIN_LAYERS[0]) as few,
-        _loaded(setting, THIN, THIN_LAYERS[1]) as many,
-    ):
-        passes: list[tuple[float, float]] = []
-        layers: list[tuple[float, float]] = []
-        for width in OVERHEAD_WIDTHS:
-            short, long = _in_turns(few, many, width)
-            layer = max(0.0, (long - short) / (THIN_LAYERS[1] - THIN_LAYERS[0]))
-            layers.append((width, layer))
-            passes.append((width, max(0.0, short - THIN_LAYERS[0] * layer)))
-    return tuple(passes), tuple(layers)
+    n_few, n_many = THIN_LAYERS
+    with _loaded(setting, THIN, n_few) as few, _loaded(setting, THIN, n_many) as many:
+        short, long = dict[int, float](), dict[int, float]()
+        for width in _there_and_back(OVERHEAD_WIDTHS):
+            for model, times in ((few, short), (many, long)):
+                times[width] = min(model.typical(width, 0), times.get(width, inf))
+    layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
+    passes = {w: max(0.0, short[w] - n_few * layers[w]) for w in OVERHEAD_WIDTHS}
+    return tuple(passes.items()), tuple(layers.items())
 
 
-def weights(
-    setting: ProbeSetting, weight_type: str, n_embd: int, fixed: tuple[Points, Points]
-) -> Points:
-    """Seconds an element of a weight type, by width, less the overhead of passes and layers."""
-    heads = n_embd // HEAD_SIZE
-    shape = Shape(n_embd=n_embd, n_heads=heads, n_kv_heads=max(1, heads // 4), n_ff=3 * n_embd)
-    per_layer = _elements(shape)
-    n_layers = max(2, round(WIDE_BYTES / (per_layer * BY_NAME[weight_type].bits_per_element / 8)))
-    with _loaded(setting, shape, n_layers, weight_type) as model:
-        points: list[tuple[float, float]] = []
-        for width in WIDTHS:
-            spent = (
-                _typical(model, width, 0)
-                - value_at(fixed[0], width)
-                - n_layers * value_at(fixed[1], width)
-            )
-            points.append((width, max(spent, 0.0) / (n_layers * per_layer)))
+def weights(setting: ProbeSetting, case: WeightCase, fixed: tuple[Points, Points]) -> Points:
+    """Seconds an element by width of the pass, less the overhead of passes and layers."""
+    heads = case.width // HEAD_SIZE
+    shape = Shape(
+        n_embd=case.width, n_heads=heads, n_kv_heads=max(1, heads // 4), n_ff=FF * case.width
+    )
+    layer_bytes = _elements(shape) * BY_NAME[case.type].bits_per_element / 8
+    n_layers = max(2, round(case.size_bytes / layer_bytes))
+    n_elements = n_layers * _elements(shape) + shape.n_vocab * shape.n_embd
+    with _loaded(setting, shape, n_layers, case.type) as model:
+        times = _medians(model, [(width, 0) for width in _there_and_back(WIDTHS)])
+    points: list[tuple[float, float]] = []
+    for width in WIDTHS:
+        overhead_s = value_at(fixed[0], width) + n_layers * value_at(fixed[1], width)
+        points.append((width, max(times[width, 0] - overhead_s, 0.0) / n_elements))
+    if not points[0][1]:
+        raise EngineError("the machine was too busy to be measured: close other programs first")
     return tuple(points)
 
 
-def attention(
-    setting: ProbeSetting, kv_k: str, kv_v: str, *, flash: bool
-) -> tuple[AttentionCost, ...]:
+def attention(setting: ProbeSetting, case: AttentionCase) -> tuple[AttentionCost, ...]:
     """Seconds a head and number of a head, by width and by cells in the cache."""
-    with _loaded(setting, ATTENTIVE, ATTENTIVE.n_layers, kv=(kv_k, kv_v), flash=flash) as model:
-        times: dict[int, list[tuple[float, float]]] = {width: [] for width in ATTENTION_WIDTHS}
-        for cells in CELLS:
-            model.fill(cells)
-            for width in ATTENTION_WIDTHS:
-                times[width].append((cells, _typical(model, width, cells)))
-    unit = ATTENTIVE.n_layers * ATTENTIVE.n_embd
+    shape = _attentive(case.head_size, setting.n_threads)
+    kv, n_layers = (case.type_k, case.type_v), ATTENTIVE_LAYERS
+    visits = [(width, cells) for cells in _there_and_back(CELLS) for width in ATTENTION_WIDTHS]
+    with _loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as model:
+        times = _medians(model, visits)
+    unit = n_layers * shape.n_heads * shape.head_size
     return tuple(
-        AttentionCost(
-            width, tuple((cells, max(0.0, s - points[0][1]) / unit) for cells, s in points)
-        )
-        for width, points in times.items()
+        AttentionCost(width, tuple((c, _more(times, width, c) / unit) for c in CELLS))
+        for width in ATTENTION_WIDTHS
+    )
+
+
+def _more(times: Medians, width: int, cells: int) -> float:
+    """What a cache of so many cells takes longer than an empty one."""
+    return max(0.0, times[width, cells] - times[width, CELLS[0]])
+
+
+def _there_and_back(values: tuple[int, ...]) -> tuple[int, ...]:
+    return *values, *reversed(values)
+
+
+def _medians(model: Timed, visits: list[tuple[int, int]]) -> Medians:
+    found: Medians = {}
+    for visit in visits:
+        found[visit] = min(model.typical(*visit), found.get(visit, inf))
+    return found
+
+
+def _attentive(head_size: int, n_threads: int) -> Shape:
+    """Heads of one size, enough for all threads, and little else."""
+    n_numbers = max(ATTENTIVE_NUMBERS, n_threads * head_size)
+    n_kv_heads = -(-n_numbers // (HEADS_PER_KV * head_size))
+    return Shape(
+        n_embd=256,
+        n_heads=HEADS_PER_KV * n_kv_heads,
+        n_kv_heads=n_kv_heads,
+        n_ff=256,
+        own_head_size=head_size,
     )
 
 
 def _elements(shape: Shape) -> int:
-    kv = shape.n_kv_heads * shape.head_size
-    return shape.n_embd * (2 * shape.n_embd + 2 * kv + 3 * shape.n_ff)
-
-
-def _typical(model: Timed, width: int, depth: int) -> float:
-    model.seconds(width, depth)
-    n = REPEATS if width < LONG_WIDTH else LONG_REPEATS
-    return median(model.seconds(width, depth) for _ in range(n))
-
-
-def _in_turns(a: Timed, b: Timed, width: int) -> tuple[float, float]:
-    times: dict[int, list[float]] = {0: [], 1: []}
-    for turn in [0, 1, *([0, 1, 1, 0] * REPEATS)]:
-        times[turn].append((a, b)[turn].seconds(width, 0))
-    return median(times[0][1:]), median(times[1][1:])
+    n_q, n_kv = shape.n_heads * shape.head_size, shape.n_kv_heads * shape.head_size
+    return shape.n_embd * (2 * n_q + 2 * n_kv + 3 * shape.n_ff)
 
 
 @contextmanager

@@ -5,12 +5,12 @@ from time import perf_counter
 
 import numpy as np
 
-SIZE_BYTES = 256 << 20
+SIZE_BYTES = 512 << 20
 REPEATS = 5
 
 
 def memory_read_bytes_per_s(n_threads: int) -> float:
-    """The best of several reads of 256 MB by `n_threads`; NumPy lets go of the interpreter."""
+    """The best of several reads of 512 MB by `n_threads`; NumPy lets go of the interpreter."""
     parts = np.array_split(np.ones(SIZE_BYTES // 8), n_threads)
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(np.max, parts))
