@@ -106,12 +106,13 @@ def experience_of(world: World, seed: int = 0) -> Experience:
         return seconds * float(np.exp(rng.normal(0, world.calibration_error)))
 
     points = [Point(n, measured(world.seconds(n))) for n in (1, 2, 3, 4, 5, 8, 17)]
+    target = PassCosts(Curve(tuple(points)))
     draft = None
     if world.draft_cost is not None:
         one_s = PLAIN_S * world.draft_cost
         points_of_draft = Point(1, measured(one_s)), Point(READ_WIDTH, _read_s(world, READ_WIDTH))
-        draft = PassCosts(Curve(points_of_draft))
-    return Experience(PassCosts(Curve(tuple(points))), draft, WINDOW)
+        draft = PassCosts(Curve(points_of_draft), reference=target)
+    return Experience(target, draft, WINDOW)
 
 
 def adaptive(world: World, experience: Experience) -> Adaptive:

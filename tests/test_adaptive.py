@@ -192,3 +192,15 @@ def test_the_ledger_pays_for_tries_out_of_what_plain_decoding_takes() -> None:
     assert ledger.reply.loss_s == pytest.approx(10)
     ledger.begin()
     assert not ledger.affords(0.0, 1.0, n_expected=256), "the session has lost too much already"
+
+
+def test_an_idle_draft_model_is_taken_to_slow_down_with_its_target() -> None:
+    """Measured while another program ran, it would else look dear for ever and never be used."""
+    target = PassCosts(Curve((Point(1, 4.0), Point(2, 4.4))))
+    draft = PassCosts(Curve((Point(1, 2.0),)), reference=target)
+    for _ in range(60):
+        target.learn(1, 0, 1.6)
+    assert draft.seconds(1, 0) / target.seconds(1, 0) == pytest.approx(0.5, rel=0.05)
+    for _ in range(60):
+        draft.learn(1, 0, 0.4)
+    assert draft.seconds(1, 0) == pytest.approx(0.4, rel=0.05)

@@ -124,3 +124,35 @@ def test_the_next_turn_evaluates_only_what_is_new() -> None:
 def answers_to(model: Path, tokens: list[int]) -> list[int]:
     with Session.open(SessionConfig(model, spec="lookup", n_threads=1)) as session:
         return session.reply(tokens, GREEDY).finish().tokens
+
+
+def test_accepted_samples_of_a_real_pair_follow_the_law_of_plain_sampling() -> None:
+    """Chi-square on the first two tokens, the second of which is drafted, under three truncated
+    choices each; exact odds come from the target itself. 5 standard deviations."""
+    n = 240
+    sampling = Sampling(temperature=1.5, top_k=3, top_p=1.0, min_p=0.0)
+    pair = smollm2_pair()
+    settings = SessionConfig(smollm2(), pair.draft, "draft", 1, n_threads=1)
+    with Session.open(settings) as session:
+        asked = prompt(session, PROMPTS[2])
+        chooser = Chooser(sampling)
+        expected: dict[tuple[int, int], float] = {}
+        first = chooser.distribution(hold(session.context, asked, 1), 0, asked)
+        for a, p_a in zip(first.ids.tolist(), first.probabilities.tolist(), strict=True):
+            text = [*asked, a]
+            second = chooser.distribution(hold(session.context, text, 1), 0, text)
+            for b, p_b in zip(second.ids.tolist(), second.probabilities.tolist(), strict=True):
+                expected[a, b] = n * p_a * p_b
+        seen: dict[tuple[int, int], int] = dict.fromkeys(expected, 0)
+        drafted = accepted = 0
+        for seed in range(n):
+            options = ReplyOptions(replace(sampling, seed=seed), 3, verify="rejection")
+            reply = session.reply(asked, options).finish()
+            if len(reply.tokens) > 1:  # else it ended, which is one of the choices, too
+                seen[reply.tokens[0], reply.tokens[1]] += 1
+            drafted += reply.counts.drafted
+            accepted += reply.counts.accepted
+    assert 0.4 < accepted / drafted < 1
+    cells = {cell: mean for cell, mean in expected.items() if mean >= 3}
+    chi_square = sum((seen[cell] - mean) ** 2 / mean for cell, mean in cells.items())
+    assert chi_square < len(cells) + 5 * (2 * len(cells)) ** 0.5

@@ -40,10 +40,11 @@ class Experiences:
         if kept is None:
             kept = self._measured()
             calibration.keep(self._path, kept)
-        draft = PassCosts(Curve.of(kept["draft"])) if self._draft and kept["draft"] else None
-        self.experience = Experience(
-            PassCosts(Curve.of(kept["target"])), draft, WINDOW if draft else None
-        )
+        target = PassCosts(Curve.of(kept["target"]))
+        draft = None
+        if self._draft and kept["draft"]:
+            draft = PassCosts(Curve.of(kept["draft"]), reference=target)
+        self.experience = Experience(target, draft, WINDOW if draft else None)
         for regime, by_source in kept.get("acceptance", {}).items():
             known = self.experience.acceptance(regime)
             for source, counts in by_source.items():

@@ -22,9 +22,9 @@ CONFIDENCES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
 """Borders of the qualities of a model's draft, by the probability of its best token."""
 MODEL_PRIOR = (0.25, 0.4, 0.5, 0.6, 0.72, 0.82, 0.9, 0.95)
 LOOKUP_PRIOR = (
-    0.15, 0.25, 0.25, 0.35, 0.35, 0.5, 0.45, 0.6, 0.5, 0.7, 0.6, 0.8, 0.7, 0.9,
+    0.15, 0.21, 0.26, 0.5, 0.27, 0.65, 0.4, 0.75, 0.45, 0.8, 0.55, 0.87, 0.85, 0.95,
 )  # fmt: skip
-"""Contested and agreed, by `suffix.LENGTHS`."""
+"""Contested and agreed, by `suffix.LENGTHS`: of SmolLM2-135M F16, greedy, on 42 questions."""
 
 
 def quality_of(confidence: float) -> int:

@@ -6,8 +6,9 @@ interpolated because it has cliffs where kernels change. Every pass that follows
     T(n, depth) exp(common + own(n))
 
 `common` is what all widths share (other programs, heat), `own` what this width has of its own; in
-v(n) = T(n) / T(1) the former cancels. It does not know that two widths might drift apart for longer
-than they are not measured.
+v(n) = T(n) / T(1) the former cancels. A draft model's passes follow the target's: while it is not
+used, it is taken to have become slower or faster as the target's plain pass has. It does not know
+that two widths might drift apart for longer than they are not measured.
 """
 
 from bisect import bisect_left
@@ -82,13 +83,20 @@ class PassCosts:
     curve: Curve
     n_trusted: float = 4.0
     common: float = 0.0
+    reference: "PassCosts | None" = None
+    """Whose plain pass these costs follow."""
+    _anchor: float = 0.0
     _own: dict[int, _Correction] = field(default_factory=dict[int, _Correction])
     _n_seen: dict[int, int] = field(default_factory=dict[int, int])
     _base: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
 
+    def __post_init__(self) -> None:
+        self._anchor = self.reference.drift if self.reference else 0.0
+
     def seconds(self, n_tokens: int, depth: int) -> float:
         """T(n, depth) as it is now."""
-        return self._start(n_tokens, depth) * exp(self.common + self._correction(n_tokens))
+        common = self.common + self._since_anchor()
+        return self._start(n_tokens, depth) * exp(common + self._correction(n_tokens))
 
     def verify(self, n_tokens: int, depth: int) -> float:
         """v(n) = T(n) / T(1)."""
@@ -96,6 +104,7 @@ class PassCosts:
 
     def learn(self, n_tokens: int, depth: int, seconds: float) -> None:
         """A pass took `seconds`."""
+        self._follow()
         expected = self._start(n_tokens, depth)
         if seconds <= 0 or expected <= 0:
             return
@@ -118,6 +127,7 @@ class PassCosts:
 
     def learned(self) -> Curve:
         """The curve with all that was learned, for the next time."""
+        self._follow()
         widths = sorted({point.n_tokens for point in self.curve.points} | set(self._own))
         points: list[Point] = []
         for n in widths:
@@ -125,6 +135,21 @@ class PassCosts:
             a, b = self._line(n)
             points.append(Point(n, a * factor, b * factor))
         return Curve(tuple(points))
+
+    @property
+    def drift(self) -> float:
+        """The logarithm of how much longer a plain pass takes than at the start."""
+        return self.common + self._correction(1)
+
+    def _since_anchor(self) -> float:
+        if self.reference is None:
+            return 0.0
+        return self.reference.drift - self._anchor
+
+    def _follow(self) -> None:
+        """What the reference did since the last time becomes part of `common`."""
+        self.common += self._since_anchor()
+        self._anchor = self.reference.drift if self.reference else 0.0
 
     def _is_point(self, n_tokens: int) -> bool:
         return any(point.n_tokens == n_tokens for point in self.curve.points)

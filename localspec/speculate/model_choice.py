@@ -63,7 +63,8 @@ class ModelChoice:
         if reading > horizon * (1 - 1 / self.rate):
             return self._decline("reading would not pay")
         if not self._affords(now, n * self._c + self._table.v[n + 1] - 1 + reading):
-            return self._decline("over budget")
+            can_try = not self._is_trusted() and self._affords(now, self._c)
+            return self._draft_up_to(1, "shadow") if can_try else self._decline("over budget")
         return self._draft_up_to(limit, "draft pays")
 
     def _trial(self, now: Situation, limit: int, reading: float) -> Choice:
