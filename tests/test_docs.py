@@ -32,6 +32,8 @@ def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
         "test",
         "compare-answers",
         "bench-overhead",
+        "bench-speculation",
+        "simulate-speculation",
         "fit-efficiency",
         "validate-predictions",
         "check-probe",
