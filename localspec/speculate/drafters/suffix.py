@@ -102,6 +102,9 @@ class SuffixIndex:
         places = [place for _, place in matches]
         leading = [place for length, place in matches if length == longest]
         for k in range(n_tokens):
+            if len(places) == 1 and places == leading:
+                self._copy(places[0], longest + k, n_tokens - k, tokens, qualities)
+                break
             token = text[leading[0]] if len(leading) == 1 else _majority([text[p] for p in leading])
             if token == _BOUNDARY:
                 break
@@ -114,6 +117,16 @@ class SuffixIndex:
             if not leading:
                 break
         return tokens, qualities
+
+    def _copy(
+        self, place: int, length: int, n: int, tokens: list[int], qualities: list[int]
+    ) -> None:
+        """Only one place is left to follow, and so to agree."""
+        rest = self.text[place : place + n]
+        if _BOUNDARY in rest:
+            rest = rest[: rest.index(_BOUNDARY)]
+        tokens += rest
+        qualities += [2 * level_of(length + i) + 1 for i in range(len(rest))]
 
 
 def _majority(tokens: list[int]) -> int:
