@@ -104,6 +104,20 @@ class Context(Protocol):
         """Keep exactly the first `n` tokens: by rollback, else by evaluating them again."""
         ...
 
+    def save(self, path: Path) -> None:
+        """Write what the cache holds, with its tokens, to a file. EngineError where that fails."""
+        ...
+
+    def restore(self, path: Path) -> bool:
+        """Hold what an engine with the same `state_key` saved; False, and empty, if it does not
+        fit."""
+        ...
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what `save` writes."""
+        ...
+
 
 Request = tuple[Context, Sequence[int], int]
 """A context, the tokens to append, and for how many of the last ones logits are wanted."""

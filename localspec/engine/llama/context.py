@@ -1,6 +1,7 @@
 """One sequence of a LlamaEngine, and the logits of its latest decode."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,26 @@ class LlamaContext:
         """Forget everything, which every kind of memory can."""
         self.engine.forget(self.sequence, -1)
         self.held = []
+
+    def save(self, path: Path) -> None:
+        """Write what the cache holds, with its tokens, to a file."""
+        self.engine.save(self.sequence, self.held, path)
+
+    def restore(self, path: Path) -> bool:
+        """Hold what an engine with the same `state_key` saved; False, and empty, if it does not
+        fit."""
+        self.clear()
+        tokens = self.engine.load(self.sequence, path)
+        if tokens is None or len(tokens) != self.engine.length(self.sequence):
+            self.clear()
+            return False
+        self.held = tokens
+        return True
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what `save` writes."""
+        return self.engine.state_bytes(self.sequence)
 
     def resynchronise(self) -> None:
         """After a failed decode: hold what the cache says it holds."""

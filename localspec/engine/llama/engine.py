@@ -7,6 +7,7 @@ what is left of a step's wall time is localspec's own overhead.
 
 import ctypes
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,7 @@ from localspec.engine.llama.batch import Batch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.context import LlamaContext, LlamaLogits
 from localspec.engine.llama.loading import NO_ABORT, Progress, create_context, load_model
+from localspec.engine.llama.saving import load_sequence, save_sequence, state_bytes
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.errors import EngineError
 
@@ -137,6 +139,18 @@ class LlamaEngine:
     def length(self, sequence: int) -> int:
         """How many positions of the sequence have been evaluated."""
         return C.llama_memory_seq_pos_max(self._memory, sequence) + 1
+
+    def save(self, sequence: int, tokens: list[int], path: Path) -> None:
+        """Write a sequence with its tokens; EngineError where that fails."""
+        save_sequence(self._context, sequence, tokens, path)
+
+    def load(self, sequence: int, path: Path) -> list[int] | None:
+        """A saved sequence's tokens, whose cells it then has; None where it does not fit."""
+        return load_sequence(self._context, sequence, self.config.n_ctx, path)
+
+    def state_bytes(self, sequence: int) -> int:
+        """The size of a sequence's state when saved."""
+        return state_bytes(self._context, sequence)
 
     def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0

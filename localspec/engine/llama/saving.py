@@ -1,0 +1,91 @@
+"""One sequence's cache to a file and back, by libllama's own format, with the tokens it holds.
+
+A file has cells and tokens and neither logits nor random numbers, so what follows a restored
+sequence must be evaluated before anything is chosen; `hold` and the driver do. The engine checks
+the shape of what it loads, and not which model wrote it: `engine.saved.state_key` does that. At a
+damaged file it would stop the process, so a seal (length and CRC-32) follows its own data, which
+it does not read.
+"""
+
+import ctypes
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from localspec.engine.llama.binding import C, Handle, engine_log
+from localspec.errors import EngineError
+
+_SEAL = struct.Struct("<8sQI")
+_MAGIC = b"lspstate"
+_CHUNK_BYTES = 1 << 20
+
+
+def save_sequence(context: Handle, sequence: int, tokens: list[int], path: Path) -> None:
+    """Write a whole file that survives a power cut, or none. EngineError where that fails."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    ids = (C.llama_token * len(tokens))(*tokens)
+    engine_log.clear()
+    try:
+        n_bytes = C.llama_state_seq_save_file(
+            context, os.fsencode(partial), sequence, ids, len(tokens)
+        )
+        if n_bytes == 0:
+            raise EngineError(f"{path} could not be written: {engine_log.reason()}")
+        _seal(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise EngineError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_sequence(context: Handle, sequence: int, capacity: int, path: Path) -> list[int] | None:
+    """The tokens of what the sequence now holds; None where the file does not fit or is damaged.
+
+    Then the sequence's content is undefined and must be cleared.
+    """
+    if not _is_whole(path):
+        return None
+    ids, n_tokens = (C.llama_token * max(1, capacity))(), ctypes.c_size_t()
+    n_bytes = C.llama_state_seq_load_file(
+        context, os.fsencode(path), sequence, ids, capacity, ctypes.byref(n_tokens)
+    )
+    return ids[: n_tokens.value] if n_bytes else None
+
+
+def state_bytes(context: Handle, sequence: int) -> int:
+    """The size of the sequence's state."""
+    return C.llama_state_seq_get_size(context, sequence)
+
+
+def _seal(path: Path) -> None:
+    n_bytes = path.stat().st_size
+    seal = _SEAL.pack(_MAGIC, n_bytes, _checksum(path, n_bytes))
+    with path.open("ab") as file:
+        file.write(seal)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        n_bytes = path.stat().st_size - _SEAL.size
+        if n_bytes <= 0:
+            return False
+        with path.open("rb") as file:
+            file.seek(n_bytes)
+            magic, length, checksum = _SEAL.unpack(file.read(_SEAL.size))
+        return (magic, length) == (_MAGIC, n_bytes) and checksum == _checksum(path, n_bytes)
+    except (OSError, struct.error):
+        return False
+
+
+def _checksum(path: Path, n_bytes: int) -> int:
+    """Of the first `n_bytes`."""
+    checksum = 0
+    with path.open("rb") as file:
+        while n_bytes > 0 and (data := file.read(min(_CHUNK_BYTES, n_bytes))):
+            checksum = zlib.crc32(data, checksum)
+            n_bytes -= len(data)
+    return checksum
