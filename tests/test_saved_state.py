@@ -74,7 +74,9 @@ def test_only_what_is_new_is_evaluated_after_a_restore(load: Load, tmp_path: Pat
     assert again.tokens == [*text(50), 9]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "other model", "empty", "missing", "too long"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "other model", "empty", "missing", "too long"]
+)
 def test_a_state_that_does_not_fit_leaves_an_empty_sequence(
     damage: str, load: Load, tmp_path: Path
 ) -> None:

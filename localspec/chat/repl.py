@@ -1,117 +1,85 @@
-"""A first chat: lines in, replies out as they come, one conversation that each turn adds to.
+"""Read, answer, repeat."""
 
-The session's context keeps what turns share, so a next turn evaluates only what is new.
-"""
-
-import sys
-from collections.abc import Callable
-from dataclasses import replace
-
-from localspec.engine.text import Message
-from localspec.errors import UserError
-from localspec.session import Reply, ReplyOptions, Session
-
-HELP = """\
-/clear    start a new conversation
-/regen    answer the last message again
-/help     this list
-/quit     leave (Ctrl-D too); Ctrl-C stops an answer"""
+from localspec.chat.answering import Cancelled, respond
+from localspec.chat.archive import now
+from localspec.chat.attach import with_attachments
+from localspec.chat.commands.base import AnswerPending, Ask, Desk, Edit, Leave, Next
+from localspec.chat.commands.table import run
+from localspec.chat.events import Asked, Undone
+from localspec.chat.figures import Figures
+from localspec.chat.opened import Opened
+from localspec.errors import LocalspecError, UserError
 
 
-class Conversation:
-    """Messages so far, and the session that answers them."""
-
-    def __init__(self, session: Session, options: ReplyOptions, system: str | None) -> None:
-        self.session = session
-        self.options = options
-        self._system = [Message(role="system", content=system)] if system else []
-        self.messages: list[Message] = [*self._system]
-
-    def clear(self) -> None:
-        """Forget all but the system prompt."""
-        self.messages = [*self._system]
-
-    def answer(self, text: str) -> Reply:
-        """Ask `text`; iterate over the reply, then `keep` it. UserError where it does not fit."""
-        asked = [*self.messages, Message(role="user", content=text)]
-        reply = self.session.reply(self.session.chat_prompt(asked), self.options)
-        self.messages = asked
-        return reply
-
-    def keep(self, reply: Reply) -> None:
-        """Make a finished reply part of the conversation."""
-        self.messages.append(Message(role="assistant", content=reply.text))
-
-    def take_back(self) -> str | None:
-        """Remove the last exchange; its question, None where there is none.
-
-        The seed changes, because the same seed would bring the same answer.
-        """
-        sampling = self.options.sampling
-        self.options = replace(self.options, sampling=replace(sampling, seed=sampling.seed + 1))
-        while self.messages and self.messages[-1]["role"] != "system":
-            message = self.messages.pop()
-            if message["role"] == "user":
-                return message["content"]
-        return None
-
-
-def repl(
-    conversation: Conversation,
-    read_line: Callable[[], str],
-    talk: Callable[[str], None],
-    describe: Callable[[Reply], str],
-) -> None:
-    """Read, answer, repeat, until the input ends.
-
-    `read_line` raises EOFError at the end and UserError for a line that is no text.
-    """
+def repl(desk: Desk, *, is_strict: bool = False) -> None:
+    """Until the input ends or the user leaves. `is_strict`: the first error ends it, and so does
+    Ctrl-C, with KeyboardInterrupt."""
+    draft = ""
     while True:
         try:
-            line = read_line().strip()
-        except EOFError:
+            line = desk.front.read(draft)
+            draft = _take(desk, line)
+        except (EOFError, _Left):
             return
-        except KeyboardInterrupt:
-            continue
-        except UserError as error:
-            talk(str(error))
-            continue
-        if line == "/quit":
-            return
-        question = _command(conversation, line, talk) if line.startswith("/") else line
-        if question:
-            _answer(conversation, question, talk, describe)
+        except LocalspecError as error:
+            if is_strict or desk.chat.has_failed:
+                raise
+            desk.front.say(str(error))
+            draft = desk.unsent if desk.front.can_edit else ""
+        if is_strict and desk.last and desk.last.finish_reason == "interrupted":
+            raise KeyboardInterrupt
 
 
-def _command(conversation: Conversation, line: str, talk: Callable[[str], None]) -> str | None:
-    """Obey a slash command; the question to ask next, if it has one."""
-    if line == "/clear":
-        conversation.clear()
-        talk("a new conversation")
-    elif line == "/regen":
-        question = conversation.take_back()
-        if question is None:
-            talk("there is nothing to answer again")
-        return question
-    else:
-        talk(HELP if line == "/help" else f"there is no command {line}\n{HELP}")
-    return None
+class _Left(Exception):
+    """The user goes."""
 
 
-def _answer(
-    conversation: Conversation,
-    question: str,
-    talk: Callable[[str], None],
-    describe: Callable[[Reply], str],
-) -> None:
+def _take(desk: Desk, line: str) -> str:
+    """Obey or answer a line; what the user may want to edit next."""
+    desk.unsent = ""
+    text = line.strip()
+    if not text:
+        return ""
+    following: Next | None = run(desk, text) if text.startswith("/") else Ask(text)
+    match following:
+        case Ask(message):
+            return _ask(desk, message)
+        case Edit(message):
+            return message
+        case AnswerPending():
+            _answer(desk, desk.front.wait(desk.chat.loading))
+        case Leave():
+            raise _Left
+        case None:
+            pass
+    return ""
+
+
+def _ask(desk: Desk, message: str) -> str:
+    """Send a message; it comes back for editing where it could not be answered."""
+    chat, desk.unsent = desk.chat, message
+    chat.add(Asked(with_attachments(message, desk.attachments), now()))
     try:
-        reply = conversation.answer(question)
-    except UserError as error:
-        talk(f"{error}; /clear starts a new conversation")
-        return
-    for piece in reply:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    conversation.keep(reply)
-    talk(describe(reply))
+        _answer(desk, desk.front.wait(chat.loading))
+    except (Cancelled, KeyboardInterrupt, UserError) as error:
+        if chat.conversation.pending is not None:
+            chat.add(Undone())
+        if isinstance(error, UserError) or not desk.front.can_edit:
+            raise
+        return message
+    desk.attachments.clear()
+    return ""
+
+
+def _answer(desk: Desk, opened: Opened) -> None:
+    view = desk.front.view(opened)
+    exchange = respond(desk.chat, opened, view, desk.front.decide, desk.front.say)
+    is_first, figures = desk.last is None, Figures.of(exchange, opened)
+    desk.last, desk.thought = figures, view.thought
+    desk.front.finished(figures, is_first=is_first)
+    if desk.chat.conversation.pending is not None:
+        desk.front.say("nothing was said yet; /regen asks again")
+    if exchange.was_left:
+        raise _Left
+    if desk.chat.record.is_kept:
+        opened.states.save_behind(desk.chat.record)

@@ -21,7 +21,7 @@ _MAGIC = b"lspstate"
 _CHUNK_BYTES = 1 << 20
 
 
-def save_sequence(context: Handle, sequence: int, tokens: list[int], path: Path) -> None:
+def save_sequence(context: Handle | None, sequence: int, tokens: list[int], path: Path) -> None:
     """Write a whole file that survives a power cut, or none. EngineError where that fails."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     ids = (C.llama_token * len(tokens))(*tokens)
@@ -40,7 +40,9 @@ def save_sequence(context: Handle, sequence: int, tokens: list[int], path: Path)
         partial.unlink(missing_ok=True)
 
 
-def load_sequence(context: Handle, sequence: int, capacity: int, path: Path) -> list[int] | None:
+def load_sequence(
+    context: Handle | None, sequence: int, capacity: int, path: Path
+) -> list[int] | None:
     """The tokens of what the sequence now holds; None where the file does not fit or is damaged.
 
     Then the sequence's content is undefined and must be cleared.
@@ -54,7 +56,7 @@ def load_sequence(context: Handle, sequence: int, capacity: int, path: Path) -> 
     return ids[: n_tokens.value] if n_bytes else None
 
 
-def state_bytes(context: Handle, sequence: int) -> int:
+def state_bytes(context: Handle | None, sequence: int) -> int:
     """The size of the sequence's state."""
     return C.llama_state_seq_get_size(context, sequence)
 

@@ -1,0 +1,160 @@
+"""Conversations on disk: a file each, one JSON object a line, written line by line.
+
+A line is one `write` to a file opened for appending and is forced to disk, so a kill -9 or a power
+cut loses at most the line that was being written. Such a torn end is found when the file is
+read next and cut off before anything is added.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from localspec import paths
+from localspec.chat.conversation import Conversation
+from localspec.chat.events import Event, of_json, to_json
+from localspec.errors import LocalspecError, UserError
+
+ENDING = ".jsonl"
+FORMAT = 1
+
+
+class Record:
+    """One conversation's file; it appears with the first event."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def new(cls) -> Self:
+        """A file that is not there yet, named after the time."""
+        now = datetime.now().astimezone()
+        return cls(folder() / f"{now:%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}{ENDING}")
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is written at all."""
+        return True
+
+    @property
+    def id(self) -> str:
+        return self.path.name.removesuffix(ENDING)
+
+    def add(self, event: Event) -> None:
+        """Append one event, for good. LocalspecError where the disk does not take it."""
+        try:
+            if not self.path.exists():
+                self._append({"event": "session", "format": FORMAT, "created": now()})
+            self._append(to_json(event))
+        except OSError as error:
+            raise LocalspecError(
+                f"the conversation cannot be saved to {self.path}: {error.strerror or error}"
+            ) from error
+
+    def events(self) -> list[Event]:
+        """Everything that was saved; lines that are no events are passed over."""
+        known = (of_json(document) for document in _documents(self.path))
+        return [event for event in known if event is not None]
+
+    def mend(self) -> None:
+        """Cut off a line that was never finished."""
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(self.path, whole)
+
+    def _append(self, document: dict[str, Any]) -> None:
+        line = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, line.encode(errors="replace"))
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+class Unkept(Record):
+    """A conversation that is not to be saved."""
+
+    @property
+    def is_kept(self) -> bool:
+        return False
+
+    def add(self, event: Event) -> None:
+        """Nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A conversation in the list; `changed` in seconds of the epoch."""
+
+    record: Record
+    conversation: Conversation
+    changed: float
+
+    @property
+    def title(self) -> str:
+        """The first message's first line."""
+        turns = self.conversation.turns
+        return turns[0].question.strip().partition("\n")[0] if turns else ""
+
+
+def folder() -> Path:
+    """Where conversations are."""
+    path = paths.data_dir() / "sessions"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def now() -> str:
+    """The time for a file."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def listed() -> list[Listed]:
+    """All conversations with something in them, the newest first."""
+    found: list[Listed] = []
+    for path in _newest_first():
+        record = Record(path)
+        conversation = Conversation.of(record.events())
+        if conversation.turns:
+            found.append(Listed(record, conversation, path.stat().st_mtime))
+    return found
+
+
+def latest() -> Record | None:
+    """The conversation that was changed last and has something in it."""
+    records = (Record(path) for path in _newest_first())
+    return next((r for r in records if Conversation.of(r.events()).turns), None)
+
+
+def find(name: str) -> Record:
+    """A conversation by name, id or the beginning of an id. UserError where it is not one."""
+    every = listed()
+    exact = [one for one in every if name in (one.conversation.name, one.record.id)]
+    close = exact[:1] or [one for one in every if one.record.id.startswith(name)]
+    if len(close) != 1:
+        problem = "there is no conversation" if not close else "several conversations begin with"
+        raise UserError(f"{problem} {name!r}: /sessions lists them")
+    return close[0].record
+
+
+def _newest_first() -> list[Path]:
+    files = folder().glob(f"*{ENDING}")
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
+def _documents(path: Path) -> Iterator[Any]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

@@ -1,0 +1,132 @@
+"""A conversation with a model: what was said, who answers and how, and where it is kept.
+
+The model may still be loading, and may be changed for another one without the conversation being
+lost: what was said belongs to the conversation, and caches can be made again.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from localspec.chat.archive import Record
+from localspec.chat.conversation import Conversation
+from localspec.chat.events import Asked, Configured, Event
+from localspec.chat.loading import Loading, Progress
+from localspec.chat.opened import Opened
+from localspec.chat.room import WhenFull
+from localspec.session import ReplyOptions, SessionConfig
+
+Open = Callable[[SessionConfig, Record, Progress], Opened]
+
+
+class Chat:
+    """`open_model` loads a model; `on_progress` and `on_loaded` are called from its thread."""
+
+    def __init__(
+        self,
+        open_model: Open,
+        config: SessionConfig,
+        options: ReplyOptions,
+        record: Record,
+        when_full: WhenFull,
+    ) -> None:
+        self.config = config
+        self.when_full: WhenFull = when_full
+        self.record = record
+        self.conversation = Conversation.of(record.events())
+        self.on_progress: Callable[[], None] = lambda: None
+        self.on_loaded: Callable[[], None] = lambda: None
+        self._options = options
+        self._open_model = open_model
+        self._loading: Loading[Opened] | None = None
+        self._unwritten: list[Event] = []
+
+    @property
+    def options(self) -> ReplyOptions:
+        """How the next answer is made: each one that is asked for again takes another seed."""
+        sampling = self._options.sampling
+        seed = sampling.seed + self.conversation.n_retries
+        return replace(self._options, sampling=replace(sampling, seed=seed))
+
+    @property
+    def loading(self) -> Loading[Opened]:
+        """The model on its way, or there."""
+        if self._loading is None:
+            config, record = self.config, self.record
+            self._loading = Loading(
+                lambda report: self._open_model(config, record, report),
+                lambda: self.on_progress(),
+                lambda: self.on_loaded(),
+            )
+        return self._loading
+
+    @property
+    def opened(self) -> Opened | None:
+        """The model, if it is there."""
+        loading = self._loading
+        return loading.result() if loading and loading.is_done and not loading.failed else None
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is on its way."""
+        return self._loading is not None and not self._loading.is_done
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the model could not be loaded."""
+        return self._loading is not None and self._loading.failed
+
+    def add(self, *events: Event) -> None:
+        """Let something happen, and keep it; a file appears with the first message."""
+        for event in events:
+            self.conversation = self.conversation.after(event)
+            self._unwritten.append(event)
+        if self.record.path.exists() or any(isinstance(event, Asked) for event in self._unwritten):
+            for event in self._unwritten:
+                self.record.add(event)
+            self._unwritten.clear()
+
+    def begin(self, record: Record) -> None:
+        """Go over to another conversation; the old one stays where it is kept."""
+        self.save_state()
+        self.record = record
+        self._unwritten.clear()
+        self.conversation = Conversation.of(record.events())
+        if self.opened:
+            self.opened.states.restore(record)
+
+    def set_sampling(self, **changes: Any) -> None:
+        """Other sampling from the next answer on."""
+        self._options = replace(self._options, sampling=replace(self._options.sampling, **changes))
+
+    def reconfigure(
+        self, config: SessionConfig, wait: Callable[[Loading[Opened]], Opened]
+    ) -> Opened:
+        """Load with other settings; where that fails, the old ones come back and it is raised."""
+        old = self.config
+        self.unload()
+        self.config = config
+        try:
+            return wait(self.loading)
+        except BaseException:
+            self.unload()
+            self.config = old
+            raise
+
+    def remember(self, **settings: Any) -> None:
+        """Keep settings with the conversation, for the day when it goes on."""
+        self.add(Configured(settings))
+
+    def save_state(self) -> None:
+        """Write the cache to disk, if there is something new in it."""
+        if self.opened and self.conversation.turns and self.record.is_kept:
+            self.opened.states.save(self.record)
+
+    def unload(self) -> None:
+        """Save the cache and free the model."""
+        if self.opened:
+            self.save_state()
+            self.opened.close()
+        elif self._loading:
+            self._loading.abandon()
+        self._loading = None

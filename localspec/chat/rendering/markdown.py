@@ -1,0 +1,84 @@
+"""Blocks of Markdown and code to styled lines of a given width, by Rich."""
+
+from typing import ClassVar
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.markdown import Heading, Markdown, MarkdownElement
+from rich.rule import Rule
+from rich.style import Style
+from rich.syntax import Syntax
+from rich.text import Text
+
+from localspec.chat.rendering.blocks import Block
+
+CODE_THEME = "ansi_dark"
+"""The terminal's own colours, which suit its background."""
+MAX_COLUMNS = 110
+
+
+class _LeftHeading(Heading):
+    """Headings where they are read, at the left."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        self.text.justify = "left"
+        yield self.text
+
+
+class _Prose(Markdown):
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "heading_open": _LeftHeading,
+    }
+
+
+class Renderer:
+    """Renders for `console`, whose width and colours count."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def prose(self, block: Block) -> list[str]:
+        """A block of Markdown, with the empty line that belongs before it."""
+        lines = self._lines(_Prose(block.text, code_theme=CODE_THEME, hyperlinks=False))
+        while lines and not lines[0].strip():
+            del lines[0]
+        while lines and not lines[-1].strip():
+            del lines[-1]
+        return ["", *lines] if block.gap else lines
+
+    def code(self, code: str, language: str) -> list[str]:
+        """Highlighted code, line by line as it is."""
+        return self._lines(self.highlighted(code, language))
+
+    def highlighted(self, code: str, language: str) -> Text:
+        """Code with colours; unknown languages have none."""
+        syntax = Syntax(code, language or "text", theme=CODE_THEME, background_color="default")
+        text = syntax.highlight(code)
+        text.rstrip()
+        text.no_wrap, text.overflow = False, "fold"
+        return text
+
+    def rule(self, title: str = "") -> str:
+        """Where code begins and ends."""
+        lines = self._lines(Rule(title, align="left", style="dim", characters="─"), narrow=24)
+        return lines[0] if lines else ""
+
+    def dim(self, text: str) -> list[str]:
+        """Plain text, set back."""
+        return self._lines(Text(text, style=Style(dim=True)))
+
+    def text(self, text: Text) -> list[str]:
+        """Styled text."""
+        return self._lines(text)
+
+    def _lines(self, renderable: RenderableType, narrow: int = MAX_COLUMNS) -> list[str]:
+        console = self._console
+        width = max(8, min(console.width - 1, narrow))
+        with console.capture() as capture:
+            console.print(renderable, width=width, end="", highlight=False)
+        return [_trimmed(line) for line in capture.get().rstrip("\n").split("\n")]
+
+
+def _trimmed(line: str) -> str:
+    """Without the spaces that fill a line; those in front of a reset of styles stay."""
+    return line.rstrip(" ")

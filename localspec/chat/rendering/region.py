@@ -1,0 +1,77 @@
+"""The last lines on a screen, which may still change; all above them is history and stays.
+
+Drawing again writes only what differs: usually the end of the last line, so nothing flickers and a
+slow connection carries little more than the text. Lines that have scrolled out of reach are left
+as they are. Where a terminal was resized, the rows that the old lines now take are worked out as
+terminals that reflow do it.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.text import Text
+
+BEGIN_UPDATE, END_UPDATE = "\x1b[?2026h", "\x1b[?2026l"
+"""Synchronised output: terminals that know it show an update at once, others ignore it."""
+ERASE_LINE, ERASE_BELOW = "\x1b[K", "\x1b[J"
+
+
+class Region:
+    """Lines may carry styles; each must be narrower than the screen."""
+
+    def __init__(self, out: TextIO, size: Callable[[], os.terminal_size]) -> None:
+        self._out = out
+        self._size = size
+        self._shown: list[str] = []
+        self._columns = 0
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Draw `lines` in place of what was shown."""
+        size = self._size()
+        if self._shown and size.columns != self._columns:
+            update = self._erase(size) + "\r\n".join(lines)
+        else:
+            update = self._difference(lines, size.lines)
+        self._columns, self._shown = size.columns, list(lines)
+        if update:
+            self._write(update)
+
+    def commit(self, lines: Sequence[str]) -> None:
+        """Draw `lines` for good and go on below them."""
+        self.show(lines)
+        if lines:
+            self._write("\r\n")
+        self._shown = []
+
+    def _difference(self, lines: Sequence[str], n_rows: int) -> str:
+        old = self._shown
+        if not old:
+            return "\r\n".join(lines)
+        both = zip(old, lines, strict=False)
+        same = next((i for i, (a, b) in enumerate(both) if a != b), min(len(old), len(lines)))
+        first = max(min(same, len(old) - 1), len(old) - (n_rows - 1), 0)
+        if first >= len(lines):
+            return self._up(len(old) - 1 - first) + "\r" + ERASE_BELOW
+        last_only = first == len(old) - 1
+        if last_only and lines[first].startswith(old[first]):
+            grown = lines[first][len(old[first]) :]
+            return "\r\n".join([grown, *lines[first + 1 :]])
+        redrawn = ("\r\n").join(line + ERASE_LINE for line in lines[first:])
+        below = ERASE_BELOW if len(lines) < len(old) else ""
+        return self._up(len(old) - 1 - first) + "\r" + redrawn + below
+
+    def _erase(self, size: os.terminal_size) -> str:
+        widths = [cell_len(Text.from_ansi(line).plain) for line in self._shown]
+        n_rows = sum(max(1, -(-width // size.columns)) for width in widths)
+        return self._up(min(n_rows, size.lines) - 1) + "\r" + ERASE_BELOW
+
+    @staticmethod
+    def _up(n: int) -> str:
+        return f"\x1b[{n}A" if n > 0 else ""
+
+    def _write(self, update: str) -> None:
+        is_plain = "\x1b" not in update
+        self._out.write(update if is_plain else BEGIN_UPDATE + update + END_UPDATE)
+        self._out.flush()

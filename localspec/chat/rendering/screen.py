@@ -1,0 +1,121 @@
+"""An answer on a terminal: Markdown that grows, reasoning set back and folded when it is over."""
+
+import os
+from collections.abc import Callable
+from time import perf_counter
+from typing import TextIO
+
+from rich.console import Console
+from rich.theme import Theme
+
+from localspec.chat.rendering.blocks import Block, Blocks
+from localspec.chat.rendering.code import Code
+from localspec.chat.rendering.markdown import Renderer
+from localspec.chat.rendering.pace import Pace
+from localspec.chat.rendering.region import Region
+from localspec.chat.rendering.thoughts import Part, Thoughts
+from localspec.speculate.step import Step
+
+MAX_THOUGHT_LINES = 4
+THEME = Theme({"markdown.code": "cyan", "markdown.code_block": "cyan"})
+
+Size = Callable[[], os.terminal_size]
+
+
+def screen_console() -> Console:
+    """Rich's idea of the terminal: its colours, NO_COLOR, its width where it is asked."""
+    return Console(theme=THEME, force_terminal=True, highlight=False)
+
+
+class ScreenView:
+    """Draws on `out`, a terminal of `size`, at a pace that leaves the engine its time."""
+
+    def __init__(self, out: TextIO, size: Size, console: Console) -> None:
+        self.thought = ""
+        self.paused_s = 0.0
+        self._region = Region(out, size)
+        self._size = size
+        self._console = console
+        self._renderer = Renderer(console)
+        self._pace = Pace()
+        self._thoughts = Thoughts(in_thought=False)
+        self._blocks = Blocks()
+        self._code: Code | None = None
+        self._has_thought = False
+        self._started = 0.0
+
+    def begin(self, *, in_thought: bool) -> None:
+        """An answer is coming."""
+        self._thoughts = Thoughts(in_thought=in_thought)
+        self._started = perf_counter()
+
+    def write(self, text: str, step: Step | None) -> None:
+        """Take text; draw what is finished now, and the rest when its time has come."""
+        for part in self._thoughts.feed(text):
+            self._take(part)
+        if self._pace.is_due():
+            started = perf_counter()
+            self._region.show(self._live())
+            self._pace.drew(started)
+
+    def end(self) -> None:
+        """Draw all of it."""
+        for part in self._thoughts.finish():
+            self._take(part)
+        self._fold()
+        for block in self._blocks.finish():
+            self._finish(block)
+
+    def _take(self, part: Part) -> None:
+        if part.is_thought:
+            self.thought += part.text
+            self._has_thought = True
+            return
+        self._fold()
+        for block in self._blocks.feed(part.text):
+            self._finish(block)
+
+    def _fold(self) -> None:
+        """Reasoning is over: one line stands for it."""
+        if not self._has_thought:
+            return
+        self._has_thought = False
+        n_words = len(self.thought.split())
+        if n_words:
+            took_s = perf_counter() - self._started
+            line = f"▸ thought for {took_s:.1f} s, {n_words:,} words (/think shows them)"
+            self._commit([*self._renderer.dim(line), ""])
+
+    def _finish(self, block: Block) -> None:
+        if block.kind == "prose":
+            self._commit(self._renderer.prose(block))
+        elif block.kind == "open":
+            gap = [""] if block.gap else []
+            self._code = Code(self._renderer, block.text)
+            self._commit([*gap, self._renderer.rule(block.text)])
+        elif self._code is not None:
+            self._finish_code(self._code, block)
+
+    def _finish_code(self, code: Code, block: Block) -> None:
+        if block.kind == "close":
+            self._commit(code.lines())
+            self._commit([self._renderer.rule()])
+            self._code = None
+            return
+        code.take(block.text)
+        if code.is_safe():
+            self._commit(code.lines())
+            code.begin()
+
+    def _commit(self, lines: list[str]) -> None:
+        self._region.commit(lines)
+
+    def _live(self) -> list[str]:
+        self._console.width = self._size().columns
+        if self._has_thought:
+            lines = self._renderer.dim(self.thought.strip())
+            return lines[-MAX_THOUGHT_LINES:]
+        live = self._blocks.live
+        if self._code is not None:
+            return self._code.lines(live.text if live else "")
+        return self._renderer.prose(live) if live else []

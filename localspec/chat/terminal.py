@@ -1,0 +1,189 @@
+"""A conversation at a terminal."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from localspec.chat.answering import Choice, View
+from localspec.chat.chat import Chat
+from localspec.chat.commands.base import Models
+from localspec.chat.editor import Editor
+from localspec.chat.figures import Figures
+from localspec.chat.loading import Loading
+from localspec.chat.opened import Opened
+from localspec.chat.rendering.drafts import DraftsView
+from localspec.chat.rendering.plain import PlainView
+from localspec.chat.rendering.screen import ScreenView, screen_console
+from localspec.chat.room import Shortage
+from localspec.chat.status import SEPARATOR, line
+from localspec.chat.waiting import Waiting
+from localspec.chat.watched import WatchedView
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How answers appear: as plain text, or with their tokens coloured by who drafted them."""
+
+    is_plain: bool = False
+    shows_drafts: bool = False
+
+
+class TerminalFront:
+    """Prompt below, answers above; notes are dim."""
+
+    def __init__(self, chat: Chat, models: Models, style: Style) -> None:
+        self._chat = chat
+        self._style = style
+        self._console = screen_console()
+        self._editor = Editor(models, self._status)
+        self._is_leaving = False
+        chat.on_loaded = self._loaded
+        chat.on_progress = self._editor.refresh
+
+    @property
+    def can_edit(self) -> bool:
+        return True
+
+    def read(self, draft: str) -> str:
+        """The next message; Ctrl-C on an empty line leaves when it comes twice."""
+        while True:
+            try:
+                text = self._editor.read(draft)
+            except KeyboardInterrupt:
+                if self._is_leaving:
+                    raise EOFError from None
+                self._is_leaving = True
+                self.say("Ctrl-C again leaves; so does Ctrl-D")
+                continue
+            except EOFError:
+                if self._chat.has_failed:
+                    self._chat.loading.result()
+                raise
+            self._is_leaving = False
+            return text
+
+    def wait(self, loading: Loading[Opened]) -> Opened:
+        """The model, with progress until it is there."""
+        name = self._chat.config.model.name
+        waiting = self._waiting(lambda: f"loading {name} {loading.fraction:.0%}")
+        try:
+            while not loading.wait(0.1):
+                pass
+        finally:
+            waiting.stop()
+        return loading.result()
+
+    def view(self, opened: Opened) -> View:
+        """Markdown, drafts or plain text, with what is waited for until it begins."""
+        return WatchedView(self._inner(opened), lambda: self._waiting(lambda: _reading(opened)))
+
+    def finished(self, figures: Figures, *, is_first: bool) -> None:
+        """The line below, broken between its parts."""
+        self._lines(_wrapped(line(figures, with_first_token=is_first), self._columns() - 1))
+
+    def say(self, text: str) -> None:
+        """A dim note, above the prompt if that is there."""
+
+        def write() -> None:
+            self._console.width = self._columns()
+            self._console.print(Text(text, style="dim"))
+
+        if not self._editor.print_above(write):
+            write()
+
+    def table(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Columns that wrap in a narrow terminal."""
+        table = Table.grid(padding=(0, 2))
+        for i in range(len(rows[0])):
+            table.add_column(style="dim" if i else "", overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self._console.width = self._columns()
+        self._console.print(table)
+
+    def decide(self, found: Shortage) -> Choice:
+        """Ask what is to happen with old turns."""
+        self.say(
+            f"The context is nearly full: {found.n_prompt:,} of {found.n_ctx:,} tokens, so an"
+            f" answer has {max(0, found.n_left):,}."
+        )
+        choices: dict[str, Choice] = {"c": "cancel"}
+        if found.can_drop:
+            choices["d"] = "drop"
+            self.say(f"d  drop the oldest {found.n_droppable} turns from what the model sees")
+        if found.n_left > 0:
+            choices["s"] = "stop"
+            self.say("s  answer, and stop where the context is full")
+        self.say("c  cancel, and keep the message for editing")
+        while True:
+            try:
+                key = input(f"{'/'.join(sorted(choices, reverse=True))}? ").strip().lower()[:1]
+            except EOFError:
+                return "cancel"
+            if key in choices:
+                return choices[key]
+
+    def _inner(self, opened: Opened) -> View:
+        if self._style.shows_drafts:
+            vocabulary, stop = opened.session.target.vocabulary, self._chat.options.stop
+            return DraftsView(sys.stdout, self._console, vocabulary, stop)
+        if self._style.is_plain:
+            return PlainView(sys.stdout)
+        return ScreenView(sys.stdout, shutil.get_terminal_size, self._console)
+
+    def _waiting(self, text: Callable[[], str]) -> Waiting:
+        return Waiting(sys.stdout, text)
+
+    def _status(self) -> str:
+        """The line at the bottom."""
+        loading, config = self._chat.loading, self._chat.config
+        if not loading.is_done:
+            return f"loading {config.model.name} {loading.fraction:.0%}"
+        opened = self._chat.opened
+        if opened is None:
+            return ""
+        n_held = len(opened.session.context.tokens)
+        parts = [config.model.name, f"context {n_held:,} / {opened.session.n_ctx:,}", "/help"]
+        return SEPARATOR.join(parts)
+
+    def _loaded(self) -> None:
+        """From the loading thread: show it, or leave where it failed."""
+        if self._chat.has_failed:
+            self._editor.stop()
+        else:
+            self._editor.refresh()
+
+    def _lines(self, lines: Sequence[str]) -> None:
+        self._console.width = self._columns()
+        for text in lines:
+            self._console.print(Text(text, style="dim"), no_wrap=True)
+
+    @staticmethod
+    def _columns() -> int:
+        return shutil.get_terminal_size().columns
+
+
+def is_dumb() -> bool:
+    """Whether the terminal can do no more than write."""
+    return os.environ.get("TERM", "dumb").lower() in ("dumb", "unknown", "")
+
+
+def _reading(opened: Opened) -> str:
+    n_held = len(opened.session.context.tokens)
+    return f"reading the conversation: {n_held:,} tokens"
+
+
+def _wrapped(text: str, n_columns: int) -> list[str]:
+    """Lines of whole parts."""
+    lines: list[str] = []
+    for part in text.split(SEPARATOR):
+        if lines and len(lines[-1]) + len(SEPARATOR) + len(part) <= n_columns:
+            lines[-1] += SEPARATOR + part
+        else:
+            lines.append(part)
+    return lines

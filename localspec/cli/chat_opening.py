@@ -1,0 +1,86 @@
+"""The flags of `chat` and what an earlier conversation was held with, to a conversation."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from localspec.chat.archive import Record, Unkept, find, latest
+from localspec.chat.chat import Chat
+from localspec.chat.conversation import Conversation
+from localspec.chat.events import Configured, SystemSet
+from localspec.cli.options import EngineFlags, ReplyFlags
+from localspec.cli.talk import talk
+from localspec.errors import UserError
+from localspec.session import SessionConfig
+
+if TYPE_CHECKING:
+    from localspec.chat.loading import Progress
+    from localspec.chat.opened import Opened
+    from localspec.cli.chat import ChatFlags
+
+ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v")
+REPLY_SETTINGS = ("temp", "seed")
+
+
+def record_for(how: "ChatFlags") -> Record:
+    """The file of the conversation to go on with, or of a new one. UserError if it is not there."""
+    if how.goes_on and how.session:
+        raise UserError("--continue and --session: name one of them")
+    if how.session:
+        record = find(how.session)
+    elif how.goes_on:
+        last = latest()
+        if last is None:
+            raise UserError("there is no conversation to go on with: start one without --continue")
+        record = last
+    else:
+        return Unkept(Record.new().path) if how.no_save else Record.new()
+    record.mend()
+    return record
+
+
+def open_chat(
+    record: Record,
+    engine: EngineFlags,
+    flags: ReplyFlags,
+    how: "ChatFlags",
+    model: str | None,
+    explicit: set[str],
+) -> Chat:
+    """A conversation whose model is not loaded yet; what is given now goes before what was kept.
+
+    Raises UserError or ModelError.
+    """
+    kept = Conversation.of(record.events())
+    name = model or kept.settings.get("model")
+    engine = replace(engine, **_kept(kept, ENGINE_SETTINGS, explicit))
+    flags = replace(flags, **_kept(kept, REPLY_SETTINGS, explicit))
+    config, options = engine.session_config(name), flags.reply_options(engine)
+    chat = Chat(_load, config, options, record, how.when_full)
+    settings = {"model": _lasting(name, config)} | {
+        key: getattr(engine, key) for key in ENGINE_SETTINGS
+    }
+    if settings.items() - kept.settings.items():
+        chat.add(Configured(settings))
+    if flags.system and flags.system != kept.system:
+        chat.add(SystemSet(flags.system))
+    return chat
+
+
+def _kept(kept: Conversation, names: tuple[str, ...], explicit: set[str]) -> dict[str, Any]:
+    return {
+        name: kept.settings[name]
+        for name in names
+        if name in kept.settings and name not in explicit
+    }
+
+
+def _lasting(name: str | None, config: SessionConfig) -> str | None:
+    """A name that will mean the same tomorrow, in another folder."""
+    is_path = name is not None and config.model.name == name.rpartition("/")[2]
+    return str(config.model.resolve()) if is_path and not str(name).startswith("hf:") else name
+
+
+def _load(config: SessionConfig, record: Record, on_progress: "Progress") -> "Opened":
+    from localspec.chat.opened import open_model
+
+    return open_model(config, record, talk, on_progress)
