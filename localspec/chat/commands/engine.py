@@ -9,7 +9,7 @@ from localspec.session import SessionConfig
 from localspec.session.config import Speculation
 from localspec.session.loading import plan_engines
 
-SPECULATIONS = ("auto", *get_args(Speculation))
+SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
 MAX_TEMPERATURE = 100
 
 
