@@ -55,11 +55,18 @@ def localspec(
     return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def start(*arguments: str | bytes | Path, cwd: Path | None = None) -> "subprocess.Popen[bytes]":
-    """Start one command that a test is going to interrupt, without standard input."""
+def start_with_input(*arguments: str | bytes | Path) -> "subprocess.Popen[bytes]":
+    """Start one command that a test is going to write to and to interrupt."""
+    return start(*arguments, stdin=subprocess.PIPE)
+
+
+def start(
+    *arguments: str | bytes | Path, cwd: Path | None = None, stdin: int = subprocess.DEVNULL
+) -> "subprocess.Popen[bytes]":
+    """Start one command that a test is going to interrupt, by default without standard input."""
     return subprocess.Popen(
         [LOCALSPEC, *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,

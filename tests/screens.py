@@ -10,14 +10,19 @@ import pexpect
 import pyte
 from command import LOCALSPEC, clean_environment
 
-TIMEOUT_S = 60
+TIMEOUT_S = 20
 
 
 class Terminal:
     """A command in a pseudo-terminal."""
 
     def __init__(
-        self, *arguments: str | Path, columns: int = 100, rows: int = 30, **variables: str
+        self,
+        *arguments: str | Path,
+        columns: int = 100,
+        rows: int = 30,
+        program: str = str(LOCALSPEC),
+        **variables: str,
     ) -> None:
         environment = clean_environment() | {"TERM": "xterm-256color", "COLORTERM": ""}
         environment |= {"PROMPT_TOOLKIT_NO_CPR": "1"} | variables
@@ -25,7 +30,7 @@ class Terminal:
         self._stream = pyte.Stream(self.screen)
         self.raw = ""
         self.child = pexpect.spawn(
-            str(LOCALSPEC),
+            program,
             [str(argument) for argument in arguments],
             env=environment,
             encoding="utf-8",

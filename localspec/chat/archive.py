@@ -5,6 +5,7 @@ cut loses at most the line that was being written. Such a torn end is found when
 read next and cut off before anything is added.
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -28,6 +29,7 @@ class Record:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file: int | None = None
 
     @classmethod
     def new(cls) -> Self:
@@ -47,9 +49,11 @@ class Record:
     def add(self, event: Event) -> None:
         """Append one event, for good. LocalspecError where the disk does not take it."""
         try:
-            if not self.path.exists():
-                self._append({"event": "session", "format": FORMAT, "created": now()})
-            self._append(to_json(event))
+            is_new = not self.path.exists()
+            file = self._open()
+            if is_new:
+                _append(file, {"event": "session", "format": FORMAT, "created": now()})
+            _append(file, to_json(event))
         except OSError as error:
             raise LocalspecError(
                 f"the conversation cannot be saved to {self.path}: {error.strerror or error}"
@@ -60,21 +64,35 @@ class Record:
         known = (of_json(document) for document in _documents(self.path))
         return [event for event in known if event is not None]
 
-    def mend(self) -> None:
-        """Cut off a line that was never finished."""
+    def claim(self) -> None:
+        """Make it this process's, and cut off a line that was never finished.
+
+        UserError where another chat is going on with it.
+        """
+        file = self._open()
         data = self.path.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
-            os.truncate(self.path, whole)
+            os.ftruncate(file, whole)
 
-    def _append(self, document: dict[str, Any]) -> None:
-        line = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(file, line.encode(errors="replace"))
-            os.fsync(file)
-        finally:
-            os.close(file)
+    def close(self) -> None:
+        """Let others go on with it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> int:
+        if self._file is None:
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(file)
+                raise UserError(
+                    f"{self.id} is open in another chat: leave that one, or start a new one"
+                ) from error
+            self._file = file
+        return self._file
 
 
 class Unkept(Record):
@@ -101,6 +119,12 @@ class Listed:
         """The first message's first line."""
         turns = self.conversation.turns
         return turns[0].question.strip().partition("\n")[0] if turns else ""
+
+
+def _append(file: int, document: dict[str, Any]) -> None:
+    line = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+    os.write(file, line.encode(errors="replace"))
+    os.fsync(file)
 
 
 def folder() -> Path:

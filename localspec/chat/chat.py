@@ -16,11 +16,13 @@ from localspec.chat.opened import Opened
 from localspec.chat.room import WhenFull
 from localspec.session import ReplyOptions, SessionConfig
 
-Open = Callable[[SessionConfig, Record, Progress], Opened]
+Talk = Callable[[str], None]
+Open = Callable[[SessionConfig, Record, Talk, Progress], Opened]
 
 
 class Chat:
-    """`open_model` loads a model; `on_progress` and `on_loaded` are called from its thread."""
+    """`open_model` loads a model; `talk`, `on_progress` and `on_loaded` are called from its
+    thread."""
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class Chat:
         self.when_full: WhenFull = when_full
         self.record = record
         self.conversation = Conversation.of(record.events())
+        self.talk: Talk = lambda message: None
         self.on_progress: Callable[[], None] = lambda: None
         self.on_loaded: Callable[[], None] = lambda: None
         self._options = options
@@ -54,7 +57,7 @@ class Chat:
         if self._loading is None:
             config, record = self.config, self.record
             self._loading = Loading(
-                lambda report: self._open_model(config, record, report),
+                lambda report: self._open_model(config, record, self._say, report),
                 lambda: self.on_progress(),
                 lambda: self.on_loaded(),
             )
@@ -89,6 +92,7 @@ class Chat:
     def begin(self, record: Record) -> None:
         """Go over to another conversation; the old one stays where it is kept."""
         self.save_state()
+        self.record.close()
         self.record = record
         self._unwritten.clear()
         self.conversation = Conversation.of(record.events())
@@ -121,6 +125,9 @@ class Chat:
         """Write the cache to disk, if there is something new in it."""
         if self.opened and self.conversation.turns and self.record.is_kept:
             self.opened.states.save(self.record)
+
+    def _say(self, message: str) -> None:
+        self.talk(message)
 
     def unload(self) -> None:
         """Save the cache and free the model."""

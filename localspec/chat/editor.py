@@ -4,15 +4,15 @@ Enter sends, unless the text asks for more: a backslash at its end, or an open t
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
-from prompt_toolkit.filters import Condition, completion_is_selected, has_completions
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
-from localspec import paths
 from localspec.chat.commands.base import Models
 from localspec.chat.completion import CommandCompleter
 
@@ -24,11 +24,19 @@ STYLE = Style.from_dict(
 
 
 class Editor:
-    """`status` is the line at the bottom, asked again at every key and every `refresh`."""
+    """`status` is the line at the bottom, asked again at every key and every `refresh`; `is_over`
+    says whether there is nothing left to read for."""
 
-    def __init__(self, models: Models, status: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        models: Models,
+        history: Path | None,
+        status: Callable[[], str],
+        is_over: Callable[[], bool],
+    ) -> None:
+        self._is_over = is_over
         self._session: PromptSession[str] = PromptSession(
-            history=FileHistory(str(paths.data_dir() / "chat-history")),
+            history=FileHistory(str(history)) if history else InMemoryHistory(),
             completer=CommandCompleter(models),
             complete_while_typing=Condition(self._is_command),
             multiline=True,
@@ -45,7 +53,7 @@ class Editor:
         """One message. EOFError for Ctrl-D; KeyboardInterrupt for Ctrl-C on an empty line."""
         while True:
             try:
-                return _unquoted(self._session.prompt(PROMPT, default=draft))
+                return _unquoted(self._session.prompt(PROMPT, default=draft, pre_run=self._look))
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text:
                     raise
@@ -56,10 +64,10 @@ class Editor:
         self._session.app.invalidate()
 
     def stop(self) -> None:
-        """Make `read` raise EOFError; from any thread."""
+        """Make `read` raise EOFError if `is_over`; from any thread."""
         app = self._session.app
         if app.is_running and app.loop:
-            app.loop.call_soon_threadsafe(lambda: app.exit(exception=EOFError))
+            app.loop.call_soon_threadsafe(self._look)
 
     def print_above(self, write: Callable[[], None]) -> bool:
         """Have something written above the line; False where nothing is being read."""
@@ -69,6 +77,11 @@ class Editor:
         app.loop.call_soon_threadsafe(lambda: run_in_terminal(write))
         return True
 
+    def _look(self) -> None:
+        app = self._session.app
+        if self._is_over() and app.is_running and not app.is_done:
+            app.exit(exception=EOFError)
+
     def _is_command(self) -> bool:
         return self._session.default_buffer.text.startswith("/")
 
@@ -76,7 +89,7 @@ class Editor:
 def _keys() -> KeyBindings:
     keys = KeyBindings()
 
-    @keys.add("enter", filter=~(has_completions & completion_is_selected))
+    @keys.add("enter")
     def _send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         text = buffer.document.text_before_cursor
@@ -87,10 +100,6 @@ def _keys() -> KeyBindings:
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()
-
-    @keys.add("enter", filter=has_completions & completion_is_selected)
-    def _choose(event: KeyPressEvent) -> None:
-        event.current_buffer.complete_state = None
 
     @keys.add("escape", "enter")
     def _new_line(event: KeyPressEvent) -> None:

@@ -21,7 +21,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Counts are tokens; None is what is not known. `predicted` is of plain decoding."""
+    """Counts are tokens; None is what is not known. `predicted` is of plain decoding;
+    `story`: what speculation did and why."""
 
     n_tokens: int
     n_prompt: int
@@ -39,6 +40,7 @@ class Figures:
     passes: int
     tokens_per_pass: float | None
     sources: tuple[Source, ...]
+    story: str
 
     @classmethod
     def of(cls, exchange: Exchange, opened: Opened) -> Self:
@@ -66,6 +68,7 @@ class Figures:
                 Source("draft" if source == DRAFT_MODEL else "lookup", drafted, accepted)
                 for source, (drafted, accepted) in exchange.by_source.items()
             ),
+            story=exchange.replies[-1].speculation_story if exchange.replies else "",
         )
 
     @property

@@ -47,6 +47,8 @@ def stats(figures: Figures) -> list[tuple[str, str]]:
         ("roofline", _roofline(figures)),
     ]
     rows += [(source.name, _source(source.drafted, source.accepted)) for source in figures.sources]
+    if figures.story:
+        rows.append(("speculation", figures.story))
     rows.append(("context", f"{figures.n_context:,} of {figures.n_ctx:,} tokens"))
     rows.append(("seed", str(figures.seed)))
     rows.append(("ended by", figures.finish_reason))

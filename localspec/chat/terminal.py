@@ -1,14 +1,16 @@
 """A conversation at a terminal."""
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
 
 from rich.table import Table
 from rich.text import Text
 
+from localspec import paths
 from localspec.chat.answering import Choice, View
 from localspec.chat.chat import Chat
 from localspec.chat.commands.base import Models
@@ -20,9 +22,12 @@ from localspec.chat.rendering.drafts import DraftsView
 from localspec.chat.rendering.plain import PlainView
 from localspec.chat.rendering.screen import ScreenView, screen_console
 from localspec.chat.room import Shortage
-from localspec.chat.status import SEPARATOR, line
-from localspec.chat.waiting import Waiting
+from localspec.chat.status import SEPARATOR, line, percent
+from localspec.chat.waiting import ERASE, Waiting
 from localspec.chat.watched import WatchedView
+
+TWICE_S = 2.0
+"""Two Ctrl-C within it are one wish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,10 @@ class TerminalFront:
         self._chat = chat
         self._style = style
         self._console = screen_console()
-        self._editor = Editor(models, self._status)
-        self._is_leaving = False
+        self._editor = Editor(models, _history(chat), self._status, lambda: chat.has_failed)
+        self._stopped_at = 0.0
+        self._is_waiting = False
+        chat.talk = self.say
         chat.on_loaded = self._loaded
         chat.on_progress = self._editor.refresh
 
@@ -50,31 +57,30 @@ class TerminalFront:
         return True
 
     def read(self, draft: str) -> str:
-        """The next message; Ctrl-C on an empty line leaves when it comes twice."""
+        """The next message; the second Ctrl-C in a short time leaves."""
         while True:
             try:
-                text = self._editor.read(draft)
+                return self._editor.read(draft)
             except KeyboardInterrupt:
-                if self._is_leaving:
+                if monotonic() - self._stopped_at < TWICE_S:
                     raise EOFError from None
-                self._is_leaving = True
+                self._stopped_at = monotonic()
                 self.say("Ctrl-C again leaves; so does Ctrl-D")
-                continue
             except EOFError:
                 if self._chat.has_failed:
                     self._chat.loading.result()
                 raise
-            self._is_leaving = False
-            return text
 
     def wait(self, loading: Loading[Opened]) -> Opened:
         """The model, with progress until it is there."""
         name = self._chat.config.model.name
-        waiting = self._waiting(lambda: f"loading {name} {loading.fraction:.0%}")
+        waiting = self._waiting(lambda: f"loading {name} {percent(loading.fraction)}")
+        self._is_waiting = True
         try:
             while not loading.wait(0.1):
                 pass
         finally:
+            self._is_waiting = False
             waiting.stop()
         return loading.result()
 
@@ -84,12 +90,17 @@ class TerminalFront:
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
         """The line below, broken between its parts."""
-        self._lines(_wrapped(line(figures, with_first_token=is_first), self._columns() - 1))
+        if figures.finish_reason == "interrupted":
+            self._stopped_at = monotonic()
+        parts = _wrapped(line(figures, with_first_token=is_first), self._columns() - 1)
+        self._lines([*parts, ""])
 
     def say(self, text: str) -> None:
         """A dim note, above the prompt if that is there."""
 
         def write() -> None:
+            if self._is_waiting:
+                sys.stdout.write(ERASE)
             self._console.width = self._columns()
             self._console.print(Text(text, style="dim"))
 
@@ -143,7 +154,7 @@ class TerminalFront:
         """The line at the bottom."""
         loading, config = self._chat.loading, self._chat.config
         if not loading.is_done:
-            return f"loading {config.model.name} {loading.fraction:.0%}"
+            return f"loading {config.model.name} {percent(loading.fraction)}"
         opened = self._chat.opened
         if opened is None:
             return ""
@@ -168,9 +179,9 @@ class TerminalFront:
         return shutil.get_terminal_size().columns
 
 
-def is_dumb() -> bool:
-    """Whether the terminal can do no more than write."""
-    return os.environ.get("TERM", "dumb").lower() in ("dumb", "unknown", "")
+def _history(chat: Chat) -> Path | None:
+    """Where typed lines are kept; None in a conversation that is not."""
+    return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 
 def _reading(opened: Opened) -> str:

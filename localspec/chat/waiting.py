@@ -6,6 +6,7 @@ from typing import TextIO
 
 DELAY_S = 0.4
 INTERVAL_S = 0.2
+ERASE = "\r\x1b[K"
 
 
 class Waiting:
@@ -31,7 +32,7 @@ class Waiting:
             self._write(f"\r\x1b[2m{self._text()}\x1b[0m\x1b[K")
             if self._stopped.wait(INTERVAL_S):
                 break
-        self._write("\r\x1b[K")
+        self._write(ERASE)
 
     def _write(self, text: str) -> None:
         self._out.write(text)

@@ -121,28 +121,37 @@ def chat(
 def _hold(conversation: "Chat", front: "Front", how: ChatFlags) -> None:
     """Talk, and leave everything in order."""
     from localspec.chat.commands.base import Desk
-    from localspec.chat.leaving import leave
+    from localspec.chat.leaving import close, leave
     from localspec.chat.repl import repl
     from localspec.cli.chat_models import NamedModels
 
     conversation.loading  # noqa: B018 - begins now, behind the prompt
     try:
         repl(Desk(conversation, front, NamedModels()), is_strict=how.prompt is not None)
-    finally:
-        leave(conversation)
+    except BaseException:
+        close(conversation)
+        raise
+    leave(conversation)
 
 
 def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Front":
-    if how.is_interactive:
-        from localspec.chat.terminal import Style, TerminalFront, is_dumb
+    from localspec.chat.dumb import TypedLines, is_dumb
 
-        style = Style(is_plain=how.plain or is_dumb(), shows_drafts=how.show_draft)
+    if how.is_interactive and not is_dumb():
+        from localspec.chat.terminal import Style, TerminalFront
+
+        style = Style(is_plain=how.plain, shows_drafts=how.show_draft)
         return TerminalFront(conversation, models, style)
     from localspec.chat.pipe import PipeFront
     from localspec.chat.program import ProgramFront
 
-    messages = _messages(how.prompt)
-    return ProgramFront(messages) if how.json_lines else PipeFront(messages, talk)
+    conversation.talk = talk
+    messages = TypedLines() if how.is_interactive else _messages(how.prompt)
+    if how.json_lines:
+        front = ProgramFront(messages)
+        conversation.talk = front.say
+        return front
+    return PipeFront(messages, talk)
 
 
 def _messages(prompt: str | None) -> Iterator[str]:

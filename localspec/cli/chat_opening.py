@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from localspec.chat.archive import Record, Unkept, find, latest
 from localspec.chat.chat import Chat
+from localspec.chat.commands.base import lasting_name
 from localspec.chat.conversation import Conversation
 from localspec.chat.events import Configured, SystemSet
 from localspec.cli.options import EngineFlags, ReplyFlags
-from localspec.cli.talk import talk
 from localspec.errors import UserError
 from localspec.session import SessionConfig
 
 if TYPE_CHECKING:
+    from localspec.chat.chat import Talk
     from localspec.chat.loading import Progress
     from localspec.chat.opened import Opened
     from localspec.cli.chat import ChatFlags
@@ -34,7 +35,7 @@ def record_for(how: "ChatFlags") -> Record:
         record = last
     else:
         return Unkept(Record.new().path) if how.no_save else Record.new()
-    record.mend()
+    record.claim()
     return record
 
 
@@ -56,9 +57,8 @@ def open_chat(
     flags = replace(flags, **_kept(kept, REPLY_SETTINGS, explicit))
     config, options = engine.session_config(name), flags.reply_options(engine)
     chat = Chat(_load, config, options, record, how.when_full)
-    settings = {"model": _lasting(name, config)} | {
-        key: getattr(engine, key) for key in ENGINE_SETTINGS
-    }
+    settings = {key: getattr(engine, key) for key in ENGINE_SETTINGS}
+    settings |= {"model": lasting_name(name), "draft": lasting_name(engine.draft)}
     if settings.items() - kept.settings.items():
         chat.add(Configured(settings))
     if flags.system and flags.system != kept.system:
@@ -74,13 +74,8 @@ def _kept(kept: Conversation, names: tuple[str, ...], explicit: set[str]) -> dic
     }
 
 
-def _lasting(name: str | None, config: SessionConfig) -> str | None:
-    """A name that will mean the same tomorrow, in another folder."""
-    is_path = name is not None and config.model.name == name.rpartition("/")[2]
-    return str(config.model.resolve()) if is_path and not str(name).startswith("hf:") else name
-
-
-def _load(config: SessionConfig, record: Record, on_progress: "Progress") -> "Opened":
+def _load(config: SessionConfig, record: Record, talk: "Talk", on_progress: "Progress") -> "Opened":
+    """Imported when it is needed: by the thread that loads, while the prompt is there already."""
     from localspec.chat.opened import open_model
 
     return open_model(config, record, talk, on_progress)

@@ -31,6 +31,13 @@ class Models(Protocol):
         ...
 
 
+def lasting_name(name: str | None) -> str | None:
+    """A model's name that means the same tomorrow, in another folder."""
+    if name is None or not Path(name).expanduser().is_file():
+        return name
+    return str(Path(name).expanduser().resolve())
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
     """A file that goes with the next message."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, get_args
 
-from localspec.chat.commands.base import Desk, Next
+from localspec.chat.commands.base import Desk, Next, lasting_name
 from localspec.errors import UserError
 from localspec.session import SessionConfig
 from localspec.session.config import Speculation
@@ -23,7 +23,7 @@ def model(desk: Desk, argument: str) -> Next | None:
     config = replace(desk.chat.config, model=path, draft=draft)
     if config.spec == "draft" and draft is None:
         config = replace(config, spec="auto")
-    _reload(desk, config, model=argument, draft="auto")
+    _reload(desk, config, model=lasting_name(argument), draft="auto")
     return None
 
 
@@ -39,7 +39,7 @@ def draft(desk: Desk, argument: str) -> Next | None:
         if (config.spec in ("none", "lookup") and path) or (path is None and config.spec == "draft")
         else config.spec
     )
-    _reload(desk, replace(config, draft=path, spec=spec), draft=argument, spec=spec)
+    _reload(desk, replace(config, draft=path, spec=spec), draft=lasting_name(argument), spec=spec)
     return None
 
 
@@ -106,7 +106,9 @@ def seed(desk: Desk, argument: str) -> Next | None:
     value = _number(argument, "/seed")
     if value != int(value):
         raise UserError(f"/seed is a whole number, not {argument}")
-    chat.set_sampling(seed=int(value) - chat.conversation.n_retries)
+    base = int(value) - chat.conversation.n_retries
+    chat.set_sampling(seed=base)
+    chat.remember(seed=base)
     desk.front.say(f"seed {int(value)}")
     return None
 

@@ -33,7 +33,9 @@ def load(desk: Desk, argument: str) -> Next | None:
     if not argument:
         raise UserError("name a conversation: /sessions lists them")
     record = find(argument)
-    record.mend()
+    if record.id == desk.chat.record.id:
+        raise UserError("this is that conversation")
+    record.claim()
     if desk.chat.opened:
         desk.front.wait(desk.chat.loading)
     desk.chat.begin(record)

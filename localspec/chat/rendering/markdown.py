@@ -40,9 +40,9 @@ class Renderer:
     def prose(self, block: Block) -> list[str]:
         """A block of Markdown, with the empty line that belongs before it."""
         lines = self._lines(_Prose(block.text, code_theme=CODE_THEME, hyperlinks=False))
-        while lines and not lines[0].strip():
+        while lines and _is_blank(lines[0]):
             del lines[0]
-        while lines and not lines[-1].strip():
+        while lines and _is_blank(lines[-1]):
             del lines[-1]
         return ["", *lines] if block.gap else lines
 
@@ -77,6 +77,10 @@ class Renderer:
         with console.capture() as capture:
             console.print(renderable, width=width, end="", highlight=False)
         return [_trimmed(line) for line in capture.get().rstrip("\n").split("\n")]
+
+
+def _is_blank(line: str) -> bool:
+    return not Text.from_ansi(line).plain.strip()
 
 
 def _trimmed(line: str) -> str:

@@ -51,7 +51,7 @@ class Region:
             return "\r\n".join(lines)
         both = zip(old, lines, strict=False)
         same = next((i for i, (a, b) in enumerate(both) if a != b), min(len(old), len(lines)))
-        first = max(min(same, len(old) - 1), len(old) - (n_rows - 1), 0)
+        first = max(0, min(same, len(old) - 1, len(lines) - 1), len(old) - (n_rows - 1))
         if first >= len(lines):
             return self._up(len(old) - 1 - first) + "\r" + ERASE_BELOW
         last_only = first == len(old) - 1

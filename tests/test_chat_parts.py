@@ -1,0 +1,243 @@
+"""Parts of the conversation: prompts that begin like the last, and drawing that leaves no trace."""
+
+import io
+import os
+import random
+import re
+
+import pyte
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from talking import MARKDOWN, STORY, THOUGHT
+
+from localspec.chat.conversation import Conversation, Turn
+from localspec.chat.events import Answer, Answered, Asked, Dropped, Retried, Undone
+from localspec.chat.rendering import screen as screen_module
+from localspec.chat.rendering.blocks import Blocks
+from localspec.chat.rendering.pace import SHARE, Pace
+from localspec.chat.rendering.region import Region
+from localspec.chat.rendering.screen import THEME, ScreenView
+from localspec.chat.rendering.thoughts import Thoughts
+from localspec.chat.room import reserve, shortage
+from localspec.chat.transcript import Transcript
+from localspec.engine.text import ChatTemplate
+
+CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+TRIMMING = CHATML.replace("m.content", "m.content | trim")
+FORGETTING = CHATML.replace("m.content", "m.content.split('</think>')[-1]")
+
+
+class Letters:
+    """A vocabulary whose tokens are letters, but for "ab", which is one when tokenized at once."""
+
+    n_tokens = 1 << 16
+    eog = frozenset[int]()
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        return [1 if part == "ab" else ord(part) for part in re.findall("ab|.", text, re.DOTALL)]
+
+    def piece(self, token: int) -> bytes:
+        return b"ab" if token == 1 else chr(token).encode()
+
+
+def transcript(template: str | None = CHATML) -> Transcript:
+    return Transcript(template and ChatTemplate(template), Letters(), "", "letters")
+
+
+def turn(question: str, answer: str | None = None) -> Turn:
+    """An answer in single letters, which is not how its text would be tokenized."""
+    if answer is None:
+        return Turn(question)
+    return Turn(question, Answer(answer, tuple(map(ord, answer)), "letters"))
+
+
+@pytest.mark.parametrize("template", [CHATML, TRIMMING, None])
+@pytest.mark.parametrize("answer", ["abc ab", " ab ", "ab\n"])
+def test_a_next_prompt_begins_with_the_last_and_the_tokens_of_its_answer(
+    template: str | None, answer: str
+) -> None:
+    asked = transcript(template)
+    first = asked.prompt("system", [turn("ab")])
+    second = asked.prompt("system", [turn("ab", answer), turn("b")])
+    assert second[: len(first) + len(answer)] == [*first, *map(ord, answer)]
+    third = asked.prompt("system", [turn("ab", answer), turn("b", answer), turn("c")])
+    assert third[: len(second) + len(answer)] == [*second, *map(ord, answer)]
+
+
+@pytest.mark.parametrize("template", [CHATML, TRIMMING, FORGETTING, None])
+def test_a_prompt_depends_on_the_conversation_alone(template: str | None) -> None:
+    turns = [turn("ab", "<think>ab</think> ab "), turn("x", "ab"), turn("y")]
+    asked = transcript(template)
+    for n in (1, 2, 3):
+        asked.prompt(None, turns[:n])
+    asked.prompt("other", turns[1:])
+    assert asked.prompt(None, turns) == transcript(template).prompt(None, turns)
+
+
+def test_a_template_that_drops_reasoning_is_followed() -> None:
+    asked = transcript(FORGETTING)
+    tokens = asked.prompt(None, [turn("q", "<think>ab</think>ab"), turn("x")])
+    text = b"".join(Letters().piece(token) for token in tokens).decode()
+    assert text == "<|user|>q<|end|><|assistant|>ab<|end|><|user|>x<|end|><|assistant|>"
+
+
+def test_tokens_of_another_tokenizer_are_not_used() -> None:
+    foreign = Turn("q", Answer("ab", (7, 8, 9), "another"))
+    tokens = transcript().prompt(None, [foreign, turn("x")])
+    assert 7 not in tokens
+    assert 1 in tokens
+
+
+events = st.lists(
+    st.one_of(
+        st.builds(Asked, st.text(min_size=1, max_size=3)),
+        st.builds(Answered, st.builds(Answer, st.text(min_size=1, max_size=3))),
+        st.just(Retried()),
+        st.just(Undone()),
+        st.builds(Dropped, st.integers(0, 3)),
+    ),
+    max_size=20,
+)
+
+
+@given(events)
+def test_a_conversation_is_always_in_order(happened: list) -> None:
+    conversation = Conversation.of(happened)
+    assert all(turn.answer is not None for turn in conversation.turns[:-1])
+    assert 0 <= conversation.n_dropped <= len(conversation.turns)
+    assert (conversation.pending is not None) == bool(
+        conversation.turns and conversation.turns[-1].answer is None
+    )
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=12), st.integers(16, 1000))
+def test_room_is_made_with_the_fewest_turns_and_the_last_stays(
+    sizes: list[int], n_ctx: int
+) -> None:
+    def count(k: int) -> int:
+        return 10 + sum(sizes[k:])
+
+    n_reserve = reserve(n_ctx, None)
+    found = shortage(count, len(sizes), n_ctx, n_reserve)
+    if found is None:
+        assert count(0) + n_reserve <= n_ctx
+        return
+    assert found.n_droppable < len(sizes)
+    assert found.n_after == count(found.n_droppable)
+    if found.n_droppable < len(sizes) - 1:
+        assert found.n_after + n_reserve <= n_ctx
+
+
+def pieces(text: str, seed: int) -> list[str]:
+    """`text` cut anywhere."""
+    rng = random.Random(seed)
+    cuts = sorted(rng.randrange(len(text) + 1) for _ in range(rng.randrange(len(text))))
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@given(st.integers(0, 10_000))
+def test_reasoning_is_told_apart_however_it_comes(seed: int) -> None:
+    for text, in_thought in ((THOUGHT, False), (THOUGHT[7:], True), ("<thin> air", False)):
+        thoughts = Thoughts(in_thought=in_thought)
+        parts = [p for piece in pieces(text, seed) for p in thoughts.feed(piece)]
+        parts += thoughts.finish()
+        thought = "".join(part.text for part in parts if part.is_thought)
+        said = "".join(part.text for part in parts if not part.is_thought)
+        if text == "<thin> air":
+            assert (thought, said) == ("", text)
+        else:
+            assert thought == "First I wonder.\nThen I am sure of it."
+            assert said == "It is forty-two."
+
+
+@given(st.integers(0, 10_000))
+def test_blocks_are_the_same_however_they_come(seed: int) -> None:
+    def blocks(parts: list[str]) -> list:
+        found = Blocks()
+        return [block for part in parts for block in found.feed(part)] + found.finish()
+
+    nested = MARKDOWN + "\n- one\n  - nested\n- two\n    ```\n    code\n    ```\n~~~\nopen"
+    assert blocks(pieces(nested, seed)) == blocks([nested])
+
+
+def draw(
+    parts: list[str], monkeypatch: pytest.MonkeyPatch, columns: int = 60, rows: int = 20
+) -> str:
+    """What a person sees, with every piece drawn at once."""
+    monkeypatch.setattr(screen_module.Pace, "is_due", lambda self: True)
+    terminal = pyte.HistoryScreen(columns, rows, history=2000, ratio=0.01)
+    stream = pyte.Stream(terminal)
+    out = io.StringIO()
+    console = Console(file=io.StringIO(), force_terminal=True, theme=THEME, width=columns)
+    view = ScreenView(out, lambda: os.terminal_size((columns, rows)), console)
+    view.begin(in_thought=False)
+    for part in parts:
+        view.write(part, None)
+        stream.feed(out.getvalue())
+        out.truncate(0)
+        out.seek(0)
+    view.end()
+    stream.feed(out.getvalue())
+    top = ["".join(c.data for _, c in sorted(line.items())) for line in terminal.history.top]
+    lines = [line.rstrip() for line in [*top, *terminal.display]]
+    return re.sub(r"thought for [\d.]+ s", "thought", "\n".join(lines)).rstrip()
+
+
+@pytest.mark.parametrize("columns", [24, 60, 120])
+@pytest.mark.parametrize("text", [MARKDOWN, THOUGHT, "Wide 漢字 😀 👩 " * 30])
+def test_however_an_answer_comes_the_screen_ends_the_same(
+    text: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn letter by letter, in pieces, or at once, also where it scrolls."""
+    whole = draw([text], monkeypatch, columns)
+    assert draw(list(text), monkeypatch, columns) == whole
+    for seed in range(3):
+        assert draw(pieces(text, seed), monkeypatch, columns) == whole
+
+
+def test_a_paragraph_longer_than_the_screen_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = draw(list(STORY), monkeypatch, columns=40, rows=10)
+    assert seen.split() == STORY.split()
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.text("ab 漢", max_size=18), max_size=6), st.booleans()),
+        max_size=8,
+    )
+)
+def test_a_region_shows_what_it_is_given_last(updates: list[tuple[list[str], bool]]) -> None:
+    out = io.StringIO()
+    region = Region(out, lambda: os.terminal_size((40, 30)))
+    kept: list[str] = []
+    shown: list[str] = []
+    for lines, is_final in updates:
+        if is_final:
+            region.commit(lines)
+            kept, shown = kept + lines, []
+        else:
+            region.show(lines)
+            shown = lines
+    terminal = pyte.Screen(40, 60)
+    pyte.Stream(terminal).feed(out.getvalue())
+    seen = [line.rstrip() for line in terminal.display]
+    expected = [line.rstrip() for line in [*kept, *shown]]
+    assert seen[: len(expected)] == expected
+    assert not any(seen[len(expected) :])
+
+
+def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("localspec.chat.rendering.pace.perf_counter", lambda: now[0])
+    pace, drawn_s = Pace(), 0.0
+    for _ in range(5000):
+        now[0] += 0.02
+        if pace.is_due():
+            started = now[0]
+            now[0] += 0.005
+            drawn_s += 0.005
+            pace.drew(started)
+    assert drawn_s / (now[0] - 100.0) < 1.2 * SHARE
