@@ -10,7 +10,7 @@ import pexpect
 import pyte
 from command import LOCALSPEC, clean_environment
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 class Terminal:

@@ -245,7 +245,7 @@ def test_every_command_works_at_a_terminal(open_chat: Open, tmp_path: Path) -> N
         (f"/file {tmp_path}/notes.txt", "goes with the next message"),
         ("/save first-talk", "saved as first-talk"),
         (f"/export {tmp_path}/talk.md", "written: "),
-        ("/load first-talk", "1 turn of"),
+        ("/load first-talk", "this is that conversation"),
         ("/undo", "forgotten: tell a"),
         ("/sessions", "no conversation|turn"),
         ("/full drop", "the oldest turns go"),

@@ -23,6 +23,7 @@ from localspec.chat.rendering.plain import PlainView
 from localspec.chat.rendering.screen import ScreenView, screen_console
 from localspec.chat.room import Shortage
 from localspec.chat.status import SEPARATOR, line, percent
+from localspec.chat.tty import quiet_terminal
 from localspec.chat.waiting import ERASE, Waiting
 from localspec.chat.watched import WatchedView
 
@@ -77,8 +78,9 @@ class TerminalFront:
         waiting = self._waiting(lambda: f"loading {name} {percent(loading.fraction)}")
         self._is_waiting = True
         try:
-            while not loading.wait(0.1):
-                pass
+            with quiet_terminal():
+                while not loading.wait(0.1):
+                    pass
         finally:
             self._is_waiting = False
             waiting.stop()
