@@ -157,7 +157,7 @@ def test_another_model_goes_on_with_the_conversation() -> None:
     assert texts == ANSWERS["a"] + "Aleph, in my opinion."
     first, second = prompts(found)
     assert second > first + len("again a")
-    assert of_kind("note", found)[0]["text"].startswith("second.gguf, speculation lookup")
+    assert of_kind("note", found)[0]["text"].startswith("second.gguf, speculation ")
 
 
 def test_settings_change_without_losing_the_conversation() -> None:

@@ -87,7 +87,6 @@ class ChatFlags:
 
 @flatten
 def chat(
-    context: typer.Context,
     engine: EngineFlags,
     flags: ReplyFlags,
     how: ChatFlags,
@@ -107,12 +106,7 @@ def chat(
     from localspec.cli.chat_opening import open_chat, record_for
 
     record = record_for(how)
-    explicit = {
-        name
-        for name in context.params
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
-    conversation = open_chat(record, engine, flags, how, model, explicit)
+    conversation = open_chat(record, engine, flags, how, model)
     _greet(conversation, record, how, model)
     front = _front(conversation, how, NamedModels())
     _hold(conversation, front, how)

@@ -26,9 +26,8 @@ def greeting(chat: Chat, record: Record, *, is_named: bool) -> Iterator[str]:
 
 
 def _first_run() -> Iterator[str]:
-    """Two lines."""
+    """The first of two lines; the other one, on what is better, comes when the model is there."""
     yield (
         "this is the starter, SmolLM2 135M Instruct (98 MB, Apache-2.0): quick, and good for trying"
-        " things out rather than for facts"
+        " things out rather than for facts; /help lists the commands"
     )
-    yield "`localspec pull NAME` gets a better one; /help lists the commands"

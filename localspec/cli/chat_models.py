@@ -1,16 +1,18 @@
 """Names of models to files, for a conversation that changes its model."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localspec.errors import UserError
+from localspec.errors import LocalspecError
 
 if TYPE_CHECKING:
     from localspec.session import SessionConfig
 
 
 class NamedModels:
-    """What the registry knows."""
+    """What the registry knows, and what `tune` found."""
 
     def resolve(self, name: str) -> Path:
         """The model's file. Raises UserError or ModelError."""
@@ -26,10 +28,20 @@ class NamedModels:
 
     def names(self) -> list[str]:
         """Models that have names."""
-        from localspec.registry.catalog import load_catalog
+        from localspec.cli.completion import model_names
 
-        return sorted(load_catalog())
+        return model_names("")
 
-    def tune(self, config: "SessionConfig") -> "SessionConfig":
-        """Find better settings for this machine. Raises LocalspecError."""
-        raise UserError(f"leave, and run: localspec tune {config.model}")
+    def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
+        """Find better settings in a process of its own, which has the machine to itself."""
+        from localspec.cli.talk import talk
+        from localspec.session.profile import with_profile
+
+        command = [sys.executable, "-m", "localspec", "tune", str(config.model)]
+        if config.n_ctx is not None:
+            command += ["--ctx", str(config.n_ctx)]
+        if seconds is not None:
+            command += ["--budget", f"{seconds:g}"]
+        if subprocess.run(command, check=False).returncode != 0:
+            raise LocalspecError("nothing was tuned: the settings are as they were")
+        return with_profile(config, frozenset(), talk)

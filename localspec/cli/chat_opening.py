@@ -1,13 +1,14 @@
 """The flags of `chat` and what an earlier conversation was held with, to a conversation."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from localspec.chat.archive import Record, Unkept, find, latest
 from localspec.chat.chat import Chat
 from localspec.chat.commands.base import lasting_name
 from localspec.chat.conversation import Conversation
 from localspec.chat.events import Configured, SystemSet
+from localspec.cli.chat_advice import advice
 from localspec.cli.options import EngineFlags, ReplyFlags
 from localspec.errors import UserError
 from localspec.session import SessionConfig
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v")
 REPLY_SETTINGS = ("temp", "seed")
+ALL_SETTINGS = (*ENGINE_SETTINGS, *REPLY_SETTINGS)
+
+Flags = TypeVar("Flags", EngineFlags, ReplyFlags)
 
 
 def record_for(how: "ChatFlags") -> Record:
@@ -40,12 +44,7 @@ def record_for(how: "ChatFlags") -> Record:
 
 
 def open_chat(
-    record: Record,
-    engine: EngineFlags,
-    flags: ReplyFlags,
-    how: "ChatFlags",
-    model: str | None,
-    explicit: set[str],
+    record: Record, engine: EngineFlags, flags: ReplyFlags, how: "ChatFlags", model: str | None
 ) -> Chat:
     """A conversation whose model is not loaded yet; what is given now goes before what was kept.
 
@@ -53,25 +52,38 @@ def open_chat(
     """
     kept = Conversation.of(record.events())
     name = model or kept.settings.get("model")
-    engine = replace(engine, **_kept(kept, ENGINE_SETTINGS, explicit))
-    flags = replace(flags, **_kept(kept, REPLY_SETTINGS, explicit))
+    engine, flags = _with_kept(engine, kept, model), _with_kept(flags, kept, model)
     config, options = engine.session_config(name), flags.reply_options(engine)
-    chat = Chat(_load, config, options, record, how.when_full)
-    settings = {key: getattr(engine, key) for key in ENGINE_SETTINGS}
-    settings |= {"model": lasting_name(name), "draft": lasting_name(engine.draft)}
-    if settings.items() - kept.settings.items():
+    opening = _load_first if model is None and latest() is None else _load
+    chat = Chat(opening, config, options, record, how.when_full)
+    settings = {"model": lasting_name(name)}
+    settings |= {key: getattr(engine, key) for key in ENGINE_SETTINGS if key in engine.given}
+    if "draft" in settings:
+        settings["draft"] = lasting_name(engine.draft)
+    if any(kept.settings.get(key) != value for key, value in settings.items()):
         chat.add(Configured(settings))
     if flags.system and flags.system != kept.system:
         chat.add(SystemSet(flags.system))
     return chat
 
 
-def _kept(kept: Conversation, names: tuple[str, ...], explicit: set[str]) -> dict[str, Any]:
-    return {
-        name: kept.settings[name]
-        for name in names
-        if name in kept.settings and name not in explicit
-    }
+def _with_kept(flags: Flags, kept: Conversation, model: str | None) -> Flags:
+    """With the settings of an earlier day as if they were given; another model has its own."""
+    names = REPLY_SETTINGS if isinstance(flags, ReplyFlags) or model else ALL_SETTINGS
+    own = {name for name in names if hasattr(flags, name)}
+    old = {n: kept.settings[n] for n in own - flags.given if n in kept.settings}
+    return replace(flags, given=flags.given | frozenset(old), **old)
+
+
+def _load_first(
+    config: SessionConfig, record: Record, talk: "Talk", on_progress: "Progress"
+) -> "Opened":
+    """On the first run, what would be better here, once there is time to look."""
+    opened = _load(config, record, talk, on_progress)
+    sentence = advice(config.n_threads)
+    if sentence:
+        talk(sentence)
+    return opened
 
 
 def _load(config: SessionConfig, record: Record, talk: "Talk", on_progress: "Progress") -> "Opened":

@@ -237,6 +237,7 @@ class ReplyFlags:
         False
     )
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None
+    given: frozenset[str] = frozenset()
 
     def reply_options(self, engine: EngineFlags) -> "ReplyOptions":
         """The seed is drawn here where none is given; rejection is chosen where it may be.

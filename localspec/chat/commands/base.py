@@ -26,8 +26,8 @@ class Models(Protocol):
         """Models that have names."""
         ...
 
-    def tune(self, config: SessionConfig) -> SessionConfig:
-        """Find better settings for this machine. Raises LocalspecError."""
+    def tune(self, config: SessionConfig, seconds: float | None) -> SessionConfig:
+        """Find better settings for this machine, in so long. Raises LocalspecError."""
         ...
 
 

@@ -73,10 +73,11 @@ def kv(desk: Desk, argument: str) -> Next | None:
 def tune(desk: Desk, argument: str) -> Next | None:
     """Find the best settings for this machine and go on with them."""
     chat = desk.chat
+    seconds = _number(argument, "/tune") if argument else None
     desk.front.wait(chat.loading)
     chat.unload()
     try:
-        chat.config = desk.models.tune(chat.config)
+        chat.config = desk.models.tune(chat.config, seconds)
     finally:
         desk.front.wait(chat.loading)
     return None

@@ -43,7 +43,7 @@ COMMANDS = (
     Command("think", "", "show the last reasoning", shown.think),
     Command("full", "ask|drop|stop", "what to do in a full context", shown.full,
             lambda m: get_args(WhenFull)),
-    Command("tune", "", "find the best settings here", engine.tune),
+    Command("tune", "[SECONDS]", "find the best settings here", engine.tune),
     Command("clear", "", "start a new conversation", said.clear),
     Command("quit", "", "leave; Ctrl-D does too", shown.leave),
 )  # fmt: skip
