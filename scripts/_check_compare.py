@@ -8,6 +8,7 @@ The same short run twice, one after the other, as many times as there are pairs:
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -24,17 +25,18 @@ from localspec.registry.resolve import resolve
 from localspec.session.config import SessionConfig
 
 NEEDED = 0.95
-N_GEN, SAMPLES, ROUNDS = 24, 2, 3
+N_GEN, SAMPLES, ROUNDS = 48, 3, 3
 
 
 def main(
     model: Annotated[str | None, typer.Argument()] = None,
     pairs: Annotated[int, typer.Option()] = 20,
+    keep: Annotated[Path | None, typer.Option(help="Folder that gets the results.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Run all, and fail where it is not so."""
     path = resolve(model)
-    with TemporaryDirectory(prefix="localspec-") as folder:
+    with nullcontext(keep) if keep else TemporaryDirectory(prefix="localspec-") as folder:
         runs = [_run(path, 2, Path(folder) / f"{i}.jsonl") for i in range(pairs + 1)]
         single = _run(path, 1, Path(folder) / "single.jsonl")
         same = [_compared(runs[i], runs[i + 1]) for i in range(pairs)]
@@ -49,7 +51,7 @@ def main(
 
 
 def _run(model: Path, n_threads: int, path: Path) -> Results:
-    """A short bench: decoding at an empty context, as `localspec bench -p 0 -n 24 -r 2`."""
+    """A short bench: decoding at an empty context, as `localspec bench -p 0 -n 48`."""
     case = Case(SessionConfig(model, spec="none", n_threads=n_threads), Work(0, N_GEN))
     with Writer.new(path, Header("", (case,), ROUNDS, SAMPLES)) as writer:
         for planned in schedule((case,), ROUNDS):

@@ -74,6 +74,12 @@ class Row:
         return self.decode_tps.mid / self.case.work.batch if self.decode_tps else None
 
     @property
+    def engine_tps(self) -> float | None:
+        """Of all sequences, by the time inside the engine alone: what llama-bench measures."""
+        rates = [s.n_tokens / s.engine_s for s in self.samples if s.engine_s and s.n_tokens]
+        return median(rates) if rates else None
+
+    @property
     def acceptance(self) -> float | None:
         return _share(sum(s.accepted for s in self.samples), sum(s.drafted for s in self.samples))
 

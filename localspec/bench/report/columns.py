@@ -79,6 +79,7 @@ PREDICTED = Column(
 FIGURES = (
     _number("prefill_tps", "prefill", lambda row: _mid(row.prefill_tps)),
     _number("roofline_share", "roof", lambda row: row.roofline_share, percent),
+    _number("engine_tps", "engine", lambda row: row.engine_tps),
     _number("tpot_ms", "ms/tok", lambda row: row.tpot_ms),
     _number("first_s", "first s", lambda row: _mid(row.first_s)),
     _number("decode_each_tps", "each", lambda row: row.decode_each_tps),

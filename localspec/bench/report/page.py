@@ -120,7 +120,8 @@ def _speeds(rows: Sequence[Row]) -> Table | None:
     return Table(
         "Speeds",
         "Tokens per second with their 95 % interval beside the predicted ones; roof: share of the"
-        " memory's bandwidth; GB: most memory at once.",
+        " memory's bandwidth; engine: without sampling, text and Python, as llama-bench measures;"
+        " GB: most memory at once.",
         ["case", *(column.header for column in columns)],
         [False, *[True] * len(columns)],
         [
