@@ -25,7 +25,7 @@ from localspec.registry.resolve import resolve
 from localspec.session.config import SessionConfig
 
 NEEDED = 0.95
-N_GEN, SAMPLES, ROUNDS = 48, 3, 3
+N_GEN, SAMPLES, ROUNDS = 48, 3, 4
 
 
 def main(
@@ -51,7 +51,7 @@ def main(
 
 
 def _run(model: Path, n_threads: int, path: Path) -> Results:
-    """A short bench: decoding at an empty context, as `localspec bench -p 0 -n 48`."""
+    """A short bench: decoding at an empty context, as `localspec bench -p 0 -n 48 --rounds 4`."""
     case = Case(SessionConfig(model, spec="none", n_threads=n_threads), Work(0, N_GEN))
     with Writer.new(path, Header("", (case,), ROUNDS, SAMPLES)) as writer:
         for planned in schedule((case,), ROUNDS):

@@ -4,9 +4,10 @@ A case is visited several times, each time by a process of its own, and each vis
 samples. Samples of one visit resemble one another more than those of two (where memory came to lie,
 what else ran), so intervals come from a bootstrap in two stages: visits with replacement, then
 samples of those (Davison and Hinkley 1997, 3.8). Two runs differ by what the machine did between
-them, too; how much that is, the spread of visits tells, the anchor's above all:
+them, too. Of that the spread of visits to the same case tells, the anchor's above all, which is
+visited all along: a case that was visited n times is uncertain by at least drift / sqrt(n),
 
-    var(log ratio) = var(bootstrap of a) + var(bootstrap of b) + 2 drift^2
+    var(log ratio) = sum over a, b of max(var(bootstrap), drift^2 / n) + 2 least_drift^2
 
 It does not know of a change that lasts longer than a run, such as a neighbour's program that
 started between two of them.
@@ -97,10 +98,14 @@ def ratio(
     mid = _median(b) / _median(a)
     if sum(map(len, a)) < 2 or sum(map(len, b)) < 2:
         return Ratio(mid, None, None)
-    spreads = [float(np.log(_medians(visits, seed)).std()) for seed, visits in ((2, a), (3, b))]
-    between = max(drift.sd, LEAST_DRIFT) if drift else 0.0
+    between = drift.sd if drift else 0.0
+    spreads = [
+        max(float(np.log(_medians(visits, seed)).std()), between / sqrt(len(visits)))
+        for seed, visits in ((2, a), (3, b))
+    ]
+    least = sqrt(2) * LEAST_DRIFT if drift else 0.0
     n_free = drift.n_free if drift else max(1, len(a) + len(b) - 2)
-    reach = student_t((1 + confidence) / 2, n_free) * hypot(*spreads, sqrt(2) * between)
+    reach = student_t((1 + confidence) / 2, n_free) * hypot(*spreads, least)
     return Ratio(mid, mid * exp(-reach), mid * exp(reach))
 
 
