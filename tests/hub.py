@@ -47,6 +47,8 @@ class Hub:
     """Repositories that want a token, and which."""
     hides_ranges: bool = False
     xet: bool = False
+    plain: bool = False
+    """Files are small: the hub sends them itself and names them by git's hash."""
 
     def add(self, repository: str, file: str, data: bytes) -> bytes:
         self.repositories.setdefault(repository, {})[file] = data
@@ -208,6 +210,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _redirect(self, repository: str, file: str, commit: str) -> None:
         data = self.hub.repositories[repository][file]
+        if self.hub.plain:
+            name = hashlib.sha1(b"blob %d\0%s" % (len(data), data)).hexdigest()
+            self._send(data, {"X-Repo-Commit": commit, "ETag": f'"{name}"'})
+            return
         self.send_response(302)
         self.send_header("Location", f"{self.hub.storage}/storage/{repository}/{file}?sig=1")
         self.send_header("X-Repo-Commit", commit)
@@ -223,19 +229,23 @@ class Handler(BaseHTTPRequestHandler):
     def _storage(self, path: str) -> None:
         owner, repo, file = path.split("/", 2)
         data = self.hub.repositories[f"{owner}/{repo}"][file]
+        self._send(data, {"ETag": f'"{_sha256(data)}"'})
+
+    def _send(self, data: bytes, headers: dict[str, str]) -> None:
+        begin, end = 0, len(data)
         if self.ask.begin is None or self.hub.hides_ranges:
             self.send_response(200)
-            begin, end = 0, len(data)
         else:
             last = self.headers["Range"].partition("-")[2]
-            begin, end = self.ask.begin, min(int(last) + 1 if last else len(data), len(data))
+            begin, end = self.ask.begin, min(int(last) + 1 if last else end, end)
             if begin >= len(data):
                 self.refuse(416, Content_Range=f"bytes */{len(data)}")
                 return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
         self.send_header("Content-Length", str(end - begin))
-        self.send_header("ETag", f'"{_sha256(data)}"')
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
             self.send_bytes(data, begin, end)

@@ -16,6 +16,8 @@ from command import LOCALSPEC, Run, assert_refused, clean_environment, localspec
 from hub import Handler, Hub
 
 from localspec import paths
+from localspec.registry import download as module
+from localspec.registry import patience
 from localspec.registry.lock import pulled
 
 REPO = "owner/repo-GGUF"
@@ -378,6 +380,44 @@ def test_a_file_of_another_server_is_pulled_too(
     assert_refused(pull(f"{hub.storage}/nothing/at/all.gguf"), 1, "does not exist")
 
 
+def test_a_small_file_is_proved_by_git_s_hash(hub: Hub, pull: Callable[..., Run]) -> None:
+    data = hub.add(REPO, FILE, data_of(10_000))
+    hub.plain = True
+    file = only_file(pull(f"hf:{REPO}/{FILE}", "--json"))
+    assert Path(str(file["path"])).read_bytes() == data
+    assert file["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_renamed_repository_is_followed(hub: Hub, pull: Callable[..., Run]) -> None:
+    data = hub.add("new/name-GGUF", FILE, data_of(10_000))
+    hub.renamed[REPO] = "new/name-GGUF"
+    file = only_file(pull(f"hf:{REPO}/{FILE}", "--json"))
+    assert Path(str(file["path"])).read_bytes() == data
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_run_of_cuts_ends_with_the_same_bytes(
+    hub: Hub, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a server sends no more than so much at once, as the hub does of large files."""
+    chance = random.Random(seed)
+    data = hub.add(REPO, FILE, data_of(500_000, seed))
+    monkeypatch.setattr(module, "MOST_AT_ONCE_BYTES", chance.choice((100_000, 1 << 30)))
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.0)
+    for _ in range(chance.randrange(12)):
+        hub.faults.append(cut_after(chance.choice((1, 1000, 65_536, 200_000)), 1))
+    partial = tmp_path / "partial"
+    n_before = chance.choice((0, 1, 250_000, len(data), len(data) + 1))
+    partial.write_bytes((data + b"!")[:n_before])
+    heard: list[int] = []
+    wanted = module.Download(FILE, f"{hub.storage}/storage/{REPO}/{FILE}", {}, len(data))
+    module.download(wanted, partial, heard.append, lambda message: None)
+    assert partial.read_bytes() == data
+    assert heard == sorted(heard) or n_before > len(data)
+    kept = n_before if n_before <= len(data) else 0
+    assert hub.n_stored_sent == len(data) - kept
+
+
 # --- disks -------------------------------------------------------------------------------------
 
 
@@ -469,10 +509,11 @@ def test_ctrl_c_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_the_starter_is_pulled_and_used_without_a_network() -> None:
-    """The first minutes with localspec must not depend on a hub."""
-    file = only_file(localspec("pull", "starter", "--json", HF_ENDPOINT="http://127.0.0.1:9"))
+    """The first minutes with localspec must not depend on a hub, nor wait for one."""
+    alone = {"HF_HUB_OFFLINE": "", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    file = only_file(localspec("pull", "starter", "--json", **alone))
     assert Path(str(file["path"])).exists()
-    run = localspec("chat", "--temp", "0", "-n", "4", stdin=b"Hello\n")
+    run = localspec("chat", "--temp", "0", "-n", "4", stdin=b"Hello\n", **alone)
     assert run.code == 0, run.stderr
     assert run.stdout.strip()
 

@@ -36,6 +36,8 @@ _HUB_REASONS = {
 def refusal(answer: Any) -> str:
     """Why a server refuses a file, to stand after its name."""
     reason = _HUB_REASONS.get(answer.headers.get("x-error-code", ""))
+    if reason is None and answer.status_code == 401 and "authorization" in answer.request.headers:
+        reason = "is refused to your token: renew HF_TOKEN, or run `hf auth login`"
     other = f"is refused by its server ({answer.status_code}): {AGAIN}"
     return reason or _STATUS_REASONS.get(answer.status_code, other)
 

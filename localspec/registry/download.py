@@ -51,6 +51,8 @@ def download(wanted: Download, partial: Path, on_bytes: OnBytes, talk: Talk) -> 
     disk is full. What has come stays.
     """
     patience = Patience(talk)
+    if wanted.n_bytes is not None and _size(partial) > wanted.n_bytes:
+        partial.unlink()
     while (n_here := _size(partial)) != wanted.n_bytes:
         try:
             if _fetch_on(wanted, partial, on_bytes):
@@ -140,10 +142,7 @@ def _span(answer: Any, wanted: Download, partial: Path) -> tuple[int, int | None
         raise later_of(answer)
     if status == 200:
         return 0, wanted.n_bytes
-    if status == 416:
-        if wanted.n_bytes is not None:
-            partial.unlink(missing_ok=True)
-            raise Later("the part that was here does not fit the file and was dropped")
+    if status == 416 and wanted.n_bytes is None:
         return None
     if status != 206:
         raise ModelError(f"{wanted.name} {refusal(answer)}")

@@ -76,7 +76,7 @@ def _ollama() -> Iterator[Found]:
     given = os.environ.get("OLLAMA_MODELS")
     for folder in [Path(given)] if given else [Path.home() / ".ollama/models", _OLLAMA_SERVICE]:
         manifests = folder / "manifests"
-        for manifest in sorted(path for path in _tree(manifests) if path.is_file()):
+        for manifest in sorted(_tree(manifests)):
             blob = folder / "blobs" / _ollama_blob(manifest)
             if _is_gguf(blob):
                 yield _found(f"ollama:{_ollama_name(manifest, manifests)}", blob, "Ollama")

@@ -7,7 +7,7 @@ interrupted.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from localspec.errors import ModelError
 from localspec.model.gguf import read_header
 from localspec.model.remote import AGAIN, HttpSource
 from localspec.registry.digest import Digest
-from localspec.registry.lock import Pulled
+from localspec.registry.lock import Pulled, record
 from localspec.registry.patience import Talk
 from localspec.registry.pull import OnProgress, pull_file
 from localspec.registry.remote_file import describe
@@ -71,12 +71,19 @@ def repair(finding: Finding, talk: Talk, on_progress: OnProgress) -> None:
     remote = next(
         (part for part in describe(_pinned(file), talk) if part.file_name == file.file), None
     )
-    if remote is None or (remote.digest is not None and remote.digest != file.sha256):
+    if remote is None or _is_another(remote.digest, file.sha256):
         raise ModelError(f"{file.reference} is another file on its server now: pull it again")
     shelf = shelf_of(remote)
     if shelf.blob.exists():
         shelf.blob.unlink()
-    pull_file(remote, file.name, talk, on_progress)
+    again, _ = pull_file(remote, file.name, talk, on_progress)
+    record(replace(again, reference=file.reference))
+
+
+def _is_another(digest: str | None, sha256: str | None) -> bool:
+    """Whether what the hub has is not what was recorded; a small file is named by another hash."""
+    is_known = sha256 is not None and digest is not None and len(digest) == len(sha256)
+    return is_known and digest != sha256
 
 
 def _pinned(file: Pulled) -> str:
