@@ -183,3 +183,17 @@ def made(folder: Path, kind: str) -> Header:
 def test_a_recurrent_draft_is_refused(tmp_path: Path) -> None:
     problem = pair_problem(made(tmp_path, "llama"), made(tmp_path, "mamba"))
     assert "recurrent" in (problem or "")
+
+
+def test_what_is_spelled_out_is_fetched_when_it_is_used(
+    hub: Hub, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    """And the catalog's draft for that repository is used, if it is here."""
+    hub.add(TARGET, "big-F16.gguf", model(tmp_path))
+    hub.add(DRAFT, "small-F16.gguf", model(tmp_path, replace(SHAPE, n_layers=1)))
+    draft = command("pull", "small", "--json").document["files"][0]["path"]
+    name = f"hf:{TARGET}/big-F16.gguf"
+    run = command("generate", name, "-p", "x", "-n", "2", "--threads", "1", "--json")
+    assert run.code == 0, run.stderr
+    assert run.document["config"]["draft"] == draft
+    assert "fetching big-F16.gguf" in run.stderr
