@@ -151,6 +151,10 @@ def test_undo_edit_and_system_change_what_the_model_sees() -> None:
     assert prompts(with_system)[0] == prompts(events("tell a"))[0] + len("Be brief.") + 2
 
 
+def test_a_message_can_begin_with_a_slash() -> None:
+    assert piped("//etc/hosts is a").stdout == ANSWERS["a"] + "\n"
+
+
 def test_another_model_goes_on_with_the_conversation() -> None:
     found = events("tell a", f"/model {second_talker()}", "again a", "/model starter-or-not")
     texts = "".join(event["text"] for event in of_kind("text", found))

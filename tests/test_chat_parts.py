@@ -172,7 +172,7 @@ def draw(
     out = io.StringIO()
     console = Console(file=io.StringIO(), force_terminal=True, theme=THEME, width=columns)
     view = ScreenView(out, lambda: os.terminal_size((columns, rows)), console)
-    view.begin(in_thought=False)
+    view.begin(in_thought=False, n_prompt=1)
     for part in parts:
         view.write(part, None)
         stream.feed(out.getvalue())
@@ -195,6 +195,11 @@ def test_however_an_answer_comes_the_screen_ends_the_same(
     assert draw(list(text), monkeypatch, columns) == whole
     for seed in range(3):
         assert draw(pieces(text, seed), monkeypatch, columns) == whole
+
+
+def test_tags_and_line_ends_are_shown_as_they_were_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Use the <br> tag:\nroses are red,\nviolets are <b>blue</b>\n\n<div>\nnot lost\n</div>\n"
+    assert draw([text], monkeypatch).splitlines() == text.splitlines()
 
 
 def test_a_paragraph_longer_than_the_screen_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

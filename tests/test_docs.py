@@ -43,6 +43,7 @@ def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
         "check-resume",
         "bench-against-llama-bench",
         "check-compare",
+        "bench-chat",
     ],
 )
 def test_every_script_can_be_run_and_is_named(name: str) -> None:

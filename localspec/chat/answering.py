@@ -29,8 +29,9 @@ class View(Protocol):
     @property
     def paused_s(self) -> float: ...
 
-    def begin(self, *, in_thought: bool) -> None:
-        """An answer is coming; in thought: its first text is reasoning already."""
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+        """An answer to a prompt of so many tokens is coming; in thought: its first text is
+        reasoning already."""
         ...
 
     def write(self, text: str, step: Step | None) -> None:
@@ -58,7 +59,8 @@ def respond(
     turns = _make_room(chat, opened, decide, talk)
     prompt = opened.transcript.prompt(chat.conversation.system, turns)
     exchange = Exchange(chat.options.sampling.seed)
-    view.begin(in_thought=opened.transcript.opens_thought(chat.conversation.system, turns))
+    in_thought = opened.transcript.opens_thought(chat.conversation.system, turns)
+    view.begin(in_thought=in_thought, n_prompt=len(prompt))
     with _kept(chat, opened, view, exchange):
         _generate(opened, prompt, chat.options, view, exchange)
         while exchange.finish_reason == "context" and chat.when_full == "drop":

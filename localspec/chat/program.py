@@ -32,7 +32,7 @@ class EventsView:
         self._text = ""
         self._thoughts = Thoughts(in_thought=False)
 
-    def begin(self, *, in_thought: bool) -> None:
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
         """An answer is coming."""
         self._thoughts = Thoughts(in_thought=in_thought)
 

@@ -26,6 +26,11 @@ def repl(desk: Desk, *, is_strict: bool = False) -> None:
                 raise
             desk.front.say(str(error))
             draft = desk.unsent if desk.front.can_edit else ""
+        except KeyboardInterrupt:
+            if not desk.front.can_edit:
+                raise
+            desk.front.say("stopped")
+            draft = desk.unsent
         if is_strict and desk.last and desk.last.finish_reason == "interrupted":
             raise KeyboardInterrupt
 
@@ -40,12 +45,14 @@ def _take(desk: Desk, line: str) -> str:
     text = line.strip()
     if not text:
         return ""
-    following: Next | None = run(desk, text) if text.startswith("/") else Ask(text)
+    is_command = text.startswith("/") and not text.startswith("//")
+    message = text[1:] if text.startswith("//") else text
+    following: Next | None = run(desk, text) if is_command else Ask(message)
     match following:
-        case Ask(message):
-            return _ask(desk, message)
-        case Edit(message):
-            return message
+        case Ask(asked):
+            return _ask(desk, asked)
+        case Edit(edited):
+            return edited
         case AnswerPending():
             _answer(desk, desk.front.wait(desk.chat.loading))
         case Leave():

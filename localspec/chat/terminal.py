@@ -1,6 +1,5 @@
 """A conversation at a terminal."""
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from localspec.chat.rendering.plain import PlainView
 from localspec.chat.rendering.screen import ScreenView, screen_console
 from localspec.chat.room import Shortage
 from localspec.chat.status import SEPARATOR, line, percent
-from localspec.chat.tty import quiet_terminal
+from localspec.chat.tty import quiet_terminal, terminal_size
 from localspec.chat.waiting import ERASE, Waiting
 from localspec.chat.watched import WatchedView
 
@@ -88,7 +87,9 @@ class TerminalFront:
 
     def view(self, opened: Opened) -> View:
         """Markdown, drafts or plain text, with what is waited for until it begins."""
-        return WatchedView(self._inner(opened), lambda: self._waiting(lambda: _reading(opened)))
+        return WatchedView(
+            self._inner(opened), lambda n: self._waiting(lambda: _reading(opened, n))
+        )
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
         """The line below, broken between its parts."""
@@ -147,7 +148,7 @@ class TerminalFront:
             return DraftsView(sys.stdout, self._console, vocabulary, stop)
         if self._style.is_plain:
             return PlainView(sys.stdout)
-        return ScreenView(sys.stdout, shutil.get_terminal_size, self._console)
+        return ScreenView(sys.stdout, terminal_size, self._console)
 
     def _waiting(self, text: Callable[[], str]) -> Waiting:
         return Waiting(sys.stdout, text)
@@ -178,7 +179,7 @@ class TerminalFront:
 
     @staticmethod
     def _columns() -> int:
-        return shutil.get_terminal_size().columns
+        return terminal_size().columns
 
 
 def _history(chat: Chat) -> Path | None:
@@ -186,9 +187,9 @@ def _history(chat: Chat) -> Path | None:
     return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 
-def _reading(opened: Opened) -> str:
-    n_held = len(opened.session.context.tokens)
-    return f"reading the conversation: {n_held:,} tokens"
+def _reading(opened: Opened, n_prompt: int) -> str:
+    n_held = min(len(opened.session.context.tokens), n_prompt)
+    return f"reading the conversation: {n_held:,} of {n_prompt:,} tokens"
 
 
 def _wrapped(text: str, n_columns: int) -> list[str]:

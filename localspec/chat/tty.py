@@ -17,6 +17,14 @@ from typing import Any
 LOCAL_FLAGS = 3
 
 
+def terminal_size() -> os.terminal_size:
+    """Of the terminal as it is now, whatever COLUMNS says."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        return os.terminal_size((80, 24))
+
+
 class Quiet:
     """No echo; `paused_s` adds up suspensions."""
 

@@ -12,7 +12,7 @@ from localspec.speculate.step import Step
 class WatchedView:
     """Hands everything to `view`."""
 
-    def __init__(self, view: View, wait: Callable[[], Waiting]) -> None:
+    def __init__(self, view: View, wait: Callable[[int], Waiting]) -> None:
         self._view = view
         self._wait = wait
         self._waiting: Waiting | None = None
@@ -28,11 +28,11 @@ class WatchedView:
         """How long the program was suspended meanwhile."""
         return self._quiet.paused_s if self._quiet else 0.0
 
-    def begin(self, *, in_thought: bool) -> None:
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
         """The engine starts to read."""
         self._quiet = self._terminal.enter_context(quiet_terminal())
-        self._view.begin(in_thought=in_thought)
-        self._waiting = self._wait()
+        self._view.begin(in_thought=in_thought, n_prompt=n_prompt)
+        self._waiting = self._wait(n_prompt)
 
     def write(self, text: str, step: Step | None) -> None:
         """Text comes."""

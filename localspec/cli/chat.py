@@ -14,7 +14,6 @@ from localspec.cli.talk import talk
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
-    from localspec.chat.archive import Record
     from localspec.chat.chat import Chat
     from localspec.chat.front import Front
     from localspec.cli.chat_models import NamedModels
@@ -102,13 +101,16 @@ def chat(
 
     localspec chat -p "Why is the sky blue?" --json-lines
     """
+    from localspec.cli.chat_greeting import greeting
     from localspec.cli.chat_models import NamedModels
     from localspec.cli.chat_opening import open_chat, record_for
 
     record = record_for(how)
     conversation = open_chat(record, engine, flags, how, model)
-    _greet(conversation, record, how, model)
     front = _front(conversation, how, NamedModels())
+    if not how.json_lines and how.prompt is None:
+        for text in greeting(conversation, record, is_named=model is not None):
+            front.say(text)
     _hold(conversation, front, how)
 
 
@@ -170,13 +172,3 @@ class _Lines:
         if not line:
             raise StopIteration
         return check_text("the line", line)
-
-
-def _greet(conversation: "Chat", record: "Record", how: ChatFlags, model: str | None) -> None:
-    """Who answers, and how it goes on."""
-    if how.json_lines or how.prompt is not None:
-        return
-    from localspec.cli.chat_greeting import greeting
-
-    for text in greeting(conversation, record, is_named=model is not None):
-        talk(text)

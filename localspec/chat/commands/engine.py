@@ -34,11 +34,8 @@ def draft(desk: Desk, argument: str) -> Next | None:
         desk.front.say(f"draft: {config.draft or 'none'}")
         return None
     path = None if argument == "none" else desk.models.resolve(argument)
-    spec = (
-        "auto"
-        if (config.spec in ("none", "lookup") and path) or (path is None and config.spec == "draft")
-        else config.spec
-    )
+    useless = ("none", "lookup") if path else ("draft",)
+    spec = "auto" if config.spec in useless else config.spec
     _reload(desk, replace(config, draft=path, spec=spec), draft=lasting_name(argument), spec=spec)
     return None
 

@@ -50,6 +50,7 @@ COMMANDS = (
 
 KEYS = (
     ("Alt-Enter", 'a new line; or end one with \\, or open """'),
+    ("//...", "a message that begins with a slash"),
     ("Ctrl-C", "stop an answer, twice: leave"),
     ("Ctrl-R", "search what was typed before"),
 )

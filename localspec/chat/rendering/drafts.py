@@ -29,7 +29,7 @@ class DraftsView:
         self._vocabulary = vocabulary
         self._stream = TextStream(stop)
 
-    def begin(self, *, in_thought: bool) -> None:
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
         """Say what the colours mean."""
         legend = Text("drafted by ", style="dim")
         legend.append("lookup", LOOKUP).append(" or ").append("draft", DRAFT)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import Heading, Markdown, MarkdownElement
 from rich.rule import Rule
@@ -14,6 +15,7 @@ from localspec.chat.rendering.blocks import Block
 CODE_THEME = "ansi_dark"
 """The terminal's own colours, which suit its background."""
 MAX_COLUMNS = 110
+_PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 
 
 class _LeftHeading(Heading):
@@ -25,10 +27,20 @@ class _LeftHeading(Heading):
 
 
 class _Prose(Markdown):
+    """Tags are shown as they are and lines end where the model ended them: nothing said is lost."""
+
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
         "heading_open": _LeftHeading,
     }
+
+    def __init__(self, markup: str) -> None:
+        super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
+        self.markup = markup
+        self.parsed = _PARSER.parse(markup)
+        for child in (child for token in self.parsed for child in token.children or ()):
+            if child.type == "softbreak":
+                child.type = "hardbreak"
 
 
 class Renderer:
@@ -39,7 +51,7 @@ class Renderer:
 
     def prose(self, block: Block) -> list[str]:
         """A block of Markdown, with the empty line that belongs before it."""
-        lines = self._lines(_Prose(block.text, code_theme=CODE_THEME, hyperlinks=False))
+        lines = self._lines(_Prose(block.text))
         while lines and _is_blank(lines[0]):
             del lines[0]
         while lines and _is_blank(lines[-1]):

@@ -13,7 +13,7 @@ class PlainView:
         self.thought = ""
         self.paused_s = 0.0
 
-    def begin(self, *, in_thought: bool) -> None:
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
         """Nothing is shown yet."""
 
     def write(self, text: str, step: Step | None) -> None:

@@ -44,13 +44,14 @@ class ScreenView:
         self._has_thought = False
         self._started = 0.0
 
-    def begin(self, *, in_thought: bool) -> None:
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
         """An answer is coming."""
         self._thoughts = Thoughts(in_thought=in_thought)
         self._started = perf_counter()
 
     def write(self, text: str, step: Step | None) -> None:
         """Take text; draw what is finished now, and the rest when its time has come."""
+        self._console.width = self._size().columns
         for part in self._thoughts.feed(text):
             self._take(part)
         if self._pace.is_due():
@@ -111,7 +112,6 @@ class ScreenView:
         self._region.commit(lines)
 
     def _live(self) -> list[str]:
-        self._console.width = self._size().columns
         if self._has_thought:
             lines = self._renderer.dim(self.thought.strip())
             return lines[-MAX_THOUGHT_LINES:]
