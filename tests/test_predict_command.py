@@ -69,6 +69,43 @@ def test_this_machine(model: str) -> None:
     assert "tok/s" in done.stdout
     assert "a probe of this machine" in " ".join(done.stdout.split())
     assert "measuring" in done.stderr
+    split = [
+        predict(
+            model, "--threads", "1", "--kv-k", "f16", "--depth", "0", "--device", "RTX 4090",
+            "--gpu-layers", n, "--json",
+        )
+        for n in ("0", "2", "99")
+    ]  # fmt: skip
+    speeds = [json.loads(run.stdout)["rows"][0]["decode_tps"]["mid"] for run in split]
+    assert speeds == sorted(speeds)
+    assert len(set(speeds)) == 3
+    assert "measuring" not in split[0].stderr
+
+
+def test_batches_go_as_far_as_they_are_worth_it(model: str) -> None:
+    done = predict(model, "--device", "RTX 3090", "--batch", "auto", "--depth", "0", "--json")
+    document = json.loads(done.stdout)
+    batches = list(dict.fromkeys(row["batch"] for row in document["rows"]))
+    assert batches[0] == 1
+    assert batches[-1] == document["break_even_batch"]
+    for row in document["rows"]:
+        assert row["token_s"] == pytest.approx(row["batch"] / row["decode_tps"]["mid"])
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+def test_the_least_important_columns_go_first(model: str, columns: int) -> None:
+    done = predict(model, "--device", "Apple M4 Max", "--batch", "1,64", columns=columns)
+    assert "…" not in done.stdout
+    assert "decode tok/s" in done.stdout
+    assert ("latency" in done.stdout) == (columns > 50)
+    assert ("first" in done.stdout) == (columns == 120)
+
+
+def test_a_draft_of_another_family_is_refused(model: str) -> None:
+    """Its tokens mean something else, so every number would be wrong."""
+    done = predict(model, "--draft", "starter", "--device", "RTX 4090")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot draft for" in done.stderr
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

@@ -45,7 +45,9 @@ class MachineFlags:
     gpu_layers: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Layers on the GPU; -1: all that fit.", rich_help_panel=_MACHINE
+            metavar="N",
+            help="Layers on the GPU, the others on this processor; -1: all that fit.",
+            rich_help_panel=_MACHINE,
         ),
     ] = -1
     probe: Annotated[

@@ -9,7 +9,7 @@ from rich.text import Text
 from localspec.predict.roofline import Speed
 from localspec.session.forecast import Forecast, Row
 
-DROPPED = ("first", "prefill", "memory", "bound by")
+DROPPED = ("first", "prefill", "memory", "bound by", "latency")
 """Columns that a narrow terminal does without, in this order."""
 UNLIMITED = 1000
 SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)

@@ -124,7 +124,8 @@ def _bytes_per_element(kind: GgmlType) -> float:
 
 def _between(small: Points, large: Points, share: float) -> Points:
     """A curve at `share` of the way from one to the other."""
-    return tuple((x, (1 - share) * y + share * value_at(large, x)) for x, y in small)
+    widths = sorted({x for x, _ in (*small, *large)})
+    return tuple((x, (1 - share) * value_at(small, x) + share * value_at(large, x)) for x in widths)
 
 
 def _beyond(points: Points, width: float) -> float:

@@ -5,7 +5,7 @@ published runs of the same device stand in; of a processor nothing is known with
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from localspec.errors import EngineError, HardwareError, UserError
@@ -88,9 +88,11 @@ def predicted_machine(
     """
     needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
     if choice.device is not None:
-        if choice.n_gpu_layers >= 0:
-            raise UserError("--gpu-layers and --device: the processor beside it is not known")
-        return _named(find_device(choice.device), needed)
+        named = _named(find_device(choice.device), models[0], needed, choice.n_gpu_layers)
+        if choice.n_gpu_layers < 0:
+            return named
+        needs = probe_needs([*models, *variants], caches)
+        return _beside_processor(named, choice, needs, talk)
     device = _chosen(choice)
     if choice.probe != "off":
         try:
@@ -101,7 +103,9 @@ def predicted_machine(
     return _published(device, needed)
 
 
-def _named(match: Match, needed_bytes: int) -> PredictedMachine:
+def _named(
+    match: Match, facts: ModelFacts, needed_bytes: int, n_gpu_layers: int
+) -> PredictedMachine:
     device = match.candidates[0]
     if device.kind == "cpu":
         raise UserError(
@@ -109,6 +113,8 @@ def _named(match: Match, needed_bytes: int) -> PredictedMachine:
             " run `localspec predict` there"
         )
     names = " or ".join(device.name for device in match.candidates)
+    if 0 <= n_gpu_layers < facts.n_layers:
+        needed_bytes = needed_bytes * n_gpu_layers // facts.n_layers
     memory_bytes = max(device.memory_bytes, default=None)
     return PredictedMachine(
         name=names,
@@ -118,8 +124,23 @@ def _named(match: Match, needed_bytes: int) -> PredictedMachine:
         memory_bytes=memory_bytes,
         free_bytes=None,
         rates=PublishedRates.of(match),
+        n_offloaded=n_gpu_layers,
         notes=_notes(match, needed_bytes, memory_bytes),
     )
+
+
+def _beside_processor(
+    named: PredictedMachine, choice: MachineChoice, needs: "ProbeNeeds", talk: Talk
+) -> PredictedMachine:
+    """A device put into this machine, whose processor computes the other layers."""
+    if choice.probe == "off":
+        raise UserError(
+            "--gpu-layers with --device needs a probe of this processor: no --probe off"
+        )
+    again = choice.probe == "again"
+    host = probed_rates(needs, PROCESSOR, choice.n_threads, talk, again=again)
+    note = f"{named.n_offloaded} layers there, the others on the processor of this machine"
+    return replace(named, host_rates=host, notes=(*named.notes, note))
 
 
 def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
@@ -129,7 +150,8 @@ def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[s
     if memory_bytes is not None and needed_bytes > memory_bytes:
         notes.append(
             f"does not fit: {needed_bytes / 1e9:.1f} GB are needed and {memory_bytes / 1e9:.1f} GB"
-            " are there; the speeds are those of a device with more memory"
+            " are there; the speeds are those of a device with more memory (--gpu-layers N leaves"
+            " layers to the processor)"
         )
     return tuple(notes)
 

@@ -69,7 +69,12 @@ class Subject:
             return None
         types = cache_type(attention.kv_k), cache_type(attention.kv_v)
         cache = CacheSetting(*types, flash=attention.flash != "off")
-        shares = (Share(self.rates.at_width(self.facts.n_embd), self.facts.n_layers),)
+        shares = (
+            Share(
+                self.rates.for_model(self.facts.n_embd, self.facts.streamed_bytes),
+                self.facts.n_layers,
+            ),
+        )
         return Roofline(self.facts, shares, cache).seconds(1, self.middle)
 
     def cache_bytes(self, attention: Attention, n_ctx: int) -> int:
