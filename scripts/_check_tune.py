@@ -29,9 +29,10 @@ from localspec.tune.search import search
 from localspec.tune.settings import Attention, Setting
 from localspec.tune.space import space_of, thread_counts
 from localspec.tune.subject import Subject
+from localspec.tune.work import Listen, News
 
 MODELS = {"smollm2": smollm2, "gemma": gemma}
-GRID_TURNS, FINAL_TURNS = 4, 24
+GRID_TURNS, FINAL_TURNS = 3, 24
 WITHIN = 0.97
 
 
@@ -44,8 +45,9 @@ def main(
     """Tune, search exhaustively, compare; exit code 1 where the goals are missed."""
     subject = Subject.of(SessionConfig(MODELS[model](), spec="none", n_ctx=ctx), typer.echo)
     started = perf_counter()
-    outcome = search(subject, Goal(), budget, lambda news: None)
+    outcome = search(subject, Goal(), budget, _listener())
     took_s = perf_counter() - started
+    say(f"tuned in {took_s:.1f} s: {outcome.setting.text}, {_interval(outcome.ratio)}")
     with (
         Interrupt() as interrupt,
         Rig(subject.config, outcome.setting.loading, interrupt) as rig,
@@ -68,6 +70,22 @@ def main(
         raise typer.Exit(1)
 
 
+def _listener() -> "Listen":
+    """Says each stage once."""
+    seen: set[str] = set()
+
+    def listen(news: News) -> None:
+        if news.stage not in seen:
+            seen.add(news.stage)
+            say(f"  {news.stage}; best so far {news.best.text if news.best else '-'}")
+
+    return listen
+
+
+def say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
 Measured = tuple[Setting, float, float]
 
 
@@ -87,6 +105,7 @@ def _grid(subject: Subject, rig: Rig, plain: Rig, default: Setting) -> list[Meas
             ratio = median(a / b for a, b in zip(base_s, seat_s, strict=True))
             setting = replace(default, attention=attention, n_threads=n_threads)
             found.append((setting, ratio, prefill))
+            say(f"{setting.text}: {ratio:.2f} x, prompts {prefill:.2f} x")
         rig.leave(seat)
     plain.leave(base)
     return sorted(found, key=lambda row: -row[1])
