@@ -12,7 +12,7 @@ from statistics import median
 from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
 from localspec.tune.goal import LEAST_GAIN
-from localspec.tune.rig import Rig, Seat
+from localspec.tune.rig import DISTURBED, Rig, Seat
 from localspec.tune.settings import Attention
 from localspec.tune.space import Space, additive, loadings, thread_counts
 from localspec.tune.trial import Trial
@@ -41,6 +41,7 @@ def tune_threads(work: Work, until: float) -> None:
 def better_threads(work: Work, seat: Seat, depth: int, until: float) -> tuple[int, list[float]]:
     """Another number of threads for a seat and its gains by turn; none where it should stay."""
     now, batch = seat.setting.n_threads, seat.setting.n_threads_batch
+    best_s = float("inf")
     gains = {count: list[float]() for count in thread_counts() if count != now}
     for turn in range(THREAD_TURNS):
         work.tell(f"threads: {now} or {', '.join(map(str, gains))}")
@@ -48,10 +49,14 @@ def better_threads(work: Work, seat: Seat, depth: int, until: float) -> tuple[in
             break
         for count, found in gains.items():
             base_s = work.rig.sample(seat, depth)
+            best_s = min(best_s, base_s)
+            if base_s > DISTURBED * best_s:
+                continue
             seat.engine.set_threads(count, batch)
             found.append(base_s / work.rig.sample(seat, depth))
             seat.engine.set_threads(now, batch)
-    lows = {n: estimate([[gain] for gain in found]).low or 0 for n, found in gains.items()}
+    enough = {n: found for n, found in gains.items() if len(found) >= THREAD_TURNS // 2}
+    lows = {n: estimate([[gain] for gain in found]).low or 0 for n, found in enough.items()}
     best = max(lows, key=lambda n: lows[n], default=now)
     return (best, gains[best]) if lows.get(best, 0) > LEAST_GAIN else (now, [])
 

@@ -11,7 +11,7 @@ What is not significantly better leaves the defaults as they are.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from localspec.tune.duel import duel, tune_prompts
 from localspec.tune.gate import Gate
 from localspec.tune.goal import Goal
 from localspec.tune.halving import halve
-from localspec.tune.screening import screen, try_loadings, tune_threads
+from localspec.tune.screening import better_threads, screen, try_loadings, tune_threads
 from localspec.tune.settings import Attention, Setting
 from localspec.tune.space import space_of
 from localspec.tune.subject import Subject
@@ -119,12 +119,22 @@ def _settled(work: Work) -> Trial | None:
         judged = gate.judge(trial)
         if trial.is_refused(goal) or not (judged or trial.setting.attention.is_exact):
             continue
+        _refine_threads(work, trial)
         duel(work, trial, DUEL)
         if trial.wins(goal):
             return tune_prompts(work, trial, PROMPTS)
         if work.clock.until(DUEL) < 0:
             break
     return None
+
+
+def _refine_threads(work: Work, trial: Trial) -> None:
+    """Threads were chosen with the default cache: look again with this one."""
+    seat = work.seat_of(trial)
+    n, gains = better_threads(work, seat, max(1, len(seat.context.tokens)), DUEL)
+    if gains:
+        seat.setting = trial.setting = replace(trial.setting, n_threads=n)
+        seat.engine.set_threads(n, trial.setting.n_threads_batch)
 
 
 def _proven(work: Work) -> Trial | None:
