@@ -23,6 +23,7 @@ Ids = npt.NDArray[np.int32]
 N_LIKELIEST, N_SAMPLED = 512, 256
 LOWEST = -24.0
 """The log probability that the code 65535 stands for."""
+LOWEST_DRAWN = -18.0
 _GOLDEN = 0.6180339887498949
 
 
@@ -113,10 +114,13 @@ class Reference:
 
 def _kept(log_p: Floats, position: int) -> tuple[Ids, float]:
     """The kept ids of one row, and the mass of all that are not among the likeliest."""
-    n_vocab = len(log_p)
-    if n_vocab <= N_LIKELIEST:
-        return np.arange(n_vocab, dtype=np.int32), 0.0
-    order = np.argpartition(log_p, n_vocab - N_LIKELIEST)
+    if len(log_p) <= N_LIKELIEST:
+        return np.arange(len(log_p), dtype=np.int32), 0.0
+    # Less likely ones are never drawn; of a large vocabulary they are most.
+    candidates = np.flatnonzero(log_p > LOWEST_DRAWN)
+    if len(candidates) < N_LIKELIEST + N_SAMPLED:
+        candidates = np.arange(len(log_p))
+    order = candidates[np.argpartition(log_p[candidates], len(candidates) - N_LIKELIEST)]
     likeliest, others = order[-N_LIKELIEST:], order[:-N_LIKELIEST]
     mass = np.cumsum(np.exp(log_p[others]), dtype=np.float64)
     # Evenly spaced marks on the scale of the mass; where they start differs by position.

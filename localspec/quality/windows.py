@@ -48,6 +48,10 @@ class Windows:
         """What really follows each scored position."""
         return self.tokens[window, self.n_unscored + 1 :]
 
+    def only(self, window: int) -> "Windows":
+        """One of them."""
+        return Windows(self.tokens[window : window + 1])
+
     def first(self, n_windows: int) -> "Windows":
         """The same with its first windows only."""
         return Windows(self.tokens[:n_windows])

@@ -21,6 +21,9 @@ from localspec.tune.work import Work
 
 GATE_WINDOWS = 4
 """Of 512 tokens, 255 of them scored."""
+WINDOW = 512
+READINGS = 1.5
+"""By how many candidates there should be time to have all windows read."""
 
 
 class Gate:
@@ -30,6 +33,7 @@ class Gate:
         self._work, self._until = work, until
         self._reference: Reference | None = None
         self._windows: Windows | None = None
+        self.window_s = 0.0
 
     def judge(self, trial: Trial) -> bool:
         """Measure a trial's quality if there is time; False where that was not to be."""
@@ -38,7 +42,7 @@ class Gate:
             windows = self._prepared()
         except _NoTimeError:
             return False
-        cost_s = windows.n_windows * windows.n_ctx / work.fill_per_s
+        cost_s = windows.n_windows * self.window_s
         if work.clock.until(self._until) < cost_s:
             return False
         work.tell(f"quality of {trial.setting.attention.text}")
@@ -47,24 +51,32 @@ class Gate:
         return True
 
     def _prepared(self) -> Windows:
+        """The windows that there is time for, with the default cache's predictions of them."""
         if self._windows:
             return self._windows
         work = self._work
-        vocabulary = work.rig.owner.vocabulary
-        window_s = 512 / work.fill_per_s
-        n = int(work.clock.until(self._until) / (2.5 * window_s))
-        if n < 1:
+        if work.clock.until(self._until) < READINGS * WINDOW / work.fill_per_s:
             raise _NoTimeError
-        windows = windows_of(vocabulary, shipped_text(), n_windows=min(n, GATE_WINDOWS))
-        work.tell(f"quality of the defaults on {windows.n_scored:,} tokens")
-        default = work.setting.with_attention(Attention())
-        seat = _reading_seat(work, default, windows)
+        text = windows_of(work.rig.owner.vocabulary, shipped_text(), n_windows=GATE_WINDOWS)
+        work.tell(f"quality of the defaults on {text.n_scored:,} tokens")
+        seat = _reading_seat(work, work.setting.with_attention(Attention()), text)
         try:
-            self._reference = reference_of(seat.engine, seat.context, windows)
+            self._reference = self._read(seat, text)
         finally:
             work.rig.leave(seat)
-        self._windows = windows
-        return windows
+        self._windows = text.first(len(self._reference.windows))
+        return self._windows
+
+    def _read(self, seat: Seat, text: Windows) -> Reference:
+        """Window after window, as long as there is time for others to read them, too."""
+        reference, clock = Reference(), self._work.clock
+        for i in range(text.n_windows):
+            before_s = clock.spent_s
+            reference.windows += reference_of(seat.engine, seat.context, text.only(i)).windows
+            self.window_s = clock.spent_s - before_s
+            if clock.until(self._until) < self.window_s * (1 + READINGS * (i + 2)):
+                break
+        return reference
 
 
 class _NoTimeError(Exception):

@@ -30,7 +30,7 @@ from localspec.tune.subject import Subject
 from localspec.tune.trial import Trial
 from localspec.tune.work import Listen, Work
 
-THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.44, 0.58, 0.72, 0.82, 0.88
+THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
 """Shares of the budget at which a stage should be over."""
 NO_GAIN = Estimate(1.0, 1.0, 1.0)
 
