@@ -96,6 +96,8 @@ def test_a_pair_comes_whole_and_drafts_by_itself(
         "small": None,
     }
     assert next(row for row in listed if row["name"] == "big")["last_used"]
+    known = {row["name"]: row for row in command("list", "--known", "--json").document["models"]}
+    assert [name for name, row in known.items() if row["verified"]] == ["starter", "big", "small"]
 
 
 def test_a_name_that_is_not_here_says_how_to_get_it(command: Callable[..., Run]) -> None:

@@ -1,6 +1,6 @@
 """`localspec list`: the models on this machine."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +20,10 @@ def list_models(
         ),
     ] = False,
     known: Annotated[
-        bool, typer.Option("--known", help="The names that can be pulled, instead.")
+        bool,
+        typer.Option(
+            "--known", help="The names that can be pulled, instead; proved: one was, here."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -100,8 +103,13 @@ def _gigabytes(n_bytes: int) -> str:
 
 def _show_known(*, as_json: bool) -> None:
     from localspec.registry.catalog import load_catalog
+    from localspec.registry.lock import pulled
 
-    entries = load_catalog().values()
+    proved = {file.name for file in pulled() if file.is_whole}
+    entries = [
+        replace(entry, verified=entry.verified or entry.name in proved)
+        for entry in load_catalog().values()
+    ]
     if as_json:
         import json
 
@@ -110,7 +118,7 @@ def _show_known(*, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "draft", "licence", "good for"):
+    for heading in ("name", "draft", "proved", "licence", "good for"):
         table.add_column(heading, overflow="fold")
     for entry in entries:
         table.add_row(*_known_cells(entry))
@@ -121,7 +129,9 @@ def _known_cells(entry: "Entry") -> list[Any]:
     from rich.text import Text
 
     names = ", ".join((entry.name, *entry.aliases))
-    return [Text(text or "-") for text in (names, entry.draft, entry.license, entry.good_for)]
+    proved = "yes" if entry.verified else "not yet"
+    cells = (names, entry.draft, proved, entry.license, entry.good_for)
+    return [Text(text or "-") for text in cells]
 
 
 def _print(table: object) -> None:
