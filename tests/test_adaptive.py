@@ -187,7 +187,7 @@ def test_the_ledger_pays_for_tries_out_of_what_plain_decoding_takes() -> None:
     ledger.begin()
     assert not ledger.affords(2.0, 1.0, n_expected=20)
     assert ledger.affords(2.0, 1.0, n_expected=256)
-    ledger.add(seconds=110.0, n_tokens=100, plain_pass_s=1.0)
+    ledger.add(seconds=110.0, plain_s=100.0)
     assert not ledger.affords(0.0, 1.0, n_expected=256)
     assert ledger.reply.loss_s == pytest.approx(10)
     ledger.begin()

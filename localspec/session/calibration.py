@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from localspec import paths
 from localspec.engine.base import EngineConfig
 from localspec.engine.build import engine_fingerprint
+from localspec.engine.interrupt import Interrupted
 from localspec.hardware.power import power
 from localspec.speculate.costs import Curve, Point
 
@@ -125,6 +126,8 @@ def _timed(context: Any, n: int) -> float:
     """The faster of some passes over `n` tokens, after one that builds the graph."""
     depth, best = len(context.tokens), float("inf")
     for i in range(_N_TIMED + 1):
+        if context.engine.interrupt.requested:
+            raise Interrupted
         started = perf_counter()
         context.eval(_some_tokens(context, n, i), min(n, context.engine.config.n_outputs))
         seconds = perf_counter() - started

@@ -82,10 +82,10 @@ class Session:
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
                     check_pair(target, draft)
-                if interrupt.requested:
-                    raise Interrupted
                 session = cls(plan, target, draft)
                 session.prepare()
+                if interrupt.requested:
+                    raise Interrupted
         except BaseException as error:
             for engine in (draft, target):
                 if engine:

@@ -58,7 +58,7 @@ class Adaptive:
         self._choice: Choice | None = None
         self._rate = 1.0
         self._n_since_plain = 0
-        experience.ledger.begin()
+        self._account = experience.ledger.begin()
 
     def n_offered(self, now: Situation) -> int:
         """As many as might be chosen, if any could pay for its verification."""
@@ -136,7 +136,10 @@ class Adaptive:
         experience.n_plain += step.evaluated == 1
         if step.evaluated == step.drafted + 1:
             experience.target.learn(step.evaluated, table.depth, seconds - step.draft_s)
-        experience.ledger.add(seconds, len(step.tokens), table.plain_s)
+        # A plain pass is its own measure: an error of the estimate must not look like a loss.
+        is_plain = step.evaluated == 1 and step.source == "none" and choice.verified
+        plain_s = seconds if is_plain else len(step.tokens) * table.plain_s
+        experience.ledger.add(seconds, plain_s)
         self._expected.add(seconds * (self._rate if choice.n_tokens else 1.0), seconds)
         if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
             self._learn_chances(step, offers)
@@ -160,7 +163,7 @@ class Adaptive:
         """Expected at the time of each choice, beside what came of them."""
         expected = self._expected
         predicted = expected.tokens / expected.passes if expected.passes else None
-        return Gain(predicted, self._experience.ledger.gain)
+        return Gain(predicted, self._account.gain)
 
     @property
     def verdict(self) -> str:

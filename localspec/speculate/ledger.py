@@ -27,6 +27,11 @@ class Account:
         """Negative: seconds saved."""
         return self.spent_s - self.plain_s
 
+    @property
+    def gain(self) -> float | None:
+        """Times plain speed."""
+        return self.plain_s / self.spent_s if self.spent_s else None
+
     def add(self, seconds: float, plain_s: float) -> None:
         self.spent_s += seconds
         self.plain_s += plain_s
@@ -43,20 +48,16 @@ class Ledger:
         self.session = Account()
         self.reply = Account()
 
-    def begin(self) -> None:
-        """A new reply; what earlier ones saved is not spent on it."""
+    def begin(self) -> Account:
+        """A new reply, and its account; what earlier ones saved is not spent on it."""
         self.session.spent_s = max(self.session.spent_s, self.session.plain_s)
         self.reply = Account()
+        return self.reply
 
-    def add(self, seconds: float, n_tokens: int, plain_pass_s: float) -> None:
-        """A step took `seconds` and brought `n_tokens`."""
-        self.session.add(seconds, n_tokens * plain_pass_s)
-        self.reply.add(seconds, n_tokens * plain_pass_s)
-
-    @property
-    def gain(self) -> float | None:
-        """Times plain speed, so far in this reply."""
-        return self.reply.plain_s / self.reply.spent_s if self.reply.spent_s else None
+    def add(self, seconds: float, plain_s: float) -> None:
+        """A step took `seconds` for tokens that take plain decoding `plain_s`."""
+        self.session.add(seconds, plain_s)
+        self.reply.add(seconds, plain_s)
 
     def affords(self, worst_s: float, plain_pass_s: float, n_expected: int) -> bool:
         """Whether `worst_s` more may be lost in a reply of at least `n_expected` tokens."""
