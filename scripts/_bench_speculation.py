@@ -18,7 +18,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -28,7 +28,7 @@ import psutil
 import typer
 from _models import named
 from _questions import Question, choose, read_questions
-from _synthetic import SyntheticDrafter
+from _synthetic import ScriptedContext, SyntheticDrafter
 
 from localspec.engine.sampling import Sampling
 from localspec.engine.text import Message
@@ -150,8 +150,6 @@ class Bench:
     store: Path | None
     rows: dict[tuple[Any, ...], Row]
     synthetic: float | None = None
-    plain: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
-    """What plain decoding says, for made-up drafts."""
 
     def run(self, asked: Sequence[Question], turns: int) -> None:
         """Answer what is not stored yet."""
@@ -161,6 +159,8 @@ class Bench:
         target, draft = self.pair
         config = SessionConfig(named(target), named(draft) if draft else None, draft_max=LONGEST)
         with Session.open(config, lambda text: print(text, file=sys.stderr)) as session:
+            if self.synthetic is not None:
+                session.context = ScriptedContext(session.context)
             self._warm_up(session, todo[0])
             for i, question in enumerate(todo, 1):
                 print(f"\r{i} of {len(todo)}: {question.category:20}", end="", file=sys.stderr)
@@ -208,11 +208,7 @@ class Bench:
         )
         if self.synthetic is None:
             return session.reply(prompt, options).finish()
-        if question.number not in self.plain:
-            plain = replace(options, spec="none", max_tokens=self.options.max_tokens)
-            self.plain[question.number] = session.reply(prompt, plain).finish().tokens
-        known = self.plain[question.number]
-        drafter = SyntheticDrafter(len(prompt), known, self.synthetic, question.number)
+        drafter = SyntheticDrafter(self.synthetic, question.number)
         return session.reply(prompt, options, [] if setting.spec == "none" else [drafter]).finish()
 
     def _answer(

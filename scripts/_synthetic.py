@@ -1,13 +1,19 @@
-"""A drafter whose drafts are right as often as wished, to measure a loop without a real draft.
+"""Drafts that are right as often as wished, to measure a loop without a real draft.
 
-It knows the reply that plain decoding gives and proposes it, each token wrong with the chance that
-is left; llama.cpp's --spec-synth-rates does the same. A draft costs nothing.
+The target does all of its work, and the best token of every row is looked for, but what it says is
+replaced by a script that the drafter knows; llama.cpp's --spec-synth-rates does the same. (Knowing
+what plain decoding says is not enough: a model with random weights has so many near ties that wider
+batches soon say something else.)
 """
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from localspec.engine.base import Context, Logits
+from localspec.engine.randomness import Purpose, uniform
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.speculate.drafters.base import Draft, DraftRequest
 
@@ -29,26 +35,62 @@ def random_model() -> Path:
     return path
 
 
+def scripted(position: int) -> int:
+    """The token at a place of a text."""
+    return 32 + (7919 * position + position // 7) % 90
+
+
+class ScriptedLogits:
+    """The rows of `logits`, whose best tokens are those of the script from `position` on."""
+
+    def __init__(self, logits: Logits, position: int) -> None:
+        self._logits, self._position = logits, position
+
+    def row(self, i: int) -> npt.NDArray[np.float32]:
+        return self._logits.row(i)
+
+    def argmax(self, i: int) -> int:
+        self._logits.argmax(i)
+        return scripted(self._position + i)
+
+
+class ScriptedContext:
+    """A context that answers by the script."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return self._context.tokens
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> ScriptedLogits:
+        logits = self._context.eval(tokens, n_logits)
+        return ScriptedLogits(logits, len(self.tokens) - n_logits + 1)
+
+    def truncate(self, n: int) -> None:
+        self._context.truncate(n)
+
+
 class SyntheticDrafter:
-    """Drafts `reply`, which follows a prompt of `n_prompt` tokens."""
+    """Drafts the script, each token wrong with the chance that is left; a draft costs nothing."""
 
     source = "suffix"
     is_free = True
 
-    def __init__(self, n_prompt: int, reply: Sequence[int], acceptance: float, seed: int) -> None:
-        self._n_prompt, self._reply = n_prompt, list(reply)
-        rng = random.Random(seed)
-        self._is_right = [rng.random() < acceptance for _ in self._reply]
+    def __init__(self, acceptance: float, seed: int) -> None:
+        self._acceptance = acceptance
+        self._seed = seed
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """What comes next, or at the unlucky places something else."""
         return [self._one(request) for request in requests]
 
     def _one(self, request: DraftRequest) -> Draft:
-        start = len(request.history) - self._n_prompt
-        tokens = list(self._tokens(start, start + request.n_tokens))
+        start = len(request.history)
+        tokens = [self._token(start + k) for k in range(request.n_tokens)]
         return Draft(tokens, self.source, None, [QUALITY] * len(tokens))
 
-    def _tokens(self, start: int, end: int) -> Iterator[int]:
-        for token, is_right in zip(self._reply[start:end], self._is_right[start:end], strict=True):
-            yield token if is_right else (token + 1) % 256
+    def _token(self, position: int) -> int:
+        is_right = uniform(self._seed, position, Purpose.DRAFT) < self._acceptance
+        return scripted(position) if is_right else 31
