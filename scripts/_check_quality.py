@@ -14,7 +14,10 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +29,6 @@ from localspec.engine.health import engine_health
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.hardware.detect import usable_cores
 from localspec.quality import Divergence, Reference, divergence_of, reference_of, shipped_text
-from localspec.quality.evaluate import n_outputs_for
 from localspec.quality.windows import Windows, windows_of
 
 TOOL = "llama-perplexity"
@@ -65,17 +67,10 @@ def main(
     if found is None or not found.exists():
         typer.echo(f"skipped: {TOOL} is not here; name it with --tool", err=True)
         return
-    rows = [_compared(found, case, windows) for case in _cases()]
+    with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
+        rows = [_compared(found, case, windows, Path(folder)) for case in _cases()]
     if as_json:
         print(json.dumps(rows))
-    for row in rows if not as_json else ():
-        print(
-            f"{row['case']:44}  KLD {row['kld']:.6f} {row['theirs_kld']:.6f}"
-            f"  99 % {row['kld_p99']:.5f} {row['theirs_kld_p99']:.5f}"
-            f"  ppl {row['perplexity']:.4f} {row['theirs_perplexity']:.4f}"
-            f"  top {row['same_top']:.3%} {row['theirs_same_top']:.3%}"
-            f"  {'agrees' if row['agrees'] else 'DIFFERS'}"
-        )
     if not all(row["agrees"] for row in rows):
         raise typer.Exit(1)
 
@@ -88,10 +83,10 @@ def _cases() -> list[Case]:
     return [*by_cache, Case(f16, variant(small, "Q4_0")), Case(f16, variant(small, "Q8_0"))]
 
 
-def _compared(tool: Path, case: Case, n_windows: int) -> dict[str, Any]:
-    mine, theirs = _ours(case, n_windows), _theirs(tool, case, n_windows)
+def _compared(tool: Path, case: Case, n_windows: int, folder: Path) -> dict[str, Any]:
+    mine, theirs = _ours(case, n_windows), _theirs(tool, case, n_windows, folder)
     difference = abs(mine.kld - theirs["kld"])
-    return {
+    row = {
         "case": case.name,
         "kld": mine.kld,
         "kld_p99": mine.kld_p99,
@@ -100,45 +95,54 @@ def _compared(tool: Path, case: Case, n_windows: int) -> dict[str, Any]:
         **{f"theirs_{name}": value for name, value in theirs.items()},
         "agrees": difference <= max(ABSOLUTE, RELATIVE * theirs["kld"]),
     }
+    typer.echo(
+        f"{row['case']:44}  KLD {mine.kld:.6f} {theirs['kld']:.6f}"
+        f"  99 % {mine.kld_p99:.5f} {theirs['kld_p99']:.5f}"
+        f"  ppl {mine.perplexity:.4f} {theirs['perplexity']:.4f}"
+        f"  top {mine.same_top:.3%} {theirs['same_top']:.3%}"
+        f"  {'agrees' if row['agrees'] else 'DIFFERS'}",
+        err=True,
+    )
+    return row
 
 
 def _ours(case: Case, n_windows: int) -> Divergence:
-    windows, reference = _read(case.reference, "f16", "f16", n_windows, None)
-    assert isinstance(reference, Reference)
-    _, found = _read(case.model, case.kv_k, case.kv_v, n_windows, reference)
-    assert isinstance(found, Divergence)
-    assert windows.n_windows == n_windows
-    return found
+    with _reading(case.model, case.kv_k, case.kv_v) as (engine, windows_for):
+        windows = windows_for(n_windows)
+        known = _reference(case.reference, n_windows)
+        return divergence_of(engine, engine.context(), windows, known)
 
 
-def _read(
-    model: Path, kv_k: str, kv_v: str, n_windows: int, reference: Reference | None
-) -> tuple[Windows, Reference | Divergence]:
+@cache
+def _reference(model: Path, n_windows: int) -> Reference:
+    with _reading(model, "f16", "f16") as (engine, windows_for):
+        return reference_of(engine, engine.context(), windows_for(n_windows))
+
+
+@contextmanager
+def _reading(
+    model: Path, kv_k: str, kv_v: str
+) -> Generator[tuple[LlamaEngine, Callable[[int], Windows]]]:
     repack = engine_health(lambda message: None).use_extra_buffers
-    probe = EngineConfig(
+    config = EngineConfig(
         model, 512, usable_cores(), n_outputs=255, kv_k=kv_k, kv_v=kv_v, use_extra_buffers=repack
     )
-    engine = LlamaEngine(probe)
+    engine = LlamaEngine(config)
     try:
-        windows = windows_of(engine.vocabulary, shipped_text(), n_windows=n_windows)
-        assert n_outputs_for(windows, engine.vocabulary.n_tokens) > 0
-        context = engine.context()
-        if reference is None:
-            return windows, reference_of(engine, context, windows)
-        return windows, divergence_of(engine, context, windows, reference)
+        yield engine, lambda n: windows_of(engine.vocabulary, shipped_text(), n_windows=n)
     finally:
         engine.close()
 
 
-def _theirs(tool: Path, case: Case, n_windows: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
-        text, base = Path(folder) / "text.txt", Path(folder) / "base"
-        text.write_text(shipped_text(), encoding="utf-8")
-        common = ["-f", str(text), "-c", "512", "-b", "512", "--chunks", str(n_windows)]
-        common += ["-t", str(usable_cores()), "--kl-divergence-base", str(base)]
+def _theirs(tool: Path, case: Case, n_windows: int, folder: Path) -> dict[str, float]:
+    text, base = folder / "text.txt", folder / f"{case.reference.stem}.base"
+    text.write_text(shipped_text(), encoding="utf-8")
+    common = ["-f", str(text), "-c", "512", "-b", "512", "--chunks", str(n_windows)]
+    common += ["-t", str(usable_cores()), "--kl-divergence-base", str(base)]
+    if not base.exists():
         _run(tool, ["-m", str(case.reference), *common])
-        kinds = ["-ctk", case.kv_k, "-ctv", case.kv_v]
-        said = _run(tool, ["-m", str(case.model), *common, "--kl-divergence", *kinds])
+    kinds = ["-ctk", case.kv_k, "-ctv", case.kv_v]
+    said = _run(tool, ["-m", str(case.model), *common, "--kl-divergence", *kinds])
     found = {name: float(pattern.findall(said)[0]) for name, pattern in _FIGURES.items()}
     return found | {"same_top": found["same_top"] / 100}
 
