@@ -145,7 +145,8 @@ class Predictor:
             facts = [facts_of(path) for path in models]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._talk)
         except LocalspecError as error:
-            self._talk(f"nothing is predicted: {error}")
+            if self._probe != "off":
+                self._talk(f"nothing is predicted: {error}")
             return None
 
 

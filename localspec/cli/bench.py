@@ -151,11 +151,12 @@ def _progress() -> "Generator[tuple[Any, Any]]":
         yield (lambda planned, left: talk(f"{left} to go: {planned.case.text}")), lambda text: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
     columns = (
-        TimeElapsedColumn(), BarColumn(20), MofNCompleteColumn(),
-        TextColumn("{task.description}", table_column=None),
+        BarColumn(12), MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
