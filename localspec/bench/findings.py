@@ -108,6 +108,8 @@ def _batches(rows: Sequence[Row]) -> Iterator[str]:
         if one is None or most is one:
             continue
         gain = ratio(one.decode_visits, most.decode_visits)
+        if gain.verdict not in ("faster", "slower"):
+            continue
         yield (
             f"{most.case.work.batch} users get {number(_speed(most))} tok/s in all, {_of(gain)} one"
             f" user's, {number(most.decode_each_tps)} each{_at(one)} ({one.case.setting_text})"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localspec.bench.report.format import NOTHING, gigabytes, interval, number, percent
+from localspec.bench.report.format import NOTHING, gigabytes, interval, number, percent, seconds
 from localspec.bench.row import Row
 from localspec.bench.statistics import Estimate
 
@@ -81,7 +81,7 @@ FIGURES = (
     _number("roofline_share", "roof", lambda row: row.roofline_share, percent),
     _number("engine_tps", "engine", lambda row: row.engine_tps),
     _number("tpot_ms", "ms/tok", lambda row: row.tpot_ms),
-    _number("first_s", "first s", lambda row: _mid(row.first_s)),
+    _number("first_s", "first s", lambda row: _mid(row.first_s), seconds),
     _number("decode_each_tps", "each", lambda row: row.decode_each_tps),
     _number("acceptance", "accept", lambda row: row.acceptance, percent),
     _number("tokens_per_pass", "tok/pass", lambda row: row.tokens_per_pass),

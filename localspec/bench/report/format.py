@@ -22,6 +22,13 @@ def percent(share: float | None) -> str:
     return NOTHING if share is None else f"{share:.0%}"
 
 
+def seconds(value: float | None) -> str:
+    """Of a wait: milliseconds show."""
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if value < 0.1 else number(value)
+
+
 def milliseconds(seconds: float | None) -> str:
     return NOTHING if seconds is None else number(1e3 * seconds)
 
