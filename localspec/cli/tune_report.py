@@ -54,6 +54,7 @@ def report(outcome: "Outcome", subject: "Subject", profile: "Profile") -> None:
     """The candidates, best first, then what was kept and why."""
     console = Console(highlight=False)
     console.print(_table(outcome, subject))
+    console.print("Rows without KLD had a few turns only.", style="dim")
     _explain(console, outcome)
     low, mid, high = profile.ratio
     if not profile.settings:
