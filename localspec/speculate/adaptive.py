@@ -27,7 +27,7 @@ PLAIN = Choice(0, "none", "nothing to draft")
 TIMING = Choice(0, "none", "timing a plain pass")
 N_TIMED = 6
 """Plain passes before what one takes is known; until then every fourth pass is one."""
-EVERY, EVERY_SURE, SURE_RATE = 32, 128, 1.3
+EVERY, EVERY_SURE, SURE_RATE = 24, 64, 1.5
 """So often a plain pass is timed again; a large gain does not hang on it."""
 
 
@@ -116,10 +116,10 @@ class Adaptive:
         ledger, plain_s = self._experience.ledger, self._table.plain_s
         worst_s = (self._table.v[n + 1] - 1) * plain_s
         n_expected = now.n_tokens + now.room
-        if ledger.affords(worst_s, plain_s, n_expected):
+        if ledger.affords(source, worst_s, plain_s, n_expected):
             return True
         known = self._acceptance[source].n_seen >= N_KNOWN
-        return known and ledger.affords(0.0, plain_s, n_expected)
+        return known and ledger.affords(source, 0.0, plain_s, n_expected)
 
     def watch(self, draft: Draft) -> None:
         """A draft of the model beside a plain pass."""
@@ -139,12 +139,13 @@ class Adaptive:
         # A plain pass is its own measure: an error of the estimate must not look like a loss.
         is_plain = step.evaluated == 1 and step.source == "none" and choice.verified
         plain_s = seconds if is_plain else len(step.tokens) * table.plain_s
-        experience.ledger.add(seconds, plain_s)
+        read_s = 0.0
+        if self._model and choice.source == "model":
+            read_s = self._model.learn(step, seconds, table.depth)
+        experience.ledger.add(seconds - read_s, plain_s, choice.source or "none")
         self._expected.add(seconds * (self._rate if choice.n_tokens else 1.0), seconds)
         if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
             self._learn_chances(step, offers)
-        if self._model and choice.source == "model":
-            self._model.learn(step, seconds, table.depth)
 
     def _learn_chances(self, step: Step, offers: Sequence[Draft]) -> None:
         for offer in offers:

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from math import exp, log
 from typing import Any, Self
 
-COMMON_GAIN = 0.08
-"""How much of a surprise is put down to all widths."""
-LEAST_GAIN = 0.06
-"""How much of it to its own width, at least; the first passes teach more."""
+COMMON_GAIN = 0.2
+"""How much of a surprise is put down to all widths: other programs come and go."""
+LEAST_GAIN, LEAST_PLAIN_GAIN = 0.06, 0.2
+"""How much of it to its own width, at least; the first passes teach more. A plain pass is seldom
+seen while drafts pay, and everything is measured by it."""
 LARGEST_SURPRISE = 0.3
 """Of the logarithm; a pass that took longer was interrupted, say by the system."""
 
@@ -115,7 +116,7 @@ class PassCosts:
             )
         surprise = log(seconds / expected) - self.common - own.log
         surprise = max(-LARGEST_SURPRISE, min(LARGEST_SURPRISE, surprise))
-        gain = max(LEAST_GAIN, 1 / (1 + own.n_seen))
+        gain = max(LEAST_PLAIN_GAIN if n_tokens == 1 else LEAST_GAIN, 1 / (1 + own.n_seen))
         self.common += COMMON_GAIN * surprise
         own.log += (gain - COMMON_GAIN * gain) * surprise
         own.n_seen += 1

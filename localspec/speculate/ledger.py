@@ -7,38 +7,38 @@ Some of it may be spent ahead, once a session and as far as the reply at hand ca
 earn it. The bound holds as far as the seconds of a plain pass are known.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-SHARE = 0.022
-"""Of plain time, for tries; promised are 0.03, and costs are known to some per cent."""
+SHARES = {"model": 0.02, "suffix": 0.016}
+"""Of plain time, for tries of each drafter; one that fails must not stop the other."""
+OTHER_SHARE = 0.02
 AHEAD = 256
 """Tokens whose share may be spent before they are there."""
 
 
 @dataclass(slots=True)
 class Account:
-    """Seconds that were spent, and that plain decoding would have taken for the same tokens."""
+    """Seconds spent, those of plain decoding for the same tokens, and what each drafter lost."""
 
     spent_s: float = 0.0
     plain_s: float = 0.0
-
-    @property
-    def loss_s(self) -> float:
-        """Negative: seconds saved."""
-        return self.spent_s - self.plain_s
+    lost_s: dict[str, float] = field(default_factory=dict[str, float])
+    """Negative: saved."""
 
     @property
     def gain(self) -> float | None:
         """Times plain speed."""
         return self.plain_s / self.spent_s if self.spent_s else None
 
-    def add(self, seconds: float, plain_s: float) -> None:
+    def add(self, seconds: float, plain_s: float, source: str) -> None:
         self.spent_s += seconds
         self.plain_s += plain_s
+        self.lost_s[source] = self.lost_s.get(source, 0.0) + seconds - plain_s
 
-    def affords(self, worst_s: float, ahead_s: float) -> bool:
+    def affords(self, source: str, worst_s: float, ahead_s: float) -> bool:
         """Whether `worst_s` more may be lost, when plain decoding takes at least `ahead_s`."""
-        return self.loss_s + worst_s <= SHARE * max(self.plain_s, ahead_s)
+        share = SHARES.get(source, OTHER_SHARE)
+        return self.lost_s.get(source, 0.0) + worst_s <= share * max(self.plain_s, ahead_s)
 
 
 class Ledger:
@@ -50,18 +50,19 @@ class Ledger:
 
     def begin(self) -> Account:
         """A new reply, and its account; what earlier ones saved is not spent on it."""
-        self.session.spent_s = max(self.session.spent_s, self.session.plain_s)
+        lost_s = self.session.lost_s
+        self.session.lost_s = {source: max(0.0, lost) for source, lost in lost_s.items()}
         self.reply = Account()
         return self.reply
 
-    def add(self, seconds: float, plain_s: float) -> None:
+    def add(self, seconds: float, plain_s: float, source: str) -> None:
         """A step took `seconds` for tokens that take plain decoding `plain_s`."""
-        self.session.add(seconds, plain_s)
-        self.reply.add(seconds, plain_s)
+        self.session.add(seconds, plain_s, source)
+        self.reply.add(seconds, plain_s, source)
 
-    def affords(self, worst_s: float, plain_pass_s: float, n_expected: int) -> bool:
+    def affords(self, source: str, worst_s: float, plain_pass_s: float, n_expected: int) -> bool:
         """Whether `worst_s` more may be lost in a reply of at least `n_expected` tokens."""
         ahead_s = AHEAD * plain_pass_s
-        return self.session.affords(worst_s, ahead_s) and self.reply.affords(
-            worst_s, min(AHEAD, n_expected) * plain_pass_s
+        return self.session.affords(source, worst_s, ahead_s) and self.reply.affords(
+            source, worst_s, min(AHEAD, n_expected) * plain_pass_s
         )

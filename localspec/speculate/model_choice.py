@@ -94,9 +94,9 @@ class ModelChoice:
     def _affords(self, now: Situation, worst_passes: float) -> bool:
         ledger, plain_s = self._experience.ledger, self._table.plain_s
         n_expected = now.n_tokens + now.room
-        if ledger.affords(worst_passes * plain_s, plain_s, n_expected):
+        if ledger.affords("model", worst_passes * plain_s, plain_s, n_expected):
             return True
-        return self._is_trusted() and ledger.affords(0.0, plain_s, n_expected)
+        return self._is_trusted() and ledger.affords("model", 0.0, plain_s, n_expected)
 
     def _is_trusted(self) -> bool:
         """Whether even an acceptance one standard error below the mean would pay."""
@@ -185,8 +185,11 @@ class ModelChoice:
 
     # What is learned from a round
 
-    def learn(self, step: Step, seconds: float, depth: int) -> None:
-        """What drafting cost, and what the round came to; reading is no part of its pace."""
+    def learn(self, step: Step, seconds: float, depth: int) -> float:
+        """What drafting cost, and what the round came to; reading is no part of its pace.
+
+        The answer is the seconds of reading that were invested in a draft model known to pay.
+        """
         draft = self._draft
         n_missing = self._n_missing(depth)
         # Its cache holds its own draft but for the last token; what stood of it is read already.
@@ -200,4 +203,6 @@ class ModelChoice:
             if n_missing >= READ_WIDTH // 4:
                 draft.learn(READ_WIDTH, depth, first_s * READ_WIDTH / n_missing)
             read_s = max(0.0, first_s - one_s)
-        self.parking.round(len(step.tokens), max(0.1, (seconds - read_s) / self._table.plain_s))
+        passes = max(0.1, (seconds - read_s) / self._table.plain_s)
+        self.parking.round(len(step.tokens), passes if self._choice.verified else None)
+        return read_s if self._is_trusted() else 0.0

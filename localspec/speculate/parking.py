@@ -41,9 +41,10 @@ class Parking:
         """Expected, corrected by what came."""
         return self.pace.blended(expected, N_ROUNDS)
 
-    def round(self, n_tokens: int, passes: float) -> None:
-        """A round brought tokens in so many plain passes."""
-        self.pace.add(n_tokens, passes)
+    def round(self, n_tokens: int, passes: float | None) -> None:
+        """A round brought tokens in so many plain passes; None: beside one, which tells no pace."""
+        if passes is not None:
+            self.pace.add(n_tokens, passes)
         if self.until is not None:
             self._trials_left -= 1
             if self._trials_left == 0:
