@@ -38,11 +38,11 @@ def _weighted_turns(work: Work, trial: Trial, until: float) -> list[float]:
     for i, (depth, weight) in enumerate(depths):
         fill_s = 2.5 * max(0, depth - len(seat.context.tokens)) / work.fill_per_s
         left = work.clock.until(until)
-        if total and left < fill_s + 16 * work.token_s * DUEL_TURNS[0]:
+        if total and left < fill_s + 2 * work.turns_s(DUEL_TURNS[0]):
             break
         work.tell(f"against the defaults, {depth:,} tokens deep: {trial.setting.attention.text}")
         share = max(0.0, left - fill_s) / (len(depths) - i)
-        n_turns = int(share / (8 * work.token_s))
+        n_turns = int(share / work.turns_s(1))
         n_turns = max(DUEL_TURNS[0], min(DUEL_TURNS[1], n_turns))
         pair = turns([(work.default_rig, work.default), (work.rig, seat)], depth, n_turns)
         total.append([weight * t for t in pair[0]])

@@ -55,6 +55,7 @@ def _seated(work: Work, trials: list[Trial], depth: int, until: float) -> list[T
         work.tell(f"filling {depth:,} tokens: {trial.setting.attention.text}")
         work.rig.fill(work.seat_of(trial), depth)
         trial.gains.clear()
+        trial.is_finalist = True
         seated.append(trial)
     return seated
 

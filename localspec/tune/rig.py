@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
 
 N_TOKENS = 4
-"""Of one sample; between two samples they are forgotten."""
+"""Of one sample, unless the rig says otherwise; between two samples they are forgotten."""
 CELLS = 256
 DISTURBED = 1.25
 """Of the anchor's shortest time: from here on a turn is measured again."""
@@ -63,6 +63,7 @@ class Rig:
         from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
         self.loading = loading
+        self.n_tokens = N_TOKENS
         self.config = replace(
             config,
             n_ctx=CELLS,
@@ -108,9 +109,9 @@ class Rig:
             seat.fill_s += perf_counter() - started
             seat.n_filled += missing
 
-    def sample(self, seat: Seat, depth: int, n_tokens: int = N_TOKENS) -> float:
-        """Seconds a token of decoding at a depth, measured once."""
-        context = seat.context
+    def sample(self, seat: Seat, depth: int, n_tokens: int | None = None) -> float:
+        """Seconds a token of decoding at a depth, measured once over `n_tokens`."""
+        context, n_tokens = seat.context, n_tokens or self.n_tokens
         if seat.engine.interrupt.requested:
             raise Interrupted
         tokens = self._tokens[depth : depth + n_tokens]

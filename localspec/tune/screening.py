@@ -67,13 +67,14 @@ def try_loadings(work: Work, until: float) -> None:
     others = loadings(work.setting.loading, subject.facts, subject.build, subject.free_bytes)
     depth = min(FIRST_TOKENS, subject.middle)
     for loading in others:
-        cost = 2 * work.rig.load_s + depth / work.fill_per_s + 8 * LOADING_TURNS * work.token_s
+        cost = 2 * work.rig.load_s + depth / work.fill_per_s + work.turns_s(LOADING_TURNS)
         if work.clock.until(until) < cost:
             continue
         work.tell(f"weights: {loading.text}")
         trial = Trial(replace(work.setting, loading=loading))
         try:
             rig = Rig(subject.config, loading, work.interrupt)
+            rig.n_tokens = work.rig.n_tokens
         except LocalspecError as error:
             work.notes.append(f"{loading.text}: {error}")
             continue
@@ -115,12 +116,12 @@ def _try(work: Work, attention: Attention, depth: int, seconds: dict[Attention, 
 
 def _cost_s(work: Work, depth: int) -> float:
     """Of one more candidate."""
-    return SLOWER_FILL * depth / work.fill_per_s + (8 * TURNS + 2) * work.token_s
+    return SLOWER_FILL * depth / work.fill_per_s + work.turns_s(TURNS)
 
 
 def _depth(work: Work, n_candidates: int, until: float) -> int:
     """The deepest, up to the middle of the context, that the time allows for all candidates."""
-    each = work.clock.until(until) / max(1, n_candidates) - (8 * TURNS + 2) * work.token_s
+    each = work.clock.until(until) / max(1, n_candidates) - work.turns_s(TURNS)
     affordable = int(each * work.fill_per_s / SLOWER_FILL) // STEP * STEP
     return min(work.subject.middle, max(STEP, affordable))
 

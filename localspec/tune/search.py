@@ -113,7 +113,7 @@ def _settled(work: Work) -> Trial | None:
     loading = work.rig.loading
     here = [trial for trial in work.trials if trial.setting.loading == loading]
     ranked = [trial for trial in here if trial.gains and not trial.is_refused(goal)]
-    for trial in sorted(ranked, key=lambda trial: trial.rank(goal)):
+    for trial in sorted(ranked, key=lambda trial: (not trial.is_finalist, trial.rank(goal))):
         if trial.gain.mid < goal.least_ratio:
             break
         judged = gate.judge(trial)

@@ -13,13 +13,15 @@ class Trial:
     """A candidate and its turns beside the defaults.
 
     `gains`: of each turn, the defaults' seconds a token over the candidate's. `prefill_gain`: the
-    same of reading a prompt. `quality` None: not measured.
+    same of reading a prompt. `quality` None: not measured. `is_finalist`: its turns were taken in
+    the middle of the context.
     """
 
     setting: Setting
     gains: list[float] = field(default_factory=list[float])
     prefill_gain: float | None = None
     quality: Divergence | None = None
+    is_finalist: bool = False
 
     @property
     def gain(self) -> Estimate:

@@ -15,6 +15,8 @@ from localspec.tune.subject import Subject
 from localspec.tune.trial import Trial
 
 FIRST_TOKENS = 256
+SLOW_TOKEN_S = 0.08
+"""From here on a sample is of one token: so long a time is measured well by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,13 @@ class Work:
         depth = min(FIRST_TOKENS, self.subject.middle)
         times = turns([(self.rig, self.default)], depth, 2)
         self.token_s = median(times[0])
+        if self.token_s > SLOW_TOKEN_S:
+            self.rig.n_tokens = 1
         self.fill_per_s = self.default.fill_per_s or 1.0
+
+    def turns_s(self, n_turns: int, n_seats: int = 2) -> float:
+        """About what so many turns of so many seats take."""
+        return n_seats * (n_turns * self.rig.n_tokens + 1) * self.token_s
 
     def tell(self, stage: str) -> None:
         """Let the listener know where things stand."""
