@@ -6,7 +6,9 @@
    first text of its answer.
 2. Decoding in the chat, Markdown and all, against `generate` with the same prompt and settings, in
    the order A B B A: the ratio of decode times.
-3. The second turn of a conversation of 2,000 tokens: tokens evaluated, and its time to the first
+3. In one process, what share of an answer's decode time is spent in the view: other programs on
+   the machine disturb it less than the ratio.
+4. The second turn of a conversation of 2,000 tokens: tokens evaluated, and its time to the first
    token as a share of the first turn's.
 """
 
@@ -23,6 +25,11 @@ from typing import Annotated, Any
 
 import typer
 from _models import smollm2
+
+from localspec.chat.rendering.screen import ScreenView, screen_console, warm_up
+from localspec.engine.sampling import Sampling
+from localspec.engine.text import Message
+from localspec.session import ReplyOptions, Session, SessionConfig
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
 READY = b"\x1b[?2004h"
@@ -76,6 +83,7 @@ def main(
         result = {
             "start": _starts(2 * rounds),
             "decode": _decode(rounds, max_tokens),
+            "view_share": _view_share(max_tokens),
             "second_turn": _second_turn(rounds),
         }
     if as_json:
@@ -140,6 +148,29 @@ def _generated(prompt: str, n: int) -> float:
     return json.loads(done.stdout)["timings"]["decode_tps"]
 
 
+def _view_share(n: int) -> dict[str, float]:
+    """Seconds in the view over seconds of decoding: of the first answer, and of later ones."""
+    shares: list[float] = []
+    console = screen_console()
+    warm_up()
+    with (
+        Session.open(SessionConfig(smollm2(), spec="none")) as session,
+        Path(os.devnull).open("w") as out,
+    ):
+        prompt = session.chat_prompt([Message(role="user", content=PROMPT)])
+        for _ in range(3):
+            view, cost_s = ScreenView(out, lambda: os.terminal_size((100, 40)), console), 0.0
+            view.begin(in_thought=False, n_prompt=len(prompt))
+            reply = session.reply(prompt, ReplyOptions(Sampling(temperature=0), n, ignore_eos=True))
+            for text in reply:
+                started = time.perf_counter()
+                view.write(text, None)
+                cost_s += time.perf_counter() - started
+            assert reply.stopwatch.decode_s
+            shares.append(cost_s / reply.stopwatch.decode_s)
+    return {"first": shares[0], "later": statistics.median(shares[1:])}
+
+
 def _second_turn(rounds: int) -> dict[str, Any]:
     shares, counts = [], []
     for _ in range(rounds):
@@ -170,6 +201,8 @@ def _show(result: dict[str, Any]) -> None:
         f"decode time of chat over generate {_text(decode['time_ratio'])}"
         f" ({decode['tps']['chat']:.1f} and {decode['tps']['generate']:.1f} tok/s)"
     )
+    share = result["view_share"]
+    print(f"in the view: {share['later']:.2%} of decode time ({share['first']:.2%} at first)")
     print(
         f"second turn: {second['evaluated'][1]} tokens evaluated after {second['evaluated'][0]},"
         f" first token in {_text(second['ttft_share'])} of the first turn's time"

@@ -19,7 +19,7 @@ from localspec.chat.loading import Loading
 from localspec.chat.opened import Opened
 from localspec.chat.rendering.drafts import DraftsView
 from localspec.chat.rendering.plain import PlainView
-from localspec.chat.rendering.screen import ScreenView, screen_console
+from localspec.chat.rendering.screen import ScreenView, screen_console, warm_up
 from localspec.chat.room import Shortage
 from localspec.chat.status import SEPARATOR, line, percent
 from localspec.chat.tty import quiet_terminal, terminal_size
@@ -171,6 +171,7 @@ class TerminalFront:
             self._editor.stop()
         else:
             self._editor.refresh()
+            warm_up()
 
     def _lines(self, lines: Sequence[str]) -> None:
         self._console.width = self._columns()

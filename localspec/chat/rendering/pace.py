@@ -6,7 +6,7 @@ decoding. A drawing that took c seconds is followed by a rest of c / SHARE.
 
 from time import perf_counter
 
-SHARE = 0.008
+SHARE = 0.006
 MIN_REST_S = 0.04
 
 

@@ -1,5 +1,6 @@
 """An answer on a terminal: Markdown that grows, reasoning set back and folded when it is over."""
 
+import io
 import os
 from collections.abc import Callable
 from time import perf_counter
@@ -25,6 +26,13 @@ Size = Callable[[], os.terminal_size]
 def screen_console() -> Console:
     """Rich's idea of the terminal: its colours, NO_COLOR, its width where it is asked."""
     return Console(theme=THEME, force_terminal=True, highlight=False)
+
+
+def warm_up() -> None:
+    """Have what rendering imports when it is first used, before an answer has to wait for it."""
+    renderer = Renderer(Console(file=io.StringIO(), theme=THEME, width=80))
+    renderer.prose(Block("prose", "*a* `b`"))
+    renderer.code("a = 1", "python")
 
 
 class ScreenView:
