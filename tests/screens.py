@@ -36,6 +36,8 @@ class Terminal:
             encoding="utf-8",
             timeout=TIMEOUT_S,
             dimensions=(rows, columns),
+            # Ignored by what runs in the background; a person at a terminal has it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def read(self, seconds: float = 0.05) -> None:
