@@ -63,7 +63,12 @@ def _known(server: Path) -> set[str]:
 
 
 def _flags(config: SessionConfig) -> set[str]:
-    return {word for word in shlex.split(TARGETS[SERVER](config).text) if word.startswith("--")}
+    return {word for word in _words(config) if word.startswith("--")}
+
+
+def _words(config: SessionConfig) -> list[str]:
+    """As a shell reads them."""
+    return shlex.split(TARGETS[SERVER](config).text.replace("\\\n", " "))
 
 
 def _configs() -> list[SessionConfig]:
@@ -93,7 +98,7 @@ def _answers(server: Path, name: str, config: SessionConfig) -> bool:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = shlex.split(TARGETS[SERVER](config).text)[1:]
+    words = _words(config)[1:]
     command = [str(server), *words, "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

@@ -21,7 +21,7 @@ def config(**changes: object) -> SessionConfig:
 
 
 def flags(text: str) -> dict[str, str]:
-    words = shlex.split(text)[1:]
+    words = shlex.split(text.replace("\\\n", " "))[1:]
     pairs = zip(words, [*words[1:], ""], strict=True)
     return {a: "" if b.startswith("--") else b for a, b in pairs if a.startswith("--")}
 
