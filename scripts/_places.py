@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from _processors import processor_of
+from _processors import chip_of, processor_of
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
@@ -108,7 +108,7 @@ def _processor(row: dict[str, str], notes: dict[str, str], kind: str) -> Place |
     )
     limits = (known.least_bytes_per_s, known.most_bytes_per_s) if known and not said else None
     return Place(
-        chip=row["device"],
+        chip=chip_of(row["device"]),
         circumstances=_by_source(run, row),
         bandwidth_range=limits or (bandwidth, bandwidth),
         knows_compute=flops is not None,

@@ -15,6 +15,11 @@ from typing import Any
 
 TABLE = Path(__file__).parent / "data" / "processors.toml"
 
+# What systems add to a processor's name: revisions, graphics, cores, instruction sets, memory.
+_ADDED = re.compile(
+    r"\(.*?\)|\bw/.*|\bwith .*|\b(\d+|eight|quad)-cores?\b|\b\d+th gen\b|\bmodel b\b|\brev .*"
+    r"|- \d+gb|(?<![-\w])(intel|amd|raspberry)\b"
+)
 # What brings processors' names from systems, cpuinfo and people to one form.
 _NOISE = re.compile(r"\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*?ghz")
 _CORES = re.compile(r"(\d+)-cores?\b")
@@ -41,9 +46,18 @@ class Processor:
         return sqrt(self.least_bytes_per_s * self.most_bytes_per_s)
 
 
+def chip_of(name: str) -> str:
+    """One name for a processor, however sources write it: all of its runs are left out at once."""
+    return " ".join(_ADDED.sub(" ", _plain(name)).split()) or name
+
+
+def _plain(name: str) -> str:
+    return " ".join(_NOISE.sub(" ", name.lower()).split())
+
+
 def processor_of(name: str) -> Processor | None:
     """None for a processor of no known generation."""
-    plain = " ".join(_NOISE.sub(" ", name.lower()).split())
+    plain = _plain(name)
     entries = _table()["processor"]
     found = next((entry for entry in entries if re.search(entry["match"], plain)), None)
     if found is None:

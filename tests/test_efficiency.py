@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _processors import chip_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -226,3 +227,10 @@ def test_every_interval_says_what_it_rests_on() -> None:
         for entry in support.values():
             assert entry.n_runs >= 20
             assert entry.n_devices >= 5
+
+
+def test_a_processor_is_one_chip_however_sources_write_it() -> None:
+    """A left-out chip must not stay in the fit under another spelling."""
+    assert chip_of("Raspberry Pi 5 Model B Rev 1.1") == chip_of("Pi 5 - 16GB")
+    assert chip_of("AMD Ryzen 7 7840HS") == chip_of("Ryzen 7 7840HS w/ Radeon 780M (znver4)")
+    assert chip_of("DO-Premium-Intel (skylake-avx512)") != chip_of("DO-Premium-AMD (znver2)")
