@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from hypothesis import strategies as st
 from measured import IDEAL, cases, config, prediction, prompts, results, visited
 
 from localspec.bench.case import Case, Work
+from localspec.bench.circumstances import Circumstances
 from localspec.bench.compare import compare
 from localspec.bench.facts import facts_of
+from localspec.bench.findings import findings
 from localspec.bench.measure import measure
 from localspec.bench.plan import Sweep, make_plan
 from localspec.bench.prediction import Prediction, predict
@@ -194,6 +197,17 @@ def test_a_slower_run_is_a_regression(tmp_path: Path) -> None:
     assert compare(b, a).cases[0].ratio.verdict == "faster"
     same = compare(a, results(tmp_path / "c.jsonl"))
     assert {case.ratio.verdict for case in same.cases} == {"no significant difference"}
+
+
+def test_a_disturbed_visit_counts_only_where_there_is_no_calm_one() -> None:
+    case = cases()[0]
+    calm = replace(visited(case, 0), circumstances=Circumstances("on mains power", 1.0, 0.01))
+    slowed = visited(case, 1, factor=100.0)
+    both, alone = rows_of([calm, slowed])[0], rows_of([slowed])[0]
+    assert both.decode_tps == rows_of([calm])[0].decode_tps
+    assert len(both.visits) == 2
+    assert alone.decode_tps
+    assert "1 of 2 visits were disturbed" in " ".join(findings([both]))
 
 
 def test_other_work_is_not_compared(tmp_path: Path) -> None:

@@ -35,9 +35,16 @@ class Circumstances:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes a number doubtful, in a few words each."""
+        return (*self.disturbances, *([self.power] if self.is_saving_power else []))
+
+    @property
+    def is_saving_power(self) -> bool:
+        return "on battery" in self.power or "low power" in self.power
+
+    @property
+    def disturbances(self) -> tuple[str, ...]:
+        """Of them what passes, so that a calm visit says more."""
         words: list[str] = []
-        if "on battery" in self.power or "low power" in self.power:
-            words.append(self.power)
         if self.n_throttles:
             words.append("the processor throttled for heat")
         if self.mhz_before and self.mhz_after and self.mhz_after < SLOWED * self.mhz_before:

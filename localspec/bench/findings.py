@@ -163,10 +163,15 @@ def _noise(rows: Sequence[Row]) -> Iterator[str]:
     needed = [row.more_visits for row in rows if row.more_visits]
     if needed:
         yield f"an answer to 2 % for every case needs up to {max(needed):,} more visits each"
-    doubtful = [warning for row in rows for warning in row.warnings]
-    if doubtful:
-        n = sum(bool(v.circumstances.warnings) for row in rows for v in row.visits)
-        yield f"{n} of {sum(len(row.visits) for row in rows)} visits were disturbed: {doubtful[0]}"
+    visits = [visited for row in rows for visited in row.visits]
+    disturbed = [v.circumstances.disturbances for v in visits if v.circumstances.disturbances]
+    if disturbed:
+        yield (
+            f"{len(disturbed)} of {len(visits)} visits were disturbed ({disturbed[0][0]}): they"
+            " count only where a case has no calm one"
+        )
+    powers = dict.fromkeys(v.circumstances.power for v in visits if v.circumstances.is_saving_power)
+    yield from (f"some of it was measured {power}" for power in powers)
 
 
 def _groups(rows: Sequence[Row], key: Key) -> list[list[Row]]:

@@ -137,7 +137,7 @@ def rows_of(visits: Sequence[Visited]) -> list[Row]:
 
 
 def _row(visits: list[Visited]) -> Row:
-    measured = [v.measurement for v in visits if v.measurement]
+    measured = [v.measurement for v in _calm(visits) if v.measurement]
     case, prediction = visits[0].case, next((v.prediction for v in visits if v.prediction), None)
     samples = tuple(sample for m in measured for sample in m.samples)
     by_visit = [m.samples for m in measured]
@@ -163,6 +163,12 @@ def _row(visits: list[Visited]) -> Row:
         peak_bytes=max((m.peak_bytes for m in measured if m.peak_bytes), default=None),
         reason=next((v.reason for v in visits if v.reason), None),
     )
+
+
+def _calm(visits: list[Visited]) -> list[Visited]:
+    """Without those that something disturbed, unless that were all of them."""
+    done = [v for v in visits if v.measurement]
+    return [v for v in done if not v.circumstances.disturbances] or done
 
 
 def _decode_of(samples: Sequence[Sample], *, real: bool) -> tuple[float, ...]:
