@@ -118,6 +118,16 @@ def test_perplexity_is_that_of_the_true_tokens() -> None:
     assert same.perplexity == pytest.approx(np.exp(np.mean(expected)), rel=1e-4)
 
 
+def test_reading_ends_when_it_is_enough() -> None:
+    engine = FakeEngine(n_vocab=8, seed=3, n_ctx=64)
+    engine.config = EngineConfig(Path("fake"), n_ctx=64, n_threads=1, n_outputs=15)
+    windows = windows_of(engine.vocabulary, "the quick brown fox jumps over it" * 4, n_ctx=32)
+    reference = reference_of(engine, engine.context(), windows)
+    context = engine.context()
+    one = divergence_of(engine, context, windows, reference, is_enough=lambda found: True)
+    assert (one.n_tokens, windows.n_windows) == (15, 4)
+
+
 def test_a_coarser_cache_diverges_more() -> None:
     """On a real engine: nothing for f16, little for q8_0, more for q4_0."""
 

@@ -14,7 +14,7 @@ from localspec.quality import Divergence
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import find_profile
-from localspec.tune.goal import Goal
+from localspec.tune.goal import Goal, is_coarser
 from localspec.tune.keep import changed_settings
 from localspec.tune.rules import Build, excluded
 from localspec.tune.search import Outcome, search
@@ -143,6 +143,22 @@ def test_for_memory_a_smaller_cache_wins_if_it_is_not_slower() -> None:
     assert Trial(small, [0.99] * 6, None, quality(0.004)).wins(memory)
     assert not Trial(small, [0.8] * 6, None, quality(0.004)).wins(memory)
     assert not Trial(BF16, [0.99] * 6, None, quality(0.0)).wins(memory), "it saves nothing"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (("q4_0", "q4_0"), ("q4_0", "f16"), True),
+        (("q4_0", "bf16"), ("q4_0", "f16"), False),
+        (("q8_0", "f16"), ("q4_0", "f16"), False),
+        (("q4_0", "f16"), ("q4_0", "f16"), True),
+        (("f16", "f16"), ("bf16", "bf16"), False),
+    ],
+)
+def test_what_is_coarser_than_what_was_refused_need_not_be_read(
+    one: tuple[str, str], other: tuple[str, str], expected: bool
+) -> None:
+    assert is_coarser(Attention(*one, "on"), Attention(*other, "off")) is expected
 
 
 def test_threads_of_prompts_stay_where_those_of_decoding_change() -> None:

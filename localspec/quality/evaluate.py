@@ -43,8 +43,12 @@ def divergence_of(
     windows: Windows,
     reference: Reference,
     on_progress: Progress = lambda done: None,
+    is_enough: Callable[[Divergence], bool] | None = None,
 ) -> Divergence:
-    """The same windows, compared. Raises as `reference_of`."""
+    """The same windows, compared, or as many as it takes until `is_enough` says so.
+
+    Raises as `reference_of`.
+    """
     found: list[Scores] = []
     for window in range(windows.n_windows):
         known, targets = reference.windows[window], windows.targets(window)
@@ -53,6 +57,8 @@ def divergence_of(
             for start, rows in _blocks(engine, context, windows, window)
         ]
         on_progress((window + 1) / windows.n_windows)
+        if is_enough and is_enough(Divergence.of(found, reference.nll)):
+            break
     return Divergence.of(found, reference.nll)
 
 

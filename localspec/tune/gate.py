@@ -22,6 +22,10 @@ from localspec.tune.work import Work
 GATE_WINDOWS = 4
 """Of 512 tokens, 255 of them scored."""
 WINDOW = 512
+CHEAPER = 0.7
+"""What reading a window takes of the time that the reference took, which keeps what it reads."""
+SURE = 4
+"""Standard errors above the limit, at which reading on is given up."""
 READINGS = 1.5
 """By how many candidates there should be time to have all windows read."""
 
@@ -42,13 +46,26 @@ class Gate:
             windows = self._prepared()
         except _NoTimeError:
             return False
-        cost_s = windows.n_windows * self.window_s
+        cost_s = CHEAPER * windows.n_windows * self.window_s
         if work.clock.until(self._until) < cost_s:
             return False
         work.tell(f"quality of {trial.setting.attention.text}")
         assert self._reference
-        trial.quality = _evaluated(work, trial.setting, windows, self._reference)
+        trial.quality = self._evaluated(trial.setting, windows, self._reference)
         return True
+
+    def is_hopeless(self, quality: Divergence) -> bool:
+        """Whether no further window would bring it within the limit."""
+        return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
+
+    def _evaluated(self, setting: Setting, windows: Windows, reference: Reference) -> Divergence:
+        seat = _reading_seat(self._work, setting, windows)
+        try:
+            return divergence_of(
+                seat.engine, seat.context, windows, reference, is_enough=self.is_hopeless
+            )
+        finally:
+            self._work.rig.leave(seat)
 
     def _prepared(self) -> Windows:
         """The windows that there is time for, with the default cache's predictions of them."""
@@ -81,14 +98,6 @@ class Gate:
 
 class _NoTimeError(Exception):
     """The budget does not allow for a look at quality."""
-
-
-def _evaluated(work: Work, setting: Setting, windows: Windows, reference: Reference) -> Divergence:
-    seat = _reading_seat(work, setting, windows)
-    try:
-        return divergence_of(seat.engine, seat.context, windows, reference)
-    finally:
-        work.rig.leave(seat)
 
 
 def _reading_seat(work: Work, setting: Setting, windows: Windows) -> Seat:

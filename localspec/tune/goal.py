@@ -39,6 +39,15 @@ class Goal:
         return LEAST_SPEED if self.name == "memory" else 1.0
 
 
+def is_coarser(one: Attention, other: Attention) -> bool:
+    """Whether keys and values are of the other's types or of fewer bits, so that it loses more."""
+    pairs = ((one.kv_k, other.kv_k), (one.kv_v, other.kv_v))
+    return all(
+        mine == theirs or cache_type(mine).bits_per_element < cache_type(theirs).bits_per_element
+        for mine, theirs in pairs
+    )
+
+
 def cell_bits(attention: Attention) -> float:
     """Bits of a key's and a value's number together: what the cache's size goes with."""
     types = cache_type(attention.kv_k), cache_type(attention.kv_v)

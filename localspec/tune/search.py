@@ -21,7 +21,7 @@ from localspec.tune.clock import Clock
 from localspec.tune.drafting import tune_drafts
 from localspec.tune.duel import duel, tune_prompts
 from localspec.tune.gate import Gate
-from localspec.tune.goal import Goal
+from localspec.tune.goal import Goal, is_coarser
 from localspec.tune.halving import halve
 from localspec.tune.screening import better_threads, screen, try_loadings, tune_threads
 from localspec.tune.settings import Attention, Setting
@@ -109,14 +109,18 @@ def search(
 
 def _settled(work: Work) -> Trial | None:
     """The best trial that passes the gate, if it then wins against the defaults."""
-    gate, goal = Gate(work, GATE), work.goal
+    gate, goal, refused = Gate(work, GATE), work.goal, list[Attention]()
     loading = work.rig.loading
     here = [trial for trial in work.trials if trial.setting.loading == loading]
     ranked = [trial for trial in here if trial.gains and not trial.is_refused(goal)]
     for trial in sorted(ranked, key=lambda trial: (not trial.is_finalist, trial.rank(goal))):
         if trial.gain.mid < goal.least_ratio:
             break
+        if any(is_coarser(trial.setting.attention, bad) for bad in refused):
+            continue
         judged = gate.judge(trial)
+        if trial.is_refused(goal):
+            refused.append(trial.setting.attention)
         if trial.is_refused(goal) or not (judged or trial.setting.attention.is_exact):
             continue
         _refine_threads(work, trial)
