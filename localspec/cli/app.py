@@ -87,6 +87,7 @@ def invoke(arguments: list[str]) -> int:
 
 def _usage_error(error: Any) -> UserError:
     """Click's three lines as one sentence."""
-    message = error.format_message().strip().rstrip(".")
+    # Newer Typers put pydantic's words for a ValueError before ours.
+    message = error.format_message().strip().rstrip(".").replace(" Value error, ", " ", 1)
     path = error.ctx.command_path if error.ctx else _NAME
     return UserError(f"{message[:1].lower()}{message[1:]}; see `{path} --help`")
