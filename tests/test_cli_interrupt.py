@@ -9,6 +9,8 @@ import pytest
 from _models import smollm2
 from command import ANSWER, assert_refused, finish, start, tiny, wait_for_cpu
 
+PLAIN = (*ANSWER, "--spec", "none")
+"""Nothing is calibrated at load, so that the reply is under way when it is interrupted."""
 WELL_UNDER_WAY_S = 1.8
 """Of computing: starting and loading take half a second."""
 
@@ -29,7 +31,7 @@ def test_quantize_leaves_nothing_when_it_is_stopped(tmp_path: Path, number: sign
 @pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4])
 def test_ctrl_c_while_it_starts_is_a_sentence(tmp_path: Path, seconds: float) -> None:
     """Importing, loading or answering: there is never a traceback."""
-    process = start("generate", tiny(), *ANSWER, "-p", "x", "--ignore-eos", "--json", cwd=tmp_path)
+    process = start("generate", tiny(), *PLAIN, "-p", "x", "--ignore-eos", "--json", cwd=tmp_path)
     wait_for_cpu(process, seconds)
     process.send_signal(signal.SIGINT)
     run = finish(process)
@@ -41,7 +43,7 @@ def test_ctrl_c_stops_a_long_prefill_at_once(tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("The quick brown fox jumps over the lazy dog. " * 700)
     options = ("--ctx", "8192", "-f", prompt, "--json")
-    process = start("generate", smollm2(), *ANSWER, *options, cwd=tmp_path)
+    process = start("generate", smollm2(), *PLAIN, *options, cwd=tmp_path)
     wait_for_cpu(process, WELL_UNDER_WAY_S)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
@@ -55,7 +57,7 @@ def test_ctrl_c_stops_a_long_prefill_at_once(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
     question = ("-p", "Tell me a long story.", "--ignore-eos")
-    process = start("generate", smollm2(), *ANSWER, *question, "--json", cwd=tmp_path)
+    process = start("generate", smollm2(), *PLAIN, *question, "--json", cwd=tmp_path)
     wait_for_cpu(process, WELL_UNDER_WAY_S)
     process.send_signal(signal.SIGINT)
     run = finish(process)
@@ -68,7 +70,7 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
 
 def test_ctrl_c_shows_what_was_answered(tmp_path: Path) -> None:
     question = ("-p", "Tell me a long story.", "--ignore-eos")
-    process = start("generate", smollm2(), *ANSWER, *question, cwd=tmp_path)
+    process = start("generate", smollm2(), *PLAIN, *question, cwd=tmp_path)
     assert process.stdout
     begun = process.stdout.read1(100).decode()
     process.send_signal(signal.SIGINT)
