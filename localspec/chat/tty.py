@@ -18,11 +18,12 @@ LOCAL_FLAGS = 3
 
 
 def terminal_size() -> os.terminal_size:
-    """Of the terminal as it is now, whatever COLUMNS says."""
+    """Of the terminal as it is now, whatever COLUMNS says. A serial line says 0 x 0."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno())
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
     except OSError:
-        return os.terminal_size((80, 24))
+        columns, lines = 0, 0
+    return os.terminal_size((columns or 80, lines or 24))
 
 
 class Quiet:
