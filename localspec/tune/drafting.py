@@ -58,7 +58,7 @@ def _fits(work: Work, setting: Setting, n_ways: int) -> bool:
     """Whether there is time, and memory for the weights as often as there are ways."""
     subject = work.subject
     reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
-    cost_s = n_ways * (work.rig.load_s + TURNS * reply_s) + CALIBRATION_S
+    cost_s = n_ways * (work.rig.load_s + (1 + TURNS) * reply_s) + CALIBRATION_S
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
     return room and cost_s < work.clock.left_s and setting.loading.n_gpu_layers <= 0
 
