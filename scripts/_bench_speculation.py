@@ -37,6 +37,8 @@ from localspec.session import Reply, ReplyOptions, Session, SessionConfig
 from localspec.session.config import Speculation
 
 LOOP_LENGTH, LOOP_TIMES = 8, 3
+N_CTX = 4096
+"""Some questions that bring a text have more than 2,000 tokens."""
 N_RESAMPLED = 4000
 N_TRIES = 3
 LISTEN_S, PATIENCE_S = 0.2, 30.0
@@ -157,7 +159,8 @@ class Bench:
         if not todo:
             return
         target, draft = self.pair
-        config = SessionConfig(named(target), named(draft) if draft else None, draft_max=LONGEST)
+        models = named(target), named(draft) if draft else None
+        config = SessionConfig(*models, draft_max=LONGEST, n_ctx=N_CTX)
         with Session.open(config, lambda text: print(text, file=sys.stderr)) as session:
             if self.synthetic is not None:
                 session.context = ScriptedContext(session.context)

@@ -27,6 +27,9 @@ PLAIN = Choice(0, "none", "nothing to draft")
 TIMING = Choice(0, "none", "timing a plain pass")
 N_TIMED = 6
 """Plain passes before what one takes is known; until then every fourth pass is one."""
+N_UNLEARNED = 3
+"""Plain passes in a row that are not learned from, once what one takes is known: beside a pass of
+4 ms the 50 us of learning show."""
 EVERY, EVERY_SURE, SURE_RATE = 24, 64, 1.5
 """So often a plain pass is timed again; a large gain does not hang on it."""
 
@@ -47,7 +50,7 @@ class Adaptive:
         self._max_draft = max_draft
         self._has_lookup = has_lookup
         self._acceptance = experience.acceptance(regime)
-        self._table = VerifyTable(experience.target, max_draft)
+        self._table = VerifyTable(experience.target, max_draft, MARGIN)
         self._model: ModelChoice | None = None
         if has_model and experience.draft:
             chances = self._acceptance["model"]
@@ -58,6 +61,7 @@ class Adaptive:
         self._choice: Choice | None = None
         self._rate = 1.0
         self._n_since_plain = 0
+        self._n_unlearned = 0
         self._account = experience.ledger.begin()
 
     def n_offered(self, now: Situation) -> int:
@@ -66,7 +70,7 @@ class Adaptive:
             return 0
         self._table.look(now.depth)
         limit = min(self._max_draft, now.room)
-        self._could_pay = self._table.could_pay(limit, MARGIN)
+        self._could_pay = self._table.least_draft <= limit
         return limit if self._could_pay else 0
 
     def choose(self, now: Situation, offers: Sequence[Draft]) -> Choice:
@@ -133,6 +137,10 @@ class Adaptive:
             return  # the prefill, or the last token
         table, experience = self._table, self._experience
         self._n_since_plain = 0 if step.evaluated == 1 else self._n_since_plain + 1
+        is_bare = step.evaluated == 1 and choice.verified and not any(o.tokens for o in offers)
+        if is_bare and self._skips():
+            experience.ledger.add(seconds, seconds, "none")
+            return
         experience.n_plain += step.evaluated == 1
         if step.evaluated == step.drafted + 1:
             experience.target.learn(step.evaluated, table.depth, seconds - step.draft_s)
@@ -146,6 +154,14 @@ class Adaptive:
         self._expected.add(seconds * (self._rate if choice.n_tokens else 1.0), seconds)
         if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
             self._learn_chances(step, offers)
+
+    def _skips(self) -> bool:
+        """Whether one more plain pass is only counted."""
+        if self._experience.n_plain < N_TIMED or self._n_unlearned == N_UNLEARNED:
+            self._n_unlearned = 0
+            return False
+        self._n_unlearned += 1
+        return True
 
     def _learn_chances(self, step: Step, offers: Sequence[Draft]) -> None:
         for offer in offers:

@@ -14,9 +14,13 @@ class VerifyTable:
 
     costs: PassCosts
     max_draft: int
+    margin: float
     depth: int = -1
     plain_s: float = 0.0
     v: list[float] = field(default_factory=list[float])
+    least_draft: int = 0
+    """The shortest draft that brings `margin` x plain speed if all of it is right; more than
+    `max_draft` where none does."""
     _until_refresh: int = 0
 
     def look(self, depth: int) -> None:
@@ -30,13 +34,11 @@ class VerifyTable:
         self._until_refresh = _REFRESH_EVERY
         self.plain_s = plain_s = self.costs.seconds(1, depth)
         widths = range(2, self.max_draft + 2)
-        self.v = [0.0, 1.0, *(self._hoped_s(n) / plain_s for n in widths)]
+        self.v = v = [0.0, 1.0, *(self._hoped_s(n) / plain_s for n in widths)]
+        lengths = range(1, self.max_draft + 1)
+        paying = (g for g in lengths if g + 1 > self.margin * v[g + 1])
+        self.least_draft = next(paying, self.max_draft + 1)
 
     def _hoped_s(self, n: int) -> float:
         """A width that was seldom seen is hoped to be a little cheaper, so that it gets its try."""
         return self.costs.seconds(n, self.depth) * (1 - HOPED / (1 + self.costs.n_seen(n)))
-
-    def could_pay(self, limit: int, margin: float) -> bool:
-        """Whether any draft that is right to the last token would."""
-        v = self.v
-        return any(g + 1 > margin * v[g + 1] for g in range(1, limit + 1))

@@ -19,6 +19,8 @@ from localspec.speculate.drafters.base import Draft, DraftRequest
 LENGTHS = (1, 2, 3, 4, 6, 9, 16)
 """From these match lengths on a match counts as better."""
 N_QUALITIES = 2 * len(LENGTHS)
+REACH = 3
+"""A match of one token is followed for so many, a longer one for so many times its length."""
 MAX_TEXT = 1 << 17
 """Tokens that an index holds before it starts again with the reply at hand."""
 
@@ -56,7 +58,7 @@ class SuffixIndex:
         matches = self._matches()
         if not matches:
             return [], []
-        return self._follow(matches, n_tokens)
+        return self._follow(matches, min(n_tokens, REACH * max(matches)[0]))
 
     def _catch_up(self) -> None:
         # The pair at the end of the text has no continuation yet: it waits for the next call.
