@@ -27,9 +27,9 @@ PLAIN = Choice(0, "none", "nothing to draft")
 TIMING = Choice(0, "none", "timing a plain pass")
 N_TIMED = 6
 """Plain passes before what one takes is known; until then every fourth pass is one."""
-N_UNLEARNED = 3
-"""Plain passes in a row that are not learned from, once what one takes is known: beside a pass of
-4 ms the 50 us of learning show."""
+N_VAIN = 16
+"""Look-ups in a row that were not worth verifying; then every other step goes without one, because
+each takes 0.1 ms."""
 EVERY, EVERY_SURE, SURE_RATE = 24, 64, 1.5
 """So often a plain pass is timed again; a large gain does not hang on it."""
 
@@ -61,12 +61,12 @@ class Adaptive:
         self._choice: Choice | None = None
         self._rate = 1.0
         self._n_since_plain = 0
-        self._n_unlearned = 0
+        self._n_vain = 0
         self._account = experience.ledger.begin()
 
     def n_offered(self, now: Situation) -> int:
         """As many as might be chosen, if any could pay for its verification."""
-        if not self._has_lookup:
+        if not self._has_lookup or (self._n_vain >= N_VAIN and now.n_tokens % 2):
             return 0
         self._table.look(now.depth)
         limit = min(self._max_draft, now.room)
@@ -82,6 +82,8 @@ class Adaptive:
             self._choice, self._rate = TIMING, 1.0
             return TIMING
         best, self._rate = self._best_offer(now, limit)
+        if any(offer.tokens for offer in offers):
+            self._n_vain = 0 if best.n_tokens else self._n_vain + 1
         if self._model:
             choice = self._model.choose(now, limit)
             if not best.n_tokens or (choice.n_tokens and self._model.rate > self._rate):
@@ -137,10 +139,6 @@ class Adaptive:
             return  # the prefill, or the last token
         table, experience = self._table, self._experience
         self._n_since_plain = 0 if step.evaluated == 1 else self._n_since_plain + 1
-        is_bare = step.evaluated == 1 and choice.verified and not any(o.tokens for o in offers)
-        if is_bare and self._skips():
-            experience.ledger.add(seconds, seconds, "none")
-            return
         experience.n_plain += step.evaluated == 1
         if step.evaluated == step.drafted + 1:
             experience.target.learn(step.evaluated, table.depth, seconds - step.draft_s)
@@ -154,14 +152,6 @@ class Adaptive:
         self._expected.add(seconds * (self._rate if choice.n_tokens else 1.0), seconds)
         if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
             self._learn_chances(step, offers)
-
-    def _skips(self) -> bool:
-        """Whether one more plain pass is only counted."""
-        if self._experience.n_plain < N_TIMED or self._n_unlearned == N_UNLEARNED:
-            self._n_unlearned = 0
-            return False
-        self._n_unlearned += 1
-        return True
 
     def _learn_chances(self, step: Step, offers: Sequence[Draft]) -> None:
         for offer in offers:
