@@ -2,6 +2,7 @@
 
 import io
 import os
+import pty
 import random
 import re
 
@@ -22,6 +23,7 @@ from localspec.chat.rendering.screen import THEME, ScreenView
 from localspec.chat.rendering.thoughts import Thoughts
 from localspec.chat.room import reserve, shortage
 from localspec.chat.transcript import Transcript
+from localspec.chat.tty import terminal_size
 from localspec.engine.text import ChatTemplate
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
@@ -246,3 +248,15 @@ def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch
             drawn_s += 0.005
             pace.drew(started)
     assert drawn_s / (now[0] - 100.0) < 1.2 * SHARE
+
+
+def test_a_terminal_that_does_not_know_its_size_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A serial line says 0 x 0, and answers drawn into no lines were not seen."""
+    master, slave = pty.openpty()
+    try:
+        with os.fdopen(slave, "w") as terminal:
+            assert os.get_terminal_size(terminal.fileno()) == (0, 0)
+            monkeypatch.setattr("sys.stdout", terminal)
+            assert terminal_size() == (80, 24)
+    finally:
+        os.close(master)
