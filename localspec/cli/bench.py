@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localspec.cli.bench_options import RunFlags, SweepFlags
+from localspec.cli.bench_sweep import sweep_of
 from localspec.cli.flatten import flatten
 from localspec.cli.talk import talk
 from localspec.errors import LocalspecError, UserError
@@ -76,7 +77,7 @@ def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "Header":
     from localspec.bench.prompts import read_prompts
     from localspec.bench.store import Header
 
-    sweep = flags.sweep(arguments)
+    sweep = sweep_of(flags, arguments)
     if sweep.prompts:
         read_prompts(sweep.prompts, sweep.per_category)
     plan = make_plan(sweep)

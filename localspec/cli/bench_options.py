@@ -1,40 +1,13 @@
-"""The options of `bench`, in llama-bench's words, and the sweep that they make."""
+"""The options of `bench`, in llama-bench's words."""
 
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from localspec.cli.lists import several
-from localspec.cli.ranges import numbers
-from localspec.cli.talk import talk
-from localspec.errors import UserError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from localspec.bench.plan import Sweep
-    from localspec.session.config import SessionConfig
-
-MAX_TOKENS = 16_777_216
-MAX_BATCH = 256
-MAX_DRAFT = 64
 _WORK = "Work"
 _SETTINGS = "Settings"
-
-
-_FIELDS = {
-    "kv": ("kv_k", "kv_v"), "kv_k": ("kv_k",), "kv_v": ("kv_v",), "flash_attn": ("flash_attn",),
-    "threads": ("n_threads",), "gpu_layers": ("n_gpu_layers",),
-}  # fmt: skip
-"""Which of a session's settings an option decides."""
-
-
-@cache
-def talk_once(message: str) -> None:
-    """Every configuration of a model would say the same."""
-    talk(message)
 
 
 @dataclass(frozen=True)
@@ -177,77 +150,6 @@ class SweepFlags:
         """In each visit."""
         return 2 if self.quick else 3
 
-    def sweep(self, arguments: list[str]) -> "Sweep":
-        """Names resolved to files. Raises UserError or ModelError."""
-        if self.quick and self.full:
-            raise UserError("--quick contradicts --full: choose one")
-        flags = _with_preset(self)
-        from localspec.bench.plan import Sweep
-        from localspec.hardware.detect import usable_cores
-        from localspec.registry.resolve import resolve
-
-        values = flags._values(usable_cores())
-        named = [name for option in self.models or [] for name in option.split(",")]
-        asked: list[str | None] = [*arguments, *named] or [None]
-        models = {resolve(name): name for name in asked}
-        return Sweep(
-            models=tuple(models),
-            drafts=flags._drafts(models, values["spec"]),
-            prompts=self.prompts,
-            per_category=self.per_category,
-            with_curve=self.quick or self.full,
-            adapt=flags.adapted,
-            **values,
-        )
-
-    def adapted(self, config: "SessionConfig") -> "SessionConfig":
-        """With the model's tuned profile where no option says otherwise."""
-        from localspec.session.profile import with_profile
-
-        if self.no_profile:
-            return config
-        names = {
-            field for option, fields in _FIELDS.items() if getattr(self, option) for field in fields
-        }
-        return with_profile(config, frozenset({"spec", "draft", "draft_max"} | names), talk_once)
-
-    def _values(self, n_cores: int) -> dict[str, Any]:
-        modes = "auto", "on", "off"
-        kinds = "none", "lookup", "draft", "auto"
-        threads = numbers("--threads", self.threads, 1, 512) if self.threads else (n_cores,)
-        drafts = numbers("--draft-max", self.draft_max, 1, MAX_DRAFT) if self.draft_max else (None,)
-        return {
-            "n_prompt": numbers("-p", self.n_prompt or "512", 0, MAX_TOKENS),
-            "n_gen": numbers("-n", self.n_gen or "128", 0, MAX_TOKENS),
-            "depth": numbers("-d", self.depth or "0", 0, MAX_TOKENS),
-            "batch": numbers("--batch", self.batch or "1", 1, MAX_BATCH),
-            "kv": self._pairs(),
-            "flash_attn": _words("--flash-attn", self.flash_attn or "auto", modes),
-            "threads": threads,
-            "gpu_layers": numbers("--gpu-layers", self.gpu_layers or "-1", -1, 9999),
-            "spec": _words("--spec", self.spec or "none", kinds),
-            "draft_max": drafts,
-        }
-
-    def _pairs(self) -> tuple[tuple[str, str], ...]:
-        """The same type for both, and every K type with every V type."""
-        same = [(name, name) for name in _types("--kv", self.kv or "")]
-        if same and self.kv_k is None and self.kv_v is None:
-            return tuple(same)
-        keys, values = _types("--kv-k", self.kv_k or "f16"), _types("--kv-v", self.kv_v or "f16")
-        return tuple(dict.fromkeys([*same, *((k, v) for k in keys for v in values)]))
-
-    def _drafts(
-        self, models: dict[Path, str | None], spec: tuple[str, ...]
-    ) -> tuple[tuple[Path, Path], ...]:
-        from localspec.registry.resolve import draft_of, resolve
-
-        if not {"draft", "auto"} & set(spec):
-            return ()
-        named = None if self.draft == "auto" else resolve(self.draft)
-        pairs = [(path, named or draft_of(name)) for path, name in models.items()]
-        return tuple((target, draft) for target, draft in pairs if draft)
-
 
 @dataclass(frozen=True)
 class RunFlags:
@@ -276,40 +178,3 @@ class RunFlags:
         float, typer.Option(min=1, metavar="SECONDS", help="Limit of one visit.")
     ] = 1800
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False
-
-
-PRESETS = {
-    "quick": {
-        "n_prompt": "128", "n_gen": "32", "depth": "0,1024", "kv": "f16,q8_0",
-        "flash_attn": "auto,off",
-    },
-    "full": {
-        "depth": "0,1024,4096", "batch": "1,2,4,8", "kv": "f16,bf16,q8_0,q4_0",
-        "flash_attn": "auto,off",
-    },
-}  # fmt: skip
-
-
-def _with_preset(flags: SweepFlags) -> SweepFlags:
-    """Explicit options win over a preset's, one by one."""
-    preset = dict(PRESETS["quick"] if flags.quick else PRESETS["full"] if flags.full else {})
-    if flags.kv_k or flags.kv_v:
-        preset.pop("kv", None)
-    given = {f.name for f in fields(flags) if getattr(flags, f.name) is not None}
-    return replace(flags, **{name: text for name, text in preset.items() if name not in given})
-
-
-def _types(option: str, text: str) -> tuple[str, ...]:
-    from localspec.model.facts import cache_type
-
-    return several(option, text, lambda name: cache_type(name).name.lower(), "") if text else ()
-
-
-def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[Any, ...]:
-    def read(word: str) -> str:
-        lowered = {"1": "on", "0": "off"}.get(word, word) if "on" in known else word
-        if lowered not in known:
-            raise ValueError
-        return lowered
-
-    return several(option, text, read, f"one of {', '.join(known)}")
