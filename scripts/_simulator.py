@@ -7,7 +7,7 @@ chance.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ TABLES: dict[str, dict[int, float]] = {
     "SmolLM2 Q4_0": {1: 1, 2: 1.79, 3: 2.06, 4: 2.4, 5: 2.73, 8: 3.55, 16: 5.5, 17: 5.8},
 }
 """v(n): measured here (DESIGN.md), published, and straight lines."""
+CHANGES = {"SmolLM2 Q4_0": 0.08, "Gemma-3 F16": 0.02, "1.2 GB F16": 0.01}
+"""What a change of width costs: 0.3 to 0.6 ms where it was measured."""
 
 Chance = Callable[[int], float]
 """The acceptance at a place of a reply."""
@@ -58,10 +60,16 @@ class World:
     noise: float = 0.03
     calibration_error: float = 0.05
     n_prompt: int = 60
+    change: float = 0.0
+    """What a pass takes more that is not as wide as the one before."""
 
     def seconds(self, n_tokens: int) -> float:
         widths = sorted(self.v)
         return PLAIN_S * float(np.interp(n_tokens, widths, [self.v[n] for n in widths]))
+
+    def pass_s(self, n_tokens: int, last_width: int) -> float:
+        """After a pass of another width."""
+        return self.seconds(n_tokens) + PLAIN_S * self.change * (n_tokens != last_width)
 
 
 @dataclass(slots=True)
@@ -106,7 +114,8 @@ def experience_of(world: World, seed: int = 0) -> Experience:
         return seconds * float(np.exp(rng.normal(0, world.calibration_error)))
 
     points = [Point(n, measured(world.seconds(n))) for n in (1, 2, 3, 4, 5, 8, 17)]
-    target = PassCosts(Curve(tuple(points)))
+    change_s = measured(PLAIN_S * world.change)
+    target = PassCosts(Curve(tuple(points)), change_s=change_s)
     draft = None
     if world.draft_cost is not None:
         one_s = PLAIN_S * world.draft_cost
@@ -124,7 +133,7 @@ def adaptive(world: World, experience: Experience) -> Adaptive:
 def simulate(world: World, policy: DraftLength, n: int, luck: Luck) -> Run:
     """One reply of `n` tokens."""
     run = Run([], [])
-    elapsed, n_done, model_depth, n_passes = 0.0, 1, 0, 0
+    elapsed, n_done, model_depth, n_passes, width = 0.0, 1, 0, 0, 1
     run.seconds.append(0.0)
     while n_done < n:
         now = Situation(n - n_done - 1, world.n_prompt + n_done, n_done)
@@ -149,7 +158,8 @@ def simulate(world: World, policy: DraftLength, n: int, luck: Luck) -> Run:
         if choice.source == "model" and choice.n_tokens:
             model_depth = now.depth + min(stood, max(0, len(draft.tokens) - 1))
         noise = float(luck.noise[n_passes % len(luck.noise)])
-        verify_s = world.seconds(1 + len(draft.tokens)) * noise
+        verify_s = world.pass_s(1 + len(draft.tokens), width) * noise
+        width = 1 + len(draft.tokens)
         tokens = tuple(range(n_done, n_done + stood + 1))
         step = Step(
             tokens=tokens,
@@ -174,7 +184,7 @@ def simulate(world: World, policy: DraftLength, n: int, luck: Luck) -> Run:
 def fixed(world: World, source: str, n_draft: int, n: int, luck: Luck) -> Run:
     """The same reply with `n_draft` tokens of one drafter each time."""
     run = Run([0.0], [])
-    elapsed, n_done, n_passes, has_read = 0.0, 1, 0, False
+    elapsed, n_done, n_passes, has_read, width = 0.0, 1, 0, False, 1
     while n_done < n:
         g = min(n_draft, n - n_done - 1)
         right = _right(world, luck, source)
@@ -182,7 +192,7 @@ def fixed(world: World, source: str, n_draft: int, n: int, luck: Luck) -> Run:
         while stood < g and right(n_done + stood):
             stood += 1
         noise = float(luck.noise[n_passes % len(luck.noise)])
-        seconds = world.seconds(g + 1)
+        seconds, width = world.pass_s(g + 1, width), g + 1
         if source == "model":
             seconds += PLAIN_S * (world.draft_cost or 0.0) * g
             if not has_read:
@@ -292,6 +302,7 @@ def grid() -> list[World]:
     """Every table with draft models and look-ups of all qualities, steady and changing."""
     worlds: list[World] = []
     for name, v in TABLES.items():
+        n_before = len(worlds)
         for c in (0.05, 0.2, 0.5):
             for a in (0.2, 0.4, 0.6, 0.75, 0.9):
                 worlds.append(World(f"{name}, c {c}, a {a}", v, c, constant(a)))
@@ -306,4 +317,6 @@ def grid() -> list[World]:
         worlds.append(
             World(f"{name}, both, c 0.3, a 0.6, 0.6", v, 0.3, constant(0.6), constant(0.6))
         )
+        change = CHANGES.get(name, 0.0)
+        worlds[n_before:] = [replace(world, change=change) for world in worlds[n_before:]]
     return worlds

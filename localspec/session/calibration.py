@@ -2,14 +2,16 @@
 
 The widths of a verification batch are measured where their cost matters most to the choice of a
 draft length, the most valuable first, until `LIMIT_S` is over; then, if there is time, again behind
-some text, for the slope with depth. The draft model is measured alike; where the user leaves flash
-attention open, with and without it, because some processors draft twice as fast one way. Kept by
-model, engine build, settings and power state; what passes taught since is kept at the end.
+some text, for the slope with depth; then what a change of width costs. The draft model is measured
+alike; where the user leaves flash attention open, with and without it, because some processors
+draft twice as fast one way. Kept by model, engine build, settings and power state; what passes
+taught since is kept at the end.
 """
 
 import hashlib
 import json
 import os
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,8 +33,9 @@ LIMIT_S = 2.0
 TARGET_SHARE = 0.65
 DEPTH = 256
 """Where the slope is measured; further on it is taken to go on so."""
-_VERSION = 2
+_VERSION = 3
 _N_TIMED = 2
+_N_CHANGES = 3
 _FEW = 16
 _TYPICAL = 0.7
 """An acceptance, to rank widths by what they promise."""
@@ -68,6 +71,7 @@ def read_kept(path: Path) -> dict[str, Any] | None:
     try:
         kept = json.loads(path.read_text())
         Curve.of(kept["target"])
+        float(kept["change_s"])
     except (OSError, ValueError, TypeError, KeyError, IndexError):
         return None
     return kept
@@ -78,6 +82,15 @@ def keep(path: Path, document: dict[str, Any]) -> None:
     partial = path.with_suffix(f".{os.getpid()}.part")
     partial.write_text(json.dumps(document))
     partial.replace(path)
+
+
+def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> float:
+    """Seconds more of a pass over one token when the one before had two; 0 if there is no time."""
+    if 3 * _N_CHANGES * plain_s > limit_s:
+        return 0.0
+    context = engine.scratch()
+    found = [_seconds(context, n, i) for i in range(_N_CHANGES) for n in (2, 1)][1::2]
+    return max(0.0, statistics.median(found) - plain_s)
 
 
 def measure(
@@ -124,17 +137,19 @@ def _at_most(known: dict[int, float], n: int) -> float:
 
 def _timed(context: Any, n: int) -> float:
     """The faster of some passes over `n` tokens, after one that builds the graph."""
-    depth, best = len(context.tokens), float("inf")
-    for i in range(_N_TIMED + 1):
-        if context.engine.interrupt.requested:
-            raise Interrupted
-        started = perf_counter()
-        context.eval(_some_tokens(context, n, i), min(n, context.engine.config.n_outputs))
-        seconds = perf_counter() - started
-        context.truncate(depth)
-        if i:
-            best = min(best, seconds)
-    return best
+    return min([_seconds(context, n, i) for i in range(_N_TIMED + 1)][1:])
+
+
+def _seconds(context: Any, n: int, seed: int) -> float:
+    """One pass, without a trace."""
+    if context.engine.interrupt.requested:
+        raise Interrupted
+    depth = len(context.tokens)
+    started = perf_counter()
+    context.eval(_some_tokens(context, n, seed), min(n, context.engine.config.n_outputs))
+    seconds = perf_counter() - started
+    context.truncate(depth)
+    return seconds
 
 
 def _some_tokens(context: Any, n: int, seed: int) -> list[int]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
 """Of verification batches, by their usual worth."""
+CHANGE_LIMIT_S = 0.2
+"""Where passes take longer, a change of width does not matter."""
 DRAFT_WIDTHS = (READ_WIDTH, 2)
 WINDOW = 64
 """Of a text, what the draft model reads before its first draft."""
@@ -40,7 +42,7 @@ class Experiences:
         if kept is None:
             kept = self._measured()
             calibration.keep(self._path, kept)
-        target = PassCosts(Curve.of(kept["target"]))
+        target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
         draft = None
         if self._draft and kept["draft"]:
             draft = PassCosts(Curve.of(kept["draft"]), reference=target)
@@ -63,6 +65,7 @@ class Experiences:
         draft = experience.draft.learned().rows if experience.draft else None
         document = {
             "target": experience.target.learned().rows,
+            "change_s": experience.target.change_s,
             "draft": draft,
             "acceptance": acceptance,
         }
@@ -77,10 +80,15 @@ class Experiences:
         target = calibration.measure(
             self._target, widths, share * LIMIT_S, _prediction(self._target.config, [1, *widths])
         )
+        change_s = calibration.measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
         draft = None
         if self._draft:
             draft = calibration.measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
-        return {"target": target.rows, "draft": draft.rows if draft else None}
+        return {
+            "target": target.rows,
+            "change_s": change_s,
+            "draft": draft.rows if draft else None,
+        }
 
 
 def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:

@@ -9,6 +9,9 @@ interpolated because it has cliffs where kernels change. Every pass that follows
 v(n) = T(n) / T(1) the former cancels. A draft model's passes follow the target's: while it is not
 used, it is taken to have become slower or faster as the target's plain pass has. It does not know
 that two widths might drift apart for longer than they are not measured.
+
+A pass that is not as wide as the one before takes `change_s` more, because the engine builds its
+graph anew. T is what a pass takes after one of the same width.
 """
 
 from bisect import bisect_left
@@ -22,6 +25,9 @@ COMMON_GAIN = 0.2
 LEAST_GAIN, LEAST_PLAIN_GAIN = 0.06, 0.2
 """How much of it to its own width, at least; the first passes teach more. A plain pass is seldom
 seen while drafts pay, and everything is measured by it."""
+CHANGE_GAIN = 0.06
+LARGEST_CHANGE = 0.5
+"""In plain passes."""
 LARGEST_SURPRISE = 0.3
 """Of the logarithm; a pass that took longer was interrupted, say by the system."""
 
@@ -84,6 +90,7 @@ class PassCosts:
     curve: Curve
     n_trusted: float = 4.0
     common: float = 0.0
+    change_s: float = 0.0
     reference: "PassCosts | None" = None
     """Whose plain pass these costs follow."""
     _anchor: float = 0.0
@@ -103,9 +110,13 @@ class PassCosts:
         """v(n) = T(n) / T(1)."""
         return self.seconds(n_tokens, depth) / self.seconds(1, depth)
 
-    def learn(self, n_tokens: int, depth: int, seconds: float) -> None:
-        """A pass took `seconds`."""
+    def learn(self, n_tokens: int, depth: int, seconds: float, *, changed: bool = False) -> None:
+        """A pass took `seconds`; `changed`: the one before was of another width."""
         self._follow()
+        if changed:
+            if n_tokens == 1:
+                self._learn_change(depth, seconds)
+            seconds -= self.change_s
         expected = self._start(n_tokens, depth)
         if seconds <= 0 or expected <= 0:
             return
@@ -121,6 +132,12 @@ class PassCosts:
         own.log += (gain - COMMON_GAIN * gain) * surprise
         own.n_seen += 1
         self._n_seen[n_tokens] = self._n_seen.get(n_tokens, 0) + 1
+
+    def _learn_change(self, depth: int, seconds: float) -> None:
+        """From plain passes, which are known best."""
+        plain_s = self.seconds(1, depth)
+        found_s = max(0.0, min(LARGEST_CHANGE * plain_s, seconds - plain_s))
+        self.change_s += CHANGE_GAIN * (found_s - self.change_s)
 
     def n_seen(self, n_tokens: int) -> int:
         """Passes of this width since the start."""

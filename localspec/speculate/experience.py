@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from localspec.speculate.acceptance import LOOKUP_PRIOR, MODEL_PRIOR, Acceptance
 from localspec.speculate.costs import PassCosts
 from localspec.speculate.ledger import Ledger
+from localspec.speculate.rest import Rest
 
 READ_WIDTH = 64
 """A batch of the draft model as it reads; its seconds a token are taken from one this wide."""
@@ -23,6 +24,7 @@ class Experience:
     ledger: Ledger = field(default_factory=Ledger)
     n_plain: int = 0
     """Plain passes that were timed."""
+    rest: Rest = field(default_factory=Rest)
 
     def acceptance(self, regime: str) -> dict[str, Acceptance]:
         """By drafter. Greedy replies, matched and rejected samples accept differently."""

@@ -9,7 +9,7 @@ earn it. The bound holds as far as the seconds of a plain pass are known.
 
 from dataclasses import dataclass, field
 
-SHARES = {"model": 0.02, "suffix": 0.016}
+SHARES = {"model": 0.02, "suffix": 0.008}
 """Of plain time, for tries of each drafter; one that fails must not stop the other."""
 OTHER_SHARE = 0.02
 AHEAD = 256
@@ -35,10 +35,11 @@ class Account:
         self.plain_s += plain_s
         self.lost_s[source] = self.lost_s.get(source, 0.0) + seconds - plain_s
 
-    def affords(self, source: str, worst_s: float, ahead_s: float) -> bool:
-        """Whether `worst_s` more may be lost, when plain decoding takes at least `ahead_s`."""
+    def left_s(self, source: str, ahead_s: float) -> float:
+        """How much more may be lost, when plain decoding takes at least `ahead_s`; below 0: the
+        budget is overdrawn."""
         share = SHARES.get(source, OTHER_SHARE)
-        return self.lost_s.get(source, 0.0) + worst_s <= share * max(self.plain_s, ahead_s)
+        return share * max(self.plain_s, ahead_s) - self.lost_s.get(source, 0.0)
 
 
 class Ledger:
@@ -60,9 +61,9 @@ class Ledger:
         self.session.add(seconds, plain_s, source)
         self.reply.add(seconds, plain_s, source)
 
-    def affords(self, source: str, worst_s: float, plain_pass_s: float, n_expected: int) -> bool:
-        """Whether `worst_s` more may be lost in a reply of at least `n_expected` tokens."""
-        ahead_s = AHEAD * plain_pass_s
-        return self.session.affords(source, worst_s, ahead_s) and self.reply.affords(
-            source, worst_s, min(AHEAD, n_expected) * plain_pass_s
+    def left_s(self, source: str, plain_pass_s: float, n_expected: int) -> float:
+        """How many seconds more may be lost in a reply of at least `n_expected` tokens."""
+        return min(
+            self.session.left_s(source, AHEAD * plain_pass_s),
+            self.reply.left_s(source, min(AHEAD, n_expected) * plain_pass_s),
         )

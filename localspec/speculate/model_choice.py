@@ -94,9 +94,8 @@ class ModelChoice:
     def _affords(self, now: Situation, worst_passes: float) -> bool:
         ledger, plain_s = self._experience.ledger, self._table.plain_s
         n_expected = now.n_tokens + now.room
-        if ledger.affords("model", worst_passes * plain_s, plain_s, n_expected):
-            return True
-        return self._is_trusted() and ledger.affords("model", 0.0, plain_s, n_expected)
+        left_s = ledger.left_s("model", plain_s, n_expected)
+        return worst_passes * plain_s <= left_s or (left_s >= 0 and self._is_trusted())
 
     def _is_trusted(self) -> bool:
         """Whether even an acceptance one standard error below the mean would pay."""

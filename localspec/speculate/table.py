@@ -1,4 +1,10 @@
-"""v(n) at the depth of the moment, worked out every few steps."""
+"""What passes cost at the depth of the moment, worked out every few steps.
+
+To draft after a plain pass changes the width of passes twice, there and back. After a wide pass the
+way back is owed in any case: one more of the same width changes nothing. In plain passes:
+
+    v'(n) = v(n) + change x (0 if n is the last width, 2 if that is 1, else 1),   v'(1) = 1
+"""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +16,8 @@ _REFRESH_EVERY = 12
 
 @dataclass(slots=True)
 class VerifyTable:
-    """`v[n]` of the target, n = 1 .. max_draft + 1, and what a plain pass takes."""
+    """`v[n]` of the target, changes of width included, n = 1 .. max_draft + 1, and what a plain
+    pass takes."""
 
     costs: PassCosts
     max_draft: int
@@ -21,6 +28,8 @@ class VerifyTable:
     least_draft: int = 0
     """The shortest draft that brings `margin` x plain speed if all of it is right; more than
     `max_draft` where none does."""
+    last_width: int = 1
+    _steady: list[float] = field(default_factory=list[float])
     _until_refresh: int = 0
 
     def look(self, depth: int) -> None:
@@ -34,7 +43,22 @@ class VerifyTable:
         self._until_refresh = _REFRESH_EVERY
         self.plain_s = plain_s = self.costs.seconds(1, depth)
         widths = range(2, self.max_draft + 2)
-        self.v = v = [0.0, 1.0, *(self._hoped_s(n) / plain_s for n in widths)]
+        self._steady = [0.0, 1.0, *(self._hoped_s(n) / plain_s for n in widths)]
+        self._add_changes()
+
+    def passed(self, width: int) -> None:
+        """The last pass had this width."""
+        if width != self.last_width:
+            self.last_width = width
+            if self._steady:
+                self._add_changes()
+
+    def _add_changes(self) -> None:
+        change, last = self.costs.change_s / self.plain_s, self.last_width
+        more = 2 * change if last == 1 else change
+        self.v = v = [*self._steady[:2], *(cost + more for cost in self._steady[2:])]
+        if 1 < last < len(v):
+            v[last] = self._steady[last]
         lengths = range(1, self.max_draft + 1)
         paying = (g for g in lengths if g + 1 > self.margin * v[g + 1])
         self.least_draft = next(paying, self.max_draft + 1)
