@@ -22,7 +22,6 @@ from localspec.speculate.step import Step
 
 PLAIN_S = 0.02
 MAX_DRAFT = 16
-WINDOW = 64
 READING = 0.15
 """What the draft model takes to read a token, of what it takes to draft one."""
 
@@ -121,7 +120,7 @@ def experience_of(world: World, seed: int = 0) -> Experience:
         one_s = PLAIN_S * world.draft_cost
         points_of_draft = Point(1, measured(one_s)), Point(READ_WIDTH, _read_s(world, READ_WIDTH))
         draft = PassCosts(Curve(points_of_draft), reference=target)
-    return Experience(target, draft, WINDOW)
+    return Experience(target, draft)
 
 
 def adaptive(world: World, experience: Experience) -> Adaptive:
@@ -145,7 +144,7 @@ def simulate(world: World, policy: DraftLength, n: int, luck: Luck) -> Run:
             if choice.source == "suffix" and choice.n_tokens:
                 draft = offers[0].first(choice.n_tokens)
             elif choice.n_tokens:
-                n_missing = min(now.depth - model_depth, WINDOW)
+                n_missing = min(now.depth - model_depth, choice.window or now.depth)
                 draft, n_evaluated = _model_draft(luck, n_done, choice)
                 draft_s = _read_s(world, n_missing) if n_missing > 2 else 0.0
                 draft_s += PLAIN_S * (world.draft_cost or 0.0) * n_evaluated
@@ -196,7 +195,7 @@ def fixed(world: World, source: str, n_draft: int, n: int, luck: Luck) -> Run:
         if source == "model":
             seconds += PLAIN_S * (world.draft_cost or 0.0) * g
             if not has_read:
-                seconds, has_read = seconds + _read_s(world, WINDOW), True
+                seconds, has_read = seconds + _read_s(world, world.n_prompt), True
         elapsed, n_passes = elapsed + seconds * noise, n_passes + 1
         run.seconds += [elapsed] * (stood + 1)
         n_done += stood + 1

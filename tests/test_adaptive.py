@@ -127,7 +127,7 @@ def test_whatever_it_chooses_the_text_is_the_same(
         engine, drafters = FakeEngine(), []
         policy = Adaptive(experience or _experience([], 1.0), MAX_DRAFT, has_model=True)
         if experience:
-            drafters = [SuffixDrafter(), ModelDrafter(FakeEngine(seed=9), 8, window=6)]
+            drafters = [SuffixDrafter(), ModelDrafter(FakeEngine(seed=9), 8)]
         limits = Limits(512, max_tokens=80)
         generation = Generation([1, 2, 3, 1, 2, 3, 4, 5], sampling, policy, limits)
         for _ in drive(generation, engine.context(), drafters, Interrupt()):
@@ -140,7 +140,7 @@ def test_whatever_it_chooses_the_text_is_the_same(
 def _experience(v: Sequence[float], c: float, plain_s: float = 1e-4) -> Experience:
     points = [Point(1, plain_s), *(Point(n, plain_s * x) for n, x in enumerate(v, 2))]
     draft = PassCosts(Curve((Point(1, plain_s * c),)))
-    return Experience(PassCosts(Curve(tuple(points))), draft, window=6)
+    return Experience(PassCosts(Curve(tuple(points))), draft)
 
 
 def test_costs_keep_their_cliffs_between_measured_widths() -> None:

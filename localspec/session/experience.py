@@ -22,8 +22,6 @@ WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
 CHANGE_LIMIT_S = 0.2
 """Where passes take longer, a change of width does not matter."""
 DRAFT_WIDTHS = (READ_WIDTH, 2)
-WINDOW = 64
-"""Of a text, what the draft model reads before its first draft."""
 _MEMORY = 0.5
 """How much of what earlier sessions learned of acceptance still counts."""
 
@@ -46,7 +44,7 @@ class Experiences:
         draft = None
         if self._draft and kept["draft"]:
             draft = PassCosts(Curve.of(kept["draft"]), reference=target)
-        self.experience = Experience(target, draft, WINDOW if draft else None)
+        self.experience = Experience(target, draft)
         for regime, by_source in kept.get("acceptance", {}).items():
             known = self.experience.acceptance(regime)
             for source, counts in by_source.items():

@@ -14,7 +14,7 @@ from localspec.engine.text import ChatTemplate, Message
 from localspec.errors import UserError
 from localspec.session.config import ReplyOptions, SessionConfig, Speculation
 from localspec.session.draft_settings import fastest_draft
-from localspec.session.experience import WINDOW, Experiences
+from localspec.session.experience import Experiences
 from localspec.session.loading import EnginePlan, Progress, check_pair, load_engine, plan_engines
 from localspec.session.reply import Reply
 from localspec.speculate.adaptive import Adaptive
@@ -55,8 +55,7 @@ class Session:
         self.context = target.context()
         self._experiences: Experiences | None = None
         self._suffix = SuffixDrafter()
-        window = WINDOW if plan.spec == "auto" else None
-        self._model = ModelDrafter(draft, target.vocabulary.n_tokens, window) if draft else None
+        self._model = ModelDrafter(draft, target.vocabulary.n_tokens) if draft else None
 
     @classmethod
     def open(

@@ -59,4 +59,5 @@ def _draft(generation: Generation, drafters: Sequence[Drafter]) -> Draft:
         if offer.source == choice.source:
             return offer.first(choice.n_tokens)
     chosen = next(d for d in drafters if choice.source in (None, d.source))
-    return chosen.draft([generation.request(choice.n_tokens, choice.patience)])[0]
+    request = generation.request(choice.n_tokens, choice.patience, choice.window)
+    return chosen.draft([request])[0]

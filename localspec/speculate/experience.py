@@ -13,11 +13,8 @@ READ_WIDTH = 64
 
 @dataclass(slots=True)
 class Experience:
-    """`window` is how much of a text the draft model reads before its first draft; None: all."""
-
     target: PassCosts
     draft: PassCosts | None = None
-    window: int | None = None
     by_regime: dict[str, dict[str, Acceptance]] = field(
         default_factory=dict[str, dict[str, Acceptance]]
     )

@@ -112,9 +112,11 @@ class Generation:
             room = min(room, self._limits.max_tokens - n_tokens - 1)
         return Situation(max(0, room), depth, n_tokens)
 
-    def request(self, n_tokens: int, patience: Patience | None = None) -> DraftRequest:
+    def request(
+        self, n_tokens: int, patience: Patience | None = None, window: int | None = None
+    ) -> DraftRequest:
         """What a drafter needs to know to guess `n_tokens` tokens."""
-        return DraftRequest(self.history, n_tokens, self._sampling, self._rejects, patience)
+        return DraftRequest(self.history, n_tokens, self._sampling, self._rejects, patience, window)
 
     def offer(self, draft: Draft) -> list[int]:
         """Take a draft; the tokens to evaluate now, with logits wanted for each."""

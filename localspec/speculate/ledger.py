@@ -30,6 +30,11 @@ class Account:
         """Times plain speed."""
         return self.plain_s / self.spent_s if self.spent_s else None
 
+    def passes_without(self, source: str) -> float:
+        """Plain passes a token without that drafter: below 1 where others save some."""
+        others_s = sum(lost for other, lost in self.lost_s.items() if other != source)
+        return 1 + others_s / self.plain_s if self.plain_s else 1.0
+
     def add(self, seconds: float, plain_s: float, source: str) -> None:
         self.spent_s += seconds
         self.plain_s += plain_s

@@ -26,7 +26,7 @@ class Choice:
     """At most `n_tokens` by the drafter of that name, and why; None: by whoever there is.
 
     What is not `verified` is drafted and compared with what a plain pass says: a trial where wider
-    passes are dear.
+    passes are dear. Of a text that is new to it a draft model reads the last `window` tokens.
     """
 
     n_tokens: int
@@ -34,6 +34,7 @@ class Choice:
     why: str = ""
     patience: Patience | None = None
     verified: bool = True
+    window: int | None = None
 
 
 class DraftLength(Protocol):

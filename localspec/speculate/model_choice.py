@@ -22,6 +22,9 @@ from localspec.speculate.table import VerifyTable
 
 NARROW = 1.5
 """First tries verify at most at this cost, in plain passes."""
+WINDOW, FIRST_WINDOW = 64, 16
+"""Of a text that is new to it, the draft model reads the last tokens before its first draft: an
+investment, and a smaller one while nothing is known of it."""
 N_TRIED = 12
 """Drafted tokens after which a draft model is no longer new."""
 HOPE = 0.95
@@ -60,7 +63,8 @@ class ModelChoice:
         if n == 0 or self.rate < 1:
             return self._park(now)
         horizon = min(now.room, max(LEAST_HORIZON, now.n_tokens))
-        if reading > horizon * (1 - 1 / self.rate):
+        without = self._experience.ledger.reply.passes_without("model")
+        if reading > horizon * (without - 1 / self.rate):
             return self._decline("reading would not pay")
         if not self._affords(now, n * self._c + self._table.v[n + 1] - 1 + reading):
             can_try = not self._is_trusted() and self._affords(now, self._c)
@@ -105,7 +109,8 @@ class ModelChoice:
 
     def _draft_up_to(self, n: int, why: str) -> Choice:
         self._n_evaluated = 1
-        self._choice = Choice(n, "model", why, self, verified=why != "shadow")
+        verified = why != "shadow"
+        self._choice = Choice(n, "model", why, self, verified=verified, window=self._window)
         return self._choice
 
     def _decline(self, why: str) -> Choice:
@@ -143,9 +148,13 @@ class ModelChoice:
         read_s = self._draft.seconds(n, depth) - self._draft.seconds(1, depth)
         return max(0.0, read_s) / self._table.plain_s
 
+    @property
+    def _window(self) -> int:
+        """A draft model of which little is known reads less."""
+        return FIRST_WINDOW if self._chances.n_seen < N_TRIED else WINDOW
+
     def _n_missing(self, depth: int) -> int:
-        n, window = depth - self._read_depth, self._experience.window
-        return n if window is None else min(n, window)
+        return min(depth - self._read_depth, self._window)
 
     # Patience: asked while it drafts
 

@@ -35,7 +35,8 @@ class DraftRequest:
 
     `history` is one list for a whole reply and only ever grows, which lets a drafter index what is
     new. With `wants_distributions` a drafter that draws says what from; otherwise it gives its best
-    guesses. Without `patience` it drafts as many tokens as it can.
+    guesses. Without `patience` it drafts as many tokens as it can. Of a history that is new to it a
+    draft model reads the last `window` tokens; None: all of them.
     """
 
     history: list[int]
@@ -43,6 +44,7 @@ class DraftRequest:
     sampling: Sampling
     wants_distributions: bool = False
     patience: Patience | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

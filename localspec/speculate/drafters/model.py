@@ -2,9 +2,10 @@
 
 Its cache catches up lazily: after verification it already holds the accepted part of its own draft,
 so only what it lacks is evaluated, in the same decode as the first drafted token. Nothing is
-evaluated twice, and nothing at all while it is not asked. With a `window` it reads no more than
-that of a long text before its first draft, and the first few tokens, on which attention leans (Xiao
-et al. 2023): reading all of a prompt twice would cost more than short replies can win back.
+evaluated twice, and nothing at all while it is not asked. A request with a `window` lets it read no
+more than that of a long text before its first draft, and the first few tokens, on which attention
+leans (Xiao et al. 2023): reading all of a prompt twice would cost more than short replies can win
+back.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,6 @@ class View:
     """What of one reply's history the draft model reads: `text`, at the end of which it drafts."""
 
     context: Context
-    window: int | None
     history: list[int] = field(default_factory=list[int])
     text: list[int] = field(default_factory=list[int])
     start: int = 0
@@ -40,8 +40,8 @@ class View:
         n_shared = shared_prefix(self.history[: self.n_seen], history)
         return n_shared if n_shared > self.start else 0
 
-    def follow(self, history: list[int]) -> None:
-        """Cover all of `history`, or its end if that is shorter to read."""
+    def follow(self, history: list[int], window: int | None = None) -> None:
+        """Cover all of `history`, or its last `window` tokens if that is shorter to read."""
         if history is not self.history:
             n_shared = self.shares(history)
             if n_shared:
@@ -49,8 +49,8 @@ class View:
             else:
                 self.text, self.start = [], 0
             self.history, self.n_seen, self.n_known = history, n_shared, 0
-        if self.window is not None and len(history) - self.n_seen > self.window + N_SINKS:
-            self.start = len(history) - self.window
+        if window is not None and len(history) - self.n_seen > window + N_SINKS:
+            self.start = len(history) - window
             self.text = [*history[:N_SINKS], *history[self.start :]]
             self.n_known = 0
         else:
@@ -112,10 +112,10 @@ class ModelDrafter:
     source = "model"
     is_free = False
 
-    def __init__(self, engine: Engine, n_vocab: int, window: int | None = None) -> None:
+    def __init__(self, engine: Engine, n_vocab: int) -> None:
         self._engine = engine
         self._surplus = frozenset(range(n_vocab, engine.vocabulary.n_tokens))
-        self._free = [View(engine.context(), window) for _ in range(engine.config.n_sequences)]
+        self._free = [View(engine.context()) for _ in range(engine.config.n_sequences)]
         self._views: dict[int, View] = {}
         self._n_checked: dict[int, int] = {}
         self._choosers: dict[int, Chooser] = {}
@@ -166,7 +166,7 @@ class ModelDrafter:
             return _Progress(request, self._views[key], chooser, 0, is_done=True)
         self._n_checked[key] = len(history)
         view = self._views[key]
-        view.follow(history)
+        view.follow(history, request.window)
         # The last drafted token is not evaluated, hence one more than the context has room for.
         room = self._engine.config.n_ctx - len(view.text) + 1
         n_tokens = min(request.n_tokens, room)
