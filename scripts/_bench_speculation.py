@@ -102,7 +102,9 @@ def main(  # noqa: PLR0913 - one option each
     seed: Annotated[int, typer.Option(help="The same seed asks the same questions.")] = 0,
     temp: Annotated[float, typer.Option(min=0)] = 0.0,
     verify: Annotated[Literal["match", "rejection"], typer.Option()] = "match",
-    turns: Annotated[int, typer.Option(min=1, help="2: there and back (A B B A).")] = 2,
+    turns: Annotated[
+        int, typer.Option(min=1, help="2: there and back (A B B A). More bear more disturbance.")
+    ] = 2,
     synthetic: Annotated[
         float | None, typer.Option(min=0, max=1, help="Acceptance of made-up look-ups.")
     ] = None,
@@ -340,7 +342,7 @@ def _result(category: str, setting: str, rows: Sequence[Row]) -> dict[str, Any] 
 
 
 def _ratios(setting: str, rows: Sequence[Row]) -> list[float]:
-    """Of each question: speeds of all turns over those of plain decoding in the same turns."""
+    """Of each question: speeds over those of plain decoding in the same turn, the median turn."""
     speeds: dict[tuple[int, str], dict[int, float]] = {}
     for row in rows:
         if row.decode_tps and row.others <= DISTURBED:
@@ -351,7 +353,7 @@ def _ratios(setting: str, rows: Sequence[Row]) -> list[float]:
         turns = plain.keys() & mine.keys()
         if turns:
             logs = [np.log(mine[turn] / plain[turn]) for turn in turns]
-            ratios.append(float(np.exp(np.mean(logs))))
+            ratios.append(float(np.exp(np.median(logs))))
     return ratios
 
 

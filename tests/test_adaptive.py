@@ -207,16 +207,24 @@ def test_the_way_back_from_a_draft_is_its_drafters_loss() -> None:
     assert experience.ledger.reply.lost_s["suffix"] - saved_s == pytest.approx(4e-4, rel=0.1)
 
 
-def test_a_look_up_that_might_lose_much_is_cut_or_left_until_it_is_sure() -> None:
-    """Eight tokens in vain cost a reply of 100 tokens 3 %."""
-    steep = [1.8 + 0.3 * k for k in range(8)]
+def test_a_look_up_risks_no_more_than_there_is() -> None:
+    """Eight tokens in vain would cost a reply of 100 tokens 3 %. A sure one may stake a pass, and
+    what look-ups saved in this reply can be risked again."""
+    steep = [2.0 + 0.3 * k for k in range(8)]
     offer = Draft(list(range(8)), "suffix", None, [9] * 8)
     now = Situation(100, 50, 4)
-    new = Adaptive(_experience(steep, 1.0), 8)
-    known = _experience(steep, 1.0)
-    known.acceptance("greedy")["suffix"].learn([9] * 300, 300)
-    assert new.choose(now, [offer]).n_tokens < 3
-    assert Adaptive(known, 8).choose(now, [offer]).n_tokens > 5
+
+    def chosen(*, is_known: bool, saved_passes: float) -> int:
+        experience = _experience(steep, 1.0, 1.0)
+        policy = Adaptive(experience, 8)
+        if is_known:
+            experience.acceptance("greedy")["suffix"].learn([9] * 300, 300)
+        experience.ledger.add(0.0, saved_passes, "suffix")
+        return policy.choose(now, [offer]).n_tokens
+
+    assert chosen(is_known=False, saved_passes=0) == 0
+    assert 0 < chosen(is_known=True, saved_passes=0) < chosen(is_known=True, saved_passes=10)
+    assert chosen(is_known=False, saved_passes=10) >= 4
 
 
 def test_learned_costs_survive_the_session() -> None:

@@ -2,13 +2,11 @@
 
     rate(g) = E(g) / v(g + 1),   E(g) = 1 + a_1 + a_1 a_2 + ... + a_1 ... a_g
 
-Each offer is judged by its own matches. A draft of which nothing stands costs v(g + 1) - 1 passes;
-where that is more than the ledger has left, a draft must either be sure, or be as short as the
-ledger can bear.
+Each offer is judged by its own matches. A draft of which nothing stands costs v(g + 1) - 1 passes,
+which is no more than the ledger has left; a sure one may stake a little more.
 """
 
 from collections.abc import Sequence
-from math import inf
 
 from localspec.speculate.drafters.base import Draft
 from localspec.speculate.experience import Experience
@@ -17,6 +15,8 @@ from localspec.speculate.table import VerifyTable
 
 MARGIN = 1.08
 """A draft must promise this much more than plain decoding: estimates are noisy."""
+STAKE = 1.0
+"""Passes that a sure draft may lose beyond what the ledger has left."""
 LEAST_EXPECTED = 32
 """A reply is expected to have so many tokens and twice those that it has, if there is room: some
 are short."""
@@ -35,9 +35,10 @@ class LookupChoice:
         """The best beginning of an offer, `rate` telling what it promises."""
         best, self.rate = NOTHING, 1.0
         for offer in offers:
-            n, rate = self._best_length(offer, limit, inf)
-            if rate > MARGIN and not self._may(offer, n, now):
-                n, rate = self._best_length(offer, limit, self._left(offer.source, now))
+            left = self._left(offer.source, now)
+            n, rate = self._best_length(offer, limit, left + STAKE if left > 0 else left)
+            if n and self._table.v[n + 1] - 1 > left and not self._is_sure(offer, n):
+                n, rate = self._best_length(offer, limit, left)
             if rate > max(MARGIN, self.rate):
                 best, self.rate = Choice(n, offer.source, "match pays"), rate
         return best
@@ -54,10 +55,6 @@ class LookupChoice:
             if tokens > rate * cost and cost - 1 <= left:
                 best, rate = k + 1, tokens / cost
         return best, rate
-
-    def _may(self, offer: Draft, n: int, now: Situation) -> bool:
-        left = self._left(offer.source, now)
-        return self._table.v[n + 1] - 1 <= left or (left > 0 and self._is_sure(offer, n))
 
     def _left(self, source: str, now: Situation) -> float:
         """Passes that the ledger has left."""
