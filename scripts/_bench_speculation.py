@@ -114,7 +114,7 @@ def main(  # noqa: PLR0913 - one option each
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure, and print ratios to plain decoding."""
-    chosen = _settings(settings)
+    chosen = settings_of(settings)
     asked = choose(read_questions(prompts), questions, seed)
     sampling = Sampling(temperature=temp, seed=seed)
     options = ReplyOptions(sampling, max_tokens, verify=verify)
@@ -131,7 +131,7 @@ def main(  # noqa: PLR0913 - one option each
     _show(results, sys.stderr if as_json else sys.stdout)
 
 
-def _settings(text: str) -> list[Setting]:
+def settings_of(text: str) -> list[Setting]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     return [Setting.of(name) for name in dict.fromkeys(["none", *names])]
 
@@ -249,7 +249,7 @@ class Bench:
             passes=counts.passes,
             drafted=counts.drafted,
             accepted=counts.accepted,
-            loops=_loops(reply.tokens),
+            loops=has_loop(reply.tokens),
             story=reply.speculation_story,
             others=others,
         )
@@ -290,7 +290,7 @@ class Others:
         )
 
 
-def _loops(tokens: Sequence[int]) -> bool:
+def has_loop(tokens: Sequence[int]) -> bool:
     grams = Counter(
         tuple(tokens[i : i + LOOP_LENGTH]) for i in range(len(tokens) - LOOP_LENGTH + 1)
     )

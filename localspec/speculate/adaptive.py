@@ -141,7 +141,9 @@ class Adaptive:
         the way back from a wide one is owed by who drafted that."""
         experience = self._experience
         owed_s = min(seconds, experience.target.change_s) if changed and self._owing else 0.0
-        seconds += self._rest.after_plain(step.draft_s, self._table.plain_s)
+        rested_s = self._rest.after_plain(step.draft_s, self._table.plain_s)
+        seconds += rested_s
+        self._expected.add(rested_s, rested_s)
         experience.ledger.add(seconds, seconds - owed_s, self._owing or "none")
         self._owing = ""
 
