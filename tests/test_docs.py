@@ -34,6 +34,8 @@ def test_every_folder_and_module_of_the_package_is_on_the_map() -> None:
         "bench-overhead",
         "bench-speculation",
         "simulate-speculation",
+        "replay-speculation",
+        "bench-widths",
         "fit-efficiency",
         "validate-predictions",
         "check-probe",
