@@ -72,11 +72,11 @@ class Acceptance:
         """The chance of a token that follows `position` others, if those stand."""
         return self.chances[min(position, POSITIONS - 1) * len(self.prior) + quality]
 
-    def at_least(self, position: int, quality: int) -> float:
-        """The same, less one standard error of what is known of its quality."""
+    def at_least(self, position: int, quality: int, n_errors: float) -> float:
+        """The same, less so many standard errors of what is known of its quality."""
         chance = self.of(position, quality)
         n = self.by_quality[quality].seen + PRIOR_WEIGHT
-        return max(0.0, chance - sqrt(chance * (1 - chance) / n))
+        return max(0.0, chance - n_errors * sqrt(chance * (1 - chance) / n))
 
     def mean(self) -> float:
         """Of a token of any quality, anywhere."""

@@ -2,8 +2,8 @@
 
     rate(g) = E(g) / v(g + 1),   E(g) = 1 + a_1 + a_1 a_2 + ... + a_1 ... a_g
 
-Each offer is judged by its own matches. A draft of which nothing stands costs v(g + 1) - 1 passes,
-which is no more than the ledger has left; a sure one may stake a little more.
+Each offer is judged by its own matches. A draft of which nothing stands loses v(g + 1) - 1 passes,
+which must be no more than the ledger has left; the surer it is, the more it may stake beyond that.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,9 @@ from localspec.speculate.table import VerifyTable
 
 MARGIN = 1.08
 """A draft must promise this much more than plain decoding: estimates are noisy."""
-STAKE = 1.0
-"""Passes that a sure draft may lose beyond what the ledger has left."""
+STAKES = ((3.0, 2.0), (1.5, 1.0))
+"""Standard errors by which chances may be too high for a draft still to pay, and the passes that it
+may then lose beyond what the ledger has left."""
 LEAST_EXPECTED = 32
 """A reply is expected to have so many tokens and twice those that it has, if there is room: some
 are short."""
@@ -35,13 +36,18 @@ class LookupChoice:
         """The best beginning of an offer, `rate` telling what it promises."""
         best, self.rate = NOTHING, 1.0
         for offer in offers:
-            left = self._left(offer.source, now)
-            n, rate = self._best_length(offer, limit, left + STAKE if left > 0 else left)
-            if n and self._table.v[n + 1] - 1 > left and not self._is_sure(offer, n):
-                n, rate = self._best_length(offer, limit, left)
+            n, rate = self._bearable(offer, limit, self._left(offer.source, now))
             if rate > max(MARGIN, self.rate):
                 best, self.rate = Choice(n, offer.source, "match pays"), rate
         return best
+
+    def _bearable(self, offer: Draft, limit: int, left: float) -> tuple[int, float]:
+        """The best length that may be risked, and its rate."""
+        for n_errors, stake in STAKES:
+            n, rate = self._best_length(offer, limit, left + stake)
+            if n == 0 or self._table.v[n + 1] - 1 <= left or self._is_sure(offer, n, n_errors):
+                return n, rate
+        return self._best_length(offer, limit, left)
 
     def _best_length(self, offer: Draft, limit: int, left: float) -> tuple[int, float]:
         """The length with the best rate of those that lose no more than `left` passes."""
@@ -62,11 +68,11 @@ class LookupChoice:
         n = min(now.n_tokens + now.room, LEAST_EXPECTED + 2 * now.n_tokens)
         return self._ledger.left_s(source, plain_s, n) / plain_s
 
-    def _is_sure(self, offer: Draft, n: int) -> bool:
-        """Whether a draft would pay even if its chances were one standard error lower."""
+    def _is_sure(self, offer: Draft, n: int, n_errors: float) -> bool:
+        """Whether a draft would pay even if its chances were so many standard errors lower."""
         chances = self._acceptance[offer.source]
         reach = tokens = 1.0
         for k, quality in enumerate(offer.qualities[:n]):
-            reach *= chances.at_least(k, quality)
+            reach *= chances.at_least(k, quality, n_errors)
             tokens += reach
         return tokens > MARGIN * self._table.v[n + 1]
