@@ -6,7 +6,9 @@ FILE has the columns of scripts/data/measured.csv. Every dense run on one device
 the device's published figures. A chip that the fit's own data contain is predicted by a fit without
 any row of that chip, whatever source it is from, and its interval comes from the errors of other
 chips; others are predicted as shipped. Errors are |predicted / measured - 1|. Rivals' formulas are
-scored on the same rows.
+scored on the same rows. The last column is what would be left if a chip were known: a run predicted
+with what the median of the chip's other runs came to, for chips with three runs or more. Nothing
+that knows a device by its name alone can be expected to do better than that.
 """
 
 import json
@@ -36,6 +38,7 @@ RIVALS: dict[str, Callable[[Run], float]] = {
         1 / (run.file_bytes / (0.67 * run.place.circumstances.bandwidth_bytes_per_s) + 1e-3)
     ),
 }
+FEWEST_RUNS = 3
 COLUMNS = ("device", "backend", "model", "file_size_gib", "quant", "test", "tokens_per_s")
 
 
@@ -139,7 +142,22 @@ def _score(outcomes: list[Outcome]) -> dict[str, Any]:
         "median_error": median(errors),
         "p90_error": float(np.quantile(errors, 0.9)),
         "coverage80": sum(outcome.is_covered for outcome in outcomes) / len(outcomes),
+        "known_chip_error": _known_chip_error(outcomes),
     }
+
+
+def _known_chip_error(outcomes: list[Outcome]) -> float | None:
+    """The median error of runs that are predicted with the help of others on the same chip."""
+    shares: defaultdict[str, list[float]] = defaultdict(list)
+    for outcome in outcomes:
+        shares[outcome.run.chip].append(outcome.run.tokens_per_s / outcome.predicted)
+    errors = [
+        abs(median([*of_chip[:i], *of_chip[i + 1 :]]) / share - 1)
+        for of_chip in shares.values()
+        if len(of_chip) >= FEWEST_RUNS
+        for i, share in enumerate(of_chip)
+    ]
+    return median(errors) if errors else None
 
 
 def _rivals(outcomes: list[Outcome]) -> list[dict[str, Any]]:
@@ -185,12 +203,17 @@ def _show(document: dict[str, Any]) -> None:
         ("by backend", "backends"),
         ("of builds from 2025 on", "recent"),
     ):
-        print(f"\n{title}\n{'':44}{'n':>6}{'chips':>7}{'median':>9}{'90th':>9}{'in 80 %':>9}")
+        print(
+            f"\n{title}\n{'':44}{'n':>6}{'chips':>7}{'median':>9}{'90th':>9}{'in 80 %':>9}"
+            f"{'chip known':>12}"
+        )
         for row in document[key]:
             name = ", ".join(row[part] for part in ("backend", "family", "test") if part in row)
+            known = row["known_chip_error"]
             print(
                 f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}"
                 f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
+                f"{'' if known is None else f'{known:.1%}':>12}"
             )
     print("\nrivals' formulas on the same runs, decoding")
     for row in document["rivals"]:
