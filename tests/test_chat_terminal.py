@@ -13,7 +13,7 @@ from talking import ANSWERS, GREEDY, WIDE_TEXT, second_talker, talker
 
 Open = Callable[..., Terminal]
 LONG = "Tell me a long story about a dragon."
-BEGUN = r"\n[A-Z][a-z]+ [a-z ,]{12}"
+BEGUN = r"\n[A-Z][a-z']+ [a-z ,']{12}"
 STATUS = r"context [\d,]+ / [\d,]+"
 
 
