@@ -194,7 +194,7 @@ def test_the_command_keeps_what_it_found_and_shows_it() -> None:
 
 def test_ctrl_c_ends_it_with_what_is_proven() -> None:
     process = start("tune", str(tiny()), "--ctx", "2048", "--budget", "60", "--json")
-    wait_for_cpu(process, 3)
+    wait_for_cpu(process, 1.5)
     process.send_signal(signal.SIGINT)
     run = finish(process)
     if run.code == 0:
