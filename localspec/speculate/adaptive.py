@@ -5,8 +5,9 @@
 in units of plain decoding, whose rate is 1 (Leviathan et al. 2023, with measured v and c). The
 chances a_k are learned by drafter, position and quality of a guess; the costs from every pass.
 Look-ups are offered before the choice, so each is judged by its own match, and what they offered is
-scored whether chosen or not: they need no trials. The draft model is judged by `ModelChoice`; what
-is not yet known to pay is paid from the ledger.
+scored whether chosen or not: they need no trials. `LookupChoice` judges them, `ModelChoice` the
+draft model; what is not yet known to pay is paid from the ledger. `Rest` skips all of it for some
+steps where nothing pays.
 """
 
 from collections.abc import Sequence
