@@ -18,7 +18,7 @@ from web import Answer, Server, ranges
 
 from localspec.errors import ModelError, UserError
 from localspec.model import remote
-from localspec.model.cursor import MAX_HEADER_BYTES
+from localspec.model.cursor import MAX_HEADER_BYTES, SMALLEST_PIECE_BYTES
 from localspec.model.ggml_types import BY_NAME
 from localspec.model.gguf import part_names, read_header, read_source
 from localspec.model.hub import place_of
@@ -62,14 +62,16 @@ def test_the_remote_header_is_the_local_one_and_little_else_moves(
 def test_the_packaged_models_at_a_distance(
     server: Server, gguf_smollm2: Path, gguf_gemma: Path
 ) -> None:
-    """Nobody waits for gigabytes to see a prediction: the header and one range more, at most."""
+    """Nobody waits for gigabytes to see a prediction: the header, and not one page more."""
     for path in (gguf_smollm2, gguf_gemma):
         server.files["/m.gguf"] = path.read_bytes()
         source, local = HttpSource.of(f"{server.address}/m.gguf"), read_header(path)
         header = read_source(source)
         assert (header.tensors, header.metadata) == (local.tensors, local.metadata)
         n_header = local.parts[0].data_offset_bytes
-        assert source.n_bytes_fetched <= n_header + LARGEST_READ_BYTES
+        assert n_header <= source.n_bytes_fetched <= n_header + SMALLEST_PIECE_BYTES
+        assert len(server.seen) <= 24
+        server.seen.clear()
 
 
 def to(address: str) -> Answer:

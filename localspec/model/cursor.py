@@ -1,8 +1,9 @@
 """Reading a header from front to back: bounded in size, and quick over what is skipped.
 
-The header's length stands nowhere in a GGUF file, so bytes are fetched in growing pieces as the
-cursor needs them, never past `MAX_HEADER_BYTES`. Passing over strings means reading every length,
-which is the inner loop of opening a model.
+The header's length stands nowhere in a GGUF file, but counts of what follows do, so bytes are
+fetched in pieces that end where the header is sure to go on: far from the disk, every byte past its
+end would be one of the weights. Passing over strings means reading every length, which is the inner
+loop of opening a model.
 """
 
 import struct
@@ -14,7 +15,7 @@ from localspec.model.values import FORMATS, LENGTH, Array, Value, ValueType, sho
 MAX_HEADER_BYTES = 128 << 20  # 262,144 tokens with 514,906 merges take less than 20 MiB
 MAX_STRINGS = 4_000_000  # of all arrays together; passing over one takes some 70 ns
 MAX_KEY_BYTES = 65_535
-FIRST_PIECE_BYTES, LARGEST_PIECE_BYTES = 1 << 18, 8 << 20
+FIRST_PIECE_BYTES, SMALLEST_PIECE_BYTES, LARGEST_PIECE_BYTES = 1 << 14, 1 << 11, 8 << 20
 
 _SCALARS = {kind: struct.Struct("<" + code) for kind, code in FORMATS.items()}
 _U32 = struct.Struct("<I")
@@ -27,7 +28,12 @@ class Cursor:
         self._source = source
         self._buffer = bytearray()
         self._n_strings_left = MAX_STRINGS
+        self._n_bytes_later = 0
         self.position = 0
+
+    def foresee(self, n_bytes: int) -> None:
+        """Be told how many bytes the header has after what is read next, at least."""
+        self._n_bytes_later = n_bytes
 
     def fail(self, what: str) -> ModelError:
         """The error of this file for a sentence that goes on after its name."""
@@ -103,7 +109,8 @@ class Cursor:
                     position += step + length_at(buffer, position)[0]
                     n_left -= 1
             except (struct.error, OverflowError):  # the length at `position` is not here yet
-                self._require(position + step)
+                mean = (position - self.position) // (count - n_left) if n_left < count else step
+                self._require(position + step, (n_left - 1) * mean)
         self.position = position
         self._require(position)
 
@@ -115,17 +122,17 @@ class Cursor:
             self._require(end)
         return start
 
-    def _require(self, end: int) -> None:
-        """Fetch until the buffer holds `end` bytes."""
+    def _require(self, end: int, n_bytes_more: int = 0) -> None:
+        """Fetch until the buffer holds `end` bytes, and some of those that are sure to follow."""
         size_bytes = self._source.size_bytes
         if end > MAX_HEADER_BYTES and (size_bytes is None or end <= size_bytes):
             raise self.damaged(f"has a header of more than {MAX_HEADER_BYTES >> 20} MiB")
+        n_bytes_later = n_bytes_more + self._n_bytes_later
         while len(self._buffer) < end:
-            piece = max(FIRST_PIECE_BYTES, min(len(self._buffer), LARGEST_PIECE_BYTES))
-            n_bytes = max(piece, min(end - len(self._buffer), LARGEST_PIECE_BYTES))
+            n_bytes = max(end + n_bytes_later - len(self._buffer), SMALLEST_PIECE_BYTES)
             got = b""
             if size_bytes is None or end <= size_bytes:
-                got = self._source.read(len(self._buffer), n_bytes)
+                got = self._source.read(len(self._buffer), min(n_bytes, LARGEST_PIECE_BYTES))
             if not got:
                 size = len(self._buffer) if size_bytes is None else size_bytes
                 raise self.fail(

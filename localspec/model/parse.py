@@ -25,6 +25,11 @@ MAX_TENSORS = MAX_KEYS = 65_536
 MAX_TENSOR_NAME_BYTES = 63
 MAX_DIMS = 4
 MAX_ELEMENTS = 1 << 62
+FEWEST_KEY_BYTES = 8 + 1 + 4 + 1
+FEWEST_INFO_BYTES = 8 + 1 + 4 + 8 + 4 + 8
+
+Info = tuple[str, tuple[int, ...], GgmlType, int]
+"""Of a tensor: name, shape, type, and where it begins in the data section."""
 
 
 def parse(source: Source, part: int = 0) -> Header:
@@ -34,9 +39,9 @@ def parse(source: Source, part: int = 0) -> Header:
     n_tensors, n_keys = cursor.u64(), cursor.u64()
     if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
         raise cursor.damaged(f"claims {n_tensors} tensors and {n_keys} keys")
-    metadata = _read_metadata(cursor, n_keys)
+    metadata = _read_metadata(cursor, n_keys, n_tensors)
     alignment = _alignment(cursor, metadata)
-    infos = [_read_info(cursor) for _ in range(n_tensors)]
+    infos = _read_infos(cursor, n_tensors)
     data_offset = _aligned(cursor.position, alignment) if infos else cursor.position
     tensors = _placed(cursor, infos, (data_offset, alignment), part)
     _check_length(cursor, source, tensors)
@@ -60,9 +65,10 @@ def _read_version(cursor: Cursor) -> int:
     return version
 
 
-def _read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
+def _read_metadata(cursor: Cursor, n_keys: int, n_tensors: int) -> dict[str, Value]:
     metadata: dict[str, Value] = {}
-    for _ in range(n_keys):
+    for n_left in range(n_keys, 0, -1):
+        cursor.foresee((n_left - 1) * FEWEST_KEY_BYTES + n_tensors * FEWEST_INFO_BYTES)
         key = cursor.text(MAX_KEY_BYTES)
         if not key:
             raise cursor.damaged("has a key without a name")
@@ -79,8 +85,16 @@ def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
     return value
 
 
-def _read_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int]:
-    """Name, shape, type, and where the tensor begins in the data section."""
+def _read_infos(cursor: Cursor, n_tensors: int) -> list[Info]:
+    start, infos = cursor.position, list[Info]()
+    for n_left in range(n_tensors, 0, -1):
+        mean = (cursor.position - start) // len(infos) if infos else FEWEST_INFO_BYTES
+        cursor.foresee((n_left - 1) * mean)
+        infos.append(_read_info(cursor))
+    return infos
+
+
+def _read_info(cursor: Cursor) -> Info:
     name = cursor.text(MAX_TENSOR_NAME_BYTES)
     n_dims = cursor.u32()
     if n_dims > MAX_DIMS:
@@ -102,7 +116,7 @@ def _read_info(cursor: Cursor) -> tuple[str, tuple[int, ...], GgmlType, int]:
 
 def _placed(
     cursor: Cursor,
-    infos: list[tuple[str, tuple[int, ...], GgmlType, int]],
+    infos: list[Info],
     data: tuple[int, int],
     part: int,
 ) -> tuple[Tensor, ...]:
