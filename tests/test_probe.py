@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import psutil
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.engine.probe import ProbeNeeds, ProbeSetting, kept_probe, probe_machine
+from localspec.engine.probe.child import Allowance
 from localspec.engine.probe.disturbance import Watch
 from localspec.engine.probe.memory_read import memory_read_bytes_per_s
 from localspec.errors import EngineError
 from localspec.hardware.measured import (
+    END_WIDTHS,
     SIZES_BYTES,
     AttentionCase,
     AttentionCost,
@@ -68,6 +71,32 @@ def test_the_probe_measures_this_machine_once(tmp_path: Path) -> None:
     assert (again, stages) == (first, [])
 
 
+def test_what_was_measured_at_two_widths_is_measured_again_where_all_are_asked() -> None:
+    """Of other quantizations, only decoding and prompts are asked."""
+    at_ends = ProbeNeeds((), (), ONE_WEIGHT)
+    first = probe_machine(SETTING, at_ends, lambda stage: None)
+    assert [width for width, _ in first.weight_s[ONE_WEIGHT[0]]] == [*END_WIDTHS]
+    assert at_ends.missing_from(first).is_empty
+    everywhere = ProbeNeeds(ONE_WEIGHT, (), ONE_WEIGHT)
+    assert everywhere.missing_from(first) == ProbeNeeds(ONE_WEIGHT, ())
+    then = probe_machine(SETTING, everywhere, lambda stage: None)
+    assert len(then.weight_s[ONE_WEIGHT[0]]) > len(END_WIDTHS)
+    assert at_ends.missing_from(then).is_empty
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=8))
+def test_stages_share_the_time_by_their_parts(parts: list[int]) -> None:
+    now_s = perf_counter()
+    time = Allowance(now_s + 100.0, sum(parts))
+    first_s = time.until(parts[0]) - now_s
+    assert first_s == pytest.approx(100 * parts[0] / sum(parts), abs=1.0)
+    for n_parts in parts[1:]:
+        last_s = time.until(n_parts) - now_s
+    if len(parts) > 1:
+        assert last_s == pytest.approx(100.0, abs=1.0)  # nobody used any of it
+    assert Allowance(now_s - 1.0, 3).until(2) >= now_s  # over time: one way only
+
+
 def test_a_damaged_cache_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     from localspec.engine.probe import machine
 
@@ -87,7 +116,7 @@ def test_a_child_that_fails_is_one_sentence() -> None:
 def test_the_child_speaks_in_lines() -> None:
     request = {
         "n_threads": 1, "n_gpu_layers": 0, "use_extra_buffers": True, "weights": [],
-        "attention": [], "with_overhead": False,
+        "weights_at_ends": [], "attention": [], "with_overhead": False,
     }  # fmt: skip
     command = [sys.executable, "-m", "localspec.engine.probe.child", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -41,10 +41,12 @@ def _document(probe: "Probe") -> dict[str, Any]:
 
 
 def _weights(case: "WeightCase", points: "Points") -> dict[str, Any]:
-    from localspec.hardware.measured import value_at
+    from localspec.hardware.measured import END_WIDTHS, value_at
     from localspec.model.ggml_types import BY_NAME
 
     def flops_per_s(n_tokens: int) -> float | None:
+        if n_tokens == FEW and len(points) == len(END_WIDTHS):
+            return None
         seconds = value_at(points, n_tokens)
         return 2 * n_tokens / seconds if seconds else None
 

@@ -21,6 +21,9 @@ WIDTHS = (512, 1024, 2048)
 SIZES_BYTES = (48_000_000, 192_000_000)
 """Of all weights of a probed model: small enough for a large cache, and too large for most."""
 
+END_WIDTHS = (1, 128)
+"""Of a batch, in tokens: enough for decoding and for prompts, where no draft is verified."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class WeightCase:

@@ -91,12 +91,12 @@ def predicted_machine(
         named = _named(find_device(choice.device), models[0], needed, choice.n_gpu_layers)
         if choice.n_gpu_layers < 0:
             return named
-        needs = probe_needs([*models, *variants], caches)
+        needs = probe_needs(models, caches, variants)
         return _beside_processor(named, choice, needs, talk)
     device = _chosen(choice)
     if choice.probe != "off":
         try:
-            needs = probe_needs([*models, *variants], caches)
+            needs = probe_needs(models, caches, variants)
             return _probed(choice, device, needs, needed, models[0].n_layers, talk)
         except EngineError as error:
             talk(f"{error}; published figures stand in")

@@ -51,18 +51,16 @@ def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -
     return ProbedRates(probe).for_model(facts.n_embd, facts.streamed_bytes)
 
 
-def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) -> "ProbeNeeds":
-    """What must be measured to predict these models with these caches."""
+def probe_needs(
+    models: Sequence[ModelFacts],
+    caches: Sequence[CacheSetting],
+    variants: Sequence[ModelFacts] = (),
+) -> "ProbeNeeds":
+    """What must be measured to predict these models with these caches; of the `variants`, only how
+    fast they decode and read."""
     from localspec.engine.probe import ProbeNeeds  # noqa: PLC0415
 
-    known = {kind.name for kind in WEIGHT_TYPES} - {"F32"}
-    weights = {
-        WeightCase(part.type.name, width_class(facts.n_embd), size_bytes)
-        for facts in models
-        for size_bytes in sizes_around(facts.streamed_bytes)
-        for part in facts.streamed(1)
-        if part.role != "norm" and part.type.name in known
-    }
+    weights, of_variants = _weight_cases(models), _weight_cases(variants)
     attention = {
         AttentionCase(cache.type_k.name.lower(), cache.type_v.name.lower(), cache.flash, size)
         for cache in caches
@@ -70,7 +68,22 @@ def probe_needs(models: Sequence[ModelFacts], caches: Sequence[CacheSetting]) ->
         for size in _head_sizes(facts)
     }
     anything = WeightCase("F16", WIDTHS[0], SIZES_BYTES[-1])
-    return ProbeNeeds(tuple(sorted(weights or {anything})), tuple(sorted(attention)))
+    return ProbeNeeds(
+        tuple(sorted(weights or {anything})),
+        tuple(sorted(attention)),
+        tuple(sorted(of_variants - weights)),
+    )
+
+
+def _weight_cases(models: Sequence[ModelFacts]) -> set[WeightCase]:
+    known = {kind.name for kind in WEIGHT_TYPES} - {"F32"}
+    return {
+        WeightCase(part.type.name, width_class(facts.n_embd), size_bytes)
+        for facts in models
+        for size_bytes in sizes_around(facts.streamed_bytes)
+        for part in facts.streamed(1)
+        if part.role != "norm" and part.type.name in known
+    }
 
 
 def _head_sizes(facts: ModelFacts) -> set[int]:

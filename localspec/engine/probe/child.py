@@ -7,13 +7,35 @@ It prints `stage SENTENCE` as it goes and `found PROBE` in the end, both documen
 
 import json
 import sys
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from localspec.engine.probe import measure
 from localspec.engine.probe.disturbance import Watch
 from localspec.engine.probe.machine import ProbeSetting
 from localspec.engine.probe.memory_read import memory_read_bytes_per_s
-from localspec.hardware.measured import AttentionCase, Probe, WeightCase
+from localspec.hardware.measured import END_WIDTHS, AttentionCase, Probe, WeightCase
+
+BUDGET_S = 16.0
+"""Without the overhead, a plain read of memory and the start of the engine, some 3 s."""
+LOADING_PARTS, ATTENTION_PARTS = 2, 8
+"""To load models of one weight type takes as long as to measure so many widths of a pass."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Time that is shared out by parts; what one stage leaves is for those after it."""
+
+    end_s: float
+    n_parts: int
+
+    def until(self, n_parts: int) -> float:
+        """When the share of the next stage is over, by the clock of `perf_counter`."""
+        now_s = perf_counter()
+        left_s = max(0.0, self.end_s - now_s)
+        self.n_parts, share = self.n_parts - n_parts, n_parts / self.n_parts
+        return now_s + share * left_s
 
 
 def main() -> int:
@@ -28,18 +50,28 @@ def main() -> int:
     if request["with_overhead"] and setting.n_gpu_layers == 0:
         _say("reading memory")
         read_bytes_per_s = memory_read_bytes_per_s(setting.n_threads)
+    weights = [(WeightCase.parse(name), measure.WIDTHS) for name in request["weights"]]
+    weights += [(WeightCase.parse(name), END_WIDTHS) for name in request["weights_at_ends"]]
+    attention = [AttentionCase.parse(name) for name in request["attention"]]
+    n_parts = sum(map(_parts, weights)) + ATTENTION_PARTS * len(attention)
+    time = Allowance(perf_counter() + BUDGET_S, n_parts)
     weight_s: dict[WeightCase, measure.Points] = {}
-    for case in map(WeightCase.parse, request["weights"]):
+    for case, widths in weights:
         megabytes = case.size_bytes // 1_000_000
         _say(f"measuring {megabytes} MB of {case.type} weights, {case.width} wide")
-        weight_s[case] = measure.weights(setting, case, fixed)
+        until_s = time.until(_parts((case, widths)))
+        weight_s[case] = measure.weights(setting, case, fixed, widths, weight_s, until_s)
     attention_s: dict[AttentionCase, tuple[measure.AttentionCost, ...]] = {}
-    for case in map(AttentionCase.parse, request["attention"]):
+    for case in attention:
         _say(f"measuring attention with {case.type_k} keys and {case.type_v} values")
-        attention_s[case] = measure.attention(setting, case)
+        attention_s[case] = measure.attention(setting, case, time.until(ATTENTION_PARTS))
     found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, watch.others_share())
     sys.stdout.write(f"found {json.dumps(found.to_json())}\n")
     return 0
+
+
+def _parts(asked: tuple[WeightCase, tuple[int, ...]]) -> int:
+    return LOADING_PARTS + len(asked[1])
 
 
 def _say(sentence: str) -> None:

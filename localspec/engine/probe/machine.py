@@ -14,7 +14,7 @@ from localspec.engine.child import run_module
 from localspec.engine.probe.disturbance import DISTURBING
 from localspec.errors import EngineError
 from localspec.hardware.machine import machine_key, power
-from localspec.hardware.measured import AttentionCase, Probe, WeightCase
+from localspec.hardware.measured import END_WIDTHS, AttentionCase, Probe, WeightCase
 
 CHILD = "localspec.engine.probe.child"
 LIMIT_S = 120.0
@@ -43,20 +43,25 @@ class ProbeSetting:
 
 @dataclass(frozen=True, slots=True)
 class ProbeNeeds:
-    """What a prediction asks for."""
+    """What a prediction asks for: weights at all widths of a batch, or only for one token and for
+    long prompts."""
 
     weights: tuple[WeightCase, ...]
     attention: tuple[AttentionCase, ...]
+    weights_at_ends: tuple[WeightCase, ...] = ()
 
     def missing_from(self, probe: Probe) -> "ProbeNeeds":
+        known = probe.weight_s
+        weights = tuple(c for c in self.weights if len(known.get(c, ())) <= len(END_WIDTHS))
         return ProbeNeeds(
-            tuple(case for case in self.weights if case not in probe.weight_s),
+            weights,
             tuple(case for case in self.attention if case not in probe.attention_s),
+            tuple(c for c in self.weights_at_ends if c not in known and c not in weights),
         )
 
     @property
     def is_empty(self) -> bool:
-        return not self.weights and not self.attention
+        return not self.weights and not self.attention and not self.weights_at_ends
 
 
 def kept_probe(setting: ProbeSetting) -> Probe | None:
@@ -103,6 +108,7 @@ def probe_machine(
 def _measure(setting: ProbeSetting, needs: ProbeNeeds, talk: Talk, *, with_overhead: bool) -> Probe:
     asked = {
         "weights": [str(case) for case in needs.weights],
+        "weights_at_ends": [str(case) for case in needs.weights_at_ends],
         "attention": [str(case) for case in needs.attention],
         "with_overhead": with_overhead,
     }

@@ -1,15 +1,17 @@
 """Time passes of random models: medians, each measured twice, on the way there and on the way back.
 
-What other programs do meanwhile only ever adds time, so the lower of the two medians counts.
+What other programs do meanwhile only ever adds time, so the lower of the two medians counts. Where
+time is over, the rest of the way back is left out; weights take it from one token on.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.context import LlamaContext
@@ -17,6 +19,7 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.probe.machine import ProbeSetting
 from localspec.errors import EngineError
 from localspec.hardware.measured import (
+    SIZES_BYTES,
     AttentionCase,
     AttentionCost,
     Points,
@@ -29,7 +32,9 @@ from localspec.model.synthetic import Shape, write_random_model
 WIDTHS = (1, 2, 3, 4, 5, 8, 9, 16, 32, 128)
 OVERHEAD_WIDTHS = (1, 2, 4, 8, 16, 32, 128)
 ATTENTION_WIDTHS = (1, 2, 4, 8, 16, 64)
-CELLS = (1, 256, 512, 1536)
+WIDE = 128
+"""Wide passes compute: how large the model is does not matter, and a small one tells it sooner."""
+CELLS = (1, 1024)
 THIN = Shape(n_embd=128, n_heads=2, n_kv_heads=2, n_ff=128)
 THIN_LAYERS = (4, 36)
 HEAD_SIZE, FF = 64, 6
@@ -84,7 +89,7 @@ def overhead(setting: ProbeSetting) -> tuple[Points, Points]:
     n_few, n_many = THIN_LAYERS
     with _loaded(setting, THIN, n_few) as few, _loaded(setting, THIN, n_many) as many:
         short, long = dict[int, float](), dict[int, float]()
-        for width in _there_and_back(OVERHEAD_WIDTHS):
+        for width in (*OVERHEAD_WIDTHS, *reversed(OVERHEAD_WIDTHS)):
             for model, times in ((few, short), (many, long)):
                 times[width] = min(model.typical(width, 0), times.get(width, inf))
     layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
@@ -92,8 +97,37 @@ def overhead(setting: ProbeSetting) -> tuple[Points, Points]:
     return tuple(passes.items()), tuple(layers.items())
 
 
-def weights(setting: ProbeSetting, case: WeightCase, fixed: tuple[Points, Points]) -> Points:
-    """Seconds an element by width of the pass, less the overhead of passes and layers."""
+def weights(
+    setting: ProbeSetting,
+    case: WeightCase,
+    fixed: tuple[Points, Points],
+    widths: tuple[int, ...],
+    known: Mapping[WeightCase, Points],
+    until_s: float,
+) -> Points:
+    """Seconds an element by width of the pass, less the overhead of passes and layers.
+
+    What is `known` of wide passes of the same matrices in another number is not measured again.
+    """
+    narrow = tuple(width for width in widths if width < WIDE)
+    points = _element_s(setting, case, fixed, narrow, until_s)
+    if not points[0][1]:
+        raise EngineError("the machine was too busy to be measured: close other programs first")
+    alike = (known[c] for c in known if (c.type, c.width) == (case.type, case.width))
+    wide = tuple(point for point in next(alike, ()) if point[0] >= WIDE)
+    if not wide:
+        small = replace(case, size_bytes=min(SIZES_BYTES))
+        wide = _element_s(setting, small, fixed, widths[len(narrow) :], until_s)
+    return points + wide
+
+
+def _element_s(
+    setting: ProbeSetting,
+    case: WeightCase,
+    fixed: tuple[Points, Points],
+    widths: tuple[int, ...],
+    until_s: float,
+) -> Points:
     heads = case.width // HEAD_SIZE
     shape = Shape(
         n_embd=case.width, n_heads=heads, n_kv_heads=max(1, heads // 4), n_ff=FF * case.width
@@ -102,23 +136,23 @@ def weights(setting: ProbeSetting, case: WeightCase, fixed: tuple[Points, Points
     n_layers = max(2, round(case.size_bytes / layer_bytes))
     n_elements = n_layers * _elements(shape) + shape.n_vocab * shape.n_embd
     with _loaded(setting, shape, n_layers, case.type) as model:
-        times = _medians(model, [(width, 0) for width in _there_and_back(WIDTHS)])
+        times = _medians(model, [(width, 0) for width in reversed(widths)], until_s)
     points: list[tuple[float, float]] = []
-    for width in WIDTHS:
+    for width in widths:
         overhead_s = value_at(fixed[0], width) + n_layers * value_at(fixed[1], width)
         points.append((width, max(times[width, 0] - overhead_s, 0.0) / n_elements))
-    if not points[0][1]:
-        raise EngineError("the machine was too busy to be measured: close other programs first")
     return tuple(points)
 
 
-def attention(setting: ProbeSetting, case: AttentionCase) -> tuple[AttentionCost, ...]:
+def attention(
+    setting: ProbeSetting, case: AttentionCase, until_s: float
+) -> tuple[AttentionCost, ...]:
     """Seconds a head and number of a head, by width and by cells in the cache."""
     shape = _attentive(case.head_size, setting.n_threads)
     kv, n_layers = (case.type_k, case.type_v), ATTENTIVE_LAYERS
-    visits = [(width, cells) for cells in _there_and_back(CELLS) for width in ATTENTION_WIDTHS]
+    places = [(width, cells) for cells in CELLS for width in ATTENTION_WIDTHS]
     with _loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as model:
-        times = _medians(model, visits)
+        times = _medians(model, places, until_s)
     unit = n_layers * shape.n_heads * shape.head_size
     return tuple(
         AttentionCost(width, tuple((c, _more(times, width, c) / unit) for c in CELLS))
@@ -131,14 +165,13 @@ def _more(times: Medians, width: int, cells: int) -> float:
     return max(0.0, times[width, cells] - times[width, CELLS[0]])
 
 
-def _there_and_back(values: tuple[int, ...]) -> tuple[int, ...]:
-    return *values, *reversed(values)
-
-
-def _medians(model: Timed, visits: list[tuple[int, int]]) -> Medians:
+def _medians(model: Timed, places: list[tuple[int, int]], until_s: float) -> Medians:
+    """By width and depth."""
     found: Medians = {}
-    for visit in visits:
-        found[visit] = min(model.typical(*visit), found.get(visit, inf))
+    for place in (*places, *reversed(places)):
+        if place in found and perf_counter() > until_s:
+            break
+        found[place] = min(model.typical(*place), found.get(place, inf))
     return found
 
 
