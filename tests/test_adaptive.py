@@ -50,7 +50,7 @@ def test_no_reply_is_much_slower_than_plain_decoding(table: str) -> None:
     for world in worlds:
         verdict = judge(world, 256, SEEDS)
         assert verdict.auto <= 1.03 * verdict.plain, world.name
-        assert verdict.worst_to_plain <= 1.05, world.name
+        assert verdict.worst_to_plain <= 1.035, world.name
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -58,7 +58,32 @@ def test_a_reply_is_nearly_as_fast_as_with_the_best_fixed_choice(table: str) -> 
     """Nobody should have to try draft lengths by hand; after 1024 tokens little is left to gain."""
     worlds = [world for world in grid() if world.name.startswith(table)][1::5]
     regrets = [judge(world, 1024, SEEDS[:2]).regret for world in worlds]
-    assert sum(regrets) / len(regrets) <= 0.04
+    assert sum(regrets) / len(regrets) <= 0.035
+
+
+def test_a_good_draft_model_pays_within_a_short_reply() -> None:
+    """Plain passes between drafts, to know what one takes, would cost a fast pair most."""
+    for name in ("flat, c 0.05, a 0.9", "MI50 27B Q8_0, c 0.05, a 0.75"):
+        (world,) = (world for world in grid() if world.name == name)
+        assert judge(world, 128, range(8)).regret <= 0.07, name
+
+
+def test_a_draft_model_risks_no_more_than_there_is() -> None:
+    """A reply that lost one long draft has nothing left; short ones go on as long as it can bear
+    them, and what it saved can be risked."""
+    experience = _experience([1.3 + 0.1 * k for k in range(8)], 1.0, 1.0)
+    experience.draft = PassCosts(Curve((Point(1, 0.3), Point(64, 3.0))))
+    experience.acceptance("greedy")["model"].learn([7] * 40, 36)
+    now = Situation(200, 50, 4)
+
+    def longest(lost_passes: float) -> int:
+        policy = Adaptive(experience, 8, has_lookup=False, has_model=True)
+        experience.ledger.add(lost_passes, 0.0, "model")
+        return policy.choose(now, []).n_tokens
+
+    assert longest(-20.0) == 8
+    assert 0 < longest(2.5) < 8
+    assert longest(6.0) == 0
 
 
 def test_the_length_follows_the_machine() -> None:

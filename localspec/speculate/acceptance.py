@@ -14,8 +14,8 @@ from typing import Any
 
 POSITIONS = 4
 """Tokens from the fourth on are alike."""
-PRIOR_WEIGHT = 12.0
-CELL_WEIGHT = 6.0
+PRIOR_WEIGHT, MEAN_WEIGHT, CELL_WEIGHT = 12.0, 8.0, 6.0
+"""How many tokens a prior counts for: of a quality, of all together, of a cell."""
 MEMORY = 96.0
 """Tokens of a quality after which evidence has faded to 1 / e."""
 
@@ -80,7 +80,7 @@ class Acceptance:
 
     def mean(self) -> float:
         """Of a token of any quality, anywhere."""
-        return (self.all.stood + PRIOR_WEIGHT * self.prior_mean) / (self.all.seen + PRIOR_WEIGHT)
+        return (self.all.stood + MEAN_WEIGHT * self.prior_mean) / (self.all.seen + MEAN_WEIGHT)
 
     def at(self, position: int) -> float:
         """The chance of a token of any quality that follows `position` others, if those stand."""

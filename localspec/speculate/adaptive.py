@@ -22,10 +22,11 @@ from localspec.speculate.story import Gain
 from localspec.speculate.table import VerifyTable
 
 TIMING = Choice(0, "none", "timing a plain pass")
-N_TIMED = 6
-"""Plain passes before what one takes is known; until then every fourth pass is one."""
+N_TIMED, EVERY_FIRST, EVERY_FIRST_SURE = 4, 4, 16
+"""Plain passes before what one takes is known; until then every fourth pass is one, or, where a
+reply has gained so much that an error of the calibration cannot explain it, every sixteenth."""
 RESTING = Choice(0, "none", "resting")
-EVERY, EVERY_SURE, SURE_RATE = 24, 64, 1.5
+EVERY, EVERY_SURE, SURE_RATE = 32, 64, 1.5
 """So often a plain pass is timed again; a large gain does not hang on it."""
 
 
@@ -99,7 +100,8 @@ class Adaptive:
     def _must_time_plain(self) -> bool:
         """Every rate is in plain passes, so what one takes must be known."""
         if self._experience.n_plain < N_TIMED:
-            return self._n_since_plain >= 3
+            is_sure = (self._account.gain or 0.0) > SURE_RATE
+            return self._n_since_plain >= (EVERY_FIRST_SURE if is_sure else EVERY_FIRST) - 1
         return self._n_since_plain >= (EVERY_SURE if self._rate > SURE_RATE else EVERY)
 
     def watch(self, draft: Draft) -> None:

@@ -25,13 +25,17 @@ NARROW = 1.5
 WINDOW, FIRST_WINDOW = 64, 16
 """Of a text that is new to it, the draft model reads the last tokens before its first draft: an
 investment, and a smaller one while nothing is known of it."""
-N_TRIED = 12
+N_TRIED = 8
 """Drafted tokens after which a draft model is no longer new."""
 HOPE = 0.95
 """An acceptance at which a draft model worth trying would pay."""
 LEAST_HORIZON = 64
 """A reply whose end is not known goes on for this long at least, or for as long as it is."""
 TRIALS = ("trial", "shadow")
+SURE = 1.0
+STAKES = ((2.0, 2.0), (1.0, 1.0))
+"""Standard errors by which chances may be too high for drafts still to pay, and the passes that one
+may then lose beyond what the ledger has left."""
 
 
 class ModelChoice:
@@ -66,10 +70,11 @@ class ModelChoice:
         without = self._experience.ledger.reply.passes_without("model")
         if reading > horizon * (without - 1 / self.rate):
             return self._decline("reading would not pay")
-        if not self._affords(now, n * self._c + self._table.v[n + 1] - 1 + reading):
-            can_try = not self._is_trusted() and self._affords(now, self._c)
-            return self._draft_up_to(1, "shadow") if can_try else self._decline("over budget")
-        return self._draft_up_to(limit, "draft pays")
+        longest = self._bearable(limit, self._left(now) - reading)
+        if longest:
+            return self._draft_up_to(longest, "draft pays")
+        can_try = not self._is_sure(SURE) and self._left(now) >= self._c
+        return self._draft_up_to(1, "shadow") if can_try else self._decline("over budget")
 
     def _trial(self, now: Situation, limit: int, reading: float) -> Choice:
         hoped, _ = self._best_length(limit, HOPE)
@@ -82,7 +87,7 @@ class ModelChoice:
         if not n and v[2] <= NARROW:
             n = 1
         cost = n * self._c + v[n + 1] - 1 if n else self._c
-        if not self._affords(now, cost + reading):
+        if cost + reading > self._left(now):
             return self._decline("saving up for a trial")
         self.rate = max(1.0, self.rate)
         return self._draft_up_to(n, "trial") if n else self._draft_up_to(1, "shadow")
@@ -95,16 +100,32 @@ class ModelChoice:
         high = min(HOPE, mean + sqrt(mean * (1 - mean) / (n + 1)))
         return self._best_length(limit, high)[0] == 0
 
-    def _affords(self, now: Situation, worst_passes: float) -> bool:
-        ledger, plain_s = self._experience.ledger, self._table.plain_s
-        n_expected = now.n_tokens + now.room
-        left_s = ledger.left_s("model", plain_s, n_expected)
-        return worst_passes * plain_s <= left_s or (left_s >= 0 and self._is_trusted())
+    def _left(self, now: Situation) -> float:
+        """Passes that the ledger has left."""
+        plain_s = self._table.plain_s
+        return self._experience.ledger.left_s("model", plain_s, now.n_tokens + now.room) / plain_s
 
-    def _is_trusted(self) -> bool:
-        """Whether even an acceptance one standard error below the mean would pay."""
+    def _bearable(self, limit: int, left: float) -> int:
+        """The longest draft that may be risked where `left` passes may be lost; 0: none."""
+        for n_errors, stake in STAKES:
+            longest = self._longest(limit, left + stake)
+            n, _ = self._best_length(longest, None)
+            if n and (self._cost(n) <= left or self._is_sure(n_errors)):
+                return longest
+        longest = self._longest(limit, left)
+        return longest if self._best_length(longest, None)[0] else 0
+
+    def _longest(self, limit: int, left: float) -> int:
+        return max((n for n in range(1, limit + 1) if self._cost(n) <= left), default=0)
+
+    def _cost(self, n: int) -> float:
+        """Passes that a draft loses if nothing of it stands."""
+        return n * self._c + self._table.v[n + 1] - 1
+
+    def _is_sure(self, n_errors: float) -> bool:
+        """Whether even an acceptance so many standard errors below the mean would pay."""
         mean, n = self._chances.mean(), self._chances.all.seen
-        low = mean - sqrt(mean * (1 - mean) / (n + 1))
+        low = max(0.0, mean - n_errors * sqrt(mean * (1 - mean) / (n + 1)))
         return n >= N_TRIED - 1 and self._best_length(len(self._table.v) - 2, low)[0] > 0
 
     def _draft_up_to(self, n: int, why: str) -> Choice:
@@ -213,4 +234,4 @@ class ModelChoice:
             read_s = max(0.0, first_s - one_s)
         passes = max(0.1, (seconds - read_s) / self._table.plain_s)
         self.parking.round(len(step.tokens), passes if self._choice.verified else None)
-        return read_s if self._is_trusted() else 0.0
+        return read_s if self._is_sure(SURE) else 0.0
