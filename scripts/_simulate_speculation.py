@@ -1,11 +1,12 @@
 """The adaptive draft length against every fixed one, on made-up machines and pairs.
 
-    scripts/simulate-speculation [--tokens N] [--replies N] [--plot FILE] [--json]
+    scripts/simulate-speculation [--tokens N] [--replies N] [--before N] [--plot FILE] [--json]
 
 Machines are measured and published tables of v(n); drafts have chances from hopeless to nearly
 certain, steady or changing. Every reply begins with nothing learned but a calibration that is off
-by 5 %, and single passes scatter by 3 %. Regret is the time of the policy over that of the fixed
-choice that was best on average, with hindsight, less 1.
+by 5 % (--before: and with what that many replies taught), and single passes scatter by 3 %. Regret
+is the time of the policy over that of the fixed choice that was best on average, with hindsight,
+less 1.
 """
 
 import json
@@ -20,12 +21,17 @@ from _simulator import Verdict, grid, judge
 def main(
     tokens: Annotated[list[int] | None, typer.Option(help="Lengths of a reply.")] = None,
     replies: Annotated[int, typer.Option(min=1, help="Of each pair and length.")] = 6,
+    before: Annotated[
+        int, typer.Option(min=0, help="Replies that the session has learned from before.")
+    ] = 0,
     worst: Annotated[int, typer.Option(help="How many of the worst to show.")] = 10,
     plot: Annotated[Path | None, typer.Option(help="Write a picture there.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Simulate, and print how far from the best fixed choice it is."""
-    verdicts = {n: [judge(world, n, range(replies)) for world in grid()] for n in tokens or [256]}
+    verdicts = {
+        n: [judge(world, n, range(replies), before) for world in grid()] for n in tokens or [256]
+    }
     if plot:
         _plot(verdicts, plot)
     if as_json:

@@ -123,6 +123,15 @@ def experience_of(world: World, seed: int = 0) -> Experience:
     return Experience(target, draft)
 
 
+def experienced(world: World, seed: int, n: int, n_before: int) -> Experience:
+    """The same, after `n_before` replies of `n` tokens, with luck of their own."""
+    experience = experience_of(world, seed)
+    for i in range(n_before):
+        luck = Luck.of(world, n, 1_000_000 + 1000 * seed + i)
+        simulate(world, adaptive(world, experience), n, luck)
+    return experience
+
+
 def adaptive(world: World, experience: Experience) -> Adaptive:
     """The policy as a session makes it."""
     has_lookup, has_model = world.lookup is not None, world.draft_cost is not None
@@ -261,14 +270,16 @@ FIXED: tuple[tuple[str, int], ...] = (
 )
 
 
-def judge(world: World, n: int, seeds: Sequence[int]) -> Verdict:
-    """Compare over replies that begin with nothing learned."""
+def judge(world: World, n: int, seeds: Sequence[int], n_before: int = 0) -> Verdict:
+    """Compare over replies that begin with nothing learned, or with what a session has learned from
+    `n_before` replies of the same pair."""
     luck = [Luck.of(world, n, seed) for seed in seeds]
     plain = np.array([fixed(world, "none", 0, n, one).at(n) for one in luck])
+    experiences = [experienced(world, seed, n, n_before) for seed in seeds]
     autos = np.array(
         [
-            simulate(world, adaptive(world, experience_of(world, seed)), n, one).at(n)
-            for seed, one in zip(seeds, luck, strict=True)
+            simulate(world, adaptive(world, experience), n, one).at(n)
+            for experience, one in zip(experiences, luck, strict=True)
         ]
     )
     means = {"none": float(plain.mean())}
