@@ -232,6 +232,21 @@ def test_the_way_back_from_a_draft_is_its_drafters_loss() -> None:
     assert experience.ledger.reply.lost_s["suffix"] - saved_s == pytest.approx(4e-4, rel=0.1)
 
 
+def test_what_is_parked_stays_so_in_the_next_reply() -> None:
+    """Else every short reply would pay for the same trial."""
+    world = World("dear", TABLES["SmolLM2 Q4_0"], draft_cost=0.5, model=constant(0.3))
+    experience = experience_of(world)
+    simulate(world, adaptive(world, experience), 200, Luck.of(world, 200, 3))
+    wait = experience.parking.until
+    assert wait is not None
+    assert wait > 200
+    policy = adaptive(world, experience)
+    assert experience.parking.until == pytest.approx(wait - 200, abs=8)
+    assert policy.choose(Situation(100, 50, 1), []).why == "parked"
+    run = simulate(world, adaptive(world, experience), 60, Luck.of(world, 60, 4))
+    assert all(choice.n_tokens == 0 for place, choice, _ in run.choices if place < wait - 210)
+
+
 def test_a_look_up_risks_no_more_than_there_is() -> None:
     """Eight tokens in vain would cost a reply of 100 tokens 3 %. A sure one may stake a pass, and
     what look-ups saved in this reply can be risked again."""

@@ -13,10 +13,11 @@ steps where nothing pays.
 from collections.abc import Sequence
 
 from localspec.speculate.drafters.base import Draft
-from localspec.speculate.experience import Experience, Pace
+from localspec.speculate.experience import Experience
 from localspec.speculate.length import Choice, Situation
 from localspec.speculate.lookup_choice import MARGIN, LookupChoice
 from localspec.speculate.model_choice import ModelChoice
+from localspec.speculate.pace import Pace
 from localspec.speculate.step import Step
 from localspec.speculate.story import Gain
 from localspec.speculate.table import VerifyTable

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from localspec.speculate.acceptance import LOOKUP_PRIOR, MODEL_PRIOR, Acceptance
 from localspec.speculate.costs import PassCosts
 from localspec.speculate.ledger import Ledger
+from localspec.speculate.parking import Parking
 from localspec.speculate.rest import Rest
 
 READ_WIDTH = 64
@@ -19,6 +20,7 @@ class Experience:
         default_factory=dict[str, dict[str, Acceptance]]
     )
     ledger: Ledger = field(default_factory=Ledger)
+    parking: Parking = field(default_factory=Parking)
     n_plain: int = 0
     """Plain passes that were timed."""
     rest: Rest = field(default_factory=Rest)
@@ -29,26 +31,3 @@ class Experience:
             regime,
             {"suffix": Acceptance(LOOKUP_PRIOR, 0.5), "model": Acceptance(MODEL_PRIOR, 0.7)},
         )
-
-
-@dataclass(slots=True)
-class Pace:
-    """Tokens over seconds, in plain passes, of the last rounds."""
-
-    memory: float
-    tokens: float = 0.0
-    passes: float = 0.0
-    n: float = 0.0
-
-    def add(self, n_tokens: float, passes: float) -> None:
-        keep = 1 - 1 / self.memory
-        self.tokens = keep * self.tokens + n_tokens
-        self.passes = keep * self.passes + passes
-        self.n = keep * self.n + 1
-
-    def blended(self, expected: float, weight: float) -> float:
-        """Between what was expected, as sure as `weight` rounds, and what came."""
-        if not self.passes:
-            return expected
-        share = self.n / (self.n + weight)
-        return share * self.tokens / self.passes + (1 - share) * expected

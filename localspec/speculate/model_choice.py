@@ -16,7 +16,6 @@ from localspec.speculate.acceptance import Acceptance
 from localspec.speculate.costs import PassCosts
 from localspec.speculate.experience import READ_WIDTH, Experience
 from localspec.speculate.length import Choice, Situation
-from localspec.speculate.parking import Parking
 from localspec.speculate.step import Step
 from localspec.speculate.table import VerifyTable
 
@@ -44,7 +43,8 @@ class ModelChoice:
     def __init__(
         self, experience: Experience, draft: PassCosts, table: VerifyTable, chances: Acceptance
     ) -> None:
-        self.parking = Parking()
+        self.parking = experience.parking
+        self.parking.begin()
         self.why_parked = ""
         self.rate = 1.0
         self._experience, self._draft = experience, draft

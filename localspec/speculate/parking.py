@@ -1,13 +1,14 @@
 """When to leave the draft model alone, and when to try it again.
 
-Parked for 16 tokens first, then for twice as long each time that a trial fails, to 512.
+Parked for 16 tokens first, then for twice as long each time that a trial fails, to 256; the next
+reply goes on where the last one ended.
 """
 
 from dataclasses import dataclass, field
 
-from localspec.speculate.experience import Pace
+from localspec.speculate.pace import Pace
 
-FIRST_INTERVAL, LAST_INTERVAL = 16, 512
+FIRST_INTERVAL, LAST_INTERVAL = 16, 256
 TRIAL_ROUNDS = 3
 N_ROUNDS = 8
 """Rounds after which what really came counts as much as what was expected."""
@@ -15,13 +16,20 @@ N_ROUNDS = 8
 
 @dataclass(slots=True)
 class Parking:
-    """Of one reply."""
+    """Of one session; places are lengths of the reply at hand."""
 
     until: int | None = None
-    """The reply's length at which it is tried again; None: it is not parked."""
+    """Where it is tried again; None: it is not parked."""
     pace: Pace = field(default_factory=lambda: Pace(2 * N_ROUNDS))
     _interval: int = FIRST_INTERVAL
     _trials_left: int = 0
+    _n_seen: int = 0
+
+    def begin(self) -> None:
+        """A new reply: its pace is not yet known."""
+        if self.until is not None:
+            self.until = max(0, self.until - self._n_seen)
+        self.pace, self._n_seen = Pace(2 * N_ROUNDS), 0
 
     @property
     def is_parked(self) -> bool:
@@ -29,6 +37,7 @@ class Parking:
 
     def waits(self, n_tokens: int) -> bool:
         """Whether it is too early for a trial."""
+        self._n_seen = n_tokens
         return self.until is not None and n_tokens < self.until
 
     def park(self, n_tokens: int) -> None:
