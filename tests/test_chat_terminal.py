@@ -177,7 +177,7 @@ def test_ctrl_c_at_the_prompt_clears_the_line_and_twice_leaves(open_chat: Open) 
 
 
 def test_what_is_typed_during_an_answer_waits_for_the_prompt(open_chat: Open) -> None:
-    terminal = open_chat("-n", "40", model=smollm2())
+    terminal = open_chat("-n", "120", model=smollm2())
     terminal.send(LONG + "\r")
     terminal.wait(BEGUN)
     terminal.send("typed ahead")
