@@ -243,6 +243,7 @@ def test_what_is_parked_stays_so_in_the_next_reply() -> None:
     policy = adaptive(world, experience)
     assert experience.parking.until == pytest.approx(wait - 200, abs=8)
     assert policy.choose(Situation(100, 50, 1), []).why == "parked"
+    assert policy.verdict.startswith("draft parked")
     run = simulate(world, adaptive(world, experience), 60, Luck.of(world, 60, 4))
     assert all(choice.n_tokens == 0 for place, choice, _ in run.choices if place < wait - 210)
 

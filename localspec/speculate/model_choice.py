@@ -45,7 +45,6 @@ class ModelChoice:
     ) -> None:
         self.parking = experience.parking
         self.parking.begin()
-        self.why_parked = ""
         self.rate = 1.0
         self._experience, self._draft = experience, draft
         self._table, self._chances = table, chances
@@ -139,14 +138,14 @@ class ModelChoice:
         return Choice(0, "none", why)
 
     def _park(self, now: Situation) -> Choice:
-        self.parking.park(now.n_tokens)
         v, c = self._table.v, self._c
         needed = min((c * g + v[g + 1] - 1) / g for g in range(1, min(5, len(v) - 1)))
-        self.why_parked = (
+        why = (
             f"draft parked: accepted {self._chances.mean():.0%}, needs about {needed:.0%} here"
             if needed < 1
             else f"draft parked: checking one token costs {needed:.2f} plain passes"
         )
+        self.parking.park(now.n_tokens, why)
         return self._decline("parked")
 
     def _best_length(self, limit: int, chance: float | None) -> tuple[int, float]:

@@ -20,6 +20,8 @@ class Parking:
 
     until: int | None = None
     """Where it is tried again; None: it is not parked."""
+    why: str = ""
+    """Why it was parked last, for people."""
     pace: Pace = field(default_factory=lambda: Pace(2 * N_ROUNDS))
     _interval: int = FIRST_INTERVAL
     _trials_left: int = 0
@@ -40,9 +42,9 @@ class Parking:
         self._n_seen = n_tokens
         return self.until is not None and n_tokens < self.until
 
-    def park(self, n_tokens: int) -> None:
+    def park(self, n_tokens: int, why: str) -> None:
         """Leave it alone for an interval."""
-        self.until = n_tokens + self._interval
+        self.until, self.why = n_tokens + self._interval, why
         self._interval = min(2 * self._interval, LAST_INTERVAL)
         self._trials_left = TRIAL_ROUNDS
 
