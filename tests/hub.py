@@ -30,6 +30,7 @@ class Ask:
     begin: int | None
     token: str | None
     n_sent: int = 0
+    is_over: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -62,8 +63,12 @@ class Hub:
 
     @property
     def n_stored_sent(self) -> int:
-        """Bytes of files that were sent."""
-        return sum(ask.n_sent for ask in self.asked if ask.path.startswith("/storage/"))
+        """Bytes of files that were sent. A client may have the last of them before they count here,
+        so what is still being answered is waited for."""
+        stored = [ask for ask in self.asked if ask.path.startswith("/storage/")]
+        for ask in stored:
+            assert ask.is_over.wait(timeout=30), f"still answering {ask.path}"
+        return sum(ask.n_sent for ask in stored)
 
     @property
     def begins(self) -> list[int]:
@@ -132,17 +137,23 @@ class Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization")
         self.ask = Ask(self.command, self.path, int(span) if span else None, token)
         self.hub.asked.append(self.ask)
-        with suppress(ConnectionError):
-            if any(fault(self) for fault in list(self.hub.faults)):
-                return
-            parts = urlsplit(self.path)
-            path = unquote(parts.path)
-            if path.startswith("/storage/"):
-                self._storage(path.removeprefix("/storage/"))
-            elif path.startswith("/api/models/"):
-                self._list(path.removeprefix("/api/models/"), parse_qs(parts.query))
-            else:
-                self._resolve(path.strip("/"))
+        try:
+            with suppress(ConnectionError):
+                self._answer()
+        finally:
+            self.ask.is_over.set()
+
+    def _answer(self) -> None:
+        if any(fault(self) for fault in list(self.hub.faults)):
+            return
+        parts = urlsplit(self.path)
+        path = unquote(parts.path)
+        if path.startswith("/storage/"):
+            self._storage(path.removeprefix("/storage/"))
+        elif path.startswith("/api/models/"):
+            self._list(path.removeprefix("/api/models/"), parse_qs(parts.query))
+        else:
+            self._resolve(path.strip("/"))
 
     def refuse(self, status: int, code: str = "", **headers: str) -> None:
         """An error as the hub words it."""
