@@ -23,11 +23,13 @@ from localspec.speculate.story import Gain
 from localspec.speculate.table import VerifyTable
 
 TIMING = Choice(0, "none", "timing a plain pass")
-N_TIMED, EVERY_FIRST, EVERY_FIRST_SURE = 4, 4, 16
+N_TIMED, EVERY_FIRST, EVERY_FIRST_SURE = 4, 4, 32
 """Plain passes before what one takes is known; until then every fourth pass is one, or, where a
-reply has gained so much that an error of the calibration cannot explain it, every sixteenth."""
+reply has gained so much that an error of the calibration cannot explain it, every 32nd."""
+N_REVISED = 10
+"""A surprise of so many first plain passes is an error of the estimate, later ones a change."""
 RESTING = Choice(0, "none", "resting")
-EVERY, EVERY_SURE, SURE_RATE = 32, 64, 1.5
+EVERY, EVERY_SURE, SURE_RATE = 32, 128, 1.5
 """So often a plain pass is timed again; a large gain does not hang on it."""
 
 
@@ -100,7 +102,7 @@ class Adaptive:
 
     def _must_time_plain(self) -> bool:
         """Every rate is in plain passes, so what one takes must be known."""
-        if self._experience.n_plain < N_TIMED:
+        if self._experience.ledger.n_timed < N_TIMED:
             is_sure = (self._account.gain or 0.0) > SURE_RATE
             return self._n_since_plain >= (EVERY_FIRST_SURE if is_sure else EVERY_FIRST) - 1
         return self._n_since_plain >= (EVERY_SURE if self._rate > SURE_RATE else EVERY)
@@ -122,10 +124,9 @@ class Adaptive:
             return  # the prefill, or the last token
         changed = step.evaluated != table.last_width
         self._n_since_plain = 0 if step.evaluated == 1 else self._n_since_plain + 1
-        experience.n_plain += step.evaluated == 1
+        experience.ledger.n_timed += step.evaluated == 1
         if step.evaluated == step.drafted + 1:
-            eval_s = seconds - step.draft_s
-            experience.target.learn(step.evaluated, table.depth, eval_s, changed=changed)
+            self._learn_cost(step.evaluated, seconds - step.draft_s, changed)
         table.passed(step.evaluated)
         if step.evaluated == 1 and step.source == "none" and choice.verified:
             self._learn_plain(step, seconds, changed)
@@ -140,6 +141,13 @@ class Adaptive:
         if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
             self._learn_chances(step, offers)
 
+    def _learn_cost(self, width: int, seconds: float, changed: bool) -> None:
+        experience, depth = self._experience, self._table.depth
+        before_s = experience.target.seconds(1, depth)
+        experience.target.learn(width, depth, seconds, changed=changed)
+        if width == 1 and experience.ledger.n_timed <= N_REVISED:
+            experience.ledger.reply.revise(experience.target.seconds(1, depth) / before_s)
+
     def _learn_plain(self, step: Step, seconds: float, changed: bool) -> None:
         """A plain pass is its own measure: an error of the estimate must not look like a loss. Only
         the way back from a wide one is owed by who drafted that."""
@@ -148,7 +156,7 @@ class Adaptive:
         rested_s = self._rest.after_plain(step.draft_s, self._table.plain_s)
         seconds += rested_s
         self._expected.add(rested_s, rested_s)
-        experience.ledger.add(seconds, seconds - owed_s, self._owing or "none")
+        experience.ledger.add_plain(seconds, owed_s, self._owing or "none")
         self._owing = ""
 
     def _learn_chances(self, step: Step, offers: Sequence[Draft]) -> None:

@@ -21,8 +21,6 @@ class Experience:
     )
     ledger: Ledger = field(default_factory=Ledger)
     parking: Parking = field(default_factory=Parking)
-    n_plain: int = 0
-    """Plain passes that were timed."""
     rest: Rest = field(default_factory=Rest)
 
     def acceptance(self, regime: str) -> dict[str, Acceptance]:

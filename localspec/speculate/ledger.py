@@ -2,18 +2,26 @@
 
     loss = seconds spent - tokens x seconds of a plain pass
 
-Tries whose gain is uncertain are paid from a budget: a share of the time that plain decoding takes.
-Some of it may be spent ahead, once a session and as far as the reply at hand can be expected to
-earn it. The bound holds as far as the seconds of a plain pass are known.
+Every draft may fail, and is paid from a budget: a share of the time that plain decoding takes. A
+reply may spend its share as soon as it can be expected to earn it, and what drafts have saved in it
+besides. The seconds of a plain pass are an estimate at first: what was judged by it is judged again
+as it gets better, and as much of the budget is kept back as it may still be wrong by.
 """
 
 from dataclasses import dataclass, field
+from math import sqrt
 
-SHARES = {"model": 0.018, "suffix": 0.008}
-"""Of plain time, for tries of each drafter; one that fails must not stop the other."""
-OTHER_SHARE = 0.02
+SHARE = 0.025
+"""Of plain time: the budget. In a session, of each drafter: one that fails must not stop the
+other for ever."""
 AHEAD = 256
 """Tokens whose share may be spent before they are there."""
+PARTS = (0.5, 1.0)
+"""A draft stakes at most so much of what is left, the smallest that leaves one that pays: who
+stakes all at once is soon ruined, also with good drafts."""
+ERROR, N_TIMED_COUNTED = 0.05, 9
+"""By how much a plain pass's time may be wrong if one was timed, or n: ERROR / sqrt(1 + n), to the
+number of passes that the estimate remembers."""
 
 
 @dataclass(slots=True)
@@ -24,11 +32,18 @@ class Account:
     plain_s: float = 0.0
     lost_s: dict[str, float] = field(default_factory=dict[str, float])
     """Negative: saved."""
+    estimated_s: dict[str, float] = field(default_factory=dict[str, float])
+    """The part of `plain_s` that was not measured, by drafter."""
 
     @property
     def gain(self) -> float | None:
         """Times plain speed."""
         return self.plain_s / self.spent_s if self.spent_s else None
+
+    @property
+    def loss_s(self) -> float:
+        """By whatever drafts; negative: saved."""
+        return self.spent_s - self.plain_s
 
     def passes_without(self, source: str) -> float:
         """Plain passes a token without that drafter: below 1 where others save some."""
@@ -36,15 +51,26 @@ class Account:
         return 1 + others_s / self.plain_s if self.plain_s else 1.0
 
     def add(self, seconds: float, plain_s: float, source: str) -> None:
+        """A step of that drafter, for tokens that take plain decoding about `plain_s`."""
+        self._add(seconds, plain_s, source)
+        self.estimated_s[source] = self.estimated_s.get(source, 0.0) + plain_s
+
+    def add_plain(self, seconds: float, owed_s: float, source: str) -> None:
+        """A plain pass, of which a drafter before it owes `owed_s`."""
+        self._add(seconds, seconds - owed_s, source)
+
+    def _add(self, seconds: float, plain_s: float, source: str) -> None:
         self.spent_s += seconds
         self.plain_s += plain_s
         self.lost_s[source] = self.lost_s.get(source, 0.0) + seconds - plain_s
 
-    def left_s(self, source: str, ahead_s: float) -> float:
-        """How much more may be lost, when plain decoding takes at least `ahead_s`; below 0: the
-        budget is overdrawn."""
-        share = SHARES.get(source, OTHER_SHARE)
-        return share * max(self.plain_s, ahead_s) - self.lost_s.get(source, 0.0)
+    def revise(self, factor: float) -> None:
+        """Plain passes take `factor` times what they were taken to."""
+        for source, estimated_s in self.estimated_s.items():
+            more_s = (factor - 1) * estimated_s
+            self.estimated_s[source] += more_s
+            self.plain_s += more_s
+            self.lost_s[source] -= more_s
 
 
 class Ledger:
@@ -53,6 +79,8 @@ class Ledger:
     def __init__(self) -> None:
         self.session = Account()
         self.reply = Account()
+        self.n_timed = 0
+        """Plain passes of the session that were timed."""
 
     def begin(self) -> Account:
         """A new reply, and its account; what earlier ones saved is not spent on it."""
@@ -62,13 +90,25 @@ class Ledger:
         return self.reply
 
     def add(self, seconds: float, plain_s: float, source: str) -> None:
-        """A step took `seconds` for tokens that take plain decoding `plain_s`."""
+        """A step of that drafter took `seconds`, for tokens that take plain decoding `plain_s`."""
         self.session.add(seconds, plain_s, source)
         self.reply.add(seconds, plain_s, source)
 
+    def add_plain(self, seconds: float, owed_s: float, source: str) -> None:
+        """A plain pass, of which a drafter before it owes `owed_s`: it is its own measure."""
+        self.session.add_plain(seconds, owed_s, source)
+        self.reply.add_plain(seconds, owed_s, source)
+
     def left_s(self, source: str, plain_pass_s: float, n_expected: int) -> float:
-        """How many seconds more may be lost in a reply of at least `n_expected` tokens."""
+        """How many seconds a drafter may lose in a reply of at least `n_expected` tokens; below 0:
+        the budget is overdrawn."""
+        session, reply = self.session, self.reply
+        of_session_s = SHARE * max(session.plain_s, AHEAD * plain_pass_s)
+        of_reply_s = SHARE * max(reply.plain_s, min(AHEAD, n_expected) * plain_pass_s)
+        unsure_s = (
+            ERROR / sqrt(1 + min(self.n_timed, N_TIMED_COUNTED)) * sum(reply.estimated_s.values())
+        )
         return min(
-            self.session.left_s(source, AHEAD * plain_pass_s),
-            self.reply.left_s(source, min(AHEAD, n_expected) * plain_pass_s),
+            of_session_s - session.lost_s.get(source, 0.0),
+            of_reply_s - reply.loss_s - unsure_s,
         )

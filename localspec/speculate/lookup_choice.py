@@ -3,22 +3,20 @@
     rate(g) = E(g) / v(g + 1),   E(g) = 1 + a_1 + a_1 a_2 + ... + a_1 ... a_g
 
 Each offer is judged by its own matches. A draft of which nothing stands loses v(g + 1) - 1 passes,
-which must be no more than the ledger has left; the surer it is, the more it may stake beyond that.
+which must be no more than the ledger lets one draft stake.
 """
 
 from collections.abc import Sequence
 
 from localspec.speculate.drafters.base import Draft
 from localspec.speculate.experience import Experience
+from localspec.speculate.ledger import PARTS
 from localspec.speculate.length import Choice, Situation
 from localspec.speculate.table import VerifyTable
 
-MARGIN = 1.08
+MARGIN = 1.05
 """A draft must promise this much more than plain decoding: estimates are noisy."""
-STAKES = ((3.0, 2.0), (1.5, 1.0))
-"""Standard errors by which chances may be too high for a draft still to pay, and the passes that it
-may then lose beyond what the ledger has left."""
-LEAST_EXPECTED = 32
+LEAST_EXPECTED = 64
 """A reply is expected to have so many tokens and twice those that it has, if there is room: some
 are short."""
 NOTHING = Choice(0, "none", "nothing to draft")
@@ -42,12 +40,13 @@ class LookupChoice:
         return best
 
     def _bearable(self, offer: Draft, limit: int, left: float) -> tuple[int, float]:
-        """The best length that may be risked, and its rate."""
-        for n_errors, stake in STAKES:
-            n, rate = self._best_length(offer, limit, left + stake)
-            if n == 0 or self._table.v[n + 1] - 1 <= left or self._is_sure(offer, n, n_errors):
-                return n, rate
-        return self._best_length(offer, limit, left)
+        """The best length that may be risked where `left` passes may be lost, and its rate."""
+        n, rate = 0, 1.0
+        for part in PARTS:
+            n, rate = self._best_length(offer, limit, part * left)
+            if rate > MARGIN:
+                break
+        return n, rate
 
     def _best_length(self, offer: Draft, limit: int, left: float) -> tuple[int, float]:
         """The length with the best rate of those that lose no more than `left` passes."""
@@ -67,12 +66,3 @@ class LookupChoice:
         plain_s = self._table.plain_s
         n = min(now.n_tokens + now.room, LEAST_EXPECTED + 2 * now.n_tokens)
         return self._ledger.left_s(source, plain_s, n) / plain_s
-
-    def _is_sure(self, offer: Draft, n: int, n_errors: float) -> bool:
-        """Whether a draft would pay even if its chances were so many standard errors lower."""
-        chances = self._acceptance[offer.source]
-        reach = tokens = 1.0
-        for k, quality in enumerate(offer.qualities[:n]):
-            reach *= chances.at_least(k, quality, n_errors)
-            tokens += reach
-        return tokens > MARGIN * self._table.v[n + 1]

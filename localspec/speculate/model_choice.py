@@ -15,6 +15,7 @@ from math import sqrt
 from localspec.speculate.acceptance import Acceptance
 from localspec.speculate.costs import PassCosts
 from localspec.speculate.experience import READ_WIDTH, Experience
+from localspec.speculate.ledger import PARTS
 from localspec.speculate.length import Choice, Situation
 from localspec.speculate.step import Step
 from localspec.speculate.table import VerifyTable
@@ -24,17 +25,13 @@ NARROW = 1.5
 WINDOW, FIRST_WINDOW = 64, 16
 """Of a text that is new to it, the draft model reads the last tokens before its first draft: an
 investment, and a smaller one while nothing is known of it."""
-N_TRIED = 8
+N_TRIED = 5
 """Drafted tokens after which a draft model is no longer new."""
 HOPE = 0.95
 """An acceptance at which a draft model worth trying would pay."""
 LEAST_HORIZON = 64
 """A reply whose end is not known goes on for this long at least, or for as long as it is."""
 TRIALS = ("trial", "shadow")
-SURE = 1.0
-STAKES = ((2.0, 2.0), (1.0, 1.0))
-"""Standard errors by which chances may be too high for drafts still to pay, and the passes that one
-may then lose beyond what the ledger has left."""
 
 
 class ModelChoice:
@@ -61,10 +58,9 @@ class ModelChoice:
         reading = self._reading_passes(now.depth)
         n, expected = self._best_length(limit, None)
         self.rate = self.parking.rate(expected)
-        if self.parking.is_parked or self._chances.n_seen < N_TRIED:
+        is_new = self._chances.n_seen < N_TRIED
+        if self.parking.is_parked or is_new or n == 0 or self.rate < 1:
             return self._trial(now, limit, reading)
-        if n == 0 or self.rate < 1:
-            return self._park(now)
         horizon = min(now.room, max(LEAST_HORIZON, now.n_tokens))
         without = self._experience.ledger.reply.passes_without("model")
         if reading > horizon * (without - 1 / self.rate):
@@ -72,7 +68,7 @@ class ModelChoice:
         longest = self._bearable(limit, self._left(now) - reading)
         if longest:
             return self._draft_up_to(longest, "draft pays")
-        can_try = not self._is_sure(SURE) and self._left(now) >= self._c
+        can_try = not self._is_sure() and self._left(now) >= self._c
         return self._draft_up_to(1, "shadow") if can_try else self._decline("over budget")
 
     def _trial(self, now: Situation, limit: int, reading: float) -> Choice:
@@ -94,25 +90,29 @@ class ModelChoice:
     def _hopeless(self, limit: int) -> bool:
         """Whether even an acceptance one standard error above the mean would not pay."""
         mean, n = self._chances.mean(), self._chances.all.seen
-        if n < N_TRIED / 2:
+        if n < N_TRIED:
             return False
         high = min(HOPE, mean + sqrt(mean * (1 - mean) / (n + 1)))
         return self._best_length(limit, high)[0] == 0
 
+    def _is_sure(self) -> bool:
+        """Whether an acceptance one standard error below the mean would still pay."""
+        mean, n = self._chances.mean(), self._chances.all.seen
+        low = max(0.0, mean - sqrt(mean * (1 - mean) / (n + 1)))
+        return n >= N_TRIED - 1 and self._best_length(len(self._table.v) - 2, low)[0] > 0
+
     def _left(self, now: Situation) -> float:
         """Passes that the ledger has left."""
-        plain_s = self._table.plain_s
-        return self._experience.ledger.left_s("model", plain_s, now.n_tokens + now.room) / plain_s
+        plain_s, n = self._table.plain_s, now.n_tokens + now.room
+        return self._experience.ledger.left_s("model", plain_s, n) / plain_s
 
     def _bearable(self, limit: int, left: float) -> int:
         """The longest draft that may be risked where `left` passes may be lost; 0: none."""
-        for n_errors, stake in STAKES:
-            longest = self._longest(limit, left + stake)
-            n, _ = self._best_length(longest, None)
-            if n and (self._cost(n) <= left or self._is_sure(n_errors)):
+        for part in PARTS:
+            longest = self._longest(limit, part * left)
+            if self._best_length(longest, None)[0]:
                 return longest
-        longest = self._longest(limit, left)
-        return longest if self._best_length(longest, None)[0] else 0
+        return 0
 
     def _longest(self, limit: int, left: float) -> int:
         return max((n for n in range(1, limit + 1) if self._cost(n) <= left), default=0)
@@ -120,12 +120,6 @@ class ModelChoice:
     def _cost(self, n: int) -> float:
         """Passes that a draft loses if nothing of it stands."""
         return n * self._c + self._table.v[n + 1] - 1
-
-    def _is_sure(self, n_errors: float) -> bool:
-        """Whether even an acceptance so many standard errors below the mean would pay."""
-        mean, n = self._chances.mean(), self._chances.all.seen
-        low = max(0.0, mean - n_errors * sqrt(mean * (1 - mean) / (n + 1)))
-        return n >= N_TRIED - 1 and self._best_length(len(self._table.v) - 2, low)[0] > 0
 
     def _draft_up_to(self, n: int, why: str) -> Choice:
         self._n_evaluated = 1
@@ -232,5 +226,7 @@ class ModelChoice:
                 draft.learn(READ_WIDTH, depth, first_s * READ_WIDTH / n_missing)
             read_s = max(0.0, first_s - one_s)
         passes = max(0.1, (seconds - read_s) / self._table.plain_s)
-        self.parking.round(len(step.tokens), passes if self._choice.verified else None)
-        return read_s if self._is_sure(SURE) else 0.0
+        # A trial is narrower than what would pay: how far it came tells nothing of that.
+        is_trial = self._choice.why in TRIALS
+        self.parking.round(len(step.tokens), None if is_trial else passes)
+        return read_s if self._is_sure() else 0.0

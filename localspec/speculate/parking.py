@@ -10,7 +10,7 @@ from localspec.speculate.pace import Pace
 
 FIRST_INTERVAL, LAST_INTERVAL = 16, 256
 TRIAL_ROUNDS = 3
-N_ROUNDS = 8
+N_ROUNDS = 16
 """Rounds after which what really came counts as much as what was expected."""
 
 
@@ -53,7 +53,7 @@ class Parking:
         return self.pace.blended(expected, N_ROUNDS)
 
     def round(self, n_tokens: int, passes: float | None) -> None:
-        """A round brought tokens in so many plain passes; None: beside one, which tells no pace."""
+        """A round brought tokens in so many plain passes; None: a trial, which tells no pace."""
         if passes is not None:
             self.pace.add(n_tokens, passes)
         if self.until is not None:
