@@ -9,13 +9,14 @@ that failed is evidence; those behind it are not, because nobody looked.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import Any
 
 POSITIONS = 4
 """Tokens from the fourth on are alike."""
 PRIOR_WEIGHT, MEAN_WEIGHT, CELL_WEIGHT = 12.0, 8.0, 9.0
 """How many tokens a prior counts for: of a quality, of all together, of a cell."""
-MEMORY = 96.0
+MEMORY = 48.0
 """Tokens of a quality after which evidence has faded to 1 / e."""
 
 CONFIDENCES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
@@ -70,6 +71,12 @@ class Acceptance:
     def of(self, position: int, quality: int) -> float:
         """The chance of a token that follows `position` others, if those stand."""
         return self.chances[min(position, POSITIONS - 1) * len(self.prior) + quality]
+
+    def at_least(self, position: int, quality: int) -> float:
+        """The same, less the standard error of what is known of its quality."""
+        chance = self.of(position, quality)
+        n = self.by_quality[quality].seen + PRIOR_WEIGHT
+        return max(0.0, chance - sqrt(chance * (1 - chance) / n))
 
     def mean(self) -> float:
         """Of a token of any quality, anywhere."""

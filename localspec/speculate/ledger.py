@@ -99,12 +99,14 @@ class Ledger:
         self.session.add_plain(seconds, owed_s, source)
         self.reply.add_plain(seconds, owed_s, source)
 
-    def left_s(self, source: str, plain_pass_s: float, n_expected: int) -> float:
+    def left_s(
+        self, source: str, plain_pass_s: float, n_expected: int, share: float = SHARE
+    ) -> float:
         """How many seconds a drafter may lose in a reply of at least `n_expected` tokens; below 0:
         the budget is overdrawn."""
         session, reply = self.session, self.reply
-        of_session_s = SHARE * max(session.plain_s, AHEAD * plain_pass_s)
-        of_reply_s = SHARE * max(reply.plain_s, min(AHEAD, n_expected) * plain_pass_s)
+        of_session_s = share * max(session.plain_s, AHEAD * plain_pass_s)
+        of_reply_s = share * max(reply.plain_s, min(AHEAD, n_expected) * plain_pass_s)
         unsure_s = (
             ERROR / sqrt(1 + min(self.n_timed, N_TIMED_COUNTED)) * sum(reply.estimated_s.values())
         )
