@@ -16,10 +16,10 @@ from localspec.speculate.table import VerifyTable
 
 MARGIN = 1.05
 """A draft must promise this much more than plain decoding: estimates are noisy."""
-UNSURE_SHARE = 0.008
+UNSURE_SHARE = 0.006
 """Of plain time, for look-ups that would not pay with chances one standard error lower: what they
 are worth is seen without using them."""
-LEAST_EXPECTED = 64
+LEAST_EXPECTED = 128
 """A reply is expected to have so many tokens and twice those that it has, if there is room: some
 are short."""
 NOTHING = Choice(0, "none", "nothing to draft")
