@@ -1,12 +1,14 @@
 """The adaptive draft length against every fixed one, on made-up machines and pairs.
 
     scripts/simulate-speculation [--tokens N] [--replies N] [--before N] [--plot FILE] [--json]
+    scripts/simulate-speculation --known [--tokens N]
 
 Machines are measured and published tables of v(n); drafts have chances from hopeless to nearly
 certain, steady or changing. Every reply begins with nothing learned but a calibration that is off
 by 5 % (--before: and with what that many replies taught), and single passes scatter by 3 %. Regret
 is the time of the policy over that of the fixed choice that was best on average, with hindsight,
-less 1.
+less 1. --known: what is left of it for a policy that knows a steady world in advance and risks no
+more than 3 % of a reply.
 """
 
 import json
@@ -15,10 +17,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from _least_regret import least_regret
 from _simulator import Verdict, grid, judge
 
 
-def main(
+def main(  # noqa: PLR0913 - one option each
     tokens: Annotated[list[int] | None, typer.Option(help="Lengths of a reply.")] = None,
     replies: Annotated[int, typer.Option(min=1, help="Of each pair and length.")] = 6,
     before: Annotated[
@@ -27,8 +30,12 @@ def main(
     worst: Annotated[int, typer.Option(help="How many of the worst to show.")] = 10,
     plot: Annotated[Path | None, typer.Option(help="Write a picture there.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
+    known: Annotated[bool, typer.Option(help="Of a policy that knows the world.")] = False,
 ) -> None:
     """Simulate, and print how far from the best fixed choice it is."""
+    if known:
+        _show_known(tokens or [256], worst)
+        return
     verdicts = {
         n: [judge(world, n, range(replies), before) for world in grid()] for n in tokens or [256]
     }
@@ -39,6 +46,15 @@ def main(
         return
     for n, of_length in verdicts.items():
         _show(n, of_length, worst)
+
+
+def _show_known(lengths: list[int], n_worst: int) -> None:
+    worlds = [world for world in grid() if world.is_steady]
+    for n in lengths:
+        regrets = [(least_regret(world, n), world.name) for world in worlds]
+        print(f"{n} tokens, {len(worlds)} steady worlds, known in advance:")
+        for regret, name in sorted(regrets, reverse=True)[:n_worst]:
+            print(f"  {regret:6.1%}  {name}")
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:

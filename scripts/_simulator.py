@@ -62,6 +62,12 @@ class World:
     change: float = 0.0
     """What a pass takes more that is not as wide as the one before."""
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether a draft's chances are the same everywhere."""
+        chances = [self.model, *([self.lookup] if self.lookup else [])]
+        return not self.informed and all(chance(0) == chance(10_000) for chance in chances)
+
     def seconds(self, n_tokens: int) -> float:
         widths = sorted(self.v)
         return PLAIN_S * float(np.interp(n_tokens, widths, [self.v[n] for n in widths]))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from _least_regret import least_regret
 from _simulator import (
     MAX_DRAFT,
     TABLES,
@@ -66,6 +67,18 @@ def test_a_reply_is_nearly_as_fast_as_with_the_best_fixed_choice(table: str) -> 
     worlds = [world for world in grid() if world.name.startswith(table)][1::5]
     regrets = [judge(world, 1024, SEEDS[:2]).regret for world in worlds]
     assert sum(regrets) / len(regrets) <= 0.035
+
+
+def test_knowing_the_world_leaves_only_the_price_of_the_bound() -> None:
+    """Where nothing pays a policy that knows it loses nothing; where drafts pay the bound costs it
+    less than learning costs one that does not."""
+    worlds = {world.name: world for world in grid()}
+    hopeless = worlds["SmolLM2 Q4_0, c 0.5, a 0.2"]
+    assert least_regret(hopeless, 64) == pytest.approx(0.0, abs=1e-9)
+    good = worlds["batched-bench README, c 0.2, a 0.9"]
+    assert -0.02 < least_regret(good, 256) < judge(good, 256, SEEDS).regret
+    assert least_regret(good, 64) > least_regret(good, 256)
+    assert not worlds["flat, c 0.2, a .8 to .3"].is_steady
 
 
 def test_a_good_draft_model_pays_within_a_short_reply() -> None:
@@ -289,6 +302,17 @@ def test_a_look_up_that_is_not_sure_stakes_less() -> None:
 
     assert chosen(0) == 0
     assert chosen(20) > 0
+
+
+def test_a_draft_model_that_waits_says_why() -> None:
+    """A pair that neither pays nor is known not to, when a reply has lost what it may."""
+    experience = _experience([1.7, 2.0, 2.3, 2.6], 0.2, 1.0)
+    policy = Adaptive(experience, 4, has_lookup=False, has_model=True)
+    experience.acceptance("greedy")["model"].learn([5] * 30, 22)
+    assert policy.verdict == ""
+    experience.ledger.add(6.0, 0.0, "model")
+    assert policy.choose(Situation(200, 50, 4), []).n_tokens == 0
+    assert policy.verdict == "draft waits: accepted 87%, and tries have used up their 2.5%"
 
 
 def test_who_stakes_half_of_what_is_left_is_seldom_ruined() -> None:

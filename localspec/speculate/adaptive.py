@@ -181,8 +181,8 @@ class Adaptive:
     @property
     def verdict(self) -> str:
         """Why the draft model is not used, or why nothing is."""
-        if self._model and self._model.parking.is_parked:
-            return self._model.parking.why
+        if self._model and self._model.verdict:
+            return self._model.verdict
         if not self._model and not self._could_pay:
             return f"no drafts: checking 2 tokens takes {self._table.v[2]:.2f} x one"
         return ""

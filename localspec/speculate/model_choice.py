@@ -15,7 +15,7 @@ from math import sqrt
 from localspec.speculate.acceptance import Acceptance
 from localspec.speculate.costs import PassCosts
 from localspec.speculate.experience import READ_WIDTH, Experience
-from localspec.speculate.ledger import PARTS
+from localspec.speculate.ledger import PARTS, SHARE
 from localspec.speculate.length import Choice, Situation
 from localspec.speculate.step import Step
 from localspec.speculate.table import VerifyTable
@@ -32,6 +32,7 @@ HOPE = 0.95
 LEAST_HORIZON = 64
 """A reply whose end is not known goes on for this long at least, or for as long as it is."""
 TRIALS = ("trial", "shadow")
+SAVING, SPENT = "saving up for a trial", "over budget"
 
 
 class ModelChoice:
@@ -48,6 +49,7 @@ class ModelChoice:
         self._read_depth = 0
         self._n_evaluated = 0
         self._choice = Choice(0)
+        self._declined = ""
         self._c = 0.0
 
     def choose(self, now: Situation, limit: int) -> Choice:
@@ -69,7 +71,17 @@ class ModelChoice:
         if longest:
             return self._draft_up_to(longest, "draft pays")
         can_try = not self._is_sure() and self._left(now) >= self._c
-        return self._draft_up_to(1, "shadow") if can_try else self._decline("over budget")
+        return self._draft_up_to(1, "shadow") if can_try else self._decline(SPENT)
+
+    @property
+    def verdict(self) -> str:
+        """Why the draft model is not used now, for people."""
+        if self.parking.is_parked:
+            return self.parking.why
+        if self._declined in (SAVING, SPENT):
+            accepted = self._chances.mean()
+            return f"draft waits: accepted {accepted:.0%}, and tries have used up their {SHARE:.1%}"
+        return ""
 
     def _trial(self, now: Situation, limit: int, reading: float) -> Choice:
         hoped, _ = self._best_length(limit, HOPE)
@@ -83,7 +95,7 @@ class ModelChoice:
             n = 1
         cost = n * self._c + v[n + 1] - 1 if n else self._c
         if cost + reading > self._left(now):
-            return self._decline("saving up for a trial")
+            return self._decline(SAVING)
         self.rate = max(1.0, self.rate)
         return self._draft_up_to(n, "trial") if n else self._draft_up_to(1, "shadow")
 
@@ -122,13 +134,13 @@ class ModelChoice:
         return n * self._c + self._table.v[n + 1] - 1
 
     def _draft_up_to(self, n: int, why: str) -> Choice:
-        self._n_evaluated = 1
+        self._n_evaluated, self._declined = 1, ""
         verified = why != "shadow"
         self._choice = Choice(n, "model", why, self, verified=verified, window=self._window)
         return self._choice
 
     def _decline(self, why: str) -> Choice:
-        self.rate = 1.0
+        self.rate, self._declined = 1.0, why
         return Choice(0, "none", why)
 
     def _park(self, now: Situation) -> Choice:
