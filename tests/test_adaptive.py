@@ -304,6 +304,18 @@ def test_a_look_up_that_is_not_sure_stakes_less() -> None:
     assert chosen(20) > 0
 
 
+def test_a_draft_model_that_fails_leaves_look_ups_something() -> None:
+    """Else its trials in a first reply would be paid with the copy that ends it."""
+    experience = _experience([1.3, 1.4, 1.5, 1.6], 0.2, 1.0)
+    for drafter in ("suffix", "model"):
+        experience.acceptance("greedy")[drafter].learn([7] * 60, 60)
+    policy = Adaptive(experience, 4, has_model=True)
+    experience.ledger.add(4.6, 0.0, "model")
+    now = Situation(180, 110, 64)
+    assert policy.choose(now, []).n_tokens == 0
+    assert policy.choose(now, [Draft(list(range(4)), "suffix", None, [7] * 4)]).n_tokens > 0
+
+
 def test_a_draft_model_that_waits_says_why() -> None:
     """A pair that neither pays nor is known not to, when a reply has lost what it may."""
     experience = _experience([1.7, 2.0, 2.3, 2.6], 0.2, 1.0)

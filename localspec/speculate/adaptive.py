@@ -54,7 +54,9 @@ class Adaptive:
         self._model: ModelChoice | None = None
         if has_model and experience.draft:
             chances = self._acceptance["model"]
-            self._model = ModelChoice(experience, experience.draft, self._table, chances)
+            self._model = ModelChoice(
+                experience, experience.draft, self._table, chances, is_alone=not has_lookup
+            )
         self._expected = Pace(1e9)
         self._could_pay = True
         self._offers: list[Draft] = []

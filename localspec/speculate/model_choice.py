@@ -32,6 +32,8 @@ HOPE = 0.95
 LEAST_HORIZON = 64
 """A reply whose end is not known goes on for this long at least, or for as long as it is."""
 TRIALS = ("trial", "shadow")
+SHARE_BESIDE = 0.018
+"""Of plain time, where there are look-ups too: a draft model that fails leaves them something."""
 SAVING, SPENT = "saving up for a trial", "over budget"
 
 
@@ -39,8 +41,15 @@ class ModelChoice:
     """The draft model's side of a policy, for one reply; also the patience of its drafts."""
 
     def __init__(
-        self, experience: Experience, draft: PassCosts, table: VerifyTable, chances: Acceptance
+        self,
+        experience: Experience,
+        draft: PassCosts,
+        table: VerifyTable,
+        chances: Acceptance,
+        *,
+        is_alone: bool,
     ) -> None:
+        self._share = SHARE if is_alone else SHARE_BESIDE
         self.parking = experience.parking
         self.parking.begin()
         self.rate = 1.0
@@ -79,8 +88,8 @@ class ModelChoice:
         if self.parking.is_parked:
             return self.parking.why
         if self._declined in (SAVING, SPENT):
-            accepted = self._chances.mean()
-            return f"draft waits: accepted {accepted:.0%}, and tries have used up their {SHARE:.1%}"
+            accepted, share = self._chances.mean(), self._share
+            return f"draft waits: accepted {accepted:.0%}, and tries have used up their {share:.1%}"
         return ""
 
     def _trial(self, now: Situation, limit: int, reading: float) -> Choice:
@@ -116,7 +125,7 @@ class ModelChoice:
     def _left(self, now: Situation) -> float:
         """Passes that the ledger has left."""
         plain_s, n = self._table.plain_s, now.n_tokens + now.room
-        return self._experience.ledger.left_s("model", plain_s, n) / plain_s
+        return self._experience.ledger.left_s("model", plain_s, n, self._share) / plain_s
 
     def _bearable(self, limit: int, left: float) -> int:
         """The longest draft that may be risked where `left` passes may be lost; 0: none."""
