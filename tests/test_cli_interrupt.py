@@ -9,6 +9,8 @@ import pytest
 from _models import smollm2
 from command import ANSWER, assert_refused, finish, start, tiny, wait_for_cpu
 
+from localspec.cli import app, main
+
 PLAIN = (*ANSWER, "--spec", "none")
 """Nothing is calibrated at load, so that the reply is under way when it is interrupted."""
 WELL_UNDER_WAY_S = 1.8
@@ -37,6 +39,19 @@ def test_ctrl_c_while_it_starts_is_a_sentence(tmp_path: Path, seconds: float) ->
     run = finish(process)
     assert (run.code, run.stderr) == (1, "localspec: interrupted\n")
     assert run.stdout == "" or run.document["finish_reason"] == "interrupted"
+
+
+def test_ctrl_c_in_the_making_of_a_class_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python 3.11 wraps what a descriptor raises there, a Ctrl-C too."""
+
+    def interrupted(_: list[str]) -> int:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    monkeypatch.setattr(app, "invoke", interrupted)
+    assert main.run(["list"]) == 1
+    assert capsys.readouterr().err == "localspec: interrupted\n"
 
 
 def test_ctrl_c_stops_a_long_prefill_at_once(tmp_path: Path) -> None:

@@ -35,8 +35,16 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail_of_system(error)
     except Exception as error:  # noqa: BLE001 - a bug is a sentence too
+        if _is_interrupt(error):
+            return _fail("interrupted", 1)
         return _fail(f"a bug in localspec ({error!r}): report it, with LOCALSPEC_DEBUG=1", 1)
     return code
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Python 3.11 makes a RuntimeError of a Ctrl-C that falls into the making of a class."""
+    cause = error.__cause__
+    return isinstance(error, KeyboardInterrupt) or (cause is not None and _is_interrupt(cause))
 
 
 def _prepare_streams() -> None:
