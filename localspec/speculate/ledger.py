@@ -102,8 +102,8 @@ class Ledger:
     def left_s(
         self, source: str, plain_pass_s: float, n_expected: int, share: float = SHARE
     ) -> float:
-        """How many seconds a drafter may lose in a reply of at least `n_expected` tokens; below 0:
-        the budget is overdrawn."""
+        """How many seconds a drafter that may use up to `share` of the budget's time may lose in a
+        reply of at least `n_expected` tokens; below 0: the budget is overdrawn."""
         session, reply = self.session, self.reply
         of_session_s = share * max(session.plain_s, AHEAD * plain_pass_s)
         of_reply_s = share * max(reply.plain_s, min(AHEAD, n_expected) * plain_pass_s)

@@ -102,7 +102,7 @@ class ModelChoice:
             n -= 1
         if not n and v[2] <= NARROW:
             n = 1
-        cost = n * self._c + v[n + 1] - 1 if n else self._c
+        cost = self._cost(n) if n else self._c
         if cost + reading > self._left(now):
             return self._decline(SAVING)
         self.rate = max(1.0, self.rate)
@@ -110,17 +110,19 @@ class ModelChoice:
 
     def _hopeless(self, limit: int) -> bool:
         """Whether even an acceptance one standard error above the mean would not pay."""
-        mean, n = self._chances.mean(), self._chances.all.seen
-        if n < N_TRIED:
+        if self._chances.all.seen < N_TRIED:
             return False
-        high = min(HOPE, mean + sqrt(mean * (1 - mean) / (n + 1)))
-        return self._best_length(limit, high)[0] == 0
+        return self._best_length(limit, min(HOPE, self._mean_with(1)))[0] == 0
 
     def _is_sure(self) -> bool:
         """Whether an acceptance one standard error below the mean would still pay."""
+        low, limit = max(0.0, self._mean_with(-1)), len(self._table.v) - 2
+        return self._chances.all.seen >= N_TRIED - 1 and self._best_length(limit, low)[0] > 0
+
+    def _mean_with(self, n_errors: float) -> float:
+        """The mean acceptance, and so many standard errors more."""
         mean, n = self._chances.mean(), self._chances.all.seen
-        low = max(0.0, mean - sqrt(mean * (1 - mean) / (n + 1)))
-        return n >= N_TRIED - 1 and self._best_length(len(self._table.v) - 2, low)[0] > 0
+        return mean + n_errors * sqrt(mean * (1 - mean) / (n + 1))
 
     def _left(self, now: Situation) -> float:
         """Passes that the ledger has left."""
