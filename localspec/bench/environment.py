@@ -14,7 +14,7 @@ from localspec import __version__
 from localspec.bench.facts import facts_of
 from localspec.engine.build import engine_fingerprint, engine_version, gpu_backends
 from localspec.hardware.detect import usable_cores
-from localspec.hardware.machine import local_devices, machine_key, power
+from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.identity import sampled_digest
 from localspec.session.machine import engine_reports
 

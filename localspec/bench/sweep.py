@@ -8,14 +8,13 @@ from localspec.bench.environment import environment, model_record
 from localspec.bench.prediction import Prediction
 from localspec.bench.schedule import Planned, schedule
 from localspec.bench.store import Header, Visited, Writer, read_results
-from localspec.bench.visit import visit
+from localspec.bench.visit import Stage, visit
 
 LIMIT_S = 1800.0
 """Of one visit: far above what any should take."""
 
 Predict = Callable[[Case], Prediction | None]
 Announce = Callable[[Planned, int], None]
-Stage = Callable[[str], None]
 
 
 def remaining(header: Header, done: tuple[Visited, ...]) -> list[Planned]:

@@ -16,7 +16,7 @@ def document(forecast: Forecast) -> dict[str, Any]:
         "ceiling_tps": forecast.ceiling_tps,
         "break_even_batch": forecast.break_even_batch,
         "speculation": _speculation(forecast),
-        "advice": [_advice(forecast, i) for i in range(len(forecast.advice))],
+        "advice": [_advice_document(forecast, i) for i in range(len(forecast.advice))],
         "quants": [asdict(quant) for quant in forecast.quants] or None,
         "notes": list(forecast.machine.notes),
     }
@@ -100,7 +100,7 @@ def _speculation_row(row: SpeculationRow) -> dict[str, Any]:
     }
 
 
-def _advice(forecast: Forecast, i: int) -> dict[str, Any]:
+def _advice_document(forecast: Forecast, i: int) -> dict[str, Any]:
     item = forecast.advice[i]
     return {
         "use": item.use.name,

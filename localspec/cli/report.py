@@ -73,15 +73,16 @@ def open_results(name: str | None) -> "Results":
 
 
 def _print(results: "Sequence[Results]", form: str) -> None:
-    from localspec.bench.report import csv, markdown
+    from localspec.bench.report.csv import csv_text
+    from localspec.bench.report.markdown import markdown_text
     from localspec.bench.report.document import document
 
     if form == "json":
         typer.echo(json.dumps(document(results), allow_nan=False))
     elif form == "csv":
-        typer.echo(csv.text(results), nl=False)
+        typer.echo(csv_text(results), nl=False)
     elif form == "md":
-        typer.echo(markdown.text(results), nl=False)
+        typer.echo(markdown_text(results), nl=False)
     else:
         from localspec.cli.bench_tables import show
 

@@ -10,7 +10,7 @@ from typing import Any
 from localspec.export.exported import ADAPTS, Exported, draft_length, draft_of, drafts, looks_up
 from localspec.session.config import SessionConfig
 
-TYPES = ("f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+LM_STUDIO_TYPES = ("f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 
 def lm_studio(config: SessionConfig) -> Exported:
@@ -22,7 +22,7 @@ def lm_studio(config: SessionConfig) -> Exported:
         "tryMmap": config.use_mmap,
     }
     for name, kind in (("llamaK", config.kv_k), ("llamaV", config.kv_v)):
-        load[f"{name}CacheQuantizationType"] = kind if kind in TYPES else "f16"
+        load[f"{name}CacheQuantizationType"] = kind if kind in LM_STUDIO_TYPES else "f16"
     if config.n_gpu_layers == 0:
         load["gpu"] = {"ratio": "off"}
     elif config.n_gpu_layers < 0:
@@ -36,14 +36,14 @@ def lm_studio(config: SessionConfig) -> Exported:
     document = {"model": config.model.stem, "load": load, "predict": predict}
     return Exported(
         json.dumps(document, indent=2) + "\n",
-        tuple(_cannot(config)),
+        tuple(_lm_studio_cannot(config)),
         ("models go by the name that LM Studio gives them: `lms ls` lists them",),
     )
 
 
-def _cannot(config: SessionConfig) -> list[str]:
+def _lm_studio_cannot(config: SessionConfig) -> list[str]:
     found: list[str] = []
-    for kind in sorted({config.kv_k, config.kv_v} - set(TYPES)):
+    for kind in sorted({config.kv_k, config.kv_v} - set(LM_STUDIO_TYPES)):
         found.append(f"keep a {kind} cache (f16 stands in)")
     if looks_up(config):
         found.append("draft by prompt look-up")

@@ -7,7 +7,7 @@ ordinary draft models (ollama issues 5800, 16245).
 from localspec.export.exported import Exported, draft_of, drafts
 from localspec.session.config import SessionConfig
 
-TYPES = ("f16", "q8_0", "q4_0")
+OLLAMA_TYPES = ("f16", "q8_0", "q4_0")
 _NEAREST = {"f32": "f16", "bf16": "f16", "q4_1": "q4_0", "iq4_nl": "q4_0"}
 
 
@@ -27,7 +27,7 @@ def ollama(config: SessionConfig) -> Exported:
         lines.append(f"PARAMETER num_gpu {config.n_gpu_layers}")
     if not config.use_mmap:
         lines.append("PARAMETER use_mmap false")
-    return Exported("\n".join(lines) + "\n", tuple(_cannot(config, kind)))
+    return Exported("\n".join(lines) + "\n", tuple(_ollama_cannot(config, kind)))
 
 
 def _cache_type(config: SessionConfig) -> str:
@@ -38,10 +38,10 @@ def _cache_type(config: SessionConfig) -> str:
     return "q4_0" if near == {"q4_0"} else "q8_0"
 
 
-def _cannot(config: SessionConfig, kind: str) -> list[str]:
+def _ollama_cannot(config: SessionConfig, kind: str) -> list[str]:
     found: list[str] = []
     if (config.kv_k, config.kv_v) != (kind, kind):
-        choice = ", ".join(TYPES)
+        choice = ", ".join(OLLAMA_TYPES)
         found.append(
             f"keep {config.kv_k} keys and {config.kv_v} values (one type for both, of {choice})"
         )

@@ -38,7 +38,7 @@ def transformers(config: SessionConfig) -> Exported:
         f"output = model.generate(**inputs, {', '.join(arguments)})",
         "print(tokenizer.decode(output[0]))",
     ]
-    return Exported("\n".join(lines) + "\n", tuple(_cannot(config)))
+    return Exported("\n".join(lines) + "\n", tuple(_transformers_cannot(config)))
 
 
 def _loading(prefix: str, folder: object, name: str) -> list[str]:
@@ -57,7 +57,7 @@ def _cache(config: SessionConfig) -> list[str]:
     return ['cache_implementation="quantized"', f"cache_config={settings}"]
 
 
-def _cannot(config: SessionConfig) -> list[str]:
+def _transformers_cannot(config: SessionConfig) -> list[str]:
     found = ["compute with the quantized weights: it unpacks them"]
     quantized = {config.kv_k, config.kv_v} & set(BITS)
     if config.kv_k != config.kv_v:

@@ -55,11 +55,11 @@ def match_reported(
 
 
 def _matched_length(device: Device, lowered: str) -> int:
-    return max((len(t) for t in device.matches if _words(t).search(lowered)), default=0)
+    return max((len(t) for t in device.matches if _name_pattern(t).search(lowered)), default=0)
 
 
 @cache
-def _words(text: str) -> re.Pattern[str]:
+def _name_pattern(text: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])")
 
 

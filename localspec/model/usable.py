@@ -11,9 +11,8 @@ from localspec.model.header import Header, Tensor
 from localspec.model.kind import check_kind
 from localspec.model.sizes import check_sizes
 from localspec.model.values import shown
-from localspec.model.vocabulary import check_vocabulary
+from localspec.model.vocabulary import AGAIN, check_vocabulary
 
-AGAIN = "download or convert it again"
 # Types that no kernel multiplies with, and the tables of numbers that may have them.
 NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 MAPPED_ALIGNMENT_BYTES = 32  # TENSOR_ALIGNMENT of ggml, asserted for a mapped file

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 from localspec.engine.base import EngineConfig
 from localspec.model.facts import cache_type
-from localspec.session import calibration
+from localspec.session.calibration import calibration_path, keep, measure
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
 
-LIMIT_S = 0.7
+DRAFT_LIMIT_S = 0.7
 """For each of the two."""
-DEPTH = 256
-CHOICES: tuple[Literal["auto", "off"], ...] = ("auto", "off")
+DRAFT_DEPTH = 256
+FLASH_CHOICES: tuple[Literal["auto", "off"], ...] = ("auto", "off")
 
 
 def fastest_draft(
@@ -31,27 +31,27 @@ def fastest_draft(
     """
     if config.flash_attn != "auto" or cache_type(config.kv_v).is_quantized:
         return config
-    path = calibration.calibration_path(config, None).with_suffix(".draft.json")
-    flash = _kept(path.read_text()) if path.exists() else None
+    path = calibration_path(config, None).with_suffix(".draft.json")
+    flash = _kept_flash(path.read_text()) if path.exists() else None
     if flash is None:
-        seconds = {choice: _draft_s(replace(config, flash_attn=choice), load) for choice in CHOICES}
-        flash = min(CHOICES, key=lambda choice: seconds[choice])
-        calibration.keep(path, {"flash_attn": flash, "token_s": seconds})
+        seconds = {choice: _draft_s(replace(config, flash_attn=choice), load) for choice in FLASH_CHOICES}
+        flash = min(FLASH_CHOICES, key=lambda choice: seconds[choice])
+        keep(path, {"flash_attn": flash, "token_s": seconds})
     return replace(config, flash_attn=flash)
 
 
-def _kept(text: str) -> Literal["auto", "off"] | None:
+def _kept_flash(text: str) -> Literal["auto", "off"] | None:
     try:
         flash = json.loads(text)["flash_attn"]
     except (ValueError, TypeError, KeyError):
         return None
-    return flash if flash in CHOICES else None
+    return flash if flash in FLASH_CHOICES else None
 
 
 def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]) -> float:
     """Seconds of one drafted token behind some text."""
     engine = load(config)
     try:
-        return calibration.measure(engine, (), LIMIT_S).seconds(1, DEPTH)
+        return measure(engine, (), DRAFT_LIMIT_S).seconds(1, DRAFT_DEPTH)
     finally:
         engine.close()

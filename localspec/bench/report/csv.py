@@ -9,7 +9,7 @@ from localspec.bench.report.document import all_rows
 from localspec.bench.store import Results
 
 
-def text(results: Sequence[Results]) -> str:
+def csv_text(results: Sequence[Results]) -> str:
     """With a heading line."""
     columns = csv_columns()
     out = io.StringIO()

@@ -10,7 +10,7 @@ from localspec.bench.row import Row
 from localspec.bench.store import Results
 
 
-def text(results: Sequence[Results]) -> str:
+def markdown_text(results: Sequence[Results]) -> str:
     """Ends with a line break."""
     rows = all_rows(results)
     return "\n".join([*_lines(rows), ""])
