@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from localspec.bench.case import Case, Work
+from localspec.bench.circumstances import environment, model_record
 from localspec.bench.compare import compare
-from localspec.bench.environment import environment, model_record
-from localspec.bench.schedule import schedule
+from localspec.bench.plan import schedule
 from localspec.bench.store import Header, Results, Visited, Writer, read_results
 from localspec.bench.visit import visit
 from localspec.registry.resolve import resolve

@@ -23,12 +23,10 @@ from localspec.engine.interrupt import Interrupt
 from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
 from localspec.quality.evaluate import n_outputs_for
 from localspec.session.config import SessionConfig
-from localspec.tune.goal import MOST_PREFILL, Goal
 from localspec.tune.rig import Rig, Seat, turns
 from localspec.tune.search import search
-from localspec.tune.settings import Attention, Setting
 from localspec.tune.space import space_of, thread_counts
-from localspec.tune.subject import Subject
+from localspec.tune.subject import MOST_PREFILL, Attention, Goal, Setting, Subject
 from localspec.tune.work import Listen, News
 
 MODELS = {"smollm2": smollm2, "gemma": gemma}

@@ -12,8 +12,16 @@ from _processors import chip_of, processor_of
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
-from localspec.predict.efficiency import NEWEST, TYPICAL_INTENSITY, Circumstances
-from localspec.predict.families import EIGHT, HALF, K_QUANTS, LOW, type_class
+from localspec.predict.efficiency import (
+    EIGHT,
+    HALF,
+    K_QUANTS,
+    LOW,
+    NEWEST,
+    TYPICAL_INTENSITY,
+    Circumstances,
+    type_class,
+)
 from localspec.predict.published import circumstances
 
 GIB = 2**30

@@ -13,18 +13,25 @@ from hypothesis import strategies as st
 from rich.console import Console
 from talking import MARKDOWN, STORY, THOUGHT
 
-from localspec.chat.conversation import Conversation, Turn
-from localspec.chat.events import Answer, Answered, Asked, Dropped, Retried, Undone
+from localspec.chat.conversation import (
+    Answer,
+    Answered,
+    Asked,
+    Conversation,
+    Dropped,
+    Retried,
+    Turn,
+    Undone,
+)
+from localspec.chat.exchange import reserve, shortage
 from localspec.chat.rendering import screen as screen_module
 from localspec.chat.rendering.blocks import Blocks
-from localspec.chat.rendering.pace import SHARE, Pace
-from localspec.chat.rendering.region import Region
+from localspec.chat.rendering.region import SHARE, Pace, Region
 from localspec.chat.rendering.screen import THEME, ScreenView
-from localspec.chat.rendering.thoughts import Thoughts
-from localspec.chat.room import reserve, shortage
 from localspec.chat.transcript import Transcript
 from localspec.chat.tty import terminal_size
-from localspec.engine.text import ChatTemplate
+from localspec.dialogue.markup import Thoughts
+from localspec.dialogue.template import ChatTemplate
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")
@@ -238,7 +245,7 @@ def test_a_region_shows_what_it_is_given_last(updates: list[tuple[list[str], boo
 
 def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("localspec.chat.rendering.pace.perf_counter", lambda: now[0])
+    monkeypatch.setattr("localspec.chat.rendering.region.perf_counter", lambda: now[0])
     pace, drawn_s = Pace(), 0.0
     for _ in range(5000):
         now[0] += 0.02

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from localspec.cli.app import app
+from localspec.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,13 +8,19 @@ from hypothesis import strategies as st
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.model.cache import CACHE_TYPES
-from localspec.registry.catalog import entry_of, load_catalog
-from localspec.registry.lines import line_of
-from localspec.registry.quantization import Variant, models_of, quantization_of, variants
+from localspec.model.kv import CACHE_TYPES
+from localspec.registry.catalog import entry_of, line_of, load_catalog, read_models
 from localspec.registry.remote_file import Listed
-from localspec.registry.resolve import draft_of, hub_name, resolve, split_type
-from localspec.registry.schema import read_models
+from localspec.registry.resolve import (
+    Variant,
+    draft_of,
+    hub_name,
+    models_of,
+    quantization_of,
+    resolve,
+    split_type,
+    variants,
+)
 
 GOOD = """\
 # mine

@@ -10,7 +10,7 @@ import pytest
 from command import localspec, tiny
 
 from localspec import paths
-from localspec.model.digest import model_digest
+from localspec.model.identity import model_digest
 from localspec.session.config import SessionConfig
 from localspec.session.profile import (
     Circumstances,

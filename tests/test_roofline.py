@@ -7,17 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.gguf.reader import read_header
+from localspec.gguf.types import BY_NAME
 from localspec.model.facts import ModelFacts
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import read_header
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.predict.ideal import IdealRates, break_even_tokens
-from localspec.predict.memory import memory_of
-from localspec.predict.quants import QUANTS
-from localspec.predict.rates import AttentionWork, WeightWork
+from localspec.predict.memory import QUANTS, memory_of
+from localspec.predict.rates import AttentionWork, IdealRates, WeightWork, break_even_tokens
 from localspec.predict.roofline import CacheSetting, Roofline, Share
-from localspec.predict.speculation import Speculation, acceptance_of, tokens_per_pass
-from localspec.predict.uses import advice
+from localspec.predict.speculation import Speculation, acceptance_of, advice, tokens_per_pass
 
 F16, Q8_0 = BY_NAME["F16"], BY_NAME["Q8_0"]
 CACHE = CacheSetting(F16, F16)

@@ -8,8 +8,8 @@ from command import folder, localspec, tiny
 
 from localspec.quality import Divergence
 from localspec.quality.published import of_cache, of_weights
-from localspec.tune.settings import Attention
 from localspec.tune.study import Row, with_front
+from localspec.tune.subject import Attention
 
 QUICK = ("--tokens", "200", "--window", "128", "--depth", "64", "--threads", "1")
 

@@ -8,20 +8,24 @@ from command import SHAPE, finish, folder, localspec, mamba, start, tiny, wait_f
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.engine.preflight import checked_facts
 from localspec.model.synthetic import write_random_model
 from localspec.quality import Divergence
 from localspec.session.config import SessionConfig
-from localspec.session.loading import plan_engines
+from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
-from localspec.tune.goal import Goal, is_coarser
-from localspec.tune.keep import changed_settings
-from localspec.tune.rules import Build, excluded
-from localspec.tune.search import Outcome, search
-from localspec.tune.settings import Attention, Loading, Setting
+from localspec.tune.search import Outcome, changed_settings, search
 from localspec.tune.space import additive, loadings, space_of, thread_counts
-from localspec.tune.subject import Subject
-from localspec.tune.trial import Trial
+from localspec.tune.subject import (
+    Attention,
+    Build,
+    Goal,
+    Loading,
+    Setting,
+    Subject,
+    excluded,
+    is_coarser,
+)
+from localspec.tune.work import Trial
 
 F16 = Setting(2, 2)
 BF16 = F16.with_attention(Attention("bf16", "bf16", "off"))

@@ -8,9 +8,9 @@ from dataclasses import replace
 from math import log
 from typing import Any
 
-from localspec.bench.report.format import number, percent, times
 from localspec.bench.row import Row
 from localspec.bench.statistics import Ratio, drift_of, ratio
+from localspec.format import number, percent, times
 
 WORTH = 1.05
 """A ratio that is worth a sentence."""

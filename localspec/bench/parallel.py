@@ -15,8 +15,7 @@ from localspec.bench.case import Case
 from localspec.bench.sample import Sample
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.preflight import check_memory, checked_facts
-from localspec.session.loading import load_engine, plan_engines
+from localspec.session.loading import check_memory, checked_facts, load_engine, plan_engines
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine

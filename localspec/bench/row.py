@@ -6,9 +6,8 @@ from statistics import median
 from typing import Any
 
 from localspec.bench.case import Case
-from localspec.bench.gap import Gap, Passes, gap_of
 from localspec.bench.prediction import Prediction
-from localspec.bench.sample import Sample
+from localspec.bench.sample import Gap, Passes, Sample, gap_of
 from localspec.bench.statistics import Estimate, estimate, more_visits
 from localspec.bench.store import Visited
 from localspec.predict.roofline import Speed

@@ -6,12 +6,10 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from localspec.chat.chat import Chat
-from localspec.chat.conversation import Turn
-from localspec.chat.events import Answer, Answered, Dropped
-from localspec.chat.exchange import Exchange
+from localspec.chat.conversation import Answer, Answered, Dropped, Turn
+from localspec.chat.exchange import Exchange, Shortage, reserve, shortage
 from localspec.chat.figures import Figures
-from localspec.chat.opened import Opened
-from localspec.chat.room import Shortage, reserve, shortage
+from localspec.chat.models import Opened
 from localspec.session import ReplyOptions
 from localspec.speculate.step import Step
 

@@ -2,18 +2,20 @@
 
 The model may still be loading, and may be changed for another one without the conversation being
 lost: what was said belongs to the conversation, and caches can be made again.
+
+The end of a conversation: its cache goes to disk, the models are freed.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from localspec.chat.archive import Record
-from localspec.chat.conversation import Conversation
-from localspec.chat.events import Asked, Configured, Event
-from localspec.chat.loading import Loading, Progress
-from localspec.chat.opened import Opened
-from localspec.chat.room import WhenFull
+from localspec.chat.conversation import Asked, Configured, Conversation, Event
+from localspec.chat.exchange import WhenFull
+from localspec.chat.models import Loading, Opened, Progress
 from localspec.session import ReplyOptions, SessionConfig
 
 Talk = Callable[[str], None]
@@ -137,3 +139,27 @@ class Chat:
         elif self._loading:
             self._loading.abandon()
         self._loading = None
+
+
+LOADING_S = 30.0
+"""How long a model that loads is waited for before an error is told."""
+
+
+def leave(chat: Chat) -> None:
+    """Save and close; a model that is still loading is not waited for.
+
+    Nothing stops the engine in the middle of loading, and libllama must not be torn down under the
+    thread that is in it: then the process goes at once, with all that was said on disk.
+    """
+    if chat.is_loading:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    chat.unload()
+
+
+def close(chat: Chat) -> None:
+    """The same where an error is still to be told."""
+    if chat.is_loading:
+        chat.loading.wait(LOADING_S)
+    chat.unload()

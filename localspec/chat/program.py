@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from localspec.chat.figures import DRAFT_MODEL, Figures
-from localspec.chat.loading import Loading
-from localspec.chat.opened import Opened
-from localspec.chat.pipe import PipeFront
-from localspec.chat.rendering.thoughts import Part, Thoughts
+from localspec.chat.lines import PipeFront
+from localspec.chat.models import Loading, Opened
+from localspec.dialogue.markup import Part, Thoughts
 from localspec.speculate.step import Step
 
 Emit = Callable[[str, dict[str, Any]], None]

@@ -2,12 +2,12 @@
 
 from localspec.chat.answering import Cancelled, respond
 from localspec.chat.archive import now
-from localspec.chat.attach import with_attachments
-from localspec.chat.commands.base import AnswerPending, Ask, Desk, Edit, Leave, Next
+from localspec.chat.commands.command import AnswerPending, Ask, Desk, Edit, Leave, Next
+from localspec.chat.commands.messages import with_attachments
 from localspec.chat.commands.table import run
-from localspec.chat.events import Asked, Undone
+from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
-from localspec.chat.opened import Opened
+from localspec.chat.models import Opened
 from localspec.errors import LocalspecError, UserError
 
 

@@ -12,19 +12,19 @@ from rich.text import Text
 from localspec import paths
 from localspec.chat.answering import Choice, View
 from localspec.chat.chat import Chat
-from localspec.chat.commands.base import Models
+from localspec.chat.commands.command import Models
 from localspec.chat.editor import Editor
-from localspec.chat.figures import Figures
-from localspec.chat.loading import Loading
-from localspec.chat.opened import Opened
-from localspec.chat.rendering.drafts import DraftsView
-from localspec.chat.rendering.plain import PlainView
-from localspec.chat.rendering.screen import ScreenView, screen_console, warm_up
-from localspec.chat.room import Shortage
-from localspec.chat.status import SEPARATOR, line, percent
-from localspec.chat.tty import quiet_terminal, terminal_size
-from localspec.chat.waiting import ERASE, Waiting
-from localspec.chat.watched import WatchedView
+from localspec.chat.exchange import Shortage
+from localspec.chat.figures import SEPARATOR, Figures, line, percent
+from localspec.chat.models import Loading, Opened
+from localspec.chat.rendering.screen import (
+    DraftsView,
+    PlainView,
+    ScreenView,
+    screen_console,
+    warm_up,
+)
+from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 
 TWICE_S = 2.0
 """Two Ctrl-C within it are one wish."""

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.bench_options import RunFlags, SweepFlags
-from localspec.cli.bench_sweep import sweep_of
+from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
 from localspec.cli.flatten import flatten
-from localspec.cli.talk import talk
+from localspec.cli.notify import talk
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _new_file(folder: Path) -> Path:
 
 def _unfinished(folder: Path) -> "tuple[Path, Header]":
     from localspec.bench.store import read_results, result_files
-    from localspec.bench.sweep import remaining
+    from localspec.bench.visit import remaining
 
     for path in result_files(folder):
         results = read_results(path)
@@ -112,7 +111,7 @@ def _unfinished(folder: Path) -> "tuple[Path, Header]":
 
 
 def _show_plan(header: "Header") -> None:
-    from localspec.bench.schedule import schedule
+    from localspec.bench.plan import schedule
 
     for case in header.cases:
         typer.echo(case.text)
@@ -125,7 +124,7 @@ def _show_plan(header: "Header") -> None:
 def _run(writer: "Writer", header: "Header", flags: RunFlags) -> None:
     """Measure with progress; Ctrl-C says how to go on."""
     from localspec.bench.prediction import Predictor
-    from localspec.bench.sweep import run
+    from localspec.bench.visit import run
 
     for reason in dict.fromkeys(why for _, why in header.skipped):
         n = sum(why == reason for _, why in header.skipped)
@@ -178,7 +177,7 @@ def _show(path: Path, *, as_json: bool) -> None:
     if as_json:
         import json
 
-        from localspec.bench.report.document import document
+        from localspec.bench.report.documents import document
 
         typer.echo(json.dumps(document(results), allow_nan=False))
         return

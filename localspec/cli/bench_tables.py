@@ -7,13 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.bench.findings import findings
-from localspec.bench.gap import Gap
 from localspec.bench.report.columns import DECODE, Column, common_settings, labels, shown_columns
-from localspec.bench.report.document import all_rows
-from localspec.bench.report.format import milliseconds, number, percent
+from localspec.bench.report.documents import all_rows
 from localspec.bench.row import Row
+from localspec.bench.sample import Gap
 from localspec.bench.statistics import drift_of
 from localspec.bench.store import Results
+from localspec.format import milliseconds, number, percent
 
 LEAST_MS = 0.0005
 """Parts of a gap that are smaller in every row are not shown."""

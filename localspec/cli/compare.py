@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localspec.cli.notify import talk
 from localspec.cli.report import open_results
-from localspec.cli.talk import talk
 
 if TYPE_CHECKING:
     from localspec.bench.compare import Compared, Comparison
@@ -62,7 +62,7 @@ def _show(found: "Comparison") -> None:
     from rich.text import Text
 
     from localspec.bench.report.columns import labels
-    from localspec.bench.report.format import interval, number
+    from localspec.format import interval, number
 
     console = Console(highlight=False)
     for text in found.differs:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from localspec.cli.flatten import flatten
+from localspec.cli.notify import talk
 from localspec.cli.options import EngineFlags, ModelArgument
-from localspec.cli.talk import talk
 
 
 class Target(StrEnum):

@@ -77,7 +77,7 @@ def _show(rows: "list[Row]", *, with_others: bool) -> None:
     _print(table)
     for row in rows:
         if row.problem:
-            from localspec.cli.talk import talk
+            from localspec.cli.notify import talk
 
             talk(f"{row.name}: {row.problem}")
 
@@ -103,7 +103,7 @@ def _gigabytes(n_bytes: int) -> str:
 
 def _show_known(*, as_json: bool) -> None:
     from localspec.registry.catalog import load_catalog
-    from localspec.registry.lock import pulled
+    from localspec.registry.manifest import pulled
 
     proved = {file.name for file in pulled() if file.is_whole}
     entries = [

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from localspec.cli.completion import model_names
-from localspec.cli.talk import talk
-from localspec.cli.transfers import transfers
+from localspec.cli.notify import talk, transfers
 
 if TYPE_CHECKING:
-    from localspec.session.pulling import Got
+    from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Never ask the network; as HF_HUB_OFFLINE=1.")
@@ -59,8 +58,8 @@ def fetch(
     model: str, *, with_draft: bool = True, probe: Literal["auto", "off"] = "auto"
 ) -> "list[Got]":
     """Pull with progress on stderr; the files. Raises as `plan_pull` and `carry_out` do."""
-    from localspec.session.machine import MachineChoice
-    from localspec.session.pulling import Wish, carry_out, plan_pull
+    from localspec.forecast.sources import MachineChoice
+    from localspec.session.pull_plan import Wish, carry_out, plan_pull
 
     plan = plan_pull(model, Wish(with_draft, MachineChoice(probe=probe)), talk)
     for reason in plan.reasons:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from localspec.cli.talk import talk
+from localspec.cli.notify import talk
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def open_results(name: str | None) -> "Results":
 
 
 def _print(results: "Sequence[Results]", form: str) -> None:
-    from localspec.bench.report.csv import csv_text
-    from localspec.bench.report.markdown import markdown_text
-    from localspec.bench.report.document import document
+    from localspec.bench.report.documents import csv_text, document, markdown_text
 
     if form == "json":
         typer.echo(json.dumps(document(results), allow_nan=False))

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localspec.cli.completion import pulled_names
+from localspec.cli.notify import talk, transfers
 from localspec.cli.pull import OfflineOption, go_offline
-from localspec.cli.talk import talk
-from localspec.cli.transfers import transfers
 
 if TYPE_CHECKING:
-    from localspec.registry.lock import Pulled
+    from localspec.registry.manifest import Pulled
     from localspec.registry.pull import OnProgress
     from localspec.registry.verify import Finding
 
@@ -50,7 +49,7 @@ def verify(
 
 
 def _files(model: str | None) -> "list[Pulled]":
-    from localspec.registry.lock import pulled
+    from localspec.registry.manifest import pulled
     from localspec.registry.remove import pulled_as
 
     return pulled() if model is None else pulled_as(model, with_adopted=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from localspec.model.ggml_types import GgmlType
-from localspec.model.header import Header, Tensor
+from localspec.gguf.header import Header, Tensor
+from localspec.gguf.types import GgmlType
 
 Role = Literal[
     "embedding", "attention", "feed_forward", "experts", "output", "recurrent", "norm", "other"

@@ -4,9 +4,15 @@ from dataclasses import dataclass
 from typing import Self
 
 from localspec.hardware.devices import Device, Match
-from localspec.hardware.measured import value_at
-from localspec.predict.efficiency import Circumstances, Efficiency, load
-from localspec.predict.families import HALF, family_of, type_class
+from localspec.hardware.probe_results import value_at
+from localspec.predict.efficiency import (
+    HALF,
+    Circumstances,
+    Efficiency,
+    family_of,
+    load,
+    type_class,
+)
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
 
 CACHE_STREAM = {True: 1.5, False: 3.5}

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from localspec.errors import ModelError, UserError
-from localspec.model.gguf import PART_NAME, part_names
-from localspec.model.hub import HUB, HubFile, http_client, http_errors, hub_file_of, place_of
-from localspec.model.remote import AGAIN, refusal
-from localspec.registry.download import later_from
-from localspec.registry.patience import BUSY, Later, Patience, Talk, later_of
+from localspec.gguf.hub import HUB, HubFile, http_client, http_errors, hub_file_of, place_of
+from localspec.gguf.reader import PART_NAME, part_names
+from localspec.gguf.remote import AGAIN, refusal
+from localspec.registry.download import BUSY, Later, Patience, Talk, later_from, later_of
 
 T = TypeVar("T")
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from localspec.errors import ModelError
-from localspec.model.gguf import read_header
-from localspec.model.remote import AGAIN, HttpSource
-from localspec.registry.digest import Digest
-from localspec.registry.lock import Pulled, record
-from localspec.registry.patience import Talk
-from localspec.registry.pull import OnProgress, pull_file
+from localspec.gguf.reader import read_header
+from localspec.gguf.remote import AGAIN, HttpSource
+from localspec.registry.download import Talk
+from localspec.registry.hub_cache import shelf_of
+from localspec.registry.manifest import Pulled, record
+from localspec.registry.pull import Digest, OnProgress, pull_file
 from localspec.registry.remote_file import describe
-from localspec.registry.store import shelf_of
 
 State = Literal["whole", "damaged", "missing", "unfinished"]
 MOST_MENDED = 0.25

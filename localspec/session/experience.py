@@ -98,7 +98,7 @@ class Experiences:
 
 def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
     """The roofline's, if this machine was probed for such a model before."""
-    from localspec.session.forecast import kept_roofline  # noqa: PLC0415 - circular else
+    from localspec.forecast.forecast import kept_roofline  # noqa: PLC0415 - circular else
 
     roofline = kept_roofline(config)
     return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.build import gpu_backends
+from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
+from localspec.forecast.forecast import kept_forecast
+from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
-from localspec.model.gguf import PART_NAME, read_header
 from localspec.model.usable import check_usable
 from localspec.registry.catalog import load_catalog
-from localspec.registry.found import Found, found_models, parts_beside
-from localspec.registry.lock import Pulled, pulled
+from localspec.registry.manifest import Pulled, last_used, pulled
+from localspec.registry.other_apps import Found, found_models, parts_beside
 from localspec.registry.resolve import catalog_entry, local_file
-from localspec.registry.usage import last_used
-from localspec.session.forecast import kept_forecast
 
 
 @dataclass(frozen=True, slots=True)

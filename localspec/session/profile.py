@@ -16,11 +16,11 @@ import psutil
 
 from localspec import paths
 from localspec.engine.base import FlashAttention
-from localspec.engine.build import engine_fingerprint
+from localspec.engine.health import engine_fingerprint
 from localspec.hardware.machine import hardware_key, power
-from localspec.model.cache import CACHE_TYPES
-from localspec.model.digest import model_digest
 from localspec.model.facts import cache_type
+from localspec.model.identity import model_digest
+from localspec.model.kv import CACHE_TYPES
 from localspec.session.config import SessionConfig
 
 VERSION = 1

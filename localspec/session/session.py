@@ -7,13 +7,13 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.text import ChatTemplate, Message
 from localspec.errors import UserError
+from localspec.session.calibration import fastest_draft
 from localspec.session.config import ReplyOptions, SessionConfig, Speculation
-from localspec.session.draft_settings import fastest_draft
 from localspec.session.experience import Experiences
 from localspec.session.loading import EnginePlan, Progress, check_pair, load_engine, plan_engines
 from localspec.session.reply import Reply

@@ -18,7 +18,7 @@ from localspec.engine.sampling import Sampling
 from localspec.errors import LocalspecError
 from localspec.quality import shipped_text
 from localspec.session import ReplyOptions, Session, SessionConfig
-from localspec.tune.settings import Setting
+from localspec.tune.subject import Setting
 from localspec.tune.work import Work
 
 N_PROMPT, N_TOKENS, TURNS = 192, 32, 3

@@ -18,7 +18,7 @@ import numpy as np
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupted
 from localspec.errors import LocalspecError
-from localspec.tune.settings import Loading, Setting
+from localspec.tune.subject import Loading, Setting
 
 if TYPE_CHECKING:
     from localspec.engine.interrupt import Interrupt

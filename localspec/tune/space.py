@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from localspec.engine.base import FlashAttention
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
-from localspec.tune.goal import Goal, cell_bits
-from localspec.tune.rules import Build, excluded
-from localspec.tune.settings import Attention, Loading
+from localspec.tune.subject import Attention, Build, Goal, Loading, cell_bits, excluded
 
 BASE_TYPE = "f16"
 MODES: tuple[FlashAttention, ...] = ("on", "off")

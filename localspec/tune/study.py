@@ -15,12 +15,11 @@ from statistics import median
 from localspec import paths
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.preflight import checked_facts
 from localspec.engine.quantize import quantize
 from localspec.errors import ModelError
+from localspec.gguf.header import file_type
+from localspec.gguf.reader import read_header
 from localspec.model.facts import cache_type
-from localspec.model.file_type import file_type
-from localspec.model.gguf import read_header
 from localspec.predict.memory import memory_of
 from localspec.predict.roofline import CacheSetting
 from localspec.quality import (
@@ -31,10 +30,10 @@ from localspec.quality import (
     reference_of,
     windows_of,
 )
-from localspec.quality.evaluate import n_outputs_for
-from localspec.quality.kept import keep_reference, kept_reference
+from localspec.quality.evaluate import keep_reference, kept_reference, n_outputs_for
+from localspec.session.loading import checked_facts
 from localspec.tune.rig import Rig, Seat, turns
-from localspec.tune.settings import Attention, Setting
+from localspec.tune.subject import Attention, Setting
 
 Listen = Callable[[str, float], None]
 """Hears what is being done and how far that is, 0 to 1."""

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, Point, Series
 from localspec.bench.report.columns import labels
-from localspec.bench.report.format import interval, number, percent
 from localspec.bench.row import Row
+from localspec.format import interval, number, percent
 
 LARGEST_GAPS = 12
 INTENSITY = (0.1, 1000.0)

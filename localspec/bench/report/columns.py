@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localspec.bench.report.format import NOTHING, gigabytes, interval, number, percent, seconds
 from localspec.bench.row import Row
 from localspec.bench.statistics import Estimate
+from localspec.format import NOTHING, gigabytes, interval, number, percent, seconds
 
 Value = Callable[[Row], Any]
 

@@ -13,11 +13,11 @@ from localspec.bench.findings import findings
 from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
 from localspec.bench.report.columns import common_settings, labels, shown_columns
-from localspec.bench.report.document import all_rows
-from localspec.bench.report.format import NOTHING, milliseconds, number, percent
+from localspec.bench.report.documents import all_rows
 from localspec.bench.report.svg import TONES, svg, tone_class
 from localspec.bench.row import CategoryRow, Row
 from localspec.bench.store import Results
+from localspec.format import NOTHING, milliseconds, number, percent
 
 
 @dataclass(frozen=True, slots=True)

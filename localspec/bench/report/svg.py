@@ -3,8 +3,16 @@
 from collections.abc import Iterator
 from html import escape
 
-from localspec.bench.report.axis import Axis, axis_of, tick_text
-from localspec.bench.report.chart import Bar, BarChart, Chart, Point, Series
+from localspec.bench.report.chart import (
+    Axis,
+    Bar,
+    BarChart,
+    Chart,
+    Point,
+    Series,
+    axis_of,
+    tick_text,
+)
 
 WIDTH, HEIGHT = 480, 330
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44

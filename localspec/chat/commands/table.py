@@ -3,12 +3,22 @@
 import difflib
 from typing import get_args
 
-from localspec.chat.commands.engine import SPECULATIONS, draft, kv, model, seed, spec, temp, tune
-from localspec.chat.commands.kept import export, load, names, save, sessions
-from localspec.chat.commands.said import clear, edit, file, regen, system, undo
-from localspec.chat.commands.shown import full, leave, stats, think
-from localspec.chat.commands.base import Command, Desk, Next
-from localspec.chat.room import WhenFull
+from localspec.chat.commands.command import Command, Desk, Next
+from localspec.chat.commands.conversations import export, load, names, save, sessions
+from localspec.chat.commands.messages import (
+    clear,
+    edit,
+    file,
+    full,
+    leave,
+    regen,
+    stats,
+    system,
+    think,
+    undo,
+)
+from localspec.chat.commands.model import SPECULATIONS, draft, kv, model, seed, spec, temp, tune
+from localspec.chat.exchange import WhenFull
 from localspec.errors import UserError
 
 KV_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from localspec.engine.probe.measure import WIDTHS, AttentionCost, Points, attention, overhead, weights
-from localspec.engine.probe.disturbance import Watch
-from localspec.engine.probe.machine import ProbeSetting
-from localspec.engine.probe.memory_read import memory_read_bytes_per_s
-from localspec.hardware.measured import END_WIDTHS, AttentionCase, Probe, WeightCase
+from localspec.engine.probe.passes import (
+    WIDTHS,
+    AttentionCost,
+    Points,
+    attention,
+    memory_read_bytes_per_s,
+    overhead,
+    weights,
+)
+from localspec.engine.probe.run import ProbeSetting
+from localspec.hardware.activity import Watch
+from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
 
 BUDGET_S = 16.0
 """Without the overhead, a plain read of memory and the start of the engine, some 3 s."""
