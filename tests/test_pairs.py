@@ -12,7 +12,7 @@ from hub import Hub
 
 from localspec import paths
 from localspec.gguf.cursor import ValueType
-from localspec.gguf.header import Header, Part
+from localspec.gguf.header import FilePart, Header
 from localspec.gguf.reader import read_header
 from localspec.gguf.remote import LARGEST_READ_BYTES
 from localspec.gguf.writer import array_of
@@ -137,7 +137,7 @@ def header(n: int, changed: dict[int, str] | None = None, **keys: Any) -> Header
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": array_of(ValueType.STRING, tokens),
     }
-    return Header((Part("x.gguf", None, 0),), 3, 32, metadata | named, ())
+    return Header((FilePart("x.gguf", None, 0),), 3, 32, metadata | named, ())
 
 
 @pytest.mark.parametrize(

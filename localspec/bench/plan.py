@@ -92,14 +92,14 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SweepPlan:
     """What will be measured, and what will not."""
 
     cases: tuple[Case, ...]
     skipped: tuple[Skipped, ...]
 
 
-def make_plan(sweep: Sweep) -> Plan:
+def make_plan(sweep: Sweep) -> SweepPlan:
     """Raises nothing for a single bad case; LocalspecError where a model cannot be read at all."""
     for model in sweep.models:
         facts_of(model)
@@ -112,7 +112,7 @@ def make_plan(sweep: Sweep) -> Plan:
         else:
             cases.append(case)
     curves = [case for case in _curves(cases) if problem_of(case) is None]
-    return Plan((*cases, *(curves if sweep.with_curve else ())), tuple(skipped))
+    return SweepPlan((*cases, *(curves if sweep.with_curve else ())), tuple(skipped))
 
 
 def problem_of(case: Case) -> str | None:
@@ -165,7 +165,7 @@ ANCHOR_EVERY = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedCase:
     """One visit: the place in the schedule names it, also across an interruption."""
 
     number: int
@@ -173,7 +173,7 @@ class Planned:
     is_anchor: bool
 
 
-def schedule(cases: Sequence[Case], n_rounds: int) -> tuple[Planned, ...]:
+def schedule(cases: Sequence[Case], n_rounds: int) -> tuple[PlannedCase, ...]:
     """`n_rounds` visits to each case; the anchor first, last, and every few visits."""
     if not cases:
         return ()
@@ -192,7 +192,7 @@ def schedule(cases: Sequence[Case], n_rounds: int) -> tuple[Planned, ...]:
             since = 0
     if len(cases) == 1:
         order = order[1:]
-    return tuple(Planned(i, case, case == anchor) for i, case in enumerate(order))
+    return tuple(PlannedCase(i, case, case == anchor) for i, case in enumerate(order))
 
 
 def anchor_of(cases: Sequence[Case]) -> Case:

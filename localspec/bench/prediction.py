@@ -7,7 +7,7 @@ what the speed should have been.
 Facts of the models of a sweep, each header read once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from localspec.forecast.sources import (
 )
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts, cache_type
+from localspec.notify import Notify
 from localspec.predict.memory import memory_of
 from localspec.predict.roofline import CacheSetting, Roofline, Speed
 from localspec.session.loading import checked_facts
@@ -40,8 +41,6 @@ MAX_WIDTH = 17
 PEAK_TOKENS = 512
 """Of a pass that shows how fast arithmetic can be."""
 DEFAULT_CTX = 4096
-
-Talk = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +115,9 @@ class Prediction:
 class Predictor:
     """Predicts cases on this machine; what must be probed for it is, once for each setting."""
 
-    def __init__(self, cases: tuple[Case, ...], probe: ProbeChoice, talk: Talk) -> None:
+    def __init__(self, cases: tuple[Case, ...], probe: ProbeChoice, notify: Notify) -> None:
         self._probe: ProbeChoice = probe
-        self._talk = talk
+        self._talk = notify
         self._cases = cases
         self._machines: dict[tuple[int | None, int], PredictedMachine | None] = {}
 

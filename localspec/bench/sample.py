@@ -104,7 +104,7 @@ Basis = Literal["computed", "probed", "measured", "left"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class GapPart:
     """Seconds of one token of one user, and how they are known."""
 
     name: str
@@ -132,7 +132,7 @@ class Gap:
     """A token's time by parts; they sum to `token_s`."""
 
     token_s: float
-    parts: tuple[Part, ...]
+    parts: tuple[GapPart, ...]
 
     @property
     def rest_s(self) -> float:
@@ -153,15 +153,15 @@ def gap_of(passes: Passes, prediction: Prediction) -> Gap | None:
     k_s, v_s = prediction.k_bytes / bandwidth, prediction.v_bytes / bandwidth
     attention_s = useful.attention_s - k_s - v_s
     known = [
-        Part("weights", passes.per_token * weights_s, "computed"),
-        Part("K cache", passes.per_token * k_s, "computed"),
-        Part("V cache", passes.per_token * v_s, "computed"),
-        Part("weights: arithmetic", passes.per_token * (useful.weights_s - weights_s), "probed"),
-        Part("attention: arithmetic", passes.per_token * attention_s, "probed"),
-        Part("overhead", passes.per_token * useful.overhead_s, "probed"),
-        Part("sampling, Python", passes.outside_s, "measured"),
-        Part("draft", passes.draft_s, "measured"),
-        Part("rejected work", passes.per_token * (checked.seconds - useful.seconds), "computed"),
+        GapPart("weights", passes.per_token * weights_s, "computed"),
+        GapPart("K cache", passes.per_token * k_s, "computed"),
+        GapPart("V cache", passes.per_token * v_s, "computed"),
+        GapPart("weights: arithmetic", passes.per_token * (useful.weights_s - weights_s), "probed"),
+        GapPart("attention: arithmetic", passes.per_token * attention_s, "probed"),
+        GapPart("overhead", passes.per_token * useful.overhead_s, "probed"),
+        GapPart("sampling, Python", passes.outside_s, "measured"),
+        GapPart("draft", passes.draft_s, "measured"),
+        GapPart("rejected work", passes.per_token * (checked.seconds - useful.seconds), "computed"),
     ]  # fmt: skip
     rest_s = passes.token_s - sum(part.seconds for part in known)
-    return Gap(passes.token_s, (*known, Part("rest", rest_s, "left")))
+    return Gap(passes.token_s, (*known, GapPart("rest", rest_s, "left")))

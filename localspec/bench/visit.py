@@ -11,10 +11,10 @@ from pathlib import Path
 
 from localspec.bench.case import Case
 from localspec.bench.circumstances import Circumstances, Watch, environment, model_record
-from localspec.bench.plan import Planned, schedule
+from localspec.bench.plan import PlannedCase, schedule
 from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
-from localspec.bench.store import Header, Visited, Writer, read_results
+from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
 
 CHILD = "localspec.bench.worker"
@@ -74,10 +74,10 @@ LIMIT_S = 1800.0
 """Of one visit: far above what any should take."""
 
 Predict = Callable[[Case], Prediction | None]
-Announce = Callable[[Planned, int], None]
+Announce = Callable[[PlannedCase, int], None]
 
 
-def remaining(header: Header, done: tuple[Visited, ...]) -> list[Planned]:
+def remaining(header: ResultsHeader, done: tuple[Visited, ...]) -> list[PlannedCase]:
     """Visits that are not on disk, less those of cases that failed once."""
     numbers = {visited.number for visited in done}
     failed = {visited.case for visited in done if visited.reason}
@@ -107,7 +107,7 @@ def run(
 
 
 def _visited(
-    planned: Planned, n_samples: int, predict: Predict, stage: Stage, limit_s: float
+    planned: PlannedCase, n_samples: int, predict: Predict, stage: Stage, limit_s: float
 ) -> Visited:
     case = planned.case
     prediction = predict(case)

@@ -96,7 +96,7 @@ class Record:
         return self._file
 
 
-class Unkept(Record):
+class NullRecord(Record):
     """A conversation that is not to be saved."""
 
     @property
@@ -108,7 +108,7 @@ class Unkept(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class SavedConversation:
     """A conversation in the list; `changed` in seconds of the epoch."""
 
     record: Record
@@ -140,14 +140,14 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def listed() -> list[Listed]:
+def listed() -> list[SavedConversation]:
     """All conversations with something in them, the newest first."""
-    found: list[Listed] = []
+    found: list[SavedConversation] = []
     for path in _newest_first():
         record = Record(path)
         conversation = Conversation.of(record.events())
         if conversation.turns:
-            found.append(Listed(record, conversation, path.stat().st_mtime))
+            found.append(SavedConversation(record, conversation, path.stat().st_mtime))
     return found
 
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from localspec.chat.exchange import Exchange
-from localspec.chat.models import Opened
+from localspec.chat.answer_run import AnswerRun
+from localspec.chat.models import LoadedModel
 from localspec.predict.roofline import Speed
 
 DRAFT_MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DraftSource:
     """A drafter's part in an answer."""
 
     name: str
@@ -43,11 +43,11 @@ class Figures:
     ceiling_tps: float | None
     passes: int
     tokens_per_pass: float | None
-    sources: tuple[Source, ...]
+    sources: tuple[DraftSource, ...]
     story: str
 
     @classmethod
-    def of(cls, exchange: Exchange, opened: Opened) -> Self:
+    def of(cls, exchange: AnswerRun, opened: LoadedModel) -> Self:
         """Of one answer of a loaded model."""
         expected = opened.expectation
         depth = max(0, exchange.n_context - len(exchange.tokens) // 2)
@@ -69,7 +69,7 @@ class Figures:
             passes=exchange.passes,
             tokens_per_pass=exchange.tokens_per_pass,
             sources=tuple(
-                Source("draft" if source == DRAFT_MODEL else "lookup", drafted, accepted)
+                DraftSource("draft" if source == DRAFT_MODEL else "lookup", drafted, accepted)
                 for source, (drafted, accepted) in exchange.by_source.items()
             ),
             story=exchange.replies[-1].speculation_story if exchange.replies else "",

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from localspec.chat.answering import Choice, View
-from localspec.chat.exchange import Shortage
+from localspec.chat.answer_run import Shortage
+from localspec.chat.answering import AnswerView, RoomDecision
 from localspec.chat.figures import Figures
-from localspec.chat.models import Loading, Opened
+from localspec.chat.models import LoadedModel, LoadingModel
 
 
-class Front(Protocol):
+class Frontend(Protocol):
     """Where messages come from and answers go."""
 
     @property
@@ -24,11 +24,11 @@ class Front(Protocol):
         """
         ...
 
-    def wait(self, loading: Loading[Opened]) -> Opened:
+    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
         """The model, when it has loaded; raises what loading raised, or KeyboardInterrupt."""
         ...
 
-    def view(self, opened: Opened) -> View:
+    def view(self, opened: LoadedModel) -> AnswerView:
         """Where the next answer appears."""
         ...
 
@@ -44,6 +44,6 @@ class Front(Protocol):
         """Something that was asked for, in columns."""
         ...
 
-    def decide(self, found: Shortage) -> Choice:
+    def decide(self, found: Shortage) -> RoomDecision:
         """What to do where the context is nearly full."""
         ...

@@ -5,23 +5,22 @@ Lines from a terminal that can do no more than write (TERM=dumb): in an editor's
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from localspec.chat.answering import Choice
-from localspec.chat.exchange import Shortage
+from localspec.chat.answer_run import Shortage
+from localspec.chat.answering import RoomDecision
 from localspec.chat.figures import Figures, line
-from localspec.chat.models import Loading, Opened
+from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.chat.rendering.screen import PlainView
+from localspec.notify import Notify
 
-Talk = Callable[[str], None]
 
-
-class PipeFront:
+class PipeFrontend:
     """`messages` are read one by one; what is no text raises UserError when its turn comes."""
 
-    def __init__(self, messages: Iterator[str], talk: Talk) -> None:
+    def __init__(self, messages: Iterator[str], notify: Notify) -> None:
         self._messages = messages
-        self._talk = talk
+        self._talk = notify
 
     @property
     def can_edit(self) -> bool:
@@ -41,13 +40,13 @@ class PipeFront:
         """A note."""
         self._talk(text)
 
-    def wait(self, loading: Loading[Opened]) -> Opened:
+    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
         """Wait in silence, so that Ctrl-C is heard meanwhile."""
         while not loading.wait(0.2):
             pass
         return loading.result()
 
-    def view(self, opened: Opened) -> PlainView:
+    def view(self, opened: LoadedModel) -> PlainView:
         """Plain text on stdout."""
         return PlainView(sys.stdout)
 
@@ -62,7 +61,7 @@ class PipeFront:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.say("  ".join(cells).rstrip())
 
-    def decide(self, found: Shortage) -> Choice:
+    def decide(self, found: Shortage) -> RoomDecision:
         """Nobody can be asked: old turns stay and the answer stops where the context is full."""
         return "stop"
 

@@ -14,11 +14,12 @@ from localspec.chat.transcript import Transcript
 from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
+from localspec.notify import Progress
 from localspec.session import Session, SessionConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class LoadedModel:
     """A session with its transcript, its saved states and what it should reach here.
 
     `n_restored`: tokens of the conversation whose cache came from disk.
@@ -41,16 +42,16 @@ class Opened:
 def open_model(
     config: SessionConfig,
     record: Record,
-    talk: Callable[[str], None],
+    notify: Callable[[str], None],
     on_progress: Callable[[float], None],
-) -> Opened:
+) -> LoadedModel:
     """Load, and restore the conversation's cache where it was saved. Raises LocalspecError."""
-    session = Session.open(config, talk, on_progress)
+    session = Session.open(config, notify, on_progress)
     try:
         facts = ModelFacts.of(read_header(config.model))
         vocabulary = session.target.vocabulary
         states = States(session)
-        return Opened(
+        return LoadedModel(
             session=session,
             config=config,
             facts=facts,
@@ -73,11 +74,10 @@ class Closable(Protocol):
 
 
 T = TypeVar("T", bound=Closable)
-Progress = Callable[[float], None]
 REPORTED_STEP = 0.01
 
 
-class Loading(Generic[T]):
+class LoadingModel(Generic[T]):
     """`load` runs at once in a thread; it is given a function that it reports its progress to."""
 
     def __init__(

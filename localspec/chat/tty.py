@@ -19,7 +19,7 @@ from time import perf_counter
 from types import FrameType
 from typing import Any, TextIO
 
-from localspec.chat.answering import View
+from localspec.chat.answering import AnswerView
 from localspec.speculate.step import Step
 
 LOCAL_FLAGS = 3
@@ -123,7 +123,7 @@ class Waiting:
 class WatchedView:
     """Hands everything to `view`."""
 
-    def __init__(self, view: View, wait: Callable[[int], Waiting]) -> None:
+    def __init__(self, view: AnswerView, wait: Callable[[int], Waiting]) -> None:
         self._view = view
         self._wait = wait
         self._waiting: Waiting | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from localspec.cli.notify import talk
+from localspec.cli.notify import notify
 from localspec.cli.numbers import numbers, several
 from localspec.errors import UserError
 
@@ -264,7 +264,7 @@ def _adapting(flags: SweepFlags) -> "Callable[[SessionConfig], SessionConfig]":
 @cache
 def _talk_once(message: str) -> None:
     """Every configuration of a model would say the same."""
-    talk(message)
+    notify(message)
 
 
 def _values(flags: SweepFlags, n_cores: int) -> dict[str, Any]:

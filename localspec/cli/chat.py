@@ -18,14 +18,14 @@ from localspec.chat.archive import Record, latest
 from localspec.chat.chat import Chat
 from localspec.chat.figures import count
 from localspec.cli.flatten import flatten
-from localspec.cli.notify import talk
+from localspec.cli.notify import notify
 from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
 from localspec.cli.prompt import check_text
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
     from localspec.chat.chat import Chat
-    from localspec.chat.frontend import Front
+    from localspec.chat.frontend import Frontend
     from localspec.session import SessionConfig
 
 
@@ -123,39 +123,39 @@ def chat(
     _hold(conversation, front, how)
 
 
-def _hold(conversation: "Chat", front: "Front", how: ChatFlags) -> None:
+def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:
     """Talk, and leave everything in order."""
     from localspec.chat.chat import close, leave
-    from localspec.chat.commands.command import Desk
+    from localspec.chat.commands.command import ChatState
     from localspec.chat.repl import repl
 
     conversation.loading  # noqa: B018 - begins now, behind the prompt
     try:
-        repl(Desk(conversation, front, NamedModels()), is_strict=how.prompt is not None)
+        repl(ChatState(conversation, front, NamedModels()), is_strict=how.prompt is not None)
     except BaseException:
         close(conversation)
         raise
     leave(conversation)
 
 
-def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Front":
+def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
     from localspec.chat.lines import TypedLines, is_dumb
 
     if how.is_interactive and not is_dumb():
-        from localspec.chat.terminal import Style, TerminalFront
+        from localspec.chat.terminal import Style, TerminalFrontend
 
         style = Style(is_plain=how.plain, shows_drafts=how.show_draft)
-        return TerminalFront(conversation, models, style)
-    from localspec.chat.lines import PipeFront
-    from localspec.chat.program import ProgramFront
+        return TerminalFrontend(conversation, models, style)
+    from localspec.chat.lines import PipeFrontend
+    from localspec.chat.program import ProgramFrontend
 
-    conversation.talk = talk
+    conversation.notify = notify
     messages = TypedLines() if how.is_interactive else _messages(how.prompt)
     if how.json_lines:
-        front = ProgramFront(messages)
-        conversation.talk = front.say
+        front = ProgramFrontend(messages)
+        conversation.notify = front.say
         return front
-    return PipeFront(messages, talk)
+    return PipeFrontend(messages, notify)
 
 
 def _messages(prompt: str | None) -> Iterator[str]:
@@ -231,7 +231,7 @@ class NamedModels:
 
     def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
         """Find better settings in a process of its own, which has the machine to itself."""
-        from localspec.cli.notify import talk
+        from localspec.cli.notify import notify
         from localspec.session.profile import with_profile
 
         command = [sys.executable, "-m", "localspec", "tune", str(config.model)]
@@ -241,4 +241,4 @@ class NamedModels:
             command += ["--budget", f"{seconds:g}"]
         if subprocess.run(command, check=False).returncode != 0:
             raise LocalspecError("nothing was tuned: the settings are as they were")
-        return with_profile(config, frozenset(), talk)
+        return with_profile(config, frozenset(), notify)

@@ -13,18 +13,18 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from localspec.chat.archive import Record, Unkept, find, latest
+from localspec.chat.archive import NullRecord, Record, find, latest
 from localspec.chat.chat import Chat
 from localspec.chat.commands.command import lasting_name
 from localspec.chat.conversation import Configured, Conversation, SystemSet
 from localspec.cli.options import EngineFlags, ReplyFlags
 from localspec.errors import UserError
+from localspec.notify import Notify, Progress
 from localspec.registry.catalog import Entry
 from localspec.session import SessionConfig
 
 if TYPE_CHECKING:
-    from localspec.chat.chat import Talk
-    from localspec.chat.models import Opened, Progress
+    from localspec.chat.models import LoadedModel
     from localspec.cli.chat import ChatFlags
 
 
@@ -113,7 +113,7 @@ def record_for(how: "ChatFlags") -> Record:
             raise UserError("there is no conversation to go on with: start one without --continue")
         record = last
     else:
-        return Unkept(Record.new().path) if how.no_save else Record.new()
+        return NullRecord(Record.new().path) if how.no_save else Record.new()
     record.claim()
     return record
 
@@ -151,18 +151,20 @@ def _with_kept(flags: Flags, kept: Conversation, model: str | None) -> Flags:
 
 
 def _load_first(
-    config: SessionConfig, record: Record, talk: "Talk", on_progress: "Progress"
-) -> "Opened":
+    config: SessionConfig, record: Record, notify: Notify, on_progress: "Progress"
+) -> "LoadedModel":
     """On the first run, what would be better here, once there is time to look."""
-    opened = _load(config, record, talk, on_progress)
+    opened = _load(config, record, notify, on_progress)
     sentence = advice(config.n_threads)
     if sentence:
-        talk(sentence)
+        notify(sentence)
     return opened
 
 
-def _load(config: SessionConfig, record: Record, talk: "Talk", on_progress: "Progress") -> "Opened":
+def _load(
+    config: SessionConfig, record: Record, notify: Notify, on_progress: "Progress"
+) -> "LoadedModel":
     """Imported when it is needed: by the thread that loads, while the prompt is there already."""
     from localspec.chat.models import open_model
 
-    return open_model(config, record, talk, on_progress)
+    return open_model(config, record, notify, on_progress)

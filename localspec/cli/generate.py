@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localspec.cli.flatten import flatten
-from localspec.cli.notify import progress, talk
+from localspec.cli.notify import notify, progress
 from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
 from localspec.cli.prompt import PromptFlags
 
@@ -134,7 +134,7 @@ def generate(
     from localspec.session import Session
 
     with progress("loading") as on_progress:
-        session = Session.open(config, talk, on_progress)
+        session = Session.open(config, notify, on_progress)
     with session:
         reply = session.reply(prompt.tokens(session, text, flags.system), options)
         for piece in reply:
@@ -145,6 +145,6 @@ def generate(
             print(json.dumps(document(session, reply, options), allow_nan=False))
         else:
             print()
-            talk(summary(reply, options))
+            notify(summary(reply, options))
     if reply.finish_reason == "interrupted":
         raise KeyboardInterrupt

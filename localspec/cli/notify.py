@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from localspec.registry.pull import OnProgress, Stage
+    from localspec.registry.pull import OnProgress, PullStage
 
 
-def talk(message: str) -> None:
+def notify(message: str) -> None:
     """A note to the user, above a progress bar that may be there (Rich stands in for stderr)."""
     print(f"localspec: {message}", file=sys.stderr)
 
@@ -66,7 +66,7 @@ def transfers(*, quiet: bool = False) -> "Generator[OnProgress]":
         yield Bars(bar)
 
 
-def _silent(stage: "Stage", name: str, n_bytes: int, total: int | None) -> None:
+def _silent(stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
     pass
 
 
@@ -94,7 +94,7 @@ class Bars:
     key: tuple[str, str] | None = None
     task: "TaskID | None" = None
 
-    def __call__(self, stage: "Stage", name: str, n_bytes: int, total: int | None) -> None:
+    def __call__(self, stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
         if self.key != (stage, name) or self.task is None:
             if self.task is not None:
                 self.bar.remove_task(self.task)
@@ -117,17 +117,17 @@ class Lines:
     said_s: float = 0.0
     n_begin: int = 0
 
-    def __call__(self, stage: "Stage", name: str, n_bytes: int, total: int | None) -> None:
+    def __call__(self, stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
         now_s = monotonic()
         if self.key != (stage, name):
             self.key, self.begun_s, self.said_s, self.n_begin = (stage, name), now_s, now_s, n_bytes
             if stage == "fetching":
-                talk(f"{stage} {name}{_size(total)}{_kept(n_bytes)}")
+                notify(f"{stage} {name}{_size(total)}{_kept(n_bytes)}")
         elif now_s - self.said_s >= LINE_EVERY_S:
             self.said_s = now_s
             rate = (n_bytes - self.n_begin) / (now_s - self.begun_s)
             left = _left(n_bytes, total, rate)
-            talk(f"{stage} {name}: {_done(n_bytes, total)}, {rate / 1e6:.1f} MB/s{left}")
+            notify(f"{stage} {name}: {_done(n_bytes, total)}, {rate / 1e6:.1f} MB/s{left}")
 
 
 def _size(total: int | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from localspec.cli.completion import model_names
-from localspec.cli.notify import talk
+from localspec.cli.notify import notify
 from localspec.cli.prompt import check_text
 from localspec.errors import UserError
 
@@ -178,7 +178,7 @@ class EngineFlags:
         if self.no_profile:
             return config
         given = {_FIELDS.get(name, name) for name in self.given}
-        return with_profile(config, frozenset(given), talk)
+        return with_profile(config, frozenset(given), notify)
 
 
 @dataclass(frozen=True)

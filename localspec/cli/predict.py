@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from localspec.cli.flatten import flatten
-from localspec.cli.notify import talk
+from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument
 from localspec.cli.predict_options import MachineFlags, QuestionFlags
 from localspec.errors import UserError
@@ -60,7 +60,7 @@ def predict(
         models,
         question.caches,
         question.n_ctx,
-        talk,
+        notify,
         variants_of(facts) if asked.quants else (),
     )
     answer = forecast(facts, draft_facts, chosen, question)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from localspec.cli.notify import talk
+from localspec.cli.notify import notify
 from localspec.cli.numbers import several, share, whole
 from localspec.errors import UserError
 
@@ -181,7 +181,7 @@ class QuestionFlags:
         if not possible:
             raise UserError(next(iter(problems)))
         for problem in problems:
-            talk(f"left out: {problem}")
+            notify(f"left out: {problem}")
         return tuple(possible)
 
     def _pairs(self) -> "list[tuple[GgmlType, GgmlType]]":
@@ -199,5 +199,5 @@ def _within(depths: tuple[int, ...], limit: int) -> tuple[int, ...]:
     if not fitting:
         raise UserError(f"--depth {depths[0]:,} is beyond the {limit:,} tokens of this model")
     if fitting != depths:
-        talk(f"depths beyond the {limit:,} tokens that the model can hold are left out")
+        notify(f"depths beyond the {limit:,} tokens that the model can hold are left out")
     return fitting

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localspec.forecast.forecast import Forecast, Row, SpeculationRow
+from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.model.facts import ModelFacts
 from localspec.predict.roofline import Speed
 
@@ -59,7 +59,7 @@ def _model(facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ForecastRow) -> dict[str, Any]:
     return {
         "kv_k": row.cache.type_k.name.lower(),
         "kv_v": row.cache.type_v.name.lower(),
@@ -161,7 +161,7 @@ def _heading(forecast: Forecast) -> list[str]:
 
 def _rows(console: Console, forecast: Forecast) -> Table:
     """As many columns as fit the terminal; the least asked for goes first."""
-    columns: dict[str, Callable[[Row], str]] = {
+    columns: dict[str, Callable[[ForecastRow], str]] = {
         "K/V": _types,
         "depth": lambda row: f"{row.depth:,}",
         "batch": lambda row: str(row.batch),
@@ -184,7 +184,9 @@ def _rows(console: Console, forecast: Forecast) -> Table:
     return table
 
 
-def _rows_table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> Table:
+def _rows_table(
+    rows: Sequence[ForecastRow], columns: Mapping[str, Callable[[ForecastRow], str]]
+) -> Table:
     table = _table(*columns)
     before = ""
     for row in rows:
@@ -194,7 +196,7 @@ def _rows_table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]
     return table
 
 
-def _types(row: Row) -> str:
+def _types(row: ForecastRow) -> str:
     kinds = (row.cache.type_k, row.cache.type_v)
     return "/".join(dict.fromkeys(kind.name.lower() for kind in kinds))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from localspec.cli.completion import model_names
-from localspec.cli.notify import talk, transfers
+from localspec.cli.notify import notify, transfers
 
 if TYPE_CHECKING:
     from localspec.session.pull_plan import Got
@@ -61,14 +61,14 @@ def fetch(
     from localspec.forecast.sources import MachineChoice
     from localspec.session.pull_plan import Wish, carry_out, plan_pull
 
-    plan = plan_pull(model, Wish(with_draft, MachineChoice(probe=probe)), talk)
+    plan = plan_pull(model, Wish(with_draft, MachineChoice(probe=probe)), notify)
     for reason in plan.reasons:
-        talk(reason)
+        notify(reason)
     try:
         with transfers() as on_progress:
-            got = carry_out(plan, talk, on_progress)
+            got = carry_out(plan, notify, on_progress)
     except KeyboardInterrupt:
-        talk("what has come is kept, and the same command goes on from there")
+        notify("what has come is kept, and the same command goes on from there")
         raise
     _summarise(got)
     return got
@@ -83,9 +83,9 @@ def go_offline(*, wanted: bool) -> None:
 def _summarise(got: "list[Got]") -> None:
     n_fetched = sum(file.n_fetched for file in got)
     if n_fetched:
-        talk(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the SHA-256 that belongs to it")
+        notify(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the SHA-256 that belongs to it")
     else:
-        talk("everything is here already")
+        notify("everything is here already")
 
 
 def _document(file: "Got") -> dict[str, Any]:

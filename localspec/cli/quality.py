@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from localspec.cli.flatten import flatten
-from localspec.cli.notify import stages, talk
+from localspec.cli.notify import notify, stages
 from localspec.cli.numbers import several
 from localspec.cli.options import ModelArgument
 from localspec.quality.published import Published, of_cache, of_weights
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
-    from localspec.tune.study import Question, Row
-    from localspec.tune.subject import Attention
+    from localspec.tune.study import StudyQuestion, StudyRow
+    from localspec.tune.target import Attention
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class StudyFlags:
         int | None, typer.Option(metavar="N", help="CPU threads. Default: physical cores.")
     ] = None
 
-    def question(self) -> "Question":
+    def question(self) -> "StudyQuestion":
         """Raises UserError for a type or a text that is none."""
         from localspec.quality.published import shipped_text, text_of
-        from localspec.tune.study import Question
+        from localspec.tune.study import StudyQuestion
 
         kinds = (
             several("--weights", self.weights, _weights, "a weight type") if self.weights else ()
         )
         n_windows = None if self.tokens is None else -(-self.tokens // (self.window // 2 - 1))
-        return Question(
+        return StudyQuestion(
             text=text_of(self.text) if self.text else shipped_text(),
             attentions=several("--kv", self.kv, _attention, "types such as q8_0 or q8_0/q4_0"),
             weights=kinds,
@@ -105,7 +105,7 @@ def quality(
     question, path = flags.question(), resolve(model)
     reference = resolve(flags.reference) if flags.reference else path
     config = _config(path, question, flags.threads)
-    rows: list[Row] = []
+    rows: list[StudyRow] = []
     is_interrupted = False
     with stages("reading") as listen:
         try:
@@ -134,7 +134,7 @@ def _weights(text: str) -> str:
 
 def _attention(text: str) -> "Attention":
     from localspec.model.kv import CACHE_TYPES
-    from localspec.tune.subject import Attention
+    from localspec.tune.target import Attention
 
     kv_k, _, kv_v = text.lower().partition("/")
     kv_v = kv_v or kv_k
@@ -143,15 +143,15 @@ def _attention(text: str) -> "Attention":
     return Attention(kv_k, kv_v)
 
 
-def _config(path: Path, question: "Question", n_threads: int | None) -> "EngineConfig":
+def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
     """Checked before anything is loaded. Raises UserError or ModelError."""
     from localspec.session.config import SessionConfig
     from localspec.session.loading import check_cache_types, checked_facts
-    from localspec.tune.subject import Subject
+    from localspec.tune.target import TuneTarget
 
     facts = checked_facts(path)
     config = SessionConfig(path, spec="none", n_ctx=question.window, n_threads=n_threads)
-    engine = Subject.of(config, talk).config
+    engine = TuneTarget.of(config, notify).config
     for attention in question.attentions:
         types = {"kv_k": attention.kv_k, "kv_v": attention.kv_v}
         check_cache_types(replace(engine, **types), facts)
@@ -159,7 +159,7 @@ def _config(path: Path, question: "Question", n_threads: int | None) -> "EngineC
 
 
 def _document(
-    path: Path, reference: Path, flags: StudyFlags, rows: "list[Row]"
+    path: Path, reference: Path, flags: StudyFlags, rows: "list[StudyRow]"
 ) -> dict[str, object]:
     from localspec.quality.published import NAME
 
@@ -173,7 +173,7 @@ def _document(
     }
 
 
-def _row(row: "Row") -> dict[str, object]:
+def _row(row: "StudyRow") -> dict[str, object]:
     from dataclasses import asdict
 
     found = asdict(row.quality)
@@ -196,14 +196,14 @@ FRONT = "*"
 WIDE = 76
 
 
-def published(row: "Row") -> tuple[Published, ...]:
+def published(row: "StudyRow") -> tuple[Published, ...]:
     """Figures of others for what a row changes."""
     if row.attention.is_exact:
         return of_weights(row.weights)
     return of_cache(row.attention.kv_k, row.attention.kv_v)
 
 
-def show(path: Path, reference: Path, rows: "list[Row]") -> None:
+def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
     """Print it; on a narrow terminal without what is least needed."""
     console = Console(highlight=False)
     columns = [c for c in COLUMNS if not c.is_extra or console.width >= WIDE]
@@ -225,41 +225,41 @@ def show(path: Path, reference: Path, rows: "list[Row]") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class QualityColumn:
     """A heading and what stands under it; `is_extra`: not on a narrow terminal."""
 
     name: str
-    cell: "Callable[[Row], str]"
+    cell: "Callable[[StudyRow], str]"
     is_extra: bool = False
 
 
-def _kld(row: "Row") -> str:
+def _kld(row: "StudyRow") -> str:
     return "ref." if row.is_reference else f"{max(0.0, row.quality.kld):.4f}"
 
 
-def _p99(row: "Row") -> str:
+def _p99(row: "StudyRow") -> str:
     return "" if row.is_reference else f"{row.quality.kld_p99:.3f}"
 
 
-def _published(row: "Row") -> str:
+def _published(row: "StudyRow") -> str:
     figures = published(row)
     return f"{figures[0].kld:.4f}" if figures and not row.is_reference else ""
 
 
 COLUMNS = (
-    Column("weights", lambda row: row.weights + (f" {FRONT}" if row.is_front else "")),
-    Column("K/V", lambda row: f"{row.attention.kv_k}/{row.attention.kv_v}"),
-    Column("ppl", lambda row: f"{row.quality.perplexity:.2f}"),
-    Column("KLD", _kld),
-    Column("99 %", _p99, is_extra=True),
-    Column("top", lambda row: f"{row.quality.same_top:.1%}"),
-    Column("tok/s", lambda row: f"{row.decode_tps:.1f}"),
-    Column("MB", lambda row: f"{row.memory_bytes / 1e6:,.0f}"),
-    Column("publ.", _published, is_extra=True),
+    QualityColumn("weights", lambda row: row.weights + (f" {FRONT}" if row.is_front else "")),
+    QualityColumn("K/V", lambda row: f"{row.attention.kv_k}/{row.attention.kv_v}"),
+    QualityColumn("ppl", lambda row: f"{row.quality.perplexity:.2f}"),
+    QualityColumn("KLD", _kld),
+    QualityColumn("99 %", _p99, is_extra=True),
+    QualityColumn("top", lambda row: f"{row.quality.same_top:.1%}"),
+    QualityColumn("tok/s", lambda row: f"{row.decode_tps:.1f}"),
+    QualityColumn("MB", lambda row: f"{row.memory_bytes / 1e6:,.0f}"),
+    QualityColumn("publ.", _published, is_extra=True),
 )
 
 
-def _explain(console: Console, rows: "list[Row]") -> None:
+def _explain(console: Console, rows: "list[StudyRow]") -> None:
     n = rows[0].quality.n_tokens if rows else 0
     console.print(
         f"{FRONT} Pareto front: no other row is as good in KLD, speed and memory. ppl: perplexity;"

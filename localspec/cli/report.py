@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from localspec.cli.notify import talk
+from localspec.cli.notify import notify
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _write(path: Path, option: str, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
-    talk(f"wrote {path}")
+    notify(f"wrote {path}")
 
 
 def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
@@ -105,6 +105,6 @@ def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in write_pictures(results, folder):
-            talk(f"wrote {path}")
+            notify(f"wrote {path}")
     except OSError as error:
         raise UserError(f"--png {folder} cannot be written: {error.strerror or error}") from error

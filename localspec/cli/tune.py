@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from localspec.cli.flatten import flatten
-from localspec.cli.notify import talk
+from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from localspec.session.profile import Profile
     from localspec.tune.search import Outcome
-    from localspec.tune.subject import Subject
-    from localspec.tune.work import Listen, News, Trial
+    from localspec.tune.state import News, SearchListener, Trial
+    from localspec.tune.target import TuneTarget
 
 
 LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
@@ -95,15 +95,15 @@ def tune(
     if show:
         found = find_profile(path)
         if found.problem:
-            talk(found.problem)
+            notify(found.problem)
         _show(found.profile, path.name, as_json=as_json)
         return
     from localspec.session.config import SessionConfig
     from localspec.tune.search import keep, search
-    from localspec.tune.subject import Goal, Subject
+    from localspec.tune.target import Goal, TuneTarget
 
     wanted = Goal(flags.goal, flags.max_quality_loss)
-    subject = Subject.of(SessionConfig(path, spec="none", n_ctx=flags.ctx), talk)
+    subject = TuneTarget.of(SessionConfig(path, spec="none", n_ctx=flags.ctx), notify)
     with watching(flags.budget) as listen:
         outcome = search(subject, wanted, flags.budget, listen, _draft(flags.draft, model))
     if outcome.is_interrupted and outcome.winner is None:
@@ -128,7 +128,7 @@ def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(_document(profile), allow_nan=False))
     elif profile is None:
-        talk(f"nothing is kept for {name} on this machine as it is now: run `localspec tune`")
+        notify(f"nothing is kept for {name} on this machine as it is now: run `localspec tune`")
     else:
         low, mid, high = profile.ratio
         kld = "" if not profile.kld else f", KL divergence {profile.kld:.4f} nats a token"
@@ -155,7 +155,7 @@ SHOWN = 8
 
 
 @contextmanager
-def watching(budget_s: float) -> "Generator[Listen]":
+def watching(budget_s: float) -> "Generator[SearchListener]":
     """A listener that draws on a terminal where somebody is watching, and is silent elsewhere."""
     console = Console(stderr=True)
     if not sys.stderr.isatty() or console.is_dumb_terminal:
@@ -183,7 +183,7 @@ def _line(news: "News") -> str:
     return f"{news.stage}\n[dim]best so far {news.gain:.2f} x: {news.best.text}[/dim]"
 
 
-def report(outcome: "Outcome", subject: "Subject", profile: "Profile") -> None:
+def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:
     """The candidates, best first, then what was kept and why."""
     console = Console(highlight=False)
     console.print(_table(outcome, subject))
@@ -204,7 +204,7 @@ def report(outcome: "Outcome", subject: "Subject", profile: "Profile") -> None:
     console.print("Kept: chat, generate and bench use it (--no-profile leaves it).")
 
 
-def _table(outcome: "Outcome", subject: "Subject") -> Table:
+def _table(outcome: "Outcome", subject: "TuneTarget") -> Table:
     title = f"{subject.config.model.name}, {subject.n_ctx:,} tokens, {outcome.seconds:.0f} s"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "to defaults", "KLD", "cache MB"):
@@ -220,7 +220,7 @@ def _table(outcome: "Outcome", subject: "Subject") -> Table:
     return table
 
 
-def _row(trial: "Trial", subject: "Subject") -> tuple[str, ...]:
+def _row(trial: "Trial", subject: "TuneTarget") -> tuple[str, ...]:
     cache = subject.cache_bytes(trial.setting.attention, subject.n_ctx)
     loading = trial.setting.loading
     others = "" if loading.repack and loading.use_mmap else f", {loading.text}"

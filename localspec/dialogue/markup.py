@@ -9,7 +9,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnswerPart:
     """Text of one kind."""
 
     text: str
@@ -24,19 +24,19 @@ class Thoughts:
         self._is_decided = in_thought
         self._held = ""
 
-    def feed(self, text: str) -> list[Part]:
+    def feed(self, text: str) -> list[AnswerPart]:
         """The parts that are certain now."""
         if self._is_decided and not self.in_thought:
-            return [Part(text, is_thought=False)]
+            return [AnswerPart(text, is_thought=False)]
         self._held += text
         return self._thinking() if self.in_thought else self._opening()
 
-    def finish(self) -> list[Part]:
+    def finish(self) -> list[AnswerPart]:
         """What was held back."""
         rest, self._held = self._held, ""
-        return [Part(rest, is_thought=self.in_thought)] if rest else []
+        return [AnswerPart(rest, is_thought=self.in_thought)] if rest else []
 
-    def _opening(self) -> list[Part]:
+    def _opening(self) -> list[AnswerPart]:
         start = self._held.lstrip()
         if start.startswith(OPEN):
             self._held, self.in_thought, self._is_decided = start[len(OPEN) :], True, True
@@ -46,15 +46,18 @@ class Thoughts:
         self._is_decided = True
         return self.finish()
 
-    def _thinking(self) -> list[Part]:
+    def _thinking(self) -> list[AnswerPart]:
         thought, closed, said = self._held.partition(CLOSE)
         if closed:
             self._held, self.in_thought = "", False
-            parts = [Part(thought, is_thought=True), Part(said.lstrip(), is_thought=False)]
+            parts = [
+                AnswerPart(thought, is_thought=True),
+                AnswerPart(said.lstrip(), is_thought=False),
+            ]
             return [part for part in parts if part.text]
         n_certain = len(thought) - _overlap(thought)
         self._held = thought[n_certain:]
-        return [Part(thought[:n_certain], is_thought=True)] if n_certain else []
+        return [AnswerPart(thought[:n_certain], is_thought=True)] if n_certain else []
 
 
 def _overlap(text: str) -> int:

@@ -83,7 +83,7 @@ class Health:
         return self.problem is None
 
 
-def engine_health(talk: Callable[[str], None]) -> Health:
+def engine_health(notify: Callable[[str], None]) -> Health:
     """The verdict on the installed build, from the cache or by testing now.
 
     `talk` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
@@ -93,7 +93,7 @@ def engine_health(talk: Callable[[str], None]) -> Health:
         return health
     health = run_self_test()
     if health.problem:
-        talk(
+        notify(
             f"this engine build is faulty on this processor ({health.problem}): "
             "weights are used without repacking, which is slower; `localspec doctor` explains it"
         )

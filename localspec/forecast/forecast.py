@@ -22,7 +22,7 @@ from localspec.predict.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import IdealRates
 from localspec.predict.roofline import CacheSetting, Roofline, Share, Speed
-from localspec.predict.speculation import Advice, Gain, Speculation, advice, speculation_at
+from localspec.predict.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.resolve import locate
 
 MAX_BATCHES, STEEP = 256, 32
@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ForecastRow:
     """`decode` and `prefill` in tokens per second of all sequences together."""
 
     cache: CacheSetting
@@ -69,8 +69,8 @@ class SpeculationRow:
 
     depth: int
     batch: int
-    costs: Speculation
-    best: tuple[Gain, ...]
+    costs: DraftCosts
+    best: tuple[BestDraft, ...]
     break_even: float | None
 
 
@@ -92,7 +92,7 @@ class Forecast:
     machine: PredictedMachine
     facts: ModelFacts
     draft: ModelFacts | None
-    rows: tuple[Row, ...]
+    rows: tuple[ForecastRow, ...]
     ceiling_tps: float | None
     break_even_batch: int | None
     speculation: tuple[SpeculationRow, ...]
@@ -162,8 +162,8 @@ def _batches_up_to(break_even: int | None) -> tuple[int, ...]:
 
 def _rows(
     facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
-) -> Sequence[Row]:
-    rows: list[Row] = []
+) -> Sequence[ForecastRow]:
+    rows: list[ForecastRow] = []
     for cache in question.caches:
         roofline = Roofline(facts, machine.shares_of(facts), cache)
         draft_bytes = memory_of(draft, cache, question.n_ctx).total_bytes if draft else 0
@@ -175,10 +175,12 @@ def _rows(
     return rows
 
 
-def _row(roofline: Roofline, depth: int, batch: int, question: Question, draft_bytes: int) -> Row:
+def _row(
+    roofline: Roofline, depth: int, batch: int, question: Question, draft_bytes: int
+) -> ForecastRow:
     n_ctx = max(question.n_ctx, depth + question.n_prompt)
     memory = memory_of(roofline.facts, roofline.cache, n_ctx, n_sequences=batch)
-    return Row(
+    return ForecastRow(
         cache=roofline.cache,
         depth=depth,
         batch=batch,

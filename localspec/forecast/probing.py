@@ -1,6 +1,6 @@
 """This machine's rates from the probe: what a prediction needs of it, measured now or kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from localspec.hardware.detect import usable_cores
@@ -14,6 +14,7 @@ from localspec.hardware.probe_results import (
 )
 from localspec.model.facts import ModelFacts
 from localspec.model.random_weights import WEIGHT_TYPES
+from localspec.notify import Notify
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import Rates
 from localspec.predict.roofline import CacheSetting
@@ -23,22 +24,21 @@ if TYPE_CHECKING:
     from localspec.engine.probe import ProbeNeeds
 
 
-Talk = Callable[[str], None]
 USUAL_HEAD, LARGEST_HEAD = 64, 256
 PROCESSOR, GRAPHICS = 0, -1
 """Layers on the GPU, of a probe."""
 
 
 def probed_rates(
-    needs: "ProbeNeeds", n_gpu_layers: int, n_threads: int | None, talk: Talk, *, again: bool
+    needs: "ProbeNeeds", n_gpu_layers: int, n_threads: int | None, notify: Notify, *, again: bool
 ) -> ProbedRates:
     """What was kept and, for the rest, measured now. Raises EngineError where that fails."""
     from localspec.engine.health import engine_health  # noqa: PLC0415 - only where there is one
     from localspec.engine.probe import ProbeSetting, probe_machine  # noqa: PLC0415
 
-    health = engine_health(talk)
+    health = engine_health(notify)
     setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.use_extra_buffers)
-    return ProbedRates(probe_machine(setting, needs, talk, again=again))
+    return ProbedRates(probe_machine(setting, needs, notify, again=again))
 
 
 def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -> Rates | None:

@@ -7,18 +7,17 @@ the nearest to it; where none fits, the smallest. F16 is not considered: Q8_0 lo
 and is twice as fast. Without a prediction speed does not count.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from localspec.errors import LocalspecError
 from localspec.forecast.sources import MachineChoice, PredictedMachine, predicted_machine
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts, cache_type
+from localspec.notify import Notify
 from localspec.predict.memory import QUANTS, Quant, memory_of
 from localspec.predict.roofline import CacheSetting, Roofline, Speed
 from localspec.registry.resolve import Variant
-
-Talk = Callable[[str], None]
 
 N_CTX = 4096
 COMFORTABLE_TPS = 20.0
@@ -37,7 +36,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class QuantizationChoice:
     """The quantization to get, and sentences on why this one."""
 
     variant: Variant
@@ -49,14 +48,14 @@ def choose(
     facts: ModelFacts,
     draft: ModelFacts | None,
     where: MachineChoice,
-    talk: Talk,
-) -> Choice | None:
+    notify: Notify,
+) -> QuantizationChoice | None:
     """None where no variant is of a type whose quality is known. `facts` are of any of them."""
     known = [variant for variant in variants if variant.type in _BY_NAME]
     if not known:
         return None
     others = [_as(variant, facts) for variant in known]
-    machine = _machine(where, [facts, draft] if draft else [facts], others, talk)
+    machine = _machine(where, [facts, draft] if draft else [facts], others, notify)
     free = available_memory_bytes()
     if machine is not None:
         free = machine.free_bytes or machine.memory_bytes or free
@@ -66,16 +65,19 @@ def choose(
         for variant, other in zip(known, others, strict=True)
     ]
     best = _best(offers, free)
-    return Choice(best.variant, tuple(_reasons(best, offers, free)))
+    return QuantizationChoice(best.variant, tuple(_reasons(best, offers, free)))
 
 
 def _machine(
-    where: MachineChoice, models: Sequence[ModelFacts], variants: Sequence[ModelFacts], talk: Talk
+    where: MachineChoice,
+    models: Sequence[ModelFacts],
+    variants: Sequence[ModelFacts],
+    notify: Notify,
 ) -> PredictedMachine | None:
     try:
-        return predicted_machine(where, models, (_cache(),), N_CTX, talk, variants)
+        return predicted_machine(where, models, (_cache(),), N_CTX, notify, variants)
     except LocalspecError as error:
-        talk(f"no prediction of speed: {error}")
+        notify(f"no prediction of speed: {error}")
         return None
 
 

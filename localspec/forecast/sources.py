@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from localspec.errors import EngineError, HardwareError, UserError
-from localspec.forecast.probing import GRAPHICS, PROCESSOR, Talk, probe_needs, probed_rates
+from localspec.forecast.probing import GRAPHICS, PROCESSOR, probe_needs, probed_rates
 from localspec.hardware.devices import Match, find_device
 from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.model.facts import ModelFacts
+from localspec.notify import Notify
 from localspec.predict.memory import memory_of
 from localspec.predict.probed import ProbedRates
 from localspec.predict.published import PublishedRates
@@ -78,7 +79,7 @@ def predicted_machine(
     models: Sequence[ModelFacts],
     caches: Sequence[CacheSetting],
     n_ctx: int,
-    talk: Talk,
+    notify: Notify,
     variants: Sequence[ModelFacts] = (),
 ) -> PredictedMachine:
     """The machine that was named, or this one, ready to predict `models` (the target first).
@@ -93,14 +94,14 @@ def predicted_machine(
         if choice.n_gpu_layers < 0:
             return named
         needs = probe_needs(models, caches, variants)
-        return _beside_processor(named, choice, needs, talk)
+        return _beside_processor(named, choice, needs, notify)
     device = _chosen(choice)
     if choice.probe != "off":
         try:
             needs = probe_needs(models, caches, variants)
-            return _probed(choice, device, needs, needed, models[0].n_layers, talk)
+            return _probed(choice, device, needs, needed, models[0].n_layers, notify)
         except EngineError as error:
-            talk(f"{error}; published figures stand in")
+            notify(f"{error}; published figures stand in")
     return _published(device, needed)
 
 
@@ -131,7 +132,7 @@ def _named(
 
 
 def _beside_processor(
-    named: PredictedMachine, choice: MachineChoice, needs: "ProbeNeeds", talk: Talk
+    named: PredictedMachine, choice: MachineChoice, needs: "ProbeNeeds", notify: Notify
 ) -> PredictedMachine:
     """A device put into this machine, whose processor computes the other layers."""
     if choice.probe == "off":
@@ -139,7 +140,7 @@ def _beside_processor(
             "--gpu-layers with --device needs a probe of this processor: no --probe off"
         )
     again = choice.probe == "again"
-    host = probed_rates(needs, PROCESSOR, choice.n_threads, talk, again=again)
+    host = probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
     note = f"{named.n_offloaded} layers there, the others on the processor of this machine"
     return replace(named, host_rates=host, notes=(*named.notes, note))
 
@@ -207,13 +208,13 @@ def _probed(
     needs: "ProbeNeeds",
     needed_bytes: int,
     n_layers: int,
-    talk: Talk,
+    notify: Notify,
 ) -> PredictedMachine:
     on_gpu = device.backend != "cpu"
 
     def measured(where: int) -> ProbedRates:
         again = choice.probe == "again"
-        return probed_rates(needs, where, choice.n_threads, talk, again=again)
+        return probed_rates(needs, where, choice.n_threads, notify, again=again)
 
     rates = measured(GRAPHICS if on_gpu else PROCESSOR)
     n_offloaded = choice.n_gpu_layers

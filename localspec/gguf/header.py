@@ -45,7 +45,7 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FilePart:
     """One file of a model; most models have one."""
 
     name: str
@@ -61,7 +61,7 @@ class Header:
     kind.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[FilePart, ...]
     version: int
     alignment_bytes: int
     metadata: Mapping[str, Value] = field(repr=False)
@@ -170,7 +170,7 @@ def parse(source: Source, part: int = 0) -> Header:
     data_offset = _aligned(cursor.position, alignment) if infos else cursor.position
     tensors = _placed(cursor, infos, (data_offset, alignment), part)
     _check_length(cursor, source, tensors)
-    here = Part(source.name, source.size_bytes, data_offset)
+    here = FilePart(source.name, source.size_bytes, data_offset)
     return Header((here,), version, alignment, metadata, tensors)
 
 

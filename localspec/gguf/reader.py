@@ -12,9 +12,9 @@ from pathlib import PurePath
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import FileSource, Source
-from localspec.gguf.header import Header, Part, Tensor, parse
+from localspec.gguf.header import FilePart, Header, Tensor, parse
 
-__all__ = ["Header", "Part", "Tensor", "part_names", "read_header", "read_source"]
+__all__ = ["FilePart", "Header", "Tensor", "part_names", "read_header", "read_source"]
 
 MAX_PARTS = 1_000
 PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)

@@ -91,7 +91,7 @@ TYPICAL_INTENSITY = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class RunConditions:
     """What a device's share of its figures depends on. `harness`: who measured, None for us."""
 
     backend: str
@@ -108,7 +108,7 @@ class Circumstances:
         return replace(self, type_class=type_class)
 
 
-def features(run: Circumstances) -> Iterator[tuple[str, str, float]]:
+def features(run: RunConditions) -> Iterator[tuple[str, str, float]]:
     """(kind, name, value) of every coefficient that a run takes part in."""
     backend, family, kind, era = run.backend, run.family, run.type_class, run.era
     speed = log(run.bandwidth_bytes_per_s / TYPICAL_BANDWIDTH)
@@ -147,7 +147,7 @@ class Coefficients:
     values: Mapping[str, float]
     layer_s: Mapping[str, float]
 
-    def factor(self, run: Circumstances) -> float:
+    def factor(self, run: RunConditions) -> float:
         """How much longer than the figures say; circumstances that are not known change nothing."""
         known = self.values
         return exp(sum(x * known.get(f"{kind}: {name}", 0.0) for kind, name, x in features(run)))

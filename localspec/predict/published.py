@@ -7,8 +7,8 @@ from localspec.hardware.devices import Device, Match
 from localspec.hardware.probe_results import value_at
 from localspec.predict.efficiency import (
     HALF,
-    Circumstances,
     Efficiency,
+    RunConditions,
     family_of,
     load,
     type_class,
@@ -30,7 +30,7 @@ SMALL_BATCH = 16
 class PublishedRates:
     """What a kind of device was measured to reach by others."""
 
-    run: Circumstances
+    run: RunConditions
     known: Efficiency
     source: str
     decode_spread: Spread
@@ -82,10 +82,10 @@ class PublishedRates:
         return n_flops / self.run.fp32_flops_per_s * factor
 
 
-def circumstances(device: Device, backend: str) -> Circumstances:
+def circumstances(device: Device, backend: str) -> RunConditions:
     """Of today's engine on a device."""
     fp16, fp32 = device.fp16_flops_per_s, device.fp32_flops_per_s
-    return Circumstances(
+    return RunConditions(
         backend=backend,
         family=family_of(device.name, backend),
         type_class=HALF,

@@ -25,7 +25,7 @@ from localspec.predict.roofline import Roofline
 MAX_DRAFT = 16
 _STEPS = 40  # of bisection; 2^-40 is below any acceptance that matters
 
-Verification = Callable[[int], float]
+VerifyCost = Callable[[int], float]
 """v(n): the time of a pass over n tokens a sequence in units of a plain pass."""
 
 
@@ -35,7 +35,7 @@ def tokens_per_pass(alpha: float, n_draft: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class BestDraft:
     """The best draft length for an acceptance; 0 and 1.0 where no draft pays."""
 
     acceptance: float
@@ -44,11 +44,11 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
-class Speculation:
+class DraftCosts:
     """What one draft token costs, in plain passes of the target, and what a check of many costs."""
 
     draft_cost: float
-    verify: Verification
+    verify: VerifyCost
     max_draft: int = MAX_DRAFT
 
     def speedup(self, alpha: float, n_draft: int) -> float:
@@ -58,11 +58,11 @@ class Speculation:
         cost = n_draft * self.draft_cost + self.verify(n_draft + 1)
         return tokens_per_pass(alpha, n_draft) / cost
 
-    def best(self, alpha: float) -> Gain:
+    def best(self, alpha: float) -> BestDraft:
         """The length with the highest speed-up; all are tried, because v has cliffs."""
         speedups = [self.speedup(alpha, n) for n in range(self.max_draft + 1)]
         highest = max(speedups)
-        return Gain(alpha, speedups.index(highest), highest)
+        return BestDraft(alpha, speedups.index(highest), highest)
 
     def break_even_acceptance(self, n_draft: int | None = None) -> float | None:
         """The acceptance from which a draft pays, of `n_draft` tokens or of the best length.
@@ -136,7 +136,7 @@ class Advice:
     """
 
     use: Use
-    gain: Gain | None
+    gain: BestDraft | None
     break_even: float | None
 
     @property
@@ -155,12 +155,12 @@ class Advice:
 
 def speculation_at(
     target: Roofline, draft: Roofline | None, depth: int, n_sequences: int = 1
-) -> Speculation:
+) -> DraftCosts:
     """Costs of drafting and checking at a depth; without a draft model drafting costs nothing."""
     plain_s = target.seconds(1, depth, n_sequences)
     verify = [target.seconds(n, depth, n_sequences) / plain_s for n in range(1, MAX_WIDTH + 1)]
     cost = draft.seconds(1, depth, n_sequences) / plain_s if draft else 0.0
-    return Speculation(cost, lambda n: verify[n - 1], MAX_WIDTH - 1)
+    return DraftCosts(cost, lambda n: verify[n - 1], MAX_WIDTH - 1)
 
 
 def advice(target: Roofline, draft: Roofline | None, n_ctx: int) -> tuple[Advice, ...]:

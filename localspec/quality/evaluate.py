@@ -13,10 +13,9 @@ from localspec import paths
 from localspec.engine.base import Context, Engine, require_number
 from localspec.engine.health import engine_fingerprint
 from localspec.model.identity import model_digest
+from localspec.notify import Progress
 from localspec.quality.divergence import Divergence, Scores, Windows, log_softmax, scores
 from localspec.quality.reference import Floats, Reference, Rows
-
-Progress = Callable[[float], None]
 
 MAX_OUTPUTS = 256
 """Of one decode: all wanted rows must come from one micro-batch, and these are of 512 and more."""

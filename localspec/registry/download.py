@@ -27,12 +27,11 @@ from typing import Any, BinaryIO
 from localspec.errors import HardwareError, ModelError
 from localspec.gguf.hub import http_client, http_errors
 from localspec.gguf.remote import AGAIN, refusal
+from localspec.notify import Notify
 
 MAX_TRIES, TRIES_TO_REACH = 6, 2
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_ASKED_S = 0.5, 8.0, 600.0
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-
-Talk = Callable[[str], None]
 
 
 class Later(Exception):
@@ -46,10 +45,10 @@ class Later(Exception):
 
 
 @dataclass(slots=True)
-class Patience:
+class Retry:
     """What is left of it, for one file; progress renews it."""
 
-    talk: Talk
+    notify: Notify
     n_failures: int = 0
 
     def renew(self) -> None:
@@ -66,7 +65,7 @@ class Patience:
         if wait_s > LONGEST_ASKED_S:
             raise later
         if self.n_failures > 1 or later.wait_s is not None:
-            self.talk(f"{later.reason}; next try in {wait_s:.0f} s")
+            self.notify(f"{later.reason}; next try in {wait_s:.0f} s")
         time.sleep(wait_s)
 
 
@@ -109,13 +108,13 @@ class Download:
     n_bytes: int | None
 
 
-def download(wanted: Download, partial: Path, on_bytes: OnBytes, talk: Talk) -> None:
+def download(wanted: Download, partial: Path, on_bytes: OnBytes, notify: Notify) -> None:
     """Fill `partial` up to the end of the file; what is in it already is not fetched again.
 
     Raises ModelError where the server refuses or nothing comes any more, HardwareError where the
     disk is full. What has come stays.
     """
-    patience = Patience(talk)
+    patience = Retry(notify)
     if wanted.n_bytes is not None and _size(partial) > wanted.n_bytes:
         partial.unlink()
     while (n_here := _size(partial)) != wanted.n_bytes:

@@ -20,7 +20,7 @@ from localspec.registry.remote_file import RemoteFile
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class CachePaths:
     """The places of one file: its bytes, the part that has come, the lock, what names it."""
 
     blob: Path
@@ -42,13 +42,13 @@ def repository_folder(repository: str) -> Path:
     return cache_folder() / repo_folder_name(repo_id=repository, repo_type="model")
 
 
-def shelf_of(file: RemoteFile) -> Shelf:
+def shelf_of(file: RemoteFile) -> CachePaths:
     """Where a file belongs, whether it is there or not."""
     if file.hub is None or file.digest is None or file.commit is None:
         return _own_shelf(file)
     folder = repository_folder(file.hub.repository)
     blob = folder / "blobs" / file.digest
-    return Shelf(
+    return CachePaths(
         blob=blob,
         partial=blob.with_name(f"{file.digest}.incomplete"),
         lock=cache_folder() / ".locks" / folder.name / f"{file.digest}.lock",
@@ -56,7 +56,7 @@ def shelf_of(file: RemoteFile) -> Shelf:
     )
 
 
-def _own_shelf(file: RemoteFile) -> Shelf:
+def _own_shelf(file: RemoteFile) -> CachePaths:
     parts = urlsplit(file.reference)
     steps = [re.sub(r"[^\w.+-]", "_", unquote(step)) for step in parts.path.split("/")]
     steps = [step for step in steps if step.strip(".")]
@@ -66,10 +66,10 @@ def _own_shelf(file: RemoteFile) -> Shelf:
     path = paths.data_dir() / "models" / host / short / steps[-1]
     version = sha256(f"{file.tag} {file.n_bytes}".encode()).hexdigest()[:8]
     partial = path.with_name(f"{path.name}.{version}.incomplete")
-    return Shelf(path, partial, path.with_name(f"{path.name}.lock"), path)
+    return CachePaths(path, partial, path.with_name(f"{path.name}.lock"), path)
 
 
-def publish(file: RemoteFile, shelf: Shelf) -> Path:
+def publish(file: RemoteFile, shelf: CachePaths) -> Path:
     """Name the bytes that are in place, as the hub's library does; it fetches nothing then."""
     if file.hub is None:
         return shelf.pointer

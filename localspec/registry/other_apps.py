@@ -29,7 +29,7 @@ _OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundModel:
     """A model of another program; `path` is the first part, `n_bytes` those of all parts."""
 
     name: str
@@ -45,12 +45,12 @@ class Found:
         return plain, file, file.removesuffix(".gguf"), plain.removesuffix(":latest")
 
 
-def found_models() -> list[Found]:
+def found_models() -> list[FoundModel]:
     """All of them; a folder that is not there or may not be read has none."""
     return [*_hub_cache(), *_ollama(), *_lm_studio(), *_llama_cpp()]
 
 
-def found_named(name: str, models: Iterable[Found]) -> list[Found]:
+def found_named(name: str, models: Iterable[FoundModel]) -> list[FoundModel]:
     """Those of that name, whatever its case: the whole one if there is one, else short ones."""
     wanted, models = name.casefold(), list(models)
     exact = [model for model in models if model.name.casefold() == wanted]
@@ -59,7 +59,7 @@ def found_named(name: str, models: Iterable[Found]) -> list[Found]:
     ]
 
 
-def _hub_cache() -> Iterator[Found]:
+def _hub_cache() -> Iterator[FoundModel]:
     from localspec.registry.hub_cache import cache_folder  # noqa: PLC0415 - imports the hub's library
 
     for repository in sorted(_listing(cache_folder(), "models--*")):
@@ -72,7 +72,7 @@ def _hub_cache() -> Iterator[Found]:
                 yield _found(f"{HUB}{name}/{file}{revision}", path, "Hugging Face cache")
 
 
-def _ollama() -> Iterator[Found]:
+def _ollama() -> Iterator[FoundModel]:
     given = os.environ.get("OLLAMA_MODELS")
     for folder in [Path(given)] if given else [Path.home() / ".ollama/models", _OLLAMA_SERVICE]:
         manifests = folder / "manifests"
@@ -99,7 +99,7 @@ def _ollama_name(manifest: Path, manifests: Path) -> str:
     return f"{name}:{tag}"
 
 
-def _lm_studio() -> Iterator[Found]:
+def _lm_studio() -> Iterator[FoundModel]:
     for folder in dict.fromkeys(_lm_studio_folders()):
         for path in _models_in(folder):
             name = path.relative_to(folder).as_posix()
@@ -116,7 +116,7 @@ def _lm_studio_folders() -> Iterator[Path]:
             yield Path(json.loads(_text(home / "settings.json"))["downloadsFolder"])
 
 
-def _llama_cpp() -> Iterator[Found]:
+def _llama_cpp() -> Iterator[FoundModel]:
     folder = llama_cpp_folder()
     for path in _models_in(folder):
         yield _found(f"llama.cpp:{path.relative_to(folder).as_posix()}", path, "llama.cpp")
@@ -140,8 +140,8 @@ def _models_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _found(name: str, path: Path, origin: str) -> Found:
-    return Found(name, path, origin, sum(part.stat().st_size for part in parts_beside(path)))
+def _found(name: str, path: Path, origin: str) -> FoundModel:
+    return FoundModel(name, path, origin, sum(part.stat().st_size for part in parts_beside(path)))
 
 
 def parts_beside(path: Path) -> list[Path]:

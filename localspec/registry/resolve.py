@@ -22,8 +22,8 @@ from localspec.gguf.hub import HUB, HubFile, hub_file_of
 from localspec.gguf.reader import PART_NAME
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
 from localspec.registry.manifest import Pulled, pulled
-from localspec.registry.other_apps import ORIGINS, Found, found_models, found_named
-from localspec.registry.remote_file import Listed
+from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
+from localspec.registry.remote_file import RepositoryFile
 
 _TYPE = re.compile(
     r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q\d_(?:K(?:_(?:XL|[SML]))?|XXS|XS|NL|[SM]|\d)|TQ\d_0"
@@ -48,9 +48,9 @@ def quantization_of(file: str) -> str | None:
     return found[-1].upper() if found else None
 
 
-def variants(files: Iterable[Listed], like: str | None = None) -> list[Variant]:
+def variants(files: Iterable[RepositoryFile], like: str | None = None) -> list[Variant]:
     """The quantizations of a repository, by size; of the model that the file `like` is of."""
-    found: dict[tuple[str, str], list[Listed]] = {}
+    found: dict[tuple[str, str], list[RepositoryFile]] = {}
     for file in files:
         kind = quantization_of(file.file)
         if kind and not _NO_MODELS.search(file.file):
@@ -64,7 +64,7 @@ def variants(files: Iterable[Listed], like: str | None = None) -> list[Variant]:
     return sorted(chosen, key=lambda variant: variant.n_bytes)
 
 
-def models_of(files: Iterable[Listed]) -> set[str]:
+def models_of(files: Iterable[RepositoryFile]) -> set[str]:
     """How many models a repository has, whatever their quantization."""
     return {
         _model_of(file.file)
@@ -245,7 +245,7 @@ def _cached(hub: HubFile) -> Path | None:
         raise UserError(f"{hub.name} is not hf:owner/repo/file.gguf: {reason}") from error
 
 
-def _of_another_program(name: str) -> Found:
+def _of_another_program(name: str) -> FoundModel:
     models = found_models()
     found = found_named(name, models)
     if not found:

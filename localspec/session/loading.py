@@ -19,6 +19,7 @@ from localspec.gguf.reader import read_header
 from localspec.hardware.detect import available_memory_bytes, usable_cores
 from localspec.model.facts import ModelFacts, cache_type
 from localspec.model.usable import check_usable
+from localspec.notify import Progress
 from localspec.session.config import SessionConfig, Speculation
 
 if TYPE_CHECKING:
@@ -71,8 +72,6 @@ def _cache_bytes(config: EngineConfig, facts: ModelFacts) -> int:
     return facts.kv_bytes(config.n_ctx * config.n_sequences, *types, n_windowed=n_windowed) or 0
 
 
-Progress = Callable[[float], None]
-
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
@@ -95,13 +94,13 @@ class EnginePlan:
         draft = self.draft and replace(self.draft, use_extra_buffers=False)
         return replace(self, target=replace(self.target, use_extra_buffers=False), draft=draft)
 
-    def limited_by(self, target: "LlamaEngine", talk: Callable[[str], None]) -> Self:
+    def limited_by(self, target: "LlamaEngine", notify: Callable[[str], None]) -> Self:
         """The same with drafts that the loaded target can take back; `talk` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
             return self
         if limit == 0:
-            talk(
+            notify(
                 f"speculation is off: {target.config.model.name} cannot take back tokens"
                 " (its memory is recurrent)"
             )

@@ -22,10 +22,10 @@ from localspec.quality import (
     windows_of,
 )
 from localspec.quality.evaluate import n_outputs_for
-from localspec.tune.rig import Seat, turns
+from localspec.tune.shared_weights import Candidate, turns
 from localspec.tune.space import thread_counts
-from localspec.tune.subject import Attention, Setting
-from localspec.tune.work import Trial, Work
+from localspec.tune.state import SearchState, Trial
+from localspec.tune.target import Attention, Setting
 
 DEPTHS = ((1 / 2, 0.5), (7 / 8, 0.25), (1 / 8, 0.25))
 """Parts of the context and their weights; the caches are filled to the first already."""
@@ -35,14 +35,14 @@ PROMPT_TURNS = 3
 PROMPT_GAIN = 1.03
 
 
-def duel(work: Work, trial: Trial, until: float) -> None:
+def duel(work: SearchState, trial: Trial, until: float) -> None:
     """Turns against the defaults over depths, as many as there is time for."""
     weighted = _weighted_turns(work, trial, until)
     if weighted:
         trial.gains = weighted
 
 
-def _weighted_turns(work: Work, trial: Trial, until: float) -> list[float]:
+def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float]:
     """Gains by turn, of seconds a token weighted over the depths that were reached."""
     total: list[list[float]] = []
     seat = work.seat_of(trial)
@@ -67,7 +67,7 @@ def _weighted_turns(work: Work, trial: Trial, until: float) -> list[float]:
     return [a / b for a, b in zip(default_s, candidate_s, strict=True)]
 
 
-def tune_prompts(work: Work, trial: Trial, until: float) -> Trial:
+def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
     """Other batch threads and micro-batches, where a prompt is read significantly faster."""
     setting, n_prompt = trial.setting, min(work.subject.n_ctx, PROMPT)
     others = [replace(setting, n_threads_batch=n) for n in thread_counts()]
@@ -82,7 +82,7 @@ def tune_prompts(work: Work, trial: Trial, until: float) -> Trial:
     return replace(trial, setting=setting)
 
 
-def _reads_faster(work: Work, setting: Setting, other: Setting, n_prompt: int) -> bool:
+def _reads_faster(work: SearchState, setting: Setting, other: Setting, n_prompt: int) -> bool:
     seats = [work.rig.seat(s, n_prompt) for s in (setting, other)]
     try:
         gains: list[list[float]] = []
@@ -109,7 +109,7 @@ READINGS = 1.5
 class Gate:
     """Divergence from the default cache on about 1,000 tokens; the reference is computed once."""
 
-    def __init__(self, work: Work, until: float) -> None:
+    def __init__(self, work: SearchState, until: float) -> None:
         self._work, self._until = work, until
         self._reference: Reference | None = None
         self._windows: Windows | None = None
@@ -160,7 +160,7 @@ class Gate:
         self._windows = text.first(len(self._reference.windows))
         return self._windows
 
-    def _read(self, seat: Seat, text: Windows) -> Reference:
+    def _read(self, seat: Candidate, text: Windows) -> Reference:
         """Window after window, as long as there is time for others to read them, too."""
         reference, clock = Reference(), self._work.clock
         for i in range(text.n_windows):
@@ -176,6 +176,6 @@ class _NoTimeError(Exception):
     """The budget does not allow for a look at quality."""
 
 
-def _reading_seat(work: Work, setting: Setting, windows: Windows) -> Seat:
+def _reading_seat(work: SearchState, setting: Setting, windows: Windows) -> Candidate:
     n_outputs = n_outputs_for(windows, work.rig.owner.vocabulary.n_tokens)
     return work.rig.seat(setting, windows.n_ctx, n_outputs)

@@ -21,13 +21,13 @@ from typing import Any
 from localspec.bench.statistics import Estimate
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.session.profile import Circumstances, Profile, save_profile
+from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.tune.drafting import tune_drafts
 from localspec.tune.duel import Gate, duel, tune_prompts
 from localspec.tune.screening import better_threads, halve, screen, try_loadings, tune_threads
 from localspec.tune.space import space_of
-from localspec.tune.subject import Attention, Goal, Setting, Subject, is_coarser
-from localspec.tune.work import Clock, Listen, Trial, Work
+from localspec.tune.state import Clock, SearchListener, SearchState, Trial
+from localspec.tune.target import Attention, Goal, Setting, TuneTarget, is_coarser
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
 """Shares of the budget at which a stage should be over."""
@@ -68,7 +68,11 @@ class Outcome:
 
 
 def search(
-    subject: Subject, goal: Goal, budget_s: float, listen: Listen, draft: Path | None = None
+    subject: TuneTarget,
+    goal: Goal,
+    budget_s: float,
+    listen: SearchListener,
+    draft: Path | None = None,
 ) -> Outcome:
     """Tune. Ctrl-C ends it with the best that is proven so far; `draft`: a model to draft with.
 
@@ -78,7 +82,7 @@ def search(
     space = space_of(goal, subject.facts, subject.build, subject.predicted_s)
     with interrupt:
         try:
-            work = Work.open(subject, goal, clock, interrupt, listen)
+            work = SearchState.open(subject, goal, clock, interrupt, listen)
         except Interrupted:
             raise KeyboardInterrupt from None
         winner, is_interrupted, way = None, False, dict[str, Any]()
@@ -106,7 +110,7 @@ def search(
     )
 
 
-def _settled(work: Work) -> Trial | None:
+def _settled(work: SearchState) -> Trial | None:
     """The best trial that passes the gate, if it then wins against the defaults."""
     gate, goal, refused = Gate(work, GATE), work.goal, list[Attention]()
     loading = work.rig.loading
@@ -131,7 +135,7 @@ def _settled(work: Work) -> Trial | None:
     return None
 
 
-def _refine_threads(work: Work, trial: Trial) -> None:
+def _refine_threads(work: SearchState, trial: Trial) -> None:
     """Threads were chosen with the default cache: look again with this one."""
     seat = work.seat_of(trial)
     n, gains = better_threads(work, seat, max(1, len(seat.context.tokens)), DUEL)
@@ -140,7 +144,7 @@ def _refine_threads(work: Work, trial: Trial) -> None:
         seat.engine.set_threads(n, trial.setting.n_threads_batch)
 
 
-def _proven(work: Work) -> Trial | None:
+def _proven(work: SearchState) -> Trial | None:
     """The best trial that needs no more proof."""
     proven = [trial for trial in work.trials if trial.wins(work.goal)]
     return min(proven, key=lambda trial: trial.rank(work.goal), default=None)
@@ -188,7 +192,7 @@ def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) 
         taken=f"{datetime.now(UTC):%Y-%m-%d}",
         n_ctx=config.n_ctx,
         goal=goal.name,
-        circumstances=Circumstances.now(),
+        circumstances=TunedFor.now(),
         settings=changed_settings(outcome, config),
         ratio=(ratio.low or ratio.mid, ratio.mid, ratio.high or ratio.mid),
         kld=outcome.kld,

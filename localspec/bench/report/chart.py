@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import Literal
 
-Kind = Literal["line", "dots"]
+ChartKind = Literal["line", "dots"]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ChartPoint:
     """`low` and `high`: an interval of y. `note`: what the pointer shows."""
 
     x: float
@@ -26,8 +26,8 @@ class Series:
     """Points of one colour; "line" joins them. `tone` picks the colour, None is grey."""
 
     name: str
-    points: tuple[Point, ...]
-    kind: Kind = "dots"
+    points: tuple[ChartPoint, ...]
+    kind: ChartKind = "dots"
     dashed: bool = False
     tone: int | None = 0
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from localspec.bench.findings import findings
 from localspec.bench.report.columns import common_settings, csv_columns, labels, shown_columns
-from localspec.bench.row import Row, rows_of
+from localspec.bench.row import ResultRow, rows_of
 from localspec.bench.statistics import drift_of
 from localspec.bench.store import Results
 from localspec.format import milliseconds
 
 
-def all_rows(results: Sequence[Results]) -> list[Row]:
+def all_rows(results: Sequence[Results]) -> list[ResultRow]:
     """Of several files together."""
     return rows_of([visited for each in results for visited in each.visits])
 
@@ -38,7 +38,7 @@ def document(results: Sequence[Results]) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ResultRow) -> dict[str, Any]:
     figures = {column.key: column.value(row) for column in csv_columns()}
     return {
         **figures,
@@ -71,7 +71,7 @@ def markdown_text(results: Sequence[Results]) -> str:
     return "\n".join([*_lines(rows), ""])
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[str]:
+def _lines(rows: Sequence[ResultRow]) -> Iterator[str]:
     figures = [row for row in rows if not row.is_curve]
     yield ", ".join(
         f"{name} {shown}" if name not in ("machine", "model") else shown

@@ -8,7 +8,7 @@ from localspec.bench.report.chart import (
     Bar,
     BarChart,
     Chart,
-    Point,
+    ChartPoint,
     Series,
     axis_of,
     tick_text,
@@ -87,7 +87,7 @@ def _series(series: Series, x: Axis, y: Axis) -> Iterator[str]:
         yield f"{_marker(series.tone, px, py)}{_note(point.note)}</path>"
 
 
-def _whisker(point: Point, px: float, y: Axis, tone: str) -> Iterator[str]:
+def _whisker(point: ChartPoint, px: float, y: Axis, tone: str) -> Iterator[str]:
     if point.low is not None and point.high is not None:
         low, high = y.place(point.low), y.place(point.high)
         yield f'<path class="whisker {tone}" d="M{px:.1f} {low:.1f}V{high:.1f}"/>'

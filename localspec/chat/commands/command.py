@@ -7,7 +7,7 @@ from typing import Protocol
 
 from localspec.chat.chat import Chat
 from localspec.chat.figures import Figures
-from localspec.chat.frontend import Front
+from localspec.chat.frontend import Frontend
 from localspec.session import SessionConfig
 
 
@@ -47,12 +47,12 @@ class Attachment:
 
 
 @dataclass(slots=True)
-class Desk:
+class ChatState:
     """The conversation and all that lies beside it: files for the next message, what the last
     answer came to and was preceded by, and a message that could not be sent."""
 
     chat: Chat
-    front: Front
+    front: Frontend
     models: Models
     attachments: list[Attachment] = field(default_factory=list[Attachment])
     last: Figures | None = None
@@ -85,7 +85,7 @@ class Leave:
 
 
 Next = Ask | AnswerPending | Edit | Leave
-Handler = Callable[[Desk, str], Next | None]
+Handler = Callable[[ChatState, str], Next | None]
 Completions = Callable[[Models], Sequence[str]]
 
 

@@ -3,8 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from localspec.chat.archive import Listed, Record, export_text, find, listed
-from localspec.chat.commands.command import Desk, Next
+from localspec.chat.archive import Record, SavedConversation, export_text, find, listed
+from localspec.chat.commands.command import ChatState, Next
 from localspec.chat.conversation import Named
 from localspec.chat.figures import count
 from localspec.errors import UserError
@@ -12,7 +12,7 @@ from localspec.errors import UserError
 MAX_LISTED = 30
 
 
-def save(desk: Desk, argument: str) -> Next | None:
+def save(desk: ChatState, argument: str) -> Next | None:
     """Give the conversation a name; it is saved in any case."""
     chat = desk.chat
     if not chat.record.is_kept:
@@ -27,7 +27,7 @@ def save(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def load(desk: Desk, argument: str) -> Next | None:
+def load(desk: ChatState, argument: str) -> Next | None:
     """Go over to a saved conversation."""
     if not argument:
         raise UserError("name a conversation: /sessions lists them")
@@ -43,7 +43,7 @@ def load(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def sessions(desk: Desk, argument: str) -> Next | None:
+def sessions(desk: ChatState, argument: str) -> Next | None:
     """List the saved conversations."""
     every = listed()
     if not every:
@@ -57,7 +57,7 @@ def sessions(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def export(desk: Desk, argument: str) -> Next | None:
+def export(desk: ChatState, argument: str) -> Next | None:
     """Write the conversation to a file, as Markdown or JSON by its ending."""
     if not argument:
         raise UserError("name a file: /export talk.md or /export talk.json")
@@ -79,7 +79,7 @@ def names() -> list[str]:
     return [one.conversation.name or one.record.id for one in listed()]
 
 
-def _row(one: Listed, current: Record) -> tuple[str, ...]:
+def _row(one: SavedConversation, current: Record) -> tuple[str, ...]:
     mark = "*" if one.record.id == current.id else ""
     when = datetime.fromtimestamp(one.changed).astimezone()
     return (

@@ -9,10 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from localspec.chat.answer_run import WhenFull
 from localspec.chat.archive import Record
-from localspec.chat.commands.command import AnswerPending, Ask, Attachment, Desk, Edit, Leave, Next
+from localspec.chat.commands.command import (
+    AnswerPending,
+    Ask,
+    Attachment,
+    ChatState,
+    Edit,
+    Leave,
+    Next,
+)
 from localspec.chat.conversation import Configured, Retried, SystemSet, Undone
-from localspec.chat.exchange import WhenFull
 from localspec.chat.figures import count
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
@@ -46,7 +54,7 @@ def _fenced(attachment: Attachment) -> str:
     return f"{attachment.name}:\n{fence}\n{attachment.text.rstrip()}\n{fence}"
 
 
-def regen(desk: Desk, argument: str) -> Next | None:
+def regen(desk: ChatState, argument: str) -> Next | None:
     """Answer the last message again; the same seed would bring the same answer."""
     chat = desk.chat
     if not chat.conversation.turns:
@@ -58,7 +66,7 @@ def regen(desk: Desk, argument: str) -> Next | None:
     return AnswerPending()
 
 
-def edit(desk: Desk, argument: str) -> Next | None:
+def edit(desk: ChatState, argument: str) -> Next | None:
     """Take the last message back to change it; with an argument, replace it."""
     turns = desk.chat.conversation.turns
     if not turns:
@@ -68,7 +76,7 @@ def edit(desk: Desk, argument: str) -> Next | None:
     return Ask(argument) if argument else Edit(text)
 
 
-def undo(desk: Desk, argument: str) -> Next | None:
+def undo(desk: ChatState, argument: str) -> Next | None:
     """Forget the last message and its answer."""
     turns = desk.chat.conversation.turns
     if not turns:
@@ -79,7 +87,7 @@ def undo(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def clear(desk: Desk, argument: str) -> Next | None:
+def clear(desk: ChatState, argument: str) -> Next | None:
     """Begin a new conversation with the same system prompt and settings."""
     chat = desk.chat
     system, settings = chat.conversation.system, chat.conversation.settings
@@ -94,7 +102,7 @@ def clear(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def system(desk: Desk, argument: str) -> Next | None:
+def system(desk: ChatState, argument: str) -> Next | None:
     """Show, set or remove the system prompt."""
     chat = desk.chat
     if not argument:
@@ -105,7 +113,7 @@ def system(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def file(desk: Desk, argument: str) -> Next | None:
+def file(desk: ChatState, argument: str) -> Next | None:
     """Read a text file, to go with the next message."""
     if not argument:
         raise UserError("name a text file: /file PATH")
@@ -121,7 +129,7 @@ def file(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def stats(desk: Desk, argument: str) -> Next | None:
+def stats(desk: ChatState, argument: str) -> Next | None:
     """Itemise the last answer."""
     if desk.last is None:
         raise UserError("there was no answer yet to give figures of")
@@ -136,7 +144,7 @@ def stats(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def full(desk: Desk, argument: str) -> Next | None:
+def full(desk: ChatState, argument: str) -> Next | None:
     """What happens to old turns where the context is full."""
     choices: tuple[WhenFull, ...] = get_args(WhenFull)
     chosen: WhenFull | None = next((c for c in choices if c == argument), None)
@@ -148,7 +156,7 @@ def full(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def think(desk: Desk, argument: str) -> Next | None:
+def think(desk: ChatState, argument: str) -> Next | None:
     """Show the reasoning that came before the last answer."""
     if not desk.thought.strip():
         raise UserError("the last answer had no reasoning section")
@@ -156,6 +164,6 @@ def think(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def leave(desk: Desk, argument: str) -> Next | None:
+def leave(desk: ChatState, argument: str) -> Next | None:
     """End the chat."""
     return Leave()

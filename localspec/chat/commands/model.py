@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, get_args
 
-from localspec.chat.commands.command import Desk, Next, lasting_name
+from localspec.chat.commands.command import ChatState, Next, lasting_name
 from localspec.errors import UserError
 from localspec.session import SessionConfig
 from localspec.session.config import Speculation
@@ -13,7 +13,7 @@ SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
 MAX_TEMPERATURE = 100
 
 
-def model(desk: Desk, argument: str) -> Next | None:
+def model(desk: ChatState, argument: str) -> Next | None:
     """Go on with another model."""
     if not argument:
         desk.front.say(f"model: {desk.chat.config.model}")
@@ -27,7 +27,7 @@ def model(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def draft(desk: Desk, argument: str) -> Next | None:
+def draft(desk: ChatState, argument: str) -> Next | None:
     """Use another draft model, or none."""
     config = desk.chat.config
     if not argument:
@@ -40,7 +40,7 @@ def draft(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def spec(desk: Desk, argument: str) -> Next | None:
+def spec(desk: ChatState, argument: str) -> Next | None:
     """Guess ahead in another way."""
     if not argument:
         opened = desk.chat.opened
@@ -54,7 +54,7 @@ def spec(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def kv(desk: Desk, argument: str) -> Next | None:
+def kv(desk: ChatState, argument: str) -> Next | None:
     """Keep the cache in other types: one for both, or K and V apart."""
     config = desk.chat.config
     if not argument:
@@ -67,7 +67,7 @@ def kv(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def tune(desk: Desk, argument: str) -> Next | None:
+def tune(desk: ChatState, argument: str) -> Next | None:
     """Find the best settings for this machine and go on with them."""
     chat = desk.chat
     seconds = _number(argument, "/tune") if argument else None
@@ -80,7 +80,7 @@ def tune(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def temp(desk: Desk, argument: str) -> Next | None:
+def temp(desk: ChatState, argument: str) -> Next | None:
     """Another temperature from the next answer on."""
     chat = desk.chat
     if not argument:
@@ -95,7 +95,7 @@ def temp(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def seed(desk: Desk, argument: str) -> Next | None:
+def seed(desk: ChatState, argument: str) -> Next | None:
     """Another seed from the next answer on."""
     chat = desk.chat
     if not argument:
@@ -111,7 +111,7 @@ def seed(desk: Desk, argument: str) -> Next | None:
     return None
 
 
-def _reload(desk: Desk, config: SessionConfig, **settings: Any) -> None:
+def _reload(desk: ChatState, config: SessionConfig, **settings: Any) -> None:
     """Check, then load; the old settings come back where the new ones fail."""
     plan_engines(config)
     opened = desk.chat.reconfigure(config, desk.front.wait)

@@ -3,7 +3,8 @@
 import difflib
 from typing import get_args
 
-from localspec.chat.commands.command import Command, Desk, Next
+from localspec.chat.answer_run import WhenFull
+from localspec.chat.commands.command import ChatState, Command, Next
 from localspec.chat.commands.conversations import export, load, names, save, sessions
 from localspec.chat.commands.messages import (
     clear,
@@ -18,13 +19,12 @@ from localspec.chat.commands.messages import (
     undo,
 )
 from localspec.chat.commands.model import SPECULATIONS, draft, kv, model, seed, spec, temp, tune
-from localspec.chat.exchange import WhenFull
 from localspec.errors import UserError
 
 KV_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
-def show_help(desk: Desk, argument: str) -> Next | None:
+def show_help(desk: ChatState, argument: str) -> Next | None:
     """List the commands and keys."""
     rows = [(f"/{command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
     desk.front.table([*rows, *KEYS])
@@ -69,7 +69,7 @@ KEYS = (
 )
 
 
-def run(desk: Desk, line: str) -> Next | None:
+def run(desk: ChatState, line: str) -> Next | None:
     """Obey a line that begins with a slash. Raises LocalspecError."""
     name, _, argument = line[1:].partition(" ")
     command = next((command for command in COMMANDS if command.name == name), None)

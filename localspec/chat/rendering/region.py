@@ -87,7 +87,7 @@ SHARE = 0.006
 MIN_REST_S = 0.04
 
 
-class Pace:
+class FrameLimiter:
     """Ask `is_due`, and tell how long each drawing took."""
 
     def __init__(self) -> None:

@@ -19,8 +19,8 @@ from rich.theme import Theme
 from localspec.chat.figures import DRAFT_MODEL
 from localspec.chat.rendering.blocks import Block, Blocks
 from localspec.chat.rendering.markdown import Code, Renderer
-from localspec.chat.rendering.region import Pace, Region
-from localspec.dialogue.markup import Part, Thoughts
+from localspec.chat.rendering.region import FrameLimiter, Region
+from localspec.dialogue.markup import AnswerPart, Thoughts
 from localspec.dialogue.template import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.speculate.step import Step
@@ -53,7 +53,7 @@ class ScreenView:
         self._size = size
         self._console = console
         self._renderer = Renderer(console)
-        self._pace = Pace()
+        self._pace = FrameLimiter()
         self._thoughts = Thoughts(in_thought=False)
         self._blocks = Blocks()
         self._code: Code | None = None
@@ -83,7 +83,7 @@ class ScreenView:
         for block in self._blocks.finish():
             self._finish(block)
 
-    def _take(self, part: Part) -> None:
+    def _take(self, part: AnswerPart) -> None:
         if part.is_thought:
             self.thought += part.text
             self._has_thought = True

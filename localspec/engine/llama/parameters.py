@@ -8,7 +8,6 @@ out where not everything fits; llama.cpp's own `--n-cpu-moe` does the same with 
 
 import ctypes
 import os
-from collections.abc import Callable
 from typing import Any
 
 from localspec.engine.base import EngineConfig
@@ -16,6 +15,7 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, libggml
 from localspec.errors import EngineError, ModelError
 from localspec.model.facts import cache_type
+from localspec.notify import Progress
 
 PATTERN = r"blk\.{}\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """LLM_FFN_EXPS_REGEX of llama.cpp's common/common.h, in one layer."""
@@ -38,9 +38,6 @@ def experts_on_cpu(n_layers: int) -> Any:
         overrides[layer] = _Override(PATTERN.format(layer).encode(), cpu)
     return overrides
 
-
-Progress = Callable[[float], None]
-"""Called with the loaded fraction, 0 to 1."""
 
 NO_ABORT = C.ggml_abort_callback()
 """The empty callback, which removes one."""

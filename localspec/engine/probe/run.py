@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,6 +14,7 @@ from localspec.errors import EngineError
 from localspec.hardware.activity import DISTURBING
 from localspec.hardware.machine import machine_key, power
 from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
+from localspec.notify import Notify
 
 CHILD = "localspec.engine.probe.child"
 LIMIT_S = 120.0
@@ -22,8 +22,6 @@ LIMIT_S = 120.0
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """How threads wait for each other decides how fast small models are."""
-
-Talk = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def kept_probe(setting: ProbeSetting) -> Probe | None:
 
 
 def probe_machine(
-    setting: ProbeSetting, needs: ProbeNeeds, talk: Talk, *, again: bool = False
+    setting: ProbeSetting, needs: ProbeNeeds, notify: Notify, *, again: bool = False
 ) -> Probe:
     """Everything in `needs`: from what was kept and, for the rest, by measuring now.
 
@@ -85,7 +83,7 @@ def probe_machine(
     missing = needs.missing_from(known)
     if missing.is_empty:
         return known
-    found = _measure(setting, missing, talk, with_overhead=not known.layer_s)
+    found = _measure(setting, missing, notify, with_overhead=not known.layer_s)
     merged = replace(
         known,
         taken=taken,
@@ -97,7 +95,7 @@ def probe_machine(
         others_share=max(known.others_share, found.others_share),
     )
     if found.others_share > DISTURBING:
-        talk(
+        notify(
             f"other programs had {found.others_share:.0%} of the processor meanwhile, so this is"
             " slower than an idle machine: `localspec predict --probe again` repeats it"
         )
@@ -105,7 +103,9 @@ def probe_machine(
     return merged
 
 
-def _measure(setting: ProbeSetting, needs: ProbeNeeds, talk: Talk, *, with_overhead: bool) -> Probe:
+def _measure(
+    setting: ProbeSetting, needs: ProbeNeeds, notify: Notify, *, with_overhead: bool
+) -> Probe:
     asked = {
         "weights": [str(case) for case in needs.weights],
         "weights_at_ends": [str(case) for case in needs.weights_at_ends],
@@ -118,7 +118,7 @@ def _measure(setting: ProbeSetting, needs: ProbeNeeds, talk: Talk, *, with_overh
     def on_line(line: str) -> None:
         kind, _, rest = line.partition(" ")
         if kind == "stage":
-            talk(rest)
+            notify(rest)
         elif kind == "found":
             found.append(Probe.from_json(json.loads(rest)))
 

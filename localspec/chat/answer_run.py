@@ -16,7 +16,7 @@ from localspec.session import Reply
 
 
 @dataclass(slots=True)
-class Exchange:
+class AnswerRun:
     """`seed` is that of its sampling; `paused_s` what went by while the program was suspended;
     `was_left`: by a second Ctrl-C."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupted
 from localspec.errors import LocalspecError
-from localspec.tune.subject import Loading, Setting
+from localspec.tune.target import Setting, WeightLoading
 
 if TYPE_CHECKING:
     from localspec.engine.interrupt import Interrupt
@@ -35,7 +35,7 @@ SEED = 1
 
 
 @dataclass(slots=True)
-class Seat:
+class Candidate:
     """A setting with a cache, and how long filling it took."""
 
     setting: Setting
@@ -55,10 +55,12 @@ class Seat:
         self.engine.close()
 
 
-class Rig:
-    """Loaded weights of one `Loading`, and seats on them. Close it."""
+class SharedWeights:
+    """Loaded weights of one `WeightLoading`, and seats on them. Close it."""
 
-    def __init__(self, config: EngineConfig, loading: Loading, interrupt: "Interrupt") -> None:
+    def __init__(
+        self, config: EngineConfig, loading: WeightLoading, interrupt: "Interrupt"
+    ) -> None:
         """Loads. Raises ModelError, EngineError or Interrupted."""
         from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
@@ -79,25 +81,25 @@ class Rig:
         started = perf_counter()
         self.owner = LlamaEngine(self.config, interrupt)
         self.load_s = perf_counter() - started
-        self.seats: list[Seat] = []
+        self.seats: list[Candidate] = []
         n_vocab = self.owner.vocabulary.n_tokens
         self._tokens = np.random.default_rng(SEED).integers(n_vocab, size=1 << 16).tolist()
 
-    def seat(self, setting: Setting, n_ctx: int, n_outputs: int = 1) -> Seat:
+    def seat(self, setting: Setting, n_ctx: int, n_outputs: int = 1) -> Candidate:
         """A cache of `n_ctx` tokens for a setting. EngineError where the engine refuses it."""
         n_cells = -(-n_ctx // CELLS) * CELLS
         config = replace(setting.applied(self.config), n_ctx=n_cells, n_outputs=n_outputs)
         engine = self.owner.sibling(config)
-        seat = Seat(setting, engine, engine.context())
+        seat = Candidate(setting, engine, engine.context())
         self.seats.append(seat)
         return seat
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, seat: Candidate) -> None:
         """Give a seat's memory back."""
         self.seats.remove(seat)
         seat.close()
 
-    def fill(self, seat: Seat, depth: int) -> None:
+    def fill(self, seat: Candidate, depth: int) -> None:
         """Let a cache hold the first `depth` random tokens."""
         context = seat.context
         missing = depth - len(context.tokens)
@@ -109,7 +111,7 @@ class Rig:
             seat.fill_s += perf_counter() - started
             seat.n_filled += missing
 
-    def sample(self, seat: Seat, depth: int, n_tokens: int | None = None) -> float:
+    def sample(self, seat: Candidate, depth: int, n_tokens: int | None = None) -> float:
         """Seconds a token of decoding at a depth, measured once over `n_tokens`."""
         context, n_tokens = seat.context, n_tokens or self.n_tokens
         if seat.engine.interrupt.requested:
@@ -122,7 +124,7 @@ class Rig:
         context.truncate(depth)
         return elapsed / n_tokens
 
-    def prefill_s(self, seat: Seat, n_tokens: int) -> float:
+    def prefill_s(self, seat: Candidate, n_tokens: int) -> float:
         """Seconds of reading a prompt of so many tokens; the cache holds just it then."""
         seat.context.truncate(0)
         started = perf_counter()
@@ -144,7 +146,9 @@ class Rig:
         self.close()
 
 
-def turns(rigged: Sequence[tuple[Rig, Seat]], depth: int, n_turns: int) -> list[list[float]]:
+def turns(
+    rigged: Sequence[tuple[SharedWeights, Candidate]], depth: int, n_turns: int
+) -> list[list[float]]:
     """Seconds a token of each seat at a depth, `n_turns` times, there and back.
 
     Seats may sit on different weights. One token goes before, which warms up and does not count.
@@ -167,7 +171,9 @@ def turns(rigged: Sequence[tuple[Rig, Seat]], depth: int, n_turns: int) -> list[
     return found
 
 
-def _turn(rigged: Sequence[tuple[Rig, Seat]], depth: int, *, is_back: bool) -> list[float]:
+def _turn(
+    rigged: Sequence[tuple[SharedWeights, Candidate]], depth: int, *, is_back: bool
+) -> list[float]:
     order = range(len(rigged))
     times = {
         i: rigged[i][0].sample(rigged[i][1], depth) for i in (order[::-1] if is_back else order)

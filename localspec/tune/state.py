@@ -15,14 +15,14 @@ from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
 from localspec.quality import Divergence
-from localspec.tune.rig import Rig, Seat, turns
-from localspec.tune.subject import (
+from localspec.tune.shared_weights import Candidate, SharedWeights, turns
+from localspec.tune.target import (
     LEAST_GAIN,
     MOST_PREFILL,
     Attention,
     Goal,
     Setting,
-    Subject,
+    TuneTarget,
     cell_bits,
 )
 
@@ -113,39 +113,44 @@ class News:
     gain: float | None
 
 
-Listen = Callable[[News], None]
+SearchListener = Callable[[News], None]
 
 
 @dataclass(slots=True)
-class Work:
+class SearchState:
     """One search in progress. `default`: the seat of the defaults, which everything is held to."""
 
-    subject: Subject
+    subject: TuneTarget
     goal: Goal
     clock: Clock
     interrupt: Interrupt
-    listen: Listen
-    rig: Rig
-    default_rig: Rig
-    default: Seat
+    listen: SearchListener
+    rig: SharedWeights
+    default_rig: SharedWeights
+    default: Candidate
     setting: Setting
     trials: list[Trial] = field(default_factory=list[Trial])
     notes: list[str] = field(default_factory=list[str])
     fill_per_s: float = 1.0
     token_s: float = 1.0
     stack: ExitStack = field(default_factory=ExitStack)
-    _seats: dict[int, Seat] = field(default_factory=dict[int, Seat])
+    _seats: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
 
     @classmethod
     def open(
-        cls, subject: Subject, goal: Goal, clock: Clock, interrupt: Interrupt, listen: Listen
-    ) -> "Work":
+        cls,
+        subject: TuneTarget,
+        goal: Goal,
+        clock: Clock,
+        interrupt: Interrupt,
+        listen: SearchListener,
+    ) -> "SearchState":
         """Load, and see how fast the defaults are. Raises LocalspecError or Interrupted."""
         listen(News("loading", None, None))
         setting = Setting.of(subject.config)
         stack = ExitStack()
         try:
-            rig = stack.enter_context(Rig(subject.config, setting.loading, interrupt))
+            rig = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
             default = rig.seat(setting, subject.n_ctx)
             work = cls(
                 subject, goal, clock, interrupt, listen, rig, rig, default, setting, stack=stack
@@ -195,7 +200,9 @@ class Work:
         self.trials.append(trial)
         return trial
 
-    def compare(self, trial: Trial, rig: Rig, seat: Seat, depth: int, n_turns: int) -> None:
+    def compare(
+        self, trial: Trial, rig: SharedWeights, seat: Candidate, depth: int, n_turns: int
+    ) -> None:
         """Add `n_turns` turns beside the defaults at a depth to a trial."""
         pair = [(self.default_rig, self.default), (rig, seat)]
         default_s, candidate_s = turns(pair, depth, n_turns)
@@ -203,11 +210,11 @@ class Work:
         if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
             trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)
 
-    def switch(self, rig: Rig, setting: Setting) -> None:
+    def switch(self, rig: SharedWeights, setting: Setting) -> None:
         """Go on with other weights or threads."""
         self.rig, self.setting = rig, setting
 
-    def seat_of(self, trial: Trial) -> Seat:
+    def seat_of(self, trial: Trial) -> Candidate:
         """A cache as long as the user's context, kept until the trial is unseated."""
         if id(trial) not in self._seats:
             self._seats[id(trial)] = self.rig.seat(trial.setting, self.subject.n_ctx)

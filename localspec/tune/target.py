@@ -14,7 +14,6 @@ rules for CUDA and Metal are not yet measured.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -25,6 +24,7 @@ from localspec.forecast.sources import engine_reports
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts, cache_type
+from localspec.notify import Notify
 from localspec.predict.rates import Rates
 from localspec.predict.roofline import CacheSetting, Roofline, Share
 from localspec.session.config import SessionConfig
@@ -51,7 +51,7 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
+class WeightLoading:
     """What only loading the weights again can change; `n_gpu_layers` < 0: all of them."""
 
     n_gpu_layers: int = -1
@@ -78,7 +78,7 @@ class Setting:
     n_threads_batch: int
     n_batch: int = 512
     attention: Attention = field(default_factory=Attention)
-    loading: Loading = field(default_factory=Loading)
+    loading: WeightLoading = field(default_factory=WeightLoading)
 
     @classmethod
     def of(cls, config: EngineConfig) -> Self:
@@ -88,7 +88,7 @@ class Setting:
             n_threads_batch=config.n_threads_batch or config.n_threads,
             n_batch=config.n_batch,
             attention=Attention(config.kv_k, config.kv_v, config.flash_attn),
-            loading=Loading(
+            loading=WeightLoading(
                 config.n_gpu_layers, config.n_cpu_moe, config.use_mmap, config.use_extra_buffers
             ),
         )
@@ -166,11 +166,8 @@ def _without_kernel(attention: Attention, build: Build) -> str | None:
     return None
 
 
-Talk = Callable[[str], None]
-
-
 @dataclass(frozen=True, slots=True)
-class Subject:
+class TuneTarget:
     """`config`: the defaults, with a context of the length that matters to the user.
 
     `rates`: of this machine, from an earlier probe; None: predictions go by bytes. `free_bytes`: of
@@ -184,10 +181,10 @@ class Subject:
     free_bytes: int | None = None
 
     @classmethod
-    def of(cls, config: SessionConfig, talk: Talk) -> Self:
+    def of(cls, config: SessionConfig, notify: Notify) -> Self:
         """A model by its defaults on this machine. Raises UserError, ModelError or EngineError."""
         plan = plan_engines(config)
-        if not engine_health(talk).use_extra_buffers:
+        if not engine_health(notify).use_extra_buffers:
             plan = plan.without_extra_buffers()
         facts = checked_facts(config.model)
         device = local_devices(engine_reports())[0]
