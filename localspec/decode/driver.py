@@ -7,7 +7,6 @@ the first token's pass.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from time import perf_counter
 from typing import Self
 
@@ -15,7 +14,7 @@ from localspec.decode.drafters.base import Draft
 from localspec.decode.generation import Generation
 from localspec.decode.speculator import Speculator
 from localspec.decode.step import Step
-from localspec.engine.base import Context, Engine, Request, Result, missing
+from localspec.engine.base import Context, Engine, Request, Result, missing, shared_prefix
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import LocalspecError
 
@@ -36,9 +35,9 @@ class Slot:
         self.read_s = perf_counter() - started
 
     @property
-    def unread(self) -> Sequence[int]:
-        """What the context lacks of the history but for its last token."""
-        return self.generation.history[len(self.context.tokens) : -1]
+    def n_unread(self) -> int:
+        """How much of the history the context lacks, but for its last token."""
+        return len(self.generation.history) - 1 - len(self.context.tokens)
 
 
 class Batch:
@@ -51,8 +50,9 @@ class Batch:
         self.slots = slots
         self.chunks = chunks
         self.generations = [slot.generation for slot in slots]
-        self.n_other_rows = sum([n for _, n in chunks]) + sum([len(s.unread) for s in slots])
         self.width = 0
+        self._n_chunked = sum([n for _, n in chunks])
+        self._taking_part = [*slots, *[slot for slot, _ in chunks]]
         self._n_rows: list[int] = []
 
     @classmethod
@@ -63,41 +63,41 @@ class Batch:
         for slot in slots:
             if slot.generation.is_finished:
                 continue
-            n_unread = len(slot.unread)
-            n = min(n_unread, n_chunk)
+            n = min(slot.n_unread, n_chunk)
             n_chunk -= n
-            if n == n_unread:
+            if n == slot.n_unread:
                 running.append(slot)
             elif n:
                 chunks.append((slot, n))
         return cls(running, chunks)
 
+    @property
+    def n_other_rows(self) -> int:
+        """Rows of prompts that are evaluated in this pass."""
+        return self._n_chunked + sum([slot.n_unread for slot in self.slots])
+
     def requests(self, drafts: Sequence[Draft]) -> list[Request]:
         """What to evaluate: what each context lacks with a draft behind it, and the chunks."""
         requests: list[Request] = []
         for slot, draft in zip(self.slots, drafts, strict=True):
-            pending = slot.generation.history[len(slot.context.tokens) :]
-            requests.append((slot.context, [*pending, *draft.tokens], 1 + len(draft.tokens)))
+            lacking = slot.generation.history[len(slot.context.tokens) :]
+            requests.append((slot.context, [*lacking, *draft.tokens], 1 + len(draft.tokens)))
         for slot, n in self.chunks:
-            requests.append((slot.context, slot.unread[:n], 0))
-        self._n_rows = [len(tokens) for _, tokens, _ in requests]
+            start = len(slot.context.tokens)
+            requests.append((slot.context, slot.generation.history[start : start + n], 0))
+        self._n_rows = [len(request[1]) for request in requests]
         self.width = sum(self._n_rows)
         return requests
 
-    def accept(self, drafts: Sequence[Draft], results: Sequence[Result]) -> list[Step]:
-        """Let each generation accept; an error ends only the generation of its request.
-
-        The steps know nothing of seconds yet.
-        """
+    def accept(self, drafts: Sequence[Draft], results: Sequence[Result]) -> list[list[int]]:
+        """Let each generation accept; what it grew by. An error ends only its own generation."""
         for i, result in enumerate(results):
             if isinstance(result, LocalspecError):
+                self._taking_part[i].generation.fail(result)
                 self.width -= self._n_rows[i]
                 self._n_rows[i] = 0
-                if i >= len(self.slots):
-                    self.chunks[i - len(self.slots)][0].generation.fail(result)
-        # Chunks stand behind the slots and have no step.
-        parts = zip(self.generations, drafts, results, self._n_rows, strict=False)
-        return [each.accept(draft, result, n) for each, draft, result, n in parts]
+        parts = zip(self.generations, drafts, results, strict=False)
+        return [generation.accept(draft, result) for generation, draft, result in parts]
 
     def roll_back(self) -> None:
         """Leave each context in step with its history.
@@ -116,28 +116,41 @@ class Batch:
             except LocalspecError as error:
                 generation.fail(error)
 
-    def timed(
-        self, steps: Sequence[Step], draft_s: float, eval_s: float, seconds: float
+    def steps(
+        self,
+        drafts: Sequence[Draft],
+        grown: Sequence[list[int]],
+        draft_s: float,
+        eval_s: float,
+        seconds: float,
     ) -> list[Step]:
-        """Split the pass's seconds by rows; a first step takes over what its chunks took."""
-        a_row = 1 / max(1, self.width)
-        for (slot, _), n in zip(self.chunks, self._n_rows[len(steps) :], strict=True):
-            slot.n_read += n
-            slot.read_s += seconds * n * a_row
-        timed: list[Step] = []
-        for slot, step in zip(self.slots, steps, strict=True):
-            share, n_read, read_s = step.evaluated * a_row, slot.n_read, slot.read_s
-            slot.n_read, slot.read_s = 0, 0.0
-            timed.append(
-                replace(
-                    step,
-                    evaluated=step.evaluated + n_read,
-                    draft_s=draft_s * share,
-                    eval_s=eval_s * share + read_s,
-                    seconds=seconds * share + read_s,
+        """An account for each of `slots`; the pass's seconds are split by rows.
+
+        A first step takes over what the chunks of its prompt took.
+        """
+        for i, (slot, _) in enumerate(self.chunks, len(self.slots)):
+            slot.n_read += self._n_rows[i]
+            slot.read_s += seconds * self._n_rows[i] / max(1, self.width)
+        steps: list[Step] = []
+        for slot, draft, new, n in zip(self.slots, drafts, grown, self._n_rows, strict=False):
+            share = n / self.width if n else 0.0
+            n_accepted = shared_prefix(new, draft.tokens) if draft.tokens else 0
+            steps.append(
+                Step(
+                    tuple(new),
+                    len(draft.tokens),
+                    n_accepted,
+                    draft.source,
+                    n + slot.n_read,
+                    draft_s * share,
+                    eval_s * share + slot.read_s,
+                    draft.confidences,
+                    draft.why,
+                    seconds * share + slot.read_s,
                 )
             )
-        return timed
+            slot.n_read, slot.read_s = 0, 0.0
+        return steps
 
 
 def step(batch: Batch, engine: Engine, speculator: Speculator) -> list[Step]:
@@ -155,10 +168,10 @@ def step(batch: Batch, engine: Engine, speculator: Speculator) -> list[Step]:
         batch.roll_back()
         raise
     evaluated = perf_counter()
-    accepted = batch.accept(drafts, results)
+    grown = batch.accept(drafts, results)
     batch.roll_back()
     seconds = perf_counter() - started
-    steps = batch.timed(accepted, drafted - started, evaluated - drafted, seconds)
+    steps = batch.steps(drafts, grown, drafted - started, evaluated - drafted, seconds)
     speculator.learn(steps, batch.width, seconds)
     return steps
 
@@ -172,11 +185,11 @@ def drive(
     interrupt the generation finishes with what it has, and the context stays in step with it.
     Raises LocalspecError where the engine or a drafter fails.
     """
-    slots: list[Slot] = []
+    batch: Batch | None = None
     while not generation.is_finished:
         try:
-            slots = slots or [Slot(generation, context)]
-            steps = step(Batch(slots), context.engine, speculator)
+            batch = batch or Batch([Slot(generation, context)])
+            steps = step(batch, context.engine, speculator)
             if generation.error:
                 raise generation.error
             yield from steps

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.decode.step import Step
-from localspec.engine.base import Logits, Result, shared_prefix
+from localspec.engine.base import Result, rows_of
 from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
 from localspec.errors import LocalspecError
 
@@ -88,35 +87,27 @@ class Generation:
         rejects = self.law == "rejection"
         return DraftRequest(self.history, n_tokens, self._sampling, rejects, stop, window)
 
-    def accept(self, draft: Draft, result: Result, n_evaluated: int) -> Step:
+    def accept(self, draft: Draft, result: Result) -> list[int]:
         """Accept what is right of the draft and choose one more token; a row of logits each.
 
-        An error in place of the rows, or rows that are no numbers, end this reply as failed.
+        The answer is what the reply grew by. An error in place of the rows, or rows that hold NaN,
+        end the reply as failed.
         """
         start = len(self.history)
         try:
-            if isinstance(result, LocalspecError):
-                raise result
-            self._extend(draft, result)
+            logits = rows_of(result)
+            if self.law == "rejection" and draft.distributions is not None:
+                drawn = list(zip(draft.tokens, draft.distributions, strict=True))
+                accept_rejection(drawn, logits, self._chooser, self.history)
+            else:
+                accept_match(draft.tokens, logits, self._chooser, self.history)
         except LocalspecError as error:
             del self.history[start:]
             self.fail(error)
-            return Step((), 0, 0, draft.source, 0, 0.0, 0.0, why=draft.why)
+            return []
         new = self._end_at_limits(self.history[start:])
         del self.history[start + len(new) :]
-        drafted = draft.tokens
-        n_accepted = shared_prefix(new, drafted) if drafted else 0
-        return Step(
-            tuple(new),
-            len(drafted),
-            n_accepted,
-            draft.source,
-            n_evaluated,
-            0.0,
-            0.0,
-            draft.confidences,
-            draft.why,
-        )
+        return new
 
     def finish(self, reason: FinishReason) -> None:
         """End the reply; the first reason stands."""
@@ -132,26 +123,17 @@ class Generation:
         del self.history[self.n_prompt + n_tokens :]
         self.finish_reason = "stop"
 
-    def _extend(self, draft: Draft, logits: Logits) -> None:
-        if self.law == "rejection" and draft.distributions is not None:
-            pairs = list(zip(draft.tokens, draft.distributions, strict=True))
-            accept_rejection(pairs, logits, self._chooser, self.history)
-        else:
-            accept_match(draft.tokens, logits, self._chooser, self.history)
-
     def _end_at_limits(self, new: list[int]) -> list[int]:
         """Cut new tokens at the first reason to end, the same however many came at once."""
         limits = self.limits
         n_before = self.n_tokens - len(new)
-        stops = limits.stop_tokens
-        n_stop = None if stops.isdisjoint(new) else next(i for i, t in enumerate(new) if t in stops)
-        if n_stop is not None:
-            new = new[:n_stop]
-        left = None if limits.max_tokens is None else limits.max_tokens - n_before
-        if left is not None and len(new) >= left:
+        is_stopped = not limits.stop_tokens.isdisjoint(new)
+        if is_stopped:
+            new = new[: next(i for i, token in enumerate(new) if token in limits.stop_tokens)]
+        if limits.max_tokens is not None and n_before + len(new) >= limits.max_tokens:
             self.finish("length")
-            return new[:left]
-        if n_stop is not None:
+            return new[: limits.max_tokens - n_before]
+        if is_stopped:
             self.finish("stop")
         elif self.n_prompt + n_before + len(new) > limits.n_ctx:
             self.finish("context")
