@@ -29,6 +29,9 @@ _PREFILL_ROWS = 32
 """From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
 
 
+_Job = tuple[LlamaContext, Sequence[int], int]
+
+
 class LlamaEngine:
     """A GGUF model loaded by libllama, with a cache for `config.n_sequences` sequences."""
 
@@ -103,13 +106,18 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
-    def decode(self, requests: Sequence[Request]) -> list[LlamaLogits]:
+    def decode(self, requests: Sequence[Request]) -> Sequence[LlamaLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
         jobs = [(_own(context, self), tokens, n_logits) for context, tokens, n_logits in requests]
-        n_outputs = 0
-        for context, tokens, n_logits in jobs:
-            context.require_room(len(tokens))
-            n_outputs += n_logits
+        refusals = [context.refusal(len(tokens)) for context, tokens, _ in jobs]
+        if not any(refusals):
+            return self._evaluate(jobs)
+        fitting = [job for job, refusal in zip(jobs, refusals, strict=True) if not refusal]
+        rows = iter(self._evaluate(fitting))
+        return [refusal or next(rows) for refusal in refusals]
+
+    def _evaluate(self, jobs: Sequence[_Job]) -> list[LlamaLogits]:
+        n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
         for context, tokens, n_logits in jobs:
