@@ -14,7 +14,7 @@ from typing import Self
 
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.engine.base import Context, Engine, Logits, missing, rows_of, shared_prefix
-from localspec.engine.randomness import Purpose, uniform
+from localspec.engine.sampling import Purpose, uniform
 from localspec.engine.sampling import Chooser, Distribution
 
 N_SINKS = 4
