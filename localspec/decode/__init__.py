@@ -1,0 +1,1 @@
+"""Decoding, plain and speculative: drafters, costs, chances, and the policy that joins them."""
