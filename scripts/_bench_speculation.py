@@ -236,7 +236,7 @@ class Bench:
             return
         if reply.finish_reason == "interrupted":
             raise KeyboardInterrupt
-        counts = reply.counts
+        counts = reply.stats
         row = Row(
             target=self.pair[0],
             draft=self.pair[1],
@@ -245,12 +245,12 @@ class Bench:
             setting=setting.name,
             turn=turn,
             n_tokens=len(reply.tokens),
-            decode_tps=reply.stopwatch.decode_tps,
+            decode_tps=reply.timings.decode_tps,
             passes=counts.passes,
             drafted=counts.drafted,
             accepted=counts.accepted,
             loops=has_loop(reply.tokens),
-            story=reply.speculation_story,
+            story=reply.speculation_summary,
             others=others,
         )
         self.rows[key] = row

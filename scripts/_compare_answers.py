@@ -69,7 +69,7 @@ def _compare(pair: Pair, texts: list[str], max_tokens: int, draft_max: int) -> d
             prompts = [session.chat_prompt([Message(role="user", content=text)]) for text in texts]
             replies = [session.reply(prompt, options).finish() for prompt in prompts]
             answers[way] = [reply.tokens for reply in replies]
-            passes[way] = sum(reply.counts.passes for reply in replies)
+            passes[way] = sum(reply.stats.passes for reply in replies)
     with Session.open(SessionConfig(pair.target, None, "lookup", draft_max)) as session:
         divergences = [
             {"way": way, "prompt": i, **_described(found)}

@@ -23,10 +23,6 @@ from _bench_speculation import Setting, has_loop, settings_of
 from _models import named
 from _questions import choose, read_questions
 from _recording import Recording, recorded
-
-from localspec.engine.sampling import Sampling
-from localspec.errors import LocalspecError
-from localspec.session import Session, SessionConfig
 from localspec.session.experience import Experiences
 from localspec.speculate.acceptance import quality_of
 from localspec.speculate.adaptive import RESTING, Adaptive
@@ -36,7 +32,11 @@ from localspec.speculate.drafters.suffix import SuffixDrafter
 from localspec.speculate.experience import READ_WIDTH, Experience
 from localspec.speculate.length import Choice, DraftLength, Fixed, Situation
 from localspec.speculate.model_choice import WINDOW
-from localspec.speculate.step import Step
+
+from localspec.decode.step import Step
+from localspec.engine.sampling import Sampling
+from localspec.errors import LocalspecError
+from localspec.session import Session, SessionConfig
 
 GREEDY = Sampling(temperature=0)
 MAX_DRAFT = 16

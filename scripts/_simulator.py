@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-
 from localspec.speculate.acceptance import quality_of
 from localspec.speculate.adaptive import Adaptive
 from localspec.speculate.costs import Curve, PassCosts, Point
 from localspec.speculate.drafters.base import NO_DRAFT, Draft
 from localspec.speculate.experience import READ_WIDTH, Experience
 from localspec.speculate.length import Choice, DraftLength, Situation
-from localspec.speculate.step import Step
+from numpy.typing import NDArray
+
+from localspec.decode.step import Step
 
 PLAIN_S = 0.02
 MAX_DRAFT = 16

@@ -58,9 +58,9 @@ def test_drafts_are_accepted(pair: Pair) -> None:
     """The draft is the target in fewer bits: where it hardly ever stood, the loop is broken."""
     with Session.open(config(pair, "draft")) as session:
         reply = session.reply(prompt(session, PROMPTS[0]), GREEDY).finish()
-    assert reply.counts.accepted > 0.3 * reply.counts.drafted > 0
-    assert reply.counts.passes < len(reply.tokens)
-    assert reply.counts.by_source.keys() == {"model"}
+    assert reply.stats.accepted > 0.3 * reply.stats.drafted > 0
+    assert reply.stats.passes < len(reply.tokens)
+    assert reply.stats.by_source.keys() == {"model"}
 
 
 def test_a_wrong_answer_would_be_found() -> None:
@@ -150,8 +150,8 @@ def test_accepted_samples_of_a_real_pair_follow_the_law_of_plain_sampling() -> N
             reply = session.reply(asked, options).finish()
             if len(reply.tokens) > 1:  # else it ended, which is one of the choices, too
                 seen[reply.tokens[0], reply.tokens[1]] += 1
-            drafted += reply.counts.drafted
-            accepted += reply.counts.accepted
+            drafted += reply.stats.drafted
+            accepted += reply.stats.accepted
     assert 0.4 < accepted / drafted < 1
     cells = {cell: mean for cell, mean in expected.items() if mean >= 3}
     chi_square = sum((seen[cell] - mean) ** 2 / mean for cell, mean in cells.items())

@@ -10,8 +10,8 @@ from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answer, Answered, Dropped, Turn
 from localspec.chat.figures import Figures
 from localspec.chat.models import LoadedModel
+from localspec.decode.step import Step
 from localspec.session import ReplyOptions
-from localspec.speculate.step import Step
 
 RoomDecision = Literal["drop", "stop", "cancel"]
 Decide = Callable[[Shortage], RoomDecision]

@@ -24,12 +24,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
+from localspec.decode.costs import Curve, Point
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.interrupt import Interrupted
 from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
-from localspec.speculate.costs import Curve, Point
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from localspec.decode.generation import Verification
 from localspec.engine.base import FlashAttention
 from localspec.engine.sampling import Sampling
-from localspec.speculate.generation import Verification
 
 Speculation = Literal["auto", "none", "lookup", "draft"]
 

@@ -10,6 +10,9 @@ DRAFTERS: tuple[type[Drafter], ...] = (LookupDrafter, ModelDrafter)
 LABELS = {kind.source: kind.label for kind in DRAFTERS}
 """Their names for people, by source."""
 
+OPTIONS = {kind.source: kind.option for kind in DRAFTERS}
+"""Their --spec values, by source."""
+
 
 def drafters_for(target: Engine, draft: Engine | None) -> dict[str, Drafter]:
     """One of each that these engines allow, by its --spec value."""

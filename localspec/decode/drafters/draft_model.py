@@ -14,8 +14,7 @@ from typing import Self
 
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.engine.base import Context, Engine, Logits, missing, rows_of, shared_prefix
-from localspec.engine.sampling import Purpose, uniform
-from localspec.engine.sampling import Chooser, Distribution
+from localspec.engine.sampling import Chooser, Distribution, Purpose, uniform
 
 N_SINKS = 4
 """First tokens of a text that are read in any case."""

@@ -5,10 +5,12 @@ measurements of `calibration`; then what earlier sessions of the same pair learn
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localspec.decode.costs import Curve, PassCosts, predicted
+from localspec.decode.policy import READ_WIDTH, Learned
 from localspec.engine.base import EngineConfig
+from localspec.forecast.forecast import kept_roofline
 from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
@@ -18,8 +20,6 @@ from localspec.session.calibration import (
     measure_change,
     read_kept,
 )
-from localspec.speculate.costs import Curve, PassCosts, predicted
-from localspec.speculate.experience import READ_WIDTH, Experience
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -31,17 +31,18 @@ CHANGE_LIMIT_S = 0.2
 DRAFT_WIDTHS = (READ_WIDTH, 2)
 _MEMORY = 0.5
 """How much of what earlier sessions learned of acceptance still counts."""
+_FORMER_SOURCES = {"suffix": "lookup"}
 
 
-class Experiences:
-    """Loads and keeps the Experience of a pair of engines."""
+class LearnedStore:
+    """Loads and keeps what is learned of a pair of engines."""
 
     def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
         self._target, self._draft, self._max_draft = target, draft, max_draft
         self._path = calibration_path(target.config, draft.config if draft else None)
-        self.experience: Experience | None = None
+        self.learned: Learned | None = None
 
-    def load(self) -> Experience:
+    def load(self) -> Learned:
         """What is kept, or measured now."""
         kept = read_kept(self._path)
         if kept is None:
@@ -51,27 +52,26 @@ class Experiences:
         draft = None
         if self._draft and kept["draft"]:
             draft = PassCosts(Curve.of(kept["draft"]), reference=target)
-        self.experience = Experience(target, draft)
-        for regime, by_source in kept.get("acceptance", {}).items():
-            known = self.experience.acceptance(regime)
+        self.learned = Learned(target, draft)
+        for law, by_source in dict[str, Any](kept.get("acceptance", {})).items():
             for source, counts in by_source.items():
-                known[source].recall(counts, _MEMORY)
-        return self.experience
+                chances = self.learned.chances(law, _FORMER_SOURCES.get(source, source))
+                chances.recall(_counts(counts), _MEMORY)
+        return self.learned
 
     def keep(self) -> None:
         """Keep what was learned; what cannot be written is measured again the next time."""
-        experience = self.experience
-        if experience is None:
+        learned = self.learned
+        if learned is None:
             return
-        acceptance = {
-            regime: {source: a.counts() for source, a in by_source.items() if a.n_seen}
-            for regime, by_source in experience.by_regime.items()
-        }
-        draft = experience.draft.learned().rows if experience.draft else None
+        acceptance: dict[str, dict[str, Any]] = {}
+        for (law, source), chances in learned.by_law.items():
+            if chances.n_judged:
+                acceptance.setdefault(law, {})[source] = chances.counts()
         document = {
-            "target": experience.target.learned().rows,
-            "change_s": experience.target.change_s,
-            "draft": draft,
+            "target": learned.target.learned().rows,
+            "change_s": learned.target.change_s,
+            "draft": learned.draft.learned().rows if learned.draft else None,
             "acceptance": acceptance,
         }
         try:
@@ -96,14 +96,14 @@ class Experiences:
         }
 
 
+def _counts(kept: dict[str, Any]) -> dict[str, Any]:
+    """Counts by bin; the first edition named them otherwise."""
+    if "bins" in kept:
+        return kept
+    return {"n_judged": kept["n_seen"], "any": kept["all"], "bins": kept["by_quality"]}
+
+
 def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
     """The roofline's, if this machine was probed for such a model before."""
-    from localspec.forecast.forecast import kept_roofline  # noqa: PLC0415 - circular else
-
     roofline = kept_roofline(config)
     return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
-
-
-def calibration_file(target: EngineConfig, draft: EngineConfig | None) -> Path:
-    """Where it is kept, for `doctor` and tests."""
-    return calibration_path(target, draft)

@@ -93,6 +93,9 @@ class PassCosts:
     change_s: float = 0.0
     reference: "PassCosts | None" = None
     """Whose plain pass these costs follow."""
+    n_timed: int = 0
+    """Plain passes that were timed."""
+    _plain_log: float = 0.0
     _anchor: float = 0.0
     _own: dict[int, _Correction] = field(default_factory=dict[int, _Correction])
     _n_seen: dict[int, int] = field(default_factory=dict[int, int])
@@ -109,6 +112,16 @@ class PassCosts:
     def verify(self, n_tokens: int, depth: int) -> float:
         """v(n) = T(n) / T(1)."""
         return self.seconds(n_tokens, depth) / self.seconds(1, depth)
+
+    def plain_s(self, depth: int) -> float:
+        """T(1, depth) from plain passes alone: the measure of loss, which wide ones must not move."""
+        return self._start(1, depth) * exp(self._plain_log)
+
+    def learn_plain(self, depth: int, seconds: float, *, changed: bool) -> None:
+        seconds -= self.change_s if changed else 0.0
+        surprise = log(max(1e-9, seconds) / self._start(1, depth)) - self._plain_log
+        self._plain_log += max(0.1, 1 / (1.5 + self.n_timed)) * max(-0.5, min(0.5, surprise))
+        self.n_timed += 1
 
     def learn(self, n_tokens: int, depth: int, seconds: float, *, changed: bool = False) -> None:
         """A pass took `seconds`; `changed`: the one before was of another width."""
