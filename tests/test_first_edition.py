@@ -4,6 +4,7 @@ Later versions move, rename and merge; what people measured, tuned, pulled and s
 """
 
 import csv
+import hashlib
 import json
 import shutil
 from io import StringIO
@@ -15,9 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import folder, localspec, tiny
-from hub import _sha256
 from talking import ANSWERS, THOUGHT, notes, of_kind, second_talker, talker
-from test_models_commands import TINY
 
 from localspec import paths
 from localspec.chat.archive import Record
@@ -28,7 +27,7 @@ from localspec.engine.probe.machine import ProbeSetting
 from localspec.engine.probe.machine import _path as probe_path
 from localspec.hardware.machine import hardware_key
 from localspec.model.digest import model_digest
-from localspec.model.synthetic import write_random_model
+from localspec.model.synthetic import Shape, write_random_model
 from localspec.quality.kept import keep_reference, kept_reference
 from localspec.quality.reference import Reference
 from localspec.quality.windows import Windows
@@ -40,6 +39,7 @@ from localspec.session.profile import Circumstances
 RECORDED = Path(__file__).parent / "recorded" / "first_edition"
 STARTER = "fdf93ab63a31bca1"
 """What the first edition called the starter's file."""
+PULLED = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
 TALK, LONG_TALK, STARTER_TALK = (
     f"2026-11-28-{name}" for name in ("214520-742d", "214524-b220", "214527-50b1")
 )
@@ -257,8 +257,9 @@ def hub_cache(tmp_path: Path) -> Path:
         tmp_path / files[n]["path"].removeprefix("/models/") for n in sorted(files)[::-1]
     )
     house.parent.mkdir(parents=True)
-    write_random_model(house, TINY, with_text=True)
-    assert _sha256(house.read_bytes()) == files["model-F16.gguf"]["sha256"], "another random model"
+    write_random_model(house, PULLED, with_text=True)
+    digest = hashlib.sha256(house.read_bytes()).hexdigest()
+    assert digest == files["model-F16.gguf"]["sha256"], "this random model is another one"
     refs = house.parents[2] / "refs"
     refs.mkdir()
     (refs / "main").write_text(house.parent.name)
