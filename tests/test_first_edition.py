@@ -23,18 +23,18 @@ from localspec.chat.archive import Record
 from localspec.chat.conversation import Conversation
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
-from localspec.engine.probe.machine import ProbeSetting
-from localspec.engine.probe.machine import _path as probe_path
+from localspec.engine.probe.run import ProbeSetting
+from localspec.engine.probe.run import _path as probe_path
 from localspec.hardware.machine import hardware_key
-from localspec.model.digest import model_digest
+from localspec.model.identity import model_digest
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.quality.kept import keep_reference, kept_reference
+from localspec.quality.divergence import Windows
+from localspec.quality.evaluate import keep_reference, kept_reference
 from localspec.quality.reference import Reference
-from localspec.quality.windows import Windows
 from localspec.registry.resolve import resolve
-from localspec.session.draft_settings import fastest_draft
+from localspec.session.calibration import fastest_draft
 from localspec.session.experience import Experiences, calibration_file
-from localspec.session.profile import Circumstances
+from localspec.session.profile import TunedFor
 
 RECORDED = Path(__file__).parent / "recorded" / "first_edition"
 STARTER = "fdf93ab63a31bca1"
@@ -211,7 +211,7 @@ def test_a_saved_cache_is_used(talks: Path) -> None:
 def installed_profile(**changes: object) -> Path:
     """The last of the recorded profiles is for this machine as it is now, but for `changes`."""
     kept = document(f"profiles/{STARTER}.json")
-    now = Circumstances.now()
+    now = TunedFor.now()
     here = {"engine": now.engine, "power": now.power, "memory_bytes": now.memory_bytes}
     kept["profiles"][-1]["circumstances"] = here | changes
     path = paths.data_dir() / "profiles" / f"{STARTER}-{hardware_key()}.json"
