@@ -27,8 +27,8 @@ import typer
 from _models import smollm2
 
 from localspec.chat.rendering.screen import ScreenView, screen_console, warm_up
+from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.engine.text import Message
 from localspec.session import ReplyOptions, Session, SessionConfig
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")

@@ -30,8 +30,8 @@ from _models import named
 from _questions import Question, choose, read_questions
 from _synthetic import ScriptedContext, SyntheticDrafter
 
+from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.engine.text import Message
 from localspec.errors import LocalspecError, UserError
 from localspec.session import Reply, ReplyOptions, Session, SessionConfig
 from localspec.session.config import Speculation

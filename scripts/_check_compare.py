@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from localspec.bench.case import Case, Work
+from localspec.bench.circumstances import environment, model_record
 from localspec.bench.compare import compare
-from localspec.bench.environment import environment, model_record
-from localspec.bench.schedule import schedule
-from localspec.bench.store import Header, Results, Visited, Writer, read_results
+from localspec.bench.plan import schedule
+from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_results
 from localspec.bench.visit import visit
 from localspec.registry.resolve import resolve
 from localspec.session.config import SessionConfig
@@ -53,7 +53,7 @@ def main(
 def _run(model: Path, n_threads: int, path: Path) -> Results:
     """A short bench: decoding at an empty context, as `localspec bench -p 0 -n 48 --rounds 4`."""
     case = Case(SessionConfig(model, spec="none", n_threads=n_threads), Work(0, N_GEN))
-    with Writer.new(path, Header("", (case,), ROUNDS, SAMPLES)) as writer:
+    with Writer.new(path, ResultsHeader("", (case,), ROUNDS, SAMPLES)) as writer:
         for planned in schedule((case,), ROUNDS):
             found = visit(case, SAMPLES)
             writer.add(

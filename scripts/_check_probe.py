@@ -20,12 +20,12 @@ from _models import gemma, smollm2, variant
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.probe.disturbance import Watch
+from localspec.forecast.forecast import facts_of
+from localspec.forecast.sources import MachineChoice, predicted_machine
+from localspec.hardware.activity import Watch
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import cache_type
 from localspec.predict.roofline import CacheSetting, Roofline
-from localspec.session.forecast import facts_of
-from localspec.session.machine import MachineChoice, predicted_machine
 
 DEPTHS = (0, 512, 2048)
 TYPES = ("f16", "bf16", "q8_0")

@@ -29,7 +29,7 @@ from localspec.engine.health import engine_health
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.hardware.detect import usable_cores
 from localspec.quality import Divergence, Reference, divergence_of, reference_of, shipped_text
-from localspec.quality.windows import Windows, windows_of
+from localspec.quality.divergence import Windows, windows_of
 
 TOOL = "llama-perplexity"
 RELATIVE, ABSOLUTE = 0.05, 1e-4

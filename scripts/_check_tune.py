@@ -23,13 +23,11 @@ from localspec.engine.interrupt import Interrupt
 from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
 from localspec.quality.evaluate import n_outputs_for
 from localspec.session.config import SessionConfig
-from localspec.tune.goal import MOST_PREFILL, Goal
-from localspec.tune.rig import Rig, Seat, turns
 from localspec.tune.search import search
-from localspec.tune.settings import Attention, Setting
+from localspec.tune.shared_weights import Candidate, SharedWeights, turns
 from localspec.tune.space import space_of, thread_counts
-from localspec.tune.subject import Subject
-from localspec.tune.work import Listen, News
+from localspec.tune.state import News, SearchListener
+from localspec.tune.target import MOST_PREFILL, Attention, Goal, Setting, TuneTarget
 
 MODELS = {"smollm2": smollm2, "gemma": gemma}
 GRID_TURNS, FINAL_TURNS = 3, 24
@@ -43,15 +41,15 @@ def main(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Tune, search exhaustively, compare; exit code 1 where the goals are missed."""
-    subject = Subject.of(SessionConfig(MODELS[model](), spec="none", n_ctx=ctx), typer.echo)
+    subject = TuneTarget.of(SessionConfig(MODELS[model](), spec="none", n_ctx=ctx), typer.echo)
     started = perf_counter()
     outcome = search(subject, Goal(), budget, _listener())
     took_s = perf_counter() - started
     say(f"tuned in {took_s:.1f} s: {outcome.setting.text}, {_interval(outcome.ratio)}")
     with (
         Interrupt() as interrupt,
-        Rig(subject.config, outcome.setting.loading, interrupt) as rig,
-        Rig(subject.config, outcome.default.loading, interrupt) as plain,
+        SharedWeights(subject.config, outcome.setting.loading, interrupt) as rig,
+        SharedWeights(subject.config, outcome.default.loading, interrupt) as plain,
     ):
         grid = _grid(subject, rig, plain, outcome.default)
         best = _allowed(rig, grid, outcome.default)
@@ -70,7 +68,7 @@ def main(
         raise typer.Exit(1)
 
 
-def _listener() -> "Listen":
+def _listener() -> "SearchListener":
     """Says each stage once."""
     seen: set[str] = set()
 
@@ -89,7 +87,9 @@ def say(message: str) -> None:
 Measured = tuple[Setting, float, float]
 
 
-def _grid(subject: Subject, rig: Rig, plain: Rig, default: Setting) -> list[Measured]:
+def _grid(
+    subject: TuneTarget, rig: SharedWeights, plain: SharedWeights, default: Setting
+) -> list[Measured]:
     """Every setting: speed to the defaults', and that of filling a cache."""
     depth, found = subject.middle, list[Measured]()
     base = plain.seat(default, subject.n_ctx)
@@ -111,12 +111,12 @@ def _grid(subject: Subject, rig: Rig, plain: Rig, default: Setting) -> list[Meas
     return sorted(found, key=lambda row: -row[1])
 
 
-def _allowed(rig: Rig, grid: list[Measured], default: Setting) -> list[Setting]:
+def _allowed(rig: SharedWeights, grid: list[Measured], default: Setting) -> list[Setting]:
     """The three fastest whose quality and prompts are as the goal wants them."""
     windows = windows_of(rig.owner.vocabulary, shipped_text(), n_windows=4)
     n_outputs = n_outputs_for(windows, rig.owner.vocabulary.n_tokens)
 
-    def reading(attention: Attention) -> Seat:
+    def reading(attention: Attention) -> Candidate:
         return rig.seat(replace(default, attention=attention), windows.n_ctx, n_outputs)
 
     seat = reading(Attention())
@@ -139,7 +139,12 @@ def _allowed(rig: Rig, grid: list[Measured], default: Setting) -> list[Setting]:
 
 
 def _final(
-    subject: Subject, rig: Rig, plain: Rig, default: Setting, tuned: Setting, best: list[Setting]
+    subject: TuneTarget,
+    rig: SharedWeights,
+    plain: SharedWeights,
+    default: Setting,
+    tuned: Setting,
+    best: list[Setting],
 ) -> dict[str, Any]:
     """All of them in turns, in the middle of the context."""
     rigged = [(plain, plain.seat(default, subject.n_ctx))]

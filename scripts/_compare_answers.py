@@ -16,8 +16,8 @@ import typer
 from _answers import Divergence, diverge
 from _models import Pair, gemma_pair, smollm2_pair
 
+from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.engine.text import Message
 from localspec.session import ReplyOptions, Session, SessionConfig
 
 WAYS = ("none", "lookup", "draft")

@@ -22,7 +22,7 @@ from _intervals import TAILS, Errors
 from _runs import read_runs
 
 from localspec.errors import UserError
-from localspec.predict.families import type_class
+from localspec.predict.efficiency import type_class
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"

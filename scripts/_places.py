@@ -12,8 +12,16 @@ from _processors import chip_of, processor_of
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
-from localspec.predict.efficiency import NEWEST, TYPICAL_INTENSITY, Circumstances
-from localspec.predict.families import EIGHT, HALF, K_QUANTS, LOW, type_class
+from localspec.predict.efficiency import (
+    EIGHT,
+    HALF,
+    K_QUANTS,
+    LOW,
+    NEWEST,
+    TYPICAL_INTENSITY,
+    RunConditions,
+    type_class,
+)
 from localspec.predict.published import circumstances
 
 GIB = 2**30
@@ -52,7 +60,7 @@ class Place:
     """A device in the hands of one source. `chip`: what is left out together."""
 
     chip: str
-    circumstances: Circumstances
+    circumstances: RunConditions
     bandwidth_range: tuple[float, float]
     memory_bytes: int | None = None
     knows_compute: bool = True
@@ -99,7 +107,7 @@ def _processor(row: dict[str, str], notes: dict[str, str], kind: str) -> Place |
         return "memory bandwidth of the processor not known"
     bandwidth = said * 1e9 if said else known.bandwidth_bytes_per_s if known else 0.0
     flops = known.flops_per_s if known else None
-    run = Circumstances(
+    run = RunConditions(
         backend="cpu",
         family=f"{known.kind} processor" if known else "processor",
         type_class=kind,
@@ -121,7 +129,7 @@ def _memory_gbps(name: str) -> float | None:
     return device.bandwidth_bytes_per_s / 1e9 if device and device.kind == "cpu" else None
 
 
-def _by_source(run: Circumstances, row: dict[str, str]) -> Circumstances:
+def _by_source(run: RunConditions, row: dict[str, str]) -> RunConditions:
     source = row.get("source", "")
     harness = re.split(r"@| results| \(", source)[0].strip() or None
     return replace(run, era=_era(source, row.get("notes", "")), harness=harness)

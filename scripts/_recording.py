@@ -16,8 +16,8 @@ import numpy as np
 from _models import named
 from _questions import Question
 
+from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.engine.text import Message
 from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.speculate.drafters.model import N_SINKS
 from localspec.speculate.model_choice import WINDOW

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from localspec.engine.base import Context, Logits
-from localspec.engine.randomness import Purpose, uniform
+from localspec.engine.sampling import Purpose, uniform
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.speculate.drafters.base import Draft, DraftRequest
 

@@ -8,16 +8,14 @@ from pathlib import Path
 from command import folder, tiny
 
 from localspec.bench.case import Case, Work
-from localspec.bench.circumstances import Circumstances
-from localspec.bench.environment import environment, model_record
-from localspec.bench.facts import facts_of
+from localspec.bench.circumstances import Circumstances, environment, model_record
 from localspec.bench.measure import measure
-from localspec.bench.prediction import Prediction, predict
+from localspec.bench.prediction import Prediction, facts_of, predict
 from localspec.bench.sample import Measurement
-from localspec.bench.store import Header, Results, Visited, Writer, read_results
-from localspec.predict.ideal import IdealRates
+from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_results
+from localspec.forecast.sources import PredictedMachine
+from localspec.predict.rates import IdealRates
 from localspec.session.config import SessionConfig
-from localspec.session.machine import PredictedMachine
 
 IDEAL = PredictedMachine(
     "a machine that loses nothing", 20e9, 5e11, "made up", None, None, IdealRates(20e9, 5e11)
@@ -96,7 +94,9 @@ def results(path: Path, factor: float = 1.0) -> Results:
     """A file of two visits to each case."""
     all_cases = tuple(cases())
     skipped = (("a case with <angle> & ampersand", "it cannot be"),)
-    with Writer.new(path, Header("2026-11-25T02:00:00Z", all_cases, 2, 3, skipped)) as writer:
+    with Writer.new(
+        path, ResultsHeader("2026-11-25T02:00:00Z", all_cases, 2, 3, skipped)
+    ) as writer:
         for number, case in enumerate([*all_cases, *all_cases[::-1]]):
             writer.add(visited(case, number, factor))
     return read_results(path)

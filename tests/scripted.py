@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from localspec.model.byte_tokenizer import _byte_letters
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.values import ValueType
-from localspec.model.writer import TensorPlan, array_of, write_gguf
+from localspec.gguf.cursor import ValueType
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, array_of, write_gguf
+from localspec.model.synthetic import _byte_letters
 
 N_EMBD, N_FF, N_CTX = 256, 32, 4096
 SPECIALS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|begin|>", "<|eos|>"]

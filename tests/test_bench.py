@@ -23,17 +23,15 @@ from measured import IDEAL, cases, config, prediction, prompts, results, visited
 from localspec.bench.case import Case, Work
 from localspec.bench.circumstances import Circumstances
 from localspec.bench.compare import compare
-from localspec.bench.facts import facts_of
 from localspec.bench.findings import findings
 from localspec.bench.measure import measure
-from localspec.bench.plan import Sweep, make_plan
-from localspec.bench.prediction import Prediction, predict
+from localspec.bench.plan import ANCHOR_EVERY, Sweep, anchor_of, make_plan, schedule
+from localspec.bench.prediction import Prediction, facts_of, predict
 from localspec.bench.prompts import read_prompts
 from localspec.bench.row import rows_of
-from localspec.bench.schedule import ANCHOR_EVERY, anchor_of, schedule
 from localspec.bench.store import Visited, read_results
 from localspec.bench.visit import visit
-from localspec.cli.ranges import numbers
+from localspec.cli.numbers import numbers
 from localspec.errors import UserError
 
 SHORT = ("-p", "8", "-n", "4", "-t", "1", "-r", "1", "--probe", "off")

@@ -13,18 +13,25 @@ from hypothesis import strategies as st
 from rich.console import Console
 from talking import MARKDOWN, STORY, THOUGHT
 
-from localspec.chat.conversation import Conversation, Turn
-from localspec.chat.events import Answer, Answered, Asked, Dropped, Retried, Undone
+from localspec.chat.answer_run import reserve, shortage
+from localspec.chat.conversation import (
+    Answer,
+    Answered,
+    Asked,
+    Conversation,
+    Dropped,
+    Retried,
+    Turn,
+    Undone,
+)
 from localspec.chat.rendering import screen as screen_module
 from localspec.chat.rendering.blocks import Blocks
-from localspec.chat.rendering.pace import SHARE, Pace
-from localspec.chat.rendering.region import Region
+from localspec.chat.rendering.region import SHARE, FrameLimiter, Region
 from localspec.chat.rendering.screen import THEME, ScreenView
-from localspec.chat.rendering.thoughts import Thoughts
-from localspec.chat.room import reserve, shortage
 from localspec.chat.transcript import Transcript
 from localspec.chat.tty import terminal_size
-from localspec.engine.text import ChatTemplate
+from localspec.dialogue.markup import Thoughts
+from localspec.dialogue.template import ChatTemplate
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")
@@ -168,7 +175,7 @@ def draw(
     parts: list[str], monkeypatch: pytest.MonkeyPatch, columns: int = 60, rows: int = 20
 ) -> str:
     """What a person sees, with every piece drawn at once."""
-    monkeypatch.setattr(screen_module.Pace, "is_due", lambda self: True)
+    monkeypatch.setattr(screen_module.FrameLimiter, "is_due", lambda self: True)
     terminal = pyte.HistoryScreen(columns, rows, history=2000, ratio=0.01)
     stream = pyte.Stream(terminal)
     out = io.StringIO()
@@ -238,8 +245,8 @@ def test_a_region_shows_what_it_is_given_last(updates: list[tuple[list[str], boo
 
 def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("localspec.chat.rendering.pace.perf_counter", lambda: now[0])
-    pace, drawn_s = Pace(), 0.0
+    monkeypatch.setattr("localspec.chat.rendering.region.perf_counter", lambda: now[0])
+    pace, drawn_s = FrameLimiter(), 0.0
     for _ in range(5000):
         now[0] += 0.02
         if pace.is_due():

@@ -24,11 +24,11 @@ from command import (
     tiny,
 )
 
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import read_header
+from localspec.gguf.reader import read_header
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import write_gguf
 from localspec.model.random_weights import RandomTensors
 from localspec.model.synthetic import write_random_model
-from localspec.model.writer import write_gguf
 
 ENTRY = 'title = "x"\nrepository = "a/b"\nfile = "x.gguf"\nlicense = "MIT"\n'
 

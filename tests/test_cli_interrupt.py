@@ -9,7 +9,8 @@ import pytest
 from _models import smollm2
 from command import ANSWER, assert_refused, finish, start, tiny, wait_for_cpu
 
-from localspec.cli import app, main
+from localspec.cli import main
+from localspec.cli import main as app
 
 PLAIN = (*ANSWER, "--spec", "none")
 """Nothing is calibrated at load, so that the reply is under way when it is interrupted."""

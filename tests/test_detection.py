@@ -10,19 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.hardware import gpus, machine, power, tools
+from localspec.hardware import detect as power
+from localspec.hardware import gpus, machine
+from localspec.hardware import gpus as tools
+from localspec.hardware.detect import Power
 from localspec.hardware.devices import match_reported
-from localspec.hardware.gpus import driver_gpus
-from localspec.hardware.machine import Reported, backend_of, local_devices, machine_key
-from localspec.hardware.power import Power
-from localspec.hardware.system import (
+from localspec.hardware.gpus import (
     Gpu,
     amd_gpus,
     amd_name,
     apple_gpus,
+    driver_gpus,
     low_power_mode,
     nvidia_gpus,
 )
+from localspec.hardware.machine import Reported, backend_of, local_devices, machine_key
 
 RECORDED = Path(__file__).parent / "recorded"
 GIB = 2**30

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.errors import HardwareError, UserError
-from localspec.hardware.devices import Device, all_devices, find_device, match_reported
-from localspec.hardware.table import read_table
+from localspec.hardware.devices import Device, all_devices, find_device, match_reported, read_table
 
 GIB = 2**30
 WHOLE = """[[device]]

@@ -13,8 +13,7 @@ import pytest
 from command import tiny
 from typer.main import get_command
 
-from localspec.cli.app import app
-from localspec.cli.main import run
+from localspec.cli.main import app, run
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

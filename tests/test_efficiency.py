@@ -10,10 +10,9 @@ from _processors import chip_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.gguf.types import BY_NAME
 from localspec.hardware.devices import Match, all_devices, find_device
-from localspec.model.ggml_types import BY_NAME
-from localspec.predict.efficiency import load
-from localspec.predict.families import family_of, type_class
+from localspec.predict.efficiency import family_of, load, type_class
 from localspec.predict.published import PublishedRates
 from localspec.predict.rates import AttentionWork, WeightWork
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from localspec.errors import ModelError, UserError
+from localspec.gguf.cursor import Value, ValueType
+from localspec.gguf.reader import Header, read_header
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, Typed, array_of, header_bytes
 from localspec.model.facts import CACHE_TYPES, ModelFacts, cache_type
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import Header, read_header
 from localspec.model.layers import Layer
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
 from localspec.model.usable import check_usable
-from localspec.model.values import Value, ValueType
-from localspec.model.writer import TensorPlan, Typed, array_of, header_bytes
 
 F16, Q8_0 = BY_NAME["F16"], BY_NAME["Q8_0"]
 FULL = Shape(n_layers=3, n_embd=64, n_heads=4, n_kv_heads=2, n_ff=64, n_vocab=300)
@@ -393,7 +393,7 @@ def test_impossible_tensors(variant: Variant, tensors: dict[str, TensorPlan | No
 
 def test_weights_that_cannot_be_mapped(variant: Variant, monkeypatch: pytest.MonkeyPatch):
     """ggml asserts that mapped weights lie at multiples of 32 bytes; the format asks for less."""
-    monkeypatch.setattr("localspec.model.writer.ALIGNMENT_BYTES", 8)
+    monkeypatch.setattr("localspec.gguf.writer.ALIGNMENT_BYTES", 8)
     for length in range(1, 20, 8):  # one of three names does not happen to align the weights
         header = variant({"general.alignment": 8, "general.name": "x" * length})
         if header.parts[0].data_offset_bytes % 32:

@@ -15,12 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localspec.errors import ModelError
-from localspec.model.cursor import MAX_STRINGS
-from localspec.model.ggml_types import ALL_TYPES, BY_NAME
-from localspec.model.gguf import Header, part_names, read_header, read_source
+from localspec.gguf.cursor import FORMATS, MAX_STRINGS, Array, ValueType
+from localspec.gguf.reader import Header, part_names, read_header, read_source
+from localspec.gguf.types import ALL_TYPES, BY_NAME
+from localspec.gguf.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.model.values import FORMATS, Array, ValueType
-from localspec.model.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
 
 F32 = BY_NAME["F32"]
 VOCABULARY = ("tokens", "scores", "token_type", "merges")

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.errors import ModelError
+from localspec.gguf.cursor import Array, Value, ValueType
+from localspec.gguf.reader import Header, read_header, read_source
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
 from localspec.model.facts import ModelFacts, cache_type
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import Header, read_header, read_source
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
 from localspec.model.tokenizer import Tokenizer
 from localspec.model.usable import check_usable
-from localspec.model.values import Array, Value, ValueType
-from localspec.model.weights import Role, experts_touched
-from localspec.model.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
+from localspec.model.weights import WeightRole, experts_touched
 
 F16, Q8_0 = cache_type("f16"), cache_type("q8_0")
 
@@ -262,7 +262,7 @@ def test_a_cache_of_a_kind_of_its_own_is_unknown_by_token_too() -> None:
         ("blk.1.attn_q.weight", "attention", False),
     ],
 )
-def test_what_weights_are_for(name: str, role: Role, is_streamed: bool) -> None:
+def test_what_weights_are_for(name: str, role: WeightRole, is_streamed: bool) -> None:
     """One wrong name can be most of a model: 2.3 GB of Gemma-3n are a table."""
     others = {"output.weight": (64, 100), name: (64, 32)}
     facts = of("llama", {"nextn_predict_layers": 1}, **others)

@@ -15,7 +15,7 @@ from command import LOCALSPEC, Run, assert_refused, clean_environment, localspec
 from hub import Hub
 
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.registry.digest import BLOCK_BYTES
+from localspec.registry.pull import BLOCK_BYTES
 
 REPO, FILE = "owner/repo-GGUF", "model-F16.gguf"
 NAME = f"hf:{REPO}/{FILE}"

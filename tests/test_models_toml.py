@@ -8,13 +8,19 @@ from hypothesis import strategies as st
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.model.cache import CACHE_TYPES
-from localspec.registry.catalog import entry_of, load_catalog
-from localspec.registry.lines import line_of
-from localspec.registry.quantization import Variant, models_of, quantization_of, variants
-from localspec.registry.remote_file import Listed
-from localspec.registry.resolve import draft_of, hub_name, resolve, split_type
-from localspec.registry.schema import read_models
+from localspec.model.kv import CACHE_TYPES
+from localspec.registry.catalog import entry_of, line_of, load_catalog, read_models
+from localspec.registry.remote_file import RepositoryFile
+from localspec.registry.resolve import (
+    Variant,
+    draft_of,
+    hub_name,
+    models_of,
+    quantization_of,
+    resolve,
+    split_type,
+    variants,
+)
 
 GOOD = """\
 # mine
@@ -138,12 +144,12 @@ def test_a_file_name_tells_its_quantization(file: str, kind: str | None) -> None
 
 def test_one_model_of_a_repository_in_its_quantizations() -> None:
     files = [
-        Listed("Model-7B-Q4_K_M.gguf", 4),
-        Listed("Model-7B-Q8_0-00002-of-00002.gguf", 4),
-        Listed("Model-7B-Q8_0-00001-of-00002.gguf", 5),
-        Listed("mmproj-Model-7B-F16.gguf", 1),
-        Listed("Model-7B-abliterated-Q4_K_M.gguf", 4),
-        Listed("F16/Model-7B.F16.gguf", 14),
+        RepositoryFile("Model-7B-Q4_K_M.gguf", 4),
+        RepositoryFile("Model-7B-Q8_0-00002-of-00002.gguf", 4),
+        RepositoryFile("Model-7B-Q8_0-00001-of-00002.gguf", 5),
+        RepositoryFile("mmproj-Model-7B-F16.gguf", 1),
+        RepositoryFile("Model-7B-abliterated-Q4_K_M.gguf", 4),
+        RepositoryFile("F16/Model-7B.F16.gguf", 14),
     ]
     assert variants(files, "Model-7B-Q4_K_M.gguf") == [
         Variant("Q4_K_M", "Model-7B-Q4_K_M.gguf", 4),

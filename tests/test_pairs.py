@@ -11,13 +11,13 @@ from command import Run, assert_refused, localspec
 from hub import Hub
 
 from localspec import paths
-from localspec.model.gguf import read_header
-from localspec.model.header import Header, Part
-from localspec.model.remote import LARGEST_READ_BYTES
+from localspec.gguf.cursor import ValueType
+from localspec.gguf.header import FilePart, Header
+from localspec.gguf.reader import read_header
+from localspec.gguf.remote import LARGEST_READ_BYTES
+from localspec.gguf.writer import array_of
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
-from localspec.model.values import ValueType
-from localspec.model.writer import array_of
-from localspec.registry.pairs import pair_problem
+from localspec.model.tokenizer import pair_problem
 
 TARGET, DRAFT = "big/target-GGUF", "small/draft-GGUF"
 SHAPE = Shape(n_layers=2, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
@@ -137,7 +137,7 @@ def header(n: int, changed: dict[int, str] | None = None, **keys: Any) -> Header
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": array_of(ValueType.STRING, tokens),
     }
-    return Header((Part("x.gguf", None, 0),), 3, 32, metadata | named, ())
+    return Header((FilePart("x.gguf", None, 0),), 3, 32, metadata | named, ())
 
 
 @pytest.mark.parametrize(

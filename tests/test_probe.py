@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from localspec.engine.probe import ProbeNeeds, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.probe.child import Allowance
-from localspec.engine.probe.disturbance import Watch
-from localspec.engine.probe.memory_read import memory_read_bytes_per_s
+from localspec.engine.probe.passes import memory_read_bytes_per_s
 from localspec.errors import EngineError
-from localspec.hardware.measured import (
+from localspec.gguf.types import BY_NAME, GgmlType
+from localspec.hardware.activity import Watch
+from localspec.hardware.probe_results import (
     END_WIDTHS,
     SIZES_BYTES,
     AttentionCase,
@@ -27,7 +28,6 @@ from localspec.hardware.measured import (
     value_at,
 )
 from localspec.model.facts import cache_type
-from localspec.model.ggml_types import BY_NAME, GgmlType
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import AttentionWork, WeightWork
 
@@ -98,7 +98,7 @@ def test_stages_share_the_time_by_their_parts(parts: list[int]) -> None:
 
 
 def test_a_damaged_cache_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    from localspec.engine.probe import machine
+    from localspec.engine.probe import run as machine
 
     machine._keep(machine._path(SETTING), PROBE)
     assert kept_probe(SETTING) == PROBE

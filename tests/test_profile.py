@@ -10,11 +10,11 @@ import pytest
 from command import localspec, tiny
 
 from localspec import paths
-from localspec.model.digest import model_digest
+from localspec.model.identity import model_digest
 from localspec.session.config import SessionConfig
 from localspec.session.profile import (
-    Circumstances,
     Profile,
+    TunedFor,
     find_profile,
     save_profile,
     with_profile,
@@ -24,7 +24,7 @@ SETTINGS = {"kv_k": "bf16", "kv_v": "bf16", "flash_attn": "off", "n_threads": 1}
 
 
 def kept(**changes: object) -> Profile:
-    profile = Profile("tiny.gguf", "2026-11-25", 2048, "speed", Circumstances.now(), SETTINGS)
+    profile = Profile("tiny.gguf", "2026-11-25", 2048, "speed", TunedFor.now(), SETTINGS)
     profile = replace(profile, ratio=(1.5, 1.8, 2.0), kld=0.003, seconds=50.0)
     return replace(profile, **changes)
 
@@ -81,7 +81,7 @@ def test_what_a_flag_contradicts_goes_too(settings: dict[str, object], given: se
     ],
 )
 def test_a_stale_profile_is_a_line_and_the_defaults(changes: dict[str, object], word: str) -> None:
-    save_profile(tiny(), kept(circumstances=replace(Circumstances.now(), **changes)))
+    save_profile(tiny(), kept(circumstances=replace(TunedFor.now(), **changes)))
     config, said = applied()
     assert config == SessionConfig(tiny())
     assert len(said) == 1
@@ -90,7 +90,7 @@ def test_a_stale_profile_is_a_line_and_the_defaults(changes: dict[str, object], 
 
 
 def test_other_power_states_have_their_own() -> None:
-    battery = replace(Circumstances.now(), power="on battery")
+    battery = replace(TunedFor.now(), power="on battery")
     save_profile(tiny(), kept(circumstances=battery, settings={"n_threads": 1}))
     save_profile(tiny(), kept())
     save_profile(tiny(), kept(settings={"kv_k": "q8_0"}))

@@ -17,8 +17,8 @@ from hub import Handler, Hub
 
 from localspec import paths
 from localspec.registry import download as module
-from localspec.registry import patience
-from localspec.registry.lock import pulled
+from localspec.registry import download as patience
+from localspec.registry.manifest import pulled
 
 REPO = "owner/repo-GGUF"
 FILE = "model-Q4_0.gguf"

@@ -9,14 +9,14 @@ from hub import Hub
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.forecast.quantization import COMFORTABLE_TPS, Offer, _best, _loss, _reasons, choose
+from localspec.forecast.sources import MachineChoice
+from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
-from localspec.model.gguf import read_header
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.predict.quants import QUANTS
+from localspec.predict.memory import QUANTS
 from localspec.predict.roofline import Speed
-from localspec.registry.quantization import Variant
-from localspec.session.machine import MachineChoice
-from localspec.session.quantization import COMFORTABLE_TPS, Offer, _best, _loss, _reasons, choose
+from localspec.registry.resolve import Variant
 
 SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)
 N_WEIGHTS = 8e9

@@ -17,15 +17,14 @@ from hypothesis import strategies as st
 from web import Answer, Server, ranges
 
 from localspec.errors import ModelError, UserError
-from localspec.model import remote
-from localspec.model.cursor import MAX_HEADER_BYTES, SMALLEST_PIECE_BYTES
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import part_names, read_header, read_source
-from localspec.model.hub import place_of
-from localspec.model.remote import LARGEST_READ_BYTES, HttpSource, read_remote
+from localspec.gguf import remote
+from localspec.gguf.cursor import MAX_HEADER_BYTES, SMALLEST_PIECE_BYTES, ValueType
+from localspec.gguf.hub import place_of
+from localspec.gguf.reader import part_names, read_header, read_source
+from localspec.gguf.remote import LARGEST_READ_BYTES, HttpSource, read_remote
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, Typed, write_gguf
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.model.values import ValueType
-from localspec.model.writer import TensorPlan, Typed, write_gguf
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,7 +134,7 @@ def use_hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 CHILD = """
 import sys
 from localspec.errors import ModelError
-from localspec.model.remote import read_remote
+from localspec.gguf.remote import read_remote
 assert "huggingface_hub" not in sys.modules, "slow to import"
 try:
     print(len(read_remote(sys.argv[1]).tensors))

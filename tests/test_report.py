@@ -10,7 +10,7 @@ from browser import tab
 from command import localspec
 from measured import cases, results
 
-from localspec.bench.report.axis import log_ticks, ticks
+from localspec.bench.report.chart import log_ticks, ticks
 from localspec.bench.report.page import page
 from localspec.bench.store import Results
 

@@ -7,17 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.gguf.reader import read_header
+from localspec.gguf.types import BY_NAME
 from localspec.model.facts import ModelFacts
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import read_header
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.predict.ideal import IdealRates, break_even_tokens
-from localspec.predict.memory import memory_of
-from localspec.predict.quants import QUANTS
-from localspec.predict.rates import AttentionWork, WeightWork
+from localspec.predict.memory import QUANTS, memory_of
+from localspec.predict.rates import AttentionWork, IdealRates, WeightWork, break_even_tokens
 from localspec.predict.roofline import CacheSetting, Roofline, Share
-from localspec.predict.speculation import Speculation, acceptance_of, tokens_per_pass
-from localspec.predict.uses import advice
+from localspec.predict.speculation import DraftCosts, acceptance_of, advice, tokens_per_pass
 
 F16, Q8_0 = BY_NAME["F16"], BY_NAME["Q8_0"]
 CACHE = CacheSetting(F16, F16)
@@ -159,16 +156,16 @@ def linear(n: int) -> float:
 
 
 def test_a_free_check_rewards_every_draft_and_a_full_price_none() -> None:
-    assert Speculation(0.0, flat).best(0.5).n_draft == 16
-    assert Speculation(0.0, flat).break_even_acceptance() == pytest.approx(0, abs=1e-9)
-    costly = Speculation(0.1, linear)
+    assert DraftCosts(0.0, flat).best(0.5).n_draft == 16
+    assert DraftCosts(0.0, flat).break_even_acceptance() == pytest.approx(0, abs=1e-9)
+    costly = DraftCosts(0.1, linear)
     assert (costly.best(1.0).n_draft, costly.best(1.0).speedup) == (0, 1.0)
     assert costly.break_even_acceptance() is None
 
 
 def test_one_token_pays_from_the_textbook_acceptance() -> None:
     """A draft of one pays when alpha > c + v(2) - 1."""
-    speculation = Speculation(0.2, lambda n: 1 + 0.15 * (n - 1))
+    speculation = DraftCosts(0.2, lambda n: 1 + 0.15 * (n - 1))
     assert speculation.break_even_acceptance(1) == pytest.approx(0.35)
 
 
@@ -176,7 +173,7 @@ def test_one_token_pays_from_the_textbook_acceptance() -> None:
 def test_the_best_length_is_never_slower_than_plain(
     alpha: float, cost: float, slope: float
 ) -> None:
-    best = Speculation(cost, lambda n: 1 + slope * (n - 1)).best(alpha)
+    best = DraftCosts(cost, lambda n: 1 + slope * (n - 1)).best(alpha)
     assert best.speedup >= 1.0
     assert (best.n_draft == 0) == (best.speedup == 1.0)
 

@@ -8,9 +8,9 @@ import pytest
 from _answers import diverge, first_difference
 from _models import Pair, gemma_pair, smollm2, smollm2_pair
 
+from localspec.dialogue.template import Message
 from localspec.engine.base import hold
 from localspec.engine.sampling import Chooser, Sampling
-from localspec.engine.text import Message
 from localspec.session import ReplyOptions, Session, SessionConfig
 
 GREEDY = ReplyOptions(Sampling(temperature=0), max_tokens=40)

@@ -6,8 +6,7 @@ from fakes import FakeLogits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localspec.engine.randomness import Purpose, uniform
-from localspec.engine.sampling import Chooser, Sampling, truncated
+from localspec.engine.sampling import Chooser, Purpose, Sampling, truncated, uniform
 from localspec.errors import ModelError
 
 

@@ -9,10 +9,10 @@ import pytest
 from _models import gemma, smollm2
 from command import mamba, tiny
 
+from localspec.chat.states import state_key
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.saved import state_key
 
 Load = Callable[..., LlamaContext]
 

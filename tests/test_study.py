@@ -8,15 +8,15 @@ from command import folder, localspec, tiny
 
 from localspec.quality import Divergence
 from localspec.quality.published import of_cache, of_weights
-from localspec.tune.settings import Attention
-from localspec.tune.study import Row, with_front
+from localspec.tune.study import StudyRow, with_front
+from localspec.tune.target import Attention
 
 QUICK = ("--tokens", "200", "--window", "128", "--depth", "64", "--threads", "1")
 
 
-def row(tps: float, memory_bytes: int, kld: float) -> Row:
+def row(tps: float, memory_bytes: int, kld: float) -> StudyRow:
     quality = Divergence(100, 10.0, 10.0, kld, 0.0, kld, 1.0)
-    return Row("Q4_0", Attention(), quality, tps, 1.0, memory_bytes)
+    return StudyRow("Q4_0", Attention(), quality, tps, 1.0, memory_bytes)
 
 
 def test_the_front_is_what_nothing_beats_in_all_three() -> None:

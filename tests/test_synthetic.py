@@ -12,14 +12,13 @@ import gguf
 import numpy as np
 import pytest
 
-from localspec.model.byte_tokenizer import EOS
+from localspec.gguf.reader import read_header
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, write_gguf
 from localspec.model.facts import ModelFacts
-from localspec.model.ggml_types import BY_NAME
-from localspec.model.gguf import read_header
 from localspec.model.random_weights import WEIGHT_TYPES, RandomTensors
-from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.synthetic import EOS, MambaShape, Shape, write_random_mamba, write_random_model
 from localspec.model.usable import check_usable
-from localspec.model.writer import TensorPlan, write_gguf
 
 SMALL = Shape(n_layers=2, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
 

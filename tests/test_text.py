@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.engine.text import ChatTemplate, Message, TextStream
+from localspec.dialogue.template import ChatTemplate, Message, TextStream
 from localspec.errors import ModelError
 
 HELLO = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]

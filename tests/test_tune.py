@@ -8,20 +8,24 @@ from command import SHAPE, finish, folder, localspec, mamba, start, tiny, wait_f
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.engine.preflight import checked_facts
 from localspec.model.synthetic import write_random_model
 from localspec.quality import Divergence
 from localspec.session.config import SessionConfig
-from localspec.session.loading import plan_engines
+from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
-from localspec.tune.goal import Goal, is_coarser
-from localspec.tune.keep import changed_settings
-from localspec.tune.rules import Build, excluded
-from localspec.tune.search import Outcome, search
-from localspec.tune.settings import Attention, Loading, Setting
+from localspec.tune.search import Outcome, changed_settings, search
 from localspec.tune.space import additive, loadings, space_of, thread_counts
-from localspec.tune.subject import Subject
-from localspec.tune.trial import Trial
+from localspec.tune.state import Trial
+from localspec.tune.target import (
+    Attention,
+    Build,
+    Goal,
+    Setting,
+    TuneTarget,
+    WeightLoading,
+    excluded,
+    is_coarser,
+)
 
 F16 = Setting(2, 2)
 BF16 = F16.with_attention(Attention("bf16", "bf16", "off"))
@@ -101,10 +105,10 @@ def test_the_sum_predicts_what_it_did_not_see(base: float, k: float, v: float) -
 def test_a_gpu_that_is_too_small_gets_layers_or_all_but_experts() -> None:
     full = facts(weight_bytes=40_000_000_000)
     cuda = Build("cuda")
-    assert loadings(Loading(), full, cuda, 80_000_000_000) == ()
-    (part,) = loadings(Loading(), full, cuda, 24_000_000_000)
+    assert loadings(WeightLoading(), full, cuda, 80_000_000_000) == ()
+    (part,) = loadings(WeightLoading(), full, cuda, 24_000_000_000)
     assert 0 < part.n_gpu_layers <= full.n_layers
-    assert len(loadings(Loading(0), full, Build(), None)) == 2, "not repacked, not mapped"
+    assert len(loadings(WeightLoading(0), full, Build(), None)) == 2, "not repacked, not mapped"
 
 
 def test_threads_include_the_default() -> None:
@@ -173,7 +177,7 @@ def test_threads_of_prompts_stay_where_those_of_decoding_change() -> None:
 @pytest.mark.parametrize("model", [tiny, mamba])
 def test_a_search_ends_in_its_budget_with_an_answer(model: object) -> None:
     """On a busy machine the last stage may run over; the defaults must never be lost."""
-    subject = Subject.of(SessionConfig(model(), spec="none", n_ctx=256), lambda message: None)
+    subject = TuneTarget.of(SessionConfig(model(), spec="none", n_ctx=256), lambda message: None)
     stages: list[str] = []
     outcome = search(subject, Goal(), 4.0, lambda news: stages.append(news.stage))
     assert stages[0] == "loading"

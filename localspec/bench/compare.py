@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from localspec.bench.report.columns import SETTINGS
-from localspec.bench.row import Row, rows_of
+from localspec.bench.row import ResultRow, rows_of
 from localspec.bench.statistics import Drift, Ratio, drift_of, ratio
 from localspec.bench.store import Results
 from localspec.errors import UserError
@@ -24,8 +24,8 @@ _FACETS = ("model", "lengths", "depth", "batch", "texts")
 class Compared:
     """One case on both sides; `differs` names settings as "t 2 -> 1"."""
 
-    a: Row
-    b: Row
+    a: ResultRow
+    b: ResultRow
     measure: Measure
     ratio: Ratio
     differs: tuple[str, ...]
@@ -36,8 +36,8 @@ class Comparison:
     """Regressions first. `only_a` and `only_b`: cases without a partner."""
 
     cases: tuple[Compared, ...]
-    only_a: tuple[Row, ...]
-    only_b: tuple[Row, ...]
+    only_a: tuple[ResultRow, ...]
+    only_b: tuple[ResultRow, ...]
     drift: Drift | None
     differs: tuple[str, ...]
 
@@ -66,7 +66,9 @@ def compare(a: Results, b: Results) -> Comparison:
     )
 
 
-def _pairs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+def _pairs(
+    rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]
+) -> Iterator[tuple[ResultRow, ResultRow]]:
     """Equal settings first; what is left of a work, only if it is alone on both sides."""
     free_a, free_b = list(rows_a), list(rows_b)
     for a in rows_a:
@@ -84,7 +86,7 @@ def _pairs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Iterator[tuple[Row, 
             yield a, others_b[0]
 
 
-def _compared(a: Row, b: Row, drift: Drift | None) -> Iterator[Compared]:
+def _compared(a: ResultRow, b: ResultRow, drift: Drift | None) -> Iterator[Compared]:
     differs = tuple(_differences(a, b))
     if a.decode_visits and b.decode_visits:
         found = ratio(a.decode_visits, b.decode_visits, _of(drift, a, b))
@@ -94,7 +96,7 @@ def _compared(a: Row, b: Row, drift: Drift | None) -> Iterator[Compared]:
         yield Compared(a, b, "prefill", found, differs)
 
 
-def _of(drift: Drift | None, a: Row, b: Row) -> Drift | None:
+def _of(drift: Drift | None, a: ResultRow, b: ResultRow) -> Drift | None:
     """Without repeated visits nothing is known of drift, and so of no difference."""
     return drift if drift else drift_of([a.decode_visits, b.decode_visits])
 
@@ -104,19 +106,19 @@ def _urgency(case: Compared) -> tuple[int, float]:
     return order[case.ratio.verdict], case.ratio.mid
 
 
-def _work(row: Row) -> Any:
+def _work(row: ResultRow) -> Any:
     """What must be equal; the texts by their name only, wherever they lie."""
     work = row.case.work
     return row.model["digest"], replace(work, prompts=None), work.prompts and work.prompts.name
 
 
-def _settings(row: Row) -> Any:
+def _settings(row: ResultRow) -> Any:
     config = row.case.config
     draft = row.model.get("draft")
     return replace(config, model=config.model.name, draft=draft and draft["digest"])
 
 
-def _differences(a: Row, b: Row) -> Iterator[str]:
+def _differences(a: ResultRow, b: ResultRow) -> Iterator[str]:
     for column in SETTINGS:
         if column.text(a) != column.text(b):
             yield f"{column.header} {column.text(a)} -> {column.text(b)}"
@@ -127,7 +129,7 @@ def _differences(a: Row, b: Row) -> Iterator[str]:
         yield f"variables {a.environment['variables']} -> {b.environment['variables']}"
 
 
-def _why(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> str:
+def _why(rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]) -> str:
     """The first facet of the work in which no case of one is like one of the other."""
     if not rows_a or not rows_b:
         return "one of them has no measurement"
@@ -140,7 +142,7 @@ def _why(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> str:
     return "no combination of model, lengths, depth and batch is in both, or several settings are"
 
 
-def _facet(row: Row, facet: str) -> str:
+def _facet(row: ResultRow, facet: str) -> str:
     work = row.case.work
     return {
         "model": f"{row.model_name} ({row.model['digest']})",

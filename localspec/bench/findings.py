@@ -8,9 +8,9 @@ from dataclasses import replace
 from math import log
 from typing import Any
 
-from localspec.bench.report.format import number, percent, times
-from localspec.bench.row import Row
+from localspec.bench.row import ResultRow
 from localspec.bench.statistics import Ratio, drift_of, ratio
+from localspec.format import number, percent, times
 
 WORTH = 1.05
 """A ratio that is worth a sentence."""
@@ -18,10 +18,10 @@ LARGE_REST = 0.15
 NOTABLE_DRIFT = 0.03
 MOST_OFF = 3
 
-Key = Callable[[Row], Any]
+Key = Callable[[ResultRow], Any]
 
 
-def findings(rows: Sequence[Row]) -> list[str]:
+def findings(rows: Sequence[ResultRow]) -> list[str]:
     """Sentences, the most useful first."""
     plain = [row for row in rows if row.decode_visits and not row.is_curve]
     return [
@@ -35,7 +35,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _fastest(rows: Sequence[Row]) -> Iterator[str]:
+def _fastest(rows: Sequence[ResultRow]) -> Iterator[str]:
     """For each work, the settings that beat those that were measured first."""
     for group in _groups(rows, lambda row: (_place(row), row.case.work, row.case.config.spec)):
         first, best = group[0], max(group, key=_speed)
@@ -47,7 +47,7 @@ def _fastest(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _flash(rows: Sequence[Row]) -> Iterator[str]:
+def _flash(rows: Sequence[ResultRow]) -> Iterator[str]:
     """Flash attention, which is "auto" as a rule, against none."""
     for group in _groups(rows, lambda row: _without(row, "flash_attn")):
         off = next((row for row in group if row.case.config.flash_attn == "off"), None)
@@ -64,7 +64,7 @@ def _flash(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _drafts(rows: Sequence[Row]) -> Iterator[str]:
+def _drafts(rows: Sequence[ResultRow]) -> Iterator[str]:
     """Each way to guess ahead against none, and where it helps most."""
     for group in _groups(rows, lambda row: _without(row, "spec", "draft", "draft_max")):
         plain = next((row for row in group if row.case.config.spec == "none"), None)
@@ -75,7 +75,7 @@ def _drafts(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{name}: {_gain(plain, row)}{_by_use(plain, row)}"
 
 
-def _gain(plain: Row, row: Row) -> str:
+def _gain(plain: ResultRow, row: ResultRow) -> str:
     gain = ratio(plain.decode_visits, row.decode_visits)
     accepted = f", {percent(row.acceptance)} of drafts stood" if row.acceptance is not None else ""
     if gain.verdict == "unknown":
@@ -85,7 +85,7 @@ def _gain(plain: Row, row: Row) -> str:
     return f"{_of(gain)} plain decoding{accepted}"
 
 
-def _by_use(plain: Row, row: Row) -> str:
+def _by_use(plain: ResultRow, row: ResultRow) -> str:
     base = {c.name: c.decode_tps for c in plain.categories}
     gains = [
         (c.decode_tps / before, c.name)
@@ -98,8 +98,8 @@ def _by_use(plain: Row, row: Row) -> str:
     return f"; from {times(worst)} ({low}) to {times(best)} ({high})"
 
 
-def _batches(rows: Sequence[Row]) -> Iterator[str]:
-    def key(row: Row) -> Any:
+def _batches(rows: Sequence[ResultRow]) -> Iterator[str]:
+    def key(row: ResultRow) -> Any:
         return _place(row), row.case.config, replace(row.case.work, batch=1)
 
     for group in _groups(rows, key):
@@ -116,8 +116,8 @@ def _batches(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _depths(rows: Sequence[Row]) -> Iterator[str]:
-    def key(row: Row) -> Any:
+def _depths(rows: Sequence[ResultRow]) -> Iterator[str]:
+    def key(row: ResultRow) -> Any:
         return _place(row), row.case.config, replace(row.case.work, depth=0)
 
     for group in _groups(rows, key):
@@ -133,7 +133,7 @@ def _depths(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _off(rows: Sequence[Row]) -> Iterator[str]:
+def _off(rows: Sequence[ResultRow]) -> Iterator[str]:
     """Where the prediction was wrong most, and what no part of the gap explains."""
     known = [(row, row.predicted_tps) for row in rows if row.predicted_tps]
     off = [(row, speed) for row, speed in known if not speed.low <= _speed(row) <= speed.high]
@@ -148,12 +148,12 @@ def _off(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{len(off)} of {len(known)} cases are outside of their predictions"
 
 
-def _unexplained(row: Row) -> str:
+def _unexplained(row: ResultRow) -> str:
     share = row.gap.rest_share if row.gap else 0.0
     return f"; {percent(share)} of the time is unexplained" if share > LARGE_REST else ""
 
 
-def _noise(rows: Sequence[Row]) -> Iterator[str]:
+def _noise(rows: Sequence[ResultRow]) -> Iterator[str]:
     drift = drift_of([row.decode_visits for row in rows if row.decode_visits])
     if drift and drift.sd > NOTABLE_DRIFT:
         yield (
@@ -174,28 +174,28 @@ def _noise(rows: Sequence[Row]) -> Iterator[str]:
     yield from (f"some of it was measured {power}" for power in powers)
 
 
-def _groups(rows: Sequence[Row], key: Key) -> list[list[Row]]:
+def _groups(rows: Sequence[ResultRow], key: Key) -> list[list[ResultRow]]:
     """Rows by key, in order; groups of one say nothing."""
-    groups: dict[Any, list[Row]] = {}
+    groups: dict[Any, list[ResultRow]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _place(row: Row) -> tuple[str, str, str]:
+def _place(row: ResultRow) -> tuple[str, str, str]:
     """The machine, the engine and the model file."""
     environment = row.environment
     return environment["machine"]["key"], environment["engine"]["fingerprint"], row.model["digest"]
 
 
-def _without(row: Row, *names: str) -> Any:
+def _without(row: ResultRow, *names: str) -> Any:
     """Everything but some settings."""
     defaults = {"flash_attn": "auto", "spec": "none", "draft": None, "draft_max": None}
     config: Any = replace(row.case.config, **{name: defaults[name] for name in names})
     return _place(row), config, row.case.work
 
 
-def _speed(row: Row) -> float:
+def _speed(row: ResultRow) -> float:
     assert row.decode_tps
     return row.decode_tps.mid
 
@@ -206,13 +206,13 @@ def _of(gain: Ratio) -> str:
     return f"{times(gain.mid)} ({gain.low:.2f} to {gain.high:.2f})"
 
 
-def _cache(row: Row) -> str:
+def _cache(row: ResultRow) -> str:
     config = row.case.config
     same = config.kv_k == config.kv_v
     return f"{config.kv_k} KV" if same else f"{config.kv_k} K and {config.kv_v} V"
 
 
-def _at(row: Row) -> str:
+def _at(row: ResultRow) -> str:
     work = row.case.work
     if work.prompts:
         return f" on {work.prompts.stem}"

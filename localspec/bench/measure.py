@@ -16,7 +16,7 @@ from localspec.bench.parallel import ParallelBench
 from localspec.bench.prompts import read_prompts
 from localspec.bench.sample import Measurement, Sample
 from localspec.engine.sampling import Sampling
-from localspec.hardware.resident import peak_resident_bytes
+from localspec.hardware.detect import peak_resident_bytes
 from localspec.session import Reply, ReplyOptions, Session
 
 GREEDY = Sampling(temperature=0)

@@ -3,7 +3,7 @@
 Each pass evaluates one token of every sequence and takes the best next one of each.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
@@ -15,13 +15,11 @@ from localspec.bench.case import Case
 from localspec.bench.sample import Sample
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.preflight import check_memory, checked_facts
-from localspec.session.loading import load_engine, plan_engines
+from localspec.notify import Notify
+from localspec.session.loading import check_memory, checked_facts, load_engine, plan_engines
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
-
-Talk = Callable[[str], None]
 
 
 class ParallelBench:
@@ -37,10 +35,10 @@ class ParallelBench:
         )
 
     @classmethod
-    def open(cls, case: Case, talk: Talk) -> Self:
+    def open(cls, case: Case, notify: Notify) -> Self:
         """Raises LocalspecError."""
         plan = plan_engines(case.session_config)
-        if not engine_health(talk).use_extra_buffers:
+        if not engine_health(notify).use_extra_buffers:
             plan = plan.without_extra_buffers()
         n = case.work.batch
         config = replace(plan.target, n_sequences=n, n_outputs=n)
@@ -60,7 +58,7 @@ class ParallelBench:
     ) -> None:
         self._engine.close()
 
-    def samples(self, n_samples: int, stage: Talk) -> Iterator[Sample]:
+    def samples(self, n_samples: int, stage: Notify) -> Iterator[Sample]:
         """Warmed up first."""
         depth = max(1, self.work.depth)
         stage(f"filling {len(self._contexts)} x {depth:,} tokens")

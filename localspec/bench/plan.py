@@ -2,20 +2,25 @@
 
 Products run through settings first and through work last, so that a table reads as llama-bench's.
 What would fail in the engine is refused here, before anything is loaded.
+
+In which order cases are visited: A B C C B A, and the anchor again in between.
+
+What a machine does meanwhile (warming up, a neighbour, a download) then falls on all cases alike.
+The anchor is the cheapest of the plain cases; how its visits differ tells how far the machine
+drifted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 from localspec.bench.case import CURVE_WIDTHS, Case, Work
-from localspec.bench.facts import facts_of
+from localspec.bench.prediction import facts_of
 from localspec.engine.base import FlashAttention
-from localspec.engine.preflight import check_memory
 from localspec.errors import LocalspecError
 from localspec.session.config import SessionConfig, Speculation
-from localspec.session.loading import plan_engines
+from localspec.session.loading import check_memory, plan_engines
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +92,14 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SweepPlan:
     """What will be measured, and what will not."""
 
     cases: tuple[Case, ...]
     skipped: tuple[Skipped, ...]
 
 
-def make_plan(sweep: Sweep) -> Plan:
+def make_plan(sweep: Sweep) -> SweepPlan:
     """Raises nothing for a single bad case; LocalspecError where a model cannot be read at all."""
     for model in sweep.models:
         facts_of(model)
@@ -107,7 +112,7 @@ def make_plan(sweep: Sweep) -> Plan:
         else:
             cases.append(case)
     curves = [case for case in _curves(cases) if problem_of(case) is None]
-    return Plan((*cases, *(curves if sweep.with_curve else ())), tuple(skipped))
+    return SweepPlan((*cases, *(curves if sweep.with_curve else ())), tuple(skipped))
 
 
 def problem_of(case: Case) -> str | None:
@@ -153,3 +158,59 @@ def _curves(cases: list[Case]) -> Iterator[Case]:
             seen.add(key)
             config = replace(case.config, spec="lookup", draft_max=max(CURVE_WIDTHS) - 1)
             yield Case(config, Work(0, 0, case.work.depth, widths=CURVE_WIDTHS))
+
+
+ANCHOR_EVERY = 6
+"""Visits between two of the anchor."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCase:
+    """One visit: the place in the schedule names it, also across an interruption."""
+
+    number: int
+    case: Case
+    is_anchor: bool
+
+
+def schedule(cases: Sequence[Case], n_rounds: int) -> tuple[PlannedCase, ...]:
+    """`n_rounds` visits to each case; the anchor first, last, and every few visits."""
+    if not cases:
+        return ()
+    anchor = anchor_of(cases)
+    order: list[Case] = [anchor]
+    since = 0
+    for round_number in range(n_rounds):
+        for case in _round(cases, anchor, round_number):
+            if since >= ANCHOR_EVERY:
+                order.append(anchor)
+                since = 0
+            order.append(case)
+            since += 1
+        if len(order) > 1 or len(cases) == 1:
+            order.append(anchor)
+            since = 0
+    if len(cases) == 1:
+        order = order[1:]
+    return tuple(PlannedCase(i, case, case == anchor) for i, case in enumerate(order))
+
+
+def anchor_of(cases: Sequence[Case]) -> Case:
+    """A plain case of the least depth and batch; with none, the first."""
+
+    def effort(case: Case) -> tuple[bool, bool, int, int]:
+        work = case.work
+        return (
+            not work.n_gen,
+            case.config.spec != "none" or bool(work.prompts),
+            work.depth,
+            work.batch,
+        )
+
+    return min(cases, key=effort)
+
+
+def _round(cases: Sequence[Case], anchor: Case, number: int) -> list[Case]:
+    """The other cases, forwards and backwards in turns."""
+    rest = [case for case in cases if case != anchor]
+    return rest[::-1] if number % 2 else rest

@@ -3,34 +3,44 @@
 Plain decoding follows from the roofline alone. Of drafts it cannot be said beforehand how many
 stand; so the times of wider passes are kept, and with the acceptance that was measured they say
 what the speed should have been.
+
+Facts of the models of a sweep, each header read once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Self
 
 from localspec.bench.case import Case, Work
-from localspec.bench.facts import facts_of
 from localspec.bench.prompts import read_prompts
-from localspec.engine.build import gpu_backends
+from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
-from localspec.hardware.detect import usable_cores
-from localspec.model.facts import ModelFacts, cache_type
-from localspec.predict.memory import memory_of
-from localspec.predict.roofline import CacheSetting, Roofline, Speed
-from localspec.session.machine import (
+from localspec.forecast.sources import (
     MachineChoice,
     PredictedMachine,
     ProbeChoice,
     predicted_machine,
 )
+from localspec.hardware.detect import usable_cores
+from localspec.model.facts import ModelFacts, cache_type
+from localspec.notify import Notify
+from localspec.predict.memory import memory_of
+from localspec.predict.roofline import CacheSetting, Roofline, Speed
+from localspec.session.loading import checked_facts
+
+
+@cache
+def facts_of(model: Path) -> ModelFacts:
+    """Raises ModelError where the file is damaged or not a model that answers."""
+    return checked_facts(model)
+
 
 MAX_WIDTH = 17
 PEAK_TOKENS = 512
 """Of a pass that shows how fast arithmetic can be."""
 DEFAULT_CTX = 4096
-
-Talk = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +115,9 @@ class Prediction:
 class Predictor:
     """Predicts cases on this machine; what must be probed for it is, once for each setting."""
 
-    def __init__(self, cases: tuple[Case, ...], probe: ProbeChoice, talk: Talk) -> None:
+    def __init__(self, cases: tuple[Case, ...], probe: ProbeChoice, notify: Notify) -> None:
         self._probe: ProbeChoice = probe
-        self._talk = talk
+        self._talk = notify
         self._cases = cases
         self._machines: dict[tuple[int | None, int], PredictedMachine | None] = {}
 

@@ -6,9 +6,8 @@ from statistics import median
 from typing import Any
 
 from localspec.bench.case import Case
-from localspec.bench.gap import Gap, Passes, gap_of
 from localspec.bench.prediction import Prediction
-from localspec.bench.sample import Sample
+from localspec.bench.sample import Gap, Passes, Sample, gap_of
 from localspec.bench.statistics import Estimate, estimate, more_visits
 from localspec.bench.store import Visited
 from localspec.predict.roofline import Speed
@@ -26,7 +25,7 @@ class CategoryRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ResultRow:
     """One case. Speeds are of all sequences together; None is what was not measured or unknown.
 
     `decode_visits` and `prefill_visits`: tokens per second by visit, for comparisons.
@@ -126,7 +125,7 @@ class Row:
         return tuple(_category(name, self.samples) for name in names)
 
 
-def rows_of(visits: Sequence[Visited]) -> list[Row]:
+def rows_of(visits: Sequence[Visited]) -> list[ResultRow]:
     """One row for each case, machine, engine build and model file, in order of appearance."""
     groups: dict[tuple[Any, ...], list[Visited]] = {}
     for visited in visits:
@@ -136,7 +135,7 @@ def rows_of(visits: Sequence[Visited]) -> list[Row]:
     return [_row(group) for group in groups.values()]
 
 
-def _row(visits: list[Visited]) -> Row:
+def _row(visits: list[Visited]) -> ResultRow:
     measured = [v.measurement for v in _calm(visits) if v.measurement]
     case, prediction = visits[0].case, next((v.prediction for v in visits if v.prediction), None)
     samples = tuple(sample for m in measured for sample in m.samples)
@@ -145,7 +144,7 @@ def _row(visits: list[Visited]) -> Row:
     prefill = _kept(tuple(s.prefill_tps for s in part if s.prefill_tps) for part in by_visit)
     first = _kept(tuple(s.first_s for s in part if s.first_s) for part in by_visit)
     passes = _passes(case, samples, decode)
-    return Row(
+    return ResultRow(
         case=case,
         model=visits[0].model,
         environment=visits[0].environment,

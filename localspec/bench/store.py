@@ -72,7 +72,7 @@ class Visited:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ResultsHeader:
     """The plan of a run: cases in order, visits to each, samples a visit, what was left out."""
 
     started: str
@@ -93,7 +93,7 @@ class Header:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Header":
+    def from_json(cls, document: Mapping[str, Any]) -> "ResultsHeader":
         return cls(
             started=document["started"],
             cases=tuple(Case.from_json(case) for case in document["cases"]),
@@ -108,7 +108,7 @@ class Results:
     """One file."""
 
     path: Path
-    header: Header
+    header: ResultsHeader
     visits: tuple[Visited, ...]
 
 
@@ -123,7 +123,7 @@ def read_results(path: Path) -> Results:
     if not documents or documents[0].get("record") != "plan":
         raise UserError(f"{path} holds no results: it does not begin with a bench's plan")
     try:
-        header = Header.from_json(documents[0])
+        header = ResultsHeader.from_json(documents[0])
         visits = tuple(Visited.from_json(document) for document in documents[1:])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged or of another version ({error!r})") from error
@@ -139,7 +139,7 @@ class Writer:
 
     @classmethod
     @contextmanager
-    def new(cls, path: Path, header: Header) -> Generator["Writer"]:
+    def new(cls, path: Path, header: ResultsHeader) -> Generator["Writer"]:
         """Begin a file with its plan."""
         with _alone(path):
             writer = cls(path, [])

@@ -1,13 +1,20 @@
-"""One visit to a case: a child process measures it, and this one sees what happened meanwhile."""
+"""One visit to a case: a child process measures it, and this one sees what happened meanwhile.
+
+Run a plan, visit by visit; what is on disk is not measured again.
+"""
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from localspec.bench.case import Case
-from localspec.bench.circumstances import Circumstances, Watch
+from localspec.bench.circumstances import Circumstances, Watch, environment, model_record
+from localspec.bench.plan import PlannedCase, schedule
+from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
+from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
 
 CHILD = "localspec.bench.worker"
@@ -61,3 +68,62 @@ def _reason(ending: Ending) -> str:
             said = "out of memory" if kind == "MemoryError" else sentence
         return said or ABORTED
     return f"{ending.reason}: {said}" if said and not ending.is_timeout else ending.reason
+
+
+LIMIT_S = 1800.0
+"""Of one visit: far above what any should take."""
+
+Predict = Callable[[Case], Prediction | None]
+Announce = Callable[[PlannedCase, int], None]
+
+
+def remaining(header: ResultsHeader, done: tuple[Visited, ...]) -> list[PlannedCase]:
+    """Visits that are not on disk, less those of cases that failed once."""
+    numbers = {visited.number for visited in done}
+    failed = {visited.case for visited in done if visited.reason}
+    planned = schedule(header.cases, header.n_rounds)
+    return [each for each in planned if each.number not in numbers and each.case not in failed]
+
+
+def run(
+    writer: Writer, predict: Predict, announce: Announce, stage: Stage, limit_s: float = LIMIT_S
+) -> Iterator[Visited]:
+    """Measure what the writer's file still lacks; each visit is on disk when it is yielded.
+
+    `announce` hears of a visit that begins and how many are left, `stage` of what it does.
+    """
+    results = read_results(writer.path)
+    header, failed = results.header, set[Case]()
+    left = remaining(header, results.visits)
+    for i, planned in enumerate(left):
+        if planned.case in failed:
+            continue
+        announce(planned, len(left) - i)
+        visited = _visited(planned, header.n_samples, predict, stage, limit_s)
+        writer.add(visited)
+        if visited.reason:
+            failed.add(planned.case)
+        yield visited
+
+
+def _visited(
+    planned: PlannedCase, n_samples: int, predict: Predict, stage: Stage, limit_s: float
+) -> Visited:
+    case = planned.case
+    prediction = predict(case)
+    found = visit(case, n_samples, stage, limit_s)
+    return Visited(
+        number=planned.number,
+        case=case,
+        is_anchor=planned.is_anchor,
+        measurement=found.measurement,
+        reason=found.reason,
+        circumstances=found.circumstances,
+        prediction=prediction,
+        environment=environment(),
+        model=model_record(case.config.model) | _draft_record(case.config.draft),
+    )
+
+
+def _draft_record(draft: Path | None) -> dict[str, object]:
+    return {} if draft is None else {"draft": model_record(draft)}

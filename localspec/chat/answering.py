@@ -5,21 +5,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal, Protocol
 
+from localspec.chat.answer_run import AnswerRun, Shortage, reserve, shortage
 from localspec.chat.chat import Chat
-from localspec.chat.conversation import Turn
-from localspec.chat.events import Answer, Answered, Dropped
-from localspec.chat.exchange import Exchange
+from localspec.chat.conversation import Answer, Answered, Dropped, Turn
 from localspec.chat.figures import Figures
-from localspec.chat.opened import Opened
-from localspec.chat.room import Shortage, reserve, shortage
+from localspec.chat.models import LoadedModel
 from localspec.session import ReplyOptions
 from localspec.speculate.step import Step
 
-Choice = Literal["drop", "stop", "cancel"]
-Decide = Callable[[Shortage], Choice]
+RoomDecision = Literal["drop", "stop", "cancel"]
+Decide = Callable[[Shortage], RoomDecision]
 
 
-class View(Protocol):
+class AnswerView(Protocol):
     """Where an answer appears while it comes; `thought` collects its reasoning, `paused_s` what
     went by while the program was suspended."""
 
@@ -48,23 +46,23 @@ class Cancelled(Exception):
 
 
 def respond(
-    chat: Chat, opened: Opened, view: View, decide: Decide, talk: Callable[[str], None]
-) -> Exchange:
+    chat: Chat, opened: LoadedModel, view: AnswerView, decide: Decide, notify: Callable[[str], None]
+) -> AnswerRun:
     """Answer the pending message.
 
     Raises UserError where it does not fit and nothing may go, Cancelled if the user says so. What
     came before an error or Ctrl-C is kept.
     """
     opened.states.settle()
-    turns = _make_room(chat, opened, decide, talk)
+    turns = _make_room(chat, opened, decide, notify)
     prompt = opened.transcript.prompt(chat.conversation.system, turns)
-    exchange = Exchange(chat.options.sampling.seed)
+    exchange = AnswerRun(chat.options.sampling.seed)
     in_thought = opened.transcript.opens_thought(chat.conversation.system, turns)
     view.begin(in_thought=in_thought, n_prompt=len(prompt))
     with _kept(chat, opened, view, exchange):
         _generate(opened, prompt, chat.options, view, exchange)
         while exchange.finish_reason == "context" and chat.when_full == "drop":
-            longer = _without_old_turns(chat, opened, exchange, talk)
+            longer = _without_old_turns(chat, opened, exchange, notify)
             options = _what_is_left(chat.options, exchange)
             if longer is None or options.max_tokens == 0:
                 break
@@ -73,7 +71,9 @@ def respond(
 
 
 @contextmanager
-def _kept(chat: Chat, opened: Opened, view: View, exchange: Exchange) -> Generator[None]:
+def _kept(
+    chat: Chat, opened: LoadedModel, view: AnswerView, exchange: AnswerRun
+) -> Generator[None]:
     """Whatever happens, what was said becomes part of the conversation."""
     try:
         yield
@@ -95,7 +95,11 @@ def _kept(chat: Chat, opened: Opened, view: View, exchange: Exchange) -> Generat
 
 
 def _generate(
-    opened: Opened, prompt: list[int], options: ReplyOptions, view: View, exchange: Exchange
+    opened: LoadedModel,
+    prompt: list[int],
+    options: ReplyOptions,
+    view: AnswerView,
+    exchange: AnswerRun,
 ) -> None:
     reply = opened.session.reply(prompt, options)
     exchange.replies.append(reply)
@@ -107,7 +111,7 @@ def _generate(
 
 
 def _make_room(
-    chat: Chat, opened: Opened, decide: Decide, talk: Callable[[str], None]
+    chat: Chat, opened: LoadedModel, decide: Decide, notify: Callable[[str], None]
 ) -> tuple[Turn, ...]:
     """The turns that the model is to see; old ones go if the user wants that."""
     found = _shortage(chat, opened, 0)
@@ -117,27 +121,27 @@ def _make_room(
     if choice == "cancel":
         raise Cancelled
     if choice == "drop" and found.can_drop:
-        _drop(chat, found, talk)
+        _drop(chat, found, notify)
     elif found.n_left < 1:
         raise found.refusal()
     else:
-        talk(
+        notify(
             f"the context is nearly full: the answer stops after {found.n_left:,} tokens;"
             " /clear starts anew, `/full drop` lets old turns go"
         )
     return chat.conversation.seen
 
 
-def _drop(chat: Chat, found: Shortage, talk: Callable[[str], None]) -> None:
+def _drop(chat: Chat, found: Shortage, notify: Callable[[str], None]) -> None:
     chat.add(Dropped(found.n_droppable))
     n = found.n_droppable
-    talk(
+    notify(
         f"the model no longer sees the oldest {n} turn{'s' * (n != 1)}"
         f" ({found.n_prompt - found.n_after:,} tokens); they stay in the saved conversation"
     )
 
 
-def _shortage(chat: Chat, opened: Opened, n_answered: int) -> Shortage | None:
+def _shortage(chat: Chat, opened: LoadedModel, n_answered: int) -> Shortage | None:
     conversation, seen = chat.conversation, chat.conversation.seen
     n_ctx = opened.session.n_ctx
     n_reserve = reserve(n_ctx, chat.options.max_tokens) if n_answered == 0 else n_ctx // 8
@@ -149,18 +153,18 @@ def _shortage(chat: Chat, opened: Opened, n_answered: int) -> Shortage | None:
 
 
 def _without_old_turns(
-    chat: Chat, opened: Opened, exchange: Exchange, talk: Callable[[str], None]
+    chat: Chat, opened: LoadedModel, exchange: AnswerRun, notify: Callable[[str], None]
 ) -> list[int] | None:
     """The prompt to go on from in the middle of an answer; None where nothing can go."""
     found = _shortage(chat, opened, len(exchange.tokens))
     if found is None or not found.can_drop:
         return None
-    _drop(chat, found, talk)
+    _drop(chat, found, notify)
     prompt = opened.transcript.prompt(chat.conversation.system, chat.conversation.seen)
     return [*prompt, *exchange.tokens]
 
 
-def _what_is_left(options: ReplyOptions, exchange: Exchange) -> ReplyOptions:
+def _what_is_left(options: ReplyOptions, exchange: AnswerRun) -> ReplyOptions:
     if options.max_tokens is None:
         return options
     return replace(options, max_tokens=max(0, options.max_tokens - len(exchange.tokens)))

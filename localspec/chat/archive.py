@@ -3,6 +3,8 @@
 A line is one `write` to a file opened for appending and is forced to disk, so a kill -9 or a power
 cut loses at most the line that was being written. Such a torn end is found when the file is
 read next and cut off before anything is added.
+
+A conversation for others to read: Markdown for people, JSON for programs.
 """
 
 import fcntl
@@ -16,8 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from localspec import paths
-from localspec.chat.conversation import Conversation
-from localspec.chat.events import Event, of_json, to_json
+from localspec.chat.conversation import Conversation, Event, messages, of_json, to_json
 from localspec.errors import LocalspecError, UserError
 
 ENDING = ".jsonl"
@@ -95,7 +96,7 @@ class Record:
         return self._file
 
 
-class Unkept(Record):
+class NullRecord(Record):
     """A conversation that is not to be saved."""
 
     @property
@@ -107,7 +108,7 @@ class Unkept(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class SavedConversation:
     """A conversation in the list; `changed` in seconds of the epoch."""
 
     record: Record
@@ -139,14 +140,14 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def listed() -> list[Listed]:
+def listed() -> list[SavedConversation]:
     """All conversations with something in them, the newest first."""
-    found: list[Listed] = []
+    found: list[SavedConversation] = []
     for path in _newest_first():
         record = Record(path)
         conversation = Conversation.of(record.events())
         if conversation.turns:
-            found.append(Listed(record, conversation, path.stat().st_mtime))
+            found.append(SavedConversation(record, conversation, path.stat().st_mtime))
     return found
 
 
@@ -182,3 +183,32 @@ def _documents(path: Path) -> Iterator[Any]:
             yield json.loads(line)
         except ValueError:
             continue
+
+
+def export_text(conversation: Conversation, ending: str) -> str:
+    """The whole conversation, dropped turns included. UserError for an ending that is neither."""
+    if ending in (".md", ".markdown"):
+        return _markdown(conversation)
+    if ending == ".json":
+        return json.dumps(_document(conversation), ensure_ascii=False, indent=2) + "\n"
+    raise UserError(f"the file's ending says how to export, .md or .json, not {ending!r}")
+
+
+def _markdown(conversation: Conversation) -> str:
+    parts = [f"# {conversation.name or 'Conversation'}"]
+    if conversation.system:
+        parts.append(f"**System:** {conversation.system}")
+    for turn in conversation.turns:
+        parts.append(f"## You\n\n{turn.question}")
+        if turn.answer is not None:
+            parts.append(f"## Model\n\n{turn.answer.text.strip()}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _document(conversation: Conversation) -> dict[str, object]:
+    return {
+        "name": conversation.name,
+        "settings": conversation.settings,
+        "messages": messages(conversation.system, conversation.turns),
+        "figures": [turn.answer.figures for turn in conversation.turns if turn.answer],
+    }

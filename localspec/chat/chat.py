@@ -2,22 +2,24 @@
 
 The model may still be loading, and may be changed for another one without the conversation being
 lost: what was said belongs to the conversation, and caches can be made again.
+
+The end of a conversation: its cache goes to disk, the models are freed.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from localspec.chat.answer_run import WhenFull
 from localspec.chat.archive import Record
-from localspec.chat.conversation import Conversation
-from localspec.chat.events import Asked, Configured, Event
-from localspec.chat.loading import Loading, Progress
-from localspec.chat.opened import Opened
-from localspec.chat.room import WhenFull
+from localspec.chat.conversation import Asked, Configured, Conversation, Event
+from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.notify import Notify, Progress
 from localspec.session import ReplyOptions, SessionConfig
 
-Talk = Callable[[str], None]
-Open = Callable[[SessionConfig, Record, Talk, Progress], Opened]
+Open = Callable[[SessionConfig, Record, Notify, Progress], LoadedModel]
 
 
 class Chat:
@@ -36,12 +38,12 @@ class Chat:
         self.when_full: WhenFull = when_full
         self.record = record
         self.conversation = Conversation.of(record.events())
-        self.talk: Talk = lambda message: None
+        self.notify: Notify = lambda message: None
         self.on_progress: Callable[[], None] = lambda: None
         self.on_loaded: Callable[[], None] = lambda: None
         self._options = options
         self._open_model = open_model
-        self._loading: Loading[Opened] | None = None
+        self._loading: LoadingModel[LoadedModel] | None = None
         self._unwritten: list[Event] = []
 
     @property
@@ -52,11 +54,11 @@ class Chat:
         return replace(self._options, sampling=replace(sampling, seed=seed))
 
     @property
-    def loading(self) -> Loading[Opened]:
+    def loading(self) -> LoadingModel[LoadedModel]:
         """The model on its way, or there."""
         if self._loading is None:
             config, record = self.config, self.record
-            self._loading = Loading(
+            self._loading = LoadingModel(
                 lambda report: self._open_model(config, record, self._say, report),
                 lambda: self.on_progress(),
                 lambda: self.on_loaded(),
@@ -64,7 +66,7 @@ class Chat:
         return self._loading
 
     @property
-    def opened(self) -> Opened | None:
+    def opened(self) -> LoadedModel | None:
         """The model, if it is there."""
         loading = self._loading
         return loading.result() if loading and loading.is_done and not loading.failed else None
@@ -104,8 +106,8 @@ class Chat:
         self._options = replace(self._options, sampling=replace(self._options.sampling, **changes))
 
     def reconfigure(
-        self, config: SessionConfig, wait: Callable[[Loading[Opened]], Opened]
-    ) -> Opened:
+        self, config: SessionConfig, wait: Callable[[LoadingModel[LoadedModel]], LoadedModel]
+    ) -> LoadedModel:
         """Load with other settings; where that fails, the old ones come back and it is raised."""
         old = self.config
         self.unload()
@@ -127,7 +129,7 @@ class Chat:
             self.opened.states.save(self.record)
 
     def _say(self, message: str) -> None:
-        self.talk(message)
+        self.notify(message)
 
     def unload(self) -> None:
         """Save the cache and free the model."""
@@ -137,3 +139,27 @@ class Chat:
         elif self._loading:
             self._loading.abandon()
         self._loading = None
+
+
+LOADING_S = 30.0
+"""How long a model that loads is waited for before an error is told."""
+
+
+def leave(chat: Chat) -> None:
+    """Save and close; a model that is still loading is not waited for.
+
+    Nothing stops the engine in the middle of loading, and libllama must not be torn down under the
+    thread that is in it: then the process goes at once, with all that was said on disk.
+    """
+    if chat.is_loading:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    chat.unload()
+
+
+def close(chat: Chat) -> None:
+    """The same where an error is still to be told."""
+    if chat.is_loading:
+        chat.loading.wait(LOADING_S)
+    chat.unload()

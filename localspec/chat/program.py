@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from localspec.chat.figures import DRAFT_MODEL, Figures
-from localspec.chat.loading import Loading
-from localspec.chat.opened import Opened
-from localspec.chat.pipe import PipeFront
-from localspec.chat.rendering.thoughts import Part, Thoughts
+from localspec.chat.lines import PipeFrontend
+from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.dialogue.markup import AnswerPart, Thoughts
 from localspec.speculate.step import Step
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -49,7 +48,7 @@ class EventsView:
         for part in self._thoughts.finish():
             self._emit(part, None)
 
-    def _emit(self, part: Part, source: str | None) -> None:
+    def _emit(self, part: AnswerPart, source: str | None) -> None:
         if not part.text:
             return
         if part.is_thought:
@@ -58,14 +57,14 @@ class EventsView:
         emit("text", {"text": part.text, "is_thought": part.is_thought, **drafted})
 
 
-class ProgramFront(PipeFront):
+class ProgramFrontend(PipeFrontend):
     """Everything that a person would see is an event."""
 
     def __init__(self, messages: Iterator[str]) -> None:
         super().__init__(map(message_of, messages), _note)
         self._is_loaded = False
 
-    def wait(self, loading: Loading[Opened]) -> Opened:
+    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
         """Tell once that the model is there, and what it is."""
         opened = super().wait(loading)
         if not self._is_loaded:
@@ -73,7 +72,7 @@ class ProgramFront(PipeFront):
             emit("loaded", _loaded(opened))
         return opened
 
-    def view(self, opened: Opened) -> EventsView:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def view(self, opened: LoadedModel) -> EventsView:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Text as events."""
         return EventsView()
 
@@ -101,7 +100,7 @@ def message_of(line: str) -> str:
     return document if isinstance(document, str) else line
 
 
-def _loaded(opened: Opened) -> dict[str, Any]:
+def _loaded(opened: LoadedModel) -> dict[str, Any]:
     session = opened.session
     return {
         "model": str(opened.config.model),

@@ -2,16 +2,16 @@
 
 from localspec.chat.answering import Cancelled, respond
 from localspec.chat.archive import now
-from localspec.chat.attach import with_attachments
-from localspec.chat.commands.base import AnswerPending, Ask, Desk, Edit, Leave, Next
+from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit, Leave, Next
+from localspec.chat.commands.messages import with_attachments
 from localspec.chat.commands.table import run
-from localspec.chat.events import Asked, Undone
+from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
-from localspec.chat.opened import Opened
+from localspec.chat.models import LoadedModel
 from localspec.errors import LocalspecError, UserError
 
 
-def repl(desk: Desk, *, is_strict: bool = False) -> None:
+def repl(desk: ChatState, *, is_strict: bool = False) -> None:
     """Until the input ends or the user leaves. `is_strict`: the first error ends it, and so does
     Ctrl-C, with KeyboardInterrupt."""
     draft = ""
@@ -39,7 +39,7 @@ class _Left(Exception):
     """The user goes."""
 
 
-def _take(desk: Desk, line: str) -> str:
+def _take(desk: ChatState, line: str) -> str:
     """Obey or answer a line; what the user may want to edit next."""
     desk.unsent = ""
     text = line.strip()
@@ -62,7 +62,7 @@ def _take(desk: Desk, line: str) -> str:
     return ""
 
 
-def _ask(desk: Desk, message: str) -> str:
+def _ask(desk: ChatState, message: str) -> str:
     """Send a message; it comes back for editing where it could not be answered."""
     chat, desk.unsent = desk.chat, message
     chat.add(Asked(with_attachments(message, desk.attachments), now()))
@@ -78,7 +78,7 @@ def _ask(desk: Desk, message: str) -> str:
     return ""
 
 
-def _answer(desk: Desk, opened: Opened) -> None:
+def _answer(desk: ChatState, opened: LoadedModel) -> None:
     view = desk.front.view(opened)
     exchange = respond(desk.chat, opened, view, desk.front.decide, desk.front.say)
     is_first, figures = desk.last is None, Figures.of(exchange, opened)

@@ -3,16 +3,59 @@
 One file a conversation, named after what it depends on (`state_key`); it holds its own tokens, and
 what a prompt shares with them is reused. Written behind the user's back while they read and type,
 if it is small, else when they leave; the oldest files go when all together grow too large.
+
+What makes two engines' saved states interchangeable, as a short key for a file's name.
+
+A state fits where the weights, the cache types, the kernels' layout and the engine build are the
+same. How large the context is and how many threads there are does not matter. A quantized cache is
+rotated or not by LLAMA_ATTN_ROT_DISABLE, which no state file records (llama.cpp PR 21038).
 """
 
+import os
 import threading
+from hashlib import sha256
 from pathlib import Path
 
 from localspec import paths
 from localspec.chat.archive import Record
-from localspec.engine.saved import state_key
+from localspec.engine.base import EngineConfig
+from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
+from localspec.gguf.reader import PART_NAME
 from localspec.session import Session
+
+_SAMPLE_BYTES = 1 << 20
+
+
+def state_key(config: EngineConfig) -> str:
+    """Equal for engines that can go on from each other's saved sequences. OSError without files."""
+    parts = (
+        model_identity(config.model),
+        config.kv_k,
+        config.kv_v,
+        config.flash_attn,
+        config.n_gpu_layers,
+        config.use_extra_buffers,
+        engine_fingerprint(),
+        os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
+    )
+    return sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def model_identity(model: Path) -> str:
+    """A digest of a model's files by size, time, beginning and end: hashing them whole is slow."""
+    match = PART_NAME.fullmatch(model.name)
+    files = sorted(model.parent.glob(f"{match[1]}-*-of-{match[3]}.gguf")) if match else [model]
+    digest = sha256()
+    for path in files:
+        status = path.stat()
+        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            file.seek(max(0, status.st_size - _SAMPLE_BYTES))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
 
 ENDING = ".state"
 MAX_BEHIND_BYTES = 256_000_000

@@ -10,21 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec import paths
-from localspec.chat.answering import Choice, View
+from localspec.chat.answer_run import Shortage
+from localspec.chat.answering import AnswerView, RoomDecision
 from localspec.chat.chat import Chat
-from localspec.chat.commands.base import Models
+from localspec.chat.commands.command import Models
 from localspec.chat.editor import Editor
-from localspec.chat.figures import Figures
-from localspec.chat.loading import Loading
-from localspec.chat.opened import Opened
-from localspec.chat.rendering.drafts import DraftsView
-from localspec.chat.rendering.plain import PlainView
-from localspec.chat.rendering.screen import ScreenView, screen_console, warm_up
-from localspec.chat.room import Shortage
-from localspec.chat.status import SEPARATOR, line, percent
-from localspec.chat.tty import quiet_terminal, terminal_size
-from localspec.chat.waiting import ERASE, Waiting
-from localspec.chat.watched import WatchedView
+from localspec.chat.figures import SEPARATOR, Figures, line, percent
+from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.rendering.screen import (
+    DraftsView,
+    PlainView,
+    ScreenView,
+    screen_console,
+    warm_up,
+)
+from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 
 TWICE_S = 2.0
 """Two Ctrl-C within it are one wish."""
@@ -38,7 +38,7 @@ class Style:
     shows_drafts: bool = False
 
 
-class TerminalFront:
+class TerminalFrontend:
     """Prompt below, answers above; notes are dim."""
 
     def __init__(self, chat: Chat, models: Models, style: Style) -> None:
@@ -48,7 +48,7 @@ class TerminalFront:
         self._editor = Editor(models, _history(chat), self._status, lambda: chat.has_failed)
         self._stopped_at = 0.0
         self._is_waiting = False
-        chat.talk = self.say
+        chat.notify = self.say
         chat.on_loaded = self._loaded
         chat.on_progress = self._editor.refresh
 
@@ -71,7 +71,7 @@ class TerminalFront:
                     self._chat.loading.result()
                 raise
 
-    def wait(self, loading: Loading[Opened]) -> Opened:
+    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
         """The model, with progress until it is there."""
         name = self._chat.config.model.name
         waiting = self._waiting(lambda: f"loading {name} {percent(loading.fraction)}")
@@ -85,7 +85,7 @@ class TerminalFront:
             waiting.stop()
         return loading.result()
 
-    def view(self, opened: Opened) -> View:
+    def view(self, opened: LoadedModel) -> AnswerView:
         """Markdown, drafts or plain text, with what is waited for until it begins."""
         return WatchedView(
             self._inner(opened), lambda n: self._waiting(lambda: _reading(opened, n))
@@ -120,13 +120,13 @@ class TerminalFront:
         self._console.width = self._columns()
         self._console.print(table)
 
-    def decide(self, found: Shortage) -> Choice:
+    def decide(self, found: Shortage) -> RoomDecision:
         """Ask what is to happen with old turns."""
         self.say(
             f"The context is nearly full: {found.n_prompt:,} of {found.n_ctx:,} tokens, so an"
             f" answer has {max(0, found.n_left):,}."
         )
-        choices: dict[str, Choice] = {"c": "cancel"}
+        choices: dict[str, RoomDecision] = {"c": "cancel"}
         if found.can_drop:
             choices["d"] = "drop"
             self.say(f"d  drop the oldest {found.n_droppable} turns from what the model sees")
@@ -142,7 +142,7 @@ class TerminalFront:
             if key in choices:
                 return choices[key]
 
-    def _inner(self, opened: Opened) -> View:
+    def _inner(self, opened: LoadedModel) -> AnswerView:
         if self._style.shows_drafts:
             vocabulary, stop = opened.session.target.vocabulary, self._chat.options.stop
             return DraftsView(sys.stdout, self._console, vocabulary, stop)
@@ -188,7 +188,7 @@ def _history(chat: Chat) -> Path | None:
     return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 
-def _reading(opened: Opened, n_prompt: int) -> str:
+def _reading(opened: LoadedModel, n_prompt: int) -> str:
     n_held = min(len(opened.session.context.tokens), n_prompt)
     return f"reading the conversation: {n_held:,} of {n_prompt:,} tokens"
 

@@ -12,10 +12,9 @@ session that goes on tomorrow gets the same one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from localspec.chat.conversation import Turn, messages
-from localspec.chat.events import Answer
+from localspec.chat.conversation import Answer, Turn, messages
+from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import Vocabulary
-from localspec.engine.text import ChatTemplate, Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,25 @@
 
 Suspended (Ctrl-Z), the terminal goes back to what the shell had, and afterwards the pause is known:
 it is not the engine's time.
+
+A view whose answer is waited for: keys are quiet, and the wait is over with the first text.
+
+One line that says what is waited for, from a thread, until there is something better to show.
 """
 
 import os
 import signal
 import sys
 import termios
-from collections.abc import Generator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
+
+from localspec.chat.answering import AnswerView
+from localspec.speculate.step import Step
 
 LOCAL_FLAGS = 3
 
@@ -75,3 +83,80 @@ def quiet_terminal() -> Generator[Quiet]:
         if before != signal.SIG_IGN:
             signal.signal(signal.SIGTSTP, before)
         quiet.leave()
+
+
+DELAY_S = 0.4
+INTERVAL_S = 0.2
+ERASE = "\r\x1b[K"
+
+
+class Waiting:
+    """Draws `text()` dimly on the current line after a moment; `stop` takes it away."""
+
+    def __init__(self, out: TextIO, text: Callable[[], str]) -> None:
+        self._out = out
+        self._text = text
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Erase the line; a second call does nothing."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._thread.join()
+
+    def _run(self) -> None:
+        if self._stopped.wait(DELAY_S):
+            return
+        while True:
+            self._write(f"\r\x1b[2m{self._text()}\x1b[0m\x1b[K")
+            if self._stopped.wait(INTERVAL_S):
+                break
+        self._write(ERASE)
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+
+
+class WatchedView:
+    """Hands everything to `view`."""
+
+    def __init__(self, view: AnswerView, wait: Callable[[int], Waiting]) -> None:
+        self._view = view
+        self._wait = wait
+        self._waiting: Waiting | None = None
+        self._terminal = ExitStack()
+        self._quiet: Quiet | None = None
+
+    @property
+    def thought(self) -> str:
+        return self._view.thought
+
+    @property
+    def paused_s(self) -> float:
+        """How long the program was suspended meanwhile."""
+        return self._quiet.paused_s if self._quiet else 0.0
+
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+        """The engine starts to read."""
+        self._quiet = self._terminal.enter_context(quiet_terminal())
+        self._view.begin(in_thought=in_thought, n_prompt=n_prompt)
+        self._waiting = self._wait(n_prompt)
+
+    def write(self, text: str, step: Step | None) -> None:
+        """Text comes."""
+        self._stop_waiting()
+        self._view.write(text, step)
+
+    def end(self) -> None:
+        """The terminal is as it was."""
+        self._stop_waiting()
+        self._view.end()
+        self._terminal.close()
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.stop()
+            self._waiting = None

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.bench_options import RunFlags, SweepFlags
-from localspec.cli.bench_sweep import sweep_of
+from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
 from localspec.cli.flatten import flatten
-from localspec.cli.talk import talk
+from localspec.cli.notify import notify
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
-    from localspec.bench.store import Header, Writer
+    from localspec.bench.store import ResultsHeader, Writer
 
 
 @flatten
@@ -69,13 +68,13 @@ def _folder(output: Path | None) -> Path:
     return folder
 
 
-def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "Header":
+def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsHeader":
     """The plan of a new file."""
     from datetime import UTC, datetime
 
     from localspec.bench.plan import make_plan
     from localspec.bench.prompts import read_prompts
-    from localspec.bench.store import Header
+    from localspec.bench.store import ResultsHeader
 
     sweep = sweep_of(flags, arguments)
     if sweep.prompts:
@@ -84,10 +83,10 @@ def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "Header":
     skipped = tuple((skip.case.text, skip.reason) for skip in plan.skipped)
     started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rounds, samples = run.rounds or flags.rounds, run.samples or flags.samples
-    return Header(started, plan.cases, rounds, samples, skipped)
+    return ResultsHeader(started, plan.cases, rounds, samples, skipped)
 
 
-def _nothing(header: "Header") -> str:
+def _nothing(header: "ResultsHeader") -> str:
     reasons = list(dict.fromkeys(reason for _, reason in header.skipped))
     return reasons[0] if reasons else "there is nothing to measure"
 
@@ -100,9 +99,9 @@ def _new_file(folder: Path) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def _unfinished(folder: Path) -> "tuple[Path, Header]":
+def _unfinished(folder: Path) -> "tuple[Path, ResultsHeader]":
     from localspec.bench.store import read_results, result_files
-    from localspec.bench.sweep import remaining
+    from localspec.bench.visit import remaining
 
     for path in result_files(folder):
         results = read_results(path)
@@ -111,32 +110,32 @@ def _unfinished(folder: Path) -> "tuple[Path, Header]":
     raise UserError(f"no results in {folder} are incomplete: run bench without --resume")
 
 
-def _show_plan(header: "Header") -> None:
-    from localspec.bench.schedule import schedule
+def _show_plan(header: "ResultsHeader") -> None:
+    from localspec.bench.plan import schedule
 
     for case in header.cases:
         typer.echo(case.text)
     for what, why in header.skipped:
-        talk(f"left out: {what}: {why}")
+        notify(f"left out: {what}: {why}")
     n_visits = len(schedule(header.cases, header.n_rounds))
-    talk(f"{len(header.cases)} cases, {n_visits} visits of {header.n_samples} samples")
+    notify(f"{len(header.cases)} cases, {n_visits} visits of {header.n_samples} samples")
 
 
-def _run(writer: "Writer", header: "Header", flags: RunFlags) -> None:
+def _run(writer: "Writer", header: "ResultsHeader", flags: RunFlags) -> None:
     """Measure with progress; Ctrl-C says how to go on."""
     from localspec.bench.prediction import Predictor
-    from localspec.bench.sweep import run
+    from localspec.bench.visit import run
 
     for reason in dict.fromkeys(why for _, why in header.skipped):
         n = sum(why == reason for _, why in header.skipped)
-        talk(f"left out {n} case{'s' * (n > 1)}: {reason}")
-    predictor = Predictor(header.cases, flags.probe, talk)
+        notify(f"left out {n} case{'s' * (n > 1)}: {reason}")
+    predictor = Predictor(header.cases, flags.probe, notify)
     try:
         predictor.prepare()
         with _progress() as (announce, stage):
             for visited in run(writer, predictor.of, announce, stage, flags.timeout):
                 if visited.reason:
-                    talk(f"{visited.case.text}: {visited.reason}")
+                    notify(f"{visited.case.text}: {visited.reason}")
     except KeyboardInterrupt:
         raise LocalspecError(
             f"interrupted; what was measured is in {writer.path}: go on with --resume"
@@ -149,7 +148,10 @@ def _progress() -> "Generator[tuple[Any, Any]]":
     import sys
 
     if not sys.stderr.isatty():
-        yield (lambda planned, left: talk(f"{left} to go: {planned.case.text}")), lambda text: None
+        yield (
+            (lambda planned, left: notify(f"{left} to go: {planned.case.text}")),
+            lambda text: None,
+        )
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -178,11 +180,11 @@ def _show(path: Path, *, as_json: bool) -> None:
     if as_json:
         import json
 
-        from localspec.bench.report.document import document
+        from localspec.bench.report.documents import document
 
         typer.echo(json.dumps(document(results), allow_nan=False))
         return
     from localspec.cli.bench_tables import show
 
     show(results)
-    talk(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")
+    notify(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")

@@ -7,13 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.bench.findings import findings
-from localspec.bench.gap import Gap
 from localspec.bench.report.columns import DECODE, Column, common_settings, labels, shown_columns
-from localspec.bench.report.document import all_rows
-from localspec.bench.report.format import milliseconds, number, percent
-from localspec.bench.row import Row
+from localspec.bench.report.documents import all_rows
+from localspec.bench.row import ResultRow
+from localspec.bench.sample import Gap
 from localspec.bench.statistics import drift_of
 from localspec.bench.store import Results
+from localspec.format import milliseconds, number, percent
 
 LEAST_MS = 0.0005
 """Parts of a gap that are smaller in every row are not shown."""
@@ -38,7 +38,7 @@ def show(results: Sequence[Results]) -> None:
         console.print(Text(f"- {line}"))
 
 
-def _heading(rows: Sequence[Row]) -> list[str]:
+def _heading(rows: Sequence[ResultRow]) -> list[str]:
     settings = dict(common_settings(rows))
     named = [settings.pop(name) for name in ("machine", "model") if name in settings]
     settings.pop("engine", None)
@@ -47,7 +47,7 @@ def _heading(rows: Sequence[Row]) -> list[str]:
     return [line for line in (first, rest, "") if line or not first]
 
 
-def _fitting(console: Console, rows: Sequence[Row]) -> Table:
+def _fitting(console: Console, rows: Sequence[ResultRow]) -> Table:
     """All columns but the last ones that the terminal has no room for."""
     columns = shown_columns(rows)
     while True:
@@ -58,7 +58,7 @@ def _fitting(console: Console, rows: Sequence[Row]) -> Table:
         columns = columns[:-1]
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+def _table(columns: Sequence[Column], rows: Sequence[ResultRow]) -> Table:
     table = _plain_table()
     for column in columns:
         table.add_column(
@@ -71,7 +71,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
     return table
 
 
-def _categories(rows: Sequence[Row]) -> Table | None:
+def _categories(rows: Sequence[ResultRow]) -> Table | None:
     """Acceptance and speed by category, a column pair for each way to guess ahead."""
     drafted = [row for row in rows if row.categories]
     if not drafted:
@@ -96,7 +96,7 @@ def _categories(rows: Sequence[Row]) -> Table | None:
     return table
 
 
-def _curves(rows: Sequence[Row]) -> Table | None:
+def _curves(rows: Sequence[ResultRow]) -> Table | None:
     """T(n) / T(1): what a pass over n tokens costs in plain passes."""
     curved = [row for row in rows if row.curve]
     if not curved:
@@ -113,7 +113,7 @@ def _curves(rows: Sequence[Row]) -> Table | None:
     return table
 
 
-def _gaps(console: Console, rows: Sequence[Row]) -> list[Table]:
+def _gaps(console: Console, rows: Sequence[ResultRow]) -> list[Table]:
     """Parts down and cases across, in as many tables as it takes."""
     gaps = [
         (label, row.gap)
@@ -141,7 +141,7 @@ def _is_notable(gap: Gap, i: int) -> bool:
     return abs(gap.parts[i].seconds) > LEAST_MS / 1e3
 
 
-def _drift(rows: Sequence[Row]) -> str:
+def _drift(rows: Sequence[ResultRow]) -> str:
     anchors = [row for row in rows if any(v.is_anchor for v in row.visits) and row.decode_visits]
     drift = drift_of([row.decode_visits for row in anchors])
     if drift is None:

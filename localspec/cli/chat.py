@@ -1,22 +1,33 @@
-"""`localspec chat`: talk to a model."""
+"""`localspec chat`: talk to a model.
 
+The first lines of a conversation.
+
+Names of models to files, for a conversation that changes its model.
+"""
+
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from localspec.chat.archive import Record, latest
+from localspec.chat.chat import Chat
+from localspec.chat.figures import count
 from localspec.cli.flatten import flatten
+from localspec.cli.notify import notify
 from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
 from localspec.cli.prompt import check_text
-from localspec.cli.talk import talk
-from localspec.errors import UserError
+from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
     from localspec.chat.chat import Chat
-    from localspec.chat.front import Front
-    from localspec.cli.chat_models import NamedModels
+    from localspec.chat.frontend import Frontend
+    from localspec.session import SessionConfig
+
 
 _TALK = "Conversation"
 
@@ -101,8 +112,6 @@ def chat(
 
     localspec chat -p "Why is the sky blue?" --json-lines
     """
-    from localspec.cli.chat_greeting import greeting
-    from localspec.cli.chat_models import NamedModels
     from localspec.cli.chat_opening import open_chat, record_for
 
     record = record_for(how)
@@ -114,40 +123,39 @@ def chat(
     _hold(conversation, front, how)
 
 
-def _hold(conversation: "Chat", front: "Front", how: ChatFlags) -> None:
+def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:
     """Talk, and leave everything in order."""
-    from localspec.chat.commands.base import Desk
-    from localspec.chat.leaving import close, leave
+    from localspec.chat.chat import close, leave
+    from localspec.chat.commands.command import ChatState
     from localspec.chat.repl import repl
-    from localspec.cli.chat_models import NamedModels
 
     conversation.loading  # noqa: B018 - begins now, behind the prompt
     try:
-        repl(Desk(conversation, front, NamedModels()), is_strict=how.prompt is not None)
+        repl(ChatState(conversation, front, NamedModels()), is_strict=how.prompt is not None)
     except BaseException:
         close(conversation)
         raise
     leave(conversation)
 
 
-def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Front":
-    from localspec.chat.dumb import TypedLines, is_dumb
+def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
+    from localspec.chat.lines import TypedLines, is_dumb
 
     if how.is_interactive and not is_dumb():
-        from localspec.chat.terminal import Style, TerminalFront
+        from localspec.chat.terminal import Style, TerminalFrontend
 
         style = Style(is_plain=how.plain, shows_drafts=how.show_draft)
-        return TerminalFront(conversation, models, style)
-    from localspec.chat.pipe import PipeFront
-    from localspec.chat.program import ProgramFront
+        return TerminalFrontend(conversation, models, style)
+    from localspec.chat.lines import PipeFrontend
+    from localspec.chat.program import ProgramFrontend
 
-    conversation.talk = talk
+    conversation.notify = notify
     messages = TypedLines() if how.is_interactive else _messages(how.prompt)
     if how.json_lines:
-        front = ProgramFront(messages)
-        conversation.talk = front.say
+        front = ProgramFrontend(messages)
+        conversation.notify = front.say
         return front
-    return PipeFront(messages, talk)
+    return PipeFrontend(messages, notify)
 
 
 def _messages(prompt: str | None) -> Iterator[str]:
@@ -172,3 +180,65 @@ class _Lines:
         if not line:
             raise StopIteration
         return check_text("the line", line)
+
+
+def greeting(chat: Chat, record: Record, *, is_named: bool) -> Iterator[str]:
+    """What answers here; on the first run, what it is and how to get a better one."""
+    sampling = chat.options.sampling
+    seed = "" if sampling.is_greedy else f", seed {sampling.seed}"
+    conversation = chat.conversation
+    if conversation.turns:
+        name = conversation.name or record.id
+        yield f"{chat.config.model.name}{seed}; {count(len(conversation.turns), 'turn')} of {name}"
+        if conversation.pending is not None:
+            first_line = conversation.pending.strip().partition("\n")[0]
+            yield f"not answered yet: {first_line[:60]}; /regen answers it"
+        return
+    if not is_named and latest() is None:
+        yield from _first_run()
+        return
+    yield f"{chat.config.model.name}{seed}; /help lists the commands"
+
+
+def _first_run() -> Iterator[str]:
+    """The first of two lines; the other one, on what is better, comes when the model is there."""
+    yield (
+        "this is the starter, SmolLM2 135M Instruct (98 MB, Apache-2.0): quick, and good for trying"
+        " things out rather than for facts; /help lists the commands"
+    )
+
+
+class NamedModels:
+    """What the registry knows, and what `tune` found."""
+
+    def resolve(self, name: str) -> Path:
+        """The model's file. Raises UserError or ModelError."""
+        from localspec.registry.resolve import resolve
+
+        return resolve(name)
+
+    def draft_of(self, name: str) -> Path | None:
+        """The draft that goes with a named model, if it is here."""
+        from localspec.registry.resolve import draft_of
+
+        return draft_of(name)
+
+    def names(self) -> list[str]:
+        """Models that have names."""
+        from localspec.cli.completion import model_names
+
+        return model_names("")
+
+    def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
+        """Find better settings in a process of its own, which has the machine to itself."""
+        from localspec.cli.notify import notify
+        from localspec.session.profile import with_profile
+
+        command = [sys.executable, "-m", "localspec", "tune", str(config.model)]
+        if config.n_ctx is not None:
+            command += ["--ctx", str(config.n_ctx)]
+        if seconds is not None:
+            command += ["--budget", f"{seconds:g}"]
+        if subprocess.run(command, check=False).returncode != 0:
+            raise LocalspecError("nothing was tuned: the settings are as they were")
+        return with_profile(config, frozenset(), notify)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localspec.cli.notify import notify
 from localspec.cli.report import open_results
-from localspec.cli.talk import talk
 
 if TYPE_CHECKING:
     from localspec.bench.compare import Compared, Comparison
-    from localspec.bench.row import Row
+    from localspec.bench.row import ResultRow
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="Results of `localspec bench`.")]
 
@@ -62,7 +62,7 @@ def _show(found: "Comparison") -> None:
     from rich.text import Text
 
     from localspec.bench.report.columns import labels
-    from localspec.bench.report.format import interval, number
+    from localspec.format import interval, number
 
     console = Console(highlight=False)
     for text in found.differs:
@@ -89,9 +89,9 @@ def _show(found: "Comparison") -> None:
     console.print(table)
     for side, rows in (("before", found.only_a), ("after", found.only_b)):
         for row in rows:
-            talk(f"only {side}: {row.case.text}")
+            notify(f"only {side}: {row.case.text}")
 
 
-def _tps(row: "Row", case: "Compared") -> float | None:
+def _tps(row: "ResultRow", case: "Compared") -> float | None:
     estimate = row.decode_tps if case.measure == "decode" else row.prefill_tps
     return estimate.mid if estimate else None

@@ -26,7 +26,7 @@ def pulled_names(incomplete: str) -> list[str]:
 
 def _names(incomplete: str) -> Iterator[str]:
     from localspec.registry.catalog import load_catalog
-    from localspec.registry.found import ORIGINS, found_models
+    from localspec.registry.other_apps import ORIGINS, found_models
 
     for entry in load_catalog().values():
         yield entry.name
@@ -37,7 +37,7 @@ def _names(incomplete: str) -> Iterator[str]:
 
 
 def _pulled() -> Iterator[str]:
-    from localspec.registry.lock import pulled
+    from localspec.registry.manifest import pulled
 
     for file in pulled():
         yield file.name or file.reference

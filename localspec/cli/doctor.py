@@ -76,8 +76,8 @@ def _machine() -> dict[str, Any]:
 
 
 def _engine() -> dict[str, Any]:
-    from localspec.engine.build import engine_version, library_folder
-    from localspec.engine.llama.report import engine_devices, engine_features
+    from localspec.engine.health import engine_version, library_folder
+    from localspec.engine.llama.binding import engine_devices, engine_features
 
     return {
         "llama_cpp_python": engine_version(),
@@ -88,8 +88,8 @@ def _engine() -> dict[str, Any]:
 
 
 def _devices() -> dict[str, Any]:
+    from localspec.forecast.sources import engine_reports
     from localspec.hardware.machine import local_devices, power
-    from localspec.session.machine import engine_reports
 
     known = [_figures(device) for device in local_devices(engine_reports())]
     return {"power": power().text, "list": known}

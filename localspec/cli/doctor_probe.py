@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from localspec.hardware.measured import AttentionCase, AttentionCost, Points, Probe, WeightCase
+    from localspec.hardware.probe_results import (
+        AttentionCase,
+        AttentionCost,
+        Points,
+        Probe,
+        WeightCase,
+    )
+
 
 FEW, MANY = 8, 128
 """Tokens of a pass that stand for small and for large batches."""
@@ -41,8 +48,8 @@ def _document(probe: "Probe") -> dict[str, Any]:
 
 
 def _weights(case: "WeightCase", points: "Points") -> dict[str, Any]:
-    from localspec.hardware.measured import END_WIDTHS, value_at
-    from localspec.model.ggml_types import BY_NAME
+    from localspec.gguf.types import BY_NAME
+    from localspec.hardware.probe_results import END_WIDTHS, value_at
 
     def flops_per_s(n_tokens: int) -> float | None:
         if n_tokens == FEW and len(points) == len(END_WIDTHS):

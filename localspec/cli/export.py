@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from localspec.cli.flatten import flatten
+from localspec.cli.notify import notify
 from localspec.cli.options import EngineFlags, ModelArgument
-from localspec.cli.talk import talk
 
 
 class Target(StrEnum):
@@ -64,6 +64,6 @@ def export(
         return
     typer.echo(exported.text, nl=False)
     for clause in exported.cannot:
-        talk(f"{to.value} cannot {clause}")
+        notify(f"{to.value} cannot {clause}")
     for note in exported.notes:
-        talk(note)
+        notify(note)

@@ -1,16 +1,116 @@
-"""`localspec generate`: one reply, for scripts."""
+"""`localspec generate`: one reply, for scripts.
+
+A finished reply as one line for people and as the document that `--json` prints.
+"""
 
 import json
 import sys
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from localspec.cli.flatten import flatten
+from localspec.cli.notify import notify, progress
 from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
 from localspec.cli.prompt import PromptFlags
-from localspec.cli.rendering import document, summary
-from localspec.cli.talk import progress, talk
+
+if TYPE_CHECKING:
+    from localspec.session import Reply, ReplyOptions, Session
+
+
+def summary(reply: "Reply", options: "ReplyOptions") -> str:
+    """One line about a reply, for people."""
+    speed = reply.stopwatch.decode_tps
+    n_tokens = len(reply.tokens)
+    parts = [f"{n_tokens} token{'' if n_tokens == 1 else 's'}"]
+    if speed is not None:
+        parts.append(f"{speed:.1f} tok/s")
+    if reply.speculation_story:
+        parts.append(reply.speculation_story)
+    if not options.sampling.is_greedy:
+        parts.append(f"seed {options.sampling.seed}")
+    return " · ".join([*parts, f"ended by {reply.finish_reason}"])
+
+
+def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dict[str, Any]:
+    """What `--json` prints; DESIGN.md fixes the names."""
+    watch, counts = reply.stopwatch, reply.counts
+    return {
+        "text": reply.text,
+        "tokens": reply.tokens,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.n_prompt_tokens,
+        "completion_tokens": len(reply.tokens),
+        "timings": {
+            "load_s": session.load_s,
+            "prefill_s": watch.prefill_s,
+            "ttft_s": watch.ttft_s,
+            "decode_s": watch.decode_s,
+            "prefill_tps": watch.prefill_tps,
+            "decode_tps": watch.decode_tps,
+            "tpot_ms": watch.tpot_ms,
+        },
+        "speculation": {
+            "drafted": counts.drafted,
+            "accepted": counts.accepted,
+            "passes": counts.passes,
+            "tokens_per_pass": counts.tokens_per_pass,
+            "by_source": {
+                source: {
+                    "drafted": c.drafted,
+                    "accepted": c.accepted,
+                    "draft_s": c.draft_s,
+                    "by_position": c.by_position,
+                }
+                for source, c in counts.by_source.items()
+            },
+            "decisions": counts.by_reason,
+            "gain": {"predicted": reply.gain.predicted, "measured": reply.gain.measured},
+            "story": reply.speculation_story,
+        },
+        "prediction": _prediction(session, reply),
+        "config": _effective_config(session, options),
+    }
+
+
+def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
+    """Of plain decoding, halfway through this reply; null until `predict` has measured for it."""
+    from localspec.forecast.forecast import kept_forecast
+
+    depth = reply.n_prompt_tokens + len(reply.tokens) // 2
+    found = kept_forecast(session.plan.target, depth)
+    if found is None:
+        return None
+    speed, bound = found
+    return {"decode_tps": asdict(speed), "bound": bound}
+
+
+def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, Any]:
+    target, draft, sampling = session.plan.target, session.plan.draft, options.sampling
+    return {
+        "model": str(target.model),
+        "draft": str(draft.model) if draft else None,
+        "spec": session.speculation,
+        "draft_max": session.plan.max_draft,
+        "verify": options.verify,
+        "kv_k": target.kv_k,
+        "kv_v": target.kv_v,
+        "flash_attn": target.flash_attn,
+        "ctx": target.n_ctx,
+        "threads": target.n_threads,
+        "gpu_layers": target.n_gpu_layers,
+        "extra_buffers": target.use_extra_buffers,
+        "temp": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repeat_penalty,
+        "seed": sampling.seed,
+        "max_tokens": options.max_tokens,
+        "stop": list(options.stop),
+        "ignore_eos": options.ignore_eos,
+    }
 
 
 @flatten
@@ -34,7 +134,7 @@ def generate(
     from localspec.session import Session
 
     with progress("loading") as on_progress:
-        session = Session.open(config, talk, on_progress)
+        session = Session.open(config, notify, on_progress)
     with session:
         reply = session.reply(prompt.tokens(session, text, flags.system), options)
         for piece in reply:
@@ -45,6 +145,6 @@ def generate(
             print(json.dumps(document(session, reply, options), allow_nan=False))
         else:
             print()
-            talk(summary(reply, options))
+            notify(summary(reply, options))
     if reply.finish_reason == "interrupted":
         raise KeyboardInterrupt

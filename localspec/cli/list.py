@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from localspec.registry.catalog import Entry
-    from localspec.session.inventory import Row
+    from localspec.session.inventory import InventoryRow
 
 
 def list_models(
@@ -45,7 +45,7 @@ def list_models(
         _show(rows, with_others=with_others)
 
 
-def _document(row: "Row") -> dict[str, Any]:
+def _document(row: "InventoryRow") -> dict[str, Any]:
     return {
         "name": row.name,
         "path": str(row.path),
@@ -60,7 +60,7 @@ def _document(row: "Row") -> dict[str, Any]:
     }
 
 
-def _show(rows: "list[Row]", *, with_others: bool) -> None:
+def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -77,12 +77,12 @@ def _show(rows: "list[Row]", *, with_others: bool) -> None:
     _print(table)
     for row in rows:
         if row.problem:
-            from localspec.cli.talk import talk
+            from localspec.cli.notify import notify
 
-            talk(f"{row.name}: {row.problem}")
+            notify(f"{row.name}: {row.problem}")
 
 
-def _cells(row: "Row", *, with_others: bool) -> list[Any]:
+def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
     from rich.text import Text
 
     cells = [
@@ -103,7 +103,7 @@ def _gigabytes(n_bytes: int) -> str:
 
 def _show_known(*, as_json: bool) -> None:
     from localspec.registry.catalog import load_catalog
-    from localspec.registry.lock import pulled
+    from localspec.registry.manifest import pulled
 
     proved = {file.name for file in pulled() if file.is_whole}
     entries = [

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from localspec.cli.completion import model_names
+from localspec.cli.notify import notify
 from localspec.cli.prompt import check_text
-from localspec.cli.talk import talk
 from localspec.errors import UserError
 
 TYPE_CHECKING = False
@@ -143,9 +143,9 @@ class EngineFlags:
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.cli.files import file_of
+        from localspec.cli.prompt import file_of
+        from localspec.registry.manifest import mark_used
         from localspec.registry.resolve import draft_of
-        from localspec.registry.usage import mark_used
 
         if self.draft == "none" and self.spec == "draft":
             raise UserError("--spec draft contradicts --draft none: name a draft model")
@@ -178,7 +178,7 @@ class EngineFlags:
         if self.no_profile:
             return config
         given = {_FIELDS.get(name, name) for name in self.given}
-        return with_profile(config, frozenset(given), talk)
+        return with_profile(config, frozenset(given), notify)
 
 
 @dataclass(frozen=True)

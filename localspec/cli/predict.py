@@ -1,19 +1,24 @@
-"""`localspec predict`: what a machine should do with a model, before it is downloaded."""
+"""`localspec predict`: what a machine should do with a model, before it is downloaded.
+
+A picture of what drafts gain: speed-up by draft length, a panel for each depth and batch.
+"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from localspec.cli.flatten import flatten
-from localspec.cli.forecast_options import MachineFlags, QuestionFlags
+from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument
-from localspec.cli.talk import talk
+from localspec.cli.predict_options import MachineFlags, QuestionFlags
 from localspec.errors import UserError
+from localspec.forecast.forecast import Forecast, SpeculationRow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.model.facts import ModelFacts
+
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -41,9 +46,9 @@ def predict(
     asked.check()
     if plot:
         _check_plot(plot)
-    from localspec.predict.quants import variants_of
-    from localspec.session.forecast import facts_of, forecast
-    from localspec.session.machine import predicted_machine
+    from localspec.forecast.forecast import facts_of, forecast
+    from localspec.forecast.sources import predicted_machine
+    from localspec.predict.memory import variants_of
 
     facts, draft_facts = facts_of(model), facts_of(draft) if draft else None
     if draft_facts:
@@ -55,22 +60,20 @@ def predict(
         models,
         question.caches,
         question.n_ctx,
-        talk,
+        notify,
         variants_of(facts) if asked.quants else (),
     )
     answer = forecast(facts, draft_facts, chosen, question)
     if plot:
-        from localspec.cli.forecast_plot import write_plot
-
         write_plot(answer, plot)
     if as_json:
         import json
 
-        from localspec.cli.forecast_json import document
+        from localspec.cli.predict_output import document
 
         typer.echo(json.dumps(document(answer), allow_nan=False))
     else:
-        from localspec.cli.forecast_tables import show
+        from localspec.cli.predict_output import show
 
         show(answer)
 
@@ -91,3 +94,43 @@ def _check_plot(path: Path) -> None:
         raise UserError(f"--plot {path} is no picture that can be written: end it in .png or .svg")
     if find_spec("matplotlib") is None:
         raise UserError("--plot needs matplotlib: `pip install 'localspec[plot]'`")
+
+
+def write_plot(forecast: Forecast, path: Path) -> None:
+    """Write it; the ending of `path` says in which format. UserError if that cannot be done."""
+    from matplotlib.figure import Figure
+
+    rows = forecast.speculation
+    figure = Figure(
+        figsize=(5.0 * min(len(rows), 3), 3.6 * -(-len(rows) // 3)), layout="constrained"
+    )
+    panels: Any = figure.subplots(
+        -(-len(rows) // 3), min(len(rows), 3), squeeze=False, sharex=True, sharey=True
+    )
+    for panel, row in zip(panels.flat, rows, strict=False):
+        _draw(panel, row)
+    for panel in panels.flat[len(rows) :]:
+        panel.set_visible(False)
+    target = forecast.facts.name or forecast.facts.path
+    draft = forecast.draft.name or forecast.draft.path if forecast.draft else "look-up"
+    figure.suptitle(f"{draft} drafts for {target} on {forecast.machine.name}")
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise UserError(f"--plot {path} cannot be written: {error.strerror or error}") from error
+
+
+def _draw(panel: Any, row: SpeculationRow) -> None:
+    lengths = range(row.costs.max_draft + 1)
+    for gain in row.best:
+        speedups = [row.costs.speedup(gain.acceptance, n) for n in lengths]
+        (line,) = panel.plot(lengths, speedups, marker=".", label=f"{gain.acceptance:.0%} accepted")
+        panel.plot([gain.n_draft], [gain.speedup], "o", color=line.get_color())
+    panel.axhline(1.0, color="grey", linewidth=0.8)
+    panel.set(
+        title=f"depth {row.depth:,}, batch {row.batch}",
+        xlabel="drafted tokens",
+        ylabel="times plain speed",
+        ylim=(0, None),
+    )
+    panel.legend()

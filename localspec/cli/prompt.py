@@ -1,4 +1,7 @@
-"""What the user gave as text: one prompt, in UTF-8, that says something."""
+"""What the user gave as text: one prompt, in UTF-8, that says something.
+
+The file of a model that a command names, fetched first if it is a web or hub reference.
+"""
 
 import sys
 from dataclasses import dataclass
@@ -48,7 +51,7 @@ class PromptFlags:
 
     def tokens(self, session: "Session", text: str, system: str | None) -> list[int]:
         """Token ids of a text, through the model's chat template unless `raw`."""
-        from localspec.engine.text import Message
+        from localspec.dialogue.template import Message
 
         if self.raw:
             return session.raw_prompt(text)
@@ -75,3 +78,20 @@ def _decode(what: str, data: bytes) -> str:
     except UnicodeDecodeError as error:
         byte = f"byte 0x{data[error.start]:02x} at {error.start:,}"
         raise UserError(f"{what} is not UTF-8 text ({byte}): convert it to UTF-8") from error
+
+
+def file_of(reference: str | None) -> Path:
+    """As `resolve`; what is spelled out as `hf:...` or an address is pulled if it is not here.
+
+    A name of the catalog is not: it can mean gigabytes that nobody asked for.
+    """
+    from localspec.registry.resolve import NotHereError, resolve
+
+    try:
+        return resolve(reference)
+    except NotHereError:
+        if reference is None or not reference.startswith(("hf:", "http://", "https://")):
+            raise
+    from localspec.cli.pull import fetch
+
+    return fetch(reference)[0].path

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from localspec.cli.completion import model_names
-from localspec.cli.talk import talk
-from localspec.cli.transfers import transfers
+from localspec.cli.notify import notify, transfers
 
 if TYPE_CHECKING:
-    from localspec.session.pulling import Got
+    from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Never ask the network; as HF_HUB_OFFLINE=1.")
@@ -59,17 +58,17 @@ def fetch(
     model: str, *, with_draft: bool = True, probe: Literal["auto", "off"] = "auto"
 ) -> "list[Got]":
     """Pull with progress on stderr; the files. Raises as `plan_pull` and `carry_out` do."""
-    from localspec.session.machine import MachineChoice
-    from localspec.session.pulling import Wish, carry_out, plan_pull
+    from localspec.forecast.sources import MachineChoice
+    from localspec.session.pull_plan import Wish, carry_out, plan_pull
 
-    plan = plan_pull(model, Wish(with_draft, MachineChoice(probe=probe)), talk)
+    plan = plan_pull(model, Wish(with_draft, MachineChoice(probe=probe)), notify)
     for reason in plan.reasons:
-        talk(reason)
+        notify(reason)
     try:
         with transfers() as on_progress:
-            got = carry_out(plan, talk, on_progress)
+            got = carry_out(plan, notify, on_progress)
     except KeyboardInterrupt:
-        talk("what has come is kept, and the same command goes on from there")
+        notify("what has come is kept, and the same command goes on from there")
         raise
     _summarise(got)
     return got
@@ -84,9 +83,9 @@ def go_offline(*, wanted: bool) -> None:
 def _summarise(got: "list[Got]") -> None:
     n_fetched = sum(file.n_fetched for file in got)
     if n_fetched:
-        talk(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the SHA-256 that belongs to it")
+        notify(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the SHA-256 that belongs to it")
     else:
-        talk("everything is here already")
+        notify("everything is here already")
 
 
 def _document(file: "Got") -> dict[str, Any]:

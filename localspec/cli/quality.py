@@ -1,21 +1,30 @@
-"""`localspec quality`: what weight and cache types cost, beside what they gain."""
+"""`localspec quality`: what weight and cache types cost, beside what they gain.
+
+The rows of `quality` as a table, with what is published beside what was measured here.
+"""
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from localspec.cli.flatten import flatten
-from localspec.cli.lists import several
+from localspec.cli.notify import notify, stages
+from localspec.cli.numbers import several
 from localspec.cli.options import ModelArgument
-from localspec.cli.talk import stages, talk
+from localspec.quality.published import Published, of_cache, of_weights
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
-    from localspec.tune.settings import Attention
-    from localspec.tune.study import Question, Row
+    from localspec.tune.study import StudyQuestion, StudyRow
+    from localspec.tune.target import Attention
 
 
 @dataclass(frozen=True)
@@ -55,16 +64,16 @@ class StudyFlags:
         int | None, typer.Option(metavar="N", help="CPU threads. Default: physical cores.")
     ] = None
 
-    def question(self) -> "Question":
+    def question(self) -> "StudyQuestion":
         """Raises UserError for a type or a text that is none."""
-        from localspec.quality.text import shipped_text, text_of
-        from localspec.tune.study import Question
+        from localspec.quality.published import shipped_text, text_of
+        from localspec.tune.study import StudyQuestion
 
         kinds = (
             several("--weights", self.weights, _weights, "a weight type") if self.weights else ()
         )
         n_windows = None if self.tokens is None else -(-self.tokens // (self.window // 2 - 1))
-        return Question(
+        return StudyQuestion(
             text=text_of(self.text) if self.text else shipped_text(),
             attentions=several("--kv", self.kv, _attention, "types such as q8_0 or q8_0/q4_0"),
             weights=kinds,
@@ -96,7 +105,7 @@ def quality(
     question, path = flags.question(), resolve(model)
     reference = resolve(flags.reference) if flags.reference else path
     config = _config(path, question, flags.threads)
-    rows: list[Row] = []
+    rows: list[StudyRow] = []
     is_interrupted = False
     with stages("reading") as listen:
         try:
@@ -110,8 +119,6 @@ def quality(
     if as_json:
         typer.echo(json.dumps(_document(path, reference, flags, rows), allow_nan=False))
     else:
-        from localspec.cli.quality_table import show
-
         show(path, reference, rows)
     if is_interrupted:
         raise KeyboardInterrupt
@@ -126,8 +133,8 @@ def _weights(text: str) -> str:
 
 
 def _attention(text: str) -> "Attention":
-    from localspec.model.cache import CACHE_TYPES
-    from localspec.tune.settings import Attention
+    from localspec.model.kv import CACHE_TYPES
+    from localspec.tune.target import Attention
 
     kv_k, _, kv_v = text.lower().partition("/")
     kv_v = kv_v or kv_k
@@ -136,15 +143,15 @@ def _attention(text: str) -> "Attention":
     return Attention(kv_k, kv_v)
 
 
-def _config(path: Path, question: "Question", n_threads: int | None) -> "EngineConfig":
+def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
     """Checked before anything is loaded. Raises UserError or ModelError."""
-    from localspec.engine.preflight import check_cache_types, checked_facts
     from localspec.session.config import SessionConfig
-    from localspec.tune.subject import Subject
+    from localspec.session.loading import check_cache_types, checked_facts
+    from localspec.tune.target import TuneTarget
 
     facts = checked_facts(path)
     config = SessionConfig(path, spec="none", n_ctx=question.window, n_threads=n_threads)
-    engine = Subject.of(config, talk).config
+    engine = TuneTarget.of(config, notify).config
     for attention in question.attentions:
         types = {"kv_k": attention.kv_k, "kv_v": attention.kv_v}
         check_cache_types(replace(engine, **types), facts)
@@ -152,9 +159,9 @@ def _config(path: Path, question: "Question", n_threads: int | None) -> "EngineC
 
 
 def _document(
-    path: Path, reference: Path, flags: StudyFlags, rows: "list[Row]"
+    path: Path, reference: Path, flags: StudyFlags, rows: "list[StudyRow]"
 ) -> dict[str, object]:
-    from localspec.quality.text import NAME
+    from localspec.quality.published import NAME
 
     return {
         "model": path.name,
@@ -166,10 +173,8 @@ def _document(
     }
 
 
-def _row(row: "Row") -> dict[str, object]:
+def _row(row: "StudyRow") -> dict[str, object]:
     from dataclasses import asdict
-
-    from localspec.cli.quality_table import published
 
     found = asdict(row.quality)
     found["kld"] = max(0.0, row.quality.kld)
@@ -185,3 +190,82 @@ def _row(row: "Row") -> dict[str, object]:
         "is_front": row.is_front,
         "published": [asdict(figure) for figure in published(row)],
     }
+
+
+FRONT = "*"
+WIDE = 76
+
+
+def published(row: "StudyRow") -> tuple[Published, ...]:
+    """Figures of others for what a row changes."""
+    if row.attention.is_exact:
+        return of_weights(row.weights)
+    return of_cache(row.attention.kv_k, row.attention.kv_v)
+
+
+def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
+    """Print it; on a narrow terminal without what is least needed."""
+    console = Console(highlight=False)
+    columns = [c for c in COLUMNS if not c.is_extra or console.width >= WIDE]
+    held = "itself" if path == reference else reference.name
+    table = Table(
+        title=f"{path.name}, held against {held} with an f16 cache",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in columns:
+        justify = "left" if column.name in ("weights", "K/V") else "right"
+        table.add_column(column.name, justify=justify, no_wrap=True)
+    for row in rows:
+        style = "bold" if row.is_front else None
+        table.add_row(*(column.cell(row) for column in columns), style=style)
+    console.print(table)
+    _explain(console, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class QualityColumn:
+    """A heading and what stands under it; `is_extra`: not on a narrow terminal."""
+
+    name: str
+    cell: "Callable[[StudyRow], str]"
+    is_extra: bool = False
+
+
+def _kld(row: "StudyRow") -> str:
+    return "ref." if row.is_reference else f"{max(0.0, row.quality.kld):.4f}"
+
+
+def _p99(row: "StudyRow") -> str:
+    return "" if row.is_reference else f"{row.quality.kld_p99:.3f}"
+
+
+def _published(row: "StudyRow") -> str:
+    figures = published(row)
+    return f"{figures[0].kld:.4f}" if figures and not row.is_reference else ""
+
+
+COLUMNS = (
+    QualityColumn("weights", lambda row: row.weights + (f" {FRONT}" if row.is_front else "")),
+    QualityColumn("K/V", lambda row: f"{row.attention.kv_k}/{row.attention.kv_v}"),
+    QualityColumn("ppl", lambda row: f"{row.quality.perplexity:.2f}"),
+    QualityColumn("KLD", _kld),
+    QualityColumn("99 %", _p99, is_extra=True),
+    QualityColumn("top", lambda row: f"{row.quality.same_top:.1%}"),
+    QualityColumn("tok/s", lambda row: f"{row.decode_tps:.1f}"),
+    QualityColumn("MB", lambda row: f"{row.memory_bytes / 1e6:,.0f}"),
+    QualityColumn("publ.", _published, is_extra=True),
+)
+
+
+def _explain(console: Console, rows: "list[StudyRow]") -> None:
+    n = rows[0].quality.n_tokens if rows else 0
+    console.print(
+        f"{FRONT} Pareto front: no other row is as good in KLD, speed and memory. ppl: perplexity;"
+        f" KLD: divergence in nats a token, over {n:,} scored tokens; top: same best token."
+    )
+    sources = {(f.model, f.source) for row in rows for f in published(row)[:1]}
+    for model, source in sorted(sources):
+        where = re.split(r" \(|[,;] ", source)[0]
+        console.print(f"publ.: KLD published for {model} ({where}), for orientation.", style="dim")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from localspec.cli.talk import progress
+from localspec.cli.notify import progress
 
 MAX_THREADS = 512
 """GGML_MAX_N_THREADS of ggml, which does not survive more."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from localspec.cli.talk import talk
+from localspec.cli.notify import notify
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,15 +73,14 @@ def open_results(name: str | None) -> "Results":
 
 
 def _print(results: "Sequence[Results]", form: str) -> None:
-    from localspec.bench.report import csv, markdown
-    from localspec.bench.report.document import document
+    from localspec.bench.report.documents import csv_text, document, markdown_text
 
     if form == "json":
         typer.echo(json.dumps(document(results), allow_nan=False))
     elif form == "csv":
-        typer.echo(csv.text(results), nl=False)
+        typer.echo(csv_text(results), nl=False)
     elif form == "md":
-        typer.echo(markdown.text(results), nl=False)
+        typer.echo(markdown_text(results), nl=False)
     else:
         from localspec.cli.bench_tables import show
 
@@ -93,7 +92,7 @@ def _write(path: Path, option: str, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
-    talk(f"wrote {path}")
+    notify(f"wrote {path}")
 
 
 def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
@@ -106,6 +105,6 @@ def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in write_pictures(results, folder):
-            talk(f"wrote {path}")
+            notify(f"wrote {path}")
     except OSError as error:
         raise UserError(f"--png {folder} cannot be written: {error.strerror or error}") from error

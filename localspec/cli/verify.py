@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localspec.cli.completion import pulled_names
+from localspec.cli.notify import notify, transfers
 from localspec.cli.pull import OfflineOption, go_offline
-from localspec.cli.talk import talk
-from localspec.cli.transfers import transfers
 
 if TYPE_CHECKING:
-    from localspec.registry.lock import Pulled
+    from localspec.registry.manifest import Pulled
     from localspec.registry.pull import OnProgress
     from localspec.registry.verify import Finding
 
@@ -50,7 +49,7 @@ def verify(
 
 
 def _files(model: str | None) -> "list[Pulled]":
-    from localspec.registry.lock import pulled
+    from localspec.registry.manifest import pulled
     from localspec.registry.remove import pulled_as
 
     return pulled() if model is None else pulled_as(model, with_adopted=True)
@@ -64,8 +63,8 @@ def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tu
     finding = check(file, lambda n_bytes: on_progress("checking", name, n_bytes, file.n_bytes))
     if finding.state == "whole" or not repair:
         return finding, False
-    talk(f"{file.reference} {sentence(finding)}: fetching that again")
-    mend(finding, talk, on_progress)
+    notify(f"{file.reference} {sentence(finding)}: fetching that again")
+    mend(finding, notify, on_progress)
     return finding, True
 
 
@@ -73,7 +72,7 @@ def _show(results: "list[tuple[Finding, bool]]") -> None:
     from localspec.registry.verify import sentence
 
     if not results:
-        talk("nothing was pulled: there is nothing to verify")
+        notify("nothing was pulled: there is nothing to verify")
     for finding, mended in results:
         end = " and is whole again" if mended else ""
         was = sentence(finding).replace("is ", "was ", 1) if mended else sentence(finding)

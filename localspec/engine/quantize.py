@@ -14,7 +14,7 @@ from pathlib import Path
 
 from localspec.engine.child import run_module
 from localspec.errors import ModelError, UserError
-from localspec.model.gguf import read_header
+from localspec.gguf.reader import read_header
 from localspec.model.usable import check_usable
 
 WEIGHT_TYPES = (
@@ -58,7 +58,7 @@ def quantize(
 
     try:
         arguments = [str(source), str(partial), kind, str(n_threads)]
-        ending = run_module("localspec.engine.llama.quantize", arguments, on_line)
+        ending = run_module("localspec.engine.llama.quantizer", arguments, on_line)
         ending.raise_known()
         if not ending.is_success:
             reason = errors[0] if errors else ending.reason

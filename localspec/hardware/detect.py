@@ -2,15 +2,24 @@
 
 A container may be given less than the machine has: its CPU quota, its affinity and its memory limit
 count.
+
+What this machine runs on: on battery a laptop is another machine than when plugged in.
+
+How much memory this process has had at most.
 """
 
 import os
 import platform
+import resource
 import subprocess
+import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
+
+from localspec.hardware.gpus import line_of, low_power_mode, output_of
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -107,3 +116,59 @@ def _read_int(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+_PROFILE = Path("/sys/firmware/acpi/platform_profile")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Supply and settings; None where the system does not say."""
+
+    on_battery: bool | None
+    low_power_mode: bool | None
+    profile: str | None
+    governor: str | None = None
+
+    @property
+    def text(self) -> str:
+        """For people, and part of the key under which measurements are kept."""
+        supply = {True: "on battery", False: "on mains power", None: "power supply unknown"}
+        parts = [supply[self.on_battery]]
+        if self.low_power_mode:
+            parts.append("low power mode")
+        if self.profile:
+            parts.append(f"profile {self.profile}")
+        if self.governor:
+            parts.append(f"governor {self.governor}")
+        return ", ".join(parts)
+
+
+def power() -> Power:
+    """Asked each time: a laptop's changes."""
+    low = low_power_mode(output_of("pmset", "-g")) if platform.system() == "Darwin" else None
+    return Power(_on_battery(), low, line_of(_PROFILE), line_of(_GOVERNOR))
+
+
+def _on_battery() -> bool | None:
+    """psutil reads what drivers of batteries write, which is not always a number."""
+    try:
+        battery = psutil.sensors_battery()
+    except (AttributeError, OSError, ValueError, RuntimeError, psutil.Error):
+        return None
+    plugged = None if battery is None else battery.power_plugged
+    return None if plugged is None else not plugged
+
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_resident_bytes() -> int:
+    """Since this program began: on Linux `getrusage` counts what was before the exec, too."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import psutil
 
 from localspec.hardware.detect import (
+    Power,
     available_memory_bytes,
+    power,
     processor_features,
     processor_name,
     usable_cores,
 )
-from localspec.hardware.gpus import system_gpus
-from localspec.hardware.matching import Match, match_reported
-from localspec.hardware.power import Power, power
-from localspec.hardware.system import Gpu
+from localspec.hardware.devices import Match, match_reported
+from localspec.hardware.gpus import Gpu, system_gpus
 
 __all__ = [
     "LocalDevice", "Power", "Reported", "backend_of", "hardware_key", "local_devices",

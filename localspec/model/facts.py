@@ -6,19 +6,18 @@ What it does not know: the compute buffers. The formulas are in `weights`, `cach
 from dataclasses import dataclass, field
 from typing import Self
 
+from localspec.gguf.header import Header, file_type
+from localspec.gguf.types import GgmlType
 from localspec.model.architectures import HYBRID, RECURRENT, UNUSUAL_CACHE
-from localspec.model.cache import (
+from localspec.model.kv import (
     CACHE_TYPES,
     block_problem,
     cache_bytes,
     cache_type,
+    state_bytes,
     token_bytes,
 )
-from localspec.model.file_type import file_type
-from localspec.model.ggml_types import GgmlType
-from localspec.model.header import Header
 from localspec.model.layers import Layer, layers_of, per_layer
-from localspec.model.state import state_bytes
 from localspec.model.tokenizer import Tokenizer
 from localspec.model.weights import (
     Streamed,

@@ -9,6 +9,8 @@ in `architectures`.
 
 from dataclasses import dataclass
 
+from localspec.gguf.cursor import Array, shown
+from localspec.gguf.header import Header
 from localspec.model.architectures import (
     FULL_ATTENTION_EVERY,
     HYBRID,
@@ -16,8 +18,6 @@ from localspec.model.architectures import (
     WINDOWS,
     Window,
 )
-from localspec.model.header import Header
-from localspec.model.values import Array, shown
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 GEMMA3N_CACHED_LAYERS = 20

@@ -16,8 +16,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from localspec.model.ggml_types import BY_NAME, GgmlType
-from localspec.model.writer import TensorPlan
+from localspec.gguf.types import BY_NAME, GgmlType
+from localspec.gguf.writer import TensorPlan
 
 CHUNK_BYTES = 1 << 20
 SIGN = np.array([0, 0x80], np.uint8)

@@ -6,6 +6,11 @@ build, and a tiny one stands in for a model in tests. Weights have a spread of 1
 so that activations keep their size and logits are of order 1. The output matrix is the embedding
 table, so one token streams every byte of the file.
 Tensor names and keys: src/llama-arch.cpp and src/models/{llama,mamba}.cpp of llama.cpp.
+
+The smallest vocabularies that libllama accepts, for models that are written, not trained.
+
+`no_vocabulary` has ids and no text. `byte_vocabulary` is a real tokenizer: a byte-level BPE (that
+of GPT-2) whose tokens are the 256 bytes and a few pairs, so that any text can go in and come out.
 """
 
 import os
@@ -14,11 +19,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from localspec.model.byte_tokenizer import byte_vocabulary, no_vocabulary
-from localspec.model.ggml_types import BY_NAME
+from localspec.gguf.cursor import Value, ValueType
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, array_of, write_gguf
 from localspec.model.random_weights import RandomTensors
-from localspec.model.values import Value
-from localspec.model.writer import TensorPlan, write_gguf
+
+BOS, EOS = "<|begin|>", "<|end_of_text|>"
+_MERGES = ("Ġ t", "h e", "i n", "Ġ a", "e r", "o n")
+_NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # of enum llama_token_type
+
+
+def no_vocabulary() -> dict[str, Value]:
+    """Metadata of a model that knows token ids only."""
+    return {"tokenizer.ggml.model": "no_vocab"}
+
+
+def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
+    """Metadata of a tokenizer with `n_vocab` tokens; those beyond the first 264 are never used."""
+    pairs = [merge.replace(" ", "") for merge in _MERGES]
+    tokens = [*_byte_letters(), *pairs, BOS, EOS]
+    n_used = len(tokens)
+    assert n_vocab >= n_used, f"{n_vocab} tokens are fewer than the {n_used} that are needed"
+    kinds = [_NORMAL] * (n_used - 2) + [_CONTROL] * 2 + [_UNUSED] * (n_vocab - n_used)
+    tokens += [f"[UNUSED_{i}]" for i in range(n_used, n_vocab)]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": array_of(ValueType.STRING, tokens),
+        "tokenizer.ggml.token_type": array_of(ValueType.INT32, kinds),
+        "tokenizer.ggml.merges": array_of(ValueType.STRING, _MERGES),
+        "tokenizer.ggml.bos_token_id": n_used - 2,
+        "tokenizer.ggml.eos_token_id": n_used - 1,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+
+
+def _byte_letters() -> list[str]:
+    """GPT-2's letter for each byte: printable Latin-1 is itself, the rest follows from U+0100."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
 
 NORM_EPSILON = 1e-5
 

@@ -5,15 +5,66 @@ trusts the rest (it divides by zero, reads out of bounds, fills the memory). The
 `kind`, `sizes` and `vocabulary` refuse the latter two before the engine sees the file. They are
 what the code of llama.cpp takes for granted; flipping bytes of real headers showed which of these
 matter. An architecture that is unknown here passes: only what holds for all is asked.
+
+What sort of thing a GGUF file holds; of use are language models that write left to right.
+
+Source: `general.type` in the GGUF specification, the tools of llama.cpp that write such files, and
+`llama_model::create_memory` for architectures that have no cache to write with.
 """
 
-from localspec.model.header import Header, Tensor
-from localspec.model.kind import check_kind
-from localspec.model.sizes import check_sizes
-from localspec.model.values import shown
-from localspec.model.vocabulary import check_vocabulary
+from localspec.gguf.cursor import shown
+from localspec.gguf.header import Header, Tensor
+from localspec.model.architectures import (
+    DIFFUSION,
+    DRAFT_HEADS,
+    ENCODER_DECODERS,
+    ENCODERS,
+    NOT_LANGUAGE,
+)
+from localspec.model.hparams import check_sizes
+from localspec.model.tokenizer import AGAIN, check_vocabulary
 
-AGAIN = "download or convert it again"
+POOLINGS = (1, 2, 3, 4)  # one vector for a text: by mean, first or last token, or a rank
+WHOLE = "give the path of a whole language model"
+
+_FILE_KINDS = {
+    "adapter": f"is a LoRA adapter; {WHOLE}",
+    "imatrix": f"is an importance matrix for quantizing; {WHOLE}",
+    "mmproj": f"is the image or sound encoder of a model; {WHOLE}",
+}
+_ARCHITECTURE_KINDS = {
+    **dict.fromkeys(ENCODERS, f"makes embeddings and cannot write text; {WHOLE}"),
+    **dict.fromkeys(DIFFUSION, f"writes by diffusion, not one token after another; {WHOLE}"),
+    **dict.fromkeys(DRAFT_HEADS, f"drafts for one other model and cannot write alone; {WHOLE}"),
+    **dict.fromkeys(
+        ENCODER_DECODERS, f"translates with an encoder, which is not supported; {WHOLE}"
+    ),
+    **dict.fromkeys(NOT_LANGUAGE, f"is no language model; {WHOLE}"),
+}
+
+
+def check_kind(header: Header) -> None:
+    """ModelError unless this is a language model, of an architecture known here or not."""
+    kind = _FILE_KINDS.get(header.text("general.type") or "")
+    if kind:
+        raise header.fail(kind)
+    if not header.architecture:
+        raise header.fail(f"does not say its architecture; {WHOLE}")
+    name = f"has the architecture {shown(header.architecture)}, which "
+    kind = _ARCHITECTURE_KINDS.get(header.architecture)
+    if kind:
+        raise header.fail(name + kind)
+    if not header.tensors:
+        raise header.fail(f"has no weights, only metadata; {WHOLE}")
+    if _is_embedder(header):
+        raise header.fail(f"makes embeddings and cannot write text; {WHOLE}")
+
+
+def _is_embedder(header: Header) -> bool:
+    pooling = header.integer(header.own_key("pooling_type"))
+    return header.flag(header.own_key("attention.causal")) is False or pooling in POOLINGS
+
+
 # Types that no kernel multiplies with, and the tables of numbers that may have them.
 NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 MAPPED_ALIGNMENT_BYTES = 32  # TENSOR_ALIGNMENT of ggml, asserted for a mapped file

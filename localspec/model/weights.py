@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from localspec.model.ggml_types import GgmlType
-from localspec.model.header import Header, Tensor
+from localspec.gguf.header import Header, Tensor
+from localspec.gguf.types import GgmlType
 
-Role = Literal[
+WeightRole = Literal[
     "embedding", "attention", "feed_forward", "experts", "output", "recurrent", "norm", "other"
 ]
 
 # The first pattern that is found in a name decides; what matches none is "other".
-ROLES: tuple[tuple[str, Role], ...] = (
+ROLES: tuple[tuple[str, WeightRole], ...] = (
     (r"^(token_embd|per_layer_token_embd|position_embd|token_types|ple_embd)\.", "embedding"),
     (r"^output\.", "output"),
     (r"norm", "norm"),
@@ -39,7 +39,7 @@ _BLOCK = re.compile(r"^blk\.(\d+)\.")
 class WeightGroup:
     """All weights of one role and type; `is_streamed`: every token needs all of them."""
 
-    role: Role
+    role: WeightRole
     type: GgmlType
     n_elements: int
     n_bytes: int
@@ -54,7 +54,7 @@ class Streamed:
     `n_bytes` are read once for all of its tokens, each of which multiplies `n_elements`.
     """
 
-    role: Role
+    role: WeightRole
     type: GgmlType
     n_bytes: float
     n_elements: float
@@ -63,7 +63,7 @@ class Streamed:
 def weights_of(header: Header, n_layers: int) -> tuple[WeightGroup, ...]:
     """Every tensor in a group; blocks from `n_layers` on (NextN, MTP) are not streamed."""
     is_tied = not any(tensor.name == "output.weight" for tensor in header.tensors)
-    sums: dict[tuple[Role, GgmlType, bool, bool], list[int]] = defaultdict(lambda: [0, 0])
+    sums: dict[tuple[WeightRole, GgmlType, bool, bool], list[int]] = defaultdict(lambda: [0, 0])
     for tensor in header.tensors:
         role = _role(tensor.name)
         is_streamed = _is_streamed(tensor, is_tied=is_tied, n_layers=n_layers)
@@ -107,7 +107,7 @@ def _used_share(n_experts: int, n_used: int) -> float:
     return min(max(0, n_used), n_experts) / n_experts if n_experts > 0 else 0.0
 
 
-def _role(name: str) -> Role:
+def _role(name: str) -> WeightRole:
     for pattern, role in ROLES:
         if re.search(pattern, name):
             return role

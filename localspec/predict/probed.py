@@ -10,7 +10,8 @@ that it did.
 from dataclasses import dataclass, replace
 from typing import Self
 
-from localspec.hardware.measured import (
+from localspec.gguf.types import BY_NAME, GgmlType
+from localspec.hardware.probe_results import (
     SIZES_BYTES,
     WIDTHS,
     AttentionCase,
@@ -22,7 +23,6 @@ from localspec.hardware.measured import (
     value_at,
     width_class,
 )
-from localspec.model.ggml_types import BY_NAME, GgmlType
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
 
 # Measured over predicted speed of real models on two machines, from `scripts/check-probe`

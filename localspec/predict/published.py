@@ -4,9 +4,15 @@ from dataclasses import dataclass
 from typing import Self
 
 from localspec.hardware.devices import Device, Match
-from localspec.hardware.measured import value_at
-from localspec.predict.efficiency import Circumstances, Efficiency, load
-from localspec.predict.families import HALF, family_of, type_class
+from localspec.hardware.probe_results import value_at
+from localspec.predict.efficiency import (
+    HALF,
+    Efficiency,
+    RunConditions,
+    family_of,
+    load,
+    type_class,
+)
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
 
 CACHE_STREAM = {True: 1.5, False: 3.5}
@@ -24,7 +30,7 @@ SMALL_BATCH = 16
 class PublishedRates:
     """What a kind of device was measured to reach by others."""
 
-    run: Circumstances
+    run: RunConditions
     known: Efficiency
     source: str
     decode_spread: Spread
@@ -76,10 +82,10 @@ class PublishedRates:
         return n_flops / self.run.fp32_flops_per_s * factor
 
 
-def circumstances(device: Device, backend: str) -> Circumstances:
+def circumstances(device: Device, backend: str) -> RunConditions:
     """Of today's engine on a device."""
     fp16, fp32 = device.fp16_flops_per_s, device.fp32_flops_per_s
-    return Circumstances(
+    return RunConditions(
         backend=backend,
         family=family_of(device.name, backend),
         type_class=HALF,

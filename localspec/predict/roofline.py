@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from localspec.gguf.types import GgmlType
 from localspec.model.facts import ModelFacts
-from localspec.model.ggml_types import GgmlType
 from localspec.model.layers import Layer
 from localspec.predict.rates import AttentionWork, Rates, Spread, Term, WeightWork
 

@@ -8,15 +8,24 @@ With each drafted token accepted with probability alpha, a draft of g tokens yie
 c the cost of drafting one token and v(n) = T(n) / T(1) that of a target pass over n tokens, both in
 plain passes. Source: Leviathan, Kalman, Matias 2023, theorem 3.8, there with v = 1. With B
 sequences in a batch v(n) is T(B n) / T(B). It does not know that acceptance falls with position.
+
+What speculation gains by what a model is used for, from how often drafts were accepted there.
+
+Acceptance belongs to the text and the pair of models, not to the machine. Until a pair has been
+measured here, runs that others published stand in: medians over backends of draft models of 0.5 B
+for targets of 7 B to 14 B, five tokens a draft. Source: github.com/InventiveHQ/local-llm-benchmarks
+at 451748f, experiments/speculative-decoding, June 2026 (llama.cpp b9789, 12 prompts).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from localspec.predict.roofline import Roofline
+
 MAX_DRAFT = 16
 _STEPS = 40  # of bisection; 2^-40 is below any acceptance that matters
 
-Verification = Callable[[int], float]
+VerifyCost = Callable[[int], float]
 """v(n): the time of a pass over n tokens a sequence in units of a plain pass."""
 
 
@@ -26,7 +35,7 @@ def tokens_per_pass(alpha: float, n_draft: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class BestDraft:
     """The best draft length for an acceptance; 0 and 1.0 where no draft pays."""
 
     acceptance: float
@@ -35,11 +44,11 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
-class Speculation:
+class DraftCosts:
     """What one draft token costs, in plain passes of the target, and what a check of many costs."""
 
     draft_cost: float
-    verify: Verification
+    verify: VerifyCost
     max_draft: int = MAX_DRAFT
 
     def speedup(self, alpha: float, n_draft: int) -> float:
@@ -49,11 +58,11 @@ class Speculation:
         cost = n_draft * self.draft_cost + self.verify(n_draft + 1)
         return tokens_per_pass(alpha, n_draft) / cost
 
-    def best(self, alpha: float) -> Gain:
+    def best(self, alpha: float) -> BestDraft:
         """The length with the highest speed-up; all are tried, because v has cliffs."""
         speedups = [self.speedup(alpha, n) for n in range(self.max_draft + 1)]
         highest = max(speedups)
-        return Gain(alpha, speedups.index(highest), highest)
+        return BestDraft(alpha, speedups.index(highest), highest)
 
     def break_even_acceptance(self, n_draft: int | None = None) -> float | None:
         """The acceptance from which a draft pays, of `n_draft` tokens or of the best length.
@@ -88,3 +97,79 @@ def acceptance_of(accepted_share: float, n_draft: int) -> float:
         share = (tokens_per_pass(middle, n_draft) - 1) / n_draft
         low, high = (low, middle) if share >= accepted_share else (middle, high)
     return high
+
+
+PUBLISHED_DRAFT = 5
+MAX_WIDTH = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A typical load: how deep the context is, how many users share the engine."""
+
+    name: str
+    depth: int
+    n_sequences: int
+    accepted_share: float
+
+    @property
+    def acceptance(self) -> float:
+        """The chance that one drafted token stands."""
+        return acceptance_of(self.accepted_share, PUBLISHED_DRAFT)
+
+
+USES = (
+    Use("chat", 1024, 1, 0.33),
+    Use("summarising and RAG", 4096, 1, 0.41),
+    Use("code", 2048, 1, 0.656),
+    Use("mathematics", 1024, 1, 0.721),
+    Use("chat of 8 users", 1024, 8, 0.33),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do for a use, with the numbers that say so.
+
+    `gain` is that of a draft model at the acceptance that others published; None for look-up, whose
+    acceptance depends on the text alone.
+    """
+
+    use: Use
+    gain: BestDraft | None
+    break_even: float | None
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        if self.break_even is None:
+            return "no draft can pay: checking it costs more than it saves"
+        needs = f"a draft pays from {self.break_even:.0%} acceptance"
+        if self.gain is None:
+            return needs
+        typical = f"{self.gain.acceptance:.0%} is typical"
+        if self.gain.n_draft == 0:
+            return f"do not speculate: {needs}, {typical}"
+        return f"draft {self.gain.n_draft}: {self.gain.speedup:.2f} x; {needs}, {typical}"
+
+
+def speculation_at(
+    target: Roofline, draft: Roofline | None, depth: int, n_sequences: int = 1
+) -> DraftCosts:
+    """Costs of drafting and checking at a depth; without a draft model drafting costs nothing."""
+    plain_s = target.seconds(1, depth, n_sequences)
+    verify = [target.seconds(n, depth, n_sequences) / plain_s for n in range(1, MAX_WIDTH + 1)]
+    cost = draft.seconds(1, depth, n_sequences) / plain_s if draft else 0.0
+    return DraftCosts(cost, lambda n: verify[n - 1], MAX_WIDTH - 1)
+
+
+def advice(target: Roofline, draft: Roofline | None, n_ctx: int) -> tuple[Advice, ...]:
+    """For every use whose context the model can hold."""
+    fitting = [use for use in USES if use.depth <= n_ctx]
+    return tuple(_advice(target, draft, use) for use in fitting)
+
+
+def _advice(target: Roofline, draft: Roofline | None, use: Use) -> Advice:
+    speculation = speculation_at(target, draft, use.depth, use.n_sequences)
+    gain = speculation.best(use.acceptance) if draft else None
+    return Advice(use, gain, speculation.break_even_acceptance())

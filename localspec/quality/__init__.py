@@ -4,11 +4,10 @@ The windows, the scored half and the sums are those of `llama-perplexity --kl-di
 llama.cpp, so that figures can be held against published ones; `scripts/check-quality` does.
 """
 
-from localspec.quality.divergence import Divergence
+from localspec.quality.divergence import Divergence, Windows, windows_of
 from localspec.quality.evaluate import divergence_of, reference_of
+from localspec.quality.published import shipped_text
 from localspec.quality.reference import Reference
-from localspec.quality.text import shipped_text
-from localspec.quality.windows import Windows, windows_of
 
 __all__ = [
     "Divergence", "Reference", "Windows", "divergence_of", "reference_of", "shipped_text",

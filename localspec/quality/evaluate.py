@@ -1,15 +1,21 @@
-"""An engine's predictions on the windows of a text, as a reference or beside one."""
+"""An engine's predictions on the windows of a text, as a reference or beside one.
 
+References on disk: reading the whole text takes half a minute to minutes, and is done once.
+"""
+
+import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
+from localspec import paths
 from localspec.engine.base import Context, Engine, require_number
-from localspec.quality.divergence import Divergence, Scores, log_softmax, scores
+from localspec.engine.health import engine_fingerprint
+from localspec.model.identity import model_digest
+from localspec.notify import Progress
+from localspec.quality.divergence import Divergence, Scores, Windows, log_softmax, scores
 from localspec.quality.reference import Floats, Reference, Rows
-from localspec.quality.windows import Windows
-
-Progress = Callable[[float], None]
 
 MAX_OUTPUTS = 256
 """Of one decode: all wanted rows must come from one micro-batch, and these are of 512 and more."""
@@ -84,3 +90,29 @@ def _blocks(
 def _checked(rows: Floats) -> Floats:
     require_number(rows.max())
     return rows
+
+
+MOST_KEPT = 4
+"""Files; one of the whole text that ships has 60 MB."""
+
+
+def kept_reference(model: Path, windows: Windows) -> Reference | None:
+    """What was kept of a model's predictions on these windows by this engine build."""
+    return Reference.load(_path(model, windows), windows.n_windows)
+
+
+def keep_reference(reference: Reference, model: Path, windows: Windows) -> None:
+    """Keep it, and the newest few others."""
+    path = _path(model, windows)
+    reference.save(path)
+    by_age = sorted(path.parent.glob("*.npz"), key=lambda file: file.stat().st_mtime)
+    for old in by_age[:-MOST_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _path(model: Path, windows: Windows) -> Path:
+    tokens = hashlib.sha256(windows.tokens.tobytes()).hexdigest()
+    key = f"{model_digest(model)} {tokens} {windows.tokens.shape} {engine_fingerprint()}"
+    folder = paths.cache_dir() / "quality"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz"

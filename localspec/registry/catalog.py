@@ -1,12 +1,184 @@
-"""The models known by name: models.toml as shipped, and the user's own, which wins."""
+"""The models known by name: models.toml as shipped, and the user's own, which wins.
+
+The form of models.toml: what an entry must and may say, with the line of what is wrong.
+
+Where in a TOML file a key stands, which Python's own parser does not tell.
+
+Each line is parsed for itself; a line within a text of several lines can be taken for a key, which
+moves a number in a message and nothing else.
+"""
 
 import difflib
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.registry.schema import Entry, read_models
+from localspec.model.kv import CACHE_TYPES
+
+Keys = tuple[str, ...]
+
+
+def line_of(text: str, keys: Keys) -> int:
+    """The number, from 1, of the line that has `keys`, else of the nearest table around them."""
+    found = {place: number for number, place in reversed(list(_places(text)))}
+    while keys and keys not in found:
+        keys = keys[:-1]
+    return found.get(keys, 1)
+
+
+def _places(text: str) -> Iterator[tuple[int, Keys]]:
+    table: Keys = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("["):
+            table = _keys(line) or table
+            yield from ((number, table[:depth]) for depth in range(1, len(table) + 1))
+        elif "=" in line:
+            inner = _keys(line.partition("=")[0] + "= 0")
+            yield from ((number, table + inner[:depth]) for depth in range(1, len(inner) + 1))
+
+
+def _keys(line: str) -> Keys:
+    """The dotted keys of one line; () if it is not a whole one."""
+    try:
+        value: Any = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return ()
+    keys: list[str] = []
+    while isinstance(value, dict) and value:
+        key, value = next(iter(value.items()))
+        keys.append(key)
+    return tuple(keys)
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One named model: a file in a hub repository, and the package that also carries it, if any.
+
+    `draft` is the catalog's name of a model that drafts for this one, which makes the two a pair;
+    `kv_k` and `kv_v` are recommended cache types. `checked` says when and where the entry was
+    looked up, `verified` whether a pull has proved it.
+    """
+
+    name: str
+    title: str
+    repository: str
+    file: str
+    license: str
+    package: str | None = None
+    draft: str | None = None
+    kv_k: str | None = None
+    kv_v: str | None = None
+    good_for: str | None = None
+    checked: str | None = None
+    aliases: tuple[str, ...] = ()
+    verified: bool = False
+
+
+def read_models(path: Path) -> dict[str, Entry]:
+    """The entries of a file by name. UserError names the file, the line and what is wrong there."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+    return _Reader(path, text).entries(document)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    path: Path
+    text: str
+
+    def entries(self, document: dict[str, Any]) -> dict[str, Entry]:
+        for key in document:
+            if key != "models":
+                raise self._wrong((key,), f"has {key!r} beside models: write [models.NAME]")
+        tables: Any = document.get("models", {})
+        if not isinstance(tables, dict):
+            raise self._wrong(
+                ("models",), "has something else than tables as models: write [models.NAME]"
+            )
+        entries = {name: self._entry(name, table) for name, table in tables.items()}
+        self._check_aliases(entries)
+        return entries
+
+    def _entry(self, name: str, table: Any) -> Entry:
+        place = ("models", name)
+        if not NAME.fullmatch(name) or name.endswith(".gguf"):
+            raise self._wrong(place, f"{name!r} is no name: use letters, digits, dots and dashes")
+        if not isinstance(table, dict):
+            raise self._wrong(place, "is not a table")
+        for key, value in table.items():
+            problem = _problem(key, value)
+            if problem:
+                raise self._wrong((*place, key), problem)
+        missing = [key for key in _REQUIRED if key not in table]
+        if missing:
+            raise self._wrong(place, f"lacks {' and '.join(missing)}")
+        values: dict[str, Any] = {**table, "aliases": tuple(table.get("aliases", ()))}
+        return Entry(name=name, **values)
+
+    def _check_aliases(self, entries: dict[str, Entry]) -> None:
+        taken = dict.fromkeys(entries, "a name of its own")
+        for entry in entries.values():
+            for alias in entry.aliases:
+                if alias in taken:
+                    raise self._wrong(
+                        ("models", entry.name, "aliases"), f"{alias!r} is {taken[alias]} already"
+                    )
+                taken[alias] = f"an alias of {entry.name}"
+
+    def _wrong(self, keys: Keys, what: str) -> UserError:
+        table = f" [{'.'.join(keys[:2])}]" if len(keys) > 1 else ""
+        return UserError(
+            f"{self.path}, line {line_of(self.text, keys)}:{table} {what};"
+            " models.toml of localspec shows the form"
+        )
+
+
+_REQUIRED = tuple(f.name for f in fields(Entry) if f.default is MISSING and f.name != "name")
+
+
+def _problem(key: str, value: Any) -> str | None:
+    """What is wrong with one key and its value."""
+    kind = _KINDS.get(key)
+    if kind is None:
+        return f"has the unknown key {key!r}"
+    wanted, is_right = kind
+    return None if is_right(value) else f"has {value!r} for {key}, which is no {wanted}"
+
+
+def _text(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text(NAME.pattern), value))
+
+
+_CACHE = ("type of a cache", lambda value: value in CACHE_TYPES)
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("title", "license", "package", "good_for", "checked"), ("text", _text(r"\S(.|\n)*"))
+    ),
+    "repository": ("owner/repository", _text(_REPOSITORY.pattern)),
+    "file": (".gguf file of the repository", _text(r"[^\\:@]+\.gguf")),
+    "draft": ("name of a model", _text(NAME.pattern)),
+    "kv_k": _CACHE,
+    "kv_v": _CACHE,
+    "aliases": ("list of names", _is_names),
+    "verified": ("true or false", lambda value: isinstance(value, bool)),
+}
+
 
 __all__ = ["STARTER", "Entry", "entry_of", "find", "load_catalog", "no_such_model"]
 

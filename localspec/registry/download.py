@@ -6,25 +6,89 @@ size is all that a later run must know. What stays the hub's: the address, the t
 (proxy, certificates), where files lie. A connection that is cut or silent for
 HF_HUB_DOWNLOAD_TIMEOUT seconds is made again; the hub is asked for a fresh address each time, since
 those of its storage expire.
+
+How long to wait for a server that does not answer, is busy, or asks to be left alone.
+
+Waits double from half a second; a `Retry-After` or a rate limit's reset is obeyed as it stands. A
+server that cannot be reached at all is given up after two tries: that is a network which is off.
+Source: RFC 9110, section 10.2.3; the `RateLimit` header of the hub.
 """
 
 import os
+import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from localspec.errors import HardwareError, ModelError
-from localspec.model.hub import http_client, http_errors
-from localspec.model.remote import AGAIN, refusal
-from localspec.registry.patience import (
-    BUSY,
-    TRIES_TO_REACH,
-    Later,
-    Patience,
-    Talk,
-    later_of,
-)
+from localspec.gguf.hub import http_client, http_errors
+from localspec.gguf.remote import AGAIN, refusal
+from localspec.notify import Notify
+
+MAX_TRIES, TRIES_TO_REACH = 6, 2
+FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_ASKED_S = 0.5, 8.0, 600.0
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+
+
+class Later(Exception):
+    """Not now: try again, after `wait_s` if the server said when, `n_tries` times in all."""
+
+    def __init__(self, reason: str, wait_s: float | None = None, n_tries: int = MAX_TRIES) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_s = wait_s
+        self.n_tries = n_tries
+
+
+@dataclass(slots=True)
+class Retry:
+    """What is left of it, for one file; progress renews it."""
+
+    notify: Notify
+    n_failures: int = 0
+
+    def renew(self) -> None:
+        self.n_failures = 0
+
+    def wait(self, later: Later) -> None:
+        """Wait before the next try; raises `later` itself where there should be none."""
+        self.n_failures += 1
+        if self.n_failures >= later.n_tries:
+            raise later
+        wait_s = later.wait_s
+        if wait_s is None:
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (self.n_failures - 1))
+        if wait_s > LONGEST_ASKED_S:
+            raise later
+        if self.n_failures > 1 or later.wait_s is not None:
+            self.notify(f"{later.reason}; next try in {wait_s:.0f} s")
+        time.sleep(wait_s)
+
+
+def later_of(answer: Any) -> Later:
+    """From an answer whose status is one of `BUSY`."""
+    status = answer.status_code
+    reason = "too many requests" if status == 429 else f"the server answers {status}"
+    return Later(reason, _asked_wait_s(answer.headers))
+
+
+def _asked_wait_s(headers: Any) -> float | None:
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    if text:
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    limit = re.search(r"r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("ratelimit", ""))
+    return float(limit[1]) if limit else None
+
 
 MOST_AT_ONCE_BYTES = 16 << 30
 """The hub's storage sends nothing of 50 GB in one answer (`MAX_HTTP_DOWNLOAD_SIZE` of its library).
@@ -44,13 +108,13 @@ class Download:
     n_bytes: int | None
 
 
-def download(wanted: Download, partial: Path, on_bytes: OnBytes, talk: Talk) -> None:
+def download(wanted: Download, partial: Path, on_bytes: OnBytes, notify: Notify) -> None:
     """Fill `partial` up to the end of the file; what is in it already is not fetched again.
 
     Raises ModelError where the server refuses or nothing comes any more, HardwareError where the
     disk is full. What has come stays.
     """
-    patience = Patience(talk)
+    patience = Retry(notify)
     if wanted.n_bytes is not None and _size(partial) > wanted.n_bytes:
         partial.unlink()
     while (n_here := _size(partial)) != wanted.n_bytes:

@@ -2,26 +2,83 @@
 
 One process fetches a file at a time: others that want it wait at the hub's own lock and then find
 it there. Until the bytes are proved they lie under a name that nothing takes for a model.
+
+What a file's bytes are: SHA-256 of all of them, and a CRC-32 of every 4 MiB.
+
+The one proves that they are the hub's, the other says where they stopped to be: of a model of
+gigabytes, a flipped bit costs the fetching of one block.
 """
 
+import hashlib
 import shutil
+import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from localspec.errors import HardwareError, ModelError
-from localspec.registry.digest import Digest, git_sha1
+from localspec.notify import Notify
 from localspec.registry.download import Download, download
-from localspec.registry.lock import Pulled, pulled, record
-from localspec.registry.patience import Talk
+from localspec.registry.hub_cache import CachePaths, publish, shelf_of
+from localspec.registry.manifest import Pulled, pulled, record
 from localspec.registry.remote_file import RemoteFile
-from localspec.registry.store import Shelf, publish, shelf_of
 
-Stage = Literal["fetching", "checking"]
-OnProgress = Callable[[Stage, str, int, int | None], None]
+BLOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """`blocks`: CRC-32 of each block, in hexadecimal, one after another."""
+
+    sha256: str
+    n_bytes: int
+    blocks: str
+
+    @classmethod
+    def of(cls, path: Path, on_bytes: Callable[[int], None]) -> Self:
+        """Read all of a file. Raises OSError."""
+        whole, blocks, n_bytes = hashlib.sha256(), list[str](), 0
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        with path.open("rb", buffering=0) as file:
+            while n := _fill(file.readinto, buffer):
+                whole.update(buffer[:n])
+                blocks.append(f"{zlib.crc32(buffer[:n]):08x}")
+                n_bytes += n
+                on_bytes(n_bytes)
+        return cls(whole.hexdigest(), n_bytes, "".join(blocks))
+
+    def damaged(self, now: Self) -> list[tuple[int, int]]:
+        """Where `now` differs or ends early: offsets from and to, of whole blocks."""
+        spans: list[tuple[int, int]] = []
+        for i in range(len(self.blocks) // 8):
+            if self.blocks[8 * i : 8 * i + 8] == now.blocks[8 * i : 8 * i + 8]:
+                continue
+            begin, end = i * BLOCK_BYTES, min((i + 1) * BLOCK_BYTES, self.n_bytes)
+            if spans and spans[-1][1] == begin:
+                begin = spans.pop()[0]
+            spans.append((begin, end))
+        return spans
+
+
+def _fill(read: Callable[[memoryview], int | None], buffer: memoryview) -> int:
+    """Full blocks, whatever a read returns at once."""
+    n = 0
+    while n < len(buffer) and (more := read(buffer[n:])):
+        n += more
+    return n
+
+
+def git_sha1(path: Path) -> str:
+    """What the hub calls a small file by: git's own name of it."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
+
+
+PullStage = Literal["fetching", "checking"]
+OnProgress = Callable[[PullStage, str, int, int | None], None]
 """Hears the stage, the file's name, how many of its bytes are done, and of how many."""
 
 RESERVE_BYTES = 64 << 20
@@ -43,7 +100,7 @@ def check_disk(files: Sequence[RemoteFile]) -> None:
         )
 
 
-def _missing_bytes(file: RemoteFile, shelf: Shelf) -> int:
+def _missing_bytes(file: RemoteFile, shelf: CachePaths) -> int:
     if shelf.blob.exists():
         return 0
     here = shelf.partial.stat().st_size if shelf.partial.exists() else 0
@@ -51,7 +108,7 @@ def _missing_bytes(file: RemoteFile, shelf: Shelf) -> int:
 
 
 def pull_file(
-    file: RemoteFile, name: str | None, talk: Talk, on_progress: OnProgress
+    file: RemoteFile, name: str | None, notify: Notify, on_progress: OnProgress
 ) -> tuple[Pulled, int]:
     """One file, here and proved, and how many bytes were fetched for it.
 
@@ -61,10 +118,10 @@ def pull_file(
     known = _known(shelf.pointer)
     if known and known.is_whole and _is_as_recorded(known, file):
         return known, 0
-    with _locked(shelf.lock, file.reference, talk):
+    with _locked(shelf.lock, file.reference, notify):
         was_here = shelf.blob.exists()
         fetched = (known is not None and known.fetched) or not was_here
-        digest, n_fetched = _proved(file, shelf, name, talk, on_progress)
+        digest, n_fetched = _proved(file, shelf, name, notify, on_progress)
     path = publish(file, shelf)
     entry = replace(
         _entry(file, shelf, name, fetched=fetched or n_fetched > 0),
@@ -90,7 +147,7 @@ def _is_as_recorded(known: Pulled, file: RemoteFile) -> bool:
 
 
 @contextmanager
-def _locked(lock: Path, name: str, talk: Talk) -> Generator[None]:
+def _locked(lock: Path, name: str, notify: Notify) -> Generator[None]:
     from filelock import Timeout  # noqa: PLC0415 - comes with the hub's library, which is slow
     from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415
 
@@ -99,27 +156,27 @@ def _locked(lock: Path, name: str, talk: Talk) -> Generator[None]:
         try:
             stack.enter_context(WeakFileLock(lock, timeout=0.1))
         except Timeout:
-            talk(f"another program is fetching {name}: waiting for it")
+            notify(f"another program is fetching {name}: waiting for it")
             stack.enter_context(WeakFileLock(lock))
         yield
 
 
 def _proved(
-    file: RemoteFile, shelf: Shelf, name: str | None, talk: Talk, on_progress: OnProgress
+    file: RemoteFile, shelf: CachePaths, name: str | None, notify: Notify, on_progress: OnProgress
 ) -> tuple[Digest, int]:
     """The digest of the bytes in place, which are the hub's, and how many were fetched."""
     if shelf.blob.exists():
         digest = _digest(file, shelf.blob, on_progress)
         if _is_right(file, shelf.blob, digest):
             return digest, 0
-        talk(f"{file.reference} is here and damaged: fetching it again")
+        notify(f"{file.reference} is here and damaged: fetching it again")
         shelf.blob.unlink()
     before = shelf.partial.stat().st_size if shelf.partial.exists() else 0
     record(_entry(file, shelf, name, fetched=True))
     wanted = Download(file.reference, file.address, file.headers, file.n_bytes)
     report = _reporter("fetching", file, on_progress)
     report(before)
-    download(wanted, shelf.partial, report, talk)
+    download(wanted, shelf.partial, report, notify)
     digest = _digest(file, shelf.partial, on_progress)
     if not _is_right(file, shelf.partial, digest):
         shelf.partial.unlink()
@@ -131,7 +188,7 @@ def _proved(
     return digest, digest.n_bytes - before
 
 
-def _entry(file: RemoteFile, shelf: Shelf, name: str | None, *, fetched: bool) -> Pulled:
+def _entry(file: RemoteFile, shelf: CachePaths, name: str | None, *, fetched: bool) -> Pulled:
     return Pulled(
         reference=file.reference,
         file=file.file_name,
@@ -151,7 +208,7 @@ def _digest(file: RemoteFile, path: Path, on_progress: OnProgress) -> Digest:
     return Digest.of(path, _reporter("checking", file, on_progress))
 
 
-def _reporter(stage: Stage, file: RemoteFile, on_progress: OnProgress) -> Callable[[int], None]:
+def _reporter(stage: PullStage, file: RemoteFile, on_progress: OnProgress) -> Callable[[int], None]:
     name = file.file_name.rpartition("/")[2]
     return lambda n_bytes: on_progress(stage, name, n_bytes, file.n_bytes)
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from localspec.errors import ModelError, UserError
-from localspec.model.gguf import PART_NAME, part_names
-from localspec.model.hub import HUB, HubFile, http_client, http_errors, hub_file_of, place_of
-from localspec.model.remote import AGAIN, refusal
-from localspec.registry.download import later_from
-from localspec.registry.patience import BUSY, Later, Patience, Talk, later_of
+from localspec.gguf.hub import HUB, HubFile, http_client, http_errors, hub_file_of, place_of
+from localspec.gguf.reader import PART_NAME, part_names
+from localspec.gguf.remote import AGAIN, refusal
+from localspec.notify import Notify
+from localspec.registry.download import BUSY, Later, Retry, later_from, later_of
 
 T = TypeVar("T")
 
@@ -46,14 +46,14 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class RepositoryFile:
     """A file of a repository, as its listing has it."""
 
     file: str
     n_bytes: int
 
 
-def describe(reference: str, talk: Talk) -> tuple[RemoteFile, ...]:
+def describe(reference: str, notify: Notify) -> tuple[RemoteFile, ...]:
     """The file of a reference, or all parts of a split model. Raises UserError or ModelError."""
     hub = hub_file_of(reference)
     name = hub.file if hub else reference
@@ -61,18 +61,18 @@ def describe(reference: str, talk: Talk) -> tuple[RemoteFile, ...]:
     names = part_names(name, int(part[3])) if part else None
     if hub:
         files = [replace(hub, file=file) for file in names or [name]]
-        first = _describe_hub(files[0], talk)
+        first = _describe_hub(files[0], notify)
         pin = hub.revision or first.commit  # of one commit, though the branch moves meanwhile
-        rest = (_describe_hub(replace(file, revision=pin), talk) for file in files[1:])
+        rest = (_describe_hub(replace(file, revision=pin), notify) for file in files[1:])
         return (first, *(_as_asked(part, hub.revision) for part in rest))
-    return tuple(_describe_address(address, talk) for address in names or [reference])
+    return tuple(_describe_address(address, notify) for address in names or [reference])
 
 
 def _as_asked(part: RemoteFile, revision: str | None) -> RemoteFile:
     return replace(part, hub=replace(part.hub, revision=revision)) if part.hub else part
 
 
-def repository_files(repository: str, revision: str | None, talk: Talk) -> list[Listed]:
+def repository_files(repository: str, revision: str | None, notify: Notify) -> list[RepositoryFile]:
     """The GGUF files of a repository. Raises UserError or ModelError."""
     from huggingface_hub import HfApi  # noqa: PLC0415 - slow to import
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
@@ -82,19 +82,19 @@ def repository_files(repository: str, revision: str | None, talk: Talk) -> list[
         info: Any = _patiently(
             name,
             lambda: HfApi().model_info(repository, revision=revision, files_metadata=True),
-            talk,
+            notify,
         )
     except (HFValidationError, ValueError) as error:
         raise UserError(f"{name!r} is not hf:owner/repo: {error}") from error
-    files = [Listed(file.rfilename, file.size or 0) for file in info.siblings or ()]
+    files = [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
     return [file for file in files if file.file.endswith(".gguf")]
 
 
-def _describe_hub(hub: HubFile, talk: Talk) -> RemoteFile:
+def _describe_hub(hub: HubFile, notify: Notify) -> RemoteFile:
     from huggingface_hub import get_hf_file_metadata  # noqa: PLC0415 - slow to import
 
     place = place_of(hub.name)
-    found: Any = _patiently(hub.name, lambda: get_hf_file_metadata(place.address), talk)
+    found: Any = _patiently(hub.name, lambda: get_hf_file_metadata(place.address), notify)
     if found.commit_hash is None or found.etag is None or found.size is None:
         raise ModelError(
             f"{hub.name} is described without revision, hash or size: is HF_ENDPOINT a hub?"
@@ -111,11 +111,11 @@ def _describe_hub(hub: HubFile, talk: Talk) -> RemoteFile:
     )
 
 
-def _patiently(name: str, ask: Callable[[], T], talk: Talk) -> T:
+def _patiently(name: str, ask: Callable[[], T], notify: Notify) -> T:
     """Ask the hub's library something, again if the hub is busy; its errors become sentences."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
 
-    patience = Patience(talk)
+    patience = Retry(notify)
     while True:
         try:
             return ask()
@@ -135,17 +135,17 @@ def offline() -> str:
     return "is not here and cannot be fetched while HF_HUB_OFFLINE or --offline is set"
 
 
-def _wait(patience: Patience, name: str, later: Later) -> None:
+def _wait(patience: Retry, name: str, later: Later) -> None:
     try:
         patience.wait(later)
     except Later:
         raise ModelError(f"{name} cannot be looked up ({later.reason}): {AGAIN}") from later
 
 
-def _describe_address(address: str, talk: Talk) -> RemoteFile:
+def _describe_address(address: str, notify: Notify) -> RemoteFile:
     """Of a file elsewhere: size and tag, from the head of the answer."""
     place = place_of(address)
-    answer: Any = _patiently(place.name, lambda: _head(place.address), talk)
+    answer: Any = _patiently(place.name, lambda: _head(place.address), notify)
     if answer.status_code in BUSY:
         raise ModelError(f"{place.name} {refusal(answer)}")
     headers = answer.headers

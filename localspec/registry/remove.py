@@ -12,12 +12,11 @@ from pathlib import Path
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.model.gguf import PART_NAME
+from localspec.gguf.reader import PART_NAME
 from localspec.registry.catalog import entry_of, no_such_model
-from localspec.registry.found import found_models, found_named
-from localspec.registry.lock import Pulled, forget, pulled
-from localspec.registry.quantization import quantization_of
-from localspec.registry.resolve import split_type
+from localspec.registry.manifest import Pulled, forget, pulled
+from localspec.registry.other_apps import found_models, found_named
+from localspec.registry.resolve import quantization_of, split_type
 
 
 @dataclass(frozen=True, slots=True)

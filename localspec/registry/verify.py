@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from localspec.errors import ModelError
-from localspec.model.gguf import read_header
-from localspec.model.remote import AGAIN, HttpSource
-from localspec.registry.digest import Digest
-from localspec.registry.lock import Pulled, record
-from localspec.registry.patience import Talk
-from localspec.registry.pull import OnProgress, pull_file
+from localspec.gguf.reader import read_header
+from localspec.gguf.remote import AGAIN, HttpSource
+from localspec.notify import Notify
+from localspec.registry.hub_cache import shelf_of
+from localspec.registry.manifest import Pulled, record
+from localspec.registry.pull import Digest, OnProgress, pull_file
 from localspec.registry.remote_file import describe
-from localspec.registry.store import shelf_of
 
 State = Literal["whole", "damaged", "missing", "unfinished"]
 MOST_MENDED = 0.25
@@ -61,7 +60,7 @@ def check(file: Pulled, on_bytes: Callable[[int], None]) -> Finding:
     return Finding(file, "damaged", _damage(file, now))
 
 
-def repair(finding: Finding, talk: Talk, on_progress: OnProgress) -> None:
+def repair(finding: Finding, notify: Notify, on_progress: OnProgress) -> None:
     """Make a file whole again. Raises ModelError or HardwareError where that fails."""
     file = finding.file
     if finding.state == "damaged" and _can_be_mended(finding):
@@ -69,14 +68,14 @@ def repair(finding: Finding, talk: Talk, on_progress: OnProgress) -> None:
         if check(file, lambda n_bytes: None).state == "whole":
             return
     remote = next(
-        (part for part in describe(_pinned(file), talk) if part.file_name == file.file), None
+        (part for part in describe(_pinned(file), notify) if part.file_name == file.file), None
     )
     if remote is None or _is_another(remote.digest, file.sha256):
         raise ModelError(f"{file.reference} is another file on its server now: pull it again")
     shelf = shelf_of(remote)
     if shelf.blob.exists():
         shelf.blob.unlink()
-    again, _ = pull_file(remote, file.name, talk, on_progress)
+    again, _ = pull_file(remote, file.name, notify, on_progress)
     record(replace(again, reference=file.reference))
 
 

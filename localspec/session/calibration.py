@@ -6,6 +6,11 @@ some text, for the slope with depth; then what a change of width costs. The draf
 alike; where the user leaves flash attention open, with and without it, because some processors
 draft twice as fast one way. Kept by model, engine build, settings and power state; what passes
 taught since is kept at the end.
+
+With or without flash attention, which drafts faster? Tried once for a draft model and machine.
+
+Drafts are verified, so the settings of the draft model are free. On a processor whose flash
+attention is slow at one token, a draft costs half without it; on GPUs it is the other way round.
 """
 
 import hashlib
@@ -16,17 +21,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
 from localspec.engine.base import EngineConfig
-from localspec.engine.build import engine_fingerprint
+from localspec.engine.health import engine_fingerprint
 from localspec.engine.interrupt import Interrupted
-from localspec.hardware.power import power
+from localspec.hardware.detect import power
+from localspec.model.facts import cache_type
 from localspec.speculate.costs import Curve, Point
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
+
 
 LIMIT_S = 2.0
 """For the target and its draft model together."""
@@ -181,3 +188,46 @@ def _predicted_slopes(empty: dict[int, float], start: Curve | None) -> dict[int,
     if start is None:
         return {}
     return {n: (start.seconds(n, 1024) - start.seconds(n, 0)) / 1024 for n in empty}
+
+
+DRAFT_LIMIT_S = 0.7
+"""For each of the two."""
+DRAFT_DEPTH = 256
+FLASH_CHOICES: tuple[Literal["auto", "off"], ...] = ("auto", "off")
+
+
+def fastest_draft(
+    config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]
+) -> EngineConfig:
+    """`config` with the flash attention that drafts fastest, unless the user chose it.
+
+    Loads the draft model twice where this is not known yet; both are closed again.
+    """
+    if config.flash_attn != "auto" or cache_type(config.kv_v).is_quantized:
+        return config
+    path = calibration_path(config, None).with_suffix(".draft.json")
+    flash = _kept_flash(path.read_text()) if path.exists() else None
+    if flash is None:
+        seconds = {
+            choice: _draft_s(replace(config, flash_attn=choice), load) for choice in FLASH_CHOICES
+        }
+        flash = min(FLASH_CHOICES, key=lambda choice: seconds[choice])
+        keep(path, {"flash_attn": flash, "token_s": seconds})
+    return replace(config, flash_attn=flash)
+
+
+def _kept_flash(text: str) -> Literal["auto", "off"] | None:
+    try:
+        flash = json.loads(text)["flash_attn"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return flash if flash in FLASH_CHOICES else None
+
+
+def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]) -> float:
+    """Seconds of one drafted token behind some text."""
+    engine = load(config)
+    try:
+        return measure(engine, (), DRAFT_LIMIT_S).seconds(1, DRAFT_DEPTH)
+    finally:
+        engine.close()

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localspec.engine.base import EngineConfig
-from localspec.session import calibration
-from localspec.session.calibration import LIMIT_S, TARGET_SHARE
+from localspec.session.calibration import (
+    LIMIT_S,
+    TARGET_SHARE,
+    calibration_path,
+    keep,
+    measure,
+    measure_change,
+    read_kept,
+)
 from localspec.speculate.costs import Curve, PassCosts, predicted
 from localspec.speculate.experience import READ_WIDTH, Experience
 
@@ -31,15 +38,15 @@ class Experiences:
 
     def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
         self._target, self._draft, self._max_draft = target, draft, max_draft
-        self._path = calibration.calibration_path(target.config, draft.config if draft else None)
+        self._path = calibration_path(target.config, draft.config if draft else None)
         self.experience: Experience | None = None
 
     def load(self) -> Experience:
         """What is kept, or measured now."""
-        kept = calibration.read_kept(self._path)
+        kept = read_kept(self._path)
         if kept is None:
             kept = self._measured()
-            calibration.keep(self._path, kept)
+            keep(self._path, kept)
         target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
         draft = None
         if self._draft and kept["draft"]:
@@ -68,20 +75,20 @@ class Experiences:
             "acceptance": acceptance,
         }
         try:
-            calibration.keep(self._path, document)
+            keep(self._path, document)
         except OSError:
             return
 
     def _measured(self) -> dict[str, Any]:
         widths = [n for n in WIDTHS if n <= self._max_draft + 1]
         share = TARGET_SHARE if self._draft else 1.0
-        target = calibration.measure(
+        target = measure(
             self._target, widths, share * LIMIT_S, _prediction(self._target.config, [1, *widths])
         )
-        change_s = calibration.measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
+        change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
         draft = None
         if self._draft:
-            draft = calibration.measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
+            draft = measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
         return {
             "target": target.rows,
             "change_s": change_s,
@@ -91,7 +98,7 @@ class Experiences:
 
 def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
     """The roofline's, if this machine was probed for such a model before."""
-    from localspec.session.forecast import kept_roofline  # noqa: PLC0415 - circular else
+    from localspec.forecast.forecast import kept_roofline  # noqa: PLC0415 - circular else
 
     roofline = kept_roofline(config)
     return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
@@ -99,4 +106,4 @@ def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
 
 def calibration_file(target: EngineConfig, draft: EngineConfig | None) -> Path:
     """Where it is kept, for `doctor` and tests."""
-    return calibration.calibration_path(target, draft)
+    return calibration_path(target, draft)

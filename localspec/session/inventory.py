@@ -5,22 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.build import gpu_backends
+from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
+from localspec.forecast.forecast import kept_forecast
+from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
-from localspec.model.gguf import PART_NAME, read_header
 from localspec.model.usable import check_usable
 from localspec.registry.catalog import load_catalog
-from localspec.registry.found import Found, found_models, parts_beside
-from localspec.registry.lock import Pulled, pulled
+from localspec.registry.manifest import Pulled, last_used, pulled
+from localspec.registry.other_apps import FoundModel, found_models, parts_beside
 from localspec.registry.resolve import catalog_entry, local_file
-from localspec.registry.usage import last_used
-from localspec.session.forecast import kept_forecast
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class InventoryRow:
     """A model; None is what is not known. `problem` says why it cannot be used."""
 
     name: str
@@ -35,16 +34,16 @@ class Row:
     problem: str | None = None
 
 
-def inventory(*, with_others: bool) -> list[Row]:
+def inventory(*, with_others: bool) -> list[InventoryRow]:
     """Models of the catalog and pulled ones; `with_others`: what other programs have, too."""
     seen: set[Path] = set()
-    rows: list[Row] = []
+    rows: list[InventoryRow] = []
     for name, path, origin in _own():
         if path.resolve() not in seen:
             seen.add(path.resolve())
             rows.append(_row(name, path, origin))
     rows += [_unfinished(file) for file in pulled() if not file.is_whole]
-    others: list[Found] = found_models() if with_others else []
+    others: list[FoundModel] = found_models() if with_others else []
     for model in others:
         if model.path.resolve() not in seen:
             seen.add(model.path.resolve())
@@ -66,10 +65,10 @@ def _own() -> Iterator[tuple[str, Path, str]]:
             yield file.reference, Path(file.path), origin[file.path]
 
 
-def _row(name: str, path: Path, origin: str) -> Row:
+def _row(name: str, path: Path, origin: str) -> InventoryRow:
     entry = catalog_entry(name) if ":" not in name or name.startswith("hf:") else None
     facts, problem = _facts(path)
-    return Row(
+    return InventoryRow(
         name=name,
         path=path,
         origin=origin,
@@ -83,13 +82,13 @@ def _row(name: str, path: Path, origin: str) -> Row:
     )
 
 
-def _unfinished(file: Pulled) -> Row:
+def _unfinished(file: Pulled) -> InventoryRow:
     partial = Path(file.partial or "")
     n_here = partial.stat().st_size if file.partial and partial.exists() else 0
     share = f"{100 * n_here / file.n_bytes:.0f} % " if file.n_bytes else ""
     problem = f"{share}of it has come: pull {file.name or file.reference} goes on"
     unknown = (None, None, None, None, None)
-    return Row(
+    return InventoryRow(
         file.name or file.reference, Path(file.path), "unfinished", n_here, *unknown, problem
     )
 

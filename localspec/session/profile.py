@@ -7,7 +7,7 @@ a flag of the user's always goes before the profile's value of that field.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -16,18 +16,18 @@ import psutil
 
 from localspec import paths
 from localspec.engine.base import FlashAttention
-from localspec.engine.build import engine_fingerprint
+from localspec.engine.health import engine_fingerprint
 from localspec.hardware.machine import hardware_key, power
-from localspec.model.cache import CACHE_TYPES
-from localspec.model.digest import model_digest
 from localspec.model.facts import cache_type
+from localspec.model.identity import model_digest
+from localspec.model.kv import CACHE_TYPES
+from localspec.notify import Notify
 from localspec.session.config import SessionConfig
 
 VERSION = 1
 MEMORY_TOLERANCE = 0.05
 AGAIN = "run `localspec tune` again"
 
-Talk = Callable[[str], None]
 
 _COUNTS = ("n_threads", "n_threads_batch", "n_batch", "n_cpu_moe", "draft_max")
 _FLAGS = ("use_mmap", "repack")
@@ -47,7 +47,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class TunedFor:
     """What a profile holds for; where one of them differs, it is stale."""
 
     engine: str
@@ -59,7 +59,7 @@ class Circumstances:
         """Raises EngineError without an engine."""
         return cls(engine_fingerprint(), power().text, psutil.virtual_memory().total)
 
-    def difference(self, now: "Circumstances") -> str | None:
+    def difference(self, now: "TunedFor") -> str | None:
         """A clause on what is not as it was."""
         if self.engine != now.engine:
             return "was tuned with another engine build"
@@ -82,7 +82,7 @@ class Profile:
     taken: str
     n_ctx: int
     goal: str
-    circumstances: Circumstances
+    circumstances: TunedFor
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ratio: tuple[float, float, float] = (1.0, 1.0, 1.0)
     kld: float | None = None
@@ -101,7 +101,7 @@ class Profile:
             taken=str(document["taken"]),
             n_ctx=int(document["n_ctx"]),
             goal=str(document["goal"]),
-            circumstances=Circumstances(**document["circumstances"]),
+            circumstances=TunedFor(**document["circumstances"]),
             settings=settings,
             ratio=(low, mid, high),
             kld=None if document["kld"] is None else float(document["kld"]),
@@ -116,30 +116,30 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundProfile:
     """A profile that holds now, or a sentence on why there is none that does, or neither."""
 
     profile: Profile | None = None
     problem: str | None = None
 
 
-def find_profile(model: Path) -> Found:
+def find_profile(model: Path) -> FoundProfile:
     """The profile of a model for this machine as it is now. Raises OSError for no such model."""
     path = _path(model)
     if not path.exists():
-        return Found()
+        return FoundProfile()
     try:
         kept = _read(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Found(problem=f"the tuned profile {path} cannot be read ({reason}): {AGAIN}")
-    now = Circumstances.now()
+        return FoundProfile(problem=f"the tuned profile {path} cannot be read ({reason}): {AGAIN}")
+    now = TunedFor.now()
     differences = [profile.circumstances.difference(now) for profile in kept]
     for profile, difference in zip(kept, differences, strict=True):
         if difference is None:
-            return Found(profile)
+            return FoundProfile(profile)
     latest = differences[-1] if differences else "is empty"
-    return Found(problem=f"the tuned profile of {model.name} {latest}: {AGAIN}")
+    return FoundProfile(problem=f"the tuned profile of {model.name} {latest}: {AGAIN}")
 
 
 def save_profile(model: Path, profile: Profile) -> Path:
@@ -157,7 +157,7 @@ def save_profile(model: Path, profile: Profile) -> Path:
     return path
 
 
-def with_profile(config: SessionConfig, given: frozenset[str], talk: Talk) -> SessionConfig:
+def with_profile(config: SessionConfig, given: frozenset[str], notify: Notify) -> SessionConfig:
     """The configuration with a tuned profile's fields, but those in `given`.
 
     `talk` hears in a line what was used, or why a profile that is there was not.
@@ -167,24 +167,24 @@ def with_profile(config: SessionConfig, given: frozenset[str], talk: Talk) -> Se
     except OSError:
         return config
     if found.problem:
-        talk(f"{found.problem}; the defaults are used")
+        notify(f"{found.problem}; the defaults are used")
     if found.profile is None:
         return config
-    settings = _usable(found.profile, given, talk)
+    settings = _usable(found.profile, given, notify)
     if not settings:
         return config
     used = replace(found.profile, settings=settings)
-    talk(f"tuned {used.taken}: {used.text} (--no-profile leaves it)")
+    notify(f"tuned {used.taken}: {used.text} (--no-profile leaves it)")
     if settings.get("draft"):
         settings["draft"] = Path(settings["draft"])
     return replace(config, **settings)
 
 
-def _usable(profile: Profile, given: frozenset[str], talk: Talk) -> dict[str, Any]:
+def _usable(profile: Profile, given: frozenset[str], notify: Notify) -> dict[str, Any]:
     """The profile's fields that neither a flag nor the state of things contradicts."""
     settings = {name: value for name, value in profile.settings.items() if name not in given}
     if settings.get("draft") and not Path(settings["draft"]).exists():
-        talk(f"the tuned profile's draft {settings['draft']} is not there: without it; {AGAIN}")
+        notify(f"the tuned profile's draft {settings['draft']} is not there: without it; {AGAIN}")
         for name in ("draft", "draft_max", "spec"):
             settings.pop(name, None)
     if {"draft", "spec"} & given:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from time import perf_counter
 
+from localspec.dialogue.template import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.text import TextStream
 from localspec.speculate.account import SpeculationCount, Stopwatch
 from localspec.speculate.generation import FinishReason, Generation
 from localspec.speculate.length import DraftLength

@@ -1,21 +1,22 @@
 """A loaded target, its drafter, and one context that each reply builds on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.text import ChatTemplate, Message
 from localspec.errors import UserError
+from localspec.notify import Notify, Progress
+from localspec.session.calibration import fastest_draft
 from localspec.session.config import ReplyOptions, SessionConfig, Speculation
-from localspec.session.draft_settings import fastest_draft
 from localspec.session.experience import Experiences
-from localspec.session.loading import EnginePlan, Progress, check_pair, load_engine, plan_engines
+from localspec.session.loading import EnginePlan, check_pair, load_engine, plan_engines
 from localspec.session.reply import Reply
 from localspec.speculate.adaptive import Adaptive
 from localspec.speculate.drafters.base import Drafter
@@ -27,8 +28,6 @@ from localspec.speculate.length import DraftLength, Fixed
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
-
-Talk = Callable[[str], None]
 
 
 def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "LlamaEngine"]:
@@ -61,7 +60,7 @@ class Session:
     def open(
         cls,
         config: SessionConfig,
-        talk: Talk = lambda message: None,
+        notify: Notify = lambda message: None,
         on_progress: Progress = lambda fraction: None,
     ) -> Self:
         """Check what can be checked without loading, then load.
@@ -70,14 +69,14 @@ class Session:
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
         plan = plan_engines(config)
-        if not engine_health(talk).use_extra_buffers:
+        if not engine_health(notify).use_extra_buffers:
             plan = plan.without_extra_buffers()
         started = perf_counter()
         target = draft = None
         try:
             with Interrupt() as interrupt:
                 target = load_engine(plan.target, interrupt, on_progress)
-                plan = plan.limited_by(target, talk)
+                plan = plan.limited_by(target, notify)
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
                     check_pair(target, draft)

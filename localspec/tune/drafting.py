@@ -18,8 +18,8 @@ from localspec.engine.sampling import Sampling
 from localspec.errors import LocalspecError
 from localspec.quality import shipped_text
 from localspec.session import ReplyOptions, Session, SessionConfig
-from localspec.tune.settings import Setting
-from localspec.tune.work import Work
+from localspec.tune.state import SearchState
+from localspec.tune.target import Setting
 
 N_PROMPT, N_TOKENS, TURNS = 192, 32, 3
 CALIBRATION_S = 2.5
@@ -30,7 +30,7 @@ Way = dict[str, Any]
 """Fields of `SessionConfig` that say how to draft."""
 
 
-def tune_drafts(work: Work, setting: Setting, draft: Path | None) -> Way:
+def tune_drafts(work: SearchState, setting: Setting, draft: Path | None) -> Way:
     """The way to draft that is significantly faster than the default one, or nothing."""
     default: Way = {"draft": draft, "spec": "auto"}
     ways: list[Way] = [default, {"draft": None, "spec": "none"}]
@@ -54,7 +54,7 @@ def tune_drafts(work: Work, setting: Setting, draft: Path | None) -> Way:
     return ways[1 + lows.index(best)] if best > 1 else {}
 
 
-def _fits(work: Work, setting: Setting, n_ways: int) -> bool:
+def _fits(work: SearchState, setting: Setting, n_ways: int) -> bool:
     """Whether there is time, and memory for the weights as often as there are ways."""
     subject = work.subject
     reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
@@ -63,7 +63,7 @@ def _fits(work: Work, setting: Setting, n_ways: int) -> bool:
     return room and cost_s < work.clock.left_s and setting.loading.n_gpu_layers <= 0
 
 
-def _config(work: Work, setting: Setting) -> SessionConfig:
+def _config(work: SearchState, setting: Setting) -> SessionConfig:
     engine = setting.applied(work.subject.config)
     return SessionConfig(
         model=engine.model,
@@ -79,7 +79,7 @@ def _config(work: Work, setting: Setting) -> SessionConfig:
     )
 
 
-def _times(work: Work, sessions: Sequence[Session]) -> list[list[float]]:
+def _times(work: SearchState, sessions: Sequence[Session]) -> list[list[float]]:
     """Seconds of decoding by session and turn; all continue the same passage in a turn."""
     found: list[list[float]] = [[] for _ in sessions]
     for turn in range(TURNS + 1):
@@ -92,7 +92,7 @@ def _times(work: Work, sessions: Sequence[Session]) -> list[list[float]]:
     return found
 
 
-def _reply_s(work: Work, session: Session, text: str) -> float:
+def _reply_s(work: SearchState, session: Session, text: str) -> float:
     if work.interrupt.requested:
         raise Interrupted
     tokens = session.raw_prompt(text)[:N_PROMPT]

@@ -4,6 +4,11 @@ A candidate gets a few turns beside the defaults at a depth that the budget allo
 attention's time is in proportion to depth, so the order is that of a deeper cache. One row and one
 column of the table of types are measured, the rest is predicted from them (`space.additive`), and
 the best of the rest are measured too.
+
+The best candidates in the middle of the context, by successive halving.
+
+All finalists get a few turns, the better half twice as many, until two are left (Jamieson and
+Talwalkar 2016). Those two keep their caches: the duel goes on with them.
 """
 
 from dataclasses import replace
@@ -11,12 +16,10 @@ from statistics import median
 
 from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
-from localspec.tune.goal import LEAST_GAIN
-from localspec.tune.rig import DISTURBED, Rig, Seat
-from localspec.tune.settings import Attention
+from localspec.tune.shared_weights import DISTURBED, Candidate, SharedWeights, turns
 from localspec.tune.space import Space, additive, loadings, thread_counts
-from localspec.tune.trial import Trial
-from localspec.tune.work import FIRST_TOKENS, Work
+from localspec.tune.state import FIRST_TOKENS, SearchState, Trial
+from localspec.tune.target import LEAST_GAIN, Attention
 
 TURNS = 3
 THREAD_TURNS = 6
@@ -30,7 +33,7 @@ SLOWER_FILL = 1.5
 """A candidate fills its cache by so much more slowly than the defaults, on average."""
 
 
-def tune_threads(work: Work, until: float) -> None:
+def tune_threads(work: SearchState, until: float) -> None:
     """Adopt another number of threads for decoding where it is significantly faster."""
     n, gains = better_threads(work, work.default, min(FIRST_TOKENS, work.subject.middle), until)
     if gains:
@@ -38,7 +41,9 @@ def tune_threads(work: Work, until: float) -> None:
         work.trials.append(Trial(work.setting, gains))
 
 
-def better_threads(work: Work, seat: Seat, depth: int, until: float) -> tuple[int, list[float]]:
+def better_threads(
+    work: SearchState, seat: Candidate, depth: int, until: float
+) -> tuple[int, list[float]]:
     """Another number of threads for a seat and its gains by turn; none where it should stay."""
     now, batch = seat.setting.n_threads, seat.setting.n_threads_batch
     best_s = float("inf")
@@ -61,7 +66,7 @@ def better_threads(work: Work, seat: Seat, depth: int, until: float) -> tuple[in
     return (best, gains[best]) if lows.get(best, 0) > LEAST_GAIN else (now, [])
 
 
-def try_loadings(work: Work, until: float) -> None:
+def try_loadings(work: SearchState, until: float) -> None:
     """Adopt another way to load the weights where it is significantly faster."""
     subject = work.subject
     others = loadings(work.setting.loading, subject.facts, subject.build, subject.free_bytes)
@@ -73,7 +78,7 @@ def try_loadings(work: Work, until: float) -> None:
         work.tell(f"weights: {loading.text}")
         trial = Trial(replace(work.setting, loading=loading))
         try:
-            rig = Rig(subject.config, loading, work.interrupt)
+            rig = SharedWeights(subject.config, loading, work.interrupt)
             rig.n_tokens = work.rig.n_tokens
         except LocalspecError as error:
             work.notes.append(f"{loading.text}: {error}")
@@ -87,7 +92,7 @@ def try_loadings(work: Work, until: float) -> None:
             rig.close()
 
 
-def screen(work: Work, space: Space, until: float) -> None:
+def screen(work: SearchState, space: Space, until: float) -> None:
     """Try every edge of the space, then the best of the rest, as far as the time goes."""
     if not work.subject.facts.layers or work.subject.facts.is_recurrent:
         return
@@ -108,28 +113,89 @@ def screen(work: Work, space: Space, until: float) -> None:
         _try(work, attention, depth, seconds)
 
 
-def _try(work: Work, attention: Attention, depth: int, seconds: dict[Attention, float]) -> None:
+def _try(
+    work: SearchState, attention: Attention, depth: int, seconds: dict[Attention, float]
+) -> None:
     trial = work.try_attention(attention, depth, TURNS)
     if trial:
         seconds[attention] = 1 / median(trial.gains)
 
 
-def _cost_s(work: Work, depth: int) -> float:
+def _cost_s(work: SearchState, depth: int) -> float:
     """Of one more candidate."""
     return SLOWER_FILL * depth / work.fill_per_s + work.turns_s(TURNS)
 
 
-def _depth(work: Work, n_candidates: int, until: float) -> int:
+def _depth(work: SearchState, n_candidates: int, until: float) -> int:
     """The deepest, up to the middle of the context, that the time allows for all candidates."""
     each = work.clock.until(until) / max(1, n_candidates) - work.turns_s(TURNS)
     affordable = int(each * work.fill_per_s / SLOWER_FILL) // STEP * STEP
     return min(work.subject.middle, max(STEP, affordable))
 
 
-def _is_auto_on(work: Work) -> bool:
+def _is_auto_on(work: SearchState) -> bool:
     """On the processor "auto" always means flash attention, so f16 with it is the default."""
     return work.subject.build.backend == "cpu"
 
 
-def _is_default(attention: Attention, work: Work) -> bool:
+def _is_default(attention: Attention, work: SearchState) -> bool:
     return _is_auto_on(work) and attention == Attention("f16", "f16", "on")
+
+
+FINALISTS = 5
+FIRST_TURNS = 4
+MEMORY_SHARE = 0.6
+"""Of what is free, that the finalists' caches may take together."""
+SPARE = 256
+
+
+def halve(work: SearchState, until: float) -> None:
+    """Measure the best trials in the middle of the context; what falls behind is dropped."""
+    depth, n_turns = work.subject.middle, FIRST_TURNS
+    field = _seated(work, _finalists(work), depth, until)
+    while field:
+        work.tell(f"{len(field)} finalists, {depth:,} tokens deep")
+        _turns_of_all(work, field, depth, n_turns)
+        field.sort(key=lambda trial: trial.rank(work.goal))
+        if len(field) <= 2 or work.clock.until(until) < 0:
+            break
+        n_kept = -(-len(field) // 2)
+        for trial in field[n_kept:]:
+            work.unseat(trial)
+        field, n_turns = field[:n_kept], 2 * n_turns
+
+
+def _finalists(work: SearchState) -> list[Trial]:
+    """The best trials whose caches fit beside one another."""
+    room = MEMORY_SHARE * (work.subject.free_bytes or 1 << 62)
+    chosen: list[Trial] = []
+    trials = [t for t in work.trials if t.gains and not t.is_refused(work.goal)]
+    for trial in sorted(trials, key=lambda trial: trial.rank(work.goal)):
+        if trial.setting.loading != work.rig.loading or len(chosen) == FINALISTS:
+            continue
+        room -= work.subject.cache_bytes(trial.setting.attention, work.subject.n_ctx)
+        if room < 0:
+            break
+        chosen.append(trial)
+    return chosen
+
+
+def _seated(work: SearchState, trials: list[Trial], depth: int, until: float) -> list[Trial]:
+    """Those for whom there was time to fill a cache; what was measured before is forgotten."""
+    seated: list[Trial] = []
+    for trial in trials:
+        if work.clock.until(until) < 1.5 * depth / work.fill_per_s:
+            break
+        work.tell(f"filling {depth:,} tokens: {trial.setting.attention.text}")
+        work.rig.fill(work.seat_of(trial), depth)
+        trial.gains.clear()
+        trial.is_finalist = True
+        seated.append(trial)
+    return seated
+
+
+def _turns_of_all(work: SearchState, field: list[Trial], depth: int, n_turns: int) -> None:
+    seats = [(work.rig, work.seat_of(trial)) for trial in field]
+    default_s, *others = turns([(work.default_rig, work.default), *seats], depth, n_turns)
+    for trial, seconds in zip(field, others, strict=True):
+        trial.gains += [a / b for a, b in zip(default_s, seconds, strict=True)]

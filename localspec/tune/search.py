@@ -8,27 +8,26 @@
     drafts               with none, by look-up and with a draft model (drafting)
 
 What is not significantly better leaves the defaults as they are.
+
+A search's outcome as a profile that later commands use.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from localspec.bench.statistics import Estimate
+from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.tune.clock import Clock
+from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.tune.drafting import tune_drafts
-from localspec.tune.duel import duel, tune_prompts
-from localspec.tune.gate import Gate
-from localspec.tune.goal import Goal, is_coarser
-from localspec.tune.halving import halve
-from localspec.tune.screening import better_threads, screen, try_loadings, tune_threads
-from localspec.tune.settings import Attention, Setting
+from localspec.tune.duel import Gate, duel, tune_prompts
+from localspec.tune.screening import better_threads, halve, screen, try_loadings, tune_threads
 from localspec.tune.space import space_of
-from localspec.tune.subject import Subject
-from localspec.tune.trial import Trial
-from localspec.tune.work import Listen, Work
+from localspec.tune.state import Clock, SearchListener, SearchState, Trial
+from localspec.tune.target import Attention, Goal, Setting, TuneTarget, is_coarser
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
 """Shares of the budget at which a stage should be over."""
@@ -69,7 +68,11 @@ class Outcome:
 
 
 def search(
-    subject: Subject, goal: Goal, budget_s: float, listen: Listen, draft: Path | None = None
+    subject: TuneTarget,
+    goal: Goal,
+    budget_s: float,
+    listen: SearchListener,
+    draft: Path | None = None,
 ) -> Outcome:
     """Tune. Ctrl-C ends it with the best that is proven so far; `draft`: a model to draft with.
 
@@ -79,7 +82,7 @@ def search(
     space = space_of(goal, subject.facts, subject.build, subject.predicted_s)
     with interrupt:
         try:
-            work = Work.open(subject, goal, clock, interrupt, listen)
+            work = SearchState.open(subject, goal, clock, interrupt, listen)
         except Interrupted:
             raise KeyboardInterrupt from None
         winner, is_interrupted, way = None, False, dict[str, Any]()
@@ -107,7 +110,7 @@ def search(
     )
 
 
-def _settled(work: Work) -> Trial | None:
+def _settled(work: SearchState) -> Trial | None:
     """The best trial that passes the gate, if it then wins against the defaults."""
     gate, goal, refused = Gate(work, GATE), work.goal, list[Attention]()
     loading = work.rig.loading
@@ -132,7 +135,7 @@ def _settled(work: Work) -> Trial | None:
     return None
 
 
-def _refine_threads(work: Work, trial: Trial) -> None:
+def _refine_threads(work: SearchState, trial: Trial) -> None:
     """Threads were chosen with the default cache: look again with this one."""
     seat = work.seat_of(trial)
     n, gains = better_threads(work, seat, max(1, len(seat.context.tokens)), DUEL)
@@ -141,7 +144,64 @@ def _refine_threads(work: Work, trial: Trial) -> None:
         seat.engine.set_threads(n, trial.setting.n_threads_batch)
 
 
-def _proven(work: Work) -> Trial | None:
+def _proven(work: SearchState) -> Trial | None:
     """The best trial that needs no more proof."""
     proven = [trial for trial in work.trials if trial.wins(work.goal)]
     return min(proven, key=lambda trial: trial.rank(work.goal), default=None)
+
+
+_FIELDS = {
+    "kv_k": "kv_k",
+    "kv_v": "kv_v",
+    "flash_attn": "flash_attn",
+    "n_threads": "n_threads",
+    "n_threads_batch": "n_threads_batch",
+    "n_batch": "n_batch",
+    "n_gpu_layers": "n_gpu_layers",
+    "n_cpu_moe": "n_cpu_moe",
+    "use_mmap": "use_mmap",
+    "use_extra_buffers": "repack",
+}
+"""Of an engine's configuration, by the session's name for it."""
+
+
+def changed_settings(outcome: Outcome, config: EngineConfig) -> dict[str, Any]:
+    """Fields of `SessionConfig` that the outcome sets otherwise than the defaults do."""
+    defaults = outcome.default.applied(config)
+    tuned = outcome.setting.applied(config)
+    changed = {
+        name: getattr(tuned, field)
+        for field, name in _FIELDS.items()
+        if getattr(tuned, field) != getattr(defaults, field)
+    }
+    # Decoding and prompts have their own numbers of threads: neither must follow the other.
+    if "n_threads" in changed:
+        changed["n_threads_batch"] = tuned.n_threads_batch
+    return changed | {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in outcome.speculation.items()
+        if (name, value) != ("spec", "auto")
+    }
+
+
+def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
+    """What is to be kept. Raises EngineError without an engine."""
+    ratio = outcome.ratio
+    return Profile(
+        model=model.name,
+        taken=f"{datetime.now(UTC):%Y-%m-%d}",
+        n_ctx=config.n_ctx,
+        goal=goal.name,
+        circumstances=TunedFor.now(),
+        settings=changed_settings(outcome, config),
+        ratio=(ratio.low or ratio.mid, ratio.mid, ratio.high or ratio.mid),
+        kld=outcome.kld,
+        seconds=round(outcome.seconds, 1),
+    )
+
+
+def keep(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
+    """Keep it, and say what was kept."""
+    profile = profile_of(outcome, model, config, goal)
+    save_profile(model, profile)
+    return profile

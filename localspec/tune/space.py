@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from localspec.engine.base import FlashAttention
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
-from localspec.tune.goal import Goal, cell_bits
-from localspec.tune.rules import Build, excluded
-from localspec.tune.settings import Attention, Loading
+from localspec.tune.target import Attention, Build, Goal, WeightLoading, cell_bits, excluded
 
 BASE_TYPE = "f16"
 MODES: tuple[FlashAttention, ...] = ("on", "off")
@@ -86,8 +84,8 @@ def thread_counts() -> tuple[int, ...]:
 
 
 def loadings(
-    default: Loading, facts: ModelFacts, build: Build, free_bytes: int | None
-) -> tuple[Loading, ...]:
+    default: WeightLoading, facts: ModelFacts, build: Build, free_bytes: int | None
+) -> tuple[WeightLoading, ...]:
     """Other ways to load the weights than the default one.
 
     On the processor: not repacked, and not mapped. On a GPU that the weights do not fill: nothing.
@@ -95,17 +93,17 @@ def loadings(
     layers with as many of them without their experts as it takes. Not yet measured on a GPU.
     """
     if build.backend == "cpu":
-        plain = Loading(default.n_gpu_layers, 0, default.use_mmap, repack=False)
-        unmapped = Loading(default.n_gpu_layers, 0, use_mmap=False, repack=default.repack)
+        plain = WeightLoading(default.n_gpu_layers, 0, default.use_mmap, repack=False)
+        unmapped = WeightLoading(default.n_gpu_layers, 0, use_mmap=False, repack=default.repack)
         return (plain, unmapped) if default.repack else (unmapped,)
     room = None if free_bytes is None else int(0.9 * free_bytes)
     if room is None or facts.weight_bytes <= room:
         return ()
     per_layer = facts.weight_bytes / max(1, facts.n_layers)
-    found = [Loading(max(0, int(room / per_layer)))]
+    found = [WeightLoading(max(0, int(room / per_layer)))]
     if facts.n_experts:
         expert_layer = facts.expert_bytes / max(1, facts.n_layers)
         n_without = -(-(facts.weight_bytes - room) // max(1, int(expert_layer)))
         if n_without <= facts.n_layers:
-            found.insert(0, Loading(-1, n_cpu_moe=n_without))
+            found.insert(0, WeightLoading(-1, n_cpu_moe=n_without))
     return tuple(found)

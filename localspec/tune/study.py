@@ -15,12 +15,11 @@ from statistics import median
 from localspec import paths
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.preflight import checked_facts
 from localspec.engine.quantize import quantize
 from localspec.errors import ModelError
+from localspec.gguf.header import file_type
+from localspec.gguf.reader import read_header
 from localspec.model.facts import cache_type
-from localspec.model.file_type import file_type
-from localspec.model.gguf import read_header
 from localspec.predict.memory import memory_of
 from localspec.predict.roofline import CacheSetting
 from localspec.quality import (
@@ -31,19 +30,19 @@ from localspec.quality import (
     reference_of,
     windows_of,
 )
-from localspec.quality.evaluate import n_outputs_for
-from localspec.quality.kept import keep_reference, kept_reference
-from localspec.tune.rig import Rig, Seat, turns
-from localspec.tune.settings import Attention, Setting
+from localspec.quality.evaluate import keep_reference, kept_reference, n_outputs_for
+from localspec.session.loading import checked_facts
+from localspec.tune.shared_weights import Candidate, SharedWeights, turns
+from localspec.tune.target import Attention, Setting
 
-Listen = Callable[[str, float], None]
+StudyListener = Callable[[str, float], None]
 """Hears what is being done and how far that is, 0 to 1."""
 
 TURNS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class StudyQuestion:
     """What to compare: cache types with the model's own weights, weight types with an f16 cache.
 
     `n_windows` None: the whole text. Speeds at `depth`, memory of a context of `n_ctx`.
@@ -59,7 +58,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StudyRow:
     """`ratio`: speed to the reference's."""
 
     weights: str
@@ -71,15 +70,15 @@ class Row:
     is_reference: bool = False
     is_front: bool = False
 
-    def dominates(self, other: "Row") -> bool:
+    def dominates(self, other: "StudyRow") -> bool:
         mine = (self.decode_tps, -self.memory_bytes, -max(0.0, self.quality.kld))
         theirs = (other.decode_tps, -other.memory_bytes, -max(0.0, other.quality.kld))
         return mine != theirs and all(a >= b for a, b in zip(mine, theirs, strict=True))
 
 
 def study(
-    config: EngineConfig, reference: Path, question: Question, listen: Listen
-) -> Iterator[Row]:
+    config: EngineConfig, reference: Path, question: StudyQuestion, listen: StudyListener
+) -> Iterator[StudyRow]:
     """Rows as they are measured, the reference's own first.
 
     Raises LocalspecError; Interrupted on Ctrl-C, where the rows so far stand.
@@ -102,7 +101,7 @@ def study(
             yield from _of_weights(config, base, kind, known, listen)
 
 
-def with_front(rows: list[Row]) -> list[Row]:
+def with_front(rows: list[StudyRow]) -> list[StudyRow]:
     """The rows with those marked that no other row dominates."""
     return [replace(row, is_front=not any(o.dominates(row) for o in rows)) for row in rows]
 
@@ -111,10 +110,10 @@ def with_front(rows: list[Row]) -> list[Row]:
 class _Subject:
     """A loaded model with its windows and a cache that is filled for timing."""
 
-    rig: Rig
+    rig: SharedWeights
     windows: Windows
-    timed: Seat
-    question: Question
+    timed: Candidate
+    question: StudyQuestion
     interrupt: Interrupt
 
     @classmethod
@@ -123,12 +122,12 @@ class _Subject:
         config: EngineConfig,
         interrupt: Interrupt,
         stack: ExitStack,
-        question: Question,
-        listen: Listen,
+        question: StudyQuestion,
+        listen: StudyListener,
     ) -> "_Subject":
         listen(f"loading {config.model.name}", 0)
         setting = Setting.of(config)
-        rig = stack.enter_context(Rig(config, setting.loading, interrupt))
+        rig = stack.enter_context(SharedWeights(config, setting.loading, interrupt))
         vocabulary = rig.owner.vocabulary
         windows = windows_of(vocabulary, question.text, question.window, question.n_windows)
         plain = setting.with_attention(Attention())
@@ -142,14 +141,14 @@ class _Subject:
     def model(self) -> Path:
         return self.rig.config.model
 
-    def reading(self, attention: Attention) -> Seat:
+    def reading(self, attention: Attention) -> Candidate:
         """A cache to read windows with."""
         n_outputs = n_outputs_for(self.windows, self.rig.owner.vocabulary.n_tokens)
         setting = self.setting.with_attention(attention)
         return self.rig.seat(setting, self.windows.n_ctx, n_outputs)
 
 
-def _reference(base: _Subject, listen: Listen) -> Reference:
+def _reference(base: _Subject, listen: StudyListener) -> Reference:
     known = kept_reference(base.model, base.windows)
     if known:
         return known
@@ -165,8 +164,8 @@ def _reference(base: _Subject, listen: Listen) -> Reference:
 
 
 def _row(
-    own: _Subject, base: _Subject, attention: Attention, known: Reference, listen: Listen
-) -> Row:
+    own: _Subject, base: _Subject, attention: Attention, known: Reference, listen: StudyListener
+) -> StudyRow:
     weights = file_type(read_header(own.model))
     name = f"{weights}, {attention.kv_k}/{attention.kv_v}"
     seat = own.reading(attention)
@@ -180,7 +179,7 @@ def _row(
     decode_tps, ratio = _speed(own, base, attention)
     types = cache_type(attention.kv_k), cache_type(attention.kv_v)
     memory = memory_of(checked_facts(own.model), CacheSetting(*types), own.question.n_ctx)
-    return Row(weights, attention, quality, decode_tps, ratio, memory.total_bytes)
+    return StudyRow(weights, attention, quality, decode_tps, ratio, memory.total_bytes)
 
 
 def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, float]:
@@ -199,8 +198,8 @@ def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, 
 
 
 def _of_weights(
-    config: EngineConfig, base: _Subject, kind: str, known: Reference, listen: Listen
-) -> Iterator[Row]:
+    config: EngineConfig, base: _Subject, kind: str, known: Reference, listen: StudyListener
+) -> Iterator[StudyRow]:
     """The reference's weights in another type, made for this and then removed."""
     with tempfile.TemporaryDirectory(prefix="quality-", dir=paths.cache_dir()) as folder:
         path = Path(folder) / f"{base.model.stem}.{kind.upper()}.gguf"

@@ -1,13 +1,17 @@
-"""A picture as plain values, which `svg` and `png` draw alike."""
+"""A picture as plain values, which `svg` and `png` draw alike.
+
+Ticks at round numbers, and values to places on an axis.
+"""
 
 from dataclasses import dataclass
+from math import ceil, floor, log10
 from typing import Literal
 
-Kind = Literal["line", "dots"]
+ChartKind = Literal["line", "dots"]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ChartPoint:
     """`low` and `high`: an interval of y. `note`: what the pointer shows."""
 
     x: float
@@ -22,8 +26,8 @@ class Series:
     """Points of one colour; "line" joins them. `tone` picks the colour, None is grey."""
 
     name: str
-    points: tuple[Point, ...]
-    kind: Kind = "dots"
+    points: tuple[ChartPoint, ...]
+    kind: ChartKind = "dots"
     dashed: bool = False
     tone: int | None = 0
 
@@ -65,3 +69,62 @@ class BarChart:
     def names(self) -> list[str]:
         """Of parts, in the order of their first appearance."""
         return list(dict.fromkeys(name for bar in self.bars for name, _ in bar.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """From `low` to `high`, mapped to places from `start` to `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool
+
+    def place(self, value: float) -> float:
+        """Values beyond an end lie on it."""
+        inside = min(max(value, self.low), self.high)
+        if self.is_log:
+            share = (log10(inside) - log10(self.low)) / (log10(self.high) - log10(self.low))
+        else:
+            share = (inside - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[float]:
+        return log_ticks(self.low, self.high) if self.is_log else ticks(self.low, self.high)
+
+
+def axis_of(values: list[float], start: float, end: float, *, is_log: bool) -> Axis:
+    """Around all values: a linear axis includes 0."""
+    known = [value for value in values if value > 0 or not is_log]
+    low, high = min(known, default=1.0), max(known, default=1.0)
+    if is_log:
+        low, high = low / 1.15, high * 1.15
+    else:
+        low, high = min(0.0, low), max(high, low + 1e-9)
+        high += 0.04 * (high - low)
+    return Axis(low, high, start, end, is_log)
+
+
+def ticks(low: float, high: float, n_most: int = 6) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / n_most
+    power = 10 ** floor(log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
+    first = ceil(low / step - 1e-9)
+    return [step * i for i in range(first, floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 of each decade where there are few, else whole decades."""
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    multiples = (1, 2, 5) if log10(high / low) < 2.2 else (1,)
+    return [m * 10.0**d for d in decades for m in multiples if low <= m * 10.0**d <= high]
+
+
+def tick_text(value: float) -> str:
+    """Short, whatever the size."""
+    if value >= 1e4:
+        return f"{value / 1e3:g}k"
+    return f"{value:g}"

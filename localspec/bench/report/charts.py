@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from localspec.bench.prediction import Prediction
-from localspec.bench.report.chart import Bar, BarChart, Chart, Point, Series
+from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
 from localspec.bench.report.columns import labels
-from localspec.bench.report.format import interval, number, percent
-from localspec.bench.row import Row
+from localspec.bench.row import ResultRow
+from localspec.format import interval, number, percent
 
 LARGEST_GAPS = 12
 INTENSITY = (0.1, 1000.0)
 
 
-def charts_of(rows: Sequence[Row]) -> list[Chart | BarChart]:
+def charts_of(rows: Sequence[ResultRow]) -> list[Chart | BarChart]:
     """In the order in which they answer: how fast, why, and where the rest goes."""
     timed = [row for row in rows if row.decode_tps or row.prefill_tps]
     found = (
@@ -26,7 +26,7 @@ def charts_of(rows: Sequence[Row]) -> list[Chart | BarChart]:
     return [chart for chart in found if chart is not None]
 
 
-def _roofline(rows: Sequence[Row]) -> Chart | None:
+def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
     """Arithmetic intensity against FLOP/s: below the slope memory binds, below the top compute."""
     known = [(row, row.prediction) for row in rows if row.prediction]
     if not known:
@@ -51,29 +51,31 @@ def _roofline(rows: Sequence[Row]) -> Chart | None:
 
 
 def _points(
-    known: Sequence[tuple[Row, Prediction]],
-    point: Callable[[Row, Prediction, str], Point | None],
-) -> tuple[Point, ...]:
+    known: Sequence[tuple[ResultRow, Prediction]],
+    point: Callable[[ResultRow, Prediction, str], ChartPoint | None],
+) -> tuple[ChartPoint, ...]:
     names = labels([row for row, _ in known])
     found = (point(*pair, name) for pair, name in zip(known, names, strict=True))
     return tuple(each for each in found if each is not None)
 
 
-def _decode_point(row: Row, prediction: Prediction, name: str) -> Point | None:
+def _decode_point(row: ResultRow, prediction: Prediction, name: str) -> ChartPoint | None:
     if row.passes_per_s is None:
         return None
     flops = prediction.pass_flops * row.passes_per_s
     intensity = prediction.pass_flops / prediction.pass_bytes
-    return Point(intensity, flops / 1e9, note=f"{name}: {number(row.decode_each_tps)} tok/s a user")
+    return ChartPoint(
+        intensity, flops / 1e9, note=f"{name}: {number(row.decode_each_tps)} tok/s a user"
+    )
 
 
-def _prefill_point(row: Row, prediction: Prediction, name: str) -> Point | None:
+def _prefill_point(row: ResultRow, prediction: Prediction, name: str) -> ChartPoint | None:
     n_prompt = row.case.work.n_prompt * row.case.work.batch
     if row.prefill_tps is None or not prediction.prompt_flops or not n_prompt:
         return None
     flops = prediction.prompt_flops / n_prompt * row.prefill_tps.mid
     intensity = prediction.prompt_flops / prediction.prompt_bytes
-    return Point(
+    return ChartPoint(
         intensity, flops / 1e9, note=f"{name}: {number(row.prefill_tps.mid)} tok/s prefill"
     )
 
@@ -92,20 +94,20 @@ def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
         corners = (INTENSITY[0], knee, max(INTENSITY[1], 2 * knee))
         yield Series(
             f"roof: {number(bandwidth / 1e9)} GB/s, {number(flops / 1e9)} GFLOP/s",
-            tuple(Point(x, min(bandwidth * x, flops) / 1e9) for x in corners),
+            tuple(ChartPoint(x, min(bandwidth * x, flops) / 1e9) for x in corners),
             "line",
             tone=None,
         )
 
 
-def _predicted(rows: Sequence[Row]) -> Chart | None:
+def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
     """Measured over predicted, both with intervals."""
     known = [row for row in rows if row.decode_tps and row.predicted_tps]
     if not known:
         return None
     names = labels(known)
     points = [
-        Point(speed.mid, mid.mid, mid.low, mid.high, f"{name}: {_both(row)}")
+        ChartPoint(speed.mid, mid.mid, mid.low, mid.high, f"{name}: {_both(row)}")
         for row, name in zip(known, names, strict=True)
         if (speed := row.predicted_tps) and (mid := row.decode_tps)
     ]
@@ -116,7 +118,13 @@ def _predicted(rows: Sequence[Row]) -> Chart | None:
               for row in known if row.predicted_tps]  # fmt: skip
     factors = min(s[0] for s in spread), max(s[1] for s in spread)
     edges = [
-        Series(name, (Point(low, low * f), Point(high, high * f)), "line", dashed=f != 1, tone=None)
+        Series(
+            name,
+            (ChartPoint(low, low * f), ChartPoint(high, high * f)),
+            "line",
+            dashed=f != 1,
+            tone=None,
+        )
         for name, f in (("equal", 1.0), ("predicted interval", factors[0]), ("", factors[1]))
     ]
     return Chart(
@@ -132,17 +140,17 @@ def _predicted(rows: Sequence[Row]) -> Chart | None:
     )
 
 
-def _both(row: Row) -> str:
+def _both(row: ResultRow) -> str:
     assert row.decode_tps
     assert row.predicted_tps
     measured = interval(row.decode_tps.mid, row.decode_tps.low, row.decode_tps.high)
     return f"{measured} tok/s measured, {number(row.predicted_tps.mid)} predicted"
 
 
-def _by_depth(rows: Sequence[Row]) -> Chart | None:
+def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
     """Decoding by filled context, a line for each setting."""
     plain = [row for row in rows if row.decode_tps and not row.case.work.prompts]
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[ResultRow]] = {}
     for row, name in zip(plain, _setting_labels(plain), strict=True):
         groups.setdefault(name, []).append(row)
     if not any(len(group) > 1 for group in groups.values()):
@@ -151,13 +159,15 @@ def _by_depth(rows: Sequence[Row]) -> Chart | None:
     for tone, (name, group) in enumerate(groups.items()):
         group.sort(key=lambda row: row.case.work.depth)
         measured = [
-            Point(row.case.work.depth, e.mid, e.low, e.high, f"{name}: {number(e.mid)} tok/s")
+            ChartPoint(row.case.work.depth, e.mid, e.low, e.high, f"{name}: {number(e.mid)} tok/s")
             for row in group
             if (e := row.decode_tps)
         ]
         series.append(Series(name, tuple(measured), "line", tone=tone))
         said = [
-            Point(row.case.work.depth, row.predicted_tps.mid) for row in group if row.predicted_tps
+            ChartPoint(row.case.work.depth, row.predicted_tps.mid)
+            for row in group
+            if row.predicted_tps
         ]
         if said:
             series.append(Series("", tuple(said), "line", dashed=True, tone=tone))
@@ -171,7 +181,7 @@ def _by_depth(rows: Sequence[Row]) -> Chart | None:
     )
 
 
-def _setting_labels(rows: Sequence[Row]) -> list[str]:
+def _setting_labels(rows: Sequence[ResultRow]) -> list[str]:
     """What tells settings apart, without the work's depth."""
     names = labels(rows)
     batches = len({row.case.work.batch for row in rows}) > 1
@@ -182,7 +192,7 @@ def _setting_labels(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def _gaps(rows: Sequence[Row]) -> BarChart | None:
+def _gaps(rows: Sequence[ResultRow]) -> BarChart | None:
     """Where a token's time goes, stacked; the rest may be negative."""
     known = [row for row in rows if row.gap][:LARGEST_GAPS]
     if not known:
@@ -202,7 +212,7 @@ def _gaps(rows: Sequence[Row]) -> BarChart | None:
     )
 
 
-def _verification(rows: Sequence[Row]) -> Chart | None:
+def _verification(rows: Sequence[ResultRow]) -> Chart | None:
     """v(n): what checking drafts costs, in plain passes."""
     curved = [row for row in rows if row.curve]
     if not curved:
@@ -211,7 +221,7 @@ def _verification(rows: Sequence[Row]) -> Chart | None:
     for tone, (row, name) in enumerate(zip(curved, labels(curved), strict=True)):
         one = row.curve[min(row.curve)]
         points = tuple(
-            Point(n, s / one, note=f"{n} tokens: {s / one:.2f} passes")
+            ChartPoint(n, s / one, note=f"{n} tokens: {s / one:.2f} passes")
             for n, s in row.curve.items()
         )
         series.append(Series(f"measured, {name}", points, "line", tone=tone))
@@ -219,7 +229,9 @@ def _verification(rows: Sequence[Row]) -> Chart | None:
         if said:
             series.append(Series("", said, "line", dashed=True, tone=tone))
     last = max(n for row in curved for n in row.curve)
-    ideal = Series("one pass for each token", (Point(1, 1), Point(last, last)), "line", tone=None)
+    ideal = Series(
+        "one pass for each token", (ChartPoint(1, 1), ChartPoint(last, last)), "line", tone=None
+    )
     return Chart(
         "verification",
         "Verification curve",
@@ -231,7 +243,7 @@ def _verification(rows: Sequence[Row]) -> Chart | None:
     )
 
 
-def _predicted_curve(rows: Sequence[Row], curve: Row) -> tuple[Point, ...]:
+def _predicted_curve(rows: Sequence[ResultRow], curve: ResultRow) -> tuple[ChartPoint, ...]:
     """From a plain row of the same model, setting and depth."""
     config, depth = curve.case.config, curve.case.work.depth
     for row in rows:
@@ -242,11 +254,11 @@ def _predicted_curve(rows: Sequence[Row], curve: Row) -> tuple[Point, ...]:
         if row.prediction and same and row.case.work.depth == depth and row.case.work.batch == 1:
             one = row.prediction.passes[0].seconds
             passes = enumerate(row.prediction.passes, 1)
-            return tuple(Point(n, p.seconds / one) for n, p in passes if n <= max(curve.curve))
+            return tuple(ChartPoint(n, p.seconds / one) for n, p in passes if n <= max(curve.curve))
     return ()
 
 
-def _acceptance(rows: Sequence[Row]) -> BarChart | None:
+def _acceptance(rows: Sequence[ResultRow]) -> BarChart | None:
     """Share of drafted tokens that stood, by category."""
     drafted = [row for row in rows if row.acceptance is not None and row.categories]
     if not drafted:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localspec.bench.report.format import NOTHING, gigabytes, interval, number, percent, seconds
-from localspec.bench.row import Row
+from localspec.bench.row import ResultRow
 from localspec.bench.statistics import Estimate
+from localspec.format import NOTHING, gigabytes, interval, number, percent, seconds
 
-Value = Callable[[Row], Any]
+CellValue = Callable[[ResultRow], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +17,18 @@ class Column:
 
     key: str
     header: str
-    value: Value
-    text: Callable[[Row], str]
+    value: CellValue
+    text: Callable[[ResultRow], str]
     is_number: bool = True
 
 
-def _plain(key: str, header: str, value: Value) -> Column:
+def _plain(key: str, header: str, value: CellValue) -> Column:
     return Column(key, header, value, lambda row: str(value(row)), is_number=False)
 
 
-def _number(key: str, header: str, value: Value, shown: Callable[[Any], str] = number) -> Column:
+def _number(
+    key: str, header: str, value: CellValue, shown: Callable[[Any], str] = number
+) -> Column:
     return Column(key, header, value, lambda row: shown(value(row)))
 
 
@@ -38,20 +40,20 @@ def _estimate(estimate: Estimate | None) -> str:
     return interval(estimate.mid, estimate.low, estimate.high) if estimate else NOTHING
 
 
-def _decode(row: Row) -> str:
+def _decode(row: ResultRow) -> str:
     return f"failed: {row.reason}" if row.reason else _estimate(row.decode_tps)
 
 
-def _predicted(row: Row) -> str:
+def _predicted(row: ResultRow) -> str:
     speed = row.predicted_tps
     return interval(speed.mid, speed.low, speed.high) if speed else NOTHING
 
 
-def _all_layers(row: Row) -> bool:
+def _all_layers(row: ResultRow) -> bool:
     return row.case.config.n_gpu_layers < 0
 
 
-def _draft_max(row: Row) -> int | None:
+def _draft_max(row: ResultRow) -> int | None:
     return None if row.is_curve else row.case.config.draft_max
 
 
@@ -110,26 +112,26 @@ WORK_IN_CSV = tuple(
 )
 
 
-def shown_columns(rows: Sequence[Row]) -> list[Column]:
+def shown_columns(rows: Sequence[ResultRow]) -> list[Column]:
     """What tells the rows apart, then the figures that any of them has."""
     settings = [column for column in SETTINGS if len({column.text(row) for row in rows}) > 1]
     figures = [column for column in FIGURES if _is_known(column, rows)]
     return [*settings, TEST, DECODE, PREDICTED, *figures]
 
 
-def common_settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def common_settings(rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
     """What all rows share, for the heading."""
     same = [column for column in SETTINGS if len({column.text(row) for row in rows}) == 1]
     return [(column.header, column.text(rows[0])) for column in same if rows]
 
 
-def labels(rows: Sequence[Row]) -> list[str]:
+def labels(rows: Sequence[ResultRow]) -> list[str]:
     """For each row what tells it from the others, in a few words."""
     varying = [c for c in SETTINGS if len({c.text(row) for row in rows}) > 1]
     return [_label(row, {c.key for c in varying}) for row in rows]
 
 
-def _label(row: Row, varying: set[str]) -> str:
+def _label(row: ResultRow, varying: set[str]) -> str:
     config = row.case.config
     cache = config.kv_k if config.kv_k == config.kv_v else f"{config.kv_k}/{config.kv_v}"
     words = {
@@ -151,7 +153,7 @@ def csv_columns() -> list[Column]:
     return [*SETTINGS, TEST, *WORK_IN_CSV, DECODE, PREDICTED, *FIGURES, *ONLY_IN_CSV]
 
 
-def _is_known(column: Column, rows: Sequence[Row]) -> bool:
+def _is_known(column: Column, rows: Sequence[ResultRow]) -> bool:
     if column.key == "decode_each_tps":
         return any(row.case.work.batch > 1 for row in rows)
     if column.key in ("acceptance", "tokens_per_pass"):
@@ -159,5 +161,5 @@ def _is_known(column: Column, rows: Sequence[Row]) -> bool:
     return any(column.value(row) is not None for row in rows)
 
 
-def _predicted_of(row: Row, name: str) -> Any:
+def _predicted_of(row: ResultRow, name: str) -> Any:
     return getattr(row.prediction, name) if row.prediction else None

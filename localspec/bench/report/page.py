@@ -13,11 +13,11 @@ from localspec.bench.findings import findings
 from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
 from localspec.bench.report.columns import common_settings, labels, shown_columns
-from localspec.bench.report.document import all_rows
-from localspec.bench.report.format import NOTHING, milliseconds, number, percent
+from localspec.bench.report.documents import all_rows
 from localspec.bench.report.svg import TONES, svg, tone_class
-from localspec.bench.row import CategoryRow, Row
+from localspec.bench.row import CategoryRow, ResultRow
 from localspec.bench.store import Results
+from localspec.format import NOTHING, milliseconds, number, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _template() -> Template:
     return environment.get_template("page.html.j2")
 
 
-def _title(rows: Sequence[Row]) -> str:
+def _title(rows: Sequence[ResultRow]) -> str:
     models = list(dict.fromkeys(row.model_name for row in rows))
     machines = list(dict.fromkeys(row.machine for row in rows))
     return f"{_some(models, 'models')} on {_some(machines, 'machines')}"
@@ -71,7 +71,7 @@ def _some(names: list[str], kind: str) -> str:
     return " and ".join(names) if 0 < len(names) <= 2 else f"{len(names)} {kind}"
 
 
-def _facts(results: Sequence[Results], rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def _facts(results: Sequence[Results], rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
     """Machines, engines, models and dates, each once."""
 
     def each(name: str, texts: Iterator[str]) -> Iterator[tuple[str, str]]:
@@ -85,20 +85,20 @@ def _facts(results: Sequence[Results], rows: Sequence[Row]) -> Iterator[tuple[st
     yield from each("predicted from", sources)
 
 
-def _machine(row: Row) -> str:
+def _machine(row: ResultRow) -> str:
     machine = row.environment["machine"]
     memory = number(machine["memory_bytes"] / 2**30)
     size = f"{machine['cores']} cores, {memory} GiB"
     return f"{machine['name']}, {size}, {machine['system']}, {machine['power']}"
 
 
-def _engine(row: Row) -> str:
+def _engine(row: ResultRow) -> str:
     engine = row.environment["engine"]
     backends = ", ".join(engine["backends"])
     return f"llama-cpp-python {engine['version']}, {backends}, build {engine['fingerprint']}"
 
 
-def _model(row: Row) -> str:
+def _model(row: ResultRow) -> str:
     model = row.model
     size = f"{number(model['weight_bytes'] / 1e9)} GB"
     return f"{model['file']}: {model['type']}, {size}, {model['digest']}"
@@ -113,7 +113,7 @@ def _shared(shared: dict[str, str]) -> list[tuple[str, str]]:
     return [("settings", text)] if text else []
 
 
-def _speeds(rows: Sequence[Row]) -> Table | None:
+def _speeds(rows: Sequence[ResultRow]) -> Table | None:
     if not rows:
         return None
     columns = [column for column in shown_columns(rows) if column.is_number]
@@ -131,7 +131,7 @@ def _speeds(rows: Sequence[Row]) -> Table | None:
     )
 
 
-def _gaps(rows: Sequence[Row]) -> Table | None:
+def _gaps(rows: Sequence[ResultRow]) -> Table | None:
     known = [(name, row.gap) for name, row in zip(labels(rows), rows, strict=True) if row.gap]
     if not known:
         return None
@@ -149,7 +149,7 @@ def _gaps(rows: Sequence[Row]) -> Table | None:
     )  # fmt: skip
 
 
-def _categories(rows: Sequence[Row]) -> Table | None:
+def _categories(rows: Sequence[ResultRow]) -> Table | None:
     """Categories down and ways to guess ahead across."""
     known = [row for row in rows if row.categories]
     if not known:

@@ -6,7 +6,7 @@ from typing import Any
 
 from localspec.bench.report.chart import Bar, BarChart, Chart
 from localspec.bench.report.charts import charts_of
-from localspec.bench.report.document import all_rows
+from localspec.bench.report.documents import all_rows
 from localspec.bench.store import Results
 
 GREY = "0.5"

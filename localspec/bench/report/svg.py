@@ -3,8 +3,16 @@
 from collections.abc import Iterator
 from html import escape
 
-from localspec.bench.report.axis import Axis, axis_of, tick_text
-from localspec.bench.report.chart import Bar, BarChart, Chart, Point, Series
+from localspec.bench.report.chart import (
+    Axis,
+    Bar,
+    BarChart,
+    Chart,
+    ChartPoint,
+    Series,
+    axis_of,
+    tick_text,
+)
 
 WIDTH, HEIGHT = 480, 330
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44
@@ -79,7 +87,7 @@ def _series(series: Series, x: Axis, y: Axis) -> Iterator[str]:
         yield f"{_marker(series.tone, px, py)}{_note(point.note)}</path>"
 
 
-def _whisker(point: Point, px: float, y: Axis, tone: str) -> Iterator[str]:
+def _whisker(point: ChartPoint, px: float, y: Axis, tone: str) -> Iterator[str]:
     if point.low is not None and point.high is not None:
         low, high = y.place(point.low), y.place(point.high)
         yield f'<path class="whisker {tone}" d="M{px:.1f} {low:.1f}V{high:.1f}"/>'

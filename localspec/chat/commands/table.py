@@ -3,15 +3,28 @@
 import difflib
 from typing import get_args
 
-from localspec.chat.commands import engine, kept, said, shown
-from localspec.chat.commands.base import Command, Desk, Next
-from localspec.chat.room import WhenFull
+from localspec.chat.answer_run import WhenFull
+from localspec.chat.commands.command import ChatState, Command, Next
+from localspec.chat.commands.conversations import export, load, names, save, sessions
+from localspec.chat.commands.messages import (
+    clear,
+    edit,
+    file,
+    full,
+    leave,
+    regen,
+    stats,
+    system,
+    think,
+    undo,
+)
+from localspec.chat.commands.model import SPECULATIONS, draft, kv, model, seed, spec, temp, tune
 from localspec.errors import UserError
 
 KV_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
-def show_help(desk: Desk, argument: str) -> Next | None:
+def show_help(desk: ChatState, argument: str) -> Next | None:
     """List the commands and keys."""
     rows = [(f"/{command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
     desk.front.table([*rows, *KEYS])
@@ -20,32 +33,32 @@ def show_help(desk: Desk, argument: str) -> Next | None:
 
 COMMANDS = (
     Command("help", "", "this list", show_help),
-    Command("model", "NAME", "go on with another model", engine.model, lambda m: m.names()),
+    Command("model", "NAME", "go on with another model", model, lambda m: m.names()),
     Command(
-        "draft", "NAME|none", "another draft model", engine.draft, lambda m: ("none", *m.names())
+        "draft", "NAME|none", "another draft model", draft, lambda m: ("none", *m.names())
     ),
-    Command("spec", "auto|none|lookup|draft", "how to guess ahead", engine.spec,
-            lambda m: engine.SPECULATIONS),
-    Command("kv", "K [V]", "types of the K and V cache", engine.kv, lambda m: KV_TYPES),
-    Command("system", "TEXT|none", "the system prompt", said.system),
-    Command("temp", "T", "temperature; 0: the best token", engine.temp),
-    Command("seed", "N", "same seed, same answer", engine.seed),
-    Command("regen", "", "answer the last message again", said.regen),
-    Command("edit", "[TEXT]", "change the last message", said.edit),
-    Command("undo", "", "forget the last message and answer", said.undo),
-    Command("file", "PATH", "a text file for the next message", said.file, takes_path=True),
-    Command("save", "[NAME]", "name this conversation", kept.save),
-    Command("load", "NAME", "go over to a saved conversation", kept.load,
-            lambda m: kept.names()),
-    Command("sessions", "", "list saved conversations", kept.sessions),
-    Command("export", "FILE", "write it as .md or .json", kept.export, takes_path=True),
-    Command("stats", "", "itemise the last answer", shown.stats),
-    Command("think", "", "show the last reasoning", shown.think),
-    Command("full", "ask|drop|stop", "what to do in a full context", shown.full,
+    Command("spec", "auto|none|lookup|draft", "how to guess ahead", spec,
+            lambda m: SPECULATIONS),
+    Command("kv", "K [V]", "types of the K and V cache", kv, lambda m: KV_TYPES),
+    Command("system", "TEXT|none", "the system prompt", system),
+    Command("temp", "T", "temperature; 0: the best token", temp),
+    Command("seed", "N", "same seed, same answer", seed),
+    Command("regen", "", "answer the last message again", regen),
+    Command("edit", "[TEXT]", "change the last message", edit),
+    Command("undo", "", "forget the last message and answer", undo),
+    Command("file", "PATH", "a text file for the next message", file, takes_path=True),
+    Command("save", "[NAME]", "name this conversation", save),
+    Command("load", "NAME", "go over to a saved conversation", load,
+            lambda m: names()),
+    Command("sessions", "", "list saved conversations", sessions),
+    Command("export", "FILE", "write it as .md or .json", export, takes_path=True),
+    Command("stats", "", "itemise the last answer", stats),
+    Command("think", "", "show the last reasoning", think),
+    Command("full", "ask|drop|stop", "what to do in a full context", full,
             lambda m: get_args(WhenFull)),
-    Command("tune", "[SECONDS]", "find the best settings here", engine.tune),
-    Command("clear", "", "start a new conversation", said.clear),
-    Command("quit", "", "leave; Ctrl-D does too", shown.leave),
+    Command("tune", "[SECONDS]", "find the best settings here", tune),
+    Command("clear", "", "start a new conversation", clear),
+    Command("quit", "", "leave; Ctrl-D does too", leave),
 )  # fmt: skip
 
 KEYS = (
@@ -56,7 +69,7 @@ KEYS = (
 )
 
 
-def run(desk: Desk, line: str) -> Next | None:
+def run(desk: ChatState, line: str) -> Next | None:
     """Obey a line that begins with a slash. Raises LocalspecError."""
     name, _, argument = line[1:].partition(" ")
     command = next((command for command in COMMANDS if command.name == name), None)

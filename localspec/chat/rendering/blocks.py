@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["prose", "open", "code", "close"]
+BlockKind = Literal["prose", "open", "code", "close"]
 
 _FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*([^\s`]*)[^`]*$")
 _HEADING = re.compile(r"^#{1,6}\s")
@@ -20,7 +20,7 @@ class Block:
     """`text` is Markdown of a prose block, the language of an opening fence, or a line of code.
     `gap`: an empty line belongs before it."""
 
-    kind: Kind
+    kind: BlockKind
     text: str
     gap: bool = False
 

@@ -4,10 +4,16 @@ Drawing again writes only what differs: usually the end of the last line, so not
 slow connection carries little more than the text. Lines that have scrolled out of reach are left
 as they are. Where a terminal was resized, the rows that the old lines now take are worked out as
 terminals that reflow do it.
+
+When to draw next, so that drawing takes a small share of the time whatever it costs.
+
+On a processor the engine wants every core, so a millisecond of drawing is a millisecond less of
+decoding. A drawing that took c seconds is followed by a rest of c / SHARE.
 """
 
 import os
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -75,3 +81,22 @@ class Region:
         is_plain = "\x1b" not in update
         self._out.write(update if is_plain else BEGIN_UPDATE + update + END_UPDATE)
         self._out.flush()
+
+
+SHARE = 0.006
+MIN_REST_S = 0.04
+
+
+class FrameLimiter:
+    """Ask `is_due`, and tell how long each drawing took."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def is_due(self) -> bool:
+        return perf_counter() >= self._next
+
+    def drew(self, started: float) -> None:
+        """A drawing that began at `started` is done."""
+        now = perf_counter()
+        self._next = now + max(MIN_REST_S, (now - started) / SHARE)

@@ -1,4 +1,9 @@
-"""An answer on a terminal: Markdown that grows, reasoning set back and folded when it is over."""
+"""An answer on a terminal: Markdown that grows, reasoning set back and folded when it is over.
+
+An answer with its tokens coloured by who drafted them, as text and not as Markdown.
+
+Text as it comes, for pipes, files and terminals that can do no more.
+"""
 
 import io
 import os
@@ -7,14 +12,17 @@ from time import perf_counter
 from typing import TextIO
 
 from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 from rich.theme import Theme
 
+from localspec.chat.figures import DRAFT_MODEL
 from localspec.chat.rendering.blocks import Block, Blocks
-from localspec.chat.rendering.code import Code
-from localspec.chat.rendering.markdown import Renderer
-from localspec.chat.rendering.pace import Pace
-from localspec.chat.rendering.region import Region
-from localspec.chat.rendering.thoughts import Part, Thoughts
+from localspec.chat.rendering.markdown import Code, Renderer
+from localspec.chat.rendering.region import FrameLimiter, Region
+from localspec.dialogue.markup import AnswerPart, Thoughts
+from localspec.dialogue.template import TextStream
+from localspec.engine.base import Vocabulary
 from localspec.speculate.step import Step
 
 MAX_THOUGHT_LINES = 4
@@ -45,7 +53,7 @@ class ScreenView:
         self._size = size
         self._console = console
         self._renderer = Renderer(console)
-        self._pace = Pace()
+        self._pace = FrameLimiter()
         self._thoughts = Thoughts(in_thought=False)
         self._blocks = Blocks()
         self._code: Code | None = None
@@ -75,7 +83,7 @@ class ScreenView:
         for block in self._blocks.finish():
             self._finish(block)
 
-    def _take(self, part: Part) -> None:
+    def _take(self, part: AnswerPart) -> None:
         if part.is_thought:
             self.thought += part.text
             self._has_thought = True
@@ -127,3 +135,72 @@ class ScreenView:
         if self._code is not None:
             return self._code.lines(live.text if live else "")
         return self._renderer.prose(live) if live else []
+
+
+LOOKUP = Style(color="cyan", underline=True)
+DRAFT = Style(color="magenta", bold=True)
+"""Attributes tell them apart where there are no colours."""
+
+
+class DraftsView:
+    """Writes token by token; what the target chose itself has no colour."""
+
+    def __init__(
+        self, out: TextIO, console: Console, vocabulary: Vocabulary, stop: tuple[str, ...]
+    ) -> None:
+        self.thought = ""
+        self.paused_s = 0.0
+        self._out = out
+        self._console = console
+        self._vocabulary = vocabulary
+        self._stream = TextStream(stop)
+
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+        """Say what the colours mean."""
+        legend = Text("drafted by ", style="dim")
+        legend.append("lookup", LOOKUP).append(" or ").append("draft", DRAFT)
+        self._show(legend.append(", the rest by the model itself\n"))
+
+    def write(self, text: str, step: Step | None) -> None:
+        """Show a step's tokens, each in its colour."""
+        if step is None:
+            self._show(Text(self._stream.finish()))
+            return
+        style = DRAFT if step.source == DRAFT_MODEL else LOOKUP
+        for i, token in enumerate(step.tokens):
+            piece = self._stream.push(self._vocabulary.piece(token))
+            self._show(Text(piece, style if i < step.accepted else ""))
+
+    def end(self) -> None:
+        """End the line."""
+        self._show(Text("\n"))
+
+    def _show(self, text: Text) -> None:
+        if not text.plain:
+            return
+        with self._console.capture() as capture:
+            self._console.print(text, end="", soft_wrap=True)
+        self._out.write(capture.get())
+        self._out.flush()
+
+
+class PlainView:
+    """Writes through; an answer ends with a new line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.thought = ""
+        self.paused_s = 0.0
+
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+        """Nothing is shown yet."""
+
+    def write(self, text: str, step: Step | None) -> None:
+        """Show it at once."""
+        self._out.write(text)
+        self._out.flush()
+
+    def end(self) -> None:
+        """End the line."""
+        self._out.write("\n")
+        self._out.flush()

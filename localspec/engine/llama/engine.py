@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.llama.batch import Batch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
-from localspec.engine.llama.context import LlamaContext, LlamaLogits
-from localspec.engine.llama.loading import NO_ABORT, Progress, create_context, load_model
-from localspec.engine.llama.saving import load_sequence, save_sequence, state_bytes
+from localspec.engine.llama.context import Batch, LlamaContext, LlamaLogits
+from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
+from localspec.engine.llama.state import load_sequence, save_sequence, state_bytes
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.errors import EngineError
+from localspec.notify import Progress
 
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32

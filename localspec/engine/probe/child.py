@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from localspec.engine.probe import measure
-from localspec.engine.probe.disturbance import Watch
-from localspec.engine.probe.machine import ProbeSetting
-from localspec.engine.probe.memory_read import memory_read_bytes_per_s
-from localspec.hardware.measured import END_WIDTHS, AttentionCase, Probe, WeightCase
+from localspec.engine.probe.passes import (
+    WIDTHS,
+    AttentionCost,
+    Points,
+    attention,
+    memory_read_bytes_per_s,
+    overhead,
+    weights,
+)
+from localspec.engine.probe.run import ProbeSetting
+from localspec.hardware.activity import Watch
+from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
 
 BUDGET_S = 16.0
 """Without the overhead, a plain read of memory and the start of the engine, some 3 s."""
@@ -45,26 +52,26 @@ def main() -> int:
     )
     watch = Watch.now()
     _say("measuring the overhead of passes and layers")
-    fixed = measure.overhead(setting)
+    fixed = overhead(setting)
     read_bytes_per_s = None
     if request["with_overhead"] and setting.n_gpu_layers == 0:
         _say("reading memory")
         read_bytes_per_s = memory_read_bytes_per_s(setting.n_threads)
-    weights = [(WeightCase.parse(name), measure.WIDTHS) for name in request["weights"]]
-    weights += [(WeightCase.parse(name), END_WIDTHS) for name in request["weights_at_ends"]]
-    attention = [AttentionCase.parse(name) for name in request["attention"]]
-    n_parts = sum(map(_parts, weights)) + ATTENTION_PARTS * len(attention)
+    wanted = [(WeightCase.parse(name), WIDTHS) for name in request["weights"]]
+    wanted += [(WeightCase.parse(name), END_WIDTHS) for name in request["weights_at_ends"]]
+    cases = [AttentionCase.parse(name) for name in request["attention"]]
+    n_parts = sum(map(_parts, wanted)) + ATTENTION_PARTS * len(cases)
     time = Allowance(perf_counter() + BUDGET_S, n_parts)
-    weight_s: dict[WeightCase, measure.Points] = {}
-    for case, widths in weights:
+    weight_s: dict[WeightCase, Points] = {}
+    for case, widths in wanted:
         megabytes = case.size_bytes // 1_000_000
         _say(f"measuring {megabytes} MB of {case.type} weights, {case.width} wide")
         until_s = time.until(_parts((case, widths)))
-        weight_s[case] = measure.weights(setting, case, fixed, widths, weight_s, until_s)
-    attention_s: dict[AttentionCase, tuple[measure.AttentionCost, ...]] = {}
-    for case in attention:
+        weight_s[case] = weights(setting, case, fixed, widths, weight_s, until_s)
+    attention_s: dict[AttentionCase, tuple[AttentionCost, ...]] = {}
+    for case in cases:
         _say(f"measuring attention with {case.type_k} keys and {case.type_v} values")
-        attention_s[case] = measure.attention(setting, case, time.until(ATTENTION_PARTS))
+        attention_s[case] = attention(setting, case, time.until(ATTENTION_PARTS))
     found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, watch.others_share())
     sys.stdout.write(f"found {json.dumps(found.to_json())}\n")
     return 0

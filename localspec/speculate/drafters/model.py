@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from localspec.engine.base import Context, Engine, Logits, missing, shared_prefix
-from localspec.engine.randomness import Purpose, uniform
-from localspec.engine.sampling import Chooser, Distribution
+from localspec.engine.sampling import Chooser, Distribution, Purpose, uniform
 from localspec.speculate.acceptance import quality_of
 from localspec.speculate.drafters.base import Draft, DraftRequest
 

@@ -1,0 +1,133 @@
+"""Commands on who answers and how: models, drafts, caches, sampling. The conversation stays."""
+
+from dataclasses import replace
+from typing import Any, get_args
+
+from localspec.chat.commands.command import ChatState, Next, lasting_name
+from localspec.errors import UserError
+from localspec.session import SessionConfig
+from localspec.session.config import Speculation
+from localspec.session.loading import plan_engines
+
+SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
+MAX_TEMPERATURE = 100
+
+
+def model(desk: ChatState, argument: str) -> Next | None:
+    """Go on with another model."""
+    if not argument:
+        desk.front.say(f"model: {desk.chat.config.model}")
+        return None
+    path = desk.models.resolve(argument)
+    draft = desk.models.draft_of(argument)
+    config = replace(desk.chat.config, model=path, draft=draft)
+    if config.spec == "draft" and draft is None:
+        config = replace(config, spec="auto")
+    _reload(desk, config, model=lasting_name(argument), draft="auto")
+    return None
+
+
+def draft(desk: ChatState, argument: str) -> Next | None:
+    """Use another draft model, or none."""
+    config = desk.chat.config
+    if not argument:
+        desk.front.say(f"draft: {config.draft or 'none'}")
+        return None
+    path = None if argument == "none" else desk.models.resolve(argument)
+    useless = ("none", "lookup") if path else ("draft",)
+    spec = "auto" if config.spec in useless else config.spec
+    _reload(desk, replace(config, draft=path, spec=spec), draft=lasting_name(argument), spec=spec)
+    return None
+
+
+def spec(desk: ChatState, argument: str) -> Next | None:
+    """Guess ahead in another way."""
+    if not argument:
+        opened = desk.chat.opened
+        now = f", now {opened.session.speculation}" if opened else ""
+        desk.front.say(f"speculation: {desk.chat.config.spec}{now}")
+        return None
+    if argument not in SPECULATIONS:
+        raise UserError(f"/spec is one of {', '.join(SPECULATIONS)}, not {argument!r}")
+    settings: dict[str, Any] = {"spec": argument}
+    _reload(desk, replace(desk.chat.config, **settings), **settings)
+    return None
+
+
+def kv(desk: ChatState, argument: str) -> Next | None:
+    """Keep the cache in other types: one for both, or K and V apart."""
+    config = desk.chat.config
+    if not argument:
+        desk.front.say(f"cache types: K {config.kv_k}, V {config.kv_v}")
+        return None
+    types = argument.split()
+    if len(types) > 2:
+        raise UserError("/kv takes one type for both, or K and V: /kv q8_0 q4_0")
+    _reload(desk, replace(config, kv_k=types[0], kv_v=types[-1]), kv_k=types[0], kv_v=types[-1])
+    return None
+
+
+def tune(desk: ChatState, argument: str) -> Next | None:
+    """Find the best settings for this machine and go on with them."""
+    chat = desk.chat
+    seconds = _number(argument, "/tune") if argument else None
+    desk.front.wait(chat.loading)
+    chat.unload()
+    try:
+        chat.config = desk.models.tune(chat.config, seconds)
+    finally:
+        desk.front.wait(chat.loading)
+    return None
+
+
+def temp(desk: ChatState, argument: str) -> Next | None:
+    """Another temperature from the next answer on."""
+    chat = desk.chat
+    if not argument:
+        desk.front.say(f"temperature: {chat.options.sampling.temperature:g}")
+        return None
+    value = _number(argument, "/temp")
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise UserError(f"/temp is between 0 and {MAX_TEMPERATURE}, not {argument}")
+    chat.set_sampling(temperature=value)
+    chat.remember(temp=value)
+    desk.front.say(f"temperature {value:g}")
+    return None
+
+
+def seed(desk: ChatState, argument: str) -> Next | None:
+    """Another seed from the next answer on."""
+    chat = desk.chat
+    if not argument:
+        desk.front.say(f"seed: {chat.options.sampling.seed}")
+        return None
+    value = _number(argument, "/seed")
+    if value != int(value):
+        raise UserError(f"/seed is a whole number, not {argument}")
+    base = int(value) - chat.conversation.n_retries
+    chat.set_sampling(seed=base)
+    chat.remember(seed=base)
+    desk.front.say(f"seed {int(value)}")
+    return None
+
+
+def _reload(desk: ChatState, config: SessionConfig, **settings: Any) -> None:
+    """Check, then load; the old settings come back where the new ones fail."""
+    plan_engines(config)
+    opened = desk.chat.reconfigure(config, desk.front.wait)
+    desk.chat.remember(**settings)
+    target = opened.session.plan.target
+    desk.front.say(
+        f"{target.model.name}, speculation {opened.session.speculation},"
+        f" cache {target.kv_k}/{target.kv_v}, context {target.n_ctx:,}"
+    )
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise UserError(f"{what} is a number, not {text!r}") from error
+    if value != value or value in (float("inf"), float("-inf")):
+        raise UserError(f"{what} is a finite number, not {text}")
+    return value

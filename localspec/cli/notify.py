@@ -1,0 +1,157 @@
+"""What goes to stderr: notes, and progress where a person is watching.
+
+Progress of downloads and checks: bars where a person watches, a line now and then elsewhere.
+"""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from localspec.registry.pull import OnProgress, PullStage
+
+
+def notify(message: str) -> None:
+    """A note to the user, above a progress bar that may be there (Rich stands in for stderr)."""
+    print(f"localspec: {message}", file=sys.stderr)
+
+
+@contextmanager
+def progress(label: str) -> Generator[Callable[[float], None]]:
+    """A progress bar on stderr that disappears when done; nothing without a terminal."""
+    with stages(label) as tell:
+        yield lambda fraction: tell(label, fraction)
+
+
+@contextmanager
+def stages(label: str) -> Generator[Callable[[str, float], None]]:
+    """The same for work of several stages: it hears of each and how far that is."""
+    if not sys.stderr.isatty():
+        yield lambda label, fraction: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:
+        yield lambda label, fraction: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %")
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=1.0)
+        yield lambda label, fraction: bar.update(task, completed=fraction, description=label)
+
+
+LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def transfers(*, quiet: bool = False) -> "Generator[OnProgress]":
+    """What shows progress on stderr while files come; `quiet`: only where a person watches."""
+    if not sys.stderr.isatty():
+        yield _silent if quiet else Lines()
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:
+        yield Lines()
+        return
+    with _bars(console) as bar:
+        yield Bars(bar)
+
+
+def _silent(stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
+    pass
+
+
+def _bars(console: object) -> "Progress":
+    from rich import progress
+    from rich.console import Console
+
+    assert isinstance(console, Console)
+    is_wide = console.width >= 76
+    columns: list[progress.ProgressColumn] = [
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=None if is_wide else 10),
+        progress.DownloadColumn() if is_wide else progress.TaskProgressColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(compact=True),
+    ]
+    return progress.Progress(*columns, console=console, expand=is_wide, transient=True)
+
+
+@dataclass(slots=True)
+class Bars:
+    """One bar, for the file and stage at hand; its rate is that of now, not of what was here."""
+
+    bar: "Progress"
+    key: tuple[str, str] | None = None
+    task: "TaskID | None" = None
+
+    def __call__(self, stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
+        if self.key != (stage, name) or self.task is None:
+            if self.task is not None:
+                self.bar.remove_task(self.task)
+            self.key = (stage, name)
+            label = _shortened(name, max(8, self.bar.console.width // 3))
+            self.task = self.bar.add_task(f"{stage} {label}", total=total)
+            # What was here already must not count as fetched in the first second.
+            self.bar.update(self.task, completed=n_bytes)
+            self.bar.reset(self.task, completed=n_bytes, total=total)
+            return
+        self.bar.update(self.task, completed=n_bytes)
+
+
+@dataclass(slots=True)
+class Lines:
+    """A line at the beginning of each file, then every 10 seconds."""
+
+    key: tuple[str, str] | None = None
+    begun_s: float = 0.0
+    said_s: float = 0.0
+    n_begin: int = 0
+
+    def __call__(self, stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
+        now_s = monotonic()
+        if self.key != (stage, name):
+            self.key, self.begun_s, self.said_s, self.n_begin = (stage, name), now_s, now_s, n_bytes
+            if stage == "fetching":
+                notify(f"{stage} {name}{_size(total)}{_kept(n_bytes)}")
+        elif now_s - self.said_s >= LINE_EVERY_S:
+            self.said_s = now_s
+            rate = (n_bytes - self.n_begin) / (now_s - self.begun_s)
+            left = _left(n_bytes, total, rate)
+            notify(f"{stage} {name}: {_done(n_bytes, total)}, {rate / 1e6:.1f} MB/s{left}")
+
+
+def _size(total: int | None) -> str:
+    return "" if total is None else f", {total / 1e6:,.1f} MB"
+
+
+def _kept(n_bytes: int) -> str:
+    return f", from {n_bytes / 1e6:,.1f} MB on" if n_bytes else ""
+
+
+def _done(n_bytes: int, total: int | None) -> str:
+    if not total:
+        return f"{n_bytes / 1e6:,.1f} MB"
+    return f"{100 * n_bytes / total:.0f} % of {total / 1e6:,.1f} MB"
+
+
+def _left(n_bytes: int, total: int | None, rate: float) -> str:
+    if not total or rate <= 0:
+        return ""
+    minutes, seconds = divmod(round((total - n_bytes) / rate), 60)
+    return f", {minutes}:{seconds:02d} left"
+
+
+def _shortened(name: str, width: int) -> str:
+    return (
+        name if len(name) <= width else f"{name[: width // 2]}…{name[-(width - width // 2 - 1) :]}"
+    )

@@ -1,0 +1,285 @@
+"""A forecast as the document that `predict --json` prints; DESIGN.md fixes the names.
+
+A forecast as tables for people.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
+from localspec.model.facts import ModelFacts
+from localspec.predict.roofline import Speed
+
+
+def document(forecast: Forecast) -> dict[str, Any]:
+    """Plain values; what is not known is null."""
+    return {
+        "device": _device(forecast),
+        "model": _model(forecast.facts),
+        "rows": [_row(row) for row in forecast.rows],
+        "ceiling_tps": forecast.ceiling_tps,
+        "break_even_batch": forecast.break_even_batch,
+        "speculation": _speculation(forecast),
+        "advice": [_advice_document(forecast, i) for i in range(len(forecast.advice))],
+        "quants": [asdict(quant) for quant in forecast.quants] or None,
+        "notes": list(forecast.machine.notes),
+    }
+
+
+def _device(forecast: Forecast) -> dict[str, Any]:
+    machine = forecast.machine
+    return {
+        "name": machine.name,
+        "bandwidth_bytes_per_s": machine.bandwidth_bytes_per_s,
+        "flops_per_s": machine.flops_per_s,
+        "memory_bytes": machine.memory_bytes,
+        "free_bytes": machine.free_bytes,
+        "source": machine.source,
+        "rates": machine.rates_source,
+    }
+
+
+def _model(facts: ModelFacts) -> dict[str, Any]:
+    return {
+        "path": facts.path,
+        "name": facts.name,
+        "architecture": facts.architecture,
+        "file_type": facts.file_type,
+        "n_params": facts.n_params,
+        "active_params": facts.active_params,
+        "n_layers": facts.n_layers,
+        "n_ctx_train": facts.n_ctx_train,
+        "weight_bytes": facts.weight_bytes,
+        "streamed_bytes": facts.streamed_bytes,
+    }
+
+
+def _row(row: ForecastRow) -> dict[str, Any]:
+    return {
+        "kv_k": row.cache.type_k.name.lower(),
+        "kv_v": row.cache.type_v.name.lower(),
+        "flash_attn": row.cache.flash,
+        "depth": row.depth,
+        "batch": row.batch,
+        "decode_tps": asdict(row.decode),
+        "decode_tps_per_user": row.decode.mid / row.batch,
+        "token_s": row.token_s,
+        "prefill_tps": row.prefill.mid,
+        "prefill_interval": {"low": row.prefill.low, "high": row.prefill.high},
+        "ttft_s": row.first_token_s,
+        "memory_bytes": row.memory.total_bytes,
+        "memory": asdict(row.memory),
+        "bound": row.bound,
+    }
+
+
+def _speculation(forecast: Forecast) -> dict[str, Any] | None:
+    """Null without a draft model: look-up then has no draft cost, and `advice` covers it."""
+    if forecast.draft is None:
+        return None
+    return {
+        "draft": forecast.draft.path,
+        "rows": [_speculation_row(row) for row in forecast.speculation],
+    }
+
+
+def _speculation_row(row: SpeculationRow) -> dict[str, Any]:
+    lengths = range(1, row.costs.max_draft + 1)
+    return {
+        "depth": row.depth,
+        "batch": row.batch,
+        "draft_cost": row.costs.draft_cost,
+        "break_even_acceptance": row.break_even,
+        "best": [asdict(gain) for gain in row.best],
+        "by_length": [
+            {
+                "n_draft": n,
+                "verify": row.costs.verify(n + 1),
+                "speedup": {
+                    str(gain.acceptance): row.costs.speedup(gain.acceptance, n) for gain in row.best
+                },
+            }
+            for n in lengths
+        ],
+    }
+
+
+def _advice_document(forecast: Forecast, i: int) -> dict[str, Any]:
+    item = forecast.advice[i]
+    return {
+        "use": item.use.name,
+        "depth": item.use.depth,
+        "batch": item.use.n_sequences,
+        "acceptance": item.gain.acceptance if item.gain else None,
+        "n_draft": item.gain.n_draft if item.gain else None,
+        "speedup": item.gain.speedup if item.gain else None,
+        "break_even_acceptance": item.break_even,
+        "sentence": item.sentence,
+    }
+
+
+DROPPED = ("first", "prefill", "memory", "bound by", "latency")
+"""Columns that a narrow terminal does without, in this order."""
+UNLIMITED = 1000
+SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
+
+
+def show(forecast: Forecast) -> None:
+    """Print everything that is known."""
+    console = Console(highlight=False)
+    for line in _heading(forecast):
+        console.print(Text(line))
+    console.print(_rows(console, forecast))
+    for line in _findings(forecast):
+        console.print(Text(line))
+    if forecast.draft is not None:
+        _show_speculation(console, forecast)
+    console.print(Text("\nSpeculation by use" + _drafter(forecast)))
+    console.print(_advice(forecast))
+    if forecast.quants:
+        console.print(Text("\nOther quantizations (depth 0; quality as published for LLaMA-3-8B)"))
+        console.print(_quants(forecast))
+
+
+def _heading(forecast: Forecast) -> list[str]:
+    facts, machine = forecast.facts, forecast.machine
+    name = facts.name or facts.path
+    lines = [f"{name} {facts.file_type}, {_gigabytes(facts.weight_bytes)}, on {machine.name}"]
+    bandwidth = machine.bandwidth_bytes_per_s
+    if bandwidth:
+        lines.append(f"  bandwidth {bandwidth / 1e9:,.1f} GB/s ({machine.source})")
+    lines.append(f"  from {machine.rates_source}")
+    if machine.free_bytes is not None:
+        lines.append(f"  {_gigabytes(machine.free_bytes)} of memory free")
+    return [*lines, *(f"  {note}" for note in machine.notes), ""]
+
+
+def _rows(console: Console, forecast: Forecast) -> Table:
+    """As many columns as fit the terminal; the least asked for goes first."""
+    columns: dict[str, Callable[[ForecastRow], str]] = {
+        "K/V": _types,
+        "depth": lambda row: f"{row.depth:,}",
+        "batch": lambda row: str(row.batch),
+        "latency": lambda row: _seconds(row.token_s),
+        "decode tok/s": lambda row: _interval(row.decode),
+        "prefill": lambda row: f"{row.prefill.mid:,.0f}",
+        "first": lambda row: _seconds(row.first_token_s),
+        "memory": lambda row: _gigabytes(row.memory.total_bytes),
+        "bound by": lambda row: row.bound.removeprefix("memory "),
+    }
+    if all(row.batch == 1 for row in forecast.rows):
+        del columns["batch"], columns["latency"]
+    table = _rows_table(forecast.rows, columns)
+    unlimited = console.options.update(max_width=UNLIMITED)
+    for name in DROPPED:
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
+        del columns[name]
+        table = _rows_table(forecast.rows, columns)
+    return table
+
+
+def _rows_table(
+    rows: Sequence[ForecastRow], columns: Mapping[str, Callable[[ForecastRow], str]]
+) -> Table:
+    table = _table(*columns)
+    before = ""
+    for row in rows:
+        cells = [cell(row) for cell in columns.values()]
+        types, before = before, cells[0]
+        table.add_row("" if cells[0] == types else cells[0], *cells[1:])
+    return table
+
+
+def _types(row: ForecastRow) -> str:
+    kinds = (row.cache.type_k, row.cache.type_v)
+    return "/".join(dict.fromkeys(kind.name.lower() for kind in kinds))
+
+
+def _findings(forecast: Forecast) -> list[str]:
+    lines = [""]
+    first = forecast.rows[0]
+    if forecast.ceiling_tps and first.batch == 1:
+        share = first.decode.mid / forecast.ceiling_tps
+        lines.append(
+            f"At full bandwidth it would be {forecast.ceiling_tps:,.1f} tok/s; {share:.0%} of that"
+            f" is expected at depth {first.depth:,}."
+        )
+    if forecast.break_even_batch:
+        lines.append(f"From a batch of {forecast.break_even_batch} on, arithmetic is the limit.")
+    return lines if len(lines) > 1 else []
+
+
+def _show_speculation(console: Console, forecast: Forecast) -> None:
+    for row in forecast.speculation:
+        pays = "no draft can pay" if row.break_even is None else f"pays from {row.break_even:.0%}"
+        users = f", batch {row.batch}" if row.batch > 1 else ""
+        console.print(
+            Text(
+                f"\nDrafting at depth {row.depth:,}{users}: one token costs"
+                f" {row.costs.draft_cost:.2f} plain passes; {pays}"
+            )
+        )
+        table = _table("draft", "v(n)", *(f"{gain.acceptance:.0%}" for gain in row.best))
+        for n in (n for n in SHOWN_LENGTHS if n <= row.costs.max_draft):
+            speedups = [row.costs.speedup(gain.acceptance, n) for gain in row.best]
+            marks = ["*" if gain.n_draft == n else " " for gain in row.best]
+            cells = [f"{s:.2f}x{mark}" for s, mark in zip(speedups, marks, strict=True)]
+            table.add_row(str(n), f"{row.costs.verify(n + 1):.2f}", *cells)
+        console.print(table)
+
+
+def _advice(forecast: Forecast) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for item in forecast.advice:
+        table.add_row(f"  {item.use.name}", item.sentence)
+    return table
+
+
+def _drafter(forecast: Forecast) -> str:
+    if forecast.draft is None:
+        return " (look-up, which costs nothing to draft)"
+    return f" ({forecast.draft.name or forecast.draft.path} drafts)"
+
+
+def _quants(forecast: Forecast) -> Table:
+    table = _table("type", "size", "decode tok/s", "prefill", "KL nats/token")
+    for quant in forecast.quants:
+        kld = "-" if quant.kld is None else f"{quant.kld:.4f}"
+        table.add_row(
+            quant.name,
+            _gigabytes(quant.weight_bytes),
+            _interval(quant.decode),
+            f"{quant.prefill.mid:,.0f}",
+            kld,
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    return table
+
+
+def _interval(speed: Speed) -> str:
+    digits = 0 if speed.mid >= 100 else 1
+    return f"{speed.mid:,.{digits}f} ({speed.low:,.{digits}f}–{speed.high:,.{digits}f})"  # noqa: RUF001
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:,.1f} s"
+    return f"{seconds * 1e3:.{1 if seconds < 0.01 else 0}f} ms"
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"

@@ -1,0 +1,106 @@
+"""A configuration to libllama's own parameter structures, a model and a context.
+
+Keep the experts of a layer on the processor while the rest of the layer is on the GPU.
+
+Experts are most of a mixture's bytes and few of them are used by a token, so they are what to leave
+out where not everything fits; llama.cpp's own `--n-cpu-moe` does the same with the same pattern.
+"""
+
+import ctypes
+import os
+from typing import Any
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama.binding import C, Handle, engine_log, libggml
+from localspec.errors import EngineError, ModelError
+from localspec.model.facts import cache_type
+from localspec.notify import Progress
+
+PATTERN = r"blk\.{}\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+"""LLM_FFN_EXPS_REGEX of llama.cpp's common/common.h, in one layer."""
+
+
+class _Override(ctypes.Structure):
+    """struct llama_model_tensor_buft_override."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
+
+
+def experts_on_cpu(n_layers: int) -> Any:
+    """The engine's list of overrides for the first `n_layers`, to be kept alive; None for none."""
+    if n_layers <= 0:
+        return None
+    libggml.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p
+    cpu = libggml.ggml_backend_cpu_buffer_type()
+    overrides = (_Override * (n_layers + 1))()
+    for layer in range(n_layers):
+        overrides[layer] = _Override(PATTERN.format(layer).encode(), cpu)
+    return overrides
+
+
+NO_ABORT = C.ggml_abort_callback()
+"""The empty callback, which removes one."""
+
+_FLASH_ATTENTION = {
+    "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+
+def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> Handle:
+    """Map the weights; raises ModelError with the engine's reason, or Interrupted."""
+
+    def report(fraction: float, _: int | None) -> bool:
+        on_progress(fraction)
+        return not interrupt.requested
+
+    params = C.llama_model_default_params()
+    params.n_gpu_layers = config.n_gpu_layers
+    params.load_mode = C.LLAMA_LOAD_MODE_MMAP if config.use_mmap else C.LLAMA_LOAD_MODE_NONE
+    params.use_extra_bufts = config.use_extra_buffers
+    on_cpu = experts_on_cpu(config.n_cpu_moe)
+    params.tensor_buft_overrides = on_cpu and ctypes.addressof(on_cpu)
+    callback = params.progress_callback = C.llama_progress_callback(report)
+    engine_log.clear()
+    model = C.llama_model_load_from_file(os.fsencode(config.model), params)
+    del callback, on_cpu
+    if interrupt.requested:
+        if model:
+            C.llama_model_free(model)
+        raise Interrupted
+    if not model:
+        raise ModelError(
+            f"{config.model.name} does not load: {engine_log.reason()}{_advice(config)}"
+        )
+    return model
+
+
+def create_context(config: EngineConfig, model: Handle) -> Handle:
+    """Allocate the cache and the compute buffers; raises EngineError with the engine's reason."""
+    params = C.llama_context_default_params()
+    params.n_ctx = config.n_ctx * config.n_sequences
+    params.n_batch = params.n_ubatch = min(config.n_batch, config.n_ctx)
+    params.n_seq_max = config.n_sequences
+    # Output buffers take n_vocab floats a row: ask for the rows that are used, not for n_batch of
+    # them.
+    params.n_outputs_max = config.n_outputs
+    params.n_threads = config.n_threads
+    params.n_threads_batch = config.n_threads_batch or config.n_threads
+    params.type_k = cache_type(config.kv_k).id
+    params.type_v = cache_type(config.kv_v).id
+    params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]
+    params.op_offload = config.op_offload
+    params.swa_full = False
+    engine_log.clear()
+    context = C.llama_init_from_model(model, params)
+    if not context:
+        raise EngineError(
+            f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}{_advice(config)}"
+        )
+    return context
+
+
+def _advice(config: EngineConfig) -> str:
+    return "; try fewer --gpu-layers" if config.n_gpu_layers else ""

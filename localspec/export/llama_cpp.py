@@ -1,0 +1,122 @@
+"""llama.cpp's own server. Flags of libllama 0.5.0 (common/arg.cpp).
+
+Since llama.cpp PR 23988 `--model-draft` alone drafts nothing: `--spec-type` turns drafting on, and
+`--draft-max` is gone. `scripts/check-export` holds every flag against the server's own --help.
+
+llama-cpp-python's `Llama`, version 0.3.36, as a program.
+
+It has no names for some cache types, so they are given by ggml's numbers.
+"""
+
+import shlex
+
+from localspec.export.exported import ADAPTS, Exported, draft_length, draft_of, drafts, looks_up
+from localspec.model.facts import cache_type
+from localspec.session.config import SessionConfig
+
+NGRAM = 3
+"""Tokens that must match before a look-up; the server's default of 12 hardly ever finds any."""
+
+
+def llama_server(config: SessionConfig) -> Exported:
+    """A command line."""
+    flags = [*_engine(config), *_speculation(config)]
+    lines = [shlex.join(flag) for flag in flags]
+    cannot = (ADAPTS,) if drafts(config) else ()
+    return Exported(
+        text=" \\\n    ".join(["llama-server", *lines]) + "\n",
+        cannot=cannot,
+        notes=(
+            "one slot (--parallel 1) has the whole context, as in localspec",
+            "GOMP_SPINCOUNT=1000 in its environment keeps it from stalling beside other programs,"
+            " as localspec does",
+        ),
+    )
+
+
+def _engine(config: SessionConfig) -> list[list[str]]:
+    flags = [
+        ["--model", str(config.model)],
+        ["--ctx-size", str(config.n_ctx), "--parallel", "1"],
+        ["--threads", str(config.n_threads)],
+        ["--ubatch-size", str(config.n_batch)],
+        ["--flash-attn", config.flash_attn],
+        ["--cache-type-k", config.kv_k, "--cache-type-v", config.kv_v],
+    ]
+    if config.n_threads_batch:
+        flags[2] += ["--threads-batch", str(config.n_threads_batch)]
+    if config.n_gpu_layers >= 0:
+        flags.append(["--n-gpu-layers", str(config.n_gpu_layers)])
+    if config.n_cpu_moe:
+        flags.append(["--n-cpu-moe", str(config.n_cpu_moe)])
+    if not config.use_mmap:
+        flags.append(["--load-mode", "none"])
+    if not config.repack:
+        flags.append(["--no-repack"])
+    return flags
+
+
+def _speculation(config: SessionConfig) -> list[list[str]]:
+    n = str(draft_length(config))
+    if draft := draft_of(config):
+        return [
+            ["--spec-type", "draft-simple", "--spec-draft-n-max", n],
+            ["--spec-draft-model", str(draft)],
+        ]
+    if looks_up(config):
+        # It drafts nothing where fewer than the n-gram's tokens could be copied.
+        size = str(max(NGRAM, int(n)))
+        return [
+            ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", str(NGRAM)],
+            ["--spec-ngram-simple-size-m", size],
+        ]
+    return []
+
+
+def llama_cpp_python(config: SessionConfig) -> Exported:
+    """Python code that loads the model and answers once."""
+    arguments = {
+        "model_path": repr(str(config.model)),
+        "n_ctx": config.n_ctx,
+        "n_threads": config.n_threads,
+        "n_threads_batch": config.n_threads_batch or config.n_threads,
+        "n_batch": max(config.n_batch, 512),
+        "n_ubatch": config.n_batch,
+        "n_gpu_layers": config.n_gpu_layers,
+        "use_mmap": config.use_mmap,
+        "flash_attn": config.flash_attn != "off",
+        "type_k": cache_type(config.kv_k).id,
+        "type_v": cache_type(config.kv_v).id,
+    }
+    imports = "import llama_cpp\n"
+    if looks_up(config):
+        imports += "from llama_cpp.llama_speculative import LlamaPromptLookupDecoding\n"
+        n = draft_length(config)
+        arguments["draft_model"] = f"LlamaPromptLookupDecoding(num_pred_tokens={n})"
+        arguments["logits_all"] = True
+    types = {"type_k": f"  # {config.kv_k}", "type_v": f"  # {config.kv_v}"}
+    lines = "".join(f"    {n}={value},{types.get(n, '')}\n" for n, value in arguments.items())
+    text = (
+        f"{imports}\nllm = llama_cpp.Llama(\n{lines})\n"
+        'print(llm("The sky is", max_tokens=32)["choices"][0]["text"])\n'
+    )
+    return Exported(text, tuple(_cannot(config)), tuple(_notes(config)))
+
+
+def _cannot(config: SessionConfig) -> list[str]:
+    found: list[str] = []
+    if draft_of(config):
+        found.append("draft with a model")
+    if looks_up(config):
+        found.append("stop drafting where that does not pay")
+    if not config.repack:
+        found.append("leave weights unpacked by an argument of `Llama`")
+    if config.n_cpu_moe:
+        found.append("keep only experts on the CPU")
+    return found
+
+
+def _notes(config: SessionConfig) -> list[str]:
+    if not looks_up(config):
+        return []
+    return ["logits_all=True is needed with look-up, and keeps n_ctx x vocabulary floats in memory"]

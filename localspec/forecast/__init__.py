@@ -1,0 +1,1 @@
+"""What this machine will do with a model: the one place that joins facts, machine and settings."""

@@ -1,0 +1,264 @@
+"""From a model's name and a machine to speeds, memory and what speculation would gain.
+
+What a loaded model should do on this machine, from an earlier probe; nothing is measured now.
+
+The prediction is of plain decoding. The roofline is the same sum for a machine that loses nothing
+but the bandwidth of its memory: what share of it is reached is what could still be won.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from localspec.engine.base import EngineConfig
+from localspec.forecast.probing import kept_rates
+from localspec.forecast.sources import PredictedMachine
+from localspec.gguf.reader import Header, read_header
+from localspec.gguf.remote import read_remote
+from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.usable import check_usable
+from localspec.predict.memory import QUANTS, Memory, memory_of, variants_of
+from localspec.predict.probed import ProbedRates
+from localspec.predict.rates import IdealRates
+from localspec.predict.roofline import CacheSetting, Roofline, Share, Speed
+from localspec.predict.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
+from localspec.registry.resolve import locate
+
+MAX_BATCHES, STEEP = 256, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: every product of cache setting, depth and batch is a row of the answer.
+
+    No `batches`: all that are worth it, up to the one from which arithmetic is the limit.
+    """
+
+    caches: tuple[CacheSetting, ...]
+    depths: tuple[int, ...] = (0, 1024, 4096)
+    batches: tuple[int, ...] = (1,)
+    n_prompt: int = 512
+    n_ctx: int = 4096
+    acceptances: tuple[float, ...] = (0.5, 0.7, 0.9)
+    with_quants: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastRow:
+    """`decode` and `prefill` in tokens per second of all sequences together."""
+
+    cache: CacheSetting
+    depth: int
+    batch: int
+    decode: Speed
+    prefill: Speed
+    first_token_s: float
+    memory: Memory
+    bound: str
+
+    @property
+    def token_s(self) -> float:
+        """How long each sequence waits for its next token."""
+        return self.batch / self.decode.mid
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationRow:
+    """One depth and batch: what drafts of each length gain, by acceptance."""
+
+    depth: int
+    batch: int
+    costs: DraftCosts
+    best: tuple[BestDraft, ...]
+    break_even: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantRow:
+    """The model in another quantization; `kld` as published for LLaMA-3-8B, None if it is not."""
+
+    name: str
+    weight_bytes: int
+    decode: Speed
+    prefill: Speed
+    kld: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The answer. `ceiling_tps`: decode at the device's bandwidth, with nothing lost."""
+
+    machine: PredictedMachine
+    facts: ModelFacts
+    draft: ModelFacts | None
+    rows: tuple[ForecastRow, ...]
+    ceiling_tps: float | None
+    break_even_batch: int | None
+    speculation: tuple[SpeculationRow, ...]
+    advice: tuple[Advice, ...]
+    quants: tuple[QuantRow, ...] = field(repr=False)
+
+
+def facts_of(reference: str | None) -> ModelFacts:
+    """The facts of a model by any name it has, read here or by HTTP range, never fetched whole.
+
+    Raises UserError or ModelError.
+    """
+    place = locate(reference)
+    header: Header = read_header(place) if isinstance(place, Path) else read_remote(place)
+    check_usable(header)
+    return ModelFacts.of(header)
+
+
+def kept_roofline(config: EngineConfig) -> Roofline | None:
+    """What an earlier probe says of a loaded engine's settings: nothing is measured now."""
+    facts = facts_of(str(config.model))
+    types = cache_type(config.kv_k), cache_type(config.kv_v)
+    cache = CacheSetting(*types, flash=config.flash_attn != "off")
+    rates = kept_rates(config, facts, cache)
+    return None if rates is None else Roofline(facts, (Share(rates, facts.n_layers),), cache)
+
+
+def kept_forecast(config: EngineConfig, depth: int) -> tuple[Speed, str] | None:
+    """Decoding with a loaded engine's settings, and what binds it, from an earlier probe.
+
+    None where this machine was not measured for it.
+    """
+    roofline = kept_roofline(config)
+    return roofline and (roofline.decode(depth), roofline.pass_time(1, depth).bound)
+
+
+def forecast(
+    facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
+) -> Forecast:
+    """Every number that `predict` shows. Raises nothing: what is not known is None."""
+    first = question.caches[0]
+    target = Roofline(facts, machine.shares_of(facts), first)
+    drafter = Roofline(draft, machine.shares_of(draft), first) if draft else None
+    break_even = target.break_even_batch()
+    if not question.batches:
+        question = replace(question, batches=_batches_up_to(break_even))
+    return Forecast(
+        machine=machine,
+        facts=facts,
+        draft=draft,
+        rows=tuple(_rows(facts, draft, machine, question)),
+        ceiling_tps=_ceiling_tps(facts, machine, first),
+        break_even_batch=break_even,
+        speculation=tuple(_speculation(target, drafter, question)),
+        advice=advice(target, drafter, question.n_ctx),
+        quants=tuple(_quants(facts, machine, first)) if question.with_quants else (),
+    )
+
+
+def _batches_up_to(break_even: int | None) -> tuple[int, ...]:
+    """Doubling, or faster where the way is long, with the break-even itself at the end."""
+    end = min(break_even or MAX_BATCHES, MAX_BATCHES)
+    step = 2 if end <= STEEP else 4
+    powers = [step**k for k in range(end.bit_length()) if step**k < end]
+    return *powers, end
+
+
+def _rows(
+    facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
+) -> Sequence[ForecastRow]:
+    rows: list[ForecastRow] = []
+    for cache in question.caches:
+        roofline = Roofline(facts, machine.shares_of(facts), cache)
+        draft_bytes = memory_of(draft, cache, question.n_ctx).total_bytes if draft else 0
+        rows += [
+            _row(roofline, depth, batch, question, draft_bytes)
+            for depth in question.depths
+            for batch in question.batches
+        ]
+    return rows
+
+
+def _row(
+    roofline: Roofline, depth: int, batch: int, question: Question, draft_bytes: int
+) -> ForecastRow:
+    n_ctx = max(question.n_ctx, depth + question.n_prompt)
+    memory = memory_of(roofline.facts, roofline.cache, n_ctx, n_sequences=batch)
+    return ForecastRow(
+        cache=roofline.cache,
+        depth=depth,
+        batch=batch,
+        decode=roofline.decode(depth, batch),
+        prefill=roofline.prefill(question.n_prompt, depth),
+        first_token_s=roofline.prefill_s(question.n_prompt, depth),
+        memory=memory.with_draft(draft_bytes),
+        bound=roofline.pass_time(1, depth, batch).bound,
+    )
+
+
+def _ceiling_tps(facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting) -> float | None:
+    if machine.bandwidth_bytes_per_s is None:
+        return None
+    rates = IdealRates(machine.bandwidth_bytes_per_s, machine.flops_per_s)
+    return Roofline(facts, (Share(rates, facts.n_layers),), cache).decode(0).mid
+
+
+def _speculation(
+    target: Roofline, drafter: Roofline | None, question: Question
+) -> Sequence[SpeculationRow]:
+    rows: list[SpeculationRow] = []
+    for depth in question.depths:
+        for batch in question.batches:
+            costs = speculation_at(target, drafter, depth, batch)
+            best = tuple(costs.best(alpha) for alpha in question.acceptances)
+            rows.append(SpeculationRow(depth, batch, costs, best, costs.break_even_acceptance()))
+    return rows
+
+
+def _quants(
+    facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting
+) -> Sequence[QuantRow]:
+    rows: list[QuantRow] = []
+    for quant, other in zip(QUANTS, variants_of(facts), strict=True):
+        roofline = Roofline(other, machine.shares_of(other), cache)
+        rows.append(
+            QuantRow(
+                quant.name, other.weight_bytes, roofline.decode(0), roofline.prefill(512), quant.kld
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Predictions for one engine; `ceiling` None where the memory's bandwidth is not known."""
+
+    roofline: Roofline
+    ceiling: Roofline | None
+
+    @classmethod
+    def of(cls, config: EngineConfig, facts: ModelFacts) -> Self | None:
+        """None where this machine was not measured for such a model."""
+        types = cache_type(config.kv_k), cache_type(config.kv_v)
+        cache = CacheSetting(*types, flash=config.flash_attn != "off")
+        rates = kept_rates(config, facts, cache)
+        if rates is None:
+            return None
+        ideal = _ideal(rates) if isinstance(rates, ProbedRates) else None
+        return cls(
+            Roofline(facts, (Share(rates, facts.n_layers),), cache),
+            Roofline(facts, (Share(ideal, facts.n_layers),), cache) if ideal else None,
+        )
+
+    def decode(self, depth: int) -> Speed:
+        """Tokens per second of plain decoding with `depth` tokens in the cache."""
+        return self.roofline.decode(depth)
+
+    def first_token_s(self, n_new: int, depth: int) -> float:
+        """Seconds until the first token of an answer, with `n_new` tokens to read."""
+        return self.roofline.prefill_s(n_new, depth)
+
+    def ceiling_tps(self, depth: int) -> float | None:
+        """Tokens per second if nothing but the memory's bandwidth took time."""
+        return self.ceiling.decode(depth).mid if self.ceiling else None
+
+
+def _ideal(rates: ProbedRates) -> IdealRates | None:
+    read = rates.probe.read_bytes_per_s
+    return IdealRates(max(read, rates.stream_bytes_per_s), None) if read else None

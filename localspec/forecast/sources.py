@@ -1,0 +1,241 @@
+"""Which rates a prediction is made from: those of a named device, or of this machine.
+
+This machine's own figures come from the probe, through the engine itself. Where that cannot run,
+published runs of the same device stand in; of a processor nothing is known without the probe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from localspec.errors import EngineError, HardwareError, UserError
+from localspec.forecast.probing import GRAPHICS, PROCESSOR, probe_needs, probed_rates
+from localspec.hardware.devices import Match, find_device
+from localspec.hardware.machine import LocalDevice, Reported, local_devices
+from localspec.model.facts import ModelFacts
+from localspec.notify import Notify
+from localspec.predict.memory import memory_of
+from localspec.predict.probed import ProbedRates
+from localspec.predict.published import PublishedRates
+from localspec.predict.rates import Rates
+from localspec.predict.roofline import CacheSetting, Share
+
+if TYPE_CHECKING:
+    from localspec.engine.probe import ProbeNeeds
+
+
+ProbeChoice = Literal["auto", "again", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineChoice:
+    """What the user said of the machine; `device` None is this one."""
+
+    device: str | None = None
+    n_threads: int | None = None
+    n_gpu_layers: int = -1
+    probe: ProbeChoice = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedMachine:
+    """Where a prediction holds; None is what is not known.
+
+    `rates` are those of the device that computes most, `host_rates` of the processor beside a GPU,
+    for the layers that are not among the `n_offloaded`; < 0: all of them are.
+    """
+
+    name: str
+    bandwidth_bytes_per_s: float | None
+    flops_per_s: float | None
+    source: str
+    memory_bytes: int | None
+    free_bytes: int | None
+    rates: Rates
+    host_rates: Rates | None = None
+    n_offloaded: int = -1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rates_source(self) -> str:
+        return self.rates.source
+
+    def shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
+        """Who computes which layers. libllama offloads the last ones, the output matrix first."""
+        rates = _rates_for(facts, self.rates)
+        if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
+            return (Share(rates, facts.n_layers),)
+        n_on_gpu = max(0, self.n_offloaded - 1)
+        on_host = Share(_rates_for(facts, self.host_rates), facts.n_layers - n_on_gpu)
+        return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
+
+
+def _rates_for(facts: ModelFacts, rates: Rates) -> Rates:
+    return rates.for_model(facts.n_embd, facts.streamed_bytes)
+
+
+def predicted_machine(
+    choice: MachineChoice,
+    models: Sequence[ModelFacts],
+    caches: Sequence[CacheSetting],
+    n_ctx: int,
+    notify: Notify,
+    variants: Sequence[ModelFacts] = (),
+) -> PredictedMachine:
+    """The machine that was named, or this one, ready to predict `models` (the target first).
+
+    `variants` are asked about as well and never loaded beside the others.
+
+    Raises UserError for a name that is none or many, HardwareError where nothing is known.
+    """
+    needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
+    if choice.device is not None:
+        named = _named(find_device(choice.device), models[0], needed, choice.n_gpu_layers)
+        if choice.n_gpu_layers < 0:
+            return named
+        needs = probe_needs(models, caches, variants)
+        return _beside_processor(named, choice, needs, notify)
+    device = _chosen(choice)
+    if choice.probe != "off":
+        try:
+            needs = probe_needs(models, caches, variants)
+            return _probed(choice, device, needs, needed, models[0].n_layers, notify)
+        except EngineError as error:
+            notify(f"{error}; published figures stand in")
+    return _published(device, needed)
+
+
+def _named(
+    match: Match, facts: ModelFacts, needed_bytes: int, n_gpu_layers: int
+) -> PredictedMachine:
+    device = match.candidates[0]
+    if device.kind == "cpu":
+        raise UserError(
+            f"{device.name} is memory for a processor, of which speeds are known only by measuring:"
+            " run `localspec predict` there"
+        )
+    names = " or ".join(device.name for device in match.candidates)
+    if 0 <= n_gpu_layers < facts.n_layers:
+        needed_bytes = needed_bytes * n_gpu_layers // facts.n_layers
+    memory_bytes = max(device.memory_bytes, default=None)
+    return PredictedMachine(
+        name=names,
+        bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
+        flops_per_s=device.fp16_flops_per_s,
+        source=f"published: {device.source}",
+        memory_bytes=memory_bytes,
+        free_bytes=None,
+        rates=PublishedRates.of(match),
+        n_offloaded=n_gpu_layers,
+        notes=_notes(match, needed_bytes, memory_bytes),
+    )
+
+
+def _beside_processor(
+    named: PredictedMachine, choice: MachineChoice, needs: "ProbeNeeds", notify: Notify
+) -> PredictedMachine:
+    """A device put into this machine, whose processor computes the other layers."""
+    if choice.probe == "off":
+        raise UserError(
+            "--gpu-layers with --device needs a probe of this processor: no --probe off"
+        )
+    again = choice.probe == "again"
+    host = probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
+    note = f"{named.n_offloaded} layers there, the others on the processor of this machine"
+    return replace(named, host_rates=host, notes=(*named.notes, note))
+
+
+def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
+    notes = [device.note for device in match.candidates[:1] if device.note]
+    if match.is_ambiguous:
+        notes.append(f"the name can mean several devices{_range(match)}; the interval covers them")
+    if memory_bytes is not None and needed_bytes > memory_bytes:
+        notes.append(
+            f"does not fit: {needed_bytes / 1e9:.1f} GB are needed and {memory_bytes / 1e9:.1f} GB"
+            " are there; the speeds are those of a device with more memory (--gpu-layers N leaves"
+            " layers to the processor)"
+        )
+    return tuple(notes)
+
+
+def _range(match: Match) -> str:
+    """From the slowest to the fastest memory, where they differ."""
+    rates = sorted(device.bandwidth_bytes_per_s / 1e9 for device in match.candidates)
+    return "" if rates[0] == rates[-1] else f" ({rates[0]:,.0f} to {rates[-1]:,.0f} GB/s)"
+
+
+def _chosen(choice: MachineChoice) -> LocalDevice:
+    """The GPU that the engine would use, else the processor."""
+    devices = local_devices(engine_reports())
+    graphics = [device for device in devices if device.backend != "cpu"]
+    return graphics[0] if graphics and choice.n_gpu_layers else devices[-1]
+
+
+def engine_reports() -> list[Reported] | None:
+    """The engine's own list; None without an engine."""
+    try:
+        from localspec.engine.llama.binding import engine_devices  # noqa: PLC0415 - loads libllama
+    except (EngineError, ImportError, OSError):
+        return None
+    return [
+        Reported(device.name, device.description, device.total_bytes, device.free_bytes)
+        for device in engine_devices()
+    ]
+
+
+def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
+    known = device.match.device
+    if device.backend == "cpu" or known is None:
+        raise HardwareError(
+            f"{device.name} is not in the table of devices and was not measured: run `localspec"
+            " predict` with an engine and without --probe off, or name a --device"
+        )
+    return PredictedMachine(
+        name=known.name,
+        bandwidth_bytes_per_s=known.bandwidth_bytes_per_s,
+        flops_per_s=known.fp16_flops_per_s,
+        source=f"published: {known.source}",
+        memory_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
+        rates=PublishedRates.of(device.match, device.backend),
+        notes=_notes(device.match, needed_bytes, device.free_bytes or device.total_bytes),
+    )
+
+
+def _probed(
+    choice: MachineChoice,
+    device: LocalDevice,
+    needs: "ProbeNeeds",
+    needed_bytes: int,
+    n_layers: int,
+    notify: Notify,
+) -> PredictedMachine:
+    on_gpu = device.backend != "cpu"
+
+    def measured(where: int) -> ProbedRates:
+        again = choice.probe == "again"
+        return probed_rates(needs, where, choice.n_threads, notify, again=again)
+
+    rates = measured(GRAPHICS if on_gpu else PROCESSOR)
+    n_offloaded = choice.n_gpu_layers
+    notes = _notes(Match(()), needed_bytes, device.free_bytes)
+    if on_gpu and n_offloaded < 0 and device.free_bytes and needed_bytes > device.free_bytes:
+        n_offloaded = int(n_layers * device.free_bytes / needed_bytes)
+        notes = (f"{n_offloaded} of {n_layers} layers fit on the GPU",)
+    is_split = on_gpu and n_offloaded >= 0
+    host = measured(PROCESSOR) if is_split else None
+    read = rates.probe.read_bytes_per_s
+    known = device.match.device
+    published = known.bandwidth_bytes_per_s if known else None
+    return PredictedMachine(
+        name=device.name,
+        bandwidth_bytes_per_s=max(read, rates.stream_bytes_per_s) if read else published,
+        flops_per_s=None,
+        source="measured: reading memory" if read else "published",
+        memory_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
+        rates=rates,
+        host_rates=host,
+        n_offloaded=n_offloaded,
+        notes=notes,
+    )

@@ -1,0 +1,1 @@
+"""GGUF files: read, checked, written; on this disk or elsewhere."""

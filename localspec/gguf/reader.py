@@ -1,0 +1,95 @@
+"""Read the GGUF header of a model, in one file or split, from this machine or from elsewhere.
+
+A split model (`NAME-00001-of-00003.gguf`) is read as one, whichever part is named: the first part
+has the metadata, every part its own tensors. Source: the GGUF specification (docs/gguf.md of ggml)
+and llama_model_loader in llama.cpp, which loads such a model through its first part and finds the
+others by name.
+"""
+
+import os
+import re
+from pathlib import PurePath
+
+from localspec.errors import ModelError
+from localspec.gguf.cursor import FileSource, Source
+from localspec.gguf.header import FilePart, Header, Tensor, parse
+
+__all__ = ["FilePart", "Header", "Tensor", "part_names", "read_header", "read_source"]
+
+MAX_PARTS = 1_000
+PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """The header of a local file and its other parts, if any; ModelError if they are not whole."""
+    source = FileSource(path)
+    try:
+        return read_source(source)
+    finally:
+        source.close()
+
+
+def read_source(source: Source) -> Header:
+    """The same for any source; the other parts of a split model come from `source.sibling`."""
+    header = parse(source)
+    n_parts = header.integer("split.count") or 1
+    return header if n_parts == 1 else _read_parts(source, header, n_parts)
+
+
+def part_names(file_name: str, n_parts: int) -> list[str] | None:
+    """The file names of all parts, from that of any one; None if it is not named like a part."""
+    match = PART_NAME.fullmatch(file_name)
+    if match is None or int(match[3]) != n_parts:
+        return None
+    return [f"{match[1]}-{number:05d}-of-{n_parts:05d}.gguf" for number in range(1, n_parts + 1)]
+
+
+def _read_parts(source: Source, header: Header, n_parts: int) -> Header:
+    here = PurePath(source.name).name
+    names = part_names(here, n_parts) if 1 < n_parts <= MAX_PARTS else None
+    if names is None:
+        raise header.fail(
+            f"is one of {n_parts} parts but is not named NAME-00001-of-{n_parts:05d}.gguf or so;"
+            " give every part its own name back"
+        )
+    parts = [
+        header if (part, name) == (0, here) else _read_part(source, name, part)
+        for part, name in enumerate(names)
+    ]
+    for part, header in enumerate(parts):
+        _check_number(header, part, n_parts)
+    return _merged(parts)
+
+
+def _read_part(source: Source, name: str, part: int) -> Header:
+    try:
+        sibling = source.sibling(name)
+    except ModelError as error:
+        raise ModelError(f"{source.name} is one part of several, of which {error}") from error
+    try:
+        return parse(sibling, part)
+    finally:
+        sibling.close()
+
+
+def _check_number(header: Header, part: int, n_parts: int) -> None:
+    number, count = header.integer("split.no"), header.integer("split.count")
+    if (number, count) != (part, n_parts):
+        raise header.fail(
+            f"says that it is part {number} of {count} (from 0) where {part} of {n_parts} belongs;"
+            " download all parts again"
+        )
+
+
+def _merged(headers: list[Header]) -> Header:
+    first = headers[0]
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    n_names = len({tensor.name for tensor in tensors})
+    n_wanted = first.integer("split.tensors.count")
+    if not n_names == len(tensors) == n_wanted:
+        raise first.fail(
+            f"and its other parts have {len(tensors)} tensors with {n_names} names where {n_wanted}"
+            " belong; download all parts again"
+        )
+    parts = tuple(header.parts[0] for header in headers)
+    return Header(parts, first.version, first.alignment_bytes, first.metadata, tensors)

@@ -1,0 +1,128 @@
+"""What localspec has pulled, in a lock file: revision, SHA-256, size and place of every file.
+
+One JSON document in the data folder, replaced as a whole, so that a crash leaves the old one or the
+new one.
+
+When a model was last used, which `list` shows; a disk that fails does no harm.
+"""
+
+import json
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from localspec import paths
+from localspec.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """One file that was pulled; `fetched` is false where another program had brought it.
+
+    `reference` is what pulls it again; `sha256` None while only a part of it has come, and then
+    `path` is where it will be and `partial` where the part is.
+    """
+
+    reference: str
+    file: str
+    path: str
+    n_bytes: int | None
+    revision: str | None
+    sha256: str | None
+    blocks: str | None
+    fetched: bool
+    pulled_at: str
+    name: str | None = None
+    """The catalog's, where it was asked for by that."""
+    partial: str | None = None
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Self:
+        values: dict[str, Any] = {field.name: entry.get(field.name) for field in fields(cls)}
+        return cls(**values)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.sha256 is not None
+
+
+def pulled() -> list[Pulled]:
+    """All of them, the last one last. UserError where the lock file is damaged."""
+    path = _path()
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return [Pulled.of(entry) for entry in document["files"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): move it away; pull then finds the files again"
+        ) from error
+
+
+def record(entry: Pulled) -> None:
+    """Add one, in place of an older one of the same path."""
+    _update(lambda files: [*(file for file in files if file.path != entry.path), entry])
+
+
+def forget(path: str) -> None:
+    """Remove the one of that path."""
+    _update(lambda files: [file for file in files if file.path != path])
+
+
+def _update(change: Callable[[list[Pulled]], list[Pulled]]) -> None:
+    with _alone():
+        files = [asdict(file) for file in change(pulled())]
+        replace_text(_path(), json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _path() -> Path:
+    return paths.data_dir() / "models.lock.json"
+
+
+@contextmanager
+def _alone() -> Generator[None]:
+    """Two processes that pull different models do not lose each other's entry."""
+    from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415 - slow to import
+
+    with WeakFileLock(_path().with_suffix(".lock")):
+        yield
+
+
+def mark_used(path: Path) -> None:
+    """Note that the model at `path` is used now."""
+    with suppress(OSError):
+        times = last_used() | {str(path): datetime.now(UTC).isoformat(timespec="seconds")}
+        replace_text(_usage_path(), json.dumps(times, indent=1) + "\n")
+
+
+def last_used() -> dict[str, str]:
+    """Times in ISO 8601 by path; empty where nothing is known."""
+    try:
+        times = json.loads(_usage_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return times if isinstance(times, dict) else {}
+
+
+def _usage_path() -> Path:
+    return paths.data_dir() / "last-used.json"

@@ -1,0 +1,185 @@
+"""Models that other programs have put on this disk: named here, used where they lie, never changed.
+
+    hf:owner/repo/file.gguf      the Hugging Face cache, which llama.cpp uses since 2026, too
+    ollama:llama3.2:3b           Ollama: manifests name blobs by digest (OLLAMA_MODELS)
+    lmstudio:owner/repo/file     LM Studio: its folder of models, wherever its home is
+    llama.cpp:file               llama.cpp's own cache folder (LLAMA_CACHE)
+
+Sources: docs/import.md and server/modelpath.go of Ollama, `findLMStudioHome` of lmstudio.js,
+`fs_get_cache_directory` in common/common.cpp of llama.cpp. LM Studio's settings can name another
+folder; that one is read as well.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localspec.gguf.hub import HUB
+from localspec.gguf.reader import PART_NAME
+
+ORIGINS = ("ollama:", "lmstudio:", "llama.cpp:")
+_MAGIC = b"GGUF"
+_OLLAMA_MODEL = "application/vnd.ollama.image.model"
+_OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A model of another program; `path` is the first part, `n_bytes` those of all parts."""
+
+    name: str
+    path: Path
+    origin: str
+    n_bytes: int
+
+    @property
+    def short_names(self) -> tuple[str, ...]:
+        """What it can be called beside its name: that without the origin, its file, its stem."""
+        plain = self.name.partition(":")[2]
+        file = plain.rpartition("/")[2].partition("@")[0]
+        return plain, file, file.removesuffix(".gguf"), plain.removesuffix(":latest")
+
+
+def found_models() -> list[FoundModel]:
+    """All of them; a folder that is not there or may not be read has none."""
+    return [*_hub_cache(), *_ollama(), *_lm_studio(), *_llama_cpp()]
+
+
+def found_named(name: str, models: Iterable[FoundModel]) -> list[FoundModel]:
+    """Those of that name, whatever its case: the whole one if there is one, else short ones."""
+    wanted, models = name.casefold(), list(models)
+    exact = [model for model in models if model.name.casefold() == wanted]
+    return exact or [
+        model for model in models if wanted in {short.casefold() for short in model.short_names}
+    ]
+
+
+def _hub_cache() -> Iterator[FoundModel]:
+    from localspec.registry.hub_cache import cache_folder  # noqa: PLC0415 - imports the hub's library
+
+    for repository in sorted(_listing(cache_folder(), "models--*")):
+        name = repository.name.removeprefix("models--").replace("--", "/", 1)
+        main = _text(repository / "refs" / "main")
+        for snapshot in sorted(_listing(repository / "snapshots", "*")):
+            revision = "" if snapshot.name == main else f"@{snapshot.name}"
+            for path in _models_in(snapshot):
+                file = path.relative_to(snapshot).as_posix()
+                yield _found(f"{HUB}{name}/{file}{revision}", path, "Hugging Face cache")
+
+
+def _ollama() -> Iterator[FoundModel]:
+    given = os.environ.get("OLLAMA_MODELS")
+    for folder in [Path(given)] if given else [Path.home() / ".ollama/models", _OLLAMA_SERVICE]:
+        manifests = folder / "manifests"
+        for manifest in sorted(_tree(manifests)):
+            blob = folder / "blobs" / _ollama_blob(manifest)
+            if _is_gguf(blob):
+                yield _found(f"ollama:{_ollama_name(manifest, manifests)}", blob, "Ollama")
+
+
+def _ollama_blob(manifest: Path) -> str:
+    """The file name of the weights; empty where a manifest is none or names none."""
+    try:
+        document: Any = json.loads(manifest.read_text(encoding="utf-8"))
+        layers = [layer for layer in document["layers"] if layer["mediaType"] == _OLLAMA_MODEL]
+        return str(layers[0]["digest"]).replace(":", "-").replace("/", "") if layers else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _ollama_name(manifest: Path, manifests: Path) -> str:
+    """As Ollama spells it: host and `library` are left out where they are its own."""
+    *owner, tag = manifest.relative_to(manifests).parts
+    name = "/".join(owner).removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return f"{name}:{tag}"
+
+
+def _lm_studio() -> Iterator[FoundModel]:
+    for folder in dict.fromkeys(_lm_studio_folders()):
+        for path in _models_in(folder):
+            name = path.relative_to(folder).as_posix()
+            yield _found(f"lmstudio:{name}", path, "LM Studio")
+
+
+def _lm_studio_folders() -> Iterator[Path]:
+    pointer = _text(Path.home() / ".lmstudio-home-pointer")
+    homes = [Path(pointer)] if pointer else []
+    homes += [Path.home() / ".lmstudio", Path.home() / ".cache/lm-studio"]
+    for home in homes:
+        yield home / "models"
+        with suppress(ValueError, TypeError, KeyError):
+            yield Path(json.loads(_text(home / "settings.json"))["downloadsFolder"])
+
+
+def _llama_cpp() -> Iterator[FoundModel]:
+    folder = llama_cpp_folder()
+    for path in _models_in(folder):
+        yield _found(f"llama.cpp:{path.relative_to(folder).as_posix()}", path, "llama.cpp")
+
+
+def llama_cpp_folder() -> Path:
+    given = os.environ.get("LLAMA_CACHE")
+    if given:
+        return Path(given)
+    if platform.system() == "Darwin":
+        return Path.home() / "Library/Caches/llama.cpp"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama.cpp"
+
+
+def _models_in(folder: Path) -> Iterator[Path]:
+    """First parts of models below a folder; encoders of images (mmproj) are none."""
+    for path in sorted(path for path in _tree(folder) if path.suffix == ".gguf"):
+        part = PART_NAME.fullmatch(path.name)
+        is_later_part = part is not None and int(part[2]) != 1
+        if not is_later_part and "mmproj" not in path.name.lower() and _is_gguf(path):
+            yield path
+
+
+def _found(name: str, path: Path, origin: str) -> FoundModel:
+    return FoundModel(name, path, origin, sum(part.stat().st_size for part in parts_beside(path)))
+
+
+def parts_beside(path: Path) -> list[Path]:
+    """All parts of a split model that are there, else the one file."""
+    part = PART_NAME.fullmatch(path.name)
+    if part is None:
+        return [path]
+    return sorted(_listing(path.parent, f"{_literal(part[1])}-?????-of-{part[3]}.gguf"))
+
+
+def _literal(text: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in text)
+
+
+def _is_gguf(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _tree(folder: Path) -> list[Path]:
+    """Every file below; folders that may not be read are left out."""
+    return [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+
+
+def _listing(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []

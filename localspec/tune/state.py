@@ -1,0 +1,228 @@
+"""The state of a search: what is loaded, what has been tried, and who listens.
+
+What is known of one candidate: its gain in speed over the defaults, and its cost in quality.
+
+A budget of seconds, shared out among stages.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+from time import monotonic
+
+from localspec.bench.statistics import Estimate, estimate
+from localspec.engine.interrupt import Interrupt
+from localspec.errors import EngineError
+from localspec.quality import Divergence
+from localspec.tune.shared_weights import Candidate, SharedWeights, turns
+from localspec.tune.target import (
+    LEAST_GAIN,
+    MOST_PREFILL,
+    Attention,
+    Goal,
+    Setting,
+    TuneTarget,
+    cell_bits,
+)
+
+
+@dataclass(slots=True)
+class Trial:
+    """A candidate and its turns beside the defaults.
+
+    `gains`: of each turn, the defaults' seconds a token over the candidate's. `prefill_gain`: the
+    same of reading a prompt. `quality` None: not measured. `is_finalist`: its turns were taken in
+    the middle of the context.
+    """
+
+    setting: Setting
+    gains: list[float] = field(default_factory=list[float])
+    prefill_gain: float | None = None
+    quality: Divergence | None = None
+    is_finalist: bool = False
+
+    @property
+    def gain(self) -> Estimate:
+        """Median and interval over turns. There must be one."""
+        return estimate([[gain] for gain in self.gains])
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the candidate is faster, and by enough for a change that costs quality."""
+        gain = self.gain
+        if gain.low is None or gain.low <= 1:
+            return False
+        return self.setting.attention.is_exact or gain.mid >= LEAST_GAIN
+
+    def is_refused(self, goal: Goal) -> bool:
+        """For a quality that was measured, or a prompt that takes much longer."""
+        slow = self.prefill_gain is not None and self.prefill_gain < 1 / MOST_PREFILL
+        return slow or (self.quality is not None and self.quality.kld > goal.max_loss)
+
+    def wins(self, goal: Goal) -> bool:
+        """Whether it should replace the defaults."""
+        if self.is_refused(goal) or not self.gains:
+            return False
+        if not self.setting.attention.is_exact and self.quality is None:
+            return False
+        if goal.name == "memory":
+            saves = cell_bits(self.setting.attention) < cell_bits(Setting(1, 1).attention)
+            return self.is_significant or (saves and self.gain.mid >= goal.least_ratio)
+        return self.is_significant
+
+    def rank(self, goal: Goal) -> tuple[float, float]:
+        """Smaller is better."""
+        gain = self.gain.mid
+        if goal.name == "memory":
+            return (cell_bits(self.setting.attention) if gain >= goal.least_ratio else 1e9), -gain
+        return -gain, 0.0
+
+
+class Clock:
+    """Runs from when it is made."""
+
+    def __init__(self, budget_s: float) -> None:
+        self.budget_s = budget_s
+        self._started = monotonic()
+
+    @property
+    def spent_s(self) -> float:
+        return monotonic() - self._started
+
+    @property
+    def left_s(self) -> float:
+        return self.budget_s - self.spent_s
+
+    def until(self, share: float) -> float:
+        """Seconds until that share of the whole budget is spent; negative where it is."""
+        return share * self.budget_s - self.spent_s
+
+
+FIRST_TOKENS = 256
+SLOW_TOKEN_S = 0.08
+"""From here on a sample is of one token: so long a time is measured well by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Where a search stands: the stage, the best candidate so far and its gain."""
+
+    stage: str
+    best: Setting | None
+    gain: float | None
+
+
+SearchListener = Callable[[News], None]
+
+
+@dataclass(slots=True)
+class SearchState:
+    """One search in progress. `default`: the seat of the defaults, which everything is held to."""
+
+    subject: TuneTarget
+    goal: Goal
+    clock: Clock
+    interrupt: Interrupt
+    listen: SearchListener
+    rig: SharedWeights
+    default_rig: SharedWeights
+    default: Candidate
+    setting: Setting
+    trials: list[Trial] = field(default_factory=list[Trial])
+    notes: list[str] = field(default_factory=list[str])
+    fill_per_s: float = 1.0
+    token_s: float = 1.0
+    stack: ExitStack = field(default_factory=ExitStack)
+    _seats: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
+
+    @classmethod
+    def open(
+        cls,
+        subject: TuneTarget,
+        goal: Goal,
+        clock: Clock,
+        interrupt: Interrupt,
+        listen: SearchListener,
+    ) -> "SearchState":
+        """Load, and see how fast the defaults are. Raises LocalspecError or Interrupted."""
+        listen(News("loading", None, None))
+        setting = Setting.of(subject.config)
+        stack = ExitStack()
+        try:
+            rig = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
+            default = rig.seat(setting, subject.n_ctx)
+            work = cls(
+                subject, goal, clock, interrupt, listen, rig, rig, default, setting, stack=stack
+            )
+            work._look()
+        except BaseException:
+            stack.close()
+            raise
+        return work
+
+    def _look(self) -> None:
+        depth = min(FIRST_TOKENS, self.subject.middle)
+        times = turns([(self.rig, self.default)], depth, 2)
+        self.token_s = median(times[0])
+        if self.token_s > SLOW_TOKEN_S:
+            self.rig.n_tokens = 1
+        self.fill_per_s = self.default.fill_per_s or 1.0
+
+    def turns_s(self, n_turns: int, n_seats: int = 2) -> float:
+        """About what so many turns of so many seats take."""
+        return n_seats * (n_turns * self.rig.n_tokens + 1) * self.token_s
+
+    def tell(self, stage: str) -> None:
+        """Let the listener know where things stand."""
+        best = self.best
+        self.listen(News(stage, best and best.setting, best and best.gain.mid))
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that looks best now, proven or not; None where the defaults do."""
+        found = [t for t in self.trials if t.gains and not t.is_refused(self.goal)]
+        found = [t for t in found if t.gain.mid >= self.goal.least_ratio]
+        return min(found, key=lambda trial: trial.rank(self.goal), default=None)
+
+    def try_attention(self, attention: Attention, depth: int, n_turns: int) -> Trial | None:
+        """Turns of a candidate beside the defaults; None where the engine refuses it."""
+        trial = Trial(self.setting.with_attention(attention))
+        try:
+            seat = self.rig.seat(trial.setting, depth + FIRST_TOKENS)
+        except EngineError as error:
+            self.notes.append(f"{attention.text}: {error}")
+            return None
+        try:
+            self.compare(trial, self.rig, seat, depth, n_turns)
+        finally:
+            self.rig.leave(seat)
+        self.trials.append(trial)
+        return trial
+
+    def compare(
+        self, trial: Trial, rig: SharedWeights, seat: Candidate, depth: int, n_turns: int
+    ) -> None:
+        """Add `n_turns` turns beside the defaults at a depth to a trial."""
+        pair = [(self.default_rig, self.default), (rig, seat)]
+        default_s, candidate_s = turns(pair, depth, n_turns)
+        trial.gains += [a / b for a, b in zip(default_s, candidate_s, strict=True)]
+        if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
+            trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)
+
+    def switch(self, rig: SharedWeights, setting: Setting) -> None:
+        """Go on with other weights or threads."""
+        self.rig, self.setting = rig, setting
+
+    def seat_of(self, trial: Trial) -> Candidate:
+        """A cache as long as the user's context, kept until the trial is unseated."""
+        if id(trial) not in self._seats:
+            self._seats[id(trial)] = self.rig.seat(trial.setting, self.subject.n_ctx)
+        return self._seats[id(trial)]
+
+    def unseat(self, trial: Trial) -> None:
+        if seat := self._seats.pop(id(trial), None):
+            self.rig.leave(seat)
+
+    def close(self) -> None:
+        self.stack.close()

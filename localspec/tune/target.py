@@ -1,0 +1,283 @@
+"""What is tuned: a model with its default settings, and all that the search asks about it.
+
+What "best" means, and which cache types may be had for it.
+
+What the tuner chooses: how weights are loaded, how attention is kept, how many threads work.
+
+What need not be tried: combinations without a fast kernel, each with the reason.
+
+Sources: ggml's flash attention dispatch (ggml-metal-device.m and ggml-cuda/fattn.cu, libggml
+0.25.3) and llama_init_from_model. A CUDA build has kernels for the pairs in GGML_CUDA_FA_QUANTS,
+which it prints among its features; others are converted to f16 in every step. Metal has none where
+K's and V's types differ. What is refused for the model itself, `ModelFacts.kv_problem` says. The
+rules for CUDA and Metal are not yet measured.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+from localspec.engine.base import EngineConfig, FlashAttention
+from localspec.engine.health import engine_health
+from localspec.forecast.probing import kept_rates
+from localspec.forecast.sources import engine_reports
+from localspec.hardware.detect import available_memory_bytes
+from localspec.hardware.machine import local_devices
+from localspec.model.facts import ModelFacts, cache_type
+from localspec.notify import Notify
+from localspec.predict.rates import Rates
+from localspec.predict.roofline import CacheSetting, Roofline, Share
+from localspec.session.config import SessionConfig
+from localspec.session.loading import checked_facts, plan_engines
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How the cache is kept and read."""
+
+    kv_k: str = "f16"
+    kv_v: str = "f16"
+    flash: FlashAttention = "auto"
+
+    @property
+    def text(self) -> str:
+        """K/V types and what flash attention is, short."""
+        return f"{self.kv_k}/{self.kv_v}, flash attention {self.flash}"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the cache holds what f16 would, or more."""
+        return {self.kv_k, self.kv_v} <= {"f16", "f32"}
+
+
+@dataclass(frozen=True, slots=True)
+class WeightLoading:
+    """What only loading the weights again can change; `n_gpu_layers` < 0: all of them."""
+
+    n_gpu_layers: int = -1
+    n_cpu_moe: int = 0
+    use_mmap: bool = True
+    repack: bool = True
+
+    @property
+    def text(self) -> str:
+        parts = [
+            "" if self.repack else "weights not repacked",
+            "" if self.use_mmap else "no mmap",
+            f"{self.n_gpu_layers} layers on the GPU" if self.n_gpu_layers > 0 else "",
+            f"experts of {self.n_cpu_moe} layers on the CPU" if self.n_cpu_moe else "",
+        ]
+        return ", ".join(part for part in parts if part) or "as by default"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One point of the search."""
+
+    n_threads: int
+    n_threads_batch: int
+    n_batch: int = 512
+    attention: Attention = field(default_factory=Attention)
+    loading: WeightLoading = field(default_factory=WeightLoading)
+
+    @classmethod
+    def of(cls, config: EngineConfig) -> Self:
+        """What an engine's configuration amounts to."""
+        return cls(
+            n_threads=config.n_threads,
+            n_threads_batch=config.n_threads_batch or config.n_threads,
+            n_batch=config.n_batch,
+            attention=Attention(config.kv_k, config.kv_v, config.flash_attn),
+            loading=WeightLoading(
+                config.n_gpu_layers, config.n_cpu_moe, config.use_mmap, config.use_extra_buffers
+            ),
+        )
+
+    def applied(self, config: EngineConfig) -> EngineConfig:
+        """The configuration with these settings."""
+        return replace(
+            config,
+            n_threads=self.n_threads,
+            n_threads_batch=self.n_threads_batch,
+            n_batch=self.n_batch,
+            kv_k=self.attention.kv_k,
+            kv_v=self.attention.kv_v,
+            flash_attn=self.attention.flash,
+            n_gpu_layers=self.loading.n_gpu_layers,
+            n_cpu_moe=self.loading.n_cpu_moe,
+            use_mmap=self.loading.use_mmap,
+            use_extra_buffers=self.loading.repack,
+        )
+
+    def with_attention(self, attention: Attention) -> Self:
+        return replace(self, attention=attention)
+
+    @property
+    def text(self) -> str:
+        threads = f"{self.n_threads} thread{'s' * (self.n_threads != 1)}"
+        return f"{self.attention.text}, {threads}"
+
+
+CUDA_DEFAULT_PAIRS = frozenset({"q4_0-q4_0", "q8_0-q8_0", "f16-f16", "bf16-bf16"})
+_FEATURE = re.compile(r"FA_QUANTS\s*=\s*([\w;-]+)")
+_NO_FLASH = frozenset({"grok"})
+ANY_PAIR = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What decides which kernels there are: the backend that attends, and its features' text."""
+
+    backend: str = "cpu"
+    features: str = ""
+
+    @property
+    def cuda_pairs(self) -> frozenset[str]:
+        """K-V pairs with a kernel of their own."""
+        found = _FEATURE.search(self.features)
+        return frozenset(found[1].lower().split(";")) if found else CUDA_DEFAULT_PAIRS
+
+
+def excluded(attention: Attention, facts: ModelFacts, build: Build) -> str | None:
+    """A sentence on why a way to keep the cache is not worth trying here; None where it is."""
+    types = cache_type(attention.kv_k), cache_type(attention.kv_v)
+    is_flash = attention.flash != "off"
+    problem = facts.kv_problem(*types, flash_attention=is_flash)
+    if problem:
+        return problem
+    if is_flash and facts.architecture in _NO_FLASH:
+        return f"{facts.architecture} has no flash attention"
+    if not is_flash:
+        return None
+    return _without_kernel(attention, build)
+
+
+def _without_kernel(attention: Attention, build: Build) -> str | None:
+    k, v = attention.kv_k, attention.kv_v
+    if build.backend == "metal" and k != v:
+        return f"Metal has no flash attention for {k} keys with {v} values"
+    if build.backend != "cuda":
+        return None
+    if "iq4_nl" in (k, v):
+        return "CUDA has no flash attention for iq4_nl"
+    pairs = build.cuda_pairs
+    if ANY_PAIR not in pairs and f"{k}-{v}" not in pairs:
+        return f"this CUDA build has no flash attention for {k} keys with {v} values"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class TuneTarget:
+    """`config`: the defaults, with a context of the length that matters to the user.
+
+    `rates`: of this machine, from an earlier probe; None: predictions go by bytes. `free_bytes`: of
+    the memory that the caches come to lie in.
+    """
+
+    config: EngineConfig
+    facts: ModelFacts
+    build: Build = field(default_factory=Build)
+    rates: Rates | None = None
+    free_bytes: int | None = None
+
+    @classmethod
+    def of(cls, config: SessionConfig, notify: Notify) -> Self:
+        """A model by its defaults on this machine. Raises UserError, ModelError or EngineError."""
+        plan = plan_engines(config)
+        if not engine_health(notify).use_extra_buffers:
+            plan = plan.without_extra_buffers()
+        facts = checked_facts(config.model)
+        device = local_devices(engine_reports())[0]
+        backend = device.backend if plan.target.n_gpu_layers else "cpu"
+        probed = kept_rates(plan.target, facts, CacheSetting(cache_type("f16"), cache_type("f16")))
+        return cls(
+            config=plan.target,
+            facts=facts,
+            build=Build(backend, _features()),
+            rates=probed,
+            free_bytes=available_memory_bytes() if backend == "cpu" else device.free_bytes,
+        )
+
+    @property
+    def n_ctx(self) -> int:
+        return self.config.n_ctx
+
+    @property
+    def middle(self) -> int:
+        """The depth that stands for all where time grows in proportion to depth."""
+        return max(1, self.n_ctx // 2)
+
+    def predicted_s(self, attention: Attention) -> float | None:
+        """Seconds a token at the middle depth; None without a probe."""
+        if self.rates is None:
+            return None
+        types = cache_type(attention.kv_k), cache_type(attention.kv_v)
+        cache = CacheSetting(*types, flash=attention.flash != "off")
+        shares = (
+            Share(
+                self.rates.for_model(self.facts.n_embd, self.facts.streamed_bytes),
+                self.facts.n_layers,
+            ),
+        )
+        return Roofline(self.facts, shares, cache).seconds(1, self.middle)
+
+    def cache_bytes(self, attention: Attention, n_ctx: int) -> int:
+        """Of a cache; 0 where the architecture keeps one of its own kind."""
+        types = cache_type(attention.kv_k), cache_type(attention.kv_v)
+        window = self.facts.window_tokens
+        n_windowed = None if window is None else window + self.config.n_batch
+        return self.facts.kv_bytes(n_ctx, *types, n_windowed=n_windowed) or 0
+
+
+def _features() -> str:
+    from localspec.engine.llama.binding import engine_features  # noqa: PLC0415 - loads libllama
+
+    return engine_features()
+
+
+GoalName = Literal["speed", "memory", "quality"]
+
+MAX_QUALITY_LOSS = 0.01
+LEAST_GAIN = 1.02
+"""What a setting that changes numbers must gain in speed to be worth it."""
+LEAST_SPEED = 0.95
+"""Of the defaults', that saving memory may cost."""
+MOST_PREFILL = 2.0
+"""How much longer than with the defaults a prompt may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`max_loss`: mean KL divergence in nats a token against an f16 cache and the given weights."""
+
+    name: GoalName = "speed"
+    max_loss: float = MAX_QUALITY_LOSS
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Cache types to try, for keys and for values."""
+        if self.name == "quality":
+            return ("f16", "f32")
+        if self.name == "memory":
+            return ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+        return ("f16", "bf16", "q8_0", "q4_0")
+
+    @property
+    def least_ratio(self) -> float:
+        """Decoding speed to the defaults' that a candidate must reach."""
+        return LEAST_SPEED if self.name == "memory" else 1.0
+
+
+def is_coarser(one: Attention, other: Attention) -> bool:
+    """Whether keys and values are of the other's types or of fewer bits, so that it loses more."""
+    pairs = ((one.kv_k, other.kv_k), (one.kv_v, other.kv_v))
+    return all(
+        mine == theirs or cache_type(mine).bits_per_element < cache_type(theirs).bits_per_element
+        for mine, theirs in pairs
+    )
+
+
+def cell_bits(attention: Attention) -> float:
+    """Bits of a key's and a value's number together: what the cache's size goes with."""
+    types = cache_type(attention.kv_k), cache_type(attention.kv_v)
+    return sum(kind.bits_per_element for kind in types)
