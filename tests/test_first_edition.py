@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import folder, localspec, tiny
+from localspec.session.experience import Experiences, calibration_file
 from talking import ANSWERS, THOUGHT, notes, of_kind, second_talker, talker
 
 from localspec import paths
@@ -33,7 +34,6 @@ from localspec.quality.evaluate import keep_reference, kept_reference
 from localspec.quality.reference import Reference
 from localspec.registry.resolve import resolve
 from localspec.session.calibration import fastest_draft
-from localspec.session.experience import Experiences, calibration_file
 from localspec.session.profile import TunedFor
 
 RECORDED = Path(__file__).parent / "recorded" / "first_edition"

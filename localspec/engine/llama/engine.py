@@ -106,17 +106,9 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
-    def decode(self, requests: Sequence[Request]) -> Sequence[LlamaLogits | EngineError]:
+    def decode(self, requests: Sequence[Request]) -> list[LlamaLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
-        jobs = [(_own(context, self), tokens, n_logits) for context, tokens, n_logits in requests]
-        refusals = [context.refusal(len(tokens)) for context, tokens, _ in jobs]
-        if not any(refusals):
-            return self._evaluate(jobs)
-        fitting = [job for job, refusal in zip(jobs, refusals, strict=True) if not refusal]
-        rows = iter(self._evaluate(fitting))
-        return [refusal or next(rows) for refusal in refusals]
-
-    def _evaluate(self, jobs: Sequence[_Job]) -> list[LlamaLogits]:
+        jobs, refusals = self._admit(requests)
         n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
@@ -130,11 +122,13 @@ class LlamaEngine:
                 self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
         self._flush()
         rows, end = self._output(n_outputs), 0
-        logits: list[LlamaLogits] = []
+        results: list[LlamaLogits | EngineError] = []
         for _, _, n_logits in jobs:
-            logits.append(LlamaLogits(self, rows[end : end + n_logits]))
+            results.append(LlamaLogits(self, rows[end : end + n_logits]))
             end += n_logits
-        return logits
+        for i, refusal in refusals.items():
+            results.insert(i, refusal)
+        return results
 
     def forget(self, sequence: int, start: int) -> bool:
         """Drop a sequence's cells from position `start` on; False where the memory refuses."""
@@ -159,6 +153,19 @@ class LlamaEngine:
     def state_bytes(self, sequence: int) -> int:
         """The size of a sequence's state when saved."""
         return state_bytes(self._context, sequence)
+
+    def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
+        """Requests for which there is room, and why not for the others, by their place."""
+        jobs: list[_Job] = []
+        refusals: dict[int, EngineError] = {}
+        for i, (context, tokens, n_logits) in enumerate(requests):
+            own = _own(context, self)
+            refusal = own.refusal(len(tokens))
+            if refusal:
+                refusals[i] = refusal
+            else:
+                jobs.append((own, tokens, n_logits))
+        return jobs, refusals
 
     def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
