@@ -114,11 +114,21 @@ def test_a_prompt_in_chunks_is_read_once_and_accounted_for(n_chunk: int) -> None
     first = next(steps[0] for steps, _, _ in watched.passes if steps)
     assert first.evaluated == len(prompt)
     assert all(n <= n_chunk for n in watched.n_other_rows)
+    assert sum(watched.n_other_rows) == len(prompt) - 1
+    assert [steps[0].evaluated for steps, _, _ in watched.passes if steps][1:] == [1, 1]
     n_before = sum(not steps for steps, _, _ in watched.passes)
     assert n_before == (len(prompt) - 2) // n_chunk, "a chunk has no step"
     assert first.seconds == pytest.approx(
         sum(seconds for _, _, seconds in watched.passes[: n_before + 1]), rel=0.5
     )
+
+
+def test_only_the_first_pass_of_one_reply_reads_its_prompt() -> None:
+    """A policy prices drafts by the rows that go along: later passes have none."""
+    watched = Watched(Plain())
+    generation = Generation(PROMPTS[0], GREEDY, Limits(512, max_tokens=3))
+    list(drive(generation, FakeEngine().context(), watched, Interrupt()))
+    assert watched.n_other_rows == [len(PROMPTS[0]) - 1, 0, 0]
 
 
 def test_a_pass_is_split_by_rows() -> None:
@@ -141,7 +151,11 @@ def test_a_request_without_room_ends_alone() -> None:
     engine = FakeEngine(n_ctx=26, n_sequences=4)
     slots = [Slot(generation, engine.context()) for generation in generations(max_tokens=8)]
     too_long = Slot(Generation([1] * 30, GREEDY, Limits(512)), engine.context())
-    run([slots[0], too_long, *slots[1:2]], engine, Plain(), n_chunk=25)
+    watched = Watched(Plain())
+    run([slots[0], too_long, *slots[1:2]], engine, watched, n_chunk=100)
+    contexts = [too_long.context, *[slot.context for slot in slots[:2]]]
+    n_evaluated = sum(context.n_evaluated for context in contexts)
+    assert sum(width for _, width, _ in watched.passes) == n_evaluated, "costs are learned by it"
     assert isinstance(too_long.generation.error, EngineError)
     assert (too_long.generation.finish_reason, too_long.generation.tokens) == ("failed", [])
     for slot in slots[:2]:
@@ -150,19 +164,34 @@ def test_a_request_without_room_ends_alone() -> None:
 
 
 def test_numbers_that_are_none_end_only_the_reply_that_met_them() -> None:
-    """NaN comes of some tokens of a damaged model; what was accepted before it is kept."""
+    """NaN comes of some tokens of a damaged model; others go on, and no token is left that no step
+    told of."""
     engine = FakeEngine(n_sequences=4)
     whole = alone(generations()[0])
     engine.table[whole[3], whole[4]] = np.nan
+    watched = Watched(Fixed(ModelDrafter(FakeEngine(n_sequences=4), 8), 3))
     slots = [Slot(generation, engine.context()) for generation in generations()]
-    run(slots, engine, Fixed(LookupDrafter(), 3))
+    run(slots, engine, watched)
     failed = [slot.generation for slot in slots if slot.generation.error]
     assert slots[0].generation in failed
     assert slots[0].generation.tokens == whole[: len(slots[0].generation.tokens)]
-    assert len(slots[0].generation.tokens) >= 2
+    assert sum(len(each.tokens) for steps, _, _ in watched.passes for each in steps) == sum(
+        slot.generation.n_tokens for slot in slots
+    )
     for slot in slots:
         if slot.generation not in failed:
             assert slot.generation.tokens == alone(slot.generation, engine)
+
+
+def test_a_prompt_without_room_ends_while_it_is_read_in_chunks() -> None:
+    """A server reads it for a while before it learns of that; the slot must come free."""
+    engine = FakeEngine(n_ctx=26, n_sequences=4)
+    too_long = Slot(Generation([1] * 60, GREEDY, Limits(512)), engine.context())
+    other = Slot(generations(max_tokens=8)[0], engine.context())
+    for _ in range(12):
+        step(Batch.of([too_long, other], 10), engine, Plain())
+    assert isinstance(too_long.generation.error, EngineError)
+    assert other.generation.tokens == alone(other.generation)
 
 
 @pytest.mark.parametrize("n_held", [0, 1, 3])

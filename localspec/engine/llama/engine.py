@@ -17,7 +17,7 @@ import numpy.typing as npt
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
-from localspec.engine.llama.context import Batch, LlamaContext, LlamaLogits
+from localspec.engine.llama.context import LlamaBatch, LlamaContext, LlamaLogits
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.state import load_sequence, save_sequence, state_bytes
 from localspec.engine.llama.vocabulary import LlamaVocabulary
@@ -55,7 +55,7 @@ class LlamaEngine:
         try:
             self._context = create_context(config, self.model)
             self._memory = C.llama_get_memory(self._context)
-            self._batch = Batch(min(config.n_batch, config.n_ctx), config.n_sequences)
+            self._batch = LlamaBatch(min(config.n_batch, config.n_ctx), config.n_sequences)
             self._contexts: list[LlamaContext] = []
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
