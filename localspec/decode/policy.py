@@ -8,7 +8,7 @@ With n requests that decode and T rows that are evaluated anyway, B drafted rows
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import exp, sqrt
 
 from localspec.decode.chances import PRIORS, Chances, Prior
 from localspec.decode.costs import PassCosts
@@ -17,14 +17,16 @@ from localspec.decode.speculator import Gain, Generation
 from localspec.decode.step import Step
 
 SHARE = 0.025
-AHEAD = 256
+AHEAD = 128
 KAPPA = 0.5
-ERROR = 0.1
+ERROR = 2.0
 WINDOW, FIRST_WINDOW, N_TRIED = 64, 16, 5
 READ_WIDTH = 64
 LEAST_HORIZON = 64
 N_REFRESH = 12
-TIMING = 1
+TIMING = 0
+KELLY = 0
+HOPE = 0.5
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ class Adaptive:
         if self._free:
             r = generation.request(limit)
             self._offers = [d.draft([r])[0] for d in self._free]
-        if TIMING and request.n_since_plain + 1 >= (4 if self._target.n_timed < 4 else 32):
+        if TIMING and request.n_since_plain + 1 >= 32:
             return [NO_DRAFT]
         left_s = self._left_s(request, generation)
         plans = [Plan(1 / self._plain_s, [0], [])]
@@ -187,16 +189,15 @@ class Adaptive:
     def _cost_s(self, width: int) -> float:
         s = self._pass_s.get(width)
         if s is None:
-            s = self._pass_s[width] = self._target.seconds(width, self._depth)
+            s = self._pass_s[width] = self._target.seconds(width, self._depth) * exp(-HOPE * self._target.error(width) * (width > 1))
         if width > 1 and width != self._last_width:
             s += self._change_s * (2 if self._last_width == 1 else 1)
         return s
 
     def _left_s(self, request, generation):
-        n = min(AHEAD, generation.n_tokens + generation.room)
-        n = max(generation.n_tokens, n)
+        n = generation.n_tokens + min(AHEAD, generation.room)
         plain_s = self._target.plain_s(self._depth)
-        error = ERROR / sqrt(1 + min(self._target.n_timed, 9))
+        error = ERROR * self._target.plain_error
         return plain_s * (SHARE * n + request.n_plain * (1 - error)) - request.spent_s
 
     def _plan(self, candidates, left_s) -> Plan:
@@ -210,7 +211,8 @@ class Adaptive:
             cost = k * paid + self._cost_s(k + 1)
             rate = tokens / (cost + c.spread_s * tokens)
             if rate > best:
-                if cost + c.reading_s - plain_s <= left_s:
+                extra_s = cost - plain_s
+                if extra_s + c.reading_s <= left_s * (1 - KELLY * extra_s / plain_s / (tokens - 1)):
                     best, length = rate, k
                 else:
                     over = True
@@ -233,7 +235,6 @@ class Adaptive:
         else:
             if changed:
                 request.spent_s += self._target.change_s
-            self._target.learn_plain(self._depth, seconds - step.draft_s, changed=changed)
         if len(step.tokens) > step.accepted:
             law = generation.law
             for offer in self._offers:
