@@ -1,1 +1,0 @@
-"""Who guesses tokens."""
