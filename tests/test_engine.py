@@ -14,7 +14,7 @@ import psutil
 import pytest
 from _models import gemma, smollm2
 
-from localspec.engine.base import EngineConfig, hold
+from localspec.engine.base import EngineConfig, hold, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import engine_log
 from localspec.engine.llama.engine import LlamaEngine
@@ -90,7 +90,7 @@ def test_sequences_of_one_decode_do_not_mix(load: Load, random_model: Path) -> N
     texts = [[1, 2, 3, 4], [9, 8, 7], [5]]
     contexts = [engine.context() for _ in texts]
     requests = [(context, text, 1) for context, text in zip(contexts, texts, strict=True)]
-    together = [logits.row(0).copy() for logits in engine.decode(requests)]
+    together = [rows_of(result).row(0).copy() for result in engine.decode(requests)]
     alone = load(random_model, n_ctx=256)
     context = alone.context()
     for text, row in zip(texts, together, strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 from localspec.engine.llama.binding import C
 
 
-class Batch:
+class LlamaBatch:
     """Up to `capacity` rows (token, position, sequence, wants logits)."""
 
     def __init__(self, capacity: int, n_sequences: int) -> None:

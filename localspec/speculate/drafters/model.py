@@ -11,7 +11,7 @@ back.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from localspec.engine.base import Context, Engine, Logits, missing, shared_prefix
+from localspec.engine.base import Context, Engine, Logits, missing, rows_of, shared_prefix
 from localspec.engine.randomness import Purpose, uniform
 from localspec.engine.sampling import Chooser, Distribution
 from localspec.speculate.acceptance import quality_of
@@ -128,8 +128,8 @@ class ModelDrafter:
         pending: list[Sequence[int]] = [draft.view.missing() for draft in active]
         while active:
             jobs = [(d.view.context, t, 1) for d, t in zip(active, pending, strict=True)]
-            for draft, logits in zip(active, self._engine.decode(jobs), strict=True):
-                draft.take(logits)
+            for draft, result in zip(active, self._engine.decode(jobs), strict=True):
+                draft.take(rows_of(result))
             active = [draft for draft in active if not draft.is_done]
             pending = [draft.tokens[-1:] for draft in active]
         return [draft.draft(self.source) for draft in drafts]
