@@ -8,12 +8,12 @@ With n requests that decode and T rows that are evaluated anyway, B drafted rows
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp, sqrt
+from math import exp
 
 from localspec.decode.chances import PRIORS, Chances, Prior
 from localspec.decode.costs import PassCosts
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
-from localspec.decode.speculator import Gain, Generation
+from localspec.decode.speculator import Generation
 from localspec.decode.step import Step
 
 SHARE = 0.025
@@ -152,7 +152,7 @@ class Adaptive:
         for d in self._paid:
             chances = self._learned.chances(law, d.source)
             a = chances.any_bin.hoped(KAPPA)
-            reach = [a ** k for k in range(1, limit + 1)]
+            reach = [a**k for k in range(1, limit + 1)]
             affordable_s = self._left_s(request, generation, AHEAD_READ) - request.owed_s
             token_s = self._learned.draft.seconds(READ_WIDTH, self._depth) / READ_WIDTH
             window = min(self._window(chances), int(affordable_s / token_s))
@@ -161,9 +161,18 @@ class Adaptive:
             self._win = window = max(FIRST_WINDOW, window)
             n_missing = min(self._depth - request.n_read, window)
             self._n_missing = n_missing
-            reading_s = self._learned.draft.seconds(n_missing, self._depth) - self._one_s if n_missing > 2 else 0.0
+            reading_s = (
+                self._learned.draft.seconds(n_missing, self._depth) - self._one_s
+                if n_missing > 2
+                else 0.0
+            )
             horizon = min(generation.room, max(LEAST_HORIZON, generation.n_tokens))
-            plans.append(self._plan([Candidate(d.source, reach, None, reading_s, reading_s / max(1, horizon))], left_s))
+            plans.append(
+                self._plan(
+                    [Candidate(d.source, reach, None, reading_s, reading_s / max(1, horizon))],
+                    left_s,
+                )
+            )
         best = max(plans, key=lambda p: p.rate)
         n = best.lengths[0]
         if not n:
@@ -200,7 +209,9 @@ class Adaptive:
     def _cost_s(self, width: int) -> float:
         s = self._pass_s.get(width)
         if s is None:
-            s = self._pass_s[width] = self._target.seconds(width, self._depth) * exp(-HOPE * self._target.error(width) * (width > 1))
+            s = self._pass_s[width] = self._target.seconds(width, self._depth) * exp(
+                -HOPE * self._target.error(width) * (width > 1)
+            )
         if width > 1 and width != self._last_width:
             s += self._change_s * (2 if self._last_width == 1 else 1)
         return s
@@ -262,9 +273,13 @@ class Adaptive:
                     if guessed != said:
                         break
                     n += 1
-                self._learned.chances(law, offer.source).learn(offer.confidences, min(len(offer.tokens), len(step.tokens)), n)
+                self._learned.chances(law, offer.source).learn(
+                    offer.confidences, min(len(offer.tokens), len(step.tokens)), n
+                )
             if 0 in self._stops:
-                self._learned.chances(law, step.source).learn(step.confidences, step.drafted, step.accepted)
+                self._learned.chances(law, step.source).learn(
+                    step.confidences, step.drafted, step.accepted
+                )
 
     def _learn_draft_cost(self, step, request) -> None:
         draft, n_missing = self._learned.draft, self._n_missing
