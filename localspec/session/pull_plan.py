@@ -304,10 +304,10 @@ def _check_pair(plan: PullPlan) -> None:
     """ModelError where the draft cannot draft for the model."""
     if len(plan.models) < 2:
         return
-    target, draft = (model.header for model in plan.models)
-    problem = pair_problem(target, draft)
+    target, draft = (ModelFacts.of(model.header) for model in plan.models)
+    problem = pair_problem(target.tokenizer, draft.tokenizer, rolls_back=draft.rolls_back)
     if problem:
         raise ModelError(
-            f"{draft.name} cannot draft for {target.name}: {problem}; nothing was downloaded,"
+            f"{draft.path} cannot draft for {target.path}: {problem}; nothing was downloaded,"
             " --no-draft pulls the model alone"
         )
