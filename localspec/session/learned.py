@@ -15,10 +15,9 @@ from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
     calibration_path,
-    keep,
+    kept_costs,
     measure,
     measure_change,
-    read_kept,
 )
 
 if TYPE_CHECKING:
@@ -39,15 +38,15 @@ class LearnedStore:
 
     def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
         self._target, self._draft, self._max_draft = target, draft, max_draft
-        self._path = calibration_path(target.config, draft.config if draft else None)
+        self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
         self.learned: Learned | None = None
 
     def load(self) -> Learned:
         """What is kept, or measured now."""
-        kept = read_kept(self._path)
+        kept = self._kept.load()
         if kept is None:
             kept = self._measured()
-            keep(self._path, kept)
+            self._kept.save(kept)
         target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
         draft = None
         if self._draft and kept["draft"]:
@@ -75,7 +74,7 @@ class LearnedStore:
             "acceptance": acceptance,
         }
         try:
-            keep(self._path, document)
+            self._kept.save(document)
         except OSError:
             return
 
