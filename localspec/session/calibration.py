@@ -69,8 +69,9 @@ def calibration_path(target: EngineConfig, draft: EngineConfig | None) -> Path:
 def _identity(config: EngineConfig) -> dict[str, Any]:
     """Everything that changes what a pass costs."""
     status = config.model.stat()
-    settings = asdict(replace(config, n_outputs=1, n_ctx=0))
-    return {**settings, "bytes": status.st_size, "time": status.st_mtime_ns}
+    settings = asdict(replace(config.settings.for_engine, ctx=None))
+    files = {"model": str(config.model), "bytes": status.st_size, "time": status.st_mtime_ns}
+    return settings | files
 
 
 def read_kept(path: Path) -> dict[str, Any] | None:
@@ -203,17 +204,19 @@ def fastest_draft(
 
     Loads the draft model twice where this is not known yet; both are closed again.
     """
-    if config.flash_attn != "auto" or cache_type(config.kv_v).is_quantized:
+    settings = config.settings
+    if settings.flash_attn != "auto" or cache_type(settings.kv_v).is_quantized:
         return config
     path = calibration_path(config, None).with_suffix(".draft.json")
     flash = _kept_flash(path.read_text()) if path.exists() else None
     if flash is None:
         seconds = {
-            choice: _draft_s(replace(config, flash_attn=choice), load) for choice in FLASH_CHOICES
+            choice: _draft_s(config.with_settings(flash_attn=choice), load)
+            for choice in FLASH_CHOICES
         }
         flash = min(FLASH_CHOICES, key=lambda choice: seconds[choice])
         keep(path, {"flash_attn": flash, "token_s": seconds})
-    return replace(config, flash_attn=flash)
+    return config.with_settings(flash_attn=flash)
 
 
 def _kept_flash(text: str) -> Literal["auto", "off"] | None:

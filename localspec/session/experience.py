@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localspec.engine.base import EngineConfig
+from localspec.forecast.forecast import kept_roofline
 from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
@@ -18,6 +19,7 @@ from localspec.session.calibration import (
     measure_change,
     read_kept,
 )
+from localspec.session.loading import EnginePlan
 from localspec.speculate.costs import Curve, PassCosts, predicted
 from localspec.speculate.experience import READ_WIDTH, Experience
 
@@ -36,8 +38,11 @@ _MEMORY = 0.5
 class Experiences:
     """Loads and keeps the Experience of a pair of engines."""
 
-    def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
-        self._target, self._draft, self._max_draft = target, draft, max_draft
+    def __init__(
+        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._facts, self._max_draft = plan.facts, plan.max_draft
         self._path = calibration_path(target.config, draft.config if draft else None)
         self.experience: Experience | None = None
 
@@ -82,9 +87,7 @@ class Experiences:
     def _measured(self) -> dict[str, Any]:
         widths = [n for n in WIDTHS if n <= self._max_draft + 1]
         share = TARGET_SHARE if self._draft else 1.0
-        target = measure(
-            self._target, widths, share * LIMIT_S, _prediction(self._target.config, [1, *widths])
-        )
+        target = measure(self._target, widths, share * LIMIT_S, self._prediction([1, *widths]))
         change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
         draft = None
         if self._draft:
@@ -95,13 +98,10 @@ class Experiences:
             "draft": draft.rows if draft else None,
         }
 
-
-def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
-    """The roofline's, if this machine was probed for such a model before."""
-    from localspec.forecast.forecast import kept_roofline  # noqa: PLC0415 - circular else
-
-    roofline = kept_roofline(config)
-    return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
+    def _prediction(self, widths: Sequence[int]) -> Curve | None:
+        """The roofline's, if this machine was probed for such a model before."""
+        roofline = kept_roofline(self._target.config, self._facts)
+        return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
 
 
 def calibration_file(target: EngineConfig, draft: EngineConfig | None) -> Path:
