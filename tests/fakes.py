@@ -61,7 +61,7 @@ class FakeEngine:
         n_sequences: int = 1,
     ) -> None:
         self.vocabulary = FakeVocabulary(n_vocab)
-        self.config = EngineConfig(Path("fake"), n_ctx=n_ctx, n_threads=1, n_sequences=n_sequences)
+        self.config = EngineConfig.of(Path("fake"), ctx=n_ctx, threads=1, n_sequences=n_sequences)
         self.rollback_limit = None
         self.table = np.random.default_rng(seed).normal(0, spread, (n_vocab, n_vocab, n_vocab))
         self.table = self.table.astype(np.float32)

@@ -229,7 +229,7 @@ ANSWERS = {
 @pytest.fixture
 def engine(tmp_path: Path) -> LlamaEngine:
     model = write_scripted(tmp_path / "scripted.gguf", ANSWERS)
-    return LlamaEngine(EngineConfig(model, n_ctx=96, n_threads=1, n_outputs=16, n_sequences=4))
+    return LlamaEngine(EngineConfig.of(model, ctx=96, threads=1, n_sequences=4, n_outputs=16))
 
 
 def asked(engine: LlamaEngine, key: str, max_tokens: int | None = None) -> Slot:

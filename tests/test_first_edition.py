@@ -322,14 +322,14 @@ def test_the_verdict_on_the_engine_is_not_asked_for_again() -> None:
     shutil.copy(RECORDED / "engine-health.json", kept)
     health = engine_health(lambda message: pytest.fail(message))
     assert health.errors == document("engine-health.json")["errors"]
-    assert health.use_extra_buffers
+    assert health.repack
 
 
 def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """How threads wait for each other is part of its name."""
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
-    path = kept_probe(ProbeSetting(n_threads=2, n_gpu_layers=0, use_extra_buffers=True)).path
+    path = kept_probe(ProbeSetting(n_threads=2, n_gpu_layers=0, repack=True)).path
     shutil.copy(RECORDED / "probe.json", path)
     run = localspec("predict", "starter", "--threads", "2", "--gpu-layers", "0", "--json")
     assert (run.code, run.stderr) == (0, ""), "nothing is measured"
@@ -341,7 +341,7 @@ def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatc
 def engine_config(name: str, folder: Path) -> EngineConfig:
     path = folder / name
     path.touch()
-    return EngineConfig(model=path, n_ctx=256, n_threads=1)
+    return EngineConfig.of(path, ctx=256, threads=1)
 
 
 def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
     draft_s = 0.005962742788825776 + 256 * 1.5318694873907093e-05
     assert learned.draft.seconds(1, 256) == pytest.approx(draft_s)
     lookup = learned.chances("greedy", "lookup").counts()
-    assert lookup["all"] == pytest.approx([3.498041929186204 / 2, 11.825136776624346 / 2])
+    assert lookup["any"] == pytest.approx([3.498041929186204 / 2, 11.825136776624346 / 2])
 
 
 def test_how_the_draft_model_is_fastest_is_not_tried_again(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from localspec.decode.costs import Curve, PassCosts, predicted
 from localspec.decode.policy import READ_WIDTH, Learned
-from localspec.engine.base import EngineConfig
 from localspec.forecast.forecast import kept_roofline
 from localspec.session.calibration import (
     LIMIT_S,
@@ -19,6 +18,7 @@ from localspec.session.calibration import (
     measure,
     measure_change,
 )
+from localspec.session.loading import EnginePlan
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -36,8 +36,11 @@ _FORMER_SOURCES = {"suffix": "lookup"}
 class LearnedStore:
     """Loads and keeps what is learned of a pair of engines."""
 
-    def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
-        self._target, self._draft, self._max_draft = target, draft, max_draft
+    def __init__(
+        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._facts, self._max_draft = plan.facts, plan.max_draft
         self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
         self.learned: Learned | None = None
 
@@ -81,9 +84,7 @@ class LearnedStore:
     def _measured(self) -> dict[str, Any]:
         widths = [n for n in WIDTHS if n <= self._max_draft + 1]
         share = TARGET_SHARE if self._draft else 1.0
-        target = measure(
-            self._target, widths, share * LIMIT_S, _prediction(self._target.config, [1, *widths])
-        )
+        target = measure(self._target, widths, share * LIMIT_S, self._prediction([1, *widths]))
         change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
         draft = None
         if self._draft:
@@ -94,15 +95,14 @@ class LearnedStore:
             "draft": draft.rows if draft else None,
         }
 
+    def _prediction(self, widths: Sequence[int]) -> Curve | None:
+        """The roofline's, if this machine was probed for such a model before."""
+        roofline = kept_roofline(self._target.config, self._facts)
+        return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
+
 
 def _counts(kept: dict[str, Any]) -> dict[str, Any]:
     """Counts by bin; the first edition named them otherwise."""
     if "bins" in kept:
         return kept
     return {"n_judged": kept["n_seen"], "any": kept["all"], "bins": kept["by_quality"]}
-
-
-def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
-    """The roofline's, if this machine was probed for such a model before."""
-    roofline = kept_roofline(config)
-    return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
