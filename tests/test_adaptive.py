@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 import pytest
-from _least_regret import least_regret
-from _simulator import (
+from fakes import FakeEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from research.speculation.least_regret import least_regret
+from research.speculation.simulator import (
     MAX_DRAFT,
     TABLES,
     Luck,
@@ -18,9 +21,6 @@ from _simulator import (
     simulate,
     switching,
 )
-from fakes import FakeEngine
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from _models import smollm2
 from command import LOCALSPEC, mamba
+from models import smollm2
 from screens import Terminal
 from talking import ANSWERS, GREEDY, WIDE_TEXT, second_talker, talker
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from _models import smollm2
 from command import ANSWER, Run, localspec, mamba, tiny
+from models import smollm2
 
 COMMANDS = ("chat", "generate", "quantize", "doctor")
 QUESTION = ("-p", "Count from one to ten, then again from one to ten.")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _models import gemma, smollm2
 from command import (
     ANSWER,
     LOCALSPEC,
@@ -23,6 +22,7 @@ from command import (
     mamba,
     tiny,
 )
+from models import gemma, smollm2
 
 from localspec.model.ggml_types import BY_NAME
 from localspec.model.gguf import read_header

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from _models import smollm2
 from command import ANSWER, assert_refused, finish, start, tiny, wait_for_cpu
+from models import smollm2
 
 from localspec.cli import app, main
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from _processors import chip_of
 from hypothesis import given
 from hypothesis import strategies as st
+from research.efficiency.processors import chip_of
 
 from localspec.hardware.devices import Match, all_devices, find_device
 from localspec.model.ggml_types import BY_NAME

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from _models import gemma, smollm2
+from models import gemma, smollm2
 
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.interrupt import Interrupt, Interrupted

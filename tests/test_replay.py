@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from _recording import Guess, Recording
-from _replay_speculation import Machine, Player
+from research.speculation.recording import Guess, Recording
+from research.speculation.replay import Machine, Player
 
 from localspec.speculate.adaptive import Adaptive
 from localspec.speculate.costs import Curve, PassCosts, Point

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from _answers import diverge, first_difference
-from _models import Pair, gemma_pair, smollm2, smollm2_pair
+from models import Pair, gemma_pair, smollm2, smollm2_pair
 
+from localspec.bench.same_answer import diverge, first_difference
 from localspec.engine.base import hold
 from localspec.engine.sampling import Chooser, Sampling
 from localspec.engine.text import Message

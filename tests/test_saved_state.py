@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _models import gemma, smollm2
 from command import mamba, tiny
+from models import gemma, smollm2
 
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.llama.context import LlamaContext

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from _models import smollm2, variant
+from models import smollm2, variant
 
 from localspec.export import TARGETS
 from localspec.session.config import SessionConfig

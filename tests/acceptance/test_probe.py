@@ -15,7 +15,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from _models import gemma, smollm2, variant
+from models import gemma, smollm2, variant
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.context import LlamaContext

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from _models import gemma, smollm2, variant
+from models import gemma, smollm2, variant
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health

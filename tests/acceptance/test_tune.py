@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Annotated, Any, Literal
 
 import typer
-from _models import gemma, smollm2
+from models import gemma, smollm2
 
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt

@@ -1,12 +1,13 @@
 """Fit the shares that devices reach and write localspec/predict/efficiency.json.
 
-    scripts/fit-efficiency [--check]
+    scripts/research/run fit-efficiency [--check]
 
-Reads scripts/data/measured.csv and verify_cost.csv; the same data give the same file. `--check`
+Reads data/measured.csv and verify_cost.csv; the same data give the same file. `--check`
 only says whether the shipped file is what they give.
 """
 
 import csv
+import inspect
 import json
 import re
 from collections import defaultdict
@@ -15,18 +16,17 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import _one_thread  # noqa: F401
 import typer
-from _fit import problem_of, unseen_errors
-from _intervals import TAILS, Errors
-from _runs import read_runs
+from research.efficiency.intervals import TAILS, Errors
+from research.efficiency.regression import problem_of, unseen_errors
+from research.efficiency.runs import read_runs
 
 from localspec.errors import UserError
+from localspec.predict.efficiency import Coefficients
 from localspec.predict.families import type_class
 
-HERE = Path(__file__).parent
-DATA = HERE / "data"
-TARGET = HERE.parent / "localspec" / "predict" / "efficiency.json"
+DATA = Path(__file__).parent / "data"
+TARGET = Path(inspect.getfile(Coefficients)).with_name("efficiency.json")
 MIN_GIB = 3.0
 WIDTHS = (2, 4, 8, 16)
 DIGITS = 5
@@ -40,18 +40,19 @@ def main(
     document = fitted()
     if not check:
         TARGET.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-        print(f"{TARGET.relative_to(HERE.parent)} written")
+        print(f"{TARGET.name} written")
     elif not _agree(document, json.loads(TARGET.read_text())):
-        raise UserError(f"{TARGET.name} is not what the data give: run scripts/fit-efficiency")
+        raise UserError(f"{TARGET.name} is not what the data give: fit without --check")
 
 
 def fitted() -> dict[str, Any]:
     """The whole data file."""
     runs, _ = read_runs(DATA / "measured.csv", MIN_GIB)
     document: dict[str, Any] = {
-        "about": "Fitted by scripts/fit-efficiency to scripts/data/*.csv, whose rows name sources."
-        " Coefficients of logarithms of time over what a device's figures say; 80 % intervals of"
-        " speed over its prediction, from the errors of devices that were left out of the fit.",
+        "about": "Fitted by `scripts/research/run fit-efficiency` to runs in its folder data/, whose"
+        " rows name sources. Coefficients of logarithms of time over what a device's figures say;"
+        " 80 % intervals of speed over its prediction, from the errors of devices that were left"
+        " out of the fit.",
         "support": {},
         "verify": verify_curves(DATA / "verify_cost.csv"),
     }
@@ -102,7 +103,3 @@ def _support(errors: Errors) -> dict[str, dict[str, float]]:
         name: errors.support(name, errors.tails.get(name, TAILS[0])) for name in errors.groups()
     }
     return {name: asdict(support) for name, support in found.items() if support}
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import _one_thread  # noqa: F401
 import numpy as np
-from _runs import Run
+from research.efficiency.runs import Run
 
 from localspec.predict.efficiency import Support
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from _processors import chip_of, processor_of
+from research.efficiency.processors import chip_of, processor_of
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 
-import _one_thread  # noqa: F401
 import numpy as np
-from _intervals import Errors
-from _runs import Run
-from _scales import LAYER_S, SCALES
 from numpy.typing import NDArray
+from research.efficiency.intervals import Errors
+from research.efficiency.runs import Run
+from research.efficiency.scales import LAYER_S, SCALES
 
 from localspec.predict.efficiency import Coefficients, features
 from localspec.predict.published import CACHE_STREAM

@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from _places import Place, class_of, place_of
-from _shapes import Shape, shape_of
+from research.efficiency.places import Place, class_of, place_of
+from research.efficiency.shapes import Shape, shape_of
 
 GIB = 2**30
 BACKENDS = ("cuda", "metal", "vulkan", "rocm", "cpu")

@@ -1,8 +1,8 @@
 """How right are predictions for devices that the fit never saw?
 
-    scripts/validate-predictions --csv FILE [--json] [--min-gib 3]
+    scripts/research/run validate-predictions --csv FILE [--json] [--min-gib 3]
 
-FILE has the columns of scripts/data/measured.csv. Every dense run on one device is predicted from
+FILE has the columns of data/measured.csv. Every dense run on one device is predicted from
 the device's published figures. A chip that the fit's own data contain is predicted by a fit without
 any row of that chip, whatever source it is from, and its interval comes from the errors of other
 chips; others are predicted as shipped. Errors are |predicted / measured - 1|. Rivals' formulas are
@@ -20,12 +20,11 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import _one_thread  # noqa: F401
 import numpy as np
 import typer
-from _fit import problem_of, unseen, unseen_errors
-from _fit_efficiency import DATA, MIN_GIB
-from _runs import Run, read_runs
+from research.efficiency.fit import DATA, MIN_GIB
+from research.efficiency.regression import problem_of, unseen, unseen_errors
+from research.efficiency.runs import Run, read_runs
 
 from localspec.predict.efficiency import Support
 
@@ -224,7 +223,3 @@ def _show(document: dict[str, Any]) -> None:
     print("\nrows that are not predicted")
     for row in document["skipped"]:
         print(f"{row['n']:6}  {row['reason']}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

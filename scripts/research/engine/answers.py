@@ -1,6 +1,6 @@
 """Are greedy answers the same plainly, with prompt lookup and with a draft model?
 
-    scripts/compare-answers --prompts FILE.jsonl [--json]
+    scripts/research/run compare-answers --prompts FILE.jsonl [--json]
 
 FILE has one JSON object a line with "turns" (a list of texts, the first is asked) or "prompt", and
 may have "category"; Spec-Bench's question file is of this form. Exit code 1 where an answer differs
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from _answers import Divergence, diverge
-from _models import Pair, gemma_pair, smollm2_pair
+from models import Pair, gemma_pair, smollm2_pair
 
+from localspec.bench.same_answer import Divergence, diverge
 from localspec.engine.sampling import Sampling
 from localspec.engine.text import Message
 from localspec.session import ReplyOptions, Session, SessionConfig
@@ -120,7 +120,3 @@ def _show(result: dict[str, Any], out: Any) -> None:
             f" margin {d['margin']:.3f}, largest difference of logits {rounding:.3f}: {verdict}",
             file=out,
         )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,7 +1,7 @@
 """A bare ctypes decode of given tokens, in a process of its own: what localspec's loop is measured
 against.
 
-    python scripts/_bare.py MODEL N_CTX N_THREADS < TOKENS
+    python bare.py MODEL N_CTX N_THREADS < TOKENS
 
 TOKENS is JSON, {"prompt": [...], "reply": [...]}. Prints {"decode_s", "peak_rss_bytes"}: the
 seconds from the first to the last token of the reply, and the process's peak resident memory. The
@@ -14,7 +14,8 @@ import sys
 from time import perf_counter
 
 import llama_cpp.llama_cpp as C
-from _peak import peak_rss_bytes
+
+from localspec.hardware.resident import peak_resident_bytes
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
         C.llama_synchronize(context)
         position += len(chunk)
         times.append(perf_counter())
-    print(json.dumps({"decode_s": times[-1] - times[0], "peak_rss_bytes": peak_rss_bytes()}))
+    print(json.dumps({"decode_s": times[-1] - times[0], "peak_rss_bytes": peak_resident_bytes()}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the conversation costs beside the engine, at a real pseudo-terminal.
 
-    scripts/bench-chat [--json]
+    scripts/research/run bench-chat [--json]
 
 1. From the command to a prompt that takes input, and from a message that is sent at once to the
    first text of its answer.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from _models import smollm2
+from models import smollm2
 
 from localspec.chat.rendering.screen import ScreenView, screen_console, warm_up
 from localspec.engine.sampling import Sampling
@@ -211,7 +211,3 @@ def _show(result: dict[str, Any]) -> None:
 
 def _text(spread: dict[str, float], unit: str = "") -> str:
     return f"{spread['median']:.3f} {unit} ({spread['low']:.3f} to {spread['high']:.3f})"
-
-
-if __name__ == "__main__":
-    typer.run(main)

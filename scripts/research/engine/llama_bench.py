@@ -1,6 +1,6 @@
 """Decoding as measured by `localspec bench` and by upstream's llama-bench, in turns.
 
-    scripts/bench-against-llama-bench [MODEL ...] [--llama-bench PATH] [--json]
+    scripts/research/run bench-against-llama-bench [MODEL ...] [--llama-bench PATH] [--json]
 
 Build llama-bench from the source that the engine was built from, with the same flags: unpack the
 source distribution of the installed llama-cpp-python and build the target `llama-bench` of its
@@ -110,7 +110,3 @@ def _show(found: dict[str, Any]) -> None:
         f" {mid:.3f} ({low:.3f} to {high:.3f}); of time in the engine {engine:.3f}",
         flush=True,
     )
-
-
-if __name__ == "__main__":
-    typer.run(main)

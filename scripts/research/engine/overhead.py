@@ -1,6 +1,6 @@
 """What localspec's loop costs beside the engine: milliseconds a token, and resident memory.
 
-    scripts/bench-overhead [--json]
+    scripts/research/run bench-overhead [--json]
 
 1. In one process: a step's wall time less the time inside llama_decode and llama_synchronize, per
    token, greedy and sampled (temperature 0.8, top-k 40, top-p 0.95), in turns.
@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Annotated, Any
 
 import typer
-from _models import gemma, smollm2
+from models import gemma, smollm2
 
 from localspec.engine.sampling import Sampling
 from localspec.hardware.detect import usable_cores
@@ -30,6 +30,14 @@ SAMPLED = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.0, seed=2)
 LIMITS_MS = {"SmolLM2 (49k)": (0.15, 0.4), "Gemma-3 (262k)": (0.5, 1.5)}
 LIMIT_MB = 80
 N_CTX = 4096
+PEAK = """import sys
+from localspec.cli.main import run
+from localspec.hardware.resident import peak_resident_bytes
+
+code = run()
+print(peak_resident_bytes(), file=sys.stderr)
+sys.exit(code)"""
+"""One `localspec` command; its peak of resident memory is the last line on stderr."""
 
 
 def main(
@@ -122,14 +130,13 @@ def _tokens(path: Path, n_tokens: int) -> dict[str, list[int]]:
 
 def _run_ours(path: Path, n_tokens: int) -> tuple[float, float]:
     options = f"--raw --spec none --temp 0 --ctx {N_CTX} -n {n_tokens} --json".split()
-    script = Path(__file__).with_name("_peak.py")
-    command = [sys.executable, str(script), "generate", str(path), *options, "-p", PROMPT]
+    command = [sys.executable, "-c", PEAK, "generate", str(path), *options, "-p", PROMPT]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["timings"]["decode_s"], int(done.stderr.splitlines()[-1])
 
 
 def _run_bare(path: Path, tokens: dict[str, list[int]]) -> tuple[float, float]:
-    script = Path(__file__).with_name("_bare.py")
+    script = Path(__file__).with_name("bare.py")
     command = [sys.executable, str(script), str(path), str(N_CTX), str(usable_cores())]
     done = subprocess.run(
         command, input=json.dumps(tokens), capture_output=True, text=True, check=True
@@ -148,7 +155,3 @@ def _show(result: dict[str, Any], limits: tuple[float, float], out: Any) -> None
         f" {result['extra_resident_mb']:.0f} MB more resident (limit {LIMIT_MB})",
         file=out,
     )
-
-
-if __name__ == "__main__":
-    typer.run(main)

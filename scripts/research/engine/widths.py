@@ -1,6 +1,6 @@
 """What a pass takes by its width, and what it takes more when the one before had another.
 
-    scripts/bench-widths [MODEL] [--widths 2,4,8] [--depth N] [--json]
+    scripts/research/run bench-widths [MODEL] [--widths 2,4,8] [--depth N] [--json]
 
 libllama keeps the graph of a pass for the next one of the same shape and builds it anew for any
 other. Passes of 1 and of n tokens follow each other in all four orders, in turn; medians, and the
@@ -8,17 +8,16 @@ quartiles of the differences.
 """
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Annotated
 
 import numpy as np
 import typer
-from _models import named
+from models import named
 
 from localspec.engine.base import Context
-from localspec.errors import LocalspecError, UserError
+from localspec.errors import UserError
 from localspec.session import Session, SessionConfig
 
 LONGEST = 64
@@ -99,10 +98,3 @@ def _measured(context: Context, tokens: list[int], n: int, rounds: int) -> Width
     changes = times[:, 1] - times[:, 0] + times[:, 2] - times[:, 3]
     low, middle, high = (float(q) for q in np.quantile(changes, (0.25, 0.5, 0.75)))
     return Widths(n, *(float(x) for x in np.median(times, axis=0)), (low, middle, high))
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LocalspecError as error:
-        sys.exit(f"bench-widths: {error}")

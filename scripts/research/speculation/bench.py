@@ -1,6 +1,6 @@
 """What speculation gains: the ratio to plain decoding, by category and setting.
 
-    scripts/bench-speculation --prompts FILE [--target MODEL] [--draft MODEL] [--json]
+    scripts/research/run bench-speculation --prompts FILE [--target MODEL] [--draft MODEL] [--json]
 
 Every question is answered under every setting, in order and then backwards (A B B A), on one loaded
 pair; drafters begin every reply with empty indexes. A ratio is that of the speeds after the first
@@ -26,13 +26,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import psutil
 import typer
-from _models import named
-from _questions import Question, choose, read_questions
-from _synthetic import ScriptedContext, SyntheticDrafter
+from models import named
+from research.speculation.questions import Question, choose, read_questions
+from research.speculation.synthetic import ScriptedContext, SyntheticDrafter
 
 from localspec.engine.sampling import Sampling
 from localspec.engine.text import Message
-from localspec.errors import LocalspecError, UserError
+from localspec.errors import UserError
 from localspec.session import Reply, ReplyOptions, Session, SessionConfig
 from localspec.session.config import Speculation
 
@@ -393,10 +393,3 @@ def _show(results: Sequence[dict[str, Any]], out: Any) -> None:
             f"{acceptance}, {r['n_prompts']} questions",
             file=out,
         )
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LocalspecError as error:
-        sys.exit(f"bench-speculation: {error}")

@@ -6,7 +6,7 @@ best fixed choice is the price of the bound alone; the rest of a regret is the p
 """
 
 import numpy as np
-from _simulator import MAX_DRAFT, PLAIN_S, World
+from research.speculation.simulator import MAX_DRAFT, PLAIN_S, World
 
 STEP = 0.05
 """Passes lost are counted in these, and rounded in the policy's favour."""

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from _models import named
-from _questions import Question
+from models import named
+from research.speculation.questions import Question
 
 from localspec.engine.sampling import Sampling
 from localspec.engine.text import Message

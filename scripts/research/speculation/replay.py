@@ -1,6 +1,6 @@
 """What each way of drafting would bring on this machine, by category, without its noise.
 
-    scripts/replay-speculation --prompts FILE [--target MODEL] [--draft MODEL] [--settings ...]
+    scripts/research/run replay-speculation --prompts FILE [--target MODEL] [--draft MODEL] ...
 
 Greedy replies are recorded once (--store keeps them); then every setting drafts for them again with
 real look-ups, the real guesses of the draft model and the real policy, while the clock runs by what
@@ -10,7 +10,6 @@ session; every index begins empty. Models and settings: as bench-speculation has
 """
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,12 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from _bench_speculation import Setting, has_loop, settings_of
-from _models import named
-from _questions import choose, read_questions
-from _recording import Recording, recorded
+from models import named
+from research.speculation.bench import Setting, has_loop, settings_of
+from research.speculation.questions import choose, read_questions
+from research.speculation.recording import Recording, recorded
 
 from localspec.engine.sampling import Sampling
-from localspec.errors import LocalspecError
 from localspec.session import Session, SessionConfig
 from localspec.session.experience import Experiences
 from localspec.speculate.acceptance import quality_of
@@ -248,10 +246,3 @@ def _show(table: dict[str, dict[str, float]]) -> None:
             [np.log(table["auto"][c] / b) for c, b in zip(counted, best, strict=True)]
         )
         print(f"auto to the best of the others in each category: {np.exp(to_best):.3f}")
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LocalspecError as error:
-        sys.exit(f"replay-speculation: {error}")

@@ -1,7 +1,7 @@
 """The adaptive draft length against every fixed one, on made-up machines and pairs.
 
-    scripts/simulate-speculation [--tokens N] [--replies N] [--before N] [--plot FILE] [--json]
-    scripts/simulate-speculation --known [--tokens N]
+    scripts/research/run simulate-speculation [--tokens N] [--replies N] [--before N] [--plot FILE]
+    scripts/research/run simulate-speculation --known [--tokens N]
 
 Machines are measured and published tables of v(n); drafts have chances from hopeless to nearly
 certain, steady or changing. Every reply begins with nothing learned but a calibration that is off
@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from _least_regret import least_regret
-from _simulator import Verdict, grid, judge
+from research.speculation.least_regret import least_regret
+from research.speculation.simulator import Verdict, grid, judge
 
 
 def main(  # noqa: PLR0913 - one option each
@@ -110,7 +110,3 @@ def _plot(verdicts: dict[int, list[Verdict]], path: Path) -> None:
     right.set(xlabel="regret (%)", ylabel="share of worlds (%)")
     right.legend()
     figure.savefig(path, dpi=120)
-
-
-if __name__ == "__main__":
-    typer.run(main)

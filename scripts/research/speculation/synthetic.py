@@ -7,32 +7,15 @@ batches soon say something else.)
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from localspec.engine.base import Context, Logits
 from localspec.engine.randomness import Purpose, uniform
-from localspec.model.synthetic import Shape, write_random_model
 from localspec.speculate.drafters.base import Draft, DraftRequest
 
-FOLDER = Path(__file__).parent.parent / ".cache" / "models"
-LARGE = Shape(
-    n_layers=13, n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=5632, n_vocab=4096, n_ctx=2048
-)
 QUALITY = 7
-
-
-def random_model() -> Path:
-    """1.2 GB of random F16 weights, made once: it answers nonsense at the speed of a real model."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "random-1.2GB.F16.gguf"
-    if not path.exists():
-        partial = path.with_suffix(".part")
-        write_random_model(partial, LARGE, "F16", with_text=True)
-        partial.replace(path)
-    return path
 
 
 def scripted(position: int) -> int:
