@@ -49,7 +49,7 @@ def fitted() -> dict[str, Any]:
     """The whole data file."""
     runs, _ = read_runs(DATA / "measured.csv", MIN_GIB)
     document: dict[str, Any] = {
-        "about": "Fitted by `scripts/research/run fit-efficiency` to runs in its folder data/, whose"
+        "about": "Fitted by `scripts/research/run fit-efficiency` to runs in its folder data, whose"
         " rows name sources. Coefficients of logarithms of time over what a device's figures say;"
         " 80 % intervals of speed over its prediction, from the errors of devices that were left"
         " out of the fit.",
