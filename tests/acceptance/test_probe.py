@@ -1,20 +1,17 @@
-"""How right are predictions from a probe of this machine?
-
-    scripts/check-probe [--again] [--json]
+"""Predictions from a probe of this machine are right.
 
 Predicts decoding, v(n) = T(n) / T(1) and reading a prompt of SmolLM2 and Gemma variants by depth
 and cache type, from a probe that no run of these models enters, then measures them. Nothing is
-fitted in between. What other programs took of the processors meanwhile is said at the end.
+fitted in between. Other programs on the machine decide: with more than a tenth of the processors
+taken, goals are missed for that alone.
 """
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import pytest
 from models import gemma, smollm2, variant
 
 from localspec.engine.base import EngineConfig
@@ -27,27 +24,21 @@ from localspec.predict.roofline import CacheSetting, Roofline
 from localspec.session.forecast import facts_of
 from localspec.session.machine import MachineChoice, predicted_machine
 
+pytestmark = pytest.mark.engine
 DEPTHS = (0, 512, 2048)
 TYPES = ("f16", "bf16", "q8_0")
 WIDTHS = (2, 3, 4, 5, 8, 12, 16)
 PROMPT = 512
 REPEATS, PROMPTS = 5, 2
+GOALS = {"decode": 0.15, "verify": 0.25, "prefill": 0.20}
 
 
-def main(
-    again: Annotated[bool, typer.Option("--again", help="Probe this machine anew.")] = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Predict, then measure."""
-    rows: list[dict[str, Any]] = []
+def test_median_errors_of_decoding_verification_and_prompts() -> None:
+    """Reached on 2026-11-26 while others had 8 %: 10.3, 8.1 and 18.9 %."""
     watch = Watch.now()
-    for i, path in enumerate(_models()):
-        rows += _check(path, again=again and i == 0)
-    errors = {what: _median_error(rows, what) for what in ("decode", "verify", "prefill")}
+    rows = [row for path in _models() for row in _check(path)]
+    errors = {what: _median_error(rows, what) for what in GOALS}
     others = watch.others_share()
-    if as_json:
-        print(json.dumps({"median_error": errors, "others_share": others, "rows": rows}))
-        return
     for row in rows:
         what = f"v({row['width']})" if row["what"] == "verify" else row["what"]
         print(
@@ -55,8 +46,8 @@ def main(
             f"{row['predicted']:9.2f}{row['measured']:9.2f}"
             f"{row['predicted'] / row['measured'] - 1:+8.0%}"
         )
-    print("median error:", ", ".join(f"{what} {error:.1%}" for what, error in errors.items()))
-    print(f"other programs had {others:.0%} of the processors meanwhile")
+    missed = {what: error for what, error in errors.items() if error > GOALS[what]}
+    assert not missed, f"{errors} for {GOALS}; other programs had {others:.0%} of the processors"
 
 
 def _median_error(rows: list[dict[str, Any]], what: str) -> float:
@@ -71,14 +62,13 @@ def _models() -> Iterator[Path]:
     yield variant(gemma(), "F16")
 
 
-def _check(path: Path, *, again: bool) -> Iterator[dict[str, Any]]:
+def _check(path: Path) -> Iterator[dict[str, Any]]:
     facts = facts_of(str(path))
     caches = [CacheSetting(cache_type(name), cache_type(name)) for name in TYPES]
-    choice = MachineChoice(probe="again" if again else "auto", n_gpu_layers=0)
+    choice = MachineChoice(probe="auto", n_gpu_layers=0)
     machine = predicted_machine(choice, [facts], caches, 4096, lambda message: None)
     for cache in caches:
         kv = cache.type_k.name.lower()
-        print(f"{path.name} with {kv} keys and values", file=sys.stderr)
         roofline = Roofline(facts, machine.shares_of(facts), cache)
         predicted, measured = _predicted(roofline), _measured(path, kv)
         for (depth, width), seconds in measured.items():
@@ -136,7 +126,3 @@ def _seconds(engine: LlamaEngine, context: LlamaContext, width: int, depth: int)
     elapsed = engine.busy_s - before
     context.truncate(depth)
     return elapsed
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,21 +1,17 @@
-"""Does `tune` find what an exhaustive search finds, and is it faster than the defaults?
-
-    scripts/check-tune [--model smollm2|gemma] [--ctx 2048] [--budget 60] [--json]
+"""`tune` finds what an exhaustive search finds, and is not slower than the defaults.
 
 Tunes, then measures every setting of a grid (threads x flash attention x pairs of f16, bf16, q8_0
 and q4_0) in the middle of the context, as quick turns beside the defaults; then, in turns again,
 the defaults, the tuned setting and the three best that are allowed (KL divergence at most 0.01,
-prompts at most twice as long). The tuned one must be within 3 % of each of the three and not
-slower than the defaults.
+prompts at most twice as long).
 """
 
-import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
-from time import perf_counter
-from typing import Annotated, Any, Literal
 
-import typer
+import pytest
 from models import gemma, smollm2
 
 from localspec.bench.statistics import Estimate, estimate
@@ -29,25 +25,46 @@ from localspec.tune.search import search
 from localspec.tune.settings import Attention, Setting
 from localspec.tune.space import space_of, thread_counts
 from localspec.tune.subject import Subject
-from localspec.tune.work import Listen, News
 
-MODELS = {"smollm2": smollm2, "gemma": gemma}
+pytestmark = pytest.mark.engine
+N_CTX, BUDGET_S = 2048, 60.0
 GRID_TURNS, FINAL_TURNS = 3, 24
 WITHIN = 0.97
+Measured = tuple[Setting, float, float]
 
 
-def main(
-    model: Annotated[Literal["smollm2", "gemma"], typer.Option()] = "smollm2",
-    ctx: Annotated[int, typer.Option()] = 2048,
-    budget: Annotated[float, typer.Option()] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The tuned setting's speed over the defaults', and over each of the three best."""
+
+    tuned: Setting
+    to_defaults: Estimate
+    to_best: dict[str, Estimate]
+
+    @property
+    def text(self) -> str:
+        best = ", ".join(f"{name} {gain.mid:.2f}" for name, gain in self.to_best.items())
+        return f"{self.tuned.text}: {self.to_defaults.mid:.2f} x the defaults; to the best: {best}"
+
+
+@pytest.mark.parametrize(
+    ("model", "least"), [(smollm2, 1.8), (gemma, 1.0)], ids=["smollm2", "gemma"]
+)
+def test_tuned_is_within_3_percent_of_the_three_best(
+    model: Callable[[], Path], least: float
 ) -> None:
-    """Tune, search exhaustively, compare; exit code 1 where the goals are missed."""
-    subject = Subject.of(SessionConfig(MODELS[model](), spec="none", n_ctx=ctx), typer.echo)
-    started = perf_counter()
-    outcome = search(subject, Goal(), budget, _listener())
-    took_s = perf_counter() - started
-    say(f"tuned in {took_s:.1f} s: {outcome.setting.text}, {_interval(outcome.ratio)}")
+    """Reached on a machine left alone, 2026-11-25: SmolLM2 1.92 x the defaults and 1.03, 0.99,
+    1.17 x the three best; Gemma 1.14 x and 1.02, 1.00, 1.06 x."""
+    verdict = _verdict(model())
+    print(verdict.text)
+    high = verdict.to_defaults.high or verdict.to_defaults.mid
+    assert high >= least, f"at least {least} x the defaults: {verdict.text}"
+    assert all(gain.mid >= WITHIN for gain in verdict.to_best.values()), verdict.text
+
+
+def _verdict(model: Path) -> Verdict:
+    subject = Subject.of(SessionConfig(model, spec="none", n_ctx=N_CTX), lambda message: None)
+    outcome = search(subject, Goal(), BUDGET_S, lambda news: None)
     with (
         Interrupt() as interrupt,
         Rig(subject.config, outcome.setting.loading, interrupt) as rig,
@@ -55,38 +72,7 @@ def main(
     ):
         grid = _grid(subject, rig, plain, outcome.default)
         best = _allowed(rig, grid, outcome.default)
-        final = _final(subject, rig, plain, outcome.default, outcome.setting, best)
-    document = {
-        "model": model,
-        "tuned": outcome.setting.text,
-        "tune_s": took_s,
-        "said": _interval(outcome.ratio),
-        "kld": outcome.kld,
-        **final,
-        "grid": [{"setting": s.text, "ratio": r, "prefill": p} for s, r, p in grid],
-    }
-    _report(document, as_json=as_json)
-    if not document["is_met"]:
-        raise typer.Exit(1)
-
-
-def _listener() -> "Listen":
-    """Says each stage once."""
-    seen: set[str] = set()
-
-    def listen(news: News) -> None:
-        if news.stage not in seen:
-            seen.add(news.stage)
-            say(f"  {news.stage}; best so far {news.best.text if news.best else '-'}")
-
-    return listen
-
-
-def say(message: str) -> None:
-    typer.echo(message, err=True)
-
-
-Measured = tuple[Setting, float, float]
+        return _final(subject, rig, plain, outcome.default, outcome.setting, best)
 
 
 def _grid(subject: Subject, rig: Rig, plain: Rig, default: Setting) -> list[Measured]:
@@ -105,7 +91,7 @@ def _grid(subject: Subject, rig: Rig, plain: Rig, default: Setting) -> list[Meas
             ratio = median(a / b for a, b in zip(base_s, seat_s, strict=True))
             setting = replace(default, attention=attention, n_threads=n_threads)
             found.append((setting, ratio, prefill))
-            say(f"{setting.text}: {ratio:.2f} x, prompts {prefill:.2f} x")
+            print(f"{setting.text}: {ratio:.2f} x, prompts {prefill:.2f} x")
         rig.leave(seat)
     plain.leave(base)
     return sorted(found, key=lambda row: -row[1])
@@ -140,41 +126,14 @@ def _allowed(rig: Rig, grid: list[Measured], default: Setting) -> list[Setting]:
 
 def _final(
     subject: Subject, rig: Rig, plain: Rig, default: Setting, tuned: Setting, best: list[Setting]
-) -> dict[str, Any]:
+) -> Verdict:
     """All of them in turns, in the middle of the context."""
     rigged = [(plain, plain.seat(default, subject.n_ctx))]
     rigged += [(rig, rig.seat(setting, subject.n_ctx)) for setting in (tuned, *best)]
     base_s, tuned_s, *best_s = turns(rigged, subject.middle, FINAL_TURNS)
-    to_defaults = _gain(base_s, tuned_s)
-    to_best = [_gain(times, tuned_s) for times in best_s]
-    return {
-        "defaults_tps": 1 / median(base_s),
-        "tuned_tps": 1 / median(tuned_s),
-        "to_defaults": _interval(to_defaults),
-        "best": [setting.text for setting in best],
-        "to_best": [_interval(gain) for gain in to_best],
-        "is_met": (to_defaults.high or 1) >= 1 and all(g.mid >= WITHIN for g in to_best),
-    }
+    to_best = {s.text: _gain(times, tuned_s) for s, times in zip(best, best_s, strict=True)}
+    return Verdict(tuned, _gain(base_s, tuned_s), to_best)
 
 
 def _gain(base_s: list[float], other_s: list[float]) -> Estimate:
     return estimate([[a / b] for a, b in zip(base_s, other_s, strict=True)])
-
-
-def _interval(gain: Estimate) -> list[float]:
-    return [round(x, 3) for x in (gain.low or gain.mid, gain.mid, gain.high or gain.mid)]
-
-
-def _report(document: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(document))
-        return
-    for name, value in document.items():
-        if name != "grid":
-            print(f"{name:14}{value}")
-    for row in document["grid"][:8]:
-        print(f"  {row['setting']:44}{row['ratio']:6.2f} x, prompts {row['prefill']:.2f} x")
-
-
-if __name__ == "__main__":
-    typer.run(main)
