@@ -10,6 +10,7 @@ import typer
 from localspec.cli.bench_options import RunFlags, SweepFlags
 from localspec.cli.bench_sweep import sweep_of
 from localspec.cli.flatten import flatten
+from localspec.cli.same_answer import same_answer
 from localspec.cli.talk import talk
 from localspec.errors import LocalspecError, UserError
 
@@ -33,9 +34,14 @@ def bench(
     localspec bench a.gguf b.gguf -p 512 -n 128 -d 0,4096 --kv f16,q8_0 -t 4,8
 
     localspec bench --spec none,lookup,auto --prompts questions.jsonl
+
+    localspec bench --same-answer
     """
     from localspec.bench.store import Writer
 
+    if run.same_answer:
+        same_answer(flags, arguments or [], as_json=run.as_json)
+        return
     folder = _folder(run.output)
     goes_on = run.resume and not (arguments or flags.are_given)
     header = None if goes_on else _header(flags, run, arguments or [])

@@ -169,6 +169,13 @@ class RunFlags:
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest results that are not complete.")
     ] = False
+    same_answer: Annotated[
+        bool,
+        typer.Option(
+            "--same-answer",
+            help="Check that drafts change no greedy answer, of --prompts or built-in.",
+        ),
+    ] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False
     probe: Annotated[
         Literal["auto", "again", "off"],
