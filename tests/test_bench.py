@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from command import assert_refused, clean_environment, finish, localspec, start, tiny
+from command import assert_refused, finish, localspec, start, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import IDEAL, cases, config, prediction, prompts, results, visited
@@ -306,16 +304,3 @@ def test_any_line_of_prompts_is_read_or_refused(tmp_path_factory: Any, line: str
     path.write_text(line, encoding="utf-8", errors="replace")
     with contextlib.suppress(UserError):
         assert read_prompts(path, 1)
-
-
-def test_without_llama_bench_its_script_says_so_and_passes() -> None:
-    script = Path(__file__).parent.parent / "scripts" / "_bench_against_llama_bench.py"
-    run = subprocess.run(
-        [sys.executable, "-B", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=clean_environment() | {"PATH": "/nowhere", "LLAMA_BENCH": ""},
-    )
-    assert run.stdout == ""
-    assert "skipped: llama-bench is not here" in run.stderr

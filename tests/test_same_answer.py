@@ -5,28 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import assert_refused, localspec, tiny
 from models import Pair, gemma_pair, smollm2, smollm2_pair
 
-from localspec.bench.same_answer import diverge, first_difference
+from localspec.bench.same_answer import TEXTS, compare_answers, diverge, first_difference
 from localspec.engine.base import hold
 from localspec.engine.sampling import Chooser, Sampling
 from localspec.engine.text import Message
 from localspec.session import ReplyOptions, Session, SessionConfig
 
 GREEDY = ReplyOptions(Sampling(temperature=0), max_tokens=40)
-PROMPTS = (
-    "Repeat after me: the quick brown fox jumps over the lazy dog, the quick brown fox sleeps.",
-    "Write a Python function that adds the numbers in a list, and a second one that multiplies.",
-    "Who was the first person on the moon, and when?",
-    "Übersetze ins Englische: Der Müller schließt um zwölf Uhr das Tor. 🚪",
-    "List the days of the week, then list them again in reverse.",
-    "Tom has 3 apples and buys 4 more. He gives 2 to Ann. How many has he? Explain each step.",
-)
 
 
 def answers(config: SessionConfig, options: ReplyOptions = GREEDY) -> list[list[int]]:
     with Session.open(config) as session:
-        return [session.reply(prompt(session, text), options).finish().tokens for text in PROMPTS]
+        return [session.reply(prompt(session, text), options).finish().tokens for text in TEXTS]
 
 
 def prompt(session: Session, text: str) -> list[int]:
@@ -45,19 +38,20 @@ def config(pair: Pair, spec: str) -> SessionConfig:
 
 def test_greedy_answers_are_the_same_three_ways(pair: Pair) -> None:
     """By DESIGN's rule: token for token, or parted at a near tie that rounding explains."""
-    plain = answers(config(pair, "none"))
-    assert all(plain)
-    with Session.open(config(pair, "lookup")) as session:
-        for spec in ("lookup", "draft"):
-            for text, ours, theirs in zip(PROMPTS, plain, answers(config(pair, spec)), strict=True):
-                found = diverge(session, prompt(session, text), ours, theirs, 4)
-                assert found is None or found.is_excused, f"{spec}: {text!r} parts: {found}"
+    found = compare_answers(
+        SessionConfig(pair.target, spec="none", n_threads=1),
+        [config(pair, spec) for spec in ("lookup", "draft")],
+        TEXTS,
+        40,
+    )
+    assert all(found.answers[0].replies)
+    assert found.n_unexplained == 0, found.text
 
 
 def test_drafts_are_accepted(pair: Pair) -> None:
     """The draft is the target in fewer bits: where it hardly ever stood, the loop is broken."""
     with Session.open(config(pair, "draft")) as session:
-        reply = session.reply(prompt(session, PROMPTS[0]), GREEDY).finish()
+        reply = session.reply(prompt(session, TEXTS[0]), GREEDY).finish()
     assert reply.counts.accepted > 0.3 * reply.counts.drafted > 0
     assert reply.counts.passes < len(reply.tokens)
     assert reply.counts.by_source.keys() == {"model"}
@@ -67,15 +61,29 @@ def test_a_wrong_answer_would_be_found() -> None:
     assert first_difference([1, 2, 3], [1, 2, 3]) is None
     assert first_difference([1, 2, 3], [1, 9, 3]) == 1
     assert first_difference([1, 2], [1, 2, 3]) == 2
-    plain_config = SessionConfig(smollm2(), spec="none", n_threads=1)
-    with Session.open(replace(plain_config, spec="lookup")) as session:
-        tokens = prompt(session, PROMPTS[2])
+    with Session.open(SessionConfig(smollm2(), spec="lookup", n_threads=1)) as session:
+        tokens = prompt(session, TEXTS[2])
         plain = session.reply(tokens, GREEDY).finish().tokens
         wrong = [*plain[:3], plain[3] + 1, *plain[4:]]
-        found = diverge(session, tokens, plain, wrong, 4)
+        found = diverge(session.context, tokens, plain, wrong, 4)
     assert found is not None
     assert not found.is_excused
     assert found.position == 3
+
+
+def test_the_command_says_which_answers_are_the_same() -> None:
+    """A user who doubts a draft asks with one flag; --json has every divergence."""
+    options = ("-n", "8", "-t", "1", "--spec", "lookup,auto", "--same-answer", "--json")
+    run = localspec("bench", tiny(), *options)
+    assert run.code == 0, run.stderr
+    (found,) = run.document["results"]
+    assert found["ways"] == ["lookup", "auto"]
+    assert found["prompts"] == len(TEXTS)
+    assert found["unexplained"] == sum(not one["excused"] for one in found["divergences"]) == 0
+
+
+def test_without_drafts_there_is_nothing_to_compare() -> None:
+    assert_refused(localspec("bench", tiny(), "--spec", "none", "--same-answer"), 2, "--spec")
 
 
 def test_a_seed_gives_the_same_text_with_a_draft_model() -> None:
@@ -85,9 +93,9 @@ def test_a_seed_gives_the_same_text_with_a_draft_model() -> None:
     sampling = Sampling(temperature=0.7, seed=11)
     options = ReplyOptions(sampling, max_tokens=30, verify="match")
     plain, drafted = (answers(config(pair, spec), options) for spec in ("none", "draft"))
-    assert sum(a == b for a, b in zip(plain, drafted, strict=True)) >= len(PROMPTS) // 2
+    assert sum(a == b for a, b in zip(plain, drafted, strict=True)) >= len(TEXTS) // 2
     with Session.open(config(pair, "lookup")) as session:
-        for text, ours, theirs in zip(PROMPTS, plain, drafted, strict=True):
+        for text, ours, theirs in zip(TEXTS, plain, drafted, strict=True):
             place = first_difference(ours, theirs)
             if place is not None:
                 history = [*prompt(session, text), *ours[:place]]
@@ -107,7 +115,7 @@ def choices(session: Session, history: list[int], sampling: Sampling) -> set[int
 def test_the_next_turn_evaluates_only_what_is_new() -> None:
     """A chat that reads its whole past at every turn gets slower with each."""
     with Session.open(SessionConfig(smollm2(), spec="lookup", n_threads=1)) as session:
-        messages = [Message(role="user", content=PROMPTS[3])]
+        messages = [Message(role="user", content=TEXTS[3])]
         first = session.reply(session.chat_prompt(messages), GREEDY).finish()
         messages += [
             Message(role="assistant", content=first.text),
@@ -134,7 +142,7 @@ def test_accepted_samples_of_a_real_pair_follow_the_law_of_plain_sampling() -> N
     pair = smollm2_pair()
     settings = SessionConfig(smollm2(), pair.draft, "draft", 1, n_threads=1)
     with Session.open(settings) as session:
-        asked = prompt(session, PROMPTS[2])
+        asked = prompt(session, TEXTS[2])
         chooser = Chooser(sampling)
         expected: dict[tuple[int, int], float] = {}
         first = chooser.distribution(hold(session.context, asked, 1), 0, asked)
