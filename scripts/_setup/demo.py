@@ -1,4 +1,4 @@
-"""One question to one model: plainly, with prompt lookup, with a draft model, and as localspec does.
+"""One question to one model: plainly, with prompt lookup, with a draft model, and by default.
 
 All through the command line, as a user would. The model is SmolLM2-135M in 16 bits, the draft model
 is the same in 4 bits: with greedy choice all four ways must give the same tokens.
@@ -24,6 +24,11 @@ PROMPT = """Write all of this text again, in the past tense:
 The miller gets up at six. He opens the gate, and the water turns the wheel. The wheel turns \
 the stone, and the stone turns the wheat to flour. At noon the miller closes the gate, and the \
 wheel stands still."""
+
+
+AUTO = """
+auto, the default, drafts only where that pays on this machine: it measures what passes cost
+here, watches which drafts are accepted, and takes lookup, the draft model or neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,7 @@ def main() -> int:
     print(f"{'way':<16}{'tok/s':>8}{'x plain':>10}{'tokens a pass':>15}{'same answer':>13}")
     for way, answer in zip(WAYS, answers, strict=True):
         print(row(way, answer, plain))
-    print(
-        "\nauto, the default, drafts only where that pays on this machine: it measures what passes cost"
-    )
-    print("here, watches which drafts are accepted, and takes lookup, the draft model or neither.")
+    print(AUTO)
     print(f"One run each of {len(plain['tokens'])} tokens: a demonstration, not a benchmark.")
     if any(answer["tokens"] != plain["tokens"] for answer in answers):
         print(

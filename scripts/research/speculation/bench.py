@@ -16,34 +16,30 @@ draft-N. With --synthetic look-ups are replaced by drafts that are right with th
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import psutil
 import typer
 from models import named
+from research.speculation.gains import DISTURBED, Row, has_loop, results_of
 from research.speculation.questions import Question, choose, read_questions
 from research.speculation.synthetic import ScriptedContext, SyntheticDrafter
 
+from localspec.bench.circumstances import Watch
 from localspec.engine.sampling import Sampling
 from localspec.engine.text import Message
 from localspec.errors import UserError
 from localspec.session import Reply, ReplyOptions, Session, SessionConfig
 from localspec.session.config import Speculation
 
-LOOP_LENGTH, LOOP_TIMES = 8, 3
 N_CTX = 4096
 """Some questions that bring a text have more than 2,000 tokens."""
-N_RESAMPLED = 4000
 N_TRIES = 3
 LISTEN_S, PATIENCE_S = 0.2, 30.0
-DISTURBED = 0.08
-"""A reply beside which others took more of the machine is asked for again, and else left out."""
 LONGEST = 16
 
 
@@ -65,31 +61,6 @@ class Setting:
         raise UserError(
             f"setting {name!r} is not known: use none, auto, lookup-N or draft-N, N to {LONGEST}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One reply."""
-
-    target: str
-    draft: str | None
-    category: str
-    number: int
-    setting: str
-    turn: int
-    n_tokens: int
-    decode_tps: float | None
-    passes: int
-    drafted: int
-    accepted: int
-    loops: bool
-    story: str
-    others: float = 0.0
-    """The share of the machine that other programs took meanwhile."""
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.target, self.draft, self.number, self.category, self.setting, self.turn
 
 
 def main(  # noqa: PLR0913 - one option each
@@ -125,7 +96,7 @@ def main(  # noqa: PLR0913 - one option each
         bench.run(asked, turns)
     except KeyboardInterrupt:
         print("stopped: results are of what was measured", file=sys.stderr)
-    results = _results(bench.relevant(asked, turns), [setting.name for setting in chosen])
+    results = results_of(bench.relevant(asked, turns), [setting.name for setting in chosen])
     if as_json:
         print(json.dumps({"results": results}))
     _show(results, sys.stderr if as_json else sys.stdout)
@@ -228,9 +199,9 @@ class Bench:
         if key in self.rows:
             return
         wait_for_calm()
-        watch = Others()
+        watch = Watch()
         reply = self._reply(session, question, setting, None)
-        others = watch.share()
+        others = watch.stop().others_share or 0.0
         if others > DISTURBED and n_tries > 1:
             self._answer(session, question, setting, turn, n_tries - 1)
             return
@@ -264,124 +235,6 @@ def wait_for_calm() -> None:
     deadline = perf_counter() + PATIENCE_S
     while perf_counter() < deadline and psutil.cpu_percent(LISTEN_S) > 100 * DISTURBED:
         pass
-
-
-class Others:
-    """How much of the machine other programs take from now on."""
-
-    def __init__(self) -> None:
-        self._started, self._mine, self._busy = perf_counter(), self._own_s(), self._busy_s()
-
-    def share(self) -> float:
-        """Of all processors, since the start."""
-        elapsed_s = (perf_counter() - self._started) * (psutil.cpu_count() or 1)
-        busy_s, own_s = self._busy_s() - self._busy, self._own_s() - self._mine
-        return max(0.0, (busy_s - own_s) / elapsed_s)
-
-    def _own_s(self) -> float:
-        return sum(psutil.Process().cpu_times()[:2])
-
-    def _busy_s(self) -> float:
-        times = psutil.cpu_times()
-        idle_s = times.idle + getattr(times, "iowait", 0.0)
-        # Linux counts guests twice.
-        return (
-            sum(times) - idle_s - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        )
-
-
-def has_loop(tokens: Sequence[int]) -> bool:
-    grams = Counter(
-        tuple(tokens[i : i + LOOP_LENGTH]) for i in range(len(tokens) - LOOP_LENGTH + 1)
-    )
-    return any(n >= LOOP_TIMES for n in grams.values())
-
-
-def _results(rows: Sequence[Row], settings: Sequence[str]) -> list[dict[str, Any]]:
-    """One record a category and setting, then the geometric mean over categories."""
-    looping = {(row.number, row.category) for row in rows if row.setting == "none" and row.loops}
-    categories = list(dict.fromkeys(row.category for row in rows))
-    groups = {
-        category: [
-            row
-            for row in rows
-            if row.category == category and (row.number, row.category) not in looping
-        ]
-        for category in categories
-    }
-    groups["looping"] = [row for row in rows if (row.number, row.category) in looping]
-    results = [
-        result
-        for category, group in groups.items()
-        for setting in settings
-        if (result := _result(category, setting, group))
-    ]
-    means = [_mean(setting, results) for setting in settings]
-    return [*results, *(mean for mean in means if mean)]
-
-
-def _result(category: str, setting: str, rows: Sequence[Row]) -> dict[str, Any] | None:
-    ratios = _ratios(setting, rows)
-    if not ratios:
-        return None
-    mine = [row for row in rows if row.setting == setting]
-    drafted, passes = sum(row.drafted for row in mine), sum(row.passes for row in mine)
-    low, high = _interval(ratios)
-    return {
-        "target": mine[0].target,
-        "draft": mine[0].draft,
-        "category": category,
-        "setting": setting,
-        "ratio": float(np.exp(np.mean(np.log(ratios)))),
-        "low": low,
-        "high": high,
-        "tokens_per_pass": sum(row.n_tokens for row in mine) / passes if passes else None,
-        "acceptance": sum(row.accepted for row in mine) / drafted if drafted else None,
-        "n_prompts": len(ratios),
-    }
-
-
-def _ratios(setting: str, rows: Sequence[Row]) -> list[float]:
-    """Of each question: speeds over those of plain decoding in the same turn, the median turn."""
-    speeds: dict[tuple[int, str], dict[int, float]] = {}
-    for row in rows:
-        if row.decode_tps and row.others <= DISTURBED:
-            speeds.setdefault((row.number, row.setting), {})[row.turn] = row.decode_tps
-    ratios: list[float] = []
-    for number in dict.fromkeys(row.number for row in rows):
-        plain, mine = speeds.get((number, "none"), {}), speeds.get((number, setting), {})
-        turns = plain.keys() & mine.keys()
-        if turns:
-            logs = [np.log(mine[turn] / plain[turn]) for turn in turns]
-            ratios.append(float(np.exp(np.median(logs))))
-    return ratios
-
-
-def _interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """Of the geometric mean, 95 %, by resampling the questions."""
-    rng = np.random.default_rng(0)
-    logs = np.log(np.array(ratios))
-    means = logs[rng.integers(0, len(logs), (N_RESAMPLED, len(logs)))].mean(axis=1)
-    low, high = np.exp(np.quantile(means, [0.025, 0.975]))
-    return float(low), float(high)
-
-
-def _mean(setting: str, results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    mine = [r for r in results if r["setting"] == setting and r["category"] != "looping"]
-    if not mine:
-        return None
-    ratios = [r["ratio"] for r in mine]
-    low, high = _interval(ratios)
-    return {
-        **mine[0],
-        "category": "all",
-        "ratio": float(np.exp(np.mean(np.log(ratios)))),
-        "low": low,
-        "high": high,
-        "tokens_per_pass": float(np.mean([r["tokens_per_pass"] for r in mine])),
-        "acceptance": None,
-        "n_prompts": sum(r["n_prompts"] for r in mine),
-    }
 
 
 def _show(results: Sequence[dict[str, Any]], out: Any) -> None:
