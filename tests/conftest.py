@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from localspec import paths
 from localspec.engine.health import engine_health
+from localspec.errors import EngineError
 
 FOLDER_MARKS = ("acceptance", "engine")
 WITHOUT_ENGINE = Path(__file__).parent / "without_engine"
@@ -49,6 +51,7 @@ def localspec_home(
         _hide_engine(monkeypatch)
         home.mkdir()
         return home
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     tested_home = request.getfixturevalue("tested_home")
     shutil.copytree(tested_home, home)
     # What passes cost changes speeds, never answers: measured once for all tests.
@@ -62,6 +65,14 @@ def _hide_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that needs the engine and is not marked so fails, here and in its commands."""
     monkeypatch.syspath_prepend(str(WITHOUT_ENGINE))
     monkeypatch.setenv("PYTHONPATH", str(WITHOUT_ENGINE))
+    # Where tests of the engine's own modules were collected, it is imported already.
+    loaded = sys.modules.get("localspec.engine.llama.engine")
+    if loaded:
+        monkeypatch.setattr(loaded.LlamaEngine, "__init__", _refuse)
+
+
+def _refuse(*_: object) -> None:
+    raise EngineError("the engine is hidden from tests that are not marked `engine`")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Predictions from published figures: as right as promised for devices that the fit never saw."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from research.efficiency.fit import main as fit_main
 from research.efficiency.processors import chip_of
+from research.efficiency.validate import scores_of
 
 from localspec.hardware.devices import Match, all_devices, find_device
 from localspec.model.ggml_types import BY_NAME
@@ -30,9 +31,7 @@ def run(study: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, list[dict[str, float | str]]]:
-    done = run("validate-predictions", "--csv", str(MEASURED), "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return scores_of(MEASURED)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +93,7 @@ def test_nine_of_ten_dense_rows_of_one_device_are_predicted(
 
 
 def test_the_shipped_constants_are_what_the_data_give() -> None:
-    done = run("fit-efficiency", "--check")
-    assert done.returncode == 0, done.stderr
+    fit_main(check=True)
 
 
 def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
@@ -109,8 +107,7 @@ def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
         "mine,NVIDIA L4,cuda,tiny,0.1,0.1,Q4_0,tg128,66,\n"
         "mine,NVIDIA L4,cuda,Qwen3-30B-A3B,30,16,Q4_0,tg128,66,\n"
     )
-    done = run("validate-predictions", "--csv", str(table), "--json")
-    document = json.loads(done.stdout)
+    document = scores_of(table)
     assert [row["n"] for row in document["backends"]] == [1, 1]
     assert document["backends"][0]["median_error"] < 0.35
     reasons = {row["reason"]: row["n"] for row in document["skipped"]}
@@ -142,7 +139,7 @@ def test_odd_rows_are_read_or_counted(tmp_path: Path) -> None:
         "NVIDIA L4\n",
         encoding="utf-8",
     )
-    document = json.loads(run("validate-predictions", "--csv", str(table), "--json").stdout)
+    document = scores_of(table)
     rows = {(row["backend"], row["test"]): row for row in document["backends"]}
     assert {key: row["n"] for key, row in rows.items()} == {
         ("cuda", "decode"): 1,

@@ -11,15 +11,16 @@ import inspect
 import json
 import re
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import typer
 from research.efficiency.intervals import TAILS, Errors
-from research.efficiency.regression import problem_of, unseen_errors
-from research.efficiency.runs import read_runs
+from research.efficiency.regression import problem_of, unseen, unseen_errors
+from research.efficiency.runs import Run, read_runs
 
 from localspec.errors import UserError
 from localspec.predict.efficiency import Coefficients
@@ -45,9 +46,31 @@ def main(
         raise UserError(f"{TARGET.name} is not what the data give: fit without --check")
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Of published runs of one test; `others`: by chip, what all runs but that chip's determine."""
+
+    coefficients: Coefficients
+    others: dict[str, Coefficients]
+    errors: Errors
+
+
+@cache
+def fit_of(test: str) -> Fit:
+    """What shipped predictions rest on, and how far they are off where a chip was not seen."""
+    problem = problem_of([run for run in published_runs() if run.test == test])
+    others = unseen(problem)
+    return Fit(problem.solve(), others, unseen_errors(problem, others))
+
+
+@cache
+def published_runs() -> list[Run]:
+    """What the fit rests on."""
+    return read_runs(DATA / "measured.csv", MIN_GIB)[0]
+
+
 def fitted() -> dict[str, Any]:
     """The whole data file."""
-    runs, _ = read_runs(DATA / "measured.csv", MIN_GIB)
     document: dict[str, Any] = {
         "about": "Fitted by `scripts/research/run fit-efficiency` to runs in its folder data, whose"
         " rows name sources. Coefficients of logarithms of time over what a device's figures say;"
@@ -57,14 +80,12 @@ def fitted() -> dict[str, Any]:
         "verify": verify_curves(DATA / "verify_cost.csv"),
     }
     for test in ("decode", "prefill"):
-        chosen = [run for run in runs if run.test == test]
-        problem = problem_of(chosen)
-        coefficients = problem.solve()
+        fit = fit_of(test)
         document[test] = {
-            "values": {name: round(x, DIGITS) for name, x in coefficients.values.items()},
-            "layer_s": dict(coefficients.layer_s) if test == "decode" else {},
+            "values": {name: round(x, DIGITS) for name, x in fit.coefficients.values.items()},
+            "layer_s": dict(fit.coefficients.layer_s) if test == "decode" else {},
         }
-        document["support"][test] = _support(unseen_errors(problem))
+        document["support"][test] = _support(fit.errors)
     return document
 
 

@@ -15,15 +15,14 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from research.efficiency.fit import DATA, MIN_GIB
-from research.efficiency.regression import problem_of, unseen, unseen_errors
+from research.efficiency.fit import MIN_GIB, fit_of
+from research.efficiency.regression import problem_of
 from research.efficiency.runs import Run, read_runs
 
 from localspec.predict.efficiency import Support
@@ -67,10 +66,19 @@ def main(
     min_gib: Annotated[float, typer.Option(help="Smallest file that counts, in GiB.")] = MIN_GIB,
 ) -> None:
     """Predict published runs and compare."""
+    document = scores_of(table, min_gib)
+    if as_json:
+        print(json.dumps(document))
+    else:
+        _show(document)
+
+
+def scores_of(table: Path, min_gib: float = MIN_GIB) -> dict[str, Any]:
+    """What `--json` prints. Raises UserError where the table is none."""
     _check(table)
     runs, skipped = read_runs(table, min_gib)
     outcomes = [*outcomes_of(runs, "decode"), *outcomes_of(runs, "prefill")]
-    document = {
+    return {
         "groups": _scores(outcomes, by_family=True),
         "backends": _scores(outcomes, by_family=False),
         "recent": _scores(
@@ -79,30 +87,19 @@ def main(
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
-    if as_json:
-        print(json.dumps(document))
-    else:
-        _show(document)
-
-
-@cache
-def fitted_runs() -> list[Run]:
-    """What the fit rests on."""
-    return read_runs(DATA / "measured.csv", MIN_GIB)[0]
 
 
 def outcomes_of(runs: list[Run], test: str) -> list[Outcome]:
     """Every run of a test, each chip predicted by what others measured."""
-    fitted = [run for run in fitted_runs() if run.test == test]
-    problem = problem_of(fitted)
-    shipped, others = problem.solve(), unseen(problem)
-    errors = unseen_errors(problem, others)
+    fit = fit_of(test)
     outcomes: list[Outcome] = []
     for chip, chosen in _by_chip(run for run in runs if run.test == test).items():
         target = problem_of(chosen)
-        speeds = target.predicted(others.get(chip, shipped), np.ones(len(chosen), bool))
+        speeds = target.predicted(
+            fit.others.get(chip, fit.coefficients), np.ones(len(chosen), bool)
+        )
         for run, speed in zip(chosen, speeds, strict=True):
-            support = errors.of(run)
+            support = fit.errors.of(run)
             low, high = _widened(run, support)
             outcomes.append(Outcome(run, float(speed), speed * low, speed * high))
     return outcomes
