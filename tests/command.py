@@ -102,7 +102,7 @@ def assert_refused(run: Run, code: int, *words: str) -> None:
 
 def clean_environment() -> dict[str, str]:
     """No network, no debugging, nothing of the user's; conftest.py gives every test a home."""
-    dropped = ("COLUMNS", "NO_COLOR", "LOCALSPEC_DEBUG", "PYTHONPATH")
+    dropped = ("COLUMNS", "NO_COLOR", "LOCALSPEC_DEBUG")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return kept | {
         "HF_HUB_OFFLINE": "1",

@@ -63,6 +63,7 @@ def test_speed_up_by_draft_length(model: str) -> None:
         assert row["by_length"][0]["speedup"].keys() == {"0.5", "0.9"}
 
 
+@pytest.mark.engine
 def test_this_machine(model: str) -> None:
     done = predict(model, "--threads", "1", "--kv-k", "f16", "--depth", "0,100")
     assert done.returncode == 0, done.stderr
