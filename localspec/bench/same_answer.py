@@ -7,7 +7,7 @@ batches. Greedy choice only: that samples keep their law is for the tests of the
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -114,8 +114,8 @@ def by_plain(configs: Iterable[SessionConfig]) -> dict[SessionConfig, list[Sessi
     """Drafting configurations under the plain one whose answers theirs must be."""
     found: dict[SessionConfig, list[SessionConfig]] = {}
     for config in configs:
-        if config.spec != "none":
-            plain = replace(config, spec="none", draft=None, draft_max=None)
+        if config.settings.spec != "none":
+            plain = config.with_settings(spec="none", draft="none", draft_max=None)
             found.setdefault(plain, []).append(config)
     return found
 
@@ -143,7 +143,7 @@ def compare_answers(
     stage("measuring where answers part")
     widest = max(other.widest for other, _ in parted)
     divergences: dict[tuple[str, int], Divergence] = {}
-    with Session.open(replace(plain, spec="lookup", draft_max=widest - 1)) as session:
+    with Session.open(plain.with_settings(spec="lookup", draft_max=widest - 1)) as session:
         for other, i in parted:
             prompt, reply = answers[0].prompts[i], answers[0].replies[i]
             found = diverge(session.context, prompt, reply, other.replies[i], other.widest)
@@ -153,7 +153,9 @@ def compare_answers(
 
 
 def _asked(config: SessionConfig, texts: Sequence[str], max_tokens: int, stage: Stage) -> Answers:
-    way = config.spec + (f"-{config.draft_max}" if config.draft_max else "")
+    way = config.settings.spec + (
+        f"-{config.settings.draft_max}" if config.settings.draft_max else ""
+    )
     stage(f"asking {len(texts)} questions: {way}")
     options = ReplyOptions(Sampling(temperature=0), max_tokens)
     with Session.open(config) as session:

@@ -96,9 +96,9 @@ def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
 
     Each turn is two passes, of which the second counts: the first of a width builds its graph.
     """
-    config = EngineConfig(
-        path, n_ctx=4096, n_threads=usable_cores(), n_outputs=max(WIDTHS), kv_k=kv, kv_v=kv,
-        flash_attn="on", n_gpu_layers=0,
+    config = EngineConfig.of(
+        path, max(WIDTHS), ctx=4096, threads=usable_cores(), kv_k=kv, kv_v=kv,
+        flash_attn="on", gpu_layers=0,
     )  # fmt: skip
     engine = LlamaEngine(config)
     try:

@@ -33,13 +33,13 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 def config(pair: Pair, spec: str) -> SessionConfig:
-    return SessionConfig(pair.target, pair.draft, spec, n_threads=1)
+    return SessionConfig.of(pair.target, pair.draft, spec=spec, threads=1)
 
 
 def test_greedy_answers_are_the_same_three_ways(pair: Pair) -> None:
     """By DESIGN's rule: token for token, or parted at a near tie that rounding explains."""
     found = compare_answers(
-        SessionConfig(pair.target, spec="none", n_threads=1),
+        SessionConfig.of(pair.target, spec="none", threads=1),
         [config(pair, spec) for spec in ("lookup", "draft")],
         TEXTS,
         40,
@@ -61,7 +61,7 @@ def test_a_wrong_answer_would_be_found() -> None:
     assert first_difference([1, 2, 3], [1, 2, 3]) is None
     assert first_difference([1, 2, 3], [1, 9, 3]) == 1
     assert first_difference([1, 2], [1, 2, 3]) == 2
-    with Session.open(SessionConfig(smollm2(), spec="lookup", n_threads=1)) as session:
+    with Session.open(SessionConfig.of(smollm2(), spec="lookup", threads=1)) as session:
         tokens = prompt(session, TEXTS[2])
         plain = session.reply(tokens, GREEDY).finish().tokens
         wrong = [*plain[:3], plain[3] + 1, *plain[4:]]
@@ -114,7 +114,7 @@ def choices(session: Session, history: list[int], sampling: Sampling) -> set[int
 
 def test_the_next_turn_evaluates_only_what_is_new() -> None:
     """A chat that reads its whole past at every turn gets slower with each."""
-    with Session.open(SessionConfig(smollm2(), spec="lookup", n_threads=1)) as session:
+    with Session.open(SessionConfig.of(smollm2(), spec="lookup", threads=1)) as session:
         messages = [Message(role="user", content=TEXTS[3])]
         first = session.reply(session.chat_prompt(messages), GREEDY).finish()
         messages += [
@@ -130,7 +130,7 @@ def test_the_next_turn_evaluates_only_what_is_new() -> None:
 
 
 def answers_to(model: Path, tokens: list[int]) -> list[int]:
-    with Session.open(SessionConfig(model, spec="lookup", n_threads=1)) as session:
+    with Session.open(SessionConfig.of(model, spec="lookup", threads=1)) as session:
         return session.reply(tokens, GREEDY).finish().tokens
 
 
@@ -140,7 +140,7 @@ def test_accepted_samples_of_a_real_pair_follow_the_law_of_plain_sampling() -> N
     n = 240
     sampling = Sampling(temperature=1.5, top_k=3, top_p=1.0, min_p=0.0)
     pair = smollm2_pair()
-    settings = SessionConfig(smollm2(), pair.draft, "draft", 1, n_threads=1)
+    settings = SessionConfig.of(smollm2(), pair.draft, spec="draft", draft_max=1, threads=1)
     with Session.open(settings) as session:
         asked = prompt(session, TEXTS[2])
         chooser = Chooser(sampling)

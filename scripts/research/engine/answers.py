@@ -55,8 +55,8 @@ def _spread(texts: list[str], n: int) -> list[str]:
 
 def _compared(pair: Pair, texts: list[str], max_tokens: int, draft_max: int) -> Comparison:
     drafted = [
-        SessionConfig(pair.target, draft, spec, draft_max)
+        SessionConfig.of(pair.target, draft, spec=spec, draft_max=draft_max)
         for spec, draft in (("lookup", None), ("draft", pair.draft))
     ]
-    plain = SessionConfig(pair.target, spec="none")
+    plain = SessionConfig.of(pair.target, spec="none")
     return compare_answers(plain, drafted, texts, max_tokens)

@@ -49,7 +49,7 @@ def main(
     for name in models or [None]:
         for depth in map(int, depths.split(",")):
             work = Work(0, n_gen, depth)
-            config = SessionConfig(resolve(name), spec="none", n_threads=usable_cores())
+            config = SessionConfig.of(resolve(name), spec="none", threads=usable_cores())
             found.append(_compared(Case(config, work), program, rounds))
             if not as_json:
                 _show(found[-1])
