@@ -351,11 +351,12 @@ def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
     pair: list[Any] = [SimpleNamespace(config=config) for config in (target, draft)]
     learned = LearnedStore(*pair, 16).load()
     assert learned.target.seconds(1, 100) == pytest.approx(0.010938839482006052)
-    assert learned.target.verify(4, 0) == pytest.approx(0.02507416149039878 / 0.010938839482006052)
+    assert learned.target.seconds(4, 0) / learned.target.seconds(1, 0) == pytest.approx(
+        0.02507416149039878 / 0.010938839482006052
+    )
     assert learned.target.change_s == pytest.approx(5.148844371064102e-05)
-    assert learned.draft
     draft_s = 0.005962742788825776 + 256 * 1.5318694873907093e-05
-    assert learned.draft.seconds(1, 256) == pytest.approx(draft_s)
+    assert learned.drafting["model"].seconds(1, 256) == pytest.approx(draft_s)
     lookup = learned.chances("greedy", "lookup").counts()
     assert lookup["any"] == pytest.approx([3.498041929186204 / 2, 11.825136776624346 / 2])
 
