@@ -90,7 +90,7 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert document["finish_reason"] == "length"
     assert document["prediction"] is None
     speculation = document["speculation"]
-    assert set(speculation["by_source"]) <= {"suffix", "model"}
+    assert set(speculation["by_source"]) <= {"lookup", "model"}
     for source in speculation["by_source"].values():
         assert list(source) == ["drafted", "accepted", "draft_s", "by_position"]
     assert speculation["tokens_per_pass"] == pytest.approx(40 / speculation["passes"])

@@ -36,6 +36,7 @@ from localspec.session.calibration import calibration_path, fastest_draft
 from localspec.session.learned import LearnedStore
 from localspec.session.profile import TunedFor
 
+pytestmark = pytest.mark.engine
 RECORDED = Path(__file__).parent / "recorded" / "first_edition"
 STARTER = "fdf93ab63a31bca1"
 """What the first edition called the starter's file."""
