@@ -68,7 +68,7 @@ def test_a_wrong_answer_would_be_found() -> None:
     assert first_difference([1, 2, 3], [1, 9, 3]) == 1
     assert first_difference([1, 2], [1, 2, 3]) == 2
     plain_config = SessionConfig.of(smollm2(), spec="none", threads=1)
-    with Session.open(replace(plain_config, spec="lookup")) as session:
+    with Session.open(plain_config.with_settings(spec="lookup")) as session:
         tokens = prompt(session, PROMPTS[2])
         plain = session.reply(tokens, GREEDY).finish().tokens
         wrong = [*plain[:3], plain[3] + 1, *plain[4:]]
