@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localspec.cli.notify import notify
+from localspec.cli.options import JsonFlag
+
 if TYPE_CHECKING:
     from localspec.registry.catalog import Entry
     from localspec.session.inventory import InventoryRow
@@ -77,9 +80,6 @@ def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
     _print(table)
     for row in rows:
         if row.problem:
-            from localspec.cli.options import JsonFlag
-from localspec.cli.notify import notify
-
             notify(f"{row.name}: {row.problem}")
 
 
