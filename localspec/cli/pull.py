@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -79,6 +80,11 @@ def fetch(
         raise
     _summarise(got)
     return got
+
+
+def fetched(reference: str) -> Path:
+    """The file of what a reference spells out, pulled with progress on stderr."""
+    return fetch(reference)[0].path
 
 
 def go_offline(*, wanted: bool) -> None:

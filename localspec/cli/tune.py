@@ -78,14 +78,18 @@ def tune(
             notify(found.problem)
         _show(found.profile, path.name, as_json=as_json)
         return
-    from localspec.session.config import SessionConfig, draft_file
+    from localspec.cli.pull import fetched
+    from localspec.session.config import SessionConfig
+    from localspec.session.opening import draft_file
     from localspec.tune.search import keep, search
     from localspec.tune.target import Goal, TuneTarget
 
     wanted = Goal(flags.goal, flags.max_quality_loss)
     subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=flags.ctx), notify)
     with watching(flags.budget) as listen:
-        outcome = search(subject, wanted, flags.budget, listen, draft_file(flags.draft, model))
+        outcome = search(
+            subject, wanted, flags.budget, listen, draft_file(flags.draft, model, fetched)
+        )
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
     profile = keep(outcome, path, subject.config, wanted)
