@@ -80,16 +80,18 @@ def tune(
         return
     from localspec.cli.pull import fetched
     from localspec.session.config import SessionConfig
+    from localspec.session.loading import checked_facts
     from localspec.session.opening import draft_file
     from localspec.tune.search import keep, search
     from localspec.tune.target import Goal, TuneTarget
 
     wanted = Goal(flags.goal, flags.max_quality_loss)
     subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=flags.ctx), notify)
+    draft = draft_file(flags.draft, model, fetched)
+    if draft:
+        checked_facts(draft)
     with watching(flags.budget) as listen:
-        outcome = search(
-            subject, wanted, flags.budget, listen, draft_file(flags.draft, model, fetched)
-        )
+        outcome = search(subject, wanted, flags.budget, listen, draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
     profile = keep(outcome, path, subject.config, wanted)

@@ -5,19 +5,16 @@ measurements of `calibration`; then what earlier sessions of the same pair learn
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localspec.engine.base import EngineConfig
 from localspec.forecast.forecast import kept_roofline
 from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
     calibration_path,
-    keep,
+    kept_costs,
     measure,
     measure_change,
-    read_kept,
 )
 from localspec.session.loading import EnginePlan
 from localspec.speculate.costs import Curve, PassCosts, predicted
@@ -43,15 +40,15 @@ class Experiences:
     ) -> None:
         self._target, self._draft = target, draft
         self._facts, self._max_draft = plan.facts, plan.max_draft
-        self._path = calibration_path(target.config, draft.config if draft else None)
+        self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
         self.experience: Experience | None = None
 
     def load(self) -> Experience:
         """What is kept, or measured now."""
-        kept = read_kept(self._path)
+        kept = self._kept.load()
         if kept is None:
             kept = self._measured()
-            keep(self._path, kept)
+            self._kept.save(kept)
         target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
         draft = None
         if self._draft and kept["draft"]:
@@ -80,7 +77,7 @@ class Experiences:
             "acceptance": acceptance,
         }
         try:
-            keep(self._path, document)
+            self._kept.save(document)
         except OSError:
             return
 
@@ -102,8 +99,3 @@ class Experiences:
         """The roofline's, if this machine was probed for such a model before."""
         roofline = kept_roofline(self._target.config, self._facts)
         return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
-
-
-def calibration_file(target: EngineConfig, draft: EngineConfig | None) -> Path:
-    """Where it is kept, for `doctor` and tests."""
-    return calibration_path(target, draft)
