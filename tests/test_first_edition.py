@@ -369,7 +369,10 @@ def test_how_the_draft_model_is_fastest_is_not_tried_again(tmp_path: Path) -> No
     kept = document("draft-settings.json")
     for verdict in ("auto", "off"):
         path.write_text(json.dumps(kept | {"flash_attn": verdict}))
-        assert fastest_draft(config, lambda asked: pytest.fail("loaded")).flash_attn == verdict
+        assert (
+            fastest_draft(config, lambda asked: pytest.fail("loaded")).settings.flash_attn
+            == verdict
+        )
 
 
 def test_a_kept_quality_reference_has_the_perplexity_of_the_day() -> None:
