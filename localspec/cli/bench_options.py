@@ -249,9 +249,10 @@ def _types(option: str, text: str) -> tuple[str, ...]:
 def _drafts(
     flags: SweepFlags, models: dict[Path, str | None], spec: tuple[str, ...]
 ) -> tuple[tuple[Path, Path], ...]:
-    from localspec.session.config import draft_file
+    from localspec.cli.pull import fetched
+    from localspec.session.opening import draft_file
 
     if not {"draft", "auto"} & set(spec):
         return ()
-    pairs = [(path, draft_file(flags.draft, name)) for path, name in models.items()]
+    pairs = [(path, draft_file(flags.draft, name, fetched)) for path, name in models.items()]
     return tuple((target, draft) for target, draft in pairs if draft)

@@ -40,11 +40,12 @@ class EngineFlags(Settings):
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.session.config import SessionConfig
+        from localspec.cli.pull import fetched
+        from localspec.session.opening import session_config
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
-        return SessionConfig.named(model, settings, given, notify, file_of)
+        return session_config(model, settings, given, notify, fetched)
 
 
 @dataclass(frozen=True)
@@ -151,20 +152,3 @@ def _decode(what: str, data: bytes) -> str:
     except UnicodeDecodeError as error:
         byte = f"byte 0x{data[error.start]:02x} at {error.start:,}"
         raise UserError(f"{what} is not UTF-8 text ({byte}): convert it to UTF-8") from error
-
-
-def file_of(reference: str | None) -> Path:
-    """As `resolve`; what is spelled out as `hf:...` or an address is pulled if it is not here.
-
-    A name of the catalog is not: it can mean gigabytes that nobody asked for.
-    """
-    from localspec.registry.resolve import NotHereError, resolve
-
-    try:
-        return resolve(reference)
-    except NotHereError:
-        if reference is None or not reference.startswith(("hf:", "http://", "https://")):
-            raise
-    from localspec.cli.pull import fetch
-
-    return fetch(reference)[0].path

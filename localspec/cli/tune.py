@@ -4,7 +4,6 @@ What `tune` shows: progress with the best so far, and in the end what was tried.
 """
 
 import json
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn
 from rich.table import Table
 
-from localspec.cli.notify import notify
+from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
 from localspec.settings import NONE, with_former_names, written
 
@@ -79,14 +78,20 @@ def tune(
             notify(found.problem)
         _show(found.profile, path.name, as_json=as_json)
         return
-    from localspec.session.config import SessionConfig, draft_file
+    from localspec.cli.pull import fetched
+    from localspec.session.config import SessionConfig
+    from localspec.session.loading import checked_facts
+    from localspec.session.opening import draft_file
     from localspec.tune.search import keep, search
     from localspec.tune.target import Goal, TuneTarget
 
     wanted = Goal(flags.goal, flags.max_quality_loss)
     subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=flags.ctx), notify)
+    draft = draft_file(flags.draft, model, fetched)
+    if draft:
+        checked_facts(draft)
     with watching(flags.budget) as listen:
-        outcome = search(subject, wanted, flags.budget, listen, draft_file(flags.draft, model))
+        outcome = search(subject, wanted, flags.budget, listen, draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
     profile = keep(outcome, path, subject.config, wanted)
@@ -129,22 +134,17 @@ SHOWN = 8
 @contextmanager
 def watching(budget_s: float) -> "Generator[SearchListener]":
     """A listener that draws on a terminal where somebody is watching, and is silent elsewhere."""
-    console = Console(stderr=True)
-    if not sys.stderr.isatty() or console.is_dumb_terminal:
-        yield lambda news: None
-        return
-    columns = (
-        BarColumn(bar_width=12),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} s"),
-        TextColumn("{task.description}"),
-    )
+    columns = BarColumn(12), "{task.completed:.0f} of {task.total:.0f} s", "{task.description}"
     started = monotonic()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("loading", total=budget_s)
+    with bar(lambda width: columns) as made:
+        if made is None:
+            yield lambda news: None
+            return
+        task = made.add_task("loading", total=budget_s)
 
         def listen(news: "News") -> None:
             spent_s = min(budget_s, monotonic() - started)
-            bar.update(task, completed=spent_s, description=_line(news))
+            made.update(task, completed=spent_s, description=_line(news))
 
         yield listen
 

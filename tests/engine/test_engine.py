@@ -276,5 +276,5 @@ def test_everything_is_freed(random_model: Path) -> None:
 
 
 def test_a_configuration_can_be_sent_to_another_process() -> None:
-    config = EngineConfig.of(Path("m.gguf"), ctx=1, threads=1)
+    config = EngineConfig.of(Path("m.gguf"), ctx=64, threads=1)
     assert pickle.loads(pickle.dumps(config)) == config

@@ -106,8 +106,8 @@ def test_the_key_is_of_what_a_state_depends_on(
     config = EngineConfig.of(tiny(), ctx=512, threads=1)
     key = state_key(config)
     assert state_key(replace(config.with_settings(ctx=1024, threads=2), n_outputs=4)) == key
-    assert state_key(replace(config, kv_v="q8_0")) != key
-    assert state_key(replace(config, flash_attn="off")) != key
+    assert state_key(config.with_settings(kv_v="q8_0")) != key
+    assert state_key(config.with_settings(flash_attn="off")) != key
     assert state_key(replace(config, model=mamba())) != key
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(tiny().read_bytes())
