@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from localspec import paths
-from localspec.chat.conversation import Conversation, Event, messages, of_json, to_json
+from localspec.chat.conversation import Conversation, Event, of_json, to_json
+from localspec.dialogue.transcript import messages
 from localspec.errors import LocalspecError, UserError
 from localspec.store import alone
 

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from localspec.chat.archive import Record
 from localspec.chat.states import States
-from localspec.chat.transcript import Transcript
+from localspec.dialogue.transcript import Transcript
 from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
@@ -49,15 +49,12 @@ def open_model(
     session = Session.open(config, notify, on_progress)
     try:
         facts = ModelFacts.of(read_header(config.model))
-        vocabulary = session.target.vocabulary
         states = States(session)
         return LoadedModel(
             session=session,
             config=config,
             facts=facts,
-            transcript=Transcript(
-                session.template, vocabulary, vocabulary.bos_text, facts.tokenizer.digest
-            ),
+            transcript=Transcript(session.prompts, facts.tokenizer.digest),
             states=states,
             expectation=Expectation.of(session.plan.target, facts),
             n_restored=states.restore(record),

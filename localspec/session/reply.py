@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from time import perf_counter
 
-from localspec.dialogue.template import TextStream
+from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.engine.interrupt import Interrupt
 from localspec.speculate.account import SpeculationCount, Stopwatch

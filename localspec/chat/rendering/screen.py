@@ -21,7 +21,7 @@ from localspec.chat.rendering.blocks import Block, Blocks
 from localspec.chat.rendering.markdown import Code, Renderer
 from localspec.chat.rendering.region import FrameLimiter, Region
 from localspec.dialogue.markup import AnswerPart, Thoughts
-from localspec.dialogue.template import TextStream
+from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.speculate.step import Step
 
