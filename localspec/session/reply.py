@@ -7,7 +7,7 @@ from localspec.decode.generation import FinishReason, Generation
 from localspec.decode.speculator import Gain, Speculator
 from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
-from localspec.dialogue.template import TextStream
+from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.engine.interrupt import Interrupt
 
