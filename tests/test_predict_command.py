@@ -11,7 +11,7 @@ from localspec.model.synthetic import Shape, write_random_model
 
 
 def predict(*arguments: str, columns: int = 80) -> Run:
-    return localspec("predict", *arguments, COLUMNS=str(columns), NO_COLOR="1")
+    return localspec("predict", *arguments, COLUMNS=str(columns), NO_COLOR="1", HF_HUB_OFFLINE="")
 
 
 @pytest.fixture(scope="module")
