@@ -22,10 +22,10 @@ from localspec.hardware.probe_results import (
     SIZES_BYTES,
     AttentionCase,
     AttentionCost,
+    Curve,
     Probe,
     WeightCase,
     sizes_around,
-    value_at,
 )
 from localspec.model.facts import cache_type
 from localspec.predict.probed import ProbedRates
@@ -38,16 +38,24 @@ ONE_WEIGHT = (WeightCase("Q4_0", 512, SMALL),)
 PROBE = Probe(
     "2026-11-24",
     "the processor, 2 threads",
-    pass_s=((1.0, 1e-5), (2.0, 2e-5)),
-    layer_s=((1.0, 1e-5), (8.0, 8e-5)),
+    pass_s=Curve(((1.0, 1e-5), (2.0, 2e-5))),
+    layer_s=Curve(((1.0, 1e-5), (8.0, 8e-5))),
     weight_s={
-        WeightCase("F16", 512, SMALL): ((1.0, 0.5e-10), (4.0, 1.1e-10), (16.0, 4e-10)),
-        WeightCase("F16", 512, LARGE): ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10)),
+        WeightCase("F16", 512, SMALL): Curve(((1.0, 0.5e-10), (4.0, 1.1e-10), (16.0, 4e-10))),
+        WeightCase("F16", 512, LARGE): Curve(
+            ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10))
+        ),
     },
     attention_s={
-        AttentionCase("f16", "f16", True, 64): (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-7))),),
-        AttentionCase("f16", "f16", True, 128): (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-8))),),
-        AttentionCase("q8_0", "q8_0", True, 64): (AttentionCost(1, ((1.0, 0.0), (1024.0, 3e-8))),),
+        AttentionCase("f16", "f16", True, 64): (
+            AttentionCost(1, Curve(((1.0, 0.0), (1024.0, 1e-7)))),
+        ),
+        AttentionCase("f16", "f16", True, 128): (
+            AttentionCost(1, Curve(((1.0, 0.0), (1024.0, 1e-8)))),
+        ),
+        AttentionCase("q8_0", "q8_0", True, 64): (
+            AttentionCost(1, Curve(((1.0, 0.0), (1024.0, 3e-8)))),
+        ),
     },
     read_bytes_per_s=20e9,
 )
@@ -135,10 +143,10 @@ def test_a_probe_survives_json() -> None:
 
 @given(st.floats(0.5, 40))
 def test_a_curve_is_never_negative_and_meets_its_points(x: float) -> None:
-    points = ((1.0, 3.0), (2.0, 0.0), (4.0, 8.0))
-    assert value_at(points, x) >= 0
-    assert [value_at(points, at) for at, _ in points] == [y for _, y in points]
-    assert value_at(((1.0, 7.0),), x) == 7.0
+    curve = Curve(((1.0, 3.0), (2.0, 0.0), (4.0, 8.0)))
+    assert curve.at(x) >= 0
+    assert [curve.at(point) for point, _ in curve] == [y for _, y in curve]
+    assert Curve(((1.0, 7.0),)).at(x) == 7.0
 
 
 def test_probed_rates_keep_the_cliffs() -> None:
@@ -227,3 +235,10 @@ def test_a_busy_neighbour_is_noticed() -> None:
         share = watch.others_share()
         neighbour.kill()
     assert share > 0.2 / (n_cores * waited_s)
+
+
+def test_beyond_its_ends_a_curve_goes_on_as_it_is_asked() -> None:
+    curve = Curve(((1.0, 2.0), (3.0, 6.0), (4.0, 6.0)))
+    assert (curve.at(0.5), curve.at(8)) == (1.0, 6.0)
+    assert (curve.within(0.5), curve.within(2), curve.within(8)) == (2.0, 4.0, 6.0)
+    assert (curve.in_proportion(2), curve.in_proportion(8)) == (4.0, 12.0)

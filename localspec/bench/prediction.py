@@ -24,6 +24,7 @@ from localspec.forecast.sources import (
     predicted_machine,
 )
 from localspec.hardware.detect import usable_cores
+from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts, cache_type
 from localspec.notify import Notify
 from localspec.predict.memory import memory_of
@@ -88,15 +89,12 @@ class Prediction:
 
     def pass_at(self, width: float) -> PassParts:
         """Between whole widths straight, beyond the last one that."""
-        low = min(max(int(width), 1), len(self.passes))
-        a, b = self.passes[low - 1], self.passes[min(low, len(self.passes) - 1)]
-        share = min(max(width - low, 0.0), 1.0)
-        return PassParts(
-            *(
-                getattr(a, name) + share * (getattr(b, name) - getattr(a, name))
-                for name in PassParts.__slots__
-            )
-        )
+
+        def part(name: str) -> float:
+            seconds = (getattr(parts, name) for parts in self.passes)
+            return Curve(enumerate(seconds, 1)).within(width)
+
+        return PassParts(*map(part, PassParts.__slots__))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

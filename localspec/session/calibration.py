@@ -29,6 +29,7 @@ from localspec.engine.health import engine_fingerprint
 from localspec.engine.interrupt import Interrupted
 from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
+from localspec.predict.speculation import expected_tokens
 from localspec.speculate.costs import Curve, Point
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def _ranked(widths: Sequence[int], start: Curve | None) -> list[int]:
         return list(widths)
 
     def rate(n: int) -> float:
-        tokens = sum(_TYPICAL**k for k in range(n))
-        return tokens * start.seconds(1, 0) / start.seconds(n, 0)
+        return expected_tokens((_TYPICAL,) * (n - 1)) / start.seconds(n, 0)
 
     return sorted(widths, key=rate, reverse=True)
 

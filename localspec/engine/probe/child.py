@@ -14,7 +14,6 @@ from typing import Any
 from localspec.engine.probe.passes import (
     WIDTHS,
     AttentionCost,
-    Points,
     attention,
     memory_read_bytes_per_s,
     overhead,
@@ -22,7 +21,7 @@ from localspec.engine.probe.passes import (
 )
 from localspec.engine.probe.run import ProbeSetting
 from localspec.hardware.activity import Watch
-from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
+from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Curve, Probe, WeightCase
 
 BUDGET_S = 16.0
 """Without the overhead, a plain read of memory and the start of the engine, some 3 s."""
@@ -62,7 +61,7 @@ def main() -> int:
     cases = [AttentionCase.parse(name) for name in request["attention"]]
     n_parts = sum(map(_parts, wanted)) + ATTENTION_PARTS * len(cases)
     time = Allowance(perf_counter() + BUDGET_S, n_parts)
-    weight_s: dict[WeightCase, Points] = {}
+    weight_s: dict[WeightCase, Curve] = {}
     for case, widths in wanted:
         megabytes = case.size_bytes // 1_000_000
         _say(f"measuring {megabytes} MB of {case.type} weights, {case.width} wide")

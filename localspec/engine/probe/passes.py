@@ -28,9 +28,8 @@ from localspec.hardware.probe_results import (
     SIZES_BYTES,
     AttentionCase,
     AttentionCost,
-    Points,
+    Curve,
     WeightCase,
-    value_at,
 )
 from localspec.model.synthetic import Shape, write_random_model
 
@@ -89,7 +88,7 @@ class Timed:
         return median(times)
 
 
-def overhead(setting: ProbeSetting) -> tuple[Points, Points]:
+def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
     """Seconds of a pass without layers, and of a layer without weights, by width."""
     n_few, n_many = THIN_LAYERS
     with _loaded(setting, THIN, n_few) as few, _loaded(setting, THIN, n_many) as many:
@@ -99,40 +98,40 @@ def overhead(setting: ProbeSetting) -> tuple[Points, Points]:
                 times[width] = min(model.typical(width, 0), times.get(width, inf))
     layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
     passes = {w: max(0.0, short[w] - n_few * layers[w]) for w in OVERHEAD_WIDTHS}
-    return tuple(passes.items()), tuple(layers.items())
+    return Curve(passes.items()), Curve(layers.items())
 
 
 def weights(
     setting: ProbeSetting,
     case: WeightCase,
-    fixed: tuple[Points, Points],
+    fixed: tuple[Curve, Curve],
     widths: tuple[int, ...],
-    known: Mapping[WeightCase, Points],
+    known: Mapping[WeightCase, Curve],
     until_s: float,
-) -> Points:
+) -> Curve:
     """Seconds an element by width of the pass, less the overhead of passes and layers.
 
     What is `known` of wide passes of the same matrices in another number is not measured again.
     """
     narrow = tuple(width for width in widths if width < WIDE)
-    points = _element_s(setting, case, fixed, narrow, until_s)
-    if not points[0][1]:
+    found = _element_s(setting, case, fixed, narrow, until_s)
+    if not found[0][1]:
         raise EngineError("the machine was too busy to be measured: close other programs first")
     alike = (known[c] for c in known if (c.type, c.width) == (case.type, case.width))
-    wide = tuple(point for point in next(alike, ()) if point[0] >= WIDE)
+    wide = [point for point in next(alike, ()) if point[0] >= WIDE]
     if not wide:
         small = replace(case, size_bytes=min(SIZES_BYTES))
-        wide = _element_s(setting, small, fixed, widths[len(narrow) :], until_s)
-    return points + wide
+        wide = [*_element_s(setting, small, fixed, widths[len(narrow) :], until_s)]
+    return Curve((*found, *wide))
 
 
 def _element_s(
     setting: ProbeSetting,
     case: WeightCase,
-    fixed: tuple[Points, Points],
+    fixed: tuple[Curve, Curve],
     widths: tuple[int, ...],
     until_s: float,
-) -> Points:
+) -> Curve:
     heads = case.width // HEAD_SIZE
     shape = Shape(
         n_embd=case.width, n_heads=heads, n_kv_heads=max(1, heads // 4), n_ff=FF * case.width
@@ -144,9 +143,9 @@ def _element_s(
         times = _medians(model, [(width, 0) for width in reversed(widths)], until_s)
     points: list[tuple[float, float]] = []
     for width in widths:
-        overhead_s = value_at(fixed[0], width) + n_layers * value_at(fixed[1], width)
+        overhead_s = fixed[0].at(width) + n_layers * fixed[1].at(width)
         points.append((width, max(times[width, 0] - overhead_s, 0.0) / n_elements))
-    return tuple(points)
+    return Curve(points)
 
 
 def attention(
@@ -160,7 +159,7 @@ def attention(
         times = _medians(model, places, until_s)
     unit = n_layers * shape.n_heads * shape.head_size
     return tuple(
-        AttentionCost(width, tuple((c, _more(times, width, c) / unit) for c in CELLS))
+        AttentionCost(width, Curve((c, _more(times, width, c) / unit) for c in CELLS))
         for width in ATTENTION_WIDTHS
     )
 
