@@ -18,8 +18,7 @@ import typer
 from _models import gemma, smollm2, variant
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.engine import LlamaContext, LlamaEngine
 from localspec.forecast.forecast import facts_of
 from localspec.forecast.sources import MachineChoice, predicted_machine
 from localspec.hardware.activity import Watch

@@ -93,15 +93,15 @@ def _grid(
     """Every setting: speed to the defaults', and that of filling a cache."""
     depth, found = subject.middle, list[Measured]()
     base = plain.seat(default, subject.n_ctx)
-    plain.fill(base, depth)
+    base.fill(depth)
     space = space_of(Goal(), subject.facts, subject.build, lambda attention: None)
     for attention in space.attentions:
         seat = rig.seat(replace(default, attention=attention), depth + 256)
-        rig.fill(seat, depth)
+        seat.fill(depth)
         prefill = (seat.fill_per_s or 1.0) / (base.fill_per_s or 1.0)
         for n_threads in thread_counts():
             seat.engine.set_threads(n_threads, default.n_threads_batch)
-            base_s, seat_s = turns([(plain, base), (rig, seat)], depth, GRID_TURNS)
+            base_s, seat_s = turns([base, seat], depth, GRID_TURNS)
             ratio = median(a / b for a, b in zip(base_s, seat_s, strict=True))
             setting = replace(default, attention=attention, n_threads=n_threads)
             found.append((setting, ratio, prefill))
@@ -147,9 +147,9 @@ def _final(
     best: list[Setting],
 ) -> dict[str, Any]:
     """All of them in turns, in the middle of the context."""
-    rigged = [(plain, plain.seat(default, subject.n_ctx))]
-    rigged += [(rig, rig.seat(setting, subject.n_ctx)) for setting in (tuned, *best)]
-    base_s, tuned_s, *best_s = turns(rigged, subject.middle, FINAL_TURNS)
+    seats = [plain.seat(default, subject.n_ctx)]
+    seats += [rig.seat(setting, subject.n_ctx) for setting in (tuned, *best)]
+    base_s, tuned_s, *best_s = turns(seats, subject.middle, FINAL_TURNS)
     to_defaults = _gain(base_s, tuned_s)
     to_best = [_gain(times, tuned_s) for times in best_s]
     return {

@@ -9,12 +9,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from localspec.bench.case import Case
 from localspec.bench.sample import Sample
+from localspec.engine.base import missing
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.timing import made_up_tokens
 from localspec.notify import Notify
 from localspec.session.loading import check_memory, checked_facts, load_engine, plan_engines
 
@@ -29,10 +29,9 @@ class ParallelBench:
         self.work, self.load_s = case.work, load_s
         self._engine = engine
         self._contexts = [engine.context() for _ in range(case.work.batch)]
-        self._prompts = np.random.default_rng(1).integers(
-            engine.vocabulary.n_tokens,
-            size=(case.work.batch, max(1, case.work.depth) + case.work.n_prompt),
-        )
+        n_each = max(1, case.work.depth) + case.work.n_prompt
+        tokens = made_up_tokens(engine.vocabulary.n_tokens, n_each * case.work.batch)
+        self._prompts = [tokens[i * n_each :][:n_each] for i in range(case.work.batch)]
 
     @classmethod
     def open(cls, case: Case, notify: Notify) -> Self:
@@ -70,20 +69,16 @@ class ParallelBench:
             if not self.work.n_prompt:
                 yield decoded
                 continue
-            self._roll_back(self.work.depth)
+            self._prefill(self.work.depth, 0)
             prefill_s = self._prefill(self.work.depth + self.work.n_prompt, 1)
             n_read = self.work.n_prompt * self.work.batch
             yield replace(decoded, prefill_s=prefill_s, first_s=prefill_s, n_prompt=n_read)
 
-    def _roll_back(self, n_tokens: int) -> None:
-        for context in self._contexts:
-            context.truncate(min(n_tokens, len(context.tokens)))
-
     def _prefill(self, n_tokens: int, n_logits: int) -> float:
-        """Seconds to bring every sequence to `n_tokens` of its prompt."""
+        """Seconds to have every sequence hold exactly `n_tokens` of its prompt."""
         started = perf_counter()
         requests = [
-            (context, prompt[len(context.tokens) : n_tokens].tolist(), n_logits)
+            (context, missing(context, prompt[:n_tokens], n_logits), n_logits)
             for context, prompt in zip(self._contexts, self._prompts, strict=True)
         ]
         self._engine.decode([request for request in requests if request[1]])
@@ -92,9 +87,8 @@ class ParallelBench:
     def _decode(self, n_tokens: int) -> Sample:
         """`n_tokens` passes after a first one, which brings all sequences to the depth."""
         depth = max(1, self.work.depth)
-        self._roll_back(depth - 1)
         self._prefill(depth - 1, 0)
-        pending = self._pass([int(prompt[depth - 1]) for prompt in self._prompts])
+        pending = self._pass([prompt[depth - 1] for prompt in self._prompts])
         started, busy = perf_counter(), self._engine.busy_s
         for _ in range(n_tokens):
             pending = self._pass(pending)

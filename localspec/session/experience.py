@@ -5,7 +5,6 @@ measurements of `calibration`; then what earlier sessions of the same pair learn
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localspec.engine.base import EngineConfig
@@ -102,8 +101,3 @@ def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
 
     roofline = kept_roofline(config)
     return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
-
-
-def calibration_file(target: EngineConfig, draft: EngineConfig | None) -> Path:
-    """Where it is kept, for `doctor` and tests."""
-    return calibration_path(target, draft)

@@ -15,6 +15,7 @@ from typing import Any
 from localspec.bench.statistics import estimate
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.sampling import Sampling
+from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
 from localspec.quality import shipped_text
 from localspec.session import ReplyOptions, Session, SessionConfig
@@ -82,10 +83,9 @@ def _config(work: SearchState, setting: Setting) -> SessionConfig:
 def _times(work: SearchState, sessions: Sequence[Session]) -> list[list[float]]:
     """Seconds of decoding by session and turn; all continue the same passage in a turn."""
     found: list[list[float]] = [[] for _ in sessions]
-    for turn in range(TURNS + 1):
+    for turn, order in enumerate(there_and_back(list(enumerate(sessions)), TURNS + 1)):
         text = shipped_text()[turn * STRIDE :][:STRIDE]
-        order = list(enumerate(sessions))
-        for i, session in order if turn % 2 else reversed(order):
+        for i, session in order:
             seconds = _reply_s(work, session, text)
             if turn:  # the first warms up, and lets "auto" learn
                 found[i].append(seconds)

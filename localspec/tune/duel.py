@@ -58,7 +58,7 @@ def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float
         share = max(0.0, left - fill_s) / (len(depths) - i)
         n_turns = int(share / work.turns_s(1))
         n_turns = max(DUEL_TURNS[0], min(DUEL_TURNS[1], n_turns))
-        pair = turns([(work.default_rig, work.default), (work.rig, seat)], depth, n_turns)
+        pair = turns([work.default, seat], depth, n_turns)
         total.append([weight * t for t in pair[0]])
         total.append([weight * t for t in pair[1]])
     n = min((len(times) for times in total), default=0)
@@ -87,7 +87,7 @@ def _reads_faster(work: SearchState, setting: Setting, other: Setting, n_prompt:
     try:
         gains: list[list[float]] = []
         for _ in range(PROMPT_TURNS):
-            now_s, other_s = (work.rig.prefill_s(seat, n_prompt) for seat in seats)
+            now_s, other_s = (seat.timer.seconds(n_prompt, 0) for seat in seats)
             gains.append([now_s / other_s])
     finally:
         for seat in seats:

@@ -9,19 +9,19 @@ How fast threads can read memory and do nothing else: the ceiling of decoding on
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from math import inf
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.probe.run import ProbeSetting
+from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.probe_results import (
@@ -45,47 +45,9 @@ HEAD_SIZE, FF = 64, 6
 """Few layers with much in each, so that little depends on the overhead that is taken off."""
 ATTENTIVE_LAYERS, ATTENTIVE_NUMBERS, HEADS_PER_KV = 8, 512, 2
 """Keys and values beyond a core's own cache, of heads that are too few to take long."""
-FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
-"""Repeats of a pass on one way: until they have taken enough; a long one is not repeated."""
 
 Medians = dict[tuple[int, int], float]
 """Seconds by width of the pass and depth."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """A loaded model of one sequence, ready to be timed at a depth."""
-
-    engine: LlamaEngine
-    context: LlamaContext
-
-    def seconds(self, width: int, depth: int) -> float:
-        """Of one pass of `width` tokens after `depth` cached ones, which stay cached."""
-        tokens = [(7 * i + width) % 500 for i in range(width)]
-        before = self.engine.busy_s
-        self.context.eval(tokens, 1)
-        elapsed = self.engine.busy_s - before
-        self.context.truncate(depth)
-        return elapsed
-
-    def move_to(self, depth: int) -> None:
-        """Cache as many tokens, or forget what is beyond them."""
-        n_more = depth - len(self.context.tokens)
-        if n_more > 0:
-            self.context.eval([i % 500 for i in range(n_more)], 0)
-        else:
-            self.context.truncate(depth)
-
-    def typical(self, width: int, depth: int) -> float:
-        """The median of some passes, after one that warms up."""
-        self.move_to(depth)
-        first_s = self.seconds(width, depth)
-        if first_s > LONG_S:
-            return first_s
-        times: list[float] = []
-        while len(times) < FEWEST or (len(times) < MOST and sum(times) < ENOUGH_S):
-            times.append(self.seconds(width, depth))
-        return median(times)
 
 
 def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
@@ -93,9 +55,9 @@ def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
     n_few, n_many = THIN_LAYERS
     with _loaded(setting, THIN, n_few) as few, _loaded(setting, THIN, n_many) as many:
         short, long = dict[int, float](), dict[int, float]()
-        for width in (*OVERHEAD_WIDTHS, *reversed(OVERHEAD_WIDTHS)):
-            for model, times in ((few, short), (many, long)):
-                times[width] = min(model.typical(width, 0), times.get(width, inf))
+        for width in chain.from_iterable(there_and_back(OVERHEAD_WIDTHS, 2)):
+            for timer, times in ((few, short), (many, long)):
+                times[width] = min(timer.median(width, 0), times.get(width, inf))
     layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
     passes = {w: max(0.0, short[w] - n_few * layers[w]) for w in OVERHEAD_WIDTHS}
     return Curve(passes.items()), Curve(layers.items())
@@ -139,8 +101,8 @@ def _element_s(
     layer_bytes = _elements(shape) * BY_NAME[case.type].bits_per_element / 8
     n_layers = max(2, round(case.size_bytes / layer_bytes))
     n_elements = n_layers * _elements(shape) + shape.n_vocab * shape.n_embd
-    with _loaded(setting, shape, n_layers, case.type) as model:
-        times = _medians(model, [(width, 0) for width in reversed(widths)], until_s)
+    with _loaded(setting, shape, n_layers, case.type) as timer:
+        times = _medians(timer, [(width, 0) for width in reversed(widths)], until_s)
     points: list[tuple[float, float]] = []
     for width in widths:
         overhead_s = fixed[0].at(width) + n_layers * fixed[1].at(width)
@@ -155,8 +117,8 @@ def attention(
     shape = _attentive(case.head_size, setting.n_threads)
     kv, n_layers = (case.type_k, case.type_v), ATTENTIVE_LAYERS
     places = [(width, cells) for cells in CELLS for width in ATTENTION_WIDTHS]
-    with _loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as model:
-        times = _medians(model, places, until_s)
+    with _loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as timer:
+        times = _medians(timer, places, until_s)
     unit = n_layers * shape.n_heads * shape.head_size
     return tuple(
         AttentionCost(width, Curve((c, _more(times, width, c) / unit) for c in CELLS))
@@ -169,13 +131,13 @@ def _more(times: Medians, width: int, cells: int) -> float:
     return max(0.0, times[width, cells] - times[width, CELLS[0]])
 
 
-def _medians(model: Timed, places: list[tuple[int, int]], until_s: float) -> Medians:
+def _medians(timer: Timer, places: list[tuple[int, int]], until_s: float) -> Medians:
     """By width and depth."""
     found: Medians = {}
-    for place in (*places, *reversed(places)):
+    for place in chain.from_iterable(there_and_back(places, 2)):
         if place in found and perf_counter() > until_s:
             break
-        found[place] = min(model.typical(*place), found.get(place, inf))
+        found[place] = min(timer.median(*place), found.get(place, inf))
     return found
 
 
@@ -205,7 +167,7 @@ def _loaded(
     weight_type: str = "F16",
     kv: tuple[str, str] = ("f16", "f16"),
     flash: bool | None = None,
-) -> Generator[Timed]:
+) -> Generator[Timer]:
     """A random model on disk and in the engine, until the end of the block."""
     with TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "probe.gguf"
@@ -222,7 +184,7 @@ def _loaded(
         )
         engine = LlamaEngine(config)
         try:
-            yield Timed(engine, engine.context())
+            yield Timer(engine.context())
         finally:
             engine.close()
 

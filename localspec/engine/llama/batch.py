@@ -1,6 +1,4 @@
-"""One sequence of a LlamaEngine, and the logits of its latest decode.
-
-One reusable `llama_batch` over NumPy arrays.
+"""What goes into a decode and what comes out: a `llama_batch` over NumPy arrays, and logits.
 
 The engine reads five parallel arrays; filling them by slices costs microseconds where a Python loop
 over tokens costs as many as there are tokens. The memory is NumPy's, so nothing is to be freed.
@@ -8,103 +6,25 @@ over tokens costs as many as there are tokens. The memory is NumPy's, so nothing
 
 import ctypes
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from localspec.engine.base import require_number
 from localspec.engine.llama.binding import C
-from localspec.errors import EngineError
-
-if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
 
 
-class LlamaContext:
-    """One sequence of a LlamaEngine."""
+class Counting(Protocol):
+    """Who counts its decodes."""
 
-    def __init__(self, engine: "LlamaEngine", sequence: int) -> None:
-        self.engine = engine
-        self.sequence = sequence
-        self.held: list[int] = []
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
-
-    def eval(self, tokens: Sequence[int], n_logits: int) -> "LlamaLogits":
-        """Append `tokens` and return logits for the last `n_logits` of them."""
-        return self.engine.decode([(self, tokens, n_logits)])[0]
-
-    def truncate(self, n: int) -> None:
-        """Keep the first `n` tokens: by rollback, else by evaluating them again."""
-        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
-        if n == len(self.held):
-            return
-        if self._can_roll_back(n) and self.engine.forget(self.sequence, n):
-            del self.held[n:]
-            return
-        kept = self.held[:n]
-        self.clear()
-        self.eval(kept, 0)
-
-    def clear(self) -> None:
-        """Forget everything, which every kind of memory can."""
-        self.engine.forget(self.sequence, -1)
-        self.held = []
-
-    def save(self, path: Path) -> None:
-        """Write what the cache holds, with its tokens, to a file."""
-        self.engine.save(self.sequence, self.held, path)
-
-    def restore(self, path: Path) -> bool:
-        """Hold what an engine with the same `state_key` saved; False, and empty, if it does not
-        fit."""
-        self.clear()
-        tokens = self.engine.load(self.sequence, path)
-        if tokens is None or len(tokens) != self.engine.length(self.sequence):
-            self.clear()
-            return False
-        self.held = tokens
-        return True
-
-    @property
-    def state_bytes(self) -> int:
-        """The size of what `save` writes."""
-        return self.engine.state_bytes(self.sequence)
-
-    def resynchronise(self) -> None:
-        """After a failed decode: hold what the cache says it holds."""
-        if self.engine.rollback_limit == 0:
-            self.clear()
-        else:
-            del self.held[self.engine.length(self.sequence) :]
-
-    def require_room(self, n: int) -> None:
-        """Raise EngineError where `n` more tokens would outgrow the sequence's limit."""
-        needed, limit = len(self.held) + n, self.engine.config.n_ctx
-        if needed > limit:
-            raise EngineError(
-                f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
-            )
-
-    def _can_roll_back(self, n: int) -> bool:
-        # A windowed cache forgets old cells; rolling back behind them is answered with "done" and
-        # garbage.
-        window = self.engine.n_window
-        if n == 0 or not window:
-            return True
-        first = self.engine.first_position(self.sequence)
-        return first == 0 or first < n - window
+    n_decodes: int
 
 
 class LlamaLogits:
     """Rows of the engine's output buffer; use after the next decode is a bug that is caught."""
 
-    def __init__(self, engine: "LlamaEngine", rows: npt.NDArray[np.float32]) -> None:
+    def __init__(self, engine: Counting, rows: npt.NDArray[np.float32]) -> None:
         self._engine = engine
         self._rows = rows
         self._decode = engine.n_decodes
