@@ -39,11 +39,11 @@ def main(
 ) -> None:
     """Predict, then measure."""
     rows: list[dict[str, Any]] = []
-    watch = Watch.now()
+    watch = Watch()
     for i, path in enumerate(_models()):
         rows += _check(path, again=again and i == 0)
     errors = {what: _median_error(rows, what) for what in ("decode", "verify", "prefill")}
-    others = watch.others_share()
+    others = watch.stop().taken_share
     if as_json:
         print(json.dumps({"median_error": errors, "others_share": others, "rows": rows}))
         return

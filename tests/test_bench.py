@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from measured import IDEAL, cases, config, prediction, prompts, results, visited
 
 from localspec.bench.case import Case, Work
-from localspec.bench.circumstances import Circumstances
 from localspec.bench.compare import compare
 from localspec.bench.findings import findings
 from localspec.bench.measure import measure
@@ -33,6 +32,7 @@ from localspec.bench.store import Visited, read_results
 from localspec.bench.visit import visit
 from localspec.cli.numbers import numbers
 from localspec.errors import UserError
+from localspec.hardware.activity import Circumstances
 
 SHORT = ("-p", "8", "-n", "4", "-t", "1", "-r", "1", "--probe", "off")
 

@@ -227,14 +227,13 @@ def test_a_busy_neighbour_is_noticed() -> None:
     with subprocess.Popen([sys.executable, "-c", endless], stdout=subprocess.PIPE) as neighbour:
         assert neighbour.stdout
         neighbour.stdout.readline()
-        watch, used_s = Watch.now(), 0.0
+        watch, used_s = Watch(), 0.0
         while used_s < 0.3:
             used_s = sum(psutil.Process(neighbour.pid).cpu_times()[:2])
-        n_cores = psutil.cpu_count() or 1
-        waited_s = Watch.now().clock_s - watch.clock_s
-        share = watch.others_share()
+        meanwhile = watch.stop()
         neighbour.kill()
-    assert share > 0.2 / (n_cores * waited_s)
+    available_s = (psutil.cpu_count() or 1) * meanwhile.elapsed_s
+    assert meanwhile.taken_share > 0.2 / available_s
 
 
 def test_beyond_its_ends_a_curve_goes_on_as_it_is_asked() -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from localspec.bench.case import Case
-from localspec.bench.circumstances import Circumstances
 from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
 from localspec.errors import UserError
+from localspec.hardware.activity import Circumstances
 
 FORMAT = 1
 ENDING = ".jsonl"

@@ -49,7 +49,7 @@ def main() -> int:
     setting = ProbeSetting(
         request["n_threads"], request["n_gpu_layers"], request["use_extra_buffers"]
     )
-    watch = Watch.now()
+    watch = Watch()
     _say("measuring the overhead of passes and layers")
     fixed = overhead(setting)
     read_bytes_per_s = None
@@ -71,7 +71,7 @@ def main() -> int:
     for case in cases:
         _say(f"measuring attention with {case.type_k} keys and {case.type_v} values")
         attention_s[case] = attention(setting, case, time.until(ATTENTION_PARTS))
-    found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, watch.others_share())
+    found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, watch.stop().taken_share)
     sys.stdout.write(f"found {json.dumps(found.to_json())}\n")
     return 0
 

@@ -11,7 +11,7 @@ from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
-from localspec.hardware.activity import DISTURBING
+from localspec.hardware.activity import BUSY
 from localspec.hardware.machine import machine_key, power
 from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
 from localspec.notify import Notify
@@ -94,7 +94,7 @@ def probe_machine(
         read_bytes_per_s=known.read_bytes_per_s or found.read_bytes_per_s,
         others_share=max(known.others_share, found.others_share),
     )
-    if found.others_share > DISTURBING:
+    if found.others_share > BUSY:
         notify(
             f"other programs had {found.others_share:.0%} of the processor meanwhile, so this is"
             " slower than an idle machine: `localspec predict --probe again` repeats it"
