@@ -20,7 +20,7 @@ from _models import gemma, smollm2, variant
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaContext, LlamaEngine
 from localspec.forecast.forecast import facts_of
-from localspec.forecast.sources import MachineChoice, predicted_machine
+from localspec.forecast.machine import MachineChoice, predicted_machine
 from localspec.hardware.activity import Watch
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import cache_type
@@ -78,7 +78,7 @@ def _check(path: Path, *, again: bool) -> Iterator[dict[str, Any]]:
     for cache in caches:
         kv = cache.type_k.name.lower()
         print(f"{path.name} with {kv} keys and values", file=sys.stderr)
-        roofline = Roofline(facts, machine.shares_of(facts), cache)
+        roofline = machine.roofline(facts, cache)
         predicted, measured = _predicted(roofline), _measured(path, kv)
         for (depth, width), seconds in measured.items():
             what = "decode" if width == 1 else "prefill" if width == PROMPT else "verify"

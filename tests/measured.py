@@ -13,7 +13,7 @@ from localspec.bench.prediction import Prediction, facts_of, predict
 from localspec.bench.sample import Measurement
 from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_results
 from localspec.bench.visit import environment, model_record
-from localspec.forecast.sources import PredictedMachine
+from localspec.forecast.machine import PredictedMachine
 from localspec.hardware.activity import Circumstances
 from localspec.predict.rates import IdealRates
 from localspec.session.config import SessionConfig

@@ -39,6 +39,8 @@ def test_what_is_shipped_covers_what_people_run() -> None:
     for entry in catalog.values():
         assert entry.license
         assert entry.good_for
+        assert entry.params_b
+        assert 0 < (entry.active_params_b or entry.params_b) <= entry.params_b
         assert entry.checked
         assert {entry.kv_k, entry.kv_v} <= set(CACHE_TYPES)
         assert quantization_of(entry.file), entry.file
@@ -76,6 +78,7 @@ def test_a_draft_is_found_by_the_hub_s_name_of_its_target() -> None:
         (GOOD + 'aliases = "x"\n', 7, "no list of names"),
         (GOOD + 'aliases = ["mine"]\n', 7, "'mine' is a name of its own already"),
         (GOOD + "verified = 1\n", 7, "true or false"),
+        (GOOD + "params_b = true\n", 7, "number above 0"),
         ("models = 3\n", 1, "[models.NAME]"),
         ("[models]\nx = 3\n", 2, "not a table"),
     ],

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.engine.probe import ProbeNeeds, ProbeSetting, kept_probe, probe_machine
+from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
 from localspec.engine.probe.child import Allowance
-from localspec.engine.probe.passes import memory_read_bytes_per_s
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.hardware.activity import Watch
+from localspec.hardware.machine import memory_read_bytes_per_s
 from localspec.hardware.probe_results import (
     END_WIDTHS,
     SIZES_BYTES,
@@ -24,6 +24,7 @@ from localspec.hardware.probe_results import (
     AttentionCost,
     Curve,
     Probe,
+    ProbeNeeds,
     WeightCase,
     sizes_around,
 )

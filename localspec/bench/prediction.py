@@ -17,7 +17,7 @@ from localspec.bench.case import Case, Work
 from localspec.bench.prompts import read_prompts
 from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
-from localspec.forecast.sources import (
+from localspec.forecast.machine import (
     MachineChoice,
     PredictedMachine,
     ProbeChoice,
@@ -28,7 +28,7 @@ from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts, cache_type
 from localspec.notify import Notify
 from localspec.predict.memory import memory_of
-from localspec.predict.roofline import CacheSetting, Roofline, Speed
+from localspec.predict.roofline import CacheSetting, Speed
 from localspec.session.loading import checked_facts
 
 
@@ -161,7 +161,7 @@ class Predictor:
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
     """From what is known of a machine; the case must measure more than a curve."""
     work, cache_setting = case.work, _cache(case)
-    roofline = Roofline(facts, machine.shares_of(facts), cache_setting)
+    roofline = machine.roofline(facts, cache_setting)
     depth = _middle(work)
     parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
     passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
@@ -217,8 +217,7 @@ def kv_read_bytes(
 def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
     if case.config.draft is None:
         return 0.0
-    facts = facts_of(case.config.draft)
-    return Roofline(facts, machine.shares_of(facts), _cache(case)).seconds(1, depth)
+    return machine.roofline(facts_of(case.config.draft), _cache(case)).seconds(1, depth)
 
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:

@@ -24,7 +24,7 @@ from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
 from localspec.engine.health import engine_fingerprint, engine_version, gpu_backends
-from localspec.forecast.sources import engine_reports
+from localspec.forecast.machine import engine_reports
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key

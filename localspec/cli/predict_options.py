@@ -12,7 +12,7 @@ from localspec.errors import UserError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.forecast.forecast import Question
-    from localspec.forecast.sources import MachineChoice
+    from localspec.forecast.machine import MachineChoice
     from localspec.gguf.types import GgmlType
     from localspec.model.facts import ModelFacts
     from localspec.predict.roofline import CacheSetting
@@ -60,7 +60,7 @@ class MachineFlags:
     ] = "auto"
 
     def choice(self) -> "MachineChoice":
-        from localspec.forecast.sources import MachineChoice
+        from localspec.forecast.machine import MachineChoice
 
         return MachineChoice(self.device, self.threads, self.gpu_layers, self.probe)
 

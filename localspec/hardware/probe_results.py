@@ -154,6 +154,30 @@ class Probe:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeNeeds:
+    """What a prediction asks for: weights at all widths of a batch, or only for one token and for
+    long prompts."""
+
+    weights: tuple[WeightCase, ...]
+    attention: tuple[AttentionCase, ...]
+    weights_at_ends: tuple[WeightCase, ...] = ()
+
+    def missing_from(self, probe: Probe) -> "ProbeNeeds":
+        """What of this a probe has not measured."""
+        known = probe.weight_s
+        weights = tuple(c for c in self.weights if len(known.get(c, ())) <= len(END_WIDTHS))
+        return ProbeNeeds(
+            weights,
+            tuple(case for case in self.attention if case not in probe.attention_s),
+            tuple(c for c in self.weights_at_ends if c not in known and c not in weights),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.weights and not self.attention and not self.weights_at_ends
+
+
 def width_class(n_embd: int) -> int:
     """The probed width that is nearest to a model's, by ratio."""
     return min(WIDTHS, key=lambda width: max(width / n_embd, n_embd / width))

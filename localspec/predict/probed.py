@@ -7,6 +7,7 @@ the weights from one pass to the next. What the probe did not measure is taken f
 that it did.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,11 +19,16 @@ from localspec.hardware.probe_results import (
     AttentionCost,
     Curve,
     Probe,
+    ProbeNeeds,
     WeightCase,
     size_share,
+    sizes_around,
     width_class,
 )
+from localspec.model.facts import ModelFacts
+from localspec.model.random_weights import WEIGHT_TYPES
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
+from localspec.predict.roofline import CacheSetting
 
 # Measured over predicted speed of real models on two machines, from `scripts/check-probe`
 # (docs/prediction.md): real models are mostly slower, small ones most.
@@ -32,6 +38,8 @@ NEARLY_AS_FAST = 1.25
 """A pass that takes at most this much longer than one token's still waits for memory."""
 STREAMS = 0.5
 """Of the speed of a plain read: below it arithmetic binds from the first token on."""
+USUAL_HEAD, LARGEST_HEAD = 64, 256
+"""Numbers of an attention head, of models without one and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,12 @@ class ProbedRates:
             for case, curve in self.probe.weight_s.items()
             if case.size_bytes == largest and curve[0][1]
         )
+
+    @property
+    def read_bytes_per_s(self) -> float | None:
+        """What memory can give: the better of a plain read and of streaming; None: not known."""
+        read = self.probe.read_bytes_per_s
+        return max(read, self.stream_bytes_per_s) if read else None
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         per_element = _bytes_per_element(work.type)
@@ -129,3 +143,42 @@ def _between(small: Curve, large: Curve, share: float) -> Curve:
 def _attention_s(costs: tuple[AttentionCost, ...], n_tokens: int, n_cells: int) -> float:
     by_width = Curve((float(cost.width), cost.by_cells.at(n_cells)) for cost in costs)
     return by_width.in_proportion(n_tokens)
+
+
+def probe_needs(
+    models: Sequence[ModelFacts],
+    caches: Sequence[CacheSetting],
+    variants: Sequence[ModelFacts] = (),
+) -> ProbeNeeds:
+    """What must be measured to predict these models with these caches; of the `variants`, only how
+    fast they decode and read."""
+    weights, of_variants = _weight_cases(models), _weight_cases(variants)
+    attention = {
+        AttentionCase(cache.type_k.name.lower(), cache.type_v.name.lower(), cache.flash, size)
+        for cache in caches
+        for facts in models
+        for size in _head_sizes(facts)
+    }
+    anything = WeightCase("F16", WIDTHS[0], SIZES_BYTES[-1])
+    return ProbeNeeds(
+        tuple(sorted(weights or {anything})),
+        tuple(sorted(attention)),
+        tuple(sorted(of_variants - weights)),
+    )
+
+
+def _weight_cases(models: Sequence[ModelFacts]) -> set[WeightCase]:
+    known = {kind.name for kind in WEIGHT_TYPES} - {"F32"}
+    return {
+        WeightCase(part.type.name, width_class(facts.n_embd), size_bytes)
+        for facts in models
+        for size_bytes in sizes_around(facts.streamed_bytes)
+        for part in facts.streamed(1)
+        if part.role != "norm" and part.type.name in known
+    }
+
+
+def _head_sizes(facts: ModelFacts) -> set[int]:
+    """Of the layers that attend, as far as a plain transformer can have them."""
+    sizes = {layer.key_size for layer in facts.layers if layer.n_kv_heads and layer.key_size}
+    return {min(size, LARGEST_HEAD) for size in sizes} or {USUAL_HEAD}

@@ -103,6 +103,10 @@ class Roofline:
         self.facts, self.cache = facts, cache
         self.shares = tuple(share for share in shares if share.n_layers > 0)
 
+    def with_cache(self, cache: CacheSetting) -> "Roofline":
+        """The same with its cache kept otherwise."""
+        return Roofline(self.facts, self.shares, cache)
+
     def pass_time(
         self, n_tokens: int, depth: int, n_sequences: int = 1, *, is_prompt: bool = False
     ) -> PassTime:

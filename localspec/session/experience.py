@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from localspec.engine.base import EngineConfig
+from localspec.forecast.forecast import Expectation, facts_of
 from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
@@ -97,7 +98,5 @@ class Experiences:
 
 def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
     """The roofline's, if this machine was probed for such a model before."""
-    from localspec.forecast.forecast import kept_roofline  # noqa: PLC0415 - circular else
-
-    roofline = kept_roofline(config)
-    return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
+    expected = Expectation.of(config, facts_of(str(config.model)))
+    return expected and predicted(expected.roofline.seconds, sorted(widths))

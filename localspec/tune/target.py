@@ -19,14 +19,13 @@ from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig, FlashAttention
 from localspec.engine.health import engine_health
-from localspec.forecast.probing import kept_rates
-from localspec.forecast.sources import engine_reports
+from localspec.forecast.forecast import Expectation
+from localspec.forecast.machine import engine_reports
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts, cache_type
 from localspec.notify import Notify
-from localspec.predict.rates import Rates
-from localspec.predict.roofline import CacheSetting, Roofline, Share
+from localspec.predict.roofline import CacheSetting
 from localspec.session.config import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 
@@ -170,14 +169,15 @@ def _without_kernel(attention: Attention, build: Build) -> str | None:
 class TuneTarget:
     """`config`: the defaults, with a context of the length that matters to the user.
 
-    `rates`: of this machine, from an earlier probe; None: predictions go by bytes. `free_bytes`: of
+    `expected`: of it here, with an f16 cache, from an earlier probe; None: predictions go by bytes.
+    `free_bytes`: of
     the memory that the caches come to lie in.
     """
 
     config: EngineConfig
     facts: ModelFacts
     build: Build = field(default_factory=Build)
-    rates: Rates | None = None
+    expected: Expectation | None = None
     free_bytes: int | None = None
 
     @classmethod
@@ -189,12 +189,12 @@ class TuneTarget:
         facts = checked_facts(config.model)
         device = local_devices(engine_reports())[0]
         backend = device.backend if plan.target.n_gpu_layers else "cpu"
-        probed = kept_rates(plan.target, facts, CacheSetting(cache_type("f16"), cache_type("f16")))
+        plain = Setting.of(plan.target).with_attention(Attention())
         return cls(
             config=plan.target,
             facts=facts,
             build=Build(backend, _features()),
-            rates=probed,
+            expected=Expectation.of(plain.applied(plan.target), facts),
             free_bytes=available_memory_bytes() if backend == "cpu" else device.free_bytes,
         )
 
@@ -209,17 +209,11 @@ class TuneTarget:
 
     def predicted_s(self, attention: Attention) -> float | None:
         """Seconds a token at the middle depth; None without a probe."""
-        if self.rates is None:
+        if self.expected is None:
             return None
         types = cache_type(attention.kv_k), cache_type(attention.kv_v)
         cache = CacheSetting(*types, flash=attention.flash != "off")
-        shares = (
-            Share(
-                self.rates.for_model(self.facts.n_embd, self.facts.streamed_bytes),
-                self.facts.n_layers,
-            ),
-        )
-        return Roofline(self.facts, shares, cache).seconds(1, self.middle)
+        return self.expected.roofline.with_cache(cache).seconds(1, self.middle)
 
     def cache_bytes(self, attention: Attention, n_ctx: int) -> int:
         """Of a cache; 0 where the architecture keeps one of its own kind."""

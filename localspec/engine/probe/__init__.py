@@ -7,6 +7,6 @@ cache type and depth. It works alike on every backend. What was measured is kept
 build and power state; only what is missing is measured.
 """
 
-from localspec.engine.probe.run import ProbeNeeds, ProbeSetting, kept_probe, probe_machine
+from localspec.engine.probe.run import ProbeSetting, kept_probe, probe_machine
 
-__all__ = ["ProbeNeeds", "ProbeSetting", "kept_probe", "probe_machine"]
+__all__ = ["ProbeSetting", "kept_probe", "probe_machine"]

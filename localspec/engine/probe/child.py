@@ -15,12 +15,12 @@ from localspec.engine.probe.passes import (
     WIDTHS,
     AttentionCost,
     attention,
-    memory_read_bytes_per_s,
     overhead,
     weights,
 )
 from localspec.engine.probe.run import ProbeSetting
 from localspec.hardware.activity import Watch
+from localspec.hardware.machine import memory_read_bytes_per_s
 from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Curve, Probe, WeightCase
 
 BUDGET_S = 16.0

@@ -2,12 +2,9 @@
 
 What other programs do meanwhile only ever adds time, so the lower of the two medians counts. Where
 time is over, the rest of the way back is left out; weights take it from one token on.
-
-How fast threads can read memory and do nothing else: the ceiling of decoding on a processor.
 """
 
 from collections.abc import Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -15,8 +12,6 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-
-import numpy as np
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
@@ -187,26 +182,3 @@ def _loaded(
             yield Timer(engine.context())
         finally:
             engine.close()
-
-
-SIZE_BYTES = 512 << 20
-REPEATS = 5
-
-
-def memory_read_bytes_per_s(n_threads: int) -> float:
-    """The best of several reads of 512 MB by `n_threads`; NumPy lets go of the interpreter."""
-    parts = np.array_split(np.empty(SIZE_BYTES // 8), n_threads)
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(_fill, parts))
-        return max(SIZE_BYTES / _seconds(pool, parts) for _ in range(REPEATS))
-
-
-def _fill(part: np.ndarray) -> None:
-    """By the thread that reads it, so that the memory is near to it."""
-    part.fill(1.0)
-
-
-def _seconds(pool: ThreadPoolExecutor, parts: list[np.ndarray]) -> float:
-    started = perf_counter()
-    list(pool.map(np.max, parts))
-    return perf_counter() - started

@@ -13,7 +13,7 @@ from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.hardware.activity import BUSY
 from localspec.hardware.machine import machine_key, power
-from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
+from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
 
 CHILD = "localspec.engine.probe.child"
@@ -37,29 +37,6 @@ class ProbeSetting:
         where = "the processor" if self.n_gpu_layers == 0 else "the GPU"
         plain = "" if self.use_extra_buffers else ", weights not repacked"
         return f"{where}, {self.n_threads} thread{'s' * (self.n_threads != 1)}{plain}"
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeNeeds:
-    """What a prediction asks for: weights at all widths of a batch, or only for one token and for
-    long prompts."""
-
-    weights: tuple[WeightCase, ...]
-    attention: tuple[AttentionCase, ...]
-    weights_at_ends: tuple[WeightCase, ...] = ()
-
-    def missing_from(self, probe: Probe) -> "ProbeNeeds":
-        known = probe.weight_s
-        weights = tuple(c for c in self.weights if len(known.get(c, ())) <= len(END_WIDTHS))
-        return ProbeNeeds(
-            weights,
-            tuple(case for case in self.attention if case not in probe.attention_s),
-            tuple(c for c in self.weights_at_ends if c not in known and c not in weights),
-        )
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.weights and not self.attention and not self.weights_at_ends
 
 
 def kept_probe(setting: ProbeSetting) -> Probe | None:
