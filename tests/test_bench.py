@@ -20,13 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import IDEAL, cases, config, prediction, prompts, results, visited
 
-from localspec.bench.case import Case, Work
+from localspec.bench.case import Case, Work, read_prompts
 from localspec.bench.compare import compare
 from localspec.bench.findings import findings
 from localspec.bench.measure import measure
 from localspec.bench.plan import ANCHOR_EVERY, Sweep, anchor_of, make_plan, schedule
 from localspec.bench.prediction import Prediction, facts_of, predict
-from localspec.bench.prompts import read_prompts
 from localspec.bench.row import rows_of
 from localspec.bench.store import Visited, read_results
 from localspec.bench.visit import visit

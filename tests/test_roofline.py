@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.gguf.reader import read_header
-from localspec.gguf.types import BY_NAME
+from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.predict.memory import QUANTS, memory_of
-from localspec.predict.rates import AttentionWork, IdealRates, WeightWork, break_even_tokens
+from localspec.predict.rates import AttentionWork, IdealRates, WeightWork
 from localspec.predict.roofline import CacheSetting, Roofline, Share
 from localspec.predict.speculation import (
     DraftCosts,
@@ -38,9 +38,12 @@ def roofline(facts: ModelFacts, rates: IdealRates, cache: CacheSetting = CACHE) 
     return Roofline(facts, (Share(rates, facts.n_layers),), cache)
 
 
-@pytest.mark.parametrize(("bits", "tokens"), [(16, 161.2), (8, 80.6)])
-def test_an_a100_breaks_even_where_the_literature_says(bits: int, tokens: float) -> None:
-    assert break_even_tokens(312e12, 1.935e12, bits) == pytest.approx(tokens, abs=0.05)
+@pytest.mark.parametrize(("kind", "n_tokens"), [(F16, 161), (Q8_0, 85)])
+def test_an_a100_breaks_even_where_the_literature_says(kind: GgmlType, n_tokens: int) -> None:
+    """Each element is two operations a token: C / B * bits / 8 / 2 tokens."""
+    work = WeightWork(kind, 1e9 * kind.bits_per_element / 8, 1e9)
+    assert A100.weights(work, n_tokens).bound == "memory"
+    assert A100.weights(work, n_tokens + 1).bound == "compute"
 
 
 def test_the_ideal_rates_break_even_there_too() -> None:

@@ -1,17 +1,27 @@
 """Measure one case in this process: warm up, then repeat, keeping every sample.
 
+    python -m localspec.bench.measure REQUEST PARENT
+
+is the child process of one visit, so that an engine that dies takes nothing with it. REQUEST is
+JSON, {"case": ..., "n_samples": N}; PARENT the process without which it has no purpose. It prints
+`stage SENTENCE` as it goes and `measured MEASUREMENT` in the end.
+
 Decoding runs through the session's own loop, so that a speed is what a user gets, and the engine's
 part of it is kept apart. The prompt is of random tokens, as llama-bench's, unless the case has real
 ones; speed depends on the text only where drafts do. A prompt's time is taken at the case's depth,
 and so is that of decoding: what both add is rolled back in between, untimed.
 """
 
+import json
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
-from localspec.bench.case import Case, Work
+from localspec.bench.case import Case, Work, read_prompts
 from localspec.bench.parallel import ParallelBench
-from localspec.bench.prompts import read_prompts
 from localspec.bench.sample import Measurement, Sample
 from localspec.engine.base import hold
 from localspec.engine.sampling import Sampling
@@ -152,3 +162,30 @@ def _measurement(
 ) -> Measurement:
     taken = tuple(samples)
     return Measurement(taken, curve, load_s, peak_resident_bytes(), speculation, tuple(notes))
+
+
+WATCH_S = 0.5
+
+
+def main() -> int:
+    request: dict[str, Any] = json.loads(sys.argv[1])
+    threading.Thread(target=_watch, args=(int(sys.argv[2]),), daemon=True).start()
+    measured = measure(Case.from_json(request["case"]), request["n_samples"], _stage)
+    sys.stdout.write(f"measured {json.dumps(measured.to_json())}\n")
+    return 0
+
+
+def _stage(sentence: str) -> None:
+    sys.stdout.write(f"stage {sentence}\n")
+    sys.stdout.flush()
+
+
+def _watch(parent: int) -> None:
+    """A parent that was killed cannot end its child, which would disturb what is measured next."""
+    while os.getppid() == parent:
+        threading.Event().wait(WATCH_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from localspec.bench.case import Case, Work
-from localspec.bench.prompts import read_prompts
+from localspec.bench.case import Case, Work, read_prompts
 from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
 from localspec.forecast.machine import (

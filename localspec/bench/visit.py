@@ -30,7 +30,7 @@ from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.identity import sampled_digest
 
-CHILD = "localspec.bench.worker"
+CHILD = "localspec.bench.measure"
 ABORTED = "the engine ended without a word"
 
 Stage = Callable[[str], None]

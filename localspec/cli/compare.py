@@ -61,7 +61,7 @@ def _show(found: "Comparison") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from localspec.bench.report.columns import labels
+    from localspec.bench.report.documents import labels
     from localspec.format import interval, number
 
     console = Console(highlight=False)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
-from localspec.bench.report.columns import labels
+from localspec.bench.report.documents import labels
 from localspec.bench.row import ResultRow
 from localspec.format import interval, number, percent
 

@@ -16,7 +16,7 @@ from localspec.hardware.machine import machine_key, power
 from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
 
-CHILD = "localspec.engine.probe.child"
+CHILD = "localspec.engine.probe.passes"
 LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
 
