@@ -10,7 +10,7 @@ import pytest
 from command import localspec, tiny
 
 from localspec import paths
-from localspec.model.identity import model_digest
+from localspec.model.identity import fingerprint
 from localspec.session.config import SessionConfig
 from localspec.session.profile import (
     Profile,
@@ -140,11 +140,11 @@ def test_a_draft_that_is_gone_is_a_line(tmp_path: Path) -> None:
 def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
     copy = tmp_path / "renamed.gguf"
     shutil.copy(tiny(), copy)
-    assert model_digest(copy) == model_digest(tiny())
+    assert fingerprint(copy) == fingerprint(tiny())
     with copy.open("r+b") as file:
         file.seek(-10, os.SEEK_END)
         file.write(b"other")
-    assert model_digest(copy) != model_digest(tiny())
+    assert fingerprint(copy) != fingerprint(tiny())
 
 
 def test_generate_uses_it_and_says_so() -> None:

@@ -110,6 +110,8 @@ def test_the_key_is_of_what_a_state_depends_on(
     assert state_key(replace(config, model=mamba())) != key
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(tiny().read_bytes())
+    assert state_key(replace(config, model=copy)) == key, "the same bytes, wherever they lie"
+    copy.write_bytes(tiny().read_bytes()[:-4] + b"else")
     assert state_key(replace(config, model=copy)) != key
     monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
     assert state_key(config) != key

@@ -28,7 +28,7 @@ from localspec.forecast.machine import engine_reports
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
-from localspec.model.identity import sampled_digest
+from localspec.model.identity import fingerprint
 
 CHILD = "localspec.bench.measure"
 ABORTED = "the engine ended without a word"
@@ -169,7 +169,7 @@ def model_record(path: Path) -> dict[str, Any]:
         "type": facts.file_type,
         "n_params": facts.n_params,
         "weight_bytes": facts.weight_bytes,
-        "digest": sampled_digest(path),
+        "digest": fingerprint(path),
     }
 
 

@@ -79,11 +79,13 @@ def predict(
 
 
 def _check_pair(facts: "ModelFacts", draft: "ModelFacts") -> None:
-    difference = facts.tokenizer.difference(draft.tokenizer)
-    if difference:
+    from localspec.model.tokenizer import pair_problem
+
+    problem = pair_problem(facts.tokenizer, draft.tokenizer, rolls_back=draft.rolls_back)
+    if problem:
         raise UserError(
-            f"{draft.path} cannot draft for {facts.path}: {difference}; use a smaller model of the"
-            " same family"
+            f"{draft.path} cannot draft for {facts.path}: {problem}; use a smaller attention model"
+            " of the same family"
         )
 
 

@@ -100,10 +100,13 @@ def quality(
     """
     from localspec.engine.interrupt import Interrupted
     from localspec.registry.resolve import resolve
+    from localspec.session.loading import checked_facts
     from localspec.tune.study import study, with_front
 
     question, path = flags.question(), resolve(model)
     reference = resolve(flags.reference) if flags.reference else path
+    if reference != path:
+        checked_facts(reference)
     config = _config(path, question, flags.threads)
     rows: list[StudyRow] = []
     is_interrupted = False

@@ -104,8 +104,9 @@ def tune(
 
     wanted = Goal(flags.goal, flags.max_quality_loss)
     subject = TuneTarget.of(SessionConfig(path, spec="none", n_ctx=flags.ctx), notify)
+    draft = _draft(flags.draft, model)
     with watching(flags.budget) as listen:
-        outcome = search(subject, wanted, flags.budget, listen, _draft(flags.draft, model))
+        outcome = search(subject, wanted, flags.budget, listen, draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
     profile = keep(outcome, path, subject.config, wanted)
@@ -116,12 +117,16 @@ def tune(
 
 
 def _draft(wanted: str, model: str | None) -> "Path | None":
-    """Raises UserError or ModelError for a draft that is not there."""
+    """Raises UserError or ModelError for a draft that is not there or no model."""
     from localspec.registry.resolve import draft_of, resolve
+    from localspec.session.loading import checked_facts
 
     if wanted == "none":
         return None
-    return draft_of(model) if wanted == "auto" else resolve(wanted)
+    draft = draft_of(model) if wanted == "auto" else resolve(wanted)
+    if draft:
+        checked_facts(draft)
+    return draft
 
 
 def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Self
 
 from localspec.gguf.header import Header, file_type
 from localspec.gguf.types import GgmlType
-from localspec.model.architectures import RECURRENT, UNUSUAL_CACHE
+from localspec.model.architectures import HYBRID, RECURRENT, UNUSUAL_CACHE
 from localspec.model.kv import (
     CACHE_TYPES,
     block_problem,
@@ -119,6 +119,11 @@ class ModelFacts:
     @property
     def is_recurrent(self) -> bool:
         return self.architecture in RECURRENT
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether its memory can take back tokens, as a draft model's must."""
+        return self.architecture not in RECURRENT | HYBRID
 
     @property
     def window_tokens(self) -> int | None:

@@ -13,10 +13,9 @@ from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
     calibration_path,
-    keep,
+    kept_costs,
     measure,
     measure_change,
-    read_kept,
 )
 from localspec.speculate.costs import Curve, PassCosts, predicted
 from localspec.speculate.experience import READ_WIDTH, Experience
@@ -38,15 +37,15 @@ class Experiences:
 
     def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
         self._target, self._draft, self._max_draft = target, draft, max_draft
-        self._path = calibration_path(target.config, draft.config if draft else None)
+        self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
         self.experience: Experience | None = None
 
     def load(self) -> Experience:
         """What is kept, or measured now."""
-        kept = read_kept(self._path)
+        kept = self._kept.load()
         if kept is None:
             kept = self._measured()
-            keep(self._path, kept)
+            self._kept.save(kept)
         target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
         draft = None
         if self._draft and kept["draft"]:
@@ -75,7 +74,7 @@ class Experiences:
             "acceptance": acceptance,
         }
         try:
-            keep(self._path, document)
+            self._kept.save(document)
         except OSError:
             return
 

@@ -18,6 +18,7 @@ from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.hardware.detect import available_memory_bytes, usable_cores
 from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable
 from localspec.notify import Progress
 from localspec.session.config import SessionConfig, Speculation
@@ -132,16 +133,12 @@ def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progres
 
 def check_pair(target: "LlamaEngine", draft: "LlamaEngine") -> None:
     """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
-    if draft.rollback_limit == 0:
+    tokenizers = target.vocabulary.tokenizer, draft.vocabulary.tokenizer
+    problem = pair_problem(*tokenizers, rolls_back=draft.rollback_limit != 0)
+    if problem:
         raise ModelError(
-            f"{draft.config.model.name} cannot draft: its memory cannot take back tokens; "
-            "use an attention model of the same family"
-        )
-    difference = target.vocabulary.difference(draft.vocabulary)
-    if difference:
-        raise ModelError(
-            f"{draft.config.model.name} cannot draft for {target.config.model.name}: {difference}; "
-            "use a smaller model of the same family"
+            f"{draft.config.model.name} cannot draft for {target.config.model.name}: {problem}; "
+            "use a smaller attention model of the same family"
         )
 
 

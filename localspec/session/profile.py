@@ -6,7 +6,6 @@ a flag of the user's always goes before the profile's value of that field.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,10 +18,11 @@ from localspec.engine.base import FlashAttention
 from localspec.engine.health import engine_fingerprint
 from localspec.hardware.machine import hardware_key, power
 from localspec.model.facts import cache_type
-from localspec.model.identity import model_digest
+from localspec.model.identity import fingerprint
 from localspec.model.kv import CACHE_TYPES
 from localspec.notify import Notify
 from localspec.session.config import SessionConfig
+from localspec.store import UNREADABLE, write_text
 
 VERSION = 1
 MEMORY_TOLERANCE = 0.05
@@ -130,7 +130,7 @@ def find_profile(model: Path) -> FoundProfile:
         return FoundProfile()
     try:
         kept = _read(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return FoundProfile(problem=f"the tuned profile {path} cannot be read ({reason}): {AGAIN}")
     now = TunedFor.now()
@@ -147,13 +147,11 @@ def save_profile(model: Path, profile: Profile) -> Path:
     path = _path(model)
     try:
         kept = _read(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         kept = []
     others = [old for old in kept if old.circumstances != profile.circumstances]
     document = {"version": VERSION, "profiles": [asdict(p) for p in (*others, profile)]}
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(document, indent=1))
-    partial.replace(path)
+    write_text(path, json.dumps(document, indent=1))
     return path
 
 
@@ -236,4 +234,4 @@ def _read(path: Path) -> list[Profile]:
 def _path(model: Path) -> Path:
     folder = paths.data_dir() / "profiles"
     folder.mkdir(exist_ok=True)
-    return folder / f"{model_digest(model)}-{hardware_key()}.json"
+    return folder / f"{fingerprint(model)}-{hardware_key()}.json"

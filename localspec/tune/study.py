@@ -213,7 +213,7 @@ def _of_weights(
 
 
 def _check_same(base: _Subject, own: _Subject) -> None:
-    difference = base.rig.owner.vocabulary.difference(own.rig.owner.vocabulary)
+    difference = base.rig.owner.vocabulary.tokenizer.difference(own.rig.owner.vocabulary.tokenizer)
     if difference:
         raise ModelError(
             f"{base.model.name} is no reference for {own.model.name}: {difference};"
