@@ -18,7 +18,8 @@ import typer
 from _models import gemma, smollm2, variant
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.llama.engine import LlamaContext, LlamaEngine
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.timing import Timer
 from localspec.forecast.forecast import facts_of
 from localspec.forecast.machine import MachineChoice, predicted_machine
 from localspec.hardware.activity import Watch
@@ -111,30 +112,18 @@ def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
     )  # fmt: skip
     engine = LlamaEngine(config)
     try:
-        context, found = engine.context(), dict[tuple[int, int], float]()
+        timer, found = Timer(engine.context()), dict[tuple[int, int], float]()
         for depth in DEPTHS:
-            n_more = depth - len(context.tokens)
-            if n_more:
-                context.eval([100 + i % 400 for i in range(n_more)], 0)
             times: dict[int, list[float]] = {width: [] for width in (1, *WIDTHS)}
             for _ in range(REPEATS):
                 for width, spent in times.items():
-                    _seconds(engine, context, width, depth)
-                    spent.append(_seconds(engine, context, width, depth))
+                    timer.seconds(width, depth)
+                    spent.append(timer.seconds(width, depth))
             found |= {(depth, width): median(spent) for width, spent in times.items()}
-        context.truncate(0)
-        prompts = [_seconds(engine, context, PROMPT, 0) for _ in range(PROMPTS)]
+        prompts = [timer.seconds(PROMPT, 0) for _ in range(PROMPTS)]
         return found | {(0, PROMPT): median(prompts)}
     finally:
         engine.close()
-
-
-def _seconds(engine: LlamaEngine, context: LlamaContext, width: int, depth: int) -> float:
-    before = engine.busy_s
-    context.eval([100 + i % 400 for i in range(width)], 1 if width == PROMPT else width)
-    elapsed = engine.busy_s - before
-    context.truncate(depth)
-    return elapsed
 
 
 if __name__ == "__main__":

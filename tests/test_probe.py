@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.engine.llama.prober import Allowance
 from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
-from localspec.engine.probe.passes import Allowance
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.hardware.activity import Watch
@@ -127,7 +127,7 @@ def test_the_child_speaks_in_lines() -> None:
         "n_threads": 1, "n_gpu_layers": 0, "use_extra_buffers": True, "weights": [],
         "weights_at_ends": [], "attention": [], "with_overhead": False,
     }  # fmt: skip
-    command = [sys.executable, "-m", "localspec.engine.probe.passes", json.dumps(request)]
+    command = [sys.executable, "-m", "localspec.engine.llama.prober", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     kinds = [line.partition(" ")[0] for line in done.stdout.splitlines()]
     assert set(kinds[:-1]) == {"stage"}

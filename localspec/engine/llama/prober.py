@@ -1,6 +1,6 @@
 """The child process of the probe, so that an engine that crashes takes nothing with it.
 
-    python -m localspec.engine.probe.passes REQUEST
+    python -m localspec.engine.llama.prober REQUEST
 
 It prints `stage SENTENCE` as it goes and `found PROBE` in the end, both documents as JSON. Passes
 of random models are timed: medians, each measured twice, on the way there and on the way back.
@@ -23,7 +23,7 @@ from typing import Any
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.probe.run import ProbeSetting
+from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME

@@ -1,4 +1,11 @@
-"""The probe's front: what is known, what is missing, and the child process that measures it."""
+"""Measure what this machine sustains, through the engine itself, in less than 20 seconds.
+
+Small models with random weights stand in for real ones: thin ones of two depths give the overhead
+of a pass and of a layer (intercept and slope), one large enough to leave the caches gives the time
+an element of each weight type by batch width, and a thin one with a filled cache gives attention by
+cache type and depth. It works alike on every backend. A child process measures; what it found is
+kept, by machine, engine build and power state, and only what is missing is measured.
+"""
 
 import json
 import os
@@ -15,7 +22,7 @@ from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
 from localspec.store import Kept, hashed
 
-CHILD = "localspec.engine.probe.passes"
+CHILD = "localspec.engine.llama.prober"
 LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
 
