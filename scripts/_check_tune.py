@@ -23,11 +23,12 @@ from localspec.engine.interrupt import Interrupt
 from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
 from localspec.quality.evaluate import n_outputs_for
 from localspec.session.config import SessionConfig
+from localspec.settings import Attention, Settings
 from localspec.tune.search import search
 from localspec.tune.shared_weights import Candidate, SharedWeights, turns
 from localspec.tune.space import space_of, thread_counts
 from localspec.tune.state import News, SearchListener
-from localspec.tune.target import MOST_PREFILL, Attention, Goal, Setting, TuneTarget
+from localspec.tune.target import MOST_PREFILL, Goal, TuneTarget, candidate_text
 
 MODELS = {"smollm2": smollm2, "gemma": gemma}
 GRID_TURNS, FINAL_TURNS = 3, 24
@@ -41,11 +42,11 @@ def main(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Tune, search exhaustively, compare; exit code 1 where the goals are missed."""
-    subject = TuneTarget.of(SessionConfig(MODELS[model](), spec="none", n_ctx=ctx), typer.echo)
+    subject = TuneTarget.of(SessionConfig.of(MODELS[model](), spec="none", ctx=ctx), typer.echo)
     started = perf_counter()
     outcome = search(subject, Goal(), budget, _listener())
     took_s = perf_counter() - started
-    say(f"tuned in {took_s:.1f} s: {outcome.setting.text}, {_interval(outcome.ratio)}")
+    say(f"tuned in {took_s:.1f} s: {candidate_text(outcome.setting)}, {_interval(outcome.ratio)}")
     with (
         Interrupt() as interrupt,
         SharedWeights(subject.config, outcome.setting.loading, interrupt) as rig,
@@ -56,12 +57,12 @@ def main(
         final = _final(subject, rig, plain, outcome.default, outcome.setting, best)
     document = {
         "model": model,
-        "tuned": outcome.setting.text,
+        "tuned": candidate_text(outcome.setting),
         "tune_s": took_s,
         "said": _interval(outcome.ratio),
         "kld": outcome.kld,
         **final,
-        "grid": [{"setting": s.text, "ratio": r, "prefill": p} for s, r, p in grid],
+        "grid": [{"setting": candidate_text(s), "ratio": r, "prefill": p} for s, r, p in grid],
     }
     _report(document, as_json=as_json)
     if not document["is_met"]:
@@ -75,7 +76,7 @@ def _listener() -> "SearchListener":
     def listen(news: News) -> None:
         if news.stage not in seen:
             seen.add(news.stage)
-            say(f"  {news.stage}; best so far {news.best.text if news.best else '-'}")
+            say(f"  {news.stage}; best so far {candidate_text(news.best) if news.best else '-'}")
 
     return listen
 
@@ -84,11 +85,11 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-Measured = tuple[Setting, float, float]
+Measured = tuple[Settings, float, float]
 
 
 def _grid(
-    subject: TuneTarget, rig: SharedWeights, plain: SharedWeights, default: Setting
+    subject: TuneTarget, rig: SharedWeights, plain: SharedWeights, default: Settings
 ) -> list[Measured]:
     """Every setting: speed to the defaults', and that of filling a cache."""
     depth, found = subject.middle, list[Measured]()
@@ -96,33 +97,33 @@ def _grid(
     base.fill(depth)
     space = space_of(Goal(), subject.facts, subject.build, lambda attention: None)
     for attention in space.attentions:
-        seat = rig.seat(replace(default, attention=attention), depth + 256)
+        seat = rig.seat(default.with_attention(attention), depth + 256)
         seat.fill(depth)
         prefill = (seat.fill_per_s or 1.0) / (base.fill_per_s or 1.0)
         for n_threads in thread_counts():
-            seat.engine.set_threads(n_threads, default.n_threads_batch)
+            seat.engine.set_threads(n_threads, base.threads[1])
             base_s, seat_s = turns([base, seat], depth, GRID_TURNS)
             ratio = median(a / b for a, b in zip(base_s, seat_s, strict=True))
-            setting = replace(default, attention=attention, n_threads=n_threads)
+            setting = replace(default.with_attention(attention), threads=n_threads)
             found.append((setting, ratio, prefill))
-            say(f"{setting.text}: {ratio:.2f} x, prompts {prefill:.2f} x")
+            say(f"{candidate_text(setting)}: {ratio:.2f} x, prompts {prefill:.2f} x")
         rig.leave(seat)
     plain.leave(base)
     return sorted(found, key=lambda row: -row[1])
 
 
-def _allowed(rig: SharedWeights, grid: list[Measured], default: Setting) -> list[Setting]:
+def _allowed(rig: SharedWeights, grid: list[Measured], default: Settings) -> list[Settings]:
     """The three fastest whose quality and prompts are as the goal wants them."""
     windows = windows_of(rig.owner.vocabulary, shipped_text(), n_windows=4)
     n_outputs = n_outputs_for(windows, rig.owner.vocabulary.n_tokens)
 
     def reading(attention: Attention) -> Candidate:
-        return rig.seat(replace(default, attention=attention), windows.n_ctx, n_outputs)
+        return rig.seat(default.with_attention(attention), windows.n_ctx, n_outputs)
 
     seat = reading(Attention())
     reference = reference_of(seat.engine, seat.context, windows)
     rig.leave(seat)
-    judged, chosen = dict[Attention, float](), list[Setting]()
+    judged, chosen = dict[Attention, float](), list[Settings]()
     for setting, _, prefill in grid:
         if prefill < 1 / MOST_PREFILL:
             continue
@@ -142,9 +143,9 @@ def _final(
     subject: TuneTarget,
     rig: SharedWeights,
     plain: SharedWeights,
-    default: Setting,
-    tuned: Setting,
-    best: list[Setting],
+    default: Settings,
+    tuned: Settings,
+    best: list[Settings],
 ) -> dict[str, Any]:
     """All of them in turns, in the middle of the context."""
     seats = [plain.seat(default, subject.n_ctx)]
@@ -156,7 +157,7 @@ def _final(
         "defaults_tps": 1 / median(base_s),
         "tuned_tps": 1 / median(tuned_s),
         "to_defaults": _interval(to_defaults),
-        "best": [setting.text for setting in best],
+        "best": [candidate_text(setting) for setting in best],
         "to_best": [_interval(gain) for gain in to_best],
         "is_met": (to_defaults.high or 1) >= 1 and all(g.mid >= WITHIN for g in to_best),
     }

@@ -322,14 +322,14 @@ def test_the_verdict_on_the_engine_is_not_asked_for_again() -> None:
     shutil.copy(RECORDED / "engine-health.json", kept)
     health = engine_health(lambda message: pytest.fail(message))
     assert health.errors == document("engine-health.json")["errors"]
-    assert health.use_extra_buffers
+    assert health.can_repack
 
 
 def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """How threads wait for each other is part of its name."""
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
-    path = kept_probe(ProbeSetting(n_threads=2, n_gpu_layers=0, use_extra_buffers=True)).path
+    path = kept_probe(ProbeSetting(n_threads=2, n_gpu_layers=0, repack=True)).path
     shutil.copy(RECORDED / "probe.json", path)
     run = localspec("predict", "starter", "--threads", "2", "--gpu-layers", "0", "--json")
     assert (run.code, run.stderr) == (0, ""), "nothing is measured"
@@ -341,7 +341,7 @@ def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatc
 def engine_config(name: str, folder: Path) -> EngineConfig:
     path = folder / name
     path.touch()
-    return EngineConfig(model=path, n_ctx=256, n_threads=1)
+    return EngineConfig.of(path, ctx=256, threads=1)
 
 
 def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
@@ -349,7 +349,8 @@ def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
     target, draft = engine_config("f16.gguf", tmp_path), engine_config("q4_0.gguf", tmp_path)
     shutil.copy(RECORDED / "calibration.json", calibration_path(target, draft))
     pair: list[Any] = [SimpleNamespace(config=config) for config in (target, draft)]
-    experience = Experiences(*pair, 16).load()
+    plan: Any = SimpleNamespace(facts=None, max_draft=16)
+    experience = Experiences(plan, *pair).load()
     assert experience.target.seconds(1, 100) == pytest.approx(0.010938839482006052)
     assert experience.target.verify(4, 0) == pytest.approx(
         0.02507416149039878 / 0.010938839482006052

@@ -343,7 +343,7 @@ def test_the_shell_completes_model_names(
 
 def test_completion_loads_nothing_slow(command: Callable[..., Run]) -> None:
     program = (
-        "import sys; from localspec.cli.completion import model_names;"
+        "import sys; from localspec.cli.options import model_names;"
         "assert 'starter' in model_names('st');"
         "assert not {'huggingface_hub', 'numpy', 'llama_cpp'} & set(sys.modules), 'slow'"
     )

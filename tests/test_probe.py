@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.engine.llama.prober import Allowance
-from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
+from localspec.engine.probe import ProbeSetting, _kept, kept_probe, probe_machine
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.hardware.activity import Watch
@@ -32,7 +32,7 @@ from localspec.model.facts import cache_type
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import AttentionWork, WeightWork
 
-SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, use_extra_buffers=True)
+SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, repack=True)
 F16, Q8 = cache_type("f16"), cache_type("q8_0")
 SMALL, LARGE = SIZES_BYTES
 ONE_WEIGHT = (WeightCase("Q4_0", 512, SMALL),)
@@ -106,13 +106,12 @@ def test_stages_share_the_time_by_their_parts(parts: list[int]) -> None:
     assert Allowance(now_s - 1.0, 3).until(2) >= now_s  # over time: one way only
 
 
-def test_a_damaged_cache_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    from localspec.engine.probe import run as machine
-
-    machine._keep(machine._path(SETTING), PROBE)
+def test_a_damaged_cache_is_no_probe() -> None:
+    kept = _kept(SETTING)
+    kept.save(PROBE)
     assert kept_probe(SETTING) == PROBE
     for text in ("", "[]", "{}", '{"taken": 1}', json.dumps(PROBE.to_json())[:-30]):
-        machine._path(SETTING).write_text(text)
+        kept.path.write_text(text)
         assert kept_probe(SETTING) is None
 
 
@@ -124,7 +123,7 @@ def test_a_child_that_fails_is_one_sentence() -> None:
 
 def test_the_child_speaks_in_lines() -> None:
     request = {
-        "n_threads": 1, "n_gpu_layers": 0, "use_extra_buffers": True, "weights": [],
+        "n_threads": 1, "n_gpu_layers": 0, "repack": True, "weights": [],
         "weights_at_ends": [], "attention": [], "with_overhead": False,
     }  # fmt: skip
     command = [sys.executable, "-m", "localspec.engine.llama.prober", json.dumps(request)]

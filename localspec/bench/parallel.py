@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Self
 from localspec.bench.case import Case
 from localspec.bench.sample import Sample
 from localspec.engine.base import missing
-from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.timing import made_up_tokens
 from localspec.notify import Notify
-from localspec.session.loading import check_memory, checked_facts, load_engine, plan_engines
+from localspec.session.loading import check_memory, load_engine, sound_plan
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -36,12 +35,9 @@ class ParallelBench:
     @classmethod
     def open(cls, case: Case, notify: Notify) -> Self:
         """Raises LocalspecError."""
-        plan = plan_engines(case.session_config)
-        if not engine_health(notify).use_extra_buffers:
-            plan = plan.without_extra_buffers()
-        n = case.work.batch
-        config = replace(plan.target, n_sequences=n, n_outputs=n)
-        check_memory([(config, checked_facts(config.model))])
+        plan, n = sound_plan(case.session_config, notify), case.work.batch
+        config = replace(plan.target.with_settings(n_sequences=n), n_outputs=n)
+        check_memory([(config, plan.facts)])
         started = perf_counter()
         engine = load_engine(config, Interrupt(), lambda fraction: None)
         return cls(case, engine, perf_counter() - started)

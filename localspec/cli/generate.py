@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.flatten import flatten
+from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
-from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
-from localspec.cli.prompt import PromptFlags
+from localspec.cli.options import ModelArgument, command
 
 if TYPE_CHECKING:
     from localspec.session import Reply, ReplyOptions, Session
@@ -76,31 +75,23 @@ def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dic
 
 def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
     """Of plain decoding, halfway through this reply; null until `predict` has measured for it."""
-    from localspec.forecast.forecast import Expectation, facts_of
+    from localspec.forecast.forecast import Expectation
 
     depth = reply.n_prompt_tokens + len(reply.tokens) // 2
-    target = session.plan.target
-    expected = Expectation.of(target, facts_of(str(target.model)))
+    expected = Expectation.of(session.plan.target, session.plan.facts)
     if expected is None:
         return None
     return {"decode_tps": asdict(expected.decode(depth)), "bound": expected.bound(depth)}
 
 
 def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, Any]:
-    target, draft, sampling = session.plan.target, session.plan.draft, options.sampling
+    """Every setting as it took effect, by the name of its flag."""
+    settings, sampling = session.plan.settings.to_json(), options.sampling
     return {
-        "model": str(target.model),
-        "draft": str(draft.model) if draft else None,
-        "spec": session.speculation,
-        "draft_max": session.plan.max_draft,
+        "model": str(session.plan.target.model),
+        **settings,
+        "extra_buffers": settings["repack"],  # its name in earlier versions
         "verify": options.verify,
-        "kv_k": target.kv_k,
-        "kv_v": target.kv_v,
-        "flash_attn": target.flash_attn,
-        "ctx": target.n_ctx,
-        "threads": target.n_threads,
-        "gpu_layers": target.n_gpu_layers,
-        "extra_buffers": target.use_extra_buffers,
         "temp": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
@@ -113,7 +104,7 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
     }
 
 
-@flatten
+@command
 def generate(
     engine: EngineFlags,
     flags: ReplyFlags,
@@ -130,7 +121,7 @@ def generate(
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
     text = prompt.text(flags.system)
-    config, options = engine.session_config(model), flags.reply_options(engine)
+    config, options = engine.session_config(model), flags.reply_options(engine.verify)
     from localspec.session import Session
 
     with progress("loading") as on_progress:

@@ -77,7 +77,7 @@ class Health:
     errors: dict[str, float]
 
     @property
-    def use_extra_buffers(self) -> bool:
+    def can_repack(self) -> bool:
         """Whether weights may be repacked for the processor's matrix units."""
         return self.problem is None
 

@@ -15,12 +15,13 @@ from localspec.engine.base import EngineConfig
 from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
-from localspec.model.facts import ModelFacts, cache_type
-from localspec.model.usable import check_usable
+from localspec.model.facts import ModelFacts
+from localspec.model.usable import usable_facts
 from localspec.predict.memory import QUANTS, Memory, memory_of, variants_of
-from localspec.predict.roofline import CacheSetting, Roofline, Share, Speed
+from localspec.predict.roofline import Roofline, Share, Speed
 from localspec.predict.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.resolve import locate
+from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32
 
@@ -32,7 +33,7 @@ class Question:
     No `batches`: all that are worth it, up to the one from which arithmetic is the limit.
     """
 
-    caches: tuple[CacheSetting, ...]
+    caches: tuple[Attention, ...]
     depths: tuple[int, ...] = (0, 1024, 4096)
     batches: tuple[int, ...] = (1,)
     n_prompt: int = 512
@@ -45,7 +46,7 @@ class Question:
 class ForecastRow:
     """`decode` and `prefill` in tokens per second of all sequences together."""
 
-    cache: CacheSetting
+    cache: Attention
     depth: int
     batch: int
     decode: Speed
@@ -104,8 +105,7 @@ def facts_of(reference: str | None) -> ModelFacts:
     """
     place = locate(reference)
     header: Header = read_header(place) if isinstance(place, Path) else read_remote(place)
-    check_usable(header)
-    return ModelFacts.of(header)
+    return usable_facts(header)
 
 
 def forecast(
@@ -183,9 +183,7 @@ def _speculation(
     return rows
 
 
-def _quants(
-    facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting
-) -> Sequence[QuantRow]:
+def _quants(facts: ModelFacts, machine: PredictedMachine, cache: Attention) -> Sequence[QuantRow]:
     rows: list[QuantRow] = []
     for quant, other in zip(QUANTS, variants_of(facts), strict=True):
         roofline = machine.roofline(other, cache)
@@ -208,15 +206,14 @@ class Expectation:
     @classmethod
     def of(cls, config: EngineConfig, facts: ModelFacts) -> Self | None:
         """None where this machine was not measured for such a model."""
-        types = cache_type(config.kv_k), cache_type(config.kv_v)
-        cache = CacheSetting(*types, flash=config.flash_attn != "off")
-        rates = kept_rates(config, facts, cache)
+        attention = config.settings.attention
+        rates = kept_rates(config, facts, attention)
         if rates is None:
             return None
         read = rates.read_bytes_per_s
         return cls(
-            Roofline(facts, (Share(rates, facts.n_layers),), cache),
-            ideal_roofline(facts, cache, read) if read else None,
+            Roofline(facts, (Share(rates, facts.n_layers),), attention),
+            ideal_roofline(facts, attention, read) if read else None,
         )
 
     def decode(self, depth: int) -> Speed:

@@ -22,7 +22,8 @@ from localspec.predict.memory import memory_of
 from localspec.predict.probed import ProbedRates, probe_needs
 from localspec.predict.published import PublishedRates
 from localspec.predict.rates import IdealRates, Rates
-from localspec.predict.roofline import CacheSetting, Roofline, Share
+from localspec.predict.roofline import Roofline, Share
+from localspec.settings import Attention
 
 PROCESSOR, GRAPHICS = 0, -1
 """Layers on the GPU, of a probe."""
@@ -63,11 +64,11 @@ class PredictedMachine:
     def rates_source(self) -> str:
         return self.rates.source
 
-    def roofline(self, facts: ModelFacts, cache: CacheSetting) -> Roofline:
+    def roofline(self, facts: ModelFacts, cache: Attention) -> Roofline:
         """What a model should take here."""
         return Roofline(facts, self._shares_of(facts), cache)
 
-    def ceiling(self, facts: ModelFacts, cache: CacheSetting) -> Roofline | None:
+    def ceiling(self, facts: ModelFacts, cache: Attention) -> Roofline | None:
         """What it would take if nothing but bandwidth and compute counted; None: not known."""
         if self.bandwidth_bytes_per_s is None:
             return None
@@ -84,7 +85,7 @@ class PredictedMachine:
 
 
 def ideal_roofline(
-    facts: ModelFacts, cache: CacheSetting, bytes_per_s: float, flops_per_s: float | None = None
+    facts: ModelFacts, cache: Attention, bytes_per_s: float, flops_per_s: float | None = None
 ) -> Roofline:
     """A model on a device that loses nothing."""
     return Roofline(facts, (Share(IdealRates(bytes_per_s, flops_per_s), facts.n_layers),), cache)
@@ -97,7 +98,7 @@ def _rates_for(facts: ModelFacts, rates: Rates) -> Rates:
 def predicted_machine(
     choice: MachineChoice,
     models: Sequence[ModelFacts],
-    caches: Sequence[CacheSetting],
+    caches: Sequence[Attention],
     n_ctx: int,
     notify: Notify,
     variants: Sequence[ModelFacts] = (),
@@ -266,14 +267,14 @@ def _probed_rates(
 ) -> ProbedRates:
     """What was kept and, for the rest, measured now. Raises EngineError where that fails."""
     health = engine_health(notify)
-    setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.use_extra_buffers)
+    setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.can_repack)
     return ProbedRates(probe_machine(setting, needs, notify, again=again))
 
 
-def kept_rates(config: EngineConfig, facts: ModelFacts, cache: CacheSetting) -> ProbedRates | None:
+def kept_rates(config: EngineConfig, facts: ModelFacts, cache: Attention) -> ProbedRates | None:
     """What an earlier probe knows of running this model so; None if it lacks anything."""
-    where = GRAPHICS if config.n_gpu_layers else PROCESSOR
-    probe = kept_probe(ProbeSetting(config.n_threads, where, config.use_extra_buffers))
+    where = GRAPHICS if config.settings.gpu_layers else PROCESSOR
+    probe = kept_probe(ProbeSetting(config.n_threads, where, config.settings.repack))
     if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
         return None
     return ProbedRates(probe).for_model(facts.n_embd, facts.streamed_bytes)

@@ -28,7 +28,7 @@ from localspec.hardware.probe_results import (
 from localspec.model.facts import ModelFacts
 from localspec.model.random_weights import WEIGHT_TYPES
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
-from localspec.predict.roofline import CacheSetting
+from localspec.settings import Attention
 
 # Measured over predicted speed of real models on two machines, from `scripts/check-probe`
 # (docs/prediction.md): real models are mostly slower, small ones most.
@@ -147,14 +147,14 @@ def _attention_s(costs: tuple[AttentionCost, ...], n_tokens: int, n_cells: int) 
 
 def probe_needs(
     models: Sequence[ModelFacts],
-    caches: Sequence[CacheSetting],
+    caches: Sequence[Attention],
     variants: Sequence[ModelFacts] = (),
 ) -> ProbeNeeds:
     """What must be measured to predict these models with these caches; of the `variants`, only how
     fast they decode and read."""
     weights, of_variants = _weight_cases(models), _weight_cases(variants)
     attention = {
-        AttentionCase(cache.type_k.name.lower(), cache.type_v.name.lower(), cache.flash, size)
+        AttentionCase(cache.kv_k, cache.kv_v, cache.is_flash, size)
         for cache in caches
         for facts in models
         for size in _head_sizes(facts)

@@ -7,8 +7,7 @@ measurements of `calibration`; then what earlier sessions of the same pair learn
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from localspec.engine.base import EngineConfig
-from localspec.forecast.forecast import Expectation, facts_of
+from localspec.forecast.forecast import Expectation
 from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
@@ -17,6 +16,7 @@ from localspec.session.calibration import (
     measure,
     measure_change,
 )
+from localspec.session.loading import EnginePlan
 from localspec.speculate.costs import Curve, PassCosts, predicted
 from localspec.speculate.experience import READ_WIDTH, Experience
 
@@ -35,8 +35,11 @@ _MEMORY = 0.5
 class Experiences:
     """Loads and keeps the Experience of a pair of engines."""
 
-    def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
-        self._target, self._draft, self._max_draft = target, draft, max_draft
+    def __init__(
+        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._facts, self._max_draft = plan.facts, plan.max_draft
         self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
         self.experience: Experience | None = None
 
@@ -81,9 +84,7 @@ class Experiences:
     def _measured(self) -> dict[str, Any]:
         widths = [n for n in WIDTHS if n <= self._max_draft + 1]
         share = TARGET_SHARE if self._draft else 1.0
-        target = measure(
-            self._target, widths, share * LIMIT_S, _prediction(self._target.config, [1, *widths])
-        )
+        target = measure(self._target, widths, share * LIMIT_S, self._prediction([1, *widths]))
         change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
         draft = None
         if self._draft:
@@ -94,8 +95,7 @@ class Experiences:
             "draft": draft.rows if draft else None,
         }
 
-
-def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
-    """The roofline's, if this machine was probed for such a model before."""
-    expected = Expectation.of(config, facts_of(str(config.model)))
-    return expected and predicted(expected.roofline.seconds, sorted(widths))
+    def _prediction(self, widths: Sequence[int]) -> Curve | None:
+        """The roofline's, if this machine was probed for such a model before."""
+        expected = Expectation.of(self._target.config, self._facts)
+        return expected and predicted(expected.roofline.seconds, sorted(widths))

@@ -11,7 +11,7 @@ from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
-from localspec.model.usable import check_usable
+from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
 from localspec.registry.manifest import Pulled, last_used, pulled
 from localspec.registry.other_apps import FoundModel, found_models, parts_beside
@@ -95,17 +95,14 @@ def _unfinished(file: Pulled) -> InventoryRow:
 
 def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
     try:
-        header = read_header(path)
-        check_usable(header)
-        return ModelFacts.of(header), None
+        return usable_facts(read_header(path)), None
     except LocalspecError as error:
         return None, str(error)
 
 
 def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
     """Of plain decoding with default settings, where this machine was measured for it."""
-    config = EngineConfig(
-        model=path, n_ctx=4096, n_threads=usable_cores(), n_gpu_layers=-1 if gpu_backends() else 0
-    )
+    layers = -1 if gpu_backends() else 0
+    config = EngineConfig.of(path, ctx=4096, threads=usable_cores(), gpu_layers=layers)
     expected = Expectation.of(config, facts)
     return expected and expected.decode(0).mid

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Self
 
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress
 from localspec.session.calibration import fastest_draft
-from localspec.session.config import ReplyOptions, SessionConfig, Speculation
+from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.experience import Experiences
-from localspec.session.loading import EnginePlan, check_pair, load_engine, plan_engines
+from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
 from localspec.session.reply import Reply
+from localspec.settings import Speculation
 from localspec.speculate.adaptive import Adaptive
 from localspec.speculate.drafters.base import Drafter
 from localspec.speculate.drafters.model import ModelDrafter
@@ -68,9 +68,7 @@ class Session:
         `talk` hears what the user should know, `on_progress` the loaded fraction of the target.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = plan_engines(config)
-        if not engine_health(notify).use_extra_buffers:
-            plan = plan.without_extra_buffers()
+        plan = sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
@@ -98,7 +96,7 @@ class Session:
         """Load what is known of costs here, or measure it, where drafts are chosen by them."""
         if self.speculation != "auto":
             return
-        self._experiences = Experiences(self.target, self.draft, self.plan.max_draft)
+        self._experiences = Experiences(self.plan, self.target, self.draft)
         self._experiences.load()
 
     def forget(self) -> None:

@@ -38,10 +38,10 @@ from localspec.quality import (
 )
 from localspec.quality.evaluate import n_outputs_for
 from localspec.session import ReplyOptions, Session, SessionConfig
+from localspec.settings import NONE, Attention, Settings
 from localspec.tune.shared_weights import Candidate, turns
 from localspec.tune.space import thread_counts
 from localspec.tune.state import SearchState, Trial
-from localspec.tune.target import Attention, Setting
 
 DEPTHS = ((1 / 2, 0.5), (7 / 8, 0.25), (1 / 8, 0.25))
 """Parts of the context and their weights; the caches are filled to the first already."""
@@ -86,19 +86,19 @@ def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float
 def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
     """Other batch threads and micro-batches, where a prompt is read significantly faster."""
     setting, n_prompt = trial.setting, min(work.subject.n_ctx, PROMPT)
-    others = [replace(setting, n_threads_batch=n) for n in thread_counts()]
-    others += [replace(setting, n_batch=n) for n in (256, 1024) if n <= n_prompt]
+    others = [replace(setting, threads_batch=n) for n in thread_counts()]
+    others += [replace(setting, ubatch=n) for n in (256, 1024) if n <= n_prompt]
     for other in others:
         cost_s = 2 * (PROMPT_TURNS + 1) * n_prompt / work.fill_per_s
         if other == setting or work.clock.until(until) < cost_s:
             continue
-        work.tell(f"prompts: {other.n_threads_batch} threads, micro-batches of {other.n_batch}")
+        work.tell(f"prompts: {other.threads_batch} threads, micro-batches of {other.ubatch}")
         if _reads_faster(work, setting, other, n_prompt):
             setting = other
     return replace(trial, setting=setting)
 
 
-def _reads_faster(work: SearchState, setting: Setting, other: Setting, n_prompt: int) -> bool:
+def _reads_faster(work: SearchState, setting: Settings, other: Settings, n_prompt: int) -> bool:
     seats = [work.rig.seat(s, n_prompt) for s in (setting, other)]
     try:
         gains: list[list[float]] = []
@@ -150,7 +150,7 @@ class Gate:
         """Whether no further window would bring it within the limit."""
         return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
 
-    def _evaluated(self, setting: Setting, windows: Windows, reference: Reference) -> Divergence:
+    def _evaluated(self, setting: Settings, windows: Windows, reference: Reference) -> Divergence:
         seat = _reading_seat(self._work, setting, windows)
         try:
             return divergence_of(
@@ -192,7 +192,7 @@ class _NoTimeError(Exception):
     """The budget does not allow for a look at quality."""
 
 
-def _reading_seat(work: SearchState, setting: Setting, windows: Windows) -> Candidate:
+def _reading_seat(work: SearchState, setting: Settings, windows: Windows) -> Candidate:
     n_outputs = n_outputs_for(windows, work.rig.owner.vocabulary.n_tokens)
     return work.rig.seat(setting, windows.n_ctx, n_outputs)
 
@@ -204,22 +204,22 @@ STRIDE = 2_000
 """Characters between the passages that are continued."""
 
 Way = dict[str, Any]
-"""Fields of `SessionConfig` that say how to draft."""
+"""Settings that say how to draft."""
 
 
-def tune_drafts(work: SearchState, setting: Setting, draft: Path | None) -> Way:
+def tune_drafts(work: SearchState, setting: Settings, draft: Path | None) -> Way:
     """The way to draft that is significantly faster than the default one, or nothing."""
-    default: Way = {"draft": draft, "spec": "auto"}
-    ways: list[Way] = [default, {"draft": None, "spec": "none"}]
+    default: Way = {"draft": str(draft) if draft else NONE, "spec": "auto"}
+    ways: list[Way] = [default, {"draft": NONE, "spec": NONE}]
     if draft:
-        ways.append({"draft": None, "spec": "auto"})
+        ways.append({"draft": NONE, "spec": "auto"})
     if not _fits(work, setting, len(ways)):
         return {}
     work.tell("drafts")
     config = _config(work, setting)
     try:
         with ExitStack() as stack:
-            sessions = [stack.enter_context(Session.open(replace(config, **w))) for w in ways]
+            sessions = [stack.enter_context(Session.open(config.with_settings(**w))) for w in ways]
             times = _times(work, sessions)
     except KeyboardInterrupt:
         raise Interrupted from None
@@ -231,29 +231,18 @@ def tune_drafts(work: SearchState, setting: Setting, draft: Path | None) -> Way:
     return ways[1 + lows.index(best)] if best > 1 else {}
 
 
-def _fits(work: SearchState, setting: Setting, n_ways: int) -> bool:
+def _fits(work: SearchState, setting: Settings, n_ways: int) -> bool:
     """Whether there is time, and memory for the weights as often as there are ways."""
     subject = work.subject
     reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
     cost_s = n_ways * (work.rig.load_s + (1 + REPLY_TURNS) * reply_s) + CALIBRATION_S
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
-    return room and cost_s < work.clock.left_s and setting.loading.n_gpu_layers <= 0
+    return room and cost_s < work.clock.left_s and setting.gpu_layers <= 0
 
 
-def _config(work: SearchState, setting: Setting) -> SessionConfig:
-    engine = setting.applied(work.subject.config)
-    return SessionConfig(
-        model=engine.model,
-        kv_k=engine.kv_k,
-        kv_v=engine.kv_v,
-        flash_attn=engine.flash_attn,
-        n_ctx=min(engine.n_ctx, 1024),
-        n_threads=engine.n_threads,
-        n_threads_batch=engine.n_threads_batch,
-        n_batch=engine.n_batch,
-        use_mmap=engine.use_mmap,
-        repack=engine.use_extra_buffers,
-    )
+def _config(work: SearchState, setting: Settings) -> SessionConfig:
+    chosen = replace(setting, ctx=min(work.subject.n_ctx, 1024), draft=NONE)
+    return SessionConfig(work.subject.config.model, chosen)
 
 
 def _times(work: SearchState, sessions: Sequence[Session]) -> list[list[float]]:

@@ -1,6 +1,6 @@
 """LlamaEngine: a model loaded by libllama, its sequences, and the decode that they share.
 
-Rows without logits go first and in micro-batches of `n_batch`, so that a stop is seen between them
+Rows without logits go first and in micro-batches of `ubatch`, so that a stop is seen between them
 and so that all wanted logits come from the last call. `busy_s` adds up the time inside libllama:
 what is left of a step's wall time is localspec's own overhead.
 """
@@ -30,7 +30,7 @@ _PREFILL_ROWS = 32
 
 
 class LlamaEngine:
-    """A GGUF model loaded by libllama, with a cache for `config.n_sequences` sequences."""
+    """A GGUF model loaded by libllama, with a cache for as many sequences as its settings say."""
 
     def __init__(
         self,
@@ -52,7 +52,9 @@ class LlamaEngine:
         try:
             self._context = create_context(config, self.model)
             self._memory = C.llama_get_memory(self._context)
-            self._batch = Batch(min(config.n_batch, config.n_ctx), config.n_sequences)
+            self._batch = Batch(
+                min(config.settings.ubatch, config.n_ctx), config.settings.n_sequences
+            )
             self._contexts: list[LlamaContext] = []
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
@@ -94,7 +96,7 @@ class LlamaEngine:
     def context(self) -> "LlamaContext":
         """A new, empty sequence."""
         n = len(self._contexts)
-        if n == self.config.n_sequences:
+        if n == self.config.settings.n_sequences:
             raise EngineError(f"all {n} sequences of this engine are in use")
         self._contexts.append(LlamaContext(self, n))
         return self._contexts[-1]
@@ -218,7 +220,7 @@ class LlamaEngine:
             return 0
         # A windowed cache keeps one micro-batch more than its window, so drafts within one are
         # safe.
-        return self.config.n_batch - 1 if self.n_window else None
+        return self.config.settings.ubatch - 1 if self.n_window else None
 
 
 class LlamaContext:

@@ -114,7 +114,7 @@ class ModelDrafter:
     def __init__(self, engine: Engine, n_vocab: int) -> None:
         self._engine = engine
         self._surplus = frozenset(range(n_vocab, engine.vocabulary.n_tokens))
-        self._free = [View(engine.context()) for _ in range(engine.config.n_sequences)]
+        self._free = [View(engine.context()) for _ in range(engine.config.settings.n_sequences)]
         self._views: dict[int, View] = {}
         self._n_checked: dict[int, int] = {}
         self._choosers: dict[int, Chooser] = {}
