@@ -10,6 +10,7 @@ import typer
 from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import command
+from localspec.cli.same_answer import same_answer
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
@@ -34,9 +35,14 @@ def bench(
     localspec bench a.gguf b.gguf -p 512 -n 128 -d 0,4096 --kv f16,q8_0 -t 4,8
 
     localspec bench --spec none,lookup,auto --prompts questions.jsonl
+
+    localspec bench --same-answer
     """
     from localspec.bench.store import Writer
 
+    if run.same_answer:
+        same_answer(flags, arguments or [], as_json=run.as_json)
+        return
     folder = _folder(run.output)
     goes_on = run.resume and not (arguments or flags.are_given)
     header = None if goes_on else _header(flags, run, arguments or [])

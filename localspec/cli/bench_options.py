@@ -127,6 +127,11 @@ class RunFlags:
         None, "Folder of results. [data folder]", "-o", "--output", metavar="DIR"
     )
     resume: bool = option(False, "Go on with the newest results that are not complete.", "--resume")
+    same_answer: bool = option(
+        False,
+        "Check that drafts change no greedy answer, of --prompts or built-in.",
+        "--same-answer",
+    )
     dry_run: bool = option(False, "Only show what would run.", "--dry-run")
     probe: Literal["auto", "again", "off"] = option(
         "auto", "Probe this machine for predictions: if needed, again, or not."

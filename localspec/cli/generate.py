@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 def summary(reply: "Reply", options: "ReplyOptions") -> str:
     """One line about a reply, for people."""
-    speed = reply.stopwatch.decode_tps
+    speed = reply.timings.decode_tps
     n_tokens = len(reply.tokens)
     parts = [f"{n_tokens} token{'' if n_tokens == 1 else 's'}"]
     if speed is not None:
         parts.append(f"{speed:.1f} tok/s")
-    if reply.speculation_story:
-        parts.append(reply.speculation_story)
+    if reply.speculation_summary:
+        parts.append(reply.speculation_summary)
     if not options.sampling.is_greedy:
         parts.append(f"seed {options.sampling.seed}")
     return " · ".join([*parts, f"ended by {reply.finish_reason}"])
@@ -34,7 +34,7 @@ def summary(reply: "Reply", options: "ReplyOptions") -> str:
 
 def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dict[str, Any]:
     """What `--json` prints; DESIGN.md fixes the names."""
-    watch, counts = reply.stopwatch, reply.counts
+    watch, counts = reply.timings, reply.stats
     return {
         "text": reply.text,
         "tokens": reply.tokens,
@@ -66,7 +66,7 @@ def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dic
             },
             "decisions": counts.by_reason,
             "gain": {"predicted": reply.gain.predicted, "measured": reply.gain.measured},
-            "story": reply.speculation_story,
+            "story": reply.speculation_summary,
         },
         "prediction": _prediction(session, reply),
         "config": _effective_config(session, options),

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from localspec.errors import ModelError
+from localspec.errors import LocalspecError, ModelError
 from localspec.settings import Settings
 
 
@@ -82,7 +82,10 @@ def require_number(highest: np.float32) -> None:
 
 
 class Logits(Protocol):
-    """Rows of unnormalised scores, one a wanted position; they die at the engine's next decode."""
+    """Rows of unnormalised scores, one a wanted position; they die at the engine's next decode.
+
+    A row that is looked at and holds NaN raises ModelError.
+    """
 
     def row(self, i: int) -> npt.NDArray[np.float32]:
         """Scores of row `i`, shape (n_vocab,), a view: copy what must live longer."""
@@ -97,12 +100,20 @@ class Context(Protocol):
     """One sequence in an engine's cache."""
 
     @property
+    def engine(self) -> "Engine":
+        """Whose cache it is in."""
+        ...
+
+    @property
     def tokens(self) -> Sequence[int]:
         """What the cache holds, in order. Not to be changed from outside."""
         ...
 
     def eval(self, tokens: Sequence[int], n_logits: int) -> Logits:
-        """Append `tokens` to the cache and return logits for the last `n_logits` of them."""
+        """Append `tokens` to the cache and return logits for the last `n_logits` of them.
+
+        Raises EngineError where the sequence would outgrow its limit, else as `Engine.decode`.
+        """
         ...
 
     def truncate(self, n: int) -> None:
@@ -127,6 +138,9 @@ class Context(Protocol):
 Request = tuple[Context, Sequence[int], int]
 """A context, the tokens to append, and for how many of the last ones logits are wanted."""
 
+Result = Logits | LocalspecError
+"""What a request came to: its rows, or the error that ends this request alone."""
+
 
 class Engine(Protocol):
     """A loaded model with a cache for one or more sequences."""
@@ -146,18 +160,26 @@ class Engine(Protocol):
         """A new, empty sequence; at most `config.settings.n_sequences` of them."""
         ...
 
-    def decode(self, requests: Sequence[Request]) -> Sequence[Logits]:
+    def decode(self, requests: Sequence[Request]) -> Sequence[Result]:
         """Evaluate all requests in one decode (in several where they exceed a micro-batch),
-        synchronised.
+        synchronised; a result for each.
 
-        Raises EngineError where a sequence would outgrow its limit or the engine fails, Interrupted
-        on request; either way every context's `tokens` says what its cache then holds.
+        A request that would outgrow its sequence's limit comes to an EngineError and is not
+        evaluated. Raises EngineError where the engine fails for all, Interrupted on request; either
+        way every context's `tokens` says what its cache then holds.
         """
         ...
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
         ...
+
+
+def rows_of(result: Result) -> Logits:
+    """The rows that a request came to; raises the error in their place."""
+    if isinstance(result, LocalspecError):
+        raise result
+    return result
 
 
 def shared_prefix(a: Sequence[int], b: Sequence[int], known: int = 0) -> int:

@@ -6,7 +6,7 @@ with Session.open(config) as session:
     reply = session.reply(prompt, ReplyOptions(max_tokens=100))
     for text in reply:
         print(text, end="")
-    print(reply.stopwatch.decode_tps, reply.counts.tokens_per_pass)
+    print(reply.timings.decode_tps, reply.stats.tokens_per_pass)
 """
 
 from localspec.session.config import ReplyOptions, SessionConfig

@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
+from localspec.decode.costs import Curve, Point
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timer
@@ -29,7 +30,6 @@ from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
 from localspec.predict.speculation import expected_tokens
-from localspec.speculate.costs import Curve, Point
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:

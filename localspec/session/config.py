@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from localspec.decode.generation import Verification
 from localspec.engine.sampling import Sampling
 from localspec.settings import NONE, Settings, Speculation
-from localspec.speculate.generation import Verification
 
 AUTO = "auto"
 

@@ -267,7 +267,7 @@ def _reply_s(work: SearchState, session: Session, text: str) -> float:
     reply = session.reply(tokens, options).finish()
     if reply.finish_reason == "interrupted":
         raise Interrupted
-    return reply.stopwatch.decode_s or perf_counter() - started
+    return reply.timings.decode_s or perf_counter() - started
 
 
 def _low(default_s: list[float], other_s: list[float]) -> float:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.llama.batch import Batch, LlamaLogits
+from localspec.engine.llama.batch import LlamaBatch, LlamaLogits
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.state import load_sequence, save_sequence, state_bytes
@@ -27,6 +27,9 @@ from localspec.notify import Progress
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
 """From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
+
+
+_Job = tuple["LlamaContext", Sequence[int], int]
 
 
 class LlamaEngine:
@@ -52,7 +55,7 @@ class LlamaEngine:
         try:
             self._context = create_context(config, self.model)
             self._memory = C.llama_get_memory(self._context)
-            self._batch = Batch(
+            self._batch = LlamaBatch(
                 min(config.settings.ubatch, config.n_ctx), config.settings.n_sequences
             )
             self._contexts: list[LlamaContext] = []
@@ -105,13 +108,10 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
-    def decode(self, requests: Sequence[Request]) -> list[LlamaLogits]:
+    def decode(self, requests: Sequence[Request]) -> list[LlamaLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
-        jobs = [(_own(context, self), tokens, n_logits) for context, tokens, n_logits in requests]
-        n_outputs = 0
-        for context, tokens, n_logits in jobs:
-            context.require_room(len(tokens))
-            n_outputs += n_logits
+        jobs, refusals = self._admit(requests)
+        n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
         for context, tokens, n_logits in jobs:
@@ -124,11 +124,13 @@ class LlamaEngine:
                 self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
         self._flush()
         rows, end = self._output(n_outputs), 0
-        logits: list[LlamaLogits] = []
+        results: list[LlamaLogits | EngineError] = []
         for _, _, n_logits in jobs:
-            logits.append(LlamaLogits(self, rows[end : end + n_logits]))
+            results.append(LlamaLogits(self, rows[end : end + n_logits]))
             end += n_logits
-        return logits
+        for i, refusal in refusals.items():
+            results.insert(i, refusal)
+        return results
 
     def forget(self, sequence: int, start: int) -> bool:
         """Drop a sequence's cells from position `start` on; False where the memory refuses."""
@@ -153,6 +155,19 @@ class LlamaEngine:
     def state_bytes(self, sequence: int) -> int:
         """The size of a sequence's state when saved."""
         return state_bytes(self._context, sequence)
+
+    def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
+        """Requests for which there is room, and why not for the others, by their place."""
+        jobs: list[_Job] = []
+        refusals: dict[int, EngineError] = {}
+        for i, (context, tokens, n_logits) in enumerate(requests):
+            own = _own(context, self)
+            refusal = own.refusal(len(tokens))
+            if refusal:
+                refusals[i] = refusal
+            else:
+                jobs.append((own, tokens, n_logits))
+        return jobs, refusals
 
     def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
@@ -238,7 +253,10 @@ class LlamaContext:
 
     def eval(self, tokens: Sequence[int], n_logits: int) -> LlamaLogits:
         """Append `tokens` and return logits for the last `n_logits` of them."""
-        return self.engine.decode([(self, tokens, n_logits)])[0]
+        result = self.engine.decode([(self, tokens, n_logits)])[0]
+        if isinstance(result, EngineError):
+            raise result
+        return result
 
     def truncate(self, n: int) -> None:
         """Keep the first `n` tokens: by rollback, else by evaluating them again."""
@@ -284,13 +302,14 @@ class LlamaContext:
         else:
             del self.held[self.engine.length(self.sequence) :]
 
-    def require_room(self, n: int) -> None:
-        """Raise EngineError where `n` more tokens would outgrow the sequence's limit."""
+    def refusal(self, n: int) -> EngineError | None:
+        """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
         needed, limit = len(self.held) + n, self.engine.config.n_ctx
-        if needed > limit:
-            raise EngineError(
-                f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
-            )
+        if needed <= limit:
+            return None
+        return EngineError(
+            f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
+        )
 
     def _can_roll_back(self, n: int) -> bool:
         # A windowed cache forgets old cells; rolling back behind them is answered with "done" and
