@@ -8,12 +8,13 @@ from pathlib import Path
 from command import folder, tiny
 
 from localspec.bench.case import Case, Work
-from localspec.bench.circumstances import Circumstances, environment, model_record
 from localspec.bench.measure import measure
 from localspec.bench.prediction import Prediction, facts_of, predict
 from localspec.bench.sample import Measurement
 from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_results
-from localspec.forecast.sources import PredictedMachine
+from localspec.bench.visit import environment, model_record
+from localspec.forecast.machine import PredictedMachine
+from localspec.hardware.activity import Circumstances
 from localspec.predict.rates import IdealRates
 from localspec.session.config import SessionConfig
 

@@ -91,7 +91,6 @@ def test_smollm2(facts_smollm2: Header):
     assert facts.weight_bytes == 96_576_768
     assert set(facts.layers) == {Layer(9, 3, 64, 64, None, True, False)}
     assert not facts.is_recurrent
-    assert not facts.is_hybrid
     assert facts.window_tokens is None
     tokenizer = facts.tokenizer
     assert (tokenizer.model, tokenizer.pre) == ("gpt2", "smollm")
@@ -202,7 +201,6 @@ def test_hybrids(
     """Which layers have a cache decides its size; that some have none, that nothing rolls back."""
     keys: Change = {f"{architecture}.{key}": value for key, value in change.items()}
     facts = ModelFacts.of(variant({"general.architecture": architecture} | keys))
-    assert facts.is_hybrid
     assert [layer.is_recurrent for layer in facts.layers] == recurrent
     assert facts.kv_bytes(256, F16, F16) == cached * 256 * 2 * 2 * 16 * 2
 

@@ -23,8 +23,8 @@ from localspec.chat.archive import Record
 from localspec.chat.conversation import Conversation
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
-from localspec.engine.probe.run import ProbeSetting
-from localspec.engine.probe.run import _kept as kept_probe
+from localspec.engine.probe import ProbeSetting
+from localspec.engine.probe import _kept as kept_probe
 from localspec.hardware.machine import hardware_key
 from localspec.model.identity import fingerprint
 from localspec.model.synthetic import Shape, write_random_model

@@ -60,7 +60,6 @@ def test_one_token_streams_its_experts_and_no_untied_embedding_table(tmp_path: P
     experts, shared, rest = 2 * 64 * 32 * 8, 2 * 64 * 16, 64 + 6400 + 2 * (64 * 64 + 64 * 8)
     assert facts.streamed_bytes == 4 * (experts / 4 + shared + rest)
     assert facts.expert_bytes == 4 * experts
-    assert facts.active_expert_bytes == experts
     assert facts.active_params == experts / 4 + shared + rest
     assert facts.weight_bytes == 4 * (experts + shared + rest + 6400)
 
@@ -102,11 +101,10 @@ def test_what_the_packaged_models_stream(gguf_smollm2: Path, gguf_gemma: Path) -
         assert sum(group.n_bytes for group in facts.weights) == facts.weight_bytes
 
 
-def test_cache_bytes_a_token_by_layer(gguf_smollm2: Path) -> None:
+def test_the_cache_has_a_key_and_a_value_by_head_and_layer(gguf_smollm2: Path) -> None:
     facts = facts_of(gguf_smollm2)
-    assert facts.kv_bytes_per_token(F16, F16) == (2 * 3 * 64 * 2,) * 30
-    assert facts.kv_bytes_per_token(Q8_0, F16)[0] == 3 * 64 * 34 // 32 + 3 * 64 * 2
-    assert sum(facts.kv_bytes_per_token(F16, F16)) * 256 == facts.kv_bytes(256, F16, F16)
+    assert facts.kv_bytes(256, F16, F16) == 256 * 30 * (2 * 3 * 64 * 2)
+    assert facts.kv_bytes(256, Q8_0, F16) == 256 * 30 * (3 * 64 * 34 // 32 + 3 * 64 * 2)
 
 
 def test_operations_grow_with_tokens_and_depth(gguf_gemma: Path) -> None:
@@ -194,7 +192,6 @@ LLAMA_3_70B: dict[str, Value | Typed] = {
 def test_the_cache_of_llama_3_70b() -> None:
     """8192 tokens of 32 users in F16: 85.9 GB, which is the sum in the literature."""
     facts = of("llama", LLAMA_3_70B)
-    assert facts.kv_bytes_per_token(F16, F16) == (2 * 8 * 128 * 2,) * 80
     assert 32 * (facts.kv_bytes(8192, F16, F16) or 0) == 85_899_345_920
 
 
@@ -205,7 +202,7 @@ def test_a_model_like_gpt_oss_20b_touches_more_experts_with_each_token() -> None
         **{"blk.0.ffn_up_exps.weight": (64, 64, 32), "output.weight": (64, 100)},
     )
     assert [facts.experts_touched(n) for n in (0, 1, 2)] == pytest.approx([0, 4, 7.5])
-    assert facts.active_expert_bytes * 8 == facts.expert_bytes == 64 * 64 * 32 * 2
+    assert facts.expert_bytes == 64 * 64 * 32 * 2
     experts = [sum(p.n_bytes for p in facts.streamed(n) if p.role == "experts") for n in (1, 2)]
     assert experts == pytest.approx([facts.expert_bytes / 8, facts.expert_bytes * 7.5 / 32])
 
@@ -220,11 +217,11 @@ def test_latent_attention_stores_one_compressed_key() -> None:
             "attention.value_length_mla": 128,
         },
     )  # fmt: skip
-    assert facts.kv_bytes_per_token(F16, F16) == (576 * 2,) * 2
+    assert facts.kv_bytes(256, F16, F16) == 256 * 2 * 576 * 2
 
 
-def test_a_cache_of_a_kind_of_its_own_is_unknown_by_token_too() -> None:
-    assert of("deepseek4", {}).kv_bytes_per_token(F16, F16) is None
+def test_a_cache_of_a_kind_of_its_own_is_unknown() -> None:
+    assert of("deepseek4", {}).kv_bytes(256, F16, F16) is None
 
 
 @pytest.mark.parametrize(
@@ -335,7 +332,7 @@ def test_damaged_headers_give_finite_costs_or_one_sentence(
     assert 0 <= facts.streamed_bytes <= facts.weight_bytes
     assert isfinite(facts.flops(8, 4096))
     assert facts.state_bytes is None or facts.state_bytes >= 0
-    assert all(n >= 0 for n in facts.kv_bytes_per_token(F16, Q8_0) or ())
+    assert (facts.kv_bytes(256, F16, Q8_0) or 0) >= 0
 
 
 @pytest.fixture(scope="module")

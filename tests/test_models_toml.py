@@ -36,6 +36,8 @@ def test_what_is_shipped_covers_what_people_run() -> None:
     for entry in catalog.values():
         assert entry.license
         assert entry.good_for
+        assert entry.params_b
+        assert 0 < (entry.active_params_b or entry.params_b) <= entry.params_b
         assert entry.checked
         assert {entry.kv_k, entry.kv_v} <= set(CACHE_TYPES)
         assert quantization_of(entry.file), entry.file
@@ -75,6 +77,7 @@ def test_a_draft_is_found_by_the_hub_s_name_of_its_target() -> None:
             "[models.mine] has the alias 'mine', which is a name of its own",
         ),
         (GOOD + "verified = 1\n", "true or false"),
+        (GOOD + "params_b = true\n", "number above 0"),
         ("models = 3\n", "[models.NAME]"),
         ("[models]\nx = 3\n", "[models.x] is not a table"),
     ],

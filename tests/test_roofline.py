@@ -8,13 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.gguf.reader import read_header
-from localspec.gguf.types import BY_NAME
+from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.predict.memory import QUANTS, memory_of
-from localspec.predict.rates import AttentionWork, IdealRates, WeightWork, break_even_tokens
+from localspec.predict.rates import AttentionWork, IdealRates, WeightWork
 from localspec.predict.roofline import Roofline, Share
-from localspec.predict.speculation import DraftCosts, acceptance_of, advice, tokens_per_pass
+from localspec.predict.speculation import (
+    DraftCosts,
+    acceptance_of,
+    advice,
+    best_length,
+    expected_tokens,
+)
 from localspec.settings import Attention
 
 F16, Q8_0 = BY_NAME["F16"], BY_NAME["Q8_0"]
@@ -33,9 +39,12 @@ def roofline(facts: ModelFacts, rates: IdealRates, cache: Attention = CACHE) -> 
     return Roofline(facts, (Share(rates, facts.n_layers),), cache)
 
 
-@pytest.mark.parametrize(("bits", "tokens"), [(16, 161.2), (8, 80.6)])
-def test_an_a100_breaks_even_where_the_literature_says(bits: int, tokens: float) -> None:
-    assert break_even_tokens(312e12, 1.935e12, bits) == pytest.approx(tokens, abs=0.05)
+@pytest.mark.parametrize(("kind", "n_tokens"), [(F16, 161), (Q8_0, 85)])
+def test_an_a100_breaks_even_where_the_literature_says(kind: GgmlType, n_tokens: int) -> None:
+    """Each element is two operations a token: C / B * bits / 8 / 2 tokens."""
+    work = WeightWork(kind, 1e9 * kind.bits_per_element / 8, 1e9)
+    assert A100.weights(work, n_tokens).bound == "memory"
+    assert A100.weights(work, n_tokens + 1).bound == "compute"
 
 
 def test_the_ideal_rates_break_even_there_too() -> None:
@@ -129,7 +138,7 @@ def test_what_binds(facts: ModelFacts) -> None:
 @given(st.floats(0, 0.99), st.integers(0, 12))
 def test_tokens_a_pass_is_the_geometric_sum(alpha: float, n_draft: int) -> None:
     closed = (1 - alpha ** (n_draft + 1)) / (1 - alpha)
-    assert tokens_per_pass(alpha, n_draft) == pytest.approx(closed)
+    assert expected_tokens((alpha,) * n_draft) == pytest.approx(closed)
 
 
 @pytest.mark.parametrize("alpha", [0.3, 0.7, 0.95])
@@ -139,12 +148,12 @@ def test_tokens_a_pass_is_what_drawing_gives(alpha: float, n_draft: int) -> None
     accepted = np.random.default_rng(1).random((n, n_draft)) < alpha
     tokens = 1 + np.cumprod(accepted, axis=1).sum(axis=1)
     error = tokens.std() / n**0.5
-    assert tokens.mean() == pytest.approx(tokens_per_pass(alpha, n_draft), abs=5 * error)
+    assert tokens.mean() == pytest.approx(expected_tokens((alpha,) * n_draft), abs=5 * error)
 
 
 @given(st.floats(0.01, 0.99), st.integers(1, 16))
 def test_acceptance_comes_back_from_the_share_of_accepted_drafts(alpha: float, n: int) -> None:
-    share = (tokens_per_pass(alpha, n) - 1) / n
+    share = (expected_tokens((alpha,) * n) - 1) / n
     assert acceptance_of(share, n) == pytest.approx(alpha, abs=1e-6)
 
 
@@ -177,6 +186,16 @@ def test_the_best_length_is_never_slower_than_plain(
     best = DraftCosts(cost, lambda n: 1 + slope * (n - 1)).best(alpha)
     assert best.speedup >= 1.0
     assert (best.n_draft == 0) == (best.speedup == 1.0)
+
+
+def test_a_draft_ends_where_the_chances_fall_and_may_reach_beyond_a_cliff() -> None:
+    def cost(n: int) -> float:
+        return 1 + 0.1 * n + 0.5 * (n >= 2)
+
+    assert best_length((0.9, 0.1, 0.1), cost)[0] == 1
+    length, rate = best_length((0.95,) * 8, cost)
+    assert length == 8
+    assert rate == pytest.approx(expected_tokens((0.95,) * 8) / cost(8))
 
 
 def test_a_large_batch_stops_speculation_from_paying(facts: ModelFacts) -> None:

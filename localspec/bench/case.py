@@ -2,13 +2,20 @@
 
 Two cases do the same work if their models, lengths, depths and texts are the same; then their
 speeds may be compared, whatever their settings.
+
+Drafting on random tokens means nothing, so a work may be real questions, from JSON lines of
+{"category": ..., "turns": [...]} (Spec-Bench's form, of which the first turn is asked) or
+{"prompt": ...}; a category that is not given is "text".
 """
 
+import json
+from collections import Counter
 from collections.abc import Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from localspec.errors import UserError
 from localspec.session.config import SessionConfig
 from localspec.settings import NOW, ROWS, Settings, read, with_former_names
 
@@ -125,3 +132,49 @@ _SETTINGS = ROWS.keys() | NOW.keys()
 def _known(document: dict[str, Any], names: Set[str]) -> dict[str, Any]:
     """Only fields that this version has: what a newer one added is left to its default."""
     return {name: value for name, value in document.items() if name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question."""
+
+    category: str
+    text: str
+
+
+def read_prompts(path: Path, per_category: int) -> list[Prompt]:
+    """The first `per_category` of each category, in order. UserError where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"--prompts {path} cannot be read: {reason}") from error
+    taken: Counter[str] = Counter()
+    prompts: list[Prompt] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        prompt = _prompt(path, number, line)
+        if taken[prompt.category] < per_category:
+            taken[prompt.category] += 1
+            prompts.append(prompt)
+    if not prompts:
+        raise UserError(
+            f'--prompts {path} has no line such as {{"prompt": "Why is the sky blue?"}}'
+        )
+    return prompts
+
+
+def _prompt(path: Path, number: int, line: str) -> Prompt:
+    try:
+        document: Any = json.loads(line)
+        turns = document.get("turns")
+        text = turns[0] if turns else document["prompt"]
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError
+        return Prompt(str(document.get("category", "text")), text)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f'--prompts {path}, line {number}: not {{"category": ..., "turns": [...]}} or'
+            ' {"prompt": ...}'
+        ) from error

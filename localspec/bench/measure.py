@@ -1,28 +1,37 @@
 """Measure one case in this process: warm up, then repeat, keeping every sample.
 
+    python -m localspec.bench.measure REQUEST PARENT
+
+is the child process of one visit, so that an engine that dies takes nothing with it. REQUEST is
+JSON, {"case": ..., "n_samples": N}; PARENT the process without which it has no purpose. It prints
+`stage SENTENCE` as it goes and `measured MEASUREMENT` in the end.
+
 Decoding runs through the session's own loop, so that a speed is what a user gets, and the engine's
 part of it is kept apart. The prompt is of random tokens, as llama-bench's, unless the case has real
 ones; speed depends on the text only where drafts do. A prompt's time is taken at the case's depth,
 and so is that of decoding: what both add is rolled back in between, untimed.
 """
 
+import json
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
-from localspec.bench.case import Case, Work
+from localspec.bench.case import Case, Work, read_prompts
 from localspec.bench.parallel import ParallelBench
-from localspec.bench.prompts import read_prompts
 from localspec.bench.sample import Measurement, Sample
+from localspec.engine.base import hold
 from localspec.engine.sampling import Sampling
+from localspec.engine.timing import Timer, made_up_tokens, there_and_back
 from localspec.hardware.detect import peak_resident_bytes
 from localspec.session import Reply, ReplyOptions, Session
 
 GREEDY = Sampling(temperature=0)
 WARM_UP_TOKENS = 4
 CURVE_REPEATS = 3
-SEED = 1
 
 Stage = Callable[[str], None]
 
@@ -55,10 +64,10 @@ def measure_session(
         return
     if not work.n_gen and not work.n_prompt:
         return
-    tokens = random_tokens(session.target.vocabulary.n_tokens, max(1, work.depth) + work.n_prompt)
+    tokens = made_up_tokens(session.target.vocabulary.n_tokens, max(1, work.depth) + work.n_prompt)
     if work.depth:
         stage(f"filling {work.depth:,} tokens")
-        _hold(session, tokens[: work.depth])
+        hold(session.context, tokens[: work.depth], 0)
     _timed(session, tokens[: max(1, work.depth)], WARM_UP_TOKENS)
     for i in range(n_samples):
         stage(f"measuring {i + 1} of {n_samples}")
@@ -68,37 +77,19 @@ def measure_session(
 def verification_curve(
     session: Session, depth: int, widths: tuple[int, ...]
 ) -> dict[int, tuple[float, ...]]:
-    """Seconds of passes of each width at a depth, the widths in turns (A B B A).
+    """Seconds of passes of each width at a depth, the widths in turns.
 
     A check of drafts wants logits of every token: open the session for as many drafts.
     """
-    context, engine = session.context, session.target
-    tokens = random_tokens(engine.vocabulary.n_tokens, depth + max(widths))
-    _hold(session, tokens[:depth])
+    timer = Timer(session.context)
+    timer.hold(depth)
     times: dict[int, list[float]] = {width: [] for width in widths}
-    for turn in range(CURVE_REPEATS + 1):
-        for width in widths if turn % 2 else widths[::-1]:
-            before = engine.busy_s
-            context.eval(tokens[depth : depth + width], min(width, engine.config.n_outputs))
-            if turn:
-                times[width].append(engine.busy_s - before)
-            context.truncate(depth)
+    for turn, order in enumerate(there_and_back(widths, CURVE_REPEATS + 1)):
+        for width in order:
+            seconds = timer.seconds(width, depth, turn)
+            if turn:  # the first warms up
+                times[width].append(seconds)
     return {width: tuple(seconds) for width, seconds in times.items()}
-
-
-def random_tokens(n_vocab: int, n_tokens: int) -> list[int]:
-    """The same ones each time, so that what is cached of them can be kept."""
-    return np.random.default_rng(SEED).integers(n_vocab, size=n_tokens).tolist()
-
-
-def _hold(session: Session, tokens: list[int]) -> None:
-    """Fill the context with exactly these."""
-    context = session.context
-    kept = context.tokens[: len(tokens)] == tokens[: len(context.tokens)]
-    context.truncate(min(len(context.tokens), len(tokens)) if kept else 0)
-    rest = tokens[len(context.tokens) :]
-    if rest:
-        context.eval(rest, 0)
 
 
 def _sample(session: Session, work: Work, tokens: list[int]) -> Sample:
@@ -106,11 +97,11 @@ def _sample(session: Session, work: Work, tokens: list[int]) -> Sample:
     decoded = Sample()
     if work.n_gen:
         start = tokens[: max(1, work.depth)]
-        _hold(session, start[:-1])
+        hold(session.context, start[:-1], 0)
         decoded = _timed(session, start, work.n_gen + 1)
     if not work.n_prompt:
         return replace(decoded, prefill_s=None, first_s=None, n_prompt=0)
-    _hold(session, tokens[: work.depth])
+    hold(session.context, tokens[: work.depth], 0)
     read = _timed(session, tokens[: work.depth + work.n_prompt], 1)
     return replace(decoded, prefill_s=read.prefill_s, first_s=read.first_s, n_prompt=read.n_prompt)
 
@@ -171,3 +162,30 @@ def _measurement(
 ) -> Measurement:
     taken = tuple(samples)
     return Measurement(taken, curve, load_s, peak_resident_bytes(), speculation, tuple(notes))
+
+
+WATCH_S = 0.5
+
+
+def main() -> int:
+    request: dict[str, Any] = json.loads(sys.argv[1])
+    threading.Thread(target=_watch, args=(int(sys.argv[2]),), daemon=True).start()
+    measured = measure(Case.from_json(request["case"]), request["n_samples"], _stage)
+    sys.stdout.write(f"measured {json.dumps(measured.to_json())}\n")
+    return 0
+
+
+def _stage(sentence: str) -> None:
+    sys.stdout.write(f"stage {sentence}\n")
+    sys.stdout.flush()
+
+
+def _watch(parent: int) -> None:
+    """A parent that was killed cannot end its child, which would disturb what is measured next."""
+    while os.getppid() == parent:
+        threading.Event().wait(WATCH_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,8 +10,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from localspec.bench.case import Case
 from localspec.bench.sample import Sample
 from localspec.decode.driver import Batch, Slot, step
@@ -19,6 +17,7 @@ from localspec.decode.generation import Generation, Limits
 from localspec.decode.speculator import Plain
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
+from localspec.engine.timing import made_up_tokens
 from localspec.notify import Notify
 from localspec.session.loading import check_memory, load_engine, sound_plan
 
@@ -35,10 +34,9 @@ class ParallelBench:
         self.work, self.load_s = case.work, load_s
         self._engine = engine
         self._contexts = [engine.context() for _ in range(case.work.batch)]
-        self._prompts = np.random.default_rng(1).integers(
-            engine.vocabulary.n_tokens,
-            size=(case.work.batch, max(1, case.work.depth) + case.work.n_prompt),
-        )
+        n_each = max(1, case.work.depth) + case.work.n_prompt
+        tokens = made_up_tokens(engine.vocabulary.n_tokens, n_each * case.work.batch)
+        self._prompts = [tokens[i * n_each :][:n_each] for i in range(case.work.batch)]
 
     @classmethod
     def open(cls, case: Case, notify: Notify) -> Self:
@@ -111,7 +109,7 @@ class ParallelBench:
         pairs = zip(self._contexts, self._prompts, strict=True)
         return Batch(
             [
-                Slot(Generation(prompt[:n_prompt].tolist(), GREEDY, limits), context)
+                Slot(Generation(prompt[:n_prompt], GREEDY, limits), context)
                 for context, prompt in pairs
             ]
         )

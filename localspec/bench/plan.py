@@ -18,6 +18,7 @@ from typing import Any
 
 from localspec.bench.case import CURVE_WIDTHS, Case, Work
 from localspec.bench.prediction import facts_of
+from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
 from localspec.session.config import SessionConfig
 from localspec.session.loading import check_memory, plan_engines
@@ -173,8 +174,9 @@ def schedule(cases: Sequence[Case], n_rounds: int) -> tuple[PlannedCase, ...]:
     anchor = anchor_of(cases)
     order: list[Case] = [anchor]
     since = 0
-    for round_number in range(n_rounds):
-        for case in _round(cases, anchor, round_number):
+    others = [case for case in cases if case != anchor]
+    for one_round in there_and_back(others, n_rounds):
+        for case in one_round:
             if since >= ANCHOR_EVERY:
                 order.append(anchor)
                 since = 0
@@ -201,9 +203,3 @@ def anchor_of(cases: Sequence[Case]) -> Case:
         )
 
     return min(cases, key=effort)
-
-
-def _round(cases: Sequence[Case], anchor: Case, number: int) -> list[Case]:
-    """The other cases, forwards and backwards in turns."""
-    rest = [case for case in cases if case != anchor]
-    return rest[::-1] if number % 2 else rest

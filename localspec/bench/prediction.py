@@ -13,22 +13,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from localspec.bench.case import Case, Work
-from localspec.bench.prompts import read_prompts
+from localspec.bench.case import Case, Work, read_prompts
 from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
-from localspec.forecast.sources import (
+from localspec.forecast.machine import (
     MachineChoice,
     PredictedMachine,
     ProbeChoice,
     predicted_machine,
 )
 from localspec.hardware.detect import usable_cores
+from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.notify import Notify
 from localspec.predict.memory import memory_of
-from localspec.predict.roofline import Roofline, Speed
+from localspec.predict.roofline import Speed
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention
 
@@ -90,15 +90,12 @@ class Prediction:
 
     def pass_at(self, width: float) -> PassParts:
         """Between whole widths straight, beyond the last one that."""
-        low = min(max(int(width), 1), len(self.passes))
-        a, b = self.passes[low - 1], self.passes[min(low, len(self.passes) - 1)]
-        share = min(max(width - low, 0.0), 1.0)
-        return PassParts(
-            *(
-                getattr(a, name) + share * (getattr(b, name) - getattr(a, name))
-                for name in PassParts.__slots__
-            )
-        )
+
+        def part(name: str) -> float:
+            seconds = (getattr(parts, name) for parts in self.passes)
+            return Curve(enumerate(seconds, 1)).within(width)
+
+        return PassParts(*map(part, PassParts.__slots__))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -165,7 +162,7 @@ class Predictor:
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
     """From what is known of a machine; the case must measure more than a curve."""
     work, attention = case.work, case.settings.attention
-    roofline = Roofline(facts, machine.shares_of(facts), attention)
+    roofline = machine.roofline(facts, attention)
     depth = _middle(work)
     parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
     passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
@@ -217,8 +214,8 @@ def kv_read_bytes(facts: ModelFacts, attention: Attention, depth: int) -> tuple[
 def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
     if case.config.draft is None:
         return 0.0
-    facts = facts_of(case.config.draft)
-    return Roofline(facts, machine.shares_of(facts), case.settings.attention).seconds(1, depth)
+    draft = facts_of(case.config.draft)
+    return machine.roofline(draft, case.settings.attention).seconds(1, depth)
 
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:

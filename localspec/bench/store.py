@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from localspec.bench.case import Case
-from localspec.bench.circumstances import Circumstances
 from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
 from localspec.errors import UserError
+from localspec.hardware.activity import Circumstances
 from localspec.store import alone, write_text
 
 FORMAT = 1

@@ -7,6 +7,7 @@ it. Dropping turns means that what is left is read again, so it is done seldom a
 half of the context. The system prompt and the newest message always stay.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -151,14 +152,5 @@ def shortage(
     if n_prompt + n_reserve <= n_ctx:
         return None
     target = min(n_ctx // SHARE_KEPT, n_ctx - n_reserve)
-    n_droppable = _fewest(lambda k: count(k) <= target, n_turns - 1)
+    n_droppable = bisect_left(range(n_turns - 1), True, key=lambda k: count(k) <= target)
     return Shortage(n_prompt, n_ctx, n_reserve, n_droppable, count(n_droppable))
-
-
-def _fewest(is_enough: Callable[[int], bool], most: int) -> int:
-    """The smallest number up to `most` that is enough, else `most`."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
-    return low

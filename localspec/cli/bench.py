@@ -80,8 +80,8 @@ def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsH
     """The plan of a new file."""
     from datetime import UTC, datetime
 
+    from localspec.bench.case import read_prompts
     from localspec.bench.plan import make_plan
-    from localspec.bench.prompts import read_prompts
     from localspec.bench.store import ResultsHeader
 
     sweep = sweep_of(flags, arguments)

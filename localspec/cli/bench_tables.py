@@ -7,8 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.bench.findings import findings
-from localspec.bench.report.columns import DECODE, Column, common_settings, labels, shown_columns
-from localspec.bench.report.documents import all_rows
+from localspec.bench.report.documents import (
+    DECODE,
+    Column,
+    all_rows,
+    common_settings,
+    labels,
+    shown_columns,
+)
 from localspec.bench.row import ResultRow
 from localspec.bench.sample import Gap
 from localspec.bench.statistics import drift_of

@@ -89,7 +89,7 @@ def _engine() -> dict[str, Any]:
 
 
 def _devices() -> dict[str, Any]:
-    from localspec.forecast.sources import engine_reports
+    from localspec.forecast.machine import engine_reports
     from localspec.hardware.machine import local_devices, power
 
     known = [_figures(device) for device in local_devices(engine_reports())]

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from localspec.hardware.probe_results import (
         AttentionCase,
         AttentionCost,
-        Points,
+        Curve,
         Probe,
         WeightCase,
     )
@@ -42,22 +42,22 @@ def _document(probe: "Probe") -> dict[str, Any]:
         "memory_read_bytes_per_s": probe.read_bytes_per_s,
         "pass_overhead_s": probe.pass_s[0][1],
         "layer_overhead_s": probe.layer_s[0][1],
-        "weights": [_weights(case, points) for case, points in sorted(probe.weight_s.items())],
+        "weights": [_weights(case, curve) for case, curve in sorted(probe.weight_s.items())],
         "attention": [_attention(case, costs) for case, costs in sorted(probe.attention_s.items())],
     }
 
 
-def _weights(case: "WeightCase", points: "Points") -> dict[str, Any]:
+def _weights(case: "WeightCase", curve: "Curve") -> dict[str, Any]:
     from localspec.gguf.types import BY_NAME
-    from localspec.hardware.probe_results import END_WIDTHS, value_at
+    from localspec.hardware.probe_results import END_WIDTHS
 
     def flops_per_s(n_tokens: int) -> float | None:
-        if n_tokens == FEW and len(points) == len(END_WIDTHS):
+        if n_tokens == FEW and len(curve) == len(END_WIDTHS):
             return None
-        seconds = value_at(points, n_tokens)
+        seconds = curve.at(n_tokens)
         return 2 * n_tokens / seconds if seconds else None
 
-    one_s = points[0][1]
+    one_s = curve[0][1]
     return {
         "type": case.type,
         "width": case.width,

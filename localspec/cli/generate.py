@@ -75,14 +75,13 @@ def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dic
 
 def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
     """Of plain decoding, halfway through this reply; null until `predict` has measured for it."""
-    from localspec.forecast.forecast import kept_forecast
+    from localspec.forecast.forecast import Expectation
 
     depth = reply.n_prompt_tokens + len(reply.tokens) // 2
-    found = kept_forecast(session.plan.target, session.plan.facts, depth)
-    if found is None:
+    expected = Expectation.of(session.plan.target, session.plan.facts)
+    if expected is None:
         return None
-    speed, bound = found
-    return {"decode_tps": asdict(speed), "bound": bound}
+    return {"decode_tps": asdict(expected.decode(depth)), "bound": expected.bound(depth)}
 
 
 def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, Any]:

@@ -43,7 +43,7 @@ def predict(
     if plot:
         _check_plot(plot)
     from localspec.forecast.forecast import facts_of, forecast
-    from localspec.forecast.sources import predicted_machine
+    from localspec.forecast.machine import predicted_machine
     from localspec.predict.memory import variants_of
 
     facts, draft_facts = facts_of(model), facts_of(draft) if draft else None

@@ -11,7 +11,7 @@ from localspec.settings import Attention, FlashAttention
 
 if TYPE_CHECKING:
     from localspec.forecast.forecast import Question
-    from localspec.forecast.sources import MachineChoice
+    from localspec.forecast.machine import MachineChoice
     from localspec.model.facts import ModelFacts
 
 
@@ -41,7 +41,7 @@ class MachineFlags:
     )  # fmt: skip
 
     def choice(self) -> "MachineChoice":
-        from localspec.forecast.sources import MachineChoice
+        from localspec.forecast.machine import MachineChoice
 
         return MachineChoice(self.device, self.threads, self.gpu_layers, self.probe)
 

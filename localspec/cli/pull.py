@@ -66,7 +66,7 @@ def fetch(
     model: str, *, with_draft: bool = True, probe: Literal["auto", "off"] = "auto"
 ) -> "list[Got]":
     """Pull with progress on stderr; the files. Raises as `plan_pull` and `carry_out` do."""
-    from localspec.forecast.sources import MachineChoice
+    from localspec.forecast.machine import MachineChoice
     from localspec.session.pull_plan import Wish, carry_out, plan_pull
 
     plan = plan_pull(model, Wish(with_draft, MachineChoice(probe=probe)), notify)

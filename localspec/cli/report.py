@@ -163,7 +163,7 @@ def _show_comparison(found: "Comparison") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from localspec.bench.report.columns import labels
+    from localspec.bench.report.documents import labels
     from localspec.format import interval, number
 
     console = Console(highlight=False)

@@ -19,7 +19,7 @@ def same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> No
     """
     import json
 
-    from localspec.bench.prompts import read_prompts
+    from localspec.bench.case import read_prompts
     from localspec.bench.same_answer import TEXTS, by_plain, compare_answers
 
     is_asked = "spec" in flags.swept

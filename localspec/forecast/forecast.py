@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Self
 
 from localspec.engine.base import EngineConfig
-from localspec.forecast.probing import kept_rates
-from localspec.forecast.sources import PredictedMachine
+from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
 from localspec.predict.memory import QUANTS, Memory, memory_of, variants_of
-from localspec.predict.probed import ProbedRates
-from localspec.predict.rates import IdealRates
 from localspec.predict.roofline import Roofline, Share, Speed
 from localspec.predict.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.resolve import locate
@@ -111,29 +108,13 @@ def facts_of(reference: str | None) -> ModelFacts:
     return usable_facts(header)
 
 
-def kept_roofline(config: EngineConfig, facts: ModelFacts) -> Roofline | None:
-    """What an earlier probe says of a loaded engine's settings: nothing is measured now."""
-    attention = config.settings.attention
-    rates = kept_rates(config, facts, attention)
-    return None if rates is None else Roofline(facts, (Share(rates, facts.n_layers),), attention)
-
-
-def kept_forecast(config: EngineConfig, facts: ModelFacts, depth: int) -> tuple[Speed, str] | None:
-    """Decoding with a loaded engine's settings, and what binds it, from an earlier probe.
-
-    None where this machine was not measured for it.
-    """
-    roofline = kept_roofline(config, facts)
-    return roofline and (roofline.decode(depth), roofline.pass_time(1, depth).bound)
-
-
 def forecast(
     facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
 ) -> Forecast:
     """Every number that `predict` shows. Raises nothing: what is not known is None."""
     first = question.caches[0]
-    target = Roofline(facts, machine.shares_of(facts), first)
-    drafter = Roofline(draft, machine.shares_of(draft), first) if draft else None
+    target, ceiling = machine.roofline(facts, first), machine.ceiling(facts, first)
+    drafter = machine.roofline(draft, first) if draft else None
     break_even = target.break_even_batch()
     if not question.batches:
         question = replace(question, batches=_batches_up_to(break_even))
@@ -142,7 +123,7 @@ def forecast(
         facts=facts,
         draft=draft,
         rows=tuple(_rows(facts, draft, machine, question)),
-        ceiling_tps=_ceiling_tps(facts, machine, first),
+        ceiling_tps=ceiling and ceiling.decode(0).mid,
         break_even_batch=break_even,
         speculation=tuple(_speculation(target, drafter, question)),
         advice=advice(target, drafter, question.n_ctx),
@@ -163,7 +144,7 @@ def _rows(
 ) -> Sequence[ForecastRow]:
     rows: list[ForecastRow] = []
     for cache in question.caches:
-        roofline = Roofline(facts, machine.shares_of(facts), cache)
+        roofline = machine.roofline(facts, cache)
         draft_bytes = memory_of(draft, cache, question.n_ctx).total_bytes if draft else 0
         rows += [
             _row(roofline, depth, batch, question, draft_bytes)
@@ -190,13 +171,6 @@ def _row(
     )
 
 
-def _ceiling_tps(facts: ModelFacts, machine: PredictedMachine, cache: Attention) -> float | None:
-    if machine.bandwidth_bytes_per_s is None:
-        return None
-    rates = IdealRates(machine.bandwidth_bytes_per_s, machine.flops_per_s)
-    return Roofline(facts, (Share(rates, facts.n_layers),), cache).decode(0).mid
-
-
 def _speculation(
     target: Roofline, drafter: Roofline | None, question: Question
 ) -> Sequence[SpeculationRow]:
@@ -212,7 +186,7 @@ def _speculation(
 def _quants(facts: ModelFacts, machine: PredictedMachine, cache: Attention) -> Sequence[QuantRow]:
     rows: list[QuantRow] = []
     for quant, other in zip(QUANTS, variants_of(facts), strict=True):
-        roofline = Roofline(other, machine.shares_of(other), cache)
+        roofline = machine.roofline(other, cache)
         rows.append(
             QuantRow(
                 quant.name, other.weight_bytes, roofline.decode(0), roofline.prefill(512), quant.kld
@@ -223,7 +197,8 @@ def _quants(facts: ModelFacts, machine: PredictedMachine, cache: Attention) -> S
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Predictions for one engine; `ceiling` None where the memory's bandwidth is not known."""
+    """What a model should do with one engine's settings, from an earlier probe of this machine;
+    `ceiling` None where the memory's bandwidth is not known."""
 
     roofline: Roofline
     ceiling: Roofline | None
@@ -235,15 +210,19 @@ class Expectation:
         rates = kept_rates(config, facts, attention)
         if rates is None:
             return None
-        ideal = _ideal(rates) if isinstance(rates, ProbedRates) else None
+        read = rates.read_bytes_per_s
         return cls(
             Roofline(facts, (Share(rates, facts.n_layers),), attention),
-            Roofline(facts, (Share(ideal, facts.n_layers),), attention) if ideal else None,
+            ideal_roofline(facts, attention, read) if read else None,
         )
 
     def decode(self, depth: int) -> Speed:
         """Tokens per second of plain decoding with `depth` tokens in the cache."""
         return self.roofline.decode(depth)
+
+    def bound(self, depth: int) -> str:
+        """What binds plain decoding there."""
+        return self.roofline.pass_time(1, depth).bound
 
     def first_token_s(self, n_new: int, depth: int) -> float:
         """Seconds until the first token of an answer, with `n_new` tokens to read."""
@@ -252,8 +231,3 @@ class Expectation:
     def ceiling_tps(self, depth: int) -> float | None:
         """Tokens per second if nothing but the memory's bandwidth took time."""
         return self.ceiling.decode(depth).mid if self.ceiling else None
-
-
-def _ideal(rates: ProbedRates) -> IdealRates | None:
-    read = rates.probe.read_bytes_per_s
-    return IdealRates(max(read, rates.stream_bytes_per_s), None) if read else None

@@ -29,12 +29,11 @@ class Device:
 
     `fp16_flops_per_s` is the dense matrix rate. `same_name_bytes_per_s`: bandwidths of other parts
     that report this name and this memory, so that nothing tells them apart. `kind` is the backend
-    that its figures are for, `also` others that it runs on, "cpu" memory for a processor.
+    that its figures are for, "cpu" memory for a processor.
     """
 
     name: str
     kind: str
-    vendor: str
     matches: tuple[str, ...]
     bandwidth_bytes_per_s: float
     fp16_flops_per_s: float | None
@@ -43,11 +42,8 @@ class Device:
     gpu_cores: int | None
     note: str | None
     source: str
-    fp16_source: str
-    memory_source: str | None = None
     same_name_bytes_per_s: tuple[float, ...] = ()
     shares_memory: bool = False
-    also: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Self:
@@ -61,7 +57,6 @@ class Device:
         return cls(
             name=entry["name"],
             kind=entry["kind"],
-            vendor=entry["vendor"],
             matches=tuple(entry["match"]),
             bandwidth_bytes_per_s=bandwidth,
             fp16_flops_per_s=entry["fp16_tflops"] * 1e12 or None,
@@ -70,11 +65,8 @@ class Device:
             gpu_cores=entry.get("gpu_cores"),
             note=entry.get("note"),
             source=entry["source"],
-            fp16_source=entry["fp16_source"],
-            memory_source=entry.get("memory_source"),
             same_name_bytes_per_s=tuple(rate * 1e9 for rate in entry.get("same_name_gbps", ())),
             shares_memory=entry.get("shares_memory", False),
-            also=tuple(entry.get("also", ())),
         )
 
 

@@ -3,17 +3,39 @@
 The probe itself drives the engine and lies above; predictions are made from these values and know
 no engine. What a weight costs depends on its type, on the width of its matrix and on how much of
 the model stays in the last cache from one pass to the next; what attention costs, on both types of
-the cache and on the size of a head. Every curve is a list of points (width in tokens, seconds),
-straight between them: kernel switches make cliffs that no smooth curve would follow.
+the cache and on the size of a head.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from math import log
+from operator import itemgetter
 from typing import Any, Self
 
-Points = tuple[tuple[float, float], ...]
+
+class Curve(tuple[tuple[float, float], ...]):
+    """Points (x, y) by ascending x, at least one where it is read, and straight lines between them:
+    kernel switches make cliffs that no smooth curve would follow."""
+
+    __slots__ = ()
+
+    def at(self, x: float) -> float:
+        """The value at `x`: beyond the ends as steep as before them, and never negative."""
+        if len(self) == 1:
+            return self[0][1]
+        right = min(max(1, bisect_left(self, x, key=itemgetter(0))), len(self) - 1)
+        (x0, y0), (x1, y1) = self[right - 1], self[right]
+        return max(0.0, y0 + (y1 - y0) * (x - x0) / (x1 - x0))
+
+    def within(self, x: float) -> float:
+        """The value at `x`: beyond the ends that of the nearest point."""
+        return self.at(min(max(x, self[0][0]), self[-1][0]))
+
+    def in_proportion(self, x: float) -> float:
+        """The value at `x`: beyond the last point every unit of x adds what one did there."""
+        last_x, last_y = self[-1]
+        return self.at(x) if x <= last_x else last_y * x / last_x
 
 
 WIDTHS = (512, 1024, 2048)
@@ -70,7 +92,7 @@ class AttentionCost:
     """Attention at one width: points (cells in the cache, seconds a head and number of a head)."""
 
     width: int
-    by_cells: Points
+    by_cells: Curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +107,9 @@ class Probe:
 
     taken: str
     setting: str
-    pass_s: Points = ()
-    layer_s: Points = ()
-    weight_s: Mapping[WeightCase, Points] = field(default_factory=dict[WeightCase, Points])
+    pass_s: Curve = field(default_factory=Curve)
+    layer_s: Curve = field(default_factory=Curve)
+    weight_s: Mapping[WeightCase, Curve] = field(default_factory=dict[WeightCase, Curve])
     attention_s: Mapping[AttentionCase, tuple[AttentionCost, ...]] = field(
         default_factory=dict[AttentionCase, tuple[AttentionCost, ...]]
     )
@@ -100,15 +122,15 @@ class Probe:
         return cls(
             taken=str(document["taken"]),
             setting=str(document["setting"]),
-            pass_s=_points(document["pass_s"]),
-            layer_s=_points(document["layer_s"]),
+            pass_s=_curve(document["pass_s"]),
+            layer_s=_curve(document["layer_s"]),
             weight_s={
-                WeightCase.parse(name): _points(points)
+                WeightCase.parse(name): _curve(points)
                 for name, points in document["weight_s"].items()
             },
             attention_s={
                 AttentionCase.parse(name): tuple(
-                    AttentionCost(int(cost["width"]), _points(cost["by_cells"])) for cost in costs
+                    AttentionCost(int(cost["width"]), _curve(cost["by_cells"])) for cost in costs
                 )
                 for name, costs in document["attention_s"].items()
             },
@@ -132,6 +154,30 @@ class Probe:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeNeeds:
+    """What a prediction asks for: weights at all widths of a batch, or only for one token and for
+    long prompts."""
+
+    weights: tuple[WeightCase, ...]
+    attention: tuple[AttentionCase, ...]
+    weights_at_ends: tuple[WeightCase, ...] = ()
+
+    def missing_from(self, probe: Probe) -> "ProbeNeeds":
+        """What of this a probe has not measured."""
+        known = probe.weight_s
+        weights = tuple(c for c in self.weights if len(known.get(c, ())) <= len(END_WIDTHS))
+        return ProbeNeeds(
+            weights,
+            tuple(case for case in self.attention if case not in probe.attention_s),
+            tuple(c for c in self.weights_at_ends if c not in known and c not in weights),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.weights and not self.attention and not self.weights_at_ends
+
+
 def width_class(n_embd: int) -> int:
     """The probed width that is nearest to a model's, by ratio."""
     return min(WIDTHS, key=lambda width: max(width / n_embd, n_embd / width))
@@ -150,17 +196,5 @@ def sizes_around(n_bytes: float) -> tuple[int, ...]:
     return SIZES_BYTES if 0.1 < share < 0.9 else (SIZES_BYTES[round(share)],)
 
 
-def value_at(points: Points, x: float) -> float:
-    """The value of a curve at `x`: straight between its points, beyond them the last goes on.
-
-    Never negative; a curve of one point is flat.
-    """
-    if len(points) == 1:
-        return points[0][1]
-    pairs = list(pairwise(points))
-    (x0, y0), (x1, y1) = next((pair for pair in pairs if x <= pair[1][0]), pairs[-1])
-    return max(0.0, y0 + (y1 - y0) * (x - x0) / (x1 - x0))
-
-
-def _points(pairs: Any) -> Points:
-    return tuple((float(x), float(y)) for x, y in pairs)
+def _curve(pairs: Any) -> Curve:
+    return Curve((float(x), float(y)) for x, y in pairs)

@@ -14,7 +14,6 @@ from localspec.model.kv import (
     cache_bytes,
     cache_type,
     state_bytes,
-    token_bytes,
 )
 from localspec.model.layers import Layer, layers_of, per_layer
 from localspec.model.tokenizer import Tokenizer
@@ -110,11 +109,6 @@ class ModelFacts:
     def expert_bytes(self) -> int:
         return sum(group.n_bytes for group in self.weights if group.is_expert)
 
-    @property
-    def active_expert_bytes(self) -> float:
-        """Of the experts that one token uses."""
-        return sum(part.n_bytes for part in self.streamed(1) if part.role == "experts")
-
     def flops(self, n_tokens: int, depth: int) -> float:
         """Operations of a pass whose tokens all see `depth` cells, or their window if that is less.
 
@@ -130,25 +124,14 @@ class ModelFacts:
         )
         return n_tokens * (2 * self.active_params + 2 * cells)
 
-    def kv_bytes_per_token(self, type_k: GgmlType, type_v: GgmlType) -> tuple[int, ...] | None:
-        """What a token adds to the cache of each layer; None as of `kv_bytes`."""
-        if self.architecture in UNUSUAL_CACHE:
-            return None
-        return tuple(token_bytes(layer, type_k, type_v) for layer in self.layers)
-
     @property
     def is_recurrent(self) -> bool:
         return self.architecture in RECURRENT
 
     @property
-    def is_hybrid(self) -> bool:
-        """Some layers attend and some are recurrent."""
-        return self.architecture in HYBRID
-
-    @property
     def rolls_back(self) -> bool:
         """Whether its memory can take back tokens, as a draft model's must."""
-        return not self.is_recurrent and not self.is_hybrid
+        return self.architecture not in RECURRENT | HYBRID
 
     @property
     def window_tokens(self) -> int | None:

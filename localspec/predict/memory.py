@@ -81,6 +81,12 @@ class Quant:
     output: str
     kld: float | None
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Of its matrices on average, the output's not counted."""
+        main, better = (BY_NAME[name].bits_per_element for name in (self.main, self.better))
+        return main + self.better_share * (better - main)
+
     def applied(self, facts: ModelFacts) -> ModelFacts:
         """The same model with its matrices in this mixture."""
         groups = [part for group in facts.weights for part in self._converted(group)]
@@ -136,6 +142,14 @@ QUANTS = (
     Quant("Q3_K_M", "Q3_K", "Q4_K", 0.30, "Q6_K", 0.10191),
     Quant("Q2_K", "Q2_K", "Q3_K", 0.37, "Q6_K", 0.44513),
 )
+
+
+def bits_per_weight(file_type: str) -> float | None:
+    """About, by the name of a quantization or of a single type; None for one that is not known."""
+    quant = next((quant for quant in QUANTS if quant.name == file_type), None)
+    if quant is not None:
+        return quant.bits_per_weight
+    return BY_NAME[file_type].bits_per_element if file_type in BY_NAME else None
 
 
 def variants_of(facts: ModelFacts) -> tuple[ModelFacts, ...]:

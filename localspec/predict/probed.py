@@ -7,6 +7,7 @@ the weights from one pass to the next. What the probe did not measure is taken f
 that it did.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -16,14 +17,18 @@ from localspec.hardware.probe_results import (
     WIDTHS,
     AttentionCase,
     AttentionCost,
-    Points,
+    Curve,
     Probe,
+    ProbeNeeds,
     WeightCase,
     size_share,
-    value_at,
+    sizes_around,
     width_class,
 )
+from localspec.model.facts import ModelFacts
+from localspec.model.random_weights import WEIGHT_TYPES
 from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
+from localspec.settings import Attention
 
 # Measured over predicted speed of real models on two machines, from `scripts/check-probe`
 # (docs/prediction.md): real models are mostly slower, small ones most.
@@ -33,6 +38,8 @@ NEARLY_AS_FAST = 1.25
 """A pass that takes at most this much longer than one token's still waits for memory."""
 STREAMS = 0.5
 """Of the speed of a plain read: below it arithmetic binds from the first token on."""
+USUAL_HEAD, LARGEST_HEAD = 64, 256
+"""Numbers of an attention head, of models without one and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +72,23 @@ class ProbedRates:
         """The best rate at which one token streams a large model's weights of any type."""
         largest = max(case.size_bytes for case in self.probe.weight_s)
         return max(
-            _bytes_per_element(BY_NAME[case.type]) / points[0][1]
-            for case, points in self.probe.weight_s.items()
-            if case.size_bytes == largest and points[0][1]
+            _bytes_per_element(BY_NAME[case.type]) / curve[0][1]
+            for case, curve in self.probe.weight_s.items()
+            if case.size_bytes == largest and curve[0][1]
         )
+
+    @property
+    def read_bytes_per_s(self) -> float | None:
+        """What memory can give: the better of a plain read and of streaming; None: not known."""
+        read = self.probe.read_bytes_per_s
+        return max(read, self.stream_bytes_per_s) if read else None
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         per_element = _bytes_per_element(work.type)
         n_streamed = work.n_bytes / per_element
         width = max(1.0, n_tokens * work.n_elements / n_streamed)
-        points, scale = self._curve(work.type)
-        one_s, all_s = points[0][1], _beyond(points, width)
+        curve, scale = self._curve(work.type)
+        one_s, all_s = curve[0][1], curve.in_proportion(width)
         waits = per_element / (one_s * scale) >= STREAMS * (self.probe.read_bytes_per_s or 0.0)
         memory_bound = waits and all_s <= NEARLY_AS_FAST * one_s
         return Term(scale * all_s * n_streamed, "memory" if memory_bound else "compute")
@@ -86,10 +99,9 @@ class ProbedRates:
         return Term(head_numbers * _attention_s(costs, n_tokens, work.n_cells), "memory")
 
     def overhead_s(self, n_layers: int, n_tokens: int) -> float:
-        per_layer = value_at(self.probe.layer_s, n_tokens)
-        return value_at(self.probe.pass_s, n_tokens) + n_layers * per_layer
+        return self.probe.pass_s.at(n_tokens) + n_layers * self.probe.layer_s.at(n_tokens)
 
-    def _curve(self, kind: GgmlType) -> tuple[Points, float]:
+    def _curve(self, kind: GgmlType) -> tuple[Curve, float]:
         """The curve of a type, or that of the nearest one in size and by how much to stretch it."""
 
         def distance(case: WeightCase) -> tuple[bool, float, float]:
@@ -100,8 +112,8 @@ class ProbedRates:
         nearest = min(self.probe.weight_s, key=distance)
         stretch = kind.bits_per_element / BY_NAME[nearest.type].bits_per_element
         known = {
-            case.size_bytes: points
-            for case, points in self.probe.weight_s.items()
+            case.size_bytes: curve
+            for case, curve in self.probe.weight_s.items()
             if (case.type, case.width) == (nearest.type, nearest.width)
         }
         small, large = known[min(known)], known[max(known)]
@@ -122,18 +134,51 @@ def _bytes_per_element(kind: GgmlType) -> float:
     return kind.bits_per_element / 8
 
 
-def _between(small: Points, large: Points, share: float) -> Points:
+def _between(small: Curve, large: Curve, share: float) -> Curve:
     """A curve at `share` of the way from one to the other."""
     widths = sorted({x for x, _ in (*small, *large)})
-    return tuple((x, (1 - share) * value_at(small, x) + share * value_at(large, x)) for x in widths)
-
-
-def _beyond(points: Points, width: float) -> float:
-    """The curve's value; beyond its end every token costs what one did there."""
-    last_width, last_s = points[-1]
-    return value_at(points, width) if width <= last_width else last_s * width / last_width
+    return Curve((x, (1 - share) * small.at(x) + share * large.at(x)) for x in widths)
 
 
 def _attention_s(costs: tuple[AttentionCost, ...], n_tokens: int, n_cells: int) -> float:
-    by_width = tuple((float(cost.width), value_at(cost.by_cells, n_cells)) for cost in costs)
-    return _beyond(by_width, n_tokens)
+    by_width = Curve((float(cost.width), cost.by_cells.at(n_cells)) for cost in costs)
+    return by_width.in_proportion(n_tokens)
+
+
+def probe_needs(
+    models: Sequence[ModelFacts],
+    caches: Sequence[Attention],
+    variants: Sequence[ModelFacts] = (),
+) -> ProbeNeeds:
+    """What must be measured to predict these models with these caches; of the `variants`, only how
+    fast they decode and read."""
+    weights, of_variants = _weight_cases(models), _weight_cases(variants)
+    attention = {
+        AttentionCase(cache.kv_k, cache.kv_v, cache.is_flash, size)
+        for cache in caches
+        for facts in models
+        for size in _head_sizes(facts)
+    }
+    anything = WeightCase("F16", WIDTHS[0], SIZES_BYTES[-1])
+    return ProbeNeeds(
+        tuple(sorted(weights or {anything})),
+        tuple(sorted(attention)),
+        tuple(sorted(of_variants - weights)),
+    )
+
+
+def _weight_cases(models: Sequence[ModelFacts]) -> set[WeightCase]:
+    known = {kind.name for kind in WEIGHT_TYPES} - {"F32"}
+    return {
+        WeightCase(part.type.name, width_class(facts.n_embd), size_bytes)
+        for facts in models
+        for size_bytes in sizes_around(facts.streamed_bytes)
+        for part in facts.streamed(1)
+        if part.role != "norm" and part.type.name in known
+    }
+
+
+def _head_sizes(facts: ModelFacts) -> set[int]:
+    """Of the layers that attend, as far as a plain transformer can have them."""
+    sizes = {layer.key_size for layer in facts.layers if layer.n_kv_heads and layer.key_size}
+    return {min(size, LARGEST_HEAD) for size in sizes} or {USUAL_HEAD}

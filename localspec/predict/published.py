@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from localspec.hardware.devices import Device, Match
-from localspec.hardware.probe_results import value_at
+from localspec.hardware.probe_results import Curve
 from localspec.predict.efficiency import (
     HALF,
     Efficiency,
@@ -60,7 +60,7 @@ class PublishedRates:
         compute_s = self._compute_s(2 * n_tokens * work.n_elements, type_class(work.type.name))
         if n_tokens <= SMALL_BATCH:
             curve = self.known.verify_curve(self.run.backend, type_class(work.type.name))
-            seconds = memory_s * max(1.0, value_at(((1.0, 1.0), *curve), n_tokens))
+            seconds = memory_s * max(1.0, Curve(((1.0, 1.0), *curve)).at(n_tokens))
             return Term(seconds, "compute" if seconds >= 2 * memory_s else "memory")
         widest = self.weights(work, SMALL_BATCH)
         return Term(compute_s, "compute") if compute_s > widest.seconds else widest

@@ -107,14 +107,6 @@ class Rates(Protocol):
 EXACT = Spread(1.0, 1.0)
 
 
-def break_even_tokens(flops_per_s: float, bytes_per_s: float, bits_per_element: float) -> float:
-    """The batch at which multiplying takes as long as streaming: C / B * bits / 8 / 2.
-
-    Each element is two operations a token. (A100, 312 TFLOP/s, 1.935 TB/s, 16 bit: 161.)
-    """
-    return flops_per_s / bytes_per_s * bits_per_element / 8 / 2
-
-
 @dataclass(frozen=True, slots=True)
 class IdealRates:
     """A device at its bandwidth and compute; `flops_per_s` None: compute costs nothing."""

@@ -9,8 +9,9 @@ A prompt needs the output matrix for its last token only. Sources: Williams et a
 Pope et al. 2022 (inference of transformers). It does not know kernels: those are in the rates.
 """
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -95,6 +96,10 @@ class Roofline:
         self.facts, self.cache = facts, cache
         self.shares = tuple(share for share in shares if share.n_layers > 0)
 
+    def with_cache(self, cache: Attention) -> "Roofline":
+        """The same with its cache kept otherwise."""
+        return Roofline(self.facts, self.shares, cache)
+
     def pass_time(
         self, n_tokens: int, depth: int, n_sequences: int = 1, *, is_prompt: bool = False
     ) -> PassTime:
@@ -137,7 +142,9 @@ class Roofline:
             time = self.pass_time(n_tokens, 0)
             return time.weights_compute_s > time.weights_memory_s
 
-        return _first(computes, MAX_BREAK_EVEN)
+        batches = range(1, MAX_BREAK_EVEN + 1)
+        place = bisect_left(batches, True, key=computes)
+        return batches[place] if place < len(batches) else None
 
     @property
     def _decode_spread(self) -> Spread:
@@ -213,14 +220,3 @@ def _seconds(terms: list[Term], bound: str) -> float:
 def _widest(spreads: Iterable[Spread]) -> Spread:
     known = list(spreads)
     return Spread(min(spread.low for spread in known), max(spread.high for spread in known))
-
-
-def _first(holds: Callable[[int], bool], limit: int) -> int | None:
-    """The smallest number up to `limit` for which a condition that stays true becomes true."""
-    if not holds(limit):
-        return None
-    low, high = 0, limit
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high

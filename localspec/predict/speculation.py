@@ -1,13 +1,14 @@
 """What speculation gains: tokens a pass, speed-up, the best draft length, break-even acceptance.
 
-With each drafted token accepted with probability alpha, a draft of g tokens yields
+If the tokens of a draft are accepted with chances a_1, ..., a_g, each given those before it, then
 
-    E(g) = 1 + alpha + ... + alpha^g = (1 - alpha^(g+1)) / (1 - alpha)     tokens a pass,
-    S(g) = E(g) / (g c + v(g + 1))                                         times plain speed,
+    E(g) = 1 + a_1 + a_1 a_2 + ... + a_1 ... a_g         tokens a pass,
+    S(g) = E(g) / (g c + v(g + 1))                       times plain speed,
 
 c the cost of drafting one token and v(n) = T(n) / T(1) that of a target pass over n tokens, both in
-plain passes. Source: Leviathan, Kalman, Matias 2023, theorem 3.8, there with v = 1. With B
-sequences in a batch v(n) is T(B n) / T(B). It does not know that acceptance falls with position.
+plain passes. Source: Leviathan, Kalman, Matias 2023, theorem 3.8, there with v = 1 and one chance
+alpha for all positions, as here wherever a single number is given. With B sequences in a batch v(n)
+is T(B n) / T(B).
 
 What speculation gains by what a model is used for, from how often drafts were accepted there.
 
@@ -17,21 +18,37 @@ for targets of 7 B to 14 B, five tokens a draft. Source: github.com/InventiveHQ/
 at 451748f, experiments/speculative-decoding, June 2026 (llama.cpp b9789, 12 prompts).
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 
 from localspec.predict.roofline import Roofline
 
 MAX_DRAFT = 16
-_STEPS = 40  # of bisection; 2^-40 is below any acceptance that matters
+_FINEST = 1 << 40
+"""Parts of 1 that a bisection tells apart: far below any acceptance that matters."""
 
 VerifyCost = Callable[[int], float]
 """v(n): the time of a pass over n tokens a sequence in units of a plain pass."""
 
 
-def tokens_per_pass(alpha: float, n_draft: int) -> float:
-    """E(g), between 1 (nothing accepted) and g + 1 (all of it)."""
-    return sum(alpha**k for k in range(n_draft + 1))
+def expected_tokens(chances: Sequence[float]) -> float:
+    """E(g) of a draft of as many tokens, between 1 (nothing accepted) and g + 1 (all of it)."""
+    return 1.0 + sum(accumulate(chances, mul))
+
+
+def best_length(chances: Sequence[float], cost: Callable[[int], float]) -> tuple[int, float]:
+    """The draft length g up to that of `chances` with the highest rate, and E(g) / cost(g) there.
+
+    `cost(g)`: of drafting and checking g tokens, in any unit. All lengths are tried, because costs
+    have cliffs; of equal ones the shortest.
+    """
+    tokens = accumulate(accumulate(chances, mul), initial=1.0)
+    rates = [expected / cost(n) for n, expected in enumerate(tokens)]
+    highest = max(rates)
+    return rates.index(highest), highest
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +70,15 @@ class DraftCosts:
 
     def speedup(self, alpha: float, n_draft: int) -> float:
         """S(g); 1 for no draft."""
-        if n_draft == 0:
-            return 1.0
-        cost = n_draft * self.draft_cost + self.verify(n_draft + 1)
-        return tokens_per_pass(alpha, n_draft) / cost
+        return expected_tokens((alpha,) * n_draft) / self.cost(n_draft)
+
+    def cost(self, n_draft: int) -> float:
+        """Of a draft and its check; 1 for no draft."""
+        return n_draft * self.draft_cost + self.verify(n_draft + 1) if n_draft else 1.0
 
     def best(self, alpha: float) -> BestDraft:
-        """The length with the highest speed-up; all are tried, because v has cliffs."""
-        speedups = [self.speedup(alpha, n) for n in range(self.max_draft + 1)]
-        highest = max(speedups)
-        return BestDraft(alpha, speedups.index(highest), highest)
+        """The length with the highest speed-up."""
+        return BestDraft(alpha, *best_length((alpha,) * self.max_draft, self.cost))
 
     def break_even_acceptance(self, n_draft: int | None = None) -> float | None:
         """The acceptance from which a draft pays, of `n_draft` tokens or of the best length.
@@ -70,19 +86,11 @@ class DraftCosts:
         None where even a draft that is always right costs more than it saves.
         """
         lengths = range(1, self.max_draft + 1) if n_draft is None else (n_draft,)
-        return self._break_even(lengths)
 
-    def _break_even(self, lengths: Sequence[int]) -> float | None:
         def pays(alpha: float) -> bool:
             return any(self.speedup(alpha, n) >= 1.0 for n in lengths)
 
-        if not pays(1.0):
-            return None
-        low, high = 0.0, 1.0
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if pays(middle) else (middle, high)
-        return high
+        return _least(pays) if pays(1.0) else None
 
 
 def acceptance_of(accepted_share: float, n_draft: int) -> float:
@@ -91,12 +99,15 @@ def acceptance_of(accepted_share: float, n_draft: int) -> float:
     Published runs give accepted / drafted; its expectation is (E(g) - 1) / g, which grows with
     alpha, so that bisection finds it.
     """
-    low, high = 0.0, 1.0
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        share = (tokens_per_pass(middle, n_draft) - 1) / n_draft
-        low, high = (low, middle) if share >= accepted_share else (middle, high)
-    return high
+    return _least(
+        lambda alpha: (expected_tokens((alpha,) * n_draft) - 1) / n_draft >= accepted_share
+    )
+
+
+def _least(holds: Callable[[float], bool]) -> float:
+    """The least chance for which a condition that stays true holds; 1 where none below does."""
+    parts = range(_FINEST)
+    return bisect_left(parts, True, key=lambda part: holds(part / _FINEST)) / _FINEST
 
 
 PUBLISHED_DRAFT = 5

@@ -83,7 +83,6 @@ def scores(reference: Rows, rows: Floats, targets: Ids) -> Scores:
 
 
 DEFAULT_WINDOW = 512
-MIN_WINDOW = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ class Entry:
     """One named model: a file in a hub repository, and the package that also carries it, if any.
 
     `draft` is the catalog's name of a model that drafts for this one, which makes the two a pair;
-    `kv_k` and `kv_v` are recommended cache types. `checked` says when and where the entry was
+    `kv_k` and `kv_v` are recommended cache types. `params_b`: billions of parameters, of which a
+    token uses `active_params_b` (None: all of them). `checked` says when and where the entry was
     looked up, `verified` whether a pull has proved it.
     """
 
@@ -34,6 +35,8 @@ class Entry:
     repository: str
     file: str
     license: str
+    params_b: float | None = None
+    active_params_b: float | None = None
     package: str | None = None
     draft: str | None = None
     kv_k: str | None = None
@@ -117,6 +120,10 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text(NAME.pattern), value))
 
 
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
 _CACHE = ("type of a cache", lambda value: value in CACHE_TYPES)
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(
@@ -127,6 +134,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "draft": ("name of a model", _text(NAME.pattern)),
     "kv_k": _CACHE,
     "kv_v": _CACHE,
+    **dict.fromkeys(("params_b", "active_params_b"), ("number above 0", _is_positive)),
     "aliases": ("list of names", _is_names),
     "verified": ("true or false", lambda value: isinstance(value, bool)),
 }

@@ -25,10 +25,11 @@ from localspec import paths
 from localspec.decode.costs import Curve, Point
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
-from localspec.engine.interrupt import Interrupted
+from localspec.engine.timing import Timer
 from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
+from localspec.predict.speculation import expected_tokens
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> flo
     """Seconds more of a pass over one token when the one before had two; 0 if there is no time."""
     if 3 * _N_CHANGES * plain_s > limit_s:
         return 0.0
-    context = engine.scratch()
-    found = [_seconds(context, n, i) for i in range(_N_CHANGES) for n in (2, 1)][1::2]
+    timer = Timer(engine.scratch())
+    found = [timer.seconds(n, 0, i) for i in range(_N_CHANGES) for n in (2, 1)][1::2]
     return max(0.0, statistics.median(found) - plain_s)
 
 
@@ -93,15 +94,15 @@ def measure(
     def left_s() -> float:
         return limit_s - (perf_counter() - started)
 
-    context = engine.scratch()
+    timer = Timer(engine.scratch())
     order = [1, *_ranked([n for n in widths if n > 1], start)]
     empty: dict[int, float] = {}
     for n in order:
         if empty and left_s() < 2 * (_N_TIMED + 1) * _at_most(empty, n):
             break
-        empty[n] = _timed(context, n)
-    slopes = _slopes(context, empty, left_s, start)
-    context.truncate(0)
+        empty[n] = _fastest(timer, n, 0)
+    slopes = _slopes(timer, empty, left_s, start)
+    timer.hold(0)
     return Curve(tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in sorted(empty.items())))
 
 
@@ -111,8 +112,7 @@ def _ranked(widths: Sequence[int], start: Curve | None) -> list[int]:
         return list(widths)
 
     def rate(n: int) -> float:
-        tokens = sum(_TYPICAL**k for k in range(n))
-        return tokens * start.seconds(1, 0) / start.seconds(n, 0)
+        return expected_tokens((_TYPICAL,) * (n - 1)) / start.seconds(n, 0)
 
     return sorted(widths, key=rate, reverse=True)
 
@@ -123,44 +123,25 @@ def _at_most(known: dict[int, float], n: int) -> float:
     return known[width] * max(1.0, min(n, _FEW) / width)
 
 
-def _timed(context: Any, n: int) -> float:
-    """The faster of some passes over `n` tokens, after one that builds the graph."""
-    return min([_seconds(context, n, i) for i in range(_N_TIMED + 1)][1:])
-
-
-def _seconds(context: Any, n: int, seed: int) -> float:
-    """One pass, without a trace."""
-    if context.engine.interrupt.requested:
-        raise Interrupted
-    depth = len(context.tokens)
-    started = perf_counter()
-    context.eval(_some_tokens(context, n, seed), min(n, context.engine.config.n_outputs))
-    seconds = perf_counter() - started
-    context.truncate(depth)
-    return seconds
-
-
-def _some_tokens(context: Any, n: int, seed: int) -> list[int]:
-    """Different ones: experts are chosen by token."""
-    n_vocab = context.engine.vocabulary.n_tokens
-    return [(7919 * (i + 31 * seed) + 17) % n_vocab for i in range(n)]
+def _fastest(timer: Timer, n: int, depth: int) -> float:
+    """The fastest of some passes over `n` tokens, after one that builds the graph."""
+    return min([timer.seconds(n, depth, i) for i in range(_N_TIMED + 1)][1:])
 
 
 def _slopes(
-    context: Any, empty: dict[int, float], left_s: Callable[[], float], start: Curve | None
+    timer: Timer, empty: dict[int, float], left_s: Callable[[], float], start: Curve | None
 ) -> dict[int, float]:
     """Seconds more for each token of depth: measured, else predicted."""
     widest = max(empty)
-    depth = min(DEPTH, context.engine.config.n_ctx - widest - 1)
+    depth = min(DEPTH, timer.context.engine.config.n_ctx - widest - 1)
     reading_s = depth * empty[widest] / max(widest, 4)
     if depth < DEPTH // 2 or left_s() < reading_s + 3 * (_N_TIMED + 1) * empty[1]:
         return _predicted_slopes(empty, start)
-    context.eval(_some_tokens(context, depth, 5), 1)
     measured: dict[int, float] = {}
     for n in sorted(empty, key=lambda n: (n != 1, n != 4, n)):
         if measured and left_s() < 2 * (_N_TIMED + 1) * empty[n]:
             break
-        measured[n] = max(0.0, (_timed(context, n) - empty[n]) / depth)
+        measured[n] = max(0.0, (_fastest(timer, n, depth) - empty[n]) / depth)
     known = Curve(tuple(Point(n, s) for n, s in sorted(measured.items())))
     return {n: known.seconds(n, 0) for n in empty}
 

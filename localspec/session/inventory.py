@@ -7,7 +7,7 @@ from pathlib import Path
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
-from localspec.forecast.forecast import kept_forecast
+from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
@@ -104,5 +104,5 @@ def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
     """Of plain decoding with default settings, where this machine was measured for it."""
     layers = -1 if gpu_backends() else 0
     config = EngineConfig.of(path, ctx=4096, threads=usable_cores(), gpu_layers=layers)
-    found = kept_forecast(config, facts, 0)
-    return found[0].mid if found else None
+    expected = Expectation.of(config, facts)
+    return expected and expected.decode(0).mid

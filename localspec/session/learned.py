@@ -11,7 +11,7 @@ from localspec.decode.chances import Learned
 from localspec.decode.costs import Curve, PassCosts, predicted
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.offers import WINDOW
-from localspec.forecast.forecast import kept_roofline
+from localspec.forecast.forecast import Expectation
 from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
@@ -105,8 +105,8 @@ class LearnedStore:
 
     def _prediction(self, widths: Sequence[int]) -> Curve | None:
         """The roofline's, if this machine was probed for such a model before."""
-        roofline = kept_roofline(self._target.config, self._facts)
-        return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
+        expected = Expectation.of(self._target.config, self._facts)
+        return expected and predicted(expected.roofline.seconds, sorted(widths))
 
 
 def _counts(kept: dict[str, Any]) -> dict[str, Any]:

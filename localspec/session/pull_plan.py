@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from localspec.errors import ModelError, UserError
-from localspec.forecast.quantization import choose
-from localspec.forecast.sources import MachineChoice
+from localspec.forecast.machine import MachineChoice
+from localspec.forecast.recommend import choose
 from localspec.gguf.hub import HUB
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote

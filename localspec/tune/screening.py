@@ -17,7 +17,7 @@ from statistics import median
 from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
 from localspec.settings import Attention
-from localspec.tune.shared_weights import DISTURBED, Candidate, SharedWeights, turns
+from localspec.tune.shared_weights import Candidate, SharedWeights, turns
 from localspec.tune.space import Space, additive, loadings, thread_counts
 from localspec.tune.state import FIRST_TOKENS, SearchState, Trial
 from localspec.tune.target import LEAST_GAIN, loading_text
@@ -47,19 +47,17 @@ def better_threads(
 ) -> tuple[int, list[float]]:
     """Another number of threads for a seat and its gains by turn; none where it should stay."""
     now, batch = seat.threads
-    best_s = float("inf")
     gains = {count: list[float]() for count in thread_counts() if count != now}
     for turn in range(THREAD_TURNS):
         work.tell(f"threads: {now} or {', '.join(map(str, gains))}")
         if turn and work.clock.until(until) < 0:
             break
         for count, found in gains.items():
-            base_s = work.rig.sample(seat, depth)
-            best_s = min(best_s, base_s)
-            if base_s > DISTURBED * best_s:
+            base_s = seat.sample(depth)
+            if seat.is_disturbed(depth, base_s):
                 continue
             seat.engine.set_threads(count, batch)
-            found.append(base_s / work.rig.sample(seat, depth))
+            found.append(base_s / seat.sample(depth))
             seat.engine.set_threads(now, batch)
     enough = {n: found for n, found in gains.items() if len(found) >= THREAD_TURNS // 2}
     lows = {n: estimate([[gain] for gain in found]).low or 0 for n, found in enough.items()}
@@ -85,7 +83,7 @@ def try_loadings(work: SearchState, until: float) -> None:
             work.notes.append(f"{loading_text(loading)}: {error}")
             continue
         with_rig = work.stack.enter_context(rig)
-        work.compare(trial, rig, rig.seat(trial.setting, depth + STEP), depth, LOADING_TURNS)
+        work.compare(trial, rig.seat(trial.setting, depth + STEP), depth, LOADING_TURNS)
         if (trial.gain.low or 0) > LOADING_GAIN:
             work.trials.append(trial)
             work.switch(with_rig, trial.setting)
@@ -147,7 +145,6 @@ FINALISTS = 5
 FIRST_TURNS = 4
 MEMORY_SHARE = 0.6
 """Of what is free, that the finalists' caches may take together."""
-SPARE = 256
 
 
 def halve(work: SearchState, until: float) -> None:
@@ -188,7 +185,7 @@ def _seated(work: SearchState, trials: list[Trial], depth: int, until: float) ->
         if work.clock.until(until) < 1.5 * depth / work.fill_per_s:
             break
         work.tell(f"filling {depth:,} tokens: {trial.setting.attention.text}")
-        work.rig.fill(work.seat_of(trial), depth)
+        work.seat_of(trial).fill(depth)
         trial.gains.clear()
         trial.is_finalist = True
         seated.append(trial)
@@ -196,7 +193,7 @@ def _seated(work: SearchState, trials: list[Trial], depth: int, until: float) ->
 
 
 def _turns_of_all(work: SearchState, field: list[Trial], depth: int, n_turns: int) -> None:
-    seats = [(work.rig, work.seat_of(trial)) for trial in field]
-    default_s, *others = turns([(work.default_rig, work.default), *seats], depth, n_turns)
+    seats = [work.seat_of(trial) for trial in field]
+    default_s, *others = turns([work.default, *seats], depth, n_turns)
     for trial, seconds in zip(field, others, strict=True):
         trial.gains += [a / b for a, b in zip(default_s, seconds, strict=True)]

@@ -23,8 +23,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import ROWS, Attention, Settings
-from localspec.tune.drafting import tune_drafts
-from localspec.tune.duel import Gate, duel, tune_prompts
+from localspec.tune.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tune.screening import better_threads, halve, screen, try_loadings, tune_threads
 from localspec.tune.space import space_of
 from localspec.tune.state import Clock, SearchListener, SearchState, Trial

@@ -126,7 +126,6 @@ class SearchState:
     interrupt: Interrupt
     listen: SearchListener
     rig: SharedWeights
-    default_rig: SharedWeights
     default: Candidate
     setting: Settings
     trials: list[Trial] = field(default_factory=list[Trial])
@@ -152,9 +151,7 @@ class SearchState:
         try:
             rig = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
             default = rig.seat(setting, subject.n_ctx)
-            work = cls(
-                subject, goal, clock, interrupt, listen, rig, rig, default, setting, stack=stack
-            )
+            work = cls(subject, goal, clock, interrupt, listen, rig, default, setting, stack=stack)
             work._look()
         except BaseException:
             stack.close()
@@ -163,7 +160,7 @@ class SearchState:
 
     def _look(self) -> None:
         depth = min(FIRST_TOKENS, self.subject.middle)
-        times = turns([(self.rig, self.default)], depth, 2)
+        times = turns([self.default], depth, 2)
         self.token_s = median(times[0])
         if self.token_s > SLOW_TOKEN_S:
             self.rig.n_tokens = 1
@@ -194,18 +191,15 @@ class SearchState:
             self.notes.append(f"{attention.text}: {error}")
             return None
         try:
-            self.compare(trial, self.rig, seat, depth, n_turns)
+            self.compare(trial, seat, depth, n_turns)
         finally:
             self.rig.leave(seat)
         self.trials.append(trial)
         return trial
 
-    def compare(
-        self, trial: Trial, rig: SharedWeights, seat: Candidate, depth: int, n_turns: int
-    ) -> None:
+    def compare(self, trial: Trial, seat: Candidate, depth: int, n_turns: int) -> None:
         """Add `n_turns` turns beside the defaults at a depth to a trial."""
-        pair = [(self.default_rig, self.default), (rig, seat)]
-        default_s, candidate_s = turns(pair, depth, n_turns)
+        default_s, candidate_s = turns([self.default, seat], depth, n_turns)
         trial.gains += [a / b for a, b in zip(default_s, candidate_s, strict=True)]
         if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
             trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)

@@ -186,11 +186,11 @@ def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, 
     """Tokens a second, and the ratio to the reference's."""
     depth = own.question.depth
     if own is base and attention == Attention():
-        (seconds,) = turns([(base.rig, base.timed)], depth, TURNS)
+        (seconds,) = turns([base.timed], depth, TURNS)
         return 1 / median(seconds), 1.0
     seat = own.rig.seat(own.setting.with_attention(attention), depth + 256)
     try:
-        base_s, own_s = turns([(base.rig, base.timed), (own.rig, seat)], depth, TURNS)
+        base_s, own_s = turns([base.timed, seat], depth, TURNS)
     finally:
         own.rig.leave(seat)
     ratio = median(a / b for a, b in zip(base_s, own_s, strict=True))

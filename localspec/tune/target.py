@@ -16,15 +16,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.forecast.probing import kept_rates
-from localspec.forecast.sources import engine_reports
+from localspec.forecast.forecast import Expectation
+from localspec.forecast.machine import engine_reports
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.notify import Notify
-from localspec.predict.rates import Rates
-from localspec.predict.roofline import Roofline, Share
 from localspec.session.config import SessionConfig
 from localspec.session.loading import sound_plan
 from localspec.settings import Attention, Settings, words_of
@@ -98,14 +96,15 @@ def _without_kernel(attention: Attention, build: Build) -> str | None:
 class TuneTarget:
     """`config`: the defaults, with a context of the length that matters to the user.
 
-    `rates`: of this machine, from an earlier probe; None: predictions go by bytes. `free_bytes`: of
+    `expected`: of it here, with an f16 cache, from an earlier probe; None: predictions go by bytes.
+    `free_bytes`: of
     the memory that the caches come to lie in.
     """
 
     config: EngineConfig
     facts: ModelFacts
     build: Build = field(default_factory=Build)
-    rates: Rates | None = None
+    expected: Expectation | None = None
     free_bytes: int | None = None
 
     @classmethod
@@ -114,12 +113,12 @@ class TuneTarget:
         plan = sound_plan(config, notify)
         device = local_devices(engine_reports())[0]
         backend = device.backend if plan.target.settings.gpu_layers else "cpu"
-        probed = kept_rates(plan.target, plan.facts, Attention())
+        plain = replace(plan.target, settings=plan.target.settings.with_attention(Attention()))
         return cls(
             config=plan.target,
             facts=plan.facts,
             build=Build(backend, _features()),
-            rates=probed,
+            expected=Expectation.of(plain, plan.facts),
             free_bytes=available_memory_bytes() if backend == "cpu" else device.free_bytes,
         )
 
@@ -134,15 +133,9 @@ class TuneTarget:
 
     def predicted_s(self, attention: Attention) -> float | None:
         """Seconds a token at the middle depth; None without a probe."""
-        if self.rates is None:
+        if self.expected is None:
             return None
-        shares = (
-            Share(
-                self.rates.for_model(self.facts.n_embd, self.facts.streamed_bytes),
-                self.facts.n_layers,
-            ),
-        )
-        return Roofline(self.facts, shares, attention).seconds(1, self.middle)
+        return self.expected.roofline.with_cache(attention).seconds(1, self.middle)
 
     def cache_bytes(self, attention: Attention, n_ctx: int) -> int:
         """Of a cache; 0 where the architecture keeps one of its own kind."""

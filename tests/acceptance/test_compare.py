@@ -11,11 +11,10 @@ import pytest
 from models import smollm2
 
 from localspec.bench.case import Case, Work
-from localspec.bench.circumstances import environment, model_record
 from localspec.bench.compare import compare
 from localspec.bench.plan import schedule
 from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_results
-from localspec.bench.visit import visit
+from localspec.bench.visit import environment, model_record, visit
 from localspec.session.config import SessionConfig
 
 pytestmark = pytest.mark.engine

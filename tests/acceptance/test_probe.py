@@ -15,14 +15,14 @@ import pytest
 from models import gemma, smollm2, variant
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.timing import Timer
 from localspec.forecast.forecast import facts_of
-from localspec.forecast.sources import MachineChoice, predicted_machine
+from localspec.forecast.machine import MachineChoice, predicted_machine
 from localspec.hardware.activity import Watch
 from localspec.hardware.detect import usable_cores
-from localspec.model.facts import cache_type
-from localspec.predict.roofline import CacheSetting, Roofline
+from localspec.predict.roofline import Roofline
+from localspec.settings import Attention
 
 pytestmark = pytest.mark.engine
 DEPTHS = (0, 512, 2048)
@@ -35,10 +35,10 @@ GOALS = {"decode": 0.15, "verify": 0.25, "prefill": 0.20}
 
 def test_median_errors_of_decoding_verification_and_prompts() -> None:
     """Reached on 2026-11-26 while others had 8 %: 10.3, 8.1 and 18.9 %."""
-    watch = Watch.now()
+    watch = Watch()
     rows = [row for path in _models() for row in _check(path)]
     errors = {what: _median_error(rows, what) for what in GOALS}
-    others = watch.others_share()
+    others = watch.stop().taken_share
     for row in rows:
         what = f"v({row['width']})" if row["what"] == "verify" else row["what"]
         print(
@@ -64,12 +64,12 @@ def _models() -> Iterator[Path]:
 
 def _check(path: Path) -> Iterator[dict[str, Any]]:
     facts = facts_of(str(path))
-    caches = [CacheSetting(cache_type(name), cache_type(name)) for name in TYPES]
+    caches = [Attention(name, name) for name in TYPES]
     choice = MachineChoice(probe="auto", n_gpu_layers=0)
     machine = predicted_machine(choice, [facts], caches, 4096, lambda message: None)
     for cache in caches:
-        kv = cache.type_k.name.lower()
-        roofline = Roofline(facts, machine.shares_of(facts), cache)
+        kv = cache.kv_k
+        roofline = machine.roofline(facts, cache)
         predicted, measured = _predicted(roofline), _measured(path, kv)
         for (depth, width), seconds in measured.items():
             what = "decode" if width == 1 else "prefill" if width == PROMPT else "verify"
@@ -102,27 +102,15 @@ def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
     )  # fmt: skip
     engine = LlamaEngine(config)
     try:
-        context, found = engine.context(), dict[tuple[int, int], float]()
+        timer, found = Timer(engine.context()), dict[tuple[int, int], float]()
         for depth in DEPTHS:
-            n_more = depth - len(context.tokens)
-            if n_more:
-                context.eval([100 + i % 400 for i in range(n_more)], 0)
             times: dict[int, list[float]] = {width: [] for width in (1, *WIDTHS)}
             for _ in range(REPEATS):
                 for width, spent in times.items():
-                    _seconds(engine, context, width, depth)
-                    spent.append(_seconds(engine, context, width, depth))
+                    timer.seconds(width, depth)
+                    spent.append(timer.seconds(width, depth))
             found |= {(depth, width): median(spent) for width, spent in times.items()}
-        context.truncate(0)
-        prompts = [_seconds(engine, context, PROMPT, 0) for _ in range(PROMPTS)]
+        prompts = [timer.seconds(PROMPT, 0) for _ in range(PROMPTS)]
         return found | {(0, PROMPT): median(prompts)}
     finally:
         engine.close()
-
-
-def _seconds(engine: LlamaEngine, context: LlamaContext, width: int, depth: int) -> float:
-    before = engine.busy_s
-    context.eval([100 + i % 400 for i in range(width)], 1 if width == PROMPT else width)
-    elapsed = engine.busy_s - before
-    context.truncate(depth)
-    return elapsed

@@ -19,30 +19,32 @@ from localspec.engine.interrupt import Interrupt
 from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
 from localspec.quality.evaluate import n_outputs_for
 from localspec.session.config import SessionConfig
+from localspec.settings import Attention, Settings
 from localspec.tune.search import search
 from localspec.tune.shared_weights import Candidate, SharedWeights, turns
 from localspec.tune.space import space_of, thread_counts
-from localspec.tune.target import MOST_PREFILL, Attention, Goal, Setting, TuneTarget
+from localspec.tune.target import MOST_PREFILL, Goal, TuneTarget, candidate_text
 
 pytestmark = pytest.mark.engine
 N_CTX, BUDGET_S = 2048, 60.0
 GRID_TURNS, FINAL_TURNS = 3, 24
 WITHIN = 0.97
-Measured = tuple[Setting, float, float]
+Measured = tuple[Settings, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The tuned setting's speed over the defaults', and over each of the three best."""
 
-    tuned: Setting
+    tuned: Settings
     to_defaults: Estimate
     to_best: dict[str, Estimate]
 
     @property
     def text(self) -> str:
         best = ", ".join(f"{name} {gain.mid:.2f}" for name, gain in self.to_best.items())
-        return f"{self.tuned.text}: {self.to_defaults.mid:.2f} x the defaults; to the best: {best}"
+        gain = f"{self.to_defaults.mid:.2f} x the defaults"
+        return f"{candidate_text(self.tuned)}: {gain}; to the best: {best}"
 
 
 @pytest.mark.parametrize(
@@ -74,41 +76,41 @@ def _verdict(model: Path) -> Verdict:
 
 
 def _grid(
-    subject: TuneTarget, rig: SharedWeights, plain: SharedWeights, default: Setting
+    subject: TuneTarget, rig: SharedWeights, plain: SharedWeights, default: Settings
 ) -> list[Measured]:
     """Every setting: speed to the defaults', and that of filling a cache."""
     depth, found = subject.middle, list[Measured]()
     base = plain.seat(default, subject.n_ctx)
-    plain.fill(base, depth)
+    base.fill(depth)
     space = space_of(Goal(), subject.facts, subject.build, lambda attention: None)
     for attention in space.attentions:
-        seat = rig.seat(replace(default, attention=attention), depth + 256)
-        rig.fill(seat, depth)
+        seat = rig.seat(default.with_attention(attention), depth + 256)
+        seat.fill(depth)
         prefill = (seat.fill_per_s or 1.0) / (base.fill_per_s or 1.0)
         for n_threads in thread_counts():
-            seat.engine.set_threads(n_threads, default.n_threads_batch)
-            base_s, seat_s = turns([(plain, base), (rig, seat)], depth, GRID_TURNS)
+            seat.engine.set_threads(n_threads, base.threads[1])
+            base_s, seat_s = turns([base, seat], depth, GRID_TURNS)
             ratio = median(a / b for a, b in zip(base_s, seat_s, strict=True))
-            setting = replace(default, attention=attention, n_threads=n_threads)
+            setting = replace(default.with_attention(attention), threads=n_threads)
             found.append((setting, ratio, prefill))
-            print(f"{setting.text}: {ratio:.2f} x, prompts {prefill:.2f} x")
+            print(f"{candidate_text(setting)}: {ratio:.2f} x, prompts {prefill:.2f} x")
         rig.leave(seat)
     plain.leave(base)
     return sorted(found, key=lambda row: -row[1])
 
 
-def _allowed(rig: SharedWeights, grid: list[Measured], default: Setting) -> list[Setting]:
+def _allowed(rig: SharedWeights, grid: list[Measured], default: Settings) -> list[Settings]:
     """The three fastest whose quality and prompts are as the goal wants them."""
     windows = windows_of(rig.owner.vocabulary, shipped_text(), n_windows=4)
     n_outputs = n_outputs_for(windows, rig.owner.vocabulary.n_tokens)
 
     def reading(attention: Attention) -> Candidate:
-        return rig.seat(replace(default, attention=attention), windows.n_ctx, n_outputs)
+        return rig.seat(default.with_attention(attention), windows.n_ctx, n_outputs)
 
     seat = reading(Attention())
     reference = reference_of(seat.engine, seat.context, windows)
     rig.leave(seat)
-    judged, chosen = dict[Attention, float](), list[Setting]()
+    judged, chosen = dict[Attention, float](), list[Settings]()
     for setting, _, prefill in grid:
         if prefill < 1 / MOST_PREFILL:
             continue
@@ -128,15 +130,17 @@ def _final(
     subject: TuneTarget,
     rig: SharedWeights,
     plain: SharedWeights,
-    default: Setting,
-    tuned: Setting,
-    best: list[Setting],
+    default: Settings,
+    tuned: Settings,
+    best: list[Settings],
 ) -> Verdict:
     """All of them in turns, in the middle of the context."""
-    rigged = [(plain, plain.seat(default, subject.n_ctx))]
-    rigged += [(rig, rig.seat(setting, subject.n_ctx)) for setting in (tuned, *best)]
-    base_s, tuned_s, *best_s = turns(rigged, subject.middle, FINAL_TURNS)
-    to_best = {s.text: _gain(times, tuned_s) for s, times in zip(best, best_s, strict=True)}
+    seats = [plain.seat(default, subject.n_ctx)]
+    seats += [rig.seat(setting, subject.n_ctx) for setting in (tuned, *best)]
+    base_s, tuned_s, *best_s = turns(seats, subject.middle, FINAL_TURNS)
+    to_best = {
+        candidate_text(s): _gain(times, tuned_s) for s, times in zip(best, best_s, strict=True)
+    }
     return Verdict(tuned, _gain(base_s, tuned_s), to_best)
 
 

@@ -11,21 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.engine.probe import ProbeNeeds, ProbeSetting, kept_probe, probe_machine
-from localspec.engine.probe.child import Allowance
-from localspec.engine.probe.passes import memory_read_bytes_per_s
+from localspec.engine.llama.prober import Allowance
+from localspec.engine.probe import ProbeSetting, _kept, kept_probe, probe_machine
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.hardware.activity import Watch
+from localspec.hardware.machine import memory_read_bytes_per_s
 from localspec.hardware.probe_results import (
     END_WIDTHS,
     SIZES_BYTES,
     AttentionCase,
     AttentionCost,
+    Curve,
     Probe,
+    ProbeNeeds,
     WeightCase,
     sizes_around,
-    value_at,
 )
 from localspec.model.facts import cache_type
 from localspec.predict.probed import ProbedRates
@@ -38,16 +39,24 @@ ONE_WEIGHT = (WeightCase("Q4_0", 512, SMALL),)
 PROBE = Probe(
     "2026-11-24",
     "the processor, 2 threads",
-    pass_s=((1.0, 1e-5), (2.0, 2e-5)),
-    layer_s=((1.0, 1e-5), (8.0, 8e-5)),
+    pass_s=Curve(((1.0, 1e-5), (2.0, 2e-5))),
+    layer_s=Curve(((1.0, 1e-5), (8.0, 8e-5))),
     weight_s={
-        WeightCase("F16", 512, SMALL): ((1.0, 0.5e-10), (4.0, 1.1e-10), (16.0, 4e-10)),
-        WeightCase("F16", 512, LARGE): ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10)),
+        WeightCase("F16", 512, SMALL): Curve(((1.0, 0.5e-10), (4.0, 1.1e-10), (16.0, 4e-10))),
+        WeightCase("F16", 512, LARGE): Curve(
+            ((1.0, 1e-10), (4.0, 1.1e-10), (5.0, 2e-10), (16.0, 4e-10))
+        ),
     },
     attention_s={
-        AttentionCase("f16", "f16", True, 64): (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-7))),),
-        AttentionCase("f16", "f16", True, 128): (AttentionCost(1, ((1.0, 0.0), (1024.0, 1e-8))),),
-        AttentionCase("q8_0", "q8_0", True, 64): (AttentionCost(1, ((1.0, 0.0), (1024.0, 3e-8))),),
+        AttentionCase("f16", "f16", True, 64): (
+            AttentionCost(1, Curve(((1.0, 0.0), (1024.0, 1e-7)))),
+        ),
+        AttentionCase("f16", "f16", True, 128): (
+            AttentionCost(1, Curve(((1.0, 0.0), (1024.0, 1e-8)))),
+        ),
+        AttentionCase("q8_0", "q8_0", True, 64): (
+            AttentionCost(1, Curve(((1.0, 0.0), (1024.0, 3e-8)))),
+        ),
     },
     read_bytes_per_s=20e9,
 )
@@ -97,13 +106,12 @@ def test_stages_share_the_time_by_their_parts(parts: list[int]) -> None:
     assert Allowance(now_s - 1.0, 3).until(2) >= now_s  # over time: one way only
 
 
-def test_a_damaged_cache_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    from localspec.engine.probe import run as machine
-
-    machine._keep(machine._path(SETTING), PROBE)
+def test_a_damaged_cache_is_no_probe() -> None:
+    kept = _kept(SETTING)
+    kept.save(PROBE)
     assert kept_probe(SETTING) == PROBE
     for text in ("", "[]", "{}", '{"taken": 1}', json.dumps(PROBE.to_json())[:-30]):
-        machine._path(SETTING).write_text(text)
+        kept.path.write_text(text)
         assert kept_probe(SETTING) is None
 
 
@@ -118,7 +126,7 @@ def test_the_child_speaks_in_lines() -> None:
         "n_threads": 1, "n_gpu_layers": 0, "repack": True, "weights": [],
         "weights_at_ends": [], "attention": [], "with_overhead": False,
     }  # fmt: skip
-    command = [sys.executable, "-m", "localspec.engine.probe.child", json.dumps(request)]
+    command = [sys.executable, "-m", "localspec.engine.llama.prober", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     kinds = [line.partition(" ")[0] for line in done.stdout.splitlines()]
     assert set(kinds[:-1]) == {"stage"}
@@ -135,10 +143,10 @@ def test_a_probe_survives_json() -> None:
 
 @given(st.floats(0.5, 40))
 def test_a_curve_is_never_negative_and_meets_its_points(x: float) -> None:
-    points = ((1.0, 3.0), (2.0, 0.0), (4.0, 8.0))
-    assert value_at(points, x) >= 0
-    assert [value_at(points, at) for at, _ in points] == [y for _, y in points]
-    assert value_at(((1.0, 7.0),), x) == 7.0
+    curve = Curve(((1.0, 3.0), (2.0, 0.0), (4.0, 8.0)))
+    assert curve.at(x) >= 0
+    assert [curve.at(point) for point, _ in curve] == [y for _, y in curve]
+    assert Curve(((1.0, 7.0),)).at(x) == 7.0
 
 
 def test_probed_rates_keep_the_cliffs() -> None:
@@ -219,11 +227,17 @@ def test_a_busy_neighbour_is_noticed() -> None:
     with subprocess.Popen([sys.executable, "-c", endless], stdout=subprocess.PIPE) as neighbour:
         assert neighbour.stdout
         neighbour.stdout.readline()
-        watch, used_s = Watch.now(), 0.0
+        watch, used_s = Watch(), 0.0
         while used_s < 0.3:
             used_s = sum(psutil.Process(neighbour.pid).cpu_times()[:2])
-        n_cores = psutil.cpu_count() or 1
-        waited_s = Watch.now().clock_s - watch.clock_s
-        share = watch.others_share()
+        meanwhile = watch.stop()
         neighbour.kill()
-    assert share > 0.2 / (n_cores * waited_s)
+    available_s = (psutil.cpu_count() or 1) * meanwhile.elapsed_s
+    assert meanwhile.taken_share > 0.2 / available_s
+
+
+def test_beyond_its_ends_a_curve_goes_on_as_it_is_asked() -> None:
+    curve = Curve(((1.0, 2.0), (3.0, 6.0), (4.0, 6.0)))
+    assert (curve.at(0.5), curve.at(8)) == (1.0, 6.0)
+    assert (curve.within(0.5), curve.within(2), curve.within(8)) == (2.0, 4.0, 6.0)
+    assert (curve.in_proportion(2), curve.in_proportion(8)) == (4.0, 12.0)

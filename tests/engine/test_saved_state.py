@@ -11,8 +11,7 @@ from models import gemma, smollm2
 
 from localspec.chat.states import state_key
 from localspec.engine.base import EngineConfig, hold
-from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.engine import LlamaContext, LlamaEngine
 
 Load = Callable[..., LlamaContext]
 

@@ -12,8 +12,7 @@ from localspec import __version__
 from localspec.bench.findings import findings
 from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
-from localspec.bench.report.columns import common_settings, labels, shown_columns
-from localspec.bench.report.documents import all_rows
+from localspec.bench.report.documents import all_rows, common_settings, labels, shown_columns
 from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
 from localspec.bench.row import CategoryRow, ResultRow
 from localspec.bench.store import Results

@@ -1,4 +1,4 @@
-"""LlamaEngine: a model loaded by libllama, and the decode that all of its sequences share.
+"""LlamaEngine: a model loaded by libllama, its sequences, and the decode that they share.
 
 Rows without logits go first and in micro-batches of `ubatch`, so that a stop is seen between them
 and so that all wanted logits come from the last call. `busy_s` adds up the time inside libllama:
@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama.batch import LlamaBatch, LlamaLogits
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
-from localspec.engine.llama.context import LlamaBatch, LlamaContext, LlamaLogits
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.state import load_sequence, save_sequence, state_bytes
 from localspec.engine.llama.vocabulary import LlamaVocabulary
@@ -29,7 +29,7 @@ _PREFILL_ROWS = 32
 """From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
 
 
-_Job = tuple[LlamaContext, Sequence[int], int]
+_Job = tuple["LlamaContext", Sequence[int], int]
 
 
 class LlamaEngine:
@@ -96,7 +96,7 @@ class LlamaEngine:
         """From the next decode on."""
         C.llama_set_n_threads(self._context, n_threads, n_threads_batch)
 
-    def context(self) -> LlamaContext:
+    def context(self) -> "LlamaContext":
         """A new, empty sequence."""
         n = len(self._contexts)
         if n == self.config.settings.n_sequences:
@@ -104,7 +104,7 @@ class LlamaEngine:
         self._contexts.append(LlamaContext(self, n))
         return self._contexts[-1]
 
-    def scratch(self) -> LlamaContext:
+    def scratch(self) -> "LlamaContext":
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
@@ -169,7 +169,7 @@ class LlamaEngine:
                 jobs.append((own, tokens, n_logits))
         return jobs, refusals
 
-    def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
+    def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
         while done < len(tokens):
             if self._batch.room == 0:
@@ -236,6 +236,89 @@ class LlamaEngine:
         # A windowed cache keeps one micro-batch more than its window, so drafts within one are
         # safe.
         return self.config.settings.ubatch - 1 if self.n_window else None
+
+
+class LlamaContext:
+    """One sequence of a LlamaEngine."""
+
+    def __init__(self, engine: LlamaEngine, sequence: int) -> None:
+        self.engine = engine
+        self.sequence = sequence
+        self.held: list[int] = []
+
+    @property
+    def tokens(self) -> list[int]:
+        """What the cache holds, in order. Not to be changed from outside."""
+        return self.held
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> LlamaLogits:
+        """Append `tokens` and return logits for the last `n_logits` of them."""
+        result = self.engine.decode([(self, tokens, n_logits)])[0]
+        if isinstance(result, EngineError):
+            raise result
+        return result
+
+    def truncate(self, n: int) -> None:
+        """Keep the first `n` tokens: by rollback, else by evaluating them again."""
+        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
+        if n == len(self.held):
+            return
+        if self._can_roll_back(n) and self.engine.forget(self.sequence, n):
+            del self.held[n:]
+            return
+        kept = self.held[:n]
+        self.clear()
+        self.eval(kept, 0)
+
+    def clear(self) -> None:
+        """Forget everything, which every kind of memory can."""
+        self.engine.forget(self.sequence, -1)
+        self.held = []
+
+    def save(self, path: Path) -> None:
+        """Write what the cache holds, with its tokens, to a file."""
+        self.engine.save(self.sequence, self.held, path)
+
+    def restore(self, path: Path) -> bool:
+        """Hold what an engine with the same `state_key` saved; False, and empty, if it does not
+        fit."""
+        self.clear()
+        tokens = self.engine.load(self.sequence, path)
+        if tokens is None or len(tokens) != self.engine.length(self.sequence):
+            self.clear()
+            return False
+        self.held = tokens
+        return True
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what `save` writes."""
+        return self.engine.state_bytes(self.sequence)
+
+    def resynchronise(self) -> None:
+        """After a failed decode: hold what the cache says it holds."""
+        if self.engine.rollback_limit == 0:
+            self.clear()
+        else:
+            del self.held[self.engine.length(self.sequence) :]
+
+    def refusal(self, n: int) -> EngineError | None:
+        """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
+        needed, limit = len(self.held) + n, self.engine.config.n_ctx
+        if needed <= limit:
+            return None
+        return EngineError(
+            f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
+        )
+
+    def _can_roll_back(self, n: int) -> bool:
+        # A windowed cache forgets old cells; rolling back behind them is answered with "done" and
+        # garbage.
+        window = self.engine.n_window
+        if n == 0 or not window:
+            return True
+        first = self.engine.first_position(self.sequence)
+        return first == 0 or first < n - window
 
 
 def _own(context: Context, engine: LlamaEngine) -> LlamaContext:

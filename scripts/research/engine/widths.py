@@ -9,14 +9,13 @@ quartiles of the differences.
 
 import json
 from dataclasses import asdict, dataclass
-from time import perf_counter
 from typing import Annotated
 
 import numpy as np
 import typer
 from models import named
 
-from localspec.engine.base import Context
+from localspec.engine.timing import Timer
 from localspec.errors import UserError
 from localspec.session import Session, SessionConfig
 
@@ -51,10 +50,8 @@ def main(
     asked = _widths(widths)
     config = SessionConfig.of(named(model), draft_max=max(asked) - 1, ctx=depth + LONGEST)
     with Session.open(config) as session:
-        n_vocab = session.target.vocabulary.n_tokens
-        tokens = [(7919 * i + 17) % n_vocab for i in range(depth)]
-        session.context.eval(tokens, 1)
-        found = [_measured(session.context, tokens, n, rounds) for n in asked]
+        timer = Timer(session.context)
+        found = [_measured(timer, depth, n, rounds) for n in asked]
     if as_json:
         print(
             json.dumps({"model": model, "depth": depth, "widths": [asdict(one) for one in found]})
@@ -78,15 +75,9 @@ def _widths(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _measured(context: Context, tokens: list[int], n: int, rounds: int) -> Widths:
-    depth = len(context.tokens)
-
+def _measured(timer: Timer, depth: int, n: int, rounds: int) -> Widths:
     def ms(width: int) -> float:
-        started = perf_counter()
-        context.eval(tokens[:width], width)
-        elapsed = perf_counter() - started
-        context.truncate(depth)
-        return 1e3 * elapsed
+        return 1e3 * timer.seconds(width, depth)
 
     rows: list[tuple[float, float, float, float]] = []
     for _ in range(rounds):

@@ -29,10 +29,10 @@ from research.speculation.gains import DISTURBED, Row, has_loop, results_of
 from research.speculation.questions import Question, choose, read_questions
 from research.speculation.synthetic import ScriptedContext, SyntheticDrafter
 
-from localspec.bench.circumstances import Watch
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
+from localspec.hardware.activity import Watch
 from localspec.session import Reply, ReplyOptions, Session, SessionConfig
 from localspec.session.config import Speculation
 
@@ -201,7 +201,7 @@ class Bench:
         wait_for_calm()
         watch = Watch()
         reply = self._reply(session, question, setting, None)
-        others = watch.stop().others_share or 0.0
+        others = watch.stop().taken_share
         if others > DISTURBED and n_tries > 1:
             self._answer(session, question, setting, turn, n_tries - 1)
             return

@@ -6,24 +6,27 @@ published runs of the same device stand in; of a processor nothing is known with
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from localspec.engine.base import EngineConfig
+from localspec.engine.health import engine_health
+from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
 from localspec.errors import EngineError, HardwareError, UserError
-from localspec.forecast.probing import GRAPHICS, PROCESSOR, probe_needs, probed_rates
+from localspec.hardware.detect import usable_cores
 from localspec.hardware.devices import Match, find_device
 from localspec.hardware.machine import LocalDevice, Reported, local_devices
+from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.predict.memory import memory_of
-from localspec.predict.probed import ProbedRates
+from localspec.predict.probed import ProbedRates, probe_needs
 from localspec.predict.published import PublishedRates
-from localspec.predict.rates import Rates
-from localspec.predict.roofline import Share
+from localspec.predict.rates import IdealRates, Rates
+from localspec.predict.roofline import Roofline, Share
 from localspec.settings import Attention
 
-if TYPE_CHECKING:
-    from localspec.engine.probe import ProbeNeeds
-
+PROCESSOR, GRAPHICS = 0, -1
+"""Layers on the GPU, of a probe."""
 
 ProbeChoice = Literal["auto", "again", "off"]
 
@@ -61,7 +64,17 @@ class PredictedMachine:
     def rates_source(self) -> str:
         return self.rates.source
 
-    def shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
+    def roofline(self, facts: ModelFacts, cache: Attention) -> Roofline:
+        """What a model should take here."""
+        return Roofline(facts, self._shares_of(facts), cache)
+
+    def ceiling(self, facts: ModelFacts, cache: Attention) -> Roofline | None:
+        """What it would take if nothing but bandwidth and compute counted; None: not known."""
+        if self.bandwidth_bytes_per_s is None:
+            return None
+        return ideal_roofline(facts, cache, self.bandwidth_bytes_per_s, self.flops_per_s)
+
+    def _shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
         """Who computes which layers. libllama offloads the last ones, the output matrix first."""
         rates = _rates_for(facts, self.rates)
         if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
@@ -69,6 +82,13 @@ class PredictedMachine:
         n_on_gpu = max(0, self.n_offloaded - 1)
         on_host = Share(_rates_for(facts, self.host_rates), facts.n_layers - n_on_gpu)
         return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
+
+
+def ideal_roofline(
+    facts: ModelFacts, cache: Attention, bytes_per_s: float, flops_per_s: float | None = None
+) -> Roofline:
+    """A model on a device that loses nothing."""
+    return Roofline(facts, (Share(IdealRates(bytes_per_s, flops_per_s), facts.n_layers),), cache)
 
 
 def _rates_for(facts: ModelFacts, rates: Rates) -> Rates:
@@ -133,7 +153,7 @@ def _named(
 
 
 def _beside_processor(
-    named: PredictedMachine, choice: MachineChoice, needs: "ProbeNeeds", notify: Notify
+    named: PredictedMachine, choice: MachineChoice, needs: ProbeNeeds, notify: Notify
 ) -> PredictedMachine:
     """A device put into this machine, whose processor computes the other layers."""
     if choice.probe == "off":
@@ -141,7 +161,7 @@ def _beside_processor(
             "--gpu-layers with --device needs a probe of this processor: no --probe off"
         )
     again = choice.probe == "again"
-    host = probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
+    host = _probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
     note = f"{named.n_offloaded} layers there, the others on the processor of this machine"
     return replace(named, host_rates=host, notes=(*named.notes, note))
 
@@ -206,7 +226,7 @@ def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
 def _probed(
     choice: MachineChoice,
     device: LocalDevice,
-    needs: "ProbeNeeds",
+    needs: ProbeNeeds,
     needed_bytes: int,
     n_layers: int,
     notify: Notify,
@@ -215,7 +235,7 @@ def _probed(
 
     def measured(where: int) -> ProbedRates:
         again = choice.probe == "again"
-        return probed_rates(needs, where, choice.n_threads, notify, again=again)
+        return _probed_rates(needs, where, choice.n_threads, notify, again=again)
 
     rates = measured(GRAPHICS if on_gpu else PROCESSOR)
     n_offloaded = choice.n_gpu_layers
@@ -225,12 +245,12 @@ def _probed(
         notes = (f"{n_offloaded} of {n_layers} layers fit on the GPU",)
     is_split = on_gpu and n_offloaded >= 0
     host = measured(PROCESSOR) if is_split else None
-    read = rates.probe.read_bytes_per_s
+    read = rates.read_bytes_per_s
     known = device.match.device
     published = known.bandwidth_bytes_per_s if known else None
     return PredictedMachine(
         name=device.name,
-        bandwidth_bytes_per_s=max(read, rates.stream_bytes_per_s) if read else published,
+        bandwidth_bytes_per_s=read or published,
         flops_per_s=None,
         source="measured: reading memory" if read else "published",
         memory_bytes=device.total_bytes,
@@ -240,3 +260,21 @@ def _probed(
         n_offloaded=n_offloaded,
         notes=notes,
     )
+
+
+def _probed_rates(
+    needs: ProbeNeeds, n_gpu_layers: int, n_threads: int | None, notify: Notify, *, again: bool
+) -> ProbedRates:
+    """What was kept and, for the rest, measured now. Raises EngineError where that fails."""
+    health = engine_health(notify)
+    setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.can_repack)
+    return ProbedRates(probe_machine(setting, needs, notify, again=again))
+
+
+def kept_rates(config: EngineConfig, facts: ModelFacts, cache: Attention) -> ProbedRates | None:
+    """What an earlier probe knows of running this model so; None if it lacks anything."""
+    where = GRAPHICS if config.settings.gpu_layers else PROCESSOR
+    probe = kept_probe(ProbeSetting(config.n_threads, where, config.settings.repack))
+    if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
+        return None
+    return ProbedRates(probe).for_model(facts.n_embd, facts.streamed_bytes)

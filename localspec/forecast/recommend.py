@@ -1,23 +1,33 @@
-"""Which quantization of a model to get for this machine, with the reasons.
+"""What to get for this machine: which quantization of a model, with the reasons, and which model.
 
 The best quality (the least Kullback-Leibler divergence, as published for one 8B model) among those
 that fit into the memory that is free, with the cache of a context of 4,096 tokens and the draft
 beside them, and that are predicted to write 20 tokens a second; where none is that fast, Q4_K_M or
 the nearest to it; where none fits, the smallest. F16 is not considered: Q8_0 loses 0.001 nats to it
 and is twice as fast. Without a prediction speed does not count.
+
+Before any header is read a model's bytes are its parameters times the bits of its quantization, and
+its speed is bounded by the memory that its active parameters stream through:
+
+    tokens per second = REACHED * bandwidth / bytes that a token streams
+
+It is a rough guess; `localspec predict NAME` reads the model's header and says it with an interval.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
-from localspec.forecast.sources import MachineChoice, PredictedMachine, predicted_machine
-from localspec.hardware.detect import available_memory_bytes
+from localspec.forecast.machine import MachineChoice, PredictedMachine, predicted_machine
+from localspec.hardware.detect import available_memory_bytes, usable_cores
+from localspec.hardware.machine import memory_read_bytes_per_s
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.predict.memory import QUANTS, Quant, memory_of
-from localspec.predict.roofline import Roofline, Speed
-from localspec.registry.resolve import Variant
+from localspec.predict.memory import QUANTS, Quant, bits_per_weight, memory_of
+from localspec.predict.roofline import Speed
+from localspec.registry.catalog import Entry, load_catalog
+from localspec.registry.resolve import Variant, quantization_of
 from localspec.settings import Attention
 
 N_CTX = 4096
@@ -92,7 +102,7 @@ def _offer(
     variant: Variant, facts: ModelFacts, beside_bytes: int, machine: PredictedMachine | None
 ) -> Offer:
     needed = memory_of(facts, Attention(), N_CTX).total_bytes + beside_bytes
-    speed = Roofline(facts, machine.shares_of(facts), Attention()).decode(0) if machine else None
+    speed = machine.roofline(facts, Attention()).decode(0) if machine else None
     return Offer(variant, _BY_NAME[variant.type], needed, speed)
 
 
@@ -142,3 +152,60 @@ def _why_not(offer: Offer, free_bytes: int) -> str:
     if offer.speed is None:
         return "is larger and slower"
     return f"would write {offer.speed.mid:.1f} tok/s"
+
+
+REACHED = 0.75
+"""The share of the memory's speed that decoding reaches, roughly (docs/prediction.md)."""
+PLEASANT_TPS = 6.0
+"""As fast as people read."""
+ROOM = 0.7
+"""Of the free memory, for weights; the rest is for the cache and other programs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A model that fits, its size, and about how fast it would be."""
+
+    name: str
+    n_bytes: float
+    tps: float
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"better here: `localspec pull {self.name}` ({self.n_bytes / 1e9:.1f} GB, about"
+            f" {self.tps:.0f} tok/s); `localspec predict {self.name}` says more"
+        )
+
+
+def better_than_starter(n_threads: int | None) -> str | None:
+    """What would be better here than the starter; None where nothing is."""
+    if gpu_backends():
+        return "`localspec list --all` shows what is here, `localspec predict NAME` what would fit"
+    bandwidth = memory_read_bytes_per_s(n_threads or usable_cores())
+    found = suggestion(list(load_catalog().values()), available_memory_bytes(), bandwidth)
+    return found.sentence if found else None
+
+
+def suggestion(
+    entries: Sequence[Entry], free_bytes: float, bandwidth_bytes_per_s: float
+) -> Suggestion | None:
+    """The largest model that fits and is pleasant to read along; None where there is none.
+
+    Models of code only are not what a first conversation wants.
+    """
+    general = (entry for entry in entries if "code" not in entry.name)
+    guesses = (_guess(entry, bandwidth_bytes_per_s) for entry in general)
+    pleasant = (guess for guess in guesses if guess and guess.tps >= PLEASANT_TPS)
+    fitting = [guess for guess in pleasant if guess.n_bytes <= ROOM * free_bytes]
+    return max(fitting, key=lambda guess: guess.n_bytes, default=None)
+
+
+def _guess(entry: Entry, bandwidth_bytes_per_s: float) -> Suggestion | None:
+    bits = bits_per_weight(quantization_of(entry.file) or "")
+    if bits is None or entry.params_b is None:
+        return None
+    per_billion = 1e9 * bits / 8
+    streamed = (entry.active_params_b or entry.params_b) * per_billion
+    tps = REACHED * bandwidth_bytes_per_s / streamed
+    return Suggestion(entry.name, entry.params_b * per_billion, tps)

@@ -1,4 +1,11 @@
-"""The probe's front: what is known, what is missing, and the child process that measures it."""
+"""Measure what this machine sustains, through the engine itself, in less than 20 seconds.
+
+Small models with random weights stand in for real ones: thin ones of two depths give the overhead
+of a pass and of a layer (intercept and slope), one large enough to leave the caches gives the time
+an element of each weight type by batch width, and a thin one with a filled cache gives attention by
+cache type and depth. It works alike on every backend. A child process measures; what it found is
+kept, by machine, engine build and power state, and only what is missing is measured.
+"""
 
 import json
 import os
@@ -9,13 +16,13 @@ from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
-from localspec.hardware.activity import DISTURBING
+from localspec.hardware.activity import BUSY
 from localspec.hardware.machine import machine_key, power
-from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
+from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
 from localspec.store import Kept, hashed
 
-CHILD = "localspec.engine.probe.child"
+CHILD = "localspec.engine.llama.prober"
 LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
 
@@ -36,29 +43,6 @@ class ProbeSetting:
         where = "the processor" if self.n_gpu_layers == 0 else "the GPU"
         plain = "" if self.repack else ", weights not repacked"
         return f"{where}, {self.n_threads} thread{'s' * (self.n_threads != 1)}{plain}"
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeNeeds:
-    """What a prediction asks for: weights at all widths of a batch, or only for one token and for
-    long prompts."""
-
-    weights: tuple[WeightCase, ...]
-    attention: tuple[AttentionCase, ...]
-    weights_at_ends: tuple[WeightCase, ...] = ()
-
-    def missing_from(self, probe: Probe) -> "ProbeNeeds":
-        known = probe.weight_s
-        weights = tuple(c for c in self.weights if len(known.get(c, ())) <= len(END_WIDTHS))
-        return ProbeNeeds(
-            weights,
-            tuple(case for case in self.attention if case not in probe.attention_s),
-            tuple(c for c in self.weights_at_ends if c not in known and c not in weights),
-        )
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.weights and not self.attention and not self.weights_at_ends
 
 
 def kept_probe(setting: ProbeSetting) -> Probe | None:
@@ -90,7 +74,7 @@ def probe_machine(
         read_bytes_per_s=known.read_bytes_per_s or found.read_bytes_per_s,
         others_share=max(known.others_share, found.others_share),
     )
-    if found.others_share > DISTURBING:
+    if found.others_share > BUSY:
         notify(
             f"other programs had {found.others_share:.0%} of the processor meanwhile, so this is"
             " slower than an idle machine: `localspec predict --probe again` repeats it"

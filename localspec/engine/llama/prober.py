@@ -1,36 +1,42 @@
-"""Time passes of random models: medians, each measured twice, on the way there and on the way back.
+"""The child process of the probe, so that an engine that crashes takes nothing with it.
+
+    python -m localspec.engine.llama.prober REQUEST
+
+It prints `stage SENTENCE` as it goes and `found PROBE` in the end, both documents as JSON. Passes
+of random models are timed: medians, each measured twice, on the way there and on the way back.
 
 What other programs do meanwhile only ever adds time, so the lower of the two medians counts. Where
 time is over, the rest of the way back is left out; weights take it from one token on.
-
-How fast threads can read memory and do nothing else: the ceiling of decoding on a processor.
 """
 
+import json
+import sys
 from collections.abc import Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
-
-import numpy as np
+from typing import Any
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.probe.run import ProbeSetting
+from localspec.engine.probe import ProbeSetting
+from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME
+from localspec.hardware.activity import Watch
+from localspec.hardware.machine import memory_read_bytes_per_s
 from localspec.hardware.probe_results import (
+    END_WIDTHS,
     SIZES_BYTES,
     AttentionCase,
     AttentionCost,
-    Points,
+    Curve,
+    Probe,
     WeightCase,
-    value_at,
 )
 from localspec.model.synthetic import Shape, write_random_model
 
@@ -46,93 +52,55 @@ HEAD_SIZE, FF = 64, 6
 """Few layers with much in each, so that little depends on the overhead that is taken off."""
 ATTENTIVE_LAYERS, ATTENTIVE_NUMBERS, HEADS_PER_KV = 8, 512, 2
 """Keys and values beyond a core's own cache, of heads that are too few to take long."""
-FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
-"""Repeats of a pass on one way: until they have taken enough; a long one is not repeated."""
 
 Medians = dict[tuple[int, int], float]
 """Seconds by width of the pass and depth."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """A loaded model of one sequence, ready to be timed at a depth."""
-
-    engine: LlamaEngine
-    context: LlamaContext
-
-    def seconds(self, width: int, depth: int) -> float:
-        """Of one pass of `width` tokens after `depth` cached ones, which stay cached."""
-        tokens = [(7 * i + width) % 500 for i in range(width)]
-        before = self.engine.busy_s
-        self.context.eval(tokens, 1)
-        elapsed = self.engine.busy_s - before
-        self.context.truncate(depth)
-        return elapsed
-
-    def move_to(self, depth: int) -> None:
-        """Cache as many tokens, or forget what is beyond them."""
-        n_more = depth - len(self.context.tokens)
-        if n_more > 0:
-            self.context.eval([i % 500 for i in range(n_more)], 0)
-        else:
-            self.context.truncate(depth)
-
-    def typical(self, width: int, depth: int) -> float:
-        """The median of some passes, after one that warms up."""
-        self.move_to(depth)
-        first_s = self.seconds(width, depth)
-        if first_s > LONG_S:
-            return first_s
-        times: list[float] = []
-        while len(times) < FEWEST or (len(times) < MOST and sum(times) < ENOUGH_S):
-            times.append(self.seconds(width, depth))
-        return median(times)
-
-
-def overhead(setting: ProbeSetting) -> tuple[Points, Points]:
+def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
     """Seconds of a pass without layers, and of a layer without weights, by width."""
     n_few, n_many = THIN_LAYERS
     with _loaded(setting, THIN, n_few) as few, _loaded(setting, THIN, n_many) as many:
         short, long = dict[int, float](), dict[int, float]()
-        for width in (*OVERHEAD_WIDTHS, *reversed(OVERHEAD_WIDTHS)):
-            for model, times in ((few, short), (many, long)):
-                times[width] = min(model.typical(width, 0), times.get(width, inf))
+        for width in chain.from_iterable(there_and_back(OVERHEAD_WIDTHS, 2)):
+            for timer, times in ((few, short), (many, long)):
+                times[width] = min(timer.median(width, 0), times.get(width, inf))
     layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
     passes = {w: max(0.0, short[w] - n_few * layers[w]) for w in OVERHEAD_WIDTHS}
-    return tuple(passes.items()), tuple(layers.items())
+    return Curve(passes.items()), Curve(layers.items())
 
 
 def weights(
     setting: ProbeSetting,
     case: WeightCase,
-    fixed: tuple[Points, Points],
+    fixed: tuple[Curve, Curve],
     widths: tuple[int, ...],
-    known: Mapping[WeightCase, Points],
+    known: Mapping[WeightCase, Curve],
     until_s: float,
-) -> Points:
+) -> Curve:
     """Seconds an element by width of the pass, less the overhead of passes and layers.
 
     What is `known` of wide passes of the same matrices in another number is not measured again.
     """
     narrow = tuple(width for width in widths if width < WIDE)
-    points = _element_s(setting, case, fixed, narrow, until_s)
-    if not points[0][1]:
+    found = _element_s(setting, case, fixed, narrow, until_s)
+    if not found[0][1]:
         raise EngineError("the machine was too busy to be measured: close other programs first")
     alike = (known[c] for c in known if (c.type, c.width) == (case.type, case.width))
-    wide = tuple(point for point in next(alike, ()) if point[0] >= WIDE)
+    wide = [point for point in next(alike, ()) if point[0] >= WIDE]
     if not wide:
         small = replace(case, size_bytes=min(SIZES_BYTES))
-        wide = _element_s(setting, small, fixed, widths[len(narrow) :], until_s)
-    return points + wide
+        wide = [*_element_s(setting, small, fixed, widths[len(narrow) :], until_s)]
+    return Curve((*found, *wide))
 
 
 def _element_s(
     setting: ProbeSetting,
     case: WeightCase,
-    fixed: tuple[Points, Points],
+    fixed: tuple[Curve, Curve],
     widths: tuple[int, ...],
     until_s: float,
-) -> Points:
+) -> Curve:
     heads = case.width // HEAD_SIZE
     shape = Shape(
         n_embd=case.width, n_heads=heads, n_kv_heads=max(1, heads // 4), n_ff=FF * case.width
@@ -140,13 +108,13 @@ def _element_s(
     layer_bytes = _elements(shape) * BY_NAME[case.type].bits_per_element / 8
     n_layers = max(2, round(case.size_bytes / layer_bytes))
     n_elements = n_layers * _elements(shape) + shape.n_vocab * shape.n_embd
-    with _loaded(setting, shape, n_layers, case.type) as model:
-        times = _medians(model, [(width, 0) for width in reversed(widths)], until_s)
+    with _loaded(setting, shape, n_layers, case.type) as timer:
+        times = _medians(timer, [(width, 0) for width in reversed(widths)], until_s)
     points: list[tuple[float, float]] = []
     for width in widths:
-        overhead_s = value_at(fixed[0], width) + n_layers * value_at(fixed[1], width)
+        overhead_s = fixed[0].at(width) + n_layers * fixed[1].at(width)
         points.append((width, max(times[width, 0] - overhead_s, 0.0) / n_elements))
-    return tuple(points)
+    return Curve(points)
 
 
 def attention(
@@ -156,11 +124,11 @@ def attention(
     shape = _attentive(case.head_size, setting.n_threads)
     kv, n_layers = (case.type_k, case.type_v), ATTENTIVE_LAYERS
     places = [(width, cells) for cells in CELLS for width in ATTENTION_WIDTHS]
-    with _loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as model:
-        times = _medians(model, places, until_s)
+    with _loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as timer:
+        times = _medians(timer, places, until_s)
     unit = n_layers * shape.n_heads * shape.head_size
     return tuple(
-        AttentionCost(width, tuple((c, _more(times, width, c) / unit) for c in CELLS))
+        AttentionCost(width, Curve((c, _more(times, width, c) / unit) for c in CELLS))
         for width in ATTENTION_WIDTHS
     )
 
@@ -170,13 +138,13 @@ def _more(times: Medians, width: int, cells: int) -> float:
     return max(0.0, times[width, cells] - times[width, CELLS[0]])
 
 
-def _medians(model: Timed, places: list[tuple[int, int]], until_s: float) -> Medians:
+def _medians(timer: Timer, places: list[tuple[int, int]], until_s: float) -> Medians:
     """By width and depth."""
     found: Medians = {}
-    for place in (*places, *reversed(places)):
+    for place in chain.from_iterable(there_and_back(places, 2)):
         if place in found and perf_counter() > until_s:
             break
-        found[place] = min(model.typical(*place), found.get(place, inf))
+        found[place] = min(timer.median(*place), found.get(place, inf))
     return found
 
 
@@ -206,7 +174,7 @@ def _loaded(
     weight_type: str = "F16",
     kv: tuple[str, str] = ("f16", "f16"),
     flash: bool | None = None,
-) -> Generator[Timed]:
+) -> Generator[Timer]:
     """A random model on disk and in the engine, until the end of the block."""
     with TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "probe.gguf"
@@ -223,29 +191,70 @@ def _loaded(
         )
         engine = LlamaEngine(config)
         try:
-            yield Timed(engine, engine.context())
+            yield Timer(engine.context())
         finally:
             engine.close()
 
 
-SIZE_BYTES = 512 << 20
-REPEATS = 5
+BUDGET_S = 16.0
+"""Without the overhead, a plain read of memory and the start of the engine, some 3 s."""
+LOADING_PARTS, ATTENTION_PARTS = 2, 8
+"""To load models of one weight type takes as long as to measure so many widths of a pass."""
 
 
-def memory_read_bytes_per_s(n_threads: int) -> float:
-    """The best of several reads of 512 MB by `n_threads`; NumPy lets go of the interpreter."""
-    parts = np.array_split(np.empty(SIZE_BYTES // 8), n_threads)
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(_fill, parts))
-        return max(SIZE_BYTES / _seconds(pool, parts) for _ in range(REPEATS))
+@dataclass(slots=True)
+class Allowance:
+    """Time that is shared out by parts; what one stage leaves is for those after it."""
+
+    end_s: float
+    n_parts: int
+
+    def until(self, n_parts: int) -> float:
+        """When the share of the next stage is over, by the clock of `perf_counter`."""
+        now_s = perf_counter()
+        left_s = max(0.0, self.end_s - now_s)
+        self.n_parts, share = self.n_parts - n_parts, n_parts / self.n_parts
+        return now_s + share * left_s
 
 
-def _fill(part: np.ndarray) -> None:
-    """By the thread that reads it, so that the memory is near to it."""
-    part.fill(1.0)
+def main() -> int:
+    request: dict[str, Any] = json.loads(sys.argv[1])
+    setting = ProbeSetting(request["n_threads"], request["n_gpu_layers"], request["repack"])
+    watch = Watch()
+    _say("measuring the overhead of passes and layers")
+    fixed = overhead(setting)
+    read_bytes_per_s = None
+    if request["with_overhead"] and setting.n_gpu_layers == 0:
+        _say("reading memory")
+        read_bytes_per_s = memory_read_bytes_per_s(setting.n_threads)
+    wanted = [(WeightCase.parse(name), WIDTHS) for name in request["weights"]]
+    wanted += [(WeightCase.parse(name), END_WIDTHS) for name in request["weights_at_ends"]]
+    cases = [AttentionCase.parse(name) for name in request["attention"]]
+    n_parts = sum(map(_parts, wanted)) + ATTENTION_PARTS * len(cases)
+    time = Allowance(perf_counter() + BUDGET_S, n_parts)
+    weight_s: dict[WeightCase, Curve] = {}
+    for case, widths in wanted:
+        megabytes = case.size_bytes // 1_000_000
+        _say(f"measuring {megabytes} MB of {case.type} weights, {case.width} wide")
+        until_s = time.until(_parts((case, widths)))
+        weight_s[case] = weights(setting, case, fixed, widths, weight_s, until_s)
+    attention_s: dict[AttentionCase, tuple[AttentionCost, ...]] = {}
+    for case in cases:
+        _say(f"measuring attention with {case.type_k} keys and {case.type_v} values")
+        attention_s[case] = attention(setting, case, time.until(ATTENTION_PARTS))
+    found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, watch.stop().taken_share)
+    sys.stdout.write(f"found {json.dumps(found.to_json())}\n")
+    return 0
 
 
-def _seconds(pool: ThreadPoolExecutor, parts: list[np.ndarray]) -> float:
-    started = perf_counter()
-    list(pool.map(np.max, parts))
-    return perf_counter() - started
+def _parts(asked: tuple[WeightCase, tuple[int, ...]]) -> int:
+    return LOADING_PARTS + len(asked[1])
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.write(f"stage {sentence}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

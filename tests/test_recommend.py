@@ -4,18 +4,28 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from command import localspec
+from command import localspec, tiny
 from hub import Hub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.forecast.quantization import COMFORTABLE_TPS, Offer, _best, _loss, _reasons, choose
-from localspec.forecast.sources import MachineChoice
+from localspec.forecast.forecast import facts_of
+from localspec.forecast.machine import MachineChoice
+from localspec.forecast.recommend import (
+    COMFORTABLE_TPS,
+    Offer,
+    _best,
+    _loss,
+    _reasons,
+    choose,
+    suggestion,
+)
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.predict.memory import QUANTS
+from localspec.predict.memory import QUANTS, bits_per_weight
 from localspec.predict.roofline import Speed
+from localspec.registry.catalog import load_catalog
 from localspec.registry.resolve import Variant
 
 SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)
@@ -107,3 +117,28 @@ def model(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / f"{kind}.gguf"
     write_random_model(path, SHAPE, kind, with_text=True)
     return path
+
+
+def test_a_better_model_is_the_largest_that_fits_and_can_be_read_along() -> None:
+    """Of mixtures only the active parameters take time; code models are for another purpose."""
+    entries = list(load_catalog().values())
+    found = {
+        (free, bandwidth): suggestion(entries, free, bandwidth)
+        for free, bandwidth in ((14e9, 40e9), (14e9, 400e9), (64e9, 40e9), (0.1e9, 40e9))
+    }
+    assert found[14e9, 40e9].name == "qwen3-8b"
+    assert "tok/s" in found[14e9, 40e9].sentence
+    assert found[14e9, 400e9].n_bytes > found[14e9, 40e9].n_bytes
+    assert found[64e9, 40e9].name == "qwen3-30b-a3b"
+    assert found[0.1e9, 40e9] is None
+
+
+def test_a_guess_is_that_of_the_whole_model() -> None:
+    """The average of bits per weight is the one that converting a model arrives at."""
+    facts = facts_of(str(tiny()))
+    for quant in QUANTS:
+        matrices = [w for w in quant.applied(facts).weights if w.role == "feed_forward"]
+        bits = 8 * sum(w.n_bytes for w in matrices) / sum(w.n_elements for w in matrices)
+        assert bits_per_weight(quant.name) == pytest.approx(bits, rel=0.01)
+    assert bits_per_weight("MXFP4") == 4.25
+    assert bits_per_weight("Q9_Z") is None

@@ -1,0 +1,98 @@
+"""Timed passes: what the engine takes over n tokens behind a context of some depth.
+
+Contexts hold made-up tokens, because speed does not depend on what a text says. What counts is the
+time inside the engine (`busy_s`), without localspec's own. Other programs only ever add to it, so
+things that are compared take turns, there and back (A B C, C B A): what the machine does meanwhile
+then falls on all of them alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from localspec.engine.base import hold
+from localspec.engine.interrupt import Interrupted
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.engine import LlamaContext
+
+SEED = 1
+FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
+"""Repeats of a pass: until they have taken enough; a long one is not repeated."""
+
+T = TypeVar("T")
+
+
+def made_up_tokens(n_vocab: int, n_tokens: int) -> list[int]:
+    """The same ones each time, also as the beginning of more, so that a cache of them is kept."""
+    return np.random.default_rng(SEED).integers(n_vocab, size=n_tokens).tolist()
+
+
+def there_and_back(items: Sequence[T], n_rounds: int) -> Iterator[Sequence[T]]:
+    """The items of each round: as given, then backwards, and so on."""
+    return (items[::-1] if i % 2 else items for i in range(n_rounds))
+
+
+class Timer:
+    """Times passes of one sequence; what it holds at the end is for the caller to forget."""
+
+    def __init__(self, context: "LlamaContext") -> None:
+        self.context = context
+        self._tokens: list[int] = []
+
+    def hold(self, depth: int) -> float:
+        """Make the cache hold the first `depth` made-up tokens. Seconds that reading them took."""
+        before = self.context.engine.busy_s
+        hold(self.context, self._some(0, depth), 0)
+        return self.context.engine.busy_s - before
+
+    def seconds(self, n_tokens: int, depth: int, turn: int = 0) -> float:
+        """One pass over `n_tokens` behind `depth` cached ones, forgotten again.
+
+        Logits come of all tokens, as a draft's check wants them, or of as many as the engine has
+        room for. Another `turn` takes other tokens, because experts are chosen by token. Raises
+        Interrupted on request.
+        """
+        context, engine = self._ready(depth), self.context.engine
+        before = engine.busy_s
+        tokens = self._some(depth + turn * n_tokens, n_tokens)
+        context.eval(tokens, min(n_tokens, engine.config.n_outputs))
+        seconds = engine.busy_s - before
+        context.truncate(depth)
+        return seconds
+
+    def token_s(self, n_tokens: int, depth: int) -> float:
+        """Seconds a token of decoding `n_tokens` one by one from `depth` on, forgotten again."""
+        context, engine = self._ready(depth), self.context.engine
+        before = engine.busy_s
+        for token in self._some(depth, n_tokens):
+            context.eval([token], 1)
+        seconds = engine.busy_s - before
+        context.truncate(depth)
+        return seconds / n_tokens
+
+    def median(self, n_tokens: int, depth: int) -> float:
+        """The median of some passes, after one that builds the graph and warms up."""
+        first_s = self.seconds(n_tokens, depth)
+        if first_s > LONG_S:
+            return first_s
+        times: list[float] = []
+        while len(times) < FEWEST or (len(times) < MOST and sum(times) < ENOUGH_S):
+            times.append(self.seconds(n_tokens, depth, len(times) + 1))
+        return median(times)
+
+    def _ready(self, depth: int) -> "LlamaContext":
+        if self.context.engine.interrupt.requested:
+            raise Interrupted
+        if len(self.context.tokens) != depth:
+            self.hold(depth)
+        return self.context
+
+    def _some(self, start: int, n_tokens: int) -> list[int]:
+        end = start + n_tokens
+        if end > len(self._tokens):
+            n_vocab = self.context.engine.vocabulary.n_tokens
+            self._tokens = made_up_tokens(n_vocab, max(1024, 2 * end))
+        return self._tokens[start:end]
