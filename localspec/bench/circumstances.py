@@ -22,6 +22,7 @@ from localspec import __version__
 from localspec.bench.prediction import facts_of
 from localspec.engine.health import engine_fingerprint, engine_version, gpu_backends
 from localspec.forecast.sources import engine_reports
+from localspec.format import percent
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.identity import fingerprint
@@ -62,9 +63,9 @@ class Circumstances:
         if self.mhz_before and self.mhz_after and self.mhz_after < SLOWED * self.mhz_before:
             words.append(f"clock fell from {self.mhz_before:,.0f} to {self.mhz_after:,.0f} MHz")
         if self.others_share is not None and self.others_share > BUSY:
-            words.append(f"other programs took {self.others_share:.0%} of the processor")
+            words.append(f"other programs took {percent(self.others_share)} of the processor")
         if self.stolen_share is not None and self.stolen_share > BUSY:
-            words.append(f"the host withheld {self.stolen_share:.0%} of the processor")
+            words.append(f"the host withheld {percent(self.stolen_share)} of the processor")
         return tuple(words)
 
     def to_json(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from localspec.cli.flatten import flatten
 from localspec.cli.notify import notify, stages
 from localspec.cli.numbers import several
 from localspec.cli.options import ModelArgument
+from localspec.format import percent
 from localspec.quality.published import Published, of_cache, of_weights
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ COLUMNS = (
     QualityColumn("ppl", lambda row: f"{row.quality.perplexity:.2f}"),
     QualityColumn("KLD", _kld),
     QualityColumn("99 %", _p99, is_extra=True),
-    QualityColumn("top", lambda row: f"{row.quality.same_top:.1%}"),
+    QualityColumn("top", lambda row: percent(row.quality.same_top, 1)),
     QualityColumn("tok/s", lambda row: f"{row.decode_tps:.1f}"),
     QualityColumn("MB", lambda row: f"{row.memory_bytes / 1e6:,.0f}"),
     QualityColumn("publ.", _published, is_extra=True),

@@ -9,6 +9,7 @@ from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
+from localspec.format import percent
 from localspec.hardware.activity import DISTURBING
 from localspec.hardware.machine import machine_key, power
 from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
@@ -92,8 +93,8 @@ def probe_machine(
     )
     if found.others_share > DISTURBING:
         notify(
-            f"other programs had {found.others_share:.0%} of the processor meanwhile, so this is"
-            " slower than an idle machine: `localspec predict --probe again` repeats it"
+            f"other programs had {percent(found.others_share)} of the processor meanwhile, so this"
+            " is slower than an idle machine: `localspec predict --probe again` repeats it"
         )
     _kept(setting).save(merged)
     return merged
