@@ -10,11 +10,11 @@ from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument
 from localspec.cli.predict_options import MachineFlags, QuestionFlags
 from localspec.errors import UserError
-from localspec.forecast.forecast import Forecast, SpeculationRow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.bench.report.chart import Chart
+    from localspec.forecast.forecast import Forecast, SpeculationRow
     from localspec.model.facts import ModelFacts
 
 
@@ -92,7 +92,7 @@ def _check_plot(path: Path) -> None:
         raise UserError(f"--plot {path} is no picture that can be written: end it in {PICTURE}")
 
 
-def write_plot(forecast: Forecast, path: Path) -> None:
+def write_plot(forecast: "Forecast", path: Path) -> None:
     """What drafts gain, a panel for each depth and batch. UserError if it cannot be written."""
     from localspec.bench.report.svg import picture
     from localspec.cli.report import write_text
@@ -103,7 +103,7 @@ def write_plot(forecast: Forecast, path: Path) -> None:
     write_text(path, "--plot", picture(title, [_gains(row) for row in forecast.speculation]))
 
 
-def _gains(row: SpeculationRow) -> "Chart":
+def _gains(row: "SpeculationRow") -> "Chart":
     """Speed-up by draft length, a line for each acceptance with its best length marked."""
     from localspec.bench.report.chart import Chart, ChartPoint, Series
     from localspec.format import percent

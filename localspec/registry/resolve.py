@@ -23,7 +23,7 @@ from localspec.gguf.reader import PART_NAME
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
 from localspec.registry.manifest import Pulled, pulled
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
-from localspec.registry.remote_file import RepositoryFile
+from localspec.registry.remote_file import RepositoryFile, cached
 
 _TYPE = re.compile(
     r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q\d_(?:K(?:_(?:XL|[SML]))?|XXS|XS|NL|[SM]|\d)|TQ\d_0"
@@ -236,8 +236,6 @@ def _from_package(entry: Entry) -> Path | None:
 
 
 def _cached(hub: HubFile) -> Path | None:
-    from localspec.registry.hub_cache import cached  # noqa: PLC0415 - imports the hub's library
-
     try:
         return cached(hub)
     except ValueError as error:
