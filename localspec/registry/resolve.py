@@ -30,7 +30,10 @@ _TYPE = re.compile(
     r"|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32))(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
-_NO_MODELS = re.compile(r"(^|[-_./])(mmproj|imatrix|mtp|eagle3?|dflash)[-_.]", re.IGNORECASE)
+HEAD = re.compile(r"(^|/)(mtp|eagle3?|dflash|dspark)[-_./]", re.IGNORECASE)
+"""How files of draft heads are named, which are no models; `NAME-MTP-Q4_0.gguf` is a model with its
+head inside. Names propose, headers decide."""
+_NO_MODELS = re.compile(rf"(^|[-_./])(mmproj|imatrix)[-_.]|{HEAD.pattern}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
