@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from localspec.engine.base import EngineConfig, Request, require_number
+from localspec.engine.base import EngineConfig, Request, Result, require_number, rows_of
+from localspec.errors import EngineError
 
 
 @dataclass
@@ -41,7 +42,7 @@ class FakeContext:
     n_evaluated: int = 0
 
     def eval(self, tokens: Sequence[int], n_logits: int) -> FakeLogits:
-        return self.engine.decode([(self, tokens, n_logits)])[0]
+        return rows_of(self.engine.decode([(self, tokens, n_logits)])[0])
 
     def truncate(self, n: int) -> None:
         assert 0 <= n <= len(self.tokens)
@@ -52,10 +53,15 @@ class FakeEngine:
     """`spread` scales the logits: larger ones make a more decided model."""
 
     def __init__(
-        self, n_vocab: int = 8, seed: int = 0, spread: float = 1.0, n_ctx: int = 512
+        self,
+        n_vocab: int = 8,
+        seed: int = 0,
+        spread: float = 1.0,
+        n_ctx: int = 512,
+        n_sequences: int = 1,
     ) -> None:
         self.vocabulary = FakeVocabulary(n_vocab)
-        self.config = EngineConfig(Path("fake"), n_ctx=n_ctx, n_threads=1)
+        self.config = EngineConfig.of(Path("fake"), ctx=n_ctx, threads=1, n_sequences=n_sequences)
         self.rollback_limit = None
         self.table = np.random.default_rng(seed).normal(0, spread, (n_vocab, n_vocab, n_vocab))
         self.table = self.table.astype(np.float32)
@@ -66,13 +72,14 @@ class FakeEngine:
     def close(self) -> None:
         pass
 
-    def decode(self, requests: Sequence[Request]) -> list[FakeLogits]:
+    def decode(self, requests: Sequence[Request]) -> list[Result]:
         return [self._one(*request) for request in requests]
 
-    def _one(self, context: FakeContext, tokens: Sequence[int], n_logits: int) -> FakeLogits:
+    def _one(self, context: FakeContext, tokens: Sequence[int], n_logits: int) -> Result:
+        if len(context.tokens) + len(tokens) > self.config.n_ctx:
+            return EngineError("grew past its limit")
         context.tokens.extend(tokens)
         context.n_evaluated += len(tokens)
-        assert len(context.tokens) <= self.config.n_ctx, "grew past its limit"
         ends = range(len(context.tokens) - n_logits + 1, len(context.tokens) + 1)
         return FakeLogits(np.array([self.logits(context.tokens[:end]) for end in ends]))
 

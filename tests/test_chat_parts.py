@@ -218,6 +218,7 @@ def test_tags_and_line_ends_are_shown_as_they_were_said(monkeypatch: pytest.Monk
     assert draw([text], monkeypatch).splitlines() == text.splitlines()
 
 
+@pytest.mark.slow
 def test_a_paragraph_longer_than_the_screen_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = draw(list(STORY), monkeypatch, columns=40, rows=10)
     assert seen.split() == STORY.split()

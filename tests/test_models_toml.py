@@ -6,7 +6,6 @@ import pytest
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.model.kv import CACHE_TYPES
 from localspec.registry.catalog import entry_of, load_catalog, read_models
 from localspec.registry.remote_file import RepositoryFile
 from localspec.registry.resolve import (
@@ -19,6 +18,7 @@ from localspec.registry.resolve import (
     split_type,
     variants,
 )
+from localspec.settings import CACHE_TYPES
 
 GOOD = """\
 # mine

@@ -146,7 +146,7 @@ def _timed(
 
 
 def _of_reply(reply: Reply, engine_s: float, category: str | None) -> Sample:
-    watch, rest = reply.stopwatch, reply.steps[1:]
+    watch, rest = reply.timings, reply.steps[1:]
     return Sample(
         prefill_s=watch.prefill_s,
         first_s=watch.ttft_s,

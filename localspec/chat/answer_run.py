@@ -46,7 +46,7 @@ class AnswerRun:
     @property
     def n_evaluated(self) -> int:
         """Prompt tokens that were not in the cache."""
-        return self.replies[0].stopwatch.n_prefilled if self.replies else 0
+        return self.replies[0].timings.n_prefilled if self.replies else 0
 
     @property
     def n_context(self) -> int:
@@ -57,47 +57,47 @@ class AnswerRun:
     @property
     def ttft_s(self) -> float | None:
         """Time to the first token."""
-        return self.replies[0].stopwatch.ttft_s if self.replies else None
+        return self.replies[0].timings.ttft_s if self.replies else None
 
     @property
     def prefill_tps(self) -> float | None:
-        return self.replies[0].stopwatch.prefill_tps if self.replies else None
+        return self.replies[0].timings.prefill_tps if self.replies else None
 
     @property
     def decode_s(self) -> float:
         """Seconds from first to last token, without pauses."""
-        total = sum(reply.stopwatch.decode_s or 0.0 for reply in self.replies)
+        total = sum(reply.timings.decode_s or 0.0 for reply in self.replies)
         return max(0.0, total - self.paused_s)
 
     @property
     def decode_tps(self) -> float | None:
         """Tokens after the first pass's, per second of `decode_s`."""
-        watches = [reply.stopwatch for reply in self.replies]
+        watches = [reply.timings for reply in self.replies]
         n_tokens = sum(watch.n_tokens - watch.n_first for watch in watches)
         return n_tokens / self.decode_s if n_tokens and self.decode_s else None
 
     @property
     def passes(self) -> int:
-        return sum(reply.counts.passes for reply in self.replies)
+        return sum(reply.stats.passes for reply in self.replies)
 
     @property
     def drafted(self) -> int:
-        return sum(reply.counts.drafted for reply in self.replies)
+        return sum(reply.stats.drafted for reply in self.replies)
 
     @property
     def accepted(self) -> int:
-        return sum(reply.counts.accepted for reply in self.replies)
+        return sum(reply.stats.accepted for reply in self.replies)
 
     @property
     def tokens_per_pass(self) -> float | None:
-        return sum(r.counts.tokens for r in self.replies) / self.passes if self.passes else None
+        return sum(r.stats.tokens for r in self.replies) / self.passes if self.passes else None
 
     @property
     def by_source(self) -> dict[str, tuple[int, int]]:
         """Drafted and accepted tokens by who drafted them."""
         counts: dict[str, tuple[int, int]] = {}
         for reply in self.replies:
-            for source, count in reply.counts.by_source.items():
+            for source, count in reply.stats.by_source.items():
                 drafted, accepted = counts.get(source, (0, 0))
                 counts[source] = drafted + count.drafted, accepted + count.accepted
         return counts

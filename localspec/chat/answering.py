@@ -10,9 +10,9 @@ from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered, Dropped
 from localspec.chat.figures import Figures
 from localspec.chat.models import LoadedModel
+from localspec.decode.step import Step
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.session import ReplyOptions
-from localspec.speculate.step import Step
 
 RoomDecision = Literal["drop", "stop", "cancel"]
 Decide = Callable[[Shortage], RoomDecision]

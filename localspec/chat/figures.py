@@ -9,10 +9,9 @@ from typing import Any, Self
 
 from localspec.chat.answer_run import AnswerRun
 from localspec.chat.models import LoadedModel
+from localspec.decode.drafters import OPTIONS
 from localspec.format import count, elapsed, percent
 from localspec.predict.roofline import Speed
-
-DRAFT_MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,10 @@ class Figures:
             passes=exchange.passes,
             tokens_per_pass=exchange.tokens_per_pass,
             sources=tuple(
-                DraftSource("draft" if source == DRAFT_MODEL else "lookup", drafted, accepted)
+                DraftSource(OPTIONS.get(source, source), drafted, accepted)
                 for source, (drafted, accepted) in exchange.by_source.items()
             ),
-            story=exchange.replies[-1].speculation_story if exchange.replies else "",
+            story=exchange.replies[-1].speculation_summary if exchange.replies else "",
         )
 
     @property
@@ -168,7 +167,7 @@ def first_token(figures: Figures) -> str:
 
 
 def shares(figures: Figures) -> str:
-    """Whose drafts stood, in parts of all that did."""
+    """Whose tokens were accepted, as shares of all that were."""
     return ", ".join(
         f"{source.name} {percent(source.accepted / figures.accepted)}"
         for source in figures.sources
@@ -195,4 +194,4 @@ def _roofline(figures: Figures) -> str:
 
 def _source(drafted: int, accepted: int) -> str:
     rate = f" ({percent(accepted / drafted)})" if drafted else ""
-    return f"{accepted:,} of {drafted:,} drafted tokens stood{rate}"
+    return f"{accepted:,} of {drafted:,} drafted tokens accepted{rate}"

@@ -8,11 +8,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from localspec.chat.figures import DRAFT_MODEL, Figures
+from localspec.chat.figures import Figures
 from localspec.chat.lines import PipeFrontend
 from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.decode.drafters import OPTIONS
+from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Thoughts
-from localspec.speculate.step import Step
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -23,7 +24,7 @@ def emit(event: str, values: dict[str, Any]) -> None:
 
 
 class EventsView:
-    """Text as events, reasoning apart from the answer; `drafted_by` where a draft stood in it."""
+    """Text as events, reasoning apart from the answer; `drafted_by` where a drafted token was accepted."""
 
     def __init__(self) -> None:
         self.thought = ""
@@ -39,7 +40,7 @@ class EventsView:
         """One event a step."""
         source = None
         if step is not None and step.accepted:
-            source = "draft" if step.source == DRAFT_MODEL else "lookup"
+            source = OPTIONS.get(step.source, step.source)
         for part in self._thoughts.feed(text):
             self._emit(part, source)
 

@@ -23,17 +23,15 @@ from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.model.identity import fingerprint
 from localspec.session import Session
+from localspec.settings import ROWS
 
 
 def state_key(config: EngineConfig) -> str:
     """Equal for engines that can go on from each other's saved sequences. OSError without files."""
+    settings = config.settings
     parts = (
         fingerprint(config.model),
-        config.kv_k,
-        config.kv_v,
-        config.flash_attn,
-        config.n_gpu_layers,
-        config.use_extra_buffers,
+        *(getattr(settings, name) for name, row in ROWS.items() if not row.is_exact),
         engine_fingerprint(),
         os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
     )

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from localspec.chat.answering import AnswerView
-from localspec.speculate.step import Step
+from localspec.decode.step import Step
 
 LOCAL_FLAGS = 3
 

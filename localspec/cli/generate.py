@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.flatten import flatten
+from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
-from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
-from localspec.cli.prompt import PromptFlags
+from localspec.cli.options import ModelArgument, command
 
 if TYPE_CHECKING:
     from localspec.session import Reply, ReplyOptions, Session
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
 
 def summary(reply: "Reply", options: "ReplyOptions") -> str:
     """One line about a reply, for people."""
-    speed = reply.stopwatch.decode_tps
+    speed = reply.timings.decode_tps
     n_tokens = len(reply.tokens)
     parts = [f"{n_tokens} token{'' if n_tokens == 1 else 's'}"]
     if speed is not None:
         parts.append(f"{speed:.1f} tok/s")
-    if reply.speculation_story:
-        parts.append(reply.speculation_story)
+    if reply.speculation_summary:
+        parts.append(reply.speculation_summary)
     if not options.sampling.is_greedy:
         parts.append(f"seed {options.sampling.seed}")
     return " · ".join([*parts, f"ended by {reply.finish_reason}"])
@@ -35,7 +34,7 @@ def summary(reply: "Reply", options: "ReplyOptions") -> str:
 
 def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dict[str, Any]:
     """What `--json` prints; DESIGN.md fixes the names."""
-    watch, counts = reply.stopwatch, reply.counts
+    watch, counts = reply.timings, reply.stats
     return {
         "text": reply.text,
         "tokens": reply.tokens,
@@ -67,7 +66,7 @@ def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dic
             },
             "decisions": counts.by_reason,
             "gain": {"predicted": reply.gain.predicted, "measured": reply.gain.measured},
-            "story": reply.speculation_story,
+            "story": reply.speculation_summary,
         },
         "prediction": _prediction(session, reply),
         "config": _effective_config(session, options),
@@ -79,7 +78,7 @@ def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
     from localspec.forecast.forecast import kept_forecast
 
     depth = reply.n_prompt_tokens + len(reply.tokens) // 2
-    found = kept_forecast(session.plan.target, depth)
+    found = kept_forecast(session.plan.target, session.plan.facts, depth)
     if found is None:
         return None
     speed, bound = found
@@ -87,20 +86,13 @@ def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
 
 
 def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, Any]:
-    target, draft, sampling = session.plan.target, session.plan.draft, options.sampling
+    """Every setting as it took effect, by the name of its flag."""
+    settings, sampling = session.plan.settings.to_json(), options.sampling
     return {
-        "model": str(target.model),
-        "draft": str(draft.model) if draft else None,
-        "spec": session.speculation,
-        "draft_max": session.plan.max_draft,
+        "model": str(session.plan.target.model),
+        **settings,
+        "extra_buffers": settings["repack"],  # its name in earlier versions
         "verify": options.verify,
-        "kv_k": target.kv_k,
-        "kv_v": target.kv_v,
-        "flash_attn": target.flash_attn,
-        "ctx": target.n_ctx,
-        "threads": target.n_threads,
-        "gpu_layers": target.n_gpu_layers,
-        "extra_buffers": target.use_extra_buffers,
         "temp": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
@@ -113,7 +105,7 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
     }
 
 
-@flatten
+@command
 def generate(
     engine: EngineFlags,
     flags: ReplyFlags,
@@ -130,7 +122,7 @@ def generate(
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
     text = prompt.text(flags.system)
-    config, options = engine.session_config(model), flags.reply_options(engine)
+    config, options = engine.session_config(model), flags.reply_options(engine.verify)
     from localspec.session import Session
 
     with progress("loading") as on_progress:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localspec.cli.notify import notify
+from localspec.cli.options import JsonFlag
 from localspec.format import size
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def list_models(
             "--known", help="The names that can be pulled, instead; proved: one was, here."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """The models on this machine, by the name to use them by.
 
@@ -79,8 +81,6 @@ def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
     _print(table)
     for row in rows:
         if row.problem:
-            from localspec.cli.notify import notify
-
             notify(f"{row.name}: {row.problem}")
 
 

@@ -1,17 +1,15 @@
 """`localspec predict`: what a machine should do with a model, before it is downloaded."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localspec.cli.flatten import flatten
 from localspec.cli.notify import notify
-from localspec.cli.options import ModelArgument
+from localspec.cli.options import JsonFlag, ModelArgument, command
 from localspec.cli.predict_options import MachineFlags, QuestionFlags
 from localspec.errors import UserError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.bench.report.chart import Chart
     from localspec.forecast.forecast import Forecast, SpeculationRow
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 PICTURE = ".svg"
 
 
-@flatten
+@command
 def predict(
     machine: MachineFlags,
     asked: QuestionFlags,
@@ -33,7 +31,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write a picture of what drafts gain (.svg)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """What a machine should do with a model, before it is downloaded.
 

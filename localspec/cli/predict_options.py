@@ -1,21 +1,18 @@
 """The options of `predict`, and the question that they ask."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-import typer
+from typing import TYPE_CHECKING, Literal
 
 from localspec.cli.notify import notify
-from localspec.cli.numbers import several, share, whole
+from localspec.cli.numbers import numbers, several, share
+from localspec.cli.options import option, setting
 from localspec.errors import UserError
+from localspec.settings import Attention, FlashAttention
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.forecast.forecast import Question
     from localspec.forecast.sources import MachineChoice
-    from localspec.gguf.types import GgmlType
     from localspec.model.facts import ModelFacts
-    from localspec.predict.roofline import CacheSetting
 
 
 MAX_TOKENS = 16_777_216
@@ -29,35 +26,19 @@ _QUESTION = "Question"
 class MachineFlags:
     """Where the model would run."""
 
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help='Another machine, e.g. "RTX 4090" or "Apple M4 Max". Default: this one.',
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=512, help="CPU threads. Default: physical cores.", rich_help_panel=_MACHINE
-        ),
-    ] = None
-    gpu_layers: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Layers on the GPU, the others on this processor; -1: all that fit.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = -1
-    probe: Annotated[
-        Literal["auto", "again", "off"],
-        typer.Option(
-            help="Measure this machine: if that has not been done, again, or not at all.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = "auto"
+    device: str | None = option(
+        None, 'Another machine, e.g. "RTX 4090" or "Apple M4 Max". Default: this one.',
+        metavar="NAME", panel=_MACHINE,
+    )  # fmt: skip
+    threads: int | None = setting("threads", min=1, max=512, panel=_MACHINE)
+    gpu_layers: int = setting(
+        "gpu_layers", "Layers on the GPU, the others on this processor; -1: all that fit.",
+        panel=_MACHINE,
+    )  # fmt: skip
+    probe: Literal["auto", "again", "off"] = option(
+        "auto", "Measure this machine: if that has not been done, again, or not at all.",
+        panel=_MACHINE,
+    )  # fmt: skip
 
     def choice(self) -> "MachineChoice":
         from localspec.forecast.sources import MachineChoice
@@ -69,66 +50,28 @@ class MachineFlags:
 class QuestionFlags:
     """What is asked: every product of cache types, depths and batches is a row."""
 
-    kv_k: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE,...", help="Types of the K cache.", rich_help_panel=_QUESTION),
-    ] = None
-    kv_v: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE,...", help="Types of the V cache.", rich_help_panel=_QUESTION),
-    ] = None
-    flash_attn: Annotated[
-        Literal["auto", "on", "off"],
-        typer.Option(help="Flash attention; auto counts as on.", rich_help_panel=_QUESTION),
-    ] = "auto"
-    depth: Annotated[
-        str,
-        typer.Option(
-            metavar="N,...",
-            help="Tokens that are in the context already.",
-            rich_help_panel=_QUESTION,
-        ),
-    ] = "0,1024,4096"
-    batch: Annotated[
-        str,
-        typer.Option(
-            metavar="N,...",
-            help="Sequences in one pass: parallel users; auto: up to the break-even.",
-            rich_help_panel=_QUESTION,
-        ),
-    ] = "1"
-    accept: Annotated[
-        str,
-        typer.Option(
-            metavar="P,...", help="Chances that a drafted token stands.", rich_help_panel=_QUESTION
-        ),
-    ] = "0.5,0.7,0.9"
-    prompt_tokens: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=MAX_TOKENS,
-            help="Of the prompt that is waited for.",
-            rich_help_panel=_QUESTION,
-        ),
-    ] = 512
-    ctx: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            max=MAX_TOKENS,
-            help="Context in tokens. Default: 4096 or the model's, the smaller.",
-            rich_help_panel=_QUESTION,
-        ),
-    ] = None
-    quants: Annotated[
-        bool,
-        typer.Option(
-            "--quants",
-            help="What other weight quantizations of it would give.",
-            rich_help_panel=_QUESTION,
-        ),
-    ] = False
+    kv_k: str | None = option(None, "Types of the K cache.", metavar="TYPE,...", panel=_QUESTION)
+    kv_v: str | None = option(None, "Types of the V cache.", metavar="TYPE,...", panel=_QUESTION)
+    flash_attn: FlashAttention = setting(
+        "flash_attn", "Flash attention; auto counts as on.", panel=_QUESTION
+    )
+    depth: str = option(
+        "0,1024,4096", "Tokens that are in the context already.", metavar="N,...", panel=_QUESTION
+    )
+    batch: str = option(
+        "1", "Sequences in one pass: parallel users; auto: up to the break-even.",
+        metavar="N,...", panel=_QUESTION,
+    )  # fmt: skip
+    accept: str = option(
+        "0.5,0.7,0.9", "Chances that a drafted token stands.", metavar="P,...", panel=_QUESTION
+    )
+    prompt_tokens: int = option(
+        512, "Of the prompt that is waited for.", min=1, max=MAX_TOKENS, panel=_QUESTION
+    )
+    ctx: int | None = setting("ctx", min=2, max=MAX_TOKENS, panel=_QUESTION)
+    quants: bool = option(
+        False, "What other weight quantizations of it would give.", "--quants", panel=_QUESTION
+    )
 
     def check(self) -> None:
         """UserError for a list that is none, before anything is read."""
@@ -156,7 +99,7 @@ class QuestionFlags:
 
     def _lists(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
         return (
-            several("--depth", self.depth, whole(0, MAX_TOKENS), "a number of tokens"),
+            numbers("--depth", self.depth, 0, MAX_TOKENS),
             self._batches(),
             several("--accept", self.accept, share, "a number from 0 to 1"),
         )
@@ -164,34 +107,40 @@ class QuestionFlags:
     def _batches(self) -> tuple[int, ...]:
         if self.batch == "auto":
             return ()
-        wanted = f"a number from 1 to {MAX_BATCH}, nor auto"
-        return several("--batch", self.batch, whole(1, MAX_BATCH), wanted)
+        return numbers("--batch", self.batch, 1, MAX_BATCH, "auto")
 
-    def _caches(self, facts: "ModelFacts") -> "tuple[CacheSetting, ...]":
-        from localspec.predict.roofline import CacheSetting
+    def _caches(self, facts: "ModelFacts") -> tuple[Attention, ...]:
+        from localspec.model.kv import types_of
 
-        flash, problems = self.flash_attn != "off", dict[str, None]()
-        possible: list[CacheSetting] = []
-        for type_k, type_v in self._pairs():
-            problem = facts.kv_problem(type_k, type_v, flash_attention=flash)
+        problems, possible = dict[str, None](), list[Attention]()
+        for kv_k, kv_v in self._pairs():
+            attention = Attention(kv_k, kv_v, self.flash_attn)
+            flash = attention.is_flash
+            problem = facts.kv_problem(*types_of(attention), flash_attention=flash)
             if problem:
                 problems[problem] = None
             else:
-                possible.append(CacheSetting(type_k, type_v, flash))
+                possible.append(attention)
         if not possible:
             raise UserError(next(iter(problems)))
         for problem in problems:
             notify(f"left out: {problem}")
         return tuple(possible)
 
-    def _pairs(self) -> "list[tuple[GgmlType, GgmlType]]":
-        from localspec.model.facts import cache_type
-
+    def _pairs(self) -> list[tuple[str, str]]:
         if self.kv_k is None and self.kv_v is None:
-            return [(cache_type(name), cache_type(name)) for name in ("f16", "bf16", "q8_0")]
-        types_k = several("--kv-k", self.kv_k or "f16", cache_type, "a type")
-        types_v = several("--kv-v", self.kv_v or "f16", cache_type, "a type")
-        return [(k, v) for k in types_k for v in types_v]
+            return [(name, name) for name in ("f16", "bf16", "q8_0")]
+        keys, values = (
+            several(f"--kv-{part}", text or "f16", _cache_type, "a type")
+            for part, text in (("k", self.kv_k), ("v", self.kv_v))
+        )
+        return [(k, v) for k in keys for v in values]
+
+
+def _cache_type(text: str) -> str:
+    from localspec.model.kv import cache_type
+
+    return cache_type(text).name.lower()
 
 
 def _within(depths: tuple[int, ...], limit: int) -> tuple[int, ...]:

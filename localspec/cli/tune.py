@@ -4,7 +4,6 @@ What `tune` shows: progress with the best so far, and in the end what was tried.
 """
 
 import json
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn
 from rich.table import Table
 
-from localspec.cli.flatten import flatten
-from localspec.cli.notify import notify
-from localspec.cli.options import ModelArgument
+from localspec.cli.notify import bar, notify
+from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.settings import NONE, with_former_names, written
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from localspec.session.profile import Profile
     from localspec.tune.search import Outcome
     from localspec.tune.state import News, SearchListener, Trial
@@ -37,48 +34,31 @@ LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
 class GoalFlags:
     """What is looked for."""
 
-    goal: Annotated[
-        Literal["speed", "memory", "quality"],
-        typer.Option(
-            "--for",
-            help="speed; memory: the smallest cache, not slower; quality: nothing below f16.",
-        ),
-    ] = "speed"
-    max_quality_loss: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=10,
-            metavar="KLD",
-            help="Most that a cache type may diverge from f16, in nats a token.",
-        ),
-    ] = 0.01
-    budget: Annotated[
-        float,
-        typer.Option(
-            min=LEAST_BUDGET_S, max=MOST_BUDGET_S, metavar="SECONDS", help="How long it may take."
-        ),
-    ] = 60.0
-    ctx: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Tokens of the contexts that matter. Default: 4096 or the model's."
-        ),
-    ] = None
-    draft: Annotated[
-        str,
-        typer.Option(metavar="MODEL|auto|none", help="A draft model to try; auto: the pair's."),
-    ] = "auto"
+    goal: Literal["speed", "memory", "quality"] = option(
+        "speed", "speed; memory: the smallest cache, not slower; quality: nothing below f16.",
+        "--for",
+    )  # fmt: skip
+    max_quality_loss: float = option(
+        0.01, "Most that a cache type may diverge from f16, in nats a token.",
+        min=0, max=10, metavar="KLD",
+    )  # fmt: skip
+    budget: float = option(
+        60.0, "How long it may take.", min=LEAST_BUDGET_S, max=MOST_BUDGET_S, metavar="SECONDS"
+    )
+    ctx: int | None = setting(
+        "ctx", "Tokens of the contexts that matter. Default: 4096 or the model's."
+    )
+    draft: str = setting("draft", "A draft model to try; auto: the pair's.")
 
 
-@flatten
+@command
 def tune(
     flags: GoalFlags,
     model: ModelArgument = None,
     show: Annotated[
         bool, typer.Option("--show", help="Show what is kept for this model; measure nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Find the fastest settings of a model on this machine, and keep them for later commands.
 
@@ -98,13 +78,18 @@ def tune(
             notify(found.problem)
         _show(found.profile, path.name, as_json=as_json)
         return
+    from localspec.cli.pull import fetched
     from localspec.session.config import SessionConfig
+    from localspec.session.loading import checked_facts
+    from localspec.session.opening import draft_file
     from localspec.tune.search import keep, search
     from localspec.tune.target import Goal, TuneTarget
 
     wanted = Goal(flags.goal, flags.max_quality_loss)
-    subject = TuneTarget.of(SessionConfig(path, spec="none", n_ctx=flags.ctx), notify)
-    draft = _draft(flags.draft, model)
+    subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=flags.ctx), notify)
+    draft = draft_file(flags.draft, model, fetched)
+    if draft:
+        checked_facts(draft)
     with watching(flags.budget) as listen:
         outcome = search(subject, wanted, flags.budget, listen, draft)
     if outcome.is_interrupted and outcome.winner is None:
@@ -114,19 +99,6 @@ def tune(
         _show(profile, path.name, as_json=True)
     else:
         report(outcome, subject, profile)
-
-
-def _draft(wanted: str, model: str | None) -> "Path | None":
-    """Raises UserError or ModelError for a draft that is not there or no model."""
-    from localspec.registry.resolve import draft_of, resolve
-    from localspec.session.loading import checked_facts
-
-    if wanted == "none":
-        return None
-    draft = draft_of(model) if wanted == "auto" else resolve(wanted)
-    if draft:
-        checked_facts(draft)
-    return draft
 
 
 def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
@@ -149,7 +121,7 @@ def _document(profile: "Profile | None") -> dict[str, object] | None:
         return None
     low, mid, high = profile.ratio
     return {
-        "settings": dict(profile.settings),
+        "settings": with_former_names(written(profile.settings)),
         "ratio": {"low": low, "mid": mid, "high": high},
         "kld": profile.kld,
         "seconds": profile.seconds,
@@ -162,30 +134,27 @@ SHOWN = 8
 @contextmanager
 def watching(budget_s: float) -> "Generator[SearchListener]":
     """A listener that draws on a terminal where somebody is watching, and is silent elsewhere."""
-    console = Console(stderr=True)
-    if not sys.stderr.isatty() or console.is_dumb_terminal:
-        yield lambda news: None
-        return
-    columns = (
-        BarColumn(bar_width=12),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} s"),
-        TextColumn("{task.description}"),
-    )
+    columns = BarColumn(12), "{task.completed:.0f} of {task.total:.0f} s", "{task.description}"
     started = monotonic()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("loading", total=budget_s)
+    with bar(lambda width: columns) as made:
+        if made is None:
+            yield lambda news: None
+            return
+        task = made.add_task("loading", total=budget_s)
 
         def listen(news: "News") -> None:
             spent_s = min(budget_s, monotonic() - started)
-            bar.update(task, completed=spent_s, description=_line(news))
+            made.update(task, completed=spent_s, description=_line(news))
 
         yield listen
 
 
 def _line(news: "News") -> str:
+    from localspec.tune.target import candidate_text
+
     if news.best is None or news.gain is None:
         return news.stage
-    return f"{news.stage}\n[dim]best so far {news.gain:.2f} x: {news.best.text}[/dim]"
+    return f"{news.stage}\n[dim]best so far {news.gain:.2f} x: {candidate_text(news.best)}[/dim]"
 
 
 def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:
@@ -217,7 +186,7 @@ def _table(outcome: "Outcome", subject: "TuneTarget") -> Table:
     tried = sorted(outcome.tried, key=lambda trial: -trial.gain.mid)
     chosen = outcome.winner
     if chosen:
-        tried = [chosen, *(t for t in tried if t.setting.text != chosen.setting.text)]
+        tried = [chosen, *(t for t in tried if t.setting != chosen.setting)]
     for trial in tried[:SHOWN]:
         table.add_row(*_row(trial, subject), style="bold" if trial is chosen else None)
     if len(tried) > SHOWN:
@@ -227,10 +196,12 @@ def _table(outcome: "Outcome", subject: "TuneTarget") -> Table:
 
 def _row(trial: "Trial", subject: "TuneTarget") -> tuple[str, ...]:
     cache = subject.cache_bytes(trial.setting.attention, subject.n_ctx)
+    from localspec.tune.target import candidate_text, loading_text
+
     loading = trial.setting.loading
-    others = "" if loading.repack and loading.use_mmap else f", {loading.text}"
+    others = "" if loading.repack and loading.mmap else f", {loading_text(loading)}"
     return (
-        trial.setting.text + others,
+        candidate_text(trial.setting) + others,
         f"{trial.gain.mid:.2f} x",
         f"{trial.quality.kld:.4f}" if trial.quality else "",
         f"{cache / 1e6:,.1f}" if cache else "",

@@ -77,7 +77,7 @@ class Health:
     errors: dict[str, float]
 
     @property
-    def use_extra_buffers(self) -> bool:
+    def can_repack(self) -> bool:
         """Whether weights may be repacked for the processor's matrix units."""
         return self.problem is None
 
@@ -85,7 +85,7 @@ class Health:
 def engine_health(notify: Callable[[str], None]) -> Health:
     """The verdict on the installed build, from the cache or by testing now.
 
-    `talk` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
+    `notify` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
     """
     kept = _kept()
     if health := kept.load():

@@ -1,12 +1,12 @@
 """The composition root and public Python API: a model, perhaps a drafter, and replies.
 
-config = SessionConfig(model=Path("model.gguf"), spec="lookup")
+config = SessionConfig.of(Path("model.gguf"), spec="lookup")
 with Session.open(config) as session:
     prompt = session.chat_prompt([Message(role="user", content="Hello")])
     reply = session.reply(prompt, ReplyOptions(max_tokens=100))
     for text in reply:
         print(text, end="")
-    print(reply.stopwatch.decode_tps, reply.counts.tokens_per_pass)
+    print(reply.timings.decode_tps, reply.stats.tokens_per_pass)
 """
 
 from localspec.session.config import ReplyOptions, SessionConfig

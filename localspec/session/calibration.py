@@ -22,13 +22,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
+from localspec.decode.costs import Curve, Point
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.interrupt import Interrupted
 from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
-from localspec.speculate.costs import Curve, Point
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def calibration_path(target: EngineConfig, draft: EngineConfig | None) -> Path:
 
 def _dependence(config: EngineConfig) -> dict[str, Any]:
     """Everything that changes what a pass costs."""
-    settings = asdict(replace(config, n_outputs=1, n_ctx=0))
+    settings = asdict(replace(config.settings.for_engine, ctx=None))
     return settings | {"model": fingerprint(config.model)}
 
 
@@ -184,18 +184,20 @@ def fastest_draft(
 
     Loads the draft model twice where this is not known yet; both are closed again.
     """
-    if config.flash_attn != "auto" or cache_type(config.kv_v).is_quantized:
+    settings = config.settings
+    if settings.flash_attn != "auto" or cache_type(settings.kv_v).is_quantized:
         return config
     path = calibration_path(config, None).with_suffix(".draft.json")
     kept: Kept[dict[str, Any]] = Kept(path, _checked_flash, dict)
     known = kept.load()
     if known is None:
         seconds = {
-            choice: _draft_s(replace(config, flash_attn=choice), load) for choice in FLASH_CHOICES
+            choice: _draft_s(config.with_settings(flash_attn=choice), load)
+            for choice in FLASH_CHOICES
         }
         known = {"flash_attn": min(seconds, key=lambda choice: seconds[choice]), "token_s": seconds}
         kept.save(known)
-    return replace(config, flash_attn=known["flash_attn"])
+    return config.with_settings(flash_attn=known["flash_attn"])
 
 
 def _checked_flash(document: dict[str, Any]) -> dict[str, Any]:

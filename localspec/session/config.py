@@ -1,42 +1,39 @@
 """What a session and a reply are made from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Self
 
-from localspec.engine.base import FlashAttention
+from localspec.decode.generation import Verification
 from localspec.engine.sampling import Sampling
-from localspec.speculate.generation import Verification
+from localspec.settings import NONE, Settings, Speculation
 
-Speculation = Literal["auto", "none", "lookup", "draft"]
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What is loaded and how.
-
-    `spec` "auto" decides at each step who drafts and how much, from what it costs and gains here;
-    "lookup" and "draft" draft `draft_max` tokens each time. None: `draft_max` 3, or for "auto" no
-    cap; `n_ctx` 4096 or the model's if that is smaller, `n_threads` the physical cores.
-    `n_gpu_layers` < 0: all, but for the experts of the first `n_cpu_moe` layers. Longer passes have
-    `n_threads_batch` (None: `n_threads`) and micro-batches of `n_batch` tokens.
-    """
+    """A model's file and how it is run; a draft that is still "auto" is none."""
 
     model: Path
-    draft: Path | None = None
-    spec: Speculation = "auto"
-    draft_max: int | None = None
-    kv_k: str = "f16"
-    kv_v: str = "f16"
-    flash_attn: FlashAttention = "auto"
-    n_ctx: int | None = None
-    n_threads: int | None = None
-    n_gpu_layers: int = -1
-    n_threads_batch: int | None = None
-    n_batch: int = 512
-    n_cpu_moe: int = 0
-    use_mmap: bool = True
-    repack: bool = True
+    settings: Settings = field(default_factory=Settings)
+
+    @classmethod
+    def of(cls, model: Path, draft: Path | None = None, **settings: Any) -> Self:
+        """With settings by name. Raises UserError for one that there is none of."""
+        return cls(model, Settings.of(**settings)).with_draft(draft)
+
+    @property
+    def draft(self) -> Path | None:
+        """The draft model's file."""
+        name = self.settings.draft
+        return None if name in (NONE, AUTO) else Path(name)
+
+    def with_draft(self, draft: Path | None) -> Self:
+        return self.with_settings(draft=NONE if draft is None else str(draft))
+
+    def with_settings(self, **changes: Any) -> Self:
+        return replace(self, settings=replace(self.settings, **changes))
 
 
 @dataclass(frozen=True, slots=True)

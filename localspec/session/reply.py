@@ -3,18 +3,17 @@
 from collections.abc import Iterator
 from time import perf_counter
 
+from localspec.decode.generation import FinishReason, Generation
+from localspec.decode.speculator import Gain, Speculator
+from localspec.decode.stats import DraftStats, Timings, summary
+from localspec.decode.step import Step
 from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.engine.interrupt import Interrupt
-from localspec.speculate.account import SpeculationCount, Stopwatch
-from localspec.speculate.generation import FinishReason, Generation
-from localspec.speculate.length import DraftLength
-from localspec.speculate.step import Step
-from localspec.speculate.story import Gain, story
 
 
 class Reply:
-    """Iterate once for pieces of text; `text`, `steps`, `counts` and `stopwatch` grow with them.
+    """Iterate once for pieces of text; `text`, `steps`, `stats` and `timings` grow with them.
 
     While it runs, Ctrl-C ends it with what it has (`finish_reason` "interrupted"); a second one
     raises.
@@ -23,32 +22,32 @@ class Reply:
     def __init__(
         self,
         generation: Generation,
-        passes: Iterator[Step],
+        pass_steps: Iterator[Step],
         vocabulary: Vocabulary,
         stop: tuple[str, ...],
         interrupt: Interrupt,
-        policy: DraftLength,
+        speculator: Speculator,
     ) -> None:
         self.text = ""
         self.steps: list[Step] = []
-        self.counts = SpeculationCount()
-        self.stopwatch = Stopwatch()
+        self.stats = DraftStats()
+        self.timings = Timings()
         self._generation = generation
-        self._passes = passes
+        self._pass_steps = pass_steps
         self._vocabulary = vocabulary
         self._stream = TextStream(stop)
         self._interrupt = interrupt
-        self._policy = policy
+        self._speculator = speculator
 
     @property
     def gain(self) -> Gain:
         """Times plain speed, as expected and as it came; unknown without an adaptive policy."""
-        return self._policy.gain
+        return self._speculator.gain
 
     @property
-    def speculation_story(self) -> str:
+    def speculation_summary(self) -> str:
         """What speculation did and why, in one line; empty where there was none."""
-        return story(self.counts, self.gain, self._policy.verdict)
+        return summary(self.stats, self.gain, self._speculator.reason)
 
     @property
     def tokens(self) -> list[int]:
@@ -66,9 +65,9 @@ class Reply:
 
     def __iter__(self) -> Iterator[str]:
         """Generate; yields text as soon as it is certain."""
-        self.stopwatch.start(perf_counter())
+        self.timings.start(perf_counter())
         with self._interrupt:
-            for step in self._passes:
+            for step in self._pass_steps:
                 yield self._take(step)
         rest = self._stream.finish()
         self.text += rest
@@ -91,6 +90,6 @@ class Reply:
                 break
         self.text += text
         self.steps.append(step)
-        self.counts.add(step)
-        self.stopwatch.add(step, perf_counter())
+        self.stats.add(step)
+        self.timings.add(step, perf_counter())
         return text

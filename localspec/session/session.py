@@ -7,24 +7,22 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from localspec.decode.drafters import drafters_for
+from localspec.decode.driver import drive
+from localspec.decode.generation import Generation, Limits
+from localspec.decode.policy import Adaptive
+from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.template import ChatTemplate, Message, Prompts
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress
 from localspec.session.calibration import fastest_draft
-from localspec.session.config import ReplyOptions, SessionConfig, Speculation
-from localspec.session.experience import Experiences
-from localspec.session.loading import EnginePlan, check_pair, load_engine, plan_engines
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.learned import LearnedStore
+from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
 from localspec.session.reply import Reply
-from localspec.speculate.adaptive import Adaptive
-from localspec.speculate.drafters.base import Drafter
-from localspec.speculate.drafters.model import ModelDrafter
-from localspec.speculate.drafters.suffix import SuffixDrafter
-from localspec.speculate.driver import drive
-from localspec.speculate.generation import Generation, Limits
-from localspec.speculate.length import DraftLength, Fixed
+from localspec.settings import Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -52,9 +50,8 @@ class Session:
         self.draft = draft
         self.load_s = 0.0
         self.context = target.context()
-        self._experiences: Experiences | None = None
-        self._suffix = SuffixDrafter()
-        self._model = ModelDrafter(draft, target.vocabulary.n_tokens) if draft else None
+        self._store: LearnedStore | None = None
+        self._drafters = drafters_for(target, draft)
 
     @classmethod
     def open(
@@ -65,12 +62,10 @@ class Session:
     ) -> Self:
         """Check what can be checked without loading, then load.
 
-        `talk` hears what the user should know, `on_progress` the loaded fraction of the target.
+        `notify` hears what the user should know, `on_progress` the loaded fraction of the target.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = plan_engines(config)
-        if not engine_health(notify).use_extra_buffers:
-            plan = plan.without_extra_buffers()
+        plan = sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
@@ -98,20 +93,19 @@ class Session:
         """Load what is known of costs here, or measure it, where drafts are chosen by them."""
         if self.speculation != "auto":
             return
-        self._experiences = Experiences(self.target, self.draft, self.plan.max_draft)
-        self._experiences.load()
+        self._store = LearnedStore(self.plan, self.target, self.draft)
+        self._store.load()
 
     def forget(self) -> None:
         """Drop the texts that drafters have indexed, as if each reply were the first."""
-        self._suffix.forget()
-        if self._model:
-            self._model.forget()
+        for drafter in self._drafters.values():
+            drafter.forget()
 
     def close(self) -> None:
         """Keep what was learned of costs and free the models; a second call does nothing."""
-        if self._experiences:
-            self._experiences.keep()
-            self._experiences = None
+        if self._store:
+            self._store.keep()
+            self._store = None
         for engine in (self.draft, self.target):
             if engine:
                 engine.close()
@@ -156,11 +150,11 @@ class Session:
         self,
         prompt: Sequence[int],
         options: ReplyOptions,
-        drafters: Sequence[Drafter] | None = None,
+        speculator: Speculator | None = None,
     ) -> Reply:
         """A reply to a prompt of token ids, generated while it is iterated over.
 
-        Drafters of your own take the place of the session's.
+        A speculator of your own takes the place of the session's.
         Raises UserError for a prompt that is empty or longer than the context.
         """
         if not prompt:
@@ -179,29 +173,17 @@ class Session:
             max_tokens=options.max_tokens,
             stop_tokens=frozenset() if options.ignore_eos else eog,
         )
-        policy = self._policy(options)
-        generation = Generation(prompt, sampling, policy, limits, options.verify)
+        generation = Generation(prompt, sampling, limits, options.verify)
+        speculator = speculator or self._speculator(options)
         interrupt = self.target.interrupt
-        if drafters is None:
-            drafters = self._drafters(options.spec or self.speculation)
-        passes = drive(generation, self.context, drafters, interrupt)
-        return Reply(generation, passes, self.target.vocabulary, options.stop, interrupt, policy)
+        steps = drive(generation, self.context, speculator, interrupt)
+        return Reply(generation, steps, self.target.vocabulary, options.stop, interrupt, speculator)
 
-    def _policy(self, options: ReplyOptions) -> DraftLength:
+    def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation
-        experience = self._experiences and self._experiences.experience
-        if experience is None or spec != "auto":
-            n = self.plan.max_draft if options.draft_max is None else options.draft_max
-            return Fixed(min(n, self.plan.max_draft))
-        regime = "greedy" if options.sampling.is_greedy else options.verify
-        has_model = self._model is not None
-        return Adaptive(experience, self.plan.max_draft, has_model=has_model, regime=regime)
-
-    def _drafters(self, spec: Speculation) -> list[Drafter]:
-        wanted: dict[Speculation, list[Drafter | None]] = {
-            "auto": [self._suffix, self._model],
-            "lookup": [self._suffix],
-            "draft": [self._model],
-            "none": [],
-        }
-        return [drafter for drafter in wanted[spec] if drafter]
+        learned = self._store and self._store.learned
+        if spec == "auto" and learned:
+            return Adaptive(learned, list(self._drafters.values()), self.plan.max_draft)
+        drafter = self._drafters.get("lookup" if spec == "auto" else spec)
+        n = self.plan.max_draft if options.draft_max is None else options.draft_max
+        return Fixed(drafter, min(n, self.plan.max_draft)) if drafter else Plain()

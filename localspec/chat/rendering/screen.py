@@ -16,14 +16,14 @@ from rich.style import Style
 from rich.text import Text
 from rich.theme import Theme
 
-from localspec.chat.figures import DRAFT_MODEL
 from localspec.chat.rendering.blocks import Block, Blocks
 from localspec.chat.rendering.markdown import Code, Renderer
 from localspec.chat.rendering.region import FrameLimiter, Region
+from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Thoughts
 from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
-from localspec.speculate.step import Step
 
 MAX_THOUGHT_LINES = 4
 THEME = Theme({"markdown.code": "cyan", "markdown.code_block": "cyan"})
@@ -166,7 +166,7 @@ class DraftsView:
         if step is None:
             self._show(Text(self._stream.finish()))
             return
-        style = DRAFT if step.source == DRAFT_MODEL else LOOKUP
+        style = DRAFT if step.source == ModelDrafter.source else LOOKUP
         for i, token in enumerate(step.tokens):
             piece = self._stream.push(self._vocabulary.piece(token))
             self._show(Text(piece, style if i < step.accepted else ""))

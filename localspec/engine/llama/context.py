@@ -37,7 +37,10 @@ class LlamaContext:
 
     def eval(self, tokens: Sequence[int], n_logits: int) -> "LlamaLogits":
         """Append `tokens` and return logits for the last `n_logits` of them."""
-        return self.engine.decode([(self, tokens, n_logits)])[0]
+        result = self.engine.decode([(self, tokens, n_logits)])[0]
+        if isinstance(result, EngineError):
+            raise result
+        return result
 
     def truncate(self, n: int) -> None:
         """Keep the first `n` tokens: by rollback, else by evaluating them again."""
@@ -83,13 +86,14 @@ class LlamaContext:
         else:
             del self.held[self.engine.length(self.sequence) :]
 
-    def require_room(self, n: int) -> None:
-        """Raise EngineError where `n` more tokens would outgrow the sequence's limit."""
+    def refusal(self, n: int) -> EngineError | None:
+        """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
         needed, limit = len(self.held) + n, self.engine.config.n_ctx
-        if needed > limit:
-            raise EngineError(
-                f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
-            )
+        if needed <= limit:
+            return None
+        return EngineError(
+            f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
+        )
 
     def _can_roll_back(self, n: int) -> bool:
         # A windowed cache forgets old cells; rolling back behind them is answered with "done" and
@@ -122,7 +126,7 @@ class LlamaLogits:
         return best
 
 
-class Batch:
+class LlamaBatch:
     """Up to `capacity` rows (token, position, sequence, wants logits)."""
 
     def __init__(self, capacity: int, n_sequences: int) -> None:

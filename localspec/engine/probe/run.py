@@ -30,12 +30,12 @@ class ProbeSetting:
 
     n_threads: int
     n_gpu_layers: int
-    use_extra_buffers: bool
+    repack: bool
 
     @property
     def text(self) -> str:
         where = "the processor" if self.n_gpu_layers == 0 else "the GPU"
-        plain = "" if self.use_extra_buffers else ", weights not repacked"
+        plain = "" if self.repack else ", weights not repacked"
         return f"{where}, {self.n_threads} thread{'s' * (self.n_threads != 1)}{plain}"
 
 
@@ -72,7 +72,7 @@ def probe_machine(
 ) -> Probe:
     """Everything in `needs`: from what was kept and, for the rest, by measuring now.
 
-    `talk` hears of each stage. Raises EngineError where the engine cannot be measured.
+    `notify` hears of each stage. Raises EngineError where the engine cannot be measured.
     """
     kept = None if again else kept_probe(setting)
     taken = f"{datetime.now(UTC):%Y-%m-%d}"

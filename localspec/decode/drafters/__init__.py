@@ -1,0 +1,20 @@
+"""Everybody who can draft: a new drafter is one class (see base.Drafter) and one line here."""
+
+from localspec.decode.drafters.base import Drafter
+from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.lookup import LookupDrafter
+from localspec.engine.base import Engine
+
+DRAFTERS: tuple[type[Drafter], ...] = (LookupDrafter, ModelDrafter)
+
+LABELS = {kind.source: kind.label for kind in DRAFTERS}
+"""Their names for people, by source."""
+
+OPTIONS = {kind.source: kind.option for kind in DRAFTERS}
+"""Their --spec values, by source."""
+
+
+def drafters_for(target: Engine, draft: Engine | None) -> dict[str, Drafter]:
+    """One of each that these engines allow, by its --spec value."""
+    made = {kind.option: kind.of(target, draft) for kind in DRAFTERS}
+    return {option: drafter for option, drafter in made.items() if drafter}

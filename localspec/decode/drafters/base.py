@@ -1,0 +1,104 @@
+"""What a drafter is asked and what it answers.
+
+Each request brings the whole history, so there is no protocol of begin, accept and reset: a
+drafter's index or cache is private and catches up. Verification makes any draft safe; a bad one
+only costs time. Each token comes with a confidence, a bin on the drafter's own scale, from which a
+policy learns how often such tokens are accepted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self
+
+from localspec.engine.base import Engine
+from localspec.engine.sampling import Distribution, Sampling
+
+
+class StopRule(Protocol):
+    """Says while a draft is made whether the next token pays.
+
+    It is asked with the confidences of the tokens so far, which are kept whatever it says: throwing
+    a drawn token away would bend the law of rejection sampling.
+    """
+
+    def evaluates(self, confidences: Sequence[int]) -> bool:
+        """Is it worth asking the drafter what comes next?"""
+        ...
+
+    def takes(self, confidences: Sequence[int], confidence: int) -> bool:
+        """Is a next token of this confidence, not drawn yet, worth verifying?"""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRequest:
+    """Guess at most `n_tokens` tokens that follow `history`.
+
+    `history` is one list for a whole reply and only ever grows, so a drafter can index what is new.
+    With `wants_distributions` a drafter that draws says what from; otherwise it gives its best
+    guesses. Without `stop` it drafts as many tokens as it can. A draft model that has not seen
+    `history` reads only its last `window` tokens; None: all of them.
+    """
+
+    history: list[int]
+    n_tokens: int
+    sampling: Sampling
+    wants_distributions: bool = False
+    stop: StopRule | None = None
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Guessed tokens, and the distribution that each was drawn from; None: guessed outright.
+
+    `confidences` has one bin a token, 0 .. the drafter's `n_confidences` - 1, or is empty. `why`
+    names the decision to draft, or not to.
+    """
+
+    tokens: Sequence[int]
+    source: str
+    distributions: Sequence[Distribution] | None = None
+    confidences: Sequence[int] = ()
+    why: str = ""
+
+    def first(self, n: int) -> "Draft":
+        """The same with its first `n` tokens; only for drafts that were guessed outright."""
+        assert self.distributions is None, "a drawn token is never thrown away"
+        return replace(self, tokens=self.tokens[:n], confidences=self.confidences[:n])
+
+
+NO_DRAFT = Draft((), "none")
+"""Nobody was asked: plain decoding."""
+
+
+class Drafter(Protocol):
+    """Guesses tokens for any number of replies at once.
+
+    `source` is the name under which its drafts are counted, `option` the value of --spec that means
+    this drafter alone, `label` its name for people. A draft that `is_free` costs next to nothing,
+    so it can be made before it is wanted.
+    """
+
+    source: ClassVar[str]
+    option: ClassVar[str]
+    label: ClassVar[str]
+    is_free: ClassVar[bool]
+    n_confidences: ClassVar[int]
+
+    @classmethod
+    def of(cls, target: Engine, draft: Engine | None) -> Self | None:
+        """One for a target and the draft model beside it; None where it lacks what it needs."""
+        ...
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        """One draft for each request, possibly shorter than asked; NO_DRAFT for one of 0 tokens.
+
+        A reply keeps its index or cache while it is among the requests: ask for 0 tokens where none
+        are wanted.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Drop every index and cache, as if each reply were the first."""
+        ...

@@ -1,1 +1,0 @@
-"""Draft cheaply, verify in one pass of the target, keep what stands."""
