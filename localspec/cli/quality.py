@@ -18,6 +18,7 @@ from rich.table import Table
 from localspec.cli.notify import notify, stages
 from localspec.cli.numbers import several
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.format import percent
 from localspec.settings import CACHE_TYPES, NONE, Attention
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ COLUMNS = (
     QualityColumn("ppl", lambda row: f"{row.quality.perplexity:.2f}"),
     QualityColumn("KLD", _kld),
     QualityColumn("99 %", _p99, is_extra=True),
-    QualityColumn("top", lambda row: f"{row.quality.same_top:.1%}"),
+    QualityColumn("top", lambda row: percent(row.quality.same_top, 1)),
     QualityColumn("tok/s", lambda row: f"{row.decode_tps:.1f}"),
     QualityColumn("MB", lambda row: f"{row.memory_bytes / 1e6:,.0f}"),
     QualityColumn("publ.", _published, is_extra=True),
