@@ -49,7 +49,7 @@ def main(
     for name in models or [None]:
         for depth in map(int, depths.split(",")):
             work = Work(0, n_gen, depth)
-            config = SessionConfig(resolve(name), spec="none", n_threads=usable_cores())
+            config = SessionConfig.of(resolve(name), spec="none", threads=usable_cores())
             found.append(_compared(Case(config, work), program, rounds))
             if not as_json:
                 _show(found[-1])
@@ -93,7 +93,7 @@ def _localspec(case: Case) -> list[tuple[int, float, float]]:
 def _llama_bench(case: Case, program: str) -> list[float]:
     done = subprocess.run(
         [program, "-m", case.config.model, "-p", "0", "-n", str(case.work.n_gen),
-         "-d", str(case.work.depth), "-t", str(case.config.n_threads), "-r", str(SAMPLES),
+         "-d", str(case.work.depth), "-t", str(case.settings.threads), "-r", str(SAMPLES),
          "-o", "json"],
         capture_output=True, text=True, check=True, env=ENVIRONMENT,
     )  # fmt: skip

@@ -154,7 +154,7 @@ def _view_share(n: int) -> dict[str, float]:
     console = screen_console()
     warm_up()
     with (
-        Session.open(SessionConfig(smollm2(), spec="none")) as session,
+        Session.open(SessionConfig.of(smollm2(), spec="none")) as session,
         Path(os.devnull).open("w") as out,
     ):
         prompt = session.chat_prompt([Message(role="user", content=PROMPT)])

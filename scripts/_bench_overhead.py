@@ -55,7 +55,7 @@ def main(
 def _overhead(path: Path, n_tokens: int, rounds: int) -> dict[str, Any]:
     """Median and 90th percentile of milliseconds a token outside the engine."""
     costs: dict[str, list[float]] = {"greedy": [], "sampled": []}
-    with Session.open(SessionConfig(path, spec="none", n_ctx=N_CTX)) as session:
+    with Session.open(SessionConfig.of(path, spec="none", ctx=N_CTX)) as session:
         prompt = session.raw_prompt(PROMPT)
         for _ in range(rounds):
             for name, sampling in (
@@ -112,7 +112,7 @@ def _bare(path: Path, n_tokens: int, rounds: int) -> dict[str, Any]:
 
 
 def _tokens(path: Path, n_tokens: int) -> dict[str, list[int]]:
-    with Session.open(SessionConfig(path, spec="none", n_ctx=N_CTX)) as session:
+    with Session.open(SessionConfig.of(path, spec="none", ctx=N_CTX)) as session:
         prompt = session.raw_prompt(PROMPT)
         return {
             "prompt": prompt,

@@ -162,7 +162,7 @@ class Bench:
             return
         target, draft = self.pair
         models = named(target), named(draft) if draft else None
-        config = SessionConfig(*models, draft_max=LONGEST, n_ctx=N_CTX)
+        config = SessionConfig.of(*models, draft_max=LONGEST, ctx=N_CTX)
         with Session.open(config, lambda text: print(text, file=sys.stderr)) as session:
             if self.synthetic is not None:
                 session.context = ScriptedContext(session.context)

@@ -50,7 +50,7 @@ def main(
 ) -> None:
     """Measure, and print a line a width."""
     asked = _widths(widths)
-    config = SessionConfig(named(model), draft_max=max(asked) - 1, n_ctx=depth + LONGEST)
+    config = SessionConfig.of(named(model), draft_max=max(asked) - 1, ctx=depth + LONGEST)
     with Session.open(config) as session:
         n_vocab = session.target.vocabulary.n_tokens
         tokens = [(7919 * i + 17) % n_vocab for i in range(depth)]

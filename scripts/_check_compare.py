@@ -52,7 +52,7 @@ def main(
 
 def _run(model: Path, n_threads: int, path: Path) -> Results:
     """A short bench: decoding at an empty context, as `localspec bench -p 0 -n 48 --rounds 4`."""
-    case = Case(SessionConfig(model, spec="none", n_threads=n_threads), Work(0, N_GEN))
+    case = Case(SessionConfig.of(model, spec="none", threads=n_threads), Work(0, N_GEN))
     with Writer.new(path, ResultsHeader("", (case,), ROUNDS, SAMPLES)) as writer:
         for planned in schedule((case,), ROUNDS):
             found = visit(case, SAMPLES)

@@ -16,7 +16,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -72,10 +71,11 @@ def _words(config: SessionConfig) -> list[str]:
 
 
 def _configs() -> list[SessionConfig]:
-    base = SessionConfig(Path("m.gguf"), n_ctx=2048, n_threads=2)
+    base = SessionConfig.of(Path("m.gguf"), ctx=2048, threads=2)
     return [
-        replace(base, spec=spec, draft=draft, n_gpu_layers=layers, n_cpu_moe=moe, use_mmap=mmap,
-                repack=repack, n_threads_batch=4)
+        base.with_draft(draft).with_settings(
+            spec=spec, gpu_layers=layers, cpu_moe=moe, mmap=mmap, repack=repack, threads_batch=4
+        )
         for (spec, draft), layers, moe, mmap, repack in product(
             (("none", None), ("lookup", None), ("auto", Path("d.gguf")), ("draft", Path("d.gguf"))),
             (-1, 0, 12), (0, 3), (True, False), (True, False),
@@ -84,12 +84,12 @@ def _configs() -> list[SessionConfig]:
 
 
 def _started() -> dict[str, SessionConfig]:
-    base = SessionConfig(smollm2(), n_ctx=1024, n_threads=2, spec="none")
+    base = SessionConfig.of(smollm2(), ctx=1024, threads=2, spec="none")
     return {
-        "a tuned cache": replace(base, kv_k="q8_0", kv_v="bf16", flash_attn="on"),
-        "no repacking, no mmap": replace(base, repack=False, use_mmap=False, flash_attn="off"),
-        "look-up": replace(base, spec="lookup"),
-        "a draft model": replace(base, spec="draft", draft=variant(smollm2(), "Q4_0")),
+        "a tuned cache": base.with_settings(kv_k="q8_0", kv_v="bf16", flash_attn="on"),
+        "no repacking, no mmap": base.with_settings(repack=False, mmap=False, flash_attn="off"),
+        "look-up": base.with_settings(spec="lookup"),
+        "a draft model": base.with_draft(variant(smollm2(), "Q4_0")).with_settings(spec="draft"),
     }
 
 

@@ -24,8 +24,8 @@ from localspec.forecast.forecast import facts_of
 from localspec.forecast.sources import MachineChoice, predicted_machine
 from localspec.hardware.activity import Watch
 from localspec.hardware.detect import usable_cores
-from localspec.model.facts import cache_type
-from localspec.predict.roofline import CacheSetting, Roofline
+from localspec.predict.roofline import Roofline
+from localspec.settings import Attention
 
 DEPTHS = (0, 512, 2048)
 TYPES = ("f16", "bf16", "q8_0")
@@ -73,7 +73,7 @@ def _models() -> Iterator[Path]:
 
 def _check(path: Path, *, again: bool) -> Iterator[dict[str, Any]]:
     facts = facts_of(str(path))
-    caches = [CacheSetting(cache_type(name), cache_type(name)) for name in TYPES]
+    caches = [Attention(name, name) for name in TYPES]
     choice = MachineChoice(probe="again" if again else "auto", n_gpu_layers=0)
     machine = predicted_machine(choice, [facts], caches, 4096, lambda message: None)
     for cache in caches:
@@ -106,9 +106,9 @@ def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
 
     Each turn is two passes, of which the second counts: the first of a width builds its graph.
     """
-    config = EngineConfig(
-        path, n_ctx=4096, n_threads=usable_cores(), n_outputs=max(WIDTHS), kv_k=kv, kv_v=kv,
-        flash_attn="on", n_gpu_layers=0,
+    config = EngineConfig.of(
+        path, max(WIDTHS), ctx=4096, threads=usable_cores(), kv_k=kv, kv_v=kv,
+        flash_attn="on", gpu_layers=0,
     )  # fmt: skip
     engine = LlamaEngine(config)
     try:

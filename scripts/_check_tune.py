@@ -41,7 +41,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Tune, search exhaustively, compare; exit code 1 where the goals are missed."""
-    subject = TuneTarget.of(SessionConfig(MODELS[model](), spec="none", n_ctx=ctx), typer.echo)
+    subject = TuneTarget.of(SessionConfig.of(MODELS[model](), spec="none", ctx=ctx), typer.echo)
     started = perf_counter()
     outcome = search(subject, Goal(), budget, _listener())
     took_s = perf_counter() - started

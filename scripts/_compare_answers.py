@@ -64,13 +64,13 @@ def _compare(pair: Pair, texts: list[str], max_tokens: int, draft_max: int) -> d
     passes = dict.fromkeys(WAYS, 0)
     options = ReplyOptions(Sampling(temperature=0), max_tokens)
     for way in WAYS:
-        config = SessionConfig(pair.target, pair.draft, way, draft_max)
+        config = SessionConfig.of(pair.target, pair.draft, spec=way, draft_max=draft_max)
         with Session.open(config) as session:
             prompts = [session.chat_prompt([Message(role="user", content=text)]) for text in texts]
             replies = [session.reply(prompt, options).finish() for prompt in prompts]
             answers[way] = [reply.tokens for reply in replies]
             passes[way] = sum(reply.counts.passes for reply in replies)
-    with Session.open(SessionConfig(pair.target, None, "lookup", draft_max)) as session:
+    with Session.open(SessionConfig.of(pair.target, spec="lookup", draft_max=draft_max)) as session:
         divergences = [
             {"way": way, "prompt": i, **_described(found)}
             for way in WAYS[1:]

@@ -79,7 +79,7 @@ def _record(pair: tuple[str, str | None], asked: Sequence[Question], n: int) -> 
     target, draft = pair
     replies: list[Recording] = []
     options = ReplyOptions(Sampling(temperature=0), n, spec="none")
-    with Session.open(SessionConfig(named(target), n_ctx=N_CTX, spec="none")) as session:
+    with Session.open(SessionConfig.of(named(target), ctx=N_CTX, spec="none")) as session:
         for i, question in enumerate(asked, 1):
             print(f"\rrecording {i} of {len(asked)}", end="", file=sys.stderr)
             prompt = session.chat_prompt([Message(role="user", content=question.text)])
@@ -96,7 +96,7 @@ def _record(pair: tuple[str, str | None], asked: Sequence[Question], n: int) -> 
 
 
 def _with_guesses(draft: str, replies: Sequence[Recording]) -> list[Recording]:
-    config = SessionConfig(named(draft), n_ctx=N_CTX, draft_max=_N_READ - 1)
+    config = SessionConfig.of(named(draft), ctx=N_CTX, draft_max=_N_READ - 1)
     with Session.open(config) as session:
         return [_guessed(session, recording) for recording in replies]
 

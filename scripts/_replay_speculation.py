@@ -187,9 +187,9 @@ def main(  # noqa: PLR0913 - one option each
 def _calibrated(pair: tuple[str, str | None]) -> Experience:
     """What passes cost here, as a session finds it."""
     target, draft = named(pair[0]), named(pair[1]) if pair[1] else None
-    config = SessionConfig(target, draft, draft_max=MAX_DRAFT, n_ctx=4096)
+    config = SessionConfig.of(target, draft, draft_max=MAX_DRAFT, ctx=4096)
     with Session.open(config) as session:
-        return Experiences(session.target, session.draft, MAX_DRAFT).load()
+        return Experiences(session.plan, session.target, session.draft).load()
 
 
 def _ratios(
