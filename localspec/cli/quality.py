@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from localspec.cli.notify import notify, stages
 from localspec.cli.numbers import several
@@ -22,6 +19,8 @@ from localspec.format import percent
 from localspec.settings import CACHE_TYPES, NONE, Attention
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from localspec.engine.base import EngineConfig
     from localspec.quality.published import Published
     from localspec.tune.study import StudyQuestion, StudyRow
@@ -193,6 +192,10 @@ def published(row: "StudyRow") -> "tuple[Published, ...]":
 
 def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
     """Print it; on a narrow terminal without what is least needed."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(highlight=False)
     columns = [c for c in COLUMNS if not c.is_extra or console.width >= WIDE]
     held = "itself" if path == reference else reference.name
@@ -247,7 +250,7 @@ COLUMNS = (
 )
 
 
-def _explain(console: Console, rows: "list[StudyRow]") -> None:
+def _explain(console: "Console", rows: "list[StudyRow]") -> None:
     n = rows[0].quality.n_tokens if rows else 0
     console.print(
         f"{FRONT} Pareto front: no other row is as good in KLD, speed and memory. ppl: perplexity;"
