@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from localspec.chat.conversation import Answer, Turn, messages
-from localspec.dialogue.template import ChatTemplate, Message
+from localspec.dialogue.markup import opens_thought
+from localspec.dialogue.template import ChatTemplate, Message, paragraphs
 from localspec.engine.base import Vocabulary
 
 
@@ -53,7 +54,7 @@ class Transcript:
 
     def opens_thought(self, system: str | None, turns: Sequence[Turn]) -> bool:
         """Whether the template itself begins the answer's reasoning section."""
-        return self._step(system, turns).prompt.text.rstrip().endswith("<think>")
+        return opens_thought(self._step(system, turns).prompt.text)
 
     def emitted(self, text: str, tokens: Sequence[int]) -> tuple[int, ...]:
         """`tokens`, if they are those of `text`; a stop string may have cut it inside of one."""
@@ -101,10 +102,7 @@ class Transcript:
         return _Written(text, tuple(self._vocabulary.tokenize(text, add_special=not has_bos)))
 
     def _render(self, said: Sequence[Message]) -> str:
-        """A base model has no template: its messages are paragraphs."""
-        if self._template is None:
-            return "".join(message["content"] + "\n\n" for message in said)
-        return self._template.render(said)
+        return self._template.render(said) if self._template else paragraphs(said)
 
 
 def _begins(text: str, start: _Written) -> bool:

@@ -1,6 +1,5 @@
 """The options that commands share, and what they mean to a session."""
 
-import secrets
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -9,11 +8,11 @@ import typer
 from localspec.cli.completion import model_names
 from localspec.cli.notify import notify
 from localspec.cli.prompt import check_text
-from localspec.errors import UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.session.config import ReplyOptions, SessionConfig
+    from localspec.session.opening import ReplyKeywords
 
 ModelArgument = Annotated[
     str | None,
@@ -26,16 +25,6 @@ ModelArgument = Annotated[
 _SPECULATION = "Speculation"
 _ENGINE = "Engine"
 _SAMPLING = "Sampling"
-_FIELDS = {
-    "ctx": "n_ctx",
-    "threads": "n_threads",
-    "threads_batch": "n_threads_batch",
-    "ubatch": "n_batch",
-    "gpu_layers": "n_gpu_layers",
-    "cpu_moe": "n_cpu_moe",
-    "mmap": "use_mmap",
-}
-"""Of `SessionConfig`, by option, where the names differ."""
 
 
 @dataclass(frozen=True)
@@ -143,42 +132,13 @@ class EngineFlags:
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.cli.prompt import file_of
-        from localspec.registry.manifest import mark_used
-        from localspec.registry.resolve import draft_of
+        from localspec.cli.pull import fetched
+        from localspec.session.opening import session_config
+        from localspec.settings import ROWS, Settings
 
-        if self.draft == "none" and self.spec == "draft":
-            raise UserError("--spec draft contradicts --draft none: name a draft model")
-        draft = {"none": lambda: None, "auto": lambda: draft_of(model)}.get(
-            self.draft, lambda: file_of(self.draft)
-        )
-        target, drafter = file_of(model), draft()
-        mark_used(target)
-        # Imported when the names are good: a wrong one is said at once.
-        from localspec.session.config import SessionConfig
-        from localspec.session.profile import with_profile
-
-        config = SessionConfig(
-            model=target,
-            draft=drafter,
-            spec=self.spec,
-            draft_max=self.draft_max,
-            kv_k=self.kv_k,
-            kv_v=self.kv_v,
-            flash_attn=self.flash_attn,
-            n_ctx=self.ctx,
-            n_threads=self.threads,
-            n_gpu_layers=self.gpu_layers,
-            n_threads_batch=self.threads_batch,
-            n_batch=self.ubatch,
-            n_cpu_moe=self.cpu_moe,
-            use_mmap=self.mmap,
-            repack=self.repack,
-        )
-        if self.no_profile:
-            return config
-        given = {_FIELDS.get(name, name) for name in self.given}
-        return with_profile(config, frozenset(given), notify)
+        values = {name: getattr(self, name) for name, row in ROWS.items() if row.is_offered}
+        given = None if self.no_profile else self.given & frozenset(values)
+        return session_config(model, Settings.of(**values), given, notify, fetched)
 
 
 @dataclass(frozen=True)
@@ -239,25 +199,27 @@ class ReplyFlags:
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None
     given: frozenset[str] = frozenset()
 
+    def keywords(self, engine: EngineFlags) -> "ReplyKeywords":
+        """As the library takes them. UserError for a text that is not UTF-8."""
+        check_text("--system", self.system or "")
+        return {
+            "temperature": self.temp,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repeat_penalty": self.repeat_penalty,
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "stop": [check_text("--stop", text) for text in self.stop or ()],
+            "verify": engine.verify,
+            "ignore_eos": self.ignore_eos,
+        }
+
     def reply_options(self, engine: EngineFlags) -> "ReplyOptions":
         """The seed is drawn here where none is given; rejection is chosen where it may be.
 
         Raises UserError for a text that is not UTF-8.
         """
-        from localspec.engine.sampling import Sampling
-        from localspec.session.config import ReplyOptions
+        from localspec.session.opening import reply_options
 
-        sampling = Sampling(
-            temperature=self.temp,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
-            seed=secrets.randbits(32) if self.seed is None else self.seed,
-        )
-        check_text("--system", self.system or "")
-        stop = tuple(check_text("--stop", text) for text in self.stop or ())
-        verify = engine.verify
-        if verify == "auto":
-            verify = "match" if self.seed is not None else "rejection"
-        return ReplyOptions(sampling, self.max_tokens, stop, verify, self.ignore_eos)
+        return reply_options(**self.keywords(engine))

@@ -1,26 +1,14 @@
-"""The options of `predict`, and the question that they ask."""
+"""The options of `predict`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from localspec.cli.notify import notify
 from localspec.cli.numbers import several, share, whole
-from localspec.errors import UserError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from localspec.forecast.forecast import Question
-    from localspec.forecast.sources import MachineChoice
-    from localspec.gguf.types import GgmlType
-    from localspec.model.facts import ModelFacts
-    from localspec.predict.roofline import CacheSetting
-
 
 MAX_TOKENS = 16_777_216
 MAX_BATCH = 4096
-DEFAULT_CTX = 4096
 _MACHINE = "Machine"
 _QUESTION = "Question"
 
@@ -59,10 +47,9 @@ class MachineFlags:
         ),
     ] = "auto"
 
-    def choice(self) -> "MachineChoice":
-        from localspec.forecast.sources import MachineChoice
-
-        return MachineChoice(self.device, self.threads, self.gpu_layers, self.probe)
+    def keywords(self) -> dict[str, Any]:
+        """As `predict` of the library takes them, but for the device."""
+        return {"threads": self.threads, "gpu_layers": self.gpu_layers, "probe": self.probe}
 
 
 @dataclass(frozen=True)
@@ -130,74 +117,22 @@ class QuestionFlags:
         ),
     ] = False
 
-    def check(self) -> None:
-        """UserError for a list that is none, before anything is read."""
-        self._lists()
+    def keywords(self) -> dict[str, Any]:
+        """As `predict` of the library takes them. UserError for a list that is none."""
+        return {
+            "kv_k": self.kv_k and several("--kv-k", self.kv_k, str, "a type"),
+            "kv_v": self.kv_v and several("--kv-v", self.kv_v, str, "a type"),
+            "flash_attn": self.flash_attn,
+            "depth": several("--depth", self.depth, whole(0, MAX_TOKENS), "a number of tokens"),
+            "batch": self._batches(),
+            "accept": several("--accept", self.accept, share, "a number from 0 to 1"),
+            "prompt_tokens": self.prompt_tokens,
+            "ctx": self.ctx,
+            "quants": self.quants,
+        }
 
-    def question(self, facts: "ModelFacts") -> "Question":
-        """What this model can be asked; what it cannot is left out with a word.
-
-        Raises UserError where nothing is left.
-        """
-        from localspec.forecast.forecast import Question
-
-        depths, batches, acceptances = self._lists()
-        depths = _within(depths, facts.n_ctx_train or MAX_TOKENS)
-        most = min(facts.n_ctx_train or MAX_TOKENS, max(DEFAULT_CTX, *depths))
-        return Question(
-            caches=self._caches(facts),
-            depths=depths,
-            batches=batches,
-            acceptances=acceptances,
-            n_prompt=self.prompt_tokens,
-            n_ctx=self.ctx or most,
-            with_quants=self.quants,
-        )
-
-    def _lists(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
-        return (
-            several("--depth", self.depth, whole(0, MAX_TOKENS), "a number of tokens"),
-            self._batches(),
-            several("--accept", self.accept, share, "a number from 0 to 1"),
-        )
-
-    def _batches(self) -> tuple[int, ...]:
+    def _batches(self) -> tuple[int, ...] | str:
         if self.batch == "auto":
-            return ()
+            return "auto"
         wanted = f"a number from 1 to {MAX_BATCH}, nor auto"
         return several("--batch", self.batch, whole(1, MAX_BATCH), wanted)
-
-    def _caches(self, facts: "ModelFacts") -> "tuple[CacheSetting, ...]":
-        from localspec.predict.roofline import CacheSetting
-
-        flash, problems = self.flash_attn != "off", dict[str, None]()
-        possible: list[CacheSetting] = []
-        for type_k, type_v in self._pairs():
-            problem = facts.kv_problem(type_k, type_v, flash_attention=flash)
-            if problem:
-                problems[problem] = None
-            else:
-                possible.append(CacheSetting(type_k, type_v, flash))
-        if not possible:
-            raise UserError(next(iter(problems)))
-        for problem in problems:
-            notify(f"left out: {problem}")
-        return tuple(possible)
-
-    def _pairs(self) -> "list[tuple[GgmlType, GgmlType]]":
-        from localspec.model.facts import cache_type
-
-        if self.kv_k is None and self.kv_v is None:
-            return [(cache_type(name), cache_type(name)) for name in ("f16", "bf16", "q8_0")]
-        types_k = several("--kv-k", self.kv_k or "f16", cache_type, "a type")
-        types_v = several("--kv-v", self.kv_v or "f16", cache_type, "a type")
-        return [(k, v) for k in types_k for v in types_v]
-
-
-def _within(depths: tuple[int, ...], limit: int) -> tuple[int, ...]:
-    fitting = tuple(depth for depth in depths if depth < limit)
-    if not fitting:
-        raise UserError(f"--depth {depths[0]:,} is beyond the {limit:,} tokens of this model")
-    if fitting != depths:
-        notify(f"depths beyond the {limit:,} tokens that the model can hold are left out")
-    return fitting

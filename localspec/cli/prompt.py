@@ -1,7 +1,4 @@
-"""What the user gave as text: one prompt, in UTF-8, that says something.
-
-The file of a model that a command names, fetched first if it is a web or hub reference.
-"""
+"""What the user gave as text: one prompt, in UTF-8, that says something."""
 
 import sys
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ import typer
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
-    from localspec.session import Session
+    from localspec.dialogue.template import Message
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,14 @@ class PromptFlags:
             raise UserError("the prompt is empty: give some text")
         return text
 
-    def tokens(self, session: "Session", text: str, system: str | None) -> list[int]:
-        """Token ids of a text, through the model's chat template unless `raw`."""
+    def messages(self, text: str, system: str | None) -> "str | list[Message]":
+        """What a model is asked: a text to continue where `raw`, else messages."""
         from localspec.dialogue.template import Message
 
         if self.raw:
-            return session.raw_prompt(text)
-        messages = [Message(role="system", content=system)] if system else []
-        return session.chat_prompt([*messages, Message(role="user", content=text)])
+            return text
+        before = [Message(role="system", content=system)] if system else []
+        return [*before, Message(role="user", content=text)]
 
 
 def check_text(what: str, text: str) -> str:
@@ -78,20 +75,3 @@ def _decode(what: str, data: bytes) -> str:
     except UnicodeDecodeError as error:
         byte = f"byte 0x{data[error.start]:02x} at {error.start:,}"
         raise UserError(f"{what} is not UTF-8 text ({byte}): convert it to UTF-8") from error
-
-
-def file_of(reference: str | None) -> Path:
-    """As `resolve`; what is spelled out as `hf:...` or an address is pulled if it is not here.
-
-    A name of the catalog is not: it can mean gigabytes that nobody asked for.
-    """
-    from localspec.registry.resolve import NotHereError, resolve
-
-    try:
-        return resolve(reference)
-    except NotHereError:
-        if reference is None or not reference.startswith(("hf:", "http://", "https://")):
-            raise
-    from localspec.cli.pull import fetch
-
-    return fetch(reference)[0].path

@@ -22,8 +22,6 @@ from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from localspec.session.profile import Profile
     from localspec.tune.search import Outcome
     from localspec.tune.state import News, SearchListener, Trial
@@ -98,30 +96,16 @@ def tune(
             notify(found.problem)
         _show(found.profile, path.name, as_json=as_json)
         return
-    from localspec.session.config import SessionConfig
-    from localspec.tune.search import keep, search
-    from localspec.tune.target import Goal, TuneTarget
+    from localspec.tune.search import tune_model
+    from localspec.tune.target import Goal
 
-    wanted = Goal(flags.goal, flags.max_quality_loss)
-    subject = TuneTarget.of(SessionConfig(path, spec="none", n_ctx=flags.ctx), notify)
+    goal = Goal(flags.goal, flags.max_quality_loss)
     with watching(flags.budget) as listen:
-        outcome = search(subject, wanted, flags.budget, listen, _draft(flags.draft, model))
-    if outcome.is_interrupted and outcome.winner is None:
-        raise KeyboardInterrupt
-    profile = keep(outcome, path, subject.config, wanted)
+        tuned = tune_model(model, goal, flags.budget, (flags.ctx, flags.draft), notify, listen)
     if as_json:
-        _show(profile, path.name, as_json=True)
+        _show(tuned.profile, path.name, as_json=True)
     else:
-        report(outcome, subject, profile)
-
-
-def _draft(wanted: str, model: str | None) -> "Path | None":
-    """Raises UserError or ModelError for a draft that is not there."""
-    from localspec.registry.resolve import draft_of, resolve
-
-    if wanted == "none":
-        return None
-    return draft_of(model) if wanted == "auto" else resolve(wanted)
+        report(tuned.outcome, tuned.subject, tuned.profile)
 
 
 def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:

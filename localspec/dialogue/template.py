@@ -7,15 +7,15 @@ with the conventions that Hugging Face's templates assume (trimmed blocks, loop 
 
 import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import jinja2
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from localspec.errors import ModelError
+from localspec.errors import ModelError, UserError
 
 _MAX = 1_000_000_000
 _RENDER_ERRORS = (
@@ -133,6 +133,39 @@ class TextStream:
         """Length of the longest end of the held text that begins `stop`."""
         sizes = range(min(len(stop) - 1, len(self._held)), 0, -1)
         return next((n for n in sizes if self._held.endswith(stop[:n])), 0)
+
+
+def checked_text(text: Any) -> str:
+    """A text that says something. UserError where it is none."""
+    if not isinstance(text, str):
+        raise UserError(f"{text!r} is no text: give a str")
+    if not text.strip():
+        raise UserError("the prompt is empty: give some text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the prompt cannot be written in UTF-8: {error}") from error
+    return text
+
+
+def messages_of(asked: Any) -> list[Message]:
+    """A user's text, or messages with `role` and `content`. UserError where it is neither."""
+    if isinstance(asked, str):
+        return [Message(role="user", content=checked_text(asked))]
+    if not isinstance(asked, Sequence) or not asked:
+        raise UserError(f"{asked!r} is nothing to answer: give a text or a list of messages")
+    roles = get_args(Message.__annotations__["role"])
+    for message in asked:
+        if not isinstance(message, Mapping) or message.get("role") not in roles:
+            names = ", ".join(roles)
+            raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
+        checked_text(message.get("content"))
+    return list(asked)
+
+
+def paragraphs(messages: Sequence[Message]) -> str:
+    """Messages as a base model reads them, which has no template."""
+    return "".join(message["content"] + "\n\n" for message in messages)
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message] | None:

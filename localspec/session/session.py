@@ -12,7 +12,7 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
-from localspec.dialogue.template import ChatTemplate, Message
+from localspec.dialogue.template import ChatTemplate, Message, paragraphs
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -22,7 +22,7 @@ from localspec.session.calibration import fastest_draft
 from localspec.session.config import ReplyOptions, SessionConfig, Speculation
 from localspec.session.learned import LearnedStore
 from localspec.session.loading import EnginePlan, check_pair, load_engine, plan_engines
-from localspec.session.reply import Reply
+from localspec.session.reply import Reply, Turns
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -50,6 +50,7 @@ class Session:
         self.draft = draft
         self.load_s = 0.0
         self.context = target.context()
+        self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
         self._drafters = drafters_for(target, draft)
 
@@ -104,13 +105,17 @@ class Session:
             drafter.forget()
 
     def close(self) -> None:
-        """Keep what was learned of costs and free the models; a second call does nothing."""
-        if self._store:
-            self._store.keep()
-            self._store = None
-        for engine in (self.draft, self.target):
-            if engine:
-                engine.close()
+        """Keep what was learned of costs and free the models; a second call does nothing.
+
+        A reply that runs ends first, as interrupted.
+        """
+        with self._turns.closed():
+            if self._store:
+                self._store.keep()
+                self._store = None
+            for engine in (self.draft, self.target):
+                if engine:
+                    engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +127,10 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def check_open(self) -> None:
+        """Raise UserError after `close`."""
+        self._turns.check()
 
     @property
     def n_ctx(self) -> int:
@@ -141,10 +150,16 @@ class Session:
         return ChatTemplate(vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids that ask for the assistant's next turn; without a template, the messages as text."""
-        if self.template is None:
-            return self.raw_prompt("\n\n".join(message["content"] for message in messages))
-        text = self.template.render(messages)
+        """Ids that ask for the assistant's next turn."""
+        return self.written_prompt(self.chat_text(messages))
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        """The same as text: the template's, or of a base model a paragraph for each message."""
+        self.check_open()
+        return self.template.render(messages) if self.template else paragraphs(messages)
+
+    def written_prompt(self, text: str) -> list[int]:
+        """Token ids of what `chat_text` wrote."""
         vocabulary = self.target.vocabulary
         # Templates write BOS themselves where their model wants it; a second one would only confuse
         # it.
@@ -153,6 +168,7 @@ class Session:
 
     def raw_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued."""
+        self.check_open()
         return self.target.vocabulary.tokenize(text, add_special=True)
 
     def reply(
@@ -164,8 +180,9 @@ class Session:
         """A reply to a prompt of token ids, generated while it is iterated over.
 
         A speculator of your own takes the place of the session's.
-        Raises UserError for a prompt that is empty or longer than the context.
+        Raises UserError for a prompt that is empty or longer than the context, or after `close`.
         """
+        self.check_open()
         if not prompt:
             raise UserError("the prompt is empty: give some text")
         if len(prompt) > self.n_ctx:
@@ -184,9 +201,9 @@ class Session:
         )
         generation = Generation(prompt, sampling, limits, options.verify)
         speculator = speculator or self._speculator(options)
-        interrupt = self.target.interrupt
-        steps = drive(generation, self.context, speculator, interrupt)
-        return Reply(generation, steps, self.target.vocabulary, options.stop, interrupt, speculator)
+        steps = drive(generation, self.context, speculator, self.target.interrupt)
+        vocabulary = self.target.vocabulary
+        return Reply(generation, steps, vocabulary, options, self._turns, speculator)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation

@@ -21,6 +21,10 @@ from typing import Any
 from localspec.bench.statistics import Estimate
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.errors import UserError
+from localspec.notify import Notify, silent
+from localspec.registry.resolve import draft_of, resolve
+from localspec.session.config import SessionConfig
 from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.tune.drafting import tune_drafts
 from localspec.tune.duel import Gate, duel, tune_prompts
@@ -198,6 +202,46 @@ def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) 
         kld=outcome.kld,
         seconds=round(outcome.seconds, 1),
     )
+
+
+LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A model, what the search found for it, and what was kept."""
+
+    subject: TuneTarget
+    outcome: Outcome
+    profile: Profile
+
+
+def tune_model(
+    reference: str | None,
+    goal: Goal,
+    budget_s: float,
+    settings: tuple[int | None, str],
+    notify: Notify = silent,
+    listen: SearchListener = lambda news: None,
+) -> Tuned:
+    """Search for a model by name, and keep what was found; `settings`: context and draft.
+
+    Raises LocalspecError, or KeyboardInterrupt where nothing was proven before Ctrl-C.
+    """
+    if not LEAST_BUDGET_S <= budget_s <= MOST_BUDGET_S:
+        raise UserError(
+            f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
+        )
+    n_ctx, draft = settings
+    path = resolve(reference)
+    drafter = {"none": lambda: None, "auto": lambda: draft_of(reference)}.get(
+        draft, lambda: resolve(draft)
+    )()
+    subject = TuneTarget.of(SessionConfig(path, spec="none", n_ctx=n_ctx), notify)
+    outcome = search(subject, goal, budget_s, listen, drafter)
+    if outcome.is_interrupted and outcome.winner is None:
+        raise KeyboardInterrupt
+    return Tuned(subject, outcome, keep(outcome, path, subject.config, goal))
 
 
 def keep(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:

@@ -1,0 +1,426 @@
+"""The settings of an engine: one frozen value, and one table of its fields.
+
+A field of `Settings` is its row: name, default, help, kind, and what follows from it. Command line
+options, the sweep of `bench`, tuned profiles, the tuner's candidates, `--json` and `export` read the
+rows, so a new engine option is one row here and its effect in `engine/llama/parameters.py`.
+
+A row says what a field is; it does not know whether a machine or a model can have that value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from localspec.errors import UserError
+
+FlashAttention = Literal["auto", "on", "off"]
+Speculation = Literal["auto", "none", "lookup", "draft"]
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+MAX_THREADS = 512
+"""ggml aborts above it (GGML_MAX_N_THREADS)."""
+MAX_DRAFT = 64
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some words, in any case; `also` are other spellings of them in lists."""
+
+    values: tuple[str, ...]
+    noun: str = ""
+    metavar: str | None = None
+    also: tuple[tuple[str, str], ...] = ()
+
+    def read(self, text: str) -> str:
+        """ValueError where it is none."""
+        word = dict(self.also).get(text, text.lower())
+        if word not in self.values:
+            raise ValueError
+        return word
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and value.lower() in self.values
+
+    def problem(self, flag: str, value: Any) -> str:
+        """A sentence on what is wrong with it."""
+        return (
+            f"{self.noun or flag} {value!r} does not exist; choose one of {', '.join(self.values)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number within bounds; None too where it can be left open."""
+
+    low: int
+    high: int
+    is_open: bool = False
+    hint: str = ""
+    metavar: str | None = "N"
+
+    def read(self, text: str) -> int:
+        """ValueError where it is none."""
+        if not self.low <= int(text) <= self.high:
+            raise ValueError
+        return int(text)
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return self.is_open
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
+
+    def problem(self, flag: str, value: Any) -> str:
+        """A sentence on what is wrong with it."""
+        hint = f": {self.hint}" if self.hint else ""
+        return f"{flag} {value} is not between {self.low:,} and {self.high:,}{hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """On or off."""
+
+    metavar: str | None = None
+
+    def read(self, text: str) -> bool:
+        """ValueError where it is neither."""
+        return {"on": True, "1": True, "off": False, "0": False}[Choice(_SWITCHED).read(text)]
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+    def problem(self, flag: str, value: Any) -> str:
+        """A sentence on what is wrong with it."""
+        return f"{flag} is True or False, not {value!r}"
+
+
+_SWITCHED = ("on", "off", "1", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model's name or path; `none` for none, `auto` for the one that goes with the target."""
+
+    metavar: str | None = "MODEL|auto|none"
+
+    def read(self, text: str) -> str:
+        return text
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(value)
+
+    def problem(self, flag: str, value: Any) -> str:
+        """A sentence on what is wrong with it."""
+        return f"{flag} is the name or path of a model, auto or none, not {value!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Several names, of devices or machines."""
+
+    metavar: str | None = "NAME,..."
+
+    def read(self, text: str) -> tuple[str, ...]:
+        return tuple(text.split(","))
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+
+    def problem(self, flag: str, value: Any) -> str:
+        """A sentence on what is wrong with it."""
+        return f"{flag} is a tuple of names, not {value!r}"
+
+
+Kind = Choice | Whole | Switch | ModelName | Names
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is to be said of a field.
+
+    `words`: how a profile tells people a value; `short`: the head of its column in a table.
+    `aliases`: further flags of `bench`, in llama-bench's words. `was`: names in files of earlier
+    versions. `is_offered`: whether there is a flag. `is_exact`: whether it leaves numbers alone.
+    `is_loading`: whether another value needs the weights loaded anew. `is_engine`: whether the
+    engine takes it, and not what drives it.
+    """
+
+    help: str
+    kind: Kind
+    words: str
+    panel: str = "Engine"
+    short: str = ""
+    aliases: tuple[str, ...] = ()
+    was: tuple[str, ...] = ()
+    is_exact: bool = True
+    is_loading: bool = False
+    is_engine: bool = True
+    is_swept: bool = False
+    is_tuned: bool = False
+    is_offered: bool = True
+    name: str = ""
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """As on the command line: `--flash-attn`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def checked(self, value: Any) -> Any:
+        """The value as it is used. Raises UserError for one that the field cannot have."""
+        if not self.kind.accepts(value):
+            raise UserError(self.kind.problem(self.flag, value))
+        return value.lower() if isinstance(self.kind, Choice) else value
+
+    def text(self, value: Any) -> str:
+        """A value for people, with its name: "threads 4"."""
+        return self.words.format(value_text(value))
+
+
+def row(default: Any, help_: str, kind: Kind, words: str, **columns: Any) -> Any:
+    """A field of `Settings` that carries its row."""
+    return field(default=default, metadata={"row": Row(help_, kind, words, **columns)})
+
+
+_CACHE = Choice(CACHE_TYPES, "KV type", "TYPE")
+_SPECULATION = "Speculation"
+_ON_OFF = (("1", "on"), ("0", "off"))
+_MANY = 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a model is loaded and run. None is decided by the machine and the model.
+
+    `spec` "auto" decides at each step who drafts and how much, from what it costs and gains here;
+    "lookup" and "draft" draft `draft_max` tokens each time (None: 3; for "auto" 16 at most). `ctx`
+    None: 4096 or the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below
+    0: all, but for the experts of the first `cpu_moe` layers. Passes of several tokens have
+    `threads_batch` (None: `threads`) and micro-batches of `ubatch` tokens.
+    """
+
+    draft: str = row(
+        "auto", "Draft model; auto: the one that models.toml pairs with MODEL, if it is here.",
+        ModelName(), "draft {}", panel=_SPECULATION, is_engine=False, is_tuned=True,
+    )  # fmt: skip
+    spec: Speculation = row(
+        "auto", "How to guess ahead; auto: at each step what gains most here, or not at all.",
+        Choice(get_args(Speculation)), "speculation {}", panel=_SPECULATION, short="spec",
+        is_engine=False, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    draft_max: int | None = row(
+        None, "Tokens to draft at once (default 3), or for --spec auto the most (default 16).",
+        Whole(1, MAX_DRAFT, is_open=True, hint="use --spec none for no drafts"),
+        "drafts of at most {}", panel=_SPECULATION, short="draft",
+        is_engine=False, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    kv_k: str = row(
+        "f16", "Type of the K cache, e.g. q8_0.", _CACHE, "keys {}", short="K",
+        aliases=("-ctk", "--cache-type-k"), is_exact=False, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    kv_v: str = row(
+        "f16", "Type of the V cache.", _CACHE, "values {}", short="V",
+        aliases=("-ctv", "--cache-type-v"), is_exact=False, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    flash_attn: FlashAttention = row(
+        "auto", "Flash attention.", Choice(get_args(FlashAttention), also=_ON_OFF),
+        "flash attention {}", short="fa", aliases=("-fa",), is_exact=False, is_swept=True,
+        is_tuned=True,
+    )  # fmt: skip
+    ctx: int | None = row(
+        None, "Context in tokens. Default: 4096 or the model's, the smaller.",
+        Whole(2, 2**31 - 1, is_open=True), "a context of {}", short="ctx", was=("n_ctx",),
+    )  # fmt: skip
+    threads: int | None = row(
+        None, "CPU threads. Default: physical cores.", Whole(1, MAX_THREADS, is_open=True),
+        "threads {}", short="t", aliases=("-t",), was=("n_threads",), is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    gpu_layers: int = row(
+        -1, "Layers on the GPU; -1: all.", Whole(-_MANY, _MANY), "{} layers on the GPU",
+        short="ngl", aliases=("-ngl", "--n-gpu-layers"), was=("n_gpu_layers",), is_exact=False,
+        is_loading=True, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    threads_batch: int | None = row(
+        None, "CPU threads for prompts. Default: --threads.", Whole(1, MAX_THREADS, is_open=True),
+        "threads for prompts {}", short="tb", aliases=("-tb",), was=("n_threads_batch",),
+        is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    ubatch: int = row(
+        512, "Tokens of a micro-batch.", Whole(32, 4096), "micro-batches of {}", short="ub",
+        aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False, is_swept=True,
+        is_tuned=True,
+    )  # fmt: skip
+    cpu_moe: int = row(
+        0, "Keep the experts of the first N layers on the CPU.", Whole(0, _MANY),
+        "experts of {} layers on the CPU", short="ncmoe", aliases=("-ncmoe", "--n-cpu-moe"),
+        was=("n_cpu_moe",), is_exact=False, is_loading=True, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    mmap: bool = row(
+        True, "Map the weights, or read them.", Switch(), "mmap {}", short="mmap",
+        aliases=("-mmp",), was=("use_mmap",), is_loading=True, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    repack: bool = row(
+        True, "Repack weights for the CPU's matrix units.", Switch(), "repacking {}",
+        short="repack", was=("extra_buffers",), is_exact=False,
+        is_loading=True, is_swept=True, is_tuned=True,
+    )  # fmt: skip
+    op_offload: bool = row(
+        True, "Let a GPU compute with weights of the CPU where batches are wide.", Switch(),
+        "operations handed to the GPU {}", is_exact=False, is_offered=False,
+    )  # fmt: skip
+    n_sequences: int = row(
+        1, "Sequences that an engine has a cache for.", Whole(1, 256), "{} sequences",
+        is_offered=False,
+    )  # fmt: skip
+    kv_unified: bool = row(
+        False, "One pool of cells for all sequences, so that a pass takes any widths.", Switch(),
+        "one pool of cells {}", is_exact=False, is_offered=False,
+    )  # fmt: skip
+    n_rs_seq: int = row(
+        0, "States that a recurrent memory keeps, to roll back to.", Whole(0, 256),
+        "{} recurrent states", is_offered=False,
+    )  # fmt: skip
+    devices: tuple[str, ...] = row(
+        (), "Devices that share the layers.", Names(), "on {}", is_exact=False, is_loading=True,
+        is_offered=False,
+    )  # fmt: skip
+    workers: tuple[str, ...] = row(
+        (), "Other machines that share the layers.", Names(), "with {}", is_exact=False,
+        is_loading=True, is_offered=False,
+    )  # fmt: skip
+    load_mtp: bool = row(
+        False, "Load a model's own draft heads.", Switch(), "draft heads {}", is_loading=True,
+        is_offered=False,
+    )  # fmt: skip
+
+    @classmethod
+    def of(cls, **keywords: Any) -> Self:
+        """Settings by name. Raises UserError for a name or a value that there is none of."""
+        unknown = next((name for name in keywords if name not in ROWS), None)
+        if unknown is not None:
+            raise UserError(_no_such(unknown))
+        return cls(**{name: ROWS[name].checked(value) for name, value in keywords.items()})
+
+    def checked(self) -> Self:
+        """The same; UserError for a value that its field cannot have."""
+        return self.of(**{name: getattr(self, name) for name in ROWS})
+
+    @property
+    def attention(self) -> "Attention":
+        """How keys and values are kept and read."""
+        return Attention(self.kv_k, self.kv_v, self.flash_attn)
+
+    def with_attention(self, attention: "Attention") -> Self:
+        return replace(self, **asdict(attention))
+
+    @property
+    def loading(self) -> "Settings":
+        """Only what loading the weights again could change; equal where weights can be shared."""
+        return Settings(**{n: getattr(self, n) for n, one in ROWS.items() if one.is_loading})
+
+    def with_loading(self, loading: "Settings") -> Self:
+        names = (name for name, one in ROWS.items() if one.is_loading)
+        return replace(self, **{name: getattr(loading, name) for name in names})
+
+    @property
+    def for_engine(self) -> "Settings":
+        """What the engine takes of them; what drives it is as by default."""
+        return Settings(**{n: getattr(self, n) for n, one in ROWS.items() if one.is_engine})
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What is not as by default, by name."""
+        return {n: value for n in ROWS if (value := getattr(self, n)) != ROWS[n].default}
+
+    @property
+    def text(self) -> str:
+        """What is not as by default, in words."""
+        return words_of(self.changed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every setting that is offered, by name; null: none, or open."""
+        return written({n: getattr(self, n) for n, one in ROWS.items() if one.is_offered})
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How keys and values are kept, and whether the fused kernel reads them."""
+
+    kv_k: str = "f16"
+    kv_v: str = "f16"
+    flash_attn: FlashAttention = "auto"
+
+    @property
+    def is_flash(self) -> bool:
+        """Whether flash attention reads it: "auto" counts as on."""
+        return self.flash_attn != "off"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it holds what f16 would, or more."""
+        return {self.kv_k, self.kv_v} <= {"f16", "f32"}
+
+    @property
+    def text(self) -> str:
+        """K/V types and what flash attention is, short."""
+        return f"{self.kv_k}/{self.kv_v}, flash attention {self.flash_attn}"
+
+
+ROWS: Mapping[str, Row] = {
+    each.name: replace(each.metadata["row"], name=each.name, default=each.default)
+    for each in fields(Settings)
+}
+"""The table."""
+NOW = {old: name for name, each in ROWS.items() for old in each.was}
+"""Names in documents of earlier versions to those of today."""
+
+
+def words_of(values: Mapping[str, Any]) -> str:
+    """Settings by name, in words; "the defaults" where there are none."""
+    return ", ".join(ROWS[n].text(value) for n, value in values.items()) or "the defaults"
+
+
+def written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name as documents have them: null is none, or open."""
+    return {n: None if (n, value) == ("draft", NONE) else value for n, value in values.items()}
+
+
+def with_former_names(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Documents lose no field: what had another name once stands under both."""
+    former = {old: document[name] for old, name in NOW.items() if name in document}
+    return {**document, **former}
+
+
+def read(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name from a document of this version or an earlier one.
+
+    Raises ValueError for a name or a value that there is none of.
+    """
+    values = {NOW.get(name, name): value for name, value in document.items()}
+    if values.get("draft", NONE) is None:
+        values["draft"] = NONE
+    for name, value in values.items():
+        if name not in ROWS or not ROWS[name].kind.accepts(value):
+            raise ValueError(f"{name} {value!r}")
+    return values
+
+
+def value_text(value: Any) -> str:
+    """For people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+
+
+def _no_such(name: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for who mistyped
+
+    names = [n for n, each in ROWS.items() if each.is_offered]
+    near = get_close_matches(name, names, n=1, cutoff=0.4)
+    old = NOW.get(name)
+    advice = f"did you mean {old or near[0]!r}?" if old or near else f"use {', '.join(names)}"
+    return f"there is no setting {name!r}: {advice}"
