@@ -150,7 +150,9 @@ class Model:
         return AsyncPieces(self.stream(asked, **sampling))
 
     @overload
-    def generate(self, prompts: str, **sampling: Unpack[ReplyKeywords]) -> Reply: ...
+    def generate(  # pyright: ignore[reportOverlappingOverload] - a str is a sequence of str
+        self, prompts: str, **sampling: Unpack[ReplyKeywords]
+    ) -> Reply: ...
     @overload
     def generate(
         self, prompts: Sequence[str], **sampling: Unpack[ReplyKeywords]
@@ -173,7 +175,7 @@ class Model:
         session = self.session
         session.check_open()
         target, draft = session.plan.target, session.plan.draft
-        own = {
+        own: dict[str, Any] = {
             "kv_k": target.kv_k,
             "kv_v": target.kv_v,
             "flash_attn": target.flash_attn,
@@ -234,7 +236,7 @@ def predict(
     be read, HardwareError where nothing is known of the machine.
     """
     name = None if model is None else str(model)
-    return answer(name, *read_question(device, **question), _log.info)
+    return answer(name, *read_question(device=device, **question), _log.info)
 
 
 def tune(
@@ -265,7 +267,7 @@ def tune(
 
 
 def _whole(reply: Reply) -> Reply:
-    """Generate to the end; an interrupted reply is nobody's wish here."""
-    if reply.finish().finish_reason == "interrupted":
+    """Generate to the end. KeyboardInterrupt where it was Ctrl-C, and nobody's `stop`."""
+    if reply.finish().finish_reason == "interrupted" and not reply.is_stopped:
         raise KeyboardInterrupt
     return reply

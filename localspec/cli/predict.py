@@ -43,7 +43,7 @@ def predict(
     keywords = machine.keywords() | asked.keywords() | {"draft": draft}
     from localspec.forecast.question import answer, read_question
 
-    forecast = answer(model, *read_question(machine.device, **keywords), notify)
+    forecast = answer(model, *read_question(**keywords), notify)
     if plot:
         write_plot(forecast, plot)
     if as_json:

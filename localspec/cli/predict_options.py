@@ -48,8 +48,13 @@ class MachineFlags:
     ] = "auto"
 
     def keywords(self) -> dict[str, Any]:
-        """As `predict` of the library takes them, but for the device."""
-        return {"threads": self.threads, "gpu_layers": self.gpu_layers, "probe": self.probe}
+        """As `predict` of the library takes them."""
+        return {
+            "device": self.device,
+            "threads": self.threads,
+            "gpu_layers": self.gpu_layers,
+            "probe": self.probe,
+        }
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ class Interrupt:
     """A flag that Ctrl-C, or any thread, can set.
 
     As a context manager it listens for SIGINT (in the main thread only; elsewhere it is just the
-    flag); a request counts until it is left. It may be entered again while it listens. Where another
-    thread leaves it, the main thread's next turn gives SIGINT back, and Ctrl-C raises until then.
+    flag); a request counts until it is left. It may be entered again while it listens. Where
+    another thread leaves it, Ctrl-C raises, and the main thread's next turn gives SIGINT back.
     """
 
     def __init__(self) -> None:

@@ -100,7 +100,7 @@ def answer(model: str | None, choice: MachineChoice, asked: Asked, notify: Notif
     return forecast(facts, draft, machine, question)
 
 
-def read_question(device: str | None, **keywords: Any) -> tuple[MachineChoice, Asked]:
+def read_question(**keywords: Any) -> tuple[MachineChoice, Asked]:
     """The machine and the question, by keyword; one value stands for a list of one.
 
     Raises UserError for a name or a value that there is none of.
@@ -111,17 +111,20 @@ def read_question(device: str | None, **keywords: Any) -> tuple[MachineChoice, A
             raise no_such("keyword", name, _KEYWORDS)
         if value is not None:
             values[name] = _checked(name, value)
-    where = {"threads": "n_threads", "gpu_layers": "n_gpu_layers", "probe": "probe"}
-    machine = {where[name]: values.pop(name) for name in where if name in values}
-    if device is not None and not isinstance(device, str):
-        raise UserError(f"device {device!r} is not the name of a device")
-    return MachineChoice(device, **machine), Asked(**values)
+    machine = {_MACHINE[name]: values.pop(name) for name in _MACHINE if name in values}
+    return MachineChoice(**machine), Asked(**values)
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high
-    )
+    def is_right(value: Any) -> bool:
+        is_bool = isinstance(value, bool)
+        return isinstance(value, Integral) and not is_bool and low <= int(value) <= high
+
+    return is_right
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, Real) and 0 <= float(value) <= 1
 
 
 def _word(*words: str) -> tuple[Callable[[Any], bool], str]:
@@ -132,6 +135,12 @@ def _is_cache_type(value: Any) -> bool:
     return isinstance(value, str) and bool(cache_type(value))
 
 
+_MACHINE = {
+    "device": "device",
+    "threads": "n_threads",
+    "gpu_layers": "n_gpu_layers",
+    "probe": "probe",
+}
 _LISTS = ("kv_k", "kv_v", "depth", "batch", "accept")
 _TOKENS = "a number of tokens"
 _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -140,11 +149,12 @@ _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "flash_attn": _word("auto", "on", "off"),
     "depth": (_whole(0, MAX_TOKENS), _TOKENS),
     "batch": (_whole(1, MAX_BATCH), f"a number from 1 to {MAX_BATCH}, nor 'auto'"),
-    "accept": (lambda value: isinstance(value, Real) and 0 <= value <= 1, "a number from 0 to 1"),
+    "accept": (_is_share, "a number from 0 to 1"),
     "prompt_tokens": (_whole(1, MAX_TOKENS), _TOKENS),
     "ctx": (_whole(2, MAX_TOKENS), _TOKENS),
     "quants": (lambda value: isinstance(value, bool), "True or False"),
     "draft": (lambda value: isinstance(value, str), "the name of a model"),
+    "device": (lambda value: isinstance(value, str), "the name of a device"),
     "threads": (_whole(1, MAX_THREADS), f"a number from 1 to {MAX_THREADS}"),
     "gpu_layers": (_whole(-MAX_TOKENS, MAX_TOKENS), "a number of layers"),
     "probe": _word(*get_args(ProbeChoice)),

@@ -96,7 +96,7 @@ class Reply:
         self._speculator = speculator
         self._thought = ""
         self._thoughts: Thoughts | None = None
-        self._is_stopped = False
+        self.is_stopped = False
 
     def __repr__(self) -> str:
         return f"<Reply {self.text!r}, {len(self.tokens)} tokens, ended by {self.finish_reason}>"
@@ -173,7 +173,7 @@ class Reply:
 
     def stop(self) -> None:
         """End it within a step, from any thread; it keeps what it has."""
-        self._is_stopped = True
+        self.is_stopped = True
         if self._turns.running is self:
             self._turns.interrupt.request()
 
@@ -184,7 +184,7 @@ class Reply:
 
     def _next_step(self) -> Step | None:
         with self._turns.evaluating:
-            if self._is_stopped:
+            if self.is_stopped:
                 self._generation.finish("interrupted")
             return next(self._pass_steps, None)
 
