@@ -22,7 +22,7 @@ from localspec.forecast.forecast import Forecast
 from localspec.forecast.question import answer, read_question
 from localspec.notify import Notify, Progress
 from localspec.session.config import SessionConfig
-from localspec.session.opening import ReplyKeywords, reply_options, session_config
+from localspec.session.opening import ReplyKeywords, find_or_fetch, reply_options
 from localspec.session.reply import Reply
 from localspec.session.session import Session
 from localspec.settings import Settings
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from localspec.tune.target import GoalName
 
 Prompt = str | Sequence[Message]
+_ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "ctx")
+"""Settings that a prediction depends on."""
 _log = logging.getLogger("localspec")
 
 
@@ -60,7 +62,9 @@ def load(
     chosen = replace(settings or Settings(), **fields)
     given = frozenset(chosen.changed) | frozenset(fields) if profile else None
     name = None if name_or_path is None else str(name_or_path)
-    return Model.open(session_config(name, chosen, given, _log.info), _log.info)
+    return Model.open(
+        SessionConfig.named(name, chosen, given, _log.info, find_or_fetch), _log.info
+    )
 
 
 class Model:
@@ -174,17 +178,10 @@ class Model:
         """What `predict` says of this model with these settings, on this machine."""
         session = self.session
         session.check_open()
-        target, draft = session.plan.target, session.plan.draft
-        own: dict[str, Any] = {
-            "kv_k": target.kv_k,
-            "kv_v": target.kv_v,
-            "flash_attn": target.flash_attn,
-            "threads": target.n_threads,
-            "gpu_layers": target.n_gpu_layers,
-            "ctx": target.n_ctx,
-            "draft": str(draft.model) if draft else None,
-        }
-        return predict(target.model, **{**own, **question})
+        settings, draft = session.plan.settings, session.plan.draft
+        own = {name: getattr(settings, name) for name in _ASKED}
+        own["draft"] = draft and str(draft.model)
+        return predict(session.plan.target.model, **{**own, **question})
 
 
 class AsyncPieces(AsyncIterator[str]):
@@ -262,8 +259,8 @@ def tune(
     if goal not in get_args(GoalName):
         raise no_such("goal", goal, get_args(GoalName))
     name = None if model is None else str(model)
-    wanted = Goal(goal, max_quality_loss)
-    return tune_model(name, wanted, budget, (ctx, draft), _log.info).profile
+    wanted, asked = Goal(goal, max_quality_loss), {"ctx": ctx, "draft": draft}
+    return tune_model(name, wanted, budget, asked, _log.info).profile
 
 
 def _whole(reply: Reply) -> Reply:

@@ -1,8 +1,8 @@
 """The settings of an engine: one frozen value, and one table of its fields.
 
-A field of `Settings` is its row: name, default, help, kind, and what follows from it. Command line
-options, the sweep of `bench`, tuned profiles, the tuner's candidates, `--json` and `export` read the
-rows, so a new engine option is one row here and its effect in `engine/llama/parameters.py`.
+A field of `Settings` is its row: name, default, help, kind, and what follows from it. Options on
+the command line, the sweep of `bench`, tuned profiles, the tuner, `--json` and `export` read
+the rows: a new engine option is one row here and its effect in `engine/llama/parameters.py`.
 
 A row says what a field is; it does not know whether a machine or a model can have that value.
 """

@@ -53,10 +53,15 @@ class FakeEngine:
     """`spread` scales the logits: larger ones make a more decided model."""
 
     def __init__(
-        self, n_vocab: int = 8, seed: int = 0, spread: float = 1.0, n_ctx: int = 512
+        self,
+        n_vocab: int = 8,
+        seed: int = 0,
+        spread: float = 1.0,
+        n_ctx: int = 512,
+        n_sequences: int = 1,
     ) -> None:
         self.vocabulary = FakeVocabulary(n_vocab)
-        self.config = EngineConfig(Path("fake"), n_ctx=n_ctx, n_threads=1)
+        self.config = EngineConfig.of(Path("fake"), ctx=n_ctx, threads=1, n_sequences=n_sequences)
         self.rollback_limit = None
         self.table = np.random.default_rng(seed).normal(0, spread, (n_vocab, n_vocab, n_vocab))
         self.table = self.table.astype(np.float32)

@@ -24,8 +24,8 @@ IDEAL = PredictedMachine(
 
 def config(spec: str = "none", kv: str = "f16") -> SessionConfig:
     flash = "on" if kv == "q8_0" else "auto"
-    return SessionConfig(
-        tiny(), spec=spec, kv_k=kv, kv_v=kv, flash_attn=flash, n_threads=1,  # type: ignore[arg-type]
+    return SessionConfig.of(
+        tiny(), spec=spec, kv_k=kv, kv_v=kv, flash_attn=flash, threads=1,  # type: ignore[arg-type]
         draft_max=3 if spec == "lookup" else None,
     )  # fmt: skip
 

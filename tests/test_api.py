@@ -184,7 +184,7 @@ def test_a_prediction_is_the_commands(capsys: pytest.CaptureFixture[str]) -> Non
 
     asked = {"depth": (0, 100), "batch": 2, "accept": 0.5, "kv_k": "q8_0", "ctx": 300}
     forecast = api.predict(tiny(), "RTX 4090", **asked)
-    words = "--depth 0,100 --batch 2 --accept .5 --kv-k q8_0 --ctx 300 --json".split()
+    words = ["--depth", "0,100", "--batch", "2", "--accept", ".5", "--kv-k", "q8_0", "--ctx", "300", "--json"]
     assert run(["predict", str(tiny()), "--device", "RTX 4090", *words]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row.decode.mid for row in forecast.rows] == [row["decode_tps"]["mid"] for row in rows]
@@ -484,15 +484,16 @@ def test_what_tune_kept_is_used_but_for_what_is_given(
     circumstances = TunedFor.now()
     save_profile(
         tiny(),
-        Profile("tiny", "2026-01-01", 512, "speed", circumstances, {"kv_k": "q8_0", "n_batch": 64}),
+        Profile("tiny", "2026-01-01", 512, "speed", circumstances, {"kv_k": "q8_0", "ubatch": 64}),
     )
     caplog.set_level("INFO", "localspec")
     settings = localspec.Settings(ubatch=128)
     with load(tiny()) as tuned, load(tiny(), settings=settings) as given:
-        assert tuned.session.plan.target.kv_k == given.session.plan.target.kv_k == "q8_0"
-        assert (tuned.session.plan.target.n_batch, given.session.plan.target.n_batch) == (64, 128)
+        found = [model.session.plan.settings for model in (tuned, given)]
+        assert [settings.kv_k for settings in found] == ["q8_0", "q8_0"]
+        assert [settings.ubatch for settings in found] == [64, 128]
     with load(tiny(), profile=False) as plain, load(tiny(), kv_k="f16") as other:
-        assert plain.session.plan.target.kv_k == other.session.plan.target.kv_k == "f16"
+        assert plain.session.plan.settings.kv_k == other.session.plan.settings.kv_k == "f16"
     assert any("tuned 2026-01-01" in record.message for record in caplog.records)
 
 
@@ -511,5 +512,5 @@ def test_tuning_returns_what_it_kept() -> None:
 def test_a_model_predicts_its_own_speed(model: api.Model) -> None:
     forecast = model.predict(depth=0, device="RTX 4090")
     (row,) = forecast.rows
-    assert (row.cache.type_k.name, row.depth) == ("F16", 0)
+    assert (row.cache.kv_k, row.depth) == ("f16", 0)
     assert row.decode.low <= row.decode.mid <= row.decode.high

@@ -33,6 +33,7 @@ from localspec.bench.store import Visited, read_results
 from localspec.bench.visit import visit
 from localspec.cli.numbers import numbers
 from localspec.errors import UserError
+from localspec.session.config import SessionConfig
 
 SHORT = ("-p", "8", "-n", "4", "-t", "1", "-r", "1", "--probe", "off")
 
@@ -94,21 +95,28 @@ def test_a_range_that_is_none_is_a_sentence(text: str) -> None:
 
 def test_what_cannot_be_is_left_out_before_anything_is_loaded() -> None:
     sweep = Sweep(
-        (tiny(),), spec=("none", "lookup", "draft"), flash_attn=("auto", "off"),
-        kv=(("f16", "f16"), ("q8_0", "q8_0")), batch=(1, 2), depth=(0, 10**6), threads=(1,),
+        (tiny(),), kv=(("f16", "f16"), ("q8_0", "q8_0")), batch=(1, 2), depth=(0, 10**6),
         n_prompt=(8,), n_gen=(4,),
+        settings={
+            "flash_attn": ("auto", "off"), "threads": (1,), "spec": ("none", "lookup", "draft"),
+        },
     )  # fmt: skip
     plan = make_plan(sweep)
     assert len(plan.cases) + len(plan.skipped) == len(list(sweep.cases()))
-    assert {case.config.spec for case in plan.cases} == {"none"}
+    assert {case.settings.spec for case in plan.cases} == {"none"}
     assert len(plan.cases) == 6
     reasons = " ".join(skip.reason for skip in plan.skipped)
     for word in ("--prompts", "flash attention", "tokens"):
         assert word in reasons
 
 
+ONE_THREAD = {"threads": (1,)}
+
+
 def test_curves_are_cases_of_their_own() -> None:
-    plan = make_plan(Sweep((tiny(),), depth=(0, 64), threads=(1,), n_prompt=(8,), with_curve=True))
+    plan = make_plan(
+        Sweep((tiny(),), depth=(0, 64), settings=ONE_THREAD, n_prompt=(8,), with_curve=True)
+    )
     assert [bool(case.work.widths) for case in plan.cases] == [False, False, True, True]
 
 
@@ -137,7 +145,7 @@ def test_drafts_are_counted_by_category() -> None:
 def test_a_failing_case_is_a_result_with_its_reason() -> None:
     found = visit(Case(config("none", "q8_0"), Work(8, 4)), 1)
     assert found.measurement is not None
-    broken = Case(config().__class__(Path("nowhere.gguf"), spec="none"), Work(8, 4))
+    broken = Case(SessionConfig.of(Path("nowhere.gguf"), spec="none"), Work(8, 4))
     found = visit(broken, 1)
     assert found.measurement is None
     assert "nowhere.gguf" in (found.reason or "")
@@ -152,7 +160,7 @@ def test_parts_of_the_gap_sum_to_what_was_measured(tmp_path: Path) -> None:
         assert sum(part.seconds for part in row.gap.parts) == pytest.approx(row.gap.token_s)
         assert row.gap.token_s == pytest.approx(1e-3 * (row.tpot_ms or 0))
         drafted = next(part for part in row.gap.parts if part.name == "rejected work").seconds
-        assert drafted >= -1e-12 if row.case.config.spec == "lookup" else drafted == 0
+        assert drafted >= -1e-12 if row.case.settings.spec == "lookup" else drafted == 0
 
 
 def test_a_machine_that_loses_nothing_has_no_gap() -> None:

@@ -123,6 +123,19 @@ def test_an_end_token_ends_the_reply_and_is_not_part_of_it(kind: str) -> None:
     assert generation.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("kind", ["itself", "none"])
+def test_the_next_turn_need_not_read_this_one_again(kind: str) -> None:
+    """At the end of a reply the cache keeps every token of it that was evaluated."""
+    plain = reply("none").tokens
+    engine = FakeEngine()
+    context = engine.context()
+    limits = Limits(n_ctx=512, max_tokens=40, stop_tokens=frozenset([plain[6]]))
+    generation = Generation(PROMPT, GREEDY, limits)
+    list(drive(generation, context, speculator(kind, 5), Interrupt()))
+    assert generation.finish_reason == "stop"
+    assert context.tokens == generation.history
+
+
 class Doubting(Fixed):
     """Stops drafting where the draft model is unsure, as the adaptive policy does."""
 

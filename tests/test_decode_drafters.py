@@ -1,12 +1,17 @@
-"""Lookup by example and against a slow, obvious search."""
+"""Lookup by example and against a slow, obvious search; what every drafter keeps to."""
 
-from hypothesis import given
+import pytest
+from fakes import FakeEngine
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from localspec.decode.drafters.base import DraftRequest
+from localspec.decode.drafters import DRAFTERS, drafters_for
+from localspec.decode.drafters.base import NO_DRAFT, Drafter, DraftRequest
+from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.lookup import LookupDrafter, LookupIndex, level_of
 from localspec.engine.sampling import Sampling
 
+COUNTS = st.integers(0, 5)
 GREEDY = Sampling(temperature=0)
 
 
@@ -91,3 +96,86 @@ def test_a_later_turn_finds_what_earlier_ones_said() -> None:
     drafter.forget()
     (draft,) = drafter.draft([DraftRequest(again, 3, GREEDY)])
     assert list(draft.tokens) == []
+
+
+@pytest.fixture(params=sorted(kind.option for kind in DRAFTERS))
+def drafter(request: pytest.FixtureRequest) -> Drafter:
+    """One of each that there is, with a target and a draft model of 8 tokens."""
+    return drafters_for(FakeEngine(), FakeEngine(seed=4, n_sequences=3))[request.param]
+
+
+def test_what_is_not_loaded_does_not_draft() -> None:
+    """A session without a draft model offers the drafters that need none."""
+    assert "draft" not in drafters_for(FakeEngine(), None)
+    assert "lookup" in drafters_for(FakeEngine(), None)
+
+
+def test_drafters_are_told_apart() -> None:
+    """Acceptance is counted by source and shown by label; --spec names one drafter."""
+    for name in ("source", "option", "label"):
+        assert len({getattr(kind, name) for kind in DRAFTERS}) == len(DRAFTERS)
+
+
+@given(texts=st.lists(st.lists(st.integers(0, 7), min_size=2, max_size=40), max_size=3), n=COUNTS)
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_a_draft_keeps_to_its_request(drafter: Drafter, texts: list[list[int]], n: int) -> None:
+    """More tokens than asked for would outgrow the context; a confidence off the scale would
+    break what is learned."""
+    drafts = drafter.draft([DraftRequest(list(text), n, GREEDY) for text in texts])
+    assert len(drafts) == len(texts)
+    for draft in drafts:
+        assert len(draft.tokens) <= n
+        assert draft is NO_DRAFT if n == 0 else draft.source == drafter.source
+        assert len(draft.confidences) == len(draft.tokens)
+        assert all(0 <= each < drafter.n_confidences for each in draft.confidences)
+
+
+def test_a_reply_that_sits_out_a_pass_keeps_its_place(drafter: Drafter) -> None:
+    """A pass without a draft for somebody must not cost the next one a new reading."""
+    a, b = [1, 2, 3, 1, 2], [4, 5, 6, 4, 5]
+    alone = [list(drafter.draft([DraftRequest([*text], 2, GREEDY)])[0].tokens) for text in (a, b)]
+    drafter.forget()
+    drafter.draft([DraftRequest(a, 2, GREEDY), DraftRequest(b, 2, GREEDY)])
+    out = drafter.draft([DraftRequest(a, 0, GREEDY), DraftRequest(b, 2, GREEDY)])
+    back = drafter.draft([DraftRequest(a, 2, GREEDY), DraftRequest(b, 0, GREEDY)])
+    assert [list(out[1].tokens), list(back[0].tokens)] == alone[::-1]
+
+
+def test_a_draft_model_reads_nothing_twice_for_a_reply_that_sat_out() -> None:
+    engine = FakeEngine(n_sequences=2)
+    drafter = ModelDrafter(engine, 8)
+    contexts = [view.context for view in drafter._free]
+    a, b = [1, 2, 3, 1, 2], [4, 5, 6, 4, 5]
+    drafter.draft([DraftRequest(a, 1, GREEDY), DraftRequest(b, 1, GREEDY)])
+    for _ in range(3):
+        b.append(1)
+        drafter.draft([DraftRequest(a, 0, GREEDY), DraftRequest(b, 1, GREEDY)])
+    drafter.draft([DraftRequest(a, 1, GREEDY), DraftRequest(b, 0, GREEDY)])
+    assert sorted(context.n_evaluated for context in contexts) == [len(a) + 1, len(b)]
+
+
+def test_many_conversations_each_find_their_own_text_again() -> None:
+    """Who comes back to a server finds what was said before, not what strangers said."""
+    drafter = LookupDrafter()
+    told = [[7, i, 10 + i, 20 + i, 30 + i, 40 + i] for i in range(3)]
+    drafter.draft([DraftRequest(text, 1, GREEDY) for text in told])
+    drafter.draft([])
+    order = (1, 0, 2)
+    again = [[7, i, 10 + i] for i in order]
+    drafts = drafter.draft([DraftRequest(text, 2, GREEDY) for text in again])
+    assert [list(draft.tokens) for draft in drafts] == [[20 + i, 30 + i] for i in order]
+
+
+def test_a_drafter_forgets_the_sampling_of_replies_that_are_gone() -> None:
+    """A new reply may have the address of an old one; it must not be drafted with its bans."""
+    drafter = ModelDrafter(FakeEngine(), 8)
+    history = [1, 2, 3]
+    (first,) = drafter.draft([DraftRequest(history, 1, GREEDY)])
+    drafter.forget()
+    banned = Sampling(temperature=0, banned=frozenset(first.tokens))
+    (second,) = drafter.draft([DraftRequest(history, 1, banned)])
+    assert second.tokens != first.tokens

@@ -2,7 +2,8 @@
 
 import pytest
 
-from localspec.decode.stats import DraftStats, Timings
+from localspec.decode.speculator import Gain
+from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
 
 
@@ -46,3 +47,17 @@ def test_what_did_not_happen_is_none() -> None:
 def test_a_cut_step_counts_what_is_left_of_it() -> None:
     cut = step(4, 3, 3, "model").cut(2)
     assert (cut.tokens, cut.accepted, cut.drafted) == ((0, 1), 2, 3)
+
+
+def test_a_summary_says_what_drafts_brought_and_why_not_more() -> None:
+    """People decide by it whether drafts are for them; without drafts there is nothing to say."""
+    stats = DraftStats()
+    for one in (step(1), step(3, 3, 2, "lookup"), step(1, 2, 0, "model")):
+        stats.add(one)
+    text = summary(stats, Gain(1.3, 1.2), "a reason")
+    assert text == (
+        "1.67 tokens a pass · lookup: 2 of 3 drafted tokens accepted"
+        " · draft model: 0 of 2 drafted tokens accepted"
+        " · about 1.20 x plain (expected 1.30) · a reason"
+    )
+    assert summary(DraftStats(), Gain(), "") == ""

@@ -31,7 +31,7 @@ REPLACED = {
 """Words that the pages no longer use, by what they say instead."""
 DRAFTERS = {"suffix", "lookup", "model"}
 """Keys that are data in `by_source`."""
-CLI = get_command(app)
+CLI = get_command(app())
 COMMANDS: dict[str, Any] = CLI.commands  # type: ignore[attr-defined]
 
 

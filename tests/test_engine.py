@@ -6,15 +6,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from _models import gemma, smollm2
 
-from localspec.engine.base import EngineConfig, hold
+from localspec.engine.base import EngineConfig, hold, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import engine_log
 from localspec.engine.llama.engine import LlamaEngine
@@ -47,7 +47,8 @@ def load() -> Iterator[Load]:
 
     def load(model: Path, **settings: object) -> LlamaEngine:
         # One thread: two that wait for each other crawl when a machine is busy.
-        config = replace(EngineConfig(model, n_ctx=1024, n_threads=1, n_outputs=8), **settings)
+        chosen: Any = {"ctx": 1024, "threads": 1, "n_outputs": 8, **settings}
+        config = EngineConfig.of(model, **chosen)
         engines.append(LlamaEngine(config))
         return engines[-1]
 
@@ -86,12 +87,12 @@ def test_every_row_of_a_verification_is_the_row_of_its_position(
 
 def test_sequences_of_one_decode_do_not_mix(load: Load, random_model: Path) -> None:
     """A batching server decodes many users at once; one must not see another's text."""
-    engine = load(random_model, n_sequences=3, n_ctx=256)
+    engine = load(random_model, n_sequences=3, ctx=256)
     texts = [[1, 2, 3, 4], [9, 8, 7], [5]]
     contexts = [engine.context() for _ in texts]
     requests = [(context, text, 1) for context, text in zip(contexts, texts, strict=True)]
-    together = [logits.row(0).copy() for logits in engine.decode(requests)]
-    alone = load(random_model, n_ctx=256)
+    together = [rows_of(result).row(0).copy() for result in engine.decode(requests)]
+    alone = load(random_model, ctx=256)
     context = alone.context()
     for text, row in zip(texts, together, strict=True):
         assert hold(context, text, 1).row(0) == pytest.approx(row, abs=ROUNDING)
@@ -139,7 +140,7 @@ def test_logits_die_at_the_next_decode(load: Load, random_model: Path) -> None:
 
 
 def test_a_sequence_does_not_outgrow_its_limit(load: Load, random_model: Path) -> None:
-    context = load(random_model, n_ctx=300).context()
+    context = load(random_model, ctx=300).context()
     context.eval([1] * 299, 1)
     with pytest.raises(EngineError, match="301 tokens do not fit into a context of 300"):
         context.eval([1, 2], 2)
@@ -150,7 +151,7 @@ def test_a_sequence_does_not_outgrow_its_limit(load: Load, random_model: Path) -
 @pytest.mark.parametrize("kept", [100, 200, 500, 890, 899])
 def test_a_windowed_cache_rolls_back_to_the_truth(load: Load, kept: int) -> None:
     """A windowed cache forgets; libllama's rollback behind that succeeds, and answers garbage."""
-    engine = load(gemma(), n_batch=128)
+    engine = load(gemma(), ubatch=128)
     text = " ".join(f"On day {i} the keeper saw {i * 7 % 13} ships." for i in range(99))
     tokens = engine.vocabulary.tokenize(text, add_special=True)[:900]
     assert engine.n_window == 512
@@ -195,7 +196,7 @@ def test_a_stop_in_a_long_prefill_is_quick_and_leaves_the_context_usable(
     load: Load, where: str
 ) -> None:
     """Ctrl-C in a long prompt: at once, and the next question gets the right answer."""
-    engine = load(smollm2(), n_ctx=8192)
+    engine = load(smollm2(), ctx=8192)
     tokens = [(31 * i) % 40000 + 20 for i in range(8000)]
     context = engine.context()
     expected = hold(context, tokens[:20], 1).row(0).copy()
@@ -236,12 +237,12 @@ def test_loading_can_be_stopped(random_model: Path) -> None:
     interrupt = Interrupt()
     interrupt.request()
     with pytest.raises(Interrupted):
-        LlamaEngine(EngineConfig(random_model, n_ctx=256, n_threads=1), interrupt)
+        LlamaEngine(EngineConfig.of(random_model, ctx=256, threads=1), interrupt)
 
 
 def test_progress_runs_from_0_to_1(random_model: Path) -> None:
     seen: list[float] = []
-    LlamaEngine(EngineConfig(random_model, n_ctx=256, n_threads=1), None, seen.append).close()
+    LlamaEngine(EngineConfig.of(random_model, ctx=256, threads=1), None, seen.append).close()
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 
@@ -250,7 +251,7 @@ def test_a_file_that_the_engine_refuses_gives_its_reason(tmp_path: Path) -> None
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF" + b"\0" * 100)
     with pytest.raises(ModelError, match=r"bad\.gguf does not load: ."):
-        LlamaEngine(EngineConfig(path, n_ctx=256, n_threads=1))
+        LlamaEngine(EngineConfig.of(path, ctx=256, threads=1))
 
 
 def test_the_engine_is_quiet(
@@ -266,7 +267,7 @@ def test_everything_is_freed(random_model: Path) -> None:
     """A sweep loads hundreds of times."""
 
     def load_and_close() -> int:
-        LlamaEngine(EngineConfig(random_model, n_ctx=4096, n_threads=1)).close()
+        LlamaEngine(EngineConfig.of(random_model, ctx=4096, threads=1)).close()
         return psutil.Process().memory_info().rss
 
     first = [load_and_close() for _ in range(5)][-1]
@@ -275,5 +276,5 @@ def test_everything_is_freed(random_model: Path) -> None:
 
 
 def test_a_configuration_can_be_sent_to_another_process() -> None:
-    config = EngineConfig(Path("m.gguf"), n_ctx=1, n_threads=1)
+    config = EngineConfig.of(Path("m.gguf"), ctx=1, threads=1)
     assert pickle.loads(pickle.dumps(config)) == config

@@ -16,8 +16,8 @@ MODEL, DRAFT = Path("/models/target.gguf"), Path("/models/a draft.gguf")
 
 
 def config(**changes: object) -> SessionConfig:
-    values = {"n_ctx": 2048, "n_threads": 2, "n_threads_batch": 4, "spec": "none"}
-    return SessionConfig(MODEL, **(values | changes))
+    values = {"ctx": 2048, "threads": 2, "threads_batch": 4, "spec": "none"}
+    return SessionConfig.of(MODEL, **(values | changes))
 
 
 def flags(text: str) -> dict[str, str]:

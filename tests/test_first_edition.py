@@ -24,16 +24,16 @@ from localspec.chat.conversation import Conversation
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.probe.run import ProbeSetting
-from localspec.engine.probe.run import _path as probe_path
+from localspec.engine.probe.run import _kept as kept_probe
 from localspec.hardware.machine import hardware_key
-from localspec.model.identity import model_digest
+from localspec.model.identity import fingerprint
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.quality.divergence import Windows
 from localspec.quality.evaluate import keep_reference, kept_reference
 from localspec.quality.reference import Reference
 from localspec.registry.resolve import resolve
-from localspec.session.calibration import fastest_draft
-from localspec.session.experience import Experiences, calibration_file
+from localspec.session.calibration import calibration_path, fastest_draft
+from localspec.session.learned import LearnedStore
 from localspec.session.profile import TunedFor
 
 RECORDED = Path(__file__).parent / "recorded" / "first_edition"
@@ -221,7 +221,7 @@ def installed_profile(**changes: object) -> Path:
 
 
 def test_a_tuned_profile_is_found_and_shown() -> None:
-    assert model_digest(resolve("starter")) == STARTER
+    assert fingerprint(resolve("starter")) == STARTER
     installed_profile()
     run = localspec("tune", "starter", "--show", "--json")
     assert run.code == 0, run.stderr
@@ -322,14 +322,14 @@ def test_the_verdict_on_the_engine_is_not_asked_for_again() -> None:
     shutil.copy(RECORDED / "engine-health.json", kept)
     health = engine_health(lambda message: pytest.fail(message))
     assert health.errors == document("engine-health.json")["errors"]
-    assert health.use_extra_buffers
+    assert health.repack
 
 
 def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """How threads wait for each other is part of its name."""
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
-    path = probe_path(ProbeSetting(n_threads=2, n_gpu_layers=0, use_extra_buffers=True))
+    path = kept_probe(ProbeSetting(n_threads=2, n_gpu_layers=0, repack=True)).path
     shutil.copy(RECORDED / "probe.json", path)
     run = localspec("predict", "starter", "--threads", "2", "--gpu-layers", "0", "--json")
     assert (run.code, run.stderr) == (0, ""), "nothing is measured"
@@ -341,30 +341,28 @@ def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatc
 def engine_config(name: str, folder: Path) -> EngineConfig:
     path = folder / name
     path.touch()
-    return EngineConfig(model=path, n_ctx=256, n_threads=1)
+    return EngineConfig.of(path, ctx=256, threads=1)
 
 
 def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
     """Half of what was seen of acceptance still counts. There is no engine that could measure."""
     target, draft = engine_config("f16.gguf", tmp_path), engine_config("q4_0.gguf", tmp_path)
-    shutil.copy(RECORDED / "calibration.json", calibration_file(target, draft))
+    shutil.copy(RECORDED / "calibration.json", calibration_path(target, draft))
     pair: list[Any] = [SimpleNamespace(config=config) for config in (target, draft)]
-    experience = Experiences(*pair, 16).load()
-    assert experience.target.seconds(1, 100) == pytest.approx(0.010938839482006052)
-    assert experience.target.verify(4, 0) == pytest.approx(
-        0.02507416149039878 / 0.010938839482006052
-    )
-    assert experience.target.change_s == pytest.approx(5.148844371064102e-05)
-    assert experience.draft
+    learned = LearnedStore(*pair, 16).load()
+    assert learned.target.seconds(1, 100) == pytest.approx(0.010938839482006052)
+    assert learned.target.verify(4, 0) == pytest.approx(0.02507416149039878 / 0.010938839482006052)
+    assert learned.target.change_s == pytest.approx(5.148844371064102e-05)
+    assert learned.draft
     draft_s = 0.005962742788825776 + 256 * 1.5318694873907093e-05
-    assert experience.draft.seconds(1, 256) == pytest.approx(draft_s)
-    lookup = experience.acceptance("greedy")["suffix"].counts()
-    assert lookup["all"] == pytest.approx([3.498041929186204 / 2, 11.825136776624346 / 2])
+    assert learned.draft.seconds(1, 256) == pytest.approx(draft_s)
+    lookup = learned.chances("greedy", "lookup").counts()
+    assert lookup["any"] == pytest.approx([3.498041929186204 / 2, 11.825136776624346 / 2])
 
 
 def test_how_the_draft_model_is_fastest_is_not_tried_again(tmp_path: Path) -> None:
     config = engine_config("q4_0.gguf", tmp_path)
-    path = calibration_file(config, None).with_suffix(".draft.json")
+    path = calibration_path(config, None).with_suffix(".draft.json")
     kept = document("draft-settings.json")
     for verdict in ("auto", "off"):
         path.write_text(json.dumps(kept | {"flash_attn": verdict}))

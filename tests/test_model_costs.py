@@ -143,7 +143,7 @@ def test_tokenizers_are_told_apart_by_their_texts(
     assert len({tokenizer.digest for tokenizer in [*own, *others]}) == 3
     assert own[0].difference(own[1]) is None
     fewer = replace(others[0], n_tokens=1000)
-    assert others[0].difference(fewer) == "one has 49,152 tokens, the other 1,000"
+    assert others[0].difference(fewer) == "one has 49,152 tokens and the other 1,000"
     assert "tokenizer" in str(others[0].difference(others[1]))
 
 
@@ -161,7 +161,7 @@ def test_control_tokens_may_have_other_texts(gguf_smollm2: Path) -> None:
 
     own = Tokenizer.of(header)
     assert own.difference(changed(2)) is None
-    assert own.difference(changed(100)) == "their tokens are different texts"
+    assert (own.difference(changed(100)) or "").startswith("token 100 is ")
 
 
 # --- models too large to have here, by their headers alone --------------------------------------

@@ -16,8 +16,9 @@ from localspec.gguf.header import FilePart, Header
 from localspec.gguf.reader import read_header
 from localspec.gguf.remote import LARGEST_READ_BYTES
 from localspec.gguf.writer import array_of
+from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
-from localspec.model.tokenizer import pair_problem
+from localspec.model.tokenizer import Tokenizer, pair_problem
 
 TARGET, DRAFT = "big/target-GGUF", "small/draft-GGUF"
 SHAPE = Shape(n_layers=2, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
@@ -122,9 +123,9 @@ def test_the_quantization_that_is_named_is_pulled(
 
 
 def test_real_tokenizers(gguf_smollm2: Path, gguf_gemma: Path) -> None:
-    smollm2, gemma = read_header(gguf_smollm2), read_header(gguf_gemma)
-    assert pair_problem(smollm2, smollm2) is None
-    assert "different types" in (pair_problem(smollm2, gemma) or "")
+    smollm2, gemma = (Tokenizer.of(read_header(path)) for path in (gguf_smollm2, gguf_gemma))
+    assert smollm2.difference(smollm2) is None
+    assert "different types" in (smollm2.difference(gemma) or "")
 
 
 def header(n: int, changed: dict[int, str] | None = None, **keys: Any) -> Header:
@@ -168,7 +169,7 @@ def header(n: int, changed: dict[int, str] | None = None, **keys: Any) -> Header
     ],
 )
 def test_the_rules_are_those_of_the_engine(target: Header, draft: Header, word: str | None) -> None:
-    problem = pair_problem(target, draft)
+    problem = Tokenizer.of(target).difference(Tokenizer.of(draft))
     assert problem is None if word is None else word in (problem or "")
 
 
@@ -183,8 +184,10 @@ def made(folder: Path, kind: str) -> Header:
 
 
 def test_a_recurrent_draft_is_refused(tmp_path: Path) -> None:
-    problem = pair_problem(made(tmp_path, "llama"), made(tmp_path, "mamba"))
-    assert "recurrent" in (problem or "")
+    target, draft = (ModelFacts.of(made(tmp_path, kind)) for kind in ("llama", "mamba"))
+    tokenizers = target.tokenizer, draft.tokenizer
+    assert "recurrent" in (pair_problem(*tokenizers, rolls_back=draft.rolls_back) or "")
+    assert pair_problem(*tokenizers, rolls_back=target.rolls_back) is None
 
 
 def test_what_is_spelled_out_is_fetched_when_it_is_used(

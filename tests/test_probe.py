@@ -31,7 +31,7 @@ from localspec.model.facts import cache_type
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import AttentionWork, WeightWork
 
-SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, use_extra_buffers=True)
+SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, repack=True)
 F16, Q8 = cache_type("f16"), cache_type("q8_0")
 SMALL, LARGE = SIZES_BYTES
 ONE_WEIGHT = (WeightCase("Q4_0", 512, SMALL),)
@@ -115,7 +115,7 @@ def test_a_child_that_fails_is_one_sentence() -> None:
 
 def test_the_child_speaks_in_lines() -> None:
     request = {
-        "n_threads": 1, "n_gpu_layers": 0, "use_extra_buffers": True, "weights": [],
+        "n_threads": 1, "n_gpu_layers": 0, "repack": True, "weights": [],
         "weights_at_ends": [], "attention": [], "with_overhead": False,
     }  # fmt: skip
     command = [sys.executable, "-m", "localspec.engine.probe.child", json.dumps(request)]

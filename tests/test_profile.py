@@ -10,8 +10,7 @@ import pytest
 from command import localspec, tiny
 
 from localspec import paths
-from localspec.model.identity import model_digest
-from localspec.session.config import SessionConfig
+from localspec.model.identity import fingerprint
 from localspec.session.profile import (
     Profile,
     TunedFor,
@@ -19,8 +18,9 @@ from localspec.session.profile import (
     save_profile,
     with_profile,
 )
+from localspec.settings import Settings
 
-SETTINGS = {"kv_k": "bf16", "kv_v": "bf16", "flash_attn": "off", "n_threads": 1}
+SETTINGS = {"kv_k": "bf16", "kv_v": "bf16", "flash_attn": "off", "threads": 1}
 
 
 def kept(**changes: object) -> Profile:
@@ -33,17 +33,17 @@ def profile_file() -> Path:
     return next((paths.data_dir() / "profiles").glob("*.json"))
 
 
-def applied(given: frozenset[str] = frozenset()) -> tuple[SessionConfig, list[str]]:
+def applied(given: frozenset[str] = frozenset()) -> tuple[Settings, list[str]]:
     said: list[str] = []
-    return with_profile(SessionConfig(tiny()), given, said.append), said
+    return with_profile(tiny(), Settings(), given, said.append), said
 
 
 def test_what_was_kept_comes_back() -> None:
     assert find_profile(tiny()).profile is None
     save_profile(tiny(), kept())
     assert find_profile(tiny()).profile == kept()
-    config, said = applied()
-    assert (config.kv_k, config.kv_v, config.flash_attn, config.n_threads) == (
+    settings, said = applied()
+    assert (settings.kv_k, settings.kv_v, settings.flash_attn, settings.threads) == (
         "bf16", "bf16", "off", 1,
     )  # fmt: skip
     assert len(said) == 1
@@ -52,24 +52,24 @@ def test_what_was_kept_comes_back() -> None:
 
 def test_flags_go_before_the_profile_field_by_field() -> None:
     save_profile(tiny(), kept())
-    config, _ = applied(frozenset({"kv_k", "n_threads"}))
-    assert (config.kv_k, config.kv_v, config.n_threads) == ("f16", "bf16", None)
+    settings, _ = applied(frozenset({"kv_k", "threads"}))
+    assert (settings.kv_k, settings.kv_v, settings.threads) == ("f16", "bf16", None)
 
 
 @pytest.mark.parametrize(
-    ("settings", "given"),
+    ("tuned", "given"),
     [
         ({"kv_v": "q8_0", "flash_attn": "on"}, {"flash_attn"}),
         ({"flash_attn": "off"}, {"kv_v"}),
         ({"spec": "draft", "draft": os.devnull}, {"draft"}),
-        ({"n_threads_batch": 2}, {"n_threads"}),
+        ({"threads_batch": 2}, {"threads"}),
     ],
 )
-def test_what_a_flag_contradicts_goes_too(settings: dict[str, object], given: set[str]) -> None:
+def test_what_a_flag_contradicts_goes_too(tuned: dict[str, object], given: set[str]) -> None:
     """A quantized value cache needs flash attention: the user's `off` must not fail on it."""
-    save_profile(tiny(), kept(settings=settings))
-    config, _ = applied(frozenset(given))
-    assert config == SessionConfig(tiny(), kv_k="f16", flash_attn="auto", n_ctx=None)
+    save_profile(tiny(), kept(settings=tuned))
+    settings, _ = applied(frozenset(given))
+    assert settings == Settings()
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_what_a_flag_contradicts_goes_too(settings: dict[str, object], given: se
 )
 def test_a_stale_profile_is_a_line_and_the_defaults(changes: dict[str, object], word: str) -> None:
     save_profile(tiny(), kept(circumstances=replace(TunedFor.now(), **changes)))
-    config, said = applied()
-    assert config == SessionConfig(tiny())
+    settings, said = applied()
+    assert settings == Settings()
     assert len(said) == 1
     assert word in said[0]
     assert "localspec tune" in said[0]
@@ -91,7 +91,7 @@ def test_a_stale_profile_is_a_line_and_the_defaults(changes: dict[str, object], 
 
 def test_other_power_states_have_their_own() -> None:
     battery = replace(TunedFor.now(), power="on battery")
-    save_profile(tiny(), kept(circumstances=battery, settings={"n_threads": 1}))
+    save_profile(tiny(), kept(circumstances=battery, settings={"threads": 1}))
     save_profile(tiny(), kept())
     save_profile(tiny(), kept(settings={"kv_k": "q8_0"}))
     assert applied()[0].kv_k == "q8_0"
@@ -102,15 +102,15 @@ def test_other_power_states_have_their_own() -> None:
     "content",
     [
         "", "{", "[]", "null", '{"version": 99, "profiles": []}',
-        '{"version": 1, "profiles": [{"settings": {"n_threads": -4}}]}',
+        '{"version": 1, "profiles": [{"settings": {"threads": -4}}]}',
         '{"version": 1, "profiles": 3}', "\x00\xff",
     ],
 )  # fmt: skip
 def test_a_corrupt_file_is_a_line_and_the_defaults(content: str) -> None:
     save_profile(tiny(), kept())
     profile_file().write_text(content, encoding="latin-1")
-    config, said = applied()
-    assert config == SessionConfig(tiny())
+    settings, said = applied()
+    assert settings == Settings()
     assert len(said) == 1
     assert "cannot be read" in said[0]
     save_profile(tiny(), kept())
@@ -119,32 +119,32 @@ def test_a_corrupt_file_is_a_line_and_the_defaults(content: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"kv_k": "q9_9"}, {"n_threads": True}, {"spec": 3}, {"model": "x"}, {"draft_max": 0}],
+    [{"kv_k": "q9_9"}, {"threads": True}, {"spec": 3}, {"model": "x"}, {"draft_max": 0}],
 )
 def test_settings_that_mean_nothing_are_not_used(settings: dict[str, object]) -> None:
     save_profile(tiny(), kept())
     document = json.loads(profile_file().read_text())
     document["profiles"][0]["settings"] = settings
     profile_file().write_text(json.dumps(document))
-    assert applied()[0] == SessionConfig(tiny())
+    assert applied()[0] == Settings()
 
 
 def test_a_draft_that_is_gone_is_a_line(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone.gguf")
     save_profile(tiny(), kept(settings={"draft": gone, "spec": "draft", "kv_k": "bf16"}))
-    config, said = applied()
-    assert (config.draft, config.spec, config.kv_k) == (None, "auto", "bf16")
+    settings, said = applied()
+    assert (settings.draft, settings.spec, settings.kv_k) == ("auto", "auto", "bf16")
     assert any("gone.gguf" in line for line in said)
 
 
 def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
     copy = tmp_path / "renamed.gguf"
     shutil.copy(tiny(), copy)
-    assert model_digest(copy) == model_digest(tiny())
+    assert fingerprint(copy) == fingerprint(tiny())
     with copy.open("r+b") as file:
         file.seek(-10, os.SEEK_END)
         file.write(b"other")
-    assert model_digest(copy) != model_digest(tiny())
+    assert fingerprint(copy) != fingerprint(tiny())
 
 
 def test_generate_uses_it_and_says_so() -> None:
@@ -167,6 +167,6 @@ def test_show_says_what_is_kept() -> None:
     save_profile(tiny(), kept())
     assert "1.80 x" in localspec("tune", str(tiny()), "--show").stdout
     document = localspec("tune", str(tiny()), "--show", "--json").document
-    assert document["settings"] == SETTINGS
+    assert document["settings"] == {**SETTINGS, "n_threads": 1}, "no field is lost"
     assert document["ratio"] == {"low": 1.5, "mid": 1.8, "high": 2.0}
     assert (document["kld"], document["seconds"]) == (0.003, 50.0)

@@ -103,7 +103,7 @@ def test_a_text_that_is_none_is_a_sentence(tmp_path: Path) -> None:
 def test_perplexity_is_that_of_the_true_tokens() -> None:
     """Against the fake's own table, position by position."""
     engine = FakeEngine(n_vocab=8, seed=3, n_ctx=64)
-    engine.config = EngineConfig(Path("fake"), n_ctx=64, n_threads=1, n_outputs=7)
+    engine.config = EngineConfig.of(Path("fake"), ctx=64, threads=1, n_outputs=7)
     windows = windows_of(engine.vocabulary, "the quick brown fox jumps over it" * 4, n_ctx=32)
     reference = reference_of(engine, engine.context(), windows)
     expected = [
@@ -120,7 +120,7 @@ def test_perplexity_is_that_of_the_true_tokens() -> None:
 
 def test_reading_ends_when_it_is_enough() -> None:
     engine = FakeEngine(n_vocab=8, seed=3, n_ctx=64)
-    engine.config = EngineConfig(Path("fake"), n_ctx=64, n_threads=1, n_outputs=15)
+    engine.config = EngineConfig.of(Path("fake"), ctx=64, threads=1, n_outputs=15)
     windows = windows_of(engine.vocabulary, "the quick brown fox jumps over it" * 4, n_ctx=32)
     reference = reference_of(engine, engine.context(), windows)
     context = engine.context()
@@ -133,7 +133,7 @@ def test_a_coarser_cache_diverges_more() -> None:
 
     def measured(kv: str, reference: Reference | None) -> tuple[Reference, Divergence]:
         engine = LlamaEngine(
-            EngineConfig(tiny(), 64, 1, n_outputs=20, kv_k=kv, kv_v=kv, n_gpu_layers=0)
+            EngineConfig.of(tiny(), ctx=64, threads=1, n_outputs=20, kv_k=kv, kv_v=kv, gpu_layers=0)
         )
         try:
             context = engine.context()

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from _recording import Guess, Recording
 from _replay_speculation import Machine, Player
-
 from localspec.speculate.adaptive import Adaptive
 from localspec.speculate.costs import Curve, PassCosts, Point
 from localspec.speculate.experience import Experience

@@ -13,11 +13,12 @@ from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.predict.memory import QUANTS, memory_of
 from localspec.predict.rates import AttentionWork, IdealRates, WeightWork, break_even_tokens
-from localspec.predict.roofline import CacheSetting, Roofline, Share
+from localspec.predict.roofline import Roofline, Share
 from localspec.predict.speculation import DraftCosts, acceptance_of, advice, tokens_per_pass
+from localspec.settings import Attention
 
 F16, Q8_0 = BY_NAME["F16"], BY_NAME["Q8_0"]
-CACHE = CacheSetting(F16, F16)
+CACHE = Attention()
 A100 = IdealRates(1.935e12, 312e12)
 
 
@@ -28,7 +29,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> ModelFacts:
     return ModelFacts.of(read_header(path))
 
 
-def roofline(facts: ModelFacts, rates: IdealRates, cache: CacheSetting = CACHE) -> Roofline:
+def roofline(facts: ModelFacts, rates: IdealRates, cache: Attention = CACHE) -> Roofline:
     return Roofline(facts, (Share(rates, facts.n_layers),), cache)
 
 
@@ -75,15 +76,15 @@ def test_more_depth_and_more_tokens_are_never_faster(
 
 def test_a_smaller_cache_type_is_faster_at_depth_only(facts: ModelFacts) -> None:
     rates = IdealRates(1e10, None)
-    wide, narrow = roofline(facts, rates), roofline(facts, rates, CacheSetting(Q8_0, Q8_0))
+    wide, narrow = roofline(facts, rates), roofline(facts, rates, Attention("q8_0", "q8_0"))
     assert narrow.seconds(1, 4096) < wide.seconds(1, 4096)
     assert narrow.seconds(1, 0) == pytest.approx(wide.seconds(1, 0), rel=1e-3)
 
 
 def test_keys_and_values_count_by_their_own_type(facts: ModelFacts) -> None:
     rates = IdealRates(1e10, None)
-    k_only = roofline(facts, rates, CacheSetting(Q8_0, F16)).pass_time(1, 4096).attention_s
-    both = roofline(facts, rates, CacheSetting(Q8_0, Q8_0)).pass_time(1, 4096).attention_s
+    k_only = roofline(facts, rates, Attention("q8_0", "f16")).pass_time(1, 4096).attention_s
+    both = roofline(facts, rates, Attention("q8_0", "q8_0")).pass_time(1, 4096).attention_s
     none = roofline(facts, rates).pass_time(1, 4096).attention_s
     assert none - k_only == pytest.approx(k_only - both)  # key and value heads are as large
 

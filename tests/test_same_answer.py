@@ -40,7 +40,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 def config(pair: Pair, spec: str) -> SessionConfig:
-    return SessionConfig(pair.target, pair.draft, spec, n_threads=1)
+    return SessionConfig.of(pair.target, pair.draft, spec=spec, threads=1)
 
 
 def test_greedy_answers_are_the_same_three_ways(pair: Pair) -> None:
@@ -67,7 +67,7 @@ def test_a_wrong_answer_would_be_found() -> None:
     assert first_difference([1, 2, 3], [1, 2, 3]) is None
     assert first_difference([1, 2, 3], [1, 9, 3]) == 1
     assert first_difference([1, 2], [1, 2, 3]) == 2
-    plain_config = SessionConfig(smollm2(), spec="none", n_threads=1)
+    plain_config = SessionConfig.of(smollm2(), spec="none", threads=1)
     with Session.open(replace(plain_config, spec="lookup")) as session:
         tokens = prompt(session, PROMPTS[2])
         plain = session.reply(tokens, GREEDY).finish().tokens
@@ -106,7 +106,7 @@ def choices(session: Session, history: list[int], sampling: Sampling) -> set[int
 
 def test_the_next_turn_evaluates_only_what_is_new() -> None:
     """A chat that reads its whole past at every turn gets slower with each."""
-    with Session.open(SessionConfig(smollm2(), spec="lookup", n_threads=1)) as session:
+    with Session.open(SessionConfig.of(smollm2(), spec="lookup", threads=1)) as session:
         messages = [Message(role="user", content=PROMPTS[3])]
         first = session.reply(session.chat_prompt(messages), GREEDY).finish()
         messages += [
@@ -122,7 +122,7 @@ def test_the_next_turn_evaluates_only_what_is_new() -> None:
 
 
 def answers_to(model: Path, tokens: list[int]) -> list[int]:
-    with Session.open(SessionConfig(model, spec="lookup", n_threads=1)) as session:
+    with Session.open(SessionConfig.of(model, spec="lookup", threads=1)) as session:
         return session.reply(tokens, GREEDY).finish().tokens
 
 
@@ -132,7 +132,7 @@ def test_accepted_samples_of_a_real_pair_follow_the_law_of_plain_sampling() -> N
     n = 240
     sampling = Sampling(temperature=1.5, top_k=3, top_p=1.0, min_p=0.0)
     pair = smollm2_pair()
-    settings = SessionConfig(smollm2(), pair.draft, "draft", 1, n_threads=1)
+    settings = SessionConfig.of(smollm2(), pair.draft, spec="draft", draft_max=1, threads=1)
     with Session.open(settings) as session:
         asked = prompt(session, PROMPTS[2])
         chooser = Chooser(sampling)

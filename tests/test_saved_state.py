@@ -22,7 +22,7 @@ def load() -> Iterator[Load]:
     engines: list[LlamaEngine] = []
 
     def load(model: Path, **settings: object) -> LlamaContext:
-        config = replace(EngineConfig(model, n_ctx=1024, n_threads=1), **settings)
+        config = EngineConfig.of(model, **{"ctx": 1024, "threads": 1, **settings})
         engines.append(LlamaEngine(config))
         return engines[-1].context()
 
@@ -92,25 +92,27 @@ def test_a_state_that_does_not_fit_leaves_an_empty_sequence(
         path.write_bytes(data)
     elif damage == "missing":
         path.unlink()
-    target = load(tiny(), n_ctx=32 if damage == "too long" else 1024)
+    target = load(tiny(), ctx=32 if damage == "too long" else 1024)
     target.eval(text(5), 1)
     assert not target.restore(path)
     assert target.tokens == []
-    fresh = load(tiny(), n_ctx=target.engine.config.n_ctx)
+    fresh = load(tiny(), ctx=target.engine.config.n_ctx)
     assert np.array_equal(hold(target, text(9), 1).row(0), hold(fresh, text(9), 1).row(0))
 
 
 def test_the_key_is_of_what_a_state_depends_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EngineConfig(tiny(), n_ctx=512, n_threads=1)
+    config = EngineConfig.of(tiny(), ctx=512, threads=1)
     key = state_key(config)
-    assert state_key(replace(config, n_ctx=1024, n_threads=2, n_outputs=4)) == key
+    assert state_key(replace(config.with_settings(ctx=1024, threads=2), n_outputs=4)) == key
     assert state_key(replace(config, kv_v="q8_0")) != key
     assert state_key(replace(config, flash_attn="off")) != key
     assert state_key(replace(config, model=mamba())) != key
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(tiny().read_bytes())
+    assert state_key(replace(config, model=copy)) == key, "the same bytes, wherever they lie"
+    copy.write_bytes(tiny().read_bytes()[:-4] + b"else")
     assert state_key(replace(config, model=copy)) != key
     monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
     assert state_key(config) != key

@@ -4,12 +4,13 @@ Two cases do the same work if their models, lengths, depths and texts are the sa
 speeds may be compared, whatever their settings.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
-from hashlib import sha256
+from collections.abc import Set
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from localspec.session.config import SessionConfig
+from localspec.settings import NOW, ROWS, Settings, read, with_former_names
 
 CURVE_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
 """Of the verification curve; kernels change at multiples of 4 and behind 8."""
@@ -64,7 +65,12 @@ class Case:
     @property
     def session_config(self) -> SessionConfig:
         """What is loaded for it: a context as long as the work needs."""
-        return replace(self.config, n_ctx=self.config.n_ctx or self.work.n_ctx)
+        return self.config.with_settings(ctx=self.settings.ctx or self.work.n_ctx)
+
+    @property
+    def settings(self) -> Settings:
+        """How the engine is set."""
+        return self.config.settings
 
     @property
     def text(self) -> str:
@@ -74,53 +80,48 @@ class Case:
     @property
     def setting_text(self) -> str:
         """How the engine is set, in a line."""
-        config = self.config
+        shown = self.settings
         words = [
-            f"kv {config.kv_k}" + (f"/{config.kv_v}" if config.kv_v != config.kv_k else ""),
-            f"fa {config.flash_attn}",
-            f"t {config.n_threads or 'auto'}",
+            f"kv {shown.kv_k}" + (f"/{shown.kv_v}" if shown.kv_v != shown.kv_k else ""),
+            f"fa {shown.flash_attn}",
+            f"t {shown.threads or 'auto'}",
         ]
-        if config.n_gpu_layers >= 0:
-            words.append(f"ngl {config.n_gpu_layers}")
-        if config.spec != "none" and not self.work.widths:
-            words.append(config.spec + (f" {config.draft_max}" if config.draft_max else ""))
+        words += [
+            f"{ROWS[name].short} {value}"
+            for name, value in shown.changed.items()
+            if name not in _OF_THEIR_OWN and ROWS[name].is_swept
+        ]
+        if shown.spec != "none" and not self.work.widths:
+            words.append(shown.spec + (f" {shown.draft_max}" if shown.draft_max else ""))
         return ", ".join(words)
 
-    @property
-    def id(self) -> str:
-        """The same for the same case in every run on this machine."""
-        return sha256(repr(sorted(self.to_json().items())).encode()).hexdigest()[:12]
-
     def to_json(self) -> dict[str, Any]:
-        return {"config": _plain(self.config), "work": _plain(self.work)}
+        config = {"model": str(self.config.model), **self.settings.to_json()}
+        work = {
+            name: str(part) if isinstance(part, Path) else list(part) if name == "widths" else part
+            for name, part in asdict(self.work).items()
+        }
+        return {"config": with_former_names(config), "work": work}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError where it is none."""
+        config, work = document["config"], dict(document["work"])
+        work["prompts"] = Path(work["prompts"]) if work.get("prompts") else None
+        work["widths"] = tuple(work.get("widths", ()))
         return cls(
-            config=SessionConfig(**_known(SessionConfig, document["config"], ("model", "draft"))),
-            work=Work(**_known(Work, document["work"], ("prompts",))),
+            config=SessionConfig(
+                Path(config["model"]), Settings(**read(_known(config, _SETTINGS)))
+            ),
+            work=Work(**_known(work, {field.name for field in fields(Work)})),
         )
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    return {
-        name: str(part) if isinstance(part, Path) else list(part) if _is_list(part) else part
-        for name, part in asdict(value).items()
-    }
+_OF_THEIR_OWN = frozenset({"kv_k", "kv_v", "flash_attn", "threads", "spec", "draft_max"})
+"""Settings that a case's text always has, or has in other words."""
+_SETTINGS = ROWS.keys() | NOW.keys()
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, tuple)
-
-
-def _known(kind: type[Any], document: dict[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:
+def _known(document: dict[str, Any], names: Set[str]) -> dict[str, Any]:
     """Only fields that this version has: what a newer one added is left to its default."""
-    known = {field.name for field in fields(kind)}
-    values = {name: value for name, value in document.items() if name in known}
-    for name, value in values.items():
-        if name in paths and value is not None:
-            values[name] = Path(value)
-        elif isinstance(value, list):
-            values[name] = tuple(value)
-    return values
+    return {name: value for name, value in document.items() if name in names}

@@ -24,7 +24,7 @@ from localspec.engine.health import engine_fingerprint, engine_version, gpu_back
 from localspec.forecast.sources import engine_reports
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
-from localspec.model.identity import sampled_digest
+from localspec.model.identity import fingerprint
 
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 BUSY = 0.10
@@ -167,7 +167,7 @@ def model_record(path: Path) -> dict[str, Any]:
         "type": facts.file_type,
         "n_params": facts.n_params,
         "weight_bytes": facts.weight_bytes,
-        "digest": sampled_digest(path),
+        "digest": fingerprint(path),
     }
 
 

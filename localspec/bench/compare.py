@@ -5,7 +5,7 @@ Machines, engine builds and settings may differ, and are named; where several se
 were measured on both sides, equal ones are compared with each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ def compare(a: Results, b: Results) -> Comparison:
         for each in (a, b)
     )
     drift = drift_of([row.decode_visits for row in (*rows_a, *rows_b) if row.decode_visits])
-    pairs = list(_pairs(rows_a, rows_b))
+    pairs = list(_pairs(rows_a, rows_b, _by(rows_a, rows_b)))
     if not pairs:
         raise UserError(
             f"{a.path.name} and {b.path.name} cannot be compared: {_why(rows_a, rows_b)}"
@@ -66,22 +66,35 @@ def compare(a: Results, b: Results) -> Comparison:
     )
 
 
+WorkKey = Callable[[ResultRow], Any]
+_FACTS = ("file", "type", "n_params", "weight_bytes")
+
+
+def _by(rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]) -> WorkKey:
+    """What must be equal: the model, by its digest, and the work.
+
+    Where no digest is in both, by what the headers say: results of other versions have others.
+    """
+    digests = ({row.model["digest"] for row in rows} for rows in (rows_a, rows_b))
+    if set.intersection(*digests):
+        return lambda row: (row.model["digest"], *_work(row))
+    return lambda row: (*(row.model[name] for name in _FACTS), *_work(row))
+
+
 def _pairs(
-    rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]
+    rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow], by: WorkKey
 ) -> Iterator[tuple[ResultRow, ResultRow]]:
     """Equal settings first; what is left of a work, only if it is alone on both sides."""
     free_a, free_b = list(rows_a), list(rows_b)
     for a in rows_a:
-        same = next(
-            (b for b in free_b if _work(a) == _work(b) and _settings(a) == _settings(b)), None
-        )
+        same = next((b for b in free_b if by(a) == by(b) and _settings(a) == _settings(b)), None)
         if same is not None:
             free_a.remove(a)
             free_b.remove(same)
             yield a, same
     for a in free_a:
-        others_a = [row for row in free_a if _work(row) == _work(a)]
-        others_b = [row for row in free_b if _work(row) == _work(a)]
+        others_a = [row for row in free_a if by(row) == by(a)]
+        others_b = [row for row in free_b if by(row) == by(a)]
         if len(others_a) == 1 and len(others_b) == 1:
             yield a, others_b[0]
 
@@ -106,16 +119,16 @@ def _urgency(case: Compared) -> tuple[int, float]:
     return order[case.ratio.verdict], case.ratio.mid
 
 
-def _work(row: ResultRow) -> Any:
-    """What must be equal; the texts by their name only, wherever they lie."""
+def _work(row: ResultRow) -> tuple[Any, ...]:
+    """The texts by their name only, wherever they lie."""
     work = row.case.work
-    return row.model["digest"], replace(work, prompts=None), work.prompts and work.prompts.name
+    return replace(work, prompts=None), work.prompts and work.prompts.name
 
 
 def _settings(row: ResultRow) -> Any:
     config = row.case.config
     draft = row.model.get("draft")
-    return replace(config, model=config.model.name, draft=draft and draft["digest"])
+    return replace(config, model=config.model.name, draft=draft and draft["file"])
 
 
 def _differences(a: ResultRow, b: ResultRow) -> Iterator[str]:

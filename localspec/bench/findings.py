@@ -11,6 +11,7 @@ from typing import Any
 from localspec.bench.row import ResultRow
 from localspec.bench.statistics import Ratio, drift_of, ratio
 from localspec.format import number, percent, times
+from localspec.settings import ROWS
 
 WORTH = 1.05
 """A ratio that is worth a sentence."""
@@ -37,7 +38,7 @@ def findings(rows: Sequence[ResultRow]) -> list[str]:
 
 def _fastest(rows: Sequence[ResultRow]) -> Iterator[str]:
     """For each work, the settings that beat those that were measured first."""
-    for group in _groups(rows, lambda row: (_place(row), row.case.work, row.case.config.spec)):
+    for group in _groups(rows, lambda row: (_place(row), row.case.work, row.case.settings.spec)):
         first, best = group[0], max(group, key=_speed)
         gain = ratio(first.decode_visits, best.decode_visits)
         if gain.verdict == "faster" and gain.mid >= WORTH:
@@ -50,8 +51,8 @@ def _fastest(rows: Sequence[ResultRow]) -> Iterator[str]:
 def _flash(rows: Sequence[ResultRow]) -> Iterator[str]:
     """Flash attention, which is "auto" as a rule, against none."""
     for group in _groups(rows, lambda row: _without(row, "flash_attn")):
-        off = next((row for row in group if row.case.config.flash_attn == "off"), None)
-        on = next((row for row in group if row.case.config.flash_attn != "off"), None)
+        off = next((row for row in group if not row.case.settings.attention.is_flash), None)
+        on = next((row for row in group if row.case.settings.attention.is_flash), None)
         if on is None or off is None:
             continue
         gain = ratio(on.decode_visits, off.decode_visits)
@@ -67,11 +68,11 @@ def _flash(rows: Sequence[ResultRow]) -> Iterator[str]:
 def _drafts(rows: Sequence[ResultRow]) -> Iterator[str]:
     """Each way to guess ahead against none, and where it helps most."""
     for group in _groups(rows, lambda row: _without(row, "spec", "draft", "draft_max")):
-        plain = next((row for row in group if row.case.config.spec == "none"), None)
+        plain = next((row for row in group if row.case.settings.spec == "none"), None)
         for row in group:
-            if plain is None or row.case.config.spec == "none":
+            if plain is None or row.case.settings.spec == "none":
                 continue
-            name = f"--spec {row.case.config.spec}{_at(row)}"
+            name = f"--spec {row.case.settings.spec}{_at(row)}"
             yield f"{name}: {_gain(plain, row)}{_by_use(plain, row)}"
 
 
@@ -190,8 +191,7 @@ def _place(row: ResultRow) -> tuple[str, str, str]:
 
 def _without(row: ResultRow, *names: str) -> Any:
     """Everything but some settings."""
-    defaults = {"flash_attn": "auto", "spec": "none", "draft": None, "draft_max": None}
-    config: Any = replace(row.case.config, **{name: defaults[name] for name in names})
+    config = row.case.config.with_settings(**{name: ROWS[name].default for name in names})
     return _place(row), config, row.case.work
 
 
@@ -207,7 +207,7 @@ def _of(gain: Ratio) -> str:
 
 
 def _cache(row: ResultRow) -> str:
-    config = row.case.config
+    config = row.case.settings
     same = config.kv_k == config.kv_v
     return f"{config.kv_k} KV" if same else f"{config.kv_k} K and {config.kv_v} V"
 

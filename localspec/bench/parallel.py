@@ -1,6 +1,7 @@
 """Several users at once: one decode serves all of their sequences (continuous batching's step).
 
-Each pass evaluates one token of every sequence and takes the best next one of each.
+Each is a reply of its own in one batch of the decoding loop, so a speed is what users get who share
+an engine.
 """
 
 from collections.abc import Iterator
@@ -13,13 +14,18 @@ import numpy as np
 
 from localspec.bench.case import Case
 from localspec.bench.sample import Sample
-from localspec.engine.health import engine_health
+from localspec.decode.driver import Batch, Slot, step
+from localspec.decode.generation import Generation, Limits
+from localspec.decode.speculator import Plain
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.sampling import Sampling
 from localspec.notify import Notify
-from localspec.session.loading import check_memory, checked_facts, load_engine, plan_engines
+from localspec.session.loading import check_memory, load_engine, sound_plan
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
+
+GREEDY = Sampling(temperature=0)
 
 
 class ParallelBench:
@@ -37,12 +43,9 @@ class ParallelBench:
     @classmethod
     def open(cls, case: Case, notify: Notify) -> Self:
         """Raises LocalspecError."""
-        plan = plan_engines(case.session_config)
-        if not engine_health(notify).use_extra_buffers:
-            plan = plan.without_extra_buffers()
-        n = case.work.batch
-        config = replace(plan.target, n_sequences=n, n_outputs=n)
-        check_memory([(config, checked_facts(config.model))])
+        plan, n = sound_plan(case.session_config, notify), case.work.batch
+        config = replace(plan.target.with_settings(n_sequences=n), n_outputs=n)
+        check_memory([(config, plan.facts)])
         started = perf_counter()
         engine = load_engine(config, Interrupt(), lambda fraction: None)
         return cls(case, engine, perf_counter() - started)
@@ -62,7 +65,6 @@ class ParallelBench:
         """Warmed up first."""
         depth = max(1, self.work.depth)
         stage(f"filling {len(self._contexts)} x {depth:,} tokens")
-        self._prefill(depth - 1, 0)
         self._decode(2)
         for i in range(n_samples):
             stage(f"measuring {i + 1} of {n_samples}")
@@ -70,43 +72,46 @@ class ParallelBench:
             if not self.work.n_prompt:
                 yield decoded
                 continue
-            self._roll_back(self.work.depth)
-            prefill_s = self._prefill(self.work.depth + self.work.n_prompt, 1)
+            prefill_s = self._prefill()
             n_read = self.work.n_prompt * self.work.batch
             yield replace(decoded, prefill_s=prefill_s, first_s=prefill_s, n_prompt=n_read)
 
-    def _roll_back(self, n_tokens: int) -> None:
+    def _prefill(self) -> float:
+        """Seconds to read all prompts behind the depth, with the first token of each."""
         for context in self._contexts:
-            context.truncate(min(n_tokens, len(context.tokens)))
-
-    def _prefill(self, n_tokens: int, n_logits: int) -> float:
-        """Seconds to bring every sequence to `n_tokens` of its prompt."""
+            context.truncate(min(self.work.depth, len(context.tokens)))
+        batch = self._batch(self.work.depth + self.work.n_prompt, 1)
         started = perf_counter()
-        requests = [
-            (context, prompt[len(context.tokens) : n_tokens].tolist(), n_logits)
-            for context, prompt in zip(self._contexts, self._prompts, strict=True)
-        ]
-        self._engine.decode([request for request in requests if request[1]])
+        self._pass(batch)
         return perf_counter() - started
 
     def _decode(self, n_tokens: int) -> Sample:
         """`n_tokens` passes after a first one, which brings all sequences to the depth."""
-        depth = max(1, self.work.depth)
-        self._roll_back(depth - 1)
-        self._prefill(depth - 1, 0)
-        pending = self._pass([int(prompt[depth - 1]) for prompt in self._prompts])
+        batch = self._batch(max(1, self.work.depth), n_tokens + 1)
+        self._pass(batch)
         started, busy = perf_counter(), self._engine.busy_s
         for _ in range(n_tokens):
-            pending = self._pass(pending)
+            self._pass(batch)
         return Sample(
             decode_s=perf_counter() - started,
             engine_s=self._engine.busy_s - busy,
-            n_tokens=n_tokens * len(pending),
+            n_tokens=n_tokens * len(batch.slots),
             n_passes=n_tokens,
         )
 
-    def _pass(self, pending: list[int]) -> list[int]:
-        """Evaluate a token of each sequence; what follows."""
-        pairs = zip(self._contexts, pending, strict=True)
-        rows = self._engine.decode([(context, [token], 1) for context, token in pairs])
-        return [logits.argmax(0) for logits in rows]
+    def _pass(self, batch: Batch) -> None:
+        step(batch, self._engine, Plain())
+        for generation in batch.generations:
+            if generation.error:
+                raise generation.error
+
+    def _batch(self, n_prompt: int, n_tokens: int) -> Batch:
+        """Replies of `n_tokens` tokens to the first `n_prompt` of each user's prompt."""
+        limits = Limits(self._engine.config.n_ctx, n_tokens)
+        pairs = zip(self._contexts, self._prompts, strict=True)
+        return Batch(
+            [
+                Slot(Generation(prompt[:n_prompt].tolist(), GREEDY, limits), context)
+                for context, prompt in pairs
+            ]
+        )

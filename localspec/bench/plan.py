@@ -10,23 +10,25 @@ The anchor is the cheapest of the plain cases; how its visits differ tells how f
 drifted.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from localspec.bench.case import CURVE_WIDTHS, Case, Work
 from localspec.bench.prediction import facts_of
-from localspec.engine.base import FlashAttention
 from localspec.errors import LocalspecError
-from localspec.session.config import SessionConfig, Speculation
+from localspec.session.config import SessionConfig
 from localspec.session.loading import check_memory, plan_engines
+from localspec.settings import NONE
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """Values of each option; `drafts` gives a model's draft, `with_curve` adds cases that time
-    wider passes. `adapt` makes of a configuration what was tuned for its model."""
+    wider passes. `kv`: pairs of cache types; `settings`: values of other settings by name, the last
+    name varying fastest. `adapt` makes of a configuration what was tuned for its model."""
 
     models: tuple[Path, ...]
     drafts: tuple[tuple[Path, Path], ...] = ()
@@ -35,11 +37,7 @@ class Sweep:
     depth: tuple[int, ...] = (0,)
     batch: tuple[int, ...] = (1,)
     kv: tuple[tuple[str, str], ...] = (("f16", "f16"),)
-    flash_attn: tuple[FlashAttention, ...] = ("auto",)
-    threads: tuple[int | None, ...] = (None,)
-    gpu_layers: tuple[int, ...] = (-1,)
-    spec: tuple[Speculation, ...] = ("none",)
-    draft_max: tuple[int | None, ...] = (None,)
+    settings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     prompts: Path | None = None
     per_category: int = 3
     with_curve: bool = False
@@ -55,28 +53,23 @@ class Sweep:
 
     def _configs(self) -> Iterator[SessionConfig]:
         drafts = dict(self.drafts)
-        for model, (kv_k, kv_v), flash, threads, layers, spec, draft_max in product(
-            self.models, self.kv, self.flash_attn, self.threads,
-            self.gpu_layers, self.spec, self.draft_max,
-        ):  # fmt: skip
-            yield SessionConfig(
-                model=model,
-                draft=drafts.get(model) if spec in ("draft", "auto") else None,
-                spec=spec,
-                draft_max=None if spec == "none" else draft_max,
-                kv_k=kv_k,
-                kv_v=kv_v,
-                flash_attn=flash,
-                n_threads=threads,
-                n_gpu_layers=layers,
-            )
+        for model, (kv_k, kv_v), chosen in product(self.models, self.kv, self._settings()):
+            draft = drafts.get(model) if chosen["spec"] in ("draft", "auto") else None
+            yield SessionConfig.of(model, draft, kv_k=kv_k, kv_v=kv_v, **chosen)
+
+    def _settings(self) -> Iterator[dict[str, Any]]:
+        for values in product(*self.settings.values()):
+            chosen = {"spec": NONE, **dict(zip(self.settings, values, strict=True))}
+            if chosen["spec"] == NONE:
+                chosen.pop("draft_max", None)
+            yield chosen
 
     def _works(self, config: SessionConfig) -> Iterator[Work]:
         """Real questions where there are any for a drafter, else the products of lengths."""
         if self.prompts is not None:
             for n_gen in self.n_gen:
                 yield Work(0, n_gen, prompts=self.prompts, per_category=self.per_category)
-        if self.prompts is None or config.spec == "none":
+        if self.prompts is None or config.settings.spec == NONE:
             for depth, n_prompt, n_gen, batch in product(
                 self.depth, self.n_prompt, self.n_gen, self.batch
             ):
@@ -121,7 +114,7 @@ def problem_of(case: Case) -> str | None:
 
 
 def _contradiction(case: Case) -> str | None:
-    work, spec = case.work, case.config.spec
+    work, spec = case.work, case.settings.spec
     if not (work.n_prompt or work.n_gen or work.widths):
         return "with -p 0 and -n 0 there is nothing to measure"
     if spec != "none" and not work.prompts and (work.n_prompt or work.n_gen):
@@ -139,8 +132,8 @@ def _refusal(case: Case) -> str | None:
     try:
         plan = plan_engines(case.session_config)
         if case.work.batch > 1:
-            target = replace(plan.target, n_sequences=case.work.batch)
-            check_memory([(target, facts_of(target.model))])
+            target = plan.target.with_settings(n_sequences=case.work.batch)
+            check_memory([(target, plan.facts)])
     except LocalspecError as error:
         return str(error)
     return None
@@ -154,9 +147,9 @@ def _curves(cases: list[Case]) -> Iterator[Case]:
     seen: set[tuple[Path, int]] = set()
     for case in cases:
         key = case.config.model, case.work.depth
-        if case.config.spec == "none" and not case.work.prompts and key not in seen:
+        if case.settings.spec == NONE and not case.work.prompts and key not in seen:
             seen.add(key)
-            config = replace(case.config, spec="lookup", draft_max=max(CURVE_WIDTHS) - 1)
+            config = case.config.with_settings(spec="lookup", draft_max=max(CURVE_WIDTHS) - 1)
             yield Case(config, Work(0, 0, case.work.depth, widths=CURVE_WIDTHS))
 
 
@@ -202,7 +195,7 @@ def anchor_of(cases: Sequence[Case]) -> Case:
         work = case.work
         return (
             not work.n_gen,
-            case.config.spec != "none" or bool(work.prompts),
+            case.settings.spec != NONE or bool(work.prompts),
             work.depth,
             work.batch,
         )

@@ -24,11 +24,13 @@ from localspec.forecast.sources import (
     predicted_machine,
 )
 from localspec.hardware.detect import usable_cores
-from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.facts import ModelFacts
+from localspec.model.kv import types_of
 from localspec.notify import Notify
 from localspec.predict.memory import memory_of
-from localspec.predict.roofline import CacheSetting, Roofline, Speed
+from localspec.predict.roofline import Roofline, Speed
 from localspec.session.loading import checked_facts
+from localspec.settings import Attention
 
 
 @cache
@@ -134,7 +136,7 @@ class Predictor:
             self._machine(case)
 
     def _machine(self, case: Case) -> PredictedMachine | None:
-        key = case.config.n_threads, case.config.n_gpu_layers
+        key = case.settings.threads, case.settings.gpu_layers
         if key not in self._machines:
             self._machines[key] = self._found(*key)
         return self._machines[key]
@@ -143,12 +145,12 @@ class Predictor:
         same = [
             case
             for case in self._cases
-            if (case.config.n_threads, case.config.n_gpu_layers) == (n_threads, n_gpu_layers)
+            if (case.settings.threads, case.settings.gpu_layers) == (n_threads, n_gpu_layers)
         ]
         models = dict.fromkeys(
             path for case in same for path in (case.config.model, case.config.draft) if path
         )
-        caches = list(dict.fromkeys(_cache(case) for case in same))
+        caches = list(dict.fromkeys(case.settings.attention for case in same))
         layers = n_gpu_layers if gpu_backends() else 0
         choice = MachineChoice(None, n_threads or usable_cores(), layers, self._probe)
         try:
@@ -162,16 +164,16 @@ class Predictor:
 
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
     """From what is known of a machine; the case must measure more than a curve."""
-    work, cache_setting = case.work, _cache(case)
-    roofline = Roofline(facts, machine.shares_of(facts), cache_setting)
+    work, attention = case.work, case.settings.attention
+    roofline = Roofline(facts, machine.shares_of(facts), attention)
     depth = _middle(work)
     parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
     passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
     n_prompt = work.n_prompt * work.batch
     wide_s = roofline.pass_time(PEAK_TOKENS, 0, is_prompt=True).weights_s
-    n_ctx = case.session_config.n_ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
-    k_bytes, v_bytes = kv_read_bytes(facts, cache_setting, depth)
-    prompt_kv = sum(kv_read_bytes(facts, cache_setting, work.depth + work.n_prompt))
+    n_ctx = case.session_config.settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
+    k_bytes, v_bytes = kv_read_bytes(facts, attention, depth)
+    prompt_kv = sum(kv_read_bytes(facts, attention, work.depth + work.n_prompt))
     return Prediction(
         decode_tps=roofline.decode(depth, work.batch),
         prefill_tps=roofline.prefill(work.n_prompt, work.depth) if n_prompt else None,
@@ -201,13 +203,9 @@ def _middle(work: Work) -> int:
     return depth + work.n_gen // 2
 
 
-def kv_read_bytes(
-    facts: ModelFacts, cache_setting: CacheSetting, depth: int
-) -> tuple[float, float]:
+def kv_read_bytes(facts: ModelFacts, attention: Attention, depth: int) -> tuple[float, float]:
     """Bytes of keys and of values that a pass reads at a depth, windows taken into account."""
-    k_bits, v_bits = (
-        kind.bits_per_element for kind in (cache_setting.type_k, cache_setting.type_v)
-    )
+    k_bits, v_bits = (kind.bits_per_element for kind in types_of(attention))
     keys = values = 0.0
     for layer in facts.layers:
         cells = min(depth, layer.window_tokens or depth) * (layer.n_kv_heads or 0)
@@ -220,16 +218,12 @@ def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
     if case.config.draft is None:
         return 0.0
     facts = facts_of(case.config.draft)
-    return Roofline(facts, machine.shares_of(facts), _cache(case)).seconds(1, depth)
+    return Roofline(facts, machine.shares_of(facts), case.settings.attention).seconds(1, depth)
 
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
-    own = memory_of(facts, _cache(case), n_ctx, n_sequences=case.work.batch).total_bytes
+    own = memory_of(facts, case.settings.attention, n_ctx, n_sequences=case.work.batch).total_bytes
     draft = case.config.draft
-    return own + (memory_of(facts_of(draft), _cache(case), n_ctx).total_bytes if draft else 0)
-
-
-def _cache(case: Case) -> CacheSetting:
-    config = case.config
-    types = cache_type(config.kv_k), cache_type(config.kv_v)
-    return CacheSetting(*types, flash=config.flash_attn != "off")
+    return own + (
+        memory_of(facts_of(draft), case.settings.attention, n_ctx).total_bytes if draft else 0
+    )

@@ -9,7 +9,6 @@ readable throughout. `FORMAT` changes when a reader of the old one would misunde
 
 import fcntl
 import json
-import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from localspec.bench.circumstances import Circumstances
 from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
 from localspec.errors import UserError
+from localspec.store import write_text
 
 FORMAT = 1
 ENDING = ".jsonl"
@@ -159,12 +159,7 @@ class Writer:
 
     def _add(self, document: dict[str, Any]) -> None:
         self._lines.append(json.dumps(document, allow_nan=False))
-        partial = self.path.with_suffix(".part")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write("\n".join(self._lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
+        write_text(self.path, "\n".join(self._lines) + "\n")
 
 
 def result_files(folder: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from localspec.chat.archive import Record
 from localspec.chat.states import States
 from localspec.chat.transcript import Transcript
 from localspec.forecast.forecast import Expectation
-from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.notify import Progress
 from localspec.session import Session, SessionConfig
@@ -48,7 +47,7 @@ def open_model(
     """Load, and restore the conversation's cache where it was saved. Raises LocalspecError."""
     session = Session.open(config, notify, on_progress)
     try:
-        facts = ModelFacts.of(read_header(config.model))
+        facts = session.plan.facts
         vocabulary = session.target.vocabulary
         states = States(session)
         return LoadedModel(

@@ -21,40 +21,21 @@ from localspec.chat.archive import Record
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
-from localspec.gguf.reader import PART_NAME
+from localspec.model.identity import fingerprint
 from localspec.session import Session
-
-_SAMPLE_BYTES = 1 << 20
+from localspec.settings import ROWS
 
 
 def state_key(config: EngineConfig) -> str:
     """Equal for engines that can go on from each other's saved sequences. OSError without files."""
+    settings = config.settings
     parts = (
-        model_identity(config.model),
-        config.kv_k,
-        config.kv_v,
-        config.flash_attn,
-        config.n_gpu_layers,
-        config.use_extra_buffers,
+        fingerprint(config.model),
+        *(getattr(settings, name) for name, row in ROWS.items() if not row.is_exact),
         engine_fingerprint(),
         os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
     )
     return sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def model_identity(model: Path) -> str:
-    """A digest of a model's files by size, time, beginning and end: hashing them whole is slow."""
-    match = PART_NAME.fullmatch(model.name)
-    files = sorted(model.parent.glob(f"{match[1]}-*-of-{match[3]}.gguf")) if match else [model]
-    digest = sha256()
-    for path in files:
-        status = path.stat()
-        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE_BYTES))
-            file.seek(max(0, status.st_size - _SAMPLE_BYTES))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 ENDING = ".state"

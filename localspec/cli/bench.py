@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
-from localspec.cli.flatten import flatten
 from localspec.cli.notify import notify
+from localspec.cli.options import command
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
     from localspec.bench.store import ResultsHeader, Writer
 
 
-@flatten
+@command
 def bench(
     flags: SweepFlags,
     run: RunFlags,

@@ -1,33 +1,22 @@
-"""`localspec chat`: talk to a model.
-
-The first lines of a conversation.
-
-Names of models to files, for a conversation that changes its model.
-"""
+"""`localspec chat`: talk to a model."""
 
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
-
-from localspec.chat.archive import Record, latest
-from localspec.chat.chat import Chat
-from localspec.chat.figures import count
-from localspec.cli.flatten import flatten
+from localspec.cli.chat_opening import greeting, open_chat, record_for
+from localspec.cli.flags import EngineFlags, ReplyFlags, check_text
 from localspec.cli.notify import notify
-from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
-from localspec.cli.prompt import check_text
+from localspec.cli.options import ModelArgument, command, option
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
     from localspec.chat.chat import Chat
     from localspec.chat.frontend import Frontend
     from localspec.session import SessionConfig
-
 
 _TALK = "Conversation"
 
@@ -36,57 +25,28 @@ _TALK = "Conversation"
 class ChatFlags:
     """Which conversation, and how it is held."""
 
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt",
-            "-p",
-            metavar="TEXT",
-            help="Answer this and leave; - reads standard input to its end.",
-            rich_help_panel=_TALK,
-        ),
-    ] = None
-    goes_on: Annotated[
-        bool,
-        typer.Option(
-            "--continue", "-c", help="Go on with the last conversation.", rich_help_panel=_TALK
-        ),
-    ] = False
-    session: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Go on with this conversation: a name, or an id or its beginning.",
-            rich_help_panel=_TALK,
-        ),
-    ] = None
-    no_save: Annotated[
-        bool, typer.Option("--no-save", help="Keep nothing of it.", rich_help_panel=_TALK)
-    ] = False
-    when_full: Annotated[
-        Literal["ask", "drop", "stop"],
-        typer.Option(
-            help="In a full context: ask, drop old turns, or stop the answer.",
-            rich_help_panel=_TALK,
-        ),
-    ] = "ask"
-    plain: Annotated[
-        bool,
-        typer.Option("--plain", help="Text as it comes, no Markdown.", rich_help_panel=_TALK),
-    ] = False
-    show_draft: Annotated[
-        bool,
-        typer.Option(
-            "--show-draft", help="Colour tokens by who drafted them.", rich_help_panel=_TALK
-        ),
-    ] = False
-    json_lines: Annotated[
-        bool,
-        typer.Option(
-            "--json-lines", help="Events for programs, one JSON object a line.",
-            rich_help_panel=_TALK,
-        ),
-    ] = False  # fmt: skip
+    prompt: str | None = option(
+        None, "Answer this and leave; - reads standard input to its end.", "--prompt", "-p",
+        metavar="TEXT", panel=_TALK,
+    )  # fmt: skip
+    goes_on: bool = option(
+        False, "Go on with the last conversation.", "--continue", "-c", panel=_TALK
+    )
+    session: str | None = option(
+        None, "Go on with this conversation: a name, or an id or its beginning.",
+        metavar="NAME", panel=_TALK,
+    )  # fmt: skip
+    no_save: bool = option(False, "Keep nothing of it.", "--no-save", panel=_TALK)
+    when_full: Literal["ask", "drop", "stop"] = option(
+        "ask", "In a full context: ask, drop old turns, or stop the answer.", panel=_TALK
+    )
+    plain: bool = option(False, "Text as it comes, no Markdown.", "--plain", panel=_TALK)
+    show_draft: bool = option(
+        False, "Colour tokens by who drafted them.", "--show-draft", panel=_TALK
+    )
+    json_lines: bool = option(
+        False, "Events for programs, one JSON object a line.", "--json-lines", panel=_TALK
+    )
 
     @property
     def is_interactive(self) -> bool:
@@ -95,7 +55,7 @@ class ChatFlags:
         return is_terminal and self.prompt is None and not self.json_lines
 
 
-@flatten
+@command
 def chat(
     engine: EngineFlags,
     flags: ReplyFlags,
@@ -112,10 +72,8 @@ def chat(
 
     localspec chat -p "Why is the sky blue?" --json-lines
     """
-    from localspec.cli.chat_opening import open_chat, record_for
-
-    record = record_for(how)
-    conversation = open_chat(record, engine, flags, how, model)
+    record = record_for(how.session, goes_on=how.goes_on, is_kept=not how.no_save)
+    conversation = open_chat(record, engine, flags, model, how.when_full)
     front = _front(conversation, how, NamedModels())
     if not how.json_lines and how.prompt is None:
         for text in greeting(conversation, record, is_named=model is not None):
@@ -182,32 +140,6 @@ class _Lines:
         return check_text("the line", line)
 
 
-def greeting(chat: Chat, record: Record, *, is_named: bool) -> Iterator[str]:
-    """What answers here; on the first run, what it is and how to get a better one."""
-    sampling = chat.options.sampling
-    seed = "" if sampling.is_greedy else f", seed {sampling.seed}"
-    conversation = chat.conversation
-    if conversation.turns:
-        name = conversation.name or record.id
-        yield f"{chat.config.model.name}{seed}; {count(len(conversation.turns), 'turn')} of {name}"
-        if conversation.pending is not None:
-            first_line = conversation.pending.strip().partition("\n")[0]
-            yield f"not answered yet: {first_line[:60]}; /regen answers it"
-        return
-    if not is_named and latest() is None:
-        yield from _first_run()
-        return
-    yield f"{chat.config.model.name}{seed}; /help lists the commands"
-
-
-def _first_run() -> Iterator[str]:
-    """The first of two lines; the other one, on what is better, comes when the model is there."""
-    yield (
-        "this is the starter, SmolLM2 135M Instruct (98 MB, Apache-2.0): quick, and good for trying"
-        " things out rather than for facts; /help lists the commands"
-    )
-
-
 class NamedModels:
     """What the registry knows, and what `tune` found."""
 
@@ -231,14 +163,14 @@ class NamedModels:
 
     def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
         """Find better settings in a process of its own, which has the machine to itself."""
-        from localspec.cli.notify import notify
         from localspec.session.profile import with_profile
 
-        command = [sys.executable, "-m", "localspec", "tune", str(config.model)]
-        if config.n_ctx is not None:
-            command += ["--ctx", str(config.n_ctx)]
+        arguments = [sys.executable, "-m", "localspec", "tune", str(config.model)]
+        if config.settings.ctx is not None:
+            arguments += ["--ctx", str(config.settings.ctx)]
         if seconds is not None:
-            command += ["--budget", f"{seconds:g}"]
-        if subprocess.run(command, check=False).returncode != 0:
+            arguments += ["--budget", f"{seconds:g}"]
+        if subprocess.run(arguments, check=False).returncode != 0:
             raise LocalspecError("nothing was tuned: the settings are as they were")
-        return with_profile(config, frozenset(), notify)
+        settings = with_profile(config.model, config.settings, frozenset(), notify)
+        return replace(config, settings=settings)

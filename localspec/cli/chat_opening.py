@@ -1,6 +1,7 @@
-"""The flags of `chat` and what an earlier conversation was held with, to a conversation.
+"""A conversation's beginning: what it goes on with, its first lines, and a better model than the
+starter for this machine.
 
-A better model for this machine than the starter, by what its memory holds and how fast it reads.
+A better one by what the memory holds and how fast it reads:
 
     bytes = parameters (from the name) * bits of the quantization / 8
     tokens per second = REACHED * bandwidth / bytes that a token streams
@@ -10,22 +11,138 @@ and says it with an interval. Of mixtures only the active parameters are streame
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from localspec.chat.archive import NullRecord, Record, find, latest
-from localspec.chat.chat import Chat
-from localspec.chat.commands.command import lasting_name
-from localspec.chat.conversation import Configured, Conversation, SystemSet
-from localspec.cli.options import EngineFlags, ReplyFlags
+from localspec.cli.flags import EngineFlags, ReplyFlags
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress
-from localspec.registry.catalog import Entry
-from localspec.session import SessionConfig
 
 if TYPE_CHECKING:
+    from localspec.chat.answer_run import WhenFull
+    from localspec.chat.archive import Record
+    from localspec.chat.chat import Chat
+    from localspec.chat.conversation import Conversation
     from localspec.chat.models import LoadedModel
-    from localspec.cli.chat import ChatFlags
+    from localspec.registry.catalog import Entry
+    from localspec.session import SessionConfig
+
+
+ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v")
+REPLY_SETTINGS = ("temp", "seed")
+ALL_SETTINGS = (*ENGINE_SETTINGS, *REPLY_SETTINGS)
+
+Flags = TypeVar("Flags", EngineFlags, ReplyFlags)
+
+
+def record_for(name: str | None, *, goes_on: bool, is_kept: bool) -> "Record":
+    """The file of the conversation to go on with, or of a new one. UserError if it is not there."""
+    from localspec.chat.archive import NullRecord, Record, find, latest
+
+    if goes_on and name:
+        raise UserError("--continue and --session: name one of them")
+    if name:
+        record = find(name)
+    elif goes_on:
+        last = latest()
+        if last is None:
+            raise UserError("there is no conversation to go on with: start one without --continue")
+        record = last
+    else:
+        return Record.new() if is_kept else NullRecord(Record.new().path)
+    record.claim()
+    return record
+
+
+def open_chat(
+    record: "Record",
+    engine: EngineFlags,
+    flags: ReplyFlags,
+    model: str | None,
+    when_full: "WhenFull",
+) -> "Chat":
+    """A conversation whose model is not loaded yet; what is given now goes before what was kept.
+
+    Raises UserError or ModelError.
+    """
+    from localspec.chat.archive import latest
+    from localspec.chat.chat import Chat
+    from localspec.chat.commands.command import lasting_name
+    from localspec.chat.conversation import Configured, Conversation, SystemSet
+
+    kept = Conversation.of(record.events())
+    name = model or kept.settings.get("model")
+    engine, flags = _with_kept(engine, kept, model), _with_kept(flags, kept, model)
+    config, options = engine.session_config(name), flags.reply_options(engine.verify)
+    opening = _load_first if model is None and latest() is None else _load
+    chat = Chat(opening, config, options, record, when_full)
+    settings = {"model": lasting_name(name)}
+    settings |= {key: getattr(engine, key) for key in ENGINE_SETTINGS if key in engine.given}
+    if "draft" in settings:
+        settings["draft"] = lasting_name(engine.draft)
+    if any(kept.settings.get(key) != value for key, value in settings.items()):
+        chat.add(Configured(settings))
+    if flags.system and flags.system != kept.system:
+        chat.add(SystemSet(flags.system))
+    return chat
+
+
+def _with_kept(flags: Flags, kept: "Conversation", model: str | None) -> Flags:
+    """With the settings of an earlier day as if they were given; another model has its own."""
+    names = REPLY_SETTINGS if isinstance(flags, ReplyFlags) or model else ALL_SETTINGS
+    own = {name for name in names if hasattr(flags, name)}
+    old = {n: kept.settings[n] for n in own - flags.given if n in kept.settings}
+    return replace(flags, given=flags.given | frozenset(old), **old)
+
+
+def _load_first(
+    config: "SessionConfig", record: "Record", notify: Notify, on_progress: Progress
+) -> "LoadedModel":
+    """On the first run, what would be better here, once there is time to look."""
+    opened = _load(config, record, notify, on_progress)
+    sentence = advice(config.settings.threads)
+    if sentence:
+        notify(sentence)
+    return opened
+
+
+def _load(
+    config: "SessionConfig", record: "Record", notify: Notify, on_progress: Progress
+) -> "LoadedModel":
+    """Imported when it is needed: by the thread that loads, while the prompt is there already."""
+    from localspec.chat.models import open_model
+
+    return open_model(config, record, notify, on_progress)
+
+
+def greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]:
+    """What answers here; on the first run, what it is and how to get a better one."""
+    from localspec.chat.archive import latest
+    from localspec.chat.figures import count
+
+    sampling = chat.options.sampling
+    seed = "" if sampling.is_greedy else f", seed {sampling.seed}"
+    conversation = chat.conversation
+    if conversation.turns:
+        name = conversation.name or record.id
+        yield f"{chat.config.model.name}{seed}; {count(len(conversation.turns), 'turn')} of {name}"
+        if conversation.pending is not None:
+            first_line = conversation.pending.strip().partition("\n")[0]
+            yield f"not answered yet: {first_line[:60]}; /regen answers it"
+        return
+    if not is_named and latest() is None:
+        yield from _first_run()
+        return
+    yield f"{chat.config.model.name}{seed}; /help lists the commands"
+
+
+def _first_run() -> Iterator[str]:
+    """The first of two lines; the other one, on what is better, comes when the model is there."""
+    yield (
+        "this is the starter, SmolLM2 135M Instruct (98 MB, Apache-2.0): quick, and good for trying"
+        " things out rather than for facts; /help lists the commands"
+    )
 
 
 REACHED = 0.75
@@ -69,7 +186,7 @@ def advice(n_threads: int | None) -> str | None:
 
 
 def suggestion(
-    entries: list[Entry], free_bytes: float, bandwidth_bytes_per_s: float
+    entries: "list[Entry]", free_bytes: float, bandwidth_bytes_per_s: float
 ) -> Suggestion | None:
     """The largest model that fits and is pleasant to read along; None where there is none."""
     found = [_of(entry, bandwidth_bytes_per_s) for entry in entries if not _is_special(entry)]
@@ -79,7 +196,7 @@ def suggestion(
     return max(fitting, key=lambda one: one.n_bytes, default=None)
 
 
-def _of(entry: Entry, bandwidth_bytes_per_s: float) -> Suggestion | None:
+def _of(entry: "Entry", bandwidth_bytes_per_s: float) -> Suggestion | None:
     match = _SIZE.search(f" {entry.name.replace('-', ' ', 1)}") or _SIZE.search(entry.title)
     if match is None:
         return None
@@ -89,82 +206,6 @@ def _of(entry: Entry, bandwidth_bytes_per_s: float) -> Suggestion | None:
     return Suggestion(entry.name, n_bytes, REACHED * bandwidth_bytes_per_s / streamed)
 
 
-def _is_special(entry: Entry) -> bool:
+def _is_special(entry: "Entry") -> bool:
     """Models of code only are not what a first conversation wants."""
     return "code" in entry.name
-
-
-ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v")
-REPLY_SETTINGS = ("temp", "seed")
-ALL_SETTINGS = (*ENGINE_SETTINGS, *REPLY_SETTINGS)
-
-Flags = TypeVar("Flags", EngineFlags, ReplyFlags)
-
-
-def record_for(how: "ChatFlags") -> Record:
-    """The file of the conversation to go on with, or of a new one. UserError if it is not there."""
-    if how.goes_on and how.session:
-        raise UserError("--continue and --session: name one of them")
-    if how.session:
-        record = find(how.session)
-    elif how.goes_on:
-        last = latest()
-        if last is None:
-            raise UserError("there is no conversation to go on with: start one without --continue")
-        record = last
-    else:
-        return NullRecord(Record.new().path) if how.no_save else Record.new()
-    record.claim()
-    return record
-
-
-def open_chat(
-    record: Record, engine: EngineFlags, flags: ReplyFlags, how: "ChatFlags", model: str | None
-) -> Chat:
-    """A conversation whose model is not loaded yet; what is given now goes before what was kept.
-
-    Raises UserError or ModelError.
-    """
-    kept = Conversation.of(record.events())
-    name = model or kept.settings.get("model")
-    engine, flags = _with_kept(engine, kept, model), _with_kept(flags, kept, model)
-    config, options = engine.session_config(name), flags.reply_options(engine)
-    opening = _load_first if model is None and latest() is None else _load
-    chat = Chat(opening, config, options, record, how.when_full)
-    settings = {"model": lasting_name(name)}
-    settings |= {key: getattr(engine, key) for key in ENGINE_SETTINGS if key in engine.given}
-    if "draft" in settings:
-        settings["draft"] = lasting_name(engine.draft)
-    if any(kept.settings.get(key) != value for key, value in settings.items()):
-        chat.add(Configured(settings))
-    if flags.system and flags.system != kept.system:
-        chat.add(SystemSet(flags.system))
-    return chat
-
-
-def _with_kept(flags: Flags, kept: Conversation, model: str | None) -> Flags:
-    """With the settings of an earlier day as if they were given; another model has its own."""
-    names = REPLY_SETTINGS if isinstance(flags, ReplyFlags) or model else ALL_SETTINGS
-    own = {name for name in names if hasattr(flags, name)}
-    old = {n: kept.settings[n] for n in own - flags.given if n in kept.settings}
-    return replace(flags, given=flags.given | frozenset(old), **old)
-
-
-def _load_first(
-    config: SessionConfig, record: Record, notify: Notify, on_progress: "Progress"
-) -> "LoadedModel":
-    """On the first run, what would be better here, once there is time to look."""
-    opened = _load(config, record, notify, on_progress)
-    sentence = advice(config.n_threads)
-    if sentence:
-        notify(sentence)
-    return opened
-
-
-def _load(
-    config: SessionConfig, record: Record, notify: Notify, on_progress: "Progress"
-) -> "LoadedModel":
-    """Imported when it is needed: by the thread that loads, while the prompt is there already."""
-    from localspec.chat.models import open_model
-
-    return open_model(config, record, notify, on_progress)

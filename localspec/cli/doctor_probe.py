@@ -24,7 +24,7 @@ def probes() -> dict[str, Any]:
     from localspec.engine.probe import ProbeSetting, kept_probe
     from localspec.hardware.detect import usable_cores
 
-    sound = engine_health(lambda message: None).use_extra_buffers
+    sound = engine_health(lambda message: None).can_repack
     places = {"processor": 0, "gpu": -1}
     kept = {
         place: kept_probe(ProbeSetting(usable_cores(), n_layers, sound))

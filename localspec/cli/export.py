@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localspec.cli.flatten import flatten
+from localspec.cli.flags import EngineFlags
 from localspec.cli.notify import notify
-from localspec.cli.options import EngineFlags, ModelArgument
+from localspec.cli.options import JsonFlag, ModelArgument, command
+
+if TYPE_CHECKING:
+    from localspec.engine.base import EngineConfig
+    from localspec.settings import Settings
 
 
 class Target(StrEnum):
@@ -24,12 +28,12 @@ class Target(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-@flatten
+@command
 def export(
     engine: EngineFlags,
     to: Annotated[Target, typer.Option("--to", help="The engine that is to run it.")],
     model: ModelArgument = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """The settings of a model, tuned or given, as a command or file for another engine.
 
@@ -39,17 +43,13 @@ def export(
     """
     config = engine.session_config(model)
     from localspec.export import TARGETS
+    from localspec.session.config import SessionConfig
     from localspec.session.loading import plan_engines
 
-    plan = plan_engines(config)
-    chosen = replace(
-        config,
-        model=config.model.resolve(),
-        draft=config.draft and config.draft.resolve(),
-        n_ctx=plan.target.n_ctx,
-        n_threads=plan.target.n_threads,
-        flash_attn=plan.target.flash_attn,
-    )
+    plan, draft = plan_engines(config), config.draft
+    chosen = SessionConfig(config.model.resolve(), _decided(config.settings, plan.target))
+    if draft:
+        chosen = chosen.with_draft(draft.resolve())
     exported = TARGETS[to](chosen)
     if as_json:
         import json
@@ -67,3 +67,9 @@ def export(
         notify(f"{to.value} cannot {clause}")
     for note in exported.notes:
         notify(note)
+
+
+def _decided(settings: "Settings", target: "EngineConfig") -> "Settings":
+    """What was left open, as it was decided here."""
+    engine = target.settings
+    return replace(settings, ctx=engine.ctx, threads=engine.threads, flash_attn=engine.flash_attn)

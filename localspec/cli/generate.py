@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.flatten import flatten
+from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
-from localspec.cli.options import EngineFlags, ModelArgument, ReplyFlags
-from localspec.cli.prompt import PromptFlags
+from localspec.cli.options import ModelArgument, command
 
 if TYPE_CHECKING:
     from localspec.session import Reply, ReplyOptions, Session
@@ -80,7 +79,7 @@ def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
     from localspec.forecast.forecast import kept_forecast
 
     depth = reply.n_prompt_tokens + len(reply.tokens) // 2
-    found = kept_forecast(session.plan.target, depth)
+    found = kept_forecast(session.plan.target, session.plan.facts, depth)
     if found is None:
         return None
     speed, bound = found
@@ -88,20 +87,13 @@ def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
 
 
 def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, Any]:
-    target, draft, sampling = session.plan.target, session.plan.draft, options.sampling
+    """Every setting as it took effect, by the name of its flag."""
+    settings, sampling = session.plan.settings.to_json(), options.sampling
     return {
-        "model": str(target.model),
-        "draft": str(draft.model) if draft else None,
-        "spec": session.speculation,
-        "draft_max": session.plan.max_draft,
+        "model": str(session.plan.target.model),
+        **settings,
+        "extra_buffers": settings["repack"],  # its name in earlier versions
         "verify": options.verify,
-        "kv_k": target.kv_k,
-        "kv_v": target.kv_v,
-        "flash_attn": target.flash_attn,
-        "ctx": target.n_ctx,
-        "threads": target.n_threads,
-        "gpu_layers": target.n_gpu_layers,
-        "extra_buffers": target.use_extra_buffers,
         "temp": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
@@ -114,7 +106,7 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
     }
 
 
-@flatten
+@command
 def generate(
     engine: EngineFlags,
     flags: ReplyFlags,
@@ -131,14 +123,13 @@ def generate(
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
     text = prompt.text(flags.system)
-    keywords = flags.keywords(engine)
+    asked, keywords = prompt.messages(text, flags.system), flags.keywords(engine.verify)
     config = engine.session_config(model)
     from localspec.api import Model
 
     with progress("loading") as on_progress:
         loaded = Model.open(config, notify, on_progress)
     with loaded:
-        asked = prompt.messages(text, flags.system)
         reply = loaded.stream(asked, raw=prompt.raw, split_thought=False, **keywords)
         for piece in reply:
             if not as_json:

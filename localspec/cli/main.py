@@ -9,27 +9,14 @@ time to import is imported inside `run`, so that Ctrl-C meanwhile is a sentence 
 import io
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from localspec import __version__
-from localspec.cli.bench import bench
-from localspec.cli.chat import chat
-from localspec.cli.compare import compare
-from localspec.cli.doctor import doctor
-from localspec.cli.export import export
-from localspec.cli.generate import generate
-from localspec.cli.list import list_models
-from localspec.cli.predict import predict
-from localspec.cli.pull import pull
-from localspec.cli.quality import quality
-from localspec.cli.quantize import quantize
-from localspec.cli.remove import remove
-from localspec.cli.report import report
-from localspec.cli.tune import tune
-from localspec.cli.verify import verify
 from localspec.errors import LocalspecError, UserError
 
 
@@ -106,30 +93,26 @@ def _fail(sentence: str, code: int) -> int:
 
 
 _NAME = "localspec"
+COMMANDS = (
+    "chat", "generate", "predict", "bench", "report", "compare", "tune", "quality", "quantize",
+    "export", "pull", "verify", "remove", "doctor", "list",
+)  # fmt: skip
+"""Each is a module and, but for `list`, the function of that name in it."""
+_FUNCTIONS = {"list": "list_models"}
 
-app = typer.Typer(
-    help="Run language models at the speed of this machine, and see where the rest goes.",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (
-    chat,
-    generate,
-    predict,
-    bench,
-    report,
-    compare,
-    tune,
-    quality,
-    quantize,
-    export,
-    pull,
-    verify,
-    remove,
-    doctor,
-):
-    app.command()(command)
-app.command("list")(list_models)
+
+def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line with these commands; only they are imported."""
+    made = typer.Typer(
+        help="Run language models at the speed of this machine, and see where the rest goes.",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_options)
+    for name in names:
+        module = import_module(f"localspec.cli.{name}")
+        made.command(name)(getattr(module, _FUNCTIONS.get(name, name)))
+    return made
 
 
 def _show_version(wanted: bool) -> None:
@@ -138,7 +121,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -154,9 +136,10 @@ def invoke(arguments: list[str]) -> int:
     Typer's own `main` would turn Ctrl-C and closed pipes into exit codes without a word.
     """
     if f"_{_NAME.upper()}_COMPLETE" in os.environ:
-        app(arguments, prog_name=_NAME)
+        app()(arguments, prog_name=_NAME)
+    names = arguments[:1] if arguments[0] in COMMANDS else COMMANDS
     try:
-        with typer.main.get_command(app).make_context(_NAME, arguments) as context:
+        with typer.main.get_command(app(names)).make_context(_NAME, arguments) as context:
             context.command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code

@@ -5,9 +5,10 @@ llama-bench's lists of numbers: `1,2,4`, `0-3`, `0-4096+1024`, `1-8*2`.
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from localspec.errors import UserError
+from localspec.settings import Choice, Row, Whole
 
 T = TypeVar("T")
 
@@ -18,16 +19,13 @@ def several(option: str, text: str, read: Callable[[str], T], wanted: str) -> tu
     return tuple(dict.fromkeys(values))
 
 
-def whole(lowest: int, highest: int) -> Callable[[str], int]:
-    """A reader of whole numbers within bounds."""
-
-    def read(text: str) -> int:
-        number = int(text)
-        if not lowest <= number <= highest:
-            raise ValueError
-        return number
-
-    return read
+def values_of(row: Row, text: str) -> tuple[Any, ...]:
+    """Values of a setting; UserError names the one that it cannot have."""
+    kind = row.kind
+    if isinstance(kind, Whole):
+        return numbers(row.flag, text, kind.low, kind.high)
+    words = kind.values if isinstance(kind, Choice) else ("on", "off")
+    return several(row.flag, text, kind.read, f"one of {', '.join(words)}")
 
 
 def share(text: str) -> float:
@@ -49,15 +47,15 @@ _RANGE = re.compile(r"(\d+)-(\d+)(?:([+*])(\d+))?")
 _MOST = 1000
 
 
-def numbers(option: str, text: str, lowest: int, highest: int) -> tuple[int, ...]:
-    """Each once, in order; UserError names the part that is none."""
+def numbers(option: str, text: str, lowest: int, highest: int, also: str = "") -> tuple[int, ...]:
+    """Each once, in order; UserError names the part that is none. `also`: what it could be else."""
     values: list[int] = []
     for part in text.split(","):
         found = _numbers(part.strip())
         if not found or not all(lowest <= number <= highest for number in found):
             raise UserError(
                 f"{option} {part.strip()!r} is no number from {lowest:,} to {highest:,},"
-                " nor a range such as 1-8*2 or 0-4096+1024"
+                f" nor a range such as 1-8*2 or 0-4096+1024{f', nor {also}' if also else ''}"
             )
         values += found
     return tuple(dict.fromkeys(values))

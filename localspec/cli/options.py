@@ -1,18 +1,22 @@
-"""The options that commands share, and what they mean to a session."""
+"""Options of commands, from the table of `Settings` and from small tables beside it.
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+A command's parameter that is a dataclass of options becomes one option for each field; Typer reads
+a function's signature, so `command` writes one. Which options were given, and not left at their
+defaults, is in a field or parameter `given`.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from localspec.cli.completion import model_names
-from localspec.cli.notify import notify
-from localspec.cli.prompt import check_text
+from localspec.settings import ROWS, ModelName, Row
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from localspec.session.config import ReplyOptions, SessionConfig
-    from localspec.session.opening import ReplyKeywords
+GIVEN = "given"
 
 ModelArgument = Annotated[
     str | None,
@@ -22,204 +26,96 @@ ModelArgument = Annotated[
         autocompletion=model_names,
     ),
 ]
-_SPECULATION = "Speculation"
-_ENGINE = "Engine"
-_SAMPLING = "Sampling"
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
-@dataclass(frozen=True)
-class EngineFlags:
-    """What is loaded and how."""
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: `flags` beside the one that its name makes; `more` is Typer's."""
 
-    draft: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL|auto|none",
-            help="Draft model; auto: the one that models.toml pairs with MODEL, if it is here.",
-            rich_help_panel=_SPECULATION,
-            autocompletion=model_names,
-        ),
-    ] = "auto"
-    spec: Annotated[
-        Literal["auto", "none", "lookup", "draft"],
-        typer.Option(
-            help="How to guess ahead; auto: at each step what gains most here, or not at all.",
-            rich_help_panel=_SPECULATION,
-        ),
-    ] = "auto"
-    draft_max: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Tokens to draft at once (default 3), or for --spec auto the most (default 16).",
-            rich_help_panel=_SPECULATION,
-        ),
-    ] = None
-    verify: Annotated[
-        Literal["auto", "match", "rejection"],
-        typer.Option(
-            help="How sampled drafts are accepted; auto: match with --seed, else rejection.",
-            rich_help_panel=_SPECULATION,
-        ),
-    ] = "auto"
-    kv_k: Annotated[
-        str,
-        typer.Option(
-            metavar="TYPE", help="Type of the K cache, e.g. q8_0.", rich_help_panel=_ENGINE
-        ),
-    ] = "f16"
-    kv_v: Annotated[
-        str, typer.Option(metavar="TYPE", help="Type of the V cache.", rich_help_panel=_ENGINE)
-    ] = "f16"
-    flash_attn: Annotated[
-        Literal["auto", "on", "off"], typer.Option(help="Flash attention.", rich_help_panel=_ENGINE)
-    ] = "auto"
-    ctx: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Context in tokens. Default: 4096 or the model's, the smaller.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="CPU threads. Default: physical cores.", rich_help_panel=_ENGINE
-        ),
-    ] = None
-    gpu_layers: Annotated[
-        int,
-        typer.Option(metavar="N", help="Layers on the GPU; -1: all.", rich_help_panel=_ENGINE),
-    ] = -1
-    threads_batch: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="CPU threads for prompts. Default: --threads.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = None
-    ubatch: Annotated[
-        int,
-        typer.Option(
-            min=32, max=4096, metavar="N", help="Tokens of a micro-batch.", rich_help_panel=_ENGINE
-        ),
-    ] = 512
-    cpu_moe: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Keep the experts of the first N layers on the CPU.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = 0
-    mmap: Annotated[
-        bool, typer.Option(help="Map the weights, or read them.", rich_help_panel=_ENGINE)
-    ] = True
-    repack: Annotated[
-        bool,
-        typer.Option(help="Repack weights for the CPU's matrix units.", rich_help_panel=_ENGINE),
-    ] = True
-    no_profile: Annotated[
-        bool,
-        typer.Option(
-            "--no-profile", help="Leave the settings that `tune` kept.", rich_help_panel=_ENGINE
-        ),
-    ] = False
-    given: frozenset[str] = frozenset()
+    help: str
+    flags: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def session_config(self, model: str | None) -> "SessionConfig":
-        """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.cli.pull import fetched
-        from localspec.session.opening import session_config
-        from localspec.settings import ROWS, Settings
-
-        values = {name: getattr(self, name) for name, row in ROWS.items() if row.is_offered}
-        given = None if self.no_profile else self.given & frozenset(values)
-        return session_config(model, Settings.of(**values), given, notify, fetched)
+    def of_typer(self) -> Any:
+        return typer.Option(*self.flags, help=self.help, **self.more)
 
 
-@dataclass(frozen=True)
-class ReplyFlags:
-    """How a reply is made."""
+def option(default: Any, help_: str, *flags: str, panel: str | None = None, **more: Any) -> Any:
+    """A dataclass's field that is an option."""
+    found = Option(help_, flags, {"rich_help_panel": panel, **more})
+    return field(default=default, metadata={"option": found})
 
-    temp: Annotated[
-        float,
-        typer.Option(
-            min=0, max=100, help="Temperature; 0 takes the best token.", rich_help_panel=_SAMPLING
-        ),
-    ] = 0.8
-    top_k: Annotated[
-        int, typer.Option(min=0, help="Keep the K best tokens; 0: all.", rich_help_panel=_SAMPLING)
-    ] = 40
-    top_p: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Keep the best with this probability.", rich_help_panel=_SAMPLING
-        ),
-    ] = 0.95
-    min_p: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Drop what is less likely than this x the best.",
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = 0.05
-    repeat_penalty: Annotated[
-        float,
-        typer.Option(
-            min=0.01, max=100, help="Above 1: discourage repetition.", rich_help_panel=_SAMPLING
-        ),
-    ] = 1.0
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Same seed, same reply. Default: random.", rich_help_panel=_SAMPLING),
-    ] = None
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens",
-            "-n",
-            min=0,
-            metavar="N",
-            help="Stop after N tokens. Default: at the end.",
-        ),
-    ] = None
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="Stop before this text; may be repeated."),
-    ] = None
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Never choose an end token.")] = (
-        False
+
+def setting(name: str, help_: str | None = None, *, panel: str | None = None, **more: Any) -> Any:
+    """The same of one setting, perhaps in other words or with another default."""
+    row = ROWS[name]
+    default = more.pop("default", row.default)
+    return option(default, help_ or row.help, panel=panel, **{**_more(row), **more})
+
+
+def _more(row: Row) -> dict[str, Any]:
+    more: dict[str, Any] = {"metavar": row.kind.metavar}
+    if isinstance(row.kind, ModelName):
+        more["autocompletion"] = model_names
+    return more
+
+
+Parameters = list[inspect.Parameter]
+
+
+def _parameter(name: str, default: Any, kind: Any, found: Option) -> inspect.Parameter:
+    annotation = Annotated[kind, found.of_typer()]
+    only = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, only, default=default, annotation=annotation)
+
+
+def _spread(group: type[Any]) -> Parameters:
+    """An option for each field of a dataclass that is one."""
+    hints = get_type_hints(group)
+    found: Parameters = []
+    for each in fields(group):
+        row = each.metadata.get("row") and ROWS[each.name]
+        shown = each.metadata.get("option")
+        if row and row.is_offered:
+            shown = Option(row.help, (), {"rich_help_panel": row.panel, **_more(row)})
+        if shown:
+            found.append(_parameter(each.name, each.default, hints[each.name], shown))
+    return found
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """The same command with each dataclass parameter spread into its fields, keyword by keyword."""
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, tuple[type[Any], Parameters]] = {}
+    own: Parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(hints[name]):
+            groups[name] = hints[name], _spread(hints[name])
+        else:
+            only = inspect.Parameter.KEYWORD_ONLY
+            own.append(parameter.replace(annotation=hints[name], kind=only))
+
+    @wraps(function)
+    def spread(context: typer.Context, **values: Any) -> None:
+        for name, (group, parameters) in groups.items():
+            names = [parameter.name for parameter in parameters]
+            chosen = {each: values.pop(each) for each in names}
+            if any(each.name == GIVEN for each in fields(group)):
+                chosen[GIVEN] = _given(context, names)
+            values[name] = group(**chosen)
+        function(**values)
+
+    context = inspect.Parameter(
+        "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
     )
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None
-    given: frozenset[str] = frozenset()
+    spreaded = [context, *(p for _, parameters in groups.values() for p in parameters), *own]
+    spread.__signature__ = inspect.Signature(spreaded)  # type: ignore[attr-defined]
+    spread.__annotations__ = {each.name: each.annotation for each in spreaded}
+    return spread
 
-    def keywords(self, engine: EngineFlags) -> "ReplyKeywords":
-        """As the library takes them. UserError for a text that is not UTF-8."""
-        check_text("--system", self.system or "")
-        return {
-            "temperature": self.temp,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "repeat_penalty": self.repeat_penalty,
-            "seed": self.seed,
-            "max_tokens": self.max_tokens,
-            "stop": [check_text("--stop", text) for text in self.stop or ()],
-            "verify": engine.verify,
-            "ignore_eos": self.ignore_eos,
-        }
 
-    def reply_options(self, engine: EngineFlags) -> "ReplyOptions":
-        """The seed is drawn here where none is given; rejection is chosen where it may be.
-
-        Raises UserError for a text that is not UTF-8.
-        """
-        from localspec.session.opening import reply_options
-
-        return reply_options(**self.keywords(engine))
+def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
+    """Which of the options have a value from the command line and not their default."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return frozenset(n for n, source in sources.items() if source and source.name != "DEFAULT")

@@ -4,21 +4,23 @@ A picture of what drafts gain: speed-up by draft length, a panel for each depth 
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.flatten import flatten
 from localspec.cli.notify import notify
-from localspec.cli.options import ModelArgument
+from localspec.cli.options import JsonFlag, ModelArgument, command
 from localspec.cli.predict_options import MachineFlags, QuestionFlags
 from localspec.errors import UserError
-from localspec.forecast.forecast import Forecast, SpeculationRow
+
+if TYPE_CHECKING:
+    from localspec.forecast.forecast import Forecast, SpeculationRow
+
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
-@flatten
+@command
 def predict(
     machine: MachineFlags,
     asked: QuestionFlags,
@@ -30,7 +32,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write a picture of what drafts gain (.png, .svg)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """What a machine should do with a model, before it is downloaded.
 
@@ -67,7 +69,7 @@ def _check_plot(path: Path) -> None:
         raise UserError("--plot needs matplotlib: `pip install 'localspec[plot]'`")
 
 
-def write_plot(forecast: Forecast, path: Path) -> None:
+def write_plot(forecast: "Forecast", path: Path) -> None:
     """Write it; the ending of `path` says in which format. UserError if that cannot be done."""
     from matplotlib.figure import Figure
 
@@ -91,7 +93,7 @@ def write_plot(forecast: Forecast, path: Path) -> None:
         raise UserError(f"--plot {path} cannot be written: {error.strerror or error}") from error
 
 
-def _draw(panel: Any, row: SpeculationRow) -> None:
+def _draw(panel: Any, row: "SpeculationRow") -> None:
     lengths = range(row.costs.max_draft + 1)
     for gain in row.best:
         speedups = [row.costs.speedup(gain.acceptance, n) for n in lengths]

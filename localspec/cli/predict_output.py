@@ -61,9 +61,9 @@ def _model(facts: ModelFacts) -> dict[str, Any]:
 
 def _row(row: ForecastRow) -> dict[str, Any]:
     return {
-        "kv_k": row.cache.type_k.name.lower(),
-        "kv_v": row.cache.type_v.name.lower(),
-        "flash_attn": row.cache.flash,
+        "kv_k": row.cache.kv_k,
+        "kv_v": row.cache.kv_v,
+        "flash_attn": row.cache.is_flash,
         "depth": row.depth,
         "batch": row.batch,
         "decode_tps": asdict(row.decode),
@@ -197,8 +197,7 @@ def _rows_table(
 
 
 def _types(row: ForecastRow) -> str:
-    kinds = (row.cache.type_k, row.cache.type_v)
-    return "/".join(dict.fromkeys(kind.name.lower() for kind in kinds))
+    return "/".join(dict.fromkeys((row.cache.kv_k, row.cache.kv_v)))
 
 
 def _findings(forecast: Forecast) -> list[str]:

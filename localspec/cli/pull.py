@@ -9,8 +9,6 @@ from localspec.cli.completion import model_names
 from localspec.cli.notify import notify, transfers
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
@@ -74,11 +72,6 @@ def fetch(
         raise
     _summarise(got)
     return got
-
-
-def fetched(reference: str) -> "Path":
-    """Where a model is, once it is pulled."""
-    return fetch(reference)[0].path
 
 
 def go_offline(*, wanted: bool) -> None:

@@ -6,63 +6,50 @@ The rows of `quality` as a table, with what is published beside what was measure
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from localspec.cli.flatten import flatten
 from localspec.cli.notify import notify, stages
 from localspec.cli.numbers import several
-from localspec.cli.options import ModelArgument
-from localspec.quality.published import Published, of_cache, of_weights
+from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.settings import CACHE_TYPES, NONE, Attention
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
+    from localspec.quality.published import Published
     from localspec.tune.study import StudyQuestion, StudyRow
-    from localspec.tune.target import Attention
 
 
 @dataclass(frozen=True)
 class StudyFlags:
     """What is compared, and on which text."""
 
-    kv: Annotated[
-        str,
-        typer.Option(metavar="K/V,...", help="Cache types; one name is for keys and values."),
-    ] = "bf16,q8_0,q8_0/q4_0,q4_0"
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE,...", help="Weight types to make of the model, e.g. Q8_0,Q4_0."),
-    ] = None
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="What it is held against. Default: the model itself."),
-    ] = None
-    text: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A text of yours. Default: 100 kB of Newton's Opticks."),
-    ] = None
-    tokens: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Score about so many tokens. Default: all."),
-    ] = None
-    window: Annotated[
-        int, typer.Option(min=16, max=32768, metavar="N", help="Tokens read at once.")
-    ] = 512
-    depth: Annotated[
-        int, typer.Option(min=1, max=65536, metavar="N", help="Tokens cached for the speeds.")
-    ] = 512
-    ctx: Annotated[
-        int, typer.Option(min=256, metavar="N", help="Context for the memory column.")
-    ] = 4096
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="CPU threads. Default: physical cores.")
-    ] = None
+    kv: str = option(
+        "bf16,q8_0,q8_0/q4_0,q4_0", "Cache types; one name is for keys and values.",
+        metavar="K/V,...",
+    )  # fmt: skip
+    weights: str | None = option(
+        None, "Weight types to make of the model, e.g. Q8_0,Q4_0.", metavar="TYPE,..."
+    )
+    reference: str | None = option(
+        None, "What it is held against. Default: the model itself.", metavar="MODEL"
+    )
+    text: Path | None = option(
+        None, "A text of yours. Default: 100 kB of Newton's Opticks.", metavar="FILE"
+    )
+    tokens: int | None = option(
+        None, "Score about so many tokens. Default: all.", min=1, metavar="N"
+    )
+    window: int = option(512, "Tokens read at once.", min=16, max=32768, metavar="N")
+    depth: int = option(512, "Tokens cached for the speeds.", min=1, max=65536, metavar="N")
+    ctx: int = setting("ctx", "Context for the memory column.", default=4096, min=256)
+    threads: int | None = setting("threads")
 
     def question(self) -> "StudyQuestion":
         """Raises UserError for a type or a text that is none."""
@@ -84,11 +71,11 @@ class StudyFlags:
         )
 
 
-@flatten
+@command
 def quality(
     flags: StudyFlags,
     model: ModelArgument = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """What weight and cache types cost in quality, beside speed and memory.
 
@@ -100,10 +87,13 @@ def quality(
     """
     from localspec.engine.interrupt import Interrupted
     from localspec.registry.resolve import resolve
+    from localspec.session.loading import checked_facts
     from localspec.tune.study import study, with_front
 
     question, path = flags.question(), resolve(model)
     reference = resolve(flags.reference) if flags.reference else path
+    if reference != path:
+        checked_facts(reference)
     config = _config(path, question, flags.threads)
     rows: list[StudyRow] = []
     is_interrupted = False
@@ -132,10 +122,7 @@ def _weights(text: str) -> str:
     return text.upper()
 
 
-def _attention(text: str) -> "Attention":
-    from localspec.model.kv import CACHE_TYPES
-    from localspec.tune.target import Attention
-
+def _attention(text: str) -> Attention:
     kv_k, _, kv_v = text.lower().partition("/")
     kv_v = kv_v or kv_k
     if kv_k not in CACHE_TYPES or kv_v not in CACHE_TYPES:
@@ -146,16 +133,14 @@ def _attention(text: str) -> "Attention":
 def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
     """Checked before anything is loaded. Raises UserError or ModelError."""
     from localspec.session.config import SessionConfig
-    from localspec.session.loading import check_cache_types, checked_facts
+    from localspec.session.loading import check_cache_types
     from localspec.tune.target import TuneTarget
 
-    facts = checked_facts(path)
-    config = SessionConfig(path, spec="none", n_ctx=question.window, n_threads=n_threads)
-    engine = TuneTarget.of(config, notify).config
+    config = SessionConfig.of(path, spec=NONE, ctx=question.window, threads=n_threads)
+    target = TuneTarget.of(config, notify)
     for attention in question.attentions:
-        types = {"kv_k": attention.kv_k, "kv_v": attention.kv_v}
-        check_cache_types(replace(engine, **types), facts)
-    return engine
+        check_cache_types(target.config.settings.with_attention(attention), target.facts)
+    return target.config
 
 
 def _document(
@@ -196,8 +181,10 @@ FRONT = "*"
 WIDE = 76
 
 
-def published(row: "StudyRow") -> tuple[Published, ...]:
+def published(row: "StudyRow") -> "tuple[Published, ...]":
     """Figures of others for what a row changes."""
+    from localspec.quality.published import of_cache, of_weights
+
     if row.attention.is_exact:
         return of_weights(row.weights)
     return of_cache(row.attention.kv_k, row.attention.kv_v)

@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from localspec.cli.flatten import flatten
 from localspec.cli.notify import notify
-from localspec.cli.options import ModelArgument
+from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.settings import with_former_names, written
 
 if TYPE_CHECKING:
     from localspec.session.profile import Profile
@@ -35,48 +35,31 @@ LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
 class GoalFlags:
     """What is looked for."""
 
-    goal: Annotated[
-        Literal["speed", "memory", "quality"],
-        typer.Option(
-            "--for",
-            help="speed; memory: the smallest cache, not slower; quality: nothing below f16.",
-        ),
-    ] = "speed"
-    max_quality_loss: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=10,
-            metavar="KLD",
-            help="Most that a cache type may diverge from f16, in nats a token.",
-        ),
-    ] = 0.01
-    budget: Annotated[
-        float,
-        typer.Option(
-            min=LEAST_BUDGET_S, max=MOST_BUDGET_S, metavar="SECONDS", help="How long it may take."
-        ),
-    ] = 60.0
-    ctx: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Tokens of the contexts that matter. Default: 4096 or the model's."
-        ),
-    ] = None
-    draft: Annotated[
-        str,
-        typer.Option(metavar="MODEL|auto|none", help="A draft model to try; auto: the pair's."),
-    ] = "auto"
+    goal: Literal["speed", "memory", "quality"] = option(
+        "speed", "speed; memory: the smallest cache, not slower; quality: nothing below f16.",
+        "--for",
+    )  # fmt: skip
+    max_quality_loss: float = option(
+        0.01, "Most that a cache type may diverge from f16, in nats a token.",
+        min=0, max=10, metavar="KLD",
+    )  # fmt: skip
+    budget: float = option(
+        60.0, "How long it may take.", min=LEAST_BUDGET_S, max=MOST_BUDGET_S, metavar="SECONDS"
+    )
+    ctx: int | None = setting(
+        "ctx", "Tokens of the contexts that matter. Default: 4096 or the model's."
+    )
+    draft: str = setting("draft", "A draft model to try; auto: the pair's.")
 
 
-@flatten
+@command
 def tune(
     flags: GoalFlags,
     model: ModelArgument = None,
     show: Annotated[
         bool, typer.Option("--show", help="Show what is kept for this model; measure nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Find the fastest settings of a model on this machine, and keep them for later commands.
 
@@ -100,8 +83,9 @@ def tune(
     from localspec.tune.target import Goal
 
     goal = Goal(flags.goal, flags.max_quality_loss)
+    asked = {"ctx": flags.ctx, "draft": flags.draft}
     with watching(flags.budget) as listen:
-        tuned = tune_model(model, goal, flags.budget, (flags.ctx, flags.draft), notify, listen)
+        tuned = tune_model(model, goal, flags.budget, asked, notify, listen)
     if as_json:
         _show(tuned.profile, path.name, as_json=True)
     else:
@@ -128,7 +112,7 @@ def _document(profile: "Profile | None") -> dict[str, object] | None:
         return None
     low, mid, high = profile.ratio
     return {
-        "settings": dict(profile.settings),
+        "settings": with_former_names(written(profile.settings)),
         "ratio": {"low": low, "mid": mid, "high": high},
         "kld": profile.kld,
         "seconds": profile.seconds,
@@ -162,9 +146,11 @@ def watching(budget_s: float) -> "Generator[SearchListener]":
 
 
 def _line(news: "News") -> str:
+    from localspec.tune.target import candidate_text
+
     if news.best is None or news.gain is None:
         return news.stage
-    return f"{news.stage}\n[dim]best so far {news.gain:.2f} x: {news.best.text}[/dim]"
+    return f"{news.stage}\n[dim]best so far {news.gain:.2f} x: {candidate_text(news.best)}[/dim]"
 
 
 def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:
@@ -196,7 +182,7 @@ def _table(outcome: "Outcome", subject: "TuneTarget") -> Table:
     tried = sorted(outcome.tried, key=lambda trial: -trial.gain.mid)
     chosen = outcome.winner
     if chosen:
-        tried = [chosen, *(t for t in tried if t.setting.text != chosen.setting.text)]
+        tried = [chosen, *(t for t in tried if t.setting != chosen.setting)]
     for trial in tried[:SHOWN]:
         table.add_row(*_row(trial, subject), style="bold" if trial is chosen else None)
     if len(tried) > SHOWN:
@@ -206,10 +192,12 @@ def _table(outcome: "Outcome", subject: "TuneTarget") -> Table:
 
 def _row(trial: "Trial", subject: "TuneTarget") -> tuple[str, ...]:
     cache = subject.cache_bytes(trial.setting.attention, subject.n_ctx)
+    from localspec.tune.target import candidate_text, loading_text
+
     loading = trial.setting.loading
-    others = "" if loading.repack and loading.use_mmap else f", {loading.text}"
+    others = "" if loading.repack and loading.mmap else f", {loading_text(loading)}"
     return (
-        trial.setting.text + others,
+        candidate_text(trial.setting) + others,
         f"{trial.gain.mid:.2f} x",
         f"{trial.quality.kld:.4f}" if trial.quality else "",
         f"{cache / 1e6:,.1f}" if cache else "",

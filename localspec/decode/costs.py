@@ -1,4 +1,4 @@
-"""Seconds of a pass, by how many tokens it takes in and how deep the context is.
+"""Seconds of a pass, by how many rows it evaluates and how deep the context is.
 
 A calibration or a prediction gives a curve T(n, depth) = a(n) + b(n) depth at some widths n, to be
 interpolated because it has cliffs where kernels change. Every pass that follows corrects it, as
@@ -6,30 +6,37 @@ interpolated because it has cliffs where kernels change. Every pass that follows
     T(n, depth) exp(common + own(n))
 
 `common` is what all widths share (other programs, heat), `own` what this width has of its own; in
-v(n) = T(n) / T(1) the former cancels. A draft model's passes follow the target's: while it is not
-used, it is taken to have become slower or faster as the target's plain pass has. It does not know
-that two widths might drift apart for longer than they are not measured.
+v(n) = T(n) / T(1) the former cancels. Both are Kalman filters: a surprise is divided by how unsure
+each of them is, and the scatter of passes. A draft model's passes follow the target's: while it is
+not used, it is taken to have become slower or faster as the target's plain pass has. It does not
+know that two widths might drift apart for longer than they are not measured.
+
+`plain_s` is a second estimate of T(1), from plain passes alone. Losses are measured by it: an error
+of a wide pass must not look like a slower machine, which would excuse drafts that lose time.
 
 A pass that is not as wide as the one before takes `change_s` more, because the engine builds its
 graph anew. T is what a pass takes after one of the same width.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import exp, log
-from typing import Any, Self
+from math import exp, log, sqrt
+from typing import Self
 
-COMMON_GAIN = 0.2
-"""How much of a surprise is put down to all widths: other programs come and go."""
-LEAST_GAIN, LEAST_PLAIN_GAIN = 0.06, 0.2
-"""How much of it to its own width, at least; the first passes teach more. A plain pass is seldom
-seen while drafts pay, and everything is measured by it."""
-CHANGE_GAIN = 0.06
-LARGEST_CHANGE = 0.5
-"""In plain passes."""
+CALIBRATION_ERROR = 0.15
+"""Of the logarithm: what a calibrated width may be wrong by, before a pass was seen."""
+SCATTER, SCATTER_GAIN = 0.06, 0.1
+"""Of single passes, until it is learned; and how fast it is."""
+LEAST_SCATTER = 0.02
+DRIFT = 0.003
+"""A pass: other programs come and go, and a processor gets hot."""
+OWN_DRIFT = 0.012
+"""How unsure a width remains that was seen often."""
 LARGEST_SURPRISE = 0.3
-"""Of the logarithm; a pass that took longer was interrupted, say by the system."""
+"""A pass that took longer was interrupted, say by the system."""
+CHANGE_GAIN, LARGEST_CHANGE = 0.06, 0.5
+"""How fast `change_s` is learned, and how much it can be in plain passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,75 +83,89 @@ class Curve:
 
 
 @dataclass(slots=True)
-class _Correction:
-    """Of one width, as a logarithm."""
+class Estimate:
+    """A logarithm and how unsure it is."""
 
     log: float = 0.0
-    n_seen: float = 0.0
+    variance: float = CALIBRATION_ERROR**2
+
+    def learn(self, surprise: float, variance: float, least: float = 0.0) -> None:
+        """A surprise of that variance in all."""
+        gain = self.variance / variance
+        self.log += gain * surprise
+        self.variance = max(least, (1 - gain) * self.variance)
 
 
 @dataclass(slots=True)
 class PassCosts:
-    """What passes cost now, from a `curve` that is trusted like `n_trusted` passes."""
+    """What passes cost now, from a `curve` that may be wrong by `CALIBRATION_ERROR`."""
 
     curve: Curve
-    n_trusted: float = 4.0
-    common: float = 0.0
     change_s: float = 0.0
     reference: "PassCosts | None" = None
     """Whose plain pass these costs follow."""
-    n_timed: int = 0
-    """Plain passes that were timed."""
-    _plain_log: float = 0.0
+    scatter: float = SCATTER**2
+    """Variance of the logarithm of a single pass."""
+    _common: Estimate = field(default_factory=lambda: Estimate(variance=0.0))
+    _plain: Estimate = field(default_factory=Estimate)
+    _own: dict[int, Estimate] = field(default_factory=dict[int, Estimate])
+    _seen: list[int] = field(default_factory=list[int])
+    """Widths with an estimate of their own, ascending."""
+    _lines: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
     _anchor: float = 0.0
-    _own: dict[int, _Correction] = field(default_factory=dict[int, _Correction])
-    _n_seen: dict[int, int] = field(default_factory=dict[int, int])
-    _base: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
 
     def __post_init__(self) -> None:
         self._anchor = self.reference.drift if self.reference else 0.0
 
     def seconds(self, n_tokens: int, depth: int) -> float:
         """T(n, depth) as it is now."""
-        common = self.common + self._since_anchor()
-        return self._start(n_tokens, depth) * exp(common + self._correction(n_tokens))
+        return self._start(n_tokens, depth) * exp(self.drift_of(n_tokens))
 
-    def verify(self, n_tokens: int, depth: int) -> float:
-        """v(n) = T(n) / T(1)."""
-        return self.seconds(n_tokens, depth) / self.seconds(1, depth)
+    def error(self, n_tokens: int) -> float:
+        """Standard deviation of the logarithm of T(n) beside other widths."""
+        own = self._own.get(n_tokens)
+        return CALIBRATION_ERROR if own is None else sqrt(own.variance)
 
     def plain_s(self, depth: int) -> float:
-        """T(1, depth) from plain passes alone: the measure of loss, which wide ones must not move."""
-        return self._start(1, depth) * exp(self._plain_log)
+        """T(1, depth) from plain passes alone."""
+        return self._start(1, depth) * exp(self._plain.log)
 
-    def learn_plain(self, depth: int, seconds: float, *, changed: bool) -> None:
-        seconds -= self.change_s if changed else 0.0
-        surprise = log(max(1e-9, seconds) / self._start(1, depth)) - self._plain_log
-        self._plain_log += max(0.1, 1 / (1.5 + self.n_timed)) * max(-0.5, min(0.5, surprise))
-        self.n_timed += 1
+    @property
+    def plain_error(self) -> float:
+        """Standard deviation of the logarithm of `plain_s`."""
+        return sqrt(self._plain.variance)
+
+    @property
+    def drift(self) -> float:
+        """The logarithm of how much longer a plain pass takes than at the start."""
+        return self.drift_of(1)
 
     def learn(self, n_tokens: int, depth: int, seconds: float, *, changed: bool = False) -> None:
         """A pass took `seconds`; `changed`: the one before was of another width."""
         self._follow()
-        if changed:
-            if n_tokens == 1:
-                self._learn_change(depth, seconds)
-            seconds -= self.change_s
-        expected = self._start(n_tokens, depth)
-        if seconds <= 0 or expected <= 0:
-            return
+        self._common.variance += DRIFT**2
+        self._plain.variance = min(CALIBRATION_ERROR**2, self._plain.variance + DRIFT**2)
+        if changed and n_tokens == 1:
+            self._learn_change(depth, seconds)
+        took = seconds - self.change_s if changed else seconds
+        start = self._start(n_tokens, depth)
+        if took > 0 and start > 0:
+            self._learn_log(n_tokens, log(took / start))
+
+    def _learn_log(self, n_tokens: int, found: float) -> None:
         own = self._own.get(n_tokens)
         if own is None:
-            own = self._own[n_tokens] = _Correction(
-                self._correction(n_tokens), self.n_trusted if self._is_point(n_tokens) else 0.0
-            )
-        surprise = log(seconds / expected) - self.common - own.log
-        surprise = max(-LARGEST_SURPRISE, min(LARGEST_SURPRISE, surprise))
-        gain = max(LEAST_PLAIN_GAIN if n_tokens == 1 else LEAST_GAIN, 1 / (1 + own.n_seen))
-        self.common += COMMON_GAIN * surprise
-        own.log += (gain - COMMON_GAIN * gain) * surprise
-        own.n_seen += 1
-        self._n_seen[n_tokens] = self._n_seen.get(n_tokens, 0) + 1
+            own = self._own[n_tokens] = Estimate(self._correction(n_tokens))
+            self._seen = sorted(self._own)
+        surprise = _clipped(found - self._common.log - own.log)
+        known = self._common.variance + own.variance
+        variance = known + self.scatter
+        self._common.learn(surprise, variance)
+        own.learn(surprise, variance, OWN_DRIFT**2)
+        if n_tokens == 1:
+            surprise = _clipped(found - self._plain.log)
+            self._plain.learn(surprise, self._plain.variance + self.scatter)
+        self.scatter += SCATTER_GAIN * (max(LEAST_SCATTER**2, surprise**2 - known) - self.scatter)
 
     def _learn_change(self, depth: int, seconds: float) -> None:
         """From plain passes, which are known best."""
@@ -152,45 +173,33 @@ class PassCosts:
         found_s = max(0.0, min(LARGEST_CHANGE * plain_s, seconds - plain_s))
         self.change_s += CHANGE_GAIN * (found_s - self.change_s)
 
-    def n_seen(self, n_tokens: int) -> int:
-        """Passes of this width since the start."""
-        return self._n_seen.get(n_tokens, 0)
-
     def learned(self) -> Curve:
         """The curve with all that was learned, for the next time."""
         self._follow()
-        widths = sorted({point.n_tokens for point in self.curve.points} | set(self._own))
         points: list[Point] = []
-        for n in widths:
-            factor = exp(self.common + self._correction(n))
+        for n in sorted({point.n_tokens for point in self.curve.points} | set(self._own)):
+            factor = exp(self.drift_of(n))
             a, b = self._line(n)
             points.append(Point(n, a * factor, b * factor))
         return Curve(tuple(points))
 
-    @property
-    def drift(self) -> float:
-        """The logarithm of how much longer a plain pass takes than at the start."""
-        return self.common + self._correction(1)
-
-    def _since_anchor(self) -> float:
-        if self.reference is None:
-            return 0.0
-        return self.reference.drift - self._anchor
+    def drift_of(self, n_tokens: int) -> float:
+        """The logarithm of how much longer a pass takes than the curve says."""
+        since = self.reference.drift - self._anchor if self.reference else 0.0
+        return self._common.log + since + self._correction(n_tokens)
 
     def _follow(self) -> None:
         """What the reference did since the last time becomes part of `common`."""
-        self.common += self._since_anchor()
-        self._anchor = self.reference.drift if self.reference else 0.0
-
-    def _is_point(self, n_tokens: int) -> bool:
-        return any(point.n_tokens == n_tokens for point in self.curve.points)
+        if self.reference:
+            self._common.log += self.reference.drift - self._anchor
+            self._anchor = self.reference.drift
 
     def _line(self, n_tokens: int) -> tuple[float, float]:
-        line = self._base.get(n_tokens)
+        line = self._lines.get(n_tokens)
         if line is None:
             start = self.curve.seconds(n_tokens, 0)
             line = start, (self.curve.seconds(n_tokens, 1024) - start) / 1024
-            self._base[n_tokens] = line
+            self._lines[n_tokens] = line
         return line
 
     def _start(self, n_tokens: int, depth: int) -> float:
@@ -198,21 +207,29 @@ class PassCosts:
         return a + b * depth
 
     def _correction(self, n_tokens: int) -> float:
-        """Its own, or between those of the nearest widths that were seen."""
+        """Its own, or between those of the nearest widths that were seen; what plain passes have of
+        their own says nothing of wider ones."""
         own = self._own.get(n_tokens)
         if own is not None:
             return own.log
-        below = max((n for n in self._own if n < n_tokens), default=None)
-        above = min((n for n in self._own if n > n_tokens), default=None)
-        if below is None or above is None:
-            nearest = above if below is None else below
-            # What plain passes have of their own says nothing of wider ones.
-            return 0.0 if nearest is None or nearest == 1 else self._own[nearest].log
-        share = (n_tokens - below) / (above - below)
-        return (1 - share) * self._own[below].log + share * self._own[above].log
+        wide = self._seen[bisect_right(self._seen, 1) :]
+        place = bisect_left(wide, n_tokens)
+        near = wide[max(0, place - 1) : place + 1]
+        if not near:
+            return 0.0
+        low, high = near[0], near[-1]
+        share = (n_tokens - low) / (high - low) if high > low else 0.0
+        share = min(1.0, max(0.0, share))
+        return (1 - share) * self._own[low].log + share * self._own[high].log
 
 
-def predicted(seconds: Any, widths: Sequence[int], depth: int = 1024) -> Curve:
+def _clipped(surprise: float) -> float:
+    return max(-LARGEST_SURPRISE, min(LARGEST_SURPRISE, surprise))
+
+
+def predicted(
+    seconds: Callable[[int, int], float], widths: Sequence[int], depth: int = 1024
+) -> Curve:
     """A curve from a function (n_tokens, depth) -> seconds."""
     return Curve(
         tuple(Point(n, seconds(n, 0), (seconds(n, depth) - seconds(n, 0)) / depth) for n in widths)

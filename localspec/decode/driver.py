@@ -50,9 +50,9 @@ class Batch:
         self.slots = slots
         self.chunks = chunks
         self.generations = [slot.generation for slot in slots]
+        self.n_other_rows = sum(n for _, n in chunks) + sum(slot.n_unread for slot in slots)
+        """Rows of prompts that are evaluated in this pass."""
         self.width = 0
-        self._n_chunked = sum([n for _, n in chunks])
-        self._taking_part = [*slots, *[slot for slot, _ in chunks]]
         self._n_rows: list[int] = []
 
     @classmethod
@@ -71,33 +71,32 @@ class Batch:
                 chunks.append((slot, n))
         return cls(running, chunks)
 
-    @property
-    def n_other_rows(self) -> int:
-        """Rows of prompts that are evaluated in this pass."""
-        return self._n_chunked + sum([slot.n_unread for slot in self.slots])
-
     def requests(self, drafts: Sequence[Draft]) -> list[Request]:
         """What to evaluate: what each context lacks with a draft behind it, and the chunks."""
         requests: list[Request] = []
+        self._n_rows = n_rows = []
         for slot, draft in zip(self.slots, drafts, strict=True):
             lacking = slot.generation.history[len(slot.context.tokens) :]
             requests.append((slot.context, [*lacking, *draft.tokens], 1 + len(draft.tokens)))
+            n_rows.append(len(lacking) + len(draft.tokens))
         for slot, n in self.chunks:
             start = len(slot.context.tokens)
             requests.append((slot.context, slot.generation.history[start : start + n], 0))
-        self._n_rows = [len(request[1]) for request in requests]
-        self.width = sum(self._n_rows)
+            n_rows.append(n)
         return requests
 
     def accept(self, drafts: Sequence[Draft], results: Sequence[Result]) -> list[list[int]]:
         """Let each generation accept; what it grew by. An error ends only its own generation."""
         for i, result in enumerate(results):
             if isinstance(result, LocalspecError):
-                self._taking_part[i].generation.fail(result)
-                self.width -= self._n_rows[i]
                 self._n_rows[i] = 0
-        parts = zip(self.generations, drafts, results, strict=False)
-        return [generation.accept(draft, result) for generation, draft, result in parts]
+                if i >= len(self.slots):
+                    self.chunks[i - len(self.slots)][0].generation.fail(result)
+        self.width = sum(self._n_rows)
+        grown: list[list[int]] = []
+        for generation, draft, result in zip(self.generations, drafts, results, strict=False):
+            grown.append(generation.accept(draft, result))
+        return grown
 
     def roll_back(self) -> None:
         """Leave each context in step with its history.
@@ -126,7 +125,8 @@ class Batch:
     ) -> list[Step]:
         """An account for each of `slots`; the pass's seconds are split by rows.
 
-        A first step takes over what the chunks of its prompt took.
+        A first step takes over what the chunks of its prompt took. Another pass of the same slots
+        can follow.
         """
         for i, (slot, _) in enumerate(self.chunks, len(self.slots)):
             slot.n_read += self._n_rows[i]
@@ -150,6 +150,7 @@ class Batch:
                 )
             )
             slot.n_read, slot.read_s = 0, 0.0
+        self.chunks, self.n_other_rows = (), 0
         return steps
 
 

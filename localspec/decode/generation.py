@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.engine.base import Result, rows_of
+from localspec.engine.base import Result
 from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
 from localspec.errors import LocalspecError
 
@@ -95,17 +95,18 @@ class Generation:
         """
         start = len(self.history)
         try:
-            logits = rows_of(result)
+            if isinstance(result, LocalspecError):
+                raise result
             if self.law == "rejection" and draft.distributions is not None:
                 drawn = list(zip(draft.tokens, draft.distributions, strict=True))
-                accept_rejection(drawn, logits, self._chooser, self.history)
+                accept_rejection(drawn, result, self._chooser, self.history)
             else:
-                accept_match(draft.tokens, logits, self._chooser, self.history)
+                accept_match(draft.tokens, result, self._chooser, self.history)
         except LocalspecError as error:
             del self.history[start:]
             self.fail(error)
             return []
-        new = self._end_at_limits(self.history[start:])
+        new = self._end_at_limits(self.history[start:], start - self.n_prompt)
         del self.history[start + len(new) :]
         return new
 
@@ -123,10 +124,9 @@ class Generation:
         del self.history[self.n_prompt + n_tokens :]
         self.finish_reason = "stop"
 
-    def _end_at_limits(self, new: list[int]) -> list[int]:
+    def _end_at_limits(self, new: list[int], n_before: int) -> list[int]:
         """Cut new tokens at the first reason to end, the same however many came at once."""
         limits = self.limits
-        n_before = self.n_tokens - len(new)
         is_stopped = not limits.stop_tokens.isdisjoint(new)
         if is_stopped:
             new = new[: next(i for i, token in enumerate(new) if token in limits.stop_tokens)]

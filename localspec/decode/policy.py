@@ -8,7 +8,7 @@ With n requests that decode and T rows that are evaluated anyway, B drafted rows
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import exp
 
 from localspec.decode.chances import PRIORS, Chances, Prior
 from localspec.decode.costs import PassCosts
@@ -17,14 +17,18 @@ from localspec.decode.speculator import Generation
 from localspec.decode.step import Step
 
 SHARE = 0.025
-AHEAD = 256
+AHEAD = 128
+AHEAD_READ = 256
 KAPPA = 0.5
-ERROR = 0.1
+ERROR = 2.0
 WINDOW, FIRST_WINDOW, N_TRIED = 64, 16, 5
 READ_WIDTH = 64
 LEAST_HORIZON = 64
 N_REFRESH = 12
-TIMING = 1
+TIMING = 0
+READ = 0
+PART = 1.0
+HOPE = 0.5
 
 
 @dataclass(slots=True)
@@ -52,6 +56,7 @@ class Request:
     """Plain passes that the tokens of passes with drafts are worth."""
     n_read: int = 0
     n_since_plain: int = 0
+    owed_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -126,6 +131,7 @@ class Adaptive:
         generation = generations[0]
         limit = min(self._max_draft, generation.room)
         self._offers, self._plan_, self._stops = [], None, {}
+        self._reading_s = 0.0
         if not limit:
             return [NO_DRAFT]
         request = self._requests[id(generation.history)]
@@ -133,7 +139,7 @@ class Adaptive:
         if self._free:
             r = generation.request(limit)
             self._offers = [d.draft([r])[0] for d in self._free]
-        if TIMING and request.n_since_plain + 1 >= (4 if self._target.n_timed < 4 else 32):
+        if TIMING and request.n_since_plain + 1 >= 32:
             return [NO_DRAFT]
         left_s = self._left_s(request, generation)
         plans = [Plan(1 / self._plain_s, [0], [])]
@@ -147,7 +153,13 @@ class Adaptive:
             chances = self._learned.chances(law, d.source)
             a = chances.any_bin.hoped(KAPPA)
             reach = [a**k for k in range(1, limit + 1)]
-            n_missing = min(self._depth - request.n_read, self._window(chances))
+            affordable_s = self._left_s(request, generation, AHEAD_READ) - request.owed_s
+            token_s = self._learned.draft.seconds(READ_WIDTH, self._depth) / READ_WIDTH
+            window = min(self._window(chances), int(affordable_s / token_s))
+            if window < FIRST_WINDOW and self._depth - request.n_read > max(2, window):
+                continue
+            self._win = window = max(FIRST_WINDOW, window)
+            n_missing = min(self._depth - request.n_read, window)
             self._n_missing = n_missing
             reading_s = (
                 self._learned.draft.seconds(n_missing, self._depth) - self._one_s
@@ -174,7 +186,8 @@ class Adaptive:
         pass_s = [self._cost_s(w) for w in range(1, limit + 2)]
         stop = WhilePays(chances, best.rate, pass_s, self._one_s, n)
         self._stops[0] = stop
-        return d.draft([generation.request(n, stop, self._window(chances))])
+        self._reading_s = c.reading_s
+        return d.draft([generation.request(n, stop, self._win)])
 
     def _window(self, chances):
         return FIRST_WINDOW if chances.n_judged < N_TRIED else WINDOW
@@ -196,33 +209,39 @@ class Adaptive:
     def _cost_s(self, width: int) -> float:
         s = self._pass_s.get(width)
         if s is None:
-            s = self._pass_s[width] = self._target.seconds(width, self._depth)
+            s = self._pass_s[width] = self._target.seconds(width, self._depth) * exp(
+                -HOPE * self._target.error(width) * (width > 1)
+            )
         if width > 1 and width != self._last_width:
             s += self._change_s * (2 if self._last_width == 1 else 1)
         return s
 
-    def _left_s(self, request, generation):
-        n = min(AHEAD, generation.n_tokens + generation.room)
-        n = max(generation.n_tokens, n)
+    def _left_s(self, request, generation, ahead=None):
+        n = generation.n_tokens + min(ahead or AHEAD, generation.room)
         plain_s = self._target.plain_s(self._depth)
-        error = ERROR / sqrt(1 + min(self._target.n_timed, 9))
+        error = ERROR * self._target.plain_error
         return plain_s * (SHARE * n + request.n_plain * (1 - error)) - request.spent_s
 
     def _plan(self, candidates, left_s) -> Plan:
         (c,) = candidates
         paid = self._one_s if c.offer is None else 0.0
         plain_s = self._plain_s
-        tokens, best, length = 1.0, 1 / plain_s, 0
+        tokens = 1.0
+        half = full = (1 / plain_s, 0)
         over = False
         for k, s in enumerate(c.reach, 1):
             tokens += s
             cost = k * paid + self._cost_s(k + 1)
             rate = tokens / (cost + c.spread_s * tokens)
-            if rate > best:
-                if cost + c.reading_s - plain_s <= left_s:
-                    best, length = rate, k
+            stake = cost + READ * c.reading_s - plain_s
+            if rate > full[0]:
+                if stake <= left_s:
+                    full = rate, k
                 else:
                     over = True
+            if rate > half[0] and stake <= PART * left_s:
+                half = rate, k
+        best, length = half if half[1] else full
         return Plan(best, [length], candidates, over)
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
@@ -232,17 +251,20 @@ class Adaptive:
         changed, self._last_width = width != self._last_width, width
         request.n_since_plain = 0 if width == 1 else request.n_since_plain + 1
         plan = self._plan_
+        paid_s = request.owed_s * min(1, len(step.tokens) / LEAST_HORIZON)
+        request.spent_s += paid_s
+        request.owed_s -= paid_s
         if width == step.drafted + 1:
             self._target.learn(width, self._depth, seconds - step.draft_s, changed=changed)
         if 0 in self._stops:
             self._learn_draft_cost(step, request)
         if width > 1 or plan:
-            request.spent_s += seconds
+            request.spent_s += seconds - self._reading_s
+            request.owed_s += self._reading_s
             request.n_plain += len(step.tokens)
         else:
             if changed:
                 request.spent_s += self._target.change_s
-            self._target.learn_plain(self._depth, seconds - step.draft_s, changed=changed)
         if len(step.tokens) > step.accepted:
             law = generation.law
             for offer in self._offers:

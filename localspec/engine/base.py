@@ -7,47 +7,52 @@ crosses the seam are plain values, so that an engine can stand in another proces
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from localspec.errors import LocalspecError, ModelError
-
-FlashAttention = Literal["auto", "on", "off"]
-
-MAX_THREADS = 512
-"""ggml aborts above it (GGML_MAX_N_THREADS)."""
+from localspec.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Everything that an engine is built from.
+    """Everything that an engine is built from; of the settings none is left open.
 
-    `n_ctx` is a sequence's limit in tokens, `n_batch` the most tokens of one micro-batch,
-    `n_outputs` the most logits rows that one decode returns. `n_threads_batch`, for passes of more
-    than one token, is `n_threads` where it is None. `n_gpu_layers` < 0 offloads all of them, but
-    for the experts of the first `n_cpu_moe` layers. `use_extra_buffers` lets the CPU repack weights
-    into its own layouts (AMX, repack); `use_mmap` False reads them into memory of its own.
+    `n_outputs`: the most rows of logits that one decode returns.
     """
 
     model: Path
-    n_ctx: int
-    n_threads: int
+    settings: Settings
     n_outputs: int = 1
-    n_sequences: int = 1
-    n_batch: int = 512
-    kv_k: str = "f16"
-    kv_v: str = "f16"
-    flash_attn: FlashAttention = "auto"
-    n_gpu_layers: int = -1
-    use_extra_buffers: bool = True
-    op_offload: bool = True
-    n_threads_batch: int | None = None
-    n_cpu_moe: int = 0
-    use_mmap: bool = True
+
+    @classmethod
+    def of(cls, model: Path, n_outputs: int = 1, **settings: Any) -> Self:
+        """With settings by name. Raises UserError for one that there is none of."""
+        return cls(model, Settings.of(**settings), n_outputs)
+
+    def with_settings(self, **changes: Any) -> Self:
+        return replace(self, settings=replace(self.settings, **changes))
+
+    @property
+    def n_ctx(self) -> int:
+        """A sequence's limit in tokens."""
+        assert self.settings.ctx is not None, "the context is decided before an engine is built"
+        return self.settings.ctx
+
+    @property
+    def n_threads(self) -> int:
+        """For passes over one token."""
+        assert self.settings.threads is not None, "threads are decided before an engine is built"
+        return self.settings.threads
+
+    @property
+    def n_threads_batch(self) -> int:
+        """For longer passes."""
+        return self.settings.threads_batch or self.n_threads
 
 
 class Vocabulary(Protocol):
@@ -152,7 +157,7 @@ class Engine(Protocol):
         ...
 
     def context(self) -> Context:
-        """A new, empty sequence; at most `config.n_sequences` of them."""
+        """A new, empty sequence; at most `config.settings.n_sequences` of them."""
         ...
 
     def decode(self, requests: Sequence[Request]) -> Sequence[Result]:

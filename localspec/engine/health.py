@@ -10,8 +10,6 @@ Which engine build is installed, told without loading it, so that verdicts on it
 
 import hashlib
 import importlib.util
-import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from localspec import paths
 from localspec.engine.child import Ending, run_module
 from localspec.errors import EngineError
 from localspec.hardware.detect import processor_features, processor_name
+from localspec.store import Kept
 
 _DISTRIBUTION = "llama-cpp-python"
 NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
@@ -78,7 +77,7 @@ class Health:
     errors: dict[str, float]
 
     @property
-    def use_extra_buffers(self) -> bool:
+    def can_repack(self) -> bool:
         """Whether weights may be repacked for the processor's matrix units."""
         return self.problem is None
 
@@ -88,8 +87,8 @@ def engine_health(notify: Callable[[str], None]) -> Health:
 
     `talk` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
     """
-    kept = _verdict_path()
-    if health := _read(kept):
+    kept = _kept()
+    if health := kept.load():
         return health
     health = run_self_test()
     if health.problem:
@@ -97,7 +96,7 @@ def engine_health(notify: Callable[[str], None]) -> Health:
             f"this engine build is faulty on this processor ({health.problem}): "
             "weights are used without repacking, which is slower; `localspec doctor` explains it"
         )
-    _write(kept, health)
+    kept.save(health)
     return health
 
 
@@ -121,7 +120,7 @@ def run_self_test() -> Health:
 
 def forget_verdict() -> None:
     """Make the next `engine_health` test again."""
-    _verdict_path().unlink(missing_ok=True)
+    _kept().path.unlink(missing_ok=True)
 
 
 def _run_child(arguments: list[str]) -> tuple[dict[str, float], Ending]:
@@ -140,20 +139,7 @@ def _difference(errors: dict[str, float]) -> str | None:
     return f"it computes wrong numbers for {', '.join(wrong)}" if wrong else None
 
 
-def _verdict_path() -> Path:
+def _kept() -> Kept[Health]:
     folder = paths.cache_dir() / "engine-health"
     folder.mkdir(exist_ok=True)
-    return folder / f"{engine_fingerprint()}.json"
-
-
-def _read(path: Path) -> Health | None:
-    try:
-        return Health(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _write(path: Path, health: Health) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(asdict(health)))
-    partial.replace(path)
+    return Kept(folder / f"{engine_fingerprint()}.json", lambda kept: Health(**kept), asdict)

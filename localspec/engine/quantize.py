@@ -5,17 +5,16 @@ in a damaged file could be kept from taking the session down. It writes beside t
 renamed into place.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from localspec.engine.child import run_module
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.model.usable import check_usable
+from localspec.store import write_whole
 
 WEIGHT_TYPES = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
@@ -47,7 +46,6 @@ def quantize(
             f"{weight_type!r} is not a weight type: choose one of {', '.join(WEIGHT_TYPES)}"
         )
     _check(source, target, kind)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     errors: list[str] = []
 
     def on_line(line: str) -> None:
@@ -56,17 +54,13 @@ def quantize(
         if reason := line.partition(_FAILED)[2]:
             errors.append(_WRITE_ERROR if "iostream error" in reason else reason)
 
-    try:
+    with write_whole(target) as partial:
         arguments = [str(source), str(partial), kind, str(n_threads)]
         ending = run_module("localspec.engine.llama.quantizer", arguments, on_line)
         ending.raise_known()
         if not ending.is_success:
             reason = errors[0] if errors else ending.reason
             raise ModelError(f"{source.name} could not be written as {kind}: {reason}")
-        partial.replace(target)
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return target.stat().st_size
 
 

@@ -1,15 +1,20 @@
 """What an export is, and the questions that all of them ask of a configuration."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.session.config import SessionConfig
+from localspec.settings import ROWS
 
 DEFAULT_DRAFT = 3
 """Where the length is left to localspec, which adapts it; others have one for all."""
 ADAPTS = (
     "adapt the draft length to what it costs and gains, or stop drafting where that does not pay"
 )
+
+USUAL = frozenset({"ctx", "threads", "ubatch", "gpu_layers", "mmap", "flash_attn", "kv_k", "kv_v"})
+"""What whoever stands on llama.cpp can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +28,42 @@ class Exported:
 
 def draft_of(config: SessionConfig) -> Path | None:
     """The draft model, where one is used."""
-    return config.draft if config.spec in ("auto", "draft") else None
+    return config.draft if config.settings.spec in ("auto", "draft") else None
 
 
 def looks_up(config: SessionConfig) -> bool:
     """Whether drafts come from the text itself."""
-    return config.spec == "lookup" or (config.spec == "auto" and config.draft is None)
+    settings = config.settings
+    return settings.spec == "lookup" or (settings.spec == "auto" and config.draft is None)
 
 
 def draft_length(config: SessionConfig) -> int:
-    return config.draft_max or DEFAULT_DRAFT
+    return config.settings.draft_max or DEFAULT_DRAFT
 
 
 def drafts(config: SessionConfig) -> bool:
-    return config.spec != "none"
+    return config.settings.spec != "none"
 
 
 def is_exact(config: SessionConfig) -> bool:
     """Whether the cache is the usual f16 one."""
-    return config.kv_k == config.kv_v == "f16"
+    settings = config.settings
+    return settings.kv_k == settings.kv_v == "f16"
 
 
 def fp8_for(config: SessionConfig) -> bool:
     """Whether an 8-bit cache is the nearest to what was tuned."""
-    return not {config.kv_k, config.kv_v} <= {"f32", "f16", "bf16"}
+    settings = config.settings
+    return not {settings.kv_k, settings.kv_v} <= {"f32", "f16", "bf16"}
+
+
+def not_told(config: SessionConfig, told: Set[str]) -> list[str]:
+    """Clauses on settings that are not as by default and that a target has no words for.
+
+    `told`: names of those that it has, or that mean nothing to it.
+    """
+    return [
+        f"be told {ROWS[name].text(value)}"
+        for name, value in config.settings.changed.items()
+        if ROWS[name].is_engine and name not in told
+    ]

@@ -10,22 +10,34 @@ It has no names for some cache types, so they are given by ggml's numbers.
 
 import shlex
 
-from localspec.export.exported import ADAPTS, Exported, draft_length, draft_of, drafts, looks_up
+from localspec.export.exported import (
+    ADAPTS,
+    USUAL,
+    Exported,
+    draft_length,
+    draft_of,
+    drafts,
+    looks_up,
+    not_told,
+)
 from localspec.model.facts import cache_type
 from localspec.session.config import SessionConfig
 
 NGRAM = 3
 """Tokens that must match before a look-up; the server's default of 12 hardly ever finds any."""
 
+_LLAMA_TOLD = USUAL | {"threads_batch"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack"}
+
 
 def llama_server(config: SessionConfig) -> Exported:
     """A command line."""
     flags = [*_engine(config), *_speculation(config)]
     lines = [shlex.join(flag) for flag in flags]
-    cannot = (ADAPTS,) if drafts(config) else ()
+    cannot = [*([ADAPTS] if drafts(config) else []), *not_told(config, _SERVER_TOLD)]
     return Exported(
         text=" \\\n    ".join(["llama-server", *lines]) + "\n",
-        cannot=cannot,
+        cannot=tuple(cannot),
         notes=(
             "one slot (--parallel 1) has the whole context, as in localspec",
             "GOMP_SPINCOUNT=1000 in its environment keeps it from stalling beside other programs,"
@@ -35,23 +47,24 @@ def llama_server(config: SessionConfig) -> Exported:
 
 
 def _engine(config: SessionConfig) -> list[list[str]]:
+    settings = config.settings
     flags = [
         ["--model", str(config.model)],
-        ["--ctx-size", str(config.n_ctx), "--parallel", "1"],
-        ["--threads", str(config.n_threads)],
-        ["--ubatch-size", str(config.n_batch)],
-        ["--flash-attn", config.flash_attn],
-        ["--cache-type-k", config.kv_k, "--cache-type-v", config.kv_v],
+        ["--ctx-size", str(settings.ctx), "--parallel", "1"],
+        ["--threads", str(settings.threads)],
+        ["--ubatch-size", str(settings.ubatch)],
+        ["--flash-attn", settings.flash_attn],
+        ["--cache-type-k", settings.kv_k, "--cache-type-v", settings.kv_v],
     ]
-    if config.n_threads_batch:
-        flags[2] += ["--threads-batch", str(config.n_threads_batch)]
-    if config.n_gpu_layers >= 0:
-        flags.append(["--n-gpu-layers", str(config.n_gpu_layers)])
-    if config.n_cpu_moe:
-        flags.append(["--n-cpu-moe", str(config.n_cpu_moe)])
-    if not config.use_mmap:
+    if settings.threads_batch:
+        flags[2] += ["--threads-batch", str(settings.threads_batch)]
+    if settings.gpu_layers >= 0:
+        flags.append(["--n-gpu-layers", str(settings.gpu_layers)])
+    if settings.cpu_moe:
+        flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
+    if not settings.mmap:
         flags.append(["--load-mode", "none"])
-    if not config.repack:
+    if not settings.repack:
         flags.append(["--no-repack"])
     return flags
 
@@ -75,18 +88,19 @@ def _speculation(config: SessionConfig) -> list[list[str]]:
 
 def llama_cpp_python(config: SessionConfig) -> Exported:
     """Python code that loads the model and answers once."""
+    settings = config.settings
     arguments = {
         "model_path": repr(str(config.model)),
-        "n_ctx": config.n_ctx,
-        "n_threads": config.n_threads,
-        "n_threads_batch": config.n_threads_batch or config.n_threads,
-        "n_batch": max(config.n_batch, 512),
-        "n_ubatch": config.n_batch,
-        "n_gpu_layers": config.n_gpu_layers,
-        "use_mmap": config.use_mmap,
-        "flash_attn": config.flash_attn != "off",
-        "type_k": cache_type(config.kv_k).id,
-        "type_v": cache_type(config.kv_v).id,
+        "n_ctx": settings.ctx,
+        "n_threads": settings.threads,
+        "n_threads_batch": settings.threads_batch or settings.threads,
+        "n_batch": max(settings.ubatch, 512),
+        "n_ubatch": settings.ubatch,
+        "n_gpu_layers": settings.gpu_layers,
+        "use_mmap": settings.mmap,
+        "flash_attn": settings.flash_attn != "off",
+        "type_k": cache_type(settings.kv_k).id,
+        "type_v": cache_type(settings.kv_v).id,
     }
     imports = "import llama_cpp\n"
     if looks_up(config):
@@ -94,7 +108,7 @@ def llama_cpp_python(config: SessionConfig) -> Exported:
         n = draft_length(config)
         arguments["draft_model"] = f"LlamaPromptLookupDecoding(num_pred_tokens={n})"
         arguments["logits_all"] = True
-    types = {"type_k": f"  # {config.kv_k}", "type_v": f"  # {config.kv_v}"}
+    types = {"type_k": f"  # {settings.kv_k}", "type_v": f"  # {settings.kv_v}"}
     lines = "".join(f"    {n}={value},{types.get(n, '')}\n" for n, value in arguments.items())
     text = (
         f"{imports}\nllm = llama_cpp.Llama(\n{lines})\n"
@@ -109,11 +123,7 @@ def _cannot(config: SessionConfig) -> list[str]:
         found.append("draft with a model")
     if looks_up(config):
         found.append("stop drafting where that does not pay")
-    if not config.repack:
-        found.append("leave weights unpacked by an argument of `Llama`")
-    if config.n_cpu_moe:
-        found.append("keep only experts on the CPU")
-    return found
+    return found + not_told(config, _LLAMA_TOLD)
 
 
 def _notes(config: SessionConfig) -> list[str]:

@@ -22,6 +22,7 @@ from localspec.export.exported import (
     fp8_for,
     is_exact,
     looks_up,
+    not_told,
 )
 from localspec.session.config import SessionConfig
 
@@ -35,7 +36,7 @@ _NAMES = (
 
 def vllm(config: SessionConfig) -> Exported:
     """A command line of `vllm serve`."""
-    flags = [["vllm", "serve", MODEL], ["--max-model-len", str(config.n_ctx)]]
+    flags = [["vllm", "serve", MODEL], ["--max-model-len", str(config.settings.ctx)]]
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8"])
     n = draft_length(config)
@@ -52,10 +53,11 @@ def vllm(config: SessionConfig) -> Exported:
 
 def tgi(config: SessionConfig) -> Exported:
     """A command line of `text-generation-launcher`."""
+    settings = config.settings
     flags = [
         ["text-generation-launcher", "--model-id", MODEL],
-        ["--max-total-tokens", str(config.n_ctx)],
-        ["--max-input-tokens", str(max(1, (config.n_ctx or 2) - 1))],
+        ["--max-total-tokens", str(settings.ctx)],
+        ["--max-input-tokens", str(max(1, (settings.ctx or 2) - 1))],
     ]
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8_e4m3fn"])
@@ -74,7 +76,7 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
         options += ["kv_cache_config:", "  dtype: fp8"]
     if drafts(config):
         options += ["speculative_config:", *_decoding(config)]
-    command = ["trtllm-serve", MODEL, "--max_seq_len", str(config.n_ctx)]
+    command = ["trtllm-serve", MODEL, "--max_seq_len", str(config.settings.ctx)]
     text = shlex.join(command)
     if options:
         text = (
@@ -103,15 +105,23 @@ def _command(flags: list[list[str]]) -> str:
     return " \\\n    ".join(shlex.join(flag) for flag in flags) + "\n"
 
 
+_MEANT = frozenset({"ctx", "kv_k", "kv_v"})
+_LOCAL = frozenset(
+    {"threads", "threads_batch", "ubatch", "gpu_layers", "cpu_moe", "mmap", "repack", "flash_attn"}
+)
+"""Means nothing to who runs the original weights on a GPU."""
+
+
 def _cannot(config: SessionConfig, *, adapts: bool) -> tuple[str, ...]:
+    settings = config.settings
     found: list[str] = []
-    if not is_exact(config) and config.kv_k != config.kv_v:
+    if not is_exact(config) and settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")
     if fp8_for(config):
-        found.append(f"keep {config.kv_k} keys and {config.kv_v} values (fp8 stands in)")
+        found.append(f"keep {settings.kv_k} keys and {settings.kv_v} values (fp8 stands in)")
     if drafts(config) and not adapts:
         found.append(ADAPTS)
-    return tuple(found)
+    return (*found, *not_told(config, _MEANT | _LOCAL))
 
 
 BITS = {"q8_0": 8, "q4_0": 4, "q4_1": 4, "iq4_nl": 4, "q5_0": 4, "q5_1": 4}
@@ -127,7 +137,7 @@ def transformers(config: SessionConfig) -> Exported:
     ]
     if draft:
         lines += _loading("draft_", draft.parent, draft.name)
-    arguments = [f"max_length={config.n_ctx}"]
+    arguments = [f"max_length={config.settings.ctx}"]
     if draft:
         lines.append(f"draft_model.generation_config.num_assistant_tokens = {draft_length(config)}")
         arguments.append("assistant_model=draft_model")
@@ -151,7 +161,7 @@ def _loading(prefix: str, folder: object, name: str) -> list[str]:
 
 
 def _cache(config: SessionConfig) -> list[str]:
-    bits = BITS.get(config.kv_k)
+    bits = BITS.get(config.settings.kv_k)
     if bits is None or drafts(config):  # a quantized cache cannot be rolled back there
         return []
     settings = f'{{"backend": "quanto", "nbits": {bits}}}'
@@ -159,10 +169,11 @@ def _cache(config: SessionConfig) -> list[str]:
 
 
 def _transformers_cannot(config: SessionConfig) -> list[str]:
+    settings = config.settings
     found = ["compute with the quantized weights: it unpacks them"]
-    quantized = {config.kv_k, config.kv_v} & set(BITS)
-    if config.kv_k != config.kv_v:
+    quantized = {settings.kv_k, settings.kv_v} & set(BITS)
+    if settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")
     if quantized and drafts(config):
         found.append("draft with a quantized cache: the cache stays as it is")
-    return found
+    return found + not_told(config, _MEANT | _LOCAL)

@@ -16,14 +16,15 @@ from localspec.forecast.probing import kept_rates
 from localspec.forecast.sources import PredictedMachine
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
-from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.facts import ModelFacts
 from localspec.model.usable import check_usable
 from localspec.predict.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import IdealRates
-from localspec.predict.roofline import CacheSetting, Roofline, Share, Speed
+from localspec.predict.roofline import Roofline, Share, Speed
 from localspec.predict.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.resolve import locate
+from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32
 
@@ -35,7 +36,7 @@ class Question:
     No `batches`: all that are worth it, up to the one from which arithmetic is the limit.
     """
 
-    caches: tuple[CacheSetting, ...]
+    caches: tuple[Attention, ...]
     depths: tuple[int, ...] = (0, 1024, 4096)
     batches: tuple[int, ...] = (1,)
     n_prompt: int = 512
@@ -48,7 +49,7 @@ class Question:
 class ForecastRow:
     """`decode` and `prefill` in tokens per second of all sequences together."""
 
-    cache: CacheSetting
+    cache: Attention
     depth: int
     batch: int
     decode: Speed
@@ -111,21 +112,19 @@ def facts_of(reference: str | None) -> ModelFacts:
     return ModelFacts.of(header)
 
 
-def kept_roofline(config: EngineConfig) -> Roofline | None:
+def kept_roofline(config: EngineConfig, facts: ModelFacts) -> Roofline | None:
     """What an earlier probe says of a loaded engine's settings: nothing is measured now."""
-    facts = facts_of(str(config.model))
-    types = cache_type(config.kv_k), cache_type(config.kv_v)
-    cache = CacheSetting(*types, flash=config.flash_attn != "off")
-    rates = kept_rates(config, facts, cache)
-    return None if rates is None else Roofline(facts, (Share(rates, facts.n_layers),), cache)
+    attention = config.settings.attention
+    rates = kept_rates(config, facts, attention)
+    return None if rates is None else Roofline(facts, (Share(rates, facts.n_layers),), attention)
 
 
-def kept_forecast(config: EngineConfig, depth: int) -> tuple[Speed, str] | None:
+def kept_forecast(config: EngineConfig, facts: ModelFacts, depth: int) -> tuple[Speed, str] | None:
     """Decoding with a loaded engine's settings, and what binds it, from an earlier probe.
 
     None where this machine was not measured for it.
     """
-    roofline = kept_roofline(config)
+    roofline = kept_roofline(config, facts)
     return roofline and (roofline.decode(depth), roofline.pass_time(1, depth).bound)
 
 
@@ -192,7 +191,7 @@ def _row(
     )
 
 
-def _ceiling_tps(facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting) -> float | None:
+def _ceiling_tps(facts: ModelFacts, machine: PredictedMachine, cache: Attention) -> float | None:
     if machine.bandwidth_bytes_per_s is None:
         return None
     rates = IdealRates(machine.bandwidth_bytes_per_s, machine.flops_per_s)
@@ -211,9 +210,7 @@ def _speculation(
     return rows
 
 
-def _quants(
-    facts: ModelFacts, machine: PredictedMachine, cache: CacheSetting
-) -> Sequence[QuantRow]:
+def _quants(facts: ModelFacts, machine: PredictedMachine, cache: Attention) -> Sequence[QuantRow]:
     rows: list[QuantRow] = []
     for quant, other in zip(QUANTS, variants_of(facts), strict=True):
         roofline = Roofline(other, machine.shares_of(other), cache)
@@ -235,15 +232,14 @@ class Expectation:
     @classmethod
     def of(cls, config: EngineConfig, facts: ModelFacts) -> Self | None:
         """None where this machine was not measured for such a model."""
-        types = cache_type(config.kv_k), cache_type(config.kv_v)
-        cache = CacheSetting(*types, flash=config.flash_attn != "off")
-        rates = kept_rates(config, facts, cache)
+        attention = config.settings.attention
+        rates = kept_rates(config, facts, attention)
         if rates is None:
             return None
         ideal = _ideal(rates) if isinstance(rates, ProbedRates) else None
         return cls(
-            Roofline(facts, (Share(rates, facts.n_layers),), cache),
-            Roofline(facts, (Share(ideal, facts.n_layers),), cache) if ideal else None,
+            Roofline(facts, (Share(rates, facts.n_layers),), attention),
+            Roofline(facts, (Share(ideal, facts.n_layers),), attention) if ideal else None,
         )
 
     def decode(self, depth: int) -> Speed:

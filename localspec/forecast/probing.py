@@ -17,7 +17,7 @@ from localspec.model.random_weights import WEIGHT_TYPES
 from localspec.notify import Notify
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import Rates
-from localspec.predict.roofline import CacheSetting
+from localspec.settings import Attention
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
@@ -37,16 +37,16 @@ def probed_rates(
     from localspec.engine.probe import ProbeSetting, probe_machine  # noqa: PLC0415
 
     health = engine_health(notify)
-    setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.use_extra_buffers)
+    setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.can_repack)
     return ProbedRates(probe_machine(setting, needs, notify, again=again))
 
 
-def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -> Rates | None:
+def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: Attention) -> Rates | None:
     """What an earlier probe knows of running this model so; None if it lacks anything."""
     from localspec.engine.probe import ProbeSetting, kept_probe  # noqa: PLC0415
 
-    where = GRAPHICS if config.n_gpu_layers else PROCESSOR
-    probe = kept_probe(ProbeSetting(config.n_threads, where, config.use_extra_buffers))
+    where = GRAPHICS if config.settings.gpu_layers else PROCESSOR
+    probe = kept_probe(ProbeSetting(config.n_threads, where, config.settings.repack))
     if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
         return None
     return ProbedRates(probe).for_model(facts.n_embd, facts.streamed_bytes)
@@ -54,7 +54,7 @@ def kept_rates(config: "EngineConfig", facts: ModelFacts, cache: CacheSetting) -
 
 def probe_needs(
     models: Sequence[ModelFacts],
-    caches: Sequence[CacheSetting],
+    caches: Sequence[Attention],
     variants: Sequence[ModelFacts] = (),
 ) -> "ProbeNeeds":
     """What must be measured to predict these models with these caches; of the `variants`, only how
@@ -63,7 +63,7 @@ def probe_needs(
 
     weights, of_variants = _weight_cases(models), _weight_cases(variants)
     attention = {
-        AttentionCase(cache.type_k.name.lower(), cache.type_v.name.lower(), cache.flash, size)
+        AttentionCase(cache.kv_k, cache.kv_v, cache.is_flash, size)
         for cache in caches
         for facts in models
         for size in _head_sizes(facts)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from localspec.errors import LocalspecError
 from localspec.forecast.sources import MachineChoice, PredictedMachine, predicted_machine
 from localspec.hardware.detect import available_memory_bytes
-from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.predict.memory import QUANTS, Quant, memory_of
-from localspec.predict.roofline import CacheSetting, Roofline, Speed
+from localspec.predict.roofline import Roofline, Speed
 from localspec.registry.resolve import Variant
+from localspec.settings import Attention
 
 N_CTX = 4096
 COMFORTABLE_TPS = 20.0
@@ -59,7 +60,7 @@ def choose(
     free = available_memory_bytes()
     if machine is not None:
         free = machine.free_bytes or machine.memory_bytes or free
-    beside = memory_of(draft, _cache(), N_CTX).total_bytes if draft else 0
+    beside = memory_of(draft, Attention(), N_CTX).total_bytes if draft else 0
     offers = [
         _offer(variant, other, beside, machine)
         for variant, other in zip(known, others, strict=True)
@@ -75,14 +76,10 @@ def _machine(
     notify: Notify,
 ) -> PredictedMachine | None:
     try:
-        return predicted_machine(where, models, (_cache(),), N_CTX, notify, variants)
+        return predicted_machine(where, models, (Attention(),), N_CTX, notify, variants)
     except LocalspecError as error:
         notify(f"no prediction of speed: {error}")
         return None
-
-
-def _cache() -> CacheSetting:
-    return CacheSetting(cache_type("f16"), cache_type("f16"))
 
 
 def _as(variant: Variant, facts: ModelFacts) -> ModelFacts:
@@ -94,8 +91,8 @@ def _as(variant: Variant, facts: ModelFacts) -> ModelFacts:
 def _offer(
     variant: Variant, facts: ModelFacts, beside_bytes: int, machine: PredictedMachine | None
 ) -> Offer:
-    needed = memory_of(facts, _cache(), N_CTX).total_bytes + beside_bytes
-    speed = Roofline(facts, machine.shares_of(facts), _cache()).decode(0) if machine else None
+    needed = memory_of(facts, Attention(), N_CTX).total_bytes + beside_bytes
+    speed = Roofline(facts, machine.shares_of(facts), Attention()).decode(0) if machine else None
     return Offer(variant, _BY_NAME[variant.type], needed, speed)
 
 

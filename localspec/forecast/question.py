@@ -3,20 +3,20 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from localspec.errors import UserError, no_such
 from localspec.forecast.forecast import Forecast, Question, facts_of, forecast
 from localspec.forecast.sources import MachineChoice, ProbeChoice, predicted_machine
-from localspec.gguf.types import GgmlType
-from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.facts import ModelFacts
+from localspec.model.kv import cache_type, types_of
+from localspec.model.tokenizer import pair_problem
 from localspec.notify import Notify
 from localspec.predict.memory import variants_of
-from localspec.predict.roofline import CacheSetting
+from localspec.settings import MAX_THREADS, Attention, FlashAttention
 
 MAX_TOKENS = 16_777_216
 MAX_BATCH = 4096
-MAX_THREADS = 512
 DEFAULT_CTX = 4096
 USUAL_TYPES = ("f16", "bf16", "q8_0")
 
@@ -33,7 +33,7 @@ class Asked:
 
     kv_k: tuple[str, ...] | None = None
     kv_v: tuple[str, ...] | None = None
-    flash_attn: Literal["auto", "on", "off"] = "auto"
+    flash_attn: FlashAttention = "auto"
     depth: tuple[int, ...] = (0, 1024, 4096)
     batch: tuple[int, ...] = (1,)
     accept: tuple[float, ...] = (0.5, 0.7, 0.9)
@@ -59,27 +59,30 @@ class Asked:
             with_quants=self.quants,
         )
 
-    def _caches(self, facts: ModelFacts, notify: Notify) -> tuple[CacheSetting, ...]:
-        flash, problems = self.flash_attn != "off", dict[str, None]()
-        possible: list[CacheSetting] = []
-        for type_k, type_v in self._pairs():
-            problem = facts.kv_problem(type_k, type_v, flash_attention=flash)
+    def _caches(self, facts: ModelFacts, notify: Notify) -> tuple[Attention, ...]:
+        problems, possible = dict[str, None](), list[Attention]()
+        for kv_k, kv_v in self._pairs():
+            attention = Attention(kv_k, kv_v, self.flash_attn)
+            flash = attention.is_flash
+            problem = facts.kv_problem(*types_of(attention), flash_attention=flash)
             if problem:
                 problems[problem] = None
             else:
-                possible.append(CacheSetting(type_k, type_v, flash))
+                possible.append(attention)
         if not possible:
             raise UserError(next(iter(problems)))
         for problem in problems:
             notify(f"left out: {problem}")
         return tuple(possible)
 
-    def _pairs(self) -> list[tuple[GgmlType, GgmlType]]:
+    def _pairs(self) -> list[tuple[str, str]]:
         if self.kv_k is None and self.kv_v is None:
-            return [(cache_type(name), cache_type(name)) for name in USUAL_TYPES]
-        types_k = [cache_type(name) for name in self.kv_k or ("f16",)]
-        types_v = [cache_type(name) for name in self.kv_v or ("f16",)]
-        return [(k, v) for k in types_k for v in types_v]
+            return [(name, name) for name in USUAL_TYPES]
+        keys, values = (
+            [cache_type(name).name.lower() for name in types or ("f16",)]
+            for types in (self.kv_k, self.kv_v)
+        )
+        return [(k, v) for k in keys for v in values]
 
 
 def answer(model: str | None, choice: MachineChoice, asked: Asked, notify: Notify) -> Forecast:
@@ -146,7 +149,7 @@ _TOKENS = "a number of tokens"
 _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "kv_k": (_is_cache_type, "a type of the K cache"),
     "kv_v": (_is_cache_type, "a type of the V cache"),
-    "flash_attn": _word("auto", "on", "off"),
+    "flash_attn": _word(*get_args(FlashAttention)),
     "depth": (_whole(0, MAX_TOKENS), _TOKENS),
     "batch": (_whole(1, MAX_BATCH), f"a number from 1 to {MAX_BATCH}, nor 'auto'"),
     "accept": (_is_share, "a number from 0 to 1"),
@@ -184,9 +187,9 @@ def _within(depths: tuple[int, ...], limit: int, notify: Notify) -> tuple[int, .
 
 
 def _check_pair(facts: ModelFacts, draft: ModelFacts) -> None:
-    difference = facts.tokenizer.difference(draft.tokenizer)
-    if difference:
+    problem = pair_problem(facts.tokenizer, draft.tokenizer, rolls_back=draft.rolls_back)
+    if problem:
         raise UserError(
-            f"{draft.path} cannot draft for {facts.path}: {difference}; use a smaller model of the"
-            " same family"
+            f"{draft.path} cannot draft for {facts.path}: {problem}; use a smaller attention model"
+            " of the same family"
         )

@@ -18,7 +18,8 @@ from localspec.predict.memory import memory_of
 from localspec.predict.probed import ProbedRates
 from localspec.predict.published import PublishedRates
 from localspec.predict.rates import Rates
-from localspec.predict.roofline import CacheSetting, Share
+from localspec.predict.roofline import Share
+from localspec.settings import Attention
 
 if TYPE_CHECKING:
     from localspec.engine.probe import ProbeNeeds
@@ -77,7 +78,7 @@ def _rates_for(facts: ModelFacts, rates: Rates) -> Rates:
 def predicted_machine(
     choice: MachineChoice,
     models: Sequence[ModelFacts],
-    caches: Sequence[CacheSetting],
+    caches: Sequence[Attention],
     n_ctx: int,
     notify: Notify,
     variants: Sequence[ModelFacts] = (),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from localspec.gguf.cursor import FORMATS, Array, Value, ValueType
 from localspec.gguf.types import GgmlType
+from localspec.store import write_whole
 
 ALIGNMENT_BYTES = 32
 
@@ -55,17 +56,14 @@ def write_gguf(
     tensors: Sequence[TensorPlan],
 ) -> None:
     """Write a whole file, or none."""
-    target = Path(path)
-    draft = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            file.write(header_bytes(metadata, tensors))
-            for tensor in tensors:
-                _pad(file)
-                _write_data(file, tensor)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with (
+        write_whole(Path(path), is_lasting=False) as partial,
+        partial.open("wb") as file,
+    ):
+        file.write(header_bytes(metadata, tensors))
+        for tensor in tensors:
+            _pad(file)
+            _write_data(file, tensor)
 
 
 def header_bytes(metadata: Mapping[str, Value | Typed], tensors: Sequence[TensorPlan]) -> bytes:

@@ -39,6 +39,8 @@ ENCODERS = _names(
 DIFFUSION = _names("dream llada llada-moe rnd1")
 DRAFT_HEADS = _names("eagle3 dflash gemma4-assistant")
 ENCODER_DECODERS = _names("t5")
+# Layers without attention and without feed-forward have no weights at all (Nemotron Ultra).
+SKIPPING = _names("deci")
 NOT_LANGUAGE = _names("clip wavtokenizer-dec controlvector")
 
 

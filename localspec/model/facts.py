@@ -138,6 +138,11 @@ class ModelFacts:
         return self.architecture in HYBRID
 
     @property
+    def rolls_back(self) -> bool:
+        """Whether its memory can take back tokens, as a draft model's must."""
+        return not self.is_recurrent and not self.is_hybrid
+
+    @property
     def window_tokens(self) -> int | None:
         """The sliding window of the layers that have one; None if none has."""
         return next((layer.window_tokens for layer in self.layers if layer.window_tokens), None)

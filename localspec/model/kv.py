@@ -24,20 +24,23 @@ from localspec.gguf.header import Header
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.model.architectures import HYBRID, UNUSUAL_CACHE
 from localspec.model.layers import Layer
+from localspec.settings import CACHE_TYPES, Attention
 
-CACHE_TYPES: dict[str, GgmlType] = {
-    name: BY_NAME[name.upper()]
-    for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-}
+_TYPES = {name: BY_NAME[name.upper()] for name in CACHE_TYPES}
 CELLS_STEP = 256
 
 
 def cache_type(name: str) -> GgmlType:
     """The type of a KV cache by its name on the command line; UserError if there is none of it."""
-    kind = CACHE_TYPES.get(name.lower())
+    kind = _TYPES.get(name.lower())
     if kind is None:
         raise UserError(f"KV type {name!r} does not exist; choose one of {', '.join(CACHE_TYPES)}")
     return kind
+
+
+def types_of(attention: Attention) -> tuple[GgmlType, GgmlType]:
+    """The types of keys and of values; UserError for one that there is none of."""
+    return cache_type(attention.kv_k), cache_type(attention.kv_v)
 
 
 def token_bytes(layer: Layer, type_k: GgmlType, type_v: GgmlType) -> int:

@@ -1,46 +1,45 @@
-"""What a header says of its tokenizer; to share drafts, two models must agree in it.
+"""A model's tokenizer as a value, made from a header or from a loaded engine.
 
-Source: `llama_vocab::impl::load` in src/llama-vocab.cpp of llama.cpp. Ids that the header leaves
-out get defaults there by the tokenizer's kind; they are None here.
+Whether one model can draft for another: their tokenizers must agree, by llama.cpp's rules
+(`common_speculative_are_compatible` in common/speculative.cpp). What a header leaves out gets a
+default in the engine, by the kind of tokenizer; where that is not known here it is None and is not
+held against a draft: the engine, which knows all, is asked again when both are loaded.
 
-Whether one model can draft for another, told from their headers, before any weights move.
-
-The rules are llama.cpp's (`common_speculative_are_compatible` in common/speculative.cpp): one type
-of tokenizer, the same BOS and EOS where they are added, at most 128 tokens more or fewer, and the
-same text for every token from 5 on. What a header leaves out is not held against it: the engine
-compares again when both are loaded.
-
-Whether the vocabulary is one that libllama can take in.
-
-It keeps a table of texts and one of ids and asserts that they are of one size, so no text may come
-twice; a tokenizer that falls back to bytes (SentencePiece's) throws in the middle of a prompt where
-the token of a byte is missing; and it asserts that there is the token with which it is told to
-begin or end every text. Source: src/llama-vocab.cpp of llama.cpp. The lengths of the other arrays
-it checks itself.
+Whether the vocabulary is one that libllama can take in: it keeps a table of texts and one of ids
+and asserts that they are of one size, so no text may come twice; a tokenizer that falls back to
+bytes (SentencePiece's) throws in the middle of a prompt where the token of a byte is missing; and
+it asserts that there is the token with which it is told to begin or end every text. The lengths of
+the other arrays it checks itself. Source: `llama_vocab::impl::load` in src/llama-vocab.cpp.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Self
 
 from localspec.gguf.cursor import LENGTH, Array, shown
 from localspec.gguf.header import Header
-from localspec.model.architectures import HYBRID, RECURRENT
 
 PREFIX = "tokenizer.ggml."
 NO_TEXT = ("no_vocab", "none")
 MAX_SURPLUS, FIRST_COMPARED = 128, 5
-"""Tokens that a draft may have more or fewer, and the first whose text must be the same
-(`common_speculative_are_compatible` of llama.cpp)."""
+"""Tokens that a draft may have more or fewer, and the first whose text must be the same."""
+
+# Begin and end of text, and whether they are added, where the header does not say.
+DEFAULT_ENDS = {"llama": (1, 2), "gpt2": (11, 11), "plamo2": (1, 2), "t5": (None, 1)}
+_ADDS = {"llama": (True, False), "plamo2": (True, False), "t5": (False, True)}
+_BPE_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken", "chameleon")
+_BYTE_PAIRS = ("gpt2", "hybriddna", "whitespace", "gemma4")
+"""Names of one kind of tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
     """`model` is the algorithm, `pre` how text is cut up before it; without text, no `n_tokens`.
 
-    `digest` is of the token texts in order, without the first few, which control: two tokenizers
-    with one digest know the same tokens.
+    `texts` reads all token texts, in order. `digest` is of them without the first few, which
+    control: two tokenizers with one digest know the same tokens.
     """
 
     model: str | None
@@ -52,6 +51,7 @@ class Tokenizer:
     adds_eos: bool | None
     has_chat_template: bool
     digest: str | None = None
+    texts: Callable[[], Sequence[bytes]] = field(default=tuple, repr=False, compare=False)
 
     @classmethod
     def of(cls, header: Header) -> Self:
@@ -66,6 +66,7 @@ class Tokenizer:
             adds_eos=header.flag(PREFIX + "add_eos_token"),
             has_chat_template=bool(header.text("tokenizer.chat_template")),
             digest=None if tokens is None else _digest(tokens),
+            texts=lambda: header.raw_strings(PREFIX + "tokens") or [],
         )
 
     @property
@@ -73,21 +74,66 @@ class Tokenizer:
         """Whether there are tokens with text; a model written for measuring may know ids only."""
         return self.model not in NO_TEXT
 
-    def difference(self, draft: "Tokenizer") -> str | None:
-        """Why a model with the tokenizer `draft` cannot draft for this one, as far as headers tell.
+    @property
+    def kind(self) -> str | None:
+        """The algorithm by one name."""
+        return _BYTE_PAIRS[0] if self.model in _BYTE_PAIRS else self.model
 
-        None where it can, and where only loading both would show: texts of vocabularies of
-        different size, and defaults of ids.
-        """
-        if self.model != draft.model:
-            return f"one tokenizer is {self.model}, the other {draft.model}"
-        if self.n_tokens is None or draft.n_tokens is None:
-            return None
-        if abs(self.n_tokens - draft.n_tokens) > MAX_SURPLUS:
-            return f"one has {self.n_tokens:,} tokens, the other {draft.n_tokens:,}"
-        if self.n_tokens == draft.n_tokens and self.digest != draft.digest:
-            return "their tokens are different texts"
+    @property
+    def adds(self) -> tuple[bool | None, bool | None]:
+        """Whether BOS and EOS are added to a text, as far as is known."""
+        bos, eos = _ADDS.get(self.model or "", (None, None))
+        if self.pre in _BPE_WITH_BOS:
+            bos = True
+        return bos if self.adds_bos is None else self.adds_bos, (
+            eos if self.adds_eos is None else self.adds_eos
+        )
+
+    @property
+    def ends(self) -> tuple[int | None, int | None]:
+        """The ids of BOS and EOS, as far as they are known."""
+        bos, eos = DEFAULT_ENDS.get(self.model or "", (None, None))
+        return bos if self.bos_id is None else self.bos_id, (
+            eos if self.eos_id is None else self.eos_id
+        )
+
+    def difference(self, draft: "Tokenizer") -> str | None:
+        """Why a model with the tokenizer `draft` cannot draft for one with this one, or None."""
+        if self.kind != draft.kind:
+            return f"their tokenizers are of different types, {self.kind} and {draft.kind}"
+        return self._ends_difference(draft) or self._tokens_difference(draft)
+
+    def _ends_difference(self, draft: "Tokenizer") -> str | None:
+        for i, end in enumerate(("BOS", "EOS")):
+            adds = self.adds[i], draft.adds[i]
+            if None not in adds and adds[0] != adds[1]:
+                return f"one adds {end} to a text and the other does not"
+            ids = self.ends[i], draft.ends[i]
+            if True in adds and None not in ids and ids[0] != ids[1]:
+                return f"{end} is token {ids[0]} in one and {ids[1]} in the other"
         return None
+
+    def _tokens_difference(self, draft: "Tokenizer") -> str | None:
+        sizes = self.n_tokens, draft.n_tokens
+        if sizes[0] is None or sizes[1] is None:
+            return None
+        if abs(sizes[0] - sizes[1]) > MAX_SURPLUS:
+            return f"one has {sizes[0]:,} tokens and the other {sizes[1]:,}"
+        if self.digest is not None and self.digest == draft.digest:
+            return None
+        pairs = enumerate(zip(self.texts(), draft.texts(), strict=False))
+        other = ((i, pair) for i, pair in pairs if i >= FIRST_COMPARED and pair[0] != pair[1])
+        i, (ours, theirs) = next(other, (None, (b"", b"")))
+        if i is None:
+            return None
+        return f"token {i} is {shown(ours)} in one and {shown(theirs)} in the other"
+
+
+def pair_problem(target: Tokenizer, draft: Tokenizer, *, rolls_back: bool) -> str | None:
+    """Why a model cannot draft for another, or None; `rolls_back`: it can take back tokens."""
+    if not rolls_back:
+        return "the draft's memory is recurrent and cannot take back tokens"
+    return target.difference(draft)
 
 
 def _digest(tokens: Array) -> str:
@@ -98,8 +144,6 @@ def _digest(tokens: Array) -> str:
 
 
 AGAIN = "download or convert it again"
-# Begin and end of text where the header does not say, by tokenizer model.
-DEFAULT_ENDS = {"llama": (1, 2), "gpt2": (11, 11), "plamo2": (1, 2), "t5": (None, 1)}
 
 
 def check_vocabulary(header: Header) -> None:
@@ -142,67 +186,9 @@ def _check_bytes(header: Header, tokens: list[bytes]) -> None:
 
 
 def _check_ends(header: Header, tokenizer: Tokenizer) -> None:
-    bos_id, eos_id = DEFAULT_ENDS.get(tokenizer.model or "", (None, None))
-    ends = (
-        ("begins", tokenizer.adds_bos, tokenizer.bos_id, bos_id),
-        ("ends", tokenizer.adds_eos, tokenizer.eos_id, eos_id),
-    )
-    for verb, is_added, given, default in ends:
-        token = default if given is None else given
+    added = tokenizer.adds_bos, tokenizer.adds_eos
+    for verb, is_added, token in zip(("begins", "ends"), added, tokenizer.ends, strict=True):
         if is_added and (token is None or not 0 <= token < (tokenizer.n_tokens or 0)):
             raise header.fail(
                 f"{verb} every text with token {token} and has {tokenizer.n_tokens} tokens; {AGAIN}"
             )
-
-
-MAX_SIZE_DIFFERENCE = 128
-FIRST_COMPARED_ID = 5
-# Whether BOS and EOS are added where the header does not say, from src/llama-vocab.cpp.
-_ADDS = {"llama": (True, False), "plamo2": (True, False), "t5": (False, True)}
-_BPE_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken", "chameleon")
-
-
-def pair_problem(target: Header, draft: Header) -> str | None:
-    """Why `draft` cannot draft for `target`, or None where it can. Raises ModelError."""
-    if draft.architecture in RECURRENT | HYBRID:
-        return "the draft's memory is recurrent and cannot take back tokens"
-    ours, theirs = Tokenizer.of(target), Tokenizer.of(draft)
-    if ours.model != theirs.model:
-        return f"their tokenizers are of different types, {ours.model} and {theirs.model}"
-    return _ends_problem(ours, theirs) or _tokens_problem(target, draft)
-
-
-def _ends_problem(ours: Tokenizer, theirs: Tokenizer) -> str | None:
-    for i, end in enumerate(("BOS", "EOS")):
-        adds = _adds(ours)[i], _adds(theirs)[i]
-        if None not in adds and adds[0] != adds[1]:
-            return f"one adds {end} to a text and the other does not"
-        ids = _end_id(ours, i), _end_id(theirs, i)
-        if True in adds and None not in ids and ids[0] != ids[1]:
-            return f"{end} is token {ids[0]} in one and {ids[1]} in the other"
-    return None
-
-
-def _adds(tokenizer: Tokenizer) -> tuple[bool | None, bool | None]:
-    bos, eos = _ADDS.get(tokenizer.model or "", (None, None))
-    if tokenizer.pre in _BPE_WITH_BOS:
-        bos = True
-    given = tokenizer.adds_bos, tokenizer.adds_eos
-    return bos if given[0] is None else given[0], eos if given[1] is None else given[1]
-
-
-def _end_id(tokenizer: Tokenizer, i: int) -> int | None:
-    given = (tokenizer.bos_id, tokenizer.eos_id)[i]
-    return DEFAULT_ENDS.get(tokenizer.model or "", (None, None))[i] if given is None else given
-
-
-def _tokens_problem(target: Header, draft: Header) -> str | None:
-    ours = target.raw_strings(PREFIX + "tokens") or []
-    theirs = draft.raw_strings(PREFIX + "tokens") or []
-    if abs(len(ours) - len(theirs)) > MAX_SIZE_DIFFERENCE:
-        return f"one has {len(ours):,} tokens and the other {len(theirs):,}"
-    n = min(len(ours), len(theirs))
-    if ours[FIRST_COMPARED_ID:n] == theirs[FIRST_COMPARED_ID:n]:
-        return None
-    i = next(i for i in range(FIRST_COMPARED_ID, n) if ours[i] != theirs[i])
-    return f"token {i} is {shown(ours[i])} in one and {shown(theirs[i])} in the other"

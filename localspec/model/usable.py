@@ -20,6 +20,7 @@ from localspec.model.architectures import (
     ENCODER_DECODERS,
     ENCODERS,
     NOT_LANGUAGE,
+    SKIPPING,
 )
 from localspec.model.hparams import check_sizes
 from localspec.model.tokenizer import AGAIN, check_vocabulary
@@ -58,11 +59,25 @@ def check_kind(header: Header) -> None:
         raise header.fail(f"has no weights, only metadata; {WHOLE}")
     if _is_embedder(header):
         raise header.fail(f"makes embeddings and cannot write text; {WHOLE}")
+    if _is_head_alone(header):
+        raise header.fail(f"has only the draft head (MTP) of a model, not its layers; {WHOLE}")
 
 
 def _is_embedder(header: Header) -> bool:
     pooling = header.integer(header.own_key("pooling_type"))
     return header.flag(header.own_key("attention.causal")) is False or pooling in POOLINGS
+
+
+def _is_head_alone(header: Header) -> bool:
+    """A sidecar (`mtp-NAME.gguf`): the last blocks of a model, which predict further tokens.
+
+    libllama loads one without the blocks below, for a context of heads, and in a plain context dies
+    of them. It tells a sidecar by the first norm (src/models/qwen35.cpp and its likes).
+    """
+    n_heads = header.integer(header.own_key("nextn_predict_layers")) or 0
+    n_blocks = header.integer(header.own_key("block_count")) or 0
+    has_first = any(tensor.name == "blk.0.attn_norm.weight" for tensor in header.tensors)
+    return n_heads > 0 and (not has_first or n_blocks == n_heads)
 
 
 # Types that no kernel multiplies with, and the tables of numbers that may have them.
@@ -83,12 +98,16 @@ def check_usable(header: Header) -> None:
 
 
 def _check_blocks(header: Header) -> None:
-    """No weights are of layers beyond the last; some models pass a layer more than once."""
-    numbers = (int(t.name.split(".")[1]) for t in header.tensors if _is_in_block(t))
-    n_found = max(numbers, default=-1) + 1
+    """Every layer below the draft heads has weights, and none are of layers beyond the last."""
+    found = {int(t.name.split(".")[1]) for t in header.tensors if _is_in_block(t)}
+    n_found = max(found, default=-1) + 1
     n_blocks = header.integer(header.own_key("block_count")) or 0
     if n_found > n_blocks:
         raise header.fail(f"has weights of {n_found} layers but says {n_blocks}; {AGAIN}")
+    n_layers = n_blocks - (header.integer(header.own_key("nextn_predict_layers")) or 0)
+    missing = next((i for i in range(n_layers) if i not in found), None)
+    if missing is not None and header.architecture not in SKIPPING:
+        raise header.fail(f"has no weights for layer {missing} of {n_layers}; {AGAIN}")
 
 
 def _is_in_block(tensor: Tensor) -> bool:

@@ -18,8 +18,9 @@ from typing import Self
 
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.model.facts import ModelFacts
+from localspec.model.kv import types_of
 from localspec.model.weights import WeightGroup
-from localspec.predict.roofline import CacheSetting
+from localspec.settings import Attention
 
 FLOAT_BYTES = 4
 ACTIVATIONS = 12
@@ -46,11 +47,11 @@ class Memory:
 
 
 def memory_of(
-    facts: ModelFacts, cache: CacheSetting, n_ctx: int, *, n_sequences: int = 1, n_batch: int = 512
+    facts: ModelFacts, cache: Attention, n_ctx: int, *, n_sequences: int = 1, n_batch: int = 512
 ) -> Memory:
     """What `n_sequences` contexts of `n_ctx` tokens take, without a draft."""
     n_windowed = None if facts.window_tokens is None else facts.window_tokens + n_batch
-    one = facts.kv_bytes(n_ctx, cache.type_k, cache.type_v, n_windowed=n_windowed)
+    one = facts.kv_bytes(n_ctx, *types_of(cache), n_windowed=n_windowed)
     return Memory(
         weights_bytes=facts.weight_bytes,
         cache_bytes=None if one is None else n_sequences * one,
@@ -59,9 +60,9 @@ def memory_of(
     )
 
 
-def _buffers_bytes(facts: ModelFacts, cache: CacheSetting, n_cells: int, n_batch: int) -> int:
+def _buffers_bytes(facts: ModelFacts, cache: Attention, n_cells: int, n_batch: int) -> int:
     most_heads = max((layer.n_heads for layer in facts.layers), default=0)
-    scores = 0 if cache.flash else most_heads * n_cells
+    scores = 0 if cache.is_flash else most_heads * n_cells
     row = ACTIVATIONS * facts.n_embd + n_cells + scores
     return FLOAT_BYTES * (n_batch * row + (facts.n_vocab or 0))
 

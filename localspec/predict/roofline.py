@@ -17,19 +17,12 @@ from itertools import accumulate
 
 from localspec.gguf.types import GgmlType
 from localspec.model.facts import ModelFacts
+from localspec.model.kv import types_of
 from localspec.model.layers import Layer
 from localspec.predict.rates import AttentionWork, Rates, Spread, Term, WeightWork
+from localspec.settings import Attention
 
 MAX_BREAK_EVEN = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class CacheSetting:
-    """How the KV cache is kept; it decides what attention costs."""
-
-    type_k: GgmlType
-    type_v: GgmlType
-    flash: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +91,7 @@ class PassTime:
 class Roofline:
     """Times of one model on the devices that share its layers."""
 
-    def __init__(self, facts: ModelFacts, shares: tuple[Share, ...], cache: CacheSetting) -> None:
+    def __init__(self, facts: ModelFacts, shares: tuple[Share, ...], cache: Attention) -> None:
         self.facts, self.cache = facts, cache
         self.shares = tuple(share for share in shares if share.n_layers > 0)
 
@@ -208,9 +201,8 @@ class Roofline:
             layer.key_size,
             layer.value_size,
             n_cells,
-            self.cache.type_k,
-            self.cache.type_v,
-            self.cache.flash,
+            *types_of(self.cache),
+            self.cache.is_flash,
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from localspec import paths
 from localspec.engine.base import Context, Engine, require_number
 from localspec.engine.health import engine_fingerprint
-from localspec.model.identity import model_digest
+from localspec.model.identity import fingerprint
 from localspec.notify import Progress
 from localspec.quality.divergence import Divergence, Scores, Windows, log_softmax, scores
 from localspec.quality.reference import Floats, Reference, Rows
@@ -112,7 +112,7 @@ def keep_reference(reference: Reference, model: Path, windows: Windows) -> None:
 
 def _path(model: Path, windows: Windows) -> Path:
     tokens = hashlib.sha256(windows.tokens.tobytes()).hexdigest()
-    key = f"{model_digest(model)} {tokens} {windows.tokens.shape} {engine_fingerprint()}"
+    key = f"{fingerprint(model)} {tokens} {windows.tokens.shape} {engine_fingerprint()}"
     folder = paths.cache_dir() / "quality"
     folder.mkdir(exist_ok=True)
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz"

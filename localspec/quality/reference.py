@@ -8,7 +8,6 @@ averaged over p then has the right expectation, in 6 bytes a kept token:
     sum p f  =  sum over the likeliest of p f  +  rest * mean over the sample of f
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -16,6 +15,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+
+from localspec.store import write_whole
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
@@ -88,14 +89,10 @@ class Reference:
 
     def save(self, path: Path) -> None:
         """Write a file, a whole one or none."""
-        partial = path.with_suffix(f".{os.getpid()}.npz")
         everything = Rows.joined(self.windows)
         arrays = {name: getattr(everything, name) for name in Rows.__slots__}
-        try:
-            np.savez(partial, n_windows=np.array(len(self.windows)), **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with write_whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, n_windows=np.array(len(self.windows)), **arrays)
 
     @classmethod
     def load(cls, path: Path, n_windows: int) -> Self | None:

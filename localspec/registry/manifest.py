@@ -1,13 +1,11 @@
 """What localspec has pulled, in a lock file: revision, SHA-256, size and place of every file.
 
-One JSON document in the data folder, replaced as a whole, so that a crash leaves the old one or the
-new one.
+One JSON document in the data folder.
 
 When a model was last used, which `list` shows; a disk that fails does no harm.
 """
 
 import json
-import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +15,7 @@ from typing import Any, Self
 
 from localspec import paths
 from localspec.errors import UserError
+from localspec.store import write_text
 
 FORMAT = 1
 
@@ -79,20 +78,7 @@ def forget(path: str) -> None:
 def _update(change: Callable[[list[Pulled]], list[Pulled]]) -> None:
     with _alone():
         files = [asdict(file) for file in change(pulled())]
-        replace_text(_path(), json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+        write_text(_path(), json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
 
 
 def _path() -> Path:
@@ -112,7 +98,7 @@ def mark_used(path: Path) -> None:
     """Note that the model at `path` is used now."""
     with suppress(OSError):
         times = last_used() | {str(path): datetime.now(UTC).isoformat(timespec="seconds")}
-        replace_text(_usage_path(), json.dumps(times, indent=1) + "\n")
+        write_text(_usage_path(), json.dumps(times, indent=1) + "\n")
 
 
 def last_used() -> dict[str, str]:

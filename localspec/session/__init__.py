@@ -1,6 +1,6 @@
 """The composition root and public Python API: a model, perhaps a drafter, and replies.
 
-config = SessionConfig(model=Path("model.gguf"), spec="lookup")
+config = SessionConfig.of(Path("model.gguf"), spec="lookup")
 with Session.open(config) as session:
     prompt = session.chat_prompt([Message(role="user", content="Hello")])
     reply = session.reply(prompt, ReplyOptions(max_tokens=100))

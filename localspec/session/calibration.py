@@ -13,12 +13,10 @@ Drafts are verified, so the settings of the draft model are free. On a processor
 attention is slow at one token, a draft costs half without it; on GPUs it is the other way round.
 """
 
-import hashlib
 import json
-import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +28,8 @@ from localspec.engine.health import engine_fingerprint
 from localspec.engine.interrupt import Interrupted
 from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
+from localspec.model.identity import fingerprint
+from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -48,47 +48,28 @@ _TYPICAL = 0.7
 """An acceptance, to rank widths by what they promise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Curves of the target and of the draft model, and what was learned of the pair before."""
-
-    target: Curve
-    draft: Curve | None = None
-    seconds: float = 0.0
-
-
 def calibration_path(target: EngineConfig, draft: EngineConfig | None) -> Path:
     """Where a pair's calibration is kept."""
-    parts = [_identity(target), _identity(draft) if draft else None]
-    key = json.dumps([_VERSION, parts, engine_fingerprint(), power().text], default=str)
-    folder = paths.cache_dir() / "calibration"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
+    parts = [_dependence(target), _dependence(draft) if draft else None]
+    key = json.dumps([_VERSION, parts, engine_fingerprint(), power().text])
+    return hashed(paths.cache_dir() / "calibration", key, 20)
 
 
-def _identity(config: EngineConfig) -> dict[str, Any]:
+def _dependence(config: EngineConfig) -> dict[str, Any]:
     """Everything that changes what a pass costs."""
-    status = config.model.stat()
-    settings = asdict(replace(config, n_outputs=1, n_ctx=0))
-    return {**settings, "bytes": status.st_size, "time": status.st_mtime_ns}
+    settings = asdict(replace(config.settings.for_engine, ctx=None))
+    return settings | {"model": fingerprint(config.model)}
 
 
-def read_kept(path: Path) -> dict[str, Any] | None:
-    """A kept document; None where there is none, or it is damaged."""
-    try:
-        kept = json.loads(path.read_text())
-        Curve.of(kept["target"])
-        float(kept["change_s"])
-    except (OSError, ValueError, TypeError, KeyError, IndexError):
-        return None
-    return kept
+def kept_costs(path: Path) -> Kept[dict[str, Any]]:
+    """The document of a pair's costs and acceptance at `path`."""
+    return Kept(path, _checked, dict)
 
 
-def keep(path: Path, document: dict[str, Any]) -> None:
-    """Write a document whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(document))
-    partial.replace(path)
+def _checked(document: dict[str, Any]) -> dict[str, Any]:
+    Curve.of(document["target"])
+    float(document["change_s"])
+    return document
 
 
 def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> float:
@@ -203,25 +184,26 @@ def fastest_draft(
 
     Loads the draft model twice where this is not known yet; both are closed again.
     """
-    if config.flash_attn != "auto" or cache_type(config.kv_v).is_quantized:
+    settings = config.settings
+    if settings.flash_attn != "auto" or cache_type(settings.kv_v).is_quantized:
         return config
     path = calibration_path(config, None).with_suffix(".draft.json")
-    flash = _kept_flash(path.read_text()) if path.exists() else None
-    if flash is None:
+    kept: Kept[dict[str, Any]] = Kept(path, _checked_flash, dict)
+    known = kept.load()
+    if known is None:
         seconds = {
-            choice: _draft_s(replace(config, flash_attn=choice), load) for choice in FLASH_CHOICES
+            choice: _draft_s(config.with_settings(flash_attn=choice), load)
+            for choice in FLASH_CHOICES
         }
-        flash = min(FLASH_CHOICES, key=lambda choice: seconds[choice])
-        keep(path, {"flash_attn": flash, "token_s": seconds})
-    return replace(config, flash_attn=flash)
+        known = {"flash_attn": min(seconds, key=lambda choice: seconds[choice]), "token_s": seconds}
+        kept.save(known)
+    return config.with_settings(flash_attn=known["flash_attn"])
 
 
-def _kept_flash(text: str) -> Literal["auto", "off"] | None:
-    try:
-        flash = json.loads(text)["flash_attn"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return flash if flash in FLASH_CHOICES else None
+def _checked_flash(document: dict[str, Any]) -> dict[str, Any]:
+    if document["flash_attn"] not in FLASH_CHOICES:
+        raise ValueError(document["flash_attn"])
+    return document
 
 
 def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]) -> float:

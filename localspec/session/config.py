@@ -1,42 +1,79 @@
-"""What a session and a reply are made from."""
+"""What a session and a reply are made from, and the way there from a model's name."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Self
 
 from localspec.decode.generation import Verification
-from localspec.engine.base import FlashAttention
 from localspec.engine.sampling import Sampling
+from localspec.errors import UserError
+from localspec.notify import Notify, silent
+from localspec.registry.manifest import mark_used
+from localspec.registry.resolve import draft_of, resolve
+from localspec.session.profile import with_profile
+from localspec.settings import NONE, Settings, Speculation
 
-Speculation = Literal["auto", "none", "lookup", "draft"]
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What is loaded and how.
-
-    `spec` "auto" decides at each step who drafts and how much, from what it costs and gains here;
-    "lookup" and "draft" draft `draft_max` tokens each time. None: `draft_max` 3, or for "auto" no
-    cap; `n_ctx` 4096 or the model's if that is smaller, `n_threads` the physical cores.
-    `n_gpu_layers` < 0: all, but for the experts of the first `n_cpu_moe` layers. Longer passes have
-    `n_threads_batch` (None: `n_threads`) and micro-batches of `n_batch` tokens.
-    """
+    """A model's file and how it is run; a draft that is still "auto" is none."""
 
     model: Path
-    draft: Path | None = None
-    spec: Speculation = "auto"
-    draft_max: int | None = None
-    kv_k: str = "f16"
-    kv_v: str = "f16"
-    flash_attn: FlashAttention = "auto"
-    n_ctx: int | None = None
-    n_threads: int | None = None
-    n_gpu_layers: int = -1
-    n_threads_batch: int | None = None
-    n_batch: int = 512
-    n_cpu_moe: int = 0
-    use_mmap: bool = True
-    repack: bool = True
+    settings: Settings = field(default_factory=Settings)
+
+    @classmethod
+    def of(cls, model: Path, draft: Path | None = None, **settings: Any) -> Self:
+        """With settings by name. Raises UserError for one that there is none of."""
+        return cls(model, Settings.of(**settings)).with_draft(draft)
+
+    @classmethod
+    def named(
+        cls,
+        model: str | None,
+        settings: Settings,
+        given: frozenset[str] | None = frozenset(),
+        notify: Notify = silent,
+        find: Callable[[str | None], Path] = resolve,
+    ) -> Self:
+        """From names to files, with what `tune` kept for the model but for the settings `given`.
+
+        `given` None: nothing of it. `find`: a model's name to its file, None being the starter.
+        Raises UserError or ModelError.
+        """
+        settings = settings.checked()
+        if settings.draft == NONE and settings.spec == "draft":
+            raise UserError("--spec draft contradicts --draft none: name a draft model")
+        target = find(model)
+        draft = draft_file(settings.draft, model, find)
+        mark_used(target)
+        config = cls(target, settings).with_draft(draft)
+        if given is None:
+            return config
+        return cls(target, with_profile(target, config.settings, given, notify))
+
+    @property
+    def draft(self) -> Path | None:
+        """The draft model's file."""
+        name = self.settings.draft
+        return None if name in (NONE, AUTO) else Path(name)
+
+    def with_draft(self, draft: Path | None) -> Self:
+        return self.with_settings(draft=NONE if draft is None else str(draft))
+
+    def with_settings(self, **changes: Any) -> Self:
+        return replace(self, settings=replace(self.settings, **changes))
+
+
+def draft_file(
+    draft: str, model: str | None, find: Callable[[str | None], Path] = resolve
+) -> Path | None:
+    """The file of a draft for a model, both by name. Raises UserError or ModelError."""
+    if draft == NONE:
+        return None
+    return draft_of(model) if draft == AUTO else find(draft)
 
 
 @dataclass(frozen=True, slots=True)

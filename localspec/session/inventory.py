@@ -77,7 +77,7 @@ def _row(name: str, path: Path, origin: str) -> InventoryRow:
         n_ctx=facts.n_ctx_train if facts else None,
         draft=entry.draft if entry else None,
         last_used=last_used().get(str(path)),
-        predicted_tps=_predicted_tps(path) if facts else None,
+        predicted_tps=_predicted_tps(path, facts) if facts else None,
         problem=problem,
     )
 
@@ -102,13 +102,9 @@ def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
         return None, str(error)
 
 
-def _predicted_tps(path: Path) -> float | None:
+def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
     """Of plain decoding with default settings, where this machine was measured for it."""
-    config = EngineConfig(
-        model=path, n_ctx=4096, n_threads=usable_cores(), n_gpu_layers=-1 if gpu_backends() else 0
-    )
-    try:
-        found = kept_forecast(config, 0)
-    except LocalspecError:
-        return None
+    layers = -1 if gpu_backends() else 0
+    config = EngineConfig.of(path, ctx=4096, threads=usable_cores(), gpu_layers=layers)
+    found = kept_forecast(config, facts, 0)
     return found[0].mid if found else None

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from localspec.decode.costs import Curve, PassCosts, predicted
 from localspec.decode.policy import READ_WIDTH, Learned
-from localspec.engine.base import EngineConfig
 from localspec.forecast.forecast import kept_roofline
 from localspec.session.calibration import (
     LIMIT_S,
     TARGET_SHARE,
     calibration_path,
-    keep,
+    kept_costs,
     measure,
     measure_change,
-    read_kept,
 )
+from localspec.session.loading import EnginePlan
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -37,17 +36,20 @@ _FORMER_SOURCES = {"suffix": "lookup"}
 class LearnedStore:
     """Loads and keeps what is learned of a pair of engines."""
 
-    def __init__(self, target: "LlamaEngine", draft: "LlamaEngine | None", max_draft: int) -> None:
-        self._target, self._draft, self._max_draft = target, draft, max_draft
-        self._path = calibration_path(target.config, draft.config if draft else None)
+    def __init__(
+        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._facts, self._max_draft = plan.facts, plan.max_draft
+        self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
         self.learned: Learned | None = None
 
     def load(self) -> Learned:
         """What is kept, or measured now."""
-        kept = read_kept(self._path)
+        kept = self._kept.load()
         if kept is None:
             kept = self._measured()
-            keep(self._path, kept)
+            self._kept.save(kept)
         target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
         draft = None
         if self._draft and kept["draft"]:
@@ -75,16 +77,14 @@ class LearnedStore:
             "acceptance": acceptance,
         }
         try:
-            keep(self._path, document)
+            self._kept.save(document)
         except OSError:
             return
 
     def _measured(self) -> dict[str, Any]:
         widths = [n for n in WIDTHS if n <= self._max_draft + 1]
         share = TARGET_SHARE if self._draft else 1.0
-        target = measure(
-            self._target, widths, share * LIMIT_S, _prediction(self._target.config, [1, *widths])
-        )
+        target = measure(self._target, widths, share * LIMIT_S, self._prediction([1, *widths]))
         change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
         draft = None
         if self._draft:
@@ -95,15 +95,14 @@ class LearnedStore:
             "draft": draft.rows if draft else None,
         }
 
+    def _prediction(self, widths: Sequence[int]) -> Curve | None:
+        """The roofline's, if this machine was probed for such a model before."""
+        roofline = kept_roofline(self._target.config, self._facts)
+        return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))
+
 
 def _counts(kept: dict[str, Any]) -> dict[str, Any]:
     """Counts by bin; the first edition named them otherwise."""
     if "bins" in kept:
         return kept
     return {"n_judged": kept["n_seen"], "any": kept["all"], "bins": kept["by_quality"]}
-
-
-def _prediction(config: EngineConfig, widths: Sequence[int]) -> Curve | None:
-    """The roofline's, if this machine was probed for such a model before."""
-    roofline = kept_roofline(config)
-    return roofline and predicted(lambda n, depth: roofline.seconds(n, depth), sorted(widths))

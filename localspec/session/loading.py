@@ -6,21 +6,24 @@ The engine answers a bad combination with "failed to create context", some damag
 abort, and memory that is not there with swapping.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from localspec.engine.base import MAX_THREADS, EngineConfig
-from localspec.engine.health import UNIFIED, gpu_backends
+from localspec.engine.base import EngineConfig
+from localspec.engine.health import UNIFIED, engine_health, gpu_backends
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.hardware.detect import available_memory_bytes, usable_cores
-from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.facts import ModelFacts
+from localspec.model.kv import cache_type, types_of
+from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable
-from localspec.notify import Progress
-from localspec.session.config import SessionConfig, Speculation
+from localspec.notify import Notify, Progress
+from localspec.session.config import SessionConfig
+from localspec.settings import NONE, Settings, Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -37,10 +40,10 @@ def checked_facts(model: Path) -> ModelFacts:
     return ModelFacts.of(header)
 
 
-def check_cache_types(config: EngineConfig, facts: ModelFacts) -> None:
+def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
     """Raise UserError where the cache types do not fit the model or each other."""
-    type_k, type_v = cache_type(config.kv_k), cache_type(config.kv_v)
-    problem = facts.kv_problem(type_k, type_v, flash_attention=config.flash_attn != "off")
+    attention = settings.attention
+    problem = facts.kv_problem(*types_of(attention), flash_attention=attention.is_flash)
     if problem:
         raise UserError(problem)
 
@@ -51,7 +54,9 @@ def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
     Weights are mapped and can be dropped and read again, so they do not count; caches on a GPU with
     memory of its own do not either: the engine itself asks the device.
     """
-    on_host = [pair for pair in caches if not (pair[0].n_gpu_layers and gpu_backends() - UNIFIED)]
+    on_host = [
+        pair for pair in caches if not (pair[0].settings.gpu_layers and gpu_backends() - UNIFIED)
+    ]
     needed = sum(_cache_bytes(config, facts) for config, facts in on_host)
     free = max(0, available_memory_bytes() - _BUFFERS_BYTES)
     if needed <= free:
@@ -67,35 +72,52 @@ def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
 
 def _cache_bytes(config: EngineConfig, facts: ModelFacts) -> int:
     """Bytes of the K and V caches; 0 where the architecture has one of its own."""
-    n_windowed = (facts.window_tokens or 0) + config.n_batch
-    types = cache_type(config.kv_k), cache_type(config.kv_v)
-    return facts.kv_bytes(config.n_ctx * config.n_sequences, *types, n_windowed=n_windowed) or 0
+    settings = config.settings
+    n_windowed = (facts.window_tokens or 0) + settings.ubatch
+    n_cells = config.n_ctx * settings.n_sequences
+    return facts.kv_bytes(n_cells, *types_of(settings.attention), n_windowed=n_windowed) or 0
 
 
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
 """The longest draft that is chosen without a cap."""
-MAX_DRAFT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """What will be loaded: the target's and, where one is used, the draft's configuration."""
+    """What will be loaded: the target's and, where one is used, the draft's configuration.
+
+    Both with the facts of their files, so that nobody has to read a header again.
+    """
 
     target: EngineConfig
     draft: EngineConfig | None
     max_draft: int
     """The longest draft; 0 without speculation."""
+    facts: ModelFacts
+    draft_facts: ModelFacts | None = None
     spec: Speculation = "auto"
 
-    def without_extra_buffers(self) -> Self:
-        """The same for an engine build that must not repack weights."""
-        draft = self.draft and replace(self.draft, use_extra_buffers=False)
-        return replace(self, target=replace(self.target, use_extra_buffers=False), draft=draft)
+    @property
+    def settings(self) -> Settings:
+        """All that takes effect: the target's, with what drafts and how much at most."""
+        draft = str(self.draft.model) if self.draft else NONE
+        return replace(
+            self.target.settings,
+            spec=self.spec if self.max_draft else NONE,
+            draft=draft,
+            draft_max=self.max_draft,
+            threads_batch=self.target.n_threads_batch,
+        )
 
-    def limited_by(self, target: "LlamaEngine", notify: Callable[[str], None]) -> Self:
-        """The same with drafts that the loaded target can take back; `talk` hears if none."""
+    def without_repacking(self) -> Self:
+        """The same for an engine build that must not repack weights."""
+        draft = self.draft and self.draft.with_settings(repack=False)
+        return replace(self, target=self.target.with_settings(repack=False), draft=draft)
+
+    def limited_by(self, target: "LlamaEngine", notify: Notify) -> Self:
+        """The same with drafts that the loaded target can take back; `notify` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
             return self
@@ -109,18 +131,27 @@ class EnginePlan:
 
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide on every setting and look for what would fail. Raises UserError or ModelError."""
+    settings = config.settings.checked()
     max_draft = _max_draft(config)
     facts = checked_facts(config.model)
-    target = _engine_config(config, facts, _context_size(config.n_ctx, facts), max_draft + 1)
-    caches = [(target, facts)]
-    draft = None
-    if config.draft is not None and config.spec in ("auto", "draft"):
+    n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
+    target = _engine_config(config.model, settings, facts, n_ctx, max_draft + 1)
+    draft, draft_facts = None, None
+    if config.draft is not None and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
-        n_ctx = min(target.n_ctx, draft_facts.n_ctx_train or target.n_ctx)
-        draft = replace(_engine_config(config, draft_facts, n_ctx, 1), model=config.draft)
+        n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
+        draft = _engine_config(config.draft, settings, draft_facts, n_ctx, 1)
+    caches = [(target, facts)]
+    if draft and draft_facts:
         caches.append((draft, draft_facts))
     check_memory(caches)
-    return EnginePlan(target, draft, max_draft, config.spec)
+    return EnginePlan(target, draft, max_draft, facts, draft_facts, settings.spec)
+
+
+def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
+    """The same for the engine build that is installed, which may not repack weights."""
+    plan = plan_engines(config)
+    return plan if engine_health(notify).can_repack else plan.without_repacking()
 
 
 def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
@@ -132,68 +163,36 @@ def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progres
 
 def check_pair(target: "LlamaEngine", draft: "LlamaEngine") -> None:
     """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
-    if draft.rollback_limit == 0:
+    tokenizers = target.vocabulary.tokenizer, draft.vocabulary.tokenizer
+    problem = pair_problem(*tokenizers, rolls_back=draft.rollback_limit != 0)
+    if problem:
         raise ModelError(
-            f"{draft.config.model.name} cannot draft: its memory cannot take back tokens; "
-            "use an attention model of the same family"
-        )
-    difference = target.vocabulary.difference(draft.vocabulary)
-    if difference:
-        raise ModelError(
-            f"{draft.config.model.name} cannot draft for {target.config.model.name}: {difference}; "
-            "use a smaller model of the same family"
+            f"{draft.config.model.name} cannot draft for {target.config.model.name}: {problem}; "
+            "use a smaller attention model of the same family"
         )
 
 
 def _max_draft(config: SessionConfig) -> int:
-    if config.spec == "draft" and config.draft is None:
+    settings = config.settings
+    if settings.spec == "draft" and config.draft is None:
         raise UserError("--spec draft needs a draft model: name one with --draft")
-    if config.spec == "none":
+    if settings.spec == NONE:
         return 0
-    default = AUTO_DRAFT if config.spec == "auto" else DEFAULT_DRAFT
-    n = default if config.draft_max is None else config.draft_max
-    if not 1 <= n <= MAX_DRAFT:
-        raise UserError(
-            f"--draft-max {n} is not between 1 and {MAX_DRAFT}: use --spec none for no drafts"
-        )
-    return n
+    return settings.draft_max or (AUTO_DRAFT if settings.spec == "auto" else DEFAULT_DRAFT)
 
 
 def _engine_config(
-    config: SessionConfig, facts: ModelFacts, n_ctx: int, n_outputs: int
+    model: Path, settings: Settings, facts: ModelFacts, n_ctx: int, n_outputs: int
 ) -> EngineConfig:
+    """The settings with nothing left open."""
     # A quantized V cache exists only with flash attention, so "auto" has nothing left to decide.
-    needs_flash = config.flash_attn == "auto" and cache_type(config.kv_v).is_quantized
-    engine = EngineConfig(
-        model=config.model,
-        n_ctx=n_ctx,
-        n_threads=_threads(config.n_threads),
-        n_outputs=n_outputs,
-        kv_k=config.kv_k,
-        kv_v=config.kv_v,
-        flash_attn="on" if needs_flash else config.flash_attn,
-        n_gpu_layers=config.n_gpu_layers if gpu_backends() else 0,
-        n_threads_batch=config.n_threads_batch and _threads(config.n_threads_batch),
-        n_batch=config.n_batch,
-        n_cpu_moe=config.n_cpu_moe,
-        use_mmap=config.use_mmap,
-        use_extra_buffers=config.repack,
+    needs_flash = settings.flash_attn == "auto" and cache_type(settings.kv_v).is_quantized
+    chosen = replace(
+        settings.for_engine,
+        ctx=n_ctx,
+        threads=settings.threads or usable_cores(),
+        flash_attn="on" if needs_flash else settings.flash_attn,
+        gpu_layers=settings.gpu_layers if gpu_backends() else 0,
     )
-    check_cache_types(engine, facts)
-    return engine
-
-
-def _context_size(wanted: int | None, facts: ModelFacts) -> int:
-    if wanted is None:
-        return min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
-    if not 2 <= wanted < 2**31:
-        raise UserError(f"--ctx {wanted} is not a number of tokens: use 2 or more")
-    return wanted
-
-
-def _threads(wanted: int | None) -> int:
-    if wanted is None:
-        return usable_cores()
-    if not 1 <= wanted <= MAX_THREADS:
-        raise UserError(f"--threads {wanted} is not between 1 and {MAX_THREADS}")
-    return wanted
+    check_cache_types(chosen, facts)
+    return EngineConfig(model, chosen, n_outputs)

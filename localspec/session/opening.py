@@ -6,7 +6,7 @@ the seed and the way of verifying are found alike.
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from math import inf
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,12 +15,9 @@ from typing import Any, Literal, TypedDict, Unpack
 from localspec.decode.generation import Verification
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError, no_such
-from localspec.notify import Notify, silent
-from localspec.registry.manifest import mark_used
-from localspec.registry.resolve import ADDRESSES, NotHereError, draft_of, resolve
-from localspec.session.config import ReplyOptions, SessionConfig
-from localspec.session.profile import with_profile
-from localspec.settings import ROWS, Settings
+from localspec.notify import silent
+from localspec.registry.resolve import ADDRESSES, NotHereError, resolve
+from localspec.session.config import ReplyOptions
 
 Fetch = Callable[[str], Path]
 """Gets what a reference spells out, and says where it is."""
@@ -49,45 +46,6 @@ def _fetch(reference: str) -> Path:
 
     plan = plan_pull(reference, Wish(), silent)
     return carry_out(plan, silent, lambda stage, name, n_bytes, total: None)[0].path
-
-
-def session_config(
-    name: str | None,
-    settings: Settings,
-    given: frozenset[str] | None,
-    notify: Notify,
-    fetch: Fetch | None = None,
-) -> SessionConfig:
-    """A model and its draft by name, with what `tune` kept but for the settings `given`.
-
-    `given` None: nothing of it. Raises UserError or ModelError.
-    """
-    settings = settings.checked()
-    if settings.draft == "none" and settings.spec == "draft":
-        raise UserError("--spec draft contradicts --draft none: name a draft model")
-    target = find_or_fetch(name, fetch)
-    draft = _draft_file(settings.draft, name, fetch)
-    mark_used(target)
-    config = SessionConfig(target, draft, **_as_today(settings))
-    if given is None:
-        return config
-    return with_profile(config, frozenset(_NAMES.get(n, n) for n in given), notify)
-
-
-def _draft_file(draft: str, model: str | None, fetch: Fetch | None) -> Path | None:
-    if draft == "none":
-        return None
-    return draft_of(model) if draft == "auto" else find_or_fetch(draft, fetch)
-
-
-_NAMES = {name: row.was[0] for name, row in ROWS.items() if row.was and name != "repack"}
-
-
-def _as_today(settings: Settings) -> dict[str, Any]:
-    """Fields of `SessionConfig`, until it holds `Settings` itself."""
-    known = {field.name for field in fields(SessionConfig)} - {"model", "draft"}
-    values = {_NAMES.get(name, name): getattr(settings, name) for name in ROWS}
-    return {name: value for name, value in values.items() if name in known}
 
 
 class ReplyKeywords(TypedDict, total=False):

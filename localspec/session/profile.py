@@ -6,44 +6,25 @@ a flag of the user's always goes before the profile's value of that field.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import psutil
 
 from localspec import paths
-from localspec.engine.base import FlashAttention
 from localspec.engine.health import engine_fingerprint
 from localspec.hardware.machine import hardware_key, power
 from localspec.model.facts import cache_type
-from localspec.model.identity import model_digest
-from localspec.model.kv import CACHE_TYPES
+from localspec.model.identity import fingerprint
 from localspec.notify import Notify
-from localspec.session.config import SessionConfig
+from localspec.settings import NONE, Settings, read, words_of, written
+from localspec.store import UNREADABLE, write_text
 
 VERSION = 1
 MEMORY_TOLERANCE = 0.05
 AGAIN = "run `localspec tune` again"
-
-
-_COUNTS = ("n_threads", "n_threads_batch", "n_batch", "n_cpu_moe", "draft_max")
-_FLAGS = ("use_mmap", "repack")
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "flash_attn": get_args(FlashAttention),
-    "spec": ("auto", "none", "lookup", "draft"),
-    "kv_k": tuple(CACHE_TYPES),
-    "kv_v": tuple(CACHE_TYPES),
-}
-_WORDS = {
-    "kv_k": "keys {}", "kv_v": "values {}", "flash_attn": "flash attention {}",
-    "n_threads": "threads {}", "n_threads_batch": "threads for prompts {}",
-    "n_batch": "micro-batches of {}", "n_gpu_layers": "{} layers on the GPU",
-    "n_cpu_moe": "experts of {} layers on the CPU", "use_mmap": "mmap {}", "repack": "repacking {}",
-    "spec": "speculation {}", "draft": "draft {}", "draft_max": "drafts of at most {}",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +54,7 @@ class TunedFor:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Fields of `SessionConfig` that differ from the defaults, and what they came to.
+    """Settings that differ from the defaults, by name, and what they came to.
 
     `ratio`: (low, mid, high) of decoding speed to the defaults'; `kld`: None where not measured.
     """
@@ -91,10 +72,6 @@ class Profile:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError where it is none."""
-        settings = dict(document["settings"])
-        for name, value in settings.items():
-            if not _is_valid(name, value):
-                raise ValueError(f"{name} {value!r}")
         low, mid, high = map(float, document["ratio"])
         return cls(
             model=str(document["model"]),
@@ -102,7 +79,7 @@ class Profile:
             n_ctx=int(document["n_ctx"]),
             goal=str(document["goal"]),
             circumstances=TunedFor(**document["circumstances"]),
-            settings=settings,
+            settings=read(document["settings"]),
             ratio=(low, mid, high),
             kld=None if document["kld"] is None else float(document["kld"]),
             seconds=float(document["seconds"]),
@@ -111,8 +88,11 @@ class Profile:
     @property
     def text(self) -> str:
         """The settings in words; "the defaults" where there are none."""
-        words = [_WORDS[name].format(_shown(value)) for name, value in self.settings.items()]
-        return ", ".join(words) or "the defaults"
+        return words_of(self.settings)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept."""
+        return {**asdict(self), "settings": written(self.settings)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +110,7 @@ def find_profile(model: Path) -> FoundProfile:
         return FoundProfile()
     try:
         kept = _read(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return FoundProfile(problem=f"the tuned profile {path} cannot be read ({reason}): {AGAIN}")
     now = TunedFor.now()
@@ -147,83 +127,63 @@ def save_profile(model: Path, profile: Profile) -> Path:
     path = _path(model)
     try:
         kept = _read(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         kept = []
     others = [old for old in kept if old.circumstances != profile.circumstances]
-    document = {"version": VERSION, "profiles": [asdict(p) for p in (*others, profile)]}
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(document, indent=1))
-    partial.replace(path)
+    document = {"version": VERSION, "profiles": [p.to_json() for p in (*others, profile)]}
+    write_text(path, json.dumps(document, indent=1))
     return path
 
 
-def with_profile(config: SessionConfig, given: frozenset[str], notify: Notify) -> SessionConfig:
-    """The configuration with a tuned profile's fields, but those in `given`.
+def with_profile(
+    model: Path, settings: Settings, given: frozenset[str], notify: Notify
+) -> Settings:
+    """The settings with a model's tuned ones, but for those in `given`.
 
-    `talk` hears in a line what was used, or why a profile that is there was not.
+    `notify` hears in a line what was used, or why a profile that is there was not.
     """
     try:
-        found = find_profile(config.model)
+        found = find_profile(model)
     except OSError:
-        return config
+        return settings
     if found.problem:
         notify(f"{found.problem}; the defaults are used")
     if found.profile is None:
-        return config
-    settings = _usable(found.profile, given, notify)
-    if not settings:
-        return config
-    used = replace(found.profile, settings=settings)
+        return settings
+    tuned = _usable(found.profile, given, notify)
+    if not tuned:
+        return settings
+    used = replace(found.profile, settings=tuned)
     notify(f"tuned {used.taken}: {used.text} (--no-profile leaves it)")
-    if settings.get("draft"):
-        settings["draft"] = Path(settings["draft"])
-    return replace(config, **settings)
+    return replace(settings, **tuned)
+
+
+_DRAFTING = frozenset({"draft", "draft_max", "spec"})
 
 
 def _usable(profile: Profile, given: frozenset[str], notify: Notify) -> dict[str, Any]:
-    """The profile's fields that neither a flag nor the state of things contradicts."""
-    settings = {name: value for name, value in profile.settings.items() if name not in given}
-    if settings.get("draft") and not Path(settings["draft"]).exists():
-        notify(f"the tuned profile's draft {settings['draft']} is not there: without it; {AGAIN}")
-        for name in ("draft", "draft_max", "spec"):
-            settings.pop(name, None)
+    """The profile's settings that neither a flag nor the state of things contradicts."""
+    left = set(given)
+    draft = profile.settings.get("draft", NONE)
+    if draft != NONE and not Path(draft).exists():
+        notify(f"the tuned profile's draft {draft} is not there: without it; {AGAIN}")
+        left |= _DRAFTING
     if {"draft", "spec"} & given:
-        for name in ("draft", "draft_max", "spec"):
-            settings.pop(name, None)
-    if "n_threads" in given:
-        settings.pop("n_threads_batch", None)
-    return _without_contradiction(settings, profile, given)
+        left |= _DRAFTING
+    if "threads" in given:
+        left.add("threads_batch")
+    left |= _contradicted(profile, given)
+    return {name: value for name, value in profile.settings.items() if name not in left}
 
 
-def _without_contradiction(
-    settings: dict[str, Any], profile: Profile, given: frozenset[str]
-) -> dict[str, Any]:
+def _contradicted(profile: Profile, given: frozenset[str]) -> set[str]:
     """A value cache was tuned with the flash attention that it needs: they go together."""
-    quantized = cache_type(str(profile.settings.get("kv_v", "f16"))).is_quantized
-    if "flash_attn" in given and quantized:
-        settings.pop("kv_v", None)
-    if "kv_v" in given and profile.settings.get("flash_attn") == "off":
-        settings.pop("flash_attn", None)
-    return settings
-
-
-def _is_valid(name: str, value: Any) -> bool:
-    if name in _CHOICES:
-        return value in _CHOICES[name]
-    if name in _FLAGS:
-        return isinstance(value, bool)
-    if name == "draft":
-        return value is None or isinstance(value, str)
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return is_number and (name == "n_gpu_layers" or (name in _COUNTS and 0 < value < 1 << 20))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if value is None:
-        return "none"
-    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+    tuned = Settings(**profile.settings)
+    if "flash_attn" in given and cache_type(tuned.kv_v).is_quantized:
+        return {"kv_v"}
+    if "kv_v" in given and not tuned.attention.is_flash:
+        return {"flash_attn"}
+    return set()
 
 
 def _read(path: Path) -> list[Profile]:
@@ -236,4 +196,4 @@ def _read(path: Path) -> list[Profile]:
 def _path(model: Path) -> Path:
     folder = paths.data_dir() / "profiles"
     folder.mkdir(exist_ok=True)
-    return folder / f"{model_digest(model)}-{hardware_key()}.json"
+    return folder / f"{fingerprint(model)}-{hardware_key()}.json"

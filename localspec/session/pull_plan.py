@@ -3,6 +3,7 @@
 A plan moves headers only, so that what cannot work is refused before a gigabyte does.
 """
 
+import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,9 @@ from localspec.registry.resolve import (
 )
 
 FileRole = Literal["model", "draft"]
+NAMED_LIKE_A_HEAD = re.compile(r"(^|/)(mtp|eagle3|dflash|dspark)[-/]", re.IGNORECASE)
+"""How repositories name the files of draft heads, which are no models. Names propose, headers
+decide: of these the header is read before they are fetched, of all others after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +100,47 @@ def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
         plan = _plan_reference(reference, wish, notify)
     else:
         plan = _plan_entry(*_named(reference), wish, notify)
+    for model in plan.models:
+        if any(NAMED_LIKE_A_HEAD.search(file.file_name) for file in model.files):
+            check_usable(model.header)
     _check_pair(plan)
     check_disk(plan.missing_files)
     return plan
 
 
 def carry_out(plan: PullPlan, notify: Notify, on_progress: OnProgress) -> list[Got]:
-    """Fetch and prove every file of a plan, the model's first part first."""
+    """Fetch and prove every file of a plan, the model's first part first.
+
+    Raises ModelError for a model that no command could use; its files stay.
+    """
     got: list[Got] = []
     for model in plan.models:
-        if model.here is not None:
-            got.append(_here(model))
-        for file in model.files:
-            entry, n_fetched = pull_file(file, model.name, notify, on_progress)
-            got.append(
-                Got(
-                    model.role,
-                    Path(entry.path),
-                    entry.sha256 or "",
-                    entry.n_bytes or 0,
-                    entry.revision,
-                    n_fetched,
-                )
-            )
+        files = [_here(model)] if model.here is not None else []
+        files += [_fetched(file, model, notify, on_progress) for file in model.files]
+        _check_arrived(files[0].path)
+        got += files
     return got
+
+
+def _fetched(file: RemoteFile, model: PlannedFile, notify: Notify, on_progress: OnProgress) -> Got:
+    entry, n_fetched = pull_file(file, model.name, notify, on_progress)
+    return Got(
+        model.role,
+        Path(entry.path),
+        entry.sha256 or "",
+        entry.n_bytes or 0,
+        entry.revision,
+        n_fetched,
+    )
+
+
+def _check_arrived(path: Path) -> None:
+    """ModelError for what is whole and of no use; the bytes are the hub's, so they are kept."""
+    try:
+        header = read_header(path)
+    except ModelError:
+        return  # no GGUF file, or one that was damaged before it came: `list` and `verify` say so
+    check_usable(header)
 
 
 def is_offline() -> bool:
@@ -283,10 +304,10 @@ def _check_pair(plan: PullPlan) -> None:
     """ModelError where the draft cannot draft for the model."""
     if len(plan.models) < 2:
         return
-    target, draft = (model.header for model in plan.models)
-    problem = pair_problem(target, draft)
+    target, draft = (ModelFacts.of(model.header) for model in plan.models)
+    problem = pair_problem(target.tokenizer, draft.tokenizer, rolls_back=draft.rolls_back)
     if problem:
         raise ModelError(
-            f"{draft.name} cannot draft for {target.name}: {problem}; nothing was downloaded,"
+            f"{draft.path} cannot draft for {target.path}: {problem}; nothing was downloaded,"
             " --no-draft pulls the model alone"
         )

@@ -14,15 +14,15 @@ from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.template import ChatTemplate, Message, paragraphs
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress
 from localspec.session.calibration import fastest_draft
-from localspec.session.config import ReplyOptions, SessionConfig, Speculation
+from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.learned import LearnedStore
-from localspec.session.loading import EnginePlan, check_pair, load_engine, plan_engines
+from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
 from localspec.session.reply import Reply, Turns
+from localspec.settings import Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -66,9 +66,7 @@ class Session:
         `talk` hears what the user should know, `on_progress` the loaded fraction of the target.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = plan_engines(config)
-        if not engine_health(notify).use_extra_buffers:
-            plan = plan.without_extra_buffers()
+        plan = sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
@@ -96,7 +94,7 @@ class Session:
         """Load what is known of costs here, or measure it, where drafts are chosen by them."""
         if self.speculation != "auto":
             return
-        self._store = LearnedStore(self.target, self.draft, self.plan.max_draft)
+        self._store = LearnedStore(self.plan, self.target, self.draft)
         self._store.load()
 
     def forget(self) -> None:

@@ -18,8 +18,8 @@ from localspec.engine.sampling import Sampling
 from localspec.errors import LocalspecError
 from localspec.quality import shipped_text
 from localspec.session import ReplyOptions, Session, SessionConfig
+from localspec.settings import NONE, Settings
 from localspec.tune.state import SearchState
-from localspec.tune.target import Setting
 
 N_PROMPT, N_TOKENS, TURNS = 192, 32, 3
 CALIBRATION_S = 2.5
@@ -27,22 +27,22 @@ STRIDE = 2_000
 """Characters between the passages that are continued."""
 
 Way = dict[str, Any]
-"""Fields of `SessionConfig` that say how to draft."""
+"""Settings that say how to draft."""
 
 
-def tune_drafts(work: SearchState, setting: Setting, draft: Path | None) -> Way:
+def tune_drafts(work: SearchState, setting: Settings, draft: Path | None) -> Way:
     """The way to draft that is significantly faster than the default one, or nothing."""
-    default: Way = {"draft": draft, "spec": "auto"}
-    ways: list[Way] = [default, {"draft": None, "spec": "none"}]
+    default: Way = {"draft": str(draft) if draft else NONE, "spec": "auto"}
+    ways: list[Way] = [default, {"draft": NONE, "spec": NONE}]
     if draft:
-        ways.append({"draft": None, "spec": "auto"})
+        ways.append({"draft": NONE, "spec": "auto"})
     if not _fits(work, setting, len(ways)):
         return {}
     work.tell("drafts")
     config = _config(work, setting)
     try:
         with ExitStack() as stack:
-            sessions = [stack.enter_context(Session.open(replace(config, **w))) for w in ways]
+            sessions = [stack.enter_context(Session.open(config.with_settings(**w))) for w in ways]
             times = _times(work, sessions)
     except KeyboardInterrupt:
         raise Interrupted from None
@@ -54,29 +54,18 @@ def tune_drafts(work: SearchState, setting: Setting, draft: Path | None) -> Way:
     return ways[1 + lows.index(best)] if best > 1 else {}
 
 
-def _fits(work: SearchState, setting: Setting, n_ways: int) -> bool:
+def _fits(work: SearchState, setting: Settings, n_ways: int) -> bool:
     """Whether there is time, and memory for the weights as often as there are ways."""
     subject = work.subject
     reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
     cost_s = n_ways * (work.rig.load_s + (1 + TURNS) * reply_s) + CALIBRATION_S
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
-    return room and cost_s < work.clock.left_s and setting.loading.n_gpu_layers <= 0
+    return room and cost_s < work.clock.left_s and setting.gpu_layers <= 0
 
 
-def _config(work: SearchState, setting: Setting) -> SessionConfig:
-    engine = setting.applied(work.subject.config)
-    return SessionConfig(
-        model=engine.model,
-        kv_k=engine.kv_k,
-        kv_v=engine.kv_v,
-        flash_attn=engine.flash_attn,
-        n_ctx=min(engine.n_ctx, 1024),
-        n_threads=engine.n_threads,
-        n_threads_batch=engine.n_threads_batch,
-        n_batch=engine.n_batch,
-        use_mmap=engine.use_mmap,
-        repack=engine.use_extra_buffers,
-    )
+def _config(work: SearchState, setting: Settings) -> SessionConfig:
+    chosen = replace(setting, ctx=min(work.subject.n_ctx, 1024), draft=NONE)
+    return SessionConfig(work.subject.config.model, chosen)
 
 
 def _times(work: SearchState, sessions: Sequence[Session]) -> list[list[float]]:

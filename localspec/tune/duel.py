@@ -22,10 +22,10 @@ from localspec.quality import (
     windows_of,
 )
 from localspec.quality.evaluate import n_outputs_for
+from localspec.settings import Attention, Settings
 from localspec.tune.shared_weights import Candidate, turns
 from localspec.tune.space import thread_counts
 from localspec.tune.state import SearchState, Trial
-from localspec.tune.target import Attention, Setting
 
 DEPTHS = ((1 / 2, 0.5), (7 / 8, 0.25), (1 / 8, 0.25))
 """Parts of the context and their weights; the caches are filled to the first already."""
@@ -70,19 +70,19 @@ def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float
 def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
     """Other batch threads and micro-batches, where a prompt is read significantly faster."""
     setting, n_prompt = trial.setting, min(work.subject.n_ctx, PROMPT)
-    others = [replace(setting, n_threads_batch=n) for n in thread_counts()]
-    others += [replace(setting, n_batch=n) for n in (256, 1024) if n <= n_prompt]
+    others = [replace(setting, threads_batch=n) for n in thread_counts()]
+    others += [replace(setting, ubatch=n) for n in (256, 1024) if n <= n_prompt]
     for other in others:
         cost_s = 2 * (PROMPT_TURNS + 1) * n_prompt / work.fill_per_s
         if other == setting or work.clock.until(until) < cost_s:
             continue
-        work.tell(f"prompts: {other.n_threads_batch} threads, micro-batches of {other.n_batch}")
+        work.tell(f"prompts: {other.threads_batch} threads, micro-batches of {other.ubatch}")
         if _reads_faster(work, setting, other, n_prompt):
             setting = other
     return replace(trial, setting=setting)
 
 
-def _reads_faster(work: SearchState, setting: Setting, other: Setting, n_prompt: int) -> bool:
+def _reads_faster(work: SearchState, setting: Settings, other: Settings, n_prompt: int) -> bool:
     seats = [work.rig.seat(s, n_prompt) for s in (setting, other)]
     try:
         gains: list[list[float]] = []
@@ -134,7 +134,7 @@ class Gate:
         """Whether no further window would bring it within the limit."""
         return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
 
-    def _evaluated(self, setting: Setting, windows: Windows, reference: Reference) -> Divergence:
+    def _evaluated(self, setting: Settings, windows: Windows, reference: Reference) -> Divergence:
         seat = _reading_seat(self._work, setting, windows)
         try:
             return divergence_of(
@@ -176,6 +176,6 @@ class _NoTimeError(Exception):
     """The budget does not allow for a look at quality."""
 
 
-def _reading_seat(work: SearchState, setting: Setting, windows: Windows) -> Candidate:
+def _reading_seat(work: SearchState, setting: Settings, windows: Windows) -> Candidate:
     n_outputs = n_outputs_for(windows, work.rig.owner.vocabulary.n_tokens)
     return work.rig.seat(setting, windows.n_ctx, n_outputs)

@@ -16,10 +16,11 @@ from statistics import median
 
 from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
+from localspec.settings import Attention
 from localspec.tune.shared_weights import DISTURBED, Candidate, SharedWeights, turns
 from localspec.tune.space import Space, additive, loadings, thread_counts
 from localspec.tune.state import FIRST_TOKENS, SearchState, Trial
-from localspec.tune.target import LEAST_GAIN, Attention
+from localspec.tune.target import LEAST_GAIN, loading_text
 
 TURNS = 3
 THREAD_TURNS = 6
@@ -37,7 +38,7 @@ def tune_threads(work: SearchState, until: float) -> None:
     """Adopt another number of threads for decoding where it is significantly faster."""
     n, gains = better_threads(work, work.default, min(FIRST_TOKENS, work.subject.middle), until)
     if gains:
-        work.switch(work.rig, replace(work.setting, n_threads=n))
+        work.switch(work.rig, replace(work.setting, threads=n))
         work.trials.append(Trial(work.setting, gains))
 
 
@@ -45,7 +46,7 @@ def better_threads(
     work: SearchState, seat: Candidate, depth: int, until: float
 ) -> tuple[int, list[float]]:
     """Another number of threads for a seat and its gains by turn; none where it should stay."""
-    now, batch = seat.setting.n_threads, seat.setting.n_threads_batch
+    now, batch = seat.threads
     best_s = float("inf")
     gains = {count: list[float]() for count in thread_counts() if count != now}
     for turn in range(THREAD_TURNS):
@@ -75,13 +76,13 @@ def try_loadings(work: SearchState, until: float) -> None:
         cost = 2 * work.rig.load_s + depth / work.fill_per_s + work.turns_s(LOADING_TURNS)
         if work.clock.until(until) < cost:
             continue
-        work.tell(f"weights: {loading.text}")
-        trial = Trial(replace(work.setting, loading=loading))
+        work.tell(f"weights: {loading_text(loading)}")
+        trial = Trial(work.setting.with_loading(loading))
         try:
             rig = SharedWeights(subject.config, loading, work.interrupt)
             rig.n_tokens = work.rig.n_tokens
         except LocalspecError as error:
-            work.notes.append(f"{loading.text}: {error}")
+            work.notes.append(f"{loading_text(loading)}: {error}")
             continue
         with_rig = work.stack.enter_context(rig)
         work.compare(trial, rig, rig.seat(trial.setting, depth + STEP), depth, LOADING_TURNS)

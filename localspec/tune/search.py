@@ -23,15 +23,16 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, silent
-from localspec.registry.resolve import draft_of, resolve
-from localspec.session.config import SessionConfig
+from localspec.registry.resolve import resolve
+from localspec.session.config import SessionConfig, draft_file
 from localspec.session.profile import Profile, TunedFor, save_profile
+from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tune.drafting import tune_drafts
 from localspec.tune.duel import Gate, duel, tune_prompts
 from localspec.tune.screening import better_threads, halve, screen, try_loadings, tune_threads
 from localspec.tune.space import space_of
 from localspec.tune.state import Clock, SearchListener, SearchState, Trial
-from localspec.tune.target import Attention, Goal, Setting, TuneTarget, is_coarser
+from localspec.tune.target import Goal, TuneTarget, candidate_of, is_coarser
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
 """Shares of the budget at which a stage should be over."""
@@ -43,10 +44,10 @@ class Outcome:
     """What came of it. `winner` None: the defaults stay, and `ratio` is 1.
 
     `ratio`: decoding speed to the defaults'. `tried`: all candidates, `excluded`: those that a rule
-    kept out, with its reason. `speculation`: fields of `SessionConfig` for drafts.
+    kept out, with its reason. `speculation`: settings for drafts.
     """
 
-    default: Setting
+    default: Settings
     winner: Trial | None
     seconds: float
     tried: tuple[Trial, ...]
@@ -56,7 +57,7 @@ class Outcome:
     is_interrupted: bool = False
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> Settings:
         return self.winner.setting if self.winner else self.default
 
     @property
@@ -96,14 +97,16 @@ def search(
             screen(work, space, CACHE)
             halve(work, HALVING)
             winner = _settled(work)
-            way = tune_drafts(work, winner.setting if winner else Setting.of(subject.config), draft)
+            way = tune_drafts(
+                work, winner.setting if winner else candidate_of(subject.config), draft
+            )
         except Interrupted:
             is_interrupted = True
             winner = winner or _proven(work)
         finally:
             work.close()
     return Outcome(
-        default=Setting.of(subject.config),
+        default=candidate_of(subject.config),
         winner=winner,
         seconds=clock.spent_s,
         tried=tuple(work.trials),
@@ -144,8 +147,8 @@ def _refine_threads(work: SearchState, trial: Trial) -> None:
     seat = work.seat_of(trial)
     n, gains = better_threads(work, seat, max(1, len(seat.context.tokens)), DUEL)
     if gains:
-        seat.setting = trial.setting = replace(trial.setting, n_threads=n)
-        seat.engine.set_threads(n, trial.setting.n_threads_batch)
+        seat.setting = trial.setting = replace(trial.setting, threads=n)
+        seat.engine.set_threads(*seat.threads)
 
 
 def _proven(work: SearchState) -> Trial | None:
@@ -154,38 +157,19 @@ def _proven(work: SearchState) -> Trial | None:
     return min(proven, key=lambda trial: trial.rank(work.goal), default=None)
 
 
-_FIELDS = {
-    "kv_k": "kv_k",
-    "kv_v": "kv_v",
-    "flash_attn": "flash_attn",
-    "n_threads": "n_threads",
-    "n_threads_batch": "n_threads_batch",
-    "n_batch": "n_batch",
-    "n_gpu_layers": "n_gpu_layers",
-    "n_cpu_moe": "n_cpu_moe",
-    "use_mmap": "use_mmap",
-    "use_extra_buffers": "repack",
-}
-"""Of an engine's configuration, by the session's name for it."""
-
-
-def changed_settings(outcome: Outcome, config: EngineConfig) -> dict[str, Any]:
-    """Fields of `SessionConfig` that the outcome sets otherwise than the defaults do."""
-    defaults = outcome.default.applied(config)
-    tuned = outcome.setting.applied(config)
+def changed_settings(outcome: Outcome) -> dict[str, Any]:
+    """The settings of a profile: what was found better than by default."""
+    tuned, default = outcome.setting, outcome.default
     changed = {
-        name: getattr(tuned, field)
-        for field, name in _FIELDS.items()
-        if getattr(tuned, field) != getattr(defaults, field)
+        name: getattr(tuned, name)
+        for name, row in ROWS.items()
+        if row.is_tuned and getattr(tuned, name) != getattr(default, name)
     }
     # Decoding and prompts have their own numbers of threads: neither must follow the other.
-    if "n_threads" in changed:
-        changed["n_threads_batch"] = tuned.n_threads_batch
-    return changed | {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in outcome.speculation.items()
-        if (name, value) != ("spec", "auto")
-    }
+    if "threads" in changed:
+        changed["threads_batch"] = tuned.threads_batch
+    drafting = outcome.speculation.items()
+    return changed | {name: value for name, value in drafting if (name, value) != ("spec", "auto")}
 
 
 def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
@@ -197,7 +181,7 @@ def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) 
         n_ctx=config.n_ctx,
         goal=goal.name,
         circumstances=TunedFor.now(),
-        settings=changed_settings(outcome, config),
+        settings=changed_settings(outcome),
         ratio=(ratio.low or ratio.mid, ratio.mid, ratio.high or ratio.mid),
         kld=outcome.kld,
         seconds=round(outcome.seconds, 1),
@@ -217,14 +201,14 @@ class Tuned:
 
 
 def tune_model(
-    reference: str | None,
+    model: str | None,
     goal: Goal,
     budget_s: float,
-    settings: tuple[int | None, str],
+    settings: Mapping[str, Any],
     notify: Notify = silent,
     listen: SearchListener = lambda news: None,
 ) -> Tuned:
-    """Search for a model by name, and keep what was found; `settings`: context and draft.
+    """Search for a model by name, and keep what was found. Of `settings`: `ctx` and `draft`.
 
     Raises LocalspecError, or KeyboardInterrupt where nothing was proven before Ctrl-C.
     """
@@ -232,13 +216,10 @@ def tune_model(
         raise UserError(
             f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
         )
-    n_ctx, draft = settings
-    path = resolve(reference)
-    drafter = {"none": lambda: None, "auto": lambda: draft_of(reference)}.get(
-        draft, lambda: resolve(draft)
-    )()
-    subject = TuneTarget.of(SessionConfig(path, spec="none", n_ctx=n_ctx), notify)
-    outcome = search(subject, goal, budget_s, listen, drafter)
+    asked = Settings.of(**settings)
+    path, draft = resolve(model), draft_file(asked.draft, model)
+    subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=asked.ctx), notify)
+    outcome = search(subject, goal, budget_s, listen, draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
     return Tuned(subject, outcome, keep(outcome, path, subject.config, goal))

@@ -18,7 +18,7 @@ import numpy as np
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupted
 from localspec.errors import LocalspecError
-from localspec.tune.target import Setting, WeightLoading
+from localspec.settings import Attention, Settings
 
 if TYPE_CHECKING:
     from localspec.engine.interrupt import Interrupt
@@ -38,7 +38,7 @@ SEED = 1
 class Candidate:
     """A setting with a cache, and how long filling it took."""
 
-    setting: Setting
+    setting: Settings
     engine: "LlamaEngine"
     context: "LlamaContext"
     fill_s: float = 0.0
@@ -51,33 +51,27 @@ class Candidate:
         """Tokens a second of filling, so far."""
         return self.n_filled / self.fill_s if self.fill_s else None
 
+    @property
+    def threads(self) -> tuple[int, int]:
+        """For decoding, and for prompts."""
+        config = replace(self.engine.config, settings=self.setting)
+        return config.n_threads, config.n_threads_batch
+
     def close(self) -> None:
         self.engine.close()
 
 
 class SharedWeights:
-    """Loaded weights of one `WeightLoading`, and seats on them. Close it."""
+    """Weights loaded in one way, and seats on them. Close it."""
 
-    def __init__(
-        self, config: EngineConfig, loading: WeightLoading, interrupt: "Interrupt"
-    ) -> None:
+    def __init__(self, config: EngineConfig, loading: Settings, interrupt: "Interrupt") -> None:
         """Loads. Raises ModelError, EngineError or Interrupted."""
         from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
         self.loading = loading
         self.n_tokens = N_TOKENS
-        self.config = replace(
-            config,
-            n_ctx=CELLS,
-            n_outputs=1,
-            n_gpu_layers=loading.n_gpu_layers,
-            n_cpu_moe=loading.n_cpu_moe,
-            use_mmap=loading.use_mmap,
-            use_extra_buffers=loading.repack,
-            kv_k="f16",
-            kv_v="f16",
-            flash_attn="auto",
-        )
+        settings = config.settings.with_loading(loading).with_attention(Attention())
+        self.config = EngineConfig(config.model, replace(settings, ctx=CELLS))
         started = perf_counter()
         self.owner = LlamaEngine(self.config, interrupt)
         self.load_s = perf_counter() - started
@@ -85,10 +79,10 @@ class SharedWeights:
         n_vocab = self.owner.vocabulary.n_tokens
         self._tokens = np.random.default_rng(SEED).integers(n_vocab, size=1 << 16).tolist()
 
-    def seat(self, setting: Setting, n_ctx: int, n_outputs: int = 1) -> Candidate:
+    def seat(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Candidate:
         """A cache of `n_ctx` tokens for a setting. EngineError where the engine refuses it."""
         n_cells = -(-n_ctx // CELLS) * CELLS
-        config = replace(setting.applied(self.config), n_ctx=n_cells, n_outputs=n_outputs)
+        config = EngineConfig(self.config.model, replace(setting, ctx=n_cells), n_outputs)
         engine = self.owner.sibling(config)
         seat = Candidate(setting, engine, engine.context())
         self.seats.append(seat)

@@ -11,12 +11,12 @@ where there is one, else of bytes.
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from localspec.engine.base import FlashAttention
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
-from localspec.tune.target import Attention, Build, Goal, WeightLoading, cell_bits, excluded
+from localspec.settings import Attention, FlashAttention, Settings
+from localspec.tune.target import Build, Goal, cell_bits, excluded
 
 BASE_TYPE = "f16"
 MODES: tuple[FlashAttention, ...] = ("on", "off")
@@ -66,7 +66,7 @@ def additive(attention: Attention, measured: Mapping[Attention, float]) -> float
     """Seconds a token by the sum above; None where a term is missing."""
     if attention in measured:
         return measured[attention]
-    k, v, flash = attention.kv_k, attention.kv_v, attention.flash
+    k, v, flash = attention.kv_k, attention.kv_v, attention.flash_attn
     terms = [Attention(k, BASE_TYPE, flash), Attention(BASE_TYPE, v, flash)]
     base = Attention(BASE_TYPE, BASE_TYPE, flash)
     if base not in measured or any(term not in measured for term in terms):
@@ -84,8 +84,8 @@ def thread_counts() -> tuple[int, ...]:
 
 
 def loadings(
-    default: WeightLoading, facts: ModelFacts, build: Build, free_bytes: int | None
-) -> tuple[WeightLoading, ...]:
+    default: Settings, facts: ModelFacts, build: Build, free_bytes: int | None
+) -> tuple[Settings, ...]:
     """Other ways to load the weights than the default one.
 
     On the processor: not repacked, and not mapped. On a GPU that the weights do not fill: nothing.
@@ -93,17 +93,16 @@ def loadings(
     layers with as many of them without their experts as it takes. Not yet measured on a GPU.
     """
     if build.backend == "cpu":
-        plain = WeightLoading(default.n_gpu_layers, 0, default.use_mmap, repack=False)
-        unmapped = WeightLoading(default.n_gpu_layers, 0, use_mmap=False, repack=default.repack)
+        plain, unmapped = replace(default, repack=False), replace(default, mmap=False)
         return (plain, unmapped) if default.repack else (unmapped,)
     room = None if free_bytes is None else int(0.9 * free_bytes)
     if room is None or facts.weight_bytes <= room:
         return ()
     per_layer = facts.weight_bytes / max(1, facts.n_layers)
-    found = [WeightLoading(max(0, int(room / per_layer)))]
+    found = [replace(default, gpu_layers=max(0, int(room / per_layer)))]
     if facts.n_experts:
         expert_layer = facts.expert_bytes / max(1, facts.n_layers)
         n_without = -(-(facts.weight_bytes - room) // max(1, int(expert_layer)))
         if n_without <= facts.n_layers:
-            found.insert(0, WeightLoading(-1, n_cpu_moe=n_without))
+            found.insert(0, replace(default, gpu_layers=-1, cpu_moe=n_without))
     return tuple(found)

@@ -15,14 +15,14 @@ from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
 from localspec.quality import Divergence
+from localspec.settings import Attention, Settings
 from localspec.tune.shared_weights import Candidate, SharedWeights, turns
 from localspec.tune.target import (
     LEAST_GAIN,
     MOST_PREFILL,
-    Attention,
     Goal,
-    Setting,
     TuneTarget,
+    candidate_of,
     cell_bits,
 )
 
@@ -36,7 +36,7 @@ class Trial:
     the middle of the context.
     """
 
-    setting: Setting
+    setting: Settings
     gains: list[float] = field(default_factory=list[float])
     prefill_gain: float | None = None
     quality: Divergence | None = None
@@ -67,7 +67,7 @@ class Trial:
         if not self.setting.attention.is_exact and self.quality is None:
             return False
         if goal.name == "memory":
-            saves = cell_bits(self.setting.attention) < cell_bits(Setting(1, 1).attention)
+            saves = cell_bits(self.setting.attention) < cell_bits(Attention())
             return self.is_significant or (saves and self.gain.mid >= goal.least_ratio)
         return self.is_significant
 
@@ -109,7 +109,7 @@ class News:
     """Where a search stands: the stage, the best candidate so far and its gain."""
 
     stage: str
-    best: Setting | None
+    best: Settings | None
     gain: float | None
 
 
@@ -128,7 +128,7 @@ class SearchState:
     rig: SharedWeights
     default_rig: SharedWeights
     default: Candidate
-    setting: Setting
+    setting: Settings
     trials: list[Trial] = field(default_factory=list[Trial])
     notes: list[str] = field(default_factory=list[str])
     fill_per_s: float = 1.0
@@ -147,7 +147,7 @@ class SearchState:
     ) -> "SearchState":
         """Load, and see how fast the defaults are. Raises LocalspecError or Interrupted."""
         listen(News("loading", None, None))
-        setting = Setting.of(subject.config)
+        setting = candidate_of(subject.config)
         stack = ExitStack()
         try:
             rig = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
@@ -210,7 +210,7 @@ class SearchState:
         if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
             trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)
 
-    def switch(self, rig: SharedWeights, setting: Setting) -> None:
+    def switch(self, rig: SharedWeights, setting: Settings) -> None:
         """Go on with other weights or threads."""
         self.rig, self.setting = rig, setting
 

@@ -19,9 +19,7 @@ from localspec.engine.quantize import quantize
 from localspec.errors import ModelError
 from localspec.gguf.header import file_type
 from localspec.gguf.reader import read_header
-from localspec.model.facts import cache_type
 from localspec.predict.memory import memory_of
-from localspec.predict.roofline import CacheSetting
 from localspec.quality import (
     Divergence,
     Reference,
@@ -32,8 +30,9 @@ from localspec.quality import (
 )
 from localspec.quality.evaluate import keep_reference, kept_reference, n_outputs_for
 from localspec.session.loading import checked_facts
+from localspec.settings import Attention, Settings
 from localspec.tune.shared_weights import Candidate, SharedWeights, turns
-from localspec.tune.target import Attention, Setting
+from localspec.tune.target import candidate_of
 
 StudyListener = Callable[[str, float], None]
 """Hears what is being done and how far that is, 0 to 1."""
@@ -126,7 +125,7 @@ class _Subject:
         listen: StudyListener,
     ) -> "_Subject":
         listen(f"loading {config.model.name}", 0)
-        setting = Setting.of(config)
+        setting = candidate_of(config)
         rig = stack.enter_context(SharedWeights(config, setting.loading, interrupt))
         vocabulary = rig.owner.vocabulary
         windows = windows_of(vocabulary, question.text, question.window, question.n_windows)
@@ -134,7 +133,7 @@ class _Subject:
         return cls(rig, windows, rig.seat(plain, question.depth + 256), question, interrupt)
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> Settings:
         return self.timed.setting
 
     @property
@@ -177,8 +176,9 @@ def _row(
         own.rig.leave(seat)
     listen(f"speed of {name}", 0)
     decode_tps, ratio = _speed(own, base, attention)
-    types = cache_type(attention.kv_k), cache_type(attention.kv_v)
-    memory = memory_of(checked_facts(own.model), CacheSetting(*types), own.question.n_ctx)
+    # Of the fused kernel, whatever attends here: the column compares types.
+    types = Attention(attention.kv_k, attention.kv_v)
+    memory = memory_of(checked_facts(own.model), types, own.question.n_ctx)
     return StudyRow(weights, attention, quality, decode_tps, ratio, memory.total_bytes)
 
 
@@ -213,7 +213,7 @@ def _of_weights(
 
 
 def _check_same(base: _Subject, own: _Subject) -> None:
-    difference = base.rig.owner.vocabulary.difference(own.rig.owner.vocabulary)
+    difference = base.rig.owner.vocabulary.tokenizer.difference(own.rig.owner.vocabulary.tokenizer)
     if difference:
         raise ModelError(
             f"{base.model.name} is no reference for {own.model.name}: {difference};"

@@ -2,8 +2,6 @@
 
 What "best" means, and which cache types may be had for it.
 
-What the tuner chooses: how weights are loaded, how attention is kept, how many threads work.
-
 What need not be tried: combinations without a fast kernel, each with the reason.
 
 Sources: ggml's flash attention dispatch (ggml-metal-device.m and ggml-cuda/fattn.cu, libggml
@@ -17,105 +15,36 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from localspec.engine.base import EngineConfig, FlashAttention
-from localspec.engine.health import engine_health
+from localspec.engine.base import EngineConfig
 from localspec.forecast.probing import kept_rates
 from localspec.forecast.sources import engine_reports
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.machine import local_devices
-from localspec.model.facts import ModelFacts, cache_type
+from localspec.model.facts import ModelFacts
+from localspec.model.kv import cache_type, types_of
 from localspec.notify import Notify
 from localspec.predict.rates import Rates
-from localspec.predict.roofline import CacheSetting, Roofline, Share
+from localspec.predict.roofline import Roofline, Share
 from localspec.session.config import SessionConfig
-from localspec.session.loading import checked_facts, plan_engines
+from localspec.session.loading import sound_plan
+from localspec.settings import Attention, Settings, words_of
 
 
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """How the cache is kept and read."""
-
-    kv_k: str = "f16"
-    kv_v: str = "f16"
-    flash: FlashAttention = "auto"
-
-    @property
-    def text(self) -> str:
-        """K/V types and what flash attention is, short."""
-        return f"{self.kv_k}/{self.kv_v}, flash attention {self.flash}"
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the cache holds what f16 would, or more."""
-        return {self.kv_k, self.kv_v} <= {"f16", "f32"}
+def candidate_of(config: EngineConfig) -> Settings:
+    """One point of the search: what an engine's configuration amounts to."""
+    return replace(config.settings, threads_batch=config.n_threads_batch)
 
 
-@dataclass(frozen=True, slots=True)
-class WeightLoading:
-    """What only loading the weights again can change; `n_gpu_layers` < 0: all of them."""
-
-    n_gpu_layers: int = -1
-    n_cpu_moe: int = 0
-    use_mmap: bool = True
-    repack: bool = True
-
-    @property
-    def text(self) -> str:
-        parts = [
-            "" if self.repack else "weights not repacked",
-            "" if self.use_mmap else "no mmap",
-            f"{self.n_gpu_layers} layers on the GPU" if self.n_gpu_layers > 0 else "",
-            f"experts of {self.n_cpu_moe} layers on the CPU" if self.n_cpu_moe else "",
-        ]
-        return ", ".join(part for part in parts if part) or "as by default"
+def candidate_text(settings: Settings) -> str:
+    """What tells candidates apart, short."""
+    threads = f"{settings.threads} thread{'s' * (settings.threads != 1)}"
+    return f"{settings.attention.text}, {threads}"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One point of the search."""
-
-    n_threads: int
-    n_threads_batch: int
-    n_batch: int = 512
-    attention: Attention = field(default_factory=Attention)
-    loading: WeightLoading = field(default_factory=WeightLoading)
-
-    @classmethod
-    def of(cls, config: EngineConfig) -> Self:
-        """What an engine's configuration amounts to."""
-        return cls(
-            n_threads=config.n_threads,
-            n_threads_batch=config.n_threads_batch or config.n_threads,
-            n_batch=config.n_batch,
-            attention=Attention(config.kv_k, config.kv_v, config.flash_attn),
-            loading=WeightLoading(
-                config.n_gpu_layers, config.n_cpu_moe, config.use_mmap, config.use_extra_buffers
-            ),
-        )
-
-    def applied(self, config: EngineConfig) -> EngineConfig:
-        """The configuration with these settings."""
-        return replace(
-            config,
-            n_threads=self.n_threads,
-            n_threads_batch=self.n_threads_batch,
-            n_batch=self.n_batch,
-            kv_k=self.attention.kv_k,
-            kv_v=self.attention.kv_v,
-            flash_attn=self.attention.flash,
-            n_gpu_layers=self.loading.n_gpu_layers,
-            n_cpu_moe=self.loading.n_cpu_moe,
-            use_mmap=self.loading.use_mmap,
-            use_extra_buffers=self.loading.repack,
-        )
-
-    def with_attention(self, attention: Attention) -> Self:
-        return replace(self, attention=attention)
-
-    @property
-    def text(self) -> str:
-        threads = f"{self.n_threads} thread{'s' * (self.n_threads != 1)}"
-        return f"{self.attention.text}, {threads}"
+def loading_text(loading: Settings) -> str:
+    """How weights are loaded, where that is not as by default."""
+    changed = {n: v for n, v in loading.loading.changed.items() if (n, v) != ("gpu_layers", 0)}
+    return words_of(changed)
 
 
 CUDA_DEFAULT_PAIRS = frozenset({"q4_0-q4_0", "q8_0-q8_0", "f16-f16", "bf16-bf16"})
@@ -140,9 +69,8 @@ class Build:
 
 def excluded(attention: Attention, facts: ModelFacts, build: Build) -> str | None:
     """A sentence on why a way to keep the cache is not worth trying here; None where it is."""
-    types = cache_type(attention.kv_k), cache_type(attention.kv_v)
-    is_flash = attention.flash != "off"
-    problem = facts.kv_problem(*types, flash_attention=is_flash)
+    is_flash = attention.is_flash
+    problem = facts.kv_problem(*types_of(attention), flash_attention=is_flash)
     if problem:
         return problem
     if is_flash and facts.architecture in _NO_FLASH:
@@ -183,16 +111,13 @@ class TuneTarget:
     @classmethod
     def of(cls, config: SessionConfig, notify: Notify) -> Self:
         """A model by its defaults on this machine. Raises UserError, ModelError or EngineError."""
-        plan = plan_engines(config)
-        if not engine_health(notify).use_extra_buffers:
-            plan = plan.without_extra_buffers()
-        facts = checked_facts(config.model)
+        plan = sound_plan(config, notify)
         device = local_devices(engine_reports())[0]
-        backend = device.backend if plan.target.n_gpu_layers else "cpu"
-        probed = kept_rates(plan.target, facts, CacheSetting(cache_type("f16"), cache_type("f16")))
+        backend = device.backend if plan.target.settings.gpu_layers else "cpu"
+        probed = kept_rates(plan.target, plan.facts, Attention())
         return cls(
             config=plan.target,
-            facts=facts,
+            facts=plan.facts,
             build=Build(backend, _features()),
             rates=probed,
             free_bytes=available_memory_bytes() if backend == "cpu" else device.free_bytes,
@@ -211,22 +136,19 @@ class TuneTarget:
         """Seconds a token at the middle depth; None without a probe."""
         if self.rates is None:
             return None
-        types = cache_type(attention.kv_k), cache_type(attention.kv_v)
-        cache = CacheSetting(*types, flash=attention.flash != "off")
         shares = (
             Share(
                 self.rates.for_model(self.facts.n_embd, self.facts.streamed_bytes),
                 self.facts.n_layers,
             ),
         )
-        return Roofline(self.facts, shares, cache).seconds(1, self.middle)
+        return Roofline(self.facts, shares, attention).seconds(1, self.middle)
 
     def cache_bytes(self, attention: Attention, n_ctx: int) -> int:
         """Of a cache; 0 where the architecture keeps one of its own kind."""
-        types = cache_type(attention.kv_k), cache_type(attention.kv_v)
         window = self.facts.window_tokens
-        n_windowed = None if window is None else window + self.config.n_batch
-        return self.facts.kv_bytes(n_ctx, *types, n_windowed=n_windowed) or 0
+        n_windowed = None if window is None else window + self.config.settings.ubatch
+        return self.facts.kv_bytes(n_ctx, *types_of(attention), n_windowed=n_windowed) or 0
 
 
 def _features() -> str:
@@ -279,5 +201,4 @@ def is_coarser(one: Attention, other: Attention) -> bool:
 
 def cell_bits(attention: Attention) -> float:
     """Bits of a key's and a value's number together: what the cache's size goes with."""
-    types = cache_type(attention.kv_k), cache_type(attention.kv_v)
-    return sum(kind.bits_per_element for kind in types)
+    return sum(kind.bits_per_element for kind in types_of(attention))

@@ -1,12 +1,14 @@
 """The pictures of a report; one without data is left out."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
 from localspec.bench.report.columns import labels
 from localspec.bench.row import ResultRow
 from localspec.format import interval, number, percent
+from localspec.session.config import SessionConfig
 
 LARGEST_GAPS = 12
 INTENSITY = (0.1, 1000.0)
@@ -247,15 +249,17 @@ def _predicted_curve(rows: Sequence[ResultRow], curve: ResultRow) -> tuple[Chart
     """From a plain row of the same model, setting and depth."""
     config, depth = curve.case.config, curve.case.work.depth
     for row in rows:
-        own = row.case.config
-        same = (own.model, own.kv_k, own.kv_v, own.flash_attn, own.n_threads) == (
-            config.model, config.kv_k, config.kv_v, config.flash_attn, config.n_threads
-        )  # fmt: skip
+        same = _as_plain(row.case.config) == _as_plain(config)
         if row.prediction and same and row.case.work.depth == depth and row.case.work.batch == 1:
             one = row.prediction.passes[0].seconds
             passes = enumerate(row.prediction.passes, 1)
             return tuple(ChartPoint(n, p.seconds / one) for n, p in passes if n <= max(curve.curve))
     return ()
+
+
+def _as_plain(config: SessionConfig) -> SessionConfig:
+    """What decides a plain pass."""
+    return replace(config, settings=config.settings.for_engine)
 
 
 def _acceptance(rows: Sequence[ResultRow]) -> BarChart | None:

@@ -1,12 +1,13 @@
 """The columns of a table of results, once for the terminal, Markdown, CSV and the page."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from localspec.bench.row import ResultRow
 from localspec.bench.statistics import Estimate
 from localspec.format import NOTHING, gigabytes, interval, number, percent, seconds
+from localspec.settings import NONE, ROWS, Row, Settings, value_text
 
 CellValue = Callable[[ResultRow], Any]
 
@@ -49,29 +50,38 @@ def _predicted(row: ResultRow) -> str:
     return interval(speed.mid, speed.low, speed.high) if speed else NOTHING
 
 
-def _all_layers(row: ResultRow) -> bool:
-    return row.case.config.n_gpu_layers < 0
+def _setting(row: Row) -> Column:
+    """A setting; where it is as by default and seldom anything else, there is nothing to read."""
+
+    def value(result: ResultRow) -> Any:
+        found = getattr(_shown(result), row.name)
+        return NOTHING if found is None and not row.is_engine else found
+
+    def text(result: ResultRow) -> str:
+        found = value(result)
+        is_usual = row.name not in _ALWAYS and found == row.default
+        return NOTHING if is_usual else value_text(found)
+
+    return Column(row.name, row.short, value, text, is_number=row.name == "gpu_layers")
 
 
-def _draft_max(row: ResultRow) -> int | None:
-    return None if row.is_curve else row.case.config.draft_max
+def _shown(row: ResultRow) -> Settings:
+    """A curve is of the engine alone."""
+    settings = row.case.settings
+    return replace(settings, spec=NONE, draft_max=None) if row.is_curve else settings
 
 
+_ALWAYS = frozenset({"kv_k", "kv_v", "flash_attn", "threads", "spec"})
 SETTINGS = (
     _plain("machine", "machine", lambda row: row.machine),
     _plain("engine", "engine", lambda row: row.environment["engine"]["fingerprint"][:6]),
     _plain("model", "model", lambda row: row.model_name),
-    _plain("kv_k", "K", lambda row: row.case.config.kv_k),
-    _plain("kv_v", "V", lambda row: row.case.config.kv_v),
-    _plain("flash_attn", "fa", lambda row: row.case.config.flash_attn),
-    _plain("threads", "t", lambda row: row.case.config.n_threads),
-    Column(
-        "gpu_layers", "ngl", lambda row: row.case.config.n_gpu_layers,
-        lambda row: NOTHING if _all_layers(row) else str(row.case.config.n_gpu_layers),
+    *(
+        _setting(row)
+        for row in sorted(ROWS.values(), key=lambda row: not row.is_engine)
+        if row.is_swept
     ),
-    _plain("spec", "spec", lambda row: "none" if row.is_curve else row.case.config.spec),
-    _plain("draft_max", "draft", lambda row: _draft_max(row) or NOTHING),
-)  # fmt: skip
+)
 TEST = _plain("test", "test", lambda row: row.case.work.text)
 DECODE = Column("decode_tps", "tok/s", lambda row: _mid(row.decode_tps), _decode)
 PREDICTED = Column(
@@ -132,21 +142,20 @@ def labels(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def _label(row: ResultRow, varying: set[str]) -> str:
-    config = row.case.config
-    cache = config.kv_k if config.kv_k == config.kv_v else f"{config.kv_k}/{config.kv_v}"
+    settings = _shown(row)
+    cache = "/".join(dict.fromkeys((settings.kv_k, settings.kv_v)))
     words = {
         "machine": row.machine,
         "model": row.model_name,
         "kv_k": cache,
         "kv_v": "" if "kv_k" in varying else cache,
-        "flash_attn": f"fa {config.flash_attn}",
-        "threads": f"t {config.n_threads}",
-        "gpu_layers": f"ngl {config.n_gpu_layers}",
-        "spec": "plain" if config.spec == "none" else config.spec,
-        "draft_max": f"draft {_draft_max(row)}" if _draft_max(row) else "",
+        "spec": "plain" if settings.spec == NONE else settings.spec,
     }
-    parts = [word for key, word in words.items() if key in varying and word]
-    return " ".join([row.case.work.text, *parts])
+    for column in SETTINGS:
+        text = column.text(row)
+        words.setdefault(column.key, "" if text == NOTHING else f"{column.header} {text}")
+    parts = [words[column.key] for column in SETTINGS if column.key in varying]
+    return " ".join([row.case.work.text, *filter(None, parts)])
 
 
 def csv_columns() -> list[Column]:

@@ -6,8 +6,8 @@ from typing import Any, get_args
 from localspec.chat.commands.command import ChatState, Next, lasting_name
 from localspec.errors import UserError
 from localspec.session import SessionConfig
-from localspec.session.config import Speculation
 from localspec.session.loading import plan_engines
+from localspec.settings import Speculation
 
 SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
 MAX_TEMPERATURE = 100
@@ -20,9 +20,9 @@ def model(desk: ChatState, argument: str) -> Next | None:
         return None
     path = desk.models.resolve(argument)
     draft = desk.models.draft_of(argument)
-    config = replace(desk.chat.config, model=path, draft=draft)
-    if config.spec == "draft" and draft is None:
-        config = replace(config, spec="auto")
+    config = replace(desk.chat.config, model=path).with_draft(draft)
+    if config.settings.spec == "draft" and draft is None:
+        config = config.with_settings(spec="auto")
     _reload(desk, config, model=lasting_name(argument), draft="auto")
     return None
 
@@ -35,8 +35,9 @@ def draft(desk: ChatState, argument: str) -> Next | None:
         return None
     path = None if argument == "none" else desk.models.resolve(argument)
     useless = ("none", "lookup") if path else ("draft",)
-    spec = "auto" if config.spec in useless else config.spec
-    _reload(desk, replace(config, draft=path, spec=spec), draft=lasting_name(argument), spec=spec)
+    spec = "auto" if config.settings.spec in useless else config.settings.spec
+    chosen = config.with_draft(path).with_settings(spec=spec)
+    _reload(desk, chosen, draft=lasting_name(argument), spec=spec)
     return None
 
 
@@ -45,12 +46,11 @@ def spec(desk: ChatState, argument: str) -> Next | None:
     if not argument:
         opened = desk.chat.opened
         now = f", now {opened.session.speculation}" if opened else ""
-        desk.front.say(f"speculation: {desk.chat.config.spec}{now}")
+        desk.front.say(f"speculation: {desk.chat.config.settings.spec}{now}")
         return None
     if argument not in SPECULATIONS:
         raise UserError(f"/spec is one of {', '.join(SPECULATIONS)}, not {argument!r}")
-    settings: dict[str, Any] = {"spec": argument}
-    _reload(desk, replace(desk.chat.config, **settings), **settings)
+    _reload(desk, desk.chat.config.with_settings(spec=argument), spec=argument)
     return None
 
 
@@ -58,12 +58,13 @@ def kv(desk: ChatState, argument: str) -> Next | None:
     """Keep the cache in other types: one for both, or K and V apart."""
     config = desk.chat.config
     if not argument:
-        desk.front.say(f"cache types: K {config.kv_k}, V {config.kv_v}")
+        desk.front.say(f"cache types: K {config.settings.kv_k}, V {config.settings.kv_v}")
         return None
     types = argument.split()
     if len(types) > 2:
         raise UserError("/kv takes one type for both, or K and V: /kv q8_0 q4_0")
-    _reload(desk, replace(config, kv_k=types[0], kv_v=types[-1]), kv_k=types[0], kv_v=types[-1])
+    chosen = {"kv_k": types[0], "kv_v": types[-1]}
+    _reload(desk, config.with_settings(**chosen), **chosen)
     return None
 
 
@@ -119,7 +120,7 @@ def _reload(desk: ChatState, config: SessionConfig, **settings: Any) -> None:
     target = opened.session.plan.target
     desk.front.say(
         f"{target.model.name}, speculation {opened.session.speculation},"
-        f" cache {target.kv_k}/{target.kv_v}, context {target.n_ctx:,}"
+        f" cache {target.settings.kv_k}/{target.settings.kv_v}, context {target.n_ctx:,}"
     )
 
 

@@ -10,7 +10,7 @@ back.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import ClassVar, Self
 
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.engine.base import Context, Engine, Logits, missing, rows_of, shared_prefix
@@ -126,16 +126,18 @@ class ModelDrafter:
     The engine needs a sequence for each reply that is drafted for at once.
     """
 
-    source = "model"
-    option = "draft"
-    label = "draft model"
-    is_free = False
-    n_confidences = len(CONFIDENCES) + 1
+    source: ClassVar[str] = "model"
+    option: ClassVar[str] = "draft"
+    label: ClassVar[str] = "draft model"
+    is_free: ClassVar[bool] = False
+    n_confidences: ClassVar[int] = len(CONFIDENCES) + 1
 
     def __init__(self, engine: Engine, n_vocab: int) -> None:
         self._engine = engine
         self._surplus = frozenset(range(n_vocab, engine.vocabulary.n_tokens))
-        self._free = [DraftView(engine.context()) for _ in range(engine.config.n_sequences)]
+        self._free = [
+            DraftView(engine.context()) for _ in range(engine.config.settings.n_sequences)
+        ]
         self._views: dict[int, DraftView] = {}
         self._n_checked: dict[int, int] = {}
         self._choosers: dict[int, Chooser] = {}

@@ -12,7 +12,7 @@ earlier replies are matched as well; nothing is indexed twice.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.engine.base import Engine, shared_prefix
@@ -140,11 +140,11 @@ def _majority(tokens: list[int]) -> int:
 class LookupDrafter:
     """Looks drafts up in the prompt, the reply and earlier ones; one index a conversation."""
 
-    source = "lookup"
-    option = "lookup"
-    label = "lookup"
-    is_free = True
-    n_confidences = N_CONFIDENCES
+    source: ClassVar[str] = "lookup"
+    option: ClassVar[str] = "lookup"
+    label: ClassVar[str] = "lookup"
+    is_free: ClassVar[bool] = True
+    n_confidences: ClassVar[int] = N_CONFIDENCES
 
     def __init__(self) -> None:
         self._texts: dict[int, _Conversation] = {}

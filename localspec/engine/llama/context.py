@@ -126,7 +126,7 @@ class LlamaLogits:
         return best
 
 
-class Batch:
+class LlamaBatch:
     """Up to `capacity` rows (token, position, sequence, wants logits)."""
 
     def __init__(self, capacity: int, n_sequences: int) -> None:

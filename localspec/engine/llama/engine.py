@@ -1,6 +1,6 @@
 """LlamaEngine: a model loaded by libllama, and the decode that all of its sequences share.
 
-Rows without logits go first and in micro-batches of `n_batch`, so that a stop is seen between them
+Rows without logits go first and in micro-batches of `ubatch`, so that a stop is seen between them
 and so that all wanted logits come from the last call. `busy_s` adds up the time inside libllama:
 what is left of a step's wall time is localspec's own overhead.
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
-from localspec.engine.llama.context import Batch, LlamaContext, LlamaLogits
+from localspec.engine.llama.context import LlamaBatch, LlamaContext, LlamaLogits
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.state import load_sequence, save_sequence, state_bytes
 from localspec.engine.llama.vocabulary import LlamaVocabulary
@@ -33,7 +33,7 @@ _Job = tuple[LlamaContext, Sequence[int], int]
 
 
 class LlamaEngine:
-    """A GGUF model loaded by libllama, with a cache for `config.n_sequences` sequences."""
+    """A GGUF model loaded by libllama, with a cache for as many sequences as its settings say."""
 
     def __init__(
         self,
@@ -55,7 +55,9 @@ class LlamaEngine:
         try:
             self._context = create_context(config, self.model)
             self._memory = C.llama_get_memory(self._context)
-            self._batch = Batch(min(config.n_batch, config.n_ctx), config.n_sequences)
+            self._batch = LlamaBatch(
+                min(config.settings.ubatch, config.n_ctx), config.settings.n_sequences
+            )
             self._contexts: list[LlamaContext] = []
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
@@ -97,7 +99,7 @@ class LlamaEngine:
     def context(self) -> LlamaContext:
         """A new, empty sequence."""
         n = len(self._contexts)
-        if n == self.config.n_sequences:
+        if n == self.config.settings.n_sequences:
             raise EngineError(f"all {n} sequences of this engine are in use")
         self._contexts.append(LlamaContext(self, n))
         return self._contexts[-1]
@@ -106,17 +108,9 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
-    def decode(self, requests: Sequence[Request]) -> Sequence[LlamaLogits | EngineError]:
+    def decode(self, requests: Sequence[Request]) -> list[LlamaLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
-        jobs = [(_own(context, self), tokens, n_logits) for context, tokens, n_logits in requests]
-        refusals = [context.refusal(len(tokens)) for context, tokens, _ in jobs]
-        if not any(refusals):
-            return self._evaluate(jobs)
-        fitting = [job for job, refusal in zip(jobs, refusals, strict=True) if not refusal]
-        rows = iter(self._evaluate(fitting))
-        return [refusal or next(rows) for refusal in refusals]
-
-    def _evaluate(self, jobs: Sequence[_Job]) -> list[LlamaLogits]:
+        jobs, refusals = self._admit(requests)
         n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
@@ -130,11 +124,13 @@ class LlamaEngine:
                 self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
         self._flush()
         rows, end = self._output(n_outputs), 0
-        logits: list[LlamaLogits] = []
+        results: list[LlamaLogits | EngineError] = []
         for _, _, n_logits in jobs:
-            logits.append(LlamaLogits(self, rows[end : end + n_logits]))
+            results.append(LlamaLogits(self, rows[end : end + n_logits]))
             end += n_logits
-        return logits
+        for i, refusal in refusals.items():
+            results.insert(i, refusal)
+        return results
 
     def forget(self, sequence: int, start: int) -> bool:
         """Drop a sequence's cells from position `start` on; False where the memory refuses."""
@@ -159,6 +155,19 @@ class LlamaEngine:
     def state_bytes(self, sequence: int) -> int:
         """The size of a sequence's state when saved."""
         return state_bytes(self._context, sequence)
+
+    def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
+        """Requests for which there is room, and why not for the others, by their place."""
+        jobs: list[_Job] = []
+        refusals: dict[int, EngineError] = {}
+        for i, (context, tokens, n_logits) in enumerate(requests):
+            own = _own(context, self)
+            refusal = own.refusal(len(tokens))
+            if refusal:
+                refusals[i] = refusal
+            else:
+                jobs.append((own, tokens, n_logits))
+        return jobs, refusals
 
     def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
@@ -226,7 +235,7 @@ class LlamaEngine:
             return 0
         # A windowed cache keeps one micro-batch more than its window, so drafts within one are
         # safe.
-        return self.config.n_batch - 1 if self.n_window else None
+        return self.config.settings.ubatch - 1 if self.n_window else None
 
 
 def _own(context: Context, engine: LlamaEngine) -> LlamaContext:

@@ -56,11 +56,12 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
         on_progress(fraction)
         return not interrupt.requested
 
-    params = C.llama_model_default_params()
-    params.n_gpu_layers = config.n_gpu_layers
-    params.load_mode = C.LLAMA_LOAD_MODE_MMAP if config.use_mmap else C.LLAMA_LOAD_MODE_NONE
-    params.use_extra_bufts = config.use_extra_buffers
-    on_cpu = experts_on_cpu(config.n_cpu_moe)
+    params, settings = C.llama_model_default_params(), config.settings
+    params.n_gpu_layers = settings.gpu_layers
+    params.load_mode = C.LLAMA_LOAD_MODE_MMAP if settings.mmap else C.LLAMA_LOAD_MODE_NONE
+    params.use_extra_bufts = settings.repack
+    params.load_mtp = settings.load_mtp
+    on_cpu = experts_on_cpu(settings.cpu_moe)
     params.tensor_buft_overrides = on_cpu and ctypes.addressof(on_cpu)
     callback = params.progress_callback = C.llama_progress_callback(report)
     engine_log.clear()
@@ -79,19 +80,21 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
 
 def create_context(config: EngineConfig, model: Handle) -> Handle:
     """Allocate the cache and the compute buffers; raises EngineError with the engine's reason."""
-    params = C.llama_context_default_params()
-    params.n_ctx = config.n_ctx * config.n_sequences
-    params.n_batch = params.n_ubatch = min(config.n_batch, config.n_ctx)
-    params.n_seq_max = config.n_sequences
+    params, settings = C.llama_context_default_params(), config.settings
+    params.n_ctx = config.n_ctx * settings.n_sequences
+    params.n_batch = params.n_ubatch = min(settings.ubatch, config.n_ctx)
+    params.n_seq_max = settings.n_sequences
+    params.kv_unified = settings.kv_unified
+    params.n_rs_seq = settings.n_rs_seq
     # Output buffers take n_vocab floats a row: ask for the rows that are used, not for n_batch of
     # them.
     params.n_outputs_max = config.n_outputs
     params.n_threads = config.n_threads
-    params.n_threads_batch = config.n_threads_batch or config.n_threads
-    params.type_k = cache_type(config.kv_k).id
-    params.type_v = cache_type(config.kv_v).id
-    params.flash_attn_type = _FLASH_ATTENTION[config.flash_attn]
-    params.op_offload = config.op_offload
+    params.n_threads_batch = config.n_threads_batch
+    params.type_k = cache_type(settings.kv_k).id
+    params.type_v = cache_type(settings.kv_v).id
+    params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attn]
+    params.op_offload = settings.op_offload
     params.swa_full = False
     engine_log.clear()
     context = C.llama_init_from_model(model, params)
@@ -103,4 +106,4 @@ def create_context(config: EngineConfig, model: Handle) -> Handle:
 
 
 def _advice(config: EngineConfig) -> str:
-    return "; try fewer --gpu-layers" if config.n_gpu_layers else ""
+    return "; try fewer --gpu-layers" if config.settings.gpu_layers else ""

@@ -24,15 +24,10 @@ ROUNDS = 3
 SHAPE = Shape(n_layers=2, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
 
 
-def logits(model: Path, *, use_extra_buffers: bool) -> npt.NDArray[np.float32]:
+def logits(model: Path, *, repack: bool) -> npt.NDArray[np.float32]:
     """Logits after each batch, in each round; shape (rounds x batches, n_vocab)."""
-    config = EngineConfig(
-        model,
-        n_ctx=256,
-        n_threads=1,
-        n_gpu_layers=0,
-        op_offload=False,
-        use_extra_buffers=use_extra_buffers,
+    config = EngineConfig.of(
+        model, ctx=256, threads=1, gpu_layers=0, op_offload=False, repack=repack
     )
     engine = LlamaEngine(config)
     try:
@@ -54,8 +49,8 @@ def main() -> int:
         model = folder / f"{weight_type}.gguf"
         if not model.exists():
             write_random_model(model, SHAPE, weight_type)
-        reference = logits(model, use_extra_buffers=False)
-        repacked = reference if plain else logits(model, use_extra_buffers=True)
+        reference = logits(model, repack=False)
+        repacked = reference if plain else logits(model, repack=True)
         error = np.abs(repacked - reference).max() / reference.std()
         sys.stdout.write(f"{weight_type} {error}\n")
         sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 A file has cells and tokens and neither logits nor random numbers, so what follows a restored
 sequence must be evaluated before anything is chosen; `hold` and the driver do. The engine checks
-the shape of what it loads, and not which model wrote it: `engine.saved.state_key` does that. At a
+the shape of what it loads, and not which model wrote it: `chat.states.state_key` does that. At a
 damaged file it would stop the process, so a seal (length and CRC-32) follows its own data, which
 it does not read.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from localspec.engine.llama.binding import C, Handle, engine_log
 from localspec.errors import EngineError
+from localspec.store import write_whole
 
 _SEAL = struct.Struct("<8sQI")
 _MAGIC = b"lspstate"
@@ -23,21 +24,18 @@ _CHUNK_BYTES = 1 << 20
 
 def save_sequence(context: Handle | None, sequence: int, tokens: list[int], path: Path) -> None:
     """Write a whole file that survives a power cut, or none. EngineError where that fails."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     ids = (C.llama_token * len(tokens))(*tokens)
     engine_log.clear()
     try:
-        n_bytes = C.llama_state_seq_save_file(
-            context, os.fsencode(partial), sequence, ids, len(tokens)
-        )
-        if n_bytes == 0:
-            raise EngineError(f"{path} could not be written: {engine_log.reason()}")
-        _seal(partial)
-        partial.replace(path)
+        with write_whole(path) as partial:
+            n_bytes = C.llama_state_seq_save_file(
+                context, os.fsencode(partial), sequence, ids, len(tokens)
+            )
+            if n_bytes == 0:
+                raise EngineError(f"{path} could not be written: {engine_log.reason()}")
+            _seal(partial)
     except OSError as error:
         raise EngineError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_sequence(
@@ -66,8 +64,6 @@ def _seal(path: Path) -> None:
     seal = _SEAL.pack(_MAGIC, n_bytes, _checksum(path, n_bytes))
     with path.open("ab") as file:
         file.write(seal)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _is_whole(path: Path) -> bool:

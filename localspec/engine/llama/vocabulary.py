@@ -5,10 +5,11 @@ from functools import cached_property
 
 from localspec.engine.llama.binding import C, Handle
 from localspec.errors import ModelError
+from localspec.model.tokenizer import Tokenizer
 
 _PIECE_BYTES = 256
-_MAX_SIZE_DIFFERENCE = 128
-_FIRST_COMPARED_ID = 5
+_KINDS = ("none", "llama", "gpt2", "bert", "t5", "rwkv", "plamo2")
+"""Names in files, in the order of enum llama_vocab_type."""
 
 
 class LlamaVocabulary:
@@ -89,30 +90,26 @@ class LlamaVocabulary:
         n = C.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, False)
         return buffer.raw[:n] if n >= 0 else self._read_piece(token, -n)
 
-    def difference(self, draft: "LlamaVocabulary") -> str | None:
-        """Why `draft` cannot draft for this vocabulary, or None where it can.
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What must agree in two models that share drafts."""
+        return Tokenizer(
+            model=_KINDS[C.llama_vocab_type(self._vocab)],
+            pre=None,
+            n_tokens=self.n_tokens,
+            bos_id=self.bos,
+            eos_id=self.eos,
+            adds_bos=C.llama_vocab_get_add_bos(self._vocab),
+            adds_eos=C.llama_vocab_get_add_eos(self._vocab),
+            has_chat_template=self.chat_template is not None,
+            texts=self._texts,
+        )
 
-        The rules of llama.cpp's `common_speculative_are_compatible`: one type, the same BOS and EOS
-        where they are added, at most 128 tokens more or fewer, and the same text for every id from
-        5 on.
-        """
-        ours, theirs = self._vocab, draft._vocab
-        if C.llama_vocab_type(ours) != C.llama_vocab_type(theirs):
-            return "they are of different types"
-        for name in ("bos", "eos"):
-            adds = getattr(C, f"llama_vocab_get_add_{name}")
-            if adds(ours) != adds(theirs):
-                return f"one adds {name.upper()} to a text and the other does not"
-            if adds(ours) and getattr(self, name) != getattr(draft, name):
-                ids = getattr(self, name), getattr(draft, name)
-                return f"{name.upper()} is token {ids[0]} in one, {ids[1]} in the other"
-        if abs(self.n_tokens - draft.n_tokens) > _MAX_SIZE_DIFFERENCE:
-            return f"one has {self.n_tokens:,} tokens, the other {draft.n_tokens:,}"
+    def _texts(self) -> list[bytes]:
+        if self.is_empty:
+            return []
         get_text = C.llama_vocab_get_text
-        for i in range(_FIRST_COMPARED_ID, min(self.n_tokens, draft.n_tokens)):
-            if get_text(ours, i) != get_text(theirs, i):
-                return f"token {i} is {self.text(i)!r} in one, {draft.text(i)!r} in the other"
-        return None
+        return [get_text(self._vocab, i) or b"" for i in range(self.n_tokens)]
 
 
 def _id_or_none(token: int) -> int | None:

@@ -47,9 +47,7 @@ class Allowance:
 
 def main() -> int:
     request: dict[str, Any] = json.loads(sys.argv[1])
-    setting = ProbeSetting(
-        request["n_threads"], request["n_gpu_layers"], request["use_extra_buffers"]
-    )
+    setting = ProbeSetting(request["n_threads"], request["n_gpu_layers"], request["repack"])
     watch = Watch.now()
     _say("measuring the overhead of passes and layers")
     fixed = overhead(setting)

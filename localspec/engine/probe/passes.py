@@ -211,15 +211,15 @@ def _loaded(
     with TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "probe.gguf"
         write_random_model(path, replace(shape, n_layers=n_layers), weight_type)
-        config = EngineConfig(
+        config = EngineConfig.of(
             path,
-            n_ctx=2048,
-            n_threads=setting.n_threads,
+            ctx=2048,
+            threads=setting.n_threads,
             kv_k=kv[0],
             kv_v=kv[1],
             flash_attn="auto" if flash is None else "on" if flash else "off",
-            n_gpu_layers=setting.n_gpu_layers,
-            use_extra_buffers=setting.use_extra_buffers,
+            gpu_layers=setting.n_gpu_layers,
+            repack=setting.repack,
         )
         engine = LlamaEngine(config)
         try:

@@ -4,8 +4,6 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
-from pathlib import Path
 
 from localspec import paths
 from localspec.engine.child import run_module
@@ -15,6 +13,7 @@ from localspec.hardware.activity import DISTURBING
 from localspec.hardware.machine import machine_key, power
 from localspec.hardware.probe_results import END_WIDTHS, AttentionCase, Probe, WeightCase
 from localspec.notify import Notify
+from localspec.store import Kept, hashed
 
 CHILD = "localspec.engine.probe.child"
 LIMIT_S = 120.0
@@ -30,12 +29,12 @@ class ProbeSetting:
 
     n_threads: int
     n_gpu_layers: int
-    use_extra_buffers: bool
+    repack: bool
 
     @property
     def text(self) -> str:
         where = "the processor" if self.n_gpu_layers == 0 else "the GPU"
-        plain = "" if self.use_extra_buffers else ", weights not repacked"
+        plain = "" if self.repack else ", weights not repacked"
         return f"{where}, {self.n_threads} thread{'s' * (self.n_threads != 1)}{plain}"
 
 
@@ -64,10 +63,7 @@ class ProbeNeeds:
 
 def kept_probe(setting: ProbeSetting) -> Probe | None:
     """What was measured here before with this engine build, setting and power state."""
-    try:
-        return Probe.from_json(json.loads(_path(setting).read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    return _kept(setting).load()
 
 
 def probe_machine(
@@ -99,7 +95,7 @@ def probe_machine(
             f"other programs had {found.others_share:.0%} of the processor meanwhile, so this is"
             " slower than an idle machine: `localspec predict --probe again` repeats it"
         )
-    _keep(_path(setting), merged)
+    _kept(setting).save(merged)
     return merged
 
 
@@ -131,15 +127,7 @@ def _measure(
     return found[0]
 
 
-def _path(setting: ProbeSetting) -> Path:
+def _kept(setting: ProbeSetting) -> Kept[Probe]:
     parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
     parts += "".join(f" {os.environ.get(name)}" for name in WAITING)
-    folder = paths.cache_dir() / "probe"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{sha256(parts.encode()).hexdigest()[:16]}.json"
-
-
-def _keep(path: Path, probe: Probe) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(probe.to_json()))
-    partial.replace(path)
+    return Kept(hashed(paths.cache_dir() / "probe", parts), Probe.from_json, Probe.to_json)

@@ -1,0 +1,167 @@
+"""The options that commands share, and what they mean: settings, sampling, and the prompt.
+
+A prompt is one text, in UTF-8, that says something. A model that a command names is a file; what is
+spelled out as a web or hub reference is fetched first.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from localspec.cli.notify import notify
+from localspec.cli.options import option
+from localspec.errors import UserError
+from localspec.settings import ROWS, Settings
+
+if TYPE_CHECKING:
+    from localspec.dialogue.template import Message
+    from localspec.session import ReplyOptions, SessionConfig
+    from localspec.session.opening import ReplyKeywords
+
+ENGINE = "Engine"
+SPECULATION = "Speculation"
+_SAMPLING = "Sampling"
+WhenSampled = Literal["auto", "match", "rejection"]
+
+
+@dataclass(frozen=True)
+class EngineFlags(Settings):
+    """What is loaded and how."""
+
+    verify: WhenSampled = option(
+        "auto",
+        "How sampled drafts are accepted; auto: match with --seed, else rejection.",
+        panel=SPECULATION,
+    )
+    no_profile: bool = option(
+        False, "Leave the settings that `tune` kept.", "--no-profile", panel=ENGINE
+    )
+    given: frozenset[str] = frozenset()
+
+    def session_config(self, model: str | None) -> "SessionConfig":
+        """Names resolved to files. Raises UserError or ModelError."""
+        from localspec.session.config import SessionConfig
+
+        settings = Settings(**{name: getattr(self, name) for name in ROWS})
+        given = None if self.no_profile else self.given
+        return SessionConfig.named(model, settings, given, notify, file_of)
+
+
+@dataclass(frozen=True)
+class ReplyFlags:
+    """How a reply is made."""
+
+    temp: float = option(
+        0.8, "Temperature; 0 takes the best token.", panel=_SAMPLING, min=0, max=100
+    )
+    top_k: int = option(40, "Keep the K best tokens; 0: all.", panel=_SAMPLING, min=0)
+    top_p: float = option(
+        0.95, "Keep the best with this probability.", panel=_SAMPLING, min=0, max=1
+    )
+    min_p: float = option(
+        0.05, "Drop what is less likely than this x the best.", panel=_SAMPLING, min=0, max=1
+    )
+    repeat_penalty: float = option(
+        1.0, "Above 1: discourage repetition.", panel=_SAMPLING, min=0.01, max=100
+    )
+    seed: int | None = option(None, "Same seed, same reply. Default: random.", panel=_SAMPLING)
+    max_tokens: int | None = option(
+        None, "Stop after N tokens. Default: at the end.", "--max-tokens", "-n", min=0, metavar="N"
+    )
+    stop: list[str] | None = option(None, "Stop before this text; may be repeated.", metavar="TEXT")
+    ignore_eos: bool = option(False, "Never choose an end token.", "--ignore-eos")
+    system: str | None = option(None, "System prompt.", metavar="TEXT")
+    given: frozenset[str] = frozenset()
+
+    def keywords(self, verify: WhenSampled) -> "ReplyKeywords":
+        """As the library takes them. UserError for a text that is not UTF-8."""
+        check_text("--system", self.system or "")
+        return {
+            "temperature": self.temp,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repeat_penalty": self.repeat_penalty,
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "stop": [check_text("--stop", text) for text in self.stop or ()],
+            "verify": verify,
+            "ignore_eos": self.ignore_eos,
+        }
+
+    def reply_options(self, verify: WhenSampled) -> "ReplyOptions":
+        """The seed is drawn here where none is given; rejection is chosen where it may be."""
+        from localspec.session.opening import reply_options
+
+        return reply_options(**self.keywords(verify))
+
+
+@dataclass(frozen=True)
+class PromptFlags:
+    """One prompt, and whether it is a question or a text to continue."""
+
+    prompt: str | None = option(None, "The prompt.", "--prompt", "-p", metavar="TEXT")
+    file: str | None = option(
+        None, "Prompt from a file; - is standard input.", "--file", "-f", metavar="FILE"
+    )
+    raw: bool = option(False, "Continue the text as it is, without a chat template.", "--raw")
+
+    def text(self, system: str | None) -> str:
+        """The prompt. UserError unless there is one, in UTF-8, that says something."""
+        if self.raw and system:
+            raise UserError(
+                "--raw takes the prompt as it is: leave --system out, or write it into the prompt"
+            )
+        if self.prompt is not None and self.file is None:
+            text = check_text("the prompt", self.prompt)
+        elif self.file is not None and self.prompt is None:
+            text = _decode("the prompt", _read(self.file))
+        else:
+            raise UserError("give one prompt: -p TEXT, or -f FILE (- is standard input)")
+        if not text.strip():
+            raise UserError("the prompt is empty: give some text")
+        return text
+
+    def messages(self, text: str, system: str | None) -> "str | list[Message]":
+        """What a model is asked: a text to continue where `raw`, else messages."""
+        from localspec.dialogue.template import Message
+
+        if self.raw:
+            return text
+        before = [Message(role="system", content=system)] if system else []
+        return [*before, Message(role="user", content=text)]
+
+
+def check_text(what: str, text: str) -> str:
+    """`text` as it is; UserError where the bytes that it was read from are not UTF-8."""
+    return _decode(what, text.encode(errors="surrogateescape"))
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"the prompt file {file!r} cannot be read ({reason}): check -f") from error
+
+
+def _decode(what: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{data[error.start]:02x} at {error.start:,}"
+        raise UserError(f"{what} is not UTF-8 text ({byte}): convert it to UTF-8") from error
+
+
+def file_of(reference: str | None) -> Path:
+    """The file of a model, pulled with progress on stderr where that is spelled out."""
+    from localspec.session.opening import find_or_fetch
+
+    return find_or_fetch(reference, _pulled)
+
+
+def _pulled(reference: str) -> Path:
+    from localspec.cli.pull import fetch
+
+    return fetch(reference)[0].path

@@ -1,0 +1,70 @@
+"""Files of localspec's own: written whole or not at all, and documents that are found again.
+
+A file is written beside its name and renamed, so that readers, a crash and a power cut meet the old
+one or the new one. A kept document saves measuring or asking again: one that is not there, damaged
+or of another version is as good as none.
+"""
+
+import json
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""What reading a damaged document can raise: the disk, JSON, and fields that are not as written."""
+
+
+@contextmanager
+def write_whole(path: Path, *, is_lasting: bool = True) -> Generator[Path]:
+    """A path beside `path` to write to; renamed to `path` at the end, gone after an error.
+
+    A file that `is_lasting` is forced to disk before; others can be made again. Raises OSError.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        if is_lasting:
+            with partial.open("r+b") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises OSError."""
+    with write_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def hashed(folder: Path, key: str, n_digits: int = 16) -> Path:
+    """The path of the document with `key` in `folder`, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{sha256(key.encode()).hexdigest()[:n_digits]}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """A value in a JSON document; `read` raises one of `UNREADABLE` for what is no such value."""
+
+    path: Path
+    read: Callable[[Any], T]
+    write: Callable[[T], Any]
+
+    def load(self) -> T | None:
+        """None where nothing is kept that can be used."""
+        try:
+            return self.read(json.loads(self.path.read_text(encoding="utf-8")))
+        except UNREADABLE:
+            return None
+
+    def save(self, value: T) -> None:
+        """Raises OSError."""
+        write_text(self.path, json.dumps(self.write(value)))

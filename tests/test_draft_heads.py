@@ -1,0 +1,214 @@
+"""A draft head in a file of its own is no model: every command says so, and none dies of it."""
+
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+from command import Run, assert_refused, localspec
+from hub import Hub
+
+from localspec.errors import ModelError
+from localspec.gguf.cursor import Value
+from localspec.gguf.reader import read_header
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, header_bytes
+from localspec.model.synthetic import (
+    MambaShape,
+    Shape,
+    byte_vocabulary,
+    write_random_mamba,
+    write_random_model,
+)
+from localspec.model.usable import check_usable
+
+N_EMBD, N_VOCAB, N_BLOCKS = 64, 300, 5
+HEAD = ("attn_norm", "attn_q", "nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
+REFUSED = "has only the draft head (MTP) of a model, not its layers; give the path of a whole"
+
+
+def write_blocks(
+    path: Path,
+    blocks: dict[int, tuple[str, ...]],
+    architecture: str = "qwen35",
+    shared: tuple[str, ...] = ("token_embd", "output_norm"),
+    **keys: Value,
+) -> Path:
+    """A file with the metadata of a model of five blocks, of which `blocks` have those weights."""
+    own: dict[str, Value] = {
+        "block_count": N_BLOCKS,
+        "nextn_predict_layers": 1,
+        "context_length": 4096,
+        "embedding_length": N_EMBD,
+        "feed_forward_length": 128,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "attention.key_length": 16,
+        "attention.value_length": 16,
+        "full_attention_interval": 4,
+        "rope.dimension_count": 16,
+    }
+    names = [f"{name}.weight" for name in shared]
+    names += [f"blk.{i}.{name}.weight" for i, block in blocks.items() for name in block]
+    metadata = {f"{architecture}.{key}": value for key, value in (own | keys).items()}
+    plans = [_plan(name) for name in names]
+    with path.open("wb") as file:
+        file.write(
+            header_bytes(
+                {"general.architecture": architecture} | metadata | byte_vocabulary(N_VOCAB), plans
+            )
+        )
+        os.truncate(file.fileno(), file.tell() + sum(plan.n_bytes + 64 for plan in plans))
+    return path
+
+
+def _plan(name: str) -> TensorPlan:
+    shape = (N_EMBD, N_VOCAB) if name.startswith(("token_embd", "output.")) else (N_EMBD,)
+    return TensorPlan(name, BY_NAME["F32"], shape, tuple)
+
+
+def layers(*numbers: int) -> dict[int, tuple[str, ...]]:
+    return dict.fromkeys(numbers, ("attn_norm", "attn_q"))
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        check_usable(read_header(path))
+    return str(caught.value)
+
+
+@pytest.fixture
+def sidecar(tmp_path: Path) -> Path:
+    """As `mtp-MODEL-Q4_0.gguf` in repositories: the metadata of the model, the last block only."""
+    return write_blocks(tmp_path / "sidecar.gguf", {4: HEAD})
+
+
+@pytest.mark.parametrize("architecture", ["qwen35", "glm4moe", "deepseek2", "brand-new"])
+@pytest.mark.parametrize("shared", [("token_embd", "output_norm", "output"), ("output_norm",)])
+def test_a_head_alone_is_no_model(tmp_path: Path, architecture: str, shared: tuple[str, ...]):
+    """With embeddings of its own, or with those of its target."""
+    path = write_blocks(tmp_path / "model.gguf", {4: HEAD}, architecture, shared)
+    assert REFUSED in refusal(path)
+
+
+def test_heads_that_are_all_blocks(tmp_path: Path):
+    path = write_blocks(tmp_path / "model.gguf", {0: HEAD}, block_count=1)
+    assert REFUSED in refusal(path)
+
+
+def test_a_head_with_pieces_of_the_first_layer(tmp_path: Path):
+    """libllama tells a sidecar by the first norm, whatever else is there."""
+    path = write_blocks(tmp_path / "model.gguf", {0: ("attn_q",), **layers(1, 2, 3), 4: HEAD})
+    assert REFUSED in refusal(path)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3])
+@pytest.mark.parametrize("n_heads", [0, 1])
+def test_a_layer_without_weights(tmp_path: Path, missing: int, n_heads: int):
+    numbers = [i for i in range(N_BLOCKS) if i != missing]
+    path = write_blocks(tmp_path / "m.gguf", layers(*numbers), nextn_predict_layers=n_heads)
+    n_layers = N_BLOCKS - n_heads
+    expected = f"has no weights for layer {missing} of {n_layers}; download or convert it again"
+    assert (REFUSED if n_heads and not missing else expected) in refusal(path)
+
+
+def test_models_with_a_head_inside_pass(tmp_path: Path):
+    check_usable(read_header(write_blocks(tmp_path / "m.gguf", {**layers(0, 1, 2, 3), 4: HEAD})))
+
+
+@pytest.mark.parametrize("name", ["ln1", "ssm_in", "time_mix_w1", "ffn_up", "attn_post_norm"])
+def test_layers_with_weights_of_any_name_pass(tmp_path: Path, name: str):
+    """Recurrent layers, and norms after instead of before, are nothing to wonder at."""
+    blocks = dict.fromkeys(range(N_BLOCKS), (name,))
+    path = write_blocks(tmp_path / "m.gguf", blocks, "brand-new", nextn_predict_layers=0)
+    check_usable(read_header(path))
+
+
+def test_layers_that_only_pass_on_need_no_weights(tmp_path: Path):
+    """Nemotron Ultra has layers without attention and without feed-forward."""
+    path = write_blocks(tmp_path / "m.gguf", layers(0, 1, 4), "deci", nextn_predict_layers=0)
+    check_usable(read_header(path))
+
+
+def test_mamba_passes(tmp_path: Path):
+    write_random_mamba(tmp_path / "m.gguf", MambaShape())
+    check_usable(read_header(tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", "FILE", "--probe", "off"),
+        ("generate", "FILE", "-p", "Hi"),
+        ("chat", "FILE", "-p", "Hi"),
+        ("bench", "FILE"),
+        ("tune", "FILE"),
+        ("quality", "FILE"),
+        ("quantize", "FILE", "--to", "Q8_0"),
+        ("export", "FILE", "--to", "llama-server"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_refuses_it(sidecar: Path, command: tuple[str, ...]):
+    words = (sidecar if word == "FILE" else word for word in command)
+    assert_refused(localspec(*words), 1, REFUSED)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", "MODEL", "--draft", "FILE", "--probe", "off"),
+        ("generate", "MODEL", "--draft", "FILE", "-p", "Hi"),
+        ("chat", "MODEL", "--draft", "FILE", "-p", "Hi"),
+        ("bench", "MODEL", "--draft", "FILE", "--spec", "draft", "--prompts", "TEXT"),
+        ("tune", "MODEL", "--draft", "FILE"),
+        ("quality", "MODEL", "--reference", "FILE"),
+        ("export", "MODEL", "--draft", "FILE", "--to", "llama-server"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_refuses_it_as_a_draft(
+    sidecar: Path, tmp_path: Path, command: tuple[str, ...]
+):
+    model, text = tmp_path / "model.gguf", tmp_path / "prompts.jsonl"
+    shape = Shape(n_embd=64, n_heads=1, n_kv_heads=1, n_ff=64, n_vocab=N_VOCAB)
+    write_random_model(model, shape, with_text=True)
+    text.write_text('{"prompt": "Hi"}\n')
+    names = {"FILE": sidecar, "MODEL": model, "TEXT": text}
+    run = localspec(*(names.get(word, word) for word in command))
+    assert_refused(run, 2 if command[0] == "bench" else 1, REFUSED)
+
+
+@pytest.fixture
+def hub() -> Generator[Hub]:
+    with Hub().running() as running:
+        yield running
+
+
+@pytest.fixture
+def command(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
+    return lambda *words: localspec(*words, **hub.environment(tmp_path / "hf"))
+
+
+@pytest.mark.parametrize("file", ["mtp-model-Q4_0.gguf", "MTP/model-Q4_0.gguf"])
+def test_pull_reads_the_header_before_it_fetches_what_is_named_like_a_head(
+    hub: Hub, command: Callable[..., Run], sidecar: Path, tmp_path: Path, file: str
+):
+    hub.add("owner/repo-GGUF", file, sidecar.read_bytes() + bytes(3_000_000))
+    assert_refused(command("pull", f"hf:owner/repo-GGUF/{file}"), 1, REFUSED)
+    assert hub.n_stored_sent < 2_000_000
+    assert not list(tmp_path.glob("hf/hub/**/*.gguf"))
+
+
+def test_pull_and_list_say_what_a_head_with_a_model_s_name_is(
+    hub: Hub, command: Callable[..., Run], sidecar: Path
+):
+    name = "hf:owner/repo-GGUF/model-Q4_0.gguf"
+    hub.add("owner/repo-GGUF", "model-Q4_0.gguf", sidecar.read_bytes())
+    assert_refused(command("predict", name, "--probe", "off"), 1, REFUSED)  # remote
+    run = command("pull", name)
+    assert (run.code, run.stdout) == (1, "")
+    assert REFUSED in run.stderr.splitlines()[-1]
+    (row,) = [row for row in command("list", "--json").document["models"] if row["name"] == name]
+    assert REFUSED in row["problem"]
+    assert row["predicted_tps"] is None

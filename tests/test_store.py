@@ -1,0 +1,66 @@
+"""Files of localspec's own: whole or as before, and documents found again."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from localspec.store import Kept, hashed, write_text, write_whole
+
+
+@pytest.mark.parametrize("is_lasting", [True, False])
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, is_lasting: bool) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "document"
+    write_text(path, "old")
+
+    def fails_midway() -> None:
+        with write_whole(path, is_lasting=is_lasting) as partial:
+            partial.write_text("half")
+            assert path.read_text() == "old"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails_midway()
+    assert path.read_text() == "old"
+    assert list(folder.iterdir()) == [path]
+    with write_whole(path, is_lasting=is_lasting) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert list(folder.iterdir()) == [path]
+
+
+def test_bytes_are_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the renaming must not leave an empty file."""
+    path, forced = tmp_path / "document", list[bool]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append(path.exists()))
+    write_text(path, "text")
+    assert forced == [False]
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        write_text(tmp_path / "none" / "document", "text")
+
+
+def read(document: dict[str, object]) -> int:
+    return int(str(document["number"]))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '{"number": "x"}', '{"other": 1}', b"\xff\xfe"]
+)
+def test_a_damaged_document_is_as_good_as_none(tmp_path: Path, text: str | bytes) -> None:
+    kept = Kept(hashed(tmp_path / "folder", "key"), read, lambda number: {"number": number})
+    assert kept.load() is None
+    kept.save(3)
+    assert kept.load() == 3
+    kept.path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert kept.load() is None
+    kept.save(4)
+    assert json.loads(kept.path.read_text()) == {"number": 4}
+    assert hashed(tmp_path / "folder", "another key") != kept.path
