@@ -8,8 +8,7 @@ to the logger `localspec`, at level INFO.
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from localspec.forecast.question import answer, read_question
 from localspec.notify import Notify, Progress
 from localspec.session.config import SessionConfig
 from localspec.session.opening import ReplyKeywords, find_or_fetch, reply_options
-from localspec.session.reply import Reply
+from localspec.session.reply import AsyncPieces, Reply
 from localspec.session.session import Session
 from localspec.settings import Settings
 
@@ -62,9 +61,7 @@ def load(
     chosen = replace(settings or Settings(), **fields)
     given = frozenset(chosen.changed) | frozenset(fields) if profile else None
     name = None if name_or_path is None else str(name_or_path)
-    return Model.open(
-        SessionConfig.named(name, chosen, given, _log.info, find_or_fetch), _log.info
-    )
+    return Model.open(SessionConfig.named(name, chosen, given, _log.info, find_or_fetch), _log.info)
 
 
 class Model:
@@ -146,7 +143,7 @@ class Model:
         reply = session.reply(session.written_prompt(prompt), options)
         return reply.split(in_thought=opens_thought(prompt)) if split_thought else reply
 
-    def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> "AsyncPieces":
+    def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:
         """The same for `async for`: a thread generates each piece.
 
         Cancelling the task, or leaving the loop, ends the reply within a step.
@@ -182,40 +179,6 @@ class Model:
         own = {name: getattr(settings, name) for name in _ASKED}
         own["draft"] = draft and str(draft.model)
         return predict(session.plan.target.model, **{**own, **question})
-
-
-class AsyncPieces(AsyncIterator[str]):
-    """The pieces of a reply for `async for`; `reply` is the reply itself, which grows meanwhile."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self._pieces = reply.by_piece()
-
-    async def __anext__(self) -> str:
-        import asyncio  # noqa: PLC0415 - only who awaits has it
-
-        pull = asyncio.get_running_loop().run_in_executor(None, next, self._pieces, None)
-        try:
-            piece = await asyncio.shield(pull)
-        except asyncio.CancelledError:
-            self.reply.stop()
-            with suppress(Exception):
-                await pull
-            self.close()
-            raise
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
-
-    def close(self) -> None:
-        """End the reply where it is."""
-        self.reply.stop()
-        with suppress(ValueError):  # a thread is in it, and ends it now
-            self._pieces.close()
-
-    def __del__(self) -> None:
-        # Whoever leaves the loop finds the model free at once.
-        self.close()
 
 
 def predict(

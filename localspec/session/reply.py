@@ -1,8 +1,8 @@
 """One reply as text while it comes, with its account; one at a time on a model."""
 
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from time import perf_counter
 
 from localspec.decode.generation import FinishReason, Generation
@@ -210,3 +210,37 @@ class Reply:
             text = "".join(part.text for part in parts if not part.is_thought)
         self.text += text
         return text
+
+
+class AsyncPieces(AsyncIterator[str]):
+    """The pieces of a reply for `async for`; `reply` is the reply itself, which grows meanwhile."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self._pieces = reply.by_piece()
+
+    async def __anext__(self) -> str:
+        import asyncio  # noqa: PLC0415 - only who awaits has it
+
+        pull = asyncio.get_running_loop().run_in_executor(None, next, self._pieces, None)
+        try:
+            piece = await asyncio.shield(pull)
+        except asyncio.CancelledError:
+            self.reply.stop()
+            with suppress(Exception):
+                await pull
+            self.close()
+            raise
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    def close(self) -> None:
+        """End the reply where it is."""
+        self.reply.stop()
+        with suppress(ValueError):  # a thread is in it, and ends it now
+            self._pieces.close()
+
+    def __del__(self) -> None:
+        # Whoever leaves the loop finds the model free at once.
+        self.close()
