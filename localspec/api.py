@@ -10,18 +10,25 @@ to the logger `localspec`, at level INFO.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 
 from localspec.dialogue.markup import opens_thought
 from localspec.dialogue.template import Message, checked_text, messages_of
-from localspec.errors import no_such
+from localspec.errors import UserError, no_such
 from localspec.forecast.forecast import Forecast
 from localspec.forecast.question import answer, read_question
 from localspec.notify import Notify, Progress
+from localspec.registry.resolve import resolve
 from localspec.session.config import SessionConfig
-from localspec.session.opening import ReplyKeywords, find_or_fetch, reply_options
+from localspec.session.opening import (
+    ReplyKeywords,
+    draft_file,
+    reply_options,
+    session_config,
+)
 from localspec.session.reply import AsyncPieces, Reply
 from localspec.session.session import Session
 from localspec.settings import Settings
@@ -61,7 +68,7 @@ def load(
     chosen = replace(settings or Settings(), **fields)
     given = frozenset(chosen.changed) | frozenset(fields) if profile else None
     name = None if name_or_path is None else str(name_or_path)
-    return Model.open(SessionConfig.named(name, chosen, given, _log.info, find_or_fetch), _log.info)
+    return Model.open(session_config(name, chosen, given, _log.info), _log.info)
 
 
 class Model:
@@ -221,9 +228,12 @@ def tune(
 
     if goal not in get_args(GoalName):
         raise no_such("goal", goal, get_args(GoalName))
+    for noun, value in (("budget", budget), ("max_quality_loss", max_quality_loss)):
+        if not isinstance(value, Real) or value < 0:
+            raise UserError(f"{noun} {value!r} is not a number of at least 0")
     name = None if model is None else str(model)
-    wanted, asked = Goal(goal, max_quality_loss), {"ctx": ctx, "draft": draft}
-    return tune_model(name, wanted, budget, asked, _log.info).profile
+    config = SessionConfig.of(resolve(name), draft_file(draft, name), ctx=ctx)
+    return tune_model(config, Goal(goal, max_quality_loss), budget, _log.info).profile
 
 
 def _whole(reply: Reply) -> Reply:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -9,6 +10,24 @@ import pytest
 
 from localspec import paths
 from localspec.engine.health import engine_health
+from localspec.errors import EngineError
+
+FOLDER_MARKS = ("acceptance", "engine")
+WITHOUT_ENGINE = Path(__file__).parent / "without_engine"
+
+
+def needs_engine(item: pytest.Item) -> bool:
+    """Whether the test may load the engine: it, its module or its folder says so."""
+    return item.get_closest_marker("engine") is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A folder marks its tests. Tests without the engine run first, while nothing has loaded it."""
+    for item in items:
+        if item.path.parent.name in FOLDER_MARKS:
+            item.add_marker(item.path.parent.name)
+    items.sort(key=needs_engine)
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +41,38 @@ def tested_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def localspec_home(tmp_path: Path, tested_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def localspec_home(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """No test reads or writes the user's own configuration, data or caches."""
     home = tmp_path / "localspec-home"
+    monkeypatch.setenv("LOCALSPEC_HOME", str(home))
+    if not needs_engine(request.node):
+        _hide_engine(monkeypatch)
+        home.mkdir()
+        return home
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    tested_home = request.getfixturevalue("tested_home")
     shutil.copytree(tested_home, home)
     # What passes cost changes speeds, never answers: measured once for all tests.
     calibrations = tested_home.parent / "calibrations"
     calibrations.mkdir(exist_ok=True)
     (home / "cache" / "calibration").symlink_to(calibrations)
-    monkeypatch.setenv("LOCALSPEC_HOME", str(home))
     return home
+
+
+def _hide_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that needs the engine and is not marked so fails, here and in its commands."""
+    monkeypatch.syspath_prepend(str(WITHOUT_ENGINE))
+    monkeypatch.setenv("PYTHONPATH", str(WITHOUT_ENGINE))
+    # Where tests of the engine's own modules were collected, it is imported already.
+    loaded = sys.modules.get("localspec.engine.llama.engine")
+    if loaded:
+        monkeypatch.setattr(loaded.LlamaEngine, "__init__", _refuse)
+
+
+def _refuse(*_: object) -> None:
+    raise EngineError("the engine is hidden from tests that are not marked `engine`")
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from command import assert_refused, clean_environment, finish, localspec, start, tiny
+from command import assert_refused, finish, localspec, start, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import IDEAL, cases, config, prediction, prompts, results, visited
@@ -120,6 +118,7 @@ def test_curves_are_cases_of_their_own() -> None:
     assert [bool(case.work.widths) for case in plan.cases] == [False, False, True, True]
 
 
+@pytest.mark.engine
 def test_speeds_are_of_what_was_asked() -> None:
     depth = measure(Case(config(), Work(8, 6, depth=64)), 2).samples
     users = measure(Case(config(), Work(8, 6, batch=3)), 2).samples
@@ -132,6 +131,7 @@ def test_speeds_are_of_what_was_asked() -> None:
     assert all(0 < s.engine_s < (s.decode_s or 0) for s in (*depth, *users, *only_write))
 
 
+@pytest.mark.engine
 def test_drafts_are_counted_by_category() -> None:
     samples = measure(
         Case(config("lookup"), Work(0, 24, prompts=prompts(), per_category=1)), 1
@@ -142,6 +142,7 @@ def test_drafts_are_counted_by_category() -> None:
         assert s.n_tokens == s.n_passes + s.accepted
 
 
+@pytest.mark.engine
 def test_a_failing_case_is_a_result_with_its_reason() -> None:
     found = visit(Case(config("none", "q8_0"), Work(8, 4)), 1)
     assert found.measurement is not None
@@ -152,6 +153,7 @@ def test_a_failing_case_is_a_result_with_its_reason() -> None:
     assert "did not end" in (visit(plain(1)[0], 1, limit_s=0.05).reason or "")
 
 
+@pytest.mark.engine
 def test_parts_of_the_gap_sum_to_what_was_measured(tmp_path: Path) -> None:
     for row in rows_of(results(tmp_path / "a.jsonl").visits):
         if row.is_curve:
@@ -163,6 +165,7 @@ def test_parts_of_the_gap_sum_to_what_was_measured(tmp_path: Path) -> None:
         assert drafted >= -1e-12 if row.case.settings.spec == "lookup" else drafted == 0
 
 
+@pytest.mark.engine
 def test_a_machine_that_loses_nothing_has_no_gap() -> None:
     """Had the case taken what the ceiling says, all of it would be explained by streamed bytes."""
     case = cases()[1]
@@ -190,11 +193,13 @@ def test_a_prediction_survives_json() -> None:
     assert Prediction.from_json(json.loads(json.dumps(said.to_json()))) == said
 
 
+@pytest.mark.engine
 def test_a_visit_survives_json() -> None:
     one = visited(cases()[-2], 3)
     assert Visited.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
+@pytest.mark.engine
 def test_a_slower_run_is_a_regression(tmp_path: Path) -> None:
     # By far: passes of the tiny model take so little that a hiccup makes them 30 x as long.
     a, b = results(tmp_path / "a.jsonl"), results(tmp_path / "b.jsonl", factor=1e4)
@@ -205,6 +210,7 @@ def test_a_slower_run_is_a_regression(tmp_path: Path) -> None:
     assert {case.ratio.verdict for case in same.cases} == {"no significant difference"}
 
 
+@pytest.mark.engine
 def test_a_disturbed_visit_counts_only_where_there_is_no_calm_one() -> None:
     case = cases()[0]
     calm = replace(visited(case, 0), circumstances=Circumstances("on mains power", 1.0, 0.01))
@@ -216,6 +222,7 @@ def test_a_disturbed_visit_counts_only_where_there_is_no_calm_one() -> None:
     assert "1 of 2 visits were disturbed" in " ".join(findings([both]))
 
 
+@pytest.mark.engine
 def test_other_work_is_not_compared(tmp_path: Path) -> None:
     results(tmp_path / "a.jsonl")
     run = localspec("bench", tiny(), *SHORT, "--rounds", "1", "-o", tmp_path / "b")
@@ -238,6 +245,7 @@ def wait_for_lines(process: Any, folder: Path, n: int) -> Path:
         time.sleep(0.02)
 
 
+@pytest.mark.engine
 def test_a_killed_bench_goes_on_where_it_was(tmp_path: Path) -> None:
     """kill -9 in the middle, then --resume: nothing twice, nothing lost, JSON throughout."""
     process = start("bench", tiny(), *SHORT, "-d", "0,16,32", "--rounds", "2", "-o", tmp_path)
@@ -258,6 +266,7 @@ def test_a_killed_bench_goes_on_where_it_was(tmp_path: Path) -> None:
     assert_refused(localspec("bench", "--resume", "-o", tmp_path), 2, "incomplete")
 
 
+@pytest.mark.engine
 def test_an_engine_that_dies_is_a_result_and_the_rest_is_measured(tmp_path: Path) -> None:
     process = start(
         "bench", tiny(), "-p", "0", "-n", "1500,8", "-d", "0", "-t", "1", "-r", "40", "--rounds",
@@ -312,16 +321,3 @@ def test_any_line_of_prompts_is_read_or_refused(tmp_path_factory: Any, line: str
     path.write_text(line, encoding="utf-8", errors="replace")
     with contextlib.suppress(UserError):
         assert read_prompts(path, 1)
-
-
-def test_without_llama_bench_its_script_says_so_and_passes() -> None:
-    script = Path(__file__).parent.parent / "scripts" / "_bench_against_llama_bench.py"
-    run = subprocess.run(
-        [sys.executable, "-B", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=clean_environment() | {"PATH": "/nowhere", "LLAMA_BENCH": ""},
-    )
-    assert run.stdout == ""
-    assert "skipped: llama-bench is not here" in run.stderr

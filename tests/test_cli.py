@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from _models import smollm2
 from command import ANSWER, Run, localspec, mamba, tiny
+from models import smollm2
 
 COMMANDS = ("chat", "generate", "quantize", "doctor")
 QUESTION = ("-p", "Count from one to ten, then again from one to ten.")
@@ -66,6 +66,7 @@ def test_the_version_is_data() -> None:
     assert run.stdout.startswith("localspec 0.")
 
 
+@pytest.mark.engine
 def test_the_starter_answers_without_a_network() -> None:
     """The first command of a new user, on a machine that only has the package index."""
     run = localspec("generate", *ANSWER, "-p", "Say hello.", "-n", "30")
@@ -77,6 +78,7 @@ def test_the_starter_answers_without_a_network() -> None:
     assert "ended by" in summary
 
 
+@pytest.mark.engine
 def test_json_has_the_names_that_scripts_rely_on() -> None:
     run = ask("-p", "x", "-n", "40", "--json")
     assert run.stderr == ""
@@ -88,7 +90,7 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert document["finish_reason"] == "length"
     assert document["prediction"] is None
     speculation = document["speculation"]
-    assert set(speculation["by_source"]) <= {"suffix", "model"}
+    assert set(speculation["by_source"]) <= {"lookup", "model"}
     for source in speculation["by_source"].values():
         assert list(source) == ["drafted", "accepted", "draft_s", "by_position"]
     assert speculation["tokens_per_pass"] == pytest.approx(40 / speculation["passes"])
@@ -97,6 +99,7 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert document["config"]["model"] == str(tiny())
 
 
+@pytest.mark.engine
 def test_what_is_undefined_is_null() -> None:
     """One token has no speed: a script that divides by 0 or plots it should notice."""
     timings = ask("-p", "x", "-n", "1", "--json").document["timings"]
@@ -107,10 +110,12 @@ def test_what_is_undefined_is_null() -> None:
     assert nothing["timings"]["ttft_s"] is None
 
 
+@pytest.mark.engine
 def test_no_tokens_are_an_empty_line() -> None:
     assert ask("-p", "x", "-n", "0").stdout == "\n"
 
 
+@pytest.mark.engine
 def test_the_prompt_can_come_from_a_file_or_a_pipe(tmp_path: Path) -> None:
     text = "Größe: 3 µm\n"
     file = tmp_path / "prompt.txt"
@@ -121,6 +126,7 @@ def test_the_prompt_can_come_from_a_file_or_a_pipe(tmp_path: Path) -> None:
     assert localspec(*arguments, stdin=text.encode()).stdout == given
 
 
+@pytest.mark.engine
 def test_stop_ends_before_its_text() -> None:
     plain = ask(*QUESTION, "-n", "60", "--json", model=smollm2()).document["text"]
     word = plain.split()[5]
@@ -129,6 +135,7 @@ def test_stop_ends_before_its_text() -> None:
     assert run.document["finish_reason"] == "stop"
 
 
+@pytest.mark.engine
 def test_ignore_eos_goes_on() -> None:
     options = ("-p", "Say hi", "-n", "100", "--json")
     ended = ask(*options, model=smollm2()).document
@@ -138,6 +145,7 @@ def test_ignore_eos_goes_on() -> None:
     assert more["tokens"][: len(ended["tokens"])] == ended["tokens"]
 
 
+@pytest.mark.engine
 def test_raw_leaves_the_chat_template_out_and_system_goes_into_it() -> None:
     options = ("-p", "Hello", "-n", "1", "--json")
     raw = ask(*options, "--raw", model=smollm2()).document
@@ -147,6 +155,7 @@ def test_raw_leaves_the_chat_template_out_and_system_goes_into_it() -> None:
     assert system > default + 50
 
 
+@pytest.mark.engine
 def test_a_seed_repeats_the_answer_and_speculation_does_not_change_it() -> None:
     options = ("-p", "to be or not to be", "-n", "200", "--temp", "0.7", "--json")
     plain = ask(*options, "--seed", "7", "--spec", "none").document
@@ -157,12 +166,14 @@ def test_a_seed_repeats_the_answer_and_speculation_does_not_change_it() -> None:
     assert ask(*options, "--seed", "8").document["tokens"] != plain["tokens"]
 
 
+@pytest.mark.engine
 def test_a_drawn_seed_is_shown_and_can_be_given_again() -> None:
     run = ask("-p", "x", "-n", "30", "--temp", "1")
     seed = run.stderr.split("seed ")[1].split()[0]
     assert ask("-p", "x", "-n", "30", "--temp", "1", "--seed", seed).stdout == run.stdout
 
 
+@pytest.mark.engine
 def test_a_model_that_cannot_take_back_tokens_says_so_and_answers() -> None:
     run = ask("-p", "x", "-n", "20", "--spec", "lookup", "--json", model=mamba())
     assert run.document["completion_tokens"] == 20
@@ -171,18 +182,21 @@ def test_a_model_that_cannot_take_back_tokens_says_so_and_answers() -> None:
     assert line.startswith("localspec: speculation is off: mamba.gguf cannot take back tokens")
 
 
+@pytest.mark.engine
 def test_an_answer_ends_where_the_context_does() -> None:
     document = ask("-p", "x", "--ctx", "32", "--ignore-eos", "--json").document
     assert document["finish_reason"] == "context"
     assert document["prompt_tokens"] + document["completion_tokens"] == 33
 
 
+@pytest.mark.engine
 def test_output_that_cannot_show_a_character_shows_another() -> None:
     run = ask("-p", "x", "-n", "40", PYTHONIOENCODING="ascii")
     assert "?" in run.stdout
     assert ask("-p", "x", "-n", "40", "--json", PYTHONIOENCODING="ascii").document["text"]
 
 
+@pytest.mark.engine
 def test_quantize_makes_a_draft_that_its_model_accepts(tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
@@ -197,6 +211,7 @@ def test_quantize_makes_a_draft_that_its_model_accepts(tmp_path: Path) -> None:
     assert document["tokens"] == ask("-p", "x", "-n", "60", "--json").document["tokens"]
 
 
+@pytest.mark.engine
 def test_quantize_writes_beside_a_path_and_here_for_a_name(tmp_path: Path) -> None:
     """A named model lies in a package or in the hub's cache, where nobody looks for it."""
     (tmp_path / "here").mkdir()
@@ -211,6 +226,7 @@ def test_quantize_writes_beside_a_path_and_here_for_a_name(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "here").iterdir()] == [f"{smollm2().stem}.Q8_0.gguf"]
 
 
+@pytest.mark.engine
 def test_doctor_finds_this_build_sound() -> None:
     run = localspec("doctor", "--json")
     assert (run.code, run.stderr) == (0, "")
@@ -223,6 +239,7 @@ def test_doctor_finds_this_build_sound() -> None:
     assert findings["starter"]["path"] == str(smollm2())
 
 
+@pytest.mark.engine
 def test_doctor_fits_into_a_narrow_plain_terminal() -> None:
     """Nothing is cut off: people copy the paths."""
     run = localspec("doctor", COLUMNS="60", NO_COLOR="1", TERM="dumb")
@@ -274,6 +291,7 @@ def broken_build(folder: Path, condition: str) -> dict[str, str]:
     return shim(folder, code, "sitecustomize.py")
 
 
+@pytest.mark.engine
 @pytest.mark.usefixtures("untested_home")
 def test_a_build_that_crashes_is_worked_around_and_explained(tmp_path: Path) -> None:
     """GCC 12 on a processor with AMX makes such a build; without this, the session would die."""
@@ -294,6 +312,7 @@ def test_a_build_that_crashes_is_worked_around_and_explained(tmp_path: Path) -> 
     assert "scripts/setup --rebuild" in found.document["self_test"]["advice"]
 
 
+@pytest.mark.engine
 @pytest.mark.usefixtures("untested_home")
 def test_a_build_that_always_crashes_is_refused(tmp_path: Path) -> None:
     environment = broken_build(tmp_path, "True")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _models import gemma, smollm2
 from command import (
     ANSWER,
     LOCALSPEC,
@@ -23,6 +22,7 @@ from command import (
     mamba,
     tiny,
 )
+from models import gemma, smollm2
 
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
@@ -87,7 +87,7 @@ def ask(here: Path):
         (["-p", "x", "--temp", "inf"], "--temp"),
         (["-p", "x", "--temp", "nan"], "--temp"),
         (["-p", "x", "--draft", "missing.gguf"], "missing.gguf"),
-        (["-p", "x " * 100, "--ctx", "64"], "--ctx"),
+        pytest.param(["-p", "x " * 100, "--ctx", "64"], "--ctx", marks=pytest.mark.engine),
         (["-p", "x", "another"], "another"),
     ],
 )
@@ -180,6 +180,7 @@ def test_a_truncated_model_is_refused_wherever_it_was_cut(ask, here: Path) -> No
         assert_refused(run, 1, f"given-{cut}.gguf")
 
 
+@pytest.mark.engine
 def test_a_damaged_header_is_refused_or_harmless(ask, here: Path) -> None:
     data = tiny().read_bytes()
     names = (b"GGUF", b"general.architecture", b"llama.block_count", b"llama.attention.head_count")
@@ -217,27 +218,32 @@ def test_a_model_that_only_embeds_is_refused(ask, here: Path) -> None:
     assert_refused(ask("-p", "x", model=path), 1, "bert", "embeddings")
 
 
+@pytest.mark.engine
 def test_a_draft_with_another_vocabulary_is_refused(ask, here: Path) -> None:
     path = here / "given.gguf"
     write_random_model(path, replace(SHAPE, n_vocab=640), "F16", with_text=True)
     assert_refused(ask("-p", "x", "--draft", path), 1, "cannot draft", "320", "640")
 
 
+@pytest.mark.engine
 def test_a_draft_of_another_family_is_refused(ask) -> None:
     run = ask("-p", "x", "--draft", gemma(), model=smollm2())
     assert_refused(run, 1, "cannot draft", "same family")
 
 
+@pytest.mark.engine
 def test_a_draft_that_cannot_take_back_tokens_is_refused(ask) -> None:
     assert_refused(ask("-p", "x", "--draft", mamba()), 1, "cannot draft")
 
 
+@pytest.mark.engine
 def test_a_model_without_a_tokenizer_is_refused(ask, here: Path) -> None:
     path = here / "given.gguf"
     write_random_model(path, SHAPE, "F16")
     assert_refused(ask("-p", "x", model=path), 1, "tokenizer")
 
 
+@pytest.mark.engine
 def test_a_file_name_need_not_be_utf8(ask, here: Path) -> None:
     path = here / os.fsdecode(b"given-caf\xe9.gguf")
     shutil.copyfile(tiny(), path)
@@ -287,6 +293,7 @@ def shell(command: str, here: Path) -> Run:
     return Run(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode())
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("pipe", ["-n 2000 | head -c 1 >/dev/null", "--json | true"])
 def test_a_reader_that_goes_away_is_no_accident(here: Path, pipe: str) -> None:
     assert_refused(shell(f"set -o pipefail; $ask {pipe}", here), 1, "reader")
@@ -296,11 +303,13 @@ def test_a_closed_output_is_refused(here: Path) -> None:
     assert_refused(shell("$ask >&-", here), 1, "standard output")
 
 
+@pytest.mark.engine
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_output_is_said(here: Path) -> None:
     assert_refused(shell("$ask --json >/dev/full", here), 1, "No space left")
 
 
+@pytest.mark.engine
 def test_a_closed_error_stream_does_no_harm(here: Path) -> None:
     run = shell("$ask 2>&-", here)
     assert (run.code, run.stderr) == (0, "")
@@ -336,6 +345,7 @@ def test_quantize_refuses_a_truncated_model(here: Path) -> None:
     assert_refused(run, 1, "100 bytes short")
 
 
+@pytest.mark.engine
 def test_quantize_leaves_nothing_on_a_full_disk(here: Path) -> None:
     """A limit on the size of files breaks the writing off as a full disk does."""
     arguments = ["quantize", str(tiny()), "--to", "Q8_0", "-o", "x.gguf"]

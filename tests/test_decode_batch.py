@@ -239,6 +239,7 @@ def asked(engine: LlamaEngine, key: str, max_tokens: int | None = None) -> Slot:
     return Slot(Generation(prompt, GREEDY, limits), engine.context())
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("n_chunk", [3, 512])
 @pytest.mark.parametrize("kind", ["plain", "lookup"])
 def test_libllama_answers_many_at_once(engine: LlamaEngine, kind: str, n_chunk: int) -> None:

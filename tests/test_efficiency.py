@@ -1,14 +1,15 @@
 """Predictions from published figures: as right as promised for devices that the fit never saw."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from _processors import chip_of
 from hypothesis import given
 from hypothesis import strategies as st
+from research.efficiency.fit import main as fit_main
+from research.efficiency.processors import chip_of
+from research.efficiency.validate import scores_of
 
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.devices import Match, all_devices, find_device
@@ -16,21 +17,20 @@ from localspec.predict.efficiency import family_of, load, type_class
 from localspec.predict.published import PublishedRates
 from localspec.predict.rates import AttentionWork, WeightWork
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
+MEASURED = RESEARCH / "efficiency" / "data" / "measured.csv"
 GRAPHICS = [device for device in all_devices() if device.kind != "cpu"]
 F16 = BY_NAME["F16"]
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-B", str(SCRIPTS / script), *arguments]
+def run(study: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-B", str(RESEARCH), study, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, list[dict[str, float | str]]]:
-    done = run("_validate_predictions.py", "--csv", str(SCRIPTS / "data/measured.csv"), "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return scores_of(MEASURED)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_rivals_are_further_off(scores: dict[str, list[dict[str, float | str]]])
 def test_rows_that_are_not_predicted_are_counted_by_reason(
     scores: dict[str, list[dict[str, float | str]]],
 ) -> None:
-    n_rows = len((SCRIPTS / "data/measured.csv").read_text().splitlines()) - 1
+    n_rows = len(MEASURED.read_text().splitlines()) - 1
     counted = [*scores["backends"], *scores["skipped"]]
     assert sum(int(row["n"]) for row in counted) == n_rows
 
@@ -92,8 +92,7 @@ def test_nine_of_ten_dense_rows_of_one_device_are_predicted(
 
 
 def test_the_shipped_constants_are_what_the_data_give() -> None:
-    done = run("_fit_efficiency.py", "--check")
-    assert done.returncode == 0, done.stderr
+    fit_main(check=True)
 
 
 def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
@@ -107,8 +106,7 @@ def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
         "mine,NVIDIA L4,cuda,tiny,0.1,0.1,Q4_0,tg128,66,\n"
         "mine,NVIDIA L4,cuda,Qwen3-30B-A3B,30,16,Q4_0,tg128,66,\n"
     )
-    done = run("_validate_predictions.py", "--csv", str(table), "--json")
-    document = json.loads(done.stdout)
+    document = scores_of(table)
     assert [row["n"] for row in document["backends"]] == [1, 1]
     assert document["backends"][0]["median_error"] < 0.35
     reasons = {row["reason"]: row["n"] for row in document["skipped"]}
@@ -140,7 +138,7 @@ def test_odd_rows_are_read_or_counted(tmp_path: Path) -> None:
         "NVIDIA L4\n",
         encoding="utf-8",
     )
-    document = json.loads(run("_validate_predictions.py", "--csv", str(table), "--json").stdout)
+    document = scores_of(table)
     rows = {(row["backend"], row["test"]): row for row in document["backends"]}
     assert {key: row["n"] for key, row in rows.items()} == {
         ("cuda", "decode"): 1,
@@ -162,7 +160,7 @@ def test_odd_rows_are_read_or_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "a,b,c\n1,2,3\n"])
 def test_a_table_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_text(text)
-    done = run("_validate_predictions.py", "--csv", str(tmp_path / "x.csv"))
+    done = run("validate-predictions", "--csv", str(tmp_path / "x.csv"))
     assert done.returncode != 0
     assert "has no column device" in done.stderr
 

@@ -55,9 +55,11 @@ def test_every_target_carries_the_context_and_says_what_it_cannot(name: str, spe
         assert any("draft" in clause for clause in exported.cannot)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("spec", ["none", "lookup"])
 def test_the_python_program_names_real_arguments(spec: str) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
+    import llama_cpp
+
     text = TARGETS["llama-cpp-python"](config(kv_k="q8_0", kv_v="bf16", spec=spec)).text
     compile(text, "exported.py", "exec")
     known = inspect.signature(llama_cpp.Llama.__init__).parameters

@@ -12,10 +12,12 @@ from localspec.gguf.cursor import Value, ValueType
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, Typed, array_of, header_bytes
-from localspec.model.facts import CACHE_TYPES, ModelFacts, cache_type
+from localspec.model.facts import ModelFacts
+from localspec.model.kv import cache_type
 from localspec.model.layers import Layer
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
 from localspec.model.usable import check_usable
+from localspec.settings import CACHE_TYPES
 
 F16, Q8_0 = BY_NAME["F16"], BY_NAME["Q8_0"]
 FULL = Shape(n_layers=3, n_embd=64, n_heads=4, n_kv_heads=2, n_ff=64, n_vocab=300)
@@ -256,7 +258,7 @@ def test_kv_types(variant: Variant):
     assert "needs flash attention" in (facts.kv_problem(F16, Q8_0, flash_attention=False) or "")
     assert facts.kv_problem(F16, F16, flash_attention=False) is None
     # keys of 16 numbers, blocks of 32
-    for kind in CACHE_TYPES.values():
+    for kind in map(cache_type, CACHE_TYPES):
         problem = facts.kv_problem(kind, F16)
         assert (problem is None) == (not kind.is_quantized)
         assert problem is None or "16" in problem

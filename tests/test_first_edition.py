@@ -36,6 +36,7 @@ from localspec.session.calibration import calibration_path, fastest_draft
 from localspec.session.learned import LearnedStore
 from localspec.session.profile import TunedFor
 
+pytestmark = pytest.mark.engine
 RECORDED = Path(__file__).parent / "recorded" / "first_edition"
 STARTER = "fdf93ab63a31bca1"
 """What the first edition called the starter's file."""
@@ -322,7 +323,7 @@ def test_the_verdict_on_the_engine_is_not_asked_for_again() -> None:
     shutil.copy(RECORDED / "engine-health.json", kept)
     health = engine_health(lambda message: pytest.fail(message))
     assert health.errors == document("engine-health.json")["errors"]
-    assert health.repack
+    assert health.can_repack
 
 
 def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,13 +350,15 @@ def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
     target, draft = engine_config("f16.gguf", tmp_path), engine_config("q4_0.gguf", tmp_path)
     shutil.copy(RECORDED / "calibration.json", calibration_path(target, draft))
     pair: list[Any] = [SimpleNamespace(config=config) for config in (target, draft)]
-    learned = LearnedStore(*pair, 16).load()
+    plan: Any = SimpleNamespace(facts=None, max_draft=16)
+    learned = LearnedStore(plan, *pair).load()
     assert learned.target.seconds(1, 100) == pytest.approx(0.010938839482006052)
-    assert learned.target.verify(4, 0) == pytest.approx(0.02507416149039878 / 0.010938839482006052)
+    assert learned.target.seconds(4, 0) / learned.target.seconds(1, 0) == pytest.approx(
+        0.02507416149039878 / 0.010938839482006052
+    )
     assert learned.target.change_s == pytest.approx(5.148844371064102e-05)
-    assert learned.draft
     draft_s = 0.005962742788825776 + 256 * 1.5318694873907093e-05
-    assert learned.draft.seconds(1, 256) == pytest.approx(draft_s)
+    assert learned.drafting["model"].seconds(1, 256) == pytest.approx(draft_s)
     lookup = learned.chances("greedy", "lookup").counts()
     assert lookup["any"] == pytest.approx([3.498041929186204 / 2, 11.825136776624346 / 2])
 
@@ -366,7 +369,10 @@ def test_how_the_draft_model_is_fastest_is_not_tried_again(tmp_path: Path) -> No
     kept = document("draft-settings.json")
     for verdict in ("auto", "off"):
         path.write_text(json.dumps(kept | {"flash_attn": verdict}))
-        assert fastest_draft(config, lambda asked: pytest.fail("loaded")).flash_attn == verdict
+        assert (
+            fastest_draft(config, lambda asked: pytest.fail("loaded")).settings.flash_attn
+            == verdict
+        )
 
 
 def test_a_kept_quality_reference_has_the_perplexity_of_the_day() -> None:

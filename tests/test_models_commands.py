@@ -143,6 +143,7 @@ def test_repair_says_when_the_hub_is_away(
 # --- list --------------------------------------------------------------------------------------
 
 
+@pytest.mark.engine
 def test_pulled_models_are_listed_with_what_their_headers_say(
     hub: Hub, command: Callable[..., Run], tiny: bytes
 ) -> None:
@@ -158,6 +159,7 @@ def test_pulled_models_are_listed_with_what_their_headers_say(
     assert all(word in text for word in ("starter", NAME, "F16", "2,048"))
 
 
+@pytest.mark.engine
 def test_models_of_other_programs_are_usable_by_name_and_left_alone(
     command: Callable[..., Run], home: Path, tiny: bytes
 ) -> None:
@@ -343,7 +345,7 @@ def test_the_shell_completes_model_names(
 
 def test_completion_loads_nothing_slow(command: Callable[..., Run]) -> None:
     program = (
-        "import sys; from localspec.cli.completion import model_names;"
+        "import sys; from localspec.cli.options import model_names;"
         "assert 'starter' in model_names('st');"
         "assert not {'huggingface_hub', 'numpy', 'llama_cpp'} & set(sys.modules), 'slow'"
     )

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.model.kv import CACHE_TYPES
 from localspec.registry.catalog import entry_of, line_of, load_catalog, read_models
 from localspec.registry.remote_file import RepositoryFile
 from localspec.registry.resolve import (
@@ -21,6 +20,7 @@ from localspec.registry.resolve import (
     split_type,
     variants,
 )
+from localspec.settings import CACHE_TYPES
 
 GOOD = """\
 # mine

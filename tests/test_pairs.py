@@ -76,6 +76,7 @@ def test_a_clash_stops_the_pull_after_the_headers(
     assert [file["role"] for file in alone.document["files"]] == ["model"]
 
 
+@pytest.mark.engine
 def test_a_pair_comes_whole_and_drafts_by_itself(
     hub: Hub, command: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_name_that_is_not_here_says_how_to_get_it(command: Callable[..., Run])
     assert_refused(command("pull", "bgi"), 2, "did you mean 'big'?")
 
 
+@pytest.mark.engine
 def test_the_quantization_that_is_named_is_pulled(
     hub: Hub, command: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_recurrent_draft_is_refused(tmp_path: Path) -> None:
     assert pair_problem(*tokenizers, rolls_back=target.rolls_back) is None
 
 
+@pytest.mark.engine
 def test_what_is_spelled_out_is_fetched_when_it_is_used(
     hub: Hub, command: Callable[..., Run], tmp_path: Path
 ) -> None:

@@ -1,22 +1,16 @@
 """`localspec predict` as people use it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import Run, localspec
 
 from localspec.model.synthetic import Shape, write_random_model
 
-LOCALSPEC = (sys.executable, "-m", "localspec")
 
-
-def predict(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": str(columns), "NO_COLOR": "1"}
-    command = [*LOCALSPEC, "predict", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def predict(*arguments: str, columns: int = 80) -> Run:
+    return localspec("predict", *arguments, COLUMNS=str(columns), NO_COLOR="1")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +25,7 @@ def test_a_machine_that_is_not_here(model: str) -> None:
         model, "--device", "RTX 4090", "--depth", "0,4096", "--kv-k", "q8_0,f16", "--json"
     )
     document = json.loads(done.stdout)
-    assert done.returncode == 0
+    assert done.code == 0
     assert document["device"]["name"] == "NVIDIA GeForce RTX 4090"
     assert document["device"]["bandwidth_bytes_per_s"] == pytest.approx(1008e9)
     assert document["device"]["source"]
@@ -63,9 +57,10 @@ def test_speed_up_by_draft_length(model: str) -> None:
         assert row["by_length"][0]["speedup"].keys() == {"0.5", "0.9"}
 
 
+@pytest.mark.engine
 def test_this_machine(model: str) -> None:
     done = predict(model, "--threads", "1", "--kv-k", "f16", "--depth", "0,100")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert "tok/s" in done.stdout
     assert "a probe of this machine" in " ".join(done.stdout.split())
     assert "measuring" in done.stderr
@@ -104,14 +99,14 @@ def test_the_least_important_columns_go_first(model: str, columns: int) -> None:
 def test_a_draft_of_another_family_is_refused(model: str) -> None:
     """Its tokens mean something else, so every number would be wrong."""
     done = predict(model, "--draft", "starter", "--device", "RTX 4090")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.code, done.stdout) == (2, "")
     assert "cannot draft for" in done.stderr
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_tables_fit_the_terminal(model: str, columns: int) -> None:
     done = predict(model, "--device", "Apple M4 Max", "--quants", columns=columns)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert all(len(line) <= columns for line in done.stdout.splitlines())
     assert "Q4_K_M" in done.stdout
     assert "…" not in done.stdout
@@ -120,7 +115,7 @@ def test_tables_fit_the_terminal(model: str, columns: int) -> None:
 def test_a_picture(model: str, tmp_path: Path) -> None:
     path = tmp_path / "gain.png"
     done = predict(model, "--device", "RTX 4090", "--draft", model, "--plot", str(path))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -130,7 +125,7 @@ def test_a_picture(model: str, tmp_path: Path) -> None:
         (["--device", "h100"], "NVIDIA H100 SXM5 80 GB", 2),
         (["--device", "RTX 4091"], "did you mean", 2),
         (["--device", "DDR5-4800 dual channel"], "only by measuring", 2),
-        (["--device", "RTX 4090", "--depth", "1,x"], "--depth 'x' is not a number of tokens", 2),
+        (["--device", "RTX 4090", "--depth", "1,x"], "--depth 'x' is no number", 2),
         (["--device", "RTX 4090", "--depth", ""], "--depth ''", 2),
         (["--device", "RTX 4090", "--batch", "0"], "--batch '0'", 2),
         (["--device", "RTX 4090", "--accept", "1.5"], "--accept '1.5'", 2),
@@ -146,12 +141,12 @@ def test_what_is_wrong_is_one_sentence(
     model: str, arguments: list[str], sentence: str, code: int
 ) -> None:
     done = predict(model, *arguments)
-    assert (done.returncode, done.stdout) == (code, "")
+    assert (done.code, done.stdout) == (code, "")
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_model_that_is_nowhere() -> None:
     done = predict("http://127.0.0.1:9/model.gguf", "--device", "RTX 4090")
-    assert done.returncode == 1
+    assert done.code == 1
     assert "cannot be read" in done.stderr

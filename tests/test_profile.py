@@ -147,6 +147,7 @@ def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
     assert fingerprint(copy) != fingerprint(tiny())
 
 
+@pytest.mark.engine
 def test_generate_uses_it_and_says_so() -> None:
     save_profile(tiny(), kept())
     arguments = ("generate", str(tiny()), "-p", "x", "--raw", "-n", "2", "--temp", "0", "--json")

@@ -508,6 +508,7 @@ def test_ctrl_c_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
     assert only_file(done)["fetched_bytes"] == len(data) - n_kept
 
 
+@pytest.mark.engine
 def test_the_starter_is_pulled_and_used_without_a_network() -> None:
     """The first minutes with localspec must not depend on a hub, nor wait for one."""
     alone = {"HF_HUB_OFFLINE": "", "HF_ENDPOINT": "http://127.0.0.1:9"}

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from _recording import Guess, Recording
-from _replay_speculation import Machine, Player
 from localspec.speculate.adaptive import Adaptive
 from localspec.speculate.costs import Curve, PassCosts, Point
 from localspec.speculate.experience import Experience
 from localspec.speculate.length import Fixed
+from research.speculation.recording import Guess, Recording
+from research.speculation.replay import Machine, Player
 
 MAX_TOKENS = 128
 REPLY = [int(7919 * i % 251) for i in range(60)]

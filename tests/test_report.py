@@ -14,6 +14,7 @@ from localspec.bench.report.chart import log_ticks, ticks
 from localspec.bench.report.page import page
 from localspec.bench.store import Results
 
+pytestmark = pytest.mark.engine  # its results are measured
 PICTURES = ("roofline", "predicted", "depth", "gap", "verification", "acceptance")
 TEXTS_OUTSIDE = """() => [...document.querySelectorAll('svg text')].filter(text => {
     const box = text.getBoundingClientRect(), svg = text.ownerSVGElement.getBoundingClientRect();

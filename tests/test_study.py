@@ -35,6 +35,7 @@ def test_published_figures_are_named() -> None:
     assert of_cache("bf16", "q4_1") == ()
 
 
+@pytest.mark.engine
 def test_the_command_measures_what_it_is_asked(localspec_home: Path) -> None:
     arguments = ("quality", str(tiny()), "--kv", "bf16,q8_0/q4_0", "--weights", "Q8_0", *QUICK)
     document = localspec(*arguments, "--json").document
@@ -58,6 +59,7 @@ def test_the_command_measures_what_it_is_asked(localspec_home: Path) -> None:
     assert "ppl" in table
 
 
+@pytest.mark.engine
 def test_a_text_and_a_reference_of_the_users(tmp_path: Path) -> None:
     text = tmp_path / "mine.txt"
     text.write_text("A short text of my own, again and again. " * 40)
@@ -83,6 +85,7 @@ def test_wrong_requests_are_sentences(flags: tuple[str, str], word: str) -> None
     assert word in run.stderr.splitlines()[-1]
 
 
+@pytest.mark.engine
 def test_a_window_longer_than_a_micro_batch_is_read_and_one_longer_than_the_text_refused() -> None:
     flags = ("--kv", "f16", "--depth", "64", "--tokens", "300", "--json")
     run = localspec("quality", str(tiny()), "--window", "1200", *flags)

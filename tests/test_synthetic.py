@@ -100,6 +100,7 @@ def in_libllama(*paths: Path) -> list[dict]:
     return json.loads(child.stdout)
 
 
+@pytest.mark.engine
 def test_every_type_answers(tmp_path: Path):
     """The self-test of an engine build believes that a crash or a NaN is the engine's fault."""
     paths = [tmp_path / f"{kind.name}.gguf" for kind in WEIGHT_TYPES]
@@ -118,6 +119,7 @@ def test_every_type_answers(tmp_path: Path):
         assert (facts.weight_bytes, facts.n_params) == (result["bytes"], result["params"])
 
 
+@pytest.mark.engine
 def test_byte_tokenizer_and_mamba(tmp_path: Path):
     """Any text goes in and comes out; the recurrent model cannot forget its last tokens."""
     llama, mamba = tmp_path / "llama.gguf", tmp_path / "mamba.gguf"
@@ -136,6 +138,7 @@ def test_byte_tokenizer_and_mamba(tmp_path: Path):
     assert state_bytes <= result["state_bytes"] < state_bytes + 1000  # and what frames it
 
 
+@pytest.mark.engine
 def test_a_mixture_of_experts_answers(tmp_path: Path):
     """What a probe of experts would measure with; their share is what is predicted from."""
     path = tmp_path / "moe.gguf"

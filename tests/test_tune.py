@@ -175,6 +175,7 @@ def test_threads_of_prompts_stay_where_those_of_decoding_change() -> None:
     assert changed_settings(Outcome(default, None, 1.0, ())) == {}
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("model", [tiny, mamba])
 def test_a_search_ends_in_its_budget_with_an_answer(model: object) -> None:
     """On a busy machine the last stage may run over; the defaults must never be lost."""
@@ -187,6 +188,7 @@ def test_a_search_ends_in_its_budget_with_an_answer(model: object) -> None:
     assert not outcome.is_interrupted
 
 
+@pytest.mark.engine
 def test_the_command_keeps_what_it_found_and_shows_it() -> None:
     run = localspec("tune", str(tiny()), "--ctx", "256", "--budget", "3", "--json")
     assert set(run.document) == {"settings", "ratio", "kld", "seconds"}
@@ -197,6 +199,7 @@ def test_the_command_keeps_what_it_found_and_shows_it() -> None:
     assert localspec("tune", str(tiny()), "--show", "--json").document == run.document
 
 
+@pytest.mark.engine
 def test_ctrl_c_ends_it_with_what_is_proven() -> None:
     process = start("tune", str(tiny()), "--ctx", "2048", "--budget", "60", "--json")
     wait_for_cpu(process, 1.5)
@@ -210,7 +213,13 @@ def test_ctrl_c_ends_it_with_what_is_proven() -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [("--budget", "0"), ("--for", "beauty"), ("--max-quality-loss", "-1"), ("--ctx", "1")]
+    "flags",
+    [
+        ("--budget", "0"),
+        ("--for", "beauty"),
+        ("--max-quality-loss", "-1"),
+        pytest.param(("--ctx", "1"), marks=pytest.mark.engine),
+    ],
 )
 def test_wrong_flags_are_usage_errors(flags: tuple[str, str]) -> None:
     run = localspec("tune", str(tiny()), *flags)

@@ -14,6 +14,7 @@ from localspec.bench.row import ResultRow, rows_of
 from localspec.bench.statistics import Drift, Ratio, drift_of, ratio
 from localspec.bench.store import Results
 from localspec.errors import UserError
+from localspec.settings import NONE
 
 Measure = Literal["decode", "prefill"]
 
@@ -126,9 +127,9 @@ def _work(row: ResultRow) -> tuple[Any, ...]:
 
 
 def _settings(row: ResultRow) -> Any:
-    config = row.case.config
     draft = row.model.get("draft")
-    return replace(config, model=config.model.name, draft=draft and draft["file"])
+    drafter = draft["file"] if draft else NONE
+    return row.case.config.model.name, replace(row.case.settings, draft=drafter)
 
 
 def _differences(a: ResultRow, b: ResultRow) -> Iterator[str]:

@@ -23,7 +23,7 @@ Open = Callable[[SessionConfig, Record, Notify, Progress], LoadedModel]
 
 
 class Chat:
-    """`open_model` loads a model; `talk`, `on_progress` and `on_loaded` are called from its
+    """`open_model` loads a model; `notify`, `on_progress` and `on_loaded` are called from its
     thread."""
 
     def __init__(

@@ -20,7 +20,7 @@ class PipeFrontend:
 
     def __init__(self, messages: Iterator[str], notify: Notify) -> None:
         self._messages = messages
-        self._talk = notify
+        self._notify = notify
 
     @property
     def can_edit(self) -> bool:
@@ -38,7 +38,7 @@ class PipeFrontend:
 
     def say(self, text: str) -> None:
         """A note."""
-        self._talk(text)
+        self._notify(text)
 
     def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
         """Wait in silence, so that Ctrl-C is heard meanwhile."""

@@ -1,6 +1,6 @@
 """`localspec bench`: measure, beside the prediction."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
-from localspec.cli.notify import notify
+from localspec.cli.notify import bar, notify
 from localspec.cli.options import command
+from localspec.cli.same_answer import same_answer
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from localspec.bench.store import ResultsHeader, Writer
 
 
@@ -32,9 +35,14 @@ def bench(
     localspec bench a.gguf b.gguf -p 512 -n 128 -d 0,4096 --kv f16,q8_0 -t 4,8
 
     localspec bench --spec none,lookup,auto --prompts questions.jsonl
+
+    localspec bench --same-answer
     """
     from localspec.bench.store import Writer
 
+    if run.same_answer:
+        same_answer(flags, arguments or [], as_json=run.as_json)
+        return
     folder = _folder(run.output)
     goes_on = run.resume and not (arguments or flags.are_given)
     header = None if goes_on else _header(flags, run, arguments or [])
@@ -142,35 +150,33 @@ def _run(writer: "Writer", header: "ResultsHeader", flags: RunFlags) -> None:
         ) from None
 
 
+def _columns(width: int) -> "Sequence[ProgressColumn]":
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.table import Column
+
+    text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    return BarColumn(12), MofNCompleteColumn(table_column=Column(no_wrap=True)), text
+
+
 @contextmanager
 def _progress() -> "Generator[tuple[Any, Any]]":
     """A bar on a terminal; a line a visit elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield (
-            (lambda planned, left: notify(f"{left} to go: {planned.case.text}")),
-            lambda text: None,
-        )
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.table import Column
-
-    columns = (
-        BarColumn(12), MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
+    with bar(_columns) as made:
+        if made is None:
+            yield (
+                (lambda planned, left: notify(f"{left} to go: {planned.case.text}")),
+                lambda text: None,
+            )
+            return
+        task = made.add_task("", total=None)
         now = [""]
 
         def announce(planned: Any, left: int) -> None:
             total = planned.number + left
             now[0] = planned.case.text
-            bar.update(task, completed=total - left, total=total, description=now[0])
+            made.update(task, completed=total - left, total=total, description=now[0])
 
-        yield announce, lambda text: bar.update(task, description=f"{now[0]}: {text}")
+        yield announce, lambda text: made.update(task, description=f"{now[0]}: {text}")
 
 
 def _show(path: Path, *, as_json: bool) -> None:

@@ -127,6 +127,11 @@ class RunFlags:
         None, "Folder of results. [data folder]", "-o", "--output", metavar="DIR"
     )
     resume: bool = option(False, "Go on with the newest results that are not complete.", "--resume")
+    same_answer: bool = option(
+        False,
+        "Check that drafts change no greedy answer, of --prompts or built-in.",
+        "--same-answer",
+    )
     dry_run: bool = option(False, "Only show what would run.", "--dry-run")
     probe: Literal["auto", "again", "off"] = option(
         "auto", "Probe this machine for predictions: if needed, again, or not."
@@ -244,9 +249,10 @@ def _types(option: str, text: str) -> tuple[str, ...]:
 def _drafts(
     flags: SweepFlags, models: dict[Path, str | None], spec: tuple[str, ...]
 ) -> tuple[tuple[Path, Path], ...]:
-    from localspec.session.config import draft_file
+    from localspec.cli.pull import fetched
+    from localspec.session.opening import draft_file
 
     if not {"draft", "auto"} & set(spec):
         return ()
-    pairs = [(path, draft_file(flags.draft, name)) for path, name in models.items()]
+    pairs = [(path, draft_file(flags.draft, name, fetched)) for path, name in models.items()]
     return tuple((target, draft) for target, draft in pairs if draft)

@@ -157,7 +157,7 @@ class NamedModels:
 
     def names(self) -> list[str]:
         """Models that have names."""
-        from localspec.cli.completion import model_names
+        from localspec.cli.options import model_names
 
         return model_names("")
 

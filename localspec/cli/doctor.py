@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from localspec.cli.doctor_probe import lines, probes
+from localspec.cli.options import JsonFlag
 from localspec.errors import LocalspecError
 
 LABELS = {"relative_error_by_weight_type": "errors by type", "llama_cpp_python": "llama-cpp-python"}
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
     retest: Annotated[bool, typer.Option("--retest", help="Test the engine build again.")] = False,
 ) -> None:
     """What this machine and this engine build can do."""

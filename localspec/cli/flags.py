@@ -41,11 +41,12 @@ class EngineFlags(Settings):
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.session.config import SessionConfig
+        from localspec.cli.pull import fetched
+        from localspec.session.opening import session_config
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
-        return SessionConfig.named(model, settings, given, notify, file_of)
+        return session_config(model, settings, given, notify, fetched)
 
 
 @dataclass(frozen=True)
@@ -152,16 +153,3 @@ def _decode(what: str, data: bytes) -> str:
     except UnicodeDecodeError as error:
         byte = f"byte 0x{data[error.start]:02x} at {error.start:,}"
         raise UserError(f"{what} is not UTF-8 text ({byte}): convert it to UTF-8") from error
-
-
-def file_of(reference: str | None) -> Path:
-    """The file of a model, pulled with progress on stderr where that is spelled out."""
-    from localspec.session.opening import find_or_fetch
-
-    return find_or_fetch(reference, _pulled)
-
-
-def _pulled(reference: str) -> Path:
-    from localspec.cli.pull import fetch
-
-    return fetch(reference)[0].path

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localspec.cli.notify import notify
+from localspec.cli.options import JsonFlag
+
 if TYPE_CHECKING:
     from localspec.registry.catalog import Entry
     from localspec.session.inventory import InventoryRow
@@ -25,7 +28,7 @@ def list_models(
             "--known", help="The names that can be pulled, instead; proved: one was, here."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """The models on this machine, by the name to use them by.
 
@@ -77,8 +80,6 @@ def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
     _print(table)
     for row in rows:
         if row.problem:
-            from localspec.cli.notify import notify
-
             notify(f"{row.name}: {row.problem}")
 
 

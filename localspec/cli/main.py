@@ -97,7 +97,8 @@ COMMANDS = (
     "chat", "generate", "predict", "bench", "report", "compare", "tune", "quality", "quantize",
     "export", "pull", "verify", "remove", "doctor", "list",
 )  # fmt: skip
-"""Each is a module and, but for `list`, the function of that name in it."""
+_MODULES = {"compare": "report", "verify": "pull", "remove": "pull"}
+"""Of commands that share one; the others have one of their name."""
 _FUNCTIONS = {"list": "list_models"}
 
 
@@ -110,7 +111,7 @@ def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     made.callback()(_options)
     for name in names:
-        module = import_module(f"localspec.cli.{name}")
+        module = import_module(f"localspec.cli.{_MODULES.get(name, name)}")
         made.command(name)(getattr(module, _FUNCTIONS.get(name, name)))
     return made
 

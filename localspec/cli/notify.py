@@ -4,16 +4,19 @@ Progress of downloads and checks: bars where a person watches, a line now and th
 """
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
     from localspec.registry.pull import OnProgress, PullStage
+
+WIDE = 76
+"""Cells of a terminal, from which there is room for everything."""
 
 
 def notify(message: str) -> None:
@@ -21,9 +24,31 @@ def notify(message: str) -> None:
     print(f"localspec: {message}", file=sys.stderr)
 
 
+Columns = Callable[[int], "Sequence[str | ProgressColumn]"]
+"""Of a bar, for a terminal of so many cells; Rich is imported where they are made."""
+
+
+@contextmanager
+def bar(columns: Columns) -> "Generator[Progress | None]":
+    """A bar on stderr that disappears when done; None where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:
+        yield None
+        return
+    is_wide = console.width >= WIDE
+    with Progress(*columns(console.width), console=console, expand=is_wide, transient=True) as made:
+        yield made
+
+
 @contextmanager
 def progress(label: str) -> Generator[Callable[[float], None]]:
-    """A progress bar on stderr that disappears when done; nothing without a terminal."""
+    """Hears how far work is, and draws it where a person watches."""
     with stages(label) as tell:
         yield lambda fraction: tell(label, fraction)
 
@@ -31,20 +56,18 @@ def progress(label: str) -> Generator[Callable[[float], None]]:
 @contextmanager
 def stages(label: str) -> Generator[Callable[[str, float], None]]:
     """The same for work of several stages: it hears of each and how far that is."""
-    if not sys.stderr.isatty():
-        yield lambda label, fraction: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    with bar(_stage_columns) as made:
+        if made is None:
+            yield lambda label, fraction: None
+            return
+        task = made.add_task(label, total=1.0)
+        yield lambda label, fraction: made.update(task, completed=fraction, description=label)
 
-    console = Console(stderr=True)
-    if console.is_dumb_terminal:
-        yield lambda label, fraction: None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %")
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(label, total=1.0)
-        yield lambda label, fraction: bar.update(task, completed=fraction, description=label)
+
+def _stage_columns(width: int) -> "Sequence[str | ProgressColumn]":
+    from rich.progress import BarColumn
+
+    return "{task.description}", BarColumn(), "{task.percentage:3.0f} %"
 
 
 LINE_EVERY_S = 10.0
@@ -53,37 +76,26 @@ LINE_EVERY_S = 10.0
 @contextmanager
 def transfers(*, quiet: bool = False) -> "Generator[OnProgress]":
     """What shows progress on stderr while files come; `quiet`: only where a person watches."""
-    if not sys.stderr.isatty():
-        yield _silent if quiet else Lines()
-        return
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if console.is_dumb_terminal:
-        yield Lines()
-        return
-    with _bars(console) as bar:
-        yield Bars(bar)
+    with bar(_transfer_columns) as made:
+        is_silent = quiet and not sys.stderr.isatty()
+        yield Bars(made) if made else _silent if is_silent else Lines()
 
 
 def _silent(stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
     pass
 
 
-def _bars(console: object) -> "Progress":
+def _transfer_columns(width: int) -> "Sequence[str | ProgressColumn]":
     from rich import progress
-    from rich.console import Console
 
-    assert isinstance(console, Console)
-    is_wide = console.width >= 76
-    columns: list[progress.ProgressColumn] = [
+    is_wide = width >= WIDE
+    return [
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=None if is_wide else 10),
         progress.DownloadColumn() if is_wide else progress.TaskProgressColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(compact=True),
     ]
-    return progress.Progress(*columns, console=console, expand=is_wide, transient=True)
 
 
 @dataclass(slots=True)

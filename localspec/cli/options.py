@@ -2,21 +2,58 @@
 
 A command's parameter that is a dataclass of options becomes one option for each field; Typer reads
 a function's signature, so `command` writes one. Which options were given, and not left at their
-defaults, is in a field or parameter `given`.
+defaults, is in a field `given`. A shell completes names of models: it waits for each key, so
+nothing slow is imported and a broken file completes to nothing.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from localspec.cli.completion import model_names
+from localspec.errors import LocalspecError
 from localspec.settings import ROWS, ModelName, Row
 
 GIVEN = "given"
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Names that begin so; what is found in other programs' folders only after their prefix."""
+    try:
+        return sorted({name for name in _names(incomplete) if name.startswith(incomplete)})
+    except (LocalspecError, OSError):
+        return []
+
+
+def pulled_names(incomplete: str) -> list[str]:
+    """The same of what localspec has pulled: for `remove` and `verify`."""
+    try:
+        return sorted({name for name in _pulled() if name.startswith(incomplete)})
+    except (LocalspecError, OSError):
+        return []
+
+
+def _names(incomplete: str) -> Iterator[str]:
+    from localspec.registry.catalog import load_catalog
+    from localspec.registry.other_apps import ORIGINS, found_models
+
+    for entry in load_catalog().values():
+        yield entry.name
+        yield from entry.aliases
+    yield from _pulled()
+    if incomplete.startswith(("hf:", *ORIGINS)):
+        yield from (model.name for model in found_models())
+
+
+def _pulled() -> Iterator[str]:
+    from localspec.registry.manifest import pulled
+
+    for file in pulled():
+        yield file.name or file.reference
+
 
 ModelArgument = Annotated[
     str | None,

@@ -1,14 +1,22 @@
-"""`localspec pull`: get a model, or a pair, whole."""
+"""`localspec pull`, `verify`, `remove`: get models whole, read them again, give the room back."""
 
 import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from localspec.cli.completion import model_names
 from localspec.cli.notify import notify, transfers
+from localspec.cli.options import JsonFlag, model_names, pulled_names
+from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
+    from localspec.registry.manifest import Pulled
+    from localspec.registry.pull import OnProgress
+    from localspec.registry.remove import Removal
+    from localspec.registry.verify import Finding
     from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
@@ -35,7 +43,7 @@ def pull(
         ),
     ] = "auto",
     offline: OfflineOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Get a model and its draft, in the quantization that fits this machine, and prove the bytes.
 
@@ -74,6 +82,11 @@ def fetch(
     return got
 
 
+def fetched(reference: str) -> Path:
+    """The file of what a reference spells out, pulled with progress on stderr."""
+    return fetch(reference)[0].path
+
+
 def go_offline(*, wanted: bool) -> None:
     """Before the hub's library is imported, which looks once."""
     if wanted:
@@ -97,3 +110,141 @@ def _document(file: "Got") -> dict[str, Any]:
         "role": file.role,
         "fetched_bytes": file.n_fetched,
     }
+
+
+def verify(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="What was pulled. Default: all of it.",
+            autocompletion=pulled_names,
+        ),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch again what is damaged, and only that.")
+    ] = False,
+    offline: OfflineOption = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare the SHA-256 of what was pulled with the hub's; exit 1 if anything is damaged.
+
+    localspec verify --repair
+    """
+    go_offline(wanted=offline)
+    with transfers(quiet=True) as on_progress:
+        results = [_verified(file, on_progress, repair=repair) for file in _files(model)]
+    if as_json:
+        import json
+
+        document = {"files": [_finding(*result) for result in results]}
+        typer.echo(json.dumps(document))
+    else:
+        _show_findings(results)
+    if any(finding.state != "whole" and not mended for finding, mended in results):
+        raise typer.Exit(1)
+
+
+def _files(model: str | None) -> "list[Pulled]":
+    from localspec.registry.manifest import pulled
+    from localspec.registry.remove import pulled_as
+
+    return pulled() if model is None else pulled_as(model, with_adopted=True)
+
+
+def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tuple[Finding, bool]":
+    from localspec.registry.verify import check, sentence
+    from localspec.registry.verify import repair as mend
+
+    name = file.file.rpartition("/")[2]
+    finding = check(file, lambda n_bytes: on_progress("checking", name, n_bytes, file.n_bytes))
+    if finding.state == "whole" or not repair:
+        return finding, False
+    notify(f"{file.reference} {sentence(finding)}: fetching that again")
+    mend(finding, notify, on_progress)
+    return finding, True
+
+
+def _show_findings(results: "list[tuple[Finding, bool]]") -> None:
+    from localspec.registry.verify import sentence
+
+    if not results:
+        notify("nothing was pulled: there is nothing to verify")
+    for finding, mended in results:
+        end = " and is whole again" if mended else ""
+        was = sentence(finding).replace("is ", "was ", 1) if mended else sentence(finding)
+        typer.echo(f"{finding.file.reference} {was}{end}")
+
+
+def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
+    file = finding.file
+    return {
+        "reference": file.reference,
+        "path": file.path,
+        "sha256": file.sha256,
+        "bytes": file.n_bytes,
+        "revision": file.revision,
+        "state": finding.state,
+        "damage": [asdict(damage) for damage in finding.damage],
+        "repaired": mended,
+    }
+
+
+def remove(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="What was pulled.", autocompletion=pulled_names),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document; with --yes.")] = False,
+) -> None:
+    """Remove models that localspec pulled, and nothing that another program brought.
+
+    localspec remove qwen3-8b
+    """
+    from localspec.registry.remove import planned_removals, pulled_as
+    from localspec.registry.remove import remove as take_away
+
+    files = {file.path: file for model in models for file in pulled_as(model)}
+    removals = planned_removals(list(files.values()))
+    if not yes:
+        _ask(removals, as_json=as_json)
+    for removal in removals:
+        take_away(removal)
+    if as_json:
+        _print_removals(removals)
+    else:
+        typer.echo(f"freed {_megabytes(removals)}")
+
+
+def _ask(removals: "list[Removal]", *, as_json: bool) -> None:
+    """Show what goes, and go on only after a yes."""
+    if as_json or not sys.stdin.isatty():
+        raise UserError("remove asks before it removes, and nobody can answer here: add --yes")
+    for removal in removals:
+        kept = "" if removal.freed_bytes else ", whose bytes another revision uses"
+        typer.echo(f"{removal.file.reference}{kept}", err=True)
+    typer.echo(f"Remove these and free {_megabytes(removals)}? [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise LocalspecError("nothing was removed")
+
+
+def _megabytes(removals: "list[Removal]") -> str:
+    return f"{sum(removal.freed_bytes for removal in removals) / 1e6:,.1f} MB"
+
+
+def _print_removals(removals: "list[Removal]") -> None:
+    import json
+
+    document = {
+        "removed": [
+            {
+                "reference": removal.file.reference,
+                "path": removal.file.path,
+                "freed_bytes": removal.freed_bytes,
+            }
+            for removal in removals
+        ],
+        "freed_bytes": sum(removal.freed_bytes for removal in removals),
+    }
+    typer.echo(json.dumps(document))

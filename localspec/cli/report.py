@@ -1,23 +1,28 @@
-"""`localspec report`: tables and pictures from stored results."""
+"""`localspec report` and `compare`: stored results as tables and pictures, and beside others."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from localspec.cli.notify import notify
+from localspec.cli.options import JsonFlag
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from localspec.bench.compare import Compared, Comparison
+    from localspec.bench.row import ResultRow
     from localspec.bench.store import Results
 
 FilesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[FILE]...", help="Results; several are merged. Default: the newest."),
 ]
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Results of `localspec bench`.")]
 
 
 def report(
@@ -108,3 +113,85 @@ def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
             notify(f"wrote {path}")
     except OSError as error:
         raise UserError(f"--png {folder} cannot be written: {error.strerror or error}") from error
+
+
+def compare(
+    before: FileArgument,
+    after: FileArgument,
+    as_json: JsonFlag = False,
+) -> None:
+    """Two results: how much faster or slower the second is, by case, regressions first.
+
+    localspec compare old-engine.jsonl new-engine.jsonl
+    """
+    from localspec.bench.compare import compare as compared
+
+    found = compared(open_results(before), open_results(after))
+    if as_json:
+        typer.echo(json.dumps(_comparison(found), allow_nan=False))
+    else:
+        _show_comparison(found)
+
+
+def _comparison(found: "Comparison") -> dict[str, Any]:
+    return {
+        "differs": list(found.differs),
+        "drift": found.drift.sd if found.drift else None,
+        "cases": [
+            {
+                "case": case.b.case.work.text,
+                "model": case.b.model_name,
+                "setting": case.b.case.setting_text,
+                "measure": case.measure,
+                "ratio": {"low": case.ratio.low, "mid": case.ratio.mid, "high": case.ratio.high},
+                "verdict": case.ratio.verdict,
+                "before_tps": _tps(case.a, case),
+                "after_tps": _tps(case.b, case),
+                "differs": list(case.differs),
+            }
+            for case in found.cases
+        ],
+        "only_before": [row.case.text for row in found.only_a],
+        "only_after": [row.case.text for row in found.only_b],
+    }
+
+
+def _show_comparison(found: "Comparison") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from localspec.bench.report.columns import labels
+    from localspec.format import interval, number
+
+    console = Console(highlight=False)
+    for text in found.differs:
+        console.print(Text(text))
+    drift = f", drift {100 * found.drift.sd:.1f} %" if found.drift else ""
+    console.print(Text(f"tok/s before and after; ratio with its 99 % interval{drift}\n"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("case", overflow="fold")
+    for name in ("", "before", "after", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    names = labels([case.b for case in found.cases])
+    for case, name in zip(found.cases, names, strict=True):
+        ratio = case.ratio
+        own = [text for text in case.differs if text not in found.differs]
+        table.add_row(
+            ", ".join([name, *own]),
+            case.measure,
+            number(_tps(case.a, case)),
+            number(_tps(case.b, case)),
+            interval(ratio.mid, ratio.low, ratio.high),
+            Text(ratio.verdict, style={"slower": "red", "faster": "green"}.get(ratio.verdict, "")),
+        )
+    console.print(table)
+    for side, rows in (("before", found.only_a), ("after", found.only_b)):
+        for row in rows:
+            notify(f"only {side}: {row.case.text}")
+
+
+def _tps(row: "ResultRow", case: "Compared") -> float | None:
+    estimate = row.decode_tps if case.measure == "decode" else row.prefill_tps
+    return estimate.mid if estimate else None

@@ -4,7 +4,6 @@ What `tune` shows: progress with the best so far, and in the end what was tried.
 """
 
 import json
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn
 from rich.table import Table
 
-from localspec.cli.notify import notify
+from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
 from localspec.settings import with_former_names, written
 
@@ -79,13 +78,16 @@ def tune(
             notify(found.problem)
         _show(found.profile, path.name, as_json=as_json)
         return
+    from localspec.cli.pull import fetched
+    from localspec.session.config import SessionConfig
+    from localspec.session.opening import draft_file
     from localspec.tune.search import tune_model
     from localspec.tune.target import Goal
 
+    config = SessionConfig.of(path, draft_file(flags.draft, model, fetched), ctx=flags.ctx)
     goal = Goal(flags.goal, flags.max_quality_loss)
-    asked = {"ctx": flags.ctx, "draft": flags.draft}
     with watching(flags.budget) as listen:
-        tuned = tune_model(model, goal, flags.budget, asked, notify, listen)
+        tuned = tune_model(config, goal, flags.budget, notify, listen)
     if as_json:
         _show(tuned.profile, path.name, as_json=True)
     else:
@@ -125,22 +127,17 @@ SHOWN = 8
 @contextmanager
 def watching(budget_s: float) -> "Generator[SearchListener]":
     """A listener that draws on a terminal where somebody is watching, and is silent elsewhere."""
-    console = Console(stderr=True)
-    if not sys.stderr.isatty() or console.is_dumb_terminal:
-        yield lambda news: None
-        return
-    columns = (
-        BarColumn(bar_width=12),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} s"),
-        TextColumn("{task.description}"),
-    )
+    columns = BarColumn(12), "{task.completed:.0f} of {task.total:.0f} s", "{task.description}"
     started = monotonic()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("loading", total=budget_s)
+    with bar(lambda width: columns) as made:
+        if made is None:
+            yield lambda news: None
+            return
+        task = made.add_task("loading", total=budget_s)
 
         def listen(news: "News") -> None:
             spent_s = min(budget_s, monotonic() - started)
-            bar.update(task, completed=spent_s, description=_line(news))
+            made.update(task, completed=spent_s, description=_line(news))
 
         yield listen
 

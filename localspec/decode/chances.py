@@ -10,25 +10,28 @@ nobody looked. It does not know that two tokens of one draft may fail for the sa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from math import sqrt
+from operator import mul
 from typing import Any
+
+from localspec.decode.costs import PassCosts
 
 PRIOR_WEIGHT = 8.0
 """Tokens that a prior counts for."""
 MEMORY = 48.0
 """Tokens of a bin after which evidence has faded to 1 / e."""
-
-CONFIDENCES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
-"""Borders between the bins of a model's draft, by the probability of its best token."""
+LARGEST = 0.98
+"""No draft is hoped to be right for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
     """Chances of a drafter's bins, and of a token whatever its bin."""
 
-    bins: tuple[float, ...] = ()
-    any_bin: float = 0.6
+    bins: tuple[float, ...]
+    of_any: float
 
 
 PRIORS = {
@@ -37,13 +40,8 @@ PRIORS = {
     ),
     "model": Prior((0.25, 0.4, 0.5, 0.6, 0.72, 0.82, 0.9, 0.95), 0.7),
 }
-"""By drafter; another begins at `Prior()`. Lookup: matches that are contested and agreed, by their
+"""A line for each drafter. Lookup: matches that are contested and agreed, by their
 lengths, of SmolLM2-135M F16, greedy, on 42 questions."""
-
-
-def confidence_bin(probability: float) -> int:
-    """The place of a probability, 0 to 1, among `CONFIDENCES`."""
-    return sum(probability >= border for border in CONFIDENCES)
 
 
 @dataclass(slots=True)
@@ -62,52 +60,68 @@ class Beta:
     def mean(self) -> float:
         return (self.accepted + PRIOR_WEIGHT * self.prior) / (self.judged + PRIOR_WEIGHT)
 
-    def hoped(self, kappa: float) -> float:
-        """The mean and `kappa` standard deviations more, below 1."""
-        mean = self.mean
-        sd = sqrt(mean * (1 - mean) / (self.judged + PRIOR_WEIGHT + 1))
-        return min(0.98, mean + kappa * sd)
+    @property
+    def sd(self) -> float:
+        return sqrt(self.mean * (1 - self.mean) / (self.judged + PRIOR_WEIGHT + 1))
 
 
 class Chances:
     """One drafter's, under one law of verification."""
 
-    def __init__(self, prior: Prior) -> None:
-        self.any_bin = Beta(prior.any_bin)
-        self.bins = [Beta(chance) for chance in prior.bins]
-        self.means = list(prior.bins)
+    def __init__(self, source: str) -> None:
+        prior = PRIORS[source]
         self.n_judged = 0
+        self.of_any = Beta(prior.of_any)
+        """A token of whatever confidence."""
+        self.bins = [Beta(chance) for chance in prior.bins]
+        self.mean = prior.of_any
+        self._means = list(prior.bins)
 
-    def of(self, confidences: Sequence[int], n: int) -> list[float]:
-        """The chance of each of `n` drafted tokens; `confidences` is empty where none is known."""
-        means = self.means
-        return [means[c] for c in confidences[:n]] if confidences else [self.any_bin.mean] * n
+    def reach(self, confidences: Sequence[int]) -> list[float]:
+        """For each token of a draft, the chance that it is accepted with all before it."""
+        return list(accumulate((self._means[c] for c in confidences), mul))
 
-    def learn(self, confidences: Sequence[int], n_drafted: int, n_accepted: int) -> None:
-        """Of a draft the first `n_accepted` tokens were accepted."""
-        for i in range(min(n_drafted, n_accepted + 1)):
-            accepted = i < n_accepted
+    def hoped(self, kappa: float) -> float:
+        """The chance of a token that is not drafted yet, and `kappa` standard deviations more."""
+        return min(LARGEST, self.mean + kappa * self.of_any.sd)
+
+    def learn(self, confidences: Sequence[int], n_judged: int, n_accepted: int) -> None:
+        """The first `n_judged` tokens of a draft were compared, and `n_accepted` accepted."""
+        for i, c in enumerate(confidences[: min(n_judged, n_accepted + 1)]):
             self.n_judged += 1
-            self.any_bin.add(accepted=accepted)
-            if confidences:
-                c = confidences[i]
-                self.bins[c].add(accepted=accepted)
-                self.means[c] = self.bins[c].mean
+            self.of_any.add(accepted=i < n_accepted)
+            self.bins[c].add(accepted=i < n_accepted)
+            self._means[c] = self.bins[c].mean
+        self.mean = self.of_any.mean
 
     def counts(self) -> dict[str, Any]:
         """What was learned, for JSON."""
-        return {
-            "n_judged": self.n_judged,
-            "any": [self.any_bin.accepted, self.any_bin.judged],
-            "bins": [[b.accepted, b.judged] for b in self.bins],
-        }
+        every = [[beta.accepted, beta.judged] for beta in [self.of_any, *self.bins]]
+        return {"n_judged": self.n_judged, "any": every[0], "bins": every[1:]}
 
     def recall(self, counts: dict[str, Any], share: float) -> None:
         """Start from counts of earlier sessions, of which a `share` still counts."""
-        if len(counts["bins"]) != len(self.bins):
+        every = [counts["any"], *counts["bins"]]
+        if len(every) != 1 + len(self.bins):
             return
         self.n_judged = counts["n_judged"]
-        both = zip([self.any_bin, *self.bins], [counts["any"], *counts["bins"]], strict=True)
-        for beta, (accepted, judged) in both:
+        for beta, (accepted, judged) in zip([self.of_any, *self.bins], every, strict=True):
             beta.accepted, beta.judged = share * accepted, share * judged
-        self.means = [beta.mean for beta in self.bins]
+        self.mean, self._means = self.of_any.mean, [beta.mean for beta in self.bins]
+
+
+@dataclass(slots=True)
+class Learned:
+    """What a session has learned, and goes on to learn: what passes of the target take, and those
+    of drafters that cost time; how drafts do under each law of verification."""
+
+    target: PassCosts
+    drafting: dict[str, PassCosts] = field(default_factory=dict[str, PassCosts])
+    by_law: dict[str, dict[str, Chances]] = field(default_factory=dict[str, dict[str, Chances]])
+
+    def chances(self, law: str, source: str) -> Chances:
+        """Greedy replies, matched and rejected samples accept differently."""
+        by_source = self.by_law.setdefault(law, {})
+        if source not in by_source:
+            by_source[source] = Chances(source)
+        return by_source[source]

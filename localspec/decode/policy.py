@@ -1,292 +1,269 @@
 """Who drafts before the next pass, and how much: what brings the most tokens a second.
 
-With n requests that decode and T rows that are evaluated anyway, B drafted rows are chosen by
+With n requests that decode and T rows that are evaluated anyway (their pending tokens, and chunks
+of prompts), the B drafted rows are chosen that promise most:
 
     B* = argmax (n + sum of the B largest S) / (drafting + v(T + B)),
-    S(r, k) = product of request r's chances up to k.
+    S(r, k) = product of request r's chances up to k
+
+(Leviathan et al. 2023 for one request, with measured v). No draft is a choice. What is not known
+yet, a chance or a cost, is hoped to be better than its mean, so it is tried, and left alone once
+the evidence says so. What fails is paid from each request's budget. One user is the case of one
+request. It does not know how long a reply becomes, nor that two drafters may guess the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from math import exp
 
-from localspec.decode.chances import PRIORS, Chances, Prior
-from localspec.decode.costs import PassCosts
+from localspec.decode.budget import AHEAD, Budget
+from localspec.decode.chances import Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
-from localspec.decode.speculator import Generation
+from localspec.decode.generation import Generation
+from localspec.decode.offers import KAPPA, Offer, PaidDrafter, WhilePays
+from localspec.decode.speculator import Gain
 from localspec.decode.step import Step
+from localspec.engine.base import shared_prefix
 
-SHARE = 0.025
-AHEAD = 128
-AHEAD_READ = 256
-KAPPA = 0.5
-ERROR = 2.0
-WINDOW, FIRST_WINDOW, N_TRIED = 64, 16, 5
-READ_WIDTH = 64
-LEAST_HORIZON = 64
-N_REFRESH = 12
-TIMING = 0
-READ = 0
-PART = 1.0
-HOPE = 0.5
-
-
-@dataclass(slots=True)
-class Learned:
-    """What a session has learned, and goes on to learn, of its costs and its drafters."""
-
-    target: PassCosts
-    draft: PassCosts | None = None
-    by_law: dict[tuple[str, str], Chances] = field(default_factory=dict[tuple[str, str], Chances])
-
-    def chances(self, law: str, source: str) -> Chances:
-        """Greedy replies, matched and rejected samples accept differently."""
-        found = self.by_law.get((law, source))
-        if found is None:
-            found = self.by_law[law, source] = Chances(PRIORS.get(source, Prior()))
-        return found
-
-
-@dataclass(slots=True)
-class Request:
-    """One reply: what its drafts have cost, and how much of it each drafter has read."""
-
-    spent_s: float = 0.0
-    n_plain: float = 0.0
-    """Plain passes that the tokens of passes with drafts are worth."""
-    n_read: int = 0
-    n_since_plain: int = 0
-    owed_s: float = 0.0
+REFRESH = 12
+"""Passes after which costs are looked up again: depth and estimates change slowly."""
+PAYS, NOTHING_PAYS, OVER_BUDGET = "pays", "nothing pays", "over budget"
 
 
 @dataclass(slots=True)
 class Plan:
+    """How many tokens to draft for each request, and the tokens a second that this promises. A
+    better plan was over a budget if it `is_limited`. `paid` drafts where no free drafter did."""
+
     rate: float
     lengths: list[int]
-    candidates: list["Candidate"]
-    is_over_budget: bool = False
-
-
-@dataclass(slots=True)
-class Candidate:
-    """What a drafter may draft for a request: the chance that each row is accepted."""
-
-    source: str
-    reach: list[float]
-    offer: Draft | None = None
-    reading_s: float = 0.0
-    spread_s: float = 0.0
-
-
-@dataclass(slots=True)
-class WhilePays:
-    """A stop rule: does one more token bring more than `rate` tokens for its seconds?"""
-
-    chances: Chances
-    rate: float
-    pass_s: list[float]
-    token_s: float
-    longest: int
-    n_evaluated: int = 1
-
-    def evaluates(self, confidences: Sequence[int]) -> bool:
-        pays = self._pays(confidences, 1)
-        self.n_evaluated += pays
-        return pays
-
-    def takes(self, confidences: Sequence[int], confidence: int) -> bool:
-        return self._pays([*confidences, confidence], 0)
-
-    def _pays(self, confidences: Sequence[int], evaluations: int) -> bool:
-        reach, gain, n = 1.0, 0.0, len(confidences) - 1 + evaluations
-        means, hoped = self.chances.means, self.chances.any_bin.mean
-        for c in confidences:
-            reach *= means[c]
-        for more in range(1, self.longest - n + 1):
-            if evaluations or more > 1:
-                reach *= hoped
-            gain += reach
-            more_s = self.pass_s[n + more] - self.pass_s[n]
-            if gain > self.rate * (more_s + self.token_s * (more - 1 + evaluations)):
-                return True
-        return False
+    offers: Sequence[Offer | None] = ()
+    paid: PaidDrafter | None = None
+    is_limited: bool = False
 
 
 class Adaptive:
     """The policy of one reply, or of many at a time."""
 
     def __init__(self, learned: Learned, drafters: Sequence[Drafter], max_draft: int) -> None:
-        self._learned = learned
-        self._target = learned.target
+        self._learned, self._target, self._max_draft = learned, learned.target, max_draft
         self._free = [drafter for drafter in drafters if drafter.is_free]
-        self._paid = [d for d in drafters if not d.is_free and learned.draft]
-        self._max_draft = max_draft
-        self._requests: dict[int, Request] = {}
-        self._last_width = 1
-        self._refresh_in = 0
+        costs = learned.drafting
+        self._paid = [PaidDrafter(d, costs[d.source]) for d in drafters if d.source in costs]
+        self._generations: Sequence[Generation] = ()
+        self._budgets: list[Budget] = []
+        self._guesses: list[list[Offer]] = []
+        self._plan = Plan(0.0, [])
+        self._n_rows, self._last_width, self._refresh_in = 0, 1, 0
+        self._drafted, self._reads_prompt = False, True
+        self._depth, self._plain_s, self._token_s, self._unit, self._can_pay = (
+            0,
+            0.0,
+            0.0,
+            1.0,
+            True,
+        )
         self._pass_s: dict[int, float] = {}
+        self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+        """The drafts of the best plan; `n_other_rows` of prompts are evaluated as well."""
         self._look(generations, n_other_rows)
-        generation = generations[0]
-        limit = min(self._max_draft, generation.room)
-        self._offers, self._plan_, self._stops = [], None, {}
-        self._reading_s = 0.0
-        if not limit:
-            return [NO_DRAFT]
-        request = self._requests[id(generation.history)]
-        law = generation.law
-        if self._free:
-            r = generation.request(limit)
-            self._offers = [d.draft([r])[0] for d in self._free]
-        if TIMING and request.n_since_plain + 1 >= 32:
-            return [NO_DRAFT]
-        left_s = self._left_s(request, generation)
-        plans = [Plan(1 / self._plain_s, [0], [])]
-        for offer in self._offers:
-            reach, s = [], 1.0
-            for c in self._learned.chances(law, offer.source).of(offer.confidences, limit):
-                s *= c
-                reach.append(s)
-            plans.append(self._plan([Candidate(offer.source, reach, offer)], left_s))
-        for d in self._paid:
-            chances = self._learned.chances(law, d.source)
-            a = chances.any_bin.hoped(KAPPA)
-            reach = [a**k for k in range(1, limit + 1)]
-            affordable_s = self._left_s(request, generation, AHEAD_READ) - request.owed_s
-            token_s = self._learned.draft.seconds(READ_WIDTH, self._depth) / READ_WIDTH
-            window = min(self._window(chances), int(affordable_s / token_s))
-            if window < FIRST_WINDOW and self._depth - request.n_read > max(2, window):
-                continue
-            self._win = window = max(FIRST_WINDOW, window)
-            n_missing = min(self._depth - request.n_read, window)
-            self._n_missing = n_missing
-            reading_s = (
-                self._learned.draft.seconds(n_missing, self._depth) - self._one_s
-                if n_missing > 2
-                else 0.0
-            )
-            horizon = min(generation.room, max(LEAST_HORIZON, generation.n_tokens))
-            plans.append(
-                self._plan(
-                    [Candidate(d.source, reach, None, reading_s, reading_s / max(1, horizon))],
-                    left_s,
-                )
-            )
-        best = max(plans, key=lambda p: p.rate)
-        n = best.lengths[0]
-        if not n:
-            return [NO_DRAFT]
-        self._plan_ = best
-        (c,) = best.candidates
-        if c.offer:
-            return [c.offer.first(n)]
-        d = next(d for d in self._paid if d.source == c.source)
-        chances = self._learned.chances(law, d.source)
-        pass_s = [self._cost_s(w) for w in range(1, limit + 2)]
-        stop = WhilePays(chances, best.rate, pass_s, self._one_s, n)
-        self._stops[0] = stop
-        self._reading_s = c.reading_s
-        return d.draft([generation.request(n, stop, self._win)])
+        rooms = [min(self._max_draft, each.room) for each in generations]
+        self._guesses, self._plan = [[] for _ in rooms], Plan(0.0, [0] * len(rooms))
+        if not any(rooms):
+            return [NO_DRAFT] * len(rooms)
+        if self._can_pay:
+            self._ask_free(rooms)
+            free = [max(each, key=_promise, default=None) for each in self._guesses]
+            plans = [self._best(free)]
+            for paid in self._paid:
+                offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
+                plans.append(self._best(offers, paid))
+            self._plan = max(plans, key=_rate)
+            self._plan.is_limited = any(plan.is_limited for plan in plans)
+        return self._made()
 
-    def _window(self, chances):
-        return FIRST_WINDOW if chances.n_judged < N_TRIED else WINDOW
+    # what a pass costs, and what may be lost
 
-    def _look(self, generations, n_other_rows) -> None:
-        self._generations = generations
-        for g in generations:
-            self._requests.setdefault(id(g.history), Request())
-        self._depth = max(len(g.history) for g in generations)
+    def _look(self, generations: Sequence[Generation], n_other_rows: int) -> None:
+        known = {id(budget.history): budget for budget in self._budgets}
+        histories = [each.history for each in generations]
+        self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
+        self._reads_prompt = not all(each.n_tokens for each in generations)
+        n, n_rows = len(generations), len(generations) + n_other_rows
+        self._generations, self._depth = generations, max(map(len, histories))
         self._refresh_in -= 1
-        if self._refresh_in <= 0:
-            self._refresh_in = N_REFRESH
-            self._pass_s = {}
-            self._change_s = self._target.change_s
-            if self._learned.draft:
-                self._one_s = self._learned.draft.seconds(1, self._depth)
-            self._plain_s = self._cost_s(1)
+        if self._refresh_in > 0 and n_rows == self._n_rows:
+            return
+        self._refresh_in, self._n_rows, self._pass_s = REFRESH, n_rows, {}
+        self._plain_s = self._target.seconds(n_rows, self._depth)
+        self._token_s = self._target.seconds(n, self._depth) / n
+        self._unit = self._token_s / self._target.seconds(1, self._depth)
+        for paid in self._paid:
+            paid.look(self._depth)
+        rows = range(1, n * self._max_draft + 1)
+        self._can_pay = any((n + b) * self._plain_s > n * self._cost_s(b) for b in rows)
 
-    def _cost_s(self, width: int) -> float:
-        s = self._pass_s.get(width)
-        if s is None:
-            s = self._pass_s[width] = self._target.seconds(width, self._depth) * exp(
-                -HOPE * self._target.error(width) * (width > 1)
-            )
-        if width > 1 and width != self._last_width:
-            s += self._change_s * (2 if self._last_width == 1 else 1)
-        return s
+    def _cost_s(self, n_drafted: int) -> float:
+        """Hoped seconds of a pass with so many drafted rows, and of changing to its width. After a
+        wide pass the way back is owed in any case."""
+        width, last = self._n_rows + n_drafted, self._last_width
+        seconds = self._pass_s.get(n_drafted)
+        if seconds is None:
+            hope = exp(-KAPPA * self._target.error(width)) if n_drafted else 1.0
+            seconds = self._pass_s[n_drafted] = hope * self._target.seconds(width, self._depth)
+        n_changes = (2 if last == self._n_rows else 1) if n_drafted and width != last else 0
+        return seconds + n_changes * self._target.change_s
 
-    def _left_s(self, request, generation, ahead=None):
-        n = generation.n_tokens + min(ahead or AHEAD, generation.room)
-        plain_s = self._target.plain_s(self._depth)
-        error = ERROR * self._target.plain_error
-        return plain_s * (SHARE * n + request.n_plain * (1 - error)) - request.spent_s
+    def _left_s(self, i: int, ahead: int) -> float:
+        generation = self._generations[i]
+        n_passes = self._unit * (generation.n_tokens + min(ahead, generation.room))
+        return self._budgets[i].left_s(self._target, self._depth, n_passes)
 
-    def _plan(self, candidates, left_s) -> Plan:
-        (c,) = candidates
-        paid = self._one_s if c.offer is None else 0.0
-        plain_s = self._plain_s
-        tokens = 1.0
-        half = full = (1 / plain_s, 0)
-        over = False
-        for k, s in enumerate(c.reach, 1):
-            tokens += s
-            cost = k * paid + self._cost_s(k + 1)
-            rate = tokens / (cost + c.spread_s * tokens)
-            stake = cost + READ * c.reading_s - plain_s
-            if rate > full[0]:
-                if stake <= left_s:
-                    full = rate, k
-                else:
-                    over = True
-            if rate > half[0] and stake <= PART * left_s:
-                half = rate, k
-        best, length = half if half[1] else full
-        return Plan(best, [length], candidates, over)
+    # the rule
+
+    def _ask_free(self, rooms: Sequence[int]) -> None:
+        requests = [g.request(n) for g, n in zip(self._generations, rooms, strict=True)]
+        for drafter in self._free:
+            for i, draft in enumerate(drafter.draft(requests)):
+                if draft.tokens:
+                    chances = self._learned.chances(self._generations[i].law, drafter.source)
+                    self._guesses[i].append(Offer(chances.reach(draft.confidences), draft))
+
+    def _paid_or(self, free: Offer | None, paid: PaidDrafter, i: int, room: int) -> Offer | None:
+        """What promises more tokens for a request: a paid drafter, or what is free."""
+        generation, budget = self._generations[i], self._budgets[i]
+        chances = self._learned.chances(generation.law, paid.source)
+        affordable_s = self._left_s(i, 2 * AHEAD) - budget.owed_s
+        offer = paid.offer(generation, chances, room, affordable_s)
+        return max(filter(None, (free, offer)), key=_promise, default=None)
+
+    def _best(self, offers: Sequence[Offer | None], paid: PaidDrafter | None = None) -> Plan:
+        """The rows that bring the most tokens a second, of those that the budgets bear."""
+        n = len(offers)
+        plan = Plan(n / self._plain_s, [0] * n, offers, paid)
+        left_s = [self._left_s(i, AHEAD) for i in range(n)]
+        lengths, n_asked, tokens, drafting_s, n_drafted = [0] * n, {}, float(n), 0.0, 0
+        for reach, k, i in _rows(offers):
+            offer = offers[i]
+            if k > lengths[i] + 1 or offer is None:
+                continue  # a shorter draft is too dear already
+            row_s = offer.spread_s * (reach + (k == 1))
+            if paid and not offer.draft:
+                n_asked[k] = n_asked.get(k, 0) + 1
+                row_s += paid.token_s(n_asked[k]) - paid.token_s(n_asked[k] - 1)
+            cost_s = drafting_s + row_s + self._cost_s(n_drafted + 1)
+            rate = (tokens + reach) / cost_s
+            if (cost_s - self._plain_s) * k > left_s[i] * (n_drafted + 1):
+                plan.is_limited |= rate > plan.rate
+                continue
+            tokens, drafting_s, n_drafted = tokens + reach, drafting_s + row_s, n_drafted + 1
+            lengths[i] = k
+            if rate > plan.rate:
+                plan.rate, plan.lengths = rate, lengths.copy()
+        return plan
+
+    def _made(self) -> list[Draft]:
+        plan = self._plan
+        why = OVER_BUDGET if plan.is_limited else NOTHING_PAYS
+        drafts = [Draft((), NO_DRAFT.source, why=why)] * len(plan.lengths)
+        stops: dict[int, WhilePays] = {}
+        for i, (n, offer) in enumerate(zip(plan.lengths, plan.offers, strict=False)):
+            if n and offer and offer.draft:
+                tokens, confidences = offer.draft.tokens[:n], offer.draft.confidences[:n]
+                drafts[i] = Draft(tokens, offer.draft.source, None, confidences, PAYS)
+            elif n and plan.paid:
+                stops[i] = self._stop(i, n, plan.paid)
+        if stops and plan.paid:
+            made = plan.paid.draft(self._generations, plan.offers, stops)
+            for i in stops:
+                drafts[i] = replace(made[i], why=PAYS)
+        return drafts
+
+    def _stop(self, i: int, n: int, paid: PaidDrafter) -> WhilePays:
+        others = sum(self._plan.lengths) - n
+        pass_s = [self._cost_s(others + k) for k in range(n + 1)]
+        chances = self._learned.chances(self._generations[i].law, paid.source)
+        return WhilePays(chances, self._plan.rate, pass_s, paid.token_s(1), n)
+
+    # what a pass teaches
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
-        (step,) = steps
-        (generation,) = self._generations
-        request = self._requests[id(generation.history)]
-        changed, self._last_width = width != self._last_width, width
-        request.n_since_plain = 0 if width == 1 else request.n_since_plain + 1
-        plan = self._plan_
-        paid_s = request.owed_s * min(1, len(step.tokens) / LEAST_HORIZON)
-        request.spent_s += paid_s
-        request.owed_s -= paid_s
-        if width == step.drafted + 1:
-            self._target.learn(width, self._depth, seconds - step.draft_s, changed=changed)
-        if 0 in self._stops:
-            self._learn_draft_cost(step, request)
-        if width > 1 or plan:
-            request.spent_s += seconds - self._reading_s
-            request.owed_s += self._reading_s
-            request.n_plain += len(step.tokens)
-        else:
-            if changed:
-                request.spent_s += self._target.change_s
-        if len(step.tokens) > step.accepted:
-            law = generation.law
-            for offer in self._offers:
-                n = 0
-                for guessed, said in zip(offer.tokens, step.tokens):
-                    if guessed != said:
-                        break
-                    n += 1
-                self._learned.chances(law, offer.source).learn(
-                    offer.confidences, min(len(offer.tokens), len(step.tokens)), n
-                )
-            if 0 in self._stops:
-                self._learned.chances(law, step.source).learn(
-                    step.confidences, step.drafted, step.accepted
-                )
+        """Costs, chances and budgets."""
+        n_drafted = sum(step.drafted for step in steps)
+        draft_s = sum(step.draft_s for step in steps)
+        changed = width != self._last_width
+        if not self._reads_prompt and width == self._n_rows + n_drafted:
+            self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
+        self._charge(steps, seconds, self._target.change_s if changed and self._drafted else 0.0)
+        for i, step in enumerate(steps):
+            if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
+                self._learn_chances(i, step)
+        if self._plan.paid:
+            self._plan.paid.learn(steps, draft_s)
+        self._last_width, self._drafted = width, n_drafted > 0
 
-    def _learn_draft_cost(self, step, request) -> None:
-        draft, n_missing = self._learned.draft, self._n_missing
-        request.n_read = self._depth + min(step.accepted, max(0, step.drafted - 1))
-        n = self._stops[0].n_evaluated
-        if n_missing <= 2:
-            draft.learn(1, self._depth, step.draft_s / n)
-        elif n_missing >= READ_WIDTH // 4:
-            first_s = step.draft_s - (n - 1) * draft.seconds(1, self._depth)
-            draft.learn(READ_WIDTH, self._depth, first_s * READ_WIDTH / n_missing)
+    def _charge(self, steps: Sequence[Step], seconds: float, back_s: float) -> None:
+        """Who drafts pays what a pass takes longer, by rows; after drafts the way back, too."""
+        plan, n_asked = self._plan, sum(self._plan.lengths)
+        self._seconds += seconds
+        self._promised_s += seconds * (plan.rate * self._plain_s / len(steps) if n_asked else 1.0)
+        for i, step in enumerate(steps):
+            budget, n_worth = self._budgets[i], self._unit * len(step.tokens)
+            budget.pay_off(len(step.tokens))
+            if not n_asked:
+                budget.spent_s += back_s / len(steps)
+                self._plain_passes_s += seconds / len(steps)
+                continue
+            self._n_worth += n_worth
+            offer, share = plan.offers[i], plan.lengths[i] / n_asked
+            if share and offer:
+                extra_s = (seconds - self._plain_s) * share
+                budget.add(self._token_s + extra_s, n_worth, offer.reading_s)
+
+    def _learn_chances(self, i: int, step: Step) -> None:
+        """Free guesses are compared with what was said, used or not."""
+        law, said = self._generations[i].law, step.tokens
+        for guess in self._guesses[i]:
+            tokens = guess.draft.tokens[: len(said)]
+            chances = self._learned.chances(law, guess.draft.source)
+            chances.learn(guess.draft.confidences, len(tokens), shared_prefix(tokens, said))
+        if self._plan.paid and step.source == self._plan.paid.source:
+            chances = self._learned.chances(law, step.source)
+            chances.learn(step.confidences, step.drafted, step.accepted)
+
+    # for people
+
+    @property
+    def gain(self) -> Gain:
+        """Promised at each choice, beside what came of them."""
+        if not self._seconds:
+            return Gain()
+        plain_s = self._plain_passes_s + self._n_worth * self._target.plain_s(self._depth)
+        return Gain(self._promised_s / self._seconds, plain_s / self._seconds)
+
+    @property
+    def reason(self) -> str:
+        """Why little or nothing is drafted."""
+        if not self._can_pay:
+            v = self._cost_s(1) / self._plain_s
+            return f"no drafts: checking one token takes {v - 1:.0%} more"
+        if self._plan.is_limited and not any(self._plan.lengths):
+            return "no drafts now: they have used up the time that they may lose"
+        return ""
+
+
+def _promise(offer: Offer) -> float:
+    """Accepted tokens, if all of it is verified."""
+    return offer.promise
+
+
+def _rate(plan: Plan) -> float:
+    return plan.rate
+
+
+def _rows(offers: Sequence[Offer | None]) -> list[tuple[float, int, int]]:
+    """(reach, place in its draft, request) of each row, the likeliest first."""
+    rows = [(s, k, i) for i, o in enumerate(offers) if o for k, s in enumerate(o.reach, 1)]
+    return sorted(rows, key=lambda row: (-row[0], row[1])) if len(offers) > 1 else rows

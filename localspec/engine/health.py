@@ -85,7 +85,7 @@ class Health:
 def engine_health(notify: Callable[[str], None]) -> Health:
     """The verdict on the installed build, from the cache or by testing now.
 
-    `talk` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
+    `notify` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
     """
     kept = _kept()
     if health := kept.load():

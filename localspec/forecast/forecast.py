@@ -17,7 +17,7 @@ from localspec.forecast.sources import PredictedMachine
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
-from localspec.model.usable import check_usable
+from localspec.model.usable import usable_facts
 from localspec.predict.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.predict.probed import ProbedRates
 from localspec.predict.rates import IdealRates
@@ -108,8 +108,7 @@ def facts_of(reference: str | None) -> ModelFacts:
     """
     place = locate(reference)
     header: Header = read_header(place) if isinstance(place, Path) else read_remote(place)
-    check_usable(header)
-    return ModelFacts.of(header)
+    return usable_facts(header)
 
 
 def kept_roofline(config: EngineConfig, facts: ModelFacts) -> Roofline | None:

@@ -10,7 +10,6 @@ from localspec.gguf.header import Header, file_type
 from localspec.gguf.types import GgmlType
 from localspec.model.architectures import HYBRID, RECURRENT, UNUSUAL_CACHE
 from localspec.model.kv import (
-    CACHE_TYPES,
     block_problem,
     cache_bytes,
     cache_type,
@@ -27,7 +26,7 @@ from localspec.model.weights import (
     weights_of,
 )
 
-__all__ = ["CACHE_TYPES", "ModelFacts", "cache_type"]
+__all__ = ["ModelFacts", "cache_type"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +50,22 @@ class ModelFacts:
     weights: tuple[WeightGroup, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, header: Header) -> Self:
-        """ModelError where the header contradicts itself; `usable.check_usable` asks for more."""
+    def of(
+        cls,
+        header: Header,
+        tokenizer: Tokenizer | None = None,
+        layers: tuple[Layer, ...] | None = None,
+    ) -> Self:
+        """ModelError where the header contradicts itself; `usable.usable_facts` asks for more.
+
+        The tokenizer and the layers are read unless they are given.
+        """
 
         def count(name: str) -> int | None:
             return header.integer(header.own_key(name))
 
-        tokenizer, layers = Tokenizer.of(header), layers_of(header)
+        tokenizer = tokenizer or Tokenizer.of(header)
+        layers = layers_of(header) if layers is None else layers
         return cls(
             path=header.name,
             architecture=header.architecture,

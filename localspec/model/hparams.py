@@ -29,12 +29,14 @@ DIVISORS = (
 NEVER_DIVIDES = (("llama4", "interleave_moe_layer_step"), ("plamo2", "ssm.group_count"))
 
 
-def check_sizes(header: Header) -> None:
-    """ModelError if the metadata contradict themselves, each other or the embeddings."""
+def check_sizes(header: Header) -> tuple[Layer, ...]:
+    """The layers. ModelError if the metadata contradict themselves, each other or the weights."""
     _check_lengths(header)
-    _check_layers(header, layers_of(header))
+    layers = layers_of(header)
+    _check_layers(header, layers)
     _check_experts(header)
     _check_numbers(header)
+    return layers
 
 
 def _contradiction(header: Header, what: str) -> ModelError:

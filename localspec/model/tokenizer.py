@@ -146,15 +146,15 @@ def _digest(tokens: Array) -> str:
 AGAIN = "download or convert it again"
 
 
-def check_vocabulary(header: Header) -> None:
-    """ModelError if libllama would abort while it loads or uses the tokenizer."""
+def check_vocabulary(header: Header) -> Tokenizer:
+    """The tokenizer. ModelError if libllama would abort while it loads or uses it."""
     tokenizer = Tokenizer.of(header)
     n_rows = _embedding_rows(header)
     if not tokenizer.has_text:
         n_ids = header.integer(header.own_key("vocab_size"))
         if n_ids is None or n_ids < 1 or (n_rows and n_ids != n_rows):
             raise header.fail(f"has {n_ids} token ids for {n_rows} embeddings; {AGAIN}")
-        return
+        return tokenizer
     tokens = header.raw_strings(PREFIX + "tokens")
     if not tokens or (n_rows and len(tokens) != n_rows):
         raise header.fail(f"has {len(tokens or ())} tokens for {n_rows} embeddings; {AGAIN}")
@@ -162,6 +162,7 @@ def check_vocabulary(header: Header) -> None:
     if tokenizer.model == "llama":
         _check_bytes(header, tokens)
     _check_ends(header, tokenizer)
+    return tokenizer
 
 
 def _embedding_rows(header: Header) -> int | None:

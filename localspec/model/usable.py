@@ -22,6 +22,7 @@ from localspec.model.architectures import (
     NOT_LANGUAGE,
     SKIPPING,
 )
+from localspec.model.facts import ModelFacts
 from localspec.model.hparams import check_sizes
 from localspec.model.tokenizer import AGAIN, check_vocabulary
 
@@ -87,14 +88,19 @@ NUMBER_TABLES = ("tid2eid", "d2t")
 ADDED_AS_F32 = ("_norm.weight", ".ssm_a", ".ssm_d", ".ssm_conv1d.weight")
 
 
-def check_usable(header: Header) -> None:
+def usable_facts(header: Header) -> ModelFacts:
     """ModelError, in one sentence, for a model that libllama would not load or not survive."""
     check_kind(header)
-    check_sizes(header)
+    layers = check_sizes(header)
     _check_blocks(header)
     for tensor in header.tensors:
         _check_tensor(header, tensor)
-    check_vocabulary(header)
+    return ModelFacts.of(header, check_vocabulary(header), layers)
+
+
+def check_usable(header: Header) -> None:
+    """The same where nobody wants the facts."""
+    usable_facts(header)
 
 
 def _check_blocks(header: Header) -> None:

@@ -13,12 +13,13 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.model.kv import CACHE_TYPES
+from localspec.settings import CACHE_TYPES
 
 Keys = tuple[str, ...]
 
@@ -189,13 +190,19 @@ _SHIPPED = (_PACKAGE / "models.toml", _PACKAGE.parent / "models.toml")
 """In the wheel, and in a checkout."""
 
 
+@cache
+def _read_once(path: Path, changed_ns: int) -> dict[str, Entry]:
+    """A file is read again when it has changed."""
+    return read_models(path)
+
+
 def load_catalog() -> dict[str, Entry]:
     """All entries by name. UserError where a file is not in the form of models.toml."""
     shipped = next(path for path in _SHIPPED if path.exists())
     own = paths.config_dir() / "models.toml"
-    entries = read_models(shipped)
+    entries = dict(_read_once(shipped, shipped.stat().st_mtime_ns))
     if own.exists():
-        entries |= read_models(own)
+        entries |= _read_once(own, own.stat().st_mtime_ns)
     for entry in entries.values():
         if entry.draft is not None and entry.draft not in entries:
             raise UserError(

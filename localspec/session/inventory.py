@@ -11,7 +11,7 @@ from localspec.forecast.forecast import kept_forecast
 from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
-from localspec.model.usable import check_usable
+from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
 from localspec.registry.manifest import Pulled, last_used, pulled
 from localspec.registry.other_apps import FoundModel, found_models, parts_beside
@@ -95,9 +95,7 @@ def _unfinished(file: Pulled) -> InventoryRow:
 
 def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
     try:
-        header = read_header(path)
-        check_usable(header)
-        return ModelFacts.of(header), None
+        return usable_facts(read_header(path)), None
     except LocalspecError as error:
         return None, str(error)
 

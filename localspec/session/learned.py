@@ -7,8 +7,10 @@ measurements of `calibration`; then what earlier sessions of the same pair learn
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from localspec.decode.chances import Learned
 from localspec.decode.costs import Curve, PassCosts, predicted
-from localspec.decode.policy import READ_WIDTH, Learned
+from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.offers import WINDOW
 from localspec.forecast.forecast import kept_roofline
 from localspec.session.calibration import (
     LIMIT_S,
@@ -27,7 +29,7 @@ WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
 """Of verification batches, by their usual worth."""
 CHANGE_LIMIT_S = 0.2
 """Where passes take longer, a change of width does not matter."""
-DRAFT_WIDTHS = (READ_WIDTH, 2)
+DRAFT_WIDTHS = (WINDOW, 2)
 _MEMORY = 0.5
 """How much of what earlier sessions learned of acceptance still counts."""
 _FORMER_SOURCES = {"suffix": "lookup"}
@@ -51,10 +53,10 @@ class LearnedStore:
             kept = self._measured()
             self._kept.save(kept)
         target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
-        draft = None
+        self.learned = Learned(target)
         if self._draft and kept["draft"]:
             draft = PassCosts(Curve.of(kept["draft"]), reference=target)
-        self.learned = Learned(target, draft)
+            self.learned.drafting[ModelDrafter.source] = draft
         for law, by_source in dict[str, Any](kept.get("acceptance", {})).items():
             for source, counts in by_source.items():
                 chances = self.learned.chances(law, _FORMER_SOURCES.get(source, source))
@@ -66,14 +68,19 @@ class LearnedStore:
         learned = self.learned
         if learned is None:
             return
-        acceptance: dict[str, dict[str, Any]] = {}
-        for (law, source), chances in learned.by_law.items():
-            if chances.n_judged:
-                acceptance.setdefault(law, {})[source] = chances.counts()
+        acceptance = {
+            law: {
+                source: chances.counts()
+                for source, chances in by_source.items()
+                if chances.n_judged
+            }
+            for law, by_source in learned.by_law.items()
+        }
+        draft = learned.drafting.get(ModelDrafter.source)
         document = {
             "target": learned.target.learned().rows,
             "change_s": learned.target.change_s,
-            "draft": learned.draft.learned().rows if learned.draft else None,
+            "draft": draft.learned().rows if draft else None,
             "acceptance": acceptance,
         }
         try:

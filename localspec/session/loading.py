@@ -20,7 +20,7 @@ from localspec.hardware.detect import available_memory_bytes, usable_cores
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
-from localspec.model.usable import check_usable
+from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
 from localspec.session.config import SessionConfig
 from localspec.settings import NONE, Settings, Speculation
@@ -35,9 +35,7 @@ _BUFFERS_BYTES = 200_000_000
 
 def checked_facts(model: Path) -> ModelFacts:
     """A file's facts. Raises ModelError where it is damaged or not a model that answers."""
-    header = read_header(model)
-    check_usable(header)
-    return ModelFacts.of(header)
+    return usable_facts(read_header(model))
 
 
 def check_cache_types(settings: Settings, facts: ModelFacts) -> None:

@@ -17,7 +17,7 @@ from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.tokenizer import pair_problem
-from localspec.model.usable import check_usable
+from localspec.model.usable import check_usable, usable_facts
 from localspec.notify import Notify
 from localspec.registry.catalog import Entry, entry_of
 from localspec.registry.manifest import pulled
@@ -291,8 +291,7 @@ def _chosen(
     """The variant that fits; the header of the smallest tells what all of them are."""
     found = repository.variants
     header = read_remote(_reference(repository.name, found[0].file, repository.revision))
-    check_usable(header)
-    choice = choose(found, ModelFacts.of(header), draft, wish.where, notify)
+    choice = choose(found, usable_facts(header), draft, wish.where, notify)
     return (choice.variant, choice.reasons) if choice else (found[0], ())
 
 

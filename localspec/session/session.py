@@ -63,7 +63,7 @@ class Session:
     ) -> Self:
         """Check what can be checked without loading, then load.
 
-        `talk` hears what the user should know, `on_progress` the loaded fraction of the target.
+        `notify` hears what the user should know, `on_progress` the loaded fraction of the target.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
         plan = sound_plan(config, notify)

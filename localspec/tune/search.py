@@ -23,8 +23,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, silent
-from localspec.registry.resolve import resolve
-from localspec.session.config import SessionConfig, draft_file
+from localspec.session.config import SessionConfig
+from localspec.session.loading import checked_facts
 from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tune.drafting import tune_drafts
@@ -201,14 +201,13 @@ class Tuned:
 
 
 def tune_model(
-    model: str | None,
+    config: SessionConfig,
     goal: Goal,
     budget_s: float,
-    settings: Mapping[str, Any],
     notify: Notify = silent,
     listen: SearchListener = lambda news: None,
 ) -> Tuned:
-    """Search for a model by name, and keep what was found. Of `settings`: `ctx` and `draft`.
+    """Search for a model, with the context and the draft of `config`, and keep what was found.
 
     Raises LocalspecError, or KeyboardInterrupt where nothing was proven before Ctrl-C.
     """
@@ -216,13 +215,13 @@ def tune_model(
         raise UserError(
             f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
         )
-    asked = Settings.of(**settings)
-    path, draft = resolve(model), draft_file(asked.draft, model)
-    subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=asked.ctx), notify)
-    outcome = search(subject, goal, budget_s, listen, draft)
+    subject = TuneTarget.of(config.with_settings(spec=NONE), notify)
+    if config.draft:
+        checked_facts(config.draft)
+    outcome = search(subject, goal, budget_s, listen, config.draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
-    return Tuned(subject, outcome, keep(outcome, path, subject.config, goal))
+    return Tuned(subject, outcome, keep(outcome, config.model, subject.config, goal))
 
 
 def keep(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:

@@ -71,7 +71,7 @@ def probe_machine(
 ) -> Probe:
     """Everything in `needs`: from what was kept and, for the rest, by measuring now.
 
-    `talk` hears of each stage. Raises EngineError where the engine cannot be measured.
+    `notify` hears of each stage. Raises EngineError where the engine cannot be measured.
     """
     kept = None if again else kept_probe(setting)
     taken = f"{datetime.now(UTC):%Y-%m-%d}"

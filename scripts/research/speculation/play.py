@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 from worlds import MAX_DRAFT, Calibration, Luck, World
 
-from localspec.decode.chances import confidence_bin
+from localspec.decode.chances import Learned
 from localspec.decode.costs import Curve, PassCosts, Point
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.decode.policy import READ_WIDTH, Adaptive, Learned
+from localspec.decode.drafters.draft_model import confidence_bin
+from localspec.decode.offers import WINDOW
+from localspec.decode.policy import Adaptive
 from localspec.decode.step import Step
 from localspec.engine.sampling import Sampling
 
@@ -107,8 +109,8 @@ def learned_of(world: World, reply: int) -> Learned:
     target = PassCosts(Curve(points), change_s=PLAIN_S * found.change)
     if found.draft is None:
         return Learned(target)
-    points = Point(1, PLAIN_S * found.draft), Point(READ_WIDTH, PLAIN_S * world.reading(READ_WIDTH))
-    return Learned(target, PassCosts(Curve(points), reference=target))
+    points = Point(1, PLAIN_S * found.draft), Point(WINDOW, PLAIN_S * world.reading(WINDOW))
+    return Learned(target, {"model": PassCosts(Curve(points), reference=target)})
 
 
 @dataclass(slots=True)
@@ -160,5 +162,5 @@ def _passed(  # noqa: PLR0913, PLR0917 - a pass is all of this
         draft_s=PLAIN_S * drafting * noise,
         eval_s=PLAIN_S * passes * noise,
         confidences=draft.confidences,
-        why=draft.reason,
+        why=draft.why,
     )

@@ -1,0 +1,52 @@
+"""How much drafts may still lose of a reply, so that none takes much longer than it would without.
+
+    left = share x plain time + what drafts saved - seconds spent - how wrong the measure may be
+
+Every draft may fail, and is made only if the budget bears that. A share may be spent somewhat
+before its tokens are there. Reading, which is done once, is paid off by the tokens that follow it.
+The measure of all this is what a plain pass takes, from plain passes alone: what was judged by it
+is judged again as it gets better, and as much is kept back as it may still be wrong by. Where the
+measure is bad nothing is left, so plain passes follow, which make it better.
+"""
+
+from dataclasses import dataclass
+
+from localspec.decode.costs import PassCosts
+
+SHARE = 0.025
+"""Of plain time: few users notice it."""
+AHEAD = 128
+"""Tokens whose share may be spent before they are there; for reading, twice as many. What fails at
+the beginning must leave something for a text that changes."""
+SURE = 2.0
+"""Standard deviations of a plain pass's time that are kept back."""
+HORIZON = 64
+"""Tokens that reading is spread over: a reply is taken to go on for as many."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """One reply's. Drafts took `spent_s` for tokens that plain decoding would have brought in
+    `n_worth` passes; reading of `owed_s` is not paid off yet."""
+
+    history: list[int]
+    spent_s: float = 0.0
+    n_worth: float = 0.0
+    owed_s: float = 0.0
+
+    def left_s(self, target: PassCosts, depth: int, n_passes: float) -> float:
+        """What may be lost of a reply of `n_passes` plain passes."""
+        n_sure = self.n_worth * (1 - SURE * target.plain_error)
+        return target.plain_s(depth) * (SHARE * n_passes + n_sure) - self.spent_s
+
+    def add(self, seconds: float, n_worth: float, reading_s: float) -> None:
+        """A pass with drafts, of which `reading_s` is owed."""
+        self.spent_s += seconds - reading_s
+        self.owed_s += reading_s
+        self.n_worth += n_worth
+
+    def pay_off(self, n_tokens: int) -> None:
+        """The reply has grown by so many."""
+        part_s = self.owed_s * min(1.0, n_tokens / HORIZON)
+        self.spent_s += part_s
+        self.owed_s -= part_s

@@ -1,0 +1,157 @@
+"""What each drafter can do for each request now: the chances of its rows, and what they cost.
+
+A free drafter has made its draft already, so each token is judged by its own confidence. A drafter
+that costs time is judged by its mean chance before it drafts, and while it drafts by a stop rule:
+another token must bring
+
+    gain of tokens >= rate x (its seconds, and those that the pass takes more).
+
+Of a text that is new to it, such a drafter reads the last tokens first. This is an investment: it
+counts a little for each token to come, and the window is as long as a request can afford.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from localspec.decode.budget import HORIZON
+from localspec.decode.chances import Chances
+from localspec.decode.costs import PassCosts
+from localspec.decode.drafters.base import Draft, Drafter
+from localspec.decode.generation import Generation
+from localspec.decode.step import Step
+
+KAPPA = 0.75
+"""Optimism, in standard deviations: 0 never tries, 2 goes on trying what has failed."""
+WINDOW = 64
+"""Tokens that a drafter reads of a new text; a calibration times a batch as wide."""
+FIRST_WINDOW, N_TRIED = 16, 5
+"""A smaller window while less than `N_TRIED` of its tokens were judged; the least that is of use."""
+FEW = 2
+"""Tokens that a draft reads in any case: the pending one, and the last of the draft before."""
+
+
+@dataclass(slots=True)
+class Offer:
+    """For one request: `reach[k - 1]` is the chance that k tokens are accepted. A free drafter made
+    its `draft`; another reads `n_missing` tokens first, in `reading_s`, of which each token of the
+    horizon bears `spread_s`."""
+
+    reach: list[float]
+    draft: Draft | None = None
+    window: int = 0
+    n_missing: int = 0
+    reading_s: float = 0.0
+    spread_s: float = 0.0
+    promise: float = field(init=False)
+    """Accepted tokens, if all is verified."""
+
+    def __post_init__(self) -> None:
+        self.promise = sum(self.reach)
+
+
+@dataclass(slots=True)
+class WhilePays:
+    """The stop rule of one draft of at most `longest` tokens. `pass_s[n]` is what the pass takes
+    with n of them. It looks ahead over cliffs."""
+
+    chances: Chances
+    rate: float
+    pass_s: Sequence[float]
+    token_s: float
+    longest: int
+    n_evaluated: int = 1
+
+    def evaluates(self, confidences: Sequence[int]) -> bool:
+        """Is it worth asking the drafter what comes next?"""
+        pays = self._pays(confidences, 1)
+        self.n_evaluated += pays
+        return pays
+
+    def takes(self, confidences: Sequence[int], confidence: int) -> bool:
+        """Is a next token of this confidence, not drawn yet, worth verifying?"""
+        return self._pays([*confidences, confidence], 0)
+
+    def _pays(self, confidences: Sequence[int], n_asked: int) -> bool:
+        """Whether further tokens pay; `n_asked`: the next one is not evaluated yet."""
+        n, gain = len(confidences) - 1 + n_asked, 0.0
+        reach = self.chances.reach(confidences)[-1]
+        for more in range(1, self.longest - n + 1):
+            reach *= self.chances.mean if n_asked or more > 1 else 1.0
+            gain += reach
+            more_s = self.pass_s[n + more] - self.pass_s[n] + self.token_s * (more - 1 + n_asked)
+            if gain > self.rate * more_s:
+                return True
+        return False
+
+
+Stops = Mapping[int, WhilePays]
+
+
+class PaidDrafter:
+    """A drafter that costs time, what its passes take, and how much it has read of each reply."""
+
+    def __init__(self, drafter: Drafter, costs: PassCosts) -> None:
+        self.source, self._drafter, self._costs = drafter.source, drafter, costs
+        self._n_read: dict[int, int] = {}
+        self._token_s: dict[int, float] = {}
+        self._depth = 0
+        self._asked: dict[int, tuple[int, int, Offer, WhilePays]] = {}
+        """By request: the key and the length of its history, what it offered, and what stopped it."""
+
+    def offer(
+        self, generation: Generation, chances: Chances, longest: int, affordable_s: float
+    ) -> Offer | None:
+        """None where it would have to read more than is affordable."""
+        depth, known = len(generation.history), self._n_read.get(id(generation.history), 0)
+        window = FIRST_WINDOW if chances.n_judged < N_TRIED else WINDOW
+        n_missing, reading_s, spread_s = min(depth - known, window), 0.0, 0.0
+        if n_missing > FEW:
+            window = min(window, int(affordable_s * WINDOW / self.token_s(WINDOW)))
+            if window < min(n_missing, FIRST_WINDOW):
+                return None
+            n_missing = min(n_missing, window)
+            reading_s = self.token_s(n_missing) - self.token_s(1)
+            spread_s = reading_s / max(1, min(generation.room, max(HORIZON, generation.n_tokens)))
+        hoped = chances.hoped(KAPPA)
+        reach = [hoped**k for k in range(1, longest + 1)]
+        return Offer(reach, None, window, n_missing, reading_s, spread_s)
+
+    def look(self, depth: int) -> None:
+        """Costs are those of that depth."""
+        self._depth = depth
+        self._token_s = {}
+
+    def token_s(self, n: int) -> float:
+        """Seconds for one more token of each of n requests, or to read n of one."""
+        if n not in self._token_s:
+            self._token_s[n] = self._costs.seconds(n, self._depth) if n else 0.0
+        return self._token_s[n]
+
+    def draft(
+        self, generations: Sequence[Generation], offers: Sequence[Offer | None], stops: Stops
+    ) -> list[Draft]:
+        """A draft for each generation with a stop rule; the others keep what was read of them."""
+        requests = [each.request(0) for each in generations]
+        self._asked = {}
+        for i, stop in stops.items():
+            history, offer = generations[i].history, offers[i]
+            assert offer
+            self._asked[i] = id(history), len(history), offer, stop
+            requests[i] = generations[i].request(stop.longest, stop, offer.window)
+        return self._drafter.draft(requests)
+
+    def learn(self, steps: Sequence[Step], draft_s: float) -> None:
+        """What drafting took. A cache holds its own draft but for the last token."""
+        asked, self._asked = self._asked, {}
+        if not asked:
+            return
+        for i, (key, depth, _, _) in asked.items():
+            self._n_read[key] = depth + min(steps[i].accepted, max(0, steps[i].drafted - 1))
+        n, n_missing = len(asked), max(offer.n_missing for _, _, offer, _ in asked.values())
+        rounds = max(stop.n_evaluated for *_, stop in asked.values())
+        depth = max(depth for _, depth, _, _ in asked.values())
+        if n_missing <= FEW:
+            self._costs.learn(n, depth, draft_s / rounds)
+        elif n == 1 and n_missing >= FIRST_WINDOW:
+            first_s = draft_s - (rounds - 1) * self._costs.seconds(1, depth)
+            self._costs.learn(WINDOW, depth, first_s * WINDOW / n_missing)

@@ -1,0 +1,179 @@
+"""Where a published run was made: the device by its figures, and what else its speed depends on.
+
+Drivers, people and sources name one device in several ways. What a source says of the build, the
+libraries and the machine's cooling is taken from its notes, or from tables of what is known of it.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+
+from research.efficiency.processors import chip_of, processor_of
+
+from localspec.errors import UserError
+from localspec.hardware.devices import Match, all_devices, find_device, match_reported
+from localspec.predict.efficiency import (
+    EIGHT,
+    HALF,
+    K_QUANTS,
+    LOW,
+    NEWEST,
+    TYPICAL_INTENSITY,
+    RunConditions,
+    type_class,
+)
+from localspec.predict.published import circumstances
+
+GIB = 2**30
+
+# The engine's age by source, where a row's notes do not say it; what is in neither is of today.
+ERAS: tuple[tuple[str, str], ...] = (
+    ("discussion #4167 M5", NEWEST),
+    ("discussion #4167 over-time", "2024"),
+    ("discussion #4167", "2023"),
+    ("XiongjieDai", "2024"),
+    ("localscore", "llamafile"),
+    ("PR #2707", "2023"),
+    ("PR #4766", "2024"),
+    ("PR #5625", "2024"),
+    ("PR #5835", "2024"),
+    ("issue #10435", "2024"),
+)
+# Names that sources give to devices without saying which of several they are.
+ALIASES = {
+    "NVIDIA H100 80 GB": "NVIDIA H100 SXM5 80 GB",
+    "NVIDIA Tesla V100": "NVIDIA Tesla V100 SXM2 16 GB",
+    "NVIDIA Tesla P100": "NVIDIA Tesla P100 PCIe 16 GB",
+}
+THROTTLED: tuple[tuple[str, str], ...] = (("mac-llm-bench", "Apple M5"),)
+"""Machines whose runs contradict each other: a fanless MacBook Air, by its source's files, that ran
+18.3 and 18.4 GiB at 5.5 and 2.5 tokens a second in one series."""
+_QUANT = re.compile(r"(UD-)?(I?Q\d|TQ\d|B?F(P)?(16|32)|MXFP|NVFP)")
+_CLASS_BY_BITS = ((12.0, HALF), (7.0, EIGHT), (4.2, K_QUANTS), (0.0, LOW))
+ROCBLAS_S_PER_FLOP = 1 / 5.1e12 - 1 / 36.9e12
+"""What a matrix product takes longer on Strix Halo with rocBLAS's own kernels than with hipBLASLt:
+5.1 and 36.9 TFLOP/s by mamf-finder (llm-tracker.info, Strix Halo page). No run is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device in the hands of one source. `chip`: what is left out together."""
+
+    chip: str
+    circumstances: RunConditions
+    bandwidth_range: tuple[float, float]
+    memory_bytes: int | None = None
+    knows_compute: bool = True
+    is_throttled: bool = False
+    prefill_s_per_flop: float = 0.0
+
+
+def place_of(row: dict[str, str], notes: dict[str, str], kind: str) -> Place | str:
+    """Of a row of CSV and its class of weight type; a reason where its device is not known."""
+    if row["backend"].lower() == "cpu":
+        return _processor(row, notes, kind)
+    cores, memory = (_figure(notes.get(key, "")) for key in ("gpu_cores", "accel_ram"))
+    match = _match(row["device"], cores, memory)
+    backend = row["backend"].lower()
+    if match.device is None or match.device.kind == "cpu":
+        return "device not in the table"
+    known = _by_source(circumstances(match.device, backend).with_type(kind), row)
+    least, most = match.bandwidth_range or (known.bandwidth_bytes_per_s,) * 2
+    slow_library = backend == "rocm" and _has_rocblas_alone(row, notes, known.family)
+    return Place(
+        chip=match.device.name,
+        circumstances=known,
+        bandwidth_range=(least, most),
+        memory_bytes=None if backend == "metal" else max(match.device.memory_bytes, default=None),
+        is_throttled=any(
+            source in row.get("source", "") and row["device"] == name for source, name in THROTTLED
+        ),
+        prefill_s_per_flop=ROCBLAS_S_PER_FLOP if slow_library else 0.0,
+    )
+
+
+def class_of(quant: str, bits_per_weight: float) -> str:
+    """The class of a weight type, by how many bits a weight takes where the name says nothing."""
+    if _QUANT.match(quant.upper()):
+        return type_class(quant)
+    return next(kind for least, kind in _CLASS_BY_BITS if bits_per_weight >= least)
+
+
+def _processor(row: dict[str, str], notes: dict[str, str], kind: str) -> Place | str:
+    """By the bandwidth in a row's notes, else by what its generation's memory can be."""
+    known = processor_of(row["device"])
+    said = _figure(notes.get("bw", "")) or _memory_gbps(row["device"])
+    if known is None and said is None:
+        return "memory bandwidth of the processor not known"
+    bandwidth = said * 1e9 if said else known.bandwidth_bytes_per_s if known else 0.0
+    flops = known.flops_per_s if known else None
+    run = RunConditions(
+        backend="cpu",
+        family=f"{known.kind} processor" if known else "processor",
+        type_class=kind,
+        bandwidth_bytes_per_s=bandwidth,
+        fp32_flops_per_s=flops or bandwidth / TYPICAL_INTENSITY,
+    )
+    limits = (known.least_bytes_per_s, known.most_bytes_per_s) if known and not said else None
+    return Place(
+        chip=chip_of(row["device"]),
+        circumstances=_by_source(run, row),
+        bandwidth_range=limits or (bandwidth, bandwidth),
+        knows_compute=flops is not None,
+    )
+
+
+def _memory_gbps(name: str) -> float | None:
+    """Of memory that is named instead of a processor: "DDR5-5600 dual channel"."""
+    device = _as_typed(name, None).device
+    return device.bandwidth_bytes_per_s / 1e9 if device and device.kind == "cpu" else None
+
+
+def _by_source(run: RunConditions, row: dict[str, str]) -> RunConditions:
+    source = row.get("source", "")
+    harness = re.split(r"@| results| \(", source)[0].strip() or None
+    return replace(run, era=_era(source, row.get("notes", "")), harness=harness)
+
+
+def _era(source: str, notes: str) -> str:
+    year = re.search(r"\b(2023|2024|2025|2026)-\d\d", notes)
+    named = next((era for text, era in ERAS if text in source), None)
+    if named is None and year:
+        named = min(year[1], NEWEST)
+    return named or NEWEST
+
+
+@cache
+def _match(name: str, cores: float | None, memory: float | None) -> Match:
+    """What a driver's name, else a person's, can mean."""
+    exact = [device for device in all_devices() if device.name == ALIASES.get(name, name)]
+    if exact:
+        return Match(tuple(exact[:1]))
+    found = match_reported(
+        name,
+        memory_bytes=round(memory * GIB) if memory else None,
+        gpu_cores=round(cores) if cores else None,
+    )
+    return found if found.candidates else _as_typed(name, cores)
+
+
+@cache
+def _as_typed(name: str, cores: float | None) -> Match:
+    try:
+        found = find_device(name).candidates
+    except UserError:
+        return Match(())
+    return Match(tuple(device for device in found if device.gpu_cores in (None, cores)) or found)
+
+
+def _figure(text: str) -> float | None:
+    found = re.match(r"\d+(\.\d+)?", text)
+    return float(found[0]) if found else None
+
+
+def _has_rocblas_alone(row: dict[str, str], notes: dict[str, str], family: str) -> bool:
+    """Toolboxes turn hipBLASLt on; builds by hand have it where their notes say so."""
+    if family != "AMD Strix Halo":
+        return False
+    said = f"{notes.get('build', '')} {notes.get('env', '')}".lower()
+    return "hblt0" in said or ("llama.cpp-" in said and "hipblaslt=1" not in said)

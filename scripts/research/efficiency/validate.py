@@ -1,0 +1,222 @@
+"""How right are predictions for devices that the fit never saw?
+
+    scripts/research/run validate-predictions --csv FILE [--json] [--min-gib 3]
+
+FILE has the columns of data/measured.csv. Every dense run on one device is predicted from
+the device's published figures. A chip that the fit's own data contain is predicted by a fit without
+any row of that chip, whatever source it is from, and its interval comes from the errors of other
+chips; others are predicted as shipped. Errors are |predicted / measured - 1|. Rivals' formulas are
+scored on the same rows. The last column is what would be left if a chip were known: a run predicted
+with what the median of the chip's other runs came to, for chips with three runs or more. Nothing
+that knows a device by its name alone can be expected to do better than that.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from research.efficiency.fit import MIN_GIB, fit_of
+from research.efficiency.regression import problem_of
+from research.efficiency.runs import Run, read_runs
+
+from localspec.predict.efficiency import Support
+
+RIVALS: dict[str, Callable[[Run], float]] = {
+    "bandwidth / file": lambda run: run.place.circumstances.bandwidth_bytes_per_s / run.file_bytes,
+    "0.55 bandwidth / file": lambda run: (
+        0.55 * run.place.circumstances.bandwidth_bytes_per_s / run.file_bytes
+    ),
+    "1 / (file / (0.67 bandwidth) + 1 ms)": lambda run: (
+        1 / (run.file_bytes / (0.67 * run.place.circumstances.bandwidth_bytes_per_s) + 1e-3)
+    ),
+}
+FEWEST_RUNS = 3
+COLUMNS = ("device", "backend", "model", "file_size_gib", "quant", "test", "tokens_per_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run with its prediction and the interval that should hold 4 of 5."""
+
+    run: Run
+    predicted: float
+    low: float
+    high: float
+
+    @property
+    def error(self) -> float:
+        return abs(self.predicted / self.run.tokens_per_s - 1)
+
+    @property
+    def is_covered(self) -> bool:
+        return self.low <= self.run.tokens_per_s <= self.high
+
+
+def main(
+    table: Annotated[
+        Path, typer.Option("--csv", help="Measured runs, in the form of measured.csv.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    min_gib: Annotated[float, typer.Option(help="Smallest file that counts, in GiB.")] = MIN_GIB,
+) -> None:
+    """Predict published runs and compare."""
+    document = scores_of(table, min_gib)
+    if as_json:
+        print(json.dumps(document))
+    else:
+        _show(document)
+
+
+def scores_of(table: Path, min_gib: float = MIN_GIB) -> dict[str, Any]:
+    """What `--json` prints. Raises UserError where the table is none."""
+    _check(table)
+    runs, skipped = read_runs(table, min_gib)
+    outcomes = [*outcomes_of(runs, "decode"), *outcomes_of(runs, "prefill")]
+    return {
+        "groups": _scores(outcomes, by_family=True),
+        "backends": _scores(outcomes, by_family=False),
+        "recent": _scores(
+            [o for o in outcomes if o.run.place.circumstances.era == "2025"], by_family=False
+        ),
+        "rivals": _rivals(outcomes),
+        "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
+    }
+
+
+def outcomes_of(runs: list[Run], test: str) -> list[Outcome]:
+    """Every run of a test, each chip predicted by what others measured."""
+    fit = fit_of(test)
+    outcomes: list[Outcome] = []
+    for chip, chosen in _by_chip(run for run in runs if run.test == test).items():
+        target = problem_of(chosen)
+        speeds = target.predicted(
+            fit.others.get(chip, fit.coefficients), np.ones(len(chosen), bool)
+        )
+        for run, speed in zip(chosen, speeds, strict=True):
+            support = fit.errors.of(run)
+            low, high = _widened(run, support)
+            outcomes.append(Outcome(run, float(speed), speed * low, speed * high))
+    return outcomes
+
+
+def _widened(run: Run, support: Support) -> tuple[float, float]:
+    """An ambiguous device may be any of its candidates."""
+    own, (least, most) = run.place.circumstances.bandwidth_bytes_per_s, run.place.bandwidth_range
+    return support.low * least / own, support.high * most / own
+
+
+def _by_chip(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    chips: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        chips[run.chip].append(run)
+    return chips
+
+
+def _scores(outcomes: list[Outcome], *, by_family: bool) -> list[dict[str, Any]]:
+    groups: defaultdict[tuple[str, ...], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        known = outcome.run.place.circumstances
+        family = (known.family,) if by_family else ()
+        groups[known.backend, *family, outcome.run.test].append(outcome)
+    names = ("backend", "family", "test") if by_family else ("backend", "test")
+    return [
+        dict(zip(names, key, strict=True)) | _score(group) for key, group in sorted(groups.items())
+    ]
+
+
+def _score(outcomes: list[Outcome]) -> dict[str, Any]:
+    errors = [outcome.error for outcome in outcomes]
+    return {
+        "n": len(outcomes),
+        "devices": len({outcome.run.chip for outcome in outcomes}),
+        "median_error": median(errors),
+        "p90_error": float(np.quantile(errors, 0.9)),
+        "coverage80": sum(outcome.is_covered for outcome in outcomes) / len(outcomes),
+        "known_chip_error": _known_chip_error(outcomes),
+    }
+
+
+def _known_chip_error(outcomes: list[Outcome]) -> float | None:
+    """The median error of runs that are predicted with the help of others on the same chip."""
+    shares: defaultdict[str, list[float]] = defaultdict(list)
+    for outcome in outcomes:
+        shares[outcome.run.chip].append(outcome.run.tokens_per_s / outcome.predicted)
+    errors = [
+        abs(median([*of_chip[:i], *of_chip[i + 1 :]]) / share - 1)
+        for of_chip in shares.values()
+        if len(of_chip) >= FEWEST_RUNS
+        for i, share in enumerate(of_chip)
+    ]
+    return median(errors) if errors else None
+
+
+def _rivals(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for backend, runs in _decoding(outcomes, lambda run: run.place.circumstances.backend).items():
+        for formula, speed in RIVALS.items():
+            errors = [abs(speed(run) / run.tokens_per_s - 1) for run in runs]
+            rows.append(
+                {
+                    "formula": formula,
+                    "backend": backend,
+                    "test": "decode",
+                    "n": len(runs),
+                    "median_error": median(errors),
+                    "p90_error": float(np.quantile(errors, 0.9)),
+                }
+            )
+    return rows
+
+
+def _decoding(outcomes: list[Outcome], key: Callable[[Run], str]) -> dict[str, list[Run]]:
+    groups: defaultdict[str, list[Run]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.run.test == "decode":
+            groups[key(outcome.run)].append(outcome.run)
+    return dict(sorted(groups.items()))
+
+
+def _check(table: Path) -> None:
+    try:
+        with table.open(encoding="utf-8-sig") as file:
+            header = file.readline().strip().split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"validate-predictions: {table} cannot be read: {error}") from error
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise SystemExit(f"validate-predictions: {table} has no column {missing[0]}")
+
+
+def _show(document: dict[str, Any]) -> None:
+    for title, key in (
+        ("by family", "groups"),
+        ("by backend", "backends"),
+        ("of builds from 2025 on", "recent"),
+    ):
+        print(
+            f"\n{title}\n{'':44}{'n':>6}{'chips':>7}{'median':>9}{'90th':>9}{'in 80 %':>9}"
+            f"{'chip known':>12}"
+        )
+        for row in document[key]:
+            name = ", ".join(row[part] for part in ("backend", "family", "test") if part in row)
+            known = row["known_chip_error"]
+            print(
+                f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}"
+                f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
+                f"{'' if known is None else f'{known:.1%}':>12}"
+            )
+    print("\nrivals' formulas on the same runs, decoding")
+    for row in document["rivals"]:
+        print(
+            f"{row['backend']:7}{row['formula']:37}{row['n']:6}{'':7}"
+            f"{row['median_error']:9.1%}{row['p90_error']:9.1%}"
+        )
+    print("\nrows that are not predicted")
+    for row in document["skipped"]:
+        print(f"{row['n']:6}  {row['reason']}")

@@ -1,0 +1,28 @@
+"""The studies by name: what makes the package's data, and what its claims were measured with."""
+
+import os
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STUDIES = {
+    "fit-efficiency": "efficiency.fit",
+    "validate-predictions": "efficiency.validate",
+    "simulate-speculation": "speculation.simulate",
+    "replay-speculation": "speculation.replay",
+    "bench-speculation": "speculation.bench",
+    "compare-answers": "engine.answers",
+    "bench-overhead": "engine.overhead",
+    "bench-widths": "engine.widths",
+    "bench-chat": "engine.chat",
+    "bench-against-llama-bench": "engine.llama_bench",
+}
+
+
+def listing():
+    """A line for each: its name, and the first line of its module."""
+    rows = ["  %-26s %s\n" % (name, _first_line(module)) for name, module in STUDIES.items()]
+    return "".join(["scripts/research/run NAME [OPTIONS]; NAME --help has the options\n\n"] + rows)
+
+
+def _first_line(module):
+    with open(os.path.join(HERE, *module.split(".")) + ".py") as file:
+        return file.readline().strip().strip('"').rstrip(".")

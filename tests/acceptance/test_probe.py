@@ -1,0 +1,128 @@
+"""Predictions from a probe of this machine are right.
+
+Predicts decoding, v(n) = T(n) / T(1) and reading a prompt of SmolLM2 and Gemma variants by depth
+and cache type, from a probe that no run of these models enters, then measures them. Nothing is
+fitted in between. Other programs on the machine decide: with more than a tenth of the processors
+taken, goals are missed for that alone.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from models import gemma, smollm2, variant
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.forecast.forecast import facts_of
+from localspec.forecast.sources import MachineChoice, predicted_machine
+from localspec.hardware.activity import Watch
+from localspec.hardware.detect import usable_cores
+from localspec.model.facts import cache_type
+from localspec.predict.roofline import CacheSetting, Roofline
+
+pytestmark = pytest.mark.engine
+DEPTHS = (0, 512, 2048)
+TYPES = ("f16", "bf16", "q8_0")
+WIDTHS = (2, 3, 4, 5, 8, 12, 16)
+PROMPT = 512
+REPEATS, PROMPTS = 5, 2
+GOALS = {"decode": 0.15, "verify": 0.25, "prefill": 0.20}
+
+
+def test_median_errors_of_decoding_verification_and_prompts() -> None:
+    """Reached on 2026-11-26 while others had 8 %: 10.3, 8.1 and 18.9 %."""
+    watch = Watch.now()
+    rows = [row for path in _models() for row in _check(path)]
+    errors = {what: _median_error(rows, what) for what in GOALS}
+    others = watch.others_share()
+    for row in rows:
+        what = f"v({row['width']})" if row["what"] == "verify" else row["what"]
+        print(
+            f"{row['model']:42}{row['kv']:>6}{row['depth']:6}  {what:8}"
+            f"{row['predicted']:9.2f}{row['measured']:9.2f}"
+            f"{row['predicted'] / row['measured'] - 1:+8.0%}"
+        )
+    missed = {what: error for what, error in errors.items() if error > GOALS[what]}
+    assert not missed, f"{errors} for {GOALS}; other programs had {others:.0%} of the processors"
+
+
+def _median_error(rows: list[dict[str, Any]], what: str) -> float:
+    return median(abs(r["predicted"] / r["measured"] - 1) for r in rows if r["what"] == what)
+
+
+def _models() -> Iterator[Path]:
+    yield smollm2()
+    yield variant(smollm2(), "Q8_0")
+    yield variant(smollm2(), "F16")
+    yield gemma()
+    yield variant(gemma(), "F16")
+
+
+def _check(path: Path) -> Iterator[dict[str, Any]]:
+    facts = facts_of(str(path))
+    caches = [CacheSetting(cache_type(name), cache_type(name)) for name in TYPES]
+    choice = MachineChoice(probe="auto", n_gpu_layers=0)
+    machine = predicted_machine(choice, [facts], caches, 4096, lambda message: None)
+    for cache in caches:
+        kv = cache.type_k.name.lower()
+        roofline = Roofline(facts, machine.shares_of(facts), cache)
+        predicted, measured = _predicted(roofline), _measured(path, kv)
+        for (depth, width), seconds in measured.items():
+            what = "decode" if width == 1 else "prefill" if width == PROMPT else "verify"
+            yield {
+                "model": path.name,
+                "kv": kv,
+                "depth": depth,
+                "width": width,
+                "what": what,
+                "predicted": predicted[depth, width],
+                "measured": seconds / measured[depth, 1] if what == "verify" else width / seconds,
+            }
+
+
+def _predicted(roofline: Roofline) -> dict[tuple[int, int], float]:
+    """Tokens a second of one token and of a prompt, v(n) of what lies between."""
+    found = {(depth, 1): roofline.decode(depth).mid for depth in DEPTHS}
+    found |= {(0, PROMPT): roofline.prefill(PROMPT).mid}
+    return found | {(depth, n): roofline.verify(n, depth) for depth in DEPTHS for n in WIDTHS}
+
+
+def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
+    """Median seconds by depth and width; widths take turns, so that drift meets all of them.
+
+    Each turn is two passes, of which the second counts: the first of a width builds its graph.
+    """
+    config = EngineConfig.of(
+        path, max(WIDTHS), ctx=4096, threads=usable_cores(), kv_k=kv, kv_v=kv,
+        flash_attn="on", gpu_layers=0,
+    )  # fmt: skip
+    engine = LlamaEngine(config)
+    try:
+        context, found = engine.context(), dict[tuple[int, int], float]()
+        for depth in DEPTHS:
+            n_more = depth - len(context.tokens)
+            if n_more:
+                context.eval([100 + i % 400 for i in range(n_more)], 0)
+            times: dict[int, list[float]] = {width: [] for width in (1, *WIDTHS)}
+            for _ in range(REPEATS):
+                for width, spent in times.items():
+                    _seconds(engine, context, width, depth)
+                    spent.append(_seconds(engine, context, width, depth))
+            found |= {(depth, width): median(spent) for width, spent in times.items()}
+        context.truncate(0)
+        prompts = [_seconds(engine, context, PROMPT, 0) for _ in range(PROMPTS)]
+        return found | {(0, PROMPT): median(prompts)}
+    finally:
+        engine.close()
+
+
+def _seconds(engine: LlamaEngine, context: LlamaContext, width: int, depth: int) -> float:
+    before = engine.busy_s
+    context.eval([100 + i % 400 for i in range(width)], 1 if width == PROMPT else width)
+    elapsed = engine.busy_s - before
+    context.truncate(depth)
+    return elapsed

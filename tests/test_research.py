@@ -1,0 +1,59 @@
+"""The studies' launcher: names are kept, and what goes wrong is a sentence."""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+from research.studies import STUDIES
+
+RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
+
+
+def start(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-B", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_without_a_name_all_are_listed_and_nothing_is_set_up() -> None:
+    done = start(RESEARCH / "run")
+    assert done.returncode == 0, done.stderr
+    named = [line.split(maxsplit=1) for line in done.stdout.splitlines()[2:]]
+    assert [name for name, _ in named] == list(STUDIES)
+    assert all(len(told) > 30 for _, told in named)
+
+
+def test_an_unknown_name_gets_one_sentence() -> None:
+    done = start(RESEARCH / "run", "bench-everything")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "bench-everything" in line
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_options(name: str) -> None:
+    app = typer.Typer()
+    app.command()(import_module(f"research.{STUDIES[name]}").main)
+    assert typer.main.get_command(app).params
+
+
+def test_a_wrong_option_is_a_sentence() -> None:
+    done = start(RESEARCH, "bench-speculation", "--prompts", "/nowhere", "--settings", "lookup-99")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bench-speculation: setting 'lookup-99' is not known")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_llama_bench_its_study_says_so_and_passes() -> None:
+    study = "bench-against-llama-bench"
+    done = start(RESEARCH, study, PATH="/nowhere", LLAMA_BENCH="")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "skipped: llama-bench is not here" in done.stderr

@@ -1,0 +1,3 @@
+"""An engine that is installed and cannot be loaded: before the real one in tests not marked so."""
+
+raise ImportError("the engine is hidden from tests that are not marked `engine`")
