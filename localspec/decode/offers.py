@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from localspec.decode.budget import HORIZON
 from localspec.decode.chances import Chances
 from localspec.decode.costs import PassCosts
-from localspec.decode.drafters.base import Draft, Drafter, DraftRequest
+from localspec.decode.drafters.base import Draft, Drafter
 from localspec.decode.generation import Generation
+from localspec.decode.prices import KAPPA
 from localspec.decode.step import Step
 
-KAPPA = 0.5
-"""Optimism, in standard deviations: 0 never tries, 2 goes on trying what has failed."""
 WINDOW = 64
 """Tokens that a drafter reads of a new text; a calibration times a batch as wide."""
 FIRST_WINDOW, N_TRIED = 16, 5
