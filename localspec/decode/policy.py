@@ -154,11 +154,11 @@ class Adaptive:
                 drafts[i] = Draft(tokens, offer.draft.source, None, confidences, PAYS)
             elif n and plan.paid:
                 stops[i] = self._stop(i, n, plan.paid)
-        if stops and plan.paid:
-            made = plan.paid.draft(self._generations, plan.offers, stops)
-            for i in stops:
-                drafts[i] = replace(made[i], why=PAYS)
-        return drafts
+        if not stops or not plan.paid:
+            plan.paid = None
+            return drafts
+        made = plan.paid.draft(self._generations, plan.offers, stops)
+        return [replace(made[i], why=PAYS) if i in stops else d for i, d in enumerate(drafts)]
 
     def _stop(self, i: int, n: int, paid: PaidDrafter) -> WhilePays:
         others = sum(self._plan.lengths) - n
@@ -173,9 +173,11 @@ class Adaptive:
         n_drafted = sum(step.drafted for step in steps)
         draft_s = sum(step.draft_s for step in steps)
         changed = width != self._prices.last_width
-        if not self._reads_prompt and width == self._prices.n_rows + n_drafted:
-            self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
-        self._charge(steps, seconds, self._target.change_s if changed and self._drafted else 0.0)
+        if not self._reads_prompt:
+            if width == self._prices.n_rows + n_drafted:
+                self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
+            back_s = self._target.change_s if changed and self._drafted else 0.0
+            self._charge(steps, seconds, back_s)
         for i, step in enumerate(steps):
             if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
                 self._learn_chances(i, step)
@@ -186,10 +188,8 @@ class Adaptive:
     def _charge(self, steps: Sequence[Step], seconds: float, back_s: float) -> None:
         """Who drafts pays what a pass takes longer, by rows; after drafts the way back, too."""
         plan, n_asked = self._plan, sum(self._plan.lengths)
-        self._seconds += seconds
-        self._promised_s += seconds * (
-            plan.rate * self._prices.plain_s / len(steps) if n_asked else 1.0
-        )
+        gain = plan.rate * self._prices.plain_s / len(steps) if n_asked else 1.0
+        self._seconds, self._promised_s = self._seconds + seconds, self._promised_s + gain * seconds
         for i, step in enumerate(steps):
             budget, n_worth = self._budgets[i], self._prices.unit * len(step.tokens)
             budget.pay_off(len(step.tokens))
