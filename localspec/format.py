@@ -18,8 +18,9 @@ def interval(mid: float, low: float | None, high: float | None) -> str:
     return f"{number(mid)} ({number(low)}–{number(high)})"  # noqa: RUF001
 
 
-def percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{share:.0%}"
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share, with a space before its sign."""
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
 
 
 def seconds(value: float | None) -> str:
@@ -31,6 +32,23 @@ def seconds(value: float | None) -> str:
 
 def milliseconds(seconds: float | None) -> str:
     return NOTHING if seconds is None else number(1e3 * seconds)
+
+
+def elapsed(seconds: float) -> str:
+    """A time with its unit."""
+    if seconds < 0.1:
+        return f"{1e3 * seconds:.0f} ms"
+    return f"{seconds:.{1 if seconds < 10 else 0}f} s"
+
+
+def count(n: int, noun: str) -> str:
+    """A number of things, in the plural where it is due."""
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def size(n_bytes: float) -> str:
+    """Of a file or of memory, with its unit."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"
 
 
 def gigabytes(n_bytes: float | None) -> str:

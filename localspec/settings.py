@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from localspec.errors import UserError
+from localspec.kinds import Choice, Kind, ModelName, Names, Switch, Whole
 
 FlashAttention = Literal["auto", "on", "off"]
 Speculation = Literal["auto", "none", "lookup", "draft"]
@@ -25,126 +26,14 @@ NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One of some words, in any case; `also` are other spellings of them in lists."""
-
-    values: tuple[str, ...]
-    noun: str = ""
-    metavar: str | None = None
-    also: tuple[tuple[str, str], ...] = ()
-
-    def read(self, text: str) -> str:
-        """ValueError where it is none."""
-        word = dict(self.also).get(text, text.lower())
-        if word not in self.values:
-            raise ValueError
-        return word
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, str) and value.lower() in self.values
-
-    def problem(self, flag: str, value: Any) -> str:
-        """A sentence on what is wrong with it."""
-        return (
-            f"{self.noun or flag} {value!r} does not exist; choose one of {', '.join(self.values)}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A whole number within bounds; None too where it can be left open."""
-
-    low: int
-    high: int
-    is_open: bool = False
-    hint: str = ""
-    metavar: str | None = "N"
-
-    def read(self, text: str) -> int:
-        """ValueError where it is none."""
-        if not self.low <= int(text) <= self.high:
-            raise ValueError
-        return int(text)
-
-    def accepts(self, value: Any) -> bool:
-        if value is None:
-            return self.is_open
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high
-
-    def problem(self, flag: str, value: Any) -> str:
-        """A sentence on what is wrong with it."""
-        hint = f": {self.hint}" if self.hint else ""
-        return f"{flag} {value} is not between {self.low:,} and {self.high:,}{hint}"
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """On or off."""
-
-    metavar: str | None = None
-
-    def read(self, text: str) -> bool:
-        """ValueError where it is neither."""
-        return {"on": True, "1": True, "off": False, "0": False}[Choice(_SWITCHED).read(text)]
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, bool)
-
-    def problem(self, flag: str, value: Any) -> str:
-        """A sentence on what is wrong with it."""
-        return f"{flag} is True or False, not {value!r}"
-
-
-_SWITCHED = ("on", "off", "1", "0")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelName:
-    """A model's name or path; `none` for none, `auto` for the one that goes with the target."""
-
-    metavar: str | None = "MODEL|auto|none"
-
-    def read(self, text: str) -> str:
-        return text
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, str) and bool(value)
-
-    def problem(self, flag: str, value: Any) -> str:
-        """A sentence on what is wrong with it."""
-        return f"{flag} is the name or path of a model, auto or none, not {value!r}"
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Several names, of devices or machines."""
-
-    metavar: str | None = "NAME,..."
-
-    def read(self, text: str) -> tuple[str, ...]:
-        return tuple(text.split(","))
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
-
-    def problem(self, flag: str, value: Any) -> str:
-        """A sentence on what is wrong with it."""
-        return f"{flag} is a tuple of names, not {value!r}"
-
-
-Kind = Choice | Whole | Switch | ModelName | Names
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """What is to be said of a field.
 
-    `words`: how a profile tells people a value; `short`: the head of its column in a table.
-    `aliases`: further flags of `bench`, in llama-bench's words. `was`: names in files of earlier
-    versions. `is_offered`: whether there is a flag. `is_exact`: whether it leaves numbers alone.
-    `is_loading`: whether another value needs the weights loaded anew. `is_engine`: whether the
-    engine takes it, and not what drives it.
+    `words`: how people are told a value; `short`: the head of its column in a table. `aliases`:
+    further flags of `bench`, in llama-bench's words. `was`: names in files of earlier versions.
+    `is_exact`: whether it leaves numbers alone. `is_loading`: whether another value needs the
+    weights loaded anew. `is_engine`: whether the engine takes it, and not what drives it.
+    `is_swept`: by `bench`; `is_tuned`: by `tune`, or kept by it. `is_offered`: there is a flag.
     """
 
     help: str
@@ -157,8 +46,8 @@ class Row:
     is_exact: bool = True
     is_loading: bool = False
     is_engine: bool = True
-    is_swept: bool = False
-    is_tuned: bool = False
+    is_swept: bool = True
+    is_tuned: bool = True
     is_offered: bool = True
     name: str = ""
     default: Any = None
@@ -171,8 +60,15 @@ class Row:
     def checked(self, value: Any) -> Any:
         """The value as it is used. Raises UserError for one that the field cannot have."""
         if not self.kind.accepts(value):
-            raise UserError(self.kind.problem(self.flag, value))
+            raise UserError(f"{self.flag} {value!r} is not {self.kind.wanted}")
         return value.lower() if isinstance(self.kind, Choice) else value
+
+    def read(self, text: str) -> Any:
+        """A value as it stands in a list. ValueError where it is none."""
+        value = self.kind.read(text)
+        if not self.kind.accepts(value):
+            raise ValueError(text)
+        return value
 
     def text(self, value: Any) -> str:
         """A value for people, with its name: "threads 4"."""
@@ -180,11 +76,13 @@ class Row:
 
 
 def row(default: Any, help_: str, kind: Kind, words: str, **columns: Any) -> Any:
-    """A field of `Settings` that carries its row."""
+    """A field of `Settings` that carries its row; what is not offered is not swept or tuned."""
+    if not columns.get("is_offered", True):
+        columns |= {"is_swept": False, "is_tuned": False}
     return field(default=default, metadata={"row": Row(help_, kind, words, **columns)})
 
 
-_CACHE = Choice(CACHE_TYPES, "KV type", "TYPE")
+_CACHE = Choice(CACHE_TYPES, "TYPE")
 _SPECULATION = "Speculation"
 _ON_OFF = (("1", "on"), ("0", "off"))
 _MANY = 9999
@@ -203,68 +101,63 @@ class Settings:
 
     draft: str = row(
         "auto", "Draft model; auto: the one that models.toml pairs with MODEL, if it is here.",
-        ModelName(), "draft {}", panel=_SPECULATION, is_engine=False, is_tuned=True,
+        ModelName(), "draft {}", panel=_SPECULATION, is_engine=False, is_swept=False,
     )  # fmt: skip
     spec: Speculation = row(
         "auto", "How to guess ahead; auto: at each step what gains most here, or not at all.",
-        Choice(get_args(Speculation)), "speculation {}", panel=_SPECULATION, short="spec",
-        is_engine=False, is_swept=True, is_tuned=True,
+        Choice(get_args(Speculation)), "speculation {}", panel=_SPECULATION, is_engine=False,
     )  # fmt: skip
     draft_max: int | None = row(
         None, "Tokens to draft at once (default 3), or for --spec auto the most (default 16).",
         Whole(1, MAX_DRAFT, is_open=True, hint="use --spec none for no drafts"),
-        "drafts of at most {}", panel=_SPECULATION, short="draft",
-        is_engine=False, is_swept=True, is_tuned=True,
+        "drafts of at most {}", panel=_SPECULATION, short="draft", is_engine=False,
     )  # fmt: skip
     kv_k: str = row(
         "f16", "Type of the K cache, e.g. q8_0.", _CACHE, "keys {}", short="K",
-        aliases=("-ctk", "--cache-type-k"), is_exact=False, is_swept=True, is_tuned=True,
+        aliases=("-ctk", "--cache-type-k"), is_exact=False,
     )  # fmt: skip
     kv_v: str = row(
         "f16", "Type of the V cache.", _CACHE, "values {}", short="V",
-        aliases=("-ctv", "--cache-type-v"), is_exact=False, is_swept=True, is_tuned=True,
+        aliases=("-ctv", "--cache-type-v"), is_exact=False,
     )  # fmt: skip
     flash_attn: FlashAttention = row(
         "auto", "Flash attention.", Choice(get_args(FlashAttention), also=_ON_OFF),
-        "flash attention {}", short="fa", aliases=("-fa",), is_exact=False, is_swept=True,
-        is_tuned=True,
+        "flash attention {}", short="fa", aliases=("-fa",), is_exact=False,
     )  # fmt: skip
     ctx: int | None = row(
         None, "Context in tokens. Default: 4096 or the model's, the smaller.",
-        Whole(2, 2**31 - 1, is_open=True), "a context of {}", short="ctx", was=("n_ctx",),
+        Whole(2, 2**31 - 1, is_open=True), "a context of {}", was=("n_ctx",), is_swept=False,
+        is_tuned=False,
     )  # fmt: skip
     threads: int | None = row(
         None, "CPU threads. Default: physical cores.", Whole(1, MAX_THREADS, is_open=True),
-        "threads {}", short="t", aliases=("-t",), was=("n_threads",), is_swept=True, is_tuned=True,
+        "threads {}", short="t", aliases=("-t",), was=("n_threads",),
     )  # fmt: skip
     gpu_layers: int = row(
         -1, "Layers on the GPU; -1: all.", Whole(-_MANY, _MANY), "{} layers on the GPU",
         short="ngl", aliases=("-ngl", "--n-gpu-layers"), was=("n_gpu_layers",), is_exact=False,
-        is_loading=True, is_swept=True, is_tuned=True,
+        is_loading=True,
     )  # fmt: skip
     threads_batch: int | None = row(
         None, "CPU threads for prompts. Default: --threads.", Whole(1, MAX_THREADS, is_open=True),
         "threads for prompts {}", short="tb", aliases=("-tb",), was=("n_threads_batch",),
-        is_swept=True, is_tuned=True,
     )  # fmt: skip
     ubatch: int = row(
         512, "Tokens of a micro-batch.", Whole(32, 4096), "micro-batches of {}", short="ub",
-        aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False, is_swept=True,
-        is_tuned=True,
+        aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False,
     )  # fmt: skip
     cpu_moe: int = row(
         0, "Keep the experts of the first N layers on the CPU.", Whole(0, _MANY),
         "experts of {} layers on the CPU", short="ncmoe", aliases=("-ncmoe", "--n-cpu-moe"),
-        was=("n_cpu_moe",), is_exact=False, is_loading=True, is_swept=True, is_tuned=True,
+        was=("n_cpu_moe",), is_exact=False, is_loading=True,
     )  # fmt: skip
     mmap: bool = row(
-        True, "Map the weights, or read them.", Switch(), "mmap {}", short="mmap",
-        aliases=("-mmp",), was=("use_mmap",), is_loading=True, is_swept=True, is_tuned=True,
+        True, "Map the weights, or read them.", Switch(), "mmap {}",
+        aliases=("-mmp",), was=("use_mmap",), is_loading=True,
     )  # fmt: skip
     repack: bool = row(
         True, "Repack weights for the CPU's matrix units.", Switch(), "repacking {}",
-        short="repack", was=("extra_buffers",), is_exact=False,
-        is_loading=True, is_swept=True, is_tuned=True,
+        was=("extra_buffers",), is_exact=False, is_loading=True,
     )  # fmt: skip
     op_offload: bool = row(
         True, "Let a GPU compute with weights of the CPU where batches are wide.", Switch(),
@@ -369,7 +262,12 @@ class Attention:
 
 
 ROWS: Mapping[str, Row] = {
-    each.name: replace(each.metadata["row"], name=each.name, default=each.default)
+    each.name: replace(
+        each.metadata["row"],
+        name=each.name,
+        default=each.default,
+        short=each.metadata["row"].short or each.name,
+    )
     for each in fields(Settings)
 }
 """The table."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 from localspec.chat.answer_run import AnswerRun
 from localspec.chat.models import LoadedModel
 from localspec.decode.drafters import OPTIONS
+from localspec.format import count, elapsed, percent
 from localspec.predict.roofline import Speed
 
 
@@ -159,9 +160,9 @@ def first_token(figures: Figures) -> str:
     """How long the first token took, and should have taken."""
     if figures.ttft_s is None:
         return "first token: none came"
-    text = f"first token {seconds(figures.ttft_s)}"
+    text = f"first token {elapsed(figures.ttft_s)}"
     if figures.predicted_ttft_s is not None:
-        text += f" (predicted {seconds(figures.predicted_ttft_s)})"
+        text += f" (predicted {elapsed(figures.predicted_ttft_s)})"
     return text
 
 
@@ -171,25 +172,6 @@ def shares(figures: Figures) -> str:
         f"{source.name} {percent(source.accepted / figures.accepted)}"
         for source in figures.sources
         if source.accepted
-    )
-
-
-def percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
-
-
-def count(n: int, noun: str) -> str:
-    """A number of things, in the plural where it is due."""
-    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
-
-
-def seconds(value: float) -> str:
-    return (
-        f"{value * 1e3:.0f} ms"
-        if value < 0.1
-        else f"{value:.1f} s"
-        if value < 10
-        else f"{value:.0f} s"
     )
 
 

@@ -15,7 +15,7 @@ from localspec.chat.answering import AnswerView, RoomDecision
 from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
 from localspec.chat.editor import Editor
-from localspec.chat.figures import SEPARATOR, Figures, line, percent
+from localspec.chat.figures import SEPARATOR, Figures, line
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.chat.rendering.screen import (
     DraftsView,
@@ -25,6 +25,7 @@ from localspec.chat.rendering.screen import (
     warm_up,
 )
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
+from localspec.format import percent
 
 TWICE_S = 2.0
 """Two Ctrl-C within it are one wish."""

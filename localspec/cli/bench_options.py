@@ -14,7 +14,8 @@ from localspec.cli.notify import notify
 from localspec.cli.numbers import numbers, several, values_of
 from localspec.cli.options import option, setting
 from localspec.errors import UserError
-from localspec.settings import NONE, ROWS, Choice, Row, Switch, value_text
+from localspec.kinds import Choice, Switch
+from localspec.settings import NONE, ROWS, Row, value_text
 
 if TYPE_CHECKING:
     from localspec.bench.plan import Sweep

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from localspec.format import percent
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -85,7 +87,7 @@ def lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
     others = document["others_share"]
     return [
         ("measured", f"{document['measured']}: {document['setting']}"),
-        *([("meanwhile", f"other programs had {others:.0%} of it")] if others >= 0.01 else []),
+        *([("meanwhile", f"other programs had {percent(others)} of it")] if others >= 0.01 else []),
         *([("memory read", f"{read / 1e9:.1f} GB/s, the ceiling")] if read else []),
         ("overhead", f"{_us(document['pass_overhead_s'])} a pass, and for each layer"
          f" {_us(document['layer_overhead_s'])}"),

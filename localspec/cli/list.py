@@ -7,6 +7,7 @@ import typer
 
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
+from localspec.format import size
 
 if TYPE_CHECKING:
     from localspec.registry.catalog import Entry
@@ -88,7 +89,7 @@ def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
 
     cells = [
         row.name,
-        _gigabytes(row.n_bytes),
+        size(row.n_bytes),
         row.quantization or "-",
         f"{row.n_ctx:,}" if row.n_ctx else "-",
         row.draft or "-",
@@ -96,10 +97,6 @@ def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
         row.last_used.partition("T")[0] if row.last_used else "never",
     ]
     return [Text(cell) for cell in ([*cells, row.origin] if with_others else cells)]
-
-
-def _gigabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _show_known(*, as_json: bool) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from localspec.errors import UserError
-from localspec.settings import Choice, Row, Whole
+from localspec.kinds import Whole
+from localspec.settings import Row
 
 T = TypeVar("T")
 
@@ -24,8 +25,7 @@ def values_of(row: Row, text: str) -> tuple[Any, ...]:
     kind = row.kind
     if isinstance(kind, Whole):
         return numbers(row.flag, text, kind.low, kind.high)
-    words = kind.values if isinstance(kind, Choice) else ("on", "off")
-    return several(row.flag, text, kind.read, f"one of {', '.join(words)}")
+    return several(row.flag, text, row.read, kind.wanted)
 
 
 def share(text: str) -> float:

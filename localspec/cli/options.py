@@ -15,7 +15,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from localspec.errors import LocalspecError
-from localspec.settings import ROWS, ModelName, Row
+from localspec.kinds import ModelName
+from localspec.settings import ROWS, Row
 
 GIVEN = "given"
 

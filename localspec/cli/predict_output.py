@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
+from localspec.format import percent, size
 from localspec.model.facts import ModelFacts
 from localspec.predict.roofline import Speed
 
@@ -149,13 +150,13 @@ def show(forecast: Forecast) -> None:
 def _heading(forecast: Forecast) -> list[str]:
     facts, machine = forecast.facts, forecast.machine
     name = facts.name or facts.path
-    lines = [f"{name} {facts.file_type}, {_gigabytes(facts.weight_bytes)}, on {machine.name}"]
+    lines = [f"{name} {facts.file_type}, {size(facts.weight_bytes)}, on {machine.name}"]
     bandwidth = machine.bandwidth_bytes_per_s
     if bandwidth:
         lines.append(f"  bandwidth {bandwidth / 1e9:,.1f} GB/s ({machine.source})")
     lines.append(f"  from {machine.rates_source}")
     if machine.free_bytes is not None:
-        lines.append(f"  {_gigabytes(machine.free_bytes)} of memory free")
+        lines.append(f"  {size(machine.free_bytes)} of memory free")
     return [*lines, *(f"  {note}" for note in machine.notes), ""]
 
 
@@ -169,7 +170,7 @@ def _rows(console: Console, forecast: Forecast) -> Table:
         "decode tok/s": lambda row: _interval(row.decode),
         "prefill": lambda row: f"{row.prefill.mid:,.0f}",
         "first": lambda row: _seconds(row.first_token_s),
-        "memory": lambda row: _gigabytes(row.memory.total_bytes),
+        "memory": lambda row: size(row.memory.total_bytes),
         "bound by": lambda row: row.bound.removeprefix("memory "),
     }
     if all(row.batch == 1 for row in forecast.rows):
@@ -206,8 +207,8 @@ def _findings(forecast: Forecast) -> list[str]:
     if forecast.ceiling_tps and first.batch == 1:
         share = first.decode.mid / forecast.ceiling_tps
         lines.append(
-            f"At full bandwidth it would be {forecast.ceiling_tps:,.1f} tok/s; {share:.0%} of that"
-            f" is expected at depth {first.depth:,}."
+            f"At full bandwidth it would be {forecast.ceiling_tps:,.1f} tok/s; {percent(share)} of"
+            f" that is expected at depth {first.depth:,}."
         )
     if forecast.break_even_batch:
         lines.append(f"From a batch of {forecast.break_even_batch} on, arithmetic is the limit.")
@@ -216,7 +217,9 @@ def _findings(forecast: Forecast) -> list[str]:
 
 def _show_speculation(console: Console, forecast: Forecast) -> None:
     for row in forecast.speculation:
-        pays = "no draft can pay" if row.break_even is None else f"pays from {row.break_even:.0%}"
+        pays = (
+            "no draft can pay" if row.break_even is None else f"pays from {percent(row.break_even)}"
+        )
         users = f", batch {row.batch}" if row.batch > 1 else ""
         console.print(
             Text(
@@ -224,7 +227,7 @@ def _show_speculation(console: Console, forecast: Forecast) -> None:
                 f" {row.costs.draft_cost:.2f} plain passes; {pays}"
             )
         )
-        table = _table("draft", "v(n)", *(f"{gain.acceptance:.0%}" for gain in row.best))
+        table = _table("draft", "v(n)", *(percent(gain.acceptance) for gain in row.best))
         for n in (n for n in SHOWN_LENGTHS if n <= row.costs.max_draft):
             speedups = [row.costs.speedup(gain.acceptance, n) for gain in row.best]
             marks = ["*" if gain.n_draft == n else " " for gain in row.best]
@@ -254,7 +257,7 @@ def _quants(forecast: Forecast) -> Table:
         kld = "-" if quant.kld is None else f"{quant.kld:.4f}"
         table.add_row(
             quant.name,
-            _gigabytes(quant.weight_bytes),
+            size(quant.weight_bytes),
             _interval(quant.decode),
             f"{quant.prefill.mid:,.0f}",
             kld,
@@ -278,7 +281,3 @@ def _seconds(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:,.1f} s"
     return f"{seconds * 1e3:.{1 if seconds < 0.01 else 0}f} ms"
-
-
-def _gigabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"

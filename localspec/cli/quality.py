@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from localspec.cli.notify import notify, stages
 from localspec.cli.numbers import several
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.format import percent
 from localspec.settings import CACHE_TYPES, NONE, Attention
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from localspec.engine.base import EngineConfig
     from localspec.quality.published import Published
     from localspec.tune.study import StudyQuestion, StudyRow
@@ -192,6 +192,10 @@ def published(row: "StudyRow") -> "tuple[Published, ...]":
 
 def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
     """Print it; on a narrow terminal without what is least needed."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(highlight=False)
     columns = [c for c in COLUMNS if not c.is_extra or console.width >= WIDE]
     held = "itself" if path == reference else reference.name
@@ -239,14 +243,14 @@ COLUMNS = (
     QualityColumn("ppl", lambda row: f"{row.quality.perplexity:.2f}"),
     QualityColumn("KLD", _kld),
     QualityColumn("99 %", _p99, is_extra=True),
-    QualityColumn("top", lambda row: f"{row.quality.same_top:.1%}"),
+    QualityColumn("top", lambda row: percent(row.quality.same_top, 1)),
     QualityColumn("tok/s", lambda row: f"{row.decode_tps:.1f}"),
     QualityColumn("MB", lambda row: f"{row.memory_bytes / 1e6:,.0f}"),
     QualityColumn("publ.", _published, is_extra=True),
 )
 
 
-def _explain(console: Console, rows: "list[StudyRow]") -> None:
+def _explain(console: "Console", rows: "list[StudyRow]") -> None:
     n = rows[0].quality.n_tokens if rows else 0
     console.print(
         f"{FRONT} Pareto front: no other row is as good in KLD, speed and memory. ppl: perplexity;"

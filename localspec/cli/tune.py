@@ -4,23 +4,23 @@ What `tune` shows: progress with the best so far, and in the end what was tried.
 """
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn
-from rich.table import Table
 
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
 from localspec.settings import NONE, with_former_names, written
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn
+    from rich.table import Table
+
     from localspec.session.profile import Profile
     from localspec.tune.search import Outcome
     from localspec.tune.state import News, SearchListener, Trial
@@ -131,12 +131,17 @@ def _document(profile: "Profile | None") -> dict[str, object] | None:
 SHOWN = 8
 
 
+def _columns(width: int) -> "Sequence[str | ProgressColumn]":
+    from rich.progress import BarColumn
+
+    return BarColumn(12), "{task.completed:.0f} of {task.total:.0f} s", "{task.description}"
+
+
 @contextmanager
 def watching(budget_s: float) -> "Generator[SearchListener]":
     """A listener that draws on a terminal where somebody is watching, and is silent elsewhere."""
-    columns = BarColumn(12), "{task.completed:.0f} of {task.total:.0f} s", "{task.description}"
     started = monotonic()
-    with bar(lambda width: columns) as made:
+    with bar(_columns) as made:
         if made is None:
             yield lambda news: None
             return
@@ -159,6 +164,8 @@ def _line(news: "News") -> str:
 
 def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:
     """The candidates, best first, then what was kept and why."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     console.print(_table(outcome, subject))
     console.print("Rows without KLD had a few turns only.", style="dim")
@@ -178,7 +185,10 @@ def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> Non
     console.print("Kept: chat, generate and bench use it (--no-profile leaves it).")
 
 
-def _table(outcome: "Outcome", subject: "TuneTarget") -> Table:
+def _table(outcome: "Outcome", subject: "TuneTarget") -> "Table":
+    from rich import box
+    from rich.table import Table
+
     title = f"{subject.config.model.name}, {subject.n_ctx:,} tokens, {outcome.seconds:.0f} s"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "to defaults", "KLD", "cache MB"):
@@ -208,7 +218,7 @@ def _row(trial: "Trial", subject: "TuneTarget") -> tuple[str, ...]:
     )
 
 
-def _explain(console: Console, outcome: "Outcome") -> None:
+def _explain(console: "Console", outcome: "Outcome") -> None:
     if outcome.is_interrupted:
         console.print("Interrupted: this is the best that was proven until then.")
     if outcome.excluded:

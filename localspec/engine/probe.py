@@ -16,6 +16,7 @@ from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
+from localspec.format import percent
 from localspec.hardware.activity import BUSY
 from localspec.hardware.machine import machine_key, power
 from localspec.hardware.probe_results import Probe, ProbeNeeds
@@ -76,8 +77,8 @@ def probe_machine(
     )
     if found.others_share > BUSY:
         notify(
-            f"other programs had {found.others_share:.0%} of the processor meanwhile, so this is"
-            " slower than an idle machine: `localspec predict --probe again` repeats it"
+            f"other programs had {percent(found.others_share)} of the processor meanwhile, so this"
+            " is slower than an idle machine: `localspec predict --probe again` repeats it"
         )
     _kept(setting).save(merged)
     return merged

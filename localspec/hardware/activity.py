@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import psutil
 
+from localspec.format import percent
 from localspec.hardware.detect import power
 
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
@@ -56,9 +57,9 @@ class Circumstances:
         if self.mhz_before and self.mhz_after and self.mhz_after < SLOWED * self.mhz_before:
             words.append(f"clock fell from {self.mhz_before:,.0f} to {self.mhz_after:,.0f} MHz")
         if self.others_share is not None and self.others_share > BUSY:
-            words.append(f"other programs took {self.others_share:.0%} of the processor")
+            words.append(f"other programs took {percent(self.others_share)} of the processor")
         if self.stolen_share is not None and self.stolen_share > BUSY:
-            words.append(f"the host withheld {self.stolen_share:.0%} of the processor")
+            words.append(f"the host withheld {percent(self.stolen_share)} of the processor")
         return tuple(words)
 
     def to_json(self) -> dict[str, Any]:

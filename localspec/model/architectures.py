@@ -37,7 +37,7 @@ ENCODERS = _names(
     " gemma-embedding llama-embed t5encoder"
 )
 DIFFUSION = _names("dream llada llada-moe rnd1")
-DRAFT_HEADS = _names("eagle3 dflash gemma4-assistant")
+DRAFT_HEADS = _names("eagle3 dflash gemma4-assistant gemma4_assistant gemma4_mtp")
 ENCODER_DECODERS = _names("t5")
 # Layers without attention and without feed-forward have no weights at all (Nemotron Ultra).
 SKIPPING = _names("deci")

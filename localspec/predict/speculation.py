@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 
+from localspec.format import percent
 from localspec.predict.roofline import Roofline
 
 MAX_DRAFT = 16
@@ -155,10 +156,10 @@ class Advice:
         """For people."""
         if self.break_even is None:
             return "no draft can pay: checking it costs more than it saves"
-        needs = f"a draft pays from {self.break_even:.0%} acceptance"
+        needs = f"a draft pays from {percent(self.break_even)} acceptance"
         if self.gain is None:
             return needs
-        typical = f"{self.gain.acceptance:.0%} is typical"
+        typical = f"{percent(self.gain.acceptance)} is typical"
         if self.gain.n_draft == 0:
             return f"do not speculate: {needs}, {typical}"
         return f"draft {self.gain.n_draft}: {self.gain.speedup:.2f} x; {needs}, {typical}"

@@ -7,7 +7,10 @@ size is all that a later run must know. What stays the hub's: the address, the t
 HF_HUB_DOWNLOAD_TIMEOUT seconds is made again; the hub is asked for a fresh address each time, since
 those of its storage expire.
 
-How long to wait for a server that does not answer, is busy, or asks to be left alone.
+How long to wait for a server that does not answer, is busy, or asks to be left alone. The library's
+own back-off (`http_stream_backoff`) cannot stand in for this: it repeats a request only until its
+body begins, waits in silence and as long as it is told to, and has one number of tries for a server
+that is busy and for a network that is off.
 
 Waits double from half a second; a `Retry-After` or a rate limit's reset is obeyed as it stands. A
 server that cannot be reached at all is given up after two tries: that is a network which is off.

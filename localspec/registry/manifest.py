@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.store import in_turn, write_text
+from localspec.store import Kept, in_turn, write_text
 
 FORMAT = 1
 
@@ -88,18 +88,15 @@ def _path() -> Path:
 def mark_used(path: Path) -> None:
     """Note that the model at `path` is used now."""
     with suppress(OSError):
-        times = last_used() | {str(path): datetime.now(UTC).isoformat(timespec="seconds")}
-        write_text(_usage_path(), json.dumps(times, indent=1) + "\n")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        _used().save(last_used() | {str(path): now})
 
 
 def last_used() -> dict[str, str]:
     """Times in ISO 8601 by path; empty where nothing is known."""
-    try:
-        times = json.loads(_usage_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return times if isinstance(times, dict) else {}
+    return _used().load() or {}
 
 
-def _usage_path() -> Path:
-    return paths.data_dir() / "last-used.json"
+def _used() -> Kept[dict[str, str]]:
+    path = paths.data_dir() / "last-used.json"
+    return Kept(path, lambda times: {str(name): str(time) for name, time in times.items()}, dict)

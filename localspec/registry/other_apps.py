@@ -21,6 +21,7 @@ from typing import Any
 
 from localspec.gguf.hub import HUB
 from localspec.gguf.reader import PART_NAME
+from localspec.registry.remote_file import cache_folder
 
 ORIGINS = ("ollama:", "lmstudio:", "llama.cpp:")
 _MAGIC = b"GGUF"
@@ -60,8 +61,6 @@ def found_named(name: str, models: Iterable[FoundModel]) -> list[FoundModel]:
 
 
 def _hub_cache() -> Iterator[FoundModel]:
-    from localspec.registry.hub_cache import cache_folder  # noqa: PLC0415 - imports the hub's library
-
     for repository in sorted(_listing(cache_folder(), "models--*")):
         name = repository.name.removeprefix("models--").replace("--", "/", 1)
         main = _text(repository / "refs" / "main")

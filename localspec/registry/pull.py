@@ -21,9 +21,8 @@ from typing import Literal, Self
 from localspec.errors import HardwareError, ModelError
 from localspec.notify import Notify
 from localspec.registry.download import Download, download
-from localspec.registry.hub_cache import CachePaths, publish, shelf_of
 from localspec.registry.manifest import Pulled, pulled, record
-from localspec.registry.remote_file import RemoteFile
+from localspec.registry.remote_file import CachePaths, RemoteFile, publish, shelf_of
 from localspec.store import in_turn
 
 BLOCK_BYTES = 4 << 20

@@ -23,14 +23,17 @@ from localspec.gguf.reader import PART_NAME
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
 from localspec.registry.manifest import Pulled, pulled
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
-from localspec.registry.remote_file import RepositoryFile
+from localspec.registry.remote_file import RepositoryFile, cached
 
 _TYPE = re.compile(
     r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q\d_(?:K(?:_(?:XL|[SML]))?|XXS|XS|NL|[SM]|\d)|TQ\d_0"
     r"|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32))(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
-_NO_MODELS = re.compile(r"(^|[-_./])(mmproj|imatrix|mtp|eagle3?|dflash)[-_.]", re.IGNORECASE)
+HEAD = re.compile(r"(^|/)(mtp|eagle3?|dflash|dspark)[-_./]", re.IGNORECASE)
+"""How files of draft heads are named, which are no models; `NAME-MTP-Q4_0.gguf` is a model with its
+head inside. Names propose, headers decide."""
+_NO_MODELS = re.compile(rf"(^|[-_./])(mmproj|imatrix)[-_.]|{HEAD.pattern}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +239,6 @@ def _from_package(entry: Entry) -> Path | None:
 
 
 def _cached(hub: HubFile) -> Path | None:
-    from localspec.registry.hub_cache import cached  # noqa: PLC0415 - imports the hub's library
-
     try:
         return cached(hub)
     except ValueError as error:

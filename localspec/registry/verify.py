@@ -15,10 +15,9 @@ from localspec.errors import ModelError
 from localspec.gguf.reader import read_header
 from localspec.gguf.remote import AGAIN, HttpSource
 from localspec.notify import Notify
-from localspec.registry.hub_cache import shelf_of
 from localspec.registry.manifest import Pulled, record
 from localspec.registry.pull import Digest, OnProgress, pull_file
-from localspec.registry.remote_file import describe
+from localspec.registry.remote_file import describe, shelf_of
 
 State = Literal["whole", "damaged", "missing", "unfinished"]
 MOST_MENDED = 0.25

@@ -3,7 +3,6 @@
 A plan moves headers only, so that what cannot work is refused before a gigabyte does.
 """
 
-import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +24,7 @@ from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline, repository_files
 from localspec.registry.resolve import (
     ADDRESSES,
+    HEAD,
     Variant,
     hub_name,
     local_file,
@@ -36,9 +36,6 @@ from localspec.registry.resolve import (
 )
 
 FileRole = Literal["model", "draft"]
-NAMED_LIKE_A_HEAD = re.compile(r"(^|/)(mtp|eagle3|dflash|dspark)[-/]", re.IGNORECASE)
-"""How repositories name the files of draft heads, which are no models. Names propose, headers
-decide: of these the header is read before they are fetched, of all others after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +97,8 @@ def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
         plan = _plan_reference(reference, wish, notify)
     else:
         plan = _plan_entry(*_named(reference), wish, notify)
-    for model in plan.models:
-        if any(NAMED_LIKE_A_HEAD.search(file.file_name) for file in model.files):
+    for model in plan.models:  # of others the header is read when they are here
+        if any(HEAD.search(file.file_name) for file in model.files):
             check_usable(model.header)
     _check_pair(plan)
     check_disk(plan.missing_files)

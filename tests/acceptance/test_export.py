@@ -74,8 +74,9 @@ def _words(config: SessionConfig) -> list[str]:
 def _configs() -> list[SessionConfig]:
     base = SessionConfig.of(Path("m.gguf"), ctx=2048, threads=2)
     return [
-        base.with_draft(draft).with_settings(spec=spec, gpu_layers=layers, cpu_moe=moe, mmap=mmap,
-                                             repack=repack, threads_batch=4)
+        base.with_draft(draft).with_settings(
+            spec=spec, gpu_layers=layers, cpu_moe=moe, mmap=mmap, repack=repack, threads_batch=4
+        )
         for (spec, draft), layers, moe, mmap, repack in product(
             (("none", None), ("lookup", None), ("auto", Path("d.gguf")), ("draft", Path("d.gguf"))),
             (-1, 0, 12), (0, 3), (True, False), (True, False),

@@ -105,9 +105,10 @@ def _reference(model: Path, n_windows: int) -> Reference:
 def _reading(
     model: Path, kv_k: str, kv_v: str
 ) -> Generator[tuple[LlamaEngine, Callable[[int], Windows]]]:
-    repack = engine_health(lambda message: None).repack
+    repack = engine_health(lambda message: None).can_repack
+    threads = usable_cores()
     config = EngineConfig.of(
-        model, 255, ctx=512, threads=usable_cores(), kv_k=kv_k, kv_v=kv_v, repack=repack
+        model, 255, ctx=512, threads=threads, kv_k=kv_k, kv_v=kv_v, repack=repack
     )
     engine = LlamaEngine(config)
     try:

@@ -17,8 +17,8 @@ from hub import Hub
 
 REPO, FILE = "owner/repo", "model-Q4_0.gguf"
 N_BYTES, N_KILLS, PACE = 200_000_000, 10, 150e6
-MOST_A_KILL = 2e6
-"""What was in the sockets' buffers when the process died."""
+MOST_A_KILL = 6e6
+"""What a socket's buffer may hold when the process dies: Linux's default limit."""
 OURS: list[str | os.PathLike[str]] = [LOCALSPEC, "pull", f"hf:{REPO}/{FILE}"]
 THEIRS: list[str | os.PathLike[str]] = [
     sys.executable,
@@ -28,7 +28,10 @@ THEIRS: list[str | os.PathLike[str]] = [
 
 
 def test_what_is_on_the_disk_is_not_sent_again(tmp_path: Path) -> None:
-    """Reached on 2026-11-25: 7.3 MB, where hf_hub_download takes 876.7 MB and leaves 769.7 MB."""
+    """Reached on 2026-11-25: 7.3 MB, where hf_hub_download takes 876.7 MB and leaves 769.7 MB.
+
+    30.7 MB on 2026-11-28, with five programs to a core.
+    """
     twice, parts = _killed(OURS, tmp_path / "ours")
     assert twice <= N_KILLS * MOST_A_KILL, f"{twice / 1e6:.1f} MB were sent twice"
     assert parts == []

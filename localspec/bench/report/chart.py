@@ -1,4 +1,4 @@
-"""A picture as plain values, which `svg` and `png` draw alike.
+"""A picture as plain values, which `svg` draws.
 
 Ticks at round numbers, and values to places on an axis.
 """

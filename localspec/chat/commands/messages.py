@@ -21,9 +21,9 @@ from localspec.chat.commands.command import (
     Next,
 )
 from localspec.chat.conversation import Configured, Retried, SystemSet, Undone
-from localspec.chat.figures import count
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
+from localspec.format import count
 
 MAX_BYTES = 10_000_000
 

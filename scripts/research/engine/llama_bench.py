@@ -93,7 +93,7 @@ def _localspec(case: Case) -> list[tuple[int, float, float]]:
 def _llama_bench(case: Case, program: str) -> list[float]:
     done = subprocess.run(
         [program, "-m", case.config.model, "-p", "0", "-n", str(case.work.n_gen),
-         "-d", str(case.work.depth), "-t", str(case.config.n_threads), "-r", str(SAMPLES),
+         "-d", str(case.work.depth), "-t", str(case.settings.threads), "-r", str(SAMPLES),
          "-o", "json"],
         capture_output=True, text=True, check=True, env=ENVIRONMENT,
     )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Kinds of values that an option can have: what they accept and how a list writes them.
+
+`wanted` says what a value is, after "is not"; `metavar` stands for one in the help.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some words, in any case; `also` are other spellings of them in lists."""
+
+    values: tuple[str, ...]
+    metavar: str | None = None
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def wanted(self) -> str:
+        return f"one of {', '.join(self.values)}"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and value.lower() in self.values
+
+    def read(self, text: str) -> str:
+        return dict(self.also).get(text, text.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number within bounds; None too where it can be left open."""
+
+    low: int
+    high: int
+    is_open: bool = False
+    hint: str = ""
+    metavar: str | None = "N"
+
+    @property
+    def wanted(self) -> str:
+        return f"a number from {self.low:,} to {self.high:,}{self.hint and f': {self.hint}'}"
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return self.is_open
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
+
+    def read(self, text: str) -> int:
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """On or off."""
+
+    metavar: str | None = None
+    wanted: str = "on or off (True or False)"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+    def read(self, text: str) -> bool | None:
+        return {"on": True, "1": True, "off": False, "0": False}.get(text.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model's name or path; `none` for none, `auto` for the one that goes with the target."""
+
+    metavar: str | None = "MODEL|auto|none"
+    wanted: str = "the name or path of a model, auto or none"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(value)
+
+    def read(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Several names, of devices or machines."""
+
+    metavar: str | None = "NAME,..."
+    wanted: str = "a tuple of names"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+
+    def read(self, text: str) -> tuple[str, ...]:
+        return tuple(text.split(","))
+
+
+Kind = Choice | Whole | Switch | ModelName | Names
