@@ -86,10 +86,10 @@ def tune(
     from localspec.tune.target import Goal, TuneTarget
 
     wanted = Goal(flags.goal, flags.max_quality_loss)
-    subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=flags.ctx), notify)
     draft = draft_file(flags.draft, model, fetched)
     if draft:
         checked_facts(draft)
+    subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=flags.ctx), notify)
     with watching(flags.budget) as listen:
         outcome = search(subject, wanted, flags.budget, listen, draft)
     if outcome.is_interrupted and outcome.winner is None:

@@ -143,7 +143,7 @@ def play(world: World, learned: Learned, n: int, luck: Luck) -> Played:
     return played
 
 
-def _passed(  # noqa: PLR0913, PLR0917 - a pass is all of this
+def _passed(
     world: World, reply: Reply, draft: Draft, last: int, noise: float, drafting: float
 ) -> Step:
     place, width = reply.n_tokens, 1 + len(draft.tokens)
