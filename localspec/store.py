@@ -14,6 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from localspec.errors import UserError
+
 T = TypeVar("T")
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
@@ -36,6 +38,47 @@ def write_whole(path: Path, *, is_lasting: bool = True) -> Generator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def alone(path: Path, taken: str) -> Generator[None]:
+    """While it lasts, nobody else has `path`; UserError(`taken`) where somebody has it already.
+
+    The lock is a file beside it: that of a file which is replaced would be lost with it.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - most commands lock nothing
+
+    lock = FileLock(path.with_suffix(".lock"), timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(taken) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+@contextmanager
+def in_turn(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Generator[None]:
+    """While it lasts, nobody else has the file `lock`; `on_wait` hears if others have it first.
+
+    The hub's own library locks alike.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - most commands lock nothing
+
+    held = FileLock(lock, mode=0o664)
+    try:
+        held.acquire(timeout=0.1)
+    except Timeout:
+        on_wait()
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_text(path: Path, text: str) -> None:

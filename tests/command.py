@@ -20,17 +20,7 @@ import psutil
 from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
-FORKED = (
-    "HF_",
-    "LOCALSPEC_",
-    "NO_PROXY",
-    "no_proxy",
-    "TERM",
-    "NO_COLOR",
-    "COLUMNS",
-    "XDG_",
-    "OLLAMA_",
-)
+FORKED = ("HF_", "LOCALSPEC_", "XDG_", "OLLAMA_", "NO_PROXY", "NO_COLOR", "TERM", "COLUMNS")
 """Variables that are read when a command runs; others may decide how Python starts."""
 ANSWER = ("--threads", "1", "--temp", "0")
 SHAPE = Shape(n_layers=2, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)

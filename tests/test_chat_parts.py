@@ -15,23 +15,21 @@ from talking import MARKDOWN, STORY, THOUGHT
 
 from localspec.chat.answer_run import reserve, shortage
 from localspec.chat.conversation import (
-    Answer,
     Answered,
     Asked,
     Conversation,
     Dropped,
     Retried,
-    Turn,
     Undone,
 )
 from localspec.chat.rendering import screen as screen_module
 from localspec.chat.rendering.blocks import Blocks
 from localspec.chat.rendering.region import SHARE, FrameLimiter, Region
 from localspec.chat.rendering.screen import THEME, ScreenView
-from localspec.chat.transcript import Transcript
 from localspec.chat.tty import terminal_size
 from localspec.dialogue.markup import Thoughts
-from localspec.dialogue.template import ChatTemplate
+from localspec.dialogue.template import ChatTemplate, Message, Prompts
+from localspec.dialogue.transcript import Answer, Transcript, Turn
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")
@@ -52,7 +50,16 @@ class Letters:
 
 
 def transcript(template: str | None = CHATML) -> Transcript:
-    return Transcript(template and ChatTemplate(template), Letters(), "", "letters")
+    return Transcript(Prompts(template and ChatTemplate(template), Letters()), "letters")
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_every_door_asks_alike(template: str | None, system: str | None) -> None:
+    said = [Message(role="system", content=system)] if system else []
+    prompts = Prompts(template and ChatTemplate(template), Letters())
+    ids = prompts.of([*said, Message(role="user", content="abc")])
+    assert ids == transcript(template).prompt(system, [Turn("abc")])
 
 
 def turn(question: str, answer: str | None = None) -> Turn:
@@ -211,6 +218,7 @@ def test_tags_and_line_ends_are_shown_as_they_were_said(monkeypatch: pytest.Monk
     assert draw([text], monkeypatch).splitlines() == text.splitlines()
 
 
+@pytest.mark.slow
 def test_a_paragraph_longer_than_the_screen_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = draw(list(STORY), monkeypatch, columns=40, rows=10)
     assert seen.split() == STORY.split()

@@ -33,6 +33,7 @@ def scores() -> dict[str, list[dict[str, float | str]]]:
     return scores_of(MEASURED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "backend", "test", "median_error"),
     [
@@ -57,6 +58,7 @@ def test_devices_that_were_left_out_are_predicted_this_well(
     assert 0.75 <= float(score["coverage80"]) <= 0.88
 
 
+@pytest.mark.slow
 def test_rivals_are_further_off(scores: dict[str, list[dict[str, float | str]]]) -> None:
     for backend in ("cuda", "metal", "vulkan"):
         ours = next(
@@ -67,6 +69,7 @@ def test_rivals_are_further_off(scores: dict[str, list[dict[str, float | str]]])
         assert all(float(r["median_error"]) > float(ours["median_error"]) for r in rivals)
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_predicted_are_counted_by_reason(
     scores: dict[str, list[dict[str, float | str]]],
 ) -> None:
@@ -83,6 +86,7 @@ REFUSED = (
 )
 
 
+@pytest.mark.slow
 def test_nine_of_ten_dense_rows_of_one_device_are_predicted(
     scores: dict[str, list[dict[str, float | str]]],
 ) -> None:
@@ -91,10 +95,12 @@ def test_nine_of_ten_dense_rows_of_one_device_are_predicted(
     assert predicted >= 0.9 * (predicted + refused)
 
 
+@pytest.mark.slow
 def test_the_shipped_constants_are_what_the_data_give() -> None:
     fit_main(check=True)
 
 
+@pytest.mark.slow
 def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
     table = tmp_path / "held-out.csv"
     table.write_text(
@@ -118,6 +124,7 @@ def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_odd_rows_are_read_or_counted(tmp_path: Path) -> None:
     """As people write them: other spellings, empty cells, what no table has."""
     table = tmp_path / "odd.csv"

@@ -88,6 +88,7 @@ def assert_same_as_gguf_py(path: Path) -> None:
         assert ours.offset_bytes == theirs.data_offset
 
 
+@pytest.mark.slow
 def test_smollm2_reads_as_gguf_py_reads_it(gguf_smollm2: Path):
     assert_same_as_gguf_py(gguf_smollm2)
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from command import Run, localspec
@@ -10,7 +11,7 @@ from localspec.model.synthetic import Shape, write_random_model
 
 
 def predict(*arguments: str, columns: int = 80) -> Run:
-    return localspec("predict", *arguments, COLUMNS=str(columns), NO_COLOR="1")
+    return localspec("predict", *arguments, COLUMNS=str(columns), NO_COLOR="1", HF_HUB_OFFLINE="")
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +114,18 @@ def test_tables_fit_the_terminal(model: str, columns: int) -> None:
 
 
 def test_a_picture(model: str, tmp_path: Path) -> None:
-    path = tmp_path / "gain.png"
-    done = predict(model, "--device", "RTX 4090", "--draft", model, "--plot", str(path))
-    assert done.code == 0, done.stderr
-    assert path.read_bytes().startswith(b"\x89PNG")
+    path = tmp_path / "gain.svg"
+    done = predict(
+        model, "--device", "RTX 4090", "--draft", model, "--plot", str(path),
+        "--depth", "0,100", "--batch", "1,8", "--accept", ".5,.9",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    picture = ElementTree.parse(path).getroot()
+    texts = [element.text or "" for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert "drafts for" in texts[0]
+    assert {"depth 0, batch 1", "depth 100, batch 8", "times plain speed"} <= set(texts)
+    assert len([text for text in texts if "accepted" in text]) == 8
+    assert "var(" not in path.read_text(), "the colours are in it"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +141,8 @@ def test_a_picture(model: str, tmp_path: Path) -> None:
         (["--device", "RTX 4090", "--depth", "9999"], "beyond the 8,192 tokens", 2),
         (["--device", "RTX 4090", "--kv-k", "q3_z"], "q3_z", 2),
         (["--device", "RTX 4090", "--kv-v", "q8_0", "--flash-attn", "off"], "flash attention", 2),
-        (["--device", "RTX 4090", "--plot", "x.bmp"], "end it in .png", 2),
-        (["--device", "RTX 4090", "--plot", "/no/such/x.png"], "cannot be written", 2),
+        (["--device", "RTX 4090", "--plot", "x.png"], "end it in .svg", 2),
+        (["--device", "RTX 4090", "--plot", "/no/such/x.svg"], "cannot be written", 2),
         (["--probe", "off"], "--device", 1),
     ],
 )

@@ -99,6 +99,7 @@ def test_a_second_pull_fetches_nothing(hub: Hub, pull: Callable[..., Run]) -> No
     assert hub.n_stored_sent == n_sent
 
 
+@pytest.mark.slow
 def test_kill_9_at_ten_random_points_costs_no_byte_twice(hub: Hub, tmp_path: Path) -> None:
     """What is on the disk is never asked for again, and the file is the same in the end."""
     data = hub.add(REPO, FILE, data_of(200_000_000))
@@ -144,6 +145,7 @@ def size_of(path: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_two_pulls_at_once_end_with_one_good_file(hub: Hub, tmp_path: Path) -> None:
     data = hub.add(REPO, FILE, data_of(20_000_000))
     hub.pace_bytes_per_s = 10e6

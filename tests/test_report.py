@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from browser import tab
@@ -131,11 +132,13 @@ def test_json_has_everything(measured: Results) -> None:
 
 
 def test_pictures_are_written(measured: Results, tmp_path: Path) -> None:
-    run = localspec("report", measured.path, "--png", tmp_path / "pictures")
-    assert run.code == 0, run.stderr
-    written = sorted((tmp_path / "pictures").iterdir())
-    assert [path.stem for path in written] == sorted(PICTURES)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    for option in ("--svg", "--png"):  # the first edition's name
+        run = localspec("report", measured.path, option, tmp_path / option)
+        assert run.code == 0, run.stderr
+        written = sorted((tmp_path / option).iterdir())
+        assert [path.name for path in written] == sorted(f"{key}.svg" for key in PICTURES)
+        for path in written:
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_ticks_are_round_and_within() -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.dialogue.template import ChatTemplate, Message, TextStream
+from localspec.dialogue.stream import TextStream
+from localspec.dialogue.template import ChatTemplate, Message
 from localspec.errors import ModelError
 
 HELLO = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]

@@ -7,10 +7,9 @@ readable throughout. `FORMAT` changes when a reader of the old one would misunde
     1  first: {"record": "plan" | "visit", ...}
 """
 
-import fcntl
 import json
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from localspec.bench.circumstances import Circumstances
 from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
 from localspec.errors import UserError
-from localspec.store import write_text
+from localspec.store import alone, write_text
 
 FORMAT = 1
 ENDING = ".jsonl"
@@ -183,18 +182,5 @@ def _documents(path: Path, text: str) -> Iterator[dict[str, Any]]:
         yield document
 
 
-@contextmanager
-def _alone(path: Path) -> Generator[None]:
-    """A lock beside the file: its own cannot be held, because the file is replaced."""
-    lock = path.with_suffix(".lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{path.name} is being written by another bench: wait for it"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+def _alone(path: Path) -> AbstractContextManager[None]:
+    return alone(path, f"{path.name} is being written by another bench: wait for it")

@@ -7,10 +7,11 @@ from typing import Literal, Protocol
 
 from localspec.chat.answer_run import AnswerRun, Shortage, reserve, shortage
 from localspec.chat.chat import Chat
-from localspec.chat.conversation import Answer, Answered, Dropped, Turn
+from localspec.chat.conversation import Answered, Dropped
 from localspec.chat.figures import Figures
 from localspec.chat.models import LoadedModel
 from localspec.decode.step import Step
+from localspec.dialogue.transcript import Answer, Turn
 from localspec.session import ReplyOptions
 
 RoomDecision = Literal["drop", "stop", "cancel"]

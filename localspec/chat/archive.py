@@ -7,19 +7,21 @@ read next and cut off before anything is added.
 A conversation for others to read: Markdown for people, JSON for programs.
 """
 
-import fcntl
 import json
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from localspec import paths
-from localspec.chat.conversation import Conversation, Event, messages, of_json, to_json
+from localspec.chat.conversation import Conversation, Event, of_json, to_json
+from localspec.dialogue.transcript import messages
 from localspec.errors import LocalspecError, UserError
+from localspec.store import alone
 
 ENDING = ".jsonl"
 FORMAT = 1
@@ -31,6 +33,7 @@ class Record:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
+        self._lock = ExitStack()
 
     @classmethod
     def new(cls) -> Self:
@@ -74,25 +77,20 @@ class Record:
         data = self.path.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
-            os.ftruncate(file, whole)
+            os.truncate(file, whole)
 
     def close(self) -> None:
         """Let others go on with it."""
         if self._file is not None:
             os.close(self._file)
+            self._lock.close()
             self._file = None
 
     def _open(self) -> int:
         if self._file is None:
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(file)
-                raise UserError(
-                    f"{self.id} is open in another chat: leave that one, or start a new one"
-                ) from error
-            self._file = file
+            taken = f"{self.id} is open in another chat: leave that one, or start a new one"
+            self._lock.enter_context(alone(self.path, taken))
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         return self._file
 
 

@@ -10,19 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from localspec.dialogue.template import Message
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model said. `tokens` are ids of the tokenizer with that digest, exactly as emitted;
-    none where the text is not that of whole tokens."""
-
-    text: str
-    tokens: tuple[int, ...] = ()
-    tokenizer: str | None = None
-    finish_reason: str = "stop"
-    figures: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
+from localspec.dialogue.transcript import Answer, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +106,6 @@ def _answer(document: dict[str, Any]) -> Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A message and its answer; None while there is none."""
-
-    question: str
-    answer: Answer | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Conversation:
     """`turns` are all that stand, the first `n_dropped` of which the model does not see.
 
@@ -200,13 +180,3 @@ class Conversation:
 
     def _with_turns(self, turns: tuple[Turn, ...]) -> Self:
         return replace(self, turns=turns, n_dropped=min(self.n_dropped, len(turns)))
-
-
-def messages(system: str | None, turns: Iterable[Turn]) -> list[Message]:
-    """What a chat template takes."""
-    said = [Message(role="system", content=system)] if system else []
-    for turn in turns:
-        said.append(Message(role="user", content=turn.question))
-        if turn.answer is not None:
-            said.append(Message(role="assistant", content=turn.answer.text))
-    return said

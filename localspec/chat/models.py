@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from localspec.chat.archive import Record
 from localspec.chat.states import States
-from localspec.chat.transcript import Transcript
+from localspec.dialogue.transcript import Transcript
 from localspec.forecast.forecast import Expectation
 from localspec.model.facts import ModelFacts
 from localspec.notify import Progress
@@ -48,15 +48,12 @@ def open_model(
     session = Session.open(config, notify, on_progress)
     try:
         facts = session.plan.facts
-        vocabulary = session.target.vocabulary
         states = States(session)
         return LoadedModel(
             session=session,
             config=config,
             facts=facts,
-            transcript=Transcript(
-                session.template, vocabulary, vocabulary.bos_text, facts.tokenizer.digest
-            ),
+            transcript=Transcript(session.prompts, facts.tokenizer.digest),
             states=states,
             expectation=Expectation.of(session.plan.target, facts),
             n_restored=states.restore(record),

@@ -11,7 +11,6 @@ One line that says what is waited for, from a thread, until there is something b
 import os
 import signal
 import sys
-import termios
 import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -43,6 +42,8 @@ class Quiet:
 
     def enter(self) -> None:
         """Turn the echo off."""
+        import termios  # noqa: PLC0415 - of Unix alone, as are chats in a terminal
+
         try:
             self._old = termios.tcgetattr(sys.stdin)
             quiet = termios.tcgetattr(sys.stdin)
@@ -55,6 +56,8 @@ class Quiet:
     def leave(self) -> None:
         """Back to what it was."""
         if self._old is not None:
+            import termios  # noqa: PLC0415
+
             termios.tcsetattr(sys.stdin, termios.TCSANOW, self._old)
             self._old = None
 

@@ -1,10 +1,7 @@
-"""`localspec predict`: what a machine should do with a model, before it is downloaded.
-
-A picture of what drafts gain: speed-up by draft length, a panel for each depth and batch.
-"""
+"""`localspec predict`: what a machine should do with a model, before it is downloaded."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +11,11 @@ from localspec.cli.predict_options import MachineFlags, QuestionFlags
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
+    from localspec.bench.report.chart import Chart
     from localspec.forecast.forecast import Forecast, SpeculationRow
 
 
-PICTURES = (".png", ".svg", ".pdf")
+PICTURE = ".svg"
 
 
 @command
@@ -30,7 +28,7 @@ def predict(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a picture of what drafts gain (.png, .svg)."),
+        typer.Option(metavar="FILE", help="Write a picture of what drafts gain (.svg)."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,49 +59,36 @@ def predict(
 
 
 def _check_plot(path: Path) -> None:
-    from importlib.util import find_spec
-
-    if path.suffix.lower() not in PICTURES:
-        raise UserError(f"--plot {path} is no picture that can be written: end it in .png or .svg")
-    if find_spec("matplotlib") is None:
-        raise UserError("--plot needs matplotlib: `pip install 'localspec[plot]'`")
+    if path.suffix.lower() != PICTURE:
+        raise UserError(f"--plot {path} is no picture that can be written: end it in {PICTURE}")
 
 
 def write_plot(forecast: "Forecast", path: Path) -> None:
-    """Write it; the ending of `path` says in which format. UserError if that cannot be done."""
-    from matplotlib.figure import Figure
+    """What drafts gain, a panel for each depth and batch. UserError if it cannot be written."""
+    from localspec.bench.report.svg import picture
+    from localspec.cli.report import write_text
 
-    rows = forecast.speculation
-    figure = Figure(
-        figsize=(5.0 * min(len(rows), 3), 3.6 * -(-len(rows) // 3)), layout="constrained"
-    )
-    panels: Any = figure.subplots(
-        -(-len(rows) // 3), min(len(rows), 3), squeeze=False, sharex=True, sharey=True
-    )
-    for panel, row in zip(panels.flat, rows, strict=False):
-        _draw(panel, row)
-    for panel in panels.flat[len(rows) :]:
-        panel.set_visible(False)
     target = forecast.facts.name or forecast.facts.path
     draft = forecast.draft.name or forecast.draft.path if forecast.draft else "look-up"
-    figure.suptitle(f"{draft} drafts for {target} on {forecast.machine.name}")
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise UserError(f"--plot {path} cannot be written: {error.strerror or error}") from error
+    title = f"{draft} drafts for {target} on {forecast.machine.name}"
+    write_text(path, "--plot", picture(title, [_gains(row) for row in forecast.speculation]))
 
 
-def _draw(panel: Any, row: "SpeculationRow") -> None:
+def _gains(row: "SpeculationRow") -> "Chart":
+    """Speed-up by draft length, a line for each acceptance with its best length marked."""
+    from localspec.bench.report.chart import Chart, ChartPoint, Series
+    from localspec.format import percent
+
     lengths = range(row.costs.max_draft + 1)
-    for gain in row.best:
-        speedups = [row.costs.speedup(gain.acceptance, n) for n in lengths]
-        (line,) = panel.plot(lengths, speedups, marker=".", label=f"{gain.acceptance:.0%} accepted")
-        panel.plot([gain.n_draft], [gain.speedup], "o", color=line.get_color())
-    panel.axhline(1.0, color="grey", linewidth=0.8)
-    panel.set(
-        title=f"depth {row.depth:,}, batch {row.batch}",
-        xlabel="drafted tokens",
-        ylabel="times plain speed",
-        ylim=(0, None),
-    )
-    panel.legend()
+    plain = Series("", tuple(ChartPoint(n, 1.0) for n in lengths), "line", tone=None)
+    lines = [
+        Series(
+            f"{percent(gain.acceptance)} accepted, best {gain.n_draft}",
+            tuple(ChartPoint(n, row.costs.speedup(gain.acceptance, n)) for n in lengths),
+            "line",
+            tone=i,
+        )
+        for i, gain in enumerate(row.best)
+    ]
+    title = f"depth {row.depth:,}, batch {row.batch}"
+    return Chart("gain", title, "", "drafted tokens", "times plain speed", (plain, *lines))

@@ -33,10 +33,10 @@ def report(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one page with pictures.")
     ] = None,
-    png: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write the pictures as PNG (needs matplotlib)."),
+    svg: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write each picture as an SVG file.")
     ] = None,
+    png: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
 ) -> None:
     """Tables and pictures from stored results.
@@ -49,10 +49,13 @@ def report(
     if html:
         from localspec.bench.report.page import page
 
-        _write(html, "--html", page(results))
+        write_text(html, "--html", page(results))
     if png:
-        _write_pictures(results, png)
-    if not (html or png) or form != "table" or as_json:
+        notify("--png writes SVG files: use --svg")
+    folder = svg or png
+    if folder:
+        _write_pictures(results, folder)
+    if not (html or folder) or form != "table" or as_json:
         _print(results, "json" if as_json else form)
 
 
@@ -92,7 +95,8 @@ def _print(results: "Sequence[Results]", form: str) -> None:
         show(results)
 
 
-def _write(path: Path, option: str, text: str) -> None:
+def write_text(path: Path, option: str, text: str) -> None:
+    """Write a file and say so. UserError if that cannot be done."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -101,18 +105,16 @@ def _write(path: Path, option: str, text: str) -> None:
 
 
 def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise UserError("--png needs matplotlib: `pip install 'localspec[plot]'`")
-    from localspec.bench.report.png import write_pictures
+    from localspec.bench.report.charts import charts_of
+    from localspec.bench.report.documents import all_rows
+    from localspec.bench.report.svg import picture
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in write_pictures(results, folder):
-            notify(f"wrote {path}")
     except OSError as error:
-        raise UserError(f"--png {folder} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"--svg {folder} cannot be written: {error.strerror or error}") from error
+    for chart in charts_of(all_rows(results)):
+        write_text(folder / f"{chart.key}.svg", "--svg", picture(chart.caption, [chart]))
 
 
 def compare(

@@ -60,9 +60,11 @@ class Beta:
     def mean(self) -> float:
         return (self.accepted + PRIOR_WEIGHT * self.prior) / (self.judged + PRIOR_WEIGHT)
 
-    @property
-    def sd(self) -> float:
-        return sqrt(self.mean * (1 - self.mean) / (self.judged + PRIOR_WEIGHT + 1))
+    def less(self, n_sd: float) -> float:
+        """The mean less so many standard deviations."""
+        mean = self.mean
+        sd = sqrt(mean * (1 - mean) / (self.judged + PRIOR_WEIGHT + 1))
+        return max(0.0, min(LARGEST, mean - n_sd * sd))
 
 
 class Chances:
@@ -71,43 +73,50 @@ class Chances:
     def __init__(self, source: str) -> None:
         prior = PRIORS[source]
         self.n_judged = 0
-        self.of_any = Beta(prior.of_any)
-        """A token of whatever confidence."""
-        self.bins = [Beta(chance) for chance in prior.bins]
         self.mean = prior.of_any
+        """The chance of a token that is not drafted yet."""
+        self._of_any = Beta(prior.of_any)
+        self._bins = [Beta(chance) for chance in prior.bins]
         self._means = list(prior.bins)
+        self._lows = [beta.less(1.0) for beta in self._bins]
 
     def reach(self, confidences: Sequence[int]) -> list[float]:
         """For each token of a draft, the chance that it is accepted with all before it."""
         return list(accumulate((self._means[c] for c in confidences), mul))
 
-    def hoped(self, kappa: float) -> float:
-        """The chance of a token that is not drafted yet, and `kappa` standard deviations more."""
-        return min(LARGEST, self.mean + kappa * self.of_any.sd)
+    def prudent(self, confidences: Sequence[int]) -> list[float]:
+        """The same, with chances one standard deviation lower."""
+        return list(accumulate((self._lows[c] for c in confidences), mul))
+
+    def of_any_less(self, n_sd: float) -> float:
+        """The chance of a token that is not drafted yet, less so many standard deviations."""
+        return self._of_any.less(n_sd)
 
     def learn(self, confidences: Sequence[int], n_judged: int, n_accepted: int) -> None:
         """The first `n_judged` tokens of a draft were compared, and `n_accepted` accepted."""
         for i, c in enumerate(confidences[: min(n_judged, n_accepted + 1)]):
+            beta = self._bins[c]
             self.n_judged += 1
-            self.of_any.add(accepted=i < n_accepted)
-            self.bins[c].add(accepted=i < n_accepted)
-            self._means[c] = self.bins[c].mean
-        self.mean = self.of_any.mean
+            self._of_any.add(accepted=i < n_accepted)
+            beta.add(accepted=i < n_accepted)
+            self._means[c], self._lows[c] = beta.mean, beta.less(1.0)
+        self.mean = self._of_any.mean
 
     def counts(self) -> dict[str, Any]:
         """What was learned, for JSON."""
-        every = [[beta.accepted, beta.judged] for beta in [self.of_any, *self.bins]]
+        every = [[beta.accepted, beta.judged] for beta in [self._of_any, *self._bins]]
         return {"n_judged": self.n_judged, "any": every[0], "bins": every[1:]}
 
     def recall(self, counts: dict[str, Any], share: float) -> None:
         """Start from counts of earlier sessions, of which a `share` still counts."""
         every = [counts["any"], *counts["bins"]]
-        if len(every) != 1 + len(self.bins):
+        if len(every) != 1 + len(self._bins):
             return
         self.n_judged = counts["n_judged"]
-        for beta, (accepted, judged) in zip([self.of_any, *self.bins], every, strict=True):
+        for beta, (accepted, judged) in zip([self._of_any, *self._bins], every, strict=True):
             beta.accepted, beta.judged = share * accepted, share * judged
-        self.mean, self._means = self.of_any.mean, [beta.mean for beta in self.bins]
+        self.mean, self._means = self._of_any.mean, [beta.mean for beta in self._bins]
+        self._lows = [beta.less(1.0) for beta in self._bins]
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from localspec.decode.drafters.base import Draft, Drafter
 from localspec.decode.generation import Generation
 from localspec.decode.step import Step
 
-KAPPA = 0.75
+KAPPA = 0.5
 """Optimism, in standard deviations: 0 never tries, 2 goes on trying what has failed."""
 WINDOW = 64
 """Tokens that a drafter reads of a new text; a calibration times a batch as wide."""
@@ -32,11 +32,12 @@ FEW = 2
 
 @dataclass(slots=True)
 class Offer:
-    """For one request: `reach[k - 1]` is the chance that k tokens are accepted. A free drafter made
-    its `draft`; another reads `n_missing` tokens first, in `reading_s`, of which each token of the
-    horizon bears `spread_s`."""
+    """For one request: `reach[k - 1]` is the chance that k tokens are accepted, `prudent[k - 1]` the
+    same with chances one standard deviation lower. A free drafter made its `draft`; another reads
+    `n_missing` tokens first, in `reading_s`, of which each token of the horizon bears `spread_s`."""
 
     reach: list[float]
+    prudent: list[float]
     draft: Draft | None = None
     window: int = 0
     n_missing: int = 0
@@ -47,6 +48,11 @@ class Offer:
 
     def __post_init__(self) -> None:
         self.promise = sum(self.reach)
+
+
+def free_offer(draft: Draft, chances: Chances) -> Offer:
+    """What a free drafter made."""
+    return Offer(chances.reach(draft.confidences), chances.prudent(draft.confidences), draft)
 
 
 @dataclass(slots=True)
@@ -112,9 +118,9 @@ class PaidDrafter:
             n_missing = min(n_missing, window)
             reading_s = self.token_s(n_missing) - self.token_s(1)
             spread_s = reading_s / max(1, min(generation.room, max(HORIZON, generation.n_tokens)))
-        hoped = chances.hoped(KAPPA)
-        reach = [hoped**k for k in range(1, longest + 1)]
-        return Offer(reach, None, window, n_missing, reading_s, spread_s)
+        reach = _powers(chances.of_any_less(-KAPPA), longest)
+        prudent = _powers(chances.of_any_less(1.0), longest)
+        return Offer(reach, prudent, None, window, n_missing, reading_s, spread_s)
 
     def look(self, depth: int) -> None:
         """Costs are those of that depth."""
@@ -155,3 +161,7 @@ class PaidDrafter:
         elif n == 1 and n_missing >= FIRST_WINDOW:
             first_s = draft_s - (rounds - 1) * self._costs.seconds(1, depth)
             self._costs.learn(WINDOW, depth, first_s * WINDOW / n_missing)
+
+
+def _powers(chance: float, n: int) -> list[float]:
+    return [chance**k for k in range(1, n + 1)]

@@ -20,11 +20,14 @@ from localspec.decode.budget import AHEAD, Budget
 from localspec.decode.chances import Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
 from localspec.decode.generation import Generation
-from localspec.decode.offers import KAPPA, Offer, PaidDrafter, WhilePays
+from localspec.decode.offers import KAPPA, Offer, PaidDrafter, WhilePays, free_offer
 from localspec.decode.speculator import Gain
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
 
+UNSURE = 0.5
+"""Of what is left, for drafts that would not pay with chances one standard deviation lower: the
+rest is kept for a text that repeats itself for sure."""
 REFRESH = 12
 """Passes after which costs are looked up again: depth and estimates change slowly."""
 PAYS, NOTHING_PAYS, OVER_BUDGET = "pays", "nothing pays", "over budget"
@@ -64,6 +67,7 @@ class Adaptive:
             True,
         )
         self._pass_s: dict[int, float] = {}
+        self._left_s: list[float] = []
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
@@ -74,6 +78,7 @@ class Adaptive:
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
         if self._can_pay:
+            self._left_s = [self._may_lose_s(i, AHEAD) for i in range(len(rooms))]
             self._ask_free(rooms)
             free = [max(each, key=_promise, default=None) for each in self._guesses]
             plans = [self._best(free)]
@@ -116,7 +121,7 @@ class Adaptive:
         n_changes = (2 if last == self._n_rows else 1) if n_drafted and width != last else 0
         return seconds + n_changes * self._target.change_s
 
-    def _left_s(self, i: int, ahead: int) -> float:
+    def _may_lose_s(self, i: int, ahead: int) -> float:
         generation = self._generations[i]
         n_passes = self._unit * (generation.n_tokens + min(ahead, generation.room))
         return self._budgets[i].left_s(self._target, self._depth, n_passes)
@@ -129,13 +134,13 @@ class Adaptive:
             for i, draft in enumerate(drafter.draft(requests)):
                 if draft.tokens:
                     chances = self._learned.chances(self._generations[i].law, drafter.source)
-                    self._guesses[i].append(Offer(chances.reach(draft.confidences), draft))
+                    self._guesses[i].append(free_offer(draft, chances))
 
     def _paid_or(self, free: Offer | None, paid: PaidDrafter, i: int, room: int) -> Offer | None:
         """What promises more tokens for a request: a paid drafter, or what is free."""
         generation, budget = self._generations[i], self._budgets[i]
         chances = self._learned.chances(generation.law, paid.source)
-        affordable_s = self._left_s(i, 2 * AHEAD) - budget.owed_s
+        affordable_s = self._may_lose_s(i, 2 * AHEAD) - budget.owed_s
         offer = paid.offer(generation, chances, room, affordable_s)
         return max(filter(None, (free, offer)), key=_promise, default=None)
 
@@ -143,25 +148,29 @@ class Adaptive:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
         n = len(offers)
         plan = Plan(n / self._plain_s, [0] * n, offers, paid)
-        left_s = [self._left_s(i, AHEAD) for i in range(n)]
-        lengths, n_asked, tokens, drafting_s, n_drafted = [0] * n, {}, float(n), 0.0, 0
+        lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
+        tokens, prudent, drafting_s, n_drafted = float(n), float(n), 0.0, 0
         for reach, k, i in _rows(offers):
             offer = offers[i]
-            if k > lengths[i] + 1 or offer is None:
-                continue  # a shorter draft is too dear already
+            if offer is None or k > lengths[i] + 1:
+                continue  # a shorter draft is over the budget already
             row_s = offer.spread_s * (reach + (k == 1))
-            if paid and not offer.draft:
-                n_asked[k] = n_asked.get(k, 0) + 1
-                row_s += paid.token_s(n_asked[k]) - paid.token_s(n_asked[k] - 1)
+            if paid and offer.draft is None:
+                n_at_depth[k] += 1
+                row_s += paid.token_s(n_at_depth[k]) - paid.token_s(n_at_depth[k] - 1)
             cost_s = drafting_s + row_s + self._cost_s(n_drafted + 1)
-            rate = (tokens + reach) / cost_s
-            if (cost_s - self._plain_s) * k > left_s[i] * (n_drafted + 1):
+            rate, stake_s = (tokens + reach) / cost_s, (cost_s - self._plain_s) * k
+            if stake_s > self._left_s[i] * (n_drafted + 1):
                 plan.is_limited |= rate > plan.rate
                 continue
-            tokens, drafting_s, n_drafted = tokens + reach, drafting_s + row_s, n_drafted + 1
-            lengths[i] = k
+            tokens, prudent = tokens + reach, prudent + offer.prudent[k - 1]
+            drafting_s, n_drafted, lengths[i] = drafting_s + row_s, n_drafted + 1, k
             if rate > plan.rate:
-                plan.rate, plan.lengths = rate, lengths.copy()
+                is_sure = prudent * self._plain_s >= n * cost_s
+                if is_sure or stake_s <= UNSURE * self._left_s[i] * n_drafted:
+                    plan.rate, plan.lengths = rate, lengths.copy()
+                else:
+                    plan.is_limited = True
         return plan
 
     def _made(self) -> list[Draft]:

@@ -5,6 +5,8 @@ Only a section that opens the answer is one: tags further down are text, as in a
 
 from dataclasses import dataclass
 
+from localspec.dialogue.stream import overlap
+
 OPEN, CLOSE = "<think>", "</think>"
 
 
@@ -60,12 +62,6 @@ class Thoughts:
                 AnswerPart(said.lstrip(), is_thought=False),
             ]
             return [part for part in parts if part.text]
-        n_certain = len(thought) - _overlap(thought)
+        n_certain = len(thought) - overlap(thought, CLOSE)
         self._held = thought[n_certain:]
         return [AnswerPart(thought[:n_certain], is_thought=True)] if n_certain else []
-
-
-def _overlap(text: str) -> int:
-    """Length of the longest end of `text` that begins the closing tag."""
-    sizes = range(min(len(CLOSE) - 1, len(text)), 0, -1)
-    return next((n for n in sizes if text.endswith(CLOSE[:n])), 0)

@@ -1,13 +1,13 @@
-"""Messages to a prompt, and token bytes to text.
+"""Messages to a prompt.
 
 A chat template comes out of a model file, so it is untrusted code: it runs in jinja2's sandbox,
 with the conventions that Hugging Face's templates assume (trimmed blocks, loop controls,
 `raise_exception`, `strftime_now`).
 """
 
-import codecs
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict, get_args
 
@@ -15,6 +15,7 @@ import jinja2
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from localspec.engine.base import Vocabulary
 from localspec.errors import ModelError, UserError
 
 _MAX = 1_000_000_000
@@ -89,50 +90,34 @@ class ChatTemplate:
             raise _template_error(error) from error
 
 
-class TextStream:
-    """Token bytes in, text out as soon as it is certain.
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Messages to a prompt, for one model: `generate`, `chat`, `bench` and programs ask alike.
 
-    Held back: bytes of an unfinished character, and text that may be the beginning of a stop
-    string. Bytes that are not UTF-8 become U+FFFD.
+    `template` None: a base model, whose messages are paragraphs, each with an empty line behind it.
     """
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
-        self.is_stopped = False
-        self._stop = tuple(text for text in stop if text)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
+    template: ChatTemplate | None
+    vocabulary: Vocabulary
+    bos: str = ""
 
-    def push(self, piece: bytes) -> str:
-        """Take a token's bytes; return the text that can be shown now."""
-        return self._release(self._decoder.decode(piece))
+    def of(self, messages: Sequence[Message]) -> list[int]:
+        """Ids that ask for the assistant's next turn. ModelError where the template fails."""
+        return self.tokens(self.text(messages))
 
-    def finish(self) -> str:
-        """The reply is over: return what was held back."""
-        text = self._release(self._decoder.decode(b"", final=True)) + self._held
-        self._held = ""
-        return text
+    def text(self, messages: Sequence[Message]) -> str:
+        """What `of` makes ids of."""
+        if self.template is None:
+            return "".join(message["content"] + "\n\n" for message in messages)
+        return self.template.render(messages)
 
-    def _release(self, text: str) -> str:
-        if self.is_stopped:
-            return ""
-        self._held += text
-        places = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
-        if places:
-            self.is_stopped = True
-            n_certain = min(places)
-        else:
-            n_certain = len(self._held) - max(
-                (self._overlap(stop) for stop in self._stop), default=0
-            )
-        certain, self._held = self._held[:n_certain], self._held[n_certain:]
-        if self.is_stopped:
-            self._held = ""
-        return certain
+    def tokens(self, text: str) -> list[int]:
+        """Ids of a whole prompt.
 
-    def _overlap(self, stop: str) -> int:
-        """Length of the longest end of the held text that begins `stop`."""
-        sizes = range(min(len(stop) - 1, len(self._held)), 0, -1)
-        return next((n for n in sizes if self._held.endswith(stop[:n])), 0)
+        Templates write BOS themselves where their model wants it; a second one would confuse it.
+        """
+        has_bos = self.template is not None and bool(self.bos) and text.startswith(self.bos)
+        return self.vocabulary.tokenize(text, add_special=not has_bos)
 
 
 def checked_text(text: Any) -> str:
@@ -161,11 +146,6 @@ def messages_of(asked: Any) -> list[Message]:
             raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
         checked_text(message.get("content"))
     return list(asked)
-
-
-def paragraphs(messages: Sequence[Message]) -> str:
-    """Messages as a base model reads them, which has no template."""
-    return "".join(message["content"] + "\n\n" for message in messages)
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message] | None:

@@ -10,7 +10,6 @@ How much memory this process has had at most.
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -170,5 +169,7 @@ def peak_resident_bytes() -> int:
         lines = _STATUS.read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
+        import resource  # noqa: PLC0415 - of Unix alone
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak

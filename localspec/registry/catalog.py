@@ -1,17 +1,12 @@
 """The models known by name: models.toml as shipped, and the user's own, which wins.
 
-The form of models.toml: what an entry must and may say, with the line of what is wrong.
-
-Where in a TOML file a key stands, which Python's own parser does not tell.
-
-Each line is parsed for itself; a line within a text of several lines can be taken for a key, which
-moves a number in a message and nothing else.
+The form of models.toml: what an entry must and may say, with the table and key of what is wrong.
 """
 
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -20,41 +15,6 @@ from typing import Any
 from localspec import paths
 from localspec.errors import UserError
 from localspec.settings import CACHE_TYPES
-
-Keys = tuple[str, ...]
-
-
-def line_of(text: str, keys: Keys) -> int:
-    """The number, from 1, of the line that has `keys`, else of the nearest table around them."""
-    found = {place: number for number, place in reversed(list(_places(text)))}
-    while keys and keys not in found:
-        keys = keys[:-1]
-    return found.get(keys, 1)
-
-
-def _places(text: str) -> Iterator[tuple[int, Keys]]:
-    table: Keys = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.lstrip().startswith("["):
-            table = _keys(line) or table
-            yield from ((number, table[:depth]) for depth in range(1, len(table) + 1))
-        elif "=" in line:
-            inner = _keys(line.partition("=")[0] + "= 0")
-            yield from ((number, table + inner[:depth]) for depth in range(1, len(inner) + 1))
-
-
-def _keys(line: str) -> Keys:
-    """The dotted keys of one line; () if it is not a whole one."""
-    try:
-        value: Any = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
-        return ()
-    keys: list[str] = []
-    while isinstance(value, dict) and value:
-        key, value = next(iter(value.items()))
-        keys.append(key)
-    return tuple(keys)
-
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -85,65 +45,56 @@ class Entry:
 
 
 def read_models(path: Path) -> dict[str, Entry]:
-    """The entries of a file by name. UserError names the file, the line and what is wrong there."""
+    """The entries of a file by name. UserError names the file, the table and what is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
-        document = tomllib.loads(text)
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
-    return _Reader(path, text).entries(document)
+    try:
+        return _entries(document)
+    except _WrongFormError as error:
+        raise UserError(f"{path}: {error}; models.toml of localspec shows the form") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    path: Path
-    text: str
+class _WrongFormError(Exception):
+    """A clause that names the table and key."""
 
-    def entries(self, document: dict[str, Any]) -> dict[str, Entry]:
-        for key in document:
-            if key != "models":
-                raise self._wrong((key,), f"has {key!r} beside models: write [models.NAME]")
-        tables: Any = document.get("models", {})
-        if not isinstance(tables, dict):
-            raise self._wrong(
-                ("models",), "has something else than tables as models: write [models.NAME]"
-            )
-        entries = {name: self._entry(name, table) for name, table in tables.items()}
-        self._check_aliases(entries)
-        return entries
 
-    def _entry(self, name: str, table: Any) -> Entry:
-        place = ("models", name)
-        if not NAME.fullmatch(name) or name.endswith(".gguf"):
-            raise self._wrong(place, f"{name!r} is no name: use letters, digits, dots and dashes")
-        if not isinstance(table, dict):
-            raise self._wrong(place, "is not a table")
-        for key, value in table.items():
-            problem = _problem(key, value)
-            if problem:
-                raise self._wrong((*place, key), problem)
-        missing = [key for key in _REQUIRED if key not in table]
-        if missing:
-            raise self._wrong(place, f"lacks {' and '.join(missing)}")
-        values: dict[str, Any] = {**table, "aliases": tuple(table.get("aliases", ()))}
-        return Entry(name=name, **values)
+def _entries(document: dict[str, Any]) -> dict[str, Entry]:
+    for key in document:
+        if key != "models":
+            raise _WrongFormError(f"has {key!r} beside models: write [models.NAME]")
+    tables: Any = document.get("models", {})
+    if not isinstance(tables, dict):
+        raise _WrongFormError("has something else than tables as models: write [models.NAME]")
+    entries = {name: _entry(name, table) for name, table in tables.items()}
+    _check_aliases(entries)
+    return entries
 
-    def _check_aliases(self, entries: dict[str, Entry]) -> None:
-        taken = dict.fromkeys(entries, "a name of its own")
-        for entry in entries.values():
-            for alias in entry.aliases:
-                if alias in taken:
-                    raise self._wrong(
-                        ("models", entry.name, "aliases"), f"{alias!r} is {taken[alias]} already"
-                    )
-                taken[alias] = f"an alias of {entry.name}"
 
-    def _wrong(self, keys: Keys, what: str) -> UserError:
-        table = f" [{'.'.join(keys[:2])}]" if len(keys) > 1 else ""
-        return UserError(
-            f"{self.path}, line {line_of(self.text, keys)}:{table} {what};"
-            " models.toml of localspec shows the form"
-        )
+def _entry(name: str, table: Any) -> Entry:
+    if not NAME.fullmatch(name) or name.endswith(".gguf"):
+        raise _WrongFormError(f"{name!r} is no name: use letters, digits, dots and dashes")
+    if not isinstance(table, dict):
+        raise _WrongFormError(f"[models.{name}] is not a table")
+    problem = next(filter(None, (_problem(key, value) for key, value in table.items())), None)
+    missing = [key for key in _REQUIRED if key not in table]
+    lacks = f"lacks {' and '.join(missing)}"
+    if problem or missing:
+        raise _WrongFormError(f"[models.{name}] {problem or lacks}")
+    values: dict[str, Any] = {**table, "aliases": tuple(table.get("aliases", ()))}
+    return Entry(name=name, **values)
+
+
+def _check_aliases(entries: dict[str, Entry]) -> None:
+    taken = dict.fromkeys(entries, "a name of its own")
+    for entry in entries.values():
+        for alias in entry.aliases:
+            if alias in taken:
+                raise _WrongFormError(
+                    f"[models.{entry.name}] has the alias {alias!r}, which is {taken[alias]}"
+                )
+            taken[alias] = f"an alias of {entry.name}"
 
 
 _REQUIRED = tuple(f.name for f in fields(Entry) if f.default is MISSING and f.name != "name")
@@ -180,8 +131,6 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "verified": ("true or false", lambda value: isinstance(value, bool)),
 }
 
-
-__all__ = ["STARTER", "Entry", "entry_of", "find", "load_catalog", "no_such_model"]
 
 STARTER = "starter"
 
@@ -221,14 +170,6 @@ def entry_of(name: str) -> Entry | None:
     wanted = name.casefold()
     known = ((known, entry) for entry in entries for known in (entry.name, *entry.aliases))
     return next((entry for text, entry in known if text.casefold() == wanted), None)
-
-
-def find(name: str) -> Entry:
-    """The same; an unknown name is an error that suggests the nearest."""
-    entry = entry_of(name)
-    if entry is None:
-        raise no_such_model(name, {})
-    return entry
 
 
 def no_such_model(name: str, others: Mapping[str, str]) -> UserError:

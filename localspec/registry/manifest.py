@@ -6,8 +6,8 @@ When a model was last used, which `list` shows; a disk that fails does no harm.
 """
 
 import json
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.store import write_text
+from localspec.store import in_turn, write_text
 
 FORMAT = 1
 
@@ -76,22 +76,13 @@ def forget(path: str) -> None:
 
 
 def _update(change: Callable[[list[Pulled]], list[Pulled]]) -> None:
-    with _alone():
+    with in_turn(_path().with_suffix(".lock")):  # two that pull do not lose each other's entry
         files = [asdict(file) for file in change(pulled())]
         write_text(_path(), json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
 
 
 def _path() -> Path:
     return paths.data_dir() / "models.lock.json"
-
-
-@contextmanager
-def _alone() -> Generator[None]:
-    """Two processes that pull different models do not lose each other's entry."""
-    from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415 - slow to import
-
-    with WeakFileLock(_path().with_suffix(".lock")):
-        yield
 
 
 def mark_used(path: Path) -> None:

@@ -12,8 +12,7 @@ gigabytes, a flipped bit costs the fetching of one block.
 import hashlib
 import shutil
 import zlib
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from localspec.registry.download import Download, download
 from localspec.registry.hub_cache import CachePaths, publish, shelf_of
 from localspec.registry.manifest import Pulled, pulled, record
 from localspec.registry.remote_file import RemoteFile
+from localspec.store import in_turn
 
 BLOCK_BYTES = 4 << 20
 
@@ -118,7 +118,9 @@ def pull_file(
     known = _known(shelf.pointer)
     if known and known.is_whole and _is_as_recorded(known, file):
         return known, 0
-    with _locked(shelf.lock, file.reference, notify):
+    shelf.lock.parent.mkdir(parents=True, exist_ok=True)
+    waiting = f"another program is fetching {file.reference}: waiting for it"
+    with in_turn(shelf.lock, lambda: notify(waiting)):
         was_here = shelf.blob.exists()
         fetched = (known is not None and known.fetched) or not was_here
         digest, n_fetched = _proved(file, shelf, name, notify, on_progress)
@@ -144,21 +146,6 @@ def _is_as_recorded(known: Pulled, file: RemoteFile) -> bool:
     path = Path(known.path)
     is_same = file.digest in (None, known.sha256) and known.reference == file.reference
     return is_same and path.exists() and path.stat().st_size == known.n_bytes
-
-
-@contextmanager
-def _locked(lock: Path, name: str, notify: Notify) -> Generator[None]:
-    from filelock import Timeout  # noqa: PLC0415 - comes with the hub's library, which is slow
-    from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415
-
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(WeakFileLock(lock, timeout=0.1))
-        except Timeout:
-            notify(f"another program is fetching {name}: waiting for it")
-            stack.enter_context(WeakFileLock(lock))
-        yield
 
 
 def _proved(

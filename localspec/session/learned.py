@@ -57,7 +57,8 @@ class LearnedStore:
         if self._draft and kept["draft"]:
             draft = PassCosts(Curve.of(kept["draft"]), reference=target)
             self.learned.drafting[ModelDrafter.source] = draft
-        for law, by_source in dict[str, Any](kept.get("acceptance", {})).items():
+        acceptance: dict[str, dict[str, Any]] = kept.get("acceptance", {})
+        for law, by_source in acceptance.items():
             for source, counts in by_source.items():
                 chances = self.learned.chances(law, _FORMER_SOURCES.get(source, source))
                 chances.recall(_counts(counts), _MEMORY)

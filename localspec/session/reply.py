@@ -10,7 +10,7 @@ from localspec.decode.speculator import Gain, Speculator
 from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
 from localspec.dialogue.markup import Thoughts
-from localspec.dialogue.template import TextStream
+from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError

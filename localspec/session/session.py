@@ -12,7 +12,7 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
-from localspec.dialogue.template import ChatTemplate, Message, paragraphs
+from localspec.dialogue.template import ChatTemplate, Message, Prompts
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
@@ -140,29 +140,16 @@ class Session:
         return self.plan.spec if self.plan.max_draft else "none"
 
     @cached_property
-    def template(self) -> ChatTemplate | None:
-        """The model's chat template, None for a base model. ModelError where it is broken."""
+    def prompts(self) -> Prompts:
+        """Messages to prompts of the target. ModelError where its chat template is broken."""
         vocabulary = self.target.vocabulary
-        if vocabulary.chat_template is None:
-            return None
-        return ChatTemplate(vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text)
+        source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
+        template = None if source is None else ChatTemplate(source, bos, eos)
+        return Prompts(template, vocabulary, bos)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids that ask for the assistant's next turn."""
-        return self.written_prompt(self.chat_text(messages))
-
-    def chat_text(self, messages: Sequence[Message]) -> str:
-        """The same as text: the template's, or of a base model a paragraph for each message."""
-        self.check_open()
-        return self.template.render(messages) if self.template else paragraphs(messages)
-
-    def written_prompt(self, text: str) -> list[int]:
-        """Token ids of what `chat_text` wrote."""
-        vocabulary = self.target.vocabulary
-        # Templates write BOS themselves where their model wants it; a second one would only confuse
-        # it.
-        has_bos = bool(vocabulary.bos_text) and text.startswith(vocabulary.bos_text)
-        return vocabulary.tokenize(text, add_special=not has_bos)
+        """Ids that ask for the assistant's next turn; without a template, paragraphs."""
+        return self.prompts.of(messages)
 
     def raw_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued."""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from command import ANSWER, localspec, mamba, tiny
 from talking import ANSWERS, GREEDY, THOUGHT, events, notes, of_kind, piped, second_talker, talker
 
@@ -270,3 +271,21 @@ def test_events_for_programs() -> None:
 def test_a_recurrent_model_can_talk_too() -> None:
     run = piped("aaa", "bbb", "/regen", model=mamba(), options=(*ANSWER, "-n", "4"))
     assert len(run.stdout.splitlines()) >= 3
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_generate_and_chat_ask_a_base_model_alike(system: str | None) -> None:
+    """Paragraphs, each with an empty line behind it; `--raw` adds nothing."""
+    asked = ("-p", "abc", "--temp", "0", "-n", "6", *(("--system", system) if system else ()))
+    generated = localspec("generate", tiny(), *asked, "--json").document
+    chatted = localspec("chat", tiny(), *asked, "--json-lines")
+    lines = [json.loads(line) for line in chatted.stdout.splitlines()]
+    text = "".join(event["text"] for event in of_kind("text", lines))
+    answer = of_kind("answer", lines)[0]
+    assert answer["n_prompt"] == generated["prompt_tokens"]
+    assert text == generated["text"]
+    if system is None:
+        raw = localspec("generate", tiny(), *asked, "--raw", "--json").document
+        spelled = localspec("generate", tiny(), *asked[2:], "-p", "abc\n\n", "--raw", "--json")
+        assert raw["prompt_tokens"] == generated["prompt_tokens"] - 2
+        assert spelled.document["tokens"] == generated["tokens"]

@@ -12,7 +12,8 @@ from talking import ANSWERS, GREEDY, events, going_on, notes, of_kind, piped, ta
 
 from localspec import paths
 from localspec.chat.archive import Record, latest
-from localspec.chat.conversation import Answer, Answered, Asked, Conversation
+from localspec.chat.conversation import Answered, Asked, Conversation
+from localspec.dialogue.transcript import Answer
 
 PLAIN = ("--threads", "1", "--temp", "0", "--spec", "none", "-n", "10")
 QUESTIONS = ("Name three colours.", "Which of them do you like best, and why?")

@@ -14,7 +14,7 @@ from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
 from localspec.bench.report.columns import common_settings, labels, shown_columns
 from localspec.bench.report.documents import all_rows
-from localspec.bench.report.svg import TONES, svg, tone_class
+from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
 from localspec.bench.row import CategoryRow, ResultRow
 from localspec.bench.store import Results
 from localspec.format import NOTHING, milliseconds, number, percent
@@ -39,6 +39,8 @@ def page(results: Sequence[Results]) -> str:
     return _template().render(
         version=__version__,
         tones=TONES,
+        light=LIGHT,
+        chart_style=Markup(style(lambda name: f"var(--{name})")),
         title=_title(rows),
         subtitle=f"Measured by localspec {__version__}, beside what was to be expected",
         facts=[*_facts(results, rows), *_shared(shared)],
@@ -178,13 +180,5 @@ def _drawn(chart: Chart | BarChart) -> dict[str, Any]:
         "title": chart.title,
         "caption": chart.caption,
         "svg": Markup(svg(chart)),
-        "legend": list(_keys(chart)),
+        "legend": list(keys_of(chart)),
     }
-
-
-def _keys(chart: Chart | BarChart) -> Iterator[tuple[str, str]]:
-    if isinstance(chart, BarChart):
-        if len(chart.names) > 1:
-            yield from ((tone_class(i), name) for i, name in enumerate(chart.names))
-        return
-    yield from ((tone_class(series.tone), series.name) for series in chart.series if series.name)

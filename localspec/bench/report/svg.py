@@ -1,6 +1,9 @@
-"""Charts as inline SVG: colours come from the page's style sheet, so that they follow its theme."""
+"""Charts as SVG: in a page, whose style sheet colours them by its theme, or as a file of their own.
 
-from collections.abc import Iterator
+A file needs nothing else: it has its title, a panel for each chart, keys and colours in it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from localspec.bench.report.chart import (
@@ -19,21 +22,98 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44
 TONES = 10
 BAR_HEIGHT = 40
 RADIUS = 4
+LIGHT = {
+    "card": "#ffffff", "ink": "#1d2228", "faint": "#5b6570", "rule": "#dcdfe3",
+    "t0": "#0b62b0", "t1": "#c2570c", "t2": "#23803b", "t3": "#8a3fa8", "t4": "#a8780a",
+    "t5": "#0b7f86", "t6": "#b52a5b", "t7": "#7a5230", "t8": "#4b5bc4", "t9": "#9aa0a6",
+}  # fmt: skip
+"""Colours on white."""
+N_ACROSS, TITLE_HEIGHT, KEY_HEIGHT = 3, 34, 18
+"""Of a file: panels beside each other, and heights of a title and of a line of the key."""
 
 
 def svg(chart: Chart | BarChart) -> str:
     """One element, as wide as its place."""
-    if isinstance(chart, BarChart):
-        height = TOP + BAR_HEIGHT * len(chart.bars) + BOTTOM
-        lines = _bars(chart, height)
-    else:
-        height = HEIGHT
-        lines = _chart(chart)
-    body = "\n".join(lines)
+    body = "\n".join(_lines(chart))
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(chart.title)}">\n'
-        f"{body}\n</svg>"
+        f'<svg viewBox="0 0 {WIDTH} {_height(chart)}" role="img"'
+        f' aria-label="{escape(chart.title)}">\n{body}\n</svg>'
     )
+
+
+def picture(title: str, charts: Sequence[Chart | BarChart]) -> str:
+    """A whole file."""
+    n_across = max(1, min(N_ACROSS, len(charts)))
+    rows = [charts[i : i + n_across] for i in range(0, len(charts), n_across)]
+    lines, top = [f'<text class="title" x="12" y="23">{escape(title)}</text>'], TITLE_HEIGHT
+    for row in rows:
+        for i, chart in enumerate(row):
+            lines += [f'<g transform="translate({i * WIDTH} {top})">', *_panel(chart), "</g>"]
+        top += max(_panel_height(chart) for chart in row)
+    size = f'width="{n_across * WIDTH}" height="{top}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size}'
+            f' viewBox="0 0 {n_across * WIDTH} {top}">',
+            f"<style>\n{style(LIGHT.__getitem__)}\n</style>",
+            f'<rect width="100%" height="100%" fill="{LIGHT["card"]}"/>',
+            *lines,
+            "</svg>\n",
+        ]
+    )
+
+
+def style(colour: Callable[[str], str]) -> str:
+    """The style sheet of charts; `colour` gives one by its name."""
+    tones = [f"t{i}" for i in range(TONES)]
+    return "\n".join(
+        [
+            f'svg text {{ fill: {colour("faint")}; font: 12px system-ui, "DejaVu Sans",'
+            " sans-serif; }",
+            f"svg .label {{ fill: {colour('ink')}; }}",
+            f"svg .title {{ fill: {colour('ink')}; font-size: 15px; }}",
+            f"svg .grid {{ stroke: {colour('rule')}; fill: none; }}",
+            "svg .line, svg .whisker { fill: none; stroke-width: 1.6; }",
+            f"svg .line.none {{ stroke: {colour('faint')}; }}",
+            "svg .dashed { stroke-dasharray: 5 4; }",
+            f"svg .dot {{ stroke: {colour('card')}; stroke-width: 1; }}",
+            f"svg .bar.none {{ fill: {colour('faint')}; }}",
+            *(f"svg .line.{t}, svg .whisker.{t} {{ stroke: {colour(t)}; }}" for t in tones),
+            *(f"svg .dot.{t}, svg .bar.{t} {{ fill: {colour(t)}; }}" for t in tones),
+        ]
+    )
+
+
+def keys_of(chart: Chart | BarChart) -> Iterator[tuple[str, str]]:
+    """The class and name of everything in a chart that has a colour and wants a name."""
+    if isinstance(chart, BarChart):
+        if len(chart.names) > 1:
+            yield from ((tone_class(i), name) for i, name in enumerate(chart.names))
+        return
+    yield from ((tone_class(series.tone), series.name) for series in chart.series if series.name)
+
+
+def _panel(chart: Chart | BarChart) -> Iterator[str]:
+    yield f'<text class="label" x="{LEFT}" y="14">{escape(chart.title)}</text>'
+    yield f'<g transform="translate(0 {KEY_HEIGHT})">'
+    yield from _lines(chart)
+    yield "</g>"
+    for i, (tone, name) in enumerate(keys_of(chart)):
+        y = KEY_HEIGHT * (i + 1) + _height(chart)
+        yield f'<rect class="bar {tone}" x="{LEFT}" y="{y + 1}" width="10" height="10"/>'
+        yield _text(LEFT + 16, y + 10, name)
+
+
+def _panel_height(chart: Chart | BarChart) -> int:
+    return _height(chart) + KEY_HEIGHT * (2 + len(list(keys_of(chart))))
+
+
+def _height(chart: Chart | BarChart) -> int:
+    return TOP + BAR_HEIGHT * len(chart.bars) + BOTTOM if isinstance(chart, BarChart) else HEIGHT
+
+
+def _lines(chart: Chart | BarChart) -> Iterator[str]:
+    return _bars(chart, _height(chart)) if isinstance(chart, BarChart) else _chart(chart)
 
 
 def tone_class(tone: int | None) -> str:

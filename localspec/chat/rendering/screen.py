@@ -22,7 +22,7 @@ from localspec.chat.rendering.region import FrameLimiter, Region
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Thoughts
-from localspec.dialogue.template import TextStream
+from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
 
 MAX_THOUGHT_LINES = 4

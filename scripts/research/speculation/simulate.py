@@ -20,6 +20,9 @@ import typer
 from research.speculation.least_regret import least_regret
 from research.speculation.simulator import Verdict, grid, judge
 
+from localspec.bench.report.chart import Chart, ChartPoint, Series
+from localspec.bench.report.svg import picture
+
 
 def main(  # noqa: PLR0913 - one option each
     tokens: Annotated[list[int] | None, typer.Option(help="Lengths of a reply.")] = None,
@@ -86,27 +89,23 @@ def _show(n: int, verdicts: list[Verdict], n_worst: int) -> None:
 
 
 def _plot(verdicts: dict[int, list[Verdict]], path: Path) -> None:
-    import matplotlib as mpl  # noqa: PLC0415 - only for a picture
+    """Adaptive against the best fixed choice, and how many worlds have which regret."""
+    gains, regrets = list[Series](), list[Series]()
+    for tone, (n, of_length) in enumerate(verdicts.items()):
+        pairs = ((v.plain / v.best, v.plain / v.auto) for v in of_length)
+        dots = tuple(ChartPoint(best, auto) for best, auto in pairs)
+        gains.append(Series(f"{n} tokens", dots, tone=tone))
+        ordered = sorted(100 * verdict.regret for verdict in of_length)
+        shares = np.linspace(0, 100, len(ordered))
+        points = tuple(ChartPoint(r, float(s)) for r, s in zip(ordered, shares, strict=True))
+        regrets.append(Series(f"{n} tokens", points, "line", dashed=True, tone=tone))
+    best = "best fixed choice, with hindsight (x plain)"
+    charts = [
+        Chart("gain", "", "", best, "adaptive (x plain)", tuple(gains), log_x=True, log_y=True),
+        Chart("regret", "", "", "regret (%)", "share of worlds (%)", tuple(regrets)),
+    ]
+    path.write_text(picture("Adaptive drafts in simulated worlds", charts))
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for n, of_length in verdicts.items():
-        best = [verdict.plain / verdict.best for verdict in of_length]
-        auto = [verdict.plain / verdict.auto for verdict in of_length]
-        left.scatter(best, auto, s=12, alpha=0.7, label=f"{n} tokens")
-        regrets = np.sort([100 * verdict.regret for verdict in of_length])
-        right.plot(regrets, np.linspace(0, 100, len(regrets)), label=f"{n} tokens")
-    limits = left.get_xlim()
-    left.plot(limits, limits, color="grey", linewidth=0.8)
-    left.set(
-        xlabel="best fixed choice, with hindsight (x plain)",
-        ylabel="adaptive (x plain)",
-        xscale="log",
-        yscale="log",
-    )
-    right.axvline(4, color="grey", linewidth=0.8)
-    right.set(xlabel="regret (%)", ylabel="share of worlds (%)")
-    right.legend()
-    figure.savefig(path, dpi=120)
+if __name__ == "__main__":
+    typer.run(main)

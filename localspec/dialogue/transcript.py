@@ -9,13 +9,42 @@ from where it differs. A prompt depends on the conversation alone, not on how it
 session that goes on tomorrow gets the same one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from localspec.chat.conversation import Answer, Turn, messages
 from localspec.dialogue.markup import opens_thought
-from localspec.dialogue.template import ChatTemplate, Message, paragraphs
-from localspec.engine.base import Vocabulary
+from localspec.dialogue.template import Message, Prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said. `tokens` are ids of the tokenizer with that digest, exactly as emitted;
+    none where the text is not that of whole tokens."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    tokenizer: str | None = None
+    finish_reason: str = "stop"
+    figures: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message and its answer; None while there is none."""
+
+    question: str
+    answer: Answer | None = None
+
+
+def messages(system: str | None, turns: Iterable[Turn]) -> list[Message]:
+    """What a chat template takes."""
+    said = [Message(role="system", content=system)] if system else []
+    for turn in turns:
+        said.append(Message(role="user", content=turn.question))
+        if turn.answer is not None:
+            said.append(Message(role="assistant", content=turn.answer.text))
+    return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +67,9 @@ class _Step:
 class Transcript:
     """Prompts for one model. `tokenizer` is its digest: only ids under the same one are reused."""
 
-    def __init__(
-        self, template: ChatTemplate | None, vocabulary: Vocabulary, bos: str, tokenizer: str | None
-    ) -> None:
-        self._template = template
-        self._vocabulary = vocabulary
-        self._bos = bos
+    def __init__(self, prompts: Prompts, tokenizer: str | None) -> None:
+        self._prompts = prompts
+        self._vocabulary = prompts.vocabulary
         self.tokenizer = tokenizer
         self._system: str | None = None
         self._steps: list[_Step] = []
@@ -75,10 +101,10 @@ class Transcript:
 
     def _next(self, system: str | None, turns: Sequence[Turn]) -> _Step:
         *before, turn = turns
-        text = self._render(messages(system, [*before, Turn(turn.question)]))
+        text = self._prompts.text(messages(system, [*before, Turn(turn.question)]))
         known = self._steps[-1].continuations if self._steps else ()
         prompt = next((self._extend(start, text) for start in known if _begins(text, start)), None)
-        prompt = prompt or self._whole(text)
+        prompt = prompt or _Written(text, tuple(self._prompts.tokens(text)))
         return _Step(turn, prompt, self._continuations(prompt, turn.answer))
 
     def _continuations(self, prompt: _Written, answer: Answer | None) -> tuple[_Written, ...]:
@@ -96,13 +122,6 @@ class Transcript:
     def _extend(self, start: _Written, text: str) -> _Written:
         rest = text[len(start.text) :]
         return _Written(text, (*start.tokens, *self._vocabulary.tokenize(rest, add_special=False)))
-
-    def _whole(self, text: str) -> _Written:
-        has_bos = bool(self._bos) and text.startswith(self._bos)
-        return _Written(text, tuple(self._vocabulary.tokenize(text, add_special=not has_bos)))
-
-    def _render(self, said: Sequence[Message]) -> str:
-        return self._template.render(said) if self._template else paragraphs(said)
 
 
 def _begins(text: str, start: _Written) -> bool:

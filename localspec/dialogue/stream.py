@@ -1,0 +1,51 @@
+"""Token bytes to text, as soon as it is certain."""
+
+import codecs
+from collections.abc import Sequence
+
+
+class TextStream:
+    """Token bytes in, text out as soon as it is certain.
+
+    Held back: bytes of an unfinished character, and text that may be the beginning of a stop
+    string. Bytes that are not UTF-8 become U+FFFD.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self.is_stopped = False
+        self._stop = tuple(text for text in stop if text)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def push(self, piece: bytes) -> str:
+        """Take a token's bytes; return the text that can be shown now."""
+        return self._release(self._decoder.decode(piece))
+
+    def finish(self) -> str:
+        """The reply is over: return what was held back."""
+        text = self._release(self._decoder.decode(b"", final=True)) + self._held
+        self._held = ""
+        return text
+
+    def _release(self, text: str) -> str:
+        if self.is_stopped:
+            return ""
+        self._held += text
+        places = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
+        if places:
+            self.is_stopped = True
+            n_certain = min(places)
+        else:
+            n_certain = len(self._held) - max(
+                (overlap(self._held, stop) for stop in self._stop), default=0
+            )
+        certain, self._held = self._held[:n_certain], self._held[n_certain:]
+        if self.is_stopped:
+            self._held = ""
+        return certain
+
+
+def overlap(text: str, marker: str) -> int:
+    """Length of the longest end of `text` that begins `marker` and is not all of it."""
+    sizes = range(min(len(marker) - 1, len(text)), 0, -1)
+    return next((n for n in sizes if text.endswith(marker[:n])), 0)
