@@ -146,8 +146,8 @@ class Model:
         session.check_open()
         if raw:
             return session.reply(session.raw_prompt(checked_text(asked)), options)
-        prompt = session.chat_text(messages_of(asked))
-        reply = session.reply(session.written_prompt(prompt), options)
+        prompt = session.prompts.text(messages_of(asked))
+        reply = session.reply(session.prompts.tokens(prompt), options)
         return reply.split(in_thought=opens_thought(prompt)) if split_thought else reply
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:

@@ -149,16 +149,7 @@ class Session:
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn; without a template, paragraphs."""
-        return self.written_prompt(self.chat_text(messages))
-
-    def chat_text(self, messages: Sequence[Message]) -> str:
-        """The same as text."""
-        self.check_open()
-        return self.prompts.text(messages)
-
-    def written_prompt(self, text: str) -> list[int]:
-        """Token ids of what `chat_text` wrote."""
-        return self.prompts.tokens(text)
+        return self.prompts.of(messages)
 
     def raw_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued."""
