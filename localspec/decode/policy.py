@@ -14,13 +14,13 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import exp
 
 from localspec.decode.budget import AHEAD, Budget
 from localspec.decode.chances import Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
 from localspec.decode.generation import Generation
-from localspec.decode.offers import Offer, PaidDrafter, WhilePays, free_offer
-from localspec.decode.prices import PassPrices
+from localspec.decode.offers import KAPPA, Offer, PaidDrafter, WhilePays, free_offer
 from localspec.decode.speculator import Gain
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
@@ -28,6 +28,8 @@ from localspec.engine.base import shared_prefix
 UNSURE = 0.5
 """Of what is left, for drafts that would not pay with chances one standard deviation lower: the
 rest is kept for a text that repeats itself for sure."""
+REFRESH = 12
+"""Passes after which costs are looked up again: depth and estimates change slowly."""
 PAYS, NOTHING_PAYS, OVER_BUDGET = "pays", "nothing pays", "over budget"
 
 
@@ -55,9 +57,17 @@ class Adaptive:
         self._budgets: list[Budget] = []
         self._guesses: list[list[Offer]] = []
         self._plan = Plan(0.0, [])
-        self._prices = PassPrices(learned.target, max_draft)
+        self._n_rows, self._last_width, self._refresh_in = 0, 1, 0
+        self._drafted, self._reads_prompt = False, True
+        self._depth, self._plain_s, self._token_s, self._unit, self._can_pay = (
+            0,
+            0.0,
+            0.0,
+            1.0,
+            True,
+        )
+        self._pass_s: dict[int, float] = {}
         self._left_s: list[float] = []
-        self._depth, self._reads_prompt, self._drafted = 0, True, False
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
@@ -67,7 +77,7 @@ class Adaptive:
         self._guesses, self._plan = [[] for _ in rooms], Plan(0.0, [0] * len(rooms))
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
-        if self._prices.can_pay:
+        if self._can_pay:
             self._left_s = [self._may_lose_s(i, AHEAD) for i in range(len(rooms))]
             self._ask_free(rooms)
             free = [max(each, key=_promise, default=None) for each in self._guesses]
@@ -79,21 +89,41 @@ class Adaptive:
             self._plan.is_limited = any(plan.is_limited for plan in plans)
         return self._made()
 
-    # the state of things
+    # what a pass costs, and what may be lost
 
     def _look(self, generations: Sequence[Generation], n_other_rows: int) -> None:
         known = {id(budget.history): budget for budget in self._budgets}
         histories = [each.history for each in generations]
         self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
         self._reads_prompt = not all(each.n_tokens for each in generations)
+        n, n_rows = len(generations), len(generations) + n_other_rows
         self._generations, self._depth = generations, max(map(len, histories))
-        if self._prices.look(len(generations), n_other_rows, self._depth):
-            for paid in self._paid:
-                paid.look(self._depth)
+        self._refresh_in -= 1
+        if self._refresh_in > 0 and n_rows == self._n_rows:
+            return
+        self._refresh_in, self._n_rows, self._pass_s = REFRESH, n_rows, {}
+        self._plain_s = self._target.seconds(n_rows, self._depth)
+        self._token_s = self._target.seconds(n, self._depth) / n
+        self._unit = self._token_s / self._target.seconds(1, self._depth)
+        for paid in self._paid:
+            paid.look(self._depth)
+        rows = range(1, n * self._max_draft + 1)
+        self._can_pay = any((n + b) * self._plain_s > n * self._cost_s(b) for b in rows)
+
+    def _cost_s(self, n_drafted: int) -> float:
+        """Hoped seconds of a pass with so many drafted rows, and of changing to its width. After a
+        wide pass the way back is owed in any case."""
+        width, last = self._n_rows + n_drafted, self._last_width
+        seconds = self._pass_s.get(n_drafted)
+        if seconds is None:
+            hope = exp(-KAPPA * self._target.error(width)) if n_drafted else 1.0
+            seconds = self._pass_s[n_drafted] = hope * self._target.seconds(width, self._depth)
+        n_changes = (2 if last == self._n_rows else 1) if n_drafted and width != last else 0
+        return seconds + n_changes * self._target.change_s
 
     def _may_lose_s(self, i: int, ahead: int) -> float:
         generation = self._generations[i]
-        n_passes = self._prices.unit * (generation.n_tokens + min(ahead, generation.room))
+        n_passes = self._unit * (generation.n_tokens + min(ahead, generation.room))
         return self._budgets[i].left_s(self._target, self._depth, n_passes)
 
     # the rule
@@ -117,7 +147,7 @@ class Adaptive:
     def _best(self, offers: Sequence[Offer | None], paid: PaidDrafter | None = None) -> Plan:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
         n = len(offers)
-        plan = Plan(n / self._prices.plain_s, [0] * n, offers, paid)
+        plan = Plan(n / self._plain_s, [0] * n, offers, paid)
         lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
         tokens, prudent, drafting_s, n_drafted = float(n), float(n), 0.0, 0
         for reach, k, i in _rows(offers):
@@ -128,15 +158,15 @@ class Adaptive:
             if paid and offer.draft is None:
                 n_at_depth[k] += 1
                 row_s += paid.token_s(n_at_depth[k]) - paid.token_s(n_at_depth[k] - 1)
-            cost_s = drafting_s + row_s + self._prices.with_rows_s(n_drafted + 1)
-            rate, stake_s = (tokens + reach) / cost_s, (cost_s - self._prices.plain_s) * k
+            cost_s = drafting_s + row_s + self._cost_s(n_drafted + 1)
+            rate, stake_s = (tokens + reach) / cost_s, (cost_s - self._plain_s) * k
             if stake_s > self._left_s[i] * (n_drafted + 1):
                 plan.is_limited |= rate > plan.rate
                 continue
             tokens, prudent = tokens + reach, prudent + offer.prudent[k - 1]
             drafting_s, n_drafted, lengths[i] = drafting_s + row_s, n_drafted + 1, k
             if rate > plan.rate:
-                is_sure = prudent * self._prices.plain_s >= n * cost_s
+                is_sure = prudent * self._plain_s >= n * cost_s
                 if is_sure or stake_s <= UNSURE * self._left_s[i] * n_drafted:
                     plan.rate, plan.lengths = rate, lengths.copy()
                 else:
@@ -154,15 +184,15 @@ class Adaptive:
                 drafts[i] = Draft(tokens, offer.draft.source, None, confidences, PAYS)
             elif n and plan.paid:
                 stops[i] = self._stop(i, n, plan.paid)
-        if not stops or not plan.paid:
-            plan.paid = None
-            return drafts
-        made = plan.paid.draft(self._generations, plan.offers, stops)
-        return [replace(made[i], why=PAYS) if i in stops else d for i, d in enumerate(drafts)]
+        if stops and plan.paid:
+            made = plan.paid.draft(self._generations, plan.offers, stops)
+            for i in stops:
+                drafts[i] = replace(made[i], why=PAYS)
+        return drafts
 
     def _stop(self, i: int, n: int, paid: PaidDrafter) -> WhilePays:
         others = sum(self._plan.lengths) - n
-        pass_s = [self._prices.with_rows_s(others + k) for k in range(n + 1)]
+        pass_s = [self._cost_s(others + k) for k in range(n + 1)]
         chances = self._learned.chances(self._generations[i].law, paid.source)
         return WhilePays(chances, self._plan.rate, pass_s, paid.token_s(1), n)
 
@@ -172,26 +202,24 @@ class Adaptive:
         """Costs, chances and budgets."""
         n_drafted = sum(step.drafted for step in steps)
         draft_s = sum(step.draft_s for step in steps)
-        changed = width != self._prices.last_width
-        if not self._reads_prompt:
-            if width == self._prices.n_rows + n_drafted:
-                self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
-            back_s = self._target.change_s if changed and self._drafted else 0.0
-            self._charge(steps, seconds, back_s)
+        changed = width != self._last_width
+        if not self._reads_prompt and width == self._n_rows + n_drafted:
+            self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
+        self._charge(steps, seconds, self._target.change_s if changed and self._drafted else 0.0)
         for i, step in enumerate(steps):
             if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
                 self._learn_chances(i, step)
         if self._plan.paid:
             self._plan.paid.learn(steps, draft_s)
-        self._prices.last_width, self._drafted = width, n_drafted > 0
+        self._last_width, self._drafted = width, n_drafted > 0
 
     def _charge(self, steps: Sequence[Step], seconds: float, back_s: float) -> None:
         """Who drafts pays what a pass takes longer, by rows; after drafts the way back, too."""
         plan, n_asked = self._plan, sum(self._plan.lengths)
-        gain = plan.rate * self._prices.plain_s / len(steps) if n_asked else 1.0
-        self._seconds, self._promised_s = self._seconds + seconds, self._promised_s + gain * seconds
+        self._seconds += seconds
+        self._promised_s += seconds * (plan.rate * self._plain_s / len(steps) if n_asked else 1.0)
         for i, step in enumerate(steps):
-            budget, n_worth = self._budgets[i], self._prices.unit * len(step.tokens)
+            budget, n_worth = self._budgets[i], self._unit * len(step.tokens)
             budget.pay_off(len(step.tokens))
             if not n_asked:
                 budget.spent_s += back_s / len(steps)
@@ -200,8 +228,8 @@ class Adaptive:
             self._n_worth += n_worth
             offer, share = plan.offers[i], plan.lengths[i] / n_asked
             if share and offer:
-                extra_s = (seconds - self._prices.plain_s) * share
-                budget.add(self._prices.token_s + extra_s, n_worth, offer.reading_s)
+                extra_s = (seconds - self._plain_s) * share
+                budget.add(self._token_s + extra_s, n_worth, offer.reading_s)
 
     def _learn_chances(self, i: int, step: Step) -> None:
         """Free guesses are compared with what was said, used or not."""
@@ -227,9 +255,9 @@ class Adaptive:
     @property
     def reason(self) -> str:
         """Why little or nothing is drafted."""
-        if not self._prices.can_pay:
-            v = self._prices.with_rows_s(1) / self._prices.plain_s
-            return f"no drafts: checking one token takes {v - 1:.0%} more"
+        if not self._can_pay:
+            v = self._cost_s(1) / self._plain_s
+            return f"no drafts: checking one token takes {100 * (v - 1):.0f} % more"
         if self._plan.is_limited and not any(self._plan.lengths):
             return "no drafts now: they have used up the time that they may lose"
         return ""
