@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from localspec.errors import UserError
+from localspec.errors import UserError, no_such
 from localspec.kinds import Choice, Kind, ModelName, Names, Switch, Whole
 
 FlashAttention = Literal["auto", "on", "off"]
@@ -193,7 +193,7 @@ class Settings:
         """Settings by name. Raises UserError for a name or a value that there is none of."""
         unknown = next((name for name in keywords if name not in ROWS), None)
         if unknown is not None:
-            raise UserError(_no_such(unknown))
+            raise no_such("setting", unknown, (n for n, each in ROWS.items() if each.is_offered))
         return cls(**{name: ROWS[name].checked(value) for name, value in keywords.items()})
 
     def checked(self) -> Self:
@@ -312,13 +312,3 @@ def value_text(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(value)
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)
-
-
-def _no_such(name: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only for who mistyped
-
-    names = [n for n, each in ROWS.items() if each.is_offered]
-    near = get_close_matches(name, names, n=1, cutoff=0.4)
-    old = NOW.get(name)
-    advice = f"did you mean {old or near[0]!r}?" if old or near else f"use {', '.join(names)}"
-    return f"there is no setting {name!r}: {advice}"
