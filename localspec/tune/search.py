@@ -214,9 +214,9 @@ def tune_model(
         raise UserError(
             f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
         )
-    subject = TuneTarget.of(config.with_settings(spec=NONE), notify)
     if config.draft:
         checked_facts(config.draft)
+    subject = TuneTarget.of(config.with_settings(spec=NONE), notify)
     outcome = search(subject, goal, budget_s, listen, config.draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
