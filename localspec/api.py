@@ -35,7 +35,7 @@ from localspec.settings import Settings
 
 if TYPE_CHECKING:
     from localspec.session.profile import Profile
-    from localspec.tune.target import GoalName
+    from localspec.tuning.target import GoalName
 
 Prompt = str | Sequence[Message]
 _ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "ctx")
@@ -223,8 +223,8 @@ def tune(
 
     Raises UserError, ModelError or EngineError; Ctrl-C ends it with the best that is proven so far.
     """
-    from localspec.tune.search import tune_model  # noqa: PLC0415 - and with it the benchmark
-    from localspec.tune.target import Goal, GoalName  # noqa: PLC0415
+    from localspec.tuning.search import tune_model  # noqa: PLC0415 - and with it the benchmark
+    from localspec.tuning.target import Goal, GoalName  # noqa: PLC0415
 
     if goal not in get_args(GoalName):
         raise no_such("goal", goal, get_args(GoalName))

@@ -15,7 +15,7 @@ from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_
 from localspec.bench.visit import environment, model_record
 from localspec.forecast.machine import PredictedMachine
 from localspec.hardware.activity import Circumstances
-from localspec.predict.rates import IdealRates
+from localspec.prediction.rates import IdealRates
 from localspec.session.config import SessionConfig
 
 IDEAL = PredictedMachine(

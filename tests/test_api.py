@@ -95,7 +95,7 @@ def test_another_name_is_no_attribute() -> None:
 @pytest.mark.xfail(reason="the packages predict/ and tune/ have the names of the functions")
 def test_functions_keep_their_names_whatever_is_imported() -> None:
     code = (
-        "import localspec, localspec.cli.main, localspec.tune.search, localspec.predict.rates;"
+        "import localspec, localspec.cli.main, localspec.tuning.search, localspec.prediction.rates;"
         "print(callable(localspec.predict), callable(localspec.tune))"
     )
     assert in_python(code).split() == ["True", "True"]

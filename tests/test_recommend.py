@@ -23,8 +23,8 @@ from localspec.forecast.recommend import (
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.predict.memory import QUANTS, bits_per_weight
-from localspec.predict.roofline import Speed
+from localspec.prediction.memory import QUANTS, bits_per_weight
+from localspec.prediction.roofline import Speed
 from localspec.registry.catalog import load_catalog
 from localspec.registry.resolve import Variant
 

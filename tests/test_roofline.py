@@ -11,10 +11,10 @@ from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.predict.memory import QUANTS, memory_of
-from localspec.predict.rates import AttentionWork, IdealRates, WeightWork
-from localspec.predict.roofline import Roofline, Share
-from localspec.predict.speculation import (
+from localspec.prediction.memory import QUANTS, memory_of
+from localspec.prediction.rates import AttentionWork, IdealRates, WeightWork
+from localspec.prediction.roofline import Roofline, Share
+from localspec.prediction.speculation import (
     DraftCosts,
     acceptance_of,
     advice,

@@ -8,8 +8,8 @@ from command import folder, localspec, tiny
 
 from localspec.quality import Divergence
 from localspec.quality.published import of_cache, of_weights
-from localspec.tune.study import StudyRow, with_front
-from localspec.tune.target import Attention
+from localspec.tuning.study import StudyRow, with_front
+from localspec.tuning.target import Attention
 
 QUICK = ("--tokens", "200", "--window", "128", "--depth", "64", "--threads", "1")
 

@@ -14,10 +14,10 @@ from localspec.session.config import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
 from localspec.settings import Attention, Settings
-from localspec.tune.search import Outcome, changed_settings, search
-from localspec.tune.space import additive, loadings, space_of, thread_counts
-from localspec.tune.state import Trial
-from localspec.tune.target import (
+from localspec.tuning.search import Outcome, changed_settings, search
+from localspec.tuning.space import additive, loadings, space_of, thread_counts
+from localspec.tuning.state import Trial
+from localspec.tuning.target import (
     Build,
     Goal,
     TuneTarget,

@@ -27,8 +27,8 @@ from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.notify import Notify
-from localspec.predict.memory import memory_of
-from localspec.predict.roofline import Speed
+from localspec.prediction.memory import memory_of
+from localspec.prediction.roofline import Speed
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention
 

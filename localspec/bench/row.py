@@ -10,7 +10,7 @@ from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Gap, Passes, Sample, gap_of
 from localspec.bench.statistics import Estimate, estimate, more_visits
 from localspec.bench.store import Visited
-from localspec.predict.roofline import Speed
+from localspec.prediction.roofline import Speed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from localspec.chat.answer_run import AnswerRun
 from localspec.chat.models import LoadedModel
 from localspec.decode.drafters import OPTIONS
 from localspec.format import count, elapsed, percent
-from localspec.predict.roofline import Speed
+from localspec.prediction.roofline import Speed
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.format import percent, size
 from localspec.model.facts import ModelFacts
-from localspec.predict.roofline import Speed
+from localspec.prediction.roofline import Speed
 
 
 def document(forecast: Forecast) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from localspec.engine.base import EngineConfig
     from localspec.quality.published import Published
-    from localspec.tune.study import StudyQuestion, StudyRow
+    from localspec.tuning.study import StudyQuestion, StudyRow
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StudyFlags:
     def question(self) -> "StudyQuestion":
         """Raises UserError for a type or a text that is none."""
         from localspec.quality.published import shipped_text, text_of
-        from localspec.tune.study import StudyQuestion
+        from localspec.tuning.study import StudyQuestion
 
         kinds = (
             several("--weights", self.weights, _weights, "a weight type") if self.weights else ()
@@ -88,7 +88,7 @@ def quality(
     from localspec.engine.interrupt import Interrupted
     from localspec.registry.resolve import resolve
     from localspec.session.loading import checked_facts
-    from localspec.tune.study import study, with_front
+    from localspec.tuning.study import study, with_front
 
     question, path = flags.question(), resolve(model)
     reference = resolve(flags.reference) if flags.reference else path
@@ -134,7 +134,7 @@ def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "En
     """Checked before anything is loaded. Raises UserError or ModelError."""
     from localspec.session.config import SessionConfig
     from localspec.session.loading import check_cache_types
-    from localspec.tune.target import TuneTarget
+    from localspec.tuning.target import TuneTarget
 
     config = SessionConfig.of(path, spec=NONE, ctx=question.window, threads=n_threads)
     target = TuneTarget.of(config, notify)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from localspec.session.profile import Profile
-    from localspec.tune.search import Outcome
-    from localspec.tune.state import News, SearchListener, Trial
-    from localspec.tune.target import TuneTarget
+    from localspec.tuning.search import Outcome
+    from localspec.tuning.state import News, SearchListener, Trial
+    from localspec.tuning.target import TuneTarget
 
 
 LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
@@ -81,8 +81,8 @@ def tune(
     from localspec.cli.pull import fetched
     from localspec.session.config import SessionConfig
     from localspec.session.opening import draft_file
-    from localspec.tune.search import tune_model
-    from localspec.tune.target import Goal
+    from localspec.tuning.search import tune_model
+    from localspec.tuning.target import Goal
 
     config = SessionConfig.of(path, draft_file(flags.draft, model, fetched), ctx=flags.ctx)
     goal = Goal(flags.goal, flags.max_quality_loss)
@@ -148,7 +148,7 @@ def watching(budget_s: float) -> "Generator[SearchListener]":
 
 
 def _line(news: "News") -> str:
-    from localspec.tune.target import candidate_text
+    from localspec.tuning.target import candidate_text
 
     if news.best is None or news.gain is None:
         return news.stage
@@ -199,7 +199,7 @@ def _table(outcome: "Outcome", subject: "TuneTarget") -> "Table":
 
 def _row(trial: "Trial", subject: "TuneTarget") -> tuple[str, ...]:
     cache = subject.cache_bytes(trial.setting.attention, subject.n_ctx)
-    from localspec.tune.target import candidate_text, loading_text
+    from localspec.tuning.target import candidate_text, loading_text
 
     loading = trial.setting.loading
     others = "" if loading.repack and loading.mmap else f", {loading_text(loading)}"

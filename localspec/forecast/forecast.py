@@ -17,9 +17,9 @@ from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
-from localspec.predict.memory import QUANTS, Memory, memory_of, variants_of
-from localspec.predict.roofline import Roofline, Share, Speed
-from localspec.predict.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
+from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
+from localspec.prediction.roofline import Roofline, Share, Speed
+from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.resolve import locate
 from localspec.settings import Attention
 

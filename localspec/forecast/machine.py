@@ -18,11 +18,11 @@ from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.predict.memory import memory_of
-from localspec.predict.probed import ProbedRates, probe_needs
-from localspec.predict.published import PublishedRates
-from localspec.predict.rates import IdealRates, Rates
-from localspec.predict.roofline import Roofline, Share
+from localspec.prediction.memory import memory_of
+from localspec.prediction.probed import ProbedRates, probe_needs
+from localspec.prediction.published import PublishedRates
+from localspec.prediction.rates import IdealRates, Rates
+from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention
 
 PROCESSOR, GRAPHICS = 0, -1

@@ -24,8 +24,8 @@ from localspec.hardware.detect import available_memory_bytes, usable_cores
 from localspec.hardware.machine import memory_read_bytes_per_s
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.predict.memory import QUANTS, Quant, bits_per_weight, memory_of
-from localspec.predict.roofline import Speed
+from localspec.prediction.memory import QUANTS, Quant, bits_per_weight, memory_of
+from localspec.prediction.roofline import Speed
 from localspec.registry.catalog import Entry, load_catalog
 from localspec.registry.resolve import Variant, quantization_of
 from localspec.settings import Attention

@@ -29,7 +29,7 @@ from localspec.engine.timing import Timer
 from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
-from localspec.predict.speculation import expected_tokens
+from localspec.prediction.speculation import expected_tokens
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:

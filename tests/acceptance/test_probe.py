@@ -21,7 +21,7 @@ from localspec.forecast.forecast import facts_of
 from localspec.forecast.machine import MachineChoice, predicted_machine
 from localspec.hardware.activity import Watch
 from localspec.hardware.detect import usable_cores
-from localspec.predict.roofline import Roofline
+from localspec.prediction.roofline import Roofline
 from localspec.settings import Attention
 
 pytestmark = pytest.mark.engine

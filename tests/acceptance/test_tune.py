@@ -20,10 +20,10 @@ from localspec.quality import divergence_of, reference_of, shipped_text, windows
 from localspec.quality.evaluate import n_outputs_for
 from localspec.session.config import SessionConfig
 from localspec.settings import Attention, Settings
-from localspec.tune.search import search
-from localspec.tune.shared_weights import Candidate, SharedWeights, turns
-from localspec.tune.space import space_of, thread_counts
-from localspec.tune.target import MOST_PREFILL, Goal, TuneTarget, candidate_text
+from localspec.tuning.search import search
+from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.space import space_of, thread_counts
+from localspec.tuning.target import MOST_PREFILL, Goal, TuneTarget, candidate_text
 
 pytestmark = pytest.mark.engine
 N_CTX, BUDGET_S = 2048, 60.0

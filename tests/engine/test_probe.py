@@ -29,8 +29,8 @@ from localspec.hardware.probe_results import (
     sizes_around,
 )
 from localspec.model.facts import cache_type
-from localspec.predict.probed import ProbedRates
-from localspec.predict.rates import AttentionWork, WeightWork
+from localspec.prediction.probed import ProbedRates
+from localspec.prediction.rates import AttentionWork, WeightWork
 
 SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, repack=True)
 F16, Q8 = cache_type("f16"), cache_type("q8_0")

@@ -1,4 +1,4 @@
-"""Fit the shares that devices reach and write localspec/predict/efficiency.json.
+"""Fit the shares that devices reach and write localspec/prediction/efficiency.json.
 
     scripts/research/run fit-efficiency [--check]
 
@@ -23,7 +23,7 @@ from research.efficiency.regression import problem_of, unseen, unseen_errors
 from research.efficiency.runs import Run, read_runs
 
 from localspec.errors import UserError
-from localspec.predict.efficiency import Coefficients, type_class
+from localspec.prediction.efficiency import Coefficients, type_class
 
 DATA = Path(__file__).parent / "data"
 TARGET = Path(inspect.getfile(Coefficients)).with_name("efficiency.json")

@@ -12,7 +12,7 @@ from research.efficiency.processors import chip_of, processor_of
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
-from localspec.predict.efficiency import (
+from localspec.prediction.efficiency import (
     EIGHT,
     HALF,
     K_QUANTS,
@@ -22,7 +22,7 @@ from localspec.predict.efficiency import (
     RunConditions,
     type_class,
 )
-from localspec.predict.published import circumstances
+from localspec.prediction.published import circumstances
 
 GIB = 2**30
 

@@ -16,8 +16,8 @@ from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
 from localspec.quality import Divergence
 from localspec.settings import Attention, Settings
-from localspec.tune.shared_weights import Candidate, SharedWeights, turns
-from localspec.tune.target import (
+from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.target import (
     LEAST_GAIN,
     MOST_PREFILL,
     Goal,

@@ -27,7 +27,7 @@ from localspec.hardware.probe_results import (
 )
 from localspec.model.facts import ModelFacts
 from localspec.model.random_weights import WEIGHT_TYPES
-from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
+from localspec.prediction.rates import AttentionWork, Spread, Term, WeightWork
 from localspec.settings import Attention
 
 # Measured over predicted speed of real models on two machines, from `scripts/check-probe`

@@ -24,7 +24,7 @@ from importlib import resources
 from math import exp, log
 from typing import Any, Self
 
-from localspec.predict.rates import Spread
+from localspec.prediction.rates import Spread
 
 # The first pattern found in a device's lower-case name decides.
 _FAMILIES: tuple[tuple[str, str], ...] = (
@@ -205,5 +205,5 @@ class Efficiency:
 @cache
 def load() -> Efficiency:
     """The shipped constants."""
-    text = (resources.files("localspec.predict") / "efficiency.json").read_text("utf-8")
+    text = (resources.files("localspec.prediction") / "efficiency.json").read_text("utf-8")
     return Efficiency.from_json(json.loads(text))

@@ -25,7 +25,7 @@ from itertools import accumulate
 from operator import mul
 
 from localspec.format import percent
-from localspec.predict.roofline import Roofline
+from localspec.prediction.roofline import Roofline
 
 MAX_DRAFT = 16
 _FINEST = 1 << 40

@@ -5,7 +5,7 @@ from typing import Self
 
 from localspec.hardware.devices import Device, Match
 from localspec.hardware.probe_results import Curve
-from localspec.predict.efficiency import (
+from localspec.prediction.efficiency import (
     HALF,
     Efficiency,
     RunConditions,
@@ -13,7 +13,7 @@ from localspec.predict.efficiency import (
     load,
     type_class,
 )
-from localspec.predict.rates import AttentionWork, Spread, Term, WeightWork
+from localspec.prediction.rates import AttentionWork, Spread, Term, WeightWork
 
 CACHE_STREAM = {True: 1.5, False: 3.5}
 """How much longer keys and values take than weights of as many bytes, with flash attention and

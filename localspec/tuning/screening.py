@@ -17,10 +17,10 @@ from statistics import median
 from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
 from localspec.settings import Attention
-from localspec.tune.shared_weights import Candidate, SharedWeights, turns
-from localspec.tune.space import Space, additive, loadings, thread_counts
-from localspec.tune.state import FIRST_TOKENS, SearchState, Trial
-from localspec.tune.target import LEAST_GAIN, loading_text
+from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.space import Space, additive, loadings, thread_counts
+from localspec.tuning.state import FIRST_TOKENS, SearchState, Trial
+from localspec.tuning.target import LEAST_GAIN, loading_text
 
 TURNS = 3
 THREAD_TURNS = 6

@@ -20,7 +20,7 @@ from localspec.gguf.types import GgmlType
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.model.layers import Layer
-from localspec.predict.rates import AttentionWork, Rates, Spread, Term, WeightWork
+from localspec.prediction.rates import AttentionWork, Rates, Spread, Term, WeightWork
 from localspec.settings import Attention
 
 MAX_BREAK_EVEN = 4096

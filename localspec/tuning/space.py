@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
 from localspec.settings import Attention, FlashAttention, Settings
-from localspec.tune.target import Build, Goal, cell_bits, excluded
+from localspec.tuning.target import Build, Goal, cell_bits, excluded
 
 BASE_TYPE = "f16"
 MODES: tuple[FlashAttention, ...] = ("on", "off")

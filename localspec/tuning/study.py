@@ -19,7 +19,7 @@ from localspec.engine.quantize import quantize
 from localspec.errors import ModelError
 from localspec.gguf.header import file_type
 from localspec.gguf.reader import read_header
-from localspec.predict.memory import memory_of
+from localspec.prediction.memory import memory_of
 from localspec.quality import (
     Divergence,
     Reference,
@@ -31,8 +31,8 @@ from localspec.quality import (
 from localspec.quality.evaluate import keep_reference, kept_reference, n_outputs_for
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention, Settings
-from localspec.tune.shared_weights import Candidate, SharedWeights, turns
-from localspec.tune.target import candidate_of
+from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.target import candidate_of
 
 StudyListener = Callable[[str, float], None]
 """Hears what is being done and how far that is, 0 to 1."""
