@@ -10,6 +10,8 @@ A message is one sentence with the offending value and what to do next. It is ra
 known and caught in one place, the command line's `main`.
 """
 
+from collections.abc import Iterable
+
 
 class LocalspecError(Exception):
     """Base of every error that is shown as a sentence, without a traceback."""
@@ -33,3 +35,13 @@ class EngineError(LocalspecError):
 
 class HardwareError(LocalspecError):
     """This machine lacks what was asked, or does not say."""
+
+
+def no_such(what: str, name: str, known: Iterable[str]) -> UserError:
+    """An error that names the closest of what there is: no `temprature`, but `temperature`."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for who mistyped
+
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]!r}?" if near else f"use {', '.join(names)}"
+    return UserError(f"there is no {what} {name!r}: {advice}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from command import LOCALSPEC, clean_environment, tiny
 
+pytestmark = pytest.mark.engine
 HIDDEN = ("fcntl", "termios", "resource")
 HIDE = f"""
 import importlib.abc, sys

@@ -105,7 +105,7 @@ def _generate(
     reply = opened.session.reply(prompt, options)
     exchange.replies.append(reply)
     n_steps = 0
-    for text in reply:
+    for text in reply.by_step():
         step = reply.steps[-1] if len(reply.steps) > n_steps else None
         n_steps = len(reply.steps)
         view.write(text, step)

@@ -4,7 +4,6 @@ A prompt is one text, in UTF-8, that says something. A model that a command name
 spelled out as a web or hub reference is fetched first.
 """
 
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from localspec.errors import UserError
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
-    from localspec.session import ReplyOptions, Session, SessionConfig
+    from localspec.dialogue.template import Message
+    from localspec.session import ReplyOptions, SessionConfig
+    from localspec.session.opening import ReplyKeywords
 
 ENGINE = "Engine"
 SPECULATION = "Speculation"
@@ -74,27 +75,27 @@ class ReplyFlags:
     system: str | None = option(None, "System prompt.", metavar="TEXT")
     given: frozenset[str] = frozenset()
 
-    def reply_options(self, verify: WhenSampled) -> "ReplyOptions":
-        """The seed is drawn here where none is given; rejection is chosen where it may be.
-
-        Raises UserError for a text that is not UTF-8.
-        """
-        from localspec.engine.sampling import Sampling
-        from localspec.session.config import ReplyOptions
-
-        sampling = Sampling(
-            temperature=self.temp,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
-            seed=secrets.randbits(32) if self.seed is None else self.seed,
-        )
+    def keywords(self, verify: WhenSampled) -> "ReplyKeywords":
+        """As the library takes them. UserError for a text that is not UTF-8."""
         check_text("--system", self.system or "")
-        stop = tuple(check_text("--stop", text) for text in self.stop or ())
-        if verify == "auto":
-            verify = "match" if self.seed is not None else "rejection"
-        return ReplyOptions(sampling, self.max_tokens, stop, verify, self.ignore_eos)
+        return {
+            "temperature": self.temp,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repeat_penalty": self.repeat_penalty,
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "stop": [check_text("--stop", text) for text in self.stop or ()],
+            "verify": verify,
+            "ignore_eos": self.ignore_eos,
+        }
+
+    def reply_options(self, verify: WhenSampled) -> "ReplyOptions":
+        """The seed is drawn here where none is given; rejection is chosen where it may be."""
+        from localspec.session.opening import reply_options
+
+        return reply_options(**self.keywords(verify))
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,14 @@ class PromptFlags:
             raise UserError("the prompt is empty: give some text")
         return text
 
-    def tokens(self, session: "Session", text: str, system: str | None) -> list[int]:
-        """Token ids of a text, through the model's chat template unless `raw`."""
+    def messages(self, text: str, system: str | None) -> "str | list[Message]":
+        """What a model is asked: a text to continue where `raw`, else messages."""
         from localspec.dialogue.template import Message
 
         if self.raw:
-            return session.raw_prompt(text)
-        messages = [Message(role="system", content=system)] if system else []
-        return session.chat_prompt([*messages, Message(role="user", content=text)])
+            return text
+        before = [Message(role="system", content=system)] if system else []
+        return [*before, Message(role="user", content=text)]
 
 
 def check_text(what: str, text: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from localspec.session import Reply, ReplyOptions, Session
 
 
-def summary(reply: "Reply", options: "ReplyOptions") -> str:
+def summary(reply: "Reply") -> str:
     """One line about a reply, for people."""
     speed = reply.timings.decode_tps
     n_tokens = len(reply.tokens)
@@ -27,12 +27,13 @@ def summary(reply: "Reply", options: "ReplyOptions") -> str:
         parts.append(f"{speed:.1f} tok/s")
     if reply.speculation_summary:
         parts.append(reply.speculation_summary)
-    if not options.sampling.is_greedy:
-        parts.append(f"seed {options.sampling.seed}")
+    sampling = reply.options.sampling
+    if not sampling.is_greedy:
+        parts.append(f"seed {sampling.seed}")
     return " · ".join([*parts, f"ended by {reply.finish_reason}"])
 
 
-def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dict[str, Any]:
+def document(session: "Session", reply: "Reply") -> dict[str, Any]:
     """What `--json` prints; DESIGN.md fixes the names."""
     watch, counts = reply.timings, reply.stats
     return {
@@ -69,7 +70,7 @@ def document(session: "Session", reply: "Reply", options: "ReplyOptions") -> dic
             "story": reply.speculation_summary,
         },
         "prediction": _prediction(session, reply),
-        "config": _effective_config(session, options),
+        "config": _effective_config(session, reply.options),
     }
 
 
@@ -121,21 +122,22 @@ def generate(
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
     text = prompt.text(flags.system)
-    config, options = engine.session_config(model), flags.reply_options(engine.verify)
-    from localspec.session import Session
+    asked, keywords = prompt.messages(text, flags.system), flags.keywords(engine.verify)
+    config = engine.session_config(model)
+    from localspec.api import Model
 
     with progress("loading") as on_progress:
-        session = Session.open(config, notify, on_progress)
-    with session:
-        reply = session.reply(prompt.tokens(session, text, flags.system), options)
+        loaded = Model.open(config, notify, on_progress)
+    with loaded:
+        reply = loaded.stream(asked, raw=prompt.raw, split_thought=False, **keywords)
         for piece in reply:
             if not as_json:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
         if as_json:
-            print(json.dumps(document(session, reply, options), allow_nan=False))
+            print(json.dumps(document(loaded.session, reply), allow_nan=False))
         else:
             print()
-            notify(summary(reply, options))
+            notify(summary(reply))
     if reply.finish_reason == "interrupted":
         raise KeyboardInterrupt

@@ -13,7 +13,6 @@ from localspec.errors import UserError
 if TYPE_CHECKING:
     from localspec.bench.report.chart import Chart
     from localspec.forecast.forecast import Forecast, SpeculationRow
-    from localspec.model.facts import ModelFacts
 
 
 PICTURE = ".svg"
@@ -39,50 +38,24 @@ def predict(
 
     localspec predict model.gguf --draft small.gguf --accept .5,.7,.9 --batch 1,8 --depth 0,4096
     """
-    asked.check()
     if plot:
         _check_plot(plot)
-    from localspec.forecast.forecast import facts_of, forecast
-    from localspec.forecast.machine import predicted_machine
-    from localspec.predict.memory import variants_of
+    keywords = machine.keywords() | asked.keywords() | {"draft": draft}
+    from localspec.forecast.question import answer, read_question
 
-    facts, draft_facts = facts_of(model), facts_of(draft) if draft else None
-    if draft_facts:
-        _check_pair(facts, draft_facts)
-    question = asked.question(facts)
-    models = [facts, draft_facts] if draft_facts else [facts]
-    chosen = predicted_machine(
-        machine.choice(),
-        models,
-        question.caches,
-        question.n_ctx,
-        notify,
-        variants_of(facts) if asked.quants else (),
-    )
-    answer = forecast(facts, draft_facts, chosen, question)
+    forecast = answer(model, *read_question(**keywords), notify)
     if plot:
-        write_plot(answer, plot)
+        write_plot(forecast, plot)
     if as_json:
         import json
 
         from localspec.cli.predict_output import document
 
-        typer.echo(json.dumps(document(answer), allow_nan=False))
+        typer.echo(json.dumps(document(forecast), allow_nan=False))
     else:
         from localspec.cli.predict_output import show
 
-        show(answer)
-
-
-def _check_pair(facts: "ModelFacts", draft: "ModelFacts") -> None:
-    from localspec.model.tokenizer import pair_problem
-
-    problem = pair_problem(facts.tokenizer, draft.tokenizer, rolls_back=draft.rolls_back)
-    if problem:
-        raise UserError(
-            f"{draft.path} cannot draft for {facts.path}: {problem}; use a smaller attention model"
-            " of the same family"
-        )
+        show(forecast)
 
 
 def _check_plot(path: Path) -> None:

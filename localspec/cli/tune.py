@@ -14,7 +14,7 @@ import typer
 
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
-from localspec.settings import NONE, with_former_names, written
+from localspec.settings import with_former_names, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,25 +80,18 @@ def tune(
         return
     from localspec.cli.pull import fetched
     from localspec.session.config import SessionConfig
-    from localspec.session.loading import checked_facts
     from localspec.session.opening import draft_file
-    from localspec.tune.search import keep, search
-    from localspec.tune.target import Goal, TuneTarget
+    from localspec.tune.search import tune_model
+    from localspec.tune.target import Goal
 
-    wanted = Goal(flags.goal, flags.max_quality_loss)
-    subject = TuneTarget.of(SessionConfig.of(path, spec=NONE, ctx=flags.ctx), notify)
-    draft = draft_file(flags.draft, model, fetched)
-    if draft:
-        checked_facts(draft)
+    config = SessionConfig.of(path, draft_file(flags.draft, model, fetched), ctx=flags.ctx)
+    goal = Goal(flags.goal, flags.max_quality_loss)
     with watching(flags.budget) as listen:
-        outcome = search(subject, wanted, flags.budget, listen, draft)
-    if outcome.is_interrupted and outcome.winner is None:
-        raise KeyboardInterrupt
-    profile = keep(outcome, path, subject.config, wanted)
+        tuned = tune_model(config, goal, flags.budget, notify, listen)
     if as_json:
-        _show(profile, path.name, as_json=True)
+        _show(tuned.profile, path.name, as_json=True)
     else:
-        report(outcome, subject, profile)
+        report(tuned.outcome, tuned.subject, tuned.profile)
 
 
 def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:

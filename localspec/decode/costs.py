@@ -19,10 +19,10 @@ graph anew. T is what a pass takes after one of the same width.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
-from typing import Self
+
+from localspec.decode.curve import Curve, Point
 
 CALIBRATION_ERROR = 0.15
 """Of the logarithm: what a calibrated width may be wrong by, before a pass was seen."""
@@ -37,49 +37,6 @@ LARGEST_SURPRISE = 0.3
 """A pass that took longer was interrupted, say by the system."""
 CHANGE_GAIN, LARGEST_CHANGE = 0.06, 0.5
 """How fast `change_s` is learned, and how much it can be in plain passes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A pass of `n_tokens`: seconds at an empty context, and more for each token that it holds."""
-
-    n_tokens: int
-    empty_s: float
-    token_s: float = 0.0
-
-    def seconds(self, depth: int) -> float:
-        return self.empty_s + self.token_s * depth
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Points by ascending width, at least one."""
-
-    points: tuple[Point, ...]
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[float]]) -> Self:
-        """From rows of `n_tokens`, `empty_s`, `token_s`, as JSON has them."""
-        points = (Point(int(n), a, b) for n, a, b in rows)
-        return cls(tuple(sorted(points, key=lambda point: point.n_tokens)))
-
-    @property
-    def rows(self) -> list[list[float]]:
-        return [[point.n_tokens, point.empty_s, point.token_s] for point in self.points]
-
-    def seconds(self, n_tokens: int, depth: int) -> float:
-        """Linear between points; beyond the last one as steep as before it, and never falling."""
-        widths = [point.n_tokens for point in self.points]
-        place = bisect_left(widths, n_tokens)
-        if place < len(widths) and widths[place] == n_tokens:
-            return self.points[place].seconds(depth)
-        if place == 0 or len(widths) == 1:
-            return self.points[0].seconds(depth)
-        right = min(place, len(widths) - 1)
-        low, high = self.points[right - 1], self.points[right]
-        low_s, high_s = low.seconds(depth), high.seconds(depth)
-        slope = (high_s - low_s) / (high.n_tokens - low.n_tokens)
-        return max(low_s, low_s + slope * (n_tokens - low.n_tokens))
 
 
 @dataclass(slots=True)
@@ -157,15 +114,15 @@ class PassCosts:
         if own is None:
             own = self._own[n_tokens] = Estimate(self._correction(n_tokens))
             self._seen = sorted(self._own)
-        surprise = _clipped(found - self._common.log - own.log)
         known = self._common.variance + own.variance
-        variance = known + self.scatter
-        self._common.learn(surprise, variance)
-        own.learn(surprise, variance, OWN_DRIFT**2)
+        surprise = _clipped(found - self._common.log - own.log)
+        self._common.learn(surprise, known + self.scatter)
+        own.learn(surprise, known + self.scatter, OWN_DRIFT**2)
         if n_tokens == 1:
-            surprise = _clipped(found - self._plain.log)
-            self._plain.learn(surprise, self._plain.variance + self.scatter)
-        self.scatter += SCATTER_GAIN * (max(LEAST_SCATTER**2, surprise**2 - known) - self.scatter)
+            plain = self._plain
+            plain.learn(_clipped(found - plain.log), plain.variance + self.scatter)
+        found_scatter = max(LEAST_SCATTER**2, surprise**2 - known)
+        self.scatter += SCATTER_GAIN * (found_scatter - self.scatter)
 
     def _learn_change(self, depth: int, seconds: float) -> None:
         """From plain passes, which are known best."""
@@ -207,30 +164,20 @@ class PassCosts:
         return a + b * depth
 
     def _correction(self, n_tokens: int) -> float:
-        """Its own, or between those of the nearest widths that were seen; what plain passes have of
-        their own says nothing of wider ones."""
+        """Its own, or between those of the nearest widths that were seen, if these are within twice
+        of it. What plain passes have of their own says nothing of wider ones."""
         own = self._own.get(n_tokens)
         if own is not None:
             return own.log
         wide = self._seen[bisect_right(self._seen, 1) :]
         place = bisect_left(wide, n_tokens)
-        near = wide[max(0, place - 1) : place + 1]
+        near = [m for m in wide[max(0, place - 1) : place + 1] if m <= 2 * n_tokens <= 4 * m]
         if not near:
             return 0.0
         low, high = near[0], near[-1]
         share = (n_tokens - low) / (high - low) if high > low else 0.0
-        share = min(1.0, max(0.0, share))
         return (1 - share) * self._own[low].log + share * self._own[high].log
 
 
 def _clipped(surprise: float) -> float:
     return max(-LARGEST_SURPRISE, min(LARGEST_SURPRISE, surprise))
-
-
-def predicted(
-    seconds: Callable[[int, int], float], widths: Sequence[int], depth: int = 1024
-) -> Curve:
-    """A curve from a function (n_tokens, depth) -> seconds."""
-    return Curve(
-        tuple(Point(n, seconds(n, 0), (seconds(n, depth) - seconds(n, 0)) / depth) for n in widths)
-    )

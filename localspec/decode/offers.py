@@ -18,23 +18,22 @@ from localspec.decode.chances import Chances
 from localspec.decode.costs import PassCosts
 from localspec.decode.drafters.base import Draft, Drafter
 from localspec.decode.generation import Generation
+from localspec.decode.prices import KAPPA
 from localspec.decode.step import Step
 
-KAPPA = 0.5
-"""Optimism, in standard deviations: 0 never tries, 2 goes on trying what has failed."""
 WINDOW = 64
 """Tokens that a drafter reads of a new text; a calibration times a batch as wide."""
 FIRST_WINDOW, N_TRIED = 16, 5
-"""A smaller window while less than `N_TRIED` of its tokens were judged; the least that is of use."""
+"""The least window that is of use, and the one while less than `N_TRIED` tokens were judged."""
 FEW = 2
 """Tokens that a draft reads in any case: the pending one, and the last of the draft before."""
 
 
 @dataclass(slots=True)
 class Offer:
-    """For one request: `reach[k - 1]` is the chance that k tokens are accepted, `prudent[k - 1]` the
-    same with chances one standard deviation lower. A free drafter made its `draft`; another reads
-    `n_missing` tokens first, in `reading_s`, of which each token of the horizon bears `spread_s`."""
+    """For one request. `reach[k - 1]` is the chance that k tokens are accepted, `prudent[k - 1]`
+    the same with chances one standard deviation lower. A free drafter made its `draft`; another
+    reads `n_missing` tokens first. This takes `reading_s`, `spread_s` for each token to come."""
 
     reach: list[float]
     prudent: list[float]
@@ -102,7 +101,7 @@ class PaidDrafter:
         self._token_s: dict[int, float] = {}
         self._depth = 0
         self._asked: dict[int, tuple[int, int, Offer, WhilePays]] = {}
-        """By request: the key and the length of its history, what it offered, and what stopped it."""
+        """By request: key and length of its history, what was offered, and what stopped it."""
 
     def offer(
         self, generation: Generation, chances: Chances, longest: int, affordable_s: float

@@ -257,7 +257,7 @@ class Adaptive:
         """Why little or nothing is drafted."""
         if not self._can_pay:
             v = self._cost_s(1) / self._plain_s
-            return f"no drafts: checking one token takes {v - 1:.0%} more"
+            return f"no drafts: checking one token takes {100 * (v - 1):.0f} % more"
         if self._plan.is_limited and not any(self._plan.lengths):
             return "no drafts now: they have used up the time that they may lose"
         return ""

@@ -18,6 +18,11 @@ class AnswerPart:
     is_thought: bool
 
 
+def opens_thought(prompt: str) -> bool:
+    """Whether a template has begun the answer's reasoning in the prompt itself."""
+    return prompt.rstrip().endswith(OPEN)
+
+
 class Thoughts:
     """Feed pieces; what may be the beginning of a tag is held back."""
 

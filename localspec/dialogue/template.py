@@ -6,17 +6,17 @@ with the conventions that Hugging Face's templates assume (trimmed blocks, loop 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import jinja2
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from localspec.engine.base import Vocabulary
-from localspec.errors import ModelError
+from localspec.errors import ModelError, UserError
 
 _MAX = 1_000_000_000
 _RENDER_ERRORS = (
@@ -118,6 +118,34 @@ class Prompts:
         """
         has_bos = self.template is not None and bool(self.bos) and text.startswith(self.bos)
         return self.vocabulary.tokenize(text, add_special=not has_bos)
+
+
+def checked_text(text: Any) -> str:
+    """A text that says something. UserError where it is none."""
+    if not isinstance(text, str):
+        raise UserError(f"{text!r} is no text: give a str")
+    if not text.strip():
+        raise UserError("the prompt is empty: give some text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the prompt cannot be written in UTF-8: {error}") from error
+    return text
+
+
+def messages_of(asked: Any) -> list[Message]:
+    """A user's text, or messages with `role` and `content`. UserError where it is neither."""
+    if isinstance(asked, str):
+        return [Message(role="user", content=checked_text(asked))]
+    if not isinstance(asked, Sequence) or not asked:
+        raise UserError(f"{asked!r} is nothing to answer: give a text or a list of messages")
+    roles = get_args(Message.__annotations__["role"])
+    for message in asked:
+        if not isinstance(message, Mapping) or message.get("role") not in roles:
+            names = ", ".join(roles)
+            raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
+        checked_text(message.get("content"))
+    return list(asked)
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message] | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from localspec.dialogue.markup import opens_thought
 from localspec.dialogue.template import Message, Prompts
 
 
@@ -79,7 +80,7 @@ class Transcript:
 
     def opens_thought(self, system: str | None, turns: Sequence[Turn]) -> bool:
         """Whether the template itself begins the answer's reasoning section."""
-        return self._step(system, turns).prompt.text.rstrip().endswith("<think>")
+        return opens_thought(self._step(system, turns).prompt.text)
 
     def emitted(self, text: str, tokens: Sequence[int]) -> tuple[int, ...]:
         """`tokens`, if they are those of `text`; a stop string may have cut it inside of one."""

@@ -20,7 +20,8 @@ class Interrupt:
     """A flag that Ctrl-C, or any thread, can set.
 
     As a context manager it listens for SIGINT (in the main thread only; elsewhere it is just the
-    flag); a request counts until it is left. It may be entered again while it listens.
+    flag); a request counts until it is left. It may be entered again while it listens. Where
+    another thread leaves it, Ctrl-C raises, and the main thread's next turn gives SIGINT back.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Interrupt:
     def __enter__(self) -> Self:
         if self._depth == 0:
             self.requested = False
-            if _can_listen():
+            if self._previous is None and _can_listen():
                 self._previous = signal.signal(signal.SIGINT, self._on_signal)
         self._depth += 1
         return self
@@ -49,17 +50,20 @@ class Interrupt:
         self._depth -= 1
         if self._depth == 0:
             self.requested = False
-            if self._previous is not None:
+            if self._previous is not None and _is_main():
                 signal.signal(signal.SIGINT, self._previous)
                 self._previous = None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested or self._depth == 0:
             raise KeyboardInterrupt
         self.requested = True
 
 
 def _can_listen() -> bool:
-    # A job in the background has SIGINT ignored by its shell, and means it.
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    # A job in the background has SIGINT ignored by its shell, and means it; None: not Python's own.
+    return _is_main() and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""The composition root and public Python API: a model, perhaps a drafter, and replies.
+"""The composition root: a model, perhaps a drafter, replies; `localspec.api` is the front door.
 
 config = SessionConfig.of(Path("model.gguf"), spec="lookup")
 with Session.open(config) as session:

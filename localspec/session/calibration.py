@@ -22,7 +22,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
-from localspec.decode.costs import Curve, Point
+from localspec.decode.curve import Curve, Point
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timer

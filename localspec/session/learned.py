@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from localspec.decode.chances import Learned
-from localspec.decode.costs import Curve, PassCosts, predicted
+from localspec.decode.costs import PassCosts
+from localspec.decode.curve import Curve, predicted
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.offers import WINDOW
 from localspec.forecast.forecast import Expectation

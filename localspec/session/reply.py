@@ -1,22 +1,77 @@
-"""One reply as text while it comes, with its account."""
+"""One reply as text while it comes, with its account; one at a time on a model."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from time import perf_counter
 
 from localspec.decode.generation import FinishReason, Generation
 from localspec.decode.speculator import Gain, Speculator
 from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
+from localspec.dialogue.markup import Thoughts
 from localspec.dialogue.stream import TextStream
 from localspec.engine.base import Vocabulary
 from localspec.engine.interrupt import Interrupt
+from localspec.errors import LocalspecError, UserError
+from localspec.session.config import ReplyOptions
+
+
+class Turns:
+    """Whose turn it is on a context that holds one reply at a time; any thread may ask.
+
+    `evaluating` is held while the engine works for a reply, so that nobody frees it meanwhile.
+    """
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self.interrupt = interrupt
+        self.evaluating = threading.Lock()
+        self.is_closed = False
+        self._taken = threading.Lock()
+        self.running: Reply | None = None
+
+    def check(self) -> None:
+        """UserError after `close`."""
+        if self.is_closed:
+            raise UserError("the model is closed: load it again")
+
+    @contextmanager
+    def taken_by(self, reply: "Reply") -> Generator[None]:
+        """While this reply runs. UserError where another one does, or after `close`."""
+        self.check()
+        if not self._taken.acquire(blocking=False):
+            raise UserError(
+                "the model is busy with another reply: finish or leave that one first, or load the"
+                " model a second time"
+            )
+        self.running = reply
+        try:
+            yield
+        finally:
+            self.running = None
+            self._taken.release()
+
+    @contextmanager
+    def closed(self) -> Generator[None]:
+        """End the reply that runs, as soon as its pass is over; the engine can be freed inside."""
+        self.is_closed = True
+        if running := self.running:
+            running.stop()
+        with self.evaluating:
+            yield
 
 
 class Reply:
-    """Iterate once for pieces of text; `text`, `steps`, `stats` and `timings` grow with them.
+    """What a model says to a prompt. Iterate over it, once, for pieces of text as they come.
 
-    While it runs, Ctrl-C ends it with what it has (`finish_reason` "interrupted"); a second one
-    raises.
+    `text`, `thought`, `tokens`, `steps`, `stats` and `timings` grow meanwhile. `text` is a str and
+    the pieces together; `stats` counts drafted and accepted tokens and passes of the target;
+    `timings` has seconds (`prefill_s`, `ttft_s`, `decode_s`) and tokens per second (`prefill_tps`,
+    `decode_tps`); `options` is how the reply is made, with the seed that was drawn.
+
+    Ctrl-C in the main thread, `stop()`, or leaving the loop ends it with what it has
+    (`finish_reason` "interrupted"); a second Ctrl-C raises. Iterating raises UserError where the
+    model is busy with another reply or closed, EngineError or ModelError where the engine fails.
     """
 
     def __init__(
@@ -24,30 +79,32 @@ class Reply:
         generation: Generation,
         pass_steps: Iterator[Step],
         vocabulary: Vocabulary,
-        stop: tuple[str, ...],
-        interrupt: Interrupt,
+        options: ReplyOptions,
+        turns: Turns,
         speculator: Speculator,
     ) -> None:
         self.text = ""
+        self.options = options
         self.steps: list[Step] = []
         self.stats = DraftStats()
         self.timings = Timings()
         self._generation = generation
         self._pass_steps = pass_steps
         self._vocabulary = vocabulary
-        self._stream = TextStream(stop)
-        self._interrupt = interrupt
+        self._stream = TextStream(options.stop)
+        self._turns = turns
         self._speculator = speculator
+        self._thought = ""
+        self._thoughts: Thoughts | None = None
+        self.is_stopped = False
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.text!r}, {len(self.tokens)} tokens, ended by {self.finish_reason}>"
 
     @property
-    def gain(self) -> Gain:
-        """Times plain speed, as expected and as it came; unknown without an adaptive policy."""
-        return self._speculator.gain
-
-    @property
-    def speculation_summary(self) -> str:
-        """What speculation did and why, in one line; empty where there was none."""
-        return summary(self.stats, self.gain, self._speculator.reason)
+    def thought(self) -> str:
+        """The reasoning, `<think>`, without its marks; empty where there is none or it is text."""
+        return self._thought.strip()
 
     @property
     def tokens(self) -> list[int]:
@@ -59,25 +116,77 @@ class Reply:
         return self._generation.n_prompt
 
     @property
+    def acceptance(self) -> float | None:
+        """Share of drafted tokens that were accepted, 0 to 1; None without drafts."""
+        return self.stats.accepted / self.stats.drafted if self.stats.drafted else None
+
+    @property
     def finish_reason(self) -> FinishReason | None:
-        """Why it ended; None before it has."""
+        """Why it ended: "stop" (by itself, or at a stop text), "length" (`max_tokens`), "context"
+        (it is full), "interrupted" or "failed"; None before it has."""
         return self._generation.finish_reason
+
+    @property
+    def gain(self) -> Gain:
+        """Times plain speed, as expected and as it came; unknown without an adaptive policy."""
+        return self._speculator.gain
+
+    @property
+    def speculation_summary(self) -> str:
+        """What speculation did and why, in one line; empty where there was none."""
+        return summary(self.stats, self.gain, self._speculator.reason)
 
     def __iter__(self) -> Iterator[str]:
         """Generate; yields text as soon as it is certain."""
-        self.timings.start(perf_counter())
-        with self._interrupt:
-            for step in self._pass_steps:
-                yield self._take(step)
-        rest = self._stream.finish()
-        self.text += rest
-        yield rest
+        return self.by_piece()
+
+    def by_piece(self) -> Generator[str]:
+        """Generate; yields text as soon as it is certain."""
+        with closing(self.by_step()) as texts:
+            for text in texts:
+                if text:
+                    yield text
+
+    def by_step(self) -> Generator[str]:
+        """Generate; yields the text of each step, perhaps empty, and last what was held back."""
+        if self.finish_reason is not None:
+            return
+        with self._turns.taken_by(self):
+            self.timings.start(perf_counter())
+            try:
+                with self._turns.interrupt:
+                    while step := self._next_step():
+                        yield self._take(step)
+            except LocalspecError:
+                self._generation.finish("failed")
+                raise
+            finally:
+                # Whoever leaves early closes this generator.
+                self._generation.finish("interrupted")
+        yield self._split(self._stream.finish(), is_end=True)
 
     def finish(self) -> "Reply":
         """Generate to the end."""
-        for _ in self:
+        for _ in self.by_step():
             pass
         return self
+
+    def stop(self) -> None:
+        """End it within a step, from any thread; it keeps what it has."""
+        self.is_stopped = True
+        if self._turns.running is self:
+            self._turns.interrupt.request()
+
+    def split(self, *, in_thought: bool) -> "Reply":
+        """Keep the reasoning out of `text`; `in_thought`: the prompt has begun it already."""
+        self._thoughts = Thoughts(in_thought=in_thought)
+        return self
+
+    def _next_step(self) -> Step | None:
+        with self._turns.evaluating:
+            if self.is_stopped:
+                self._generation.finish("interrupted")
+            return next(self._pass_steps, None)
 
     def _take(self, step: Step) -> str:
         n_before = self._generation.n_tokens - len(step.tokens)
@@ -88,8 +197,50 @@ class Reply:
                 self._generation.cut(n)
                 step = step.cut(n - n_before)
                 break
-        self.text += text
         self.steps.append(step)
         self.stats.add(step)
         self.timings.add(step, perf_counter())
+        return self._split(text)
+
+    def _split(self, text: str, *, is_end: bool = False) -> str:
+        """What of some more text is the answer."""
+        if self._thoughts:
+            parts = self._thoughts.feed(text) + (self._thoughts.finish() if is_end else [])
+            self._thought += "".join(part.text for part in parts if part.is_thought)
+            text = "".join(part.text for part in parts if not part.is_thought)
+        self.text += text
         return text
+
+
+class AsyncPieces(AsyncIterator[str]):
+    """The pieces of a reply for `async for`; `reply` is the reply itself, which grows meanwhile."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self._pieces = reply.by_piece()
+
+    async def __anext__(self) -> str:
+        import asyncio  # noqa: PLC0415 - only who awaits has it
+
+        pull = asyncio.get_running_loop().run_in_executor(None, next, self._pieces, None)
+        try:
+            piece = await asyncio.shield(pull)
+        except asyncio.CancelledError:
+            self.reply.stop()
+            with suppress(Exception):
+                await pull
+            self.close()
+            raise
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    def close(self) -> None:
+        """End the reply where it is."""
+        self.reply.stop()
+        with suppress(ValueError):  # a thread is in it, and ends it now
+            self._pieces.close()
+
+    def __del__(self) -> None:
+        # Whoever leaves the loop finds the model free at once.
+        self.close()

@@ -21,7 +21,7 @@ from localspec.session.calibration import fastest_draft
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.learned import LearnedStore
 from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
-from localspec.session.reply import Reply
+from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Session:
         self.draft = draft
         self.load_s = 0.0
         self.context = target.context()
+        self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
         self._drafters = drafters_for(target, draft)
 
@@ -102,13 +103,17 @@ class Session:
             drafter.forget()
 
     def close(self) -> None:
-        """Keep what was learned of costs and free the models; a second call does nothing."""
-        if self._store:
-            self._store.keep()
-            self._store = None
-        for engine in (self.draft, self.target):
-            if engine:
-                engine.close()
+        """Keep what was learned of costs and free the models; a second call does nothing.
+
+        A reply that runs ends first, as interrupted.
+        """
+        with self._turns.closed():
+            if self._store:
+                self._store.keep()
+                self._store = None
+            for engine in (self.draft, self.target):
+                if engine:
+                    engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +125,10 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def check_open(self) -> None:
+        """Raise UserError after `close`."""
+        self._turns.check()
 
     @property
     def n_ctx(self) -> int:
@@ -140,10 +149,20 @@ class Session:
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn; without a template, paragraphs."""
-        return self.prompts.of(messages)
+        return self.written_prompt(self.chat_text(messages))
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        """The same as text."""
+        self.check_open()
+        return self.prompts.text(messages)
+
+    def written_prompt(self, text: str) -> list[int]:
+        """Token ids of what `chat_text` wrote."""
+        return self.prompts.tokens(text)
 
     def raw_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued."""
+        self.check_open()
         return self.target.vocabulary.tokenize(text, add_special=True)
 
     def reply(
@@ -155,8 +174,9 @@ class Session:
         """A reply to a prompt of token ids, generated while it is iterated over.
 
         A speculator of your own takes the place of the session's.
-        Raises UserError for a prompt that is empty or longer than the context.
+        Raises UserError for a prompt that is empty or longer than the context, or after `close`.
         """
+        self.check_open()
         if not prompt:
             raise UserError("the prompt is empty: give some text")
         if len(prompt) > self.n_ctx:
@@ -175,9 +195,9 @@ class Session:
         )
         generation = Generation(prompt, sampling, limits, options.verify)
         speculator = speculator or self._speculator(options)
-        interrupt = self.target.interrupt
-        steps = drive(generation, self.context, speculator, interrupt)
-        return Reply(generation, steps, self.target.vocabulary, options.stop, interrupt, speculator)
+        steps = drive(generation, self.context, speculator, self.target.interrupt)
+        vocabulary = self.target.vocabulary
+        return Reply(generation, steps, vocabulary, options, self._turns, speculator)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation

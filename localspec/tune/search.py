@@ -21,8 +21,12 @@ from typing import Any
 from localspec.bench.statistics import Estimate
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.errors import UserError
+from localspec.notify import Notify, silent
+from localspec.session.config import SessionConfig
+from localspec.session.loading import checked_facts
 from localspec.session.profile import Profile, TunedFor, save_profile
-from localspec.settings import ROWS, Attention, Settings
+from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tune.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tune.screening import better_threads, halve, screen, try_loadings, tune_threads
 from localspec.tune.space import space_of
@@ -181,6 +185,42 @@ def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) 
         kld=outcome.kld,
         seconds=round(outcome.seconds, 1),
     )
+
+
+LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A model, what the search found for it, and what was kept."""
+
+    subject: TuneTarget
+    outcome: Outcome
+    profile: Profile
+
+
+def tune_model(
+    config: SessionConfig,
+    goal: Goal,
+    budget_s: float,
+    notify: Notify = silent,
+    listen: SearchListener = lambda news: None,
+) -> Tuned:
+    """Search for a model, with the context and the draft of `config`, and keep what was found.
+
+    Raises LocalspecError, or KeyboardInterrupt where nothing was proven before Ctrl-C.
+    """
+    if not LEAST_BUDGET_S <= budget_s <= MOST_BUDGET_S:
+        raise UserError(
+            f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
+        )
+    subject = TuneTarget.of(config.with_settings(spec=NONE), notify)
+    if config.draft:
+        checked_facts(config.draft)
+    outcome = search(subject, goal, budget_s, listen, config.draft)
+    if outcome.is_interrupted and outcome.winner is None:
+        raise KeyboardInterrupt
+    return Tuned(subject, outcome, keep(outcome, config.model, subject.config, goal))
 
 
 def keep(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:

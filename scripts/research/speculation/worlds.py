@@ -21,8 +21,8 @@ CALIBRATED = (1, 2, 3, 4, 5, 8, 17)
 READING = 0.15
 """What the draft model takes to read a token, of what it takes to draft one."""
 INFORMED = 1.5
-"""Chances of an informed draft model scatter like Beta(1.5 mean, 1.5 (1 - mean)): mostly it is sure,
-in one way or the other."""
+"""Chances of an informed draft model scatter like Beta(1.5 mean, 1.5 (1 - mean)): mostly it is
+sure, in one way or the other."""
 
 
 @dataclass(frozen=True, slots=True)

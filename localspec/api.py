@@ -1,0 +1,243 @@
+"""The Python API: load a model, ask it, predict its speed, tune it.
+
+    with localspec.load("starter") as model:
+        print(model.chat("Why is the sky blue?").text)
+
+The command line is a user of it, so the defaults are the same. What that tells on stderr goes here
+to the logger `localspec`, at level INFO.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
+
+from localspec.dialogue.markup import opens_thought
+from localspec.dialogue.template import Message, checked_text, messages_of
+from localspec.errors import UserError, no_such
+from localspec.forecast.forecast import Forecast
+from localspec.forecast.question import answer, read_question
+from localspec.notify import Notify, Progress
+from localspec.registry.resolve import resolve
+from localspec.session.config import SessionConfig
+from localspec.session.opening import (
+    ReplyKeywords,
+    draft_file,
+    reply_options,
+    session_config,
+)
+from localspec.session.reply import AsyncPieces, Reply
+from localspec.session.session import Session
+from localspec.settings import Settings
+
+if TYPE_CHECKING:
+    from localspec.session.profile import Profile
+    from localspec.tune.target import GoalName
+
+Prompt = str | Sequence[Message]
+_ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "ctx")
+"""Settings that a prediction depends on."""
+_log = logging.getLogger("localspec")
+
+
+def load(
+    name_or_path: str | Path | None = None,
+    draft: str | Path = "auto",
+    settings: Settings | None = None,
+    *,
+    profile: bool = True,
+    **fields: Any,
+) -> "Model":
+    """Load a model, with a draft model where one goes with it.
+
+    `name_or_path`: a name of models.toml, a path to a .gguf, `hf:owner/repo/file.gguf` (pulled if
+    it is not here) or a model of another program; None is the starter. `draft`: another one, "auto"
+    (the pair's, if it is here) or "none". `fields` are fields of `Settings`, and go before those of
+    `settings`; what `tune` kept for this model fills what is left at its default, unless `profile`
+    is False.
+
+    Raises UserError for a name or value that there is none of, ModelError for a file that cannot be
+    used, EngineError where the engine refuses.
+    """
+    if str(draft) != "auto":
+        fields["draft"] = str(draft)
+    Settings.of(**fields)  # says what is wrong with one of them
+    chosen = replace(settings or Settings(), **fields)
+    given = frozenset(chosen.changed) | frozenset(fields) if profile else None
+    name = None if name_or_path is None else str(name_or_path)
+    return Model.open(session_config(name, chosen, given, _log.info), _log.info)
+
+
+class Model:
+    """A loaded model; close it, or use it in a `with` statement.
+
+    One reply at a time: a second one raises UserError while the first runs. Any thread may use it.
+    A reply's keywords (`**sampling`) are `temperature`, `top_k`, `top_p`, `min_p`,
+    `repeat_penalty`, `seed`, `max_tokens`, `stop`, `verify`, `ignore_eos`, or a `Sampling` as
+    `sampling`; a wrong one raises UserError. So does everything after `close`.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @classmethod
+    def open(
+        cls,
+        config: SessionConfig,
+        notify: Notify,
+        on_progress: Progress = lambda fraction: None,
+    ) -> Self:
+        """Load what is configured; `on_progress` hears the loaded fraction. As `Session.open`."""
+        return cls(Session.open(config, notify, on_progress))
+
+    def close(self) -> None:
+        """Free the engine's memory; a reply that runs ends first. A second call does nothing."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Model {self.session.plan.target.model.name}, a context of {self.n_ctx:,} tokens>"
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that prompt and reply may have together."""
+        return self.session.n_ctx
+
+    @property
+    def load_s(self) -> float:
+        """Seconds that loading took."""
+        return self.session.load_s
+
+    def chat(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> Reply:
+        """The finished reply to a text, or to messages with `role` and `content`.
+
+        Ctrl-C raises KeyboardInterrupt; the model stays usable.
+        """
+        return _whole(self.stream(asked, **sampling))
+
+    def stream(
+        self,
+        asked: Prompt,
+        *,
+        raw: bool = False,
+        split_thought: bool = True,
+        **sampling: Unpack[ReplyKeywords],
+    ) -> Reply:
+        """A reply that is generated while you iterate over it, once, for pieces of its text.
+
+        Leaving the loop ends it, and so does Ctrl-C. `raw`: continue a text as it is, without the
+        chat template. `split_thought` False: reasoning is part of the text, with its marks.
+        """
+        options = reply_options(**sampling)
+        session = self.session
+        session.check_open()
+        if raw:
+            return session.reply(session.raw_prompt(checked_text(asked)), options)
+        prompt = session.chat_text(messages_of(asked))
+        reply = session.reply(session.written_prompt(prompt), options)
+        return reply.split(in_thought=opens_thought(prompt)) if split_thought else reply
+
+    def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:
+        """The same for `async for`: a thread generates each piece.
+
+        Cancelling the task, or leaving the loop, ends the reply within a step.
+        """
+        return AsyncPieces(self.stream(asked, **sampling))
+
+    @overload
+    def generate(  # pyright: ignore[reportOverlappingOverload] - a str is a sequence of str
+        self, prompts: str, **sampling: Unpack[ReplyKeywords]
+    ) -> Reply: ...
+    @overload
+    def generate(
+        self, prompts: Sequence[str], **sampling: Unpack[ReplyKeywords]
+    ) -> list[Reply]: ...
+
+    def generate(
+        self, prompts: str | Sequence[str], **sampling: Unpack[ReplyKeywords]
+    ) -> Reply | list[Reply]:
+        """Continue one text as it is, without the chat template; or several, one after another.
+
+        A list gives as many finished replies, in the same order. Ctrl-C raises KeyboardInterrupt.
+        """
+        if isinstance(prompts, str):
+            return _whole(self.stream(prompts, raw=True, **sampling))
+        texts = [checked_text(prompt) for prompt in prompts]
+        return [_whole(self.stream(text, raw=True, **sampling)) for text in texts]
+
+    def predict(self, **question: Any) -> Forecast:
+        """What `predict` says of this model with these settings, on this machine."""
+        session = self.session
+        session.check_open()
+        settings, draft = session.plan.settings, session.plan.draft
+        own = {name: getattr(settings, name) for name in _ASKED}
+        own["draft"] = draft and str(draft.model)
+        return predict(session.plan.target.model, **{**own, **question})
+
+
+def predict(
+    model: str | Path | None = None, device: str | None = None, **question: Any
+) -> Forecast:
+    """What a machine should do with a model: speeds, memory, what drafts would gain.
+
+    `model` and `draft` are names as for `load`, and need not be here: headers are read by HTTP
+    range. `device`: another machine, None is this one. `question`: `kv_k`, `kv_v`, `depth`,
+    `batch` ("auto": up to the break-even), `accept` (one value or several), `flash_attn`, `ctx`,
+    `prompt_tokens`, `quants`, `draft`, `threads`, `gpu_layers`, `probe` ("auto", "again", "off").
+    Speeds are in tokens per second of all sequences together, `low` to `high` an 80 % interval.
+
+    Raises UserError for a name or value that there is none of, ModelError for a header that cannot
+    be read, HardwareError where nothing is known of the machine.
+    """
+    name = None if model is None else str(model)
+    return answer(name, *read_question(device=device, **question), _log.info)
+
+
+def tune(
+    model: str | Path | None = None,
+    goal: "GoalName" = "speed",
+    budget: float = 60.0,
+    max_quality_loss: float = 0.01,
+    ctx: int | None = None,
+    draft: str = "auto",
+) -> "Profile":
+    """Find the fastest settings of a model here, and keep them for later calls of `load`.
+
+    `goal` "memory": the smallest cache that is not slower; "quality": nothing below f16. `budget`:
+    seconds. `max_quality_loss`: most that a cache type may diverge from f16, in nats a token.
+    `ctx`: tokens of the contexts that matter. What was kept has `settings` by name, `ratio` to the
+    defaults' decoding speed (low, mid, high), `kld` and `seconds`.
+
+    Raises UserError, ModelError or EngineError; Ctrl-C ends it with the best that is proven so far.
+    """
+    from localspec.tune.search import tune_model  # noqa: PLC0415 - and with it the benchmark
+    from localspec.tune.target import Goal, GoalName  # noqa: PLC0415
+
+    if goal not in get_args(GoalName):
+        raise no_such("goal", goal, get_args(GoalName))
+    for noun, value in (("budget", budget), ("max_quality_loss", max_quality_loss)):
+        if not isinstance(value, Real) or value < 0:
+            raise UserError(f"{noun} {value!r} is not a number of at least 0")
+    name = None if model is None else str(model)
+    config = SessionConfig.of(resolve(name), draft_file(draft, name), ctx=ctx)
+    return tune_model(config, Goal(goal, max_quality_loss), budget, _log.info).profile
+
+
+def _whole(reply: Reply) -> Reply:
+    """Generate to the end. KeyboardInterrupt where it was Ctrl-C, and nobody's `stop`."""
+    if reply.finish().finish_reason == "interrupted" and not reply.is_stopped:
+        raise KeyboardInterrupt
+    return reply
