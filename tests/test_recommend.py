@@ -13,7 +13,7 @@ from localspec.forecast.forecast import facts_of
 from localspec.forecast.machine import MachineChoice
 from localspec.forecast.recommend import (
     COMFORTABLE_TPS,
-    Offer,
+    QuantizationOffer,
     _best,
     _loss,
     _reasons,
@@ -33,16 +33,16 @@ N_WEIGHTS = 8e9
 BITS = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q3_K_M": 4.0, "Q2_K": 3.3}
 
 
-def offers(bandwidth_bytes_per_s: float | None) -> list[Offer]:
+def offers(bandwidth_bytes_per_s: float | None) -> list[QuantizationOffer]:
     """An 8B model in the usual quantizations, at a speed that its size gives."""
-    made: list[Offer] = []
+    made: list[QuantizationOffer] = []
     for quant in QUANTS:
         if quant.name in BITS:
             size = round(N_WEIGHTS * BITS[quant.name] / 8)
             rate = bandwidth_bytes_per_s and bandwidth_bytes_per_s / size
             speed = Speed(0.8 * rate, rate, 1.2 * rate) if rate else None
             variant = Variant(quant.name, f"m-{quant.name}.gguf", size)
-            made.append(Offer(variant, quant, size + 10**9, speed))
+            made.append(QuantizationOffer(variant, quant, size + 10**9, speed))
     return made
 
 

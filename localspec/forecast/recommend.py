@@ -37,7 +37,7 @@ _BY_NAME = {quant.name: quant for quant in QUANTS if quant.name not in ("F16", "
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class QuantizationOffer:
     """One quantization on this machine; `needed_bytes` with cache, buffers and draft."""
 
     variant: Variant
@@ -100,13 +100,13 @@ def _as(variant: Variant, facts: ModelFacts) -> ModelFacts:
 
 def _offer(
     variant: Variant, facts: ModelFacts, beside_bytes: int, machine: PredictedMachine | None
-) -> Offer:
+) -> QuantizationOffer:
     needed = memory_of(facts, Attention(), N_CTX).total_bytes + beside_bytes
     speed = machine.roofline(facts, Attention()).decode(0) if machine else None
-    return Offer(variant, _BY_NAME[variant.type], needed, speed)
+    return QuantizationOffer(variant, _BY_NAME[variant.type], needed, speed)
 
 
-def _best(offers: Sequence[Offer], free_bytes: int) -> Offer:
+def _best(offers: Sequence[QuantizationOffer], free_bytes: int) -> QuantizationOffer:
     fitting = [offer for offer in offers if offer.needed_bytes <= free_bytes]
     if not fitting:
         return min(offers, key=lambda offer: offer.needed_bytes)
@@ -117,11 +117,13 @@ def _best(offers: Sequence[Offer], free_bytes: int) -> Offer:
     return min(fitting, key=lambda offer: abs(_loss(offer) - usual))
 
 
-def _loss(offer: Offer) -> float:
+def _loss(offer: QuantizationOffer) -> float:
     return 1.0 if offer.quant.kld is None else offer.quant.kld
 
 
-def _reasons(best: Offer, offers: Sequence[Offer], free_bytes: int) -> list[str]:
+def _reasons(
+    best: QuantizationOffer, offers: Sequence[QuantizationOffer], free_bytes: int
+) -> list[str]:
     verb = "fits" if best.needed_bytes <= free_bytes else "is the smallest and does not fit"
     sentence = (
         f"{_size(best)} {verb}: {best.needed_bytes / 1e9:.1f} GB with {N_CTX:,} tokens of context,"
@@ -135,18 +137,18 @@ def _reasons(best: Offer, offers: Sequence[Offer], free_bytes: int) -> list[str]
     return reasons
 
 
-def _size(offer: Offer) -> str:
+def _size(offer: QuantizationOffer) -> str:
     return f"{offer.variant.type} ({offer.variant.n_bytes / 1e9:.2f} GB)"
 
 
-def _at_speed(offer: Offer) -> str:
+def _at_speed(offer: QuantizationOffer) -> str:
     speed = offer.speed
     if speed is None:
         return ""
     return f", {speed.mid:.1f} tok/s predicted ({speed.low:.1f} to {speed.high:.1f})"
 
 
-def _why_not(offer: Offer, free_bytes: int) -> str:
+def _why_not(offer: QuantizationOffer, free_bytes: int) -> str:
     if offer.needed_bytes > free_bytes:
         return f"would need {offer.needed_bytes / 1e9:.1f} GB"
     if offer.speed is None:
@@ -155,7 +157,7 @@ def _why_not(offer: Offer, free_bytes: int) -> str:
 
 
 REACHED = 0.75
-"""The share of the memory's speed that decoding reaches, roughly (docs/prediction.md)."""
+"""The share of the memory's speed that decoding reaches, roughly (docs/concepts/roofline.md)."""
 PLEASANT_TPS = 6.0
 """As fast as people read."""
 ROOM = 0.7

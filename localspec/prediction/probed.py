@@ -30,8 +30,8 @@ from localspec.model.random_weights import WEIGHT_TYPES
 from localspec.prediction.rates import AttentionWork, Spread, Term, WeightWork
 from localspec.settings import Attention
 
-# Measured over predicted speed of real models on two machines, from `scripts/check-probe`
-# (docs/prediction.md): real models are mostly slower, small ones most.
+# Measured over predicted speed of real models on two machines, by tests/acceptance/test_probe.py
+# (docs/concepts/roofline.md): real models are mostly slower, small ones most.
 DECODE_SPREAD = Spread(0.70, 1.10)
 PREFILL_SPREAD = Spread(0.75, 1.35)
 NEARLY_AS_FAST = 1.25
