@@ -92,7 +92,6 @@ def test_another_name_is_no_attribute() -> None:
         _ = localspec.loda  # type: ignore[attr-defined]
 
 
-@pytest.mark.xfail(reason="the packages predict/ and tune/ have the names of the functions")
 def test_functions_keep_their_names_whatever_is_imported() -> None:
     code = (
         "import localspec, localspec.cli.main, localspec.tuning.search, localspec.prediction.rates;"
