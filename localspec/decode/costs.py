@@ -22,7 +22,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 
-from localspec.decode.curve import Curve, Point
+from localspec.decode.curve import PassCurve, Point
 
 CALIBRATION_ERROR = 0.15
 """Of the logarithm: what a calibrated width may be wrong by, before a pass was seen."""
@@ -57,7 +57,7 @@ class Estimate:
 class PassCosts:
     """What passes cost now, from a `curve` that may be wrong by `CALIBRATION_ERROR`."""
 
-    curve: Curve
+    curve: PassCurve
     change_s: float = 0.0
     reference: "PassCosts | None" = None
     """Whose plain pass these costs follow."""
@@ -130,7 +130,7 @@ class PassCosts:
         found_s = max(0.0, min(LARGEST_CHANGE * plain_s, seconds - plain_s))
         self.change_s += CHANGE_GAIN * (found_s - self.change_s)
 
-    def learned(self) -> Curve:
+    def learned(self) -> PassCurve:
         """The curve with all that was learned, for the next time."""
         self._follow()
         points: list[Point] = []
@@ -138,7 +138,7 @@ class PassCosts:
             factor = exp(self.drift_of(n))
             a, b = self._line(n)
             points.append(Point(n, a * factor, b * factor))
-        return Curve(tuple(points))
+        return PassCurve(tuple(points))
 
     def drift_of(self, n_tokens: int) -> float:
         """The logarithm of how much longer a pass takes than the curve says."""

@@ -22,7 +22,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
-from localspec.decode.curve import Curve, Point
+from localspec.decode.curve import PassCurve, Point
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timer
@@ -68,7 +68,7 @@ def kept_costs(path: Path) -> Kept[dict[str, Any]]:
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:
-    Curve.of(document["target"])
+    PassCurve.of(document["target"])
     float(document["change_s"])
     return document
 
@@ -83,8 +83,8 @@ def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> flo
 
 
 def measure(
-    engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: Curve | None = None
-) -> Curve:
+    engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
+) -> PassCurve:
     """T(n, depth) of the widths that fit into `limit_s`; the first is measured in any case.
 
     `start` is a prediction, which ranks the widths and stands in for those that were not reached.
@@ -103,10 +103,10 @@ def measure(
         empty[n] = _fastest(timer, n, 0)
     slopes = _slopes(timer, empty, left_s, start)
     timer.hold(0)
-    return Curve(tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in sorted(empty.items())))
+    return PassCurve(tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in sorted(empty.items())))
 
 
-def _ranked(widths: Sequence[int], start: Curve | None) -> list[int]:
+def _ranked(widths: Sequence[int], start: PassCurve | None) -> list[int]:
     """By the rate that a draft of that width promises; without a prediction, as given."""
     if start is None:
         return list(widths)
@@ -129,7 +129,7 @@ def _fastest(timer: Timer, n: int, depth: int) -> float:
 
 
 def _slopes(
-    timer: Timer, empty: dict[int, float], left_s: Callable[[], float], start: Curve | None
+    timer: Timer, empty: dict[int, float], left_s: Callable[[], float], start: PassCurve | None
 ) -> dict[int, float]:
     """Seconds more for each token of depth: measured, else predicted."""
     widest = max(empty)
@@ -142,11 +142,11 @@ def _slopes(
         if measured and left_s() < 2 * (_N_TIMED + 1) * empty[n]:
             break
         measured[n] = max(0.0, (_fastest(timer, n, depth) - empty[n]) / depth)
-    known = Curve(tuple(Point(n, s) for n, s in sorted(measured.items())))
+    known = PassCurve(tuple(Point(n, s) for n, s in sorted(measured.items())))
     return {n: known.seconds(n, 0) for n in empty}
 
 
-def _predicted_slopes(empty: dict[int, float], start: Curve | None) -> dict[int, float]:
+def _predicted_slopes(empty: dict[int, float], start: PassCurve | None) -> dict[int, float]:
     if start is None:
         return {}
     return {n: (start.seconds(n, 1024) - start.seconds(n, 0)) / 1024 for n in empty}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
-from localspec.decode.curve import Curve, predicted
+from localspec.decode.curve import PassCurve, predicted
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.offers import WINDOW
 from localspec.forecast.forecast import Expectation
@@ -53,10 +53,10 @@ class LearnedStore:
         if kept is None:
             kept = self._measured()
             self._kept.save(kept)
-        target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
+        target = PassCosts(PassCurve.of(kept["target"]), change_s=kept["change_s"])
         self.learned = Learned(target)
         if self._draft and kept["draft"]:
-            draft = PassCosts(Curve.of(kept["draft"]), reference=target)
+            draft = PassCosts(PassCurve.of(kept["draft"]), reference=target)
             self.learned.drafting[ModelDrafter.source] = draft
         acceptance: dict[str, dict[str, Any]] = kept.get("acceptance", {})
         for law, by_source in acceptance.items():
@@ -104,7 +104,7 @@ class LearnedStore:
             "draft": draft.rows if draft else None,
         }
 
-    def _prediction(self, widths: Sequence[int]) -> Curve | None:
+    def _prediction(self, widths: Sequence[int]) -> PassCurve | None:
         """The roofline's, if this machine was probed for such a model before."""
         expected = Expectation.of(self._target.config, self._facts)
         return expected and predicted(expected.roofline.seconds, sorted(widths))
