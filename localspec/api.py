@@ -22,9 +22,9 @@ from localspec.forecast.forecast import Forecast
 from localspec.forecast.question import answer, read_question
 from localspec.notify import Notify, Progress
 from localspec.registry.resolve import resolve
-from localspec.session.config import SessionConfig
-from localspec.session.opening import (
+from localspec.session.config import (
     ReplyKeywords,
+    SessionConfig,
     draft_file,
     reply_options,
     session_config,

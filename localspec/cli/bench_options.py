@@ -251,7 +251,7 @@ def _drafts(
     flags: SweepFlags, models: dict[Path, str | None], spec: tuple[str, ...]
 ) -> tuple[tuple[Path, Path], ...]:
     from localspec.cli.pull import fetched
-    from localspec.session.opening import draft_file
+    from localspec.session.config import draft_file
 
     if not {"draft", "auto"} & set(spec):
         return ()

@@ -17,7 +17,7 @@ from localspec.settings import ROWS, Settings
 if TYPE_CHECKING:
     from localspec.dialogue.template import Message
     from localspec.session import ReplyOptions, SessionConfig
-    from localspec.session.opening import ReplyKeywords
+    from localspec.session.config import ReplyKeywords
 
 ENGINE = "Engine"
 SPECULATION = "Speculation"
@@ -42,7 +42,7 @@ class EngineFlags(Settings):
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
         from localspec.cli.pull import fetched
-        from localspec.session.opening import session_config
+        from localspec.session.config import session_config
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
@@ -93,7 +93,7 @@ class ReplyFlags:
 
     def reply_options(self, verify: WhenSampled) -> "ReplyOptions":
         """The seed is drawn here where none is given; rejection is chosen where it may be."""
-        from localspec.session.opening import reply_options
+        from localspec.session.config import reply_options
 
         return reply_options(**self.keywords(verify))
 

@@ -15,8 +15,7 @@ from localspec.errors import LocalspecError, UserError
 if TYPE_CHECKING:
     from localspec.registry.manifest import Pulled
     from localspec.registry.pull import OnProgress
-    from localspec.registry.remove import Removal
-    from localspec.registry.verify import Finding
+    from localspec.registry.upkeep import Finding, Removal
     from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
@@ -147,14 +146,14 @@ def verify(
 
 def _files(model: str | None) -> "list[Pulled]":
     from localspec.registry.manifest import pulled
-    from localspec.registry.remove import pulled_as
+    from localspec.registry.upkeep import pulled_as
 
     return pulled() if model is None else pulled_as(model, with_adopted=True)
 
 
 def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tuple[Finding, bool]":
-    from localspec.registry.verify import check, sentence
-    from localspec.registry.verify import repair as mend
+    from localspec.registry.upkeep import check, sentence
+    from localspec.registry.upkeep import repair as mend
 
     name = file.file.rpartition("/")[2]
     finding = check(file, lambda n_bytes: on_progress("checking", name, n_bytes, file.n_bytes))
@@ -166,7 +165,7 @@ def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tu
 
 
 def _show_findings(results: "list[tuple[Finding, bool]]") -> None:
-    from localspec.registry.verify import sentence
+    from localspec.registry.upkeep import sentence
 
     if not results:
         notify("nothing was pulled: there is nothing to verify")
@@ -202,8 +201,8 @@ def remove(
 
     localspec remove qwen3-8b
     """
-    from localspec.registry.remove import planned_removals, pulled_as
-    from localspec.registry.remove import remove as take_away
+    from localspec.registry.upkeep import planned_removals, pulled_as
+    from localspec.registry.upkeep import remove as take_away
 
     files = {file.path: file for model in models for file in pulled_as(model)}
     removals = planned_removals(list(files.values()))

@@ -79,8 +79,7 @@ def tune(
         _show(found.profile, path.name, as_json=as_json)
         return
     from localspec.cli.pull import fetched
-    from localspec.session.config import SessionConfig
-    from localspec.session.opening import draft_file
+    from localspec.session.config import SessionConfig, draft_file
     from localspec.tuning.search import tune_model
     from localspec.tuning.target import Goal
 

@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from localspec.errors import HardwareError, ModelError
-from localspec.gguf.hub import http_client, http_errors
-from localspec.gguf.remote import AGAIN, refusal
+from localspec.gguf.remote import AGAIN, http_client, http_errors, refusal
 from localspec.notify import Notify
 
 MAX_TRIES, TRIES_TO_REACH = 6, 2

@@ -21,9 +21,17 @@ from urllib.parse import unquote, urlsplit
 
 from localspec import paths
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub import HUB, HubFile, http_client, http_errors, hub_file_of, place_of
 from localspec.gguf.reader import PART_NAME, part_names
-from localspec.gguf.remote import AGAIN, refusal
+from localspec.gguf.remote import (
+    AGAIN,
+    HUB,
+    HubFile,
+    http_client,
+    http_errors,
+    hub_file_of,
+    place_of,
+    refusal,
+)
 from localspec.notify import Notify
 from localspec.registry.download import BUSY, Later, Retry, later_from, later_of
 

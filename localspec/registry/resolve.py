@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub import HUB, HubFile, hub_file_of
 from localspec.gguf.reader import PART_NAME
+from localspec.gguf.remote import HUB, HubFile, hub_file_of
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
 from localspec.registry.manifest import Pulled, pulled
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named

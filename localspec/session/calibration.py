@@ -1,16 +1,14 @@
 """What passes cost here, before the first token: kept, else predicted and then measured.
 
-The widths of a verification batch are measured where their cost matters most to the choice of a
-draft length, the most valuable first, until `LIMIT_S` is over; then, if there is time, again behind
-some text, for the slope with depth; then what a change of width costs. The draft model is measured
-alike; where the user leaves flash attention open, with and without it, because some processors
-draft twice as fast one way. Kept by model, engine build, settings and power state; what passes
-taught since is kept at the end.
+The prediction is the roofline's, where this machine was probed before. The widths of a verification
+batch are then measured in the order of their worth to the choice of a draft length until `LIMIT_S`
+is over; if time is left, again behind some text, for the slope with depth; then the cost of a
+change of width. The draft model is measured alike. Costs are kept by model, engine build, settings
+and power state, and what a session learned from its passes is kept at its end.
 
-With or without flash attention, which drafts faster? Tried once for a draft model and machine.
-
-Drafts are verified, so the settings of the draft model are free. On a processor whose flash
-attention is slow at one token, a draft costs half without it; on GPUs it is the other way round.
+Drafts are verified, so the draft model may run with any settings. Where the user leaves flash
+attention open, the draft model is tried with and without it: on a processor whose flash attention
+is slow at one token a draft costs half without it; on GPUs it is the other way round.
 """
 
 import json
@@ -22,14 +20,20 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
-from localspec.decode.curve import PassCurve, Point
+from localspec.decode.chances import Learned
+from localspec.decode.costs import PassCosts
+from localspec.decode.curve import PassCurve, Point, predicted
+from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timer
+from localspec.forecast.forecast import Expectation
 from localspec.hardware.detect import power
 from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
 from localspec.prediction.speculation import expected_tokens
+from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:
@@ -194,3 +198,94 @@ def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]
         return measure(engine, (), DRAFT_LIMIT_S).seconds(1, DRAFT_DEPTH)
     finally:
         engine.close()
+
+
+WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
+"""Of verification batches, by their usual worth."""
+CHANGE_LIMIT_S = 0.2
+"""Where passes take longer, a change of width does not matter."""
+DRAFT_WIDTHS = (WINDOW, 2)
+_MEMORY = 0.5
+"""How much of what earlier sessions learned of acceptance still counts."""
+_FORMER_SOURCES = {"suffix": "lookup"}
+
+
+class LearnedStore:
+    """Loads and keeps what is learned of a pair of engines."""
+
+    def __init__(
+        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._facts, self._max_draft = plan.facts, plan.max_draft
+        self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
+        self.learned: Learned | None = None
+
+    def load(self) -> Learned:
+        """What is kept, or measured now."""
+        kept = self._kept.load()
+        if kept is None:
+            kept = self._measured()
+            self._kept.save(kept)
+        target = PassCosts(PassCurve.of(kept["target"]), change_s=kept["change_s"])
+        self.learned = Learned(target)
+        if self._draft and kept["draft"]:
+            draft = PassCosts(PassCurve.of(kept["draft"]), reference=target)
+            self.learned.drafting[ModelDrafter.source] = draft
+        acceptance: dict[str, dict[str, Any]] = kept.get("acceptance", {})
+        for law, by_source in acceptance.items():
+            for source, counts in by_source.items():
+                chances = self.learned.chances(law, _FORMER_SOURCES.get(source, source))
+                chances.recall(_counts(counts), _MEMORY)
+        return self.learned
+
+    def keep(self) -> None:
+        """Keep what was learned; what cannot be written is measured again the next time."""
+        learned = self.learned
+        if learned is None:
+            return
+        acceptance = {
+            law: {
+                source: chances.counts()
+                for source, chances in by_source.items()
+                if chances.n_judged
+            }
+            for law, by_source in learned.by_law.items()
+        }
+        draft = learned.drafting.get(ModelDrafter.source)
+        document = {
+            "target": learned.target.learned().rows,
+            "change_s": learned.target.change_s,
+            "draft": draft.learned().rows if draft else None,
+            "acceptance": acceptance,
+        }
+        try:
+            self._kept.save(document)
+        except OSError:
+            return
+
+    def _measured(self) -> dict[str, Any]:
+        widths = [n for n in WIDTHS if n <= self._max_draft + 1]
+        share = TARGET_SHARE if self._draft else 1.0
+        target = measure(self._target, widths, share * LIMIT_S, self._prediction([1, *widths]))
+        change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
+        draft = None
+        if self._draft:
+            draft = measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
+        return {
+            "target": target.rows,
+            "change_s": change_s,
+            "draft": draft.rows if draft else None,
+        }
+
+    def _prediction(self, widths: Sequence[int]) -> PassCurve | None:
+        """The roofline's, if this machine was probed for such a model before."""
+        expected = Expectation.of(self._target.config, self._facts)
+        return expected and predicted(expected.roofline.seconds, sorted(widths))
+
+
+def _counts(kept: dict[str, Any]) -> dict[str, Any]:
+    """Counts by bin; the first edition named them otherwise."""
+    if "bins" in kept:
+        return kept
+    return {"n_judged": kept["n_seen"], "any": kept["all"], "bins": kept["by_quality"]}

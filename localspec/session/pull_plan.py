@@ -11,9 +11,8 @@ from typing import Literal
 from localspec.errors import ModelError, UserError
 from localspec.forecast.machine import MachineChoice
 from localspec.forecast.recommend import choose
-from localspec.gguf.hub import HUB
 from localspec.gguf.reader import Header, read_header
-from localspec.gguf.remote import read_remote
+from localspec.gguf.remote import HUB, read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable, usable_facts

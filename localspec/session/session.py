@@ -17,9 +17,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress
-from localspec.session.calibration import fastest_draft
+from localspec.session.calibration import LearnedStore, fastest_draft
 from localspec.session.config import ReplyOptions, SessionConfig
-from localspec.session.learned import LearnedStore
 from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
