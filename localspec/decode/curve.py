@@ -37,7 +37,7 @@ class PassCurve:
         return [[point.n_tokens, point.empty_s, point.token_s] for point in self.points]
 
     def seconds(self, n_tokens: int, depth: int) -> float:
-        """Linear between points, never below the left neighbour: kernels do not get faster there.
+        """Linear between points, but never below the left neighbour.
 
         Before the first point as there; beyond the last as steep as before it.
         """

@@ -78,7 +78,7 @@ class Vocabulary(Protocol):
 def require_number(highest: np.float32) -> None:
     """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
     if highest != highest:  # what only NaN is, and cheaper than isnan
-        raise ModelError("the model computes what is no number (NaN): download it again")
+        raise ModelError("the model produced NaN logits: download it again")
 
 
 class Logits(Protocol):
@@ -125,8 +125,7 @@ class Context(Protocol):
         ...
 
     def restore(self, path: Path) -> bool:
-        """Hold what an engine with the same `state_key` saved; False, and empty, if it does not
-        fit."""
+        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
         ...
 
     @property

@@ -21,6 +21,7 @@ from typing import Any
 
 from localspec.gguf.reader import PART_NAME
 from localspec.gguf.remote import HUB
+from localspec.model.identity import parts_of
 from localspec.registry.remote_file import cache_folder
 
 ORIGINS = ("ollama:", "lmstudio:", "llama.cpp:")
@@ -140,19 +141,7 @@ def _models_in(folder: Path) -> Iterator[Path]:
 
 
 def _found(name: str, path: Path, origin: str) -> FoundModel:
-    return FoundModel(name, path, origin, sum(part.stat().st_size for part in parts_beside(path)))
-
-
-def parts_beside(path: Path) -> list[Path]:
-    """All parts of a split model that are there, else the one file."""
-    part = PART_NAME.fullmatch(path.name)
-    if part is None:
-        return [path]
-    return sorted(_listing(path.parent, f"{_literal(part[1])}-?????-of-{part[3]}.gguf"))
-
-
-def _literal(text: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in text)
+    return FoundModel(name, path, origin, sum(part.stat().st_size for part in parts_of(path)))
 
 
 def _is_gguf(path: Path) -> bool:

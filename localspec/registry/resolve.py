@@ -217,7 +217,7 @@ def _is_of(file: Pulled, entry: Entry) -> bool:
 
 def _file_of(entry: Entry, kind: str | None) -> Path | None:
     if kind is None or kind == quantization_of(entry.file):
-        file = _from_package(entry)
+        file = packaged_file(entry)
         if file:
             return file
     for path in _whole(entry=entry):
@@ -227,7 +227,8 @@ def _file_of(entry: Entry, kind: str | None) -> Path | None:
     return _cached(hub) if hub else None
 
 
-def _from_package(entry: Entry) -> Path | None:
+def packaged_file(entry: Entry) -> Path | None:
+    """An entry's file in its package; None where that is not installed."""
     if entry.package is None:
         return None
     try:

@@ -11,10 +11,11 @@ from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
+from localspec.model.identity import parts_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
 from localspec.registry.manifest import Pulled, last_used, pulled
-from localspec.registry.other_apps import FoundModel, found_models, parts_beside
+from localspec.registry.other_apps import FoundModel, found_models
 from localspec.registry.resolve import catalog_entry, local_file
 
 
@@ -72,7 +73,7 @@ def _row(name: str, path: Path, origin: str) -> InventoryRow:
         name=name,
         path=path,
         origin=origin,
-        n_bytes=sum(part.stat().st_size for part in parts_beside(path)),
+        n_bytes=sum(part.stat().st_size for part in parts_of(path)),
         quantization=facts.file_type if facts else None,
         n_ctx=facts.n_ctx_train if facts else None,
         draft=entry.draft if entry else None,

@@ -29,6 +29,7 @@ from localspec.registry.resolve import (
     local_file,
     locate,
     models_of,
+    packaged_file,
     quantization_of,
     split_type,
     variants,
@@ -149,19 +150,10 @@ def _here(model: PlannedFile) -> Got:
     path = model.here or Path()
     digest = Digest.of(path, lambda n_bytes: None)
     entry = entry_of(model.name or "")
-    package = entry.package if entry else None
-    revision = (
-        f"{package} {metadata.version(package)}" if package and _is_of(package, path) else None
-    )
+    revision = None
+    if entry and entry.package and packaged_file(entry) == path:
+        revision = f"{entry.package} {metadata.version(entry.package)}"
     return Got(model.role, path, digest.sha256, digest.n_bytes, revision, 0)
-
-
-def _is_of(package: str, path: Path) -> bool:
-    try:
-        files = metadata.files(package) or []
-    except metadata.PackageNotFoundError:
-        return False
-    return any(Path(str(file.locate())) == path for file in files)
 
 
 def _named(reference: str) -> tuple[Entry, str | None]:
@@ -200,8 +192,7 @@ def _of_repository(
     if len(models_of(files)) > 1:
         names = ", ".join(sorted(variant.file for variant in found)[:8])
         raise UserError(f"{name} has several models: name a file, like {names}")
-    variant, reasons = _chosen(_Repository(repository, revision, found), None, wish, notify)
-    return _reference(repository, variant.file, revision), reasons
+    return _chosen(repository, revision, found, None, wish, notify)
 
 
 def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> PullPlan:
@@ -228,7 +219,7 @@ def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) ->
     name = entry.name if kind is None else f"{entry.name}:{kind}"
     here = locate(name)
     if isinstance(here, Path):
-        if is_offline() or (entry.package and _is_of(entry.package, here)):
+        if is_offline() or packaged_file(entry) == here:
             return PlannedFile(role, entry.name, here=here)
         known = next((file for file in pulled() if file.path == str(here)), None)
         return PlannedFile(
@@ -260,8 +251,7 @@ def _fitting(
     found = _listed(entry, notify)
     if len(found) < 2:
         return _spelled(entry, None, notify), ()
-    variant, reasons = _chosen(_Repository(entry.repository, None, found), draft, wish, notify)
-    return _reference(entry.repository, variant.file, None), reasons
+    return _chosen(entry.repository, None, found, draft, wish, notify)
 
 
 def _listed(entry: Entry, notify: Notify) -> list[Variant]:
@@ -272,23 +262,19 @@ def _listed(entry: Entry, notify: Notify) -> list[Variant]:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class _Repository:
-    """A repository's quantizations of one model, by size."""
-
-    name: str
-    revision: str | None
-    variants: list[Variant]
-
-
 def _chosen(
-    repository: _Repository, draft: ModelFacts | None, wish: Wish, notify: Notify
-) -> tuple[Variant, tuple[str, ...]]:
-    """The variant that fits; the header of the smallest tells what all of them are."""
-    found = repository.variants
-    header = read_remote(_reference(repository.name, found[0].file, repository.revision))
-    choice = choose(found, usable_facts(header), draft, wish.where, notify)
-    return (choice.variant, choice.reasons) if choice else (found[0], ())
+    repository: str,
+    revision: str | None,
+    found: list[Variant],
+    draft: ModelFacts | None,
+    wish: Wish,
+    notify: Notify,
+) -> tuple[str, tuple[str, ...]]:
+    """The reference of the variant that fits; the smallest one's header describes all of them."""
+    facts = usable_facts(read_remote(_reference(repository, found[0].file, revision)))
+    choice = choose(found, facts, draft, wish.where, notify)
+    variant, reasons = (choice.variant, choice.reasons) if choice else (found[0], ())
+    return _reference(repository, variant.file, revision), reasons
 
 
 def _reference(repository: str, file: str, revision: str | None) -> str:

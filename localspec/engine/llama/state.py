@@ -54,11 +54,6 @@ def load_sequence(
     return ids[: n_tokens.value] if n_bytes else None
 
 
-def state_bytes(context: Handle | None, sequence: int) -> int:
-    """The size of the sequence's state."""
-    return C.llama_state_seq_get_size(context, sequence)
-
-
 def _seal(path: Path) -> None:
     n_bytes = path.stat().st_size
     seal = _SEAL.pack(_MAGIC, n_bytes, _checksum(path, n_bytes))
