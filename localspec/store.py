@@ -1,8 +1,8 @@
-"""Files of localspec's own: written whole or not at all, and documents that are found again.
+"""Localspec's own files: written whole or not at all, and documents that are found again.
 
 A file is written beside its name and renamed, so that readers, a crash and a power cut meet the old
-one or the new one. A kept document saves measuring or asking again: one that is not there, damaged
-or of another version is as good as none.
+one or the new one. A kept document saves a measurement; one that is missing, damaged or of another
+version counts as none.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Which rates a prediction is made from: those of a named device, or of this machine.
 
-This machine's own figures come from the probe, through the engine itself. Where that cannot run,
-published runs of the same device stand in; of a processor nothing is known without the probe.
+A probe through the engine gives this machine's figures. Where it cannot run, published runs of the
+same device stand in; a processor is unknown without a probe.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a user asks of a forecast, by keyword, to the answer: one way there, by every door."""
+"""What a user asks of a forecast, by keyword, to the answer: the same for the library and the CLI."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

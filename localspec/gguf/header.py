@@ -1,9 +1,7 @@
 """A GGUF header as a value: what is in the file, without the weights.
 
 It holds what was written and judges nothing; `facts` draws conclusions, `usable` says whether an
-engine can load it.
-
-One GGUF file, versions 2 and 3, little-endian: everything before the weights.
+engine can load it. Versions 2 and 3 are read, little-endian:
 
     "GGUF"  version u32  n_tensors u64  n_keys u64
     n_keys    x  key, type u32, value
@@ -12,10 +10,8 @@ One GGUF file, versions 2 and 3, little-endian: everything before the weights.
 
 Source: the GGUF specification (docs/gguf.md of ggml). Where it is loose, libllama's reader
 (ggml/src/gguf.cpp) decides: tensors follow one another in the order listed, arrays do not nest,
-names of tensors have less than 64 bytes. The file may be hostile, so every count has a limit and
+names of tensors have less than 64 bytes. The file may be hostile: every count has a limit, and
 nothing is allocated for a claim before its bytes are there.
-
-The mixture of types that a file says it is made of, like `Q4_K_M`.
 """
 
 from collections import Counter

@@ -1,11 +1,7 @@
-"""What the operating system says of this machine: cores, memory, processor.
+"""What the operating system says of this machine: cores, memory, processor, power.
 
-A container may be given less than the machine has: its CPU quota, its affinity and its memory limit
-count.
-
-What this machine runs on: on battery a laptop is another machine than when plugged in.
-
-How much memory this process has had at most.
+A container's CPU quota, affinity and memory limit count. A laptop on battery is another machine
+than a plugged one.
 """
 
 import os

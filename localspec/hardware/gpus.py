@@ -1,12 +1,8 @@
-"""Graphics processors that the operating system shows, without an engine.
+"""Graphics processors and power modes as tools of the operating system print them, without an engine.
 
-What tools of the operating system print about graphics and power, read without running them.
-
-Each function takes the text of one tool and gives plain values; text that is no such output gives
-nothing. Formats: nvidia-smi --query-gpu (CSV), system_profiler SPDisplaysDataType -json,
-rocm-smi --json, amdgpu.ids of libdrm, pmset -g.
-
-Asking the operating system: its tools, which may be absent, fail or hang, and its files.
+Each parser takes the text of one tool and gives plain values, or nothing for any other text.
+Formats: nvidia-smi --query-gpu (CSV), system_profiler SPDisplaysDataType -json, rocm-smi --json,
+amdgpu.ids of libdrm, pmset -g. Tools may be absent, fail or hang.
 """
 
 import json

@@ -1,7 +1,7 @@
 """This machine: its devices, joined with published figures, and a key for what was measured here.
 
-Three tell of a device: the engine its name and memory, the system core counts and printed sizes,
-the table its figures.
+The engine reports a device's name and memory, the system its core counts and printed sizes, the
+table its figures.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""What follows from a header for running the model: sizes, heads, cache, tokenizer.
+"""Facts that follow from a header for running the model: sizes, heads, cache, tokenizer.
 
-What it does not know: the compute buffers. The formulas are in `weights`, `cache` and `state`.
+Compute buffers are not known here. The formulas are in `weights` and `kv`.
 """
 
 from dataclasses import dataclass, field

@@ -8,15 +8,15 @@ with cells the context padded to 256, or the window's if windowed layers keep no
 need. Source: src/llama-kv-cache.cpp and -iswa.cpp of llama.cpp. Flash attention is assumed:
 without it values of layers of different size are padded to the largest.
 
-The state that recurrent layers keep instead of a cache: its size does not grow with the context.
+Recurrent layers keep a state instead, whose size does not grow with the context, in F32 numbers:
 
-    Mamba: (d_conv - 1) (d_inner + 2 n_groups d_state) + d_state d_inner numbers a layer
+    Mamba: (d_conv - 1) (d_inner + 2 n_groups d_state) + d_state d_inner a layer
     RWKV:  n_shifts n_embd + n_embd head_size
     KDA:   3 (d_conv - 1) n_heads head_size + n_heads head_size^2
     LFM2:  (l_cache - 1) n_embd
 
-all in F32. Source: `n_embd_r` and `n_embd_s` in src/llama-hparams.cpp of llama.cpp. Qwen3-Next and
-its like store theirs as Mamba does.
+Qwen3-Next and its like store theirs as Mamba does. Source: `n_embd_r` and `n_embd_s` in
+src/llama-hparams.cpp of llama.cpp.
 """
 
 from localspec.errors import UserError

@@ -1,11 +1,10 @@
 """Random weights at the speed of the disk, for files whose speed matters and whose answers do not.
 
-Quantizing random floats takes minutes a gigabyte. A block of random bytes is as good, once its
-scales are given fixed values: every quant is then uniform over its range and the row has a known
-spread. `_BLOCKS` lists where the half-precision scales of a block lie and the root mean square of
-its values for a scale of 1, worked out from the layouts in ggml/src/ggml-common.h (llama.cpp); a
-test checks both against gguf-py's dequantization. Types without scales are drawn from a table of
-65,536 normal numbers by random index.
+Quantizing random floats takes minutes a gigabyte. Random bytes are as good once the scales of each
+block have fixed values: every quant is then uniform over its range and the row has a known spread.
+`_BLOCKS` lists where a block's half-precision scales lie and the root mean square of its values for
+a scale of 1, from the layouts in ggml/src/ggml-common.h (llama.cpp); a test checks both against
+gguf-py's dequantization. Types without scales are drawn by random index from 65,536 normal numbers.
 """
 
 from collections.abc import Callable, Iterator

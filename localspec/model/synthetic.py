@@ -1,16 +1,14 @@
 """GGUF models with random weights: they answer nonsense, at the speed of real ones of their shape.
 
-What an engine takes for a step depends on the shape and the types and not on the values, so two of
-these of different depth measure a machine (slope and intercept), one of each type tests an engine
-build, and a tiny one stands in for a model in tests. Weights have a spread of 1 / sqrt(row length),
-so that activations keep their size and logits are of order 1. The output matrix is the embedding
-table, so one token streams every byte of the file.
-Tensor names and keys: src/llama-arch.cpp and src/models/{llama,mamba}.cpp of llama.cpp.
+A pass takes what the shape and the types ask for, whatever the values: two of these models of
+different depth measure a machine (slope and intercept), one of each type tests an engine build, and
+a tiny one stands in for a model in tests. Weights have a spread of 1 / sqrt(row length), so that
+activations keep their size and logits are of order 1. The output matrix is the embedding table, so
+one token streams every byte of the file. Tensor names and keys: src/llama-arch.cpp and
+src/models/{llama,mamba}.cpp of llama.cpp.
 
-The smallest vocabularies that libllama accepts, for models that are written, not trained.
-
-`no_vocabulary` has ids and no text. `byte_vocabulary` is a real tokenizer: a byte-level BPE (that
-of GPT-2) whose tokens are the 256 bytes and a few pairs, so that any text can go in and come out.
+Vocabularies are the smallest that libllama accepts: ids without text, or a byte-level BPE (GPT-2's)
+of the 256 bytes and a few pairs, so that any text can go in and come out.
 """
 
 import os

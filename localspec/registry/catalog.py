@@ -1,6 +1,6 @@
 """The models known by name: models.toml as shipped, and the user's own, which wins.
 
-The form of models.toml: what an entry must and may say, with the table and key of what is wrong.
+An entry in the wrong form is refused with the table and key of what is wrong.
 """
 
 import difflib

@@ -1,19 +1,15 @@
-"""A file's bytes by HTTP, from where an earlier run stopped, through whatever happens on the way.
+"""A file's bytes by HTTP, from where an earlier run stopped, whatever happens on the way.
 
-huggingface_hub 2.4 begins anew in every process (its temporary file has a random name, and a
-failure deletes it), so this one piece is localspec's own: `partial` grows by what comes, and its
-size is all that a later run must know. What stays the hub's: the address, the token, the client
-(proxy, certificates), where files lie. A connection that is cut or silent for
-HF_HUB_DOWNLOAD_TIMEOUT seconds is made again; the hub is asked for a fresh address each time, since
-those of its storage expire.
+huggingface_hub 2.4 starts over in every process (its temporary file has a random name, and a
+failure deletes it), so localspec fetches bytes itself: `partial` grows, and its size is all that a
+later run must know. The address, the token, the client (proxy, certificates) and the place of files
+stay the hub's. A connection that breaks or is silent for HF_HUB_DOWNLOAD_TIMEOUT seconds is made
+again, with a fresh address from the hub, because those of its storage expire.
 
-How long to wait for a server that does not answer, is busy, or asks to be left alone. The library's
-own back-off (`http_stream_backoff`) cannot stand in for this: it repeats a request only until its
-body begins, waits in silence and as long as it is told to, and has one number of tries for a server
-that is busy and for a network that is off.
-
-Waits double from half a second; a `Retry-After` or a rate limit's reset is obeyed as it stands. A
-server that cannot be reached at all is given up after two tries: that is a network which is off.
+Waits double from half a second; a `Retry-After` or the reset of a rate limit is obeyed. A server
+that cannot be reached is given up after two tries: the network is off. The library's own back-off
+(`http_stream_backoff`) cannot do this: it repeats a request only until its body begins, waits in
+silence and without a limit, and has one number of tries for a busy server and for a dead network.
 Source: RFC 9110, section 10.2.3; the `RateLimit` header of the hub.
 """
 

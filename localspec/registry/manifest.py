@@ -1,8 +1,6 @@
-"""What localspec has pulled, in a lock file: revision, SHA-256, size and place of every file.
+"""The lock file of pulled models, one JSON document: revision, SHA-256, size and place of each file.
 
-One JSON document in the data folder.
-
-When a model was last used, which `list` shows; a disk that fails does no harm.
+Beside it: when each model was last used, which `list` shows. Failing to write that does no harm.
 """
 
 import json

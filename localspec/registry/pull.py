@@ -1,12 +1,9 @@
-"""Get files whole and prove it: fetch what is missing, compare the SHA-256, name it, write it down.
+"""Get files whole and prove it: fetch what is missing, compare the SHA-256, name it, record it.
 
-One process fetches a file at a time: others that want it wait at the hub's own lock and then find
-it there. Until the bytes are proved they lie under a name that nothing takes for a model.
-
-What a file's bytes are: SHA-256 of all of them, and a CRC-32 of every 4 MiB.
-
-The one proves that they are the hub's, the other says where they stopped to be: of a model of
-gigabytes, a flipped bit costs the fetching of one block.
+One process fetches a file at a time; others wait at the hub's own lock and then find the file. Its
+bytes have a name that nothing takes for a model until they are proved. The SHA-256 proves that they
+are the hub's. A CRC-32 of every 4 MiB says later where they changed: a flipped bit in gigabytes
+costs one block to mend.
 """
 
 import hashlib

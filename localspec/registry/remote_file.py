@@ -1,8 +1,7 @@
-"""What the hub, or another web server, says of a file before it is fetched, and where it will lie.
+"""What the hub, or another web server, says of a file before it is fetched, and its place here.
 
-The hub names the SHA-256 of a large file in its answer (`X-Linked-Etag`), and the commit that it is
-of, which pins what a branch means today. Pulled files lie in the hub's own cache, which other
-programs share:
+The hub's answer names the SHA-256 of a large file (`X-Linked-Etag`) and its commit, which pins what
+a branch means today. Pulled files lie in the hub's own cache, which other programs share:
 
     models--owner--repo/blobs/DIGEST              the bytes; DIGEST.incomplete while they come
     models--owner--repo/snapshots/COMMIT/FILE     a link to them, made by the hub's own library

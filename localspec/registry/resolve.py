@@ -1,14 +1,12 @@
-"""What a user calls a model, to a file on this machine. Nothing is fetched here.
+"""From what a user calls a model to a file on this machine. Nothing is fetched here.
 
 path/to/model.gguf, hf:owner/repo/file.gguf[@revision]
-NAME or NAME:Q8_0            of models.toml, or an alias; from its package, what was pulled for
-                             it, or the hub's cache, in this order
-ollama:NAME, lmstudio:NAME   and their short names: what other programs have put on this disk
+NAME or NAME:Q8_0            of models.toml, or an alias: its package, a pulled file, or the hub's
+                             cache, in this order
+ollama:NAME, lmstudio:NAME   and their short names: models of other programs on this disk
 
-Quantizations of one model in a repository, told by the names of its files.
-
-`Qwen3-8B-Q4_K_M.gguf` and `qwen3-8b-q8_0-00001-of-00002.gguf` are one model in two; what stands
-around the type must be the same.
+Quantizations of one model are told by the names of their files: `Qwen3-8B-Q4_K_M.gguf` and
+`qwen3-8b-q8_0-00001-of-00002.gguf` agree in everything but the type.
 """
 
 import re

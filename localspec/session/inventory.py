@@ -1,4 +1,4 @@
-"""What models are on this machine, by the name that each is used by."""
+"""The models on this machine, by the name that each is used by."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

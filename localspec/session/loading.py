@@ -1,9 +1,7 @@
-"""A session's configuration, checked before anything is loaded, to loaded engines.
-
-Look before the load: what would fail in the engine, said in a sentence while it costs nothing.
+"""From a session's configuration to loaded engines, with every check that needs no loading first.
 
 The engine answers a bad combination with "failed to create context", some damaged files with an
-abort, and memory that is not there with swapping.
+abort, and missing memory with swapping; a check gives a sentence instead.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Tuned settings: kept by model, machine, engine build and power state, and used where they hold.
 
-One file a model and machine, in the data folder, with a profile for each engine build and power
-state that was tuned for. What does not hold any more is said in a line, and the defaults are used;
-a flag of the user's always goes before the profile's value of that field.
+Each model and machine has one file in the data folder, with a profile for every engine build and
+power state it was tuned for. Where none holds, a line says why and the defaults are used; a flag
+takes precedence over the profile's value of its field.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""From what a user wants pulled to files: look up, choose, compare the tokenizers, then fetch.
+"""From what a user wants pulled to files: look up, choose, compare tokenizers, then fetch.
 
-A plan moves headers only, so that what cannot work is refused before a gigabyte does.
+A plan reads only headers, so that a model which cannot work is refused before gigabytes are moved.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""One reply as text while it comes, with its account; one at a time on a model."""
+"""One reply as text while it is generated, with its statistics; a model makes one at a time."""
 
 import threading
 from collections.abc import AsyncIterator, Generator, Iterator

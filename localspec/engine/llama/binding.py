@@ -1,10 +1,8 @@
-"""Load libllama once, quietly, and turn its two ways of failing loudly into sentences.
+"""Load libllama once, quietly, and turn its two loud failures into sentences.
 
-Its log is kept in memory: an error message can quote the engine's reason, and nothing is printed
-unless asked. Where it would abort the process on a broken assumption, one sentence goes to stderr
-first.
-
-What the engine says of itself: devices and features, for `doctor`.
+Its log stays in memory: an error message can quote the engine's reason, and nothing is printed
+unless asked for. Before it aborts the process on a broken assumption, one sentence goes to stderr.
+`doctor` reads the devices and features that the engine reports.
 """
 
 import ctypes
