@@ -28,7 +28,7 @@ UNIFIED = frozenset({"metal"})
 
 
 def engine_version() -> str:
-    """The installed llama-cpp-python's version. Raises EngineError where there is none."""
+    """The installed llama-cpp-python's version. Raises EngineError if none is installed."""
     try:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError as error:

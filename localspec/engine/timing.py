@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def made_up_tokens(n_vocab: int, n_tokens: int) -> list[int]:
-    """The same ones each time, also as the beginning of more, so that a cache of them is kept."""
+    """The same tokens each time; fewer are a prefix of more, so that a cache of them is reused."""
     return np.random.default_rng(SEED).integers(n_vocab, size=n_tokens).tolist()
 
 

@@ -107,7 +107,7 @@ def predicted_machine(
 
     `variants` are asked about as well and never loaded beside the others.
 
-    Raises UserError for a name that is none or many, HardwareError where nothing is known.
+    Raises UserError for an unknown or ambiguous name, HardwareError where nothing is known.
     """
     needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
     if choice.device is not None:

@@ -61,7 +61,7 @@ def choose(
     where: MachineChoice,
     notify: Notify,
 ) -> QuantizationChoice | None:
-    """None where no variant is of a type whose quality is known. `facts` are of any of them."""
+    """The best variant, None if no variant has a known quality. `facts` are of any variant."""
     known = [variant for variant in variants if variant.type in _BY_NAME]
     if not known:
         return None

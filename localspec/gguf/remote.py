@@ -143,12 +143,12 @@ _HUB_REASONS = {
     "GatedRepo": "is gated: accept its licence on the hub, and set HF_TOKEN",
     "RepoNotFound": "is in a repository that does not exist or is private: check the name, or set"
     " HF_TOKEN",
-    "RevisionNotFound": "does not exist in this revision: check what stands after @",
+    "RevisionNotFound": "does not exist in this revision: check the part after @",
 }
 
 
 def refusal(answer: Any) -> str:
-    """Why a server refuses a file, to stand after its name."""
+    """Why a server refuses a file, to follow its name in a sentence."""
     reason = _HUB_REASONS.get(answer.headers.get("x-error-code", ""))
     if reason is None and answer.status_code == 401 and "authorization" in answer.request.headers:
         reason = "is refused to your token: renew HF_TOKEN, or run `hf auth login`"

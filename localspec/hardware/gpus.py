@@ -1,4 +1,4 @@
-"""Graphics processors and power modes as tools of the operating system print them, without an engine.
+"""Graphics processors and power modes as tools of the operating system print them, engine or not.
 
 Each parser takes the text of one tool and gives plain values, or nothing for any other text.
 Formats: nvidia-smi --query-gpu (CSV), system_profiler SPDisplaysDataType -json, rocm-smi --json,

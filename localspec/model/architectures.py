@@ -1,4 +1,4 @@
-"""What follows from a model's architecture alone and stands in no metadata key.
+"""Facts that follow from a model's architecture and have no metadata key.
 
 Source: src/llama-arch.cpp, src/llama-model.cpp and src/models/*.cpp of llama.cpp (libllama 0.5.0).
 An architecture that is not in a table is taken for a plain transformer with causal attention.

@@ -31,7 +31,7 @@ CELLS_STEP = 256
 
 
 def cache_type(name: str) -> GgmlType:
-    """The type of a KV cache by its name on the command line; UserError if there is none of it."""
+    """The type of a KV cache by its name on the command line; UserError for an unknown one."""
     kind = _TYPES.get(name.lower())
     if kind is None:
         raise UserError(f"KV type {name!r} does not exist; choose one of {', '.join(CACHE_TYPES)}")
@@ -39,7 +39,7 @@ def cache_type(name: str) -> GgmlType:
 
 
 def types_of(attention: Attention) -> tuple[GgmlType, GgmlType]:
-    """The types of keys and of values; UserError for one that there is none of."""
+    """The types of keys and of values; UserError for an unknown one."""
     return cache_type(attention.kv_k), cache_type(attention.kv_v)
 
 

@@ -131,7 +131,7 @@ class Tokenizer:
 def pair_problem(target: Tokenizer, draft: Tokenizer, *, rolls_back: bool) -> str | None:
     """Why a model cannot draft for another, or None; `rolls_back`: it can take back tokens."""
     if not rolls_back:
-        return "the draft's memory is recurrent and cannot take back tokens"
+        return "the draft's memory is recurrent and cannot roll back"
     return target.difference(draft)
 
 

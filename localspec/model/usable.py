@@ -226,7 +226,7 @@ def usable_facts(header: Header) -> ModelFacts:
 
 
 def check_usable(header: Header) -> None:
-    """The same where nobody wants the facts."""
+    """As `usable_facts`, without the facts."""
     usable_facts(header)
 
 

@@ -124,7 +124,7 @@ class Use:
 
     @property
     def acceptance(self) -> float:
-        """The chance that one drafted token stands."""
+        """The chance that one drafted token is accepted."""
         return acceptance_of(self.accepted_share, PUBLISHED_DRAFT)
 
 
@@ -139,10 +139,10 @@ USES = (
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do for a use, with the numbers that say so.
+    """Advice for a use, with its numbers.
 
-    `gain` is that of a draft model at the acceptance that others published; None for look-up, whose
-    acceptance depends on the text alone.
+    `gain` is that of a draft model at the published acceptance; None for lookup, whose acceptance
+    depends on the text alone.
     """
 
     use: Use

@@ -44,7 +44,7 @@ class Later(Exception):
 
 @dataclass(slots=True)
 class Retry:
-    """What is left of it, for one file; progress renews it."""
+    """Waits between tries of one file; progress renews the number of tries."""
 
     notify: Notify
     n_failures: int = 0
@@ -107,12 +107,12 @@ class Download:
 
 
 def download(wanted: Download, partial: Path, on_bytes: OnBytes, notify: Notify) -> None:
-    """Fill `partial` up to the end of the file; what is in it already is not fetched again.
+    """Fill `partial` up to the end of the file, from where it ends.
 
-    Raises ModelError where the server refuses or nothing comes any more, HardwareError where the
-    disk is full. What has come stays.
+    Raises ModelError if the server refuses or falls silent, HardwareError if the disk is full. The
+    downloaded part stays.
     """
-    patience = Retry(notify)
+    retry = Retry(notify)
     if wanted.n_bytes is not None and _size(partial) > wanted.n_bytes:
         partial.unlink()
     while (n_here := _size(partial)) != wanted.n_bytes:
@@ -121,9 +121,9 @@ def download(wanted: Download, partial: Path, on_bytes: OnBytes, notify: Notify)
                 return
         except Later as later:
             if _size(partial) > n_here:
-                patience.renew()
+                retry.renew()
             try:
-                patience.wait(later)
+                retry.wait(later)
             except Later:
                 raise ModelError(_given_up(wanted, partial, later)) from later
 
@@ -198,7 +198,7 @@ def _take(answer: Any, wanted: Download, partial: Path, on_bytes: OnBytes) -> bo
 
 
 def _span(answer: Any, wanted: Download, partial: Path) -> tuple[int, int | None] | None:
-    """Where the body begins and ends; None where there is nothing after what is here."""
+    """Where the body begins and ends; None if the file is complete."""
     n_here, status = _size(partial), answer.status_code
     if status in BUSY:
         raise later_of(answer)
@@ -222,7 +222,7 @@ def _end_of_range(answer: Any, wanted: Download, n_here: int) -> int:
 
 
 class _DiskError(Exception):
-    """Kept apart from what the network raises, which is an OSError as well."""
+    """Tells errors of the disk from those of the network, which are OSErrors as well."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))

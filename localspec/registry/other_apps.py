@@ -41,7 +41,7 @@ class FoundModel:
 
     @property
     def short_names(self) -> tuple[str, ...]:
-        """What it can be called beside its name: that without the origin, its file, its stem."""
+        """Further names: the name without its origin, the file, its stem."""
         plain = self.name.partition(":")[2]
         file = plain.rpartition("/")[2].partition("@")[0]
         return plain, file, file.removesuffix(".gguf"), plain.removesuffix(":latest")
@@ -83,7 +83,7 @@ def _ollama() -> Iterator[FoundModel]:
 
 
 def _ollama_blob(manifest: Path) -> str:
-    """The file name of the weights; empty where a manifest is none or names none."""
+    """The file name of the weights; empty if the manifest names none."""
     try:
         document: Any = json.loads(manifest.read_text(encoding="utf-8"))
         layers = [layer for layer in document["layers"] if layer["mediaType"] == _OLLAMA_MODEL]

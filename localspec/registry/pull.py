@@ -68,7 +68,7 @@ def _fill(read: Callable[[memoryview], int | None], buffer: memoryview) -> int:
 
 
 def git_sha1(path: Path) -> str:
-    """What the hub calls a small file by: git's own name of it."""
+    """The hub's name of a small file, which is git's."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
 
@@ -106,9 +106,9 @@ def _missing_bytes(file: RemoteFile, shelf: CachePaths) -> int:
 def pull_file(
     file: RemoteFile, name: str | None, notify: Notify, on_progress: OnProgress
 ) -> tuple[Pulled, int]:
-    """One file, here and proved, and how many bytes were fetched for it.
+    """One file, here and verified, and how many bytes were fetched for it.
 
-    Raises ModelError or HardwareError; what has come is kept for the next time.
+    Raises ModelError or HardwareError; the downloaded part is kept for the next time.
     """
     shelf = shelf_of(file)
     known = _known(shelf.pointer)

@@ -66,7 +66,7 @@ def variants(files: Iterable[RepositoryFile], like: str | None = None) -> list[V
 
 
 def models_of(files: Iterable[RepositoryFile]) -> set[str]:
-    """How many models a repository has, whatever their quantization."""
+    """The models of a repository, whatever their quantization."""
     return {
         _model_of(file.file)
         for file in files
@@ -95,7 +95,7 @@ class NotHereError(ModelError):
 def resolve(reference: str | None) -> Path:
     """The file of a model; None is the starter.
 
-    Raises NotHereError, or UserError where nothing is called so.
+    Raises NotHereError, or UserError for an unknown name.
     """
     place = locate(reference)
     if isinstance(place, Path):
@@ -109,7 +109,7 @@ def resolve(reference: str | None) -> Path:
 def locate(reference: str | None) -> Path | str:
     """A model's file if it is on this machine, else the address at which its header can be read.
 
-    UserError where nothing is called so.
+    UserError for an unknown name.
     """
     name = STARTER if reference is None else reference
     if name.startswith((HUB, *ADDRESSES)):

@@ -11,7 +11,7 @@ and other programs put files there: bytes go with their last name, folders when 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +35,7 @@ MOST_NAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes from `begin` to `end` in which something differs, and whose they are."""
+    """Bytes from `begin` to `end` that differ somewhere, and their tensors."""
 
     begin: int
     end: int
@@ -44,11 +44,11 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of a file; `damage` is empty where it is not known which bytes differ."""
+    """The state of a file; `damage` is empty if the differing bytes are unknown."""
 
     file: Pulled
     state: State
-    damage: tuple[Damage, ...] = field(default=())
+    damage: tuple[Damage, ...] = ()
 
 
 def check(file: Pulled, on_bytes: Callable[[int], None]) -> Finding:
@@ -130,7 +130,7 @@ def _can_be_mended(finding: Finding) -> bool:
 
 
 def _mend(finding: Finding, on_progress: OnProgress) -> None:
-    """Fetch the damaged blocks and write them where they belong."""
+    """Fetch the damaged blocks and write them in place."""
     file = finding.file
     name, total = Path(file.path).name, sum(d.end - d.begin for d in finding.damage)
     source, n_done = HttpSource.of(_pinned(file)), 0
@@ -149,14 +149,14 @@ def _mend(finding: Finding, on_progress: OnProgress) -> None:
 
 
 def sentence(finding: Finding) -> str:
-    """What is wrong with a file, to stand after its name."""
+    """The state of a file, to follow its name in a sentence."""
     match finding.state:
         case "whole":
             return "is whole"
         case "missing":
             return "is gone"
         case "unfinished":
-            return "has come in part: pull goes on from there"
+            return "is downloaded in part: `localspec pull` resumes"
         case "damaged":
             return f"is damaged{_where(finding)}"
 
@@ -203,7 +203,7 @@ def pulled_as(reference: str, *, with_adopted: bool = False) -> list[Pulled]:
 
 
 def planned_removals(files: Sequence[Pulled]) -> list[Removal]:
-    """What removing them would take away, without doing it."""
+    """The effect of removing files, without removing them."""
     return [_removal(file) for file in files]
 
 

@@ -44,13 +44,13 @@ LIMIT_S = 2.0
 """For the target and its draft model together."""
 TARGET_SHARE = 0.65
 DEPTH = 256
-"""Where the slope is measured; further on it is taken to go on so."""
+"""Where the slope is measured; it is assumed to hold further on."""
 _VERSION = 3
 _N_TIMED = 2
 _N_CHANGES = 3
 _FEW = 16
 _TYPICAL = 0.7
-"""An acceptance, to rank widths by what they promise."""
+"""An acceptance, to rank widths by their expected rate."""
 
 
 def calibration_path(target: EngineConfig, draft: EngineConfig | None) -> Path:
@@ -78,7 +78,7 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> float:
-    """Seconds more of a pass over one token when the one before had two; 0 if there is no time."""
+    """Extra seconds of a one-token pass after one of two tokens; 0 if time is short."""
     if 3 * _N_CHANGES * plain_s > limit_s:
         return 0.0
     timer = Timer(engine.scratch())
@@ -89,9 +89,9 @@ def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> flo
 def measure(
     engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
 ) -> PassCurve:
-    """T(n, depth) of the widths that fit into `limit_s`; the first is measured in any case.
+    """T(n, depth) of the widths that fit into `limit_s`; one token is measured in any case.
 
-    `start` is a prediction, which ranks the widths and stands in for those that were not reached.
+    `start`, a prediction, ranks the widths and gives the slopes where time is short.
     """
     started = perf_counter()
 
@@ -111,7 +111,7 @@ def measure(
 
 
 def _ranked(widths: Sequence[int], start: PassCurve | None) -> list[int]:
-    """By the rate that a draft of that width promises; without a prediction, as given."""
+    """By the predicted rate of a draft of that width; without a prediction, as given."""
     if start is None:
         return list(widths)
 
@@ -122,7 +122,7 @@ def _ranked(widths: Sequence[int], start: PassCurve | None) -> list[int]:
 
 
 def _at_most(known: dict[int, float], n: int) -> float:
-    """A few tokens more cost no more each than the widest batch that is known, many cost less."""
+    """Seconds of a pass over `n` at most: per token no more than the widest known pass."""
     width = max(known)
     return known[width] * max(1.0, min(n, _FEW) / width)
 
@@ -201,17 +201,17 @@ def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]
 
 
 WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
-"""Of verification batches, by their usual worth."""
+"""Of verification batches, the most useful first."""
 CHANGE_LIMIT_S = 0.2
 """Where passes take longer, a change of width does not matter."""
 DRAFT_WIDTHS = (WINDOW, 2)
 _MEMORY = 0.5
-"""How much of what earlier sessions learned of acceptance still counts."""
+"""The weight of the acceptance that earlier sessions learned."""
 _FORMER_SOURCES = {"suffix": "lookup"}
 
 
 class LearnedStore:
-    """Loads and keeps what is learned of a pair of engines."""
+    """Loads and keeps what sessions learn about a pair of engines."""
 
     def __init__(
         self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
@@ -222,7 +222,7 @@ class LearnedStore:
         self.learned: Learned | None = None
 
     def load(self) -> Learned:
-        """What is kept, or measured now."""
+        """Load what is kept, or measure now."""
         kept = self._kept.load()
         if kept is None:
             kept = self._measured()
@@ -240,7 +240,7 @@ class LearnedStore:
         return self.learned
 
     def keep(self) -> None:
-        """Keep what was learned; what cannot be written is measured again the next time."""
+        """Keep what was learned; a failing disk means measuring again next time."""
         learned = self.learned
         if learned is None:
             return
@@ -279,7 +279,7 @@ class LearnedStore:
         }
 
     def _prediction(self, widths: Sequence[int]) -> PassCurve | None:
-        """The roofline's, if this machine was probed for such a model before."""
+        """The roofline's, if this machine was probed for these weight types before."""
         expected = Expectation.of(self._target.config, self._facts)
         return expected and predicted(expected.roofline.seconds, sorted(widths))
 

@@ -26,14 +26,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """A model's file and how it is run; a draft that is still "auto" is none."""
+    """A model's file and how it is run; an unresolved draft, "auto", counts as none."""
 
     model: Path
     settings: Settings = field(default_factory=Settings)
 
     @classmethod
     def of(cls, model: Path, draft: Path | None = None, **settings: Any) -> Self:
-        """With settings by name. Raises UserError for one that there is none of."""
+        """With settings by name. Raises UserError for an unknown one."""
         return cls(model, Settings.of(**settings)).with_draft(draft)
 
     @property
@@ -53,8 +53,8 @@ class SessionConfig:
 class ReplyOptions:
     """How one reply is made. `max_tokens` None: until the model ends it or the context is full.
 
-    `spec` and `draft_max` are the session's unless given; what the session has not loaded drafts
-    nothing, and no draft is longer than the session's longest.
+    `spec` and `draft_max` default to the session's. A drafter that the session has not loaded
+    drafts nothing, and the session's `draft_max` is the limit.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -67,13 +67,13 @@ class ReplyOptions:
 
 
 Fetch = Callable[[str], Path]
-"""Gets what a reference spells out, and says where it is."""
+"""Downloads a reference and returns the file."""
 
 
 def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
-    """As `resolve`; what is spelled out as `hf:...` or an address is pulled if it is not here.
+    """As `resolve`, but an `hf:...` reference or an address is pulled if it is not here.
 
-    A name of the catalog is not: it can mean gigabytes that nobody asked for.
+    A name of the catalog is not pulled: it can mean gigabytes that the user did not expect.
     """
     try:
         return resolve(reference)
@@ -84,7 +84,7 @@ def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
 
 
 def _fetch(reference: str) -> Path:
-    """Pull without a word."""
+    """Pull silently."""
     from localspec.session.pull_plan import (  # noqa: PLC0415 - only where a model is fetched
         Wish,
         carry_out,
@@ -102,9 +102,9 @@ def session_config(
     notify: Notify = silent,
     fetch: Fetch | None = None,
 ) -> SessionConfig:
-    """A model and its draft by name, with what `tune` kept but for the settings `given`.
+    """A model and its draft by name; the tuned profile fills settings other than those `given`.
 
-    `given` None: nothing of it. Raises UserError or ModelError.
+    `given` None: no profile is used. Raises UserError or ModelError.
     """
     settings = settings.checked()
     if settings.draft == NONE and settings.spec == "draft":
@@ -126,7 +126,7 @@ def draft_file(draft: str, model: str | None, fetch: Fetch | None = None) -> Pat
 
 
 class ReplyKeywords(TypedDict, total=False):
-    """How a reply is made; what is left out is as by default, by every door.
+    """How a reply is made. Defaults are the same for the library and the command line.
 
     `temperature` (0.8; 0 takes the best token), `top_k` (40), `top_p` (0.95), `min_p` (0.05),
     `repeat_penalty` (1.0) or all of them as `sampling`; `seed` (random); `max_tokens` (no limit);
@@ -162,7 +162,7 @@ _VERIFICATIONS = ("auto", "match", "rejection")
 def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
     """The options of a reply. A seed is drawn where none is given.
 
-    Raises UserError for a name or a value that there is none of.
+    Raises UserError for an unknown name or an invalid value.
     """
     given: dict[str, Any] = {name: value for name, value in keywords.items() if value is not None}
     for name, value in given.items():
@@ -195,7 +195,7 @@ def _check(name: str, value: Any) -> None:
 
 
 def _wanted(name: str, value: Any) -> str | None:
-    """What a keyword wants in place of a wrong value; None where it is right."""
+    """The values that a keyword accepts, in words; None if this value is valid."""
     if name in _BOUNDS:
         kind, low, high = _BOUNDS[name]
         is_right = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high

@@ -21,7 +21,7 @@ from localspec.registry.resolve import catalog_entry, local_file
 
 @dataclass(frozen=True, slots=True)
 class InventoryRow:
-    """A model; None is what is not known. `problem` says why it cannot be used."""
+    """A model; None means unknown. `problem` says why it cannot be used."""
 
     name: str
     path: Path
@@ -36,7 +36,7 @@ class InventoryRow:
 
 
 def inventory(*, with_others: bool) -> list[InventoryRow]:
-    """Models of the catalog and pulled ones; `with_others`: what other programs have, too."""
+    """Models of the catalog and pulled ones; `with_others` adds those of other programs."""
     seen: set[Path] = set()
     rows: list[InventoryRow] = []
     for name, path, origin in _own():
@@ -86,8 +86,8 @@ def _row(name: str, path: Path, origin: str) -> InventoryRow:
 def _unfinished(file: Pulled) -> InventoryRow:
     partial = Path(file.partial or "")
     n_here = partial.stat().st_size if file.partial and partial.exists() else 0
-    share = f"{100 * n_here / file.n_bytes:.0f} % " if file.n_bytes else ""
-    problem = f"{share}of it has come: pull {file.name or file.reference} goes on"
+    share = f"{100 * n_here / file.n_bytes:.0f} %" if file.n_bytes else "partly"
+    problem = f"{share} downloaded; `localspec pull {file.name or file.reference}` resumes"
     unknown = (None, None, None, None, None)
     return InventoryRow(
         file.name or file.reference, Path(file.path), "unfinished", n_here, *unknown, problem
@@ -102,7 +102,7 @@ def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
 
 
 def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
-    """Of plain decoding with default settings, where this machine was measured for it."""
+    """Of plain decoding with default settings; None unless a probe covers this model."""
     layers = -1 if gpu_backends() else 0
     config = EngineConfig.of(path, ctx=4096, threads=usable_cores(), gpu_layers=layers)
     expected = Expectation.of(config, facts)

@@ -40,7 +40,7 @@ FileRole = Literal["model", "draft"]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How to pull: with the draft of a pair or without, and for which machine to choose."""
+    """How to pull: with or without a pair's draft, and the machine to choose for."""
 
     with_draft: bool = True
     where: MachineChoice = field(default_factory=MachineChoice)
@@ -48,7 +48,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One model of a plan: the files to fetch, or the one that is here and needs nothing."""
+    """One model of a plan: the files to fetch, or the file that is here already."""
 
     role: FileRole
     name: str | None
@@ -78,7 +78,7 @@ class PullPlan:
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """A file that is here and proved; `n_fetched` bytes of it came now."""
+    """A file that is here and verified; `n_fetched` bytes of it were downloaded now."""
 
     role: FileRole
     path: Path
@@ -106,7 +106,7 @@ def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
 
 
 def carry_out(plan: PullPlan, notify: Notify, on_progress: OnProgress) -> list[Got]:
-    """Fetch and prove every file of a plan, the model's first part first.
+    """Fetch and verify every file of a plan, the model's first part first.
 
     Raises ModelError for a model that no command could use; its files stay.
     """
@@ -132,7 +132,7 @@ def _fetched(file: RemoteFile, model: PlannedFile, notify: Notify, on_progress: 
 
 
 def _check_arrived(path: Path) -> None:
-    """ModelError for what is whole and of no use; the bytes are the hub's, so they are kept."""
+    """ModelError for a whole file that no command can use; its bytes are right, so it stays."""
     try:
         header = read_header(path)
     except ModelError:
@@ -215,7 +215,7 @@ def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> P
 
 
 def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) -> PlannedFile:
-    """Of an entry in the quantization that was named, is here, or is the entry's own."""
+    """An entry's file in the quantization that was named, is here, or is the entry's own."""
     name = entry.name if kind is None else f"{entry.name}:{kind}"
     here = locate(name)
     if isinstance(here, Path):

@@ -16,7 +16,7 @@ from localspec.engine.llama.binding import C
 
 
 class Counting(Protocol):
-    """Who counts its decodes."""
+    """An engine that counts its decodes."""
 
     n_decodes: int
 

@@ -207,7 +207,7 @@ class LlamaEngine:
         return self._output_rows[:n_rows]
 
     def _probe_rollback(self) -> int | None:
-        """How many new tokens can be taken back: tried on two, which also warms the model up."""
+        """How many new tokens can be rolled back; trying it also warms the model up."""
         probe = LlamaContext(self, 0)
         probe.eval([0, min(1, self.vocabulary.n_tokens - 1)], 0)
         can_roll_back = self.forget(0, 1)

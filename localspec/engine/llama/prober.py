@@ -133,7 +133,7 @@ def attention(
 
 
 def _more(times: Medians, width: int, cells: int) -> float:
-    """What a cache of so many cells takes longer than an empty one."""
+    """Extra seconds of a cache of `cells` over an empty one."""
     return max(0.0, times[width, cells] - times[width, CELLS[0]])
 
 
@@ -198,7 +198,7 @@ def _loaded(
 BUDGET_S = 16.0
 """Without the overhead, a plain read of memory and the start of the engine, some 3 s."""
 LOADING_PARTS, ATTENTION_PARTS = 2, 8
-"""To load models of one weight type takes as long as to measure so many widths of a pass."""
+"""Loading models of one weight type takes as long as measuring this many widths."""
 
 
 @dataclass(slots=True)
