@@ -90,7 +90,8 @@ def _engine() -> dict[str, Any]:
 
 def _devices() -> dict[str, Any]:
     from localspec.forecast.machine import engine_reports
-    from localspec.hardware.machine import local_devices, power
+    from localspec.hardware.detect import power
+    from localspec.hardware.machine import local_devices
 
     known = [_figures(device) for device in local_devices(engine_reports())]
     return {"power": power().text, "list": known}

@@ -198,10 +198,7 @@ def engine_reports() -> list[Reported] | None:
         from localspec.engine.llama.binding import engine_devices  # noqa: PLC0415 - loads libllama
     except (EngineError, ImportError, OSError):
         return None
-    return [
-        Reported(device.name, device.description, device.total_bytes, device.free_bytes)
-        for device in engine_devices()
-    ]
+    return engine_devices()
 
 
 def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:

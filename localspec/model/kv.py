@@ -22,8 +22,7 @@ src/llama-hparams.cpp of llama.cpp.
 from localspec.errors import UserError
 from localspec.gguf.header import Header
 from localspec.gguf.types import BY_NAME, GgmlType
-from localspec.model.architectures import HYBRID, UNUSUAL_CACHE
-from localspec.model.layers import Layer
+from localspec.model.layers import HYBRID, UNUSUAL_CACHE, Layer
 from localspec.settings import CACHE_TYPES, Attention
 
 _TYPES = {name: BY_NAME[name.upper()] for name in CACHE_TYPES}

@@ -14,7 +14,8 @@ from math import isfinite, isnan
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header, Tensor
-from localspec.model.architectures import (
+from localspec.model.facts import ModelFacts
+from localspec.model.layers import (
     DIFFUSION,
     DRAFT_HEADS,
     ENCODER_DECODERS,
@@ -24,9 +25,10 @@ from localspec.model.architectures import (
     RECURRENT,
     SKIPPING,
     WINDOWS,
+    Layer,
+    layers_of,
+    per_layer,
 )
-from localspec.model.facts import ModelFacts
-from localspec.model.layers import Layer, layers_of, per_layer
 from localspec.model.tokenizer import AGAIN, check_vocabulary
 
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from localspec.gguf.types import BY_NAME, GgmlType
-from localspec.model.facts import ModelFacts
+from localspec.model.facts import ModelFacts, WeightGroup
 from localspec.model.kv import types_of
-from localspec.model.weights import WeightGroup
 from localspec.settings import Attention
 
 FLOAT_BYTES = 4

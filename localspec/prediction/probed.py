@@ -25,7 +25,7 @@ from localspec.hardware.probe_results import (
     width_class,
 )
 from localspec.model.facts import ModelFacts
-from localspec.model.random_weights import WEIGHT_TYPES
+from localspec.model.synthetic import WEIGHT_TYPES
 from localspec.prediction.rates import AttentionWork, Spread, Term, WeightWork
 from localspec.settings import Attention
 

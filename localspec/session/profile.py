@@ -15,7 +15,8 @@ import psutil
 
 from localspec import paths
 from localspec.engine.health import engine_fingerprint
-from localspec.hardware.machine import hardware_key, power
+from localspec.hardware.detect import power
+from localspec.hardware.machine import hardware_key
 from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify
