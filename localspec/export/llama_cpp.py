@@ -20,7 +20,7 @@ from localspec.export.exported import (
     looks_up,
     not_told,
 )
-from localspec.model.facts import cache_type
+from localspec.model.kv import cache_type
 from localspec.session.config import SessionConfig
 
 NGRAM = 3

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import MAX_KEY_BYTES, Array, Cursor, Source, Value, shown
@@ -77,34 +78,19 @@ class Header:
         return f"{self.architecture}.{key}"
 
     def integer(self, key: str) -> int | None:
-        value = self.metadata.get(key)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-        raise self._wrong_kind(key, "a whole number")
+        return self._of_kind(key, int, "a whole number")
 
     def number(self, key: str) -> float | None:
-        value = self.metadata.get(key)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-            return value
-        raise self._wrong_kind(key, "a number")
+        return self._of_kind(key, (int, float), "a number")
 
     def flag(self, key: str) -> bool | None:
-        value = self.metadata.get(key)
-        if value is None or isinstance(value, bool):
-            return value
-        raise self._wrong_kind(key, "true or false")
+        return self._of_kind(key, bool, "true or false")
 
     def text(self, key: str) -> str | None:
-        value = self.metadata.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        raise self._wrong_kind(key, "a text")
+        return self._of_kind(key, str, "a text")
 
     def array(self, key: str) -> Array | None:
-        value = self.metadata.get(key)
-        if value is None or isinstance(value, Array):
-            return value
-        raise self._wrong_kind(key, "an array")
+        return self._of_kind(key, Array, "an array")
 
     def integers(self, key: str) -> tuple[int, ...] | None:
         """An array of whole numbers or booleans."""
@@ -127,6 +113,14 @@ class Header:
     def fail(self, what: str) -> ModelError:
         """The error of this file for a sentence that goes on after its name."""
         return ModelError(f"{self.name} {what}")
+
+    def _of_kind(self, key: str, kind: Any, wanted: str) -> Any:
+        """The value of a key or None. A boolean is an int to Python and no number here."""
+        value = self.metadata.get(key)
+        is_right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+        if value is None or is_right:
+            return value
+        raise self._wrong_kind(key, wanted)
 
     def _strings(self, key: str) -> Array | None:
         array = self.array(key)

@@ -157,8 +157,6 @@ def _of_memory(found: list[Device], memory_bytes: int | None) -> list[Device]:
     return [device for device in found if not device.memory_bytes or distance(device) == nearest]
 
 
-__all__ = ["Device", "Match", "all_devices", "find_device", "match_reported"]
-
 MAX_LISTED = 10
 NEAR = 1.1
 """Figures that differ by less are one answer, an ambiguous one."""

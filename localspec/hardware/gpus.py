@@ -64,9 +64,9 @@ def _nvidia_gpu(cells: list[str]) -> Gpu | None:
 
 def apple_gpus(text: str, memory_bytes: int | None = None) -> tuple[Gpu, ...]:
     """From `system_profiler SPDisplaysDataType -json`; Apple's share the machine's memory."""
-    entries = _list(_document(text).get("SPDisplaysDataType"))
+    entries = _document(text).get("SPDisplaysDataType")
     gpus: list[Gpu] = []
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict):
             continue
         name = _apple_name(str(entry.get("sppci_model") or entry.get("_name") or ""))
@@ -132,10 +132,6 @@ def _document(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 TOOL_LIMIT_S = 5

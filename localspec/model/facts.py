@@ -16,7 +16,6 @@ from localspec.gguf.types import GgmlType
 from localspec.model.kv import (
     block_problem,
     cache_bytes,
-    cache_type,
     state_bytes,
 )
 from localspec.model.layers import HYBRID, RECURRENT, UNUSUAL_CACHE, Layer, layers_of, per_layer
@@ -127,9 +126,6 @@ def _is_streamed(tensor: Tensor, *, is_tied: bool, n_layers: int) -> bool:
         return is_tied
     block = _BLOCK.match(tensor.name)
     return not UNUSED.search(tensor.name) and not (block and int(block[1]) >= n_layers)
-
-
-__all__ = ["ModelFacts", "cache_type"]
 
 
 @dataclass(frozen=True, slots=True)

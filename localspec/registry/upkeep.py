@@ -9,6 +9,7 @@ and other programs put files there: bytes go with their last name, folders when 
 """
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -150,15 +151,12 @@ def _mend(finding: Finding, on_progress: OnProgress) -> None:
 
 def sentence(finding: Finding) -> str:
     """The state of a file, to follow its name in a sentence."""
-    match finding.state:
-        case "whole":
-            return "is whole"
-        case "missing":
-            return "is gone"
-        case "unfinished":
-            return "is downloaded in part: `localspec pull` resumes"
-        case "damaged":
-            return f"is damaged{_where(finding)}"
+    return {
+        "whole": "is whole",
+        "missing": "is gone",
+        "unfinished": "is downloaded in part: `localspec pull` resumes",
+        "damaged": f"is damaged{_where(finding)}",
+    }[finding.state]
 
 
 def _where(finding: Finding) -> str:
@@ -248,11 +246,8 @@ def _nothing_of(reference: str) -> UserError:
         return UserError(
             f"{others[0].name} belongs to {others[0].origin}: remove it there ({others[0].path})"
         )
-    return no_such_model(reference, {name: name for name in map(_reference, pulled())})
-
-
-def _reference(file: Pulled) -> str:
-    return file.name or _first(file.reference)
+    names = [file.name or _first(file.reference) for file in pulled()]
+    return no_such_model(reference, dict(zip(names, names, strict=True)))
 
 
 def _removal(file: Pulled) -> Removal:
@@ -296,9 +291,7 @@ def _clear(path: Path) -> None:
 
 def _clear_repository(repository: Path) -> None:
     for kind in ("refs", ".no_exist"):
-        for place, _, names in os.walk(repository / kind):
-            for name in names:
-                (Path(place) / name).unlink(missing_ok=True)
+        shutil.rmtree(repository / kind, ignore_errors=True)
     for place, _, _ in os.walk(repository, topdown=False):
         with suppress(OSError):
             Path(place).rmdir()

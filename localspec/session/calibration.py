@@ -30,8 +30,8 @@ from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timer
 from localspec.forecast.forecast import Expectation
 from localspec.hardware.detect import power
-from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
+from localspec.model.kv import cache_type
 from localspec.prediction.speculation import expected_tokens
 from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed

@@ -27,11 +27,11 @@ class InventoryRow:
     path: Path
     origin: str
     n_bytes: int
-    quantization: str | None
-    n_ctx: int | None
-    draft: str | None
-    last_used: str | None
-    predicted_tps: float | None
+    quantization: str | None = None
+    n_ctx: int | None = None
+    draft: str | None = None
+    last_used: str | None = None
+    predicted_tps: float | None = None
     problem: str | None = None
 
 
@@ -88,10 +88,8 @@ def _unfinished(file: Pulled) -> InventoryRow:
     n_here = partial.stat().st_size if file.partial and partial.exists() else 0
     share = f"{100 * n_here / file.n_bytes:.0f} %" if file.n_bytes else "partly"
     problem = f"{share} downloaded; `localspec pull {file.name or file.reference}` resumes"
-    unknown = (None, None, None, None, None)
-    return InventoryRow(
-        file.name or file.reference, Path(file.path), "unfinished", n_here, *unknown, problem
-    )
+    name = file.name or file.reference
+    return InventoryRow(name, Path(file.path), "unfinished", n_here, problem=problem)
 
 
 def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:

@@ -17,8 +17,8 @@ from localspec import paths
 from localspec.engine.health import engine_fingerprint
 from localspec.hardware.detect import power
 from localspec.hardware.machine import hardware_key
-from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
+from localspec.model.kv import cache_type
 from localspec.notify import Notify
 from localspec.settings import NONE, Settings, read, words_of, written
 from localspec.store import UNREADABLE, write_text

@@ -13,7 +13,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, libggml
 from localspec.errors import EngineError, ModelError
-from localspec.model.facts import cache_type
+from localspec.model.kv import cache_type
 from localspec.notify import Progress
 
 PATTERN = r"blk\.{}\.ffn_(up|down|gate|gate_up)_(ch|)exps"
