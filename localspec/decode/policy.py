@@ -68,7 +68,7 @@ class Adaptive:
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
         if self._prices.can_pay:
-            self._left_s = [self._may_lose_s(i, AHEAD) for i in range(len(rooms))]
+            self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
             self._ask_free(rooms)
             free = [max(each, key=_promise, default=None) for each in self._guesses]
             plans = [self._best(free)]
@@ -91,7 +91,8 @@ class Adaptive:
             for paid in self._paid:
                 paid.look(self._depth)
 
-    def _may_lose_s(self, i: int, ahead: int) -> float:
+    def may_lose_s(self, i: int, ahead: int = AHEAD) -> float:
+        """Of the request in that place, what drafts may lose now."""
         generation = self._generations[i]
         n_passes = self._prices.unit * (generation.n_tokens + min(ahead, generation.room))
         return self._budgets[i].left_s(self._target, self._depth, n_passes)
@@ -110,7 +111,7 @@ class Adaptive:
         """What promises more tokens for a request: a paid drafter, or what is free."""
         generation, budget = self._generations[i], self._budgets[i]
         chances = self._learned.chances(generation.law, paid.source)
-        affordable_s = self._may_lose_s(i, 2 * AHEAD) - budget.owed_s
+        affordable_s = self.may_lose_s(i, 2 * AHEAD) - budget.owed_s
         offer = paid.offer(generation, chances, room, affordable_s)
         return max(filter(None, (free, offer)), key=_promise, default=None)
 
