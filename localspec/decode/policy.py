@@ -19,7 +19,7 @@ from localspec.decode.budget import AHEAD, Budget
 from localspec.decode.chances import Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
 from localspec.decode.generation import Generation
-from localspec.decode.offers import Offer, PaidDrafter, WhilePays, free_offer
+from localspec.decode.offers import Offer, PaidDrafter, WhilePays
 from localspec.decode.prices import PassPrices
 from localspec.decode.speculator import Gain
 from localspec.decode.step import Step
@@ -71,20 +71,25 @@ class Adaptive:
             self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
             self._ask_free(rooms)
             free = [max(each, key=_promise, default=None) for each in self._guesses]
-            plans = [self._best(free)]
-            for paid in self._paid:
+            for paid in (None, *self._paid):
                 offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
-                plans.append(self._best(offers, paid))
-            self._plan = max(plans, key=_rate)
-            self._plan.is_limited = any(plan.is_limited for plan in plans)
+                if any(offers):
+                    self._take(self._best(offers, paid))
         return self._made()
+
+    def _take(self, plan: Plan) -> None:
+        """The better plan, with drafts or without."""
+        is_limited = plan.is_limited or self._plan.is_limited
+        self._plan = max(self._plan, plan, key=_rate)
+        self._plan.is_limited = is_limited
 
     # the state of things
 
     def _look(self, generations: Sequence[Generation], n_other_rows: int) -> None:
-        known = {id(budget.history): budget for budget in self._budgets}
         histories = [each.history for each in generations]
-        self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
+        if [id(h) for h in histories] != [id(budget.history) for budget in self._budgets]:
+            known = {id(budget.history): budget for budget in self._budgets}
+            self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
         self._reads_prompt = not all(each.n_tokens for each in generations)
         self._generations, self._depth = generations, max(map(len, histories))
         if self._prices.look(len(generations), n_other_rows, self._depth):
@@ -105,10 +110,15 @@ class Adaptive:
             for i, draft in enumerate(drafter.draft(requests)):
                 if draft.tokens:
                     chances = self._learned.chances(self._generations[i].law, drafter.source)
-                    self._guesses[i].append(free_offer(draft, chances))
+                    reach = chances.reach(draft.confidences)
+                    self._guesses[i].append(Offer(chances, reach, draft))
 
-    def _paid_or(self, free: Offer | None, paid: PaidDrafter, i: int, room: int) -> Offer | None:
+    def _paid_or(
+        self, free: Offer | None, paid: PaidDrafter | None, i: int, room: int
+    ) -> Offer | None:
         """What promises more tokens for a request: a paid drafter, or what is free."""
+        if not paid:
+            return free
         generation, budget = self._generations[i], self._budgets[i]
         chances = self._learned.chances(generation.law, paid.source)
         affordable_s = self.may_lose_s(i, 2 * AHEAD) - budget.owed_s
@@ -117,11 +127,14 @@ class Adaptive:
 
     def _best(self, offers: Sequence[Offer | None], paid: PaidDrafter | None = None) -> Plan:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
-        n = len(offers)
-        plan = Plan(n / self._prices.plain_s, [0] * n, offers, paid)
+        n, prices = len(offers), self._prices
+        plain_s, hoped_s, change_s = prices.plain_s, prices.hoped_s, prices.change_s
+        n_unchanged = prices.last_width - prices.n_rows
+        plan = Plan(n / plain_s, [0] * n, offers, paid)
         lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
-        tokens, prudent, drafting_s, n_drafted = float(n), float(n), 0.0, 0
-        for reach, k, i in _rows(offers):
+        tokens, drafting_s, n_drafted = float(n), 0.0, 0
+        rows = _rows(offers)
+        for n_before, (reach, k, i) in enumerate(rows):
             offer = offers[i]
             if offer is None or k > lengths[i] + 1:
                 continue  # a shorter draft is over the budget already
@@ -129,16 +142,19 @@ class Adaptive:
             if paid and offer.draft is None:
                 n_at_depth[k] += 1
                 row_s += paid.token_s(n_at_depth[k]) - paid.token_s(n_at_depth[k] - 1)
-            cost_s = drafting_s + row_s + self._prices.with_rows_s(n_drafted + 1)
-            rate, stake_s = (tokens + reach) / cost_s, (cost_s - self._prices.plain_s) * k
+            cost_s = drafting_s + row_s + hoped_s[n_drafted + 1]
+            if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s:
+                break  # not even if all that follow were as likely
+            cost_s += change_s if n_drafted + 1 != n_unchanged else 0.0
+            rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
             if stake_s > self._left_s[i] * (n_drafted + 1):
                 plan.is_limited |= rate > plan.rate
                 continue
-            tokens, prudent = tokens + reach, prudent + offer.prudent[k - 1]
-            drafting_s, n_drafted, lengths[i] = drafting_s + row_s, n_drafted + 1, k
+            tokens, drafting_s = tokens + reach, drafting_s + row_s
+            n_drafted, lengths[i] = n_drafted + 1, k
             if rate > plan.rate:
-                is_sure = prudent * self._prices.plain_s >= n * cost_s
-                if is_sure or stake_s <= UNSURE * self._left_s[i] * n_drafted:
+                is_small = stake_s <= UNSURE * self._left_s[i] * n_drafted
+                if is_small or _least(offers, lengths) * plain_s >= n * cost_s:
                     plan.rate, plan.lengths = rate, lengths.copy()
                 else:
                     plan.is_limited = True
@@ -243,6 +259,12 @@ def _promise(offer: Offer) -> float:
 
 def _rate(plan: Plan) -> float:
     return plan.rate
+
+
+def _least(offers: Sequence[Offer | None], lengths: Sequence[int]) -> float:
+    """Tokens of a pass, with chances one standard deviation lower."""
+    both = zip(offers, lengths, strict=True)
+    return sum(1 + (offer.least(n) if offer else 0.0) for offer, n in both)
 
 
 def _rows(offers: Sequence[Offer | None]) -> list[tuple[float, int, int]]:
