@@ -164,3 +164,15 @@ class PaidDrafter:
 
 def _powers(chance: float, n: int) -> list[float]:
     return [chance**k for k in range(1, n + 1)]
+
+
+def rows_of(offers: Sequence[Offer | None]) -> list[tuple[float, int, int]]:
+    """(reach, place in its draft, request) of each row, the likeliest first."""
+    rows = [(s, k, i) for i, o in enumerate(offers) if o for k, s in enumerate(o.reach, 1)]
+    return sorted(rows, key=lambda row: (-row[0], row[1])) if len(offers) > 1 else rows
+
+
+def least_tokens(offers: Sequence[Offer | None], lengths: Sequence[int]) -> float:
+    """Tokens of a pass with drafts of these lengths, with chances one standard deviation lower."""
+    both = zip(offers, lengths, strict=True)
+    return sum(1 + (offer.least(n) if offer else 0.0) for offer, n in both)

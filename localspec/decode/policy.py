@@ -14,12 +14,13 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from localspec.decode.budget import AHEAD, Budget
 from localspec.decode.chances import Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
 from localspec.decode.generation import Generation
-from localspec.decode.offers import Offer, PaidDrafter, WhilePays
+from localspec.decode.offers import Offer, PaidDrafter, WhilePays, least_tokens, rows_of
 from localspec.decode.prices import PassPrices
 from localspec.decode.speculator import Gain
 from localspec.decode.step import Step
@@ -53,6 +54,8 @@ class Adaptive:
         self._paid = [PaidDrafter(d, costs[d.source]) for d in drafters if d.source in costs]
         self._generations: Sequence[Generation] = ()
         self._budgets: list[Budget] = []
+        self._places: list[tuple[int, int]] = []
+        """Of each request, its tokens and its room."""
         self._guesses: list[list[Offer]] = []
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
@@ -63,14 +66,14 @@ class Adaptive:
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
         """The drafts of the best plan; `n_other_rows` of prompts are evaluated as well."""
         self._look(generations, n_other_rows)
-        rooms = [min(self._max_draft, each.room) for each in generations]
+        rooms = [min(self._max_draft, room) for _, room in self._places]
         self._guesses, self._plan = [[] for _ in rooms], Plan(0.0, [0] * len(rooms))
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
         if self._prices.can_pay:
             self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
             self._ask_free(rooms)
-            free = [max(each, key=_promise, default=None) for each in self._guesses]
+            free = [max(each, key=attrgetter("promise"), default=None) for each in self._guesses]
             for paid in (None, *self._paid):
                 offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
                 if any(offers):
@@ -80,7 +83,7 @@ class Adaptive:
     def _take(self, plan: Plan) -> None:
         """The better plan, with drafts or without."""
         is_limited = plan.is_limited or self._plan.is_limited
-        self._plan = max(self._plan, plan, key=_rate)
+        self._plan = max(self._plan, plan, key=attrgetter("rate"))
         self._plan.is_limited = is_limited
 
     # the state of things
@@ -90,16 +93,17 @@ class Adaptive:
         if [id(h) for h in histories] != [id(budget.history) for budget in self._budgets]:
             known = {id(budget.history): budget for budget in self._budgets}
             self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
-        self._reads_prompt = not all(each.n_tokens for each in generations)
+        self._places = [(each.n_tokens, each.room) for each in generations]
+        self._reads_prompt = not all(n_tokens for n_tokens, _ in self._places)
         self._generations, self._depth = generations, max(map(len, histories))
         if self._prices.look(len(generations), n_other_rows, self._depth):
             for paid in self._paid:
                 paid.look(self._depth)
 
     def may_lose_s(self, i: int, ahead: int = AHEAD) -> float:
-        """Of the request in that place, what drafts may lose now."""
-        generation = self._generations[i]
-        n_passes = self._prices.unit * (generation.n_tokens + min(ahead, generation.room))
+        """What drafts may lose now of the request in that place."""
+        n_tokens, room = self._places[i]
+        n_passes = self._prices.unit * (n_tokens + min(ahead, room))
         return self._budgets[i].left_s(self._target, self._depth, n_passes)
 
     # the rule
@@ -123,7 +127,7 @@ class Adaptive:
         chances = self._learned.chances(generation.law, paid.source)
         affordable_s = self.may_lose_s(i, 2 * AHEAD) - budget.owed_s
         offer = paid.offer(generation, chances, room, affordable_s)
-        return max(filter(None, (free, offer)), key=_promise, default=None)
+        return max(filter(None, (free, offer)), key=attrgetter("promise"), default=None)
 
     def _best(self, offers: Sequence[Offer | None], paid: PaidDrafter | None = None) -> Plan:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
@@ -133,7 +137,8 @@ class Adaptive:
         plan = Plan(n / plain_s, [0] * n, offers, paid)
         lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
         tokens, drafting_s, n_drafted = float(n), 0.0, 0
-        rows = _rows(offers)
+        more_s = [paid.token_s(m + 1) - paid.token_s(m) for m in range(n)] if paid else []
+        rows = rows_of(offers)
         for n_before, (reach, k, i) in enumerate(rows):
             offer = offers[i]
             if offer is None or k > lengths[i] + 1:
@@ -141,7 +146,7 @@ class Adaptive:
             row_s = offer.spread_s * (reach + (k == 1))
             if paid and offer.draft is None:
                 n_at_depth[k] += 1
-                row_s += paid.token_s(n_at_depth[k]) - paid.token_s(n_at_depth[k] - 1)
+                row_s += more_s[n_at_depth[k] - 1]
             cost_s = drafting_s + row_s + hoped_s[n_drafted + 1]
             if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s:
                 break  # not even if all that follow were as likely
@@ -154,7 +159,7 @@ class Adaptive:
             n_drafted, lengths[i] = n_drafted + 1, k
             if rate > plan.rate:
                 is_small = stake_s <= UNSURE * self._left_s[i] * n_drafted
-                if is_small or _least(offers, lengths) * plain_s >= n * cost_s:
+                if is_small or least_tokens(offers, lengths) * plain_s >= n * cost_s:
                     plan.rate, plan.lengths = rate, lengths.copy()
                 else:
                     plan.is_limited = True
@@ -250,24 +255,3 @@ class Adaptive:
         if self._plan.is_limited and not any(self._plan.lengths):
             return "no drafts now: they have used up the time that they may lose"
         return ""
-
-
-def _promise(offer: Offer) -> float:
-    """Accepted tokens, if all of it is verified."""
-    return offer.promise
-
-
-def _rate(plan: Plan) -> float:
-    return plan.rate
-
-
-def _least(offers: Sequence[Offer | None], lengths: Sequence[int]) -> float:
-    """Tokens of a pass, with chances one standard deviation lower."""
-    both = zip(offers, lengths, strict=True)
-    return sum(1 + (offer.least(n) if offer else 0.0) for offer, n in both)
-
-
-def _rows(offers: Sequence[Offer | None]) -> list[tuple[float, int, int]]:
-    """(reach, place in its draft, request) of each row, the likeliest first."""
-    rows = [(s, k, i) for i, o in enumerate(offers) if o for k, s in enumerate(o.reach, 1)]
-    return sorted(rows, key=lambda row: (-row[0], row[1])) if len(offers) > 1 else rows
