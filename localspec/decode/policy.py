@@ -13,11 +13,11 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 from localspec.decode.budget import AHEAD, Budget
-from localspec.decode.chances import Learned
+from localspec.decode.chances import Chances, Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
 from localspec.decode.generation import Generation
 from localspec.decode.offers import Offer, PaidDrafter, WhilePays, least_tokens, rows_of
@@ -54,8 +54,7 @@ class Adaptive:
         self._paid = [PaidDrafter(d, costs[d.source]) for d in drafters if d.source in costs]
         self._generations: Sequence[Generation] = ()
         self._budgets: list[Budget] = []
-        self._places: list[tuple[int, int]] = []
-        """Of each request, its tokens and its room."""
+        self._places: list[tuple[int, int]] = []  # tokens and room of each request
         self._guesses: list[list[Offer]] = []
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
@@ -74,17 +73,18 @@ class Adaptive:
             self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
             self._ask_free(rooms)
             free = [max(each, key=attrgetter("promise"), default=None) for each in self._guesses]
-            for paid in (None, *self._paid):
+            if any(free):
+                self._take(self._best(free))
+            for paid in self._paid:
                 offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
-                if any(offers):
-                    self._take(self._best(offers, paid))
+                self._take(self._best(offers, paid))
         return self._made()
 
     def _take(self, plan: Plan) -> None:
         """The better plan, with drafts or without."""
-        is_limited = plan.is_limited or self._plan.is_limited
-        self._plan = max(self._plan, plan, key=attrgetter("rate"))
-        self._plan.is_limited = is_limited
+        best = max(self._plan, plan, key=attrgetter("rate"))
+        best.is_limited = plan.is_limited or self._plan.is_limited
+        self._plan = best
 
     # the state of things
 
@@ -117,12 +117,8 @@ class Adaptive:
                     reach = chances.reach(draft.confidences)
                     self._guesses[i].append(Offer(chances, reach, draft))
 
-    def _paid_or(
-        self, free: Offer | None, paid: PaidDrafter | None, i: int, room: int
-    ) -> Offer | None:
+    def _paid_or(self, free: Offer | None, paid: PaidDrafter, i: int, room: int) -> Offer | None:
         """What promises more tokens for a request: a paid drafter, or what is free."""
-        if not paid:
-            return free
         generation, budget = self._generations[i], self._budgets[i]
         chances = self._learned.chances(generation.law, paid.source)
         affordable_s = self.may_lose_s(i, 2 * AHEAD) - budget.owed_s
@@ -147,22 +143,21 @@ class Adaptive:
             if paid and offer.draft is None:
                 n_at_depth[k] += 1
                 row_s += more_s[n_at_depth[k] - 1]
-            cost_s = drafting_s + row_s + hoped_s[n_drafted + 1]
+            b = n_drafted + 1
+            cost_s = drafting_s + row_s + (hoped_s[b] or prices.hope_s(b))
             if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s:
                 break  # not even if all that follow were as likely
-            cost_s += change_s if n_drafted + 1 != n_unchanged else 0.0
+            cost_s += change_s if b != n_unchanged else 0.0
             rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
-            if stake_s > self._left_s[i] * (n_drafted + 1):
+            if stake_s > self._left_s[i] * b:
                 plan.is_limited |= rate > plan.rate
                 continue
-            tokens, drafting_s = tokens + reach, drafting_s + row_s
-            n_drafted, lengths[i] = n_drafted + 1, k
+            tokens, drafting_s, n_drafted, lengths[i] = tokens + reach, drafting_s + row_s, b, k
             if rate > plan.rate:
-                is_small = stake_s <= UNSURE * self._left_s[i] * n_drafted
+                is_small = stake_s <= UNSURE * self._left_s[i] * b
                 if is_small or least_tokens(offers, lengths) * plain_s >= n * cost_s:
                     plan.rate, plan.lengths = rate, lengths.copy()
-                else:
-                    plan.is_limited = True
+                plan.is_limited |= plan.rate < rate
         return plan
 
     def _made(self) -> list[Draft]:
@@ -174,18 +169,20 @@ class Adaptive:
             if n and offer and offer.draft:
                 tokens, confidences = offer.draft.tokens[:n], offer.draft.confidences[:n]
                 drafts[i] = Draft(tokens, offer.draft.source, None, confidences, PAYS)
-            elif n and plan.paid:
-                stops[i] = self._stop(i, n, plan.paid)
+            elif n and offer and plan.paid:
+                stops[i] = self._stop(n, offer.chances, plan.paid)
         if not stops or not plan.paid:
             plan.paid = None
             return drafts
         made = plan.paid.draft(self._generations, plan.offers, stops)
-        return [replace(made[i], why=PAYS) if i in stops else d for i, d in enumerate(drafts)]
+        for i in stops:
+            d = made[i]
+            drafts[i] = Draft(d.tokens, d.source, d.distributions, d.confidences, PAYS)
+        return drafts
 
-    def _stop(self, i: int, n: int, paid: PaidDrafter) -> WhilePays:
+    def _stop(self, n: int, chances: Chances, paid: PaidDrafter) -> WhilePays:
         others = sum(self._plan.lengths) - n
-        pass_s = [self._prices.with_rows_s(others + k) for k in range(n + 1)]
-        chances = self._learned.chances(self._generations[i].law, paid.source)
+        pass_s = self._prices.with_rows_s(others, others + n)
         return WhilePays(chances, self._plan.rate, pass_s, paid.token_s(1), n)
 
     # what a pass teaches
@@ -227,14 +224,13 @@ class Adaptive:
 
     def _learn_chances(self, i: int, step: Step) -> None:
         """Free guesses are compared with what was said, used or not."""
-        law, said = self._generations[i].law, step.tokens
         for guess in self._guesses[i]:
-            tokens = guess.draft.tokens[: len(said)]
-            chances = self._learned.chances(law, guess.draft.source)
-            chances.learn(guess.draft.confidences, len(tokens), shared_prefix(tokens, said))
-        if self._plan.paid and step.source == self._plan.paid.source:
-            chances = self._learned.chances(law, step.source)
-            chances.learn(step.confidences, step.drafted, step.accepted)
+            tokens = guess.draft.tokens[: len(step.tokens)]
+            n_right = shared_prefix(tokens, step.tokens)
+            guess.chances.learn(guess.draft.confidences, len(tokens), n_right)
+        offer = self._plan.offers[i] if self._plan.paid else None
+        if offer and offer.draft is None:
+            offer.chances.learn(step.confidences, step.drafted, step.accepted)
 
     # for people
 
@@ -250,8 +246,7 @@ class Adaptive:
     def reason(self) -> str:
         """Why little or nothing is drafted."""
         if not self._prices.can_pay:
-            v = self._prices.with_rows_s(1) / self._prices.plain_s
+            v = self._prices.with_rows_s(1, 1)[0] / self._prices.plain_s
             return f"no drafts: checking one token takes {v - 1:.0%} more"
-        if self._plan.is_limited and not any(self._plan.lengths):
-            return "no drafts now: they have used up the time that they may lose"
-        return ""
+        is_spent = self._plan.is_limited and not any(self._plan.lengths)
+        return "no drafts now: they have used up the time that they may lose" if is_spent else ""

@@ -20,13 +20,13 @@ class PassPrices:
 
     `plain_s` is what a pass without drafts takes, `token_s` what it takes for each request without
     other rows, `unit` the same in passes of one row. `hoped_s[b]` is a pass with b drafted rows,
-    without changes of width. `can_pay` is false where no draft would pay even if all of it were
-    accepted.
+    without changes of width; 0: not looked up yet. `can_pay` is false where no draft would pay even
+    if all of it were accepted.
     """
 
     def __init__(self, target: PassCosts, max_draft: int) -> None:
         self._target, self._max_draft = target, max_draft
-        self._n, self._refresh_in = 0, 0
+        self._n, self._depth, self._refresh_in = 0, 0, 0
         self.n_rows, self.last_width = 0, 1
         self.plain_s, self.token_s, self.unit, self.can_pay = 0.0, 0.0, 1.0, True
         self.hoped_s: list[float] = []
@@ -41,19 +41,27 @@ class PassPrices:
         self.plain_s = target.seconds(self.n_rows, depth)
         self.token_s = target.seconds(n, depth) / n
         self.unit = self.token_s / target.seconds(1, depth)
-        widths = range(self.n_rows + 1, self.n_rows + n * self._max_draft + 1)
-        hoped_s = (target.seconds(w, depth) * exp(-KAPPA * target.error(w)) for w in widths)
-        self.hoped_s = [self.plain_s, *hoped_s]
+        self._depth, self.hoped_s = depth, [self.plain_s] + [0.0] * (n * self._max_draft)
         rows = range(1, len(self.hoped_s))
-        self.can_pay = any((n + b) * self.plain_s > n * self.with_rows_s(b) for b in rows)
+        self.can_pay = any((n + b) * self.plain_s > n * self.with_rows_s(b, b)[0] for b in rows)
         return True
+
+    def hope_s(self, n_drafted: int) -> float:
+        """Fill in `hoped_s`."""
+        width = self.n_rows + n_drafted
+        hope = exp(-KAPPA * self._target.error(width))
+        seconds = self.hoped_s[n_drafted] = hope * self._target.seconds(width, self._depth)
+        return seconds
 
     @property
     def change_s(self) -> float:
         """What a pass takes more that is not as wide as the last one."""
         return self._target.change_s * (2 if self.last_width == self.n_rows else 1)
 
-    def with_rows_s(self, n_drafted: int) -> float:
-        """Hoped seconds with so many drafted rows, changes of width included."""
-        is_changed = n_drafted and self.n_rows + n_drafted != self.last_width
-        return self.hoped_s[n_drafted] + (self.change_s if is_changed else 0.0)
+    def with_rows_s(self, first: int, last: int) -> list[float]:
+        """Hoped seconds with `first` to `last` drafted rows, changes of width included."""
+        hoped_s, change_s, unchanged = self.hoped_s, self.change_s, self.last_width - self.n_rows
+        return [
+            (hoped_s[b] or self.hope_s(b)) + (change_s if b and b != unchanged else 0.0)
+            for b in range(first, last + 1)
+        ]
