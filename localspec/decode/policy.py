@@ -86,8 +86,6 @@ class Adaptive:
         best.is_limited = plan.is_limited or self._plan.is_limited
         self._plan = best
 
-    # the state of things
-
     def _look(self, generations: Sequence[Generation], n_other_rows: int) -> None:
         histories = [each.history for each in generations]
         if [id(h) for h in histories] != [id(budget.history) for budget in self._budgets]:
@@ -105,8 +103,6 @@ class Adaptive:
         n_tokens, room = self._places[i]
         n_passes = self._prices.unit * (n_tokens + min(ahead, room))
         return self._budgets[i].left_s(self._target, self._depth, n_passes)
-
-    # the rule
 
     def _ask_free(self, rooms: Sequence[int]) -> None:
         requests = [g.request(n) for g, n in zip(self._generations, rooms, strict=True)]
@@ -225,9 +221,10 @@ class Adaptive:
     def _learn_chances(self, i: int, step: Step) -> None:
         """Free guesses are compared with what was said, used or not."""
         for guess in self._guesses[i]:
-            tokens = guess.draft.tokens[: len(step.tokens)]
+            draft = guess.draft or NO_DRAFT
+            tokens = draft.tokens[: len(step.tokens)]
             n_right = shared_prefix(tokens, step.tokens)
-            guess.chances.learn(guess.draft.confidences, len(tokens), n_right)
+            guess.chances.learn(draft.confidences, len(tokens), n_right)
         offer = self._plan.offers[i] if self._plan.paid else None
         if offer and offer.draft is None:
             offer.chances.learn(step.confidences, step.drafted, step.accepted)
