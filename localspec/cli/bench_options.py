@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
 
 from localspec.cli.notify import notify
-from localspec.cli.numbers import numbers, several, values_of
-from localspec.cli.options import option, setting
+from localspec.cli.options import MAX_TOKENS, numbers, option, setting, several, values_of
 from localspec.errors import UserError
 from localspec.kinds import Choice, Switch
 from localspec.settings import NONE, ROWS, Row, value_text
@@ -26,7 +25,6 @@ _SETTINGS = "Settings"
 SWEPT = tuple(row for row in ROWS.values() if row.is_swept)
 DEFAULTS: dict[str, Any] = {"spec": NONE}
 """Of `bench`, where they are not those of other commands."""
-MAX_TOKENS = 16_777_216
 MAX_BATCH = 256
 
 T = TypeVar("T")
@@ -100,13 +98,8 @@ class SweepFlags:
         return self != SweepFlags()
 
     @property
-    def rounds(self) -> int:
-        """Visits to each case."""
-        return 2 if self.quick else 3
-
-    @property
-    def samples(self) -> int:
-        """In each visit."""
+    def repeats(self) -> int:
+        """Visits to each case, and samples of each visit."""
         return 2 if self.quick else 3
 
     @property

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from localspec.cli.notify import notify, stages
-from localspec.cli.numbers import several
-from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting, several
 from localspec.format import percent
 from localspec.settings import CACHE_TYPES, NONE, Attention
 
