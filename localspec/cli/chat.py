@@ -5,20 +5,29 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from localspec.cli.chat_opening import greeting, open_chat, record_for
 from localspec.cli.flags import EngineFlags, ReplyFlags, check_text
 from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument, command, option
 from localspec.errors import LocalspecError, UserError
+from localspec.notify import Notify, Progress
 
 if TYPE_CHECKING:
+    from localspec.chat.answer_run import WhenFull
+    from localspec.chat.archive import Record
     from localspec.chat.chat import Chat
+    from localspec.chat.conversation import Conversation
     from localspec.chat.frontend import Frontend
+    from localspec.chat.models import LoadedModel
     from localspec.session import SessionConfig
 
 _TALK = "Conversation"
+ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v")
+REPLY_SETTINGS = ("temp", "seed")
+ALL_SETTINGS = (*ENGINE_SETTINGS, *REPLY_SETTINGS)
+
+Flags = TypeVar("Flags", EngineFlags, ReplyFlags)
 
 
 @dataclass(frozen=True)
@@ -72,13 +81,117 @@ def chat(
 
     localspec chat -p "Why is the sky blue?" --json-lines
     """
-    record = record_for(how.session, goes_on=how.goes_on, is_kept=not how.no_save)
-    conversation = open_chat(record, engine, flags, model, how.when_full)
+    record = _record_for(how.session, goes_on=how.goes_on, is_kept=not how.no_save)
+    conversation = _open_chat(record, engine, flags, model, how.when_full)
     front = _front(conversation, how, NamedModels())
     if not how.json_lines and how.prompt is None:
-        for text in greeting(conversation, record, is_named=model is not None):
+        for text in _greeting(conversation, record, is_named=model is not None):
             front.say(text)
     _hold(conversation, front, how)
+
+
+def _record_for(name: str | None, *, goes_on: bool, is_kept: bool) -> "Record":
+    """The file of the conversation to go on with, or of a new one. UserError if it is not there."""
+    from localspec.chat.archive import NullRecord, Record, find, latest
+
+    if goes_on and name:
+        raise UserError("--continue and --session: name one of them")
+    if name:
+        record = find(name)
+    elif goes_on:
+        last = latest()
+        if last is None:
+            raise UserError("there is no conversation to go on with: start one without --continue")
+        record = last
+    else:
+        return Record.new() if is_kept else NullRecord(Record.new().path)
+    record.claim()
+    return record
+
+
+def _open_chat(
+    record: "Record",
+    engine: EngineFlags,
+    flags: ReplyFlags,
+    model: str | None,
+    when_full: "WhenFull",
+) -> "Chat":
+    """A conversation whose model is not loaded yet; what is given now goes before what was kept.
+
+    Raises UserError or ModelError.
+    """
+    from localspec.chat.archive import latest
+    from localspec.chat.chat import Chat
+    from localspec.chat.commands.command import lasting_name
+    from localspec.chat.conversation import Configured, Conversation, SystemSet
+
+    kept = Conversation.of(record.events())
+    name = model or kept.settings.get("model")
+    engine, flags = _with_kept(engine, kept, model), _with_kept(flags, kept, model)
+    config, options = engine.session_config(name), flags.reply_options(engine.verify)
+    opening = _load_first if model is None and latest() is None else _load
+    chat = Chat(opening, config, options, record, when_full)
+    settings = {"model": lasting_name(name)}
+    settings |= {key: getattr(engine, key) for key in ENGINE_SETTINGS if key in engine.given}
+    if "draft" in settings:
+        settings["draft"] = lasting_name(engine.draft)
+    if any(kept.settings.get(key) != value for key, value in settings.items()):
+        chat.add(Configured(settings))
+    if flags.system and flags.system != kept.system:
+        chat.add(SystemSet(flags.system))
+    return chat
+
+
+def _with_kept(flags: Flags, kept: "Conversation", model: str | None) -> Flags:
+    """With the settings of an earlier day as if they were given; another model has its own."""
+    names = REPLY_SETTINGS if isinstance(flags, ReplyFlags) or model else ALL_SETTINGS
+    own = {name for name in names if hasattr(flags, name)}
+    old = {n: kept.settings[n] for n in own - flags.given if n in kept.settings}
+    return replace(flags, given=flags.given | frozenset(old), **old)
+
+
+def _load(*arguments: Any) -> "LoadedModel":
+    """The thread that loads imports the engine, so that the prompt is there already."""
+    from localspec.chat.models import open_model
+
+    return open_model(*arguments)
+
+
+def _load_first(
+    config: "SessionConfig", record: "Record", notify: Notify, on_progress: Progress
+) -> "LoadedModel":
+    """On the first run: say which model would be better here, once the starter is there."""
+    from localspec.forecast.recommend import better_than_starter
+
+    opened = _load(config, record, notify, on_progress)
+    sentence = better_than_starter(config.settings.threads)
+    if sentence:
+        notify(sentence)
+    return opened
+
+
+def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]:
+    """What answers here; on the first run, what it is and how to get a better one."""
+    from localspec.chat.archive import latest
+    from localspec.chat.figures import count
+
+    sampling = chat.options.sampling
+    seed = "" if sampling.is_greedy else f", seed {sampling.seed}"
+    conversation = chat.conversation
+    if conversation.turns:
+        name = conversation.name or record.id
+        yield f"{chat.config.model.name}{seed}; {count(len(conversation.turns), 'turn')} of {name}"
+        if conversation.pending is not None:
+            first_line = conversation.pending.strip().partition("\n")[0]
+            yield f"not answered yet: {first_line[:60]}; /regen answers it"
+        return
+    if not is_named and latest() is None:
+        yield (
+            "this is the starter, SmolLM2 135M Instruct (98 MB, Apache-2.0): quick, and good for"
+            " trying things out rather than for facts; /help lists the commands"
+        )
+        return
+    yield f"{chat.config.model.name}{seed}; /help lists the commands"
 
 
 def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:

@@ -1,32 +1,44 @@
-"""`localspec doctor`: what this machine and engine build can do, and what is wrong with them."""
+"""`localspec doctor`: the abilities and faults of this machine and this engine build."""
 
-import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from math import isfinite
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.doctor_probe import lines, probes
 from localspec.cli.options import JsonFlag
+from localspec.cli.output import labelled_table, print_json, table_of
 from localspec.errors import LocalspecError
+from localspec.format import percent
+from localspec.notify import silent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from localspec.hardware.machine import LocalDevice
+    from localspec.hardware.probe_results import (
+        AttentionCase,
+        AttentionCost,
+        Curve,
+        Probe,
+        WeightCase,
+    )
 
 LABELS = {"relative_error_by_weight_type": "errors by type", "llama_cpp_python": "llama-cpp-python"}
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from localspec.hardware.machine import LocalDevice
+FEW, MANY = 8, 128
+"""Tokens of a pass that stand for small and for large batches."""
 
 
 def doctor(
     as_json: JsonFlag = False,
     retest: Annotated[bool, typer.Option("--retest", help="Test the engine build again.")] = False,
 ) -> None:
-    """What this machine and this engine build can do."""
+    """Show what this machine and this engine build can do."""
     findings = _findings(retest=retest)
     if as_json:
-        typer.echo(json.dumps(findings, allow_nan=False))
+        print_json(findings)
     else:
         _show(findings)
     if findings["engine"].get("error") or findings["self_test"].get("error"):
@@ -39,13 +51,13 @@ def _findings(*, retest: bool) -> dict[str, dict[str, Any]]:
         "machine": _machine(),
         "engine": _or_error(_engine),
         "devices": _or_error(_devices),
-        "probe": _or_error(probes),
+        "probe": _or_error(_probes),
         "self_test": _or_error(lambda: _self_test(retest=retest)),
         "starter": _or_error(_starter),
     }
 
 
-def _or_error(look: Any) -> dict[str, Any]:
+def _or_error(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return look()
     except LocalspecError as error:
@@ -98,15 +110,75 @@ def _devices() -> dict[str, Any]:
 
 def _figures(device: "LocalDevice") -> dict[str, Any]:
     published = device.match.device
+    known = ("bandwidth_bytes_per_s", "fp32_flops_per_s", "source")
     return {
         "backend": device.backend,
         "reported_as": device.name,
         "total_bytes": device.total_bytes,
         "free_bytes": device.free_bytes,
         "candidates": [candidate.name for candidate in device.match.candidates],
-        "bandwidth_bytes_per_s": published.bandwidth_bytes_per_s if published else None,
-        "fp32_flops_per_s": published.fp32_flops_per_s if published else None,
-        "source": published.source if published else None,
+        **{name: getattr(published, name, None) for name in known},
+    }
+
+
+def _probes() -> dict[str, Any]:
+    """Results of the probe by device, or a sentence where there are none."""
+    from localspec.engine.health import engine_health
+    from localspec.engine.probe import ProbeSetting, kept_probe
+    from localspec.hardware.detect import usable_cores
+
+    sound = engine_health(silent).can_repack
+    places = {"processor": 0, "gpu": -1}
+    kept = {
+        place: kept_probe(ProbeSetting(usable_cores(), n_layers, sound))
+        for place, n_layers in places.items()
+    }
+    found = {place: _probe(probe) for place, probe in kept.items() if probe}
+    return found or {"measured": "not yet; `localspec predict` does it when it needs to"}
+
+
+def _probe(probe: "Probe") -> dict[str, Any]:
+    return {
+        "measured": probe.taken,
+        "setting": probe.setting,
+        "others_share": probe.others_share,
+        "memory_read_bytes_per_s": probe.read_bytes_per_s,
+        "pass_overhead_s": probe.pass_s[0][1],
+        "layer_overhead_s": probe.layer_s[0][1],
+        "weights": [_weights(case, curve) for case, curve in sorted(probe.weight_s.items())],
+        "attention": [_attention(case, costs) for case, costs in sorted(probe.attention_s.items())],
+    }
+
+
+def _weights(case: "WeightCase", curve: "Curve") -> dict[str, Any]:
+    from localspec.gguf.types import BY_NAME
+    from localspec.hardware.probe_results import END_WIDTHS
+
+    def flops_per_s(n_tokens: int) -> float | None:
+        if n_tokens == FEW and len(curve) == len(END_WIDTHS):
+            return None
+        seconds = curve.at(n_tokens)
+        return 2 * n_tokens / seconds if seconds else None
+
+    one_s = curve[0][1]
+    return {
+        "type": case.type,
+        "width": case.width,
+        "size_bytes": case.size_bytes,
+        "bytes_per_s": BY_NAME[case.type].bits_per_element / 8 / one_s if one_s else None,
+        "small_batch_flops_per_s": flops_per_s(FEW),
+        "large_batch_flops_per_s": flops_per_s(MANY),
+    }
+
+
+def _attention(case: "AttentionCase", costs: "tuple[AttentionCost, ...]") -> dict[str, Any]:
+    cells, seconds = costs[0].by_cells[-1]
+    return {
+        "kv_k": case.type_k,
+        "kv_v": case.type_v,
+        "flash_attn": case.flash,
+        "head_size": case.head_size,
+        "head_cell_s": seconds / cells * case.head_size,
     }
 
 
@@ -115,7 +187,7 @@ def _self_test(*, retest: bool) -> dict[str, Any]:
 
     if retest:
         forget_verdict()
-    health = engine_health(lambda message: None)
+    health = engine_health(silent)
     advice = None
     if health.problem:
         advice = (
@@ -141,22 +213,68 @@ def _starter() -> dict[str, Any]:
 
 def _show(findings: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = labelled_table()
     for section, facts in findings.items():
         table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
         for name, value in facts.items():
             if section == "probe" and isinstance(value, dict):
-                for label, shown in lines(value):
+                for label, shown in _probe_lines(value):
                     table.add_row(f"  {label}", Text(shown) if isinstance(shown, str) else shown)
             else:
                 label = LABELS.get(name, name.removesuffix("_bytes").replace("_", " "))
                 table.add_row(f"  {label}", Text(_text(name, value)))
     Console().print(table)
+
+
+def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
+    """Labels, and a text or table beside each."""
+    read = document["memory_read_bytes_per_s"]
+    others = document["others_share"]
+    return [
+        ("measured", f"{document['measured']}: {document['setting']}"),
+        *([("meanwhile", f"other programs had {percent(others)} of it")] if others >= 0.01 else []),
+        *([("memory read", f"{read / 1e9:.1f} GB/s, the ceiling")] if read else []),
+        ("overhead", f"{_us(document['pass_overhead_s'])} a pass, and for each layer"
+         f" {_us(document['layer_overhead_s'])}"),
+        ("weights", _weights_table(document["weights"])),
+        ("attention", _attention_table(document["attention"])),
+    ]  # fmt: skip
+
+
+def _weights_table(rows: list[dict[str, Any]]) -> "Table":
+    table = table_of("type", "width", "MB", "GB/s", f"GFLOP/s at {FEW}", f"at {MANY}")
+    for row in rows:
+        table.add_row(
+            row["type"],
+            str(row["width"]),
+            f"{row['size_bytes'] / 1e6:.0f}",
+            _giga(row["bytes_per_s"], 1),
+            _giga(row["small_batch_flops_per_s"]),
+            _giga(row["large_batch_flops_per_s"]),
+        )
+    return table
+
+
+def _attention_table(rows: list[dict[str, Any]]) -> "Table":
+    table = table_of("K/V", "head", "kernel", "ns/cell")
+    for row in rows:
+        table.add_row(
+            "/".join(dict.fromkeys((row["kv_k"], row["kv_v"]))),
+            str(row["head_size"]),
+            "flash" if row["flash_attn"] else "plain",
+            f"{row['head_cell_s'] * 1e9:.1f}",
+        )
+    return table
+
+
+def _giga(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value / 1e9:,.{digits}f}"
+
+
+def _us(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} us"
 
 
 def _text(name: str, value: Any) -> str:

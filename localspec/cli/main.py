@@ -97,7 +97,7 @@ COMMANDS = (
     "chat", "generate", "predict", "bench", "report", "compare", "tune", "quality", "quantize",
     "export", "pull", "verify", "remove", "doctor", "list",
 )  # fmt: skip
-_MODULES = {"compare": "report", "verify": "pull", "remove": "pull"}
+_MODULES = {"compare": "report", "verify": "pull", "remove": "pull", "quantize": "quality"}
 """Of commands that share one; the others have one of their name."""
 _FUNCTIONS = {"list": "list_models"}
 

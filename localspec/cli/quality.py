@@ -1,21 +1,21 @@
-"""`localspec quality`: what weight and cache types cost, beside what they gain.
+"""`localspec quality`: the loss and gain of weight and cache types; `quantize` writes one.
 
-The rows of `quality` as a table, with what is published beside what was measured here.
+The table of `quality` has published figures beside the measured ones.
 """
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localspec.cli.notify import notify, stages
+from localspec.cli.notify import WIDE, notify, progress, stages
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting, several
+from localspec.cli.output import print_json, ruled_table
 from localspec.format import percent
-from localspec.settings import CACHE_TYPES, NONE, Attention
+from localspec.settings import CACHE_TYPES, MAX_THREADS, NONE, Attention
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +106,7 @@ def quality(
         raise KeyboardInterrupt
     rows = with_front(rows)
     if as_json:
-        typer.echo(json.dumps(_document(path, reference, flags, rows), allow_nan=False))
+        print_json(_document(path, reference, flags, rows))
     else:
         show(path, reference, rows)
     if is_interrupted:
@@ -158,8 +158,6 @@ def _document(
 
 
 def _row(row: "StudyRow") -> dict[str, object]:
-    from dataclasses import asdict
-
     found = asdict(row.quality)
     found["kld"] = max(0.0, row.quality.kld)
     return {
@@ -177,7 +175,6 @@ def _row(row: "StudyRow") -> dict[str, object]:
 
 
 FRONT = "*"
-WIDE = 76
 
 
 def published(row: "StudyRow") -> "tuple[Published, ...]":
@@ -191,22 +188,13 @@ def published(row: "StudyRow") -> "tuple[Published, ...]":
 
 def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
     """Print it; on a narrow terminal without what is least needed."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     columns = [c for c in COLUMNS if not c.is_extra or console.width >= WIDE]
     held = "itself" if path == reference else reference.name
-    table = Table(
-        title=f"{path.name}, held against {held} with an f16 cache",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for column in columns:
-        justify = "left" if column.name in ("weights", "K/V") else "right"
-        table.add_column(column.name, justify=justify, no_wrap=True)
+    title = f"{path.name}, compared with {held} with an f16 cache"
+    table = ruled_table(title, *(column.name for column in columns), left=2)
     for row in rows:
         style = "bold" if row.is_front else None
         table.add_row(*(column.cell(row) for column in columns), style=style)
@@ -259,3 +247,35 @@ def _explain(console: "Console", rows: "list[StudyRow]") -> None:
     for model, source in sorted(sources):
         where = re.split(r" \(|[,;] ", source)[0]
         console.print(f"publ.: KLD published for {model} ({where}), for orientation.", style="dim")
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to convert.")],
+    to: Annotated[str, typer.Option("--to", metavar="TYPE", help="F16, Q8_0, Q4_K_M, Q4_0, ...")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Default: beside the model's path, else here; named after the type.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="Default: physical cores.")
+    ] = None,
+) -> None:
+    """Write a model in another weight type; also makes a draft of a model itself.
+
+    localspec quantize model-f16.gguf --to Q4_0 -o draft.gguf
+    """
+    from localspec.engine.quantize import quantize as write
+    from localspec.hardware.detect import usable_cores
+    from localspec.registry.resolve import resolve
+
+    source = resolve(model)
+    folder = source.parent if source == Path(model).expanduser() else Path()
+    target = output or folder / f"{source.stem}.{to.upper()}.gguf"
+    with progress(f"writing {target.name}") as on_progress:
+        n_bytes = write(source, target, to, threads or usable_cores(), on_progress)
+    typer.echo(f"{target}  {n_bytes / 1e6:,.1f} MB")

@@ -3,7 +3,6 @@
 What `tune` shows: progress with the best so far, and in the end what was tried.
 """
 
-import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import typer
 
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.cli.output import print_json, ruled_table
 from localspec.settings import with_former_names, written
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def tune(
 
 def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_document(profile), allow_nan=False))
+        print_json(_document(profile))
     elif profile is None:
         notify(f"nothing is kept for {name} on this machine as it is now: run `localspec tune`")
     else:
@@ -109,13 +109,10 @@ def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
 
 
 def _document(profile: "Profile | None") -> dict[str, object] | None:
-    """DESIGN.md fixes the names."""
-    if profile is None:
-        return None
-    low, mid, high = profile.ratio
-    return {
+    """docs/reference/json.md lists the names."""
+    return profile and {
         "settings": with_former_names(written(profile.settings)),
-        "ratio": {"low": low, "mid": mid, "high": high},
+        "ratio": dict(zip(("low", "mid", "high"), profile.ratio, strict=True)),
         "kld": profile.kld,
         "seconds": profile.seconds,
     }
@@ -161,7 +158,7 @@ def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> Non
 
     console = Console(highlight=False)
     console.print(_table(outcome, subject))
-    console.print("Rows without KLD had a few turns only.", style="dim")
+    console.print("Rows without a KLD were only screened.", style="dim")
     _explain(console, outcome)
     low, mid, high = profile.ratio
     if not profile.settings:
@@ -179,13 +176,8 @@ def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> Non
 
 
 def _table(outcome: "Outcome", subject: "TuneTarget") -> "Table":
-    from rich import box
-    from rich.table import Table
-
     title = f"{subject.config.model.name}, {subject.n_ctx:,} tokens, {outcome.seconds:.0f} s"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "to defaults", "KLD", "cache MB"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = ruled_table(title, "", "to defaults", "KLD", "cache MB")
     tried = sorted(outcome.tried, key=lambda trial: -trial.gain.mid)
     chosen = outcome.winner
     if chosen:
