@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localspec.cli.options import JsonFlag
-from localspec.cli.output import labelled_table, print_json, table_of
+from localspec.cli.output import fields_of, labelled_table, print_json, table_of
 from localspec.errors import LocalspecError
 from localspec.format import percent
 from localspec.notify import silent
@@ -112,10 +112,8 @@ def _figures(device: "LocalDevice") -> dict[str, Any]:
     published = device.match.device
     known = ("bandwidth_bytes_per_s", "fp32_flops_per_s", "source")
     return {
-        "backend": device.backend,
+        **fields_of(device, "backend", "total_bytes", "free_bytes"),
         "reported_as": device.name,
-        "total_bytes": device.total_bytes,
-        "free_bytes": device.free_bytes,
         "candidates": [candidate.name for candidate in device.match.candidates],
         **{name: getattr(published, name, None) for name in known},
     }

@@ -1,6 +1,6 @@
 """`localspec export`: the settings of a model for another engine."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +9,7 @@ import typer
 from localspec.cli.flags import EngineFlags
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag, ModelArgument, command
+from localspec.cli.output import print_json
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
@@ -52,15 +53,7 @@ def export(
         chosen = chosen.with_draft(draft.resolve())
     exported = TARGETS[to](chosen)
     if as_json:
-        import json
-
-        document = {
-            "to": to.value,
-            "text": exported.text,
-            "cannot": exported.cannot,
-            "notes": exported.notes,
-        }
-        typer.echo(json.dumps(document))
+        print_json({"to": to.value, **asdict(exported)})
         return
     typer.echo(exported.text, nl=False)
     for clause in exported.cannot:

@@ -18,6 +18,11 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, allow_nan=False))
 
 
+def fields_of(source: object, *names: str) -> dict[str, Any]:
+    """Attributes by name, for a document."""
+    return {name: getattr(source, name) for name in names}
+
+
 def table_of(*columns: str, **more: Any) -> "Table":
     """A table without lines: the first column to the left, the others to the right."""
     from rich.table import Table

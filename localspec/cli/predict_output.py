@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localspec.cli.output import labelled_table, table_of
+from localspec.cli.output import fields_of, labelled_table, table_of
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
@@ -23,18 +23,14 @@ MODEL = (
 )  # fmt: skip
 
 
-def _fields(source: object, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(source, name) for name in names}
-
-
 def document(forecast: Forecast) -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     return {
         "device": {
-            **_fields(forecast.machine, DEVICE),
+            **fields_of(forecast.machine, *DEVICE),
             "rates": forecast.machine.rates_source,
         },
-        "model": _fields(forecast.facts, MODEL),
+        "model": fields_of(forecast.facts, *MODEL),
         "rows": [_row(row) for row in forecast.rows],
         "ceiling_tps": forecast.ceiling_tps,
         "break_even_batch": forecast.break_even_batch,
