@@ -1,4 +1,4 @@
-"""`localspec bench`: measure, beside the prediction."""
+"""`localspec bench`: measured speeds beside predicted ones."""
 
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -34,7 +34,7 @@ def bench(
         typer.Argument(metavar="[MODEL]...", help="Models to measure. Default: the starter."),
     ] = None,
 ) -> None:
-    """Measure, beside the prediction.
+    """Measure speeds, beside the predictions.
 
     localspec bench --quick
 
@@ -58,7 +58,7 @@ def bench(
     if run.resume:
         path, kept = _unfinished(folder)
         if header and header.cases != kept.cases:
-            raise UserError(f"{path.name} was begun with other options: leave them out to go on")
+            raise UserError(f"{path.name} has other options: leave yours out to go on")
         opened = Writer.existing(path)
     else:
         assert header
@@ -116,7 +116,7 @@ def _show_plan(header: "ResultsHeader") -> None:
 
 
 def _run(writer: "Writer", header: "ResultsHeader", flags: RunFlags) -> None:
-    """Measure with progress; Ctrl-C says how to go on."""
+    """Measure with progress. Ctrl-C tells how to go on."""
     from localspec.bench.prediction import Predictor
     from localspec.bench.visit import run
 
@@ -145,7 +145,7 @@ def _columns(width: int) -> "Sequence[ProgressColumn]":
 
 @contextmanager
 def _progress() -> "Generator[tuple[Any, Any]]":
-    """A bar on a terminal; a line a visit elsewhere."""
+    """A bar on a terminal, a line for each visit elsewhere."""
     with bar(_columns) as made:
         if made is None:
             yield lambda planned, left: notify(f"{left} to go: {planned.case.text}"), silent

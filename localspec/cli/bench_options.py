@@ -1,7 +1,7 @@
 """The options of `bench`, in llama-bench's words, and the sweep that they make.
 
-Every option takes several values; every product of them is a case. Which settings can be swept, and
-under which flags, the table of `Settings` says.
+Options take several values; each combination is a case. The table of `Settings` says which settings
+can be swept, and under which flags.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _WORK = "Work"
 _SETTINGS = "Settings"
 SWEPT = tuple(row for row in ROWS.values() if row.is_swept)
 DEFAULTS: dict[str, Any] = {"spec": NONE}
-"""Of `bench`, where they are not those of other commands."""
+"""Where `bench` differs from other commands."""
 MAX_BATCH = 256
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def _with_swept(kind: type[T]) -> type[T]:
-    """The options of a sweep with one for each setting that can be swept."""
+    """Add an option for each setting that can be swept."""
     for row in SWEPT:
         kind.__annotations__[row.name] = str | None
         default = DEFAULTS.get(row.name, row.default)
@@ -52,7 +52,7 @@ def _metavar(row: Row) -> str:
 
 @_with_swept
 class SweepFlags:
-    """What is measured with which settings."""
+    """The work to measure, and the settings."""
 
     models: list[str] | None = option(
         None, "Models, as the arguments.", "-m", "--model", metavar="MODEL,..."
@@ -66,7 +66,7 @@ class SweepFlags:
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     depth: str | None = option(
-        None, "Tokens that are in the context before. [0]", "-d", "--depth", "--n-depth",
+        None, "Tokens in the context before. [0]", "-d", "--depth", "--n-depth",
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     batch: str | None = option(
@@ -85,7 +85,7 @@ class SweepFlags:
         panel=_SETTINGS,
     )  # fmt: skip
     no_profile: bool = option(
-        False, "Leave the settings that `tune` kept.", "--no-profile", panel=_SETTINGS
+        False, "Ignore the settings that `tune` kept.", "--no-profile", panel=_SETTINGS
     )
     quick: bool = option(
         False, "A look at cache types and flash attention, within 90 s for the starter.", "--quick"
@@ -94,7 +94,7 @@ class SweepFlags:
 
     @property
     def are_given(self) -> bool:
-        """Whether anything was asked for at all."""
+        """Whether any of these options was given."""
         return self != SweepFlags()
 
     @property
@@ -104,14 +104,14 @@ class SweepFlags:
 
     @property
     def swept(self) -> dict[str, str]:
-        """Values as they were given, of the settings that were."""
+        """The given settings, as texts."""
         texts = {row.name: getattr(self, row.name) for row in SWEPT}
         return {name: text for name, text in texts.items() if text}
 
 
 @dataclass(frozen=True)
 class RunFlags:
-    """How often, where to, and how it goes on."""
+    """How often to measure, and where the results go."""
 
     samples: int | None = option(
         None, "Samples a visit. [3]", "-r", "--repetitions", min=1, metavar="N"
@@ -120,17 +120,17 @@ class RunFlags:
     output: Path | None = option(
         None, "Folder of results. [data folder]", "-o", "--output", metavar="DIR"
     )
-    resume: bool = option(False, "Go on with the newest results that are not complete.", "--resume")
+    resume: bool = option(False, "Go on with the newest incomplete results.", "--resume")
     same_answer: bool = option(
         False,
-        "Check that drafts change no greedy answer, of --prompts or built-in.",
+        "Check that drafts change no greedy answer, to --prompts or built-in ones.",
         "--same-answer",
     )
-    dry_run: bool = option(False, "Only show what would run.", "--dry-run")
+    dry_run: bool = option(False, "Show the cases; measure nothing.", "--dry-run")
     probe: Literal["auto", "again", "off"] = option(
-        "auto", "Probe this machine for predictions: if needed, again, or not."
+        "auto", "Probe this machine for predictions: if needed, again, or never."
     )
-    timeout: float = option(1800, "Limit of one visit.", min=1, metavar="SECONDS")
+    timeout: float = option(1800, "Time limit of one visit.", min=1, metavar="SECONDS")
     as_json: bool = option(False, "One JSON document.", "--json")
 
 
@@ -197,7 +197,7 @@ def _adapting(flags: SweepFlags) -> "Callable[[SessionConfig], SessionConfig]":
 
 @cache
 def _notify_once(message: str) -> None:
-    """Every configuration of a model would say the same."""
+    """Say once what each configuration of a model would repeat."""
     notify(message)
 
 
@@ -225,7 +225,7 @@ def _settings(flags: SweepFlags) -> dict[str, tuple[Any, ...]]:
 
 
 def _pairs(flags: SweepFlags) -> tuple[tuple[str, str], ...]:
-    """The same type for both, and every K type with every V type."""
+    """`--kv` types for both, and each K type with each V type."""
     given, kinds = flags.swept, ("kv_k", "kv_v")
     same = [(name, name) for name in _types("--kv", flags.kv or "")]
     if same and not given.keys() & set(kinds):

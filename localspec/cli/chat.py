@@ -32,24 +32,24 @@ Flags = TypeVar("Flags", EngineFlags, ReplyFlags)
 
 @dataclass(frozen=True)
 class ChatFlags:
-    """Which conversation, and how it is held."""
+    """The conversation, and how it is shown."""
 
     prompt: str | None = option(
-        None, "Answer this and leave; - reads standard input to its end.", "--prompt", "-p",
+        None, "Answer this and exit; - reads standard input.", "--prompt", "-p",
         metavar="TEXT", panel=_TALK,
     )  # fmt: skip
     goes_on: bool = option(
         False, "Go on with the last conversation.", "--continue", "-c", panel=_TALK
     )
     session: str | None = option(
-        None, "Go on with this conversation: a name, or an id or its beginning.",
+        None, "Go on with this conversation: its name, or the beginning of its id.",
         metavar="NAME", panel=_TALK,
     )  # fmt: skip
-    no_save: bool = option(False, "Keep nothing of it.", "--no-save", panel=_TALK)
+    no_save: bool = option(False, "Do not save the conversation.", "--no-save", panel=_TALK)
     when_full: Literal["ask", "drop", "stop"] = option(
         "ask", "In a full context: ask, drop old turns, or stop the answer.", panel=_TALK
     )
-    plain: bool = option(False, "Text as it comes, no Markdown.", "--plain", panel=_TALK)
+    plain: bool = option(False, "Plain text, no Markdown.", "--plain", panel=_TALK)
     show_draft: bool = option(
         False, "Colour tokens by who drafted them.", "--show-draft", panel=_TALK
     )
@@ -91,7 +91,7 @@ def chat(
 
 
 def _record_for(name: str | None, *, goes_on: bool, is_kept: bool) -> "Record":
-    """The file of the conversation to go on with, or of a new one. UserError if it is not there."""
+    """The file of an old conversation, or of a new one. Raises UserError if there is none."""
     from localspec.chat.archive import NullRecord, Record, find, latest
 
     if goes_on and name:
@@ -116,7 +116,7 @@ def _open_chat(
     model: str | None,
     when_full: "WhenFull",
 ) -> "Chat":
-    """A conversation whose model is not loaded yet; what is given now goes before what was kept.
+    """A conversation whose model is not loaded yet. Flags take precedence over kept settings.
 
     Raises UserError or ModelError.
     """
@@ -143,7 +143,7 @@ def _open_chat(
 
 
 def _with_kept(flags: Flags, kept: "Conversation", model: str | None) -> Flags:
-    """With the settings of an earlier day as if they were given; another model has its own."""
+    """With kept settings as if they were given; another model starts without."""
     names = REPLY_SETTINGS if isinstance(flags, ReplyFlags) or model else ALL_SETTINGS
     own = {name for name in names if hasattr(flags, name)}
     old = {n: kept.settings[n] for n in own - flags.given if n in kept.settings}
@@ -171,7 +171,7 @@ def _load_first(
 
 
 def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]:
-    """What answers here; on the first run, what it is and how to get a better one."""
+    """The first lines: model and seed, and on the first run a word about the starter."""
     from localspec.chat.archive import latest
     from localspec.chat.figures import count
 
@@ -195,12 +195,12 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
 
 
 def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:
-    """Talk, and leave everything in order."""
+    """Talk until the end, and close the conversation."""
     from localspec.chat.chat import close, leave
     from localspec.chat.commands.command import ChatState
     from localspec.chat.repl import repl
 
-    conversation.loading  # noqa: B018 - begins now, behind the prompt
+    conversation.loading  # noqa: B018 - starts now, in the background
     try:
         repl(ChatState(conversation, front, NamedModels()), is_strict=how.prompt is not None)
     except BaseException:
@@ -230,7 +230,7 @@ def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Fron
 
 
 def _messages(prompt: str | None) -> Iterator[str]:
-    """The prompt, or a line each. A line that is no text raises when it is asked for."""
+    """The prompt, or the lines of standard input. Reading a line that is not UTF-8 raises."""
     if prompt is not None:
         text = sys.stdin.read() if prompt == "-" else prompt
         checked = check_text("the prompt", text)
@@ -241,7 +241,7 @@ def _messages(prompt: str | None) -> Iterator[str]:
 
 
 class _Lines:
-    """Lines of standard input; unlike a generator it goes on after one that is no text."""
+    """Lines of standard input. Unlike a generator it goes on after an error."""
 
     def __iter__(self) -> "_Lines":
         return self
@@ -254,7 +254,7 @@ class _Lines:
 
 
 class NamedModels:
-    """What the registry knows, and what `tune` found."""
+    """Models by name, and `tune` for one of them."""
 
     def resolve(self, name: str) -> Path:
         """The model's file. Raises UserError or ModelError."""
@@ -275,7 +275,7 @@ class NamedModels:
         return model_names("")
 
     def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
-        """Find better settings in a process of its own, which has the machine to itself."""
+        """Find better settings in another process, which has the machine to itself."""
         from localspec.session.profile import with_profile
 
         arguments = [sys.executable, "-m", "localspec", "tune", str(config.model)]

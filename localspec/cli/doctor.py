@@ -189,7 +189,7 @@ def _self_test(*, retest: bool) -> dict[str, Any]:
     advice = None
     if health.problem:
         advice = (
-            "weights are used without repacking, which is slower and right; on a processor with "
+            "weights are used without repacking, which is slower but correct; on a processor with "
             "AMX, scripts/setup --rebuild makes a build that keeps AMX and does not crash"
         )
     return {
@@ -307,7 +307,7 @@ def _device(device: dict[str, Any]) -> str:
 
 
 def _known_device(device: dict[str, Any]) -> str:
-    """One of this machine, with what the table says of it."""
+    """A device of this machine, with its published figures."""
     total = device["total_bytes"]
     size = f", {total / 1e9:.1f} GB" if total else ""
     name = f"{device['backend']}: {device['reported_as']}{size}"

@@ -32,7 +32,7 @@ class Target(StrEnum):
 @command
 def export(
     engine: EngineFlags,
-    to: Annotated[Target, typer.Option("--to", help="The engine that is to run it.")],
+    to: Annotated[Target, typer.Option("--to", help="The engine that will run it.")],
     model: ModelArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -63,6 +63,6 @@ def export(
 
 
 def _decided(settings: "Settings", target: "EngineConfig") -> "Settings":
-    """What was left open, as it was decided here."""
+    """The settings with the values that localspec chose for open ones."""
     engine = target.settings
     return replace(settings, ctx=engine.ctx, threads=engine.threads, flash_attn=engine.flash_attn)

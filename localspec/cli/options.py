@@ -79,7 +79,7 @@ def option(default: Any, help_: str, *flags: str, panel: str | None = None, **mo
 
 
 def setting(name: str, help_: str | None = None, **more: Any) -> Any:
-    """A field for one setting, perhaps in other words or with another default."""
+    """A field for one setting; `help_` and `more` replace words and default of its row."""
     row = ROWS[name]
     default = more.pop("default", row.default)
     more = {"metavar": row.kind.metavar, **more}
@@ -112,7 +112,7 @@ _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """The same command with each dataclass parameter spread into its fields, keyword by keyword."""
+    """A command whose dataclass parameters have become one option for each field."""
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     spreads = {name: _spread(group) for name, group in groups.items()}
@@ -141,7 +141,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
-    """Which of the options have a value from the command line and not their default."""
+    """Options that the command line gave a value."""
     sources = {name: context.get_parameter_source(name) for name in names}
     return frozenset(n for n, source in sources.items() if source and source.name != "DEFAULT")
 

@@ -34,7 +34,7 @@ _QUESTION = "Question"
 
 @dataclass(frozen=True)
 class MachineFlags:
-    """Where the model would run."""
+    """The machine to predict for."""
 
     device: str | None = option(
         None, 'Another machine, e.g. "RTX 4090" or "Apple M4 Max". Default: this one.',
@@ -46,7 +46,7 @@ class MachineFlags:
         panel=_MACHINE,
     )  # fmt: skip
     probe: Literal["auto", "again", "off"] = option(
-        "auto", "Measure this machine: if that has not been done, again, or not at all.",
+        "auto", "Measure this machine: if needed, again, or never.",
         panel=_MACHINE,
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ class MachineFlags:
 
 @dataclass(frozen=True)
 class QuestionFlags:
-    """What is asked: every product of cache types, depths and batches is a row."""
+    """The question: each combination of cache types, depths and batches is a row."""
 
     kv_k: str | None = option(None, "Types of the K cache.", metavar="TYPE,...", panel=_QUESTION)
     kv_v: str | None = option(None, "Types of the V cache.", metavar="TYPE,...", panel=_QUESTION)
@@ -65,25 +65,29 @@ class QuestionFlags:
         "flash_attn", "Flash attention; auto counts as on.", panel=_QUESTION
     )
     depth: str = option(
-        "0,1024,4096", "Tokens that are in the context already.", metavar="N,...", panel=_QUESTION
+        "0,1024,4096", "Tokens in the context before.", metavar="N,...", panel=_QUESTION
     )
     batch: str = option(
         "1", "Sequences in one pass: parallel users; auto: up to the break-even.",
         metavar="N,...", panel=_QUESTION,
     )  # fmt: skip
     accept: str = option(
-        "0.5,0.7,0.9", "Chances that a drafted token stands.", metavar="P,...", panel=_QUESTION
+        "0.5,0.7,0.9", "Chances that a drafted token is accepted.", metavar="P,...", panel=_QUESTION
     )
     prompt_tokens: int = option(
-        512, "Of the prompt that is waited for.", min=1, max=MAX_TOKENS, panel=_QUESTION
+        512,
+        "Length of the prompt, for the time to the first token.",
+        min=1,
+        max=MAX_TOKENS,
+        panel=_QUESTION,
     )
     ctx: int | None = setting("ctx", min=2, max=MAX_TOKENS, panel=_QUESTION)
     quants: bool = option(
-        False, "What other weight quantizations of it would give.", "--quants", panel=_QUESTION
+        False, "Also other weight quantizations of the model.", "--quants", panel=_QUESTION
     )
 
     def keywords(self) -> dict[str, Any]:
-        """As `predict` of the library takes them. UserError for a list that is none."""
+        """As `predict` of the library takes them. Raises UserError for a wrong list."""
         is_auto = self.batch == "auto"
         return asdict(self) | {
             "kv_k": self.kv_k and several("--kv-k", self.kv_k, str, "a type"),
@@ -104,7 +108,7 @@ def predict(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a picture of what drafts gain (.svg)."),
+        typer.Option(metavar="FILE", help="Write a picture of the gain of drafts (.svg)."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -131,7 +135,7 @@ def predict(
 
 
 def write_plot(forecast: "Forecast", path: Path) -> None:
-    """What drafts gain, a panel for each depth and batch. UserError if it cannot be written."""
+    """Draw the gain of drafts, a panel for each depth and batch. Raises UserError if that fails."""
     from localspec.bench.report.svg import picture
 
     target = forecast.facts.name or forecast.facts.path

@@ -188,11 +188,11 @@ def _findings(forecast: Forecast) -> list[str]:
     if forecast.ceiling_tps and first.batch == 1:
         share = first.decode.mid / forecast.ceiling_tps
         lines.append(
-            f"At full bandwidth it would be {forecast.ceiling_tps:,.1f} tok/s; {percent(share)} of"
-            f" that is expected at depth {first.depth:,}."
+            f"Full bandwidth would give {forecast.ceiling_tps:,.1f} tok/s; the prediction at depth"
+            f" {first.depth:,} is {percent(share)} of that."
         )
     if forecast.break_even_batch:
-        lines.append(f"From a batch of {forecast.break_even_batch} on, arithmetic is the limit.")
+        lines.append(f"Arithmetic is the limit from a batch of {forecast.break_even_batch} on.")
     return lines if len(lines) > 1 else []
 
 

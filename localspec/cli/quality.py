@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyFlags:
-    """What is compared, and on which text."""
+    """The types to compare, and the text."""
 
     kv: str = option(
         "bf16,q8_0,q8_0/q4_0,q4_0", "Cache types; one name is for keys and values.",
@@ -37,21 +37,19 @@ class StudyFlags:
         None, "Weight types to make of the model, e.g. Q8_0,Q4_0.", metavar="TYPE,..."
     )
     reference: str | None = option(
-        None, "What it is held against. Default: the model itself.", metavar="MODEL"
+        None, "Model to compare with. Default: the model itself.", metavar="MODEL"
     )
     text: Path | None = option(
-        None, "A text of yours. Default: 100 kB of Newton's Opticks.", metavar="FILE"
+        None, "Your own text. Default: 100 kB of Newton's Opticks.", metavar="FILE"
     )
-    tokens: int | None = option(
-        None, "Score about so many tokens. Default: all.", min=1, metavar="N"
-    )
+    tokens: int | None = option(None, "Score about N tokens. Default: all.", min=1, metavar="N")
     window: int = option(512, "Tokens read at once.", min=16, max=32768, metavar="N")
     depth: int = option(512, "Tokens cached for the speeds.", min=1, max=65536, metavar="N")
     ctx: int = setting("ctx", "Context for the memory column.", default=4096, min=256)
     threads: int | None = setting("threads")
 
     def question(self) -> "StudyQuestion":
-        """Raises UserError for a type or a text that is none."""
+        """As a study takes it. Raises UserError for an unknown type or an unreadable text."""
         from localspec.quality.published import shipped_text, text_of
         from localspec.tuning.study import StudyQuestion
 
@@ -76,7 +74,7 @@ def quality(
     model: ModelArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What weight and cache types cost in quality, beside speed and memory.
+    """The loss of quality by weight and cache types, beside speed and memory.
 
     localspec quality model.gguf --kv q8_0,q8_0/q4_0
 
@@ -130,7 +128,7 @@ def _attention(text: str) -> Attention:
 
 
 def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
-    """Checked before anything is loaded. Raises UserError or ModelError."""
+    """The engine's configuration, checked before loading. Raises UserError or ModelError."""
     from localspec.session.config import SessionConfig
     from localspec.session.loading import check_cache_types
     from localspec.tuning.target import TuneTarget
@@ -178,7 +176,7 @@ FRONT = "*"
 
 
 def published(row: "StudyRow") -> "tuple[Published, ...]":
-    """Figures of others for what a row changes."""
+    """Published figures for the type that a row changes."""
     from localspec.quality.published import of_cache, of_weights
 
     if row.attention.is_exact:
@@ -187,7 +185,7 @@ def published(row: "StudyRow") -> "tuple[Published, ...]":
 
 
 def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
-    """Print it; on a narrow terminal without what is least needed."""
+    """Print the table; a narrow terminal gets fewer columns."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -204,7 +202,7 @@ def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
 
 @dataclass(frozen=True, slots=True)
 class QualityColumn:
-    """A heading and what stands under it; `is_extra`: not on a narrow terminal."""
+    """A heading and its cells; `is_extra`: not on a narrow terminal."""
 
     name: str
     cell: "Callable[[StudyRow], str]"

@@ -28,7 +28,7 @@ FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Results of `l
 def report(
     files: FilesArgument = None,
     form: Annotated[
-        Literal["table", "json", "csv", "md"], typer.Option("--format", help="What stdout gets.")
+        Literal["table", "json", "csv", "md"], typer.Option("--format", help="Form of stdout.")
     ] = "table",
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one page with pictures.")
@@ -108,7 +108,7 @@ def compare(
     after: FileArgument,
     as_json: JsonFlag = False,
 ) -> None:
-    """Two results: how much faster or slower the second is, by case, regressions first.
+    """Compare two results: the second's speed by case, regressions first.
 
     localspec compare old-engine.jsonl new-engine.jsonl
     """
