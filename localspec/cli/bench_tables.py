@@ -22,8 +22,8 @@ from localspec.bench.store import Results
 from localspec.cli.output import table_of
 from localspec.format import NOTHING, milliseconds, number, percent
 
-LEAST_MS = 0.0005
-"""Parts of a gap that are smaller in every row are not shown."""
+LEAST_S = 5e-7
+"""The table hides parts of a gap that are smaller in every row."""
 PART_WIDTH, CASE_WIDTH = 33, 13
 
 
@@ -68,11 +68,8 @@ def _fitting(console: Console, rows: Sequence[ResultRow]) -> Table:
 def _table(columns: Sequence[Column], rows: Sequence[ResultRow]) -> Table:
     table = table_of()
     for column in columns:
-        table.add_column(
-            column.header,
-            justify="right" if column.is_number else "left",
-            overflow="fold",
-        )
+        side = "right" if column.is_number else "left"
+        table.add_column(column.header, justify=side, overflow="fold")
     for row in rows:
         table.add_row(*(column.text(row) for column in columns))
     return table
@@ -83,7 +80,8 @@ def _categories(rows: Sequence[ResultRow]) -> Table | None:
     drafted = [row for row in rows if row.categories]
     if not drafted:
         return None
-    table = table_of("category", *labels(drafted), title="tok/s and accepted drafts, by category")
+    title = "tok/s and accepted drafts, by category"
+    table = table_of("category", *labels(drafted), title=title, no_wrap=False)
     names = dict.fromkeys(c.name for row in drafted for c in row.categories)
     for name in names:
         table.add_row(name, *(_category(row, name) for row in drafted))
@@ -99,13 +97,13 @@ def _category(row: ResultRow, name: str) -> str:
 
 
 def _curves(rows: Sequence[ResultRow]) -> Table | None:
-    """T(n) / T(1): what a pass over n tokens costs in plain passes."""
+    """T(n) / T(1): the cost of a pass over n tokens in plain passes."""
     curved = [row for row in rows if row.curve]
     if not curved:
         return None
     title = "v(n) = T(n) / T(1): a pass over n tokens, in plain passes"
     widths = dict.fromkeys(width for row in curved for width in row.curve)
-    table = table_of("n", *map(str, widths), title=title)
+    table = table_of("n", *map(str, widths), title=title, no_wrap=False)
     for row, label in zip(curved, labels(curved), strict=True):
         one = row.curve[min(row.curve)]
         cells = [f"{row.curve[n] / one:.2f}" if n in row.curve else "-" for n in widths]
@@ -115,11 +113,8 @@ def _curves(rows: Sequence[ResultRow]) -> Table | None:
 
 def _gaps(console: Console, rows: Sequence[ResultRow]) -> list[Table]:
     """Parts down and cases across, in as many tables as it takes."""
-    gaps = [
-        (label, row.gap)
-        for row, label in zip(rows, labels(rows), strict=True)
-        if row.gap is not None
-    ]
+    labelled = zip(labels(rows), rows, strict=True)
+    gaps = [(label, row.gap) for label, row in labelled if row.gap is not None]
     n_fitting = max(1, (console.width - PART_WIDTH) // CASE_WIDTH)
     return [_gap(gaps[i : i + n_fitting]) for i in range(0, len(gaps), n_fitting)]
 
@@ -129,15 +124,11 @@ def _gap(gaps: "Sequence[tuple[str, Gap]]") -> Table:
     for label, _ in gaps:
         table.add_column(label, justify="right", overflow="fold", width=CASE_WIDTH - 2)
     for i, part in enumerate(gaps[0][1].parts):
-        if any(_is_notable(gap, i) for _, gap in gaps):
+        if any(abs(gap.parts[i].seconds) > LEAST_S for _, gap in gaps):
             cells = [milliseconds(gap.parts[i].seconds) for _, gap in gaps]
             table.add_row(f"{part.name} ({part.basis})", *cells)
     table.add_row("measured", *(milliseconds(gap.token_s) for _, gap in gaps))
     return table
-
-
-def _is_notable(gap: Gap, i: int) -> bool:
-    return abs(gap.parts[i].seconds) > LEAST_MS / 1e3
 
 
 def _drift(rows: Sequence[ResultRow]) -> str:

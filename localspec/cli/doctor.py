@@ -18,13 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from localspec.hardware.machine import LocalDevice
-    from localspec.hardware.probe_results import (
-        AttentionCase,
-        AttentionCost,
-        Curve,
-        Probe,
-        WeightCase,
-    )
+    from localspec.hardware.probe_results import Curve, Probe
 
 LABELS = {"relative_error_by_weight_type": "errors by type", "llama_cpp_python": "llama-cpp-python"}
 FEW, MANY = 8, 128
@@ -143,41 +137,49 @@ def _probe(probe: "Probe") -> dict[str, Any]:
         "memory_read_bytes_per_s": probe.read_bytes_per_s,
         "pass_overhead_s": probe.pass_s[0][1],
         "layer_overhead_s": probe.layer_s[0][1],
-        "weights": [_weights(case, curve) for case, curve in sorted(probe.weight_s.items())],
-        "attention": [_attention(case, costs) for case, costs in sorted(probe.attention_s.items())],
+        "weights": _weights(probe),
+        "attention": _attention(probe),
     }
 
 
-def _weights(case: "WeightCase", curve: "Curve") -> dict[str, Any]:
+def _weights(probe: "Probe") -> list[dict[str, Any]]:
     from localspec.gguf.types import BY_NAME
+
+    return [
+        {
+            **fields_of(case, "type", "width", "size_bytes"),
+            "bytes_per_s": _rate(BY_NAME[case.type].bits_per_element / 8, curve[0][1]),
+            "small_batch_flops_per_s": _flops_per_s(curve, FEW),
+            "large_batch_flops_per_s": _flops_per_s(curve, MANY),
+        }
+        for case, curve in sorted(probe.weight_s.items())
+    ]
+
+
+def _flops_per_s(curve: "Curve", n_tokens: int) -> float | None:
+    """Null where the probe did not measure that width: most types have only the end widths."""
     from localspec.hardware.probe_results import END_WIDTHS
 
-    def flops_per_s(n_tokens: int) -> float | None:
-        if n_tokens == FEW and len(curve) == len(END_WIDTHS):
-            return None
-        seconds = curve.at(n_tokens)
-        return 2 * n_tokens / seconds if seconds else None
-
-    one_s = curve[0][1]
-    return {
-        "type": case.type,
-        "width": case.width,
-        "size_bytes": case.size_bytes,
-        "bytes_per_s": BY_NAME[case.type].bits_per_element / 8 / one_s if one_s else None,
-        "small_batch_flops_per_s": flops_per_s(FEW),
-        "large_batch_flops_per_s": flops_per_s(MANY),
-    }
+    if n_tokens == FEW and len(curve) == len(END_WIDTHS):
+        return None
+    return _rate(2 * n_tokens, curve.at(n_tokens))
 
 
-def _attention(case: "AttentionCase", costs: "tuple[AttentionCost, ...]") -> dict[str, Any]:
-    cells, seconds = costs[0].by_cells[-1]
-    return {
-        "kv_k": case.type_k,
-        "kv_v": case.type_v,
-        "flash_attn": case.flash,
-        "head_size": case.head_size,
-        "head_cell_s": seconds / cells * case.head_size,
-    }
+def _rate(amount: float, seconds: float) -> float | None:
+    return amount / seconds if seconds else None
+
+
+def _attention(probe: "Probe") -> list[dict[str, Any]]:
+    return [
+        {
+            "kv_k": case.type_k,
+            "kv_v": case.type_v,
+            "flash_attn": case.flash,
+            "head_size": case.head_size,
+            "head_cell_s": costs[0].by_cells[-1][1] / costs[0].by_cells[-1][0] * case.head_size,
+        }
+        for case, costs in sorted(probe.attention_s.items())
+    ]
 
 
 def _self_test(*, retest: bool) -> dict[str, Any]:
@@ -242,7 +244,9 @@ def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
 
 
 def _weights_table(rows: list[dict[str, Any]]) -> "Table":
-    table = table_of("type", "width", "MB", "GB/s", f"GFLOP/s at {FEW}", f"at {MANY}")
+    table = table_of(
+        "type", "width", "MB", "GB/s", f"GFLOP/s at {FEW}", f"at {MANY}", no_wrap=False
+    )
     for row in rows:
         table.add_row(
             row["type"],
@@ -256,7 +260,7 @@ def _weights_table(rows: list[dict[str, Any]]) -> "Table":
 
 
 def _attention_table(rows: list[dict[str, Any]]) -> "Table":
-    table = table_of("K/V", "head", "kernel", "ns/cell")
+    table = table_of("K/V", "head", "kernel", "ns/cell", no_wrap=False)
     for row in rows:
         table.add_row(
             "/".join(dict.fromkeys((row["kv_k"], row["kv_v"]))),

@@ -23,19 +23,19 @@ def fields_of(source: object, *names: str) -> dict[str, Any]:
     return {name: getattr(source, name) for name in names}
 
 
-def table_of(*columns: str, **more: Any) -> "Table":
+def table_of(*columns: str, no_wrap: bool = True, **more: Any) -> "Table":
     """A table without lines: the first column to the left, the others to the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title_justify="left", title_style="", **more)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        table.add_column(name, justify="right" if i else "left", no_wrap=no_wrap)
     return table
 
 
-def folding_table(*columns: str, **more: Any) -> "Table":
+def folding_table(*columns: str) -> "Table":
     """A table of texts: long ones go on in the next line."""
-    table = table_of(**more)
+    table = table_of()
     for name in columns:
         table.add_column(name, overflow="fold")
     return table
@@ -48,14 +48,14 @@ def labelled_table() -> "Table":
     return table
 
 
-def ruled_table(title: str, *columns: str, left: int = 1) -> "Table":
+def ruled_table(title: str, *columns: str, left: int = 1, no_wrap: bool = True) -> "Table":
     """A table with a title and ruled headings; its first `left` columns go to the left."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < left else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i < left else "right", no_wrap=no_wrap)
     return table
 
 

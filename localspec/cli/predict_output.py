@@ -43,20 +43,16 @@ def document(forecast: Forecast) -> dict[str, Any]:
 
 def _row(row: ForecastRow) -> dict[str, Any]:
     return {
-        "kv_k": row.cache.kv_k,
-        "kv_v": row.cache.kv_v,
+        **fields_of(row.cache, "kv_k", "kv_v"),
         "flash_attn": row.cache.is_flash,
-        "depth": row.depth,
-        "batch": row.batch,
+        **fields_of(row, "depth", "batch", "token_s", "bound"),
         "decode_tps": asdict(row.decode),
         "decode_tps_per_user": row.decode.mid / row.batch,
-        "token_s": row.token_s,
         "prefill_tps": row.prefill.mid,
-        "prefill_interval": {"low": row.prefill.low, "high": row.prefill.high},
+        "prefill_interval": fields_of(row.prefill, "low", "high"),
         "ttft_s": row.first_token_s,
         "memory_bytes": row.memory.total_bytes,
         "memory": asdict(row.memory),
-        "bound": row.bound,
     }
 
 
@@ -71,35 +67,30 @@ def _speculation(forecast: Forecast) -> dict[str, Any] | None:
 
 
 def _speculation_row(row: SpeculationRow) -> dict[str, Any]:
-    lengths = range(1, row.costs.max_draft + 1)
+    costs, chances = row.costs, [gain.acceptance for gain in row.best]
     return {
-        "depth": row.depth,
-        "batch": row.batch,
-        "draft_cost": row.costs.draft_cost,
+        **fields_of(row, "depth", "batch"),
+        "draft_cost": costs.draft_cost,
         "break_even_acceptance": row.break_even,
         "best": [asdict(gain) for gain in row.best],
         "by_length": [
             {
                 "n_draft": n,
-                "verify": row.costs.verify(n + 1),
-                "speedup": {
-                    str(gain.acceptance): row.costs.speedup(gain.acceptance, n) for gain in row.best
-                },
+                "verify": costs.verify(n + 1),
+                "speedup": {str(chance): costs.speedup(chance, n) for chance in chances},
             }
-            for n in lengths
+            for n in range(1, costs.max_draft + 1)
         ],
     }
 
 
 def _advice_document(item: Advice) -> dict[str, Any]:
-    gain = item.gain
+    gain = ("acceptance", "n_draft", "speedup")
     return {
         "use": item.use.name,
         "depth": item.use.depth,
         "batch": item.use.n_sequences,
-        "acceptance": gain.acceptance if gain else None,
-        "n_draft": gain.n_draft if gain else None,
-        "speedup": gain.speedup if gain else None,
+        **{name: getattr(item.gain, name, None) for name in gain},
         "break_even_acceptance": item.break_even,
         "sentence": item.sentence,
     }

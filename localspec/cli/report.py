@@ -7,7 +7,7 @@ import typer
 
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
-from localspec.cli.output import make_folder, print_json, table_of, write_text
+from localspec.cli.output import folding_table, make_folder, print_json, write_text
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -156,8 +156,9 @@ def _show_comparison(found: "Comparison") -> None:
         console.print(Text(text))
     drift = f", drift {100 * found.drift.sd:.1f} %" if found.drift else ""
     console.print(Text(f"tok/s before and after; ratio with its 99 % interval{drift}\n"))
-    table = table_of("case", "", "before", "after", "ratio")
-    table.columns[0].no_wrap = False
+    table = folding_table("case")
+    for name in ("", "before", "after", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     names = labels([case.b for case in found.cases])
     for case, name in zip(found.cases, names, strict=True):

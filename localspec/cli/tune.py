@@ -174,7 +174,7 @@ def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> Non
 
 def _table(outcome: "Outcome", subject: "TuneTarget") -> "Table":
     title = f"{subject.config.model.name}, {subject.n_ctx:,} tokens, {outcome.seconds:.0f} s"
-    table = ruled_table(title, "", "to defaults", "KLD", "cache MB")
+    table = ruled_table(title, "", "to defaults", "KLD", "cache MB", no_wrap=False)
     tried = sorted(outcome.tried, key=lambda trial: -trial.gain.mid)
     chosen = outcome.winner
     if chosen:
