@@ -211,16 +211,15 @@ class Settings:
     @property
     def loading(self) -> "Settings":
         """Only the settings of the loaded weights. Sessions alike in them can share weights."""
-        return Settings(**{n: getattr(self, n) for n, one in ROWS.items() if one.is_loading})
+        return Settings(**self._where("is_loading"))
 
     def with_loading(self, loading: "Settings") -> Self:
-        names = (name for name, one in ROWS.items() if one.is_loading)
-        return replace(self, **{name: getattr(loading, name) for name in names})
+        return replace(self, **loading._where("is_loading"))
 
     @property
     def for_engine(self) -> "Settings":
         """Only the settings that the engine reads; the others at their defaults."""
-        return Settings(**{n: getattr(self, n) for n, one in ROWS.items() if one.is_engine})
+        return Settings(**self._where("is_engine"))
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -234,7 +233,10 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting that has a flag, by name; null: none, or open."""
-        return written({n: getattr(self, n) for n, one in ROWS.items() if one.is_offered})
+        return written(self._where("is_offered"))
+
+    def _where(self, column: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name, each in ROWS.items() if getattr(each, column)}
 
 
 @dataclass(frozen=True, slots=True)

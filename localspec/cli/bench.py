@@ -58,7 +58,7 @@ def bench(
     if run.resume:
         path, kept = _unfinished(folder)
         if header and header.cases != kept.cases:
-            raise UserError(f"{path.name} has other options: leave yours out to go on")
+            raise UserError(f"{path.name} has other cases: leave the options out to go on")
         opened = Writer.existing(path)
     else:
         assert header

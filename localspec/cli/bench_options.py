@@ -155,21 +155,19 @@ def sweep_of(flags: SweepFlags, arguments: list[str]) -> "Sweep":
         raise UserError("--quick contradicts --full: choose one")
     flags = _with_preset(flags)
     settings = _settings(flags)
-    lengths = _lengths(flags)
-    pairs = _pairs(flags)
     named = [name for option in flags.models or [] for name in option.split(",")]
     asked: list[str | None] = [*arguments, *named] or [None]
     models = {resolve(name): name for name in asked}
     return Sweep(
         models=tuple(models),
         drafts=_drafts(flags, models, settings["spec"]),
-        kv=pairs,
+        kv=_pairs(flags),
         settings=settings,
         prompts=flags.prompts,
         per_category=flags.per_category,
         with_curve=flags.quick or flags.full,
         adapt=_adapting(flags),
-        **lengths,
+        **_lengths(flags),
     )
 
 

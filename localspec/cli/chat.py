@@ -11,6 +11,7 @@ from localspec.cli.flags import EngineFlags, ReplyFlags, check_text
 from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument, command, option
 from localspec.errors import LocalspecError, UserError
+from localspec.format import count
 from localspec.notify import Notify, Progress
 
 if TYPE_CHECKING:
@@ -173,7 +174,6 @@ def _load_first(
 def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]:
     """The first lines: model and seed, and on the first run a word about the starter."""
     from localspec.chat.archive import latest
-    from localspec.chat.figures import count
 
     sampling = chat.options.sampling
     seed = "" if sampling.is_greedy else f", seed {sampling.seed}"

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from localspec.hardware.probe_results import Curve, Probe
 
 LABELS = {"relative_error_by_weight_type": "errors by type", "llama_cpp_python": "llama-cpp-python"}
+ADVICE = (
+    "weights are used without repacking, which is slower but correct; on a processor with AMX,"
+    " scripts/setup --rebuild makes a build that keeps AMX and does not crash"
+)
 FEW, MANY = 8, 128
 """Tokens of a pass that stand for small and for large batches."""
 
@@ -120,20 +124,18 @@ def _probes() -> dict[str, Any]:
     from localspec.hardware.detect import usable_cores
 
     sound = engine_health(silent).can_repack
-    places = {"processor": 0, "gpu": -1}
-    kept = {
-        place: kept_probe(ProbeSetting(usable_cores(), n_layers, sound))
-        for place, n_layers in places.items()
-    }
-    found = {place: _probe(probe) for place, probe in kept.items() if probe}
+    found: dict[str, Any] = {}
+    for place, n_layers in (("processor", 0), ("gpu", -1)):
+        probe = kept_probe(ProbeSetting(usable_cores(), n_layers, sound))
+        if probe:
+            found[place] = _probe(probe)
     return found or {"measured": "not yet; `localspec predict` does it when it needs to"}
 
 
 def _probe(probe: "Probe") -> dict[str, Any]:
     return {
         "measured": probe.taken,
-        "setting": probe.setting,
-        "others_share": probe.others_share,
+        **fields_of(probe, "setting", "others_share"),
         "memory_read_bytes_per_s": probe.read_bytes_per_s,
         "pass_overhead_s": probe.pass_s[0][1],
         "layer_overhead_s": probe.layer_s[0][1],
@@ -188,16 +190,10 @@ def _self_test(*, retest: bool) -> dict[str, Any]:
     if retest:
         forget_verdict()
     health = engine_health(silent)
-    advice = None
-    if health.problem:
-        advice = (
-            "weights are used without repacking, which is slower but correct; on a processor with "
-            "AMX, scripts/setup --rebuild makes a build that keeps AMX and does not crash"
-        )
     return {
         "sound": health.problem is None,
         "problem": health.problem,
-        "advice": advice,
+        "advice": ADVICE if health.problem else None,
         "relative_error_by_weight_type": {
             kind: error if isfinite(error) else None for kind, error in health.errors.items()
         },
@@ -244,18 +240,13 @@ def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
 
 
 def _weights_table(rows: list[dict[str, Any]]) -> "Table":
-    table = table_of(
-        "type", "width", "MB", "GB/s", f"GFLOP/s at {FEW}", f"at {MANY}", no_wrap=False
-    )
+    heads = ("type", "width", "MB", "GB/s", f"GFLOP/s at {FEW}", f"at {MANY}")
+    table = table_of(*heads, no_wrap=False)
     for row in rows:
-        table.add_row(
-            row["type"],
-            str(row["width"]),
-            f"{row['size_bytes'] / 1e6:.0f}",
-            _giga(row["bytes_per_s"], 1),
-            _giga(row["small_batch_flops_per_s"]),
-            _giga(row["large_batch_flops_per_s"]),
-        )
+        rates = [_giga(row[f"{batch}_batch_flops_per_s"]) for batch in ("small", "large")]
+        megabytes = f"{row['size_bytes'] / 1e6:.0f}"
+        cells = (row["type"], str(row["width"]), megabytes, _giga(row["bytes_per_s"], 1), *rates)
+        table.add_row(*cells)
     return table
 
 
@@ -304,17 +295,17 @@ def _error(error: float | None) -> str:
 def _device(device: dict[str, Any]) -> str:
     if "reported_as" in device:
         return _known_device(device)
-    memory = device["total_bytes"]
-    return f"{device['name']}: {device['description']}" + (
-        f", {memory / 1e9:.1f} GB" if memory else ""
-    )
+    return f"{device['name']}: {device['description']}{_memory(device)}"
+
+
+def _memory(device: dict[str, Any]) -> str:
+    total = device["total_bytes"]
+    return f", {total / 1e9:.1f} GB" if total else ""
 
 
 def _known_device(device: dict[str, Any]) -> str:
     """A device of this machine, with its published figures."""
-    total = device["total_bytes"]
-    size = f", {total / 1e9:.1f} GB" if total else ""
-    name = f"{device['backend']}: {device['reported_as']}{size}"
+    name = f"{device['backend']}: {device['reported_as']}{_memory(device)}"
     if device["source"] is None:
         return f"{name}; not in the table of devices, so only the probe knows its speed"
     bandwidth = device["bandwidth_bytes_per_s"] / 1e9

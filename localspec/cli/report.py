@@ -7,7 +7,7 @@ import typer
 
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
-from localspec.cli.output import folding_table, make_folder, print_json, write_text
+from localspec.cli.output import fields_of, folding_table, make_folder, print_json, write_text
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _comparison(found: "Comparison") -> dict[str, Any]:
                 "model": case.b.model_name,
                 "setting": case.b.case.setting_text,
                 "measure": case.measure,
-                "ratio": {"low": case.ratio.low, "mid": case.ratio.mid, "high": case.ratio.high},
+                "ratio": fields_of(case.ratio, "low", "mid", "high"),
                 "verdict": case.ratio.verdict,
                 "before_tps": _tps(case.a, case),
                 "after_tps": _tps(case.b, case),
