@@ -228,12 +228,13 @@ def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
     """Labels, and a text or table beside each."""
     read = document["memory_read_bytes_per_s"]
     others = document["others_share"]
+    overheads = (document[f"{each}_overhead_s"] for each in ("pass", "layer"))
+    each_pass, each_layer = (f"{seconds * 1e6:.0f} us" for seconds in overheads)
     return [
         ("measured", f"{document['measured']}: {document['setting']}"),
         *([("meanwhile", f"other programs had {percent(others)} of it")] if others >= 0.01 else []),
         *([("memory read", f"{read / 1e9:.1f} GB/s, the ceiling")] if read else []),
-        ("overhead", f"{_us(document['pass_overhead_s'])} a pass, and for each layer"
-         f" {_us(document['layer_overhead_s'])}"),
+        ("overhead", f"{each_pass} a pass, and for each layer {each_layer}"),
         ("weights", _weights_table(document["weights"])),
         ("attention", _attention_table(document["attention"])),
     ]  # fmt: skip
@@ -266,10 +267,6 @@ def _giga(value: float | None, digits: int = 0) -> str:
     return "-" if value is None else f"{value / 1e9:,.{digits}f}"
 
 
-def _us(seconds: float) -> str:
-    return f"{seconds * 1e6:.0f} us"
-
-
 def _text(name: str, value: Any) -> str:
     match value:
         case str():
@@ -279,7 +276,8 @@ def _text(name: str, value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case dict():
-            return ", ".join(f"{kind} {_error(error)}" for kind, error in value.items())
+            errors = {k: "not a number" if e is None else f"{e:.1e}" for k, e in value.items()}
+            return ", ".join(f"{kind} {error}" for kind, error in errors.items())
         case list():
             return "\n".join(_device(device) for device in value)
         case float() | int() if name.endswith("_bytes"):
@@ -288,26 +286,15 @@ def _text(name: str, value: Any) -> str:
             return str(value)
 
 
-def _error(error: float | None) -> str:
-    return "not a number" if error is None else f"{error:.1e}"
-
-
 def _device(device: dict[str, Any]) -> str:
-    if "reported_as" in device:
-        return _known_device(device)
-    return f"{device['name']}: {device['description']}{_memory(device)}"
-
-
-def _memory(device: dict[str, Any]) -> str:
+    """One that the engine reports, or one of this machine with its published figures."""
     total = device["total_bytes"]
-    return f", {total / 1e9:.1f} GB" if total else ""
-
-
-def _known_device(device: dict[str, Any]) -> str:
-    """A device of this machine, with its published figures."""
-    name = f"{device['backend']}: {device['reported_as']}{_memory(device)}"
+    memory = f", {total / 1e9:.1f} GB" if total else ""
+    if "reported_as" not in device:
+        return f"{device['name']}: {device['description']}{memory}"
+    name = f"{device['backend']}: {device['reported_as']}{memory}"
     if device["source"] is None:
         return f"{name}; not in the table of devices, so only the probe knows its speed"
     bandwidth = device["bandwidth_bytes_per_s"] / 1e9
-    doubt = "" if len(device["candidates"]) == 1 else " or ".join(["", *device["candidates"][1:]])
-    return f"{name}; {device['candidates'][0]}{doubt}: {bandwidth:,.0f} GB/s ({device['source']})"
+    candidates = " or ".join(device["candidates"])
+    return f"{name}; {candidates}: {bandwidth:,.0f} GB/s ({device['source']})"

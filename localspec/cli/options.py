@@ -114,7 +114,8 @@ _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """A command whose dataclass parameters have become one option for each field."""
     hints = get_type_hints(function, include_extras=True)
-    groups: dict[str, type[Any]] = {n: hint for n, hint in hints.items() if is_dataclass(hint)}
+    kinds = {name: hint for name, hint in hints.items() if isinstance(hint, type)}
+    groups = {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
     spreads = {name: _spread(group) for name, group in groups.items()}
     own = [
         parameter.replace(annotation=hints[name], kind=_BY_NAME)
