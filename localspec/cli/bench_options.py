@@ -58,19 +58,19 @@ class SweepFlags:
         None, "Models, as the arguments.", "-m", "--model", metavar="MODEL,..."
     )
     n_prompt: str | None = option(
-        None, "Tokens of the prompt; 0: not measured. [512]", "-p", "--n-prompt",
+        None, "Tokens of the prompt; 0: not measured. Default: 512.", "-p", "--n-prompt",
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     n_gen: str | None = option(
-        None, "Tokens to generate; 0: not measured. [128]", "-n", "--n-gen",
+        None, "Tokens to generate; 0: not measured. Default: 128.", "-n", "--n-gen",
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     depth: str | None = option(
-        None, "Tokens in the context before. [0]", "-d", "--depth", "--n-depth",
+        None, "Tokens in the context before. Default: 0.", "-d", "--depth", "--n-depth",
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     batch: str | None = option(
-        None, "Sequences in one decode: parallel users. [1]", metavar="N,...", panel=_WORK
+        None, "Sequences in one decode: parallel users. Default: 1.", metavar="N,...", panel=_WORK
     )
     prompts: Path | None = option(
         None, "Real questions by category, for --spec; plain decoding answers them as well.",
@@ -88,7 +88,7 @@ class SweepFlags:
         False, "Ignore the settings that `tune` kept.", "--no-profile", panel=_SETTINGS
     )
     quick: bool = option(
-        False, "A look at cache types and flash attention, within 90 s for the starter.", "--quick"
+        False, "Only cache types and flash attention: within 90 s for the starter.", "--quick"
     )
     full: bool = option(False, "All cache types, depths and batches: takes hours.", "--full")
 
@@ -114,11 +114,13 @@ class RunFlags:
     """How often to measure, and where the results go."""
 
     samples: int | None = option(
-        None, "Samples a visit. [3]", "-r", "--repetitions", min=1, metavar="N"
+        None, "Samples of each visit. Default: 3.", "-r", "--repetitions", min=1, metavar="N"
     )
-    rounds: int | None = option(None, "Visits to each case, in turns. [3]", min=1, metavar="N")
+    rounds: int | None = option(
+        None, "Visits to each case, in turns. Default: 3.", min=1, metavar="N"
+    )
     output: Path | None = option(
-        None, "Folder of results. [data folder]", "-o", "--output", metavar="DIR"
+        None, "Folder of results. Default: in the data folder.", "-o", "--output", metavar="DIR"
     )
     resume: bool = option(False, "Go on with the newest incomplete results.", "--resume")
     same_answer: bool = option(

@@ -93,7 +93,7 @@ def generate(
         bool, typer.Option("--json", help="One JSON document with text, tokens and timings.")
     ] = False,
 ) -> None:
-    """One reply, for scripts.
+    """Print one reply, for scripts.
 
     localspec generate -p "Why is the sky blue?" --temp 0
 

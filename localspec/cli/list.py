@@ -32,7 +32,7 @@ def list_models(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """The models on this machine, by the name to use them by.
+    """List the models on this machine, by the names that commands take.
 
     localspec list --all
     """

@@ -112,7 +112,7 @@ def predict(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """A model's speed on a machine, before the download.
+    """Predict a model's speed on a machine, before the download.
 
     localspec predict hf:owner/repo/model.gguf --device "RTX 4090"
 

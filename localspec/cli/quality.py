@@ -74,7 +74,7 @@ def quality(
     model: ModelArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The loss of quality by weight and cache types, beside speed and memory.
+    """Measure the loss of quality by weight and cache types, beside speed and memory.
 
     localspec quality model.gguf --kv q8_0,q8_0/q4_0
 

@@ -39,7 +39,7 @@ def report(
     png: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
 ) -> None:
-    """Tables and pictures from stored results.
+    """Show stored results as tables and pictures.
 
     localspec report --html page.html
 
