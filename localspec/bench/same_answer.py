@@ -6,7 +6,7 @@ difference of logits that this configuration shows between decoding one by one a
 batches. Greedy choice only: that samples keep their law is for the tests of the sampling chain.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from localspec.dialogue.template import Message
 from localspec.engine.base import Context, hold
 from localspec.engine.sampling import Sampling
+from localspec.notify import Notify, silent
 from localspec.session import ReplyOptions, Session, SessionConfig
 
 FEW_TOKENS = 512
@@ -29,11 +30,10 @@ TEXTS = (
 )
 """Asked where no prompts are given: to copy, code, facts, bytes beyond ASCII, lists, sums."""
 Tokens = Sequence[int]
-Stage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
+class AnswerDivergence:
     """Where an answer parts from the plain one; margin and difference are of logits."""
 
     position: int
@@ -62,12 +62,12 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AnswerComparison:
     """Plain answers and drafted ones; `divergences` by way and number of the prompt."""
 
     plain: SessionConfig
     answers: tuple[Answers, ...]
-    divergences: dict[tuple[str, int], Divergence]
+    divergences: dict[tuple[str, int], AnswerDivergence]
 
     @property
     def n_unexplained(self) -> int:
@@ -125,8 +125,8 @@ def compare_answers(
     drafted: Sequence[SessionConfig],
     texts: Sequence[str],
     max_tokens: int,
-    stage: Stage = lambda sentence: None,
-) -> Comparison:
+    stage: Notify = silent,
+) -> AnswerComparison:
     """Ask every text under every configuration and measure where answers part.
 
     `stage` hears which way is asked. Raises LocalspecError, or KeyboardInterrupt.
@@ -139,20 +139,20 @@ def compare_answers(
         if reply != answers[0].replies[i]
     ]
     if not parted:
-        return Comparison(plain, answers, {})
+        return AnswerComparison(plain, answers, {})
     stage("measuring where answers part")
     widest = max(other.widest for other, _ in parted)
-    divergences: dict[tuple[str, int], Divergence] = {}
+    divergences: dict[tuple[str, int], AnswerDivergence] = {}
     with Session.open(plain.with_settings(spec="lookup", draft_max=widest - 1)) as session:
         for other, i in parted:
             prompt, reply = answers[0].prompts[i], answers[0].replies[i]
             found = diverge(session.context, prompt, reply, other.replies[i], other.widest)
             assert found
             divergences[other.way, i] = found
-    return Comparison(plain, answers, divergences)
+    return AnswerComparison(plain, answers, divergences)
 
 
-def _asked(config: SessionConfig, texts: Sequence[str], max_tokens: int, stage: Stage) -> Answers:
+def _asked(config: SessionConfig, texts: Sequence[str], max_tokens: int, stage: Notify) -> Answers:
     way = config.settings.spec + (
         f"-{config.settings.draft_max}" if config.settings.draft_max else ""
     )
@@ -176,7 +176,7 @@ def _asked(config: SessionConfig, texts: Sequence[str], max_tokens: int, stage: 
 
 def diverge(
     context: Context, prompt: Tokens, plain: Tokens, other: Tokens, widest: int
-) -> Divergence | None:
+) -> AnswerDivergence | None:
     """Measure where `other` parts from `plain`, answers to `prompt`; None where it does not.
 
     `context` gives up to `widest` rows of logits, the most tokens of a verification batch.
@@ -188,7 +188,7 @@ def diverge(
     batches = (_replay(context, prompt, plain, n) for n in range(2, widest + 1))
     largest = max((float(np.abs(single - batch).max()) for batch in batches), default=0.0)
     best = np.sort(single[position])[-2:]
-    return Divergence(position, float(best[1] - best[0]), largest)
+    return AnswerDivergence(position, float(best[1] - best[0]), largest)
 
 
 def first_difference(plain: Tokens, other: Tokens) -> int | None:

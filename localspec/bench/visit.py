@@ -29,11 +29,10 @@ from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.identity import fingerprint
+from localspec.notify import Notify, silent
 
 CHILD = "localspec.bench.measure"
 ABORTED = "the engine ended without a word"
-
-Stage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Visit:
 def visit(
     case: Case,
     n_samples: int,
-    stage: Stage = lambda sentence: None,
+    stage: Notify = silent,
     limit_s: float | None = None,
 ) -> Visit:
     """Measure a case in a process of its own, within `limit_s` seconds.
@@ -99,7 +98,7 @@ def remaining(header: ResultsHeader, done: tuple[Visited, ...]) -> list[PlannedC
 
 
 def run(
-    writer: Writer, predict: Predict, announce: Announce, stage: Stage, limit_s: float = LIMIT_S
+    writer: Writer, predict: Predict, announce: Announce, stage: Notify, limit_s: float = LIMIT_S
 ) -> Iterator[Visited]:
     """Measure what the writer's file still lacks; each visit is on disk when it is yielded.
 
@@ -120,7 +119,7 @@ def run(
 
 
 def _visited(
-    planned: PlannedCase, n_samples: int, predict: Predict, stage: Stage, limit_s: float
+    planned: PlannedCase, n_samples: int, predict: Predict, stage: Notify, limit_s: float
 ) -> Visited:
     case = planned.case
     prediction = predict(case)

@@ -1,11 +1,10 @@
-"""llama.cpp's own server. Flags of libllama 0.5.0 (common/arg.cpp).
+"""llama.cpp's own server, and llama-cpp-python's `Llama` as a program.
 
-Since llama.cpp PR 23988 `--model-draft` alone drafts nothing: `--spec-type` turns drafting on, and
-`--draft-max` is gone. `scripts/check-export` holds every flag against the server's own --help.
+The flags are those of libllama 0.5.0 (common/arg.cpp). Since llama.cpp PR 23988 `--model-draft`
+alone drafts nothing: `--spec-type` turns drafting on, and `--draft-max` is gone.
+`scripts/test --acceptance export` holds every flag against the server's own --help.
 
-llama-cpp-python's `Llama`, version 0.3.36, as a program.
-
-It has no names for some cache types, so they are given by ggml's numbers.
+llama-cpp-python 0.3.36 has no names for some cache types, so ggml's numbers stand for them.
 """
 
 import shlex

@@ -40,8 +40,8 @@ from localspec.quality.evaluate import n_outputs_for
 from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, turns
-from localspec.tuning.space import thread_counts
 from localspec.tuning.state import SearchState, Trial
+from localspec.tuning.target import thread_counts
 
 DEPTHS = ((1 / 2, 0.5), (7 / 8, 0.25), (1 / 8, 0.25))
 """Parts of the context and their weights; the caches are filled to the first already."""

@@ -2,7 +2,7 @@
 
 A candidate gets a few turns beside the defaults at a depth that the budget allows for all of them;
 attention's time is in proportion to depth, so the order is that of a deeper cache. One row and one
-column of the table of types are measured, the rest is predicted from them (`space.additive`), and
+column of the table of types are measured, the rest is predicted from them (`target.additive`), and
 the best of the rest are measured too.
 
 The best candidates in the middle of the context, by successive halving.
@@ -18,9 +18,15 @@ from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
 from localspec.settings import Attention
 from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
-from localspec.tuning.space import Space, additive, loadings, thread_counts
 from localspec.tuning.state import FIRST_TOKENS, SearchState, Trial
-from localspec.tuning.target import LEAST_GAIN, loading_text
+from localspec.tuning.target import (
+    LEAST_GAIN,
+    Space,
+    additive,
+    loading_text,
+    loadings,
+    thread_counts,
+)
 
 TURNS = 3
 THREAD_TURNS = 6

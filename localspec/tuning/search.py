@@ -29,9 +29,8 @@ from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads
-from localspec.tuning.space import space_of
 from localspec.tuning.state import Clock, SearchListener, SearchState, Trial
-from localspec.tuning.target import Goal, TuneTarget, candidate_of, is_coarser
+from localspec.tuning.target import Goal, TuneTarget, candidate_of, is_coarser, space_of
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
 """Shares of the budget at which a stage should be over."""

@@ -22,8 +22,14 @@ from localspec.session.config import SessionConfig
 from localspec.settings import Attention, Settings
 from localspec.tuning.search import search
 from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
-from localspec.tuning.space import space_of, thread_counts
-from localspec.tuning.target import MOST_PREFILL, Goal, TuneTarget, candidate_text
+from localspec.tuning.target import (
+    MOST_PREFILL,
+    Goal,
+    TuneTarget,
+    candidate_text,
+    space_of,
+    thread_counts,
+)
 
 pytestmark = pytest.mark.engine
 N_CTX, BUDGET_S = 2048, 60.0
