@@ -1,15 +1,15 @@
-"""Measure one case in this process: warm up, then repeat, keeping every sample.
+"""Measure one case in this process: warm up, then repeat and keep every sample.
 
     python -m localspec.bench.measure REQUEST PARENT
 
-is the child process of one visit, so that an engine that dies takes nothing with it. REQUEST is
-JSON, {"case": ..., "n_samples": N}; PARENT the process without which it has no purpose. It prints
-`stage SENTENCE` as it goes and `measured MEASUREMENT` in the end.
+is the child process of one visit, so an engine that dies takes nothing with it. REQUEST is JSON,
+{"case": ..., "n_samples": N}; PARENT is the process that waits for it. It prints `stage SENTENCE`
+as it goes and `measured MEASUREMENT` at the end.
 
-Decoding runs through the session's own loop, so that a speed is what a user gets, and the engine's
-part of it is kept apart. The prompt is of random tokens, as llama-bench's, unless the case has real
-ones; speed depends on the text only where drafts do. A prompt's time is taken at the case's depth,
-and so is that of decoding: what both add is rolled back in between, untimed.
+Decoding runs through the session's own loop, so a speed is what a user gets; the engine's part is
+kept apart. The prompt is of random tokens, as llama-bench's, unless the case has real ones: speed
+depends on the text only where drafts do. Reading a prompt and decoding are both timed at the case's
+depth; their tokens are rolled back in between, untimed.
 """
 
 import json
@@ -45,7 +45,7 @@ CURVE_REPEATS = 3
 
 
 def measure(case: Case, n_samples: int, stage: Notify = silent) -> Measurement:
-    """Load the case's model, measure, and let go of it; `stage` hears what is being done.
+    """Load the case's model, measure it and close it; `stage` hears each step.
 
     Raises LocalspecError, or KeyboardInterrupt.
     """
@@ -66,7 +66,7 @@ def measure(case: Case, n_samples: int, stage: Notify = silent) -> Measurement:
 def measure_session(
     session: Session, work: Work, n_samples: int, stage: Notify = silent
 ) -> Iterator[Sample]:
-    """Samples of one work on a loaded session, warmed up first; the context is left filled."""
+    """Warm up, then yield samples of one work on a loaded session; the context stays filled."""
     if work.prompts is not None:
         yield from _answers(session, work, stage)
         return
@@ -85,9 +85,9 @@ def measure_session(
 def verification_curve(
     session: Session, depth: int, widths: tuple[int, ...]
 ) -> dict[int, tuple[float, ...]]:
-    """Seconds of passes of each width at a depth, the widths in turns.
+    """Seconds of passes of each width at a depth; the widths take turns.
 
-    A check of drafts wants logits of every token: open the session for as many drafts.
+    Verification needs logits of every token: open the session with that `draft_max`.
     """
     timer = Timer(session.context)
     timer.hold(depth)
@@ -101,7 +101,7 @@ def verification_curve(
 
 
 def _sample(session: Session, work: Work, tokens: list[int]) -> Sample:
-    """One repetition: the decoding first, because the prompt's tokens must go again."""
+    """One repetition: decoding first, because the prompt's tokens are removed again."""
     decoded = Sample()
     if work.n_gen:
         start = tokens[: max(1, work.depth)]
@@ -115,7 +115,7 @@ def _sample(session: Session, work: Work, tokens: list[int]) -> Sample:
 
 
 def _answers(session: Session, work: Work, stage: Notify) -> Iterator[Sample]:
-    """One sample a question, each with an empty cache and a drafter that knows nothing of it."""
+    """One sample a question, each with an empty cache and a drafter that has not seen it."""
     assert work.prompts is not None
     prompts = read_prompts(work.prompts, work.per_category)
     _timed(session, session.raw_prompt("Once upon a time"), WARM_UP_TOKENS)
@@ -131,7 +131,7 @@ def _answers(session: Session, work: Work, stage: Notify) -> Iterator[Sample]:
 def _timed(
     session: Session, tokens: list[int], n_tokens: int, category: str | None = None
 ) -> Sample:
-    """One reply, as a user would get it; real questions may end before `n_tokens`."""
+    """One reply, as a user gets it; the answer to a real question may end before `n_tokens`."""
     engine = session.target
     options = ReplyOptions(GREEDY, max_tokens=n_tokens, ignore_eos=category is None)
     reply = session.reply(tokens, options)
@@ -200,7 +200,7 @@ class ParallelBench:
         self._engine.close()
 
     def samples(self, n_samples: int, stage: Notify) -> Iterator[Sample]:
-        """Warmed up first."""
+        """Warm up, then measure."""
         depth = max(1, self.work.depth)
         stage(f"filling {len(self._contexts)} x {depth:,} tokens")
         self._decode(2)
@@ -215,7 +215,7 @@ class ParallelBench:
             yield replace(decoded, prefill_s=prefill_s, first_s=prefill_s, n_prompt=n_read)
 
     def _prefill(self) -> float:
-        """Seconds to read all prompts behind the depth, with the first token of each."""
+        """Seconds to read all prompts at the depth, up to the first token of each."""
         for context in self._contexts:
             context.truncate(min(self.work.depth, len(context.tokens)))
         batch = self._batch(self.work.depth + self.work.n_prompt, 1)
@@ -224,7 +224,7 @@ class ParallelBench:
         return perf_counter() - started
 
     def _decode(self, n_tokens: int) -> Sample:
-        """`n_tokens` passes after a first one, which brings all sequences to the depth."""
+        """`n_tokens` passes, after a first one that brings all sequences to the depth."""
         batch = self._batch(max(1, self.work.depth), n_tokens + 1)
         self._pass(batch)
         started, busy = perf_counter(), self._engine.busy_s
@@ -272,7 +272,7 @@ def _stage(sentence: str) -> None:
 
 
 def _watch(parent: int) -> None:
-    """A parent that was killed cannot end its child, which would disturb what is measured next."""
+    """End with the parent: a killed parent cannot end this process, which would disturb others."""
     while os.getppid() == parent:
         threading.Event().wait(WATCH_S)
     os._exit(1)

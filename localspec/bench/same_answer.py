@@ -1,9 +1,9 @@
-"""Drafts never change an answer: greedy replies with and without them, and where they part.
+"""Drafts never change an answer: greedy replies with and without drafts, and where they part.
 
 Batches of different width use different kernels, which round differently. Two greedy answers may
-part only at a near tie: where the margin between the two best logits is at most twice the largest
-difference of logits that this configuration shows between decoding one by one and in verification
-batches. Greedy choice only: that samples keep their law is for the tests of the sampling chain.
+part only at a near tie: there the margin between the two best logits is at most twice the largest
+difference of logits that this configuration shows between single-token and verification passes.
+This covers greedy choice only; tests of the sampling chain cover the law of samples.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from localspec.notify import Notify, silent
 from localspec.session import ReplyOptions, Session, SessionConfig
 
 FEW_TOKENS = 512
-"""Below it answers are identical on a processor with the default settings."""
+"""Answers below this length are identical on a processor with default settings."""
 TEXTS = (
     "Repeat after me: the quick brown fox jumps over the lazy dog, the quick brown fox sleeps.",
     "Write a Python function that adds the numbers in a list, and a second one that multiplies.",
@@ -28,13 +28,13 @@ TEXTS = (
     "List the days of the week, then list them again in reverse.",
     "Tom has 3 apples and buys 4 more. He gives 2 to Ann. How many has he? Explain each step.",
 )
-"""Asked where no prompts are given: to copy, code, facts, bytes beyond ASCII, lists, sums."""
+"""The default questions: copying, code, facts, bytes beyond ASCII, lists, sums."""
 Tokens = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerDivergence:
-    """Where an answer parts from the plain one; margin and difference are of logits."""
+    """Where an answer parts from the plain one; `margin` and `largest_difference` are logits."""
 
     position: int
     margin: float
@@ -42,7 +42,7 @@ class AnswerDivergence:
 
     @property
     def is_excused(self) -> bool:
-        """A near tie, within what rounding does here."""
+        """Whether this is a near tie, within the rounding seen here."""
         return self.margin <= 2 * self.largest_difference
 
 
@@ -98,7 +98,7 @@ class AnswerComparison:
         n = len(drafted) * len(plain.prompts)
         rates = ", ".join(f"{a.way} {a.tokens_per_pass or 0:.2f}" for a in self.answers)
         lines = [
-            f"{self.plain.model.stem}: {n - len(self.divergences)} of {n} drafted answers are the"
+            f"{self.plain.model.stem}: {n - len(self.divergences)} of {n} drafted answers equal the"
             f" plain ones ({sum(map(len, plain.replies)):,} tokens; tokens a pass: {rates})"
         ]
         lines += [
@@ -111,7 +111,7 @@ class AnswerComparison:
 
 
 def by_plain(configs: Iterable[SessionConfig]) -> dict[SessionConfig, list[SessionConfig]]:
-    """Drafting configurations under the plain one whose answers theirs must be."""
+    """Drafting configurations by the plain one whose answers they must give."""
     found: dict[SessionConfig, list[SessionConfig]] = {}
     for config in configs:
         if config.settings.spec != "none":
@@ -129,7 +129,7 @@ def compare_answers(
 ) -> AnswerComparison:
     """Ask every text under every configuration and measure where answers part.
 
-    `stage` hears which way is asked. Raises LocalspecError, or KeyboardInterrupt.
+    `stage` hears which configuration answers. Raises LocalspecError, or KeyboardInterrupt.
     """
     answers = tuple(_asked(config, texts, max_tokens, stage) for config in (plain, *drafted))
     parted = [

@@ -1,7 +1,7 @@
-"""One visit to a case: a child process measures it, and this one sees what happened meanwhile.
+"""One visit to a case: a child process measures it, and this process watches the machine.
 
-Run a plan, visit by visit; what is on disk is not measured again. Beside each visit stands what it
-depends on beside its case: machine, engine build, model file, versions.
+`run` goes through a plan, visit by visit, and skips visits that are on disk. Each visit is stored
+with its circumstances: machine, engine build, model file, versions.
 """
 
 import json
@@ -32,12 +32,12 @@ from localspec.model.identity import fingerprint
 from localspec.notify import Notify, silent
 
 CHILD = "localspec.bench.measure"
-ABORTED = "the engine ended without a word"
+ABORTED = "the engine ended without a message"
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a visit came to: a measurement, or the reason why there is none."""
+    """A visit's outcome: a measurement, or the reason why there is none."""
 
     measurement: Measurement | None
     reason: str | None
@@ -50,9 +50,9 @@ def visit(
     stage: Notify = silent,
     limit_s: float | None = None,
 ) -> Visit:
-    """Measure a case in a process of its own, within `limit_s` seconds.
+    """Measure a case in its own process, within `limit_s` seconds.
 
-    Raises KeyboardInterrupt on Ctrl-C, and nothing for a case that fails: that is a result.
+    Raises KeyboardInterrupt on Ctrl-C. A case that fails raises nothing: the failure is a result.
     """
     found: list[Measurement] = []
 
@@ -71,7 +71,7 @@ def visit(
 
 
 def _reason(ending: Ending) -> str:
-    """A sentence: the error's own, the engine's last word before it died, or the signal."""
+    """A sentence: the error's own, the last line before the engine died, or the signal."""
     said = (ending.errors.strip().splitlines() or [""])[-1]
     if ending.code > 0:
         # A traceback ends in "module.Kind: sentence".
@@ -83,14 +83,14 @@ def _reason(ending: Ending) -> str:
 
 
 LIMIT_S = 1800.0
-"""Of one visit: far above what any should take."""
+"""Limit of one visit, far above the time that any should take."""
 
 Predict = Callable[[Case], Prediction | None]
 Announce = Callable[[PlannedCase, int], None]
 
 
 def remaining(header: ResultsHeader, done: tuple[Visited, ...]) -> list[PlannedCase]:
-    """Visits that are not on disk, less those of cases that failed once."""
+    """Visits that are not on disk, without those of cases that failed once."""
     numbers = {visited.number for visited in done}
     failed = {visited.case for visited in done if visited.reason}
     planned = schedule(header.cases, header.n_rounds)
@@ -100,9 +100,9 @@ def remaining(header: ResultsHeader, done: tuple[Visited, ...]) -> list[PlannedC
 def run(
     writer: Writer, predict: Predict, announce: Announce, stage: Notify, limit_s: float = LIMIT_S
 ) -> Iterator[Visited]:
-    """Measure what the writer's file still lacks; each visit is on disk when it is yielded.
+    """Measure the visits that the writer's file lacks; each is on disk when it is yielded.
 
-    `announce` hears of a visit that begins and how many are left, `stage` of what it does.
+    `announce` hears each visit and how many are left, `stage` each step of it.
     """
     results = read_results(writer.path)
     header, failed = results.header, set[Case]()
@@ -146,7 +146,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP
 
 
 def environment() -> dict[str, Any]:
-    """Asked before each visit: a laptop's power changes."""
+    """The machine and versions of one visit, read each time: a laptop's power changes."""
     return {
         "taken": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "localspec": __version__,
@@ -159,7 +159,7 @@ def environment() -> dict[str, Any]:
 
 @cache
 def model_record(path: Path) -> dict[str, Any]:
-    """A model file: what it is and a digest that tells it from others. Raises LocalspecError."""
+    """A model file's facts and its digest. Raises LocalspecError."""
     facts = facts_of(path)
     return {
         "file": path.name,
@@ -204,5 +204,5 @@ def _features() -> str:
 
 
 def _name(names: Sequence[str]) -> str:
-    """The graphics and the processor, as a person would call the machine."""
+    """The machine's name: its GPUs and its processor."""
     return " + ".join(dict.fromkeys(names))

@@ -23,7 +23,7 @@ from localspec.model.facts import cache_type
 from localspec.session.config import SessionConfig
 
 NGRAM = 3
-"""Tokens that must match before a look-up; the server's default of 12 hardly ever finds any."""
+"""Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
 _SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack"}
@@ -76,7 +76,7 @@ def _speculation(config: SessionConfig) -> list[list[str]]:
             ["--spec-draft-model", str(draft)],
         ]
     if looks_up(config):
-        # It drafts nothing where fewer than the n-gram's tokens could be copied.
+        # The server drafts nothing where it could copy fewer tokens than the n-gram has.
         size = str(max(NGRAM, int(n)))
         return [
             ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", str(NGRAM)],
@@ -128,4 +128,4 @@ def _cannot(config: SessionConfig) -> list[str]:
 def _notes(config: SessionConfig) -> list[str]:
     if not looks_up(config):
         return []
-    return ["logits_all=True is needed with look-up, and keeps n_ctx x vocabulary floats in memory"]
+    return ["lookup needs logits_all=True, which keeps n_ctx x vocabulary floats in memory"]

@@ -1,12 +1,9 @@
-"""Servers for those who outgrow one machine: vLLM, TGI and TensorRT-LLM.
+"""vLLM, TGI and TensorRT-LLM, servers for data-centre GPUs, and Hugging Face transformers.
 
-They run the original weights on data-centre GPUs, so what carries over is the context, the draft
-and its length, and an 8-bit cache. Written from their documentation; not run here.
-
-Hugging Face transformers: `generate` with an assistant model or prompt look-up.
-
-It reads GGUF files of common architectures by unpacking them to floats (`gguf_file`), so memory is
-that of the original model. Written from its documentation; not run here.
+The servers run the original weights, so only the context, the draft with its length, and an 8-bit
+cache carry over. transformers runs `generate` with an assistant model or prompt lookup. It unpacks
+GGUF files of common architectures to floats (`gguf_file`), so memory is that of the original model.
+All four follow the documentation and were not run here.
 """
 
 import json
@@ -65,7 +62,7 @@ def tgi(config: SessionConfig) -> Exported:
         flags.append(["--speculate", str(draft_length(config))])
     cannot = _cannot(config, adapts=False)
     if draft_of(config):
-        cannot += ("draft with a small model (only with look-up or Medusa heads)",)
+        cannot += ("draft with a small model (only with lookup or Medusa heads)",)
     return Exported(_command(flags), cannot, (_NAMES,))
 
 
@@ -109,7 +106,7 @@ _MEANT = frozenset({"ctx", "kv_k", "kv_v"})
 _LOCAL = frozenset(
     {"threads", "threads_batch", "ubatch", "gpu_layers", "cpu_moe", "mmap", "repack", "flash_attn"}
 )
-"""Means nothing to who runs the original weights on a GPU."""
+"""Settings that mean nothing to an engine with the original weights on a GPU."""
 
 
 def _cannot(config: SessionConfig, *, adapts: bool) -> tuple[str, ...]:
@@ -175,5 +172,5 @@ def _transformers_cannot(config: SessionConfig) -> list[str]:
     if settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")
     if quantized and drafts(config):
-        found.append("draft with a quantized cache: the cache stays as it is")
+        found.append("draft with a quantized cache (the default cache stands in)")
     return found + not_told(config, _MEANT | _LOCAL)

@@ -1,14 +1,13 @@
-"""The first stages: threads, ways to load, and every way to keep the cache, quickly.
+"""The first stages of a search: threads, loading, every cache type quickly, then the finalists.
 
-A candidate gets a few turns beside the defaults at a depth that the budget allows for all of them;
-attention's time is in proportion to depth, so the order is that of a deeper cache. One row and one
-column of the table of types are measured, the rest is predicted from them (`target.additive`), and
-the best of the rest are measured too.
+A candidate gets a few turns beside the defaults, at a depth that the budget allows for all of them.
+Attention time is proportional to depth, so the order holds for a deeper cache. Screening measures
+one row and one column of the table of types, predicts the rest (`target.additive`) and measures the
+best of them.
 
-The best candidates in the middle of the context, by successive halving.
-
-All finalists get a few turns, the better half twice as many, until two are left (Jamieson and
-Talwalkar 2016). Those two keep their caches: the duel goes on with them.
+Successive halving (Jamieson and Talwalkar 2016) then measures the best in the middle of the
+context: all finalists get a few turns, the better half twice as many, until two are left. These two
+keep their caches for the duel.
 """
 
 from dataclasses import replace
@@ -32,16 +31,16 @@ TURNS = 3
 THREAD_TURNS = 6
 LOADING_TURNS = 8
 LOADING_GAIN = 1.05
-"""What other weights must gain: they take longer to load, or memory."""
+"""The gain that another loading must bring: it costs load time or memory."""
 STEP = 256
 NEARLY = 0.95
-"""Of the best candidate's predicted speed: what is worth measuring, too."""
+"""Share of the best candidate's speed from which a predicted one is worth measuring."""
 SLOWER_FILL = 1.5
-"""A candidate fills its cache by so much more slowly than the defaults, on average."""
+"""Average time of a candidate to fill its cache, over the defaults'."""
 
 
 def tune_threads(work: SearchState, until: float) -> None:
-    """Adopt another number of threads for decoding where it is significantly faster."""
+    """Adopt another number of decoding threads if it is significantly faster."""
     n, gains = better_threads(work, work.default, min(FIRST_TOKENS, work.subject.middle), until)
     if gains:
         work.switch(work.rig, replace(work.setting, threads=n))
@@ -51,7 +50,7 @@ def tune_threads(work: SearchState, until: float) -> None:
 def better_threads(
     work: SearchState, seat: Candidate, depth: int, until: float
 ) -> tuple[int, list[float]]:
-    """Another number of threads for a seat and its gains by turn; none where it should stay."""
+    """The best number of threads for a seat with its gains by turn; no gains if it should stay."""
     now, batch = seat.threads
     gains = {count: list[float]() for count in thread_counts() if count != now}
     for turn in range(THREAD_TURNS):
@@ -72,7 +71,7 @@ def better_threads(
 
 
 def try_loadings(work: SearchState, until: float) -> None:
-    """Adopt another way to load the weights where it is significantly faster."""
+    """Adopt another way to load the weights if it is significantly faster."""
     subject = work.subject
     others = loadings(work.setting.loading, subject.facts, subject.build, subject.free_bytes)
     depth = min(FIRST_TOKENS, subject.middle)
@@ -98,7 +97,7 @@ def try_loadings(work: SearchState, until: float) -> None:
 
 
 def screen(work: SearchState, space: Space, until: float) -> None:
-    """Try every edge of the space, then the best of the rest, as far as the time goes."""
+    """Try every edge of the space, then the best of the rest, while time is left."""
     if not work.subject.facts.layers or work.subject.facts.is_recurrent:
         return
     edges = [a for a in space.edges if not _is_default(a, work)]
@@ -127,19 +126,19 @@ def _try(
 
 
 def _cost_s(work: SearchState, depth: int) -> float:
-    """Of one more candidate."""
+    """Seconds of one more candidate."""
     return SLOWER_FILL * depth / work.fill_per_s + work.turns_s(TURNS)
 
 
 def _depth(work: SearchState, n_candidates: int, until: float) -> int:
-    """The deepest, up to the middle of the context, that the time allows for all candidates."""
+    """The largest depth, up to the middle of the context, with time for all candidates."""
     each = work.clock.until(until) / max(1, n_candidates) - work.turns_s(TURNS)
     affordable = int(each * work.fill_per_s / SLOWER_FILL) // STEP * STEP
     return min(work.subject.middle, max(STEP, affordable))
 
 
 def _is_auto_on(work: SearchState) -> bool:
-    """On the processor "auto" always means flash attention, so f16 with it is the default."""
+    """Whether "auto" means flash attention, as on a CPU: f16 with it is then the default."""
     return work.subject.build.backend == "cpu"
 
 
@@ -150,11 +149,11 @@ def _is_default(attention: Attention, work: SearchState) -> bool:
 FINALISTS = 5
 FIRST_TURNS = 4
 MEMORY_SHARE = 0.6
-"""Of what is free, that the finalists' caches may take together."""
+"""Share of the free memory for all finalists' caches."""
 
 
 def halve(work: SearchState, until: float) -> None:
-    """Measure the best trials in the middle of the context; what falls behind is dropped."""
+    """Measure the best trials in the middle of the context, and drop the slower half each time."""
     depth, n_turns = work.subject.middle, FIRST_TURNS
     field = _seated(work, _finalists(work), depth, until)
     while field:
@@ -170,7 +169,7 @@ def halve(work: SearchState, until: float) -> None:
 
 
 def _finalists(work: SearchState) -> list[Trial]:
-    """The best trials whose caches fit beside one another."""
+    """The best trials whose caches fit into memory together."""
     room = MEMORY_SHARE * (work.subject.free_bytes or 1 << 62)
     chosen: list[Trial] = []
     trials = [t for t in work.trials if t.gains and not t.is_refused(work.goal)]
@@ -185,7 +184,7 @@ def _finalists(work: SearchState) -> list[Trial]:
 
 
 def _seated(work: SearchState, trials: list[Trial], depth: int, until: float) -> list[Trial]:
-    """Those for whom there was time to fill a cache; what was measured before is forgotten."""
+    """Trials whose cache could be filled in time; their earlier turns no longer count."""
     seated: list[Trial] = []
     for trial in trials:
         if work.clock.until(until) < 1.5 * depth / work.fill_per_s:

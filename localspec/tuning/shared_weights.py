@@ -1,10 +1,10 @@
-"""Several settings of one model, timed in turns.
+"""Several settings of one model on one set of weights, timed in turns.
 
-Weights are loaded once and shared; every setting has a cache of its own on them, filled to a depth
-with the same made-up tokens. Turns go there and back (A B C C B A), so that what the machine does
-meanwhile meets all of them, and a difference is judged by ratios within a turn. The first seat is
-the anchor: a turn in which it takes much longer than it once did is thrown away and measured again,
-because another program then had a core. On a machine that stays busy, such turns count in the end.
+Each setting has a cache of its own, filled to a depth with the same made-up tokens. Turns go there
+and back (A B C C B A), so the machine's drift affects all settings alike; ratios within a turn
+decide. The first candidate is the anchor. A turn in which the anchor takes much longer than its
+best is repeated, because another program probably used a core. On a machine that stays busy, these
+turns count in the end.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaContext, LlamaEngine
 
 N_TOKENS = 4
-"""Of one sample, unless the rig says otherwise; between two samples they are forgotten."""
+"""Tokens of one sample, unless the weights set another number; they are rolled back after it."""
 CELLS = 256
 DISTURBED = 1.25
-"""Of the anchor's shortest time: from here on a turn is measured again."""
+"""Times the anchor's shortest time: a longer turn is measured again."""
 PAUSE_S = 0.1
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A setting with a cache of its own, and how long filling it took."""
+    """A setting with a cache of its own, and the time that filling it took."""
 
     setting: Settings
     rig: "SharedWeights"
@@ -52,17 +52,17 @@ class Candidate:
 
     @property
     def fill_per_s(self) -> float | None:
-        """Tokens a second of filling, so far."""
+        """Tokens a second of filling, on average."""
         return self.n_filled / self.fill_s if self.fill_s else None
 
     @property
     def threads(self) -> tuple[int, int]:
-        """For decoding, and for prompts."""
+        """Numbers of threads for decoding and for prompts."""
         config = replace(self.engine.config, settings=self.setting)
         return config.n_threads, config.n_threads_batch
 
     def fill(self, depth: int) -> None:
-        """Let the cache hold `depth` made-up tokens."""
+        """Fill the cache with `depth` made-up tokens."""
         n_more = depth - len(self.context.tokens)
         seconds = self.timer.hold(depth)
         if n_more > 0:
@@ -74,13 +74,13 @@ class Candidate:
         return self.timer.token_s(n_tokens or self.rig.n_tokens, depth)
 
     def is_disturbed(self, depth: int, seconds: float) -> bool:
-        """Whether a sample took much longer than the shortest at that depth so far."""
+        """Whether a sample took much longer than the shortest one at that depth."""
         best_s = self.best_s[depth] = min(seconds, self.best_s.get(depth, seconds))
         return seconds > DISTURBED * best_s
 
 
 class SharedWeights:
-    """Weights loaded in one way, and seats on them. Close it."""
+    """Weights loaded in one way, and candidates on them. Close it."""
 
     def __init__(self, config: EngineConfig, loading: Settings, interrupt: "Interrupt") -> None:
         """Loads. Raises ModelError, EngineError or Interrupted."""
@@ -105,12 +105,12 @@ class SharedWeights:
         return seat
 
     def leave(self, seat: Candidate) -> None:
-        """Give a seat's memory back."""
+        """Free a candidate's memory."""
         self.seats.remove(seat)
         seat.engine.close()
 
     def close(self) -> None:
-        """Free all seats, then the weights."""
+        """Free all candidates, then the weights."""
         for seat in self.seats:
             with suppress(LocalspecError):
                 seat.engine.close()
@@ -125,9 +125,9 @@ class SharedWeights:
 
 
 def turns(seats: Sequence[Candidate], depth: int, n_turns: int) -> list[list[float]]:
-    """Seconds a token of each seat at a depth, `n_turns` times, there and back.
+    """Seconds a token of each candidate at a depth, `n_turns` times, there and back.
 
-    Seats may sit on different weights. One token goes before, which warms up and does not count.
+    Candidates may use different weights. One token warms up first and does not count.
     """
     for seat in seats:
         seat.fill(depth)

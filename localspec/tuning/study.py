@@ -1,8 +1,8 @@
-"""Quality beside speed and memory: one row a weight type or pair of cache types.
+"""Quality, speed and memory: one row for each weight type or pair of cache types.
 
-The reference is the model as it is given, or another one of the same vocabulary, with an f16 cache.
-Speeds are measured in turns beside that reference, so a row's is the reference's own times a ratio.
-A row is on the Pareto front if no other is at least as good in all three and better in one.
+The reference is the given model, or another one of the same vocabulary, with an f16 cache. Speeds
+are timed in turns beside the reference, so a row's speed is the reference's times a ratio. A row is
+on the Pareto front if no other row is at least as good in all three and better in one.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
 from localspec.tuning.target import candidate_of
 
 StudyListener = Callable[[str, float], None]
-"""Hears what is being done and how far that is, 0 to 1."""
+"""Hears the step and its progress, 0 to 1."""
 
 TURNS = 6
 
@@ -44,7 +44,7 @@ TURNS = 6
 class StudyQuestion:
     """What to compare: cache types with the model's own weights, weight types with an f16 cache.
 
-    `n_windows` None: the whole text. Speeds at `depth`, memory of a context of `n_ctx`.
+    `n_windows` None: the whole text. Speeds are at `depth`; memory is that of `n_ctx` tokens.
     """
 
     text: str
@@ -58,7 +58,7 @@ class StudyQuestion:
 
 @dataclass(frozen=True, slots=True)
 class StudyRow:
-    """`ratio`: speed to the reference's."""
+    """One weight type and pair of cache types. `ratio`: speed over the reference's."""
 
     weights: str
     attention: Attention
@@ -78,9 +78,9 @@ class StudyRow:
 def study(
     config: EngineConfig, reference: Path, question: StudyQuestion, listen: StudyListener
 ) -> Iterator[StudyRow]:
-    """Rows as they are measured, the reference's own first.
+    """Yield rows as they are measured, the reference's own first.
 
-    Raises LocalspecError; Interrupted on Ctrl-C, where the rows so far stand.
+    Raises LocalspecError; Interrupted on Ctrl-C, after which the earlier rows stay valid.
     """
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
@@ -101,13 +101,13 @@ def study(
 
 
 def with_front(rows: list[StudyRow]) -> list[StudyRow]:
-    """The rows with those marked that no other row dominates."""
+    """The rows, with a mark on those that no other row dominates."""
     return [replace(row, is_front=not any(o.dominates(row) for o in rows)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """A loaded model with its windows and a cache that is filled for timing."""
+    """A loaded model with its windows and a cache for timing."""
 
     rig: SharedWeights
     windows: Windows
@@ -176,14 +176,14 @@ def _row(
         own.rig.leave(seat)
     listen(f"speed of {name}", 0)
     decode_tps, ratio = _speed(own, base, attention)
-    # Of the fused kernel, whatever attends here: the column compares types.
+    # The column compares types, so memory is always that of the fused kernel.
     types = Attention(attention.kv_k, attention.kv_v)
     memory = memory_of(checked_facts(own.model), types, own.question.n_ctx)
     return StudyRow(weights, attention, quality, decode_tps, ratio, memory.total_bytes)
 
 
 def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, float]:
-    """Tokens a second, and the ratio to the reference's."""
+    """Tokens a second, and the ratio to the reference's speed."""
     depth = own.question.depth
     if own is base and attention == Attention():
         (seconds,) = turns([base.timed], depth, TURNS)
@@ -200,7 +200,7 @@ def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, 
 def _of_weights(
     config: EngineConfig, base: _Subject, kind: str, known: Reference, listen: StudyListener
 ) -> Iterator[StudyRow]:
-    """The reference's weights in another type, made for this and then removed."""
+    """The row of the reference's weights in another type, from a temporary file."""
     with tempfile.TemporaryDirectory(prefix="quality-", dir=paths.cache_dir()) as folder:
         path = Path(folder) / f"{base.model.stem}.{kind.upper()}.gguf"
         making = f"making {kind.upper()} weights"
@@ -217,5 +217,5 @@ def _check_same(base: _Subject, own: _Subject) -> None:
     if difference:
         raise ModelError(
             f"{base.model.name} is no reference for {own.model.name}: {difference};"
-            " use the same model in better weights"
+            " use the same model with better weights"
         )

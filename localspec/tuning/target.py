@@ -35,18 +35,18 @@ from localspec.settings import Attention, FlashAttention, Settings, words_of
 
 
 def candidate_of(config: EngineConfig) -> Settings:
-    """One point of the search: what an engine's configuration amounts to."""
+    """The point of the search that an engine's configuration is."""
     return replace(config.settings, threads_batch=config.n_threads_batch)
 
 
 def candidate_text(settings: Settings) -> str:
-    """What tells candidates apart, short."""
+    """The settings that tell candidates apart, short."""
     threads = f"{settings.threads} thread{'s' * (settings.threads != 1)}"
     return f"{settings.attention.text}, {threads}"
 
 
 def loading_text(loading: Settings) -> str:
-    """How weights are loaded, where that is not as by default."""
+    """The settings of loading that differ from the defaults."""
     changed = {n: v for n, v in loading.loading.changed.items() if (n, v) != ("gpu_layers", 0)}
     return words_of(changed)
 
@@ -59,7 +59,7 @@ ANY_PAIR = "all"
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What decides which kernels there are: the backend that attends, and its features' text."""
+    """The backend that computes attention, and its features: they decide the kernels."""
 
     backend: str = "cpu"
     features: str = ""
@@ -72,7 +72,7 @@ class Build:
 
 
 def excluded(attention: Attention, facts: ModelFacts, build: Build) -> str | None:
-    """A sentence on why a way to keep the cache is not worth trying here; None where it is."""
+    """A sentence on why these cache types are not worth a trial here; None where they are."""
     is_flash = attention.is_flash
     problem = facts.kv_problem(*types_of(attention), flash_attention=is_flash)
     if problem:
@@ -100,11 +100,10 @@ def _without_kernel(attention: Attention, build: Build) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TuneTarget:
-    """`config`: the defaults, with a context of the length that matters to the user.
+    """A model to tune. `config`: its defaults, with a context of the user's length.
 
-    `expected`: of it here, with an f16 cache, from an earlier probe; None: predictions go by bytes.
-    `free_bytes`: of
-    the memory that the caches come to lie in.
+    `expected`: its speed here with an f16 cache, from an earlier probe; None: bytes give the order.
+    `free_bytes`: free memory of the device that holds the caches.
     """
 
     config: EngineConfig
@@ -115,7 +114,7 @@ class TuneTarget:
 
     @classmethod
     def of(cls, config: SessionConfig, notify: Notify) -> Self:
-        """A model by its defaults on this machine. Raises UserError, ModelError or EngineError."""
+        """A model with its defaults here. Raises UserError, ModelError or EngineError."""
         plan = sound_plan(config, notify)
         device = local_devices(engine_reports())[0]
         backend = device.backend if plan.target.settings.gpu_layers else "cpu"
@@ -134,7 +133,7 @@ class TuneTarget:
 
     @property
     def middle(self) -> int:
-        """The depth that stands for all where time grows in proportion to depth."""
+        """Half the context: the average depth, where time grows in proportion to depth."""
         return max(1, self.n_ctx // 2)
 
     def predicted_s(self, attention: Attention) -> float | None:
@@ -144,7 +143,7 @@ class TuneTarget:
         return self.expected.roofline.with_cache(attention).seconds(1, self.middle)
 
     def cache_bytes(self, attention: Attention, n_ctx: int) -> int:
-        """Of a cache; 0 where the architecture keeps one of its own kind."""
+        """Bytes of a cache; 0 where the architecture has its own kind of cache."""
         window = self.facts.window_tokens
         n_windowed = None if window is None else window + self.config.settings.ubatch
         return self.facts.kv_bytes(n_ctx, *types_of(attention), n_windowed=n_windowed) or 0
@@ -160,11 +159,11 @@ GoalName = Literal["speed", "memory", "quality"]
 
 MAX_QUALITY_LOSS = 0.01
 LEAST_GAIN = 1.02
-"""What a setting that changes numbers must gain in speed to be worth it."""
+"""The least gain in speed of a setting that changes numbers."""
 LEAST_SPEED = 0.95
-"""Of the defaults', that saving memory may cost."""
+"""The least share of the defaults' speed when the goal is memory."""
 MOST_PREFILL = 2.0
-"""How much longer than with the defaults a prompt may take."""
+"""The longest time of a prompt, over the defaults'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +184,12 @@ class Goal:
 
     @property
     def least_ratio(self) -> float:
-        """Decoding speed to the defaults' that a candidate must reach."""
+        """The least decoding speed of a candidate, over the defaults'."""
         return LEAST_SPEED if self.name == "memory" else 1.0
 
 
 def is_coarser(one: Attention, other: Attention) -> bool:
-    """Whether keys and values are of the other's types or of fewer bits, so that it loses more."""
+    """Whether keys and values have the other's types or fewer bits, so that it loses more."""
     pairs = ((one.kv_k, other.kv_k), (one.kv_v, other.kv_v))
     return all(
         mine == theirs or cache_type(mine).bits_per_element < cache_type(theirs).bits_per_element
@@ -199,7 +198,7 @@ def is_coarser(one: Attention, other: Attention) -> bool:
 
 
 def cell_bits(attention: Attention) -> float:
-    """Bits of a key's and a value's number together: what the cache's size goes with."""
+    """Bits of one key number and one value number: the cache's size is proportional to it."""
     return sum(kind.bits_per_element for kind in types_of(attention))
 
 
@@ -212,7 +211,7 @@ Predicted = Callable[[Attention], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Ways to keep the cache, and those that a rule excludes, with its reason."""
+    """Cache types to try, and those that a rule excludes, with its reason."""
 
     attentions: tuple[Attention, ...]
     excluded: Mapping[Attention, str]
@@ -224,7 +223,7 @@ class Space:
 
 
 def space_of(goal: Goal, facts: ModelFacts, build: Build, predicted: Predicted) -> Space:
-    """Every candidate for a goal, predicted fastest (for memory: smallest) first."""
+    """Every candidate for a goal, the one predicted fastest (for memory: smallest) first."""
     types = goal.types
     everything = [Attention(k, v, flash) for flash in MODES for k in types for v in types]
     tried: list[Attention] = []
@@ -260,7 +259,7 @@ def additive(attention: Attention, measured: Mapping[Attention, float]) -> float
 
 
 def thread_counts() -> tuple[int, ...]:
-    """Worth trying: parts and all of the physical cores, and every hyper-thread."""
+    """Numbers to try: parts and all of the physical cores, and every hyper-thread."""
     cores, logical = usable_cores(), os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         logical = min(logical, len(os.sched_getaffinity(0)))
@@ -273,9 +272,9 @@ def loadings(
 ) -> tuple[Settings, ...]:
     """Other ways to load the weights than the default one.
 
-    On the processor: not repacked, and not mapped. On a GPU that the weights do not fill: nothing.
-    On one that they do not fit into: as many layers as fit, and for a mixture of experts also all
-    layers with as many of them without their experts as it takes. Not yet measured on a GPU.
+    On a CPU: not repacked, and not mapped. On a GPU that holds the weights: none. On a smaller GPU:
+    as many layers as fit; for a mixture of experts also all layers, some without their experts.
+    Not yet measured on a GPU.
     """
     if build.backend == "cpu":
         plain, unmapped = replace(default, repack=False), replace(default, mmap=False)

@@ -1,4 +1,4 @@
-"""The pictures of a report; one without data is left out."""
+"""The pictures of a report, without those that have no data."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ INTENSITY = (0.1, 1000.0)
 
 
 def charts_of(rows: Sequence[ResultRow]) -> list[Chart | BarChart]:
-    """In the order in which they answer: how fast, why, and where the rest goes."""
+    """In this order: speed, its reasons, and where the rest of the time goes."""
     timed = [row for row in rows if row.decode_tps or row.prefill_tps]
     found = (
         _roofline(timed),
@@ -29,7 +29,7 @@ def charts_of(rows: Sequence[ResultRow]) -> list[Chart | BarChart]:
 
 
 def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
-    """Arithmetic intensity against FLOP/s: below the slope memory binds, below the top compute."""
+    """FLOP/s over arithmetic intensity: memory limits under the slope, compute under the top."""
     known = [(row, row.prediction) for row in rows if row.prediction]
     if not known:
         return None
@@ -38,8 +38,8 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
     return Chart(
         "roofline",
         "Roofline",
-        "Every case by how much it computes for each byte that it streams. The slope is what memory"
-        " can feed, the top what wide passes of the model reach; the distance to them is the gap.",
+        "Every case by its FLOP per streamed byte. Memory bandwidth sets the slope, and wide passes"
+        " of the model set the top. The distance to them is the gap.",
         "FLOP per byte",
         "GFLOP/s",
         (
@@ -83,7 +83,7 @@ def _prefill_point(row: ResultRow, prediction: Prediction, name: str) -> ChartPo
 
 
 def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
-    """One for each machine's bandwidth and compute."""
+    """One roof for each machine's bandwidth and compute."""
     ceilings = dict.fromkeys(
         (p.bandwidth_bytes_per_s, p.flops_per_s) for p in predictions if p.bandwidth_bytes_per_s
     )
@@ -132,8 +132,8 @@ def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
     return Chart(
         "predicted",
         "Predicted and measured",
-        "Decoding. On the line a prediction is right; between the dashed ones it is within its"
-        " interval. Above it is faster than was said.",
+        "Decoding speed. A prediction on the line is right, and one between the dashed lines is"
+        " within its interval. Points above the line are faster than predicted.",
         "predicted tok/s",
         "measured tok/s",
         (*edges, Series("cases", tuple(points), tone=0)),
@@ -150,7 +150,7 @@ def _both(row: ResultRow) -> str:
 
 
 def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
-    """Decoding by filled context, a line for each setting."""
+    """Decoding speed by depth, a line for each setting."""
     plain = [row for row in rows if row.decode_tps and not row.case.work.prompts]
     groups: dict[str, list[ResultRow]] = {}
     for row, name in zip(plain, _setting_labels(plain), strict=True):
@@ -176,7 +176,7 @@ def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
     return Chart(
         "depth",
         "Speed by depth and KV type",
-        "Decoding with that many tokens in the context; predictions are dashed.",
+        "Decoding speed by tokens in the context. Dashed lines are predictions.",
         "depth in tokens",
         "tok/s",
         tuple(series),
@@ -184,7 +184,7 @@ def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
 
 
 def _setting_labels(rows: Sequence[ResultRow]) -> list[str]:
-    """What tells settings apart, without the work's depth."""
+    """Labels of the settings, without the work's depth."""
     names = labels(rows)
     batches = len({row.case.work.batch for row in rows}) > 1
     found: list[str] = []
@@ -195,7 +195,7 @@ def _setting_labels(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def _gaps(rows: Sequence[ResultRow]) -> BarChart | None:
-    """Where a token's time goes, stacked; the rest may be negative."""
+    """A token's time by parts, stacked; the rest may be negative."""
     known = [row for row in rows if row.gap][:LARGEST_GAPS]
     if not known:
         return None
@@ -207,15 +207,15 @@ def _gaps(rows: Sequence[ResultRow]) -> BarChart | None:
     return BarChart(
         "gap",
         "Where the milliseconds go",
-        "Each part is measured or computed on its own; the rest is what none explains, and left of"
-        " zero what they explain too much.",
+        "Each part is measured or computed on its own. The rest is time that no part explains; it"
+        " lies left of zero where the parts exceed the measured time.",
         "ms a token",
         tuple(bars),
     )
 
 
 def _verification(rows: Sequence[ResultRow]) -> Chart | None:
-    """v(n): what checking drafts costs, in plain passes."""
+    """v(n) = T(n) / T(1): the cost of verification, in plain passes."""
     curved = [row for row in rows if row.curve]
     if not curved:
         return None
@@ -237,8 +237,8 @@ def _verification(rows: Sequence[ResultRow]) -> Chart | None:
     return Chart(
         "verification",
         "Verification curve",
-        "What a pass over n tokens costs in plain passes. Where it stays low, drafts are checked"
-        " for nothing; predictions are dashed.",
+        "The cost of a pass over n tokens, in plain passes. Where the curve stays low, verifying"
+        " drafts is nearly free. Dashed lines are predictions.",
         "tokens in a pass",
         "T(n) / T(1)",
         (ideal, *series),
@@ -246,7 +246,7 @@ def _verification(rows: Sequence[ResultRow]) -> Chart | None:
 
 
 def _predicted_curve(rows: Sequence[ResultRow], curve: ResultRow) -> tuple[ChartPoint, ...]:
-    """From a plain row of the same model, setting and depth."""
+    """The predicted curve, from a plain row of the same model, setting and depth."""
     config, depth = curve.case.config, curve.case.work.depth
     for row in rows:
         same = _as_plain(row.case.config) == _as_plain(config)
@@ -258,12 +258,12 @@ def _predicted_curve(rows: Sequence[ResultRow], curve: ResultRow) -> tuple[Chart
 
 
 def _as_plain(config: SessionConfig) -> SessionConfig:
-    """What decides a plain pass."""
+    """The configuration with only the settings that a plain pass depends on."""
     return replace(config, settings=config.settings.for_engine)
 
 
 def _acceptance(rows: Sequence[ResultRow]) -> BarChart | None:
-    """Share of drafted tokens that stood, by category."""
+    """Share of accepted drafted tokens, by category."""
     drafted = [row for row in rows if row.acceptance is not None and row.categories]
     if not drafted:
         return None
@@ -282,7 +282,7 @@ def _acceptance(rows: Sequence[ResultRow]) -> BarChart | None:
     return BarChart(
         "acceptance",
         "Acceptance by category",
-        "How many of the drafted tokens the target would have said itself.",
+        "The share of drafted tokens that the target accepted.",
         "% of drafted tokens",
         tuple(bars),
     )

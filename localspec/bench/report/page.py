@@ -1,4 +1,4 @@
-"""One page with everything: it asks for nothing from elsewhere and needs no script."""
+"""One HTML page with everything: it loads nothing and needs no script."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def page(results: Sequence[Results]) -> str:
         light=LIGHT,
         chart_style=Markup(style(lambda name: f"var(--{name})")),
         title=_title(rows),
-        subtitle=f"Measured by localspec {__version__}, beside what was to be expected",
+        subtitle=f"Measured by localspec {__version__}, beside its predictions",
         facts=[*_facts(results, rows), *_shared(shared)],
         findings=findings(rows),
         tables=[
@@ -120,9 +120,9 @@ def _speeds(rows: Sequence[ResultRow]) -> Table | None:
     columns = [column for column in shown_columns(rows) if column.is_number]
     return Table(
         "Speeds",
-        "Tokens per second with their 95 % interval beside the predicted ones; roof: share of the"
-        " memory's bandwidth; engine: without sampling, text and Python, as llama-bench measures;"
-        " GB: most memory at once.",
+        "Tokens per second with their 95 % interval, beside the prediction. roof: share of the"
+        " memory's bandwidth. engine: without sampling, text and Python, as llama-bench measures."
+        " GB: peak memory.",
         ["case", *(column.header for column in columns)],
         [False, *[True] * len(columns)],
         [
@@ -139,7 +139,7 @@ def _gaps(rows: Sequence[ResultRow]) -> Table | None:
     parts = known[0][1].parts
     return Table(
         "Where the milliseconds of a token go",
-        "Rest: measured less all parts; beside it its share.",
+        "Rest: the measured time minus all parts. Share: the rest over the measured time.",
         ["", "measured", *(part.name for part in parts), "share"],
         [False, *[True] * (len(parts) + 2)],
         [
@@ -151,7 +151,7 @@ def _gaps(rows: Sequence[ResultRow]) -> Table | None:
 
 
 def _categories(rows: Sequence[ResultRow]) -> Table | None:
-    """Categories down and ways to guess ahead across."""
+    """Categories down, drafters across."""
     known = [row for row in rows if row.categories]
     if not known:
         return None
@@ -159,7 +159,7 @@ def _categories(rows: Sequence[ResultRow]) -> Table | None:
     found = [{category.name: category for category in row.categories} for row in known]
     return Table(
         "By category",
-        "Tokens per second and the share of drafts that stood.",
+        "Tokens per second, and the share of accepted drafted tokens.",
         ["category", *labels(known)],
         [False, *[True] * len(known)],
         [[name, *(_category(each.get(name)) for each in found)] for name in names],
