@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from localspec.errors import UserError
+from localspec.model.kv import padded_cells
 from localspec.session.config import SessionConfig
 from localspec.settings import NOW, ROWS, Settings, read, with_former_names
 
 CURVE_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
 """Widths of the verification curve: kernels change at multiples of 4 and beyond 8."""
-CELLS = 256
-"""llama.cpp pads a context to whole blocks of this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Work:
         if self.prompts:
             return None
         needed = self.depth + max(self.n_prompt, self.n_gen + 1, *self.widths, 1)
-        return -(-needed // CELLS) * CELLS
+        return padded_cells(needed)
 
     @property
     def text(self) -> str:

@@ -102,10 +102,7 @@ def _by_use(plain: ResultRow, row: ResultRow) -> str:
 
 
 def _batches(rows: Sequence[ResultRow]) -> Iterator[str]:
-    def key(row: ResultRow) -> Any:
-        return _place(row), row.case.config, replace(row.case.work, batch=1)
-
-    for group in _groups(rows, key):
+    for group in _groups(rows, lambda row: _without(row, batch=1)):
         one = next((row for row in group if row.case.work.batch == 1), None)
         most = max(group, key=lambda row: row.case.work.batch)
         if one is None or most is one:
@@ -120,10 +117,7 @@ def _batches(rows: Sequence[ResultRow]) -> Iterator[str]:
 
 
 def _depths(rows: Sequence[ResultRow]) -> Iterator[str]:
-    def key(row: ResultRow) -> Any:
-        return _place(row), row.case.config, replace(row.case.work, depth=0)
-
-    for group in _groups(rows, key):
+    for group in _groups(rows, lambda row: _without(row, depth=0)):
         shallow = min(group, key=lambda row: row.case.work.depth)
         deep = max(group, key=lambda row: row.case.work.depth)
         if shallow is deep:
@@ -191,10 +185,10 @@ def _place(row: ResultRow) -> tuple[str, str, str]:
     return environment["machine"]["key"], environment["engine"]["fingerprint"], row.model["digest"]
 
 
-def _without(row: ResultRow, *names: str) -> Any:
-    """All of a case but some settings."""
+def _without(row: ResultRow, *names: str, **work: int) -> Any:
+    """A case without some settings, and with some of its work set to the same."""
     config = row.case.config.with_settings(**{name: ROWS[name].default for name in names})
-    return _place(row), config, row.case.work
+    return _place(row), config, replace(row.case.work, **work)
 
 
 def _speed(row: ResultRow) -> float:

@@ -24,7 +24,7 @@ from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
 from localspec.engine.health import engine_fingerprint, engine_version, gpu_backends
-from localspec.forecast.machine import engine_reports
+from localspec.forecast.machine import engine_features, engine_reports
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
@@ -193,14 +193,8 @@ def _engine() -> dict[str, Any]:
         "version": engine_version(),
         "fingerprint": engine_fingerprint(),
         "backends": sorted(gpu_backends()) or ["cpu"],
-        "features": _features(),
+        "features": engine_features(),
     }
-
-
-def _features() -> str:
-    from localspec.engine.llama.binding import engine_features  # noqa: PLC0415 - loads libllama
-
-    return engine_features()
 
 
 def _name(names: Sequence[str]) -> str:

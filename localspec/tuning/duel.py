@@ -34,10 +34,9 @@ from localspec.quality import (
     shipped_text,
     windows_of,
 )
-from localspec.quality.evaluate import n_outputs_for
 from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.settings import NONE, Attention, Settings
-from localspec.tuning.shared_weights import Candidate, turns
+from localspec.tuning.shared_weights import Candidate, gains_of, turns
 from localspec.tuning.state import SearchState, Trial
 from localspec.tuning.target import thread_counts
 
@@ -78,7 +77,7 @@ def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float
     n = min((len(times) for times in total), default=0)
     default_s = [sum(times[i] for times in total[::2]) for i in range(n)]
     candidate_s = [sum(times[i] for times in total[1::2]) for i in range(n)]
-    return [a / b for a, b in zip(default_s, candidate_s, strict=True)]
+    return gains_of(default_s, candidate_s)
 
 
 def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
@@ -97,15 +96,11 @@ def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
 
 
 def _reads_faster(work: SearchState, setting: Settings, other: Settings, n_prompt: int) -> bool:
-    seats = [work.rig.seat(s, n_prompt) for s in (setting, other)]
-    try:
-        gains: list[list[float]] = []
+    gains: list[list[float]] = []
+    with work.rig.borrowed(setting, n_prompt) as now, work.rig.borrowed(other, n_prompt) as new:
         for _ in range(PROMPT_TURNS):
-            now_s, other_s = (seat.timer.seconds(n_prompt, 0) for seat in seats)
-            gains.append([now_s / other_s])
-    finally:
-        for seat in seats:
-            work.rig.leave(seat)
+            now_s, new_s = (seat.timer.seconds(n_prompt, 0) for seat in (now, new))
+            gains.append([now_s / new_s])
     return (estimate(gains).low or 0) > PROMPT_GAIN
 
 
@@ -149,13 +144,10 @@ class Gate:
         return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
 
     def _evaluated(self, setting: Settings, windows: Windows, reference: Reference) -> Divergence:
-        seat = _reading_seat(self._work, setting, windows)
-        try:
+        with self._work.rig.reading(setting, windows) as seat:
             return divergence_of(
                 seat.engine, seat.context, windows, reference, is_enough=self.is_hopeless
             )
-        finally:
-            self._work.rig.leave(seat)
 
     def _prepared(self) -> Windows:
         """Windows as the time allows; their reference is the default cache's predictions."""
@@ -166,11 +158,8 @@ class Gate:
             raise _NoTimeError
         text = windows_of(work.rig.owner.vocabulary, shipped_text(), n_windows=GATE_WINDOWS)
         work.tell(f"quality of the defaults on {text.n_scored:,} tokens")
-        seat = _reading_seat(work, work.setting.with_attention(Attention()), text)
-        try:
+        with work.rig.reading(work.setting.with_attention(Attention()), text) as seat:
             self._reference = self._read(seat, text)
-        finally:
-            work.rig.leave(seat)
         self._windows = text.first(len(self._reference.windows))
         return self._windows
 
@@ -188,11 +177,6 @@ class Gate:
 
 class _NoTimeError(Exception):
     """The budget has no time for quality."""
-
-
-def _reading_seat(work: SearchState, setting: Settings, windows: Windows) -> Candidate:
-    n_outputs = n_outputs_for(windows, work.rig.owner.vocabulary.n_tokens)
-    return work.rig.seat(setting, windows.n_ctx, n_outputs)
 
 
 N_PROMPT, N_TOKENS, REPLY_TURNS = 192, 32, 3
@@ -269,5 +253,4 @@ def _reply_s(work: SearchState, session: Session, text: str) -> float:
 
 
 def _low(default_s: list[float], other_s: list[float]) -> float:
-    gains = [[a / b] for a, b in zip(default_s, other_s, strict=True)]
-    return estimate(gains).low or 0.0
+    return estimate([[gain] for gain in gains_of(default_s, other_s)]).low or 0.0

@@ -16,7 +16,7 @@ from statistics import median
 from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
 from localspec.settings import Attention
-from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.state import FIRST_TOKENS, SearchState, Trial
 from localspec.tuning.target import (
     LEAST_GAIN,
@@ -201,4 +201,4 @@ def _turns_of_all(work: SearchState, field: list[Trial], depth: int, n_turns: in
     seats = [work.seat_of(trial) for trial in field]
     default_s, *others = turns([work.default, *seats], depth, n_turns)
     for trial, seconds in zip(field, others, strict=True):
-        trial.gains += [a / b for a, b in zip(default_s, seconds, strict=True)]
+        trial.gains += gains_of(default_s, seconds)

@@ -7,8 +7,8 @@ best is repeated, because another program probably used a core. On a machine tha
 turns count in the end.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Self
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Self
 from localspec.engine.base import EngineConfig
 from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import LocalspecError
+from localspec.model.kv import CELLS_STEP, padded_cells
+from localspec.quality import Windows
+from localspec.quality.evaluate import n_outputs_for
 from localspec.settings import Attention, Settings
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 N_TOKENS = 4
 """Tokens of one sample, unless the weights set another number; they are rolled back after it."""
-CELLS = 256
 DISTURBED = 1.25
 """Times the anchor's shortest time: a longer turn is measured again."""
 PAUSE_S = 0.1
@@ -89,7 +91,7 @@ class SharedWeights:
         self.loading = loading
         self.n_tokens = N_TOKENS
         settings = config.settings.with_loading(loading).with_attention(Attention())
-        self.config = EngineConfig(config.model, replace(settings, ctx=CELLS))
+        self.config = EngineConfig(config.model, replace(settings, ctx=CELLS_STEP))
         started = perf_counter()
         self.owner = LlamaEngine(self.config, interrupt)
         self.load_s = perf_counter() - started
@@ -97,8 +99,9 @@ class SharedWeights:
 
     def seat(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Candidate:
         """A cache of `n_ctx` tokens for a setting. EngineError where the engine refuses it."""
-        n_cells = -(-n_ctx // CELLS) * CELLS
-        config = EngineConfig(self.config.model, replace(setting, ctx=n_cells), n_outputs)
+        config = EngineConfig(
+            self.config.model, replace(setting, ctx=padded_cells(n_ctx)), n_outputs
+        )
         engine = self.owner.sibling(config)
         seat = Candidate(setting, self, Timer(engine.context()))
         self.seats.append(seat)
@@ -108,6 +111,20 @@ class SharedWeights:
         """Free a candidate's memory."""
         self.seats.remove(seat)
         seat.engine.close()
+
+    @contextmanager
+    def borrowed(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Generator[Candidate]:
+        """A candidate for one measurement, freed after it."""
+        seat = self.seat(setting, n_ctx, n_outputs)
+        try:
+            yield seat
+        finally:
+            self.leave(seat)
+
+    def reading(self, setting: Settings, windows: Windows) -> AbstractContextManager[Candidate]:
+        """A borrowed candidate that reads windows."""
+        n_outputs = n_outputs_for(windows, self.owner.vocabulary.n_tokens)
+        return self.borrowed(setting, windows.n_ctx, n_outputs)
 
     def close(self) -> None:
         """Free all candidates, then the weights."""
@@ -122,6 +139,11 @@ class SharedWeights:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def gains_of(default_s: Sequence[float], candidate_s: Sequence[float]) -> list[float]:
+    """The defaults' time over the candidate's, by turn."""
+    return [a / b for a, b in zip(default_s, candidate_s, strict=True)]
 
 
 def turns(seats: Sequence[Candidate], depth: int, n_turns: int) -> list[list[float]]:

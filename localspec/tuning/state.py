@@ -11,7 +11,7 @@ from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
 from localspec.quality import Divergence
 from localspec.settings import Attention, Settings
-from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.target import (
     LEAST_GAIN,
     MOST_PREFILL,
@@ -180,22 +180,21 @@ class SearchState:
     def try_attention(self, attention: Attention, depth: int, n_turns: int) -> Trial | None:
         """A trial with turns beside the defaults; None where the engine refuses it."""
         trial = Trial(self.setting.with_attention(attention))
-        try:
-            seat = self.rig.seat(trial.setting, depth + FIRST_TOKENS)
-        except EngineError as error:
-            self.notes.append(f"{attention.text}: {error}")
-            return None
-        try:
+        with ExitStack() as stack:
+            try:
+                borrowed = self.rig.borrowed(trial.setting, depth + FIRST_TOKENS)
+                seat = stack.enter_context(borrowed)
+            except EngineError as error:
+                self.notes.append(f"{attention.text}: {error}")
+                return None
             self.compare(trial, seat, depth, n_turns)
-        finally:
-            self.rig.leave(seat)
         self.trials.append(trial)
         return trial
 
     def compare(self, trial: Trial, seat: Candidate, depth: int, n_turns: int) -> None:
         """Add `n_turns` turns beside the defaults at a depth to a trial."""
         default_s, candidate_s = turns([self.default, seat], depth, n_turns)
-        trial.gains += [a / b for a, b in zip(default_s, candidate_s, strict=True)]
+        trial.gains += gains_of(default_s, candidate_s)
         if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
             trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)
 

@@ -7,7 +7,7 @@ on the Pareto front if no other row is at least as good in all three and better 
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -28,10 +28,10 @@ from localspec.quality import (
     reference_of,
     windows_of,
 )
-from localspec.quality.evaluate import keep_reference, kept_reference, n_outputs_for
+from localspec.quality.evaluate import keep_reference, kept_reference
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention, Settings
-from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.target import candidate_of
 
 StudyListener = Callable[[str, float], None]
@@ -140,24 +140,19 @@ class _Subject:
     def model(self) -> Path:
         return self.rig.config.model
 
-    def reading(self, attention: Attention) -> Candidate:
+    def reading(self, attention: Attention) -> AbstractContextManager[Candidate]:
         """A cache to read windows with."""
-        n_outputs = n_outputs_for(self.windows, self.rig.owner.vocabulary.n_tokens)
-        setting = self.setting.with_attention(attention)
-        return self.rig.seat(setting, self.windows.n_ctx, n_outputs)
+        return self.rig.reading(self.setting.with_attention(attention), self.windows)
 
 
 def _reference(base: _Subject, listen: StudyListener) -> Reference:
     known = kept_reference(base.model, base.windows)
     if known:
         return known
-    seat = base.reading(Attention())
-    try:
+    with base.reading(Attention()) as seat:
         known = reference_of(
             seat.engine, seat.context, base.windows, lambda done: listen("the reference", done)
         )
-    finally:
-        base.rig.leave(seat)
     keep_reference(known, base.model, base.windows)
     return known
 
@@ -167,13 +162,10 @@ def _row(
 ) -> StudyRow:
     weights = file_type(read_header(own.model))
     name = f"{weights}, {attention.kv_k}/{attention.kv_v}"
-    seat = own.reading(attention)
-    try:
+    with own.reading(attention) as seat:
         quality = divergence_of(
             seat.engine, seat.context, own.windows, known, lambda done: listen(name, done)
         )
-    finally:
-        own.rig.leave(seat)
     listen(f"speed of {name}", 0)
     decode_tps, ratio = _speed(own, base, attention)
     # The column compares types, so memory is always that of the fused kernel.
@@ -188,12 +180,9 @@ def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, 
     if own is base and attention == Attention():
         (seconds,) = turns([base.timed], depth, TURNS)
         return 1 / median(seconds), 1.0
-    seat = own.rig.seat(own.setting.with_attention(attention), depth + 256)
-    try:
+    with own.rig.borrowed(own.setting.with_attention(attention), depth + 256) as seat:
         base_s, own_s = turns([base.timed, seat], depth, TURNS)
-    finally:
-        own.rig.leave(seat)
-    ratio = median(a / b for a, b in zip(base_s, own_s, strict=True))
+    ratio = median(gains_of(base_s, own_s))
     return ratio / median(base_s), ratio
 
 

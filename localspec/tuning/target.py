@@ -23,7 +23,7 @@ from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig
 from localspec.forecast.forecast import Expectation
-from localspec.forecast.machine import engine_reports
+from localspec.forecast.machine import engine_features, engine_reports
 from localspec.hardware.detect import available_memory_bytes, usable_cores
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts
@@ -122,7 +122,7 @@ class TuneTarget:
         return cls(
             config=plan.target,
             facts=plan.facts,
-            build=Build(backend, _features()),
+            build=Build(backend, engine_features()),
             expected=Expectation.of(plain, plan.facts),
             free_bytes=available_memory_bytes() if backend == "cpu" else device.free_bytes,
         )
@@ -147,12 +147,6 @@ class TuneTarget:
         window = self.facts.window_tokens
         n_windowed = None if window is None else window + self.config.settings.ubatch
         return self.facts.kv_bytes(n_ctx, *types_of(attention), n_windowed=n_windowed) or 0
-
-
-def _features() -> str:
-    from localspec.engine.llama.binding import engine_features  # noqa: PLC0415 - loads libllama
-
-    return engine_features()
 
 
 GoalName = Literal["speed", "memory", "quality"]

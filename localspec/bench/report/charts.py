@@ -33,7 +33,7 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
     known = [(row, row.prediction) for row in rows if row.prediction]
     if not known:
         return None
-    decode, prefill = _points(known, _decode_point), _points(known, _prefill_point)
+    decode, prefill = _points(known, _decoded), _points(known, _prefilled)
     roofs = list(_roofs([prediction for _, prediction in known]))
     return Chart(
         "roofline",
@@ -54,41 +54,38 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
 
 def _points(
     known: Sequence[tuple[ResultRow, Prediction]],
-    point: Callable[[ResultRow, Prediction, str], ChartPoint | None],
+    passes: Callable[[ResultRow, Prediction], tuple[float, float, float, str] | None],
 ) -> tuple[ChartPoint, ...]:
+    """`passes`: FLOP and bytes of one pass, passes a second, and the speed in words."""
     names = labels([row for row, _ in known])
-    found = (point(*pair, name) for pair, name in zip(known, names, strict=True))
-    return tuple(each for each in found if each is not None)
+    found = ((name, passes(*pair)) for pair, name in zip(known, names, strict=True))
+    return tuple(
+        ChartPoint(each[0] / each[1], each[0] * each[2] / 1e9, note=f"{name}: {each[3]}")
+        for name, each in found
+        if each is not None
+    )
 
 
-def _decode_point(row: ResultRow, prediction: Prediction, name: str) -> ChartPoint | None:
+def _decoded(row: ResultRow, said: Prediction) -> tuple[float, float, float, str] | None:
     if row.passes_per_s is None:
         return None
-    flops = prediction.pass_flops * row.passes_per_s
-    intensity = prediction.pass_flops / prediction.pass_bytes
-    return ChartPoint(
-        intensity, flops / 1e9, note=f"{name}: {number(row.decode_each_tps)} tok/s a user"
-    )
+    speed = f"{number(row.decode_each_tps)} tok/s a user"
+    return said.pass_flops, said.pass_bytes, row.passes_per_s, speed
 
 
-def _prefill_point(row: ResultRow, prediction: Prediction, name: str) -> ChartPoint | None:
+def _prefilled(row: ResultRow, said: Prediction) -> tuple[float, float, float, str] | None:
     n_prompt = row.case.work.n_prompt * row.case.work.batch
-    if row.prefill_tps is None or not prediction.prompt_flops or not n_prompt:
+    if row.prefill_tps is None or not said.prompt_flops or not n_prompt:
         return None
-    flops = prediction.prompt_flops / n_prompt * row.prefill_tps.mid
-    intensity = prediction.prompt_flops / prediction.prompt_bytes
-    return ChartPoint(
-        intensity, flops / 1e9, note=f"{name}: {number(row.prefill_tps.mid)} tok/s prefill"
-    )
+    speed = f"{number(row.prefill_tps.mid)} tok/s prefill"
+    return said.prompt_flops, said.prompt_bytes, row.prefill_tps.mid / n_prompt, speed
 
 
 def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
     """One roof for each machine's bandwidth and compute."""
-    ceilings = dict.fromkeys(
-        (p.bandwidth_bytes_per_s, p.flops_per_s) for p in predictions if p.bandwidth_bytes_per_s
-    )
     tops = dict[float, float]()
-    for bandwidth, flops in ceilings:
+    for said in predictions:
+        bandwidth, flops = said.bandwidth_bytes_per_s, said.flops_per_s
         if bandwidth and flops:
             tops[bandwidth] = max(flops, tops.get(bandwidth, 0.0))
     for bandwidth, flops in tops.items():
@@ -115,10 +112,8 @@ def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
     ]
     ends = [value for p in points for value in (p.x, p.y)]
     low, high = min(ends) / 1.3, max(ends) * 1.3
-    spread = [(row.predicted_tps.low / row.predicted_tps.mid,
-               row.predicted_tps.high / row.predicted_tps.mid)
-              for row in known if row.predicted_tps]  # fmt: skip
-    factors = min(s[0] for s in spread), max(s[1] for s in spread)
+    said = [row.predicted_tps for row in known if row.predicted_tps]
+    factors = min(s.low / s.mid for s in said), max(s.high / s.mid for s in said)
     edges = [
         Series(
             name,
