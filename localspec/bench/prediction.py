@@ -131,17 +131,13 @@ class Predictor:
             self._machine(case)
 
     def _machine(self, case: Case) -> PredictedMachine | None:
-        key = case.settings.threads, case.settings.gpu_layers
+        key = _device_key(case)
         if key not in self._machines:
             self._machines[key] = self._found(*key)
         return self._machines[key]
 
     def _found(self, n_threads: int | None, n_gpu_layers: int) -> PredictedMachine | None:
-        same = [
-            case
-            for case in self._cases
-            if (case.settings.threads, case.settings.gpu_layers) == (n_threads, n_gpu_layers)
-        ]
+        same = [case for case in self._cases if _device_key(case) == (n_threads, n_gpu_layers)]
         models = dict.fromkeys(
             path for case in same for path in (case.config.model, case.config.draft) if path
         )
@@ -155,6 +151,10 @@ class Predictor:
             if self._probe != "off":
                 self._notify(f"there is no prediction: {error}")
             return None
+
+
+def _device_key(case: Case) -> tuple[int | None, int]:
+    return case.settings.threads, case.settings.gpu_layers
 
 
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
@@ -217,8 +217,6 @@ def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
 
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
-    own = memory_of(facts, case.settings.attention, n_ctx, n_sequences=case.work.batch).total_bytes
-    draft = case.config.draft
-    return own + (
-        memory_of(facts_of(draft), case.settings.attention, n_ctx).total_bytes if draft else 0
-    )
+    attention, draft = case.settings.attention, case.config.draft
+    n_bytes = memory_of(facts, attention, n_ctx, n_sequences=case.work.batch).total_bytes
+    return n_bytes + (memory_of(facts_of(draft), attention, n_ctx).total_bytes if draft else 0)

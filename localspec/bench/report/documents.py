@@ -29,6 +29,17 @@ CellValue = Callable[[ResultRow], Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    is_number: Sequence[bool]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """`key` heads it in CSV, with the plain `value`; `header` and `text` are for people."""
 
@@ -145,10 +156,30 @@ def shown_columns(rows: Sequence[ResultRow]) -> list[Column]:
     return [*settings, TEST, DECODE, PREDICTED, *figures]
 
 
-def common_settings(rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
-    """Settings that all rows share, for the heading."""
-    same = [column for column in SETTINGS if len({column.text(row) for row in rows}) == 1]
-    return [(column.header, column.text(rows[0])) for column in same if rows]
+def common_settings(rows: Sequence[ResultRow], but: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Settings `but` some that all rows share and that show anything, for the heading."""
+    texts = {c.header: {c.text(row) for row in rows} for c in SETTINGS if c.header not in but}
+    shared = [(name, *found) for name, found in texts.items() if len(found) == 1]
+    return [(name, text) for name, text in shared if text != NOTHING]
+
+
+def gap_table(rows: Sequence[ResultRow]) -> Table | None:
+    """The parts of a token's time, a line for each case; None where no gap is known."""
+    known = [(name, row.gap) for name, row in zip(labels(rows), rows, strict=True) if row.gap]
+    if not known:
+        return None
+    parts = known[0][1].parts
+    return Table(
+        "Where the milliseconds of a token go",
+        "Rest: the measured time minus all parts. Share: the rest over the measured time.",
+        ["", "measured", *(part.name for part in parts), "share"],
+        [False, *[True] * (len(parts) + 2)],
+        [
+            [name, *(milliseconds(s) for s in (gap.token_s, *(p.seconds for p in gap.parts))),
+             percent(gap.rest_share)]
+            for name, gap in known
+        ],
+    )  # fmt: skip
 
 
 def labels(rows: Sequence[ResultRow]) -> list[str]:
@@ -246,8 +277,7 @@ def _lines(rows: Sequence[ResultRow]) -> Iterator[str]:
     figures = [row for row in rows if not row.is_curve]
     yield ", ".join(
         f"{name} {shown}" if name not in ("machine", "model") else shown
-        for name, shown in common_settings(figures)
-        if shown != "-" and name != "engine"
+        for name, shown in common_settings(figures, ["engine"])
     )
     yield ""
     columns = shown_columns(figures)
@@ -256,19 +286,9 @@ def _lines(rows: Sequence[ResultRow]) -> Iterator[str]:
         [column.is_number for column in columns],
         [[column.text(row) for column in columns] for row in figures],
     )
-    gaps = [(label, row.gap) for label, row in zip(labels(figures), figures, strict=True)]
-    known = [(label, gap) for label, gap in gaps if gap]
-    if known:
-        names = [part.name for part in known[0][1].parts]
+    if gaps := gap_table(figures):
         yield ""
-        yield from _table(
-            ["where the ms go", "ms/tok", *names],
-            [False, *[True] * (1 + len(names))],
-            [
-                [label, milliseconds(gap.token_s), *(milliseconds(p.seconds) for p in gap.parts)]
-                for label, gap in known
-            ],
-        )
+        yield from _table(["where the ms go", *gaps.header[1:]], gaps.is_number, gaps.rows)
     yield ""
     yield from (f"- {sentence}" for sentence in findings(rows))
 

@@ -1,7 +1,6 @@
 """One HTML page with everything: it loads nothing and needs no script."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,29 +11,24 @@ from localspec import __version__
 from localspec.bench.findings import findings
 from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
-from localspec.bench.report.documents import all_rows, common_settings, labels, shown_columns
+from localspec.bench.report.documents import (
+    Table,
+    all_rows,
+    common_settings,
+    gap_table,
+    labels,
+    shown_columns,
+)
 from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
 from localspec.bench.row import CategoryRow, ResultRow
 from localspec.bench.store import Results
-from localspec.format import NOTHING, milliseconds, number, percent
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Cells as text."""
-
-    title: str
-    note: str
-    header: Sequence[str]
-    is_number: Sequence[bool]
-    rows: Sequence[Sequence[str]]
+from localspec.format import NOTHING, number, percent
 
 
 def page(results: Sequence[Results]) -> str:
     """The page as HTML."""
     rows = all_rows(results)
     figures = [row for row in rows if not row.is_curve]
-    shared = dict(common_settings(figures))
     return _template().render(
         version=__version__,
         tones=TONES,
@@ -42,10 +36,10 @@ def page(results: Sequence[Results]) -> str:
         chart_style=Markup(style(lambda name: f"var(--{name})")),
         title=_title(rows),
         subtitle=f"Measured by localspec {__version__}, beside its predictions",
-        facts=[*_facts(results, rows), *_shared(shared)],
+        facts=[*_facts(results, rows), *_shared(figures)],
         findings=findings(rows),
         tables=[
-            table for table in (_speeds(figures), _gaps(figures), _categories(figures)) if table
+            table for table in (_speeds(figures), gap_table(figures), _categories(figures)) if table
         ],
         charts=[_drawn(chart) for chart in charts_of(rows)],
         skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
@@ -105,12 +99,9 @@ def _model(row: ResultRow) -> str:
     return f"{model['file']}: {model['type']}, {size}, {model['digest']}"
 
 
-def _shared(shared: dict[str, str]) -> list[tuple[str, str]]:
-    text = ", ".join(
-        f"{name} {shown}"
-        for name, shown in shared.items()
-        if name not in ("machine", "engine", "model") and shown != "-"
-    )
+def _shared(rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
+    names = ("machine", "engine", "model")
+    text = ", ".join(f"{name} {shown}" for name, shown in common_settings(rows, names))
     return [("settings", text)] if text else []
 
 
@@ -130,24 +121,6 @@ def _speeds(rows: Sequence[ResultRow]) -> Table | None:
             for row, name in zip(rows, labels(rows), strict=True)
         ],
     )
-
-
-def _gaps(rows: Sequence[ResultRow]) -> Table | None:
-    known = [(name, row.gap) for name, row in zip(labels(rows), rows, strict=True) if row.gap]
-    if not known:
-        return None
-    parts = known[0][1].parts
-    return Table(
-        "Where the milliseconds of a token go",
-        "Rest: the measured time minus all parts. Share: the rest over the measured time.",
-        ["", "measured", *(part.name for part in parts), "share"],
-        [False, *[True] * (len(parts) + 2)],
-        [
-            [name, milliseconds(gap.token_s), *(milliseconds(part.seconds) for part in gap.parts),
-             percent(gap.rest_share)]
-            for name, gap in known
-        ],
-    )  # fmt: skip
 
 
 def _categories(rows: Sequence[ResultRow]) -> Table | None:
