@@ -1,6 +1,6 @@
 """All visits to one case as one row, which derives every figure that reports show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -179,7 +179,7 @@ def _decode_of(samples: Sequence[Sample], *, real: bool) -> tuple[float, ...]:
     return (sum(s.n_tokens for s in timed) / seconds,) if seconds else ()
 
 
-def _kept(parts: Any) -> tuple[tuple[float, ...], ...]:
+def _kept(parts: Iterable[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
     return tuple(part for part in parts if part)
 
 

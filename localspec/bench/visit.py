@@ -7,7 +7,7 @@ with its circumstances: machine, engine build, model file, versions.
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -133,12 +133,9 @@ def _visited(
         circumstances=found.circumstances,
         prediction=prediction,
         environment=environment(),
-        model=model_record(case.config.model) | _draft_record(case.config.draft),
+        model=model_record(case.config.model)
+        | ({"draft": model_record(case.config.draft)} if case.config.draft else {}),
     )
-
-
-def _draft_record(draft: Path | None) -> dict[str, object]:
-    return {} if draft is None else {"draft": model_record(draft)}
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT",
@@ -176,7 +173,7 @@ def model_record(path: Path) -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     devices = local_devices(engine_reports())
     return {
-        "name": _name([device.name for device in devices]),
+        "name": " + ".join(dict.fromkeys(device.name for device in devices)),
         "devices": [
             {"backend": d.backend, "name": d.name, "bytes": d.total_bytes} for d in devices
         ],
@@ -195,8 +192,3 @@ def _engine() -> dict[str, Any]:
         "backends": sorted(gpu_backends()) or ["cpu"],
         "features": engine_features(),
     }
-
-
-def _name(names: Sequence[str]) -> str:
-    """The machine's name: its GPUs and its processor."""
-    return " + ".join(dict.fromkeys(names))

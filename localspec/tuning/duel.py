@@ -58,20 +58,19 @@ def duel(work: SearchState, trial: Trial, until: float) -> None:
 def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float]:
     """Gains by turn, from seconds a token weighted over the depths reached."""
     total: list[list[float]] = []
-    seat = work.seat_of(trial)
+    candidate = work.candidate_for(trial)
     depths = [(max(1, int(part * work.subject.n_ctx)), weight) for part, weight in DEPTHS]
     if work.subject.facts.window_tokens is not None:  # a windowed cache cannot go back
         depths = [(d, w) for d, w in depths if d >= len(work.default.context.tokens)]
     for i, (depth, weight) in enumerate(depths):
-        fill_s = 2.5 * max(0, depth - len(seat.context.tokens)) / work.fill_per_s
+        fill_s = 2.5 * max(0, depth - len(candidate.context.tokens)) / work.fill_per_s
         left = work.clock.until(until)
         if total and left < fill_s + 2 * work.turns_s(DUEL_TURNS[0]):
             break
         work.tell(f"against the defaults, {depth:,} tokens deep: {trial.setting.attention.text}")
         share = max(0.0, left - fill_s) / (len(depths) - i)
-        n_turns = int(share / work.turns_s(1))
-        n_turns = max(DUEL_TURNS[0], min(DUEL_TURNS[1], n_turns))
-        pair = turns([work.default, seat], depth, n_turns)
+        n_turns = max(DUEL_TURNS[0], min(DUEL_TURNS[1], int(share / work.turns_s(1))))
+        pair = turns([work.default, candidate], depth, n_turns)
         total.append([weight * t for t in pair[0]])
         total.append([weight * t for t in pair[1]])
     n = min((len(times) for times in total), default=0)
@@ -97,9 +96,10 @@ def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
 
 def _reads_faster(work: SearchState, setting: Settings, other: Settings, n_prompt: int) -> bool:
     gains: list[list[float]] = []
-    with work.rig.borrowed(setting, n_prompt) as now, work.rig.borrowed(other, n_prompt) as new:
+    borrowed = work.shared.borrowed
+    with borrowed(setting, n_prompt) as now, borrowed(other, n_prompt) as new:
         for _ in range(PROMPT_TURNS):
-            now_s, new_s = (seat.timer.seconds(n_prompt, 0) for seat in (now, new))
+            now_s, new_s = (each.timer.seconds(n_prompt, 0) for each in (now, new))
             gains.append([now_s / new_s])
     return (estimate(gains).low or 0) > PROMPT_GAIN
 
@@ -144,9 +144,9 @@ class Gate:
         return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
 
     def _evaluated(self, setting: Settings, windows: Windows, reference: Reference) -> Divergence:
-        with self._work.rig.reading(setting, windows) as seat:
+        with self._work.shared.reading(setting, windows) as candidate:
             return divergence_of(
-                seat.engine, seat.context, windows, reference, is_enough=self.is_hopeless
+                candidate.engine, candidate.context, windows, reference, is_enough=self.is_hopeless
             )
 
     def _prepared(self) -> Windows:
@@ -156,19 +156,21 @@ class Gate:
         work = self._work
         if work.clock.until(self._until) < READINGS * WINDOW / work.fill_per_s:
             raise _NoTimeError
-        text = windows_of(work.rig.owner.vocabulary, shipped_text(), n_windows=GATE_WINDOWS)
+        text = windows_of(work.shared.owner.vocabulary, shipped_text(), n_windows=GATE_WINDOWS)
         work.tell(f"quality of the defaults on {text.n_scored:,} tokens")
-        with work.rig.reading(work.setting.with_attention(Attention()), text) as seat:
-            self._reference = self._read(seat, text)
+        with work.shared.reading(work.setting.with_attention(Attention()), text) as candidate:
+            self._reference = self._read(candidate, text)
         self._windows = text.first(len(self._reference.windows))
         return self._windows
 
-    def _read(self, seat: Candidate, text: Windows) -> Reference:
+    def _read(self, candidate: Candidate, text: Windows) -> Reference:
         """Read window after window while candidates still have time to read them, too."""
         reference, clock = Reference(), self._work.clock
         for i in range(text.n_windows):
             before_s = clock.spent_s
-            reference.windows += reference_of(seat.engine, seat.context, text.only(i)).windows
+            reference.windows += reference_of(
+                candidate.engine, candidate.context, text.only(i)
+            ).windows
             self.window_s = clock.spent_s - before_s
             if clock.until(self._until) < self.window_s * (1 + READINGS * (i + 2)):
                 break
@@ -217,7 +219,7 @@ def _fits(work: SearchState, setting: Settings, n_ways: int) -> bool:
     """Whether time and memory allow one set of weights for each way."""
     subject = work.subject
     reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
-    cost_s = n_ways * (work.rig.load_s + (1 + REPLY_TURNS) * reply_s) + CALIBRATION_S
+    cost_s = n_ways * (work.shared.load_s + (1 + REPLY_TURNS) * reply_s) + CALIBRATION_S
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
     return room and cost_s < work.clock.left_s and setting.gpu_layers <= 0
 

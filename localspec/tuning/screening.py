@@ -43,27 +43,27 @@ def tune_threads(work: SearchState, until: float) -> None:
     """Adopt another number of decoding threads if it is significantly faster."""
     n, gains = better_threads(work, work.default, min(FIRST_TOKENS, work.subject.middle), until)
     if gains:
-        work.switch(work.rig, replace(work.setting, threads=n))
+        work.switch(work.shared, replace(work.setting, threads=n))
         work.trials.append(Trial(work.setting, gains))
 
 
 def better_threads(
-    work: SearchState, seat: Candidate, depth: int, until: float
+    work: SearchState, candidate: Candidate, depth: int, until: float
 ) -> tuple[int, list[float]]:
-    """The best number of threads for a seat with its gains by turn; no gains if it should stay."""
-    now, batch = seat.threads
+    """The best number of threads for a candidate, and its gains by turn; none if it stays."""
+    now, batch = candidate.threads
     gains = {count: list[float]() for count in thread_counts() if count != now}
     for turn in range(THREAD_TURNS):
         work.tell(f"threads: {now} or {', '.join(map(str, gains))}")
         if turn and work.clock.until(until) < 0:
             break
         for count, found in gains.items():
-            base_s = seat.sample(depth)
-            if seat.is_disturbed(depth, base_s):
+            base_s = candidate.sample(depth)
+            if candidate.is_disturbed(depth, base_s):
                 continue
-            seat.engine.set_threads(count, batch)
-            found.append(base_s / seat.sample(depth))
-            seat.engine.set_threads(now, batch)
+            candidate.engine.set_threads(count, batch)
+            found.append(base_s / candidate.sample(depth))
+            candidate.engine.set_threads(now, batch)
     enough = {n: found for n, found in gains.items() if len(found) >= THREAD_TURNS // 2}
     lows = {n: estimate([[gain] for gain in found]).low or 0 for n, found in enough.items()}
     best = max(lows, key=lambda n: lows[n], default=now)
@@ -76,24 +76,24 @@ def try_loadings(work: SearchState, until: float) -> None:
     others = loadings(work.setting.loading, subject.facts, subject.build, subject.free_bytes)
     depth = min(FIRST_TOKENS, subject.middle)
     for loading in others:
-        cost = 2 * work.rig.load_s + depth / work.fill_per_s + work.turns_s(LOADING_TURNS)
+        cost = 2 * work.shared.load_s + depth / work.fill_per_s + work.turns_s(LOADING_TURNS)
         if work.clock.until(until) < cost:
             continue
         work.tell(f"weights: {loading_text(loading)}")
         trial = Trial(work.setting.with_loading(loading))
         try:
-            rig = SharedWeights(subject.config, loading, work.interrupt)
-            rig.n_tokens = work.rig.n_tokens
+            shared = SharedWeights(subject.config, loading, work.interrupt)
         except LocalspecError as error:
             work.notes.append(f"{loading_text(loading)}: {error}")
             continue
-        with_rig = work.stack.enter_context(rig)
-        work.compare(trial, rig.seat(trial.setting, depth + STEP), depth, LOADING_TURNS)
+        work.stack.enter_context(shared)
+        shared.n_tokens = work.shared.n_tokens
+        work.compare(trial, shared.candidate(trial.setting, depth + STEP), depth, LOADING_TURNS)
         if (trial.gain.low or 0) > LOADING_GAIN:
             work.trials.append(trial)
-            work.switch(with_rig, trial.setting)
+            work.switch(shared, trial.setting)
         else:
-            rig.close()
+            shared.close()
 
 
 def screen(work: SearchState, space: Space, until: float) -> None:
@@ -155,7 +155,7 @@ MEMORY_SHARE = 0.6
 def halve(work: SearchState, until: float) -> None:
     """Measure the best trials in the middle of the context, and drop the slower half each time."""
     depth, n_turns = work.subject.middle, FIRST_TURNS
-    field = _seated(work, _finalists(work), depth, until)
+    field = _filled(work, _finalists(work), depth, until)
     while field:
         work.tell(f"{len(field)} finalists, {depth:,} tokens deep")
         _turns_of_all(work, field, depth, n_turns)
@@ -164,7 +164,7 @@ def halve(work: SearchState, until: float) -> None:
             break
         n_kept = -(-len(field) // 2)
         for trial in field[n_kept:]:
-            work.unseat(trial)
+            work.release(trial)
         field, n_turns = field[:n_kept], 2 * n_turns
 
 
@@ -174,7 +174,7 @@ def _finalists(work: SearchState) -> list[Trial]:
     chosen: list[Trial] = []
     trials = [t for t in work.trials if t.gains and not t.is_refused(work.goal)]
     for trial in sorted(trials, key=lambda trial: trial.rank(work.goal)):
-        if trial.setting.loading != work.rig.loading or len(chosen) == FINALISTS:
+        if trial.setting.loading != work.shared.loading or len(chosen) == FINALISTS:
             continue
         room -= work.subject.cache_bytes(trial.setting.attention, work.subject.n_ctx)
         if room < 0:
@@ -183,22 +183,22 @@ def _finalists(work: SearchState) -> list[Trial]:
     return chosen
 
 
-def _seated(work: SearchState, trials: list[Trial], depth: int, until: float) -> list[Trial]:
+def _filled(work: SearchState, trials: list[Trial], depth: int, until: float) -> list[Trial]:
     """Trials whose cache could be filled in time; their earlier turns no longer count."""
-    seated: list[Trial] = []
+    filled: list[Trial] = []
     for trial in trials:
         if work.clock.until(until) < 1.5 * depth / work.fill_per_s:
             break
         work.tell(f"filling {depth:,} tokens: {trial.setting.attention.text}")
-        work.seat_of(trial).fill(depth)
+        work.candidate_for(trial).fill(depth)
         trial.gains.clear()
         trial.is_finalist = True
-        seated.append(trial)
-    return seated
+        filled.append(trial)
+    return filled
 
 
 def _turns_of_all(work: SearchState, field: list[Trial], depth: int, n_turns: int) -> None:
-    seats = [work.seat_of(trial) for trial in field]
-    default_s, *others = turns([work.default, *seats], depth, n_turns)
+    candidates = [work.candidate_for(trial) for trial in field]
+    default_s, *others = turns([work.default, *candidates], depth, n_turns)
     for trial, seconds in zip(field, others, strict=True):
         trial.gains += gains_of(default_s, seconds)

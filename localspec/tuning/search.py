@@ -118,7 +118,7 @@ def search(
 def _settled(work: SearchState) -> Trial | None:
     """The best trial that passes the gate and then wins the duel with the defaults."""
     gate, goal, refused = Gate(work, GATE), work.goal, list[Attention]()
-    loading = work.rig.loading
+    loading = work.shared.loading
     here = [trial for trial in work.trials if trial.setting.loading == loading]
     ranked = [trial for trial in here if trial.gains and not trial.is_refused(goal)]
     for trial in sorted(ranked, key=lambda trial: (not trial.is_finalist, trial.rank(goal))):
@@ -142,11 +142,11 @@ def _settled(work: SearchState) -> Trial | None:
 
 def _refine_threads(work: SearchState, trial: Trial) -> None:
     """Choose the threads again with the trial's cache."""
-    seat = work.seat_of(trial)
-    n, gains = better_threads(work, seat, max(1, len(seat.context.tokens)), DUEL)
+    candidate = work.candidate_for(trial)
+    n, gains = better_threads(work, candidate, max(1, len(candidate.context.tokens)), DUEL)
     if gains:
-        seat.setting = trial.setting = replace(trial.setting, threads=n)
-        seat.engine.set_threads(*seat.threads)
+        candidate.setting = trial.setting = replace(trial.setting, threads=n)
+        candidate.engine.set_threads(*candidate.threads)
 
 
 def _proven(work: SearchState) -> Trial | None:

@@ -37,7 +37,7 @@ class Candidate:
     """A setting with a cache of its own, and the time that filling it took."""
 
     setting: Settings
-    rig: "SharedWeights"
+    shared: "SharedWeights"
     timer: Timer
     fill_s: float = 0.0
     n_filled: int = 0
@@ -73,7 +73,7 @@ class Candidate:
 
     def sample(self, depth: int, n_tokens: int | None = None) -> float:
         """Seconds a token of decoding at a depth, measured once over `n_tokens`."""
-        return self.timer.token_s(n_tokens or self.rig.n_tokens, depth)
+        return self.timer.token_s(n_tokens or self.shared.n_tokens, depth)
 
     def is_disturbed(self, depth: int, seconds: float) -> bool:
         """Whether a sample took much longer than the shortest one at that depth."""
@@ -95,31 +95,31 @@ class SharedWeights:
         started = perf_counter()
         self.owner = LlamaEngine(self.config, interrupt)
         self.load_s = perf_counter() - started
-        self.seats: list[Candidate] = []
+        self.candidates: list[Candidate] = []
 
-    def seat(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Candidate:
+    def candidate(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Candidate:
         """A cache of `n_ctx` tokens for a setting. EngineError where the engine refuses it."""
         config = EngineConfig(
             self.config.model, replace(setting, ctx=padded_cells(n_ctx)), n_outputs
         )
         engine = self.owner.sibling(config)
-        seat = Candidate(setting, self, Timer(engine.context()))
-        self.seats.append(seat)
-        return seat
+        candidate = Candidate(setting, self, Timer(engine.context()))
+        self.candidates.append(candidate)
+        return candidate
 
-    def leave(self, seat: Candidate) -> None:
+    def free(self, candidate: Candidate) -> None:
         """Free a candidate's memory."""
-        self.seats.remove(seat)
-        seat.engine.close()
+        self.candidates.remove(candidate)
+        candidate.engine.close()
 
     @contextmanager
     def borrowed(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Generator[Candidate]:
         """A candidate for one measurement, freed after it."""
-        seat = self.seat(setting, n_ctx, n_outputs)
+        candidate = self.candidate(setting, n_ctx, n_outputs)
         try:
-            yield seat
+            yield candidate
         finally:
-            self.leave(seat)
+            self.free(candidate)
 
     def reading(self, setting: Settings, windows: Windows) -> AbstractContextManager[Candidate]:
         """A borrowed candidate that reads windows."""
@@ -128,10 +128,10 @@ class SharedWeights:
 
     def close(self) -> None:
         """Free all candidates, then the weights."""
-        for seat in self.seats:
+        for candidate in self.candidates:
             with suppress(LocalspecError):
-                seat.engine.close()
-        self.seats.clear()
+                candidate.engine.close()
+        self.candidates.clear()
         self.owner.close()
 
     def __enter__(self) -> Self:
@@ -146,19 +146,19 @@ def gains_of(default_s: Sequence[float], candidate_s: Sequence[float]) -> list[f
     return [a / b for a, b in zip(default_s, candidate_s, strict=True)]
 
 
-def turns(seats: Sequence[Candidate], depth: int, n_turns: int) -> list[list[float]]:
+def turns(candidates: Sequence[Candidate], depth: int, n_turns: int) -> list[list[float]]:
     """Seconds a token of each candidate at a depth, `n_turns` times, there and back.
 
     Candidates may use different weights. One token warms up first and does not count.
     """
-    for seat in seats:
-        seat.fill(depth)
-        seat.sample(depth, 1)
-    found: list[list[float]] = [[] for _ in seats]
+    for candidate in candidates:
+        candidate.fill(depth)
+        candidate.sample(depth, 1)
+    found: list[list[float]] = [[] for _ in candidates]
     n_again = n_turns
-    for order in there_and_back(range(len(seats)), 2 * n_turns):
-        times = {i: seats[i].sample(depth) for i in order}
-        if seats[0].is_disturbed(depth, times[0]) and n_again:
+    for order in there_and_back(range(len(candidates)), 2 * n_turns):
+        times = {i: candidates[i].sample(depth) for i in order}
+        if candidates[0].is_disturbed(depth, times[0]) and n_again:
             n_again -= 1
             sleep(PAUSE_S)
             continue

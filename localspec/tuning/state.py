@@ -120,7 +120,7 @@ class SearchState:
     clock: Clock
     interrupt: Interrupt
     listen: SearchListener
-    rig: SharedWeights
+    shared: SharedWeights
     default: Candidate
     setting: Settings
     trials: list[Trial] = field(default_factory=list[Trial])
@@ -128,7 +128,7 @@ class SearchState:
     fill_per_s: float = 1.0
     token_s: float = 1.0
     stack: ExitStack = field(default_factory=ExitStack)
-    _seats: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
+    _candidates: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
 
     @classmethod
     def open(
@@ -144,9 +144,11 @@ class SearchState:
         setting = candidate_of(subject.config)
         stack = ExitStack()
         try:
-            rig = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
-            default = rig.seat(setting, subject.n_ctx)
-            work = cls(subject, goal, clock, interrupt, listen, rig, default, setting, stack=stack)
+            shared = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
+            default = shared.candidate(setting, subject.n_ctx)
+            work = cls(
+                subject, goal, clock, interrupt, listen, shared, default, setting, stack=stack
+            )
             work._look()
         except BaseException:
             stack.close()
@@ -158,12 +160,12 @@ class SearchState:
         times = turns([self.default], depth, 2)
         self.token_s = median(times[0])
         if self.token_s > SLOW_TOKEN_S:
-            self.rig.n_tokens = 1
+            self.shared.n_tokens = 1
         self.fill_per_s = self.default.fill_per_s or 1.0
 
-    def turns_s(self, n_turns: int, n_seats: int = 2) -> float:
+    def turns_s(self, n_turns: int, n_candidates: int = 2) -> float:
         """Estimated seconds of turns."""
-        return n_seats * (n_turns * self.rig.n_tokens + 1) * self.token_s
+        return n_candidates * (n_turns * self.shared.n_tokens + 1) * self.token_s
 
     def tell(self, stage: str) -> None:
         """Tell the listener the stage and the best candidate."""
@@ -182,35 +184,36 @@ class SearchState:
         trial = Trial(self.setting.with_attention(attention))
         with ExitStack() as stack:
             try:
-                borrowed = self.rig.borrowed(trial.setting, depth + FIRST_TOKENS)
-                seat = stack.enter_context(borrowed)
+                borrowed = self.shared.borrowed(trial.setting, depth + FIRST_TOKENS)
+                candidate = stack.enter_context(borrowed)
             except EngineError as error:
                 self.notes.append(f"{attention.text}: {error}")
                 return None
-            self.compare(trial, seat, depth, n_turns)
+            self.compare(trial, candidate, depth, n_turns)
         self.trials.append(trial)
         return trial
 
-    def compare(self, trial: Trial, seat: Candidate, depth: int, n_turns: int) -> None:
+    def compare(self, trial: Trial, candidate: Candidate, depth: int, n_turns: int) -> None:
         """Add `n_turns` turns beside the defaults at a depth to a trial."""
-        default_s, candidate_s = turns([self.default, seat], depth, n_turns)
+        default_s, candidate_s = turns([self.default, candidate], depth, n_turns)
         trial.gains += gains_of(default_s, candidate_s)
-        if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
-            trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)
+        if candidate.fill_per_s and candidate.n_filled >= FIRST_TOKENS // 2:
+            default_per_s = self.default.fill_per_s or candidate.fill_per_s
+            trial.prefill_gain = candidate.fill_per_s / default_per_s
 
-    def switch(self, rig: SharedWeights, setting: Settings) -> None:
+    def switch(self, shared: SharedWeights, setting: Settings) -> None:
         """Continue with other weights or threads."""
-        self.rig, self.setting = rig, setting
+        self.shared, self.setting = shared, setting
 
-    def seat_of(self, trial: Trial) -> Candidate:
-        """The trial's cache, as long as the user's context; `unseat` frees it."""
-        if id(trial) not in self._seats:
-            self._seats[id(trial)] = self.rig.seat(trial.setting, self.subject.n_ctx)
-        return self._seats[id(trial)]
+    def candidate_for(self, trial: Trial) -> Candidate:
+        """The trial's cache, as long as the user's context; `release` frees it."""
+        if id(trial) not in self._candidates:
+            self._candidates[id(trial)] = self.shared.candidate(trial.setting, self.subject.n_ctx)
+        return self._candidates[id(trial)]
 
-    def unseat(self, trial: Trial) -> None:
-        if seat := self._seats.pop(id(trial), None):
-            self.rig.leave(seat)
+    def release(self, trial: Trial) -> None:
+        if candidate := self._candidates.pop(id(trial), None):
+            self.shared.free(candidate)
 
     def close(self) -> None:
         self.stack.close()

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -109,7 +110,7 @@ def with_front(rows: list[StudyRow]) -> list[StudyRow]:
 class _Subject:
     """A loaded model with its windows and a cache for timing."""
 
-    rig: SharedWeights
+    shared: SharedWeights
     windows: Windows
     timed: Candidate
     question: StudyQuestion
@@ -126,11 +127,12 @@ class _Subject:
     ) -> "_Subject":
         listen(f"loading {config.model.name}", 0)
         setting = candidate_of(config)
-        rig = stack.enter_context(SharedWeights(config, setting.loading, interrupt))
-        vocabulary = rig.owner.vocabulary
+        shared = stack.enter_context(SharedWeights(config, setting.loading, interrupt))
+        vocabulary = shared.owner.vocabulary
         windows = windows_of(vocabulary, question.text, question.window, question.n_windows)
         plain = setting.with_attention(Attention())
-        return cls(rig, windows, rig.seat(plain, question.depth + 256), question, interrupt)
+        timed = shared.candidate(plain, question.depth + 256)
+        return cls(shared, windows, timed, question, interrupt)
 
     @property
     def setting(self) -> Settings:
@@ -138,21 +140,20 @@ class _Subject:
 
     @property
     def model(self) -> Path:
-        return self.rig.config.model
+        return self.shared.config.model
 
     def reading(self, attention: Attention) -> AbstractContextManager[Candidate]:
         """A cache to read windows with."""
-        return self.rig.reading(self.setting.with_attention(attention), self.windows)
+        return self.shared.reading(self.setting.with_attention(attention), self.windows)
 
 
 def _reference(base: _Subject, listen: StudyListener) -> Reference:
     known = kept_reference(base.model, base.windows)
     if known:
         return known
-    with base.reading(Attention()) as seat:
-        known = reference_of(
-            seat.engine, seat.context, base.windows, lambda done: listen("the reference", done)
-        )
+    with base.reading(Attention()) as candidate:
+        told = partial(listen, "the reference")
+        known = reference_of(candidate.engine, candidate.context, base.windows, told)
     keep_reference(known, base.model, base.windows)
     return known
 
@@ -162,10 +163,9 @@ def _row(
 ) -> StudyRow:
     weights = file_type(read_header(own.model))
     name = f"{weights}, {attention.kv_k}/{attention.kv_v}"
-    with own.reading(attention) as seat:
-        quality = divergence_of(
-            seat.engine, seat.context, own.windows, known, lambda done: listen(name, done)
-        )
+    with own.reading(attention) as candidate:
+        told = partial(listen, name)
+        quality = divergence_of(candidate.engine, candidate.context, own.windows, known, told)
     listen(f"speed of {name}", 0)
     decode_tps, ratio = _speed(own, base, attention)
     # The column compares types, so memory is always that of the fused kernel.
@@ -180,8 +180,8 @@ def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, 
     if own is base and attention == Attention():
         (seconds,) = turns([base.timed], depth, TURNS)
         return 1 / median(seconds), 1.0
-    with own.rig.borrowed(own.setting.with_attention(attention), depth + 256) as seat:
-        base_s, own_s = turns([base.timed, seat], depth, TURNS)
+    with own.shared.borrowed(own.setting.with_attention(attention), depth + 256) as candidate:
+        base_s, own_s = turns([base.timed, candidate], depth, TURNS)
     ratio = median(gains_of(base_s, own_s))
     return ratio / median(base_s), ratio
 
@@ -193,7 +193,7 @@ def _of_weights(
     with tempfile.TemporaryDirectory(prefix="quality-", dir=paths.cache_dir()) as folder:
         path = Path(folder) / f"{base.model.stem}.{kind.upper()}.gguf"
         making = f"making {kind.upper()} weights"
-        quantize(base.model, path, kind, config.n_threads, lambda done: listen(making, done))
+        quantize(base.model, path, kind, config.n_threads, partial(listen, making))
         with ExitStack() as stack:
             made = replace(config, model=path)
             own = _Subject.open(made, base.interrupt, stack, base.question, listen)
@@ -202,7 +202,8 @@ def _of_weights(
 
 
 def _check_same(base: _Subject, own: _Subject) -> None:
-    difference = base.rig.owner.vocabulary.tokenizer.difference(own.rig.owner.vocabulary.tokenizer)
+    one, other = (each.shared.owner.vocabulary.tokenizer for each in (base, own))
+    difference = one.difference(other)
     if difference:
         raise ModelError(
             f"{base.model.name} is no reference for {own.model.name}: {difference};"
