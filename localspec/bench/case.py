@@ -75,7 +75,7 @@ class Case:
 
     @property
     def settings(self) -> Settings:
-        """How the engine is set."""
+        """The engine's settings."""
         return self.config.settings
 
     @property
@@ -85,7 +85,7 @@ class Case:
 
     @property
     def setting_text(self) -> str:
-        """How the engine is set, in a line."""
+        """The engine's settings, in a line."""
         shown = self.settings
         words = [
             f"kv {shown.kv_k}" + (f"/{shown.kv_v}" if shown.kv_v != shown.kv_k else ""),

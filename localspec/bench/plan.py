@@ -127,7 +127,7 @@ def _contradiction(case: Case) -> str | None:
 
 
 def _refusal(case: Case) -> str | None:
-    """What the session would refuse."""
+    """The sentence with which the session would refuse the case."""
     try:
         plan = plan_engines(case.session_config)
         if case.work.batch > 1:

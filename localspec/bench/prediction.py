@@ -58,11 +58,11 @@ class PassParts:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Plain values. `passes[n - 1]`: of n tokens a sequence, halfway through the reply.
+    """Plain values. `passes[n - 1]`: a pass of n tokens a sequence, halfway through the reply.
 
     Bytes and FLOPs are those of one pass of one token a sequence, and of the prompt. `flops_per_s`:
-    what wide passes of this model reach; `bandwidth_bytes_per_s`: what memory can give. `bound`:
-    what binds decoding. `draft_s`: of a token from the draft model.
+    the rate that wide passes of this model reach; `bandwidth_bytes_per_s`: the memory's. `bound`:
+    the resource that limits decoding. `draft_s`: seconds of a token from the draft model.
     """
 
     decode_tps: Speed

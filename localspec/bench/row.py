@@ -69,7 +69,7 @@ class ResultRow:
 
     @property
     def decode_each_tps(self) -> float | None:
-        """Of one user."""
+        """Tokens a second of one user."""
         return self.decode_tps.mid / self.case.work.batch if self.decode_tps else None
 
     @property
@@ -84,7 +84,7 @@ class ResultRow:
 
     @property
     def tokens_per_pass(self) -> float | None:
-        """Of one user."""
+        """Tokens a pass of one user."""
         n_passes = self.case.work.batch * sum(s.n_passes for s in self.samples)
         return _share(sum(s.n_tokens for s in self.samples), n_passes)
 

@@ -44,7 +44,7 @@ class Sample:
 
     @property
     def decode_tps(self) -> float | None:
-        """Of all sequences."""
+        """Decoded tokens a second, of all sequences."""
         return self.n_tokens / self.decode_s if self.decode_s and self.n_tokens else None
 
     @property

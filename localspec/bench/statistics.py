@@ -28,7 +28,7 @@ Verdict = Literal["faster", "slower", "no significant difference", "unknown"]
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 COMPARED_CONFIDENCE = 0.99
-"""Of ratios: at 95 %, a table of twenty would raise one false alarm."""
+"""For ratios: at 95 %, a table of twenty would raise one false alarm."""
 LEAST_DRIFT = 0.005
 """Two identical runs differ by this much, through memory placement alone."""
 PRECISION = 0.02
@@ -70,7 +70,7 @@ class Ratio:
 
     @property
     def verdict(self) -> Verdict:
-        """Of speeds: b against a."""
+        """b against a, for speeds."""
         if self.low is None or self.high is None:
             return "unknown"
         if self.low > 1:

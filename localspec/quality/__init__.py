@@ -1,4 +1,4 @@
-"""How another weight or cache type changes a model's predictions, in upstream's own measures.
+"""The loss of quality by another weight or cache type, in llama.cpp's own measures.
 
 The windows, the scored half and the sums are those of llama.cpp's `llama-perplexity
 --kl-divergence`, so published figures can be compared. `scripts/test --acceptance quality` holds

@@ -57,7 +57,7 @@ def duel(work: SearchState, trial: Trial, until: float) -> None:
 
 def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float]:
     """Gains by turn, from seconds a token weighted over the depths reached."""
-    total: list[list[float]] = []
+    default_s, candidate_s = list[list[float]](), list[list[float]]()
     candidate = work.candidate_for(trial)
     depths = [(max(1, int(part * work.subject.n_ctx)), weight) for part, weight in DEPTHS]
     if work.subject.facts.window_tokens is not None:  # a windowed cache cannot go back
@@ -65,18 +65,16 @@ def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float
     for i, (depth, weight) in enumerate(depths):
         fill_s = 2.5 * max(0, depth - len(candidate.context.tokens)) / work.fill_per_s
         left = work.clock.until(until)
-        if total and left < fill_s + 2 * work.turns_s(DUEL_TURNS[0]):
+        if default_s and left < fill_s + 2 * work.turns_s(DUEL_TURNS[0]):
             break
         work.tell(f"against the defaults, {depth:,} tokens deep: {trial.setting.attention.text}")
         share = max(0.0, left - fill_s) / (len(depths) - i)
         n_turns = max(DUEL_TURNS[0], min(DUEL_TURNS[1], int(share / work.turns_s(1))))
         pair = turns([work.default, candidate], depth, n_turns)
-        total.append([weight * t for t in pair[0]])
-        total.append([weight * t for t in pair[1]])
-    n = min((len(times) for times in total), default=0)
-    default_s = [sum(times[i] for times in total[::2]) for i in range(n)]
-    candidate_s = [sum(times[i] for times in total[1::2]) for i in range(n)]
-    return gains_of(default_s, candidate_s)
+        for found, times in zip((default_s, candidate_s), pair, strict=True):
+            found.append([weight * seconds for seconds in times])
+    # Depths may have different numbers of turns: the shortest counts.
+    return gains_of(*(list(map(sum, zip(*s, strict=False))) for s in (default_s, candidate_s)))
 
 
 def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
@@ -105,7 +103,7 @@ def _reads_faster(work: SearchState, setting: Settings, other: Settings, n_promp
 
 
 GATE_WINDOWS = 4
-"""Of 512 tokens, 255 of them scored."""
+"""Windows of 512 tokens, of which 255 are scored."""
 WINDOW = 512
 CHEAPER = 0.7
 """Time to read a window over the reference's, which also keeps its predictions."""

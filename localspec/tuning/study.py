@@ -43,7 +43,7 @@ TURNS = 6
 
 @dataclass(frozen=True, slots=True)
 class StudyQuestion:
-    """What to compare: cache types with the model's own weights, weight types with an f16 cache.
+    """The rows to measure: cache types with the model's own weights, weight types with f16 caches.
 
     `n_windows` None: the whole text. Speeds are at `depth`; memory is that of `n_ctx` tokens.
     """

@@ -1,4 +1,4 @@
-"""What a search tunes, what "best" means, and the candidates, the one predicted fastest first.
+"""The model that a search tunes, its goal, and the candidates, the one predicted fastest first.
 
 Attention time is nearly a sum of the cost of the keys' type and that of the values' type, so one
 row and one column of the table of types predict the rest, with flash attention and without:
@@ -234,7 +234,7 @@ def space_of(goal: Goal, facts: ModelFacts, build: Build, predicted: Predicted) 
         seconds, bits = known[attention], cell_bits(attention)
         if goal.name == "memory":
             return bits, seconds or 0.0
-        # What nothing is known of comes after what is, fewer bytes first.
+        # Candidates without a prediction come last, fewer bytes first.
         return (float("inf") if seconds is None else seconds), bits
 
     return Space(tuple(sorted(tried, key=order)), reasons)

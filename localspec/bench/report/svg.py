@@ -30,7 +30,7 @@ LIGHT = {
 }  # fmt: skip
 """Colours on white."""
 N_ACROSS, TITLE_HEIGHT, KEY_HEIGHT = 3, 34, 18
-"""Of a file: panels in a row, the height of its title and of a line of the key."""
+"""A file's panels in a row, and the heights of its title and of a line of the key."""
 
 
 def svg(chart: Chart | BarChart) -> str:
