@@ -6,9 +6,9 @@
 x are the circumstances of a run: backend, family, class of the weight type, age of the engine, and
 the logarithms of bandwidth and of bandwidth over compute. A ridge holds every coefficient to zero
 as far as the data do not ask for it, so that a family with few devices falls back on its backend,
-and what only one device would determine is refused. `scripts/research/run fit-efficiency` makes the
-data file, which says from how many runs and devices each constant comes. It does not know: drivers,
-power limits, heat.
+and what only one device would determine is refused. `scripts/fit-efficiency` makes the data file,
+which says from how many runs and devices each constant comes. It does not know: drivers, power
+limits, heat.
 
 Families of devices and of weight types that reach like shares of their figures.
 
@@ -84,7 +84,7 @@ def type_class(type_name: str) -> str:
 
 
 NEWEST = "2025"
-"""The age class of engine builds of today; `fit-efficiency` sorts published runs into classes."""
+"""The age class of engine builds of today; `scripts/_runs.py` sorts published runs into classes."""
 
 TYPICAL_BANDWIDTH = 4e11
 TYPICAL_INTENSITY = 0.03
