@@ -43,16 +43,9 @@ def drafts(config: SessionConfig) -> bool:
     return config.settings.spec != "none"
 
 
-def is_exact(config: SessionConfig) -> bool:
-    """Whether the cache is the usual f16 one."""
-    settings = config.settings
-    return settings.kv_k == settings.kv_v == "f16"
-
-
 def fp8_for(config: SessionConfig) -> bool:
     """Whether an 8-bit cache is nearest to the tuned one."""
-    settings = config.settings
-    return not {settings.kv_k, settings.kv_v} <= {"f32", "f16", "bf16"}
+    return not {config.settings.kv_k, config.settings.kv_v} <= {"f32", "f16", "bf16"}
 
 
 def not_told(config: SessionConfig, told: Set[str]) -> list[str]:
