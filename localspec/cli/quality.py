@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from localspec.engine.base import EngineConfig
-    from localspec.quality.published import Published
+    from localspec.quality.divergence import Published
     from localspec.tuning.study import StudyQuestion, StudyRow
 
 
@@ -50,7 +50,7 @@ class StudyFlags:
 
     def question(self) -> "StudyQuestion":
         """As a study takes it. Raises UserError for an unknown type or an unreadable text."""
-        from localspec.quality.published import shipped_text, text_of
+        from localspec.quality.divergence import shipped_text, text_of
         from localspec.tuning.study import StudyQuestion
 
         kinds = (
@@ -143,7 +143,7 @@ def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "En
 def _document(
     path: Path, reference: Path, flags: StudyFlags, rows: "list[StudyRow]"
 ) -> dict[str, object]:
-    from localspec.quality.published import NAME
+    from localspec.quality.divergence import NAME
 
     return {
         "model": path.name,
@@ -177,7 +177,7 @@ FRONT = "*"
 
 def published(row: "StudyRow") -> "tuple[Published, ...]":
     """Published figures for the type that a row changes."""
-    from localspec.quality.published import of_cache, of_weights
+    from localspec.quality.divergence import of_cache, of_weights
 
     if row.attention.is_exact:
         return of_weights(row.weights)

@@ -43,7 +43,7 @@ CHANGE_GAIN, LARGEST_CHANGE = 0.06, 0.5
 
 
 @dataclass(slots=True)
-class Estimate:
+class LearnedLog:
     """A logarithm and how unsure it is."""
 
     log: float = 0.0
@@ -66,9 +66,9 @@ class PassCosts:
     """Whose plain pass these costs follow."""
     scatter: float = SCATTER**2
     """Variance of the logarithm of a single pass."""
-    _common: Estimate = field(default_factory=lambda: Estimate(variance=0.0))
-    _plain: Estimate = field(default_factory=lambda: Estimate(variance=PLAIN_ERROR**2))
-    _own: dict[int, Estimate] = field(default_factory=dict[int, Estimate])
+    _common: LearnedLog = field(default_factory=lambda: LearnedLog(variance=0.0))
+    _plain: LearnedLog = field(default_factory=lambda: LearnedLog(variance=PLAIN_ERROR**2))
+    _own: dict[int, LearnedLog] = field(default_factory=dict[int, LearnedLog])
     _seen: list[int] = field(default_factory=list[int])
     """Widths with an estimate of their own, ascending."""
     _lines: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
@@ -116,7 +116,7 @@ class PassCosts:
     def _learn_log(self, n_tokens: int, found: float) -> None:
         own = self._own.get(n_tokens)
         if own is None:
-            own = self._own[n_tokens] = Estimate(self._correction(n_tokens))
+            own = self._own[n_tokens] = LearnedLog(self._correction(n_tokens))
             self._seen = sorted(self._own)
         known = self._common.variance + own.variance
         surprise = _clipped(found - self._common.log - own.log)

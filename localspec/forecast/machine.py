@@ -201,6 +201,13 @@ def engine_reports() -> list[Reported] | None:
     return engine_devices()
 
 
+def engine_features() -> str:
+    """The build's instruction sets and options. Raises EngineError without an engine."""
+    from localspec.engine.llama import binding  # noqa: PLC0415 - loads libllama
+
+    return binding.engine_features()
+
+
 def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
     known = device.match.device
     if device.backend == "cpu" or known is None:

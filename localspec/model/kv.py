@@ -54,8 +54,8 @@ def cache_bytes(
     n_windowed: int | None,
 ) -> int:
     """Of `n_ctx` tokens, of which windowed layers keep `n_windowed`; None: all."""
-    n_cells = _padded(n_ctx)
-    n_window_cells = n_cells if n_windowed is None else _padded(min(n_cells, n_windowed))
+    n_cells = padded_cells(n_ctx)
+    n_window_cells = n_cells if n_windowed is None else padded_cells(min(n_cells, n_windowed))
     return sum(
         (n_cells if layer.window_tokens is None else n_window_cells) * token_bytes(layer, *types)
         for layer in layers
@@ -74,7 +74,8 @@ def block_problem(layers: tuple[Layer, ...], what: str, kind: GgmlType) -> str |
     return None
 
 
-def _padded(n_tokens: int) -> int:
+def padded_cells(n_tokens: int) -> int:
+    """Cells that llama.cpp gives a context of `n_tokens`: whole blocks."""
     return -(-n_tokens // CELLS_STEP) * CELLS_STEP
 
 
