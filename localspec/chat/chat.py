@@ -10,15 +10,16 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from localspec.chat.answer_run import WhenFull
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.notify import Notify, Progress
 from localspec.session import ReplyOptions, SessionConfig
 
+WhenFull = Literal["ask", "drop", "stop"]
+"""What happens to old turns in a full context."""
 Open = Callable[[SessionConfig, Record, Notify, Progress], LoadedModel]
 
 
@@ -66,7 +67,7 @@ class Chat:
         return self._loading
 
     @property
-    def opened(self) -> LoadedModel | None:
+    def loaded(self) -> LoadedModel | None:
         """The model, if it is there."""
         loading = self._loading
         return loading.result() if loading and loading.is_done and not loading.failed else None
@@ -98,8 +99,8 @@ class Chat:
         self.record = record
         self._unwritten.clear()
         self.conversation = Conversation.of(record.events())
-        if self.opened:
-            self.opened.states.restore(record)
+        if self.loaded:
+            self.loaded.states.restore(record)
 
     def set_sampling(self, **changes: Any) -> None:
         """Other sampling from the next answer on."""
@@ -125,17 +126,17 @@ class Chat:
 
     def save_state(self) -> None:
         """Write the cache to disk, if there is something new in it."""
-        if self.opened and self.conversation.turns and self.record.is_kept:
-            self.opened.states.save(self.record)
+        if self.loaded and self.conversation.turns and self.record.is_kept:
+            self.loaded.states.save(self.record)
 
     def _say(self, message: str) -> None:
         self.notify(message)
 
     def unload(self) -> None:
         """Save the cache and free the model."""
-        if self.opened:
+        if self.loaded:
             self.save_state()
-            self.opened.close()
+            self.loaded.close()
         elif self._loading:
             self._loading.abandon()
         self._loading = None

@@ -1,12 +1,15 @@
-"""What a conversation asks of the place where it is held: a terminal, a pipe, or a program."""
+"""Where a conversation is held: what it asks of a frontend, and the one of pipes and bare lines."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TextIO
 
-from localspec.chat.answer_run import Shortage
-from localspec.chat.answering import AnswerView, RoomDecision
-from localspec.chat.figures import Figures
+from localspec.chat.answering import AnswerView, RoomDecision, Shortage
+from localspec.chat.figures import Figures, line
 from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.decode.step import Step
+from localspec.notify import Notify
 
 
 class Frontend(Protocol):
@@ -28,7 +31,7 @@ class Frontend(Protocol):
         """The model, when it has loaded; raises what loading raised, or KeyboardInterrupt."""
         ...
 
-    def view(self, opened: LoadedModel) -> AnswerView:
+    def view(self, loaded: LoadedModel) -> AnswerView:
         """Where the next answer appears."""
         ...
 
@@ -47,3 +50,104 @@ class Frontend(Protocol):
     def decide(self, found: Shortage) -> RoomDecision:
         """What to do where the context is nearly full."""
         ...
+
+
+class PlainView:
+    """Writes through; an answer ends with a new line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.thought = ""
+        self.paused_s = 0.0
+
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+        """Nothing is shown yet."""
+
+    def write(self, text: str, step: Step | None) -> None:
+        """Show it at once."""
+        self._out.write(text)
+        self._out.flush()
+
+    def end(self) -> None:
+        """End the line."""
+        self._out.write("\n")
+        self._out.flush()
+
+
+class PipeFrontend:
+    """`messages` are read one by one; what is no text raises UserError when its turn comes."""
+
+    def __init__(self, messages: Iterator[str], notify: Notify) -> None:
+        self._messages = messages
+        self._notify = notify
+
+    @property
+    def can_edit(self) -> bool:
+        """Nobody is there."""
+        return False
+
+    def read(self, draft: str) -> str:
+        """The next message; a draft is sent as it is, because nobody can edit it."""
+        if draft:
+            return draft
+        try:
+            return next(self._messages)
+        except StopIteration:
+            raise EOFError from None
+
+    def say(self, text: str) -> None:
+        """A note."""
+        self._notify(text)
+
+    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
+        """Wait in silence, so that Ctrl-C is heard meanwhile."""
+        while not loading.wait(0.2):
+            pass
+        return loading.result()
+
+    def view(self, loaded: LoadedModel) -> PlainView:
+        """Plain text on stdout."""
+        return PlainView(sys.stdout)
+
+    def finished(self, figures: Figures, *, is_first: bool) -> None:
+        """The line below goes to stderr."""
+        self.say(line(figures, with_first_token=is_first))
+
+    def table(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Columns, as notes."""
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.say("  ".join(cells).rstrip())
+
+    def decide(self, found: Shortage) -> RoomDecision:
+        """Nobody can be asked: old turns stay and the answer stops where the context is full."""
+        return "stop"
+
+
+def is_dumb() -> bool:
+    """Whether the terminal is such a one."""
+    return os.environ.get("TERM", "dumb").lower() in ("dumb", "unknown", "")
+
+
+class TypedLines:
+    """A message a line; the second Ctrl-C in a row leaves."""
+
+    def __iter__(self) -> "TypedLines":
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return self._line()
+        except EOFError:
+            raise StopIteration from None
+
+    def _line(self) -> str:
+        try:
+            return input("> ")
+        except KeyboardInterrupt:
+            print("\nCtrl-C again leaves; so does Ctrl-D")  # noqa: T201
+        try:
+            return input("> ")
+        except KeyboardInterrupt:
+            raise EOFError from None

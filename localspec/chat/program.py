@@ -5,17 +5,15 @@ Out, one object a line: {"event": "loaded" | "note" | "text" | "answer" | "table
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from localspec.chat.figures import Figures
-from localspec.chat.lines import PipeFrontend
+from localspec.chat.frontend import PipeFrontend
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Thoughts
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 
 def emit(event: str, values: dict[str, Any]) -> None:
@@ -24,7 +22,10 @@ def emit(event: str, values: dict[str, Any]) -> None:
 
 
 class EventsView:
-    """Text as events, reasoning apart from the answer; `drafted_by` where a drafted token was accepted."""
+    """Text as events, reasoning apart from the answer.
+
+    An event has `drafted_by` where a drafted token was accepted.
+    """
 
     def __init__(self) -> None:
         self.thought = ""
@@ -67,13 +68,13 @@ class ProgramFrontend(PipeFrontend):
 
     def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
         """Tell once that the model is there, and what it is."""
-        opened = super().wait(loading)
+        loaded = super().wait(loading)
         if not self._is_loaded:
             self._is_loaded = True
-            emit("loaded", _loaded(opened))
-        return opened
+            emit("loaded", _described(loaded))
+        return loaded
 
-    def view(self, opened: LoadedModel) -> EventsView:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def view(self, loaded: LoadedModel) -> EventsView:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Text as events."""
         return EventsView()
 
@@ -101,12 +102,12 @@ def message_of(line: str) -> str:
     return document if isinstance(document, str) else line
 
 
-def _loaded(opened: LoadedModel) -> dict[str, Any]:
-    session = opened.session
+def _described(loaded: LoadedModel) -> dict[str, Any]:
+    session = loaded.session
     return {
-        "model": str(opened.config.model),
+        "model": str(loaded.config.model),
         "n_ctx": session.n_ctx,
         "speculation": session.speculation,
-        "n_restored": opened.n_restored,
+        "n_restored": loaded.n_restored,
         "load_s": session.load_s,
     }

@@ -10,14 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec import paths
-from localspec.chat.answer_run import Shortage
-from localspec.chat.answering import AnswerView, RoomDecision
+from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, line
 from localspec.chat.models import LoadedModel, LoadingModel
-from localspec.chat.rendering.screen import (
+from localspec.chat.screen import (
     DraftsView,
     PlainView,
     ScreenView,
@@ -86,10 +85,10 @@ class TerminalFrontend:
             waiting.stop()
         return loading.result()
 
-    def view(self, opened: LoadedModel) -> AnswerView:
+    def view(self, loaded: LoadedModel) -> AnswerView:
         """Markdown, drafts or plain text, with what is waited for until it begins."""
         return WatchedView(
-            self._inner(opened), lambda n: self._waiting(lambda: _reading(opened, n))
+            self._inner(loaded), lambda n: self._waiting(lambda: _reading(loaded, n))
         )
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
@@ -143,9 +142,9 @@ class TerminalFrontend:
             if key in choices:
                 return choices[key]
 
-    def _inner(self, opened: LoadedModel) -> AnswerView:
+    def _inner(self, loaded: LoadedModel) -> AnswerView:
         if self._style.shows_drafts:
-            vocabulary, stop = opened.session.target.vocabulary, self._chat.options.stop
+            vocabulary, stop = loaded.session.target.vocabulary, self._chat.options.stop
             return DraftsView(sys.stdout, self._console, vocabulary, stop)
         if self._style.is_plain:
             return PlainView(sys.stdout)
@@ -159,11 +158,11 @@ class TerminalFrontend:
         loading, config = self._chat.loading, self._chat.config
         if not loading.is_done:
             return f"loading {config.model.name} {percent(loading.fraction)}"
-        opened = self._chat.opened
-        if opened is None:
+        loaded = self._chat.loaded
+        if loaded is None:
             return ""
-        n_held = len(opened.session.context.tokens)
-        parts = [config.model.name, f"context {n_held:,} / {opened.session.n_ctx:,}", "/help"]
+        n_held = len(loaded.session.context.tokens)
+        parts = [config.model.name, f"context {n_held:,} / {loaded.session.n_ctx:,}", "/help"]
         return SEPARATOR.join(parts)
 
     def _loaded(self) -> None:
@@ -189,8 +188,8 @@ def _history(chat: Chat) -> Path | None:
     return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 
-def _reading(opened: LoadedModel, n_prompt: int) -> str:
-    n_held = min(len(opened.session.context.tokens), n_prompt)
+def _reading(loaded: LoadedModel, n_prompt: int) -> str:
+    n_held = min(len(loaded.session.context.tokens), n_prompt)
     return f"reading the conversation: {n_held:,} of {n_prompt:,} tokens"
 
 

@@ -74,14 +74,14 @@ def chat(
     """
     record = record_for(how.session, goes_on=how.goes_on, is_kept=not how.no_save)
     conversation = open_chat(record, engine, flags, model, how.when_full)
-    front = _front(conversation, how, NamedModels())
+    frontend = _frontend(conversation, how, NamedModels())
     if not how.json_lines and how.prompt is None:
         for text in greeting(conversation, record, is_named=model is not None):
-            front.say(text)
-    _hold(conversation, front, how)
+            frontend.say(text)
+    _hold(conversation, frontend, how)
 
 
-def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:
+def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
     """Talk, and leave everything in order."""
     from localspec.chat.chat import close, leave
     from localspec.chat.commands.command import ChatState
@@ -89,30 +89,29 @@ def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:
 
     conversation.loading  # noqa: B018 - begins now, behind the prompt
     try:
-        repl(ChatState(conversation, front, NamedModels()), is_strict=how.prompt is not None)
+        repl(ChatState(conversation, frontend, NamedModels()), is_strict=how.prompt is not None)
     except BaseException:
         close(conversation)
         raise
     leave(conversation)
 
 
-def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
-    from localspec.chat.lines import TypedLines, is_dumb
+def _frontend(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
+    from localspec.chat.frontend import PipeFrontend, TypedLines, is_dumb
 
     if how.is_interactive and not is_dumb():
         from localspec.chat.terminal import Style, TerminalFrontend
 
         style = Style(is_plain=how.plain, shows_drafts=how.show_draft)
         return TerminalFrontend(conversation, models, style)
-    from localspec.chat.lines import PipeFrontend
     from localspec.chat.program import ProgramFrontend
 
     conversation.notify = notify
     messages = TypedLines() if how.is_interactive else _messages(how.prompt)
     if how.json_lines:
-        front = ProgramFrontend(messages)
-        conversation.notify = front.say
-        return front
+        frontend = ProgramFrontend(messages)
+        conversation.notify = frontend.say
+        return frontend
     return PipeFrontend(messages, notify)
 
 

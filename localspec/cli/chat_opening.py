@@ -9,9 +9,8 @@ from localspec.errors import UserError
 from localspec.notify import Notify, Progress
 
 if TYPE_CHECKING:
-    from localspec.chat.answer_run import WhenFull
     from localspec.chat.archive import Record
-    from localspec.chat.chat import Chat
+    from localspec.chat.chat import Chat, WhenFull
     from localspec.chat.conversation import Conversation
     from localspec.chat.models import LoadedModel
     from localspec.session import SessionConfig
@@ -90,11 +89,11 @@ def _load_first(
     """On the first run, what would be better here, once there is time to look."""
     from localspec.forecast.recommend import better_than_starter
 
-    opened = _load(config, record, notify, on_progress)
+    loaded = _load(config, record, notify, on_progress)
     sentence = better_than_starter(config.settings.threads)
     if sentence:
         notify(sentence)
-    return opened
+    return loaded
 
 
 def _load(
@@ -109,7 +108,7 @@ def _load(
 def greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]:
     """What answers here; on the first run, what it is and how to get a better one."""
     from localspec.chat.archive import latest
-    from localspec.chat.figures import count
+    from localspec.format import count
 
     sampling = chat.options.sampling
     seed = "" if sampling.is_greedy else f", seed {sampling.seed}"

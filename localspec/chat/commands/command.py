@@ -52,7 +52,7 @@ class ChatState:
     answer came to and was preceded by, and a message that could not be sent."""
 
     chat: Chat
-    front: Frontend
+    frontend: Frontend
     models: Models
     attachments: list[Attachment] = field(default_factory=list[Attachment])
     last: Figures | None = None

@@ -3,16 +3,20 @@
 import difflib
 from typing import get_args
 
-from localspec.chat.answer_run import WhenFull
+from localspec.chat.chat import WhenFull
 from localspec.chat.commands.command import ChatState, Command, Next
-from localspec.chat.commands.conversations import export, load, names, save, sessions
-from localspec.chat.commands.messages import (
+from localspec.chat.commands.conversation import (
     clear,
     edit,
+    export,
     file,
     full,
     leave,
+    load,
+    names,
     regen,
+    save,
+    sessions,
     stats,
     system,
     think,
@@ -24,10 +28,10 @@ from localspec.errors import UserError
 KV_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
-def show_help(desk: ChatState, argument: str) -> Next | None:
+def show_help(state: ChatState, argument: str) -> Next | None:
     """List the commands and keys."""
     rows = [(f"/{command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
-    desk.front.table([*rows, *KEYS])
+    state.frontend.table([*rows, *KEYS])
     return None
 
 
@@ -69,7 +73,7 @@ KEYS = (
 )
 
 
-def run(desk: ChatState, line: str) -> Next | None:
+def obey(state: ChatState, line: str) -> Next | None:
     """Obey a line that begins with a slash. Raises LocalspecError."""
     name, _, argument = line[1:].partition(" ")
     command = next((command for command in COMMANDS if command.name == name), None)
@@ -77,4 +81,4 @@ def run(desk: ChatState, line: str) -> Next | None:
         close = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
         advice = f"did you mean /{close[0]}?" if close else "/help lists them"
         raise UserError(f"there is no command /{name}: {advice}")
-    return command.run(desk, argument.strip())
+    return command.run(state, argument.strip())
