@@ -18,6 +18,7 @@ from localspec.chat.models import LoadedModel
 from localspec.decode.step import Step
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.errors import UserError
+from localspec.format import count
 from localspec.session import ReplyOptions
 
 MAX_RESERVE = 512
@@ -27,8 +28,10 @@ SHARE_KEPT = 2
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """A prompt that leaves less than `n_reserve` of `n_ctx` tokens; `n_droppable` turns could go
-    and then it would have `n_after` tokens."""
+    """A prompt that leaves less than `n_reserve` of `n_ctx` tokens.
+
+    Without `n_droppable` turns it would have `n_after` tokens.
+    """
 
     n_prompt: int
     n_ctx: int
@@ -76,8 +79,10 @@ Decide = Callable[[Shortage], RoomDecision]
 
 
 class AnswerView(Protocol):
-    """Where an answer appears while it comes; `thought` collects its reasoning, `paused_s` what
-    went by while the program was suspended."""
+    """Where an answer appears while it comes.
+
+    `thought` collects its reasoning; `paused_s`: how long the program was suspended meanwhile.
+    """
 
     @property
     def thought(self) -> str: ...
@@ -86,33 +91,30 @@ class AnswerView(Protocol):
     def paused_s(self) -> float: ...
 
     def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """An answer to a prompt of so many tokens is coming; in thought: its first text is
-        reasoning already."""
+        """An answer to `n_prompt` tokens is coming; `in_thought`: it begins with reasoning."""
         ...
 
     def write(self, text: str, step: Step | None) -> None:
-        """More text, of one step; None for what was held back at the end."""
+        """Show more text, of one step; None for what was held back at the end."""
         ...
 
     def end(self) -> None:
-        """That was all of it."""
+        """The answer is over."""
         ...
 
 
 class Cancelled(Exception):
-    """The user would rather not ask now."""
+    """The user withdraws the message."""
 
 
-def respond(
-    chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide, notify: Callable[[str], None]
-) -> AnswerRun:
+def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -> AnswerRun:
     """Answer the pending message.
 
-    Raises UserError where it does not fit and nothing may go, Cancelled if the user says so. What
-    came before an error or Ctrl-C is kept.
+    Raises UserError where it does not fit and nothing may go, and Cancelled. What came before an
+    error or Ctrl-C is kept.
     """
     loaded.states.settle()
-    turns = _make_room(chat, loaded, decide, notify)
+    turns = _make_room(chat, loaded, decide)
     prompt = loaded.transcript.prompt(chat.conversation.system, turns)
     run = AnswerRun(chat.options.sampling.seed)
     in_thought = loaded.transcript.opens_thought(chat.conversation.system, turns)
@@ -120,7 +122,7 @@ def respond(
     with _kept(chat, loaded, view, run):
         _generate(loaded, prompt, chat.options, view, run)
         while run.finish_reason == "context" and chat.when_full == "drop":
-            longer = _without_old_turns(chat, loaded, run, notify)
+            longer = _without_old_turns(chat, loaded, run)
             options = _what_is_left(chat.options, run)
             if longer is None or options.max_tokens == 0:
                 break
@@ -166,9 +168,7 @@ def _generate(
         view.write(text, step)
 
 
-def _make_room(
-    chat: Chat, loaded: LoadedModel, decide: Decide, notify: Callable[[str], None]
-) -> tuple[Turn, ...]:
+def _make_room(chat: Chat, loaded: LoadedModel, decide: Decide) -> tuple[Turn, ...]:
     """The turns that the model is to see; old ones go if the user wants that."""
     found = _shortage(chat, loaded, 0)
     if found is None:
@@ -177,22 +177,21 @@ def _make_room(
     if choice == "cancel":
         raise Cancelled
     if choice == "drop" and found.can_drop:
-        _drop(chat, found, notify)
+        _drop(chat, found)
     elif found.n_left < 1:
         raise found.refusal()
     else:
-        notify(
+        chat.notify(
             f"the context is nearly full: the answer stops after {found.n_left:,} tokens;"
             " /clear starts anew, `/full drop` lets old turns go"
         )
     return chat.conversation.seen
 
 
-def _drop(chat: Chat, found: Shortage, notify: Callable[[str], None]) -> None:
+def _drop(chat: Chat, found: Shortage) -> None:
     chat.add(Dropped(found.n_droppable))
-    n = found.n_droppable
-    notify(
-        f"the model no longer sees the oldest {n} turn{'s' * (n != 1)}"
+    chat.notify(
+        f"the model no longer sees the oldest {count(found.n_droppable, 'turn')}"
         f" ({found.n_prompt - found.n_after:,} tokens); they stay in the saved conversation"
     )
 
@@ -202,20 +201,18 @@ def _shortage(chat: Chat, loaded: LoadedModel, n_answered: int) -> Shortage | No
     n_ctx = loaded.session.n_ctx
     n_reserve = reserve(n_ctx, chat.options.max_tokens) if n_answered == 0 else n_ctx // 8
 
-    def count(k: int) -> int:
+    def n_without(k: int) -> int:
         return len(loaded.transcript.prompt(conversation.system, seen[k:])) + n_answered
 
-    return shortage(count, len(seen), n_ctx, n_reserve)
+    return shortage(n_without, len(seen), n_ctx, n_reserve)
 
 
-def _without_old_turns(
-    chat: Chat, loaded: LoadedModel, run: AnswerRun, notify: Callable[[str], None]
-) -> list[int] | None:
+def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[int] | None:
     """The prompt to go on from in the middle of an answer; None where nothing can go."""
     found = _shortage(chat, loaded, len(run.tokens))
     if found is None or not found.can_drop:
         return None
-    _drop(chat, found, notify)
+    _drop(chat, found)
     prompt = loaded.transcript.prompt(chat.conversation.system, chat.conversation.seen)
     return [*prompt, *run.tokens]
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TextIO
 
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
@@ -27,7 +27,7 @@ class Frontend(Protocol):
         """
         ...
 
-    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> LoadedModel:
         """The model, when it has loaded; raises what loading raised, or KeyboardInterrupt."""
         ...
 
@@ -75,10 +75,11 @@ class PlainView:
 
 
 class PipeFrontend:
-    """`messages` are read one by one; what is no text raises UserError when its turn comes."""
+    """Answers on stdout, notes on stderr; `next_message` raises EOFError or StopIteration at the
+    end, and UserError for what is no text."""
 
-    def __init__(self, messages: Iterator[str], notify: Notify) -> None:
-        self._messages = messages
+    def __init__(self, next_message: Callable[[], str], notify: Notify) -> None:
+        self._next_message = next_message
         self._notify = notify
 
     @property
@@ -91,7 +92,7 @@ class PipeFrontend:
         if draft:
             return draft
         try:
-            return next(self._messages)
+            return self._next_message()
         except StopIteration:
             raise EOFError from None
 
@@ -99,7 +100,7 @@ class PipeFrontend:
         """A note."""
         self._notify(text)
 
-    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> LoadedModel:
         """Wait in silence, so that Ctrl-C is heard meanwhile."""
         while not loading.wait(0.2):
             pass
@@ -126,28 +127,17 @@ class PipeFrontend:
 
 
 def is_dumb() -> bool:
-    """Whether the terminal is such a one."""
+    """Whether the terminal can do no more than write: in an editor's shell, say."""
     return os.environ.get("TERM", "dumb").lower() in ("dumb", "unknown", "")
 
 
-class TypedLines:
-    """A message a line; the second Ctrl-C in a row leaves."""
-
-    def __iter__(self) -> "TypedLines":
-        return self
-
-    def __next__(self) -> str:
-        try:
-            return self._line()
-        except EOFError:
-            raise StopIteration from None
-
-    def _line(self) -> str:
-        try:
-            return input("> ")
-        except KeyboardInterrupt:
-            print("\nCtrl-C again leaves; so does Ctrl-D")  # noqa: T201
-        try:
-            return input("> ")
-        except KeyboardInterrupt:
-            raise EOFError from None
+def typed_line() -> str:
+    """A line from such a terminal; the second Ctrl-C in a row leaves, with EOFError."""
+    try:
+        return input("> ")
+    except KeyboardInterrupt:
+        print("\nCtrl-C again leaves; so does Ctrl-D")  # noqa: T201
+    try:
+        return input("> ")
+    except KeyboardInterrupt:
+        raise EOFError from None

@@ -197,10 +197,6 @@ class Renderer:
         """Plain text, set back."""
         return self._lines(Text(text, style=Style(dim=True)))
 
-    def text(self, text: Text) -> list[str]:
-        """Styled text."""
-        return self._lines(text)
-
     def _lines(self, renderable: RenderableType, narrow: int = MAX_COLUMNS) -> list[str]:
         console = self._console
         width = max(8, min(console.width - 1, narrow))
@@ -222,7 +218,11 @@ MAX_LINES = 60
 
 
 class Code:
-    """One block of code; `take` lines, then `lines` is what is on the screen of this stretch."""
+    """One block of code that grows; `lines` is what is on the screen of this stretch.
+
+    A lexer needs what came before, so every drawing highlights the whole stretch again. A stretch
+    ends at an empty line outside of strings and comments, where a lexer can start anew.
+    """
 
     def __init__(self, renderer: Renderer, language: str) -> None:
         self._renderer = renderer

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
 
 from localspec import paths
 from localspec.chat.archive import Record
@@ -28,7 +27,12 @@ from localspec.settings import ROWS
 
 
 def state_key(config: EngineConfig) -> str:
-    """Equal for engines that can go on from each other's saved sequences. OSError without files."""
+    """Equal for engines that can go on from each other's saved sequences. OSError without files.
+
+    Weights, cache types, the kernels' layout and the engine build count; the size of the context
+    and the number of threads do not. LLAMA_ATTN_ROT_DISABLE decides whether a quantized cache is
+    rotated, which no state file records (llama.cpp PR 21038).
+    """
     settings = config.settings
     parts = (
         fingerprint(config.model),
@@ -47,7 +51,11 @@ MAX_ALL_BYTES = 4_000_000_000
 
 
 class States:
-    """Saved caches for one loaded session."""
+    """Saved caches for one loaded session.
+
+    A small cache is written in the background while the user reads and types, a large one when
+    they leave. The oldest files go when all together grow too large.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -168,22 +176,18 @@ def open_model(
         raise
 
 
-class Closable(Protocol):
-    """What holds something that must be given back."""
-
-    def close(self) -> None: ...
-
-
-T = TypeVar("T", bound=Closable)
 REPORTED_STEP = 0.01
 
 
-class LoadingModel(Generic[T]):
-    """`load` runs at once in a thread; it is given a function that it reports its progress to."""
+class LoadingModel:
+    """A model that loads in a thread of its own, while the prompt already takes input.
+
+    `load` starts at once; it is given a function that it reports its progress to.
+    """
 
     def __init__(
         self,
-        load: Callable[[Progress], T],
+        load: Callable[[Progress], LoadedModel],
         on_progress: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
@@ -191,7 +195,7 @@ class LoadingModel(Generic[T]):
         self._load = load
         self._on_progress = on_progress
         self._on_end = on_end
-        self._result: T | None = None
+        self._result: LoadedModel | None = None
         self._error: BaseException | None = None
         self._is_abandoned = False
         self._done = threading.Event()
@@ -209,7 +213,7 @@ class LoadingModel(Generic[T]):
         """Wait at most so long; whether it has ended."""
         return self._done.wait(seconds)
 
-    def result(self) -> T:
+    def result(self) -> LoadedModel:
         """What was loaded; raises what loading raised."""
         self._done.wait()
         if self._error is not None:
@@ -234,7 +238,6 @@ class LoadingModel(Generic[T]):
         self._on_end()
 
     def _report(self, fraction: float) -> None:
-        is_news = fraction - self.fraction >= REPORTED_STEP or fraction >= 1.0
-        if is_news:
+        if fraction - self.fraction >= REPORTED_STEP or fraction >= 1.0:
             self.fraction = fraction
             self._on_progress()

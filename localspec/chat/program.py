@@ -5,7 +5,7 @@ Out, one object a line: {"event": "loaded" | "note" | "text" | "answer" | "table
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from localspec.chat.figures import Figures
@@ -34,7 +34,7 @@ class EventsView:
         self._thoughts = Thoughts(in_thought=False)
 
     def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """An answer is coming."""
+        """Begin anew."""
         self._thoughts = Thoughts(in_thought=in_thought)
 
     def write(self, text: str, step: Step | None) -> None:
@@ -46,7 +46,7 @@ class EventsView:
             self._emit(part, source)
 
     def end(self) -> None:
-        """What was held back."""
+        """Write what was held back."""
         for part in self._thoughts.finish():
             self._emit(part, None)
 
@@ -60,14 +60,14 @@ class EventsView:
 
 
 class ProgramFrontend(PipeFrontend):
-    """Everything that a person would see is an event."""
+    """What a person would see becomes events."""
 
-    def __init__(self, messages: Iterator[str]) -> None:
-        super().__init__(map(message_of, messages), _note)
+    def __init__(self, next_line: Callable[[], str]) -> None:
+        super().__init__(lambda: message_of(next_line()), _note)
         self._is_loaded = False
 
-    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
-        """Tell once that the model is there, and what it is."""
+    def wait(self, loading: LoadingModel) -> LoadedModel:
+        """Tell once that the model has loaded, and what it is."""
         loaded = super().wait(loading)
         if not self._is_loaded:
             self._is_loaded = True
@@ -92,7 +92,7 @@ def _note(text: str) -> None:
 
 
 def message_of(line: str) -> str:
-    """The message in a line; a line that is no JSON string or object is one itself."""
+    """The message in a line. A line that is no JSON string or object is itself the message."""
     try:
         document = json.loads(line)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from localspec.chat.answering import Cancelled, respond
 from localspec.chat.archive import now
-from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit, Leave, Next
+from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit, Next
 from localspec.chat.commands.conversation import with_attachments
 from localspec.chat.commands.table import obey
 from localspec.chat.conversation import Asked, Undone
@@ -12,14 +12,16 @@ from localspec.errors import LocalspecError, UserError
 
 
 def repl(state: ChatState, *, is_strict: bool = False) -> None:
-    """Until the input ends or the user leaves. `is_strict`: the first error ends it, and so does
-    Ctrl-C, with KeyboardInterrupt."""
+    """Until the input ends or the user leaves.
+
+    `is_strict`: the first error is raised, and Ctrl-C ends it with KeyboardInterrupt.
+    """
     draft = ""
     while True:
         try:
             line = state.frontend.read(draft)
             draft = _take(state, line)
-        except (EOFError, _Left):
+        except EOFError:
             return
         except LocalspecError as error:
             if is_strict or state.chat.has_failed:
@@ -35,12 +37,8 @@ def repl(state: ChatState, *, is_strict: bool = False) -> None:
             raise KeyboardInterrupt
 
 
-class _Left(Exception):
-    """The user goes."""
-
-
 def _take(state: ChatState, line: str) -> str:
-    """Obey or answer a line; what the user may want to edit next."""
+    """Obey or answer a line; returns what the user may want to edit next."""
     state.unsent = ""
     text = line.strip()
     if not text:
@@ -55,15 +53,13 @@ def _take(state: ChatState, line: str) -> str:
             return edited
         case AnswerPending():
             _answer(state, state.frontend.wait(state.chat.loading))
-        case Leave():
-            raise _Left
         case None:
             pass
     return ""
 
 
 def _ask(state: ChatState, message: str) -> str:
-    """Send a message; it comes back for editing where it could not be answered."""
+    """Send a message; returns it for editing where it could not be answered."""
     chat, state.unsent = state.chat, message
     chat.add(Asked(with_attachments(message, state.attachments), now()))
     try:
@@ -80,13 +76,13 @@ def _ask(state: ChatState, message: str) -> str:
 
 def _answer(state: ChatState, loaded: LoadedModel) -> None:
     view = state.frontend.view(loaded)
-    run = respond(state.chat, loaded, view, state.frontend.decide, state.frontend.say)
+    run = respond(state.chat, loaded, view, state.frontend.decide)
     is_first, figures = state.last is None, Figures.of(run, loaded)
     state.last, state.thought = figures, view.thought
     state.frontend.finished(figures, is_first=is_first)
     if state.chat.conversation.pending is not None:
-        state.frontend.say("nothing was said yet; /regen asks again")
+        state.frontend.say("the model said nothing yet; /regen asks again")
     if run.was_left:
-        raise _Left
+        raise EOFError
     if state.chat.record.is_kept:
         loaded.states.save_behind(state.chat.record)

@@ -28,13 +28,14 @@ from localspec.engine.base import Vocabulary
 
 BEGIN_UPDATE, END_UPDATE = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that know it show an update at once, others ignore it."""
+Size = Callable[[], os.terminal_size]
 ERASE_LINE, ERASE_BELOW = "\x1b[K", "\x1b[J"
 
 
 class Region:
     """Lines may carry styles; each must be narrower than the screen."""
 
-    def __init__(self, out: TextIO, size: Callable[[], os.terminal_size]) -> None:
+    def __init__(self, out: TextIO, size: Size) -> None:
         self._out = out
         self._size = size
         self._shown: list[str] = []
@@ -95,7 +96,11 @@ MIN_REST_S = 0.04
 
 
 class FrameLimiter:
-    """Ask `is_due`, and tell how long each drawing took."""
+    """When to draw next, so that drawing takes a small share of the time whatever it costs.
+
+    On a processor the engine wants every core, so each millisecond of drawing is one less of
+    decoding. After a drawing of c seconds the screen rests for c / SHARE.
+    """
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -111,8 +116,6 @@ class FrameLimiter:
 
 MAX_THOUGHT_LINES = 4
 THEME = Theme({"markdown.code": "cyan", "markdown.code_block": "cyan"})
-
-Size = Callable[[], os.terminal_size]
 
 
 def screen_console() -> Console:
@@ -185,31 +188,28 @@ class ScreenView:
         if n_words:
             took_s = perf_counter() - self._started
             line = f"▸ thought for {took_s:.1f} s, {n_words:,} words (/think shows them)"
-            self._commit([*self._renderer.dim(line), ""])
+            self._region.commit([*self._renderer.dim(line), ""])
 
     def _finish(self, block: Block) -> None:
         if block.kind == "prose":
-            self._commit(self._renderer.prose(block))
+            self._region.commit(self._renderer.prose(block))
         elif block.kind == "open":
             gap = [""] if block.gap else []
             self._code = Code(self._renderer, block.text)
-            self._commit([*gap, self._renderer.rule(block.text)])
+            self._region.commit([*gap, self._renderer.rule(block.text)])
         elif self._code is not None:
             self._finish_code(self._code, block)
 
     def _finish_code(self, code: Code, block: Block) -> None:
         if block.kind == "close":
-            self._commit(code.lines())
-            self._commit([self._renderer.rule()])
+            self._region.commit(code.lines())
+            self._region.commit([self._renderer.rule()])
             self._code = None
             return
         code.take(block.text)
         if code.is_safe():
-            self._commit(code.lines())
+            self._region.commit(code.lines())
             code.begin()
-
-    def _commit(self, lines: list[str]) -> None:
-        self._region.commit(lines)
 
     def _live(self) -> list[str]:
         if self._has_thought:

@@ -1,7 +1,7 @@
 """A conversation at a terminal."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -15,24 +15,19 @@ from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, line
+from localspec.chat.frontend import PlainView
 from localspec.chat.models import LoadedModel, LoadingModel
-from localspec.chat.screen import (
-    DraftsView,
-    PlainView,
-    ScreenView,
-    screen_console,
-    warm_up,
-)
+from localspec.chat.screen import DraftsView, ScreenView, screen_console, warm_up
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.format import percent
 
 TWICE_S = 2.0
-"""Two Ctrl-C within it are one wish."""
+"""Two Ctrl-C within it leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How answers appear: as plain text, or with their tokens coloured by who drafted them."""
+    """Answers are Markdown, plain text, or tokens coloured by who drafted them."""
 
     is_plain: bool = False
     shows_drafts: bool = False
@@ -71,10 +66,9 @@ class TerminalFrontend:
                     self._chat.loading.result()
                 raise
 
-    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> LoadedModel:
         """The model, with progress until it is there."""
-        name = self._chat.config.model.name
-        waiting = self._waiting(lambda: f"loading {name} {percent(loading.fraction)}")
+        waiting = Waiting(sys.stdout, self._progress)
         self._is_waiting = True
         try:
             with quiet_terminal():
@@ -88,14 +82,14 @@ class TerminalFrontend:
     def view(self, loaded: LoadedModel) -> AnswerView:
         """Markdown, drafts or plain text, with what is waited for until it begins."""
         return WatchedView(
-            self._inner(loaded), lambda n: self._waiting(lambda: _reading(loaded, n))
+            self._inner(loaded), lambda n: Waiting(sys.stdout, lambda: _reading(loaded, n))
         )
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
         """The line below, broken between its parts."""
         if figures.finish_reason == "interrupted":
             self._stopped_at = monotonic()
-        parts = _wrapped(line(figures, with_first_token=is_first), self._columns() - 1)
+        parts = _wrapped(line(figures, with_first_token=is_first), terminal_size().columns - 1)
         self._lines([*parts, ""])
 
     def say(self, text: str) -> None:
@@ -104,7 +98,7 @@ class TerminalFrontend:
         def write() -> None:
             if self._is_waiting:
                 sys.stdout.write(ERASE)
-            self._console.width = self._columns()
+            self._console.width = terminal_size().columns
             self._console.print(Text(text, style="dim"))
 
         if not self._editor.print_above(write):
@@ -117,7 +111,7 @@ class TerminalFrontend:
             table.add_column(style="dim" if i else "", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        self._console.width = self._columns()
+        self._console.width = terminal_size().columns
         self._console.print(table)
 
     def decide(self, found: Shortage) -> RoomDecision:
@@ -150,20 +144,19 @@ class TerminalFrontend:
             return PlainView(sys.stdout)
         return ScreenView(sys.stdout, terminal_size, self._console)
 
-    def _waiting(self, text: Callable[[], str]) -> Waiting:
-        return Waiting(sys.stdout, text)
-
     def _status(self) -> str:
         """The line at the bottom."""
-        loading, config = self._chat.loading, self._chat.config
-        if not loading.is_done:
-            return f"loading {config.model.name} {percent(loading.fraction)}"
+        if not self._chat.loading.is_done:
+            return self._progress()
         loaded = self._chat.loaded
         if loaded is None:
             return ""
-        n_held = len(loaded.session.context.tokens)
-        parts = [config.model.name, f"context {n_held:,} / {loaded.session.n_ctx:,}", "/help"]
-        return SEPARATOR.join(parts)
+        session = loaded.session
+        context = f"context {len(session.context.tokens):,} / {session.n_ctx:,}"
+        return SEPARATOR.join([loaded.config.model.name, context, "/help"])
+
+    def _progress(self) -> str:
+        return f"loading {self._chat.config.model.name} {percent(self._chat.loading.fraction)}"
 
     def _loaded(self) -> None:
         """From the loading thread: show it, or leave where it failed."""
@@ -174,17 +167,13 @@ class TerminalFrontend:
             warm_up()
 
     def _lines(self, lines: Sequence[str]) -> None:
-        self._console.width = self._columns()
+        self._console.width = terminal_size().columns
         for text in lines:
             self._console.print(Text(text, style="dim"), no_wrap=True)
 
-    @staticmethod
-    def _columns() -> int:
-        return terminal_size().columns
-
 
 def _history(chat: Chat) -> Path | None:
-    """Where typed lines are kept; None in a conversation that is not."""
+    """Where typed lines are kept; None where nothing is."""
     return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 

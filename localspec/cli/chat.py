@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -97,7 +97,7 @@ def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
 
 
 def _frontend(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
-    from localspec.chat.frontend import PipeFrontend, TypedLines, is_dumb
+    from localspec.chat.frontend import PipeFrontend, is_dumb, typed_line
 
     if how.is_interactive and not is_dumb():
         from localspec.chat.terminal import Style, TerminalFrontend
@@ -107,36 +107,30 @@ def _frontend(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "F
     from localspec.chat.program import ProgramFrontend
 
     conversation.notify = notify
-    messages = TypedLines() if how.is_interactive else _messages(how.prompt)
+    next_message = typed_line if how.is_interactive else _messages(how.prompt)
     if how.json_lines:
-        frontend = ProgramFrontend(messages)
+        frontend = ProgramFrontend(next_message)
         conversation.notify = frontend.say
         return frontend
-    return PipeFrontend(messages, notify)
+    return PipeFrontend(next_message, notify)
 
 
-def _messages(prompt: str | None) -> Iterator[str]:
-    """The prompt, or a line each. A line that is no text raises when it is asked for."""
-    if prompt is not None:
-        text = sys.stdin.read() if prompt == "-" else prompt
-        checked = check_text("the prompt", text)
-        if not checked.strip():
-            raise UserError("the prompt is empty: give some text")
-        return iter([checked])
-    return _Lines()
+def _messages(prompt: str | None) -> Callable[[], str]:
+    """The prompt, or a line each time. A line that is no text raises when it is asked for."""
+    if prompt is None:
+        return _line
+    text = sys.stdin.read() if prompt == "-" else prompt
+    checked = check_text("the prompt", text)
+    if not checked.strip():
+        raise UserError("the prompt is empty: give some text")
+    return iter([checked]).__next__
 
 
-class _Lines:
-    """Lines of standard input; unlike a generator it goes on after one that is no text."""
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = sys.stdin.readline()
-        if not line:
-            raise StopIteration
-        return check_text("the line", line)
+def _line() -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return check_text("the line", line)
 
 
 class NamedModels:

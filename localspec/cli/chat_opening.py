@@ -108,6 +108,7 @@ def _load(
 def greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]:
     """What answers here; on the first run, what it is and how to get a better one."""
     from localspec.chat.archive import latest
+    from localspec.chat.conversation import first_line
     from localspec.format import count
 
     sampling = chat.options.sampling
@@ -117,8 +118,7 @@ def greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]
         name = conversation.name or record.id
         yield f"{chat.config.model.name}{seed}; {count(len(conversation.turns), 'turn')} of {name}"
         if conversation.pending is not None:
-            first_line = conversation.pending.strip().partition("\n")[0]
-            yield f"not answered yet: {first_line[:60]}; /regen answers it"
+            yield f"not answered yet: {first_line(conversation.pending)[:60]}; /regen answers it"
         return
     if not is_named and latest() is None:
         yield from _first_run()

@@ -7,21 +7,15 @@ from typing import get_args
 
 from localspec.chat.archive import Record, SavedConversation, export_text, find, listed
 from localspec.chat.chat import WhenFull
-from localspec.chat.commands.command import (
-    AnswerPending,
-    Ask,
-    Attachment,
-    ChatState,
-    Edit,
-    Leave,
-    Next,
-)
-from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone
+from localspec.chat.commands.command import AnswerPending, Ask, Attachment, ChatState, Edit
+from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
 from localspec.format import count
 
 MAX_BYTES = 10_000_000
+MAX_LISTED = 30
+MEANINGS = {"ask": "you are asked", "drop": "the oldest turns go", "stop": "the answer stops"}
 
 
 def read_attachment(name: str) -> Attachment:
@@ -38,9 +32,8 @@ def read_attachment(name: str) -> Attachment:
 
 
 def with_attachments(text: str, attachments: Sequence[Attachment]) -> str:
-    """The message with its files before it, each in a fence that it does not contain."""
-    parts = [_fenced(attachment) for attachment in attachments]
-    return "\n\n".join([*parts, text])
+    """The message with its files before it, each in a fence that the file does not contain."""
+    return "\n\n".join([*map(_fenced, attachments), text])
 
 
 def _fenced(attachment: Attachment) -> str:
@@ -50,8 +43,8 @@ def _fenced(attachment: Attachment) -> str:
     return f"{attachment.name}:\n{fence}\n{attachment.text.rstrip()}\n{fence}"
 
 
-def regen(state: ChatState, argument: str) -> Next | None:
-    """Answer the last message again; the same seed would bring the same answer."""
+def regen(state: ChatState, argument: str) -> AnswerPending:
+    """Answer the last message again, with another seed: the same one would repeat the answer."""
     chat = state.chat
     if not chat.conversation.turns:
         raise UserError("there is nothing to answer again")
@@ -62,28 +55,25 @@ def regen(state: ChatState, argument: str) -> Next | None:
     return AnswerPending()
 
 
-def edit(state: ChatState, argument: str) -> Next | None:
+def edit(state: ChatState, argument: str) -> Ask | Edit:
     """Take the last message back to change it; with an argument, replace it."""
     turns = state.chat.conversation.turns
     if not turns:
         raise UserError("there is no message to edit")
-    text = turns[-1].question
     state.chat.add(Undone())
-    return Ask(argument) if argument else Edit(text)
+    return Ask(argument) if argument else Edit(turns[-1].question)
 
 
-def undo(state: ChatState, argument: str) -> Next | None:
+def undo(state: ChatState, argument: str) -> None:
     """Forget the last message and its answer."""
     turns = state.chat.conversation.turns
     if not turns:
         raise UserError("there is nothing to undo")
     state.chat.add(Undone())
-    first_line = turns[-1].question.strip().partition("\n")[0]
-    state.frontend.say(f"forgotten: {first_line[:60]}")
-    return None
+    state.frontend.say(f"forgotten: {first_line(turns[-1].question)[:60]}")
 
 
-def clear(state: ChatState, argument: str) -> Next | None:
+def clear(state: ChatState, argument: str) -> None:
     """Begin a new conversation with the same system prompt and settings."""
     chat = state.chat
     system, settings = chat.conversation.system, chat.conversation.settings
@@ -95,86 +85,73 @@ def clear(state: ChatState, argument: str) -> Next | None:
             chat.add(SystemSet(system))
     state.attachments.clear()
     state.frontend.say("a new conversation")
-    return None
 
 
-def system(state: ChatState, argument: str) -> Next | None:
-    """Show, set or remove the system prompt."""
-    chat = state.chat
-    if not argument:
-        state.frontend.say(f"system prompt: {chat.conversation.system or 'none'}")
-        return None
-    chat.add(SystemSet(None if argument == "none" else argument))
+def system(state: ChatState, argument: str) -> None:
+    """Set or remove the system prompt."""
+    state.chat.add(SystemSet(None if argument == "none" else argument))
     state.frontend.say("no system prompt" if argument == "none" else "the system prompt is set")
-    return None
 
 
-def file(state: ChatState, argument: str) -> Next | None:
+def file(state: ChatState, argument: str) -> None:
     """Read a text file, to go with the next message."""
     if not argument:
         raise UserError("name a text file: /file PATH")
     attachment = read_attachment(argument)
     state.attachments.append(attachment)
-    loaded = state.chat.loaded
     size = count(len(attachment.text), "character")
-    if loaded:
+    if loaded := state.chat.loaded:
         vocabulary = loaded.session.target.vocabulary
         n_tokens = len(vocabulary.tokenize(attachment.text, add_special=False))
         size = f"{count(n_tokens, 'token')} of {loaded.session.n_ctx:,}"
     state.frontend.say(f"{attachment.name} ({size}) goes with the next message")
-    return None
 
 
-def stats(state: ChatState, argument: str) -> Next | None:
+def stats(state: ChatState, argument: str) -> None:
     """Itemise the last answer."""
     if state.last is None:
         raise UserError("there was no answer yet to give figures of")
-    rows = stats_rows(state.last)
-    loaded = state.chat.loaded
-    if loaded:
+    rows, record = stats_rows(state.last), state.chat.record
+    if loaded := state.chat.loaded:
         rows.append(("loading", f"{loaded.session.load_s:.2f} s"))
         if loaded.n_restored:
             rows.append(("restored", f"{loaded.n_restored:,} tokens from disk"))
-    rows.append(
-        ("saved in", str(state.chat.record.path) if state.chat.record.is_kept else "no file")
-    )
+    rows.append(("saved in", str(record.path) if record.is_kept else "no file"))
     state.frontend.table(rows)
-    return None
 
 
-def full(state: ChatState, argument: str) -> Next | None:
-    """What happens to old turns where the context is full."""
+def full(state: ChatState, argument: str) -> None:
+    """Choose what happens to old turns where the context is full."""
     choices: tuple[WhenFull, ...] = get_args(WhenFull)
-    chosen: WhenFull | None = next((c for c in choices if c == argument), None)
-    if argument and chosen is None:
+    chosen: WhenFull | None = next((choice for choice in choices if choice == argument), None)
+    if chosen is None:
         raise UserError(f"/full is one of {', '.join(choices)}, not {argument!r}")
-    state.chat.when_full = chosen or state.chat.when_full
-    meaning = {"ask": "you are asked", "drop": "the oldest turns go", "stop": "the answer stops"}
-    state.frontend.say(f"where the context is full, {meaning[state.chat.when_full]}")
-    return None
+    state.chat.when_full = chosen
+    state.frontend.say(when_full(state))
 
 
-def think(state: ChatState, argument: str) -> Next | None:
+def when_full(state: ChatState) -> str:
+    """What `full` has chosen, in words."""
+    return f"where the context is full, {MEANINGS[state.chat.when_full]}"
+
+
+def think(state: ChatState, argument: str) -> None:
     """Show the reasoning that came before the last answer."""
     if not state.thought.strip():
         raise UserError("the last answer had no reasoning section")
     state.frontend.say(state.thought.strip())
-    return None
 
 
-def leave(state: ChatState, argument: str) -> Next | None:
+def leave(state: ChatState, argument: str) -> None:
     """End the chat."""
-    return Leave()
+    raise EOFError
 
 
-MAX_LISTED = 30
-
-
-def save(state: ChatState, argument: str) -> Next | None:
+def save(state: ChatState, argument: str) -> None:
     """Give the conversation a name; it is saved in any case."""
     chat = state.chat
     if not chat.record.is_kept:
-        raise UserError("this conversation is not saved, because of --no-save")
+        raise UserError("--no-save keeps this conversation out of all files")
     if argument:
         taken = [one for one in listed() if one.conversation.name == argument]
         if any(one.record.id != chat.record.id for one in taken):
@@ -182,40 +159,34 @@ def save(state: ChatState, argument: str) -> Next | None:
         chat.add(Named(argument))
     name = chat.conversation.name
     state.frontend.say(f"saved{f' as {name}' if name else ''}: {chat.record.path}")
-    return None
 
 
-def load(state: ChatState, argument: str) -> Next | None:
+def load(state: ChatState, argument: str) -> None:
     """Go over to a saved conversation."""
+    chat = state.chat
     if not argument:
         raise UserError("name a conversation: /sessions lists them")
     record = find(argument)
-    if record.id == state.chat.record.id:
+    if record.id == chat.record.id:
         raise UserError("this is that conversation")
     record.claim()
-    if state.chat.loaded:
-        state.frontend.wait(state.chat.loading)
-    state.chat.begin(record)
-    n_turns = len(state.chat.conversation.turns)
-    state.frontend.say(f"{count(n_turns, 'turn')} of {record.id}")
-    return None
+    chat.begin(record)
+    state.frontend.say(f"{count(len(chat.conversation.turns), 'turn')} of {record.id}")
 
 
-def sessions(state: ChatState, argument: str) -> Next | None:
+def sessions(state: ChatState, argument: str) -> None:
     """List the saved conversations."""
     every = listed()
     if not every:
         state.frontend.say("no conversation was saved yet")
-        return None
+        return
     state.frontend.table([_row(one, state.chat.record) for one in every[:MAX_LISTED]])
-    if len(every) > MAX_LISTED:
-        state.frontend.say(
-            f"and {len(every) - MAX_LISTED:,} older ones in {every[0].record.path.parent}"
-        )
-    return None
+    n_older = len(every) - MAX_LISTED
+    if n_older > 0:
+        state.frontend.say(f"and {n_older:,} older ones in {every[0].record.path.parent}")
 
 
-def export(state: ChatState, argument: str) -> Next | None:
+def export(state: ChatState, argument: str) -> None:
     """Write the conversation to a file, as Markdown or JSON by its ending."""
     if not argument:
         raise UserError("name a file: /export talk.md or /export talk.json")
@@ -225,11 +196,10 @@ def export(state: ChatState, argument: str) -> Next | None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise UserError(f"{path} is there already: take another name") from error
+        raise UserError(f"{path} exists already: take another name") from error
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     state.frontend.say(f"written: {path}")
-    return None
 
 
 def names() -> list[str]:

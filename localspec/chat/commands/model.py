@@ -1,9 +1,10 @@
 """Commands on who answers and how: models, drafts, caches, sampling. The conversation stays."""
 
 from dataclasses import replace
+from math import isfinite
 from typing import Any, get_args
 
-from localspec.chat.commands.command import ChatState, Next, lasting_name
+from localspec.chat.commands.command import ChatState, lasting_name
 from localspec.errors import UserError
 from localspec.session import SessionConfig
 from localspec.session.loading import plan_engines
@@ -13,62 +14,56 @@ SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
 MAX_TEMPERATURE = 100
 
 
-def model(state: ChatState, argument: str) -> Next | None:
+def model(state: ChatState, argument: str) -> None:
     """Go on with another model."""
-    if not argument:
-        state.frontend.say(f"model: {state.chat.config.model}")
-        return None
     path = state.models.resolve(argument)
     draft = state.models.draft_of(argument)
     config = replace(state.chat.config, model=path).with_draft(draft)
     if config.settings.spec == "draft" and draft is None:
         config = config.with_settings(spec="auto")
     _reload(state, config, model=lasting_name(argument), draft="auto")
-    return None
 
 
-def draft(state: ChatState, argument: str) -> Next | None:
+def draft(state: ChatState, argument: str) -> None:
     """Use another draft model, or none."""
     config = state.chat.config
-    if not argument:
-        state.frontend.say(f"draft: {config.draft or 'none'}")
-        return None
     path = None if argument == "none" else state.models.resolve(argument)
     useless = ("none", "lookup") if path else ("draft",)
     spec = "auto" if config.settings.spec in useless else config.settings.spec
     chosen = config.with_draft(path).with_settings(spec=spec)
     _reload(state, chosen, draft=lasting_name(argument), spec=spec)
-    return None
 
 
-def spec(state: ChatState, argument: str) -> Next | None:
-    """Guess ahead in another way."""
-    if not argument:
-        loaded = state.chat.loaded
-        now = f", now {loaded.session.speculation}" if loaded else ""
-        state.frontend.say(f"speculation: {state.chat.config.settings.spec}{now}")
-        return None
+def spec(state: ChatState, argument: str) -> None:
+    """Change who drafts tokens: the draft model, lookup, whoever pays, or nobody."""
     if argument not in SPECULATIONS:
         raise UserError(f"/spec is one of {', '.join(SPECULATIONS)}, not {argument!r}")
     _reload(state, state.chat.config.with_settings(spec=argument), spec=argument)
-    return None
 
 
-def kv(state: ChatState, argument: str) -> Next | None:
+def speculation(state: ChatState) -> str:
+    """What `spec` has chosen, and what that comes to here."""
+    loaded = state.chat.loaded
+    now = f", now {loaded.session.speculation}" if loaded else ""
+    return f"speculation: {state.chat.config.settings.spec}{now}"
+
+
+def kv(state: ChatState, argument: str) -> None:
     """Keep the cache in other types: one for both, or K and V apart."""
-    config = state.chat.config
-    if not argument:
-        state.frontend.say(f"cache types: K {config.settings.kv_k}, V {config.settings.kv_v}")
-        return None
     types = argument.split()
     if len(types) > 2:
         raise UserError("/kv takes one type for both, or K and V: /kv q8_0 q4_0")
     chosen = {"kv_k": types[0], "kv_v": types[-1]}
-    _reload(state, config.with_settings(**chosen), **chosen)
-    return None
+    _reload(state, state.chat.config.with_settings(**chosen), **chosen)
 
 
-def tune(state: ChatState, argument: str) -> Next | None:
+def cache_types(state: ChatState) -> str:
+    """The types of the cache, in words."""
+    settings = state.chat.config.settings
+    return f"cache types: K {settings.kv_k}, V {settings.kv_v}"
+
+
+def tune(state: ChatState, argument: str) -> None:
     """Find the best settings for this machine and go on with them."""
     chat = state.chat
     seconds = _number(argument, "/tune") if argument else None
@@ -78,30 +73,21 @@ def tune(state: ChatState, argument: str) -> Next | None:
         chat.config = state.models.tune(chat.config, seconds)
     finally:
         state.frontend.wait(chat.loading)
-    return None
 
 
-def temp(state: ChatState, argument: str) -> Next | None:
-    """Another temperature from the next answer on."""
-    chat = state.chat
-    if not argument:
-        state.frontend.say(f"temperature: {chat.options.sampling.temperature:g}")
-        return None
+def temp(state: ChatState, argument: str) -> None:
+    """Set the temperature of the answers to come."""
     value = _number(argument, "/temp")
     if not 0 <= value <= MAX_TEMPERATURE:
         raise UserError(f"/temp is between 0 and {MAX_TEMPERATURE}, not {argument}")
-    chat.set_sampling(temperature=value)
-    chat.remember(temp=value)
+    state.chat.set_sampling(temperature=value)
+    state.chat.remember(temp=value)
     state.frontend.say(f"temperature {value:g}")
-    return None
 
 
-def seed(state: ChatState, argument: str) -> Next | None:
-    """Another seed from the next answer on."""
+def seed(state: ChatState, argument: str) -> None:
+    """Set the seed of the next answer."""
     chat = state.chat
-    if not argument:
-        state.frontend.say(f"seed: {chat.options.sampling.seed}")
-        return None
     value = _number(argument, "/seed")
     if value != int(value):
         raise UserError(f"/seed is a whole number, not {argument}")
@@ -109,7 +95,6 @@ def seed(state: ChatState, argument: str) -> Next | None:
     chat.set_sampling(seed=base)
     chat.remember(seed=base)
     state.frontend.say(f"seed {int(value)}")
-    return None
 
 
 def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
@@ -129,6 +114,6 @@ def _number(text: str, what: str) -> float:
         value = float(text)
     except ValueError as error:
         raise UserError(f"{what} is a number, not {text!r}") from error
-    if value != value or value in (float("inf"), float("-inf")):
+    if not isfinite(value):
         raise UserError(f"{what} is a finite number, not {text}")
     return value
