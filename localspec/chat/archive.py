@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from localspec import paths
 from localspec.chat.conversation import Conversation, Event, first_line, of_json, to_json
@@ -28,6 +28,9 @@ FORMAT = 1
 class Record:
     """One conversation's file; it appears with the first event."""
 
+    is_kept: ClassVar[bool] = True
+    """Whether anything is written at all."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
@@ -38,11 +41,6 @@ class Record:
         """A file that does not exist yet, named after the time."""
         now = datetime.now().astimezone()
         return cls(folder() / f"{now:%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}{ENDING}")
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether anything is written at all."""
-        return True
 
     @property
     def id(self) -> str:
@@ -95,9 +93,7 @@ class Record:
 class NullRecord(Record):
     """A conversation that is not saved."""
 
-    @property
-    def is_kept(self) -> bool:
-        return False
+    is_kept = False
 
     def add(self, event: Event) -> None:
         """Nothing is written."""

@@ -17,18 +17,18 @@ class Frontend(Protocol):
 
     @property
     def can_edit(self) -> bool:
-        """Whether `read` lets somebody change its draft."""
+        """Whether `read` lets the user change its draft."""
         ...
 
     def read(self, draft: str) -> str:
-        """The next message, `draft` being there to edit.
+        """The next message; the user can edit `draft` to make it.
 
         Raises EOFError at the end, KeyboardInterrupt, and UserError for what is no text.
         """
         ...
 
     def wait(self, loading: LoadingModel) -> LoadedModel:
-        """The model, when it has loaded; raises what loading raised, or KeyboardInterrupt."""
+        """The model, once it has loaded. Raises what loading raised, and KeyboardInterrupt."""
         ...
 
     def view(self, loaded: LoadedModel) -> AnswerView:
@@ -36,15 +36,15 @@ class Frontend(Protocol):
         ...
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
-        """An answer is over."""
+        """Show the figures of an answer that is over."""
         ...
 
     def say(self, text: str) -> None:
-        """A note to the user, from any thread."""
+        """Tell the user something, from any thread."""
         ...
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Something that was asked for, in columns."""
+        """Show what was asked for, in columns."""
         ...
 
     def decide(self, found: Shortage) -> RoomDecision:
@@ -75,20 +75,19 @@ class PlainView:
 
 
 class PipeFrontend:
-    """Answers on stdout, notes on stderr; `next_message` raises EOFError or StopIteration at the
-    end, and UserError for what is no text."""
+    """Answers go to stdout and notes to stderr, for nobody who could edit or decide.
+
+    `next_message` raises EOFError or StopIteration at the end, and UserError for what is no text.
+    """
+
+    can_edit = False
 
     def __init__(self, next_message: Callable[[], str], notify: Notify) -> None:
         self._next_message = next_message
         self._notify = notify
 
-    @property
-    def can_edit(self) -> bool:
-        """Nobody is there."""
-        return False
-
     def read(self, draft: str) -> str:
-        """The next message; a draft is sent as it is, because nobody can edit it."""
+        """The next message; a draft is sent as it is."""
         if draft:
             return draft
         try:
@@ -97,11 +96,11 @@ class PipeFrontend:
             raise EOFError from None
 
     def say(self, text: str) -> None:
-        """A note."""
+        """Write a note."""
         self._notify(text)
 
     def wait(self, loading: LoadingModel) -> LoadedModel:
-        """Wait in silence, so that Ctrl-C is heard meanwhile."""
+        """Wait in short steps, between which Ctrl-C is heard."""
         while not loading.wait(0.2):
             pass
         return loading.result()
@@ -111,18 +110,18 @@ class PipeFrontend:
         return PlainView(sys.stdout)
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
-        """The line below goes to stderr."""
+        """Write the line below, as a note."""
         self.say(line(figures, with_first_token=is_first))
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Columns, as notes."""
+        """Write columns, as notes."""
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.say("  ".join(cells).rstrip())
 
     def decide(self, found: Shortage) -> RoomDecision:
-        """Nobody can be asked: old turns stay and the answer stops where the context is full."""
+        """Old turns stay, and the answer stops where the context is full."""
         return "stop"
 
 

@@ -25,8 +25,10 @@ _ITEM = re.compile(r"^ {0,1}([-*+]|\d{1,9}[.)])\s")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`text` is Markdown of a prose block, the language of an opening fence, or a line of code.
-    `gap`: an empty line belongs before it."""
+    """`text` is Markdown of prose, the language of an opening fence, or a line of code.
+
+    `gap`: an empty line belongs before it.
+    """
 
     kind: BlockKind
     text: str
@@ -44,7 +46,7 @@ class _Fence:
 
 
 class Blocks:
-    """Feed text; `live` is what is not finished: a prose block so far, or a line of code."""
+    """Feed text; `live` is the block of prose or line of code that is not finished."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -65,7 +67,7 @@ class Blocks:
         return Block("prose", text, self._gap(text))
 
     def feed(self, text: str) -> list[Block]:
-        """What is finished by it."""
+        """The blocks that `text` finishes."""
         if "\n" not in text:
             self._rest += text
             return []
@@ -73,7 +75,7 @@ class Blocks:
         return [block for line in lines for block in self._take(line)]
 
     def finish(self) -> list[Block]:
-        """The text is over: the rest."""
+        """The rest: the text is over."""
         blocks = self._take(self._rest) if self._rest else []
         self._rest = ""
         if self._fence:
@@ -96,12 +98,9 @@ class Blocks:
             done = self._end()
             self._lines = [line]
             return [*done, *self._end()]
-        if _ITEM.match(line) and self._lines:
-            done = self._end()
-            self._lines = [line]
-            return done
+        done = self._end() if _ITEM.match(line) else []
         self._lines.append(line)
-        return []
+        return done
 
     def _code(self, line: str, fence: _Fence) -> list[Block]:
         if fence.is_closed_by(line):
@@ -137,7 +136,7 @@ _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "ta
 
 
 class _LeftHeading(Heading):
-    """Headings where they are read, at the left."""
+    """Headings at the left, where they are read."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         self.text.justify = "left"
@@ -145,7 +144,7 @@ class _LeftHeading(Heading):
 
 
 class _Prose(Markdown):
-    """Tags are shown as they are and lines end where the model ended them: nothing said is lost."""
+    """Shows tags as they are and ends lines where the model did: nothing said is lost."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
@@ -162,7 +161,7 @@ class _Prose(Markdown):
 
 
 class Renderer:
-    """Renders for `console`, whose width and colours count."""
+    """Renders for the width and colours of `console`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -202,16 +201,12 @@ class Renderer:
         width = max(8, min(console.width - 1, narrow))
         with console.capture() as capture:
             console.print(renderable, width=width, end="", highlight=False)
-        return [_trimmed(line) for line in capture.get().rstrip("\n").split("\n")]
+        # Spaces that fill a line go; those before a reset of styles stay.
+        return [line.rstrip(" ") for line in capture.get().rstrip("\n").split("\n")]
 
 
 def _is_blank(line: str) -> bool:
     return not Text.from_ansi(line).plain.strip()
-
-
-def _trimmed(line: str) -> str:
-    """Without the spaces that fill a line; those in front of a reset of styles stay."""
-    return line.rstrip(" ")
 
 
 MAX_LINES = 60

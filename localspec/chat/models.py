@@ -8,6 +8,7 @@ reuses what it shares with them.
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,9 +20,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.forecast.forecast import Expectation
-from localspec.model.facts import ModelFacts
 from localspec.model.identity import fingerprint
-from localspec.notify import Progress
+from localspec.notify import Notify, Progress
 from localspec.session import Session, SessionConfig
 from localspec.settings import ROWS
 
@@ -62,19 +62,18 @@ class States:
         self._key = state_key(session.plan.target)
         self._thread: threading.Thread | None = None
         self._saved: tuple[str, list[int]] | None = None
-        self.problem: str | None = None
 
     def restore(self, record: Record) -> int:
-        """Load what was saved of a conversation; how many tokens it has, 0 for nothing."""
+        """Load what was saved of a conversation; returns its tokens, 0 for nothing."""
         path = self._path(record)
         if not path.exists() or not self._session.context.restore(path):
             return 0
-        tokens = self._session.context.tokens
-        self._saved = record.id, list(tokens)
+        tokens = list(self._session.context.tokens)
+        self._saved = record.id, tokens
         return len(tokens)
 
     def save_behind(self, record: Record) -> None:
-        """Start to save, if that is quick; `settle` before the next use of the context."""
+        """Begin to save, if that is quick; `settle` before the next use of the context."""
         self.settle()
         if self._session.context.state_bytes <= MAX_BEHIND_BYTES:
             self._thread = threading.Thread(target=self._save, args=(record,), daemon=True)
@@ -87,7 +86,7 @@ class States:
             self._thread = None
 
     def save(self, record: Record) -> None:
-        """Save now, unless that was done or would be too large."""
+        """Save now, unless that was done or is too large."""
         self.settle()
         if self._session.context.state_bytes <= MAX_BYTES:
             self._save(record)
@@ -99,9 +98,8 @@ class States:
         path = self._path(record)
         try:
             context.save(path)
-        except EngineError as error:
-            self.problem = str(error)
-            return
+        except EngineError:
+            return  # a cache can be made again
         self._saved = record.id, list(context.tokens)
         for other in folder().glob(f"{record.id}.*{ENDING}"):
             if other != path:
@@ -113,14 +111,14 @@ class States:
 
 
 def folder() -> Path:
-    """Where saved caches are: they can be made again."""
+    """The folder of saved caches."""
     path = paths.cache_dir() / "conversations"
     path.mkdir(exist_ok=True)
     return path
 
 
 def _trim(newest: Path) -> None:
-    """Remove the oldest states until the rest is not too large."""
+    """Remove the oldest files until the rest is small enough."""
     files = sorted(folder().glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime_ns)
     total = sum(path.stat().st_size for path in files)
     for path in files:
@@ -132,14 +130,13 @@ def _trim(newest: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A session with its transcript, its saved states and what it should reach here.
+    """A session with its transcript, its saved caches and the speed it should reach here.
 
     `n_restored`: tokens of the conversation whose cache came from disk.
     """
 
     session: Session
     config: SessionConfig
-    facts: ModelFacts
     transcript: Transcript
     states: States
     expectation: Expectation | None
@@ -152,12 +149,9 @@ class LoadedModel:
 
 
 def open_model(
-    config: SessionConfig,
-    record: Record,
-    notify: Callable[[str], None],
-    on_progress: Callable[[float], None],
+    config: SessionConfig, record: Record, notify: Notify, on_progress: Progress
 ) -> LoadedModel:
-    """Load, and restore the conversation's cache where it was saved. Raises LocalspecError."""
+    """Load, and restore the conversation's cache if it was saved. Raises LocalspecError."""
     session = Session.open(config, notify, on_progress)
     try:
         facts = session.plan.facts
@@ -165,7 +159,6 @@ def open_model(
         return LoadedModel(
             session=session,
             config=config,
-            facts=facts,
             transcript=Transcript(session.prompts, facts.tokenizer.digest),
             states=states,
             expectation=Expectation.of(session.plan.target, facts),
@@ -195,46 +188,40 @@ class LoadingModel:
         self._load = load
         self._on_progress = on_progress
         self._on_end = on_end
-        self._result: LoadedModel | None = None
-        self._error: BaseException | None = None
+        self._model = Future[LoadedModel]()
         self._is_abandoned = False
-        self._done = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     @property
     def is_done(self) -> bool:
-        return self._done.is_set()
+        return self._model.done()
 
     @property
     def failed(self) -> bool:
-        return self._error is not None
+        return self.is_done and self._model.exception() is not None
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most so long; whether it has ended."""
-        return self._done.wait(seconds)
+        """Wait at most so long; whether loading has ended."""
+        return bool(wait([self._model], seconds).done)
 
     def result(self) -> LoadedModel:
         """What was loaded; raises what loading raised."""
-        self._done.wait()
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
+        return self._model.result()
 
     def abandon(self) -> None:
-        """Nobody waits for it any more: what was loaded is closed when it is there."""
+        """Close what was loaded, or what will be: nobody waits for it any more."""
         self._is_abandoned = True
-        if self.is_done and self._result is not None:
-            self._result.close()
+        if self.is_done and not self.failed:
+            self.result().close()
 
     def _run(self) -> None:
         try:
-            self._result = self._load(self._report)
+            model = self._load(self._report)
             if self._is_abandoned:
-                self._result.close()
+                model.close()
+            self._model.set_result(model)
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            self._error = error
-        self._done.set()
+            self._model.set_exception(error)
         self._on_end()
 
     def _report(self, fraction: float) -> None:

@@ -3,7 +3,6 @@
 from localspec.chat.answering import Cancelled, respond
 from localspec.chat.archive import now
 from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit, Next
-from localspec.chat.commands.conversation import with_attachments
 from localspec.chat.commands.table import obey
 from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
@@ -61,7 +60,7 @@ def _take(state: ChatState, line: str) -> str:
 def _ask(state: ChatState, message: str) -> str:
     """Send a message; returns it for editing where it could not be answered."""
     chat, state.unsent = state.chat, message
-    chat.add(Asked(with_attachments(message, state.attachments), now()))
+    chat.add(Asked("\n\n".join([*state.attachments, message]), now()))
     try:
         _answer(state, state.frontend.wait(chat.loading))
     except (Cancelled, KeyboardInterrupt, UserError) as error:

@@ -1,7 +1,9 @@
 """A conversation at a terminal."""
 
+import atexit
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -34,28 +36,28 @@ class Style:
 
 
 class TerminalFrontend:
-    """Prompt below, answers above; notes are dim."""
+    """The prompt is below and answers above; notes are dim."""
+
+    can_edit = True
 
     def __init__(self, chat: Chat, models: Models, style: Style) -> None:
         self._chat = chat
         self._style = style
         self._console = screen_console()
         self._editor = Editor(models, _history(chat), self._status, lambda: chat.has_failed)
+        self._quiet = ExitStack()
+        atexit.register(self._quiet.close)
         self._stopped_at = 0.0
         self._is_waiting = False
         chat.notify = self.say
         chat.on_loaded = self._loaded
         chat.on_progress = self._editor.refresh
 
-    @property
-    def can_edit(self) -> bool:
-        return True
-
     def read(self, draft: str) -> str:
         """The next message; the second Ctrl-C in a short time leaves."""
         while True:
             try:
-                return self._editor.read(draft)
+                return self._editor.read(draft, self._quiet.close)
             except KeyboardInterrupt:
                 if monotonic() - self._stopped_at < TWICE_S:
                     raise EOFError from None
@@ -80,20 +82,22 @@ class TerminalFrontend:
         return loading.result()
 
     def view(self, loaded: LoadedModel) -> AnswerView:
-        """Markdown, drafts or plain text, with what is waited for until it begins."""
+        """Markdown, drafts or plain text, after a line that says what is waited for."""
         return WatchedView(
-            self._inner(loaded), lambda n: Waiting(sys.stdout, lambda: _reading(loaded, n))
+            self._inner(loaded),
+            lambda n: Waiting(sys.stdout, lambda: _reading(loaded, n)),
+            self._quiet,
         )
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
-        """The line below, broken between its parts."""
+        """Show the line below, broken between its parts."""
         if figures.finish_reason == "interrupted":
             self._stopped_at = monotonic()
         parts = _wrapped(line(figures, with_first_token=is_first), terminal_size().columns - 1)
         self._lines([*parts, ""])
 
     def say(self, text: str) -> None:
-        """A dim note, above the prompt if that is there."""
+        """Show a dim note, above the prompt if there is one."""
 
         def write() -> None:
             if self._is_waiting:
@@ -105,7 +109,7 @@ class TerminalFrontend:
             write()
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Columns that wrap in a narrow terminal."""
+        """Show columns, which wrap in a narrow terminal."""
         table = Table.grid(padding=(0, 2))
         for i in range(len(rows[0])):
             table.add_column(style="dim" if i else "", overflow="fold")
@@ -115,7 +119,7 @@ class TerminalFrontend:
         self._console.print(table)
 
     def decide(self, found: Shortage) -> RoomDecision:
-        """Ask what is to happen with old turns."""
+        """Ask what happens to old turns."""
         self.say(
             f"The context is nearly full: {found.n_prompt:,} of {found.n_ctx:,} tokens, so an"
             f" answer has {max(0, found.n_left):,}."
@@ -159,7 +163,7 @@ class TerminalFrontend:
         return f"loading {self._chat.config.model.name} {percent(self._chat.loading.fraction)}"
 
     def _loaded(self) -> None:
-        """From the loading thread: show it, or leave where it failed."""
+        """Called by the loading thread: show it, or leave where loading failed."""
         if self._chat.has_failed:
             self._editor.stop()
         else:

@@ -38,26 +38,18 @@ def lasting_name(name: str | None) -> str | None:
     return str(Path(name).expanduser().resolve())
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file that goes with the next message."""
-
-    name: str
-    text: str
-
-
 @dataclass(slots=True)
 class ChatState:
     """The conversation and all that lies beside it.
 
-    `attachments` go with the next message; `last` and `thought` are the last answer's figures and
+    `attachments` are texts that go before the next message; `last` and `thought` are the last answer's figures and
     reasoning; `unsent` is a message that could not be answered.
     """
 
     chat: Chat
     frontend: Frontend
     models: Models
-    attachments: list[Attachment] = field(default_factory=list[Attachment])
+    attachments: list[str] = field(default_factory=list[str])
     last: Figures | None = None
     thought: str = ""
     unsent: str = ""

@@ -1,13 +1,12 @@
 """Commands on what was said, how it is shown, and where it is saved."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
 from localspec.chat.archive import Record, SavedConversation, export_text, find, listed
 from localspec.chat.chat import WhenFull
-from localspec.chat.commands.command import AnswerPending, Ask, Attachment, ChatState, Edit
+from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit
 from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
@@ -18,29 +17,24 @@ MAX_LISTED = 30
 MEANINGS = {"ask": "you are asked", "drop": "the oldest turns go", "stop": "the answer stops"}
 
 
-def read_attachment(name: str) -> Attachment:
+def read_text(path: Path) -> str:
     """A file's text. UserError where it cannot be read, is not text, or is absurdly large."""
-    path = Path(name.strip().strip("'\"")).expanduser()
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: cut out a part")
-        return Attachment(path.name, path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: only text files can be added") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def with_attachments(text: str, attachments: Sequence[Attachment]) -> str:
-    """The message with its files before it, each in a fence that the file does not contain."""
-    return "\n\n".join([*map(_fenced, attachments), text])
-
-
-def _fenced(attachment: Attachment) -> str:
+def fenced(name: str, text: str) -> str:
+    """A file's text with its name, in a fence that the text does not contain."""
     fence = "```"
-    while fence in attachment.text:
+    while fence in text:
         fence += "`"
-    return f"{attachment.name}:\n{fence}\n{attachment.text.rstrip()}\n{fence}"
+    return f"{name}:\n{fence}\n{text.rstrip()}\n{fence}"
 
 
 def regen(state: ChatState, argument: str) -> AnswerPending:
@@ -97,14 +91,15 @@ def file(state: ChatState, argument: str) -> None:
     """Read a text file, to go with the next message."""
     if not argument:
         raise UserError("name a text file: /file PATH")
-    attachment = read_attachment(argument)
-    state.attachments.append(attachment)
-    size = count(len(attachment.text), "character")
+    path = Path(argument.strip("'\"")).expanduser()
+    text = read_text(path)
+    state.attachments.append(fenced(path.name, text))
+    size = count(len(text), "character")
     if loaded := state.chat.loaded:
         vocabulary = loaded.session.target.vocabulary
-        n_tokens = len(vocabulary.tokenize(attachment.text, add_special=False))
+        n_tokens = len(vocabulary.tokenize(text, add_special=False))
         size = f"{count(n_tokens, 'token')} of {loaded.session.n_ctx:,}"
-    state.frontend.say(f"{attachment.name} ({size}) goes with the next message")
+    state.frontend.say(f"{path.name} ({size}) goes with the next message")
 
 
 def stats(state: ChatState, argument: str) -> None:
