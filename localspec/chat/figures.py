@@ -176,9 +176,7 @@ def _parts(figures: Figures, with_first_token: bool) -> Iterator[str]:
         yield count(figures.n_tokens, "token")
     else:
         yield speed(figures.decode_tps)
-        if figures.predicted is None:
-            yield f"predicted speed {_predicted(figures)}"
-        else:
+        if figures.predicted is not None:
             yield f"predicted {_predicted(figures)}"
         if figures.roofline_share is not None:
             yield f"{percent(figures.roofline_share)} of this machine's roofline"

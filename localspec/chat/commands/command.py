@@ -42,8 +42,8 @@ def lasting_name(name: str | None) -> str | None:
 class ChatState:
     """The conversation and all that lies beside it.
 
-    `attachments` are texts that go before the next message; `last` and `thought` are the last answer's figures and
-    reasoning; `unsent` is a message that could not be answered.
+    `attachments` go before the next message; `last` and `thought` are the last answer's figures
+    and reasoning; `unsent` is a message that could not be answered.
     """
 
     chat: Chat
