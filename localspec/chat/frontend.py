@@ -1,4 +1,4 @@
-"""Where a conversation is held: what it asks of a frontend, and the one of pipes and bare lines."""
+"""What a conversation asks of the place where it is held, and the places that only write lines."""
 
 import os
 import sys
@@ -105,7 +105,7 @@ class PipeFrontend:
             pass
         return loading.result()
 
-    def view(self, loaded: LoadedModel) -> PlainView:
+    def view(self, loaded: LoadedModel) -> AnswerView:
         """Plain text on stdout."""
         return PlainView(sys.stdout)
 

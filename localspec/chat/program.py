@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from localspec.chat.answering import AnswerView
 from localspec.chat.figures import Figures
 from localspec.chat.frontend import PipeFrontend
 from localspec.chat.models import LoadedModel, LoadingModel
@@ -30,7 +31,6 @@ class EventsView:
     def __init__(self) -> None:
         self.thought = ""
         self.paused_s = 0.0
-        self._text = ""
         self._thoughts = Thoughts(in_thought=False)
 
     def begin(self, *, in_thought: bool, n_prompt: int) -> None:
@@ -38,7 +38,7 @@ class EventsView:
         self._thoughts = Thoughts(in_thought=in_thought)
 
     def write(self, text: str, step: Step | None) -> None:
-        """One event a step."""
+        """Write one event a part."""
         source = None
         if step is not None and step.accepted:
             source = OPTIONS.get(step.source, step.source)
@@ -74,7 +74,7 @@ class ProgramFrontend(PipeFrontend):
             emit("loaded", _described(loaded))
         return loaded
 
-    def view(self, loaded: LoadedModel) -> EventsView:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def view(self, loaded: LoadedModel) -> AnswerView:
         """Text as events."""
         return EventsView()
 

@@ -11,7 +11,7 @@ from localspec.errors import LocalspecError, UserError
 
 
 def repl(state: ChatState, *, is_strict: bool = False) -> None:
-    """Until the input ends or the user leaves.
+    """Read and answer until the input ends or the user leaves.
 
     `is_strict`: the first error is raised, and Ctrl-C ends it with KeyboardInterrupt.
     """

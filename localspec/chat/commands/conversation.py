@@ -40,8 +40,7 @@ def fenced(name: str, text: str) -> str:
 def regen(state: ChatState, argument: str) -> AnswerPending:
     """Answer the last message again, with another seed: the same one would repeat the answer."""
     chat = state.chat
-    if not chat.conversation.turns:
-        raise UserError("there is nothing to answer again")
+    _last_message(state, "there is nothing to answer again")
     if chat.conversation.pending is None:
         chat.add(Retried())
         if not chat.options.sampling.is_greedy:
@@ -51,20 +50,23 @@ def regen(state: ChatState, argument: str) -> AnswerPending:
 
 def edit(state: ChatState, argument: str) -> Ask | Edit:
     """Take the last message back to change it; with an argument, replace it."""
-    turns = state.chat.conversation.turns
-    if not turns:
-        raise UserError("there is no message to edit")
+    message = _last_message(state, "there is no message to edit")
     state.chat.add(Undone())
-    return Ask(argument) if argument else Edit(turns[-1].question)
+    return Ask(argument) if argument else Edit(message)
 
 
 def undo(state: ChatState, argument: str) -> None:
     """Forget the last message and its answer."""
+    message = _last_message(state, "there is nothing to undo")
+    state.chat.add(Undone())
+    state.frontend.say(f"forgotten: {first_line(message)[:60]}")
+
+
+def _last_message(state: ChatState, problem: str) -> str:
     turns = state.chat.conversation.turns
     if not turns:
-        raise UserError("there is nothing to undo")
-    state.chat.add(Undone())
-    state.frontend.say(f"forgotten: {first_line(turns[-1].question)[:60]}")
+        raise UserError(problem)
+    return turns[-1].question
 
 
 def clear(state: ChatState, argument: str) -> None:
