@@ -112,7 +112,7 @@ class Figures:
 
     @classmethod
     def of(cls, run: AnswerRun, loaded: LoadedModel) -> Self:
-        """Of one answer of a loaded model."""
+        """The figures of one answer of a loaded model."""
         n_tokens, n_ctx, expected = len(run.tokens), loaded.session.n_ctx, loaded.expectation
         timings = run.replies[0].timings if run.replies else Timings()
         n_prompt = run.replies[0].n_prompt_tokens if run.replies else 0
@@ -149,7 +149,7 @@ class Figures:
 
     @property
     def roofline_share(self) -> float | None:
-        """Passes a second over those that the memory's bandwidth would allow."""
+        """Passes a second, as a share of those that the memory's bandwidth allows."""
         if self.decode_tps is None or not self.ceiling_tps:
             return None
         return self.decode_tps / (self.tokens_per_pass or 1.0) / self.ceiling_tps
@@ -167,7 +167,7 @@ _ENDINGS = {
 
 
 def line(figures: Figures, *, with_first_token: bool) -> str:
-    """The line below an answer; the first token's time where it is news."""
+    """The line below an answer; `with_first_token`: with the time to the first token."""
     return SEPARATOR.join(_parts(figures, with_first_token))
 
 
@@ -208,7 +208,7 @@ def stats(figures: Figures) -> list[tuple[str, ...]]:
 
 
 def _predicted(figures: Figures) -> str:
-    """The prediction, of plain decoding where the answer was not plain."""
+    """The predicted speed, which is of plain decoding."""
     if figures.predicted is None:
         return "unknown: `localspec predict` measures this machine once"
     drafts = " without drafts" if figures.drafted else ""
@@ -216,7 +216,7 @@ def _predicted(figures: Figures) -> str:
 
 
 def _first_token(figures: Figures) -> str:
-    """How long the first token took, and should have taken."""
+    """The time to the first token, and its prediction."""
     if figures.ttft_s is None:
         return "none came"
     wanted = figures.predicted_ttft_s

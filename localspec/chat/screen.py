@@ -33,7 +33,7 @@ ERASE_LINE, ERASE_BELOW = "\x1b[K", "\x1b[J"
 
 
 class Region:
-    """Lines may carry styles; each must be narrower than the screen."""
+    """The last lines on a screen, which may change; each must be narrower than the screen."""
 
     def __init__(self, out: TextIO, size: Size) -> None:
         self._out = out
@@ -119,19 +119,19 @@ THEME = Theme({"markdown.code": "cyan", "markdown.code_block": "cyan"})
 
 
 def screen_console() -> Console:
-    """Rich's idea of the terminal: its colours, NO_COLOR, its width where it is asked."""
+    """The terminal as Rich sees it, with its colours and NO_COLOR."""
     return Console(theme=THEME, force_terminal=True, highlight=False)
 
 
 def warm_up() -> None:
-    """Have what rendering imports when it is first used, before an answer has to wait for it."""
+    """Import what rendering imports at its first use, before an answer waits for it."""
     renderer = Renderer(Console(file=io.StringIO(), theme=THEME, width=80))
     renderer.prose(Block("prose", "*a* `b`"))
     renderer.code("a = 1", "python")
 
 
 class ScreenView:
-    """Draws on `out`, a terminal of `size`, at a pace that leaves the engine its time."""
+    """Draws on `out`, a terminal of `size`; reasoning is set back, and folded when it is over."""
 
     def __init__(self, out: TextIO, size: Size, console: Console) -> None:
         self.thought = ""
@@ -148,12 +148,12 @@ class ScreenView:
         self._started = 0.0
 
     def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """An answer is coming."""
+        """Begin anew."""
         self._thoughts = Thoughts(in_thought=in_thought)
         self._started = perf_counter()
 
     def write(self, text: str, step: Step | None) -> None:
-        """Take text; draw what is finished now, and the rest when its time has come."""
+        """Take text; draw what is finished, and the rest when a drawing is due."""
         self._console.width = self._size().columns
         for part in self._thoughts.feed(text):
             self._take(part)
@@ -180,7 +180,7 @@ class ScreenView:
             self._finish(block)
 
     def _fold(self) -> None:
-        """Reasoning is over: one line stands for it."""
+        """Put one line in place of the reasoning, which is over."""
         if not self._has_thought:
             return
         self._has_thought = False
@@ -223,11 +223,11 @@ class ScreenView:
 
 LOOKUP = Style(color="cyan", underline=True)
 DRAFT = Style(color="magenta", bold=True)
-"""Attributes tell them apart where there are no colours."""
+"""Underline and bold tell them apart where there are no colours."""
 
 
 class DraftsView:
-    """Writes token by token; what the target chose itself has no colour."""
+    """Writes token by token; a token that nobody drafted has no colour."""
 
     def __init__(
         self, out: TextIO, console: Console, vocabulary: Vocabulary, stop: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a command is given, what it is, and what it can lead to."""
+"""What a slash command is, what it works on, and what follows from it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -35,14 +35,14 @@ def draft(state: ChatState, argument: str) -> None:
 
 
 def spec(state: ChatState, argument: str) -> None:
-    """Change who drafts tokens: the draft model, lookup, whoever pays, or nobody."""
+    """Choose who drafts tokens: the draft model, lookup, whichever pays, or none."""
     if argument not in SPECULATIONS:
         raise UserError(f"/spec is one of {', '.join(SPECULATIONS)}, not {argument!r}")
     _reload(state, state.chat.config.with_settings(spec=argument), spec=argument)
 
 
 def speculation(state: ChatState) -> str:
-    """What `spec` has chosen, and what that comes to here."""
+    """What `spec` has chosen, and what this model makes of it."""
     loaded = state.chat.loaded
     now = f", now {loaded.session.speculation}" if loaded else ""
     return f"speculation: {state.chat.config.settings.spec}{now}"
