@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from play import learned_of, play
-from worlds import Luck, World, fixed, fixed_choices, grid, random_worlds
+from research.speculation.play import learned_of, play
+from research.speculation.worlds import Luck, World, fixed, fixed_choices, grid, random_worlds
 
 SLOW = (1.03, 1.05, 1.06, 1.12)
 """Times the time of plain decoding: shares of replies beyond these are shown."""
