@@ -55,5 +55,15 @@ def gigabytes(n_bytes: float | None) -> str:
     return NOTHING if n_bytes is None else number(n_bytes / 1e9)
 
 
+def speed(tokens_a_second: float) -> str:
+    """Of decoding, with its unit."""
+    return f"{tokens_a_second:.1f} tok/s"
+
+
+def plus_minus(low: float, high: float) -> str:
+    """An interval as its middle and half of its width."""
+    return f"{(low + high) / 2:.0f} ± {(high - low) / 2:.0f}"
+
+
 def times(ratio: float) -> str:
     return f"{ratio:.2f} x" if ratio < 10 else f"{ratio:.0f} x"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from talking import MARKDOWN, STORY, THOUGHT
 
-from localspec.chat.answer_run import reserve, shortage
+from localspec.chat import screen as screen_module
+from localspec.chat.answering import reserve, shortage
 from localspec.chat.conversation import (
     Answered,
     Asked,
@@ -22,10 +23,8 @@ from localspec.chat.conversation import (
     Retried,
     Undone,
 )
-from localspec.chat.rendering import screen as screen_module
-from localspec.chat.rendering.blocks import Blocks
-from localspec.chat.rendering.region import SHARE, FrameLimiter, Region
-from localspec.chat.rendering.screen import THEME, ScreenView
+from localspec.chat.markdown import Blocks
+from localspec.chat.screen import SHARE, THEME, FrameLimiter, Region, ScreenView
 from localspec.chat.tty import terminal_size
 from localspec.dialogue.markup import Thoughts
 from localspec.dialogue.template import ChatTemplate, Message, Prompts
@@ -253,7 +252,7 @@ def test_a_region_shows_what_it_is_given_last(updates: list[tuple[list[str], boo
 
 def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("localspec.chat.rendering.region.perf_counter", lambda: now[0])
+    monkeypatch.setattr("localspec.chat.screen.perf_counter", lambda: now[0])
     pace, drawn_s = FrameLimiter(), 0.0
     for _ in range(5000):
         now[0] += 0.02

@@ -1,26 +1,88 @@
-"""A message to an answer: make room, generate, show, keep. The view never decides what is said."""
+"""A message to an answer: make room, generate, show, keep. The view never decides what is said.
 
+How long an answer gets is not known, so a share of the context is kept free for it. After turns are
+dropped the model reads what is left again, so turns go seldom and in bulk: down to half of the
+context. The system prompt and the newest message always stay.
+"""
+
+from bisect import bisect_left
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from localspec.chat.answer_run import AnswerRun, Shortage, reserve, shortage
 from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered, Dropped
-from localspec.chat.figures import Figures
+from localspec.chat.figures import AnswerRun, Figures
 from localspec.chat.models import LoadedModel
 from localspec.decode.step import Step
 from localspec.dialogue.transcript import Answer, Turn
+from localspec.errors import UserError
+from localspec.format import count
 from localspec.session import ReplyOptions
+
+MAX_RESERVE = 512
+SHARE_RESERVED = 4
+SHARE_KEPT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A prompt that leaves less than `n_reserve` of `n_ctx` tokens.
+
+    Without `n_droppable` turns it would have `n_after` tokens.
+    """
+
+    n_prompt: int
+    n_ctx: int
+    n_reserve: int
+    n_droppable: int
+    n_after: int
+
+    @property
+    def n_left(self) -> int:
+        """Tokens that an answer could still have."""
+        return self.n_ctx - self.n_prompt
+
+    @property
+    def can_drop(self) -> bool:
+        return self.n_droppable > 0 and self.n_after < self.n_ctx
+
+    def refusal(self) -> UserError:
+        """Why nothing can be answered."""
+        return UserError(
+            f"the conversation has {self.n_prompt:,} tokens and the context holds {self.n_ctx:,}:"
+            " /undo or /clear, `/full drop` to let old turns go, or a larger --ctx"
+        )
+
+
+def reserve(n_ctx: int, max_tokens: int | None) -> int:
+    """Tokens to keep free for an answer."""
+    usual = min(MAX_RESERVE, n_ctx // SHARE_RESERVED)
+    return usual if max_tokens is None else min(usual, max_tokens)
+
+
+def shortage(
+    count: Callable[[int], int], n_turns: int, n_ctx: int, n_reserve: int
+) -> Shortage | None:
+    """None where there is room. `count(k)`: tokens of the prompt without its first `k` turns."""
+    n_prompt = count(0)
+    if n_prompt + n_reserve <= n_ctx:
+        return None
+    target = min(n_ctx // SHARE_KEPT, n_ctx - n_reserve)
+    n_droppable = bisect_left(range(n_turns - 1), True, key=lambda k: count(k) <= target)
+    return Shortage(n_prompt, n_ctx, n_reserve, n_droppable, count(n_droppable))
+
 
 RoomDecision = Literal["drop", "stop", "cancel"]
 Decide = Callable[[Shortage], RoomDecision]
 
 
 class AnswerView(Protocol):
-    """Where an answer appears while it comes; `thought` collects its reasoning, `paused_s` what
-    went by while the program was suspended."""
+    """Where an answer appears while it comes.
+
+    `thought` collects its reasoning; `paused_s`: how long the program was suspended meanwhile.
+    """
 
     @property
     def thought(self) -> str: ...
@@ -29,81 +91,76 @@ class AnswerView(Protocol):
     def paused_s(self) -> float: ...
 
     def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """An answer to a prompt of so many tokens is coming; in thought: its first text is
-        reasoning already."""
+        """An answer to `n_prompt` tokens is coming; `in_thought`: it begins with reasoning."""
         ...
 
     def write(self, text: str, step: Step | None) -> None:
-        """More text, of one step; None for what was held back at the end."""
+        """Show more text, of one step; None for what was held back at the end."""
         ...
 
     def end(self) -> None:
-        """That was all of it."""
+        """The answer is over."""
         ...
 
 
 class Cancelled(Exception):
-    """The user would rather not ask now."""
+    """The user withdraws the message."""
 
 
-def respond(
-    chat: Chat, opened: LoadedModel, view: AnswerView, decide: Decide, notify: Callable[[str], None]
-) -> AnswerRun:
+def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -> AnswerRun:
     """Answer the pending message.
 
-    Raises UserError where it does not fit and nothing may go, Cancelled if the user says so. What
-    came before an error or Ctrl-C is kept.
+    Raises UserError where it does not fit and nothing may go, and Cancelled. What came before an
+    error or Ctrl-C is kept.
     """
-    opened.states.settle()
-    turns = _make_room(chat, opened, decide, notify)
-    prompt = opened.transcript.prompt(chat.conversation.system, turns)
-    exchange = AnswerRun(chat.options.sampling.seed)
-    in_thought = opened.transcript.opens_thought(chat.conversation.system, turns)
+    loaded.states.settle()
+    turns = _make_room(chat, loaded, decide)
+    prompt = loaded.transcript.prompt(chat.conversation.system, turns)
+    run = AnswerRun(chat.options.sampling.seed)
+    in_thought = loaded.transcript.opens_thought(chat.conversation.system, turns)
     view.begin(in_thought=in_thought, n_prompt=len(prompt))
-    with _kept(chat, opened, view, exchange):
-        _generate(opened, prompt, chat.options, view, exchange)
-        while exchange.finish_reason == "context" and chat.when_full == "drop":
-            longer = _without_old_turns(chat, opened, exchange, notify)
-            options = _what_is_left(chat.options, exchange)
+    with _kept(chat, loaded, view, run):
+        _generate(loaded, prompt, chat.options, view, run)
+        while run.finish_reason == "context" and chat.when_full == "drop":
+            longer = _without_old_turns(chat, loaded, run)
+            options = _what_is_left(chat.options, run)
             if longer is None or options.max_tokens == 0:
                 break
-            _generate(opened, longer, options, view, exchange)
-    return exchange
+            _generate(loaded, longer, options, view, run)
+    return run
 
 
 @contextmanager
-def _kept(
-    chat: Chat, opened: LoadedModel, view: AnswerView, exchange: AnswerRun
-) -> Generator[None]:
+def _kept(chat: Chat, loaded: LoadedModel, view: AnswerView, run: AnswerRun) -> Generator[None]:
     """Whatever happens, what was said becomes part of the conversation."""
     try:
         yield
     except KeyboardInterrupt:
-        exchange.was_left = True
+        run.was_left = True
     finally:
         view.end()
-        exchange.paused_s = view.paused_s
-        if exchange.text or exchange.finish_reason != "interrupted":
-            transcript = opened.transcript
+        run.paused_s = view.paused_s
+        if run.text or run.finish_reason != "interrupted":
+            transcript = loaded.transcript
             answer = Answer(
-                text=exchange.text,
-                tokens=transcript.emitted(exchange.text, exchange.tokens),
+                text=run.text,
+                tokens=transcript.emitted(run.text, run.tokens),
                 tokenizer=transcript.tokenizer,
-                finish_reason=exchange.finish_reason,
-                figures=Figures.of(exchange, opened).to_json(),
+                finish_reason=run.finish_reason,
+                figures=Figures.of(run, loaded).to_json(),
             )
             chat.add(Answered(answer))
 
 
 def _generate(
-    opened: LoadedModel,
+    loaded: LoadedModel,
     prompt: list[int],
     options: ReplyOptions,
     view: AnswerView,
-    exchange: AnswerRun,
+    run: AnswerRun,
 ) -> None:
-    reply = opened.session.reply(prompt, options)
-    exchange.replies.append(reply)
+    reply = loaded.session.reply(prompt, options)
+    run.replies.append(reply)
     n_steps = 0
     for text in reply.by_step():
         step = reply.steps[-1] if len(reply.steps) > n_steps else None
@@ -111,61 +168,56 @@ def _generate(
         view.write(text, step)
 
 
-def _make_room(
-    chat: Chat, opened: LoadedModel, decide: Decide, notify: Callable[[str], None]
-) -> tuple[Turn, ...]:
+def _make_room(chat: Chat, loaded: LoadedModel, decide: Decide) -> tuple[Turn, ...]:
     """The turns that the model is to see; old ones go if the user wants that."""
-    found = _shortage(chat, opened, 0)
+    found = _shortage(chat, loaded, 0)
     if found is None:
         return chat.conversation.seen
     choice = chat.when_full if chat.when_full != "ask" else decide(found)
     if choice == "cancel":
         raise Cancelled
     if choice == "drop" and found.can_drop:
-        _drop(chat, found, notify)
+        _drop(chat, found)
     elif found.n_left < 1:
         raise found.refusal()
     else:
-        notify(
+        chat.notify(
             f"the context is nearly full: the answer stops after {found.n_left:,} tokens;"
             " /clear starts anew, `/full drop` lets old turns go"
         )
     return chat.conversation.seen
 
 
-def _drop(chat: Chat, found: Shortage, notify: Callable[[str], None]) -> None:
+def _drop(chat: Chat, found: Shortage) -> None:
     chat.add(Dropped(found.n_droppable))
-    n = found.n_droppable
-    notify(
-        f"the model no longer sees the oldest {n} turn{'s' * (n != 1)}"
+    chat.notify(
+        f"the model no longer sees the oldest {count(found.n_droppable, 'turn')}"
         f" ({found.n_prompt - found.n_after:,} tokens); they stay in the saved conversation"
     )
 
 
-def _shortage(chat: Chat, opened: LoadedModel, n_answered: int) -> Shortage | None:
+def _shortage(chat: Chat, loaded: LoadedModel, n_answered: int) -> Shortage | None:
     conversation, seen = chat.conversation, chat.conversation.seen
-    n_ctx = opened.session.n_ctx
+    n_ctx = loaded.session.n_ctx
     n_reserve = reserve(n_ctx, chat.options.max_tokens) if n_answered == 0 else n_ctx // 8
 
-    def count(k: int) -> int:
-        return len(opened.transcript.prompt(conversation.system, seen[k:])) + n_answered
+    def n_without(k: int) -> int:
+        return len(loaded.transcript.prompt(conversation.system, seen[k:])) + n_answered
 
-    return shortage(count, len(seen), n_ctx, n_reserve)
+    return shortage(n_without, len(seen), n_ctx, n_reserve)
 
 
-def _without_old_turns(
-    chat: Chat, opened: LoadedModel, exchange: AnswerRun, notify: Callable[[str], None]
-) -> list[int] | None:
+def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[int] | None:
     """The prompt to go on from in the middle of an answer; None where nothing can go."""
-    found = _shortage(chat, opened, len(exchange.tokens))
+    found = _shortage(chat, loaded, len(run.tokens))
     if found is None or not found.can_drop:
         return None
-    _drop(chat, found, notify)
-    prompt = opened.transcript.prompt(chat.conversation.system, chat.conversation.seen)
-    return [*prompt, *exchange.tokens]
+    _drop(chat, found)
+    prompt = loaded.transcript.prompt(chat.conversation.system, chat.conversation.seen)
+    return [*prompt, *run.tokens]
 
 
-def _what_is_left(options: ReplyOptions, exchange: AnswerRun) -> ReplyOptions:
+def _what_is_left(options: ReplyOptions, run: AnswerRun) -> ReplyOptions:
     if options.max_tokens is None:
         return options
-    return replace(options, max_tokens=max(0, options.max_tokens - len(exchange.tokens)))
+    return replace(options, max_tokens=max(0, options.max_tokens - len(run.tokens)))

@@ -1,10 +1,8 @@
-"""Conversations on disk: a file each, one JSON object a line, written line by line.
+"""Conversations on disk: a file each, one JSON object a line; and exports of them.
 
-A line is one `write` to a file opened for appending and is forced to disk, so a kill -9 or a power
-cut loses at most the line that was being written. Such a torn end is found when the file is
-read next and cut off before anything is added.
-
-A conversation for others to read: Markdown for people, JSON for programs.
+Each line is one `write` to a file opened for appending, and is forced to disk. So a kill -9 or a
+power cut loses at most the line that was being written. `claim` cuts off such a torn end before
+anything is added.
 """
 
 import json
@@ -15,10 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from localspec import paths
-from localspec.chat.conversation import Conversation, Event, of_json, to_json
+from localspec.chat.conversation import Conversation, Event, first_line, of_json, to_json
 from localspec.dialogue.transcript import messages
 from localspec.errors import LocalspecError, UserError
 from localspec.store import alone
@@ -30,6 +28,9 @@ FORMAT = 1
 class Record:
     """One conversation's file; it appears with the first event."""
 
+    is_kept: ClassVar[bool] = True
+    """Whether anything is written at all."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
@@ -37,21 +38,16 @@ class Record:
 
     @classmethod
     def new(cls) -> Self:
-        """A file that is not there yet, named after the time."""
+        """A file that does not exist yet, named after the time."""
         now = datetime.now().astimezone()
         return cls(folder() / f"{now:%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}{ENDING}")
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether anything is written at all."""
-        return True
 
     @property
     def id(self) -> str:
         return self.path.name.removesuffix(ENDING)
 
     def add(self, event: Event) -> None:
-        """Append one event, for good. LocalspecError where the disk does not take it."""
+        """Append one event and force it to disk. LocalspecError where that fails."""
         try:
             is_new = not self.path.exists()
             file = self._open()
@@ -64,14 +60,14 @@ class Record:
             ) from error
 
     def events(self) -> list[Event]:
-        """Everything that was saved; lines that are no events are passed over."""
+        """Every saved event; other lines are passed over."""
         known = (of_json(document) for document in _documents(self.path))
         return [event for event in known if event is not None]
 
     def claim(self) -> None:
-        """Make it this process's, and cut off a line that was never finished.
+        """Lock the file for this process, and cut off a line that was never finished.
 
-        UserError where another chat is going on with it.
+        UserError where another chat has it open.
         """
         file = self._open()
         data = self.path.read_bytes()
@@ -80,7 +76,7 @@ class Record:
             os.truncate(file, whole)
 
     def close(self) -> None:
-        """Let others go on with it."""
+        """Unlock the file."""
         if self._file is not None:
             os.close(self._file)
             self._lock.close()
@@ -95,11 +91,9 @@ class Record:
 
 
 class NullRecord(Record):
-    """A conversation that is not to be saved."""
+    """A conversation that is not saved."""
 
-    @property
-    def is_kept(self) -> bool:
-        return False
+    is_kept = False
 
     def add(self, event: Event) -> None:
         """Nothing is written."""
@@ -107,7 +101,7 @@ class NullRecord(Record):
 
 @dataclass(frozen=True, slots=True)
 class SavedConversation:
-    """A conversation in the list; `changed` in seconds of the epoch."""
+    """A conversation in the list; `changed`: seconds since the epoch."""
 
     record: Record
     conversation: Conversation
@@ -117,7 +111,7 @@ class SavedConversation:
     def title(self) -> str:
         """The first message's first line."""
         turns = self.conversation.turns
-        return turns[0].question.strip().partition("\n")[0] if turns else ""
+        return first_line(turns[0].question) if turns else ""
 
 
 def _append(file: int, document: dict[str, Any]) -> None:
@@ -127,19 +121,19 @@ def _append(file: int, document: dict[str, Any]) -> None:
 
 
 def folder() -> Path:
-    """Where conversations are."""
+    """The folder of all conversations."""
     path = paths.data_dir() / "sessions"
     path.mkdir(exist_ok=True)
     return path
 
 
 def now() -> str:
-    """The time for a file."""
+    """The time, as files have it."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def listed() -> list[SavedConversation]:
-    """All conversations with something in them, the newest first."""
+    """All conversations with a turn, the newest first."""
     found: list[SavedConversation] = []
     for path in _newest_first():
         record = Record(path)
@@ -150,13 +144,13 @@ def listed() -> list[SavedConversation]:
 
 
 def latest() -> Record | None:
-    """The conversation that was changed last and has something in it."""
+    """The conversation with a turn that was changed last."""
     records = (Record(path) for path in _newest_first())
     return next((r for r in records if Conversation.of(r.events()).turns), None)
 
 
 def find(name: str) -> Record:
-    """A conversation by name, id or the beginning of an id. UserError where it is not one."""
+    """A conversation by name, id or the beginning of an id. UserError unless exactly one fits."""
     every = listed()
     exact = [one for one in every if name in (one.conversation.name, one.record.id)]
     close = exact[:1] or [one for one in every if one.record.id.startswith(name)]
@@ -184,7 +178,7 @@ def _documents(path: Path) -> Iterator[Any]:
 
 
 def export_text(conversation: Conversation, ending: str) -> str:
-    """The whole conversation, dropped turns included. UserError for an ending that is neither."""
+    """The whole conversation, dropped turns included. UserError for another ending."""
     if ending in (".md", ".markdown"):
         return _markdown(conversation)
     if ending == ".json":

@@ -1,30 +1,31 @@
 """A conversation with a model: what was said, who answers and how, and where it is kept.
 
-The model may still be loading, and may be changed for another one without the conversation being
-lost: what was said belongs to the conversation, and caches can be made again.
-
-The end of a conversation: its cache goes to disk, the models are freed.
+The model may still be loading. Another model can take its place, and the conversation stays: what
+was said belongs to the conversation, and a cache can be made again.
 """
 
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from localspec.chat.answer_run import WhenFull
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.notify import Notify, Progress
 from localspec.session import ReplyOptions, SessionConfig
 
+WhenFull = Literal["ask", "drop", "stop"]
+"""What happens to old turns in a full context."""
 Open = Callable[[SessionConfig, Record, Notify, Progress], LoadedModel]
 
 
 class Chat:
-    """`open_model` loads a model; `notify`, `on_progress` and `on_loaded` are called from its
-    thread."""
+    """`open_model` loads a model in a thread of its own.
+
+    That thread calls `notify`, `on_progress` and `on_loaded`.
+    """
 
     def __init__(
         self,
@@ -43,46 +44,46 @@ class Chat:
         self.on_loaded: Callable[[], None] = lambda: None
         self._options = options
         self._open_model = open_model
-        self._loading: LoadingModel[LoadedModel] | None = None
+        self._loading: LoadingModel | None = None
         self._unwritten: list[Event] = []
 
     @property
     def options(self) -> ReplyOptions:
-        """How the next answer is made: each one that is asked for again takes another seed."""
+        """How the next answer is made; one that is asked for again takes another seed."""
         sampling = self._options.sampling
         seed = sampling.seed + self.conversation.n_retries
         return replace(self._options, sampling=replace(sampling, seed=seed))
 
     @property
-    def loading(self) -> LoadingModel[LoadedModel]:
-        """The model on its way, or there."""
+    def loading(self) -> LoadingModel:
+        """The model, which this begins to load."""
         if self._loading is None:
-            config, record = self.config, self.record
+            config, record, notify = self.config, self.record, lambda text: self.notify(text)
             self._loading = LoadingModel(
-                lambda report: self._open_model(config, record, self._say, report),
+                lambda report: self._open_model(config, record, notify, report),
                 lambda: self.on_progress(),
                 lambda: self.on_loaded(),
             )
         return self._loading
 
     @property
-    def opened(self) -> LoadedModel | None:
-        """The model, if it is there."""
+    def loaded(self) -> LoadedModel | None:
+        """The model, if it has loaded."""
         loading = self._loading
         return loading.result() if loading and loading.is_done and not loading.failed else None
 
     @property
     def is_loading(self) -> bool:
-        """Whether a model is on its way."""
+        """Whether a model is being loaded."""
         return self._loading is not None and not self._loading.is_done
 
     @property
     def has_failed(self) -> bool:
-        """Whether the model could not be loaded."""
+        """Whether loading the model failed."""
         return self._loading is not None and self._loading.failed
 
     def add(self, *events: Event) -> None:
-        """Let something happen, and keep it; a file appears with the first message."""
+        """Let something happen, and write it down; the file appears with the first message."""
         for event in events:
             self.conversation = self.conversation.after(event)
             self._unwritten.append(event)
@@ -92,23 +93,23 @@ class Chat:
             self._unwritten.clear()
 
     def begin(self, record: Record) -> None:
-        """Go over to another conversation; the old one stays where it is kept."""
+        """Go over to another conversation; the old one stays in its file."""
         self.save_state()
         self.record.close()
         self.record = record
         self._unwritten.clear()
         self.conversation = Conversation.of(record.events())
-        if self.opened:
-            self.opened.states.restore(record)
+        if self.loaded:
+            self.loaded.states.restore(record)
 
     def set_sampling(self, **changes: Any) -> None:
-        """Other sampling from the next answer on."""
+        """Sample otherwise from the next answer on."""
         self._options = replace(self._options, sampling=replace(self._options.sampling, **changes))
 
     def reconfigure(
-        self, config: SessionConfig, wait: Callable[[LoadingModel[LoadedModel]], LoadedModel]
+        self, config: SessionConfig, wait: Callable[[LoadingModel], LoadedModel]
     ) -> LoadedModel:
-        """Load with other settings; where that fails, the old ones come back and it is raised."""
+        """Load with other settings. Where that fails, restores the old ones and raises."""
         old = self.config
         self.unload()
         self.config = config
@@ -120,36 +121,33 @@ class Chat:
             raise
 
     def remember(self, **settings: Any) -> None:
-        """Keep settings with the conversation, for the day when it goes on."""
+        """Keep settings with the conversation, for when it goes on."""
         self.add(Configured(settings))
 
     def save_state(self) -> None:
-        """Write the cache to disk, if there is something new in it."""
-        if self.opened and self.conversation.turns and self.record.is_kept:
-            self.opened.states.save(self.record)
-
-    def _say(self, message: str) -> None:
-        self.notify(message)
+        """Write the cache to disk, if it holds something new."""
+        if self.loaded and self.conversation.turns and self.record.is_kept:
+            self.loaded.states.save(self.record)
 
     def unload(self) -> None:
         """Save the cache and free the model."""
-        if self.opened:
+        if self.loaded:
             self.save_state()
-            self.opened.close()
+            self.loaded.close()
         elif self._loading:
             self._loading.abandon()
         self._loading = None
 
 
 LOADING_S = 30.0
-"""How long a model that loads is waited for before an error is told."""
+"""How long `close` waits for a model that still loads."""
 
 
 def leave(chat: Chat) -> None:
-    """Save and close; a model that is still loading is not waited for.
+    """Save the cache and free the model; do not wait for one that is still loading.
 
     Nothing stops the engine in the middle of loading, and libllama must not be torn down under the
-    thread that is in it: then the process goes at once, with all that was said on disk.
+    thread that is in it. So the process ends at once; all that was said is on disk.
     """
     if chat.is_loading:
         sys.stdout.flush()
@@ -159,7 +157,7 @@ def leave(chat: Chat) -> None:
 
 
 def close(chat: Chat) -> None:
-    """The same where an error is still to be told."""
+    """Save and free as well, in a process that goes on to report an error."""
     if chat.is_loading:
         chat.loading.wait(LOADING_S)
     chat.unload()

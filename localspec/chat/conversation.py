@@ -1,9 +1,8 @@
-"""A conversation: the fold of its events. What was dropped or undone is in the events only.
+"""What happens in a conversation, as events, and the conversation as the fold of its events.
 
-What happens in a conversation, as values; a session file is a list of them, one a line.
-
-Nothing is ever taken out of a file: undoing is an event too. `of_json` gives None for an event of a
-kind that this version does not know, so that an older localspec reads a newer one's files.
+A session file is a list of events, one a line. Nothing is ever taken out of a file: undoing is an
+event too. An event of an unknown kind is passed over, so an older localspec reads a newer one's
+files.
 """
 
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from localspec.dialogue.transcript import Answer, Turn
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The user's message; one that was never answered goes when the next one comes."""
+    """The user's message; it replaces one that was never answered."""
 
     text: str
     at: str | None = None
@@ -30,7 +29,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The last answer is forgotten and its message waits for another one."""
+    """The last answer is forgotten; its message waits for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Undone:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The model no longer sees the first `n_turns` of those that it saw."""
+    """The model no longer sees the oldest `n_turns` of those that it saw."""
 
     n_turns: int
 
@@ -54,7 +53,7 @@ class SystemSet:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What the user calls this conversation."""
+    """The user names this conversation."""
 
     name: str
 
@@ -64,6 +63,11 @@ class Configured:
     """Settings by the names of command line options, e.g. `model`, `spec`, `temp`."""
 
     settings: dict[str, Any]
+
+
+def first_line(message: str) -> str:
+    """What stands for a message in a list."""
+    return message.strip().partition("\n")[0]
 
 
 Event = Asked | Answered | Retried | Undone | Dropped | SystemSet | Named | Configured
@@ -87,7 +91,7 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def of_json(document: Any) -> Event | None:
-    """The event in a JSON object; None where it is none that is known here."""
+    """The event in a JSON object; None where this version does not know it."""
     if not isinstance(document, dict) or (kind := _KINDS.get(str(document.get("event")))) is None:
         return None
     known = {f.name: document[f.name] for f in fields(kind) if f.name in document}
@@ -107,9 +111,9 @@ def _answer(document: dict[str, Any]) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`turns` are all that stand, the first `n_dropped` of which the model does not see.
+    """`turns` are all that were not undone; the model does not see the first `n_dropped`.
 
-    `n_retries` counts answers that were asked for again: each takes another seed.
+    `n_retries` counts answers that were asked for again; each takes another seed.
     """
 
     system: str | None = None

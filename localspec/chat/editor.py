@@ -1,10 +1,9 @@
-"""The line that the user types into: history, several lines, completion, and what goes on below.
+"""The line that the user types into, with history, completion, and a line of status below.
 
-Enter sends, unless the text asks for more: a backslash at its end, or an open triple quote.
-
-Completion of commands, of what they take, and of files.
+Enter sends the message, unless it ends with a backslash or has an open triple quote.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from localspec.chat.commands.table import COMMANDS
 
 
 class CommandCompleter(Completer):
-    """For lines that begin with a slash; other lines are the user's own."""
+    """Completes commands, what they take, and files; other lines are the user's own."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -64,8 +63,10 @@ STYLE = Style.from_dict(
 
 
 class Editor:
-    """`status` is the line at the bottom, asked again at every key and every `refresh`; `is_over`
-    says whether there is nothing left to read for."""
+    """Reads messages; `status` makes the line at the bottom anew at every key and `refresh`.
+
+    `is_over`: whether there is nothing left to read for.
+    """
 
     def __init__(
         self,
@@ -89,11 +90,19 @@ class Editor:
             reserve_space_for_menu=5,
         )
 
-    def read(self, draft: str) -> str:
-        """One message. EOFError for Ctrl-D; KeyboardInterrupt for Ctrl-C on an empty line."""
+    def read(self, draft: str, before: Callable[[], None]) -> str:
+        """One message; `before` runs just before keys are read.
+
+        Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C on an empty line.
+        """
+
+        def begin() -> None:
+            before()
+            self._look()
+
         while True:
             try:
-                return _unquoted(self._session.prompt(PROMPT, default=draft, pre_run=self._look))
+                return _unquoted(self._session.prompt(PROMPT, default=draft, pre_run=begin))
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text:
                     raise
@@ -110,7 +119,7 @@ class Editor:
             app.loop.call_soon_threadsafe(self._look)
 
     def print_above(self, write: Callable[[], None]) -> bool:
-        """Have something written above the line; False where nothing is being read."""
+        """Have `write` called above the line; False where nothing is being read."""
         app = self._session.app
         if not (app.is_running and app.loop):
             return False
@@ -149,11 +158,5 @@ def _keys() -> KeyBindings:
 
 
 def _unquoted(text: str) -> str:
-    stripped = text.strip()
-    if (
-        len(stripped) >= 2 * len(QUOTES)
-        and stripped.startswith(QUOTES)
-        and stripped.endswith(QUOTES)
-    ):
-        return stripped[len(QUOTES) : -len(QUOTES)].strip("\n")
-    return text
+    match = re.fullmatch(f"{QUOTES}(.*){QUOTES}", text.strip(), re.DOTALL)
+    return match[1].strip("\n") if match else text

@@ -1,32 +1,96 @@
-"""What an answer came to, beside what was predicted: the line below it, `/stats` and the file.
+"""What an answer came to, beside what was predicted: the line below it, `/stats` and the file."""
 
-Figures in words: the line below an answer, and all of them for `/stats`.
-"""
-
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from localspec.chat.answer_run import AnswerRun
 from localspec.chat.models import LoadedModel
 from localspec.decode.drafters import OPTIONS
-from localspec.format import count, elapsed, percent
+from localspec.decode.stats import Timings
+from localspec.format import count, elapsed, percent, plus_minus, speed
 from localspec.prediction.roofline import Speed
+from localspec.session import Reply
 
 
 @dataclass(frozen=True, slots=True)
 class DraftSource:
-    """A drafter's part in an answer."""
+    """A drafter's part in an answer, in tokens."""
 
     name: str
     drafted: int
     accepted: int
 
 
+@dataclass(slots=True)
+class AnswerRun:
+    """One answer: usually one reply, several where old turns were dropped in the middle of it.
+
+    `seed` is its sampling's; `paused_s`: how long the program was suspended; `was_left`: a second
+    Ctrl-C ended it.
+    """
+
+    seed: int
+    replies: list[Reply] = field(default_factory=list[Reply])
+    paused_s: float = 0.0
+    was_left: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(reply.text for reply in self.replies)
+
+    @property
+    def tokens(self) -> list[int]:
+        return [token for reply in self.replies for token in reply.tokens]
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended."""
+        reason = self.replies[-1].finish_reason if self.replies else None
+        return "interrupted" if self.was_left or reason is None else reason
+
+    @property
+    def n_context(self) -> int:
+        """Tokens of the conversation at the end; in a full context the last has no place."""
+        last = self.replies[-1] if self.replies else None
+        return last.n_prompt_tokens + len(last.tokens) if last else 0
+
+    @property
+    def decode_tps(self) -> float | None:
+        """Tokens after the first pass's, per second from first to last token without pauses."""
+        timings = [reply.timings for reply in self.replies]
+        seconds = sum(one.decode_s or 0.0 for one in timings) - self.paused_s
+        n_tokens = sum(one.n_tokens - one.n_first for one in timings)
+        return n_tokens / seconds if n_tokens and seconds > 0 else None
+
+    @property
+    def passes(self) -> int:
+        return sum(reply.stats.passes for reply in self.replies)
+
+    @property
+    def tokens_per_pass(self) -> float | None:
+        return sum(r.stats.tokens for r in self.replies) / self.passes if self.passes else None
+
+    @property
+    def sources(self) -> tuple[DraftSource, ...]:
+        """Drafted and accepted tokens by who drafted them."""
+        drafted, accepted = Counter[str](), Counter[str]()
+        for reply in self.replies:
+            for source, stats in reply.stats.by_source.items():
+                drafted[source] += stats.drafted
+                accepted[source] += stats.accepted
+        return tuple(
+            DraftSource(OPTIONS.get(source, source), n, accepted[source])
+            for source, n in drafted.items()
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Counts are tokens; None is what is not known. `predicted` is of plain decoding;
-    `story`: what speculation did and why."""
+    """What an answer came to. Counts are tokens; None: not known.
+
+    `predicted` is the speed of plain decoding; `story`: what speculation did and why.
+    """
 
     n_tokens: int
     n_prompt: int
@@ -47,32 +111,32 @@ class Figures:
     story: str
 
     @classmethod
-    def of(cls, exchange: AnswerRun, opened: LoadedModel) -> Self:
-        """Of one answer of a loaded model."""
-        expected = opened.expectation
-        depth = max(0, exchange.n_context - len(exchange.tokens) // 2)
-        n_known = exchange.n_prompt - exchange.n_evaluated
+    def of(cls, run: AnswerRun, loaded: LoadedModel) -> Self:
+        """The figures of one answer of a loaded model."""
+        n_tokens, n_ctx, expected = len(run.tokens), loaded.session.n_ctx, loaded.expectation
+        timings = run.replies[0].timings if run.replies else Timings()
+        n_prompt = run.replies[0].n_prompt_tokens if run.replies else 0
+        n_evaluated = timings.n_prefilled
+        depth = max(0, run.n_context - n_tokens // 2)
         return cls(
-            n_tokens=len(exchange.tokens),
-            n_prompt=exchange.n_prompt,
-            n_evaluated=exchange.n_evaluated,
-            n_context=min(exchange.n_context, opened.session.n_ctx),
-            n_ctx=opened.session.n_ctx,
-            finish_reason=exchange.finish_reason,
-            seed=exchange.seed,
-            ttft_s=exchange.ttft_s,
-            predicted_ttft_s=expected and expected.first_token_s(exchange.n_evaluated, n_known),
-            prefill_tps=exchange.prefill_tps,
-            decode_tps=exchange.decode_tps,
+            n_tokens=n_tokens,
+            n_prompt=n_prompt,
+            n_evaluated=n_evaluated,
+            n_context=min(run.n_context, n_ctx),
+            n_ctx=n_ctx,
+            finish_reason=run.finish_reason,
+            seed=run.seed,
+            ttft_s=timings.ttft_s,
+            predicted_ttft_s=expected
+            and expected.first_token_s(n_evaluated, n_prompt - n_evaluated),
+            prefill_tps=timings.prefill_tps,
+            decode_tps=run.decode_tps,
             predicted=expected and expected.decode(depth),
             ceiling_tps=expected and expected.ceiling_tps(depth),
-            passes=exchange.passes,
-            tokens_per_pass=exchange.tokens_per_pass,
-            sources=tuple(
-                DraftSource(OPTIONS.get(source, source), drafted, accepted)
-                for source, (drafted, accepted) in exchange.by_source.items()
-            ),
-            story=exchange.replies[-1].speculation_summary if exchange.replies else "",
+            passes=run.passes,
+            tokens_per_pass=run.tokens_per_pass,
+            sources=run.sources,
+            story=run.replies[-1].speculation_summary if run.replies else "",
         )
 
     @property
@@ -85,7 +149,7 @@ class Figures:
 
     @property
     def roofline_share(self) -> float | None:
-        """Passes a second over those that the memory's bandwidth would allow."""
+        """Passes a second, as a share of those that the memory's bandwidth allows."""
         if self.decode_tps is None or not self.ceiling_tps:
             return None
         return self.decode_tps / (self.tokens_per_pass or 1.0) / self.ceiling_tps
@@ -103,85 +167,71 @@ _ENDINGS = {
 
 
 def line(figures: Figures, *, with_first_token: bool) -> str:
-    """The line below an answer; the first token's time where it is news."""
+    """The line below an answer; `with_first_token`: with the time to the first token."""
     return SEPARATOR.join(_parts(figures, with_first_token))
 
 
 def _parts(figures: Figures, with_first_token: bool) -> Iterator[str]:
-    if figures.decode_tps is not None:
-        yield f"{figures.decode_tps:.1f} tok/s"
+    if figures.decode_tps is None:
+        yield count(figures.n_tokens, "token")
+    else:
+        yield speed(figures.decode_tps)
         if figures.predicted is not None:
-            yield predicted_text(figures)
+            yield f"predicted {_predicted(figures)}"
         if figures.roofline_share is not None:
             yield f"{percent(figures.roofline_share)} of this machine's roofline"
-    else:
-        yield count(figures.n_tokens, "token")
     if figures.accepted and figures.tokens_per_pass:
-        yield f"{figures.tokens_per_pass:.1f} tokens a pass ({shares(figures)})"
+        yield f"{figures.tokens_per_pass:.1f} tokens a pass ({_shares(figures)})"
     if with_first_token and figures.ttft_s is not None:
-        yield first_token(figures)
+        yield f"first token {_first_token(figures)}"
     yield f"context {figures.n_context:,} / {figures.n_ctx:,}"
     if figures.finish_reason in _ENDINGS:
         yield _ENDINGS[figures.finish_reason]
 
 
-def stats(figures: Figures) -> list[tuple[str, str]]:
+def stats(figures: Figures) -> list[tuple[str, ...]]:
     """Every figure of an answer, by name."""
-    rows = [
+    decoding = figures.decode_tps
+    return [
         ("prompt", _prompt(figures)),
-        ("first token", first_token(figures).removeprefix("first token ")),
+        ("first token", _first_token(figures)),
         ("answer", f"{count(figures.n_tokens, 'token')} in {count(figures.passes, 'pass')}"),
-        ("decoding", _decoding(figures)),
-        ("predicted", predicted_text(figures).removeprefix("predicted ").removeprefix("speed ")),
+        ("decoding", "too short to tell" if decoding is None else speed(decoding)),
+        ("predicted", _predicted(figures)),
         ("roofline", _roofline(figures)),
+        *((source.name, _accepted(source)) for source in figures.sources),
+        *([("speculation", figures.story)] if figures.story else []),
+        ("context", f"{figures.n_context:,} of {figures.n_ctx:,} tokens"),
+        ("seed", str(figures.seed)),
+        ("ended by", figures.finish_reason),
     ]
-    rows += [(source.name, _source(source.drafted, source.accepted)) for source in figures.sources]
-    if figures.story:
-        rows.append(("speculation", figures.story))
-    rows.append(("context", f"{figures.n_context:,} of {figures.n_ctx:,} tokens"))
-    rows.append(("seed", str(figures.seed)))
-    rows.append(("ended by", figures.finish_reason))
-    return rows
 
 
-def predicted_text(figures: Figures) -> str:
-    """The prediction, of plain decoding where the answer was not plain."""
+def _predicted(figures: Figures) -> str:
+    """The predicted speed, which is of plain decoding."""
     if figures.predicted is None:
-        return "predicted speed unknown: `localspec predict` measures this machine once"
-    return f"predicted {interval(figures.predicted)}{' without drafts' if figures.drafted else ''}"
+        return "unknown: `localspec predict` measures this machine once"
+    drafts = " without drafts" if figures.drafted else ""
+    return plus_minus(figures.predicted.low, figures.predicted.high) + drafts
 
 
-def interval(speed: Speed) -> str:
-    """The interval of a prediction as its middle and half of its width."""
-    return f"{(speed.low + speed.high) / 2:.0f} ± {(speed.high - speed.low) / 2:.0f}"
-
-
-def first_token(figures: Figures) -> str:
-    """How long the first token took, and should have taken."""
+def _first_token(figures: Figures) -> str:
+    """The time to the first token, and its prediction."""
     if figures.ttft_s is None:
-        return "first token: none came"
-    text = f"first token {elapsed(figures.ttft_s)}"
-    if figures.predicted_ttft_s is not None:
-        text += f" (predicted {elapsed(figures.predicted_ttft_s)})"
-    return text
+        return "none came"
+    wanted = figures.predicted_ttft_s
+    return elapsed(figures.ttft_s) + ("" if wanted is None else f" (predicted {elapsed(wanted)})")
 
 
-def shares(figures: Figures) -> str:
+def _shares(figures: Figures) -> str:
     """Whose tokens were accepted, as shares of all that were."""
-    return ", ".join(
-        f"{source.name} {percent(source.accepted / figures.accepted)}"
-        for source in figures.sources
-        if source.accepted
-    )
+    sources = [source for source in figures.sources if source.accepted]
+    return ", ".join(f"{s.name} {percent(s.accepted / figures.accepted)}" for s in sources)
 
 
 def _prompt(figures: Figures) -> str:
     text = f"{count(figures.n_prompt, 'token')}, {figures.n_evaluated:,} of them read anew"
     return text + (f" at {figures.prefill_tps:,.0f} tok/s" if figures.prefill_tps else "")
-
-
-def _decoding(figures: Figures) -> str:
-    return "too short to tell" if figures.decode_tps is None else f"{figures.decode_tps:.1f} tok/s"
 
 
 def _roofline(figures: Figures) -> str:
@@ -192,6 +242,6 @@ def _roofline(figures: Figures) -> str:
     return f"{reached}{figures.ceiling_tps:.0f} passes a second, at the memory's bandwidth"
 
 
-def _source(drafted: int, accepted: int) -> str:
-    rate = f" ({percent(accepted / drafted)})" if drafted else ""
-    return f"{accepted:,} of {drafted:,} drafted tokens accepted{rate}"
+def _accepted(source: DraftSource) -> str:
+    rate = f" ({percent(source.accepted / source.drafted)})" if source.drafted else ""
+    return f"{source.accepted:,} of {source.drafted:,} drafted tokens accepted{rate}"

@@ -1,12 +1,15 @@
-"""What a conversation asks of the place where it is held: a terminal, a pipe, or a program."""
+"""What a conversation asks of the place where it is held, and the places that only write lines."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol, TextIO
 
-from localspec.chat.answer_run import Shortage
-from localspec.chat.answering import AnswerView, RoomDecision
-from localspec.chat.figures import Figures
+from localspec.chat.answering import AnswerView, RoomDecision, Shortage
+from localspec.chat.figures import Figures, line
 from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.decode.step import Step
+from localspec.notify import Notify
 
 
 class Frontend(Protocol):
@@ -14,36 +17,126 @@ class Frontend(Protocol):
 
     @property
     def can_edit(self) -> bool:
-        """Whether `read` lets somebody change its draft."""
+        """Whether `read` lets the user change its draft."""
         ...
 
     def read(self, draft: str) -> str:
-        """The next message, `draft` being there to edit.
+        """The next message; the user can edit `draft` to make it.
 
         Raises EOFError at the end, KeyboardInterrupt, and UserError for what is no text.
         """
         ...
 
-    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
-        """The model, when it has loaded; raises what loading raised, or KeyboardInterrupt."""
+    def wait(self, loading: LoadingModel) -> LoadedModel:
+        """The model, once it has loaded. Raises what loading raised, and KeyboardInterrupt."""
         ...
 
-    def view(self, opened: LoadedModel) -> AnswerView:
+    def view(self, loaded: LoadedModel) -> AnswerView:
         """Where the next answer appears."""
         ...
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
-        """An answer is over."""
+        """Show the figures of an answer that is over."""
         ...
 
     def say(self, text: str) -> None:
-        """A note to the user, from any thread."""
+        """Tell the user something, from any thread."""
         ...
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Something that was asked for, in columns."""
+        """Show what was asked for, in columns."""
         ...
 
     def decide(self, found: Shortage) -> RoomDecision:
         """What to do where the context is nearly full."""
         ...
+
+
+class PlainView:
+    """Writes through; an answer ends with a new line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.thought = ""
+        self.paused_s = 0.0
+
+    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+        """Nothing is shown yet."""
+
+    def write(self, text: str, step: Step | None) -> None:
+        """Show it at once."""
+        self._out.write(text)
+        self._out.flush()
+
+    def end(self) -> None:
+        """End the line."""
+        self._out.write("\n")
+        self._out.flush()
+
+
+class PipeFrontend:
+    """Answers go to stdout and notes to stderr, for nobody who could edit or decide.
+
+    `next_message` raises EOFError or StopIteration at the end, and UserError for what is no text.
+    """
+
+    can_edit = False
+
+    def __init__(self, next_message: Callable[[], str], notify: Notify) -> None:
+        self._next_message = next_message
+        self._notify = notify
+
+    def read(self, draft: str) -> str:
+        """The next message; a draft is sent as it is."""
+        if draft:
+            return draft
+        try:
+            return self._next_message()
+        except StopIteration:
+            raise EOFError from None
+
+    def say(self, text: str) -> None:
+        """Write a note."""
+        self._notify(text)
+
+    def wait(self, loading: LoadingModel) -> LoadedModel:
+        """Wait in short steps, between which Ctrl-C is heard."""
+        while not loading.wait(0.2):
+            pass
+        return loading.result()
+
+    def view(self, loaded: LoadedModel) -> AnswerView:
+        """Plain text on stdout."""
+        return PlainView(sys.stdout)
+
+    def finished(self, figures: Figures, *, is_first: bool) -> None:
+        """Write the line below, as a note."""
+        self.say(line(figures, with_first_token=is_first))
+
+    def table(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Write columns, as notes."""
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.say("  ".join(cells).rstrip())
+
+    def decide(self, found: Shortage) -> RoomDecision:
+        """Old turns stay, and the answer stops where the context is full."""
+        return "stop"
+
+
+def is_dumb() -> bool:
+    """Whether the terminal can do no more than write: in an editor's shell, say."""
+    return os.environ.get("TERM", "dumb").lower() in ("dumb", "unknown", "")
+
+
+def typed_line() -> str:
+    """A line from such a terminal; the second Ctrl-C in a row leaves, with EOFError."""
+    try:
+        return input("> ")
+    except KeyboardInterrupt:
+        print("\nCtrl-C again leaves; so does Ctrl-D")  # noqa: T201
+    try:
+        return input("> ")
+    except KeyboardInterrupt:
+        raise EOFError from None

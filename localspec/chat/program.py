@@ -5,17 +5,16 @@ Out, one object a line: {"event": "loaded" | "note" | "text" | "answer" | "table
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from localspec.chat.answering import AnswerView
 from localspec.chat.figures import Figures
-from localspec.chat.lines import PipeFrontend
+from localspec.chat.frontend import PipeFrontend
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Thoughts
-
-Emit = Callable[[str, dict[str, Any]], None]
 
 
 def emit(event: str, values: dict[str, Any]) -> None:
@@ -24,20 +23,22 @@ def emit(event: str, values: dict[str, Any]) -> None:
 
 
 class EventsView:
-    """Text as events, thoughts apart from the answer; `drafted_by` names who drafted it."""
+    """Text as events, reasoning apart from the answer.
+
+    An event has `drafted_by` where a drafted token was accepted.
+    """
 
     def __init__(self) -> None:
         self.thought = ""
         self.paused_s = 0.0
-        self._text = ""
         self._thoughts = Thoughts(in_thought=False)
 
     def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """An answer is coming."""
+        """Begin anew."""
         self._thoughts = Thoughts(in_thought=in_thought)
 
     def write(self, text: str, step: Step | None) -> None:
-        """One event a step."""
+        """Write one event a part."""
         source = None
         if step is not None and step.accepted:
             source = OPTIONS.get(step.source, step.source)
@@ -45,7 +46,7 @@ class EventsView:
             self._emit(part, source)
 
     def end(self) -> None:
-        """What was held back."""
+        """Write what was held back."""
         for part in self._thoughts.finish():
             self._emit(part, None)
 
@@ -59,21 +60,21 @@ class EventsView:
 
 
 class ProgramFrontend(PipeFrontend):
-    """Everything that a person would see is an event."""
+    """What a person would see becomes events."""
 
-    def __init__(self, messages: Iterator[str]) -> None:
-        super().__init__(map(message_of, messages), _note)
+    def __init__(self, next_line: Callable[[], str]) -> None:
+        super().__init__(lambda: message_of(next_line()), _note)
         self._is_loaded = False
 
-    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
-        """Tell once that the model is there, and what it is."""
-        opened = super().wait(loading)
+    def wait(self, loading: LoadingModel) -> LoadedModel:
+        """Tell once that the model has loaded, and what it is."""
+        loaded = super().wait(loading)
         if not self._is_loaded:
             self._is_loaded = True
-            emit("loaded", _loaded(opened))
-        return opened
+            emit("loaded", _described(loaded))
+        return loaded
 
-    def view(self, opened: LoadedModel) -> EventsView:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def view(self, loaded: LoadedModel) -> AnswerView:
         """Text as events."""
         return EventsView()
 
@@ -91,7 +92,7 @@ def _note(text: str) -> None:
 
 
 def message_of(line: str) -> str:
-    """The message in a line; a line that is no JSON string or object is one itself."""
+    """The message in a line. A line that is no JSON string or object is itself the message."""
     try:
         document = json.loads(line)
     except ValueError:
@@ -101,12 +102,12 @@ def message_of(line: str) -> str:
     return document if isinstance(document, str) else line
 
 
-def _loaded(opened: LoadedModel) -> dict[str, Any]:
-    session = opened.session
+def _described(loaded: LoadedModel) -> dict[str, Any]:
+    session = loaded.session
     return {
-        "model": str(opened.config.model),
+        "model": str(loaded.config.model),
         "n_ctx": session.n_ctx,
         "speculation": session.speculation,
-        "n_restored": opened.n_restored,
+        "n_restored": loaded.n_restored,
         "load_s": session.load_s,
     }

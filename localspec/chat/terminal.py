@@ -1,7 +1,9 @@
 """A conversation at a terminal."""
 
+import atexit
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -10,58 +12,52 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec import paths
-from localspec.chat.answer_run import Shortage
-from localspec.chat.answering import AnswerView, RoomDecision
+from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, line
+from localspec.chat.frontend import PlainView
 from localspec.chat.models import LoadedModel, LoadingModel
-from localspec.chat.rendering.screen import (
-    DraftsView,
-    PlainView,
-    ScreenView,
-    screen_console,
-    warm_up,
-)
+from localspec.chat.screen import DraftsView, ScreenView, screen_console, warm_up
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.format import percent
 
 TWICE_S = 2.0
-"""Two Ctrl-C within it are one wish."""
+"""Two Ctrl-C within it leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How answers appear: as plain text, or with their tokens coloured by who drafted them."""
+    """Answers are Markdown, plain text, or tokens coloured by who drafted them."""
 
     is_plain: bool = False
     shows_drafts: bool = False
 
 
 class TerminalFrontend:
-    """Prompt below, answers above; notes are dim."""
+    """The prompt is below and answers above; notes are dim."""
+
+    can_edit = True
 
     def __init__(self, chat: Chat, models: Models, style: Style) -> None:
         self._chat = chat
         self._style = style
         self._console = screen_console()
         self._editor = Editor(models, _history(chat), self._status, lambda: chat.has_failed)
+        self._quiet = ExitStack()
+        atexit.register(self._quiet.close)
         self._stopped_at = 0.0
         self._is_waiting = False
         chat.notify = self.say
         chat.on_loaded = self._loaded
         chat.on_progress = self._editor.refresh
 
-    @property
-    def can_edit(self) -> bool:
-        return True
-
     def read(self, draft: str) -> str:
         """The next message; the second Ctrl-C in a short time leaves."""
         while True:
             try:
-                return self._editor.read(draft)
+                return self._editor.read(draft, self._quiet.close)
             except KeyboardInterrupt:
                 if monotonic() - self._stopped_at < TWICE_S:
                     raise EOFError from None
@@ -72,10 +68,9 @@ class TerminalFrontend:
                     self._chat.loading.result()
                 raise
 
-    def wait(self, loading: LoadingModel[LoadedModel]) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> LoadedModel:
         """The model, with progress until it is there."""
-        name = self._chat.config.model.name
-        waiting = self._waiting(lambda: f"loading {name} {percent(loading.fraction)}")
+        waiting = Waiting(sys.stdout, self._progress)
         self._is_waiting = True
         try:
             with quiet_terminal():
@@ -86,43 +81,45 @@ class TerminalFrontend:
             waiting.stop()
         return loading.result()
 
-    def view(self, opened: LoadedModel) -> AnswerView:
-        """Markdown, drafts or plain text, with what is waited for until it begins."""
+    def view(self, loaded: LoadedModel) -> AnswerView:
+        """Markdown, drafts or plain text, after a line that says what is waited for."""
         return WatchedView(
-            self._inner(opened), lambda n: self._waiting(lambda: _reading(opened, n))
+            self._inner(loaded),
+            lambda n: Waiting(sys.stdout, lambda: _reading(loaded, n)),
+            self._quiet,
         )
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
-        """The line below, broken between its parts."""
+        """Show the line below, broken between its parts."""
         if figures.finish_reason == "interrupted":
             self._stopped_at = monotonic()
-        parts = _wrapped(line(figures, with_first_token=is_first), self._columns() - 1)
+        parts = _wrapped(line(figures, with_first_token=is_first), terminal_size().columns - 1)
         self._lines([*parts, ""])
 
     def say(self, text: str) -> None:
-        """A dim note, above the prompt if that is there."""
+        """Show a dim note, above the prompt if there is one."""
 
         def write() -> None:
             if self._is_waiting:
                 sys.stdout.write(ERASE)
-            self._console.width = self._columns()
+            self._console.width = terminal_size().columns
             self._console.print(Text(text, style="dim"))
 
         if not self._editor.print_above(write):
             write()
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Columns that wrap in a narrow terminal."""
+        """Show columns, which wrap in a narrow terminal."""
         table = Table.grid(padding=(0, 2))
         for i in range(len(rows[0])):
             table.add_column(style="dim" if i else "", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        self._console.width = self._columns()
+        self._console.width = terminal_size().columns
         self._console.print(table)
 
     def decide(self, found: Shortage) -> RoomDecision:
-        """Ask what is to happen with old turns."""
+        """Ask what happens to old turns."""
         self.say(
             f"The context is nearly full: {found.n_prompt:,} of {found.n_ctx:,} tokens, so an"
             f" answer has {max(0, found.n_left):,}."
@@ -143,31 +140,30 @@ class TerminalFrontend:
             if key in choices:
                 return choices[key]
 
-    def _inner(self, opened: LoadedModel) -> AnswerView:
+    def _inner(self, loaded: LoadedModel) -> AnswerView:
         if self._style.shows_drafts:
-            vocabulary, stop = opened.session.target.vocabulary, self._chat.options.stop
+            vocabulary, stop = loaded.session.target.vocabulary, self._chat.options.stop
             return DraftsView(sys.stdout, self._console, vocabulary, stop)
         if self._style.is_plain:
             return PlainView(sys.stdout)
         return ScreenView(sys.stdout, terminal_size, self._console)
 
-    def _waiting(self, text: Callable[[], str]) -> Waiting:
-        return Waiting(sys.stdout, text)
-
     def _status(self) -> str:
         """The line at the bottom."""
-        loading, config = self._chat.loading, self._chat.config
-        if not loading.is_done:
-            return f"loading {config.model.name} {percent(loading.fraction)}"
-        opened = self._chat.opened
-        if opened is None:
+        if not self._chat.loading.is_done:
+            return self._progress()
+        loaded = self._chat.loaded
+        if loaded is None:
             return ""
-        n_held = len(opened.session.context.tokens)
-        parts = [config.model.name, f"context {n_held:,} / {opened.session.n_ctx:,}", "/help"]
-        return SEPARATOR.join(parts)
+        session = loaded.session
+        context = f"context {len(session.context.tokens):,} / {session.n_ctx:,}"
+        return SEPARATOR.join([loaded.config.model.name, context, "/help"])
+
+    def _progress(self) -> str:
+        return f"loading {self._chat.config.model.name} {percent(self._chat.loading.fraction)}"
 
     def _loaded(self) -> None:
-        """From the loading thread: show it, or leave where it failed."""
+        """Called by the loading thread: show it, or leave where loading failed."""
         if self._chat.has_failed:
             self._editor.stop()
         else:
@@ -175,22 +171,18 @@ class TerminalFrontend:
             warm_up()
 
     def _lines(self, lines: Sequence[str]) -> None:
-        self._console.width = self._columns()
+        self._console.width = terminal_size().columns
         for text in lines:
             self._console.print(Text(text, style="dim"), no_wrap=True)
 
-    @staticmethod
-    def _columns() -> int:
-        return terminal_size().columns
-
 
 def _history(chat: Chat) -> Path | None:
-    """Where typed lines are kept; None in a conversation that is not."""
+    """Where typed lines are kept; None where nothing is."""
     return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 
-def _reading(opened: LoadedModel, n_prompt: int) -> str:
-    n_held = min(len(opened.session.context.tokens), n_prompt)
+def _reading(loaded: LoadedModel, n_prompt: int) -> str:
+    n_held = min(len(loaded.session.context.tokens), n_prompt)
     return f"reading the conversation: {n_held:,} of {n_prompt:,} tokens"
 
 

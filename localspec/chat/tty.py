@@ -1,11 +1,7 @@
 """The terminal while an answer comes: keys are not echoed into it, and wait for the next prompt.
 
-Suspended (Ctrl-Z), the terminal goes back to what the shell had, and afterwards the pause is known:
-it is not the engine's time.
-
-A view whose answer is waited for: keys are quiet, and the wait is over with the first text.
-
-One line that says what is waited for, from a thread, until there is something better to show.
+When the user suspends the program (Ctrl-Z), the terminal goes back to what the shell had. The pause
+is measured, because it is not the engine's time.
 """
 
 import os
@@ -25,7 +21,7 @@ LOCAL_FLAGS = 3
 
 
 def terminal_size() -> os.terminal_size:
-    """Of the terminal as it is now, whatever COLUMNS says. A serial line says 0 x 0."""
+    """The terminal's size now, whatever COLUMNS says; 80 x 24 for a serial line, which has none."""
     try:
         columns, lines = os.get_terminal_size(sys.stdout.fileno())
     except OSError:
@@ -34,7 +30,7 @@ def terminal_size() -> os.terminal_size:
 
 
 class Quiet:
-    """No echo; `paused_s` adds up suspensions."""
+    """Turns the echo of keys off; `paused_s` adds up suspensions."""
 
     def __init__(self) -> None:
         self.paused_s = 0.0
@@ -54,7 +50,7 @@ class Quiet:
             self._old = None
 
     def leave(self) -> None:
-        """Back to what it was."""
+        """Turn the echo on again, if it was."""
         if self._old is not None:
             import termios  # noqa: PLC0415
 
@@ -62,7 +58,7 @@ class Quiet:
             self._old = None
 
     def suspend(self, number: int, frame: FrameType | None) -> None:
-        """What SIGTSTP does: give the terminal back, stop, and take it again."""
+        """Obey SIGTSTP: give the terminal back, stop, and take it again."""
         self.leave()
         started = perf_counter()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
@@ -74,7 +70,7 @@ class Quiet:
 
 @contextmanager
 def quiet_terminal() -> Generator[Quiet]:
-    """While it lasts, keys are kept for later and Ctrl-Z leaves the terminal in order."""
+    """Keep keys for later while it lasts; Ctrl-Z leaves the terminal in order."""
     quiet = Quiet()
     quiet.enter()
     before = signal.getsignal(signal.SIGTSTP)
@@ -94,7 +90,7 @@ ERASE = "\r\x1b[K"
 
 
 class Waiting:
-    """Draws `text()` dimly on the current line after a moment; `stop` takes it away."""
+    """A dim line that says what the program waits for: `text()`, after a moment, until `stop`."""
 
     def __init__(self, out: TextIO, text: Callable[[], str]) -> None:
         self._out = out
@@ -124,13 +120,16 @@ class Waiting:
 
 
 class WatchedView:
-    """Hands everything to `view`."""
+    """A `view` at a terminal: keys are quiet, and a line says what is waited for at first.
 
-    def __init__(self, view: AnswerView, wait: Callable[[int], Waiting]) -> None:
+    `quiet` is closed by whoever reads the next keys, so that none is echoed below the answer.
+    """
+
+    def __init__(self, view: AnswerView, wait: Callable[[int], Waiting], quiet: ExitStack) -> None:
         self._view = view
         self._wait = wait
         self._waiting: Waiting | None = None
-        self._terminal = ExitStack()
+        self._terminal = quiet
         self._quiet: Quiet | None = None
 
     @property
@@ -139,25 +138,24 @@ class WatchedView:
 
     @property
     def paused_s(self) -> float:
-        """How long the program was suspended meanwhile."""
+        """Seconds in which the program was suspended meanwhile."""
         return self._quiet.paused_s if self._quiet else 0.0
 
     def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """The engine starts to read."""
+        """The engine begins to read the prompt."""
         self._quiet = self._terminal.enter_context(quiet_terminal())
         self._view.begin(in_thought=in_thought, n_prompt=n_prompt)
         self._waiting = self._wait(n_prompt)
 
     def write(self, text: str, step: Step | None) -> None:
-        """Text comes."""
+        """Show text; the wait is over."""
         self._stop_waiting()
         self._view.write(text, step)
 
     def end(self) -> None:
-        """The terminal is as it was."""
+        """The answer is over."""
         self._stop_waiting()
         self._view.end()
-        self._terminal.close()
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,9 +15,8 @@ from localspec.format import count
 from localspec.notify import Notify, Progress
 
 if TYPE_CHECKING:
-    from localspec.chat.answer_run import WhenFull
     from localspec.chat.archive import Record
-    from localspec.chat.chat import Chat
+    from localspec.chat.chat import Chat, WhenFull
     from localspec.chat.conversation import Conversation
     from localspec.chat.frontend import Frontend
     from localspec.chat.models import LoadedModel
@@ -84,11 +83,11 @@ def chat(
     """
     record = _record_for(how.session, goes_on=how.goes_on, is_kept=not how.no_save)
     conversation = _open_chat(record, engine, flags, model, how.when_full)
-    front = _front(conversation, how, NamedModels())
+    frontend = _frontend(conversation, how, NamedModels())
     if not how.json_lines and how.prompt is None:
         for text in _greeting(conversation, record, is_named=model is not None):
-            front.say(text)
-    _hold(conversation, front, how)
+            frontend.say(text)
+    _hold(conversation, frontend, how)
 
 
 def _record_for(name: str | None, *, goes_on: bool, is_kept: bool) -> "Record":
@@ -122,7 +121,7 @@ def _open_chat(
     Raises UserError or ModelError.
     """
     from localspec.chat.archive import latest
-    from localspec.chat.chat import Chat
+    from localspec.chat.chat import Chat, WhenFull
     from localspec.chat.commands.command import lasting_name
     from localspec.chat.conversation import Configured, Conversation, SystemSet
 
@@ -164,16 +163,17 @@ def _load_first(
     """On the first run: say which model would be better here, once the starter is there."""
     from localspec.forecast.recommend import better_than_starter
 
-    opened = _load(config, record, notify, on_progress)
+    loaded = _load(config, record, notify, on_progress)
     sentence = better_than_starter(config.settings.threads)
     if sentence:
         notify(sentence)
-    return opened
+    return loaded
 
 
 def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str]:
     """The first lines: model and seed, and on the first run a word about the starter."""
     from localspec.chat.archive import latest
+    from localspec.chat.conversation import first_line
 
     sampling = chat.options.sampling
     seed = "" if sampling.is_greedy else f", seed {sampling.seed}"
@@ -182,8 +182,7 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
         name = conversation.name or record.id
         yield f"{chat.config.model.name}{seed}; {count(len(conversation.turns), 'turn')} of {name}"
         if conversation.pending is not None:
-            first_line = conversation.pending.strip().partition("\n")[0]
-            yield f"not answered yet: {first_line[:60]}; /regen answers it"
+            yield f"not answered yet: {first_line(conversation.pending)[:60]}; /regen answers it"
         return
     if not is_named and latest() is None:
         yield (
@@ -194,7 +193,7 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
     yield f"{chat.config.model.name}{seed}; /help lists the commands"
 
 
-def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:
+def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
     """Talk until the end, and close the conversation."""
     from localspec.chat.chat import close, leave
     from localspec.chat.commands.command import ChatState
@@ -202,55 +201,48 @@ def _hold(conversation: "Chat", front: "Frontend", how: ChatFlags) -> None:
 
     conversation.loading  # noqa: B018 - starts now, in the background
     try:
-        repl(ChatState(conversation, front, NamedModels()), is_strict=how.prompt is not None)
+        repl(ChatState(conversation, frontend, NamedModels()), is_strict=how.prompt is not None)
     except BaseException:
         close(conversation)
         raise
     leave(conversation)
 
 
-def _front(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
-    from localspec.chat.lines import TypedLines, is_dumb
+def _frontend(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
+    from localspec.chat.frontend import PipeFrontend, is_dumb, typed_line
 
     if how.is_interactive and not is_dumb():
         from localspec.chat.terminal import Style, TerminalFrontend
 
         style = Style(is_plain=how.plain, shows_drafts=how.show_draft)
         return TerminalFrontend(conversation, models, style)
-    from localspec.chat.lines import PipeFrontend
     from localspec.chat.program import ProgramFrontend
 
     conversation.notify = notify
-    messages = TypedLines() if how.is_interactive else _messages(how.prompt)
+    next_message = typed_line if how.is_interactive else _messages(how.prompt)
     if how.json_lines:
-        front = ProgramFrontend(messages)
-        conversation.notify = front.say
-        return front
-    return PipeFrontend(messages, notify)
+        frontend = ProgramFrontend(next_message)
+        conversation.notify = frontend.say
+        return frontend
+    return PipeFrontend(next_message, notify)
 
 
-def _messages(prompt: str | None) -> Iterator[str]:
-    """The prompt, or the lines of standard input. Reading a line that is not UTF-8 raises."""
-    if prompt is not None:
-        text = sys.stdin.read() if prompt == "-" else prompt
-        checked = check_text("the prompt", text)
-        if not checked.strip():
-            raise UserError("the prompt is empty: give some text")
-        return iter([checked])
-    return _Lines()
+def _messages(prompt: str | None) -> Callable[[], str]:
+    """The prompt, or a line each time. A line that is no text raises when it is asked for."""
+    if prompt is None:
+        return _line
+    text = sys.stdin.read() if prompt == "-" else prompt
+    checked = check_text("the prompt", text)
+    if not checked.strip():
+        raise UserError("the prompt is empty: give some text")
+    return iter([checked]).__next__
 
 
-class _Lines:
-    """Lines of standard input. Unlike a generator it goes on after an error."""
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = sys.stdin.readline()
-        if not line:
-            raise StopIteration
-        return check_text("the line", line)
+def _line() -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return check_text("the line", line)
 
 
 class NamedModels:

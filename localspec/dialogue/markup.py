@@ -1,6 +1,7 @@
-"""A stream of text into what a model thinks and what it says, at `<think>` and `</think>`.
+"""A stream of text, split into what a model thinks and what it says at `<think>` and `</think>`.
 
-Only a section that opens the answer is one: tags further down are text, as in an answer about them.
+Only a section that opens the answer is reasoning; tags further down are text, as in an answer about
+them.
 """
 
 from dataclasses import dataclass
@@ -12,19 +13,19 @@ OPEN, CLOSE = "<think>", "</think>"
 
 @dataclass(frozen=True, slots=True)
 class AnswerPart:
-    """Text of one kind."""
+    """Text of an answer, all of one kind."""
 
     text: str
     is_thought: bool
 
 
 def opens_thought(prompt: str) -> bool:
-    """Whether a template has begun the answer's reasoning in the prompt itself."""
+    """Whether the template begins the answer's reasoning in the prompt itself."""
     return prompt.rstrip().endswith(OPEN)
 
 
 class Thoughts:
-    """Feed pieces; what may be the beginning of a tag is held back."""
+    """Splits pieces of text; holds back what may be the beginning of a tag."""
 
     def __init__(self, *, in_thought: bool) -> None:
         self.in_thought = in_thought

@@ -1,14 +1,14 @@
-"""Token bytes to text, as soon as it is certain."""
+"""Tokens' bytes to text, as soon as the text is certain."""
 
 import codecs
 from collections.abc import Sequence
 
 
 class TextStream:
-    """Token bytes in, text out as soon as it is certain.
+    """Takes tokens' bytes and gives text.
 
-    Held back: bytes of an unfinished character, and text that may be the beginning of a stop
-    string. Bytes that are not UTF-8 become U+FFFD.
+    It holds back bytes of an unfinished character, and text that may begin a stop string. Bytes
+    that are not UTF-8 become U+FFFD.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -18,11 +18,11 @@ class TextStream:
         self._held = ""
 
     def push(self, piece: bytes) -> str:
-        """Take a token's bytes; return the text that can be shown now."""
+        """Take a token's bytes; returns the text that is certain now."""
         return self._release(self._decoder.decode(piece))
 
     def finish(self) -> str:
-        """The reply is over: return what was held back."""
+        """Returns what was held back: the reply is over."""
         text = self._release(self._decoder.decode(b"", final=True)) + self._held
         self._held = ""
         return text

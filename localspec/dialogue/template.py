@@ -1,7 +1,7 @@
 """Messages to a prompt.
 
-A chat template comes out of a model file, so it is untrusted code: it runs in jinja2's sandbox,
-with the conventions that Hugging Face's templates assume (trimmed blocks, loop controls,
+A chat template comes out of a model file, so it is untrusted code and runs in jinja2's sandbox. It
+finds the conventions that Hugging Face's templates assume (trimmed blocks, loop controls,
 `raise_exception`, `strftime_now`).
 """
 
@@ -33,7 +33,7 @@ class Message(TypedDict):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """jinja2's sandbox, in which operators cannot fill the memory either."""
+    """jinja2's sandbox, in which an operator cannot fill the memory either."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
@@ -49,7 +49,7 @@ def _size(value: Any) -> float:
 
 
 class ChatTemplate:
-    """A model's Jinja chat template, compiled once. ModelError where the source is none."""
+    """A model's Jinja chat template, compiled once. ModelError where the source is not one."""
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
         sandbox = _Sandbox(
@@ -67,7 +67,7 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that asks for the assistant's next turn.
 
-        Templates that know no system role get its text at the head of the first user message.
+        A template that knows no system role gets the system text ahead of the first user message.
         """
         try:
             return self._render(messages)
@@ -92,9 +92,9 @@ class ChatTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Messages to a prompt, for one model: `generate`, `chat`, `bench` and programs ask alike.
+    """Messages to a prompt, for one model. `generate`, `chat`, `bench` and programs use the same.
 
-    `template` None: a base model, whose messages are paragraphs, each with an empty line behind it.
+    `template` None: a base model, whose messages are paragraphs, each ended by an empty line.
     """
 
     template: ChatTemplate | None
@@ -106,7 +106,7 @@ class Prompts:
         return self.tokens(self.text(messages))
 
     def text(self, messages: Sequence[Message]) -> str:
-        """What `of` makes ids of."""
+        """The prompt that asks for the assistant's next turn, as text."""
         if self.template is None:
             return "".join(message["content"] + "\n\n" for message in messages)
         return self.template.render(messages)
@@ -114,14 +114,14 @@ class Prompts:
     def tokens(self, text: str) -> list[int]:
         """Ids of a whole prompt.
 
-        Templates write BOS themselves where their model wants it; a second one would confuse it.
+        A template writes BOS itself where its model wants it; a second one would confuse the model.
         """
         has_bos = self.template is not None and bool(self.bos) and text.startswith(self.bos)
         return self.vocabulary.tokenize(text, add_special=not has_bos)
 
 
 def checked_text(text: Any) -> str:
-    """A text that says something. UserError where it is none."""
+    """A text with something in it. UserError for anything else."""
     if not isinstance(text, str):
         raise UserError(f"{text!r} is no text: give a str")
     if not text.strip():
@@ -134,7 +134,7 @@ def checked_text(text: Any) -> str:
 
 
 def messages_of(asked: Any) -> list[Message]:
-    """A user's text, or messages with `role` and `content`. UserError where it is neither."""
+    """Messages from a text, or from messages with `role` and `content`. UserError for others."""
     if isinstance(asked, str):
         return [Message(role="user", content=checked_text(asked))]
     if not isinstance(asked, Sequence) or not asked:

@@ -1,12 +1,11 @@
-"""A conversation to token ids, so that a next turn is the last one's tokens and then new ones.
+"""A conversation to token ids, so that each prompt begins with the tokens of the last one.
 
-Rendering and tokenizing everything anew would often give other ids than the model emitted ("ab" as
-one token where it said "a", "b"), and the cache would be worth nothing from there on. So the ids of
-answers are kept, and only what a template adds around them is tokenized: the prompt of turn k is
-that of turn k - 1, its answer's ids, and the rest of the rendered text. Templates that trim an
-answer are followed; where one rewrites more (dropping earlier reasoning), the text is tokenized
-from where it differs. A prompt depends on the conversation alone, not on how it came about: a
-session that goes on tomorrow gets the same one.
+To tokenize the rendered text anew would often give other ids than the model emitted ("ab" as one
+token where it said "a", "b"), and the cache would be useless from there on. So the ids of answers
+are kept, and only what a template adds around them is tokenized. The prompt of turn k is that of
+turn k - 1, the ids of its answer, and the rest of the rendered text. A template may trim an answer.
+Where it rewrites more (it may drop earlier reasoning), what it changed is tokenized anew. A prompt
+depends on the conversation alone: a session that goes on tomorrow gets the same one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,8 +18,11 @@ from localspec.dialogue.template import Message, Prompts
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said. `tokens` are ids of the tokenizer with that digest, exactly as emitted;
-    none where the text is not that of whole tokens."""
+    """What the model said.
+
+    `tokens` are the emitted ids, of the tokenizer with the digest `tokenizer`; none where the text
+    is not that of whole tokens.
+    """
 
     text: str
     tokens: tuple[int, ...] = ()
@@ -31,14 +33,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message and its answer; None while there is none."""
+    """A message and its answer; None: not answered yet."""
 
     question: str
     answer: Answer | None = None
 
 
 def messages(system: str | None, turns: Iterable[Turn]) -> list[Message]:
-    """What a chat template takes."""
+    """The conversation as a chat template takes it."""
     said = [Message(role="system", content=system)] if system else []
     for turn in turns:
         said.append(Message(role="user", content=turn.question))
@@ -65,7 +67,7 @@ class _Step:
 
 
 class Transcript:
-    """Prompts for one model. `tokenizer` is its digest: only ids under the same one are reused."""
+    """Prompts for one model. `tokenizer` is a digest; ids of another tokenizer are not reused."""
 
     def __init__(self, prompts: Prompts, tokenizer: str | None) -> None:
         self._prompts = prompts
@@ -79,11 +81,11 @@ class Transcript:
         return list(self._step(system, turns).prompt.tokens)
 
     def opens_thought(self, system: str | None, turns: Sequence[Turn]) -> bool:
-        """Whether the template itself begins the answer's reasoning section."""
+        """Whether the template itself begins the answer's reasoning."""
         return opens_thought(self._step(system, turns).prompt.text)
 
     def emitted(self, text: str, tokens: Sequence[int]) -> tuple[int, ...]:
-        """`tokens`, if they are those of `text`; a stop string may have cut it inside of one."""
+        """`tokens` if `text` is theirs, else none: a stop string may have cut inside a token."""
         data = b"".join(self._vocabulary.piece(token) for token in tokens)
         return tuple(tokens) if data.decode(errors="replace") == text else ()
 

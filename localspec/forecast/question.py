@@ -22,7 +22,7 @@ USUAL_TYPES = ("f16", "bf16", "q8_0")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionOptions:
     """What is asked of a model: every product of cache types, depths and batches is a row.
 
     `kv_k` and `kv_v` None: the usual types, each for both. `flash_attn` "auto" counts as on. No
@@ -85,7 +85,9 @@ class Asked:
         return [(k, v) for k in keys for v in values]
 
 
-def answer(model: str | None, choice: MachineChoice, asked: Asked, notify: Notify) -> Forecast:
+def answer(
+    model: str | None, choice: MachineChoice, asked: QuestionOptions, notify: Notify
+) -> Forecast:
     """The forecast for a model by any name it has. Raises LocalspecError."""
     facts = facts_of(model)
     draft = facts_of(asked.draft) if asked.draft else None
@@ -103,7 +105,7 @@ def answer(model: str | None, choice: MachineChoice, asked: Asked, notify: Notif
     return forecast(facts, draft, machine, question)
 
 
-def read_question(**keywords: Any) -> tuple[MachineChoice, Asked]:
+def read_question(**keywords: Any) -> tuple[MachineChoice, QuestionOptions]:
     """The machine and the question, by keyword; one value stands for a list of one.
 
     Raises UserError for an unknown name or an invalid value.
@@ -115,7 +117,7 @@ def read_question(**keywords: Any) -> tuple[MachineChoice, Asked]:
         if value is not None:
             values[name] = _checked(name, value)
     machine = {_MACHINE[name]: values.pop(name) for name in _MACHINE if name in values}
-    return MachineChoice(**machine), Asked(**values)
+    return MachineChoice(**machine), QuestionOptions(**values)
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:

@@ -1,4 +1,4 @@
-"""What a command is given, what it is, and what it can lead to."""
+"""What a slash command is, what it works on, and what follows from it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,49 +12,44 @@ from localspec.session import SessionConfig
 
 
 class Models(Protocol):
-    """Names to files, which is the command line's business."""
+    """The models that the command line knows by name."""
 
     def resolve(self, name: str) -> Path:
         """The model's file. Raises UserError or ModelError."""
         ...
 
     def draft_of(self, name: str) -> Path | None:
-        """The draft that goes with a named model, if it is here."""
+        """The draft model of a named model, if it is here."""
         ...
 
     def names(self) -> Sequence[str]:
-        """Models that have names."""
+        """The models that have names."""
         ...
 
     def tune(self, config: SessionConfig, seconds: float | None) -> SessionConfig:
-        """Find better settings for this machine, in so long. Raises LocalspecError."""
+        """Find better settings for this machine within `seconds`. Raises LocalspecError."""
         ...
 
 
 def lasting_name(name: str | None) -> str | None:
-    """A model's name that means the same tomorrow, in another folder."""
+    """A name or path that means the same model tomorrow, in another folder."""
     if name is None or not Path(name).expanduser().is_file():
         return name
     return str(Path(name).expanduser().resolve())
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file that goes with the next message."""
-
-    name: str
-    text: str
-
-
 @dataclass(slots=True)
 class ChatState:
-    """The conversation and all that lies beside it: files for the next message, what the last
-    answer came to and was preceded by, and a message that could not be sent."""
+    """The conversation and all that lies beside it.
+
+    `attachments` go before the next message; `last` and `thought` are the last answer's figures
+    and reasoning; `unsent` is a message that could not be answered.
+    """
 
     chat: Chat
-    front: Frontend
+    frontend: Frontend
     models: Models
-    attachments: list[Attachment] = field(default_factory=list[Attachment])
+    attachments: list[str] = field(default_factory=list[str])
     last: Figures | None = None
     thought: str = ""
     unsent: str = ""
@@ -79,24 +74,22 @@ class Edit:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """End the chat."""
-
-
-Next = Ask | AnswerPending | Edit | Leave
+Next = Ask | AnswerPending | Edit
 Handler = Callable[[ChatState, str], Next | None]
 Completions = Callable[[Models], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`usage` follows the name in `/help`; `choices` are what an argument can be completed to,
-    `takes_path` says that it is a file."""
+    """`usage` follows the name in `/help`; `choices`: what can complete its argument.
+
+    `shows` is what it says without an argument, instead of `run`; `takes_path`: it takes a file.
+    """
 
     name: str
     usage: str
     help: str
     run: Handler
     choices: Completions = lambda models: ()
+    shows: Callable[[ChatState], str] | None = None
     takes_path: bool = False

@@ -1,9 +1,10 @@
 """Commands on who answers and how: models, drafts, caches, sampling. The conversation stays."""
 
 from dataclasses import replace
+from math import isfinite
 from typing import Any, get_args
 
-from localspec.chat.commands.command import ChatState, Next, lasting_name
+from localspec.chat.commands.command import ChatState, lasting_name
 from localspec.errors import UserError
 from localspec.session import SessionConfig
 from localspec.session.loading import plan_engines
@@ -13,113 +14,97 @@ SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
 MAX_TEMPERATURE = 100
 
 
-def model(desk: ChatState, argument: str) -> Next | None:
+def model(state: ChatState, argument: str) -> None:
     """Go on with another model."""
-    if not argument:
-        desk.front.say(f"model: {desk.chat.config.model}")
-        return None
-    path = desk.models.resolve(argument)
-    draft = desk.models.draft_of(argument)
-    config = replace(desk.chat.config, model=path).with_draft(draft)
+    path = state.models.resolve(argument)
+    draft = state.models.draft_of(argument)
+    config = replace(state.chat.config, model=path).with_draft(draft)
     if config.settings.spec == "draft" and draft is None:
         config = config.with_settings(spec="auto")
-    _reload(desk, config, model=lasting_name(argument), draft="auto")
-    return None
+    _reload(state, config, model=lasting_name(argument), draft="auto")
 
 
-def draft(desk: ChatState, argument: str) -> Next | None:
+def draft(state: ChatState, argument: str) -> None:
     """Use another draft model, or none."""
-    config = desk.chat.config
-    if not argument:
-        desk.front.say(f"draft: {config.draft or 'none'}")
-        return None
-    path = None if argument == "none" else desk.models.resolve(argument)
+    config = state.chat.config
+    path = None if argument == "none" else state.models.resolve(argument)
     useless = ("none", "lookup") if path else ("draft",)
     spec = "auto" if config.settings.spec in useless else config.settings.spec
     chosen = config.with_draft(path).with_settings(spec=spec)
-    _reload(desk, chosen, draft=lasting_name(argument), spec=spec)
-    return None
+    _reload(state, chosen, draft=lasting_name(argument), spec=spec)
 
 
-def spec(desk: ChatState, argument: str) -> Next | None:
-    """Guess ahead in another way."""
-    if not argument:
-        opened = desk.chat.opened
-        now = f", now {opened.session.speculation}" if opened else ""
-        desk.front.say(f"speculation: {desk.chat.config.settings.spec}{now}")
-        return None
+def spec(state: ChatState, argument: str) -> None:
+    """Choose who drafts tokens: the draft model, lookup, whichever pays, or none."""
     if argument not in SPECULATIONS:
         raise UserError(f"/spec is one of {', '.join(SPECULATIONS)}, not {argument!r}")
-    _reload(desk, desk.chat.config.with_settings(spec=argument), spec=argument)
-    return None
+    _reload(state, state.chat.config.with_settings(spec=argument), spec=argument)
 
 
-def kv(desk: ChatState, argument: str) -> Next | None:
+def speculation(state: ChatState) -> str:
+    """What `spec` has chosen, and what this model makes of it."""
+    loaded = state.chat.loaded
+    now = f", now {loaded.session.speculation}" if loaded else ""
+    return f"speculation: {state.chat.config.settings.spec}{now}"
+
+
+def kv(state: ChatState, argument: str) -> None:
     """Keep the cache in other types: one for both, or K and V apart."""
-    config = desk.chat.config
-    if not argument:
-        desk.front.say(f"cache types: K {config.settings.kv_k}, V {config.settings.kv_v}")
-        return None
     types = argument.split()
     if len(types) > 2:
         raise UserError("/kv takes one type for both, or K and V: /kv q8_0 q4_0")
     chosen = {"kv_k": types[0], "kv_v": types[-1]}
-    _reload(desk, config.with_settings(**chosen), **chosen)
-    return None
+    _reload(state, state.chat.config.with_settings(**chosen), **chosen)
 
 
-def tune(desk: ChatState, argument: str) -> Next | None:
+def cache_types(state: ChatState) -> str:
+    """The types of the cache, in words."""
+    settings = state.chat.config.settings
+    return f"cache types: K {settings.kv_k}, V {settings.kv_v}"
+
+
+def tune(state: ChatState, argument: str) -> None:
     """Find the best settings for this machine and go on with them."""
-    chat = desk.chat
+    chat = state.chat
     seconds = _number(argument, "/tune") if argument else None
-    desk.front.wait(chat.loading)
+    state.frontend.wait(chat.loading)
     chat.unload()
     try:
-        chat.config = desk.models.tune(chat.config, seconds)
+        chat.config = state.models.tune(chat.config, seconds)
     finally:
-        desk.front.wait(chat.loading)
-    return None
+        state.frontend.wait(chat.loading)
 
 
-def temp(desk: ChatState, argument: str) -> Next | None:
-    """Another temperature from the next answer on."""
-    chat = desk.chat
-    if not argument:
-        desk.front.say(f"temperature: {chat.options.sampling.temperature:g}")
-        return None
+def temp(state: ChatState, argument: str) -> None:
+    """Set the temperature of the answers to come."""
     value = _number(argument, "/temp")
     if not 0 <= value <= MAX_TEMPERATURE:
         raise UserError(f"/temp is between 0 and {MAX_TEMPERATURE}, not {argument}")
-    chat.set_sampling(temperature=value)
-    chat.remember(temp=value)
-    desk.front.say(f"temperature {value:g}")
-    return None
+    state.chat.set_sampling(temperature=value)
+    state.chat.remember(temp=value)
+    state.frontend.say(f"temperature {value:g}")
 
 
-def seed(desk: ChatState, argument: str) -> Next | None:
-    """Another seed from the next answer on."""
-    chat = desk.chat
-    if not argument:
-        desk.front.say(f"seed: {chat.options.sampling.seed}")
-        return None
+def seed(state: ChatState, argument: str) -> None:
+    """Set the seed of the next answer."""
+    chat = state.chat
     value = _number(argument, "/seed")
     if value != int(value):
         raise UserError(f"/seed is a whole number, not {argument}")
     base = int(value) - chat.conversation.n_retries
     chat.set_sampling(seed=base)
     chat.remember(seed=base)
-    desk.front.say(f"seed {int(value)}")
-    return None
+    state.frontend.say(f"seed {int(value)}")
 
 
-def _reload(desk: ChatState, config: SessionConfig, **settings: Any) -> None:
+def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
     """Check, then load; the old settings come back where the new ones fail."""
     plan_engines(config)
-    opened = desk.chat.reconfigure(config, desk.front.wait)
-    desk.chat.remember(**settings)
-    target = opened.session.plan.target
-    desk.front.say(
-        f"{target.model.name}, speculation {opened.session.speculation},"
+    loaded = state.chat.reconfigure(config, state.frontend.wait)
+    state.chat.remember(**settings)
+    target = loaded.session.plan.target
+    state.frontend.say(
+        f"{target.model.name}, speculation {loaded.session.speculation},"
         f" cache {target.settings.kv_k}/{target.settings.kv_v}, context {target.n_ctx:,}"
     )
 
@@ -129,6 +114,6 @@ def _number(text: str, what: str) -> float:
         value = float(text)
     except ValueError as error:
         raise UserError(f"{what} is a number, not {text!r}") from error
-    if value != value or value in (float("inf"), float("-inf")):
+    if not isfinite(value):
         raise UserError(f"{what} is a finite number, not {text}")
     return value

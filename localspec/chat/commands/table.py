@@ -3,78 +3,70 @@
 import difflib
 from typing import get_args
 
-from localspec.chat.answer_run import WhenFull
+from localspec.chat.chat import WhenFull
+from localspec.chat.commands import conversation as said
+from localspec.chat.commands import model
 from localspec.chat.commands.command import ChatState, Command, Next
-from localspec.chat.commands.conversations import export, load, names, save, sessions
-from localspec.chat.commands.messages import (
-    clear,
-    edit,
-    file,
-    full,
-    leave,
-    regen,
-    stats,
-    system,
-    think,
-    undo,
-)
-from localspec.chat.commands.model import SPECULATIONS, draft, kv, model, seed, spec, temp, tune
 from localspec.errors import UserError
+from localspec.settings import CACHE_TYPES
 
-KV_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
-
-def show_help(desk: ChatState, argument: str) -> Next | None:
+def show_help(state: ChatState, argument: str) -> None:
     """List the commands and keys."""
     rows = [(f"/{command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
-    desk.front.table([*rows, *KEYS])
-    return None
+    state.frontend.table([*rows, *KEYS])
 
 
 COMMANDS = (
     Command("help", "", "this list", show_help),
-    Command("model", "NAME", "go on with another model", model, lambda m: m.names()),
-    Command(
-        "draft", "NAME|none", "another draft model", draft, lambda m: ("none", *m.names())
-    ),
-    Command("spec", "auto|none|lookup|draft", "how to guess ahead", spec,
-            lambda m: SPECULATIONS),
-    Command("kv", "K [V]", "types of the K and V cache", kv, lambda m: KV_TYPES),
-    Command("system", "TEXT|none", "the system prompt", system),
-    Command("temp", "T", "temperature; 0: the best token", temp),
-    Command("seed", "N", "same seed, same answer", seed),
-    Command("regen", "", "answer the last message again", regen),
-    Command("edit", "[TEXT]", "change the last message", edit),
-    Command("undo", "", "forget the last message and answer", undo),
-    Command("file", "PATH", "a text file for the next message", file, takes_path=True),
-    Command("save", "[NAME]", "name this conversation", save),
-    Command("load", "NAME", "go over to a saved conversation", load,
-            lambda m: names()),
-    Command("sessions", "", "list saved conversations", sessions),
-    Command("export", "FILE", "write it as .md or .json", export, takes_path=True),
-    Command("stats", "", "itemise the last answer", stats),
-    Command("think", "", "show the last reasoning", think),
-    Command("full", "ask|drop|stop", "what to do in a full context", full,
-            lambda m: get_args(WhenFull)),
-    Command("tune", "[SECONDS]", "find the best settings here", tune),
-    Command("clear", "", "start a new conversation", clear),
-    Command("quit", "", "leave; Ctrl-D does too", leave),
+    Command("model", "NAME", "go on with another model", model.model,
+            lambda m: m.names(), lambda s: f"model: {s.chat.config.model}"),
+    Command("draft", "NAME|none", "use another draft model", model.draft,
+            lambda m: ("none", *m.names()), lambda s: f"draft: {s.chat.config.draft or 'none'}"),
+    Command("spec", "auto|none|lookup|draft", "choose who drafts tokens", model.spec,
+            lambda m: model.SPECULATIONS, model.speculation),
+    Command("kv", "K [V]", "types of the K and V cache", model.kv,
+            lambda m: CACHE_TYPES, model.cache_types),
+    Command("system", "TEXT|none", "set the system prompt", said.system,
+            shows=lambda s: f"system prompt: {s.chat.conversation.system or 'none'}"),
+    Command("temp", "T", "temperature; 0: the likeliest token", model.temp,
+            shows=lambda s: f"temperature: {s.chat.options.sampling.temperature:g}"),
+    Command("seed", "N", "same seed, same answer", model.seed,
+            shows=lambda s: f"seed: {s.chat.options.sampling.seed}"),
+    Command("regen", "", "answer the last message again", said.regen),
+    Command("edit", "[TEXT]", "change the last message", said.edit),
+    Command("undo", "", "forget the last message and answer", said.undo),
+    Command("file", "PATH", "add a text file to the next message", said.file, takes_path=True),
+    Command("save", "[NAME]", "name this conversation", said.save),
+    Command("load", "NAME", "go over to a saved conversation", said.load, lambda m: said.names()),
+    Command("sessions", "", "list saved conversations", said.sessions),
+    Command("export", "FILE", "write it as .md or .json", said.export, takes_path=True),
+    Command("stats", "", "itemise the last answer", said.stats),
+    Command("think", "", "show the last reasoning", said.think),
+    Command("full", "ask|drop|stop", "what to do in a full context", said.full,
+            lambda m: get_args(WhenFull), said.when_full),
+    Command("tune", "[SECONDS]", "find the best settings here", model.tune),
+    Command("clear", "", "start a new conversation", said.clear),
+    Command("quit", "", "leave; Ctrl-D does too", said.leave),
 )  # fmt: skip
 
 KEYS = (
     ("Alt-Enter", 'a new line; or end one with \\, or open """'),
     ("//...", "a message that begins with a slash"),
-    ("Ctrl-C", "stop an answer, twice: leave"),
+    ("Ctrl-C", "stop an answer; twice: leave"),
     ("Ctrl-R", "search what was typed before"),
 )
 
 
-def run(desk: ChatState, line: str) -> Next | None:
-    """Obey a line that begins with a slash. Raises LocalspecError."""
+def obey(state: ChatState, line: str) -> Next | None:
+    """Obey a line that begins with a slash. Raises LocalspecError, and EOFError to leave."""
     name, _, argument = line[1:].partition(" ")
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is None:
         close = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
         advice = f"did you mean /{close[0]}?" if close else "/help lists them"
         raise UserError(f"there is no command /{name}: {advice}")
-    return command.run(desk, argument.strip())
+    if command.shows and not argument.strip():
+        state.frontend.say(command.shows(state))
+        return None
+    return command.run(state, argument.strip())

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import typer
 from models import smollm2
 
-from localspec.chat.rendering.screen import ScreenView, screen_console, warm_up
+from localspec.chat.screen import ScreenView, screen_console, warm_up
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.session import ReplyOptions, Session, SessionConfig

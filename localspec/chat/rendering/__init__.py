@@ -1,1 +1,0 @@
-"""An answer on a screen while it comes."""
