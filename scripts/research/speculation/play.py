@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from worlds import MAX_DRAFT, Calibration, Luck, World
+from research.speculation.worlds import MAX_DRAFT, Calibration, Luck, World
 
 from localspec.decode.chances import Learned
 from localspec.decode.costs import Curve, PassCosts, Point

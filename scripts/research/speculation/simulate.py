@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from play import learned_of, play
-from worlds import Luck, World, fixed, fixed_choices, grid, random_worlds
+from research.speculation.play import learned_of, play
+from research.speculation.worlds import Luck, World, fixed, fixed_choices, grid, random_worlds
 
 SLOW = (1.03, 1.05, 1.06, 1.12)
 """Times the time of plain decoding: shares of replies beyond these are shown."""
@@ -115,7 +115,3 @@ def _show(found: dict[str, Any], verdicts: list[Verdict], n_worst: int) -> None:
     print(f"{found['us_per_step']:.0f} us of Python a step, with the simulator's own")
     for verdict in sorted(verdicts, key=lambda v: -v.regret)[:n_worst]:
         print(f"  {verdict.regret:6.1%}  {verdict.world.name}: best {verdict.best_name}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
