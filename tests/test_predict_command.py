@@ -119,7 +119,7 @@ def test_a_picture(model: str, tmp_path: Path) -> None:
         model, "--device", "RTX 4090", "--draft", model, "--plot", str(path),
         "--depth", "0,100", "--batch", "1,8", "--accept", ".5,.9",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     picture = ElementTree.parse(path).getroot()
     texts = [element.text or "" for element in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert "drafts for" in texts[0]
