@@ -380,6 +380,7 @@ SHAPES = (
 )
 
 
+@pytest.mark.slow
 @given(
     architecture=st.sampled_from(ARCHITECTURES),
     own=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8),
