@@ -24,7 +24,7 @@ def emit(event: str, values: dict[str, Any]) -> None:
 
 
 class EventsView:
-    """Text as events, reasoning apart from the answer; `drafted_by` where a drafted token was accepted."""
+    """Text as events, thoughts apart from the answer; `drafted_by` names who drafted it."""
 
     def __init__(self) -> None:
         self.thought = ""

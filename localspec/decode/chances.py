@@ -11,9 +11,7 @@ nobody looked. It does not know that two tokens of one draft may fail for the sa
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from math import sqrt
-from operator import mul
 from typing import Any
 
 from localspec.decode.costs import PassCosts
@@ -82,11 +80,11 @@ class Chances:
 
     def reach(self, confidences: Sequence[int]) -> list[float]:
         """For each token of a draft, the chance that it is accepted with all before it."""
-        return list(accumulate((self._means[c] for c in confidences), mul))
+        return _products(self._means, confidences)
 
     def prudent(self, confidences: Sequence[int]) -> list[float]:
         """The same, with chances one standard deviation lower."""
-        return list(accumulate((self._lows[c] for c in confidences), mul))
+        return _products(self._lows, confidences)
 
     def of_any_less(self, n_sd: float) -> float:
         """The chance of a token that is not drafted yet, less so many standard deviations."""
@@ -119,6 +117,15 @@ class Chances:
         self._lows = [beta.less(1.0) for beta in self._bins]
 
 
+def _products(chances: Sequence[float], bins: Sequence[int]) -> list[float]:
+    products: list[float] = []
+    product = 1.0
+    for c in bins:
+        product *= chances[c]
+        products.append(product)
+    return products
+
+
 @dataclass(slots=True)
 class Learned:
     """What a session has learned, and goes on to learn: what passes of the target take, and those
@@ -130,7 +137,7 @@ class Learned:
 
     def chances(self, law: str, source: str) -> Chances:
         """Greedy replies, matched and rejected samples accept differently."""
-        by_source = self.by_law.setdefault(law, {})
-        if source not in by_source:
-            by_source[source] = Chances(source)
+        by_source = self.by_law.get(law)
+        if by_source is None:
+            by_source = self.by_law[law] = {name: Chances(name) for name in PRIORS}
         return by_source[source]

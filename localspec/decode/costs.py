@@ -26,6 +26,9 @@ from localspec.decode.curve import Curve, Point
 
 CALIBRATION_ERROR = 0.15
 """Of the logarithm: what a calibrated width may be wrong by, before a pass was seen."""
+PLAIN_ERROR = 0.3
+"""The same of a plain pass, which all losses are measured by: a draft must gain much to be made on
+the word of a calibration alone."""
 SCATTER, SCATTER_GAIN = 0.06, 0.1
 """Of single passes, until it is learned; and how fast it is."""
 LEAST_SCATTER = 0.02
@@ -64,7 +67,7 @@ class PassCosts:
     scatter: float = SCATTER**2
     """Variance of the logarithm of a single pass."""
     _common: Estimate = field(default_factory=lambda: Estimate(variance=0.0))
-    _plain: Estimate = field(default_factory=Estimate)
+    _plain: Estimate = field(default_factory=lambda: Estimate(variance=PLAIN_ERROR**2))
     _own: dict[int, Estimate] = field(default_factory=dict[int, Estimate])
     _seen: list[int] = field(default_factory=list[int])
     """Widths with an estimate of their own, ascending."""
@@ -101,7 +104,8 @@ class PassCosts:
         """A pass took `seconds`; `changed`: the one before was of another width."""
         self._follow()
         self._common.variance += DRIFT**2
-        self._plain.variance = min(CALIBRATION_ERROR**2, self._plain.variance + DRIFT**2)
+        if self._plain.variance < CALIBRATION_ERROR**2:
+            self._plain.variance += DRIFT**2
         if changed and n_tokens == 1:
             self._learn_change(depth, seconds)
         took = seconds - self.change_s if changed else seconds

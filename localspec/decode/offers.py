@@ -31,12 +31,12 @@ FEW = 2
 
 @dataclass(slots=True)
 class Offer:
-    """For one request. `reach[k - 1]` is the chance that k tokens are accepted, `prudent[k - 1]`
-    the same with chances one standard deviation lower. A free drafter made its `draft`; another
-    reads `n_missing` tokens first. This takes `reading_s`, `spread_s` for each token to come."""
+    """For one request: `reach[k - 1]` is the chance that k tokens are accepted. A free drafter made
+    its `draft`; another reads `n_missing` tokens first. This takes `reading_s`, `spread_s` for each
+    token to come."""
 
+    chances: Chances
     reach: list[float]
-    prudent: list[float]
     draft: Draft | None = None
     window: int = 0
     n_missing: int = 0
@@ -48,10 +48,11 @@ class Offer:
     def __post_init__(self) -> None:
         self.promise = sum(self.reach)
 
-
-def free_offer(draft: Draft, chances: Chances) -> Offer:
-    """What a free drafter made."""
-    return Offer(chances.reach(draft.confidences), chances.prudent(draft.confidences), draft)
+    def least(self, n: int) -> float:
+        """Accepted tokens of the first n, with chances one standard deviation lower."""
+        if self.draft:
+            return sum(self.chances.prudent(self.draft.confidences[:n]))
+        return sum(_powers(self.chances.of_any_less(1.0), n))
 
 
 @dataclass(slots=True)
@@ -118,8 +119,7 @@ class PaidDrafter:
             reading_s = self.token_s(n_missing) - self.token_s(1)
             spread_s = reading_s / max(1, min(generation.room, max(HORIZON, generation.n_tokens)))
         reach = _powers(chances.of_any_less(-KAPPA), longest)
-        prudent = _powers(chances.of_any_less(1.0), longest)
-        return Offer(reach, prudent, None, window, n_missing, reading_s, spread_s)
+        return Offer(chances, reach, None, window, n_missing, reading_s, spread_s)
 
     def look(self, depth: int) -> None:
         """Costs are those of that depth."""
@@ -164,3 +164,15 @@ class PaidDrafter:
 
 def _powers(chance: float, n: int) -> list[float]:
     return [chance**k for k in range(1, n + 1)]
+
+
+def rows_of(offers: Sequence[Offer | None]) -> list[tuple[float, int, int]]:
+    """(reach, place in its draft, request) of each row, the likeliest first."""
+    rows = [(s, k, i) for i, o in enumerate(offers) if o for k, s in enumerate(o.reach, 1)]
+    return sorted(rows, key=lambda row: (-row[0], row[1])) if len(offers) > 1 else rows
+
+
+def least_tokens(offers: Sequence[Offer | None], lengths: Sequence[int]) -> float:
+    """Tokens of a pass with drafts of these lengths, with chances one standard deviation lower."""
+    both = zip(offers, lengths, strict=True)
+    return sum(1 + (offer.least(n) if offer else 0.0) for offer, n in both)

@@ -14,22 +14,22 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp
+from operator import attrgetter
 
 from localspec.decode.budget import AHEAD, Budget
-from localspec.decode.chances import Learned
+from localspec.decode.chances import Chances, Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
 from localspec.decode.generation import Generation
-from localspec.decode.offers import KAPPA, Offer, PaidDrafter, WhilePays, free_offer
+from localspec.decode.offers import Offer, PaidDrafter, WhilePays, least_tokens, rows_of
+from localspec.decode.prices import PassPrices
 from localspec.decode.speculator import Gain
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
+from localspec.format import percent
 
 UNSURE = 0.5
 """Of what is left, for drafts that would not pay with chances one standard deviation lower: the
 rest is kept for a text that repeats itself for sure."""
-REFRESH = 12
-"""Passes after which costs are looked up again: depth and estimates change slowly."""
 PAYS, NOTHING_PAYS, OVER_BUDGET = "pays", "nothing pays", "over budget"
 
 
@@ -55,78 +55,58 @@ class Adaptive:
         self._paid = [PaidDrafter(d, costs[d.source]) for d in drafters if d.source in costs]
         self._generations: Sequence[Generation] = ()
         self._budgets: list[Budget] = []
+        self._places: list[tuple[int, int]] = []  # tokens and room of each request
         self._guesses: list[list[Offer]] = []
         self._plan = Plan(0.0, [])
-        self._n_rows, self._last_width, self._refresh_in = 0, 1, 0
-        self._drafted, self._reads_prompt = False, True
-        self._depth, self._plain_s, self._token_s, self._unit, self._can_pay = (
-            0,
-            0.0,
-            0.0,
-            1.0,
-            True,
-        )
-        self._pass_s: dict[int, float] = {}
+        self._prices = PassPrices(learned.target, max_draft)
         self._left_s: list[float] = []
+        self._depth, self._reads_prompt, self._drafted = 0, True, False
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
         """The drafts of the best plan; `n_other_rows` of prompts are evaluated as well."""
+        if not generations:  # chunks of prompts alone
+            self._plan, self._reads_prompt = Plan(0.0, []), True
+            return []
         self._look(generations, n_other_rows)
-        rooms = [min(self._max_draft, each.room) for each in generations]
+        rooms = [min(self._max_draft, room) for _, room in self._places]
         self._guesses, self._plan = [[] for _ in rooms], Plan(0.0, [0] * len(rooms))
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
-        if self._can_pay:
-            self._left_s = [self._may_lose_s(i, AHEAD) for i in range(len(rooms))]
+        if self._prices.can_pay:
+            self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
             self._ask_free(rooms)
-            free = [max(each, key=_promise, default=None) for each in self._guesses]
-            plans = [self._best(free)]
+            free = [max(each, key=attrgetter("promise"), default=None) for each in self._guesses]
+            if any(free):
+                self._take(self._best(free))
             for paid in self._paid:
                 offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
-                plans.append(self._best(offers, paid))
-            self._plan = max(plans, key=_rate)
-            self._plan.is_limited = any(plan.is_limited for plan in plans)
+                self._take(self._best(offers, paid))
         return self._made()
 
-    # what a pass costs, and what may be lost
+    def _take(self, plan: Plan) -> None:
+        """The better plan, with drafts or without."""
+        best = max(self._plan, plan, key=attrgetter("rate"))
+        best.is_limited = plan.is_limited or self._plan.is_limited
+        self._plan = best
 
     def _look(self, generations: Sequence[Generation], n_other_rows: int) -> None:
-        known = {id(budget.history): budget for budget in self._budgets}
         histories = [each.history for each in generations]
-        self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
-        self._reads_prompt = not all(each.n_tokens for each in generations)
-        n, n_rows = len(generations), len(generations) + n_other_rows
+        if [id(h) for h in histories] != [id(budget.history) for budget in self._budgets]:
+            known = {id(budget.history): budget for budget in self._budgets}
+            self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
+        self._places = [(each.n_tokens, each.room) for each in generations]
+        self._reads_prompt = not all(n_tokens for n_tokens, _ in self._places)
         self._generations, self._depth = generations, max(map(len, histories))
-        self._refresh_in -= 1
-        if self._refresh_in > 0 and n_rows == self._n_rows:
-            return
-        self._refresh_in, self._n_rows, self._pass_s = REFRESH, n_rows, {}
-        self._plain_s = self._target.seconds(n_rows, self._depth)
-        self._token_s = self._target.seconds(n, self._depth) / n
-        self._unit = self._token_s / self._target.seconds(1, self._depth)
-        for paid in self._paid:
-            paid.look(self._depth)
-        rows = range(1, n * self._max_draft + 1)
-        self._can_pay = any((n + b) * self._plain_s > n * self._cost_s(b) for b in rows)
+        if self._prices.look(len(generations), n_other_rows, self._depth):
+            for paid in self._paid:
+                paid.look(self._depth)
 
-    def _cost_s(self, n_drafted: int) -> float:
-        """Hoped seconds of a pass with so many drafted rows, and of changing to its width. After a
-        wide pass the way back is owed in any case."""
-        width, last = self._n_rows + n_drafted, self._last_width
-        seconds = self._pass_s.get(n_drafted)
-        if seconds is None:
-            hope = exp(-KAPPA * self._target.error(width)) if n_drafted else 1.0
-            seconds = self._pass_s[n_drafted] = hope * self._target.seconds(width, self._depth)
-        n_changes = (2 if last == self._n_rows else 1) if n_drafted and width != last else 0
-        return seconds + n_changes * self._target.change_s
-
-    def _may_lose_s(self, i: int, ahead: int) -> float:
-        generation = self._generations[i]
-        n_passes = self._unit * (generation.n_tokens + min(ahead, generation.room))
+    def may_lose_s(self, i: int, ahead: int = AHEAD) -> float:
+        """What drafts may lose now of the request in that place."""
+        n_tokens, room = self._places[i]
+        n_passes = self._prices.unit * (n_tokens + min(ahead, room))
         return self._budgets[i].left_s(self._target, self._depth, n_passes)
-
-    # the rule
 
     def _ask_free(self, rooms: Sequence[int]) -> None:
         requests = [g.request(n) for g, n in zip(self._generations, rooms, strict=True)]
@@ -134,66 +114,72 @@ class Adaptive:
             for i, draft in enumerate(drafter.draft(requests)):
                 if draft.tokens:
                     chances = self._learned.chances(self._generations[i].law, drafter.source)
-                    self._guesses[i].append(free_offer(draft, chances))
+                    reach = chances.reach(draft.confidences)
+                    self._guesses[i].append(Offer(chances, reach, draft))
 
     def _paid_or(self, free: Offer | None, paid: PaidDrafter, i: int, room: int) -> Offer | None:
         """What promises more tokens for a request: a paid drafter, or what is free."""
         generation, budget = self._generations[i], self._budgets[i]
         chances = self._learned.chances(generation.law, paid.source)
-        affordable_s = self._may_lose_s(i, 2 * AHEAD) - budget.owed_s
+        affordable_s = self.may_lose_s(i, 2 * AHEAD) - budget.owed_s
         offer = paid.offer(generation, chances, room, affordable_s)
-        return max(filter(None, (free, offer)), key=_promise, default=None)
+        return max(filter(None, (free, offer)), key=attrgetter("promise"), default=None)
 
     def _best(self, offers: Sequence[Offer | None], paid: PaidDrafter | None = None) -> Plan:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
-        n = len(offers)
-        plan = Plan(n / self._plain_s, [0] * n, offers, paid)
+        n, prices = len(offers), self._prices
+        plain_s, hoped_s, change_s = prices.plain_s, prices.hoped_s, prices.change_s
+        n_unchanged = prices.last_width - prices.n_rows
+        plan = Plan(n / plain_s, [0] * n, offers, paid)
         lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
-        tokens, prudent, drafting_s, n_drafted = float(n), float(n), 0.0, 0
-        for reach, k, i in _rows(offers):
+        tokens, drafting_s, n_drafted = float(n), 0.0, 0
+        more_s = [paid.token_s(m + 1) - paid.token_s(m) for m in range(n)] if paid else []
+        rows = rows_of(offers)
+        for n_before, (reach, k, i) in enumerate(rows):
             offer = offers[i]
             if offer is None or k > lengths[i] + 1:
                 continue  # a shorter draft is over the budget already
             row_s = offer.spread_s * (reach + (k == 1))
             if paid and offer.draft is None:
                 n_at_depth[k] += 1
-                row_s += paid.token_s(n_at_depth[k]) - paid.token_s(n_at_depth[k] - 1)
-            cost_s = drafting_s + row_s + self._cost_s(n_drafted + 1)
-            rate, stake_s = (tokens + reach) / cost_s, (cost_s - self._plain_s) * k
-            if stake_s > self._left_s[i] * (n_drafted + 1):
+                row_s += more_s[n_at_depth[k] - 1]
+            b = n_drafted + 1
+            cost_s = drafting_s + row_s + (hoped_s[b] or prices.hope_s(b))
+            if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s:
+                break  # not even if all that follow were as likely
+            cost_s += change_s if b != n_unchanged else 0.0
+            rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
+            if stake_s > self._left_s[i] * b:
                 plan.is_limited |= rate > plan.rate
                 continue
-            tokens, prudent = tokens + reach, prudent + offer.prudent[k - 1]
-            drafting_s, n_drafted, lengths[i] = drafting_s + row_s, n_drafted + 1, k
+            tokens, drafting_s, n_drafted, lengths[i] = tokens + reach, drafting_s + row_s, b, k
             if rate > plan.rate:
-                is_sure = prudent * self._plain_s >= n * cost_s
-                if is_sure or stake_s <= UNSURE * self._left_s[i] * n_drafted:
+                is_small = stake_s <= UNSURE * self._left_s[i] * b
+                if is_small or least_tokens(offers, lengths) * plain_s >= n * cost_s:
                     plan.rate, plan.lengths = rate, lengths.copy()
-                else:
-                    plan.is_limited = True
+                plan.is_limited |= plan.rate < rate
         return plan
 
     def _made(self) -> list[Draft]:
         plan = self._plan
         why = OVER_BUDGET if plan.is_limited else NOTHING_PAYS
         drafts = [Draft((), NO_DRAFT.source, why=why)] * len(plan.lengths)
-        stops: dict[int, WhilePays] = {}
+        stops = dict[int, WhilePays]()
         for i, (n, offer) in enumerate(zip(plan.lengths, plan.offers, strict=False)):
             if n and offer and offer.draft:
                 tokens, confidences = offer.draft.tokens[:n], offer.draft.confidences[:n]
                 drafts[i] = Draft(tokens, offer.draft.source, None, confidences, PAYS)
-            elif n and plan.paid:
-                stops[i] = self._stop(i, n, plan.paid)
-        if stops and plan.paid:
-            made = plan.paid.draft(self._generations, plan.offers, stops)
-            for i in stops:
-                drafts[i] = replace(made[i], why=PAYS)
+            elif n and offer and plan.paid:
+                stops[i] = self._stop(n, offer.chances, plan.paid)
+        plan.paid = plan.paid if stops else None
+        made = plan.paid.draft(self._generations, plan.offers, stops) if plan.paid else []
+        for i in stops:
+            drafts[i] = replace(made[i], why=PAYS)
         return drafts
 
-    def _stop(self, i: int, n: int, paid: PaidDrafter) -> WhilePays:
-        others = sum(self._plan.lengths) - n
-        pass_s = [self._cost_s(others + k) for k in range(n + 1)]
-        chances = self._learned.chances(self._generations[i].law, paid.source)
+    def _stop(self, n: int, chances: Chances, paid: PaidDrafter) -> WhilePays:
+        n_rows = sum(self._plan.lengths)
+        pass_s = self._prices.with_rows_s(n_rows - n, n_rows)
         return WhilePays(chances, self._plan.rate, pass_s, paid.token_s(1), n)
 
     # what a pass teaches
@@ -202,24 +188,26 @@ class Adaptive:
         """Costs, chances and budgets."""
         n_drafted = sum(step.drafted for step in steps)
         draft_s = sum(step.draft_s for step in steps)
-        changed = width != self._last_width
-        if not self._reads_prompt and width == self._n_rows + n_drafted:
-            self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
-        self._charge(steps, seconds, self._target.change_s if changed and self._drafted else 0.0)
+        changed = width != self._prices.last_width
+        if not self._reads_prompt:
+            if width == self._prices.n_rows + n_drafted:
+                self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
+            back_s = self._target.change_s if changed and self._drafted else 0.0
+            self._charge(steps, seconds, back_s)
         for i, step in enumerate(steps):
             if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
                 self._learn_chances(i, step)
         if self._plan.paid:
             self._plan.paid.learn(steps, draft_s)
-        self._last_width, self._drafted = width, n_drafted > 0
+        self._prices.last_width, self._drafted = width, n_drafted > 0
 
     def _charge(self, steps: Sequence[Step], seconds: float, back_s: float) -> None:
         """Who drafts pays what a pass takes longer, by rows; after drafts the way back, too."""
         plan, n_asked = self._plan, sum(self._plan.lengths)
-        self._seconds += seconds
-        self._promised_s += seconds * (plan.rate * self._plain_s / len(steps) if n_asked else 1.0)
+        gain = plan.rate * self._prices.plain_s / len(steps) if n_asked else 1.0
+        self._seconds, self._promised_s = self._seconds + seconds, self._promised_s + gain * seconds
         for i, step in enumerate(steps):
-            budget, n_worth = self._budgets[i], self._unit * len(step.tokens)
+            budget, n_worth = self._budgets[i], self._prices.unit * len(step.tokens)
             budget.pay_off(len(step.tokens))
             if not n_asked:
                 budget.spent_s += back_s / len(steps)
@@ -228,19 +216,19 @@ class Adaptive:
             self._n_worth += n_worth
             offer, share = plan.offers[i], plan.lengths[i] / n_asked
             if share and offer:
-                extra_s = (seconds - self._plain_s) * share
-                budget.add(self._token_s + extra_s, n_worth, offer.reading_s)
+                extra_s = (seconds - self._prices.plain_s) * share
+                budget.add(self._prices.token_s + extra_s, n_worth, offer.reading_s)
 
     def _learn_chances(self, i: int, step: Step) -> None:
         """Free guesses are compared with what was said, used or not."""
-        law, said = self._generations[i].law, step.tokens
         for guess in self._guesses[i]:
-            tokens = guess.draft.tokens[: len(said)]
-            chances = self._learned.chances(law, guess.draft.source)
-            chances.learn(guess.draft.confidences, len(tokens), shared_prefix(tokens, said))
-        if self._plan.paid and step.source == self._plan.paid.source:
-            chances = self._learned.chances(law, step.source)
-            chances.learn(step.confidences, step.drafted, step.accepted)
+            draft = guess.draft or NO_DRAFT
+            tokens = draft.tokens[: len(step.tokens)]
+            n_accepted = shared_prefix(tokens, step.tokens)
+            guess.chances.learn(draft.confidences, len(tokens), n_accepted)
+        offer = self._plan.offers[i] if self._plan.paid else None
+        if offer and offer.draft is None:
+            offer.chances.learn(step.confidences, step.drafted, step.accepted)
 
     # for people
 
@@ -255,24 +243,8 @@ class Adaptive:
     @property
     def reason(self) -> str:
         """Why little or nothing is drafted."""
-        if not self._can_pay:
-            v = self._cost_s(1) / self._plain_s
-            return f"no drafts: checking one token takes {100 * (v - 1):.0f} % more"
-        if self._plan.is_limited and not any(self._plan.lengths):
-            return "no drafts now: they have used up the time that they may lose"
-        return ""
-
-
-def _promise(offer: Offer) -> float:
-    """Accepted tokens, if all of it is verified."""
-    return offer.promise
-
-
-def _rate(plan: Plan) -> float:
-    return plan.rate
-
-
-def _rows(offers: Sequence[Offer | None]) -> list[tuple[float, int, int]]:
-    """(reach, place in its draft, request) of each row, the likeliest first."""
-    rows = [(s, k, i) for i, o in enumerate(offers) if o for k, s in enumerate(o.reach, 1)]
-    return sorted(rows, key=lambda row: (-row[0], row[1])) if len(offers) > 1 else rows
+        if not self._prices.can_pay:
+            v = self._prices.with_rows_s(1, 1)[0] / self._prices.plain_s
+            return f"no drafts: checking one token takes {percent(v - 1)} more"
+        is_spent = self._plan.is_limited and not any(self._plan.lengths)
+        return "no drafts now: they have used up the time that they may lose" if is_spent else ""

@@ -19,40 +19,49 @@ class PassPrices:
     """Of a target's passes, n requests in each and `n_rows` rows in any case.
 
     `plain_s` is what a pass without drafts takes, `token_s` what it takes for each request without
-    other rows, `unit` the same in passes of one row. `can_pay` is false where no draft would pay
-    even if all of it were accepted.
+    other rows, `unit` the same in passes of one row. `hoped_s[b]` is a pass with b drafted rows,
+    without changes of width; 0: not looked up yet. `can_pay` is false where no draft would pay even
+    if all of it were accepted.
     """
 
     def __init__(self, target: PassCosts, max_draft: int) -> None:
         self._target, self._max_draft = target, max_draft
         self._n, self._depth, self._refresh_in = 0, 0, 0
-        self._hoped_s: dict[int, float] = {}
         self.n_rows, self.last_width = 0, 1
         self.plain_s, self.token_s, self.unit, self.can_pay = 0.0, 0.0, 1.0, True
+        self.hoped_s: list[float] = []
 
     def look(self, n: int, n_other_rows: int, depth: int) -> bool:
         """Go on to a pass; whether prices were looked up again."""
         self._refresh_in -= 1
         if self._refresh_in > 0 and (n, n + n_other_rows) == (self._n, self.n_rows):
             return False
-        target, self._refresh_in, self._hoped_s = self._target, REFRESH, {}
-        self._n, self._depth, self.n_rows = n, depth, n + n_other_rows
+        target, self._refresh_in = self._target, REFRESH
+        self._n, self.n_rows = n, n + n_other_rows
         self.plain_s = target.seconds(self.n_rows, depth)
         self.token_s = target.seconds(n, depth) / n
         self.unit = self.token_s / target.seconds(1, depth)
-        rows = range(1, n * self._max_draft + 1)
-        self.can_pay = any((n + b) * self.plain_s > n * self.with_rows_s(b) for b in rows)
+        self._depth, self.hoped_s = depth, [self.plain_s] + [0.0] * (n * self._max_draft)
+        rows = range(1, len(self.hoped_s))
+        self.can_pay = any((n + b) * self.plain_s > n * self.with_rows_s(b, b)[0] for b in rows)
         return True
 
-    def with_rows_s(self, n_drafted: int) -> float:
-        """Hoped seconds with so many drafted rows, changes of width included."""
-        if not n_drafted:
-            return self.plain_s
-        width, last = self.n_rows + n_drafted, self.last_width
-        seconds = self._hoped_s.get(width)
-        if seconds is None:
-            hope = exp(-KAPPA * self._target.error(width))
-            seconds = self._hoped_s[width] = hope * self._target.seconds(width, self._depth)
-        if width == last:
-            return seconds
-        return seconds + self._target.change_s * (2 if last == self.n_rows else 1)
+    def hope_s(self, n_drafted: int) -> float:
+        """Fill in `hoped_s`."""
+        width = self.n_rows + n_drafted
+        hope = exp(-KAPPA * self._target.error(width))
+        seconds = self.hoped_s[n_drafted] = hope * self._target.seconds(width, self._depth)
+        return seconds
+
+    @property
+    def change_s(self) -> float:
+        """What a pass takes more that is not as wide as the last one."""
+        return self._target.change_s * (2 if self.last_width == self.n_rows else 1)
+
+    def with_rows_s(self, first: int, last: int) -> list[float]:
+        """Hoped seconds with `first` to `last` drafted rows, changes of width included."""
+        hoped_s, change_s, unchanged = self.hoped_s, self.change_s, self.last_width - self.n_rows
+        return [
+            (hoped_s[b] or self.hope_s(b)) + (change_s if b and b != unchanged else 0.0)
+            for b in range(first, last + 1)
+        ]

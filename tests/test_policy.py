@@ -1,0 +1,348 @@
+"""The adaptive policy keeps its promises: it loses little, finds what pays, and shares a pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+from fakes import FakeEngine
+from research.speculation.play import learned_of, play
+from research.speculation.simulate import judge
+from research.speculation.worlds import (
+    CALIBRATED,
+    TABLES,
+    WIDTHS,
+    Calibration,
+    Chance,
+    Luck,
+    World,
+    fixed,
+    grid,
+    random_worlds,
+)
+
+from localspec.decode.chances import Chances, Learned
+from localspec.decode.costs import PassCosts
+from localspec.decode.curve import Curve, Point
+from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest, StopRule
+from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.lookup import LookupDrafter
+from localspec.decode.driver import drive
+from localspec.decode.generation import Generation, Limits
+from localspec.decode.policy import Adaptive
+from localspec.decode.step import Step
+from localspec.engine.interrupt import Interrupt
+from localspec.engine.sampling import Sampling
+
+GREEDY = Sampling(temperature=0)
+PROMISE, N = 1.035, 256
+"""No reply of N tokens should take longer than this, in the time of plain decoding."""
+
+
+def table(name: str) -> tuple[float, ...]:
+    points = TABLES[name]
+    ends = sorted(points)
+    v = [0.0]
+    for n in WIDTHS[1:]:
+        low = max(m for m in ends if m <= n)
+        high = min(m for m in ends if m >= n)
+        share = (n - low) / (high - low) if high > low else 0.0
+        v.append((1 - share) * points[low] + share * points[high])
+    return tuple(v)
+
+
+def lengths_of(world: World, learned: Learned | None = None, reply: int = 0) -> list[int]:
+    luck = Luck.of(world, N, reply)
+    played = play(world, learned or learned_of(world, reply), N, luck)
+    return [step.drafted for step in played.steps]
+
+
+# one reply
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.3])
+def test_a_lookup_that_never_pays_stops_costing(chance: float) -> None:
+    """Where checking a token is dear, a text that does not repeat itself must cost nothing."""
+    world = World("dear", (7, 1), table("SmolLM2 Q4_0"), lookup=Chance((chance,)))
+    luck = Luck.of(world, N, 0)
+    played = play(world, learned_of(world, 0), N, luck)
+    assert played.passes <= PROMISE * fixed(world, "none", 0, N, luck)
+    late = played.steps[len(played.steps) // 2 :]
+    assert sum(step.drafted > 0 for step in late) <= 0.05 * len(late)
+
+
+def test_a_draft_model_that_never_pays_stops_costing() -> None:
+    """Users leave a draft model on that does not fit; it may not make their machine slower."""
+    world = World("bad", (7, 2), table("24 % a token"), draft_cost=0.5, model=Chance((0.2,)))
+    learned = learned_of(world, 0)
+    for reply in range(3):
+        luck = Luck.of(world, N, reply)
+        played = play(world, learned, N, luck)
+        assert played.passes <= PROMISE * fixed(world, "none", 0, N, luck)
+    assert sum(step.source == "model" for step in played.steps) <= 0.05 * len(played.steps)
+
+
+def test_a_good_draft_is_soon_used_at_its_best_length() -> None:
+    """1.2 GB of F16: four rows are checked at the price of one, five at that of two."""
+    world = World("cliff", (7, 3), table("1.2 GB F16"), lookup=Chance((0.7,)))
+    lengths = lengths_of(world)
+    late = lengths[len(lengths) // 2 :]
+    assert late.count(3) >= 0.7 * len(late)
+
+
+def test_a_good_draft_model_pays_within_a_reply() -> None:
+    world = World("good", (7, 4), table("flat"), draft_cost=0.05, model=Chance((0.9,)))
+    verdict = judge(world, 128, 4, 0)
+    assert verdict.regret <= 0.1
+    assert verdict.best < 0.4 * min(verdict.plain)
+
+
+def test_drafts_stop_when_the_text_stops_repeating() -> None:
+    text = Chance((0.95, 0.05), (128,))
+    world = World("turn", (7, 5), table("SmolLM2 Q4_0"), lookup=text)
+    luck = Luck.of(world, 512, 0)
+    steps = play(world, learned_of(world, 0), 512, luck).steps
+    early = [step for step in steps if step.tokens[0] < 128]
+    late = [step for step in steps if step.tokens[0] > 384]
+    assert sum(step.accepted for step in early) > 0.5 * 128
+    assert sum(step.drafted > 0 for step in late) <= 0.1 * len(late)
+
+
+def test_no_reply_loses_much_more_than_its_budget() -> None:
+    """Also where calibrations are wrong, passes scatter, and chances change."""
+    verdicts = [judge(world, N, 2, 0) for world in random_worlds(40, 77)]
+    slow = [ratio for verdict in verdicts for ratio in verdict.to_plain]
+    assert max(slow) <= 1.08
+    assert sum(ratio > PROMISE for ratio in slow) <= 0.05 * len(slow)
+
+
+def test_a_reply_loses_little_to_the_best_choice_of_hindsight() -> None:
+    """Nobody should have to try draft lengths by hand."""
+    fresh = [judge(world, N, 2, 0).regret for world in random_worlds(40, 78)]
+    learned = [judge(world, N, 2, 2).regret for world in random_worlds(20, 78)]
+    assert sum(fresh) / len(fresh) <= 0.03
+    assert sum(learned) / len(learned) <= 0.02
+
+
+def test_a_long_prompt_is_not_read_for_a_short_reply() -> None:
+    """A draft model that reads a page before it says ten words has cost more than it can win."""
+    world = World("page", (7, 6), table("flat"), 0.6, Chance((0.9,)), n_prompt=400)
+    for n in (12, 24):
+        luck = Luck.of(world, n, 0)
+        played = play(world, learned_of(world, 0), n, luck)
+        assert played.passes <= 1.1 * fixed(world, "none", 0, n, luck)
+
+
+def test_what_is_learned_carries_over() -> None:
+    """The next reply of a session does not begin again with what a draft model is worth."""
+    dear = table("batched-bench README")
+    world = World("pair", (7, 7), dear, 0.05, Chance((0.9,)))
+    fresh = later = 0.0
+    for reply in range(8):
+        luck, learned = Luck.of(world, 64, reply), learned_of(world, reply)
+        fresh += play(world, learned, 64, luck).passes
+        for before in range(3):
+            play(world, learned, N, Luck.of(world, N, 100 + before))
+        later += play(world, learned, 64, luck).passes
+    assert later < 0.97 * fresh
+
+
+def test_chances_survive_a_session() -> None:
+    chances, again = Chances("model"), Chances("model")
+    chances.learn([3] * 10, 10, 10)
+    again.recall(chances.counts(), 0.5)
+    assert Chances("model").reach([3])[0] < again.reach([3])[0] < chances.reach([3])[0]
+    assert again.prudent([3])[0] < again.reach([3])[0]
+
+
+def test_each_world_errs_in_its_own_way() -> None:
+    """With one error for all, a policy that suits that error looks good everywhere."""
+    first, second = grid()[:2]
+    errors = [
+        [Calibration.of(world, reply).target[n] / world.v[n] for n in CALIBRATED]
+        for world, reply in ((first, 0), (second, 0), (first, 1))
+    ]
+    assert errors[0] != errors[1]
+    assert errors[0] != errors[2]
+    assert Calibration.of(first, 0) == Calibration.of(grid()[0], 0)
+
+
+# costs
+
+
+def test_wide_passes_do_not_move_the_measure_of_loss() -> None:
+    """A machine that looks slower because drafts are dear would excuse the drafts."""
+    costs = PassCosts(Curve((Point(1, 0.01), Point(17, 0.012))))
+    for _ in range(50):
+        costs.learn(5, 100, 0.02)
+    assert costs.plain_s(100) == pytest.approx(0.01)
+    assert costs.seconds(5, 100) == pytest.approx(0.02, rel=0.05)
+    for _ in range(50):
+        costs.learn(1, 100, 0.013)
+    assert costs.plain_s(100) == pytest.approx(0.013, rel=0.05)
+
+
+def test_the_longer_a_plain_pass_was_not_seen_the_less_is_known_of_it() -> None:
+    costs = PassCosts(Curve((Point(1, 0.01), Point(17, 0.012))))
+    unknown = costs.plain_error
+    for _ in range(20):
+        costs.learn(1, 100, 0.01)
+    known = costs.plain_error
+    for _ in range(200):
+        costs.learn(5, 100, 0.011)
+    assert known < 0.5 * unknown
+    assert known < costs.plain_error <= unknown
+
+
+# many replies
+
+
+@dataclass(slots=True)
+class Request:
+    """One of several replies in progress."""
+
+    max_tokens: int = 512
+    law: str = "greedy"
+    history: list[int] = field(default_factory=lambda: [0] * 50)
+    n_prompt: int = 40
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.history) - self.n_prompt
+
+    @property
+    def room(self) -> int:
+        return max(0, self.max_tokens - self.n_tokens - 1)
+
+    def request(
+        self, n_tokens: int, stop: StopRule | None = None, window: int | None = None
+    ) -> DraftRequest:
+        return DraftRequest(self.history, n_tokens, GREEDY, False, stop, window)
+
+
+@dataclass(slots=True)
+class Guesses:
+    """A free drafter that is equally sure of everything."""
+
+    confidence: int = 9
+    source: ClassVar[str] = "lookup"
+    is_free: ClassVar[bool] = True
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [
+            Draft([1] * r.n_tokens, self.source, None, [self.confidence] * r.n_tokens)
+            if r.n_tokens
+            else NO_DRAFT
+            for r in requests
+        ]
+
+
+def policy_of(seconds: dict[int, float], drafters: Sequence[Guesses] = (Guesses(),)) -> Adaptive:
+    """On a machine whose passes take so long, which is known."""
+    costs = PassCosts(Curve(tuple(Point(n, s) for n, s in sorted(seconds.items()))))
+    for n, s in seconds.items():
+        for _ in range(40):
+            costs.learn(n, 50, s)
+    return Adaptive(Learned(costs), list(drafters), 8)  # pyright: ignore[reportArgumentType]
+
+
+FLAT = {n: 1.0 + 0.005 * n for n in range(1, 65)}
+STEEP = {n: 0.4 + 0.6 * n for n in range(1, 65)}
+CLIFF = {n: (1.0 if n <= 8 else 3.0) + 0.001 * n for n in range(1, 65)}
+
+
+def drafted(policy: Adaptive, n: int, n_other_rows: int = 0) -> list[int]:
+    requests = [Request() for _ in range(n)]
+    return [len(draft.tokens) for draft in policy.draft(requests, n_other_rows)]  # pyright: ignore[reportArgumentType]
+
+
+def test_requests_share_one_pass_over_the_weights() -> None:
+    """Where rows cost nothing each drafts as if it were alone, where they are dear nobody does."""
+    assert drafted(policy_of(FLAT), 4) == [8] * 4
+    assert sum(drafted(policy_of(STEEP), 4)) == 0
+
+
+def test_many_requests_draft_less_each_where_a_cliff_is_near() -> None:
+    alone, many = drafted(policy_of(CLIFF), 1), drafted(policy_of(CLIFF), 4)
+    assert alone == [7]
+    assert sum(many) == 4
+    assert max(many) - min(many) <= 1
+
+
+def test_a_chunk_of_a_prompt_makes_drafts_dearer_or_cheaper() -> None:
+    """As v says: it takes the room below a cliff, and beyond one it has paid for the pass."""
+    below, beyond = drafted(policy_of(CLIFF), 1, 5), drafted(policy_of(CLIFF), 1, 20)
+    assert below == [2]
+    assert beyond == [8]
+
+
+def test_a_pass_that_only_reads_prompts_drafts_nothing_and_teaches_nothing() -> None:
+    policy = policy_of(FLAT)
+    assert policy.draft([], 64) == []
+    policy.learn([], 64, 9.9)
+    assert policy.gain.measured is None
+
+
+def test_the_likelier_draft_gets_the_rows() -> None:
+    class Uneven(Guesses):
+        def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+            bins = [13, 1]
+            return [
+                Draft([1] * r.n_tokens, "lookup", None, [b] * r.n_tokens)
+                for b, r in zip(bins, requests, strict=True)
+            ]
+
+    sure, unsure = drafted(policy_of(CLIFF, [Uneven()]), 2)
+    assert sure > unsure
+
+
+def test_who_fails_does_not_spend_the_budget_of_others() -> None:
+    """One user's text that does not repeat itself must not end another's drafts."""
+    slow = {n: 1.0 + 0.2 * n for n in range(1, 65)}
+    policy = policy_of(slow, [Guesses(13)])
+    requests = [Request(), Request()]
+    for _ in range(60):
+        drafts = policy.draft(requests)  # pyright: ignore[reportArgumentType]
+        kept = [0, len(drafts[1].tokens)]
+        steps = [
+            Step((2,) * (k + 1), len(d.tokens), k, d.source, 1 + len(d.tokens), 0.0, 0.0)
+            for d, k in zip(drafts, kept, strict=True)
+        ]
+        for request, step in zip(requests, steps, strict=True):
+            request.history.extend(step.tokens)
+        width = sum(step.evaluated for step in steps)
+        policy.learn(steps, width, slow[width])
+        if any(request.room < 20 for request in requests):
+            break
+    # Chances are shared by both, so judge the budgets alone.
+    assert policy.may_lose_s(0) < 0.5 * policy.may_lose_s(1)
+
+
+def test_nothing_is_drafted_where_there_is_no_room() -> None:
+    policy = policy_of(FLAT)
+    full = Request(max_tokens=11)
+    drafts = policy.draft([full, Request()])  # pyright: ignore[reportArgumentType]
+    assert not drafts[0].tokens
+    assert drafts[1].tokens
+
+
+# the loop
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_reply_is_the_same_with_and_without(temperature: float) -> None:
+    """Whatever the policy decides, it changes the time and not the text."""
+    texts: list[list[int]] = []
+    for n_drafters in (0, 2):
+        engine = FakeEngine(spread=3.0)
+        sampling = Sampling(temperature=temperature, seed=5)
+        costs = PassCosts(Curve((Point(1, 1e-4), Point(17, 1.1e-4))))
+        learned = Learned(costs, {"model": PassCosts(Curve((Point(1, 1e-6), Point(64, 2e-5))))})
+        drafters = [LookupDrafter(), ModelDrafter(FakeEngine(seed=1, spread=3.0), 8)][:n_drafters]
+        generation = Generation([1, 2, 3], sampling, Limits(512, 120))
+        policy = Adaptive(learned, drafters, 8)
+        steps = list(drive(generation, engine.context(), policy, Interrupt()))
+        texts.append(generation.tokens)
+    assert texts[0] == texts[1]
+    assert any(step.drafted for step in steps)
+    assert policy.gain.measured is not None
