@@ -1,4 +1,7 @@
-"""Replays of recorded replies: their clock runs by given costs, so the result can be worked out."""
+"""Replays of recorded replies, whose clock runs by given costs, so the result can be worked out.
+
+And replies by a script, which bench-speculation --synthetic drafts for.
+"""
 
 import json
 from dataclasses import replace
@@ -6,14 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import FakeEngine
 from research.speculation.replay import MAX_DRAFT, Machine, Recording, main, play
+from research.speculation.synthetic import ScriptedContext, SyntheticDrafter, scripted
 
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import Curve, Point
 from localspec.decode.drafters.draft_model import confidence_bin
+from localspec.decode.driver import drive
+from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain
+from localspec.engine.interrupt import Interrupt
+from localspec.engine.sampling import Sampling
 
 MAX_TOKENS = 128
 REPLY = [int(7919 * i % 251) for i in range(60)]
@@ -103,3 +112,16 @@ def test_files_of_recordings_and_a_kept_calibration_are_read(
     ratios = json.loads(capsys.readouterr().out)["ratios"]
     assert ratios["lookup-2"]["all"] == pytest.approx(1.0)
     assert ratios["draft-3"]["all"] > 1.9
+
+
+@pytest.mark.parametrize(("acceptance", "n_passes"), [(1.0, 9), (0.0, 41)])
+def test_a_scripted_reply_accepts_made_up_drafts_as_often_as_wished(
+    acceptance: float, n_passes: int
+) -> None:
+    """The first pass takes no draft, the others 4 tokens and one more, or one."""
+    generation = Generation([33, 34], Sampling(temperature=0), Limits(512, 41))
+    context = ScriptedContext(FakeEngine(n_vocab=128).context())
+    speculator = Fixed(SyntheticDrafter(acceptance, 1), 4)
+    steps = list(drive(generation, context, speculator, Interrupt()))  # pyright: ignore[reportArgumentType]
+    assert generation.tokens == [scripted(2 + i) for i in range(41)]
+    assert len(steps) == n_passes
