@@ -1,7 +1,7 @@
-"""How fast a language model should run here, how to make it so, and where the rest went.
+"""Run language models at the full speed of this machine, and see where the time goes.
 
-The public names, loaded when they are first used: `import localspec` alone brings neither the
-engine nor NumPy. docs/reference/python.md describes them.
+The public names load at their first use: `import localspec` alone loads neither the engine nor
+NumPy. docs/reference/python.md describes them.
 """
 
 from importlib import import_module
@@ -49,7 +49,7 @@ _HOMES = {
     "Settings": "localspec.settings",
     "UserError": _ERRORS,
 }
-"""Where a name lives; the others are of `localspec.api`."""
+"""The module of a name; the others are in `localspec.api`."""
 
 
 def __getattr__(name: str) -> object:

@@ -3,8 +3,8 @@
     with localspec.load("starter") as model:
         print(model.chat("Why is the sky blue?").text)
 
-The command line is a user of it, so the defaults are the same. What that tells on stderr goes here
-to the logger `localspec`, at level INFO.
+The command line uses it, so the defaults are the same. Its notes on stderr go here to the logger
+`localspec`, at level INFO.
 """
 
 import logging
@@ -22,9 +22,9 @@ from localspec.forecast.forecast import Forecast
 from localspec.forecast.question import answer, read_question
 from localspec.notify import Notify, Progress
 from localspec.registry.resolve import resolve
-from localspec.session.config import SessionConfig
-from localspec.session.opening import (
+from localspec.session.config import (
     ReplyKeywords,
+    SessionConfig,
     draft_file,
     reply_options,
     session_config,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[Message]
 _ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "ctx")
-"""Settings that a prediction depends on."""
+"""Settings that a forecast depends on."""
 _log = logging.getLogger("localspec")
 
 
@@ -55,16 +55,15 @@ def load(
 
     `name_or_path`: a name of models.toml, a path to a .gguf, `hf:owner/repo/file.gguf` (pulled if
     it is not here) or a model of another program; None is the starter. `draft`: another one, "auto"
-    (the pair's, if it is here) or "none". `fields` are fields of `Settings`, and go before those of
-    `settings`; what `tune` kept for this model fills what is left at its default, unless `profile`
-    is False.
+    (the pair's, if it is here) or "none". `fields` are fields of `Settings` and go before
+    `settings`. Settings that `tune` kept replace defaults, unless `profile` is False.
 
-    Raises UserError for a name or value that there is none of, ModelError for a file that cannot be
-    used, EngineError where the engine refuses.
+    Raises UserError for an unknown name or a wrong value, ModelError for an unusable file,
+    EngineError where the engine refuses.
     """
     if str(draft) != "auto":
         fields["draft"] = str(draft)
-    Settings.of(**fields)  # says what is wrong with one of them
+    Settings.of(**fields)  # raises for a wrong one
     chosen = replace(settings or Settings(), **fields)
     given = frozenset(chosen.changed) | frozenset(fields) if profile else None
     name = None if name_or_path is None else str(name_or_path)
@@ -90,7 +89,7 @@ class Model:
         notify: Notify,
         on_progress: Progress = lambda fraction: None,
     ) -> Self:
-        """Load what is configured; `on_progress` hears the loaded fraction. As `Session.open`."""
+        """Load a configuration; `on_progress` hears the finished fraction. As `Session.open`."""
         return cls(Session.open(config, notify, on_progress))
 
     def close(self) -> None:
@@ -113,12 +112,12 @@ class Model:
 
     @property
     def n_ctx(self) -> int:
-        """Tokens that prompt and reply may have together."""
+        """Limit of prompt and reply together, in tokens."""
         return self.session.n_ctx
 
     @property
     def load_s(self) -> float:
-        """Seconds that loading took."""
+        """Loading time in seconds."""
         return self.session.load_s
 
     def chat(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> Reply:
@@ -136,9 +135,9 @@ class Model:
         split_thought: bool = True,
         **sampling: Unpack[ReplyKeywords],
     ) -> Reply:
-        """A reply that is generated while you iterate over it, once, for pieces of its text.
+        """A reply that is generated while you iterate once over pieces of its text.
 
-        Leaving the loop ends it, and so does Ctrl-C. `raw`: continue a text as it is, without the
+        Leaving the loop ends it; so does Ctrl-C. `raw`: continue a text as it is, without the
         chat template. `split_thought` False: reasoning is part of the text, with its marks.
         """
         options = reply_options(**sampling)
@@ -169,7 +168,7 @@ class Model:
     def generate(
         self, prompts: str | Sequence[str], **sampling: Unpack[ReplyKeywords]
     ) -> Reply | list[Reply]:
-        """Continue one text as it is, without the chat template; or several, one after another.
+        """Continue one text without the chat template, or several, one after another.
 
         A list gives as many finished replies, in the same order. Ctrl-C raises KeyboardInterrupt.
         """
@@ -179,7 +178,7 @@ class Model:
         return [_whole(self.stream(text, raw=True, **sampling)) for text in texts]
 
     def predict(self, **question: Any) -> Forecast:
-        """What `predict` says of this model with these settings, on this machine."""
+        """The forecast for this model and its settings on this machine."""
         session = self.session
         session.check_open()
         settings, draft = session.plan.settings, session.plan.draft
@@ -191,7 +190,7 @@ class Model:
 def predict(
     model: str | Path | None = None, device: str | None = None, **question: Any
 ) -> Forecast:
-    """What a machine should do with a model: speeds, memory, what drafts would gain.
+    """A machine's forecast for a model: speeds, memory, and the gain of drafts.
 
     `model` and `draft` are names as for `load`, and need not be here: headers are read by HTTP
     range. `device`: another machine, None is this one. `question`: `kv_k`, `kv_v`, `depth`,
@@ -199,8 +198,8 @@ def predict(
     `prompt_tokens`, `quants`, `draft`, `threads`, `gpu_layers`, `probe` ("auto", "again", "off").
     Speeds are in tokens per second of all sequences together, `low` to `high` an 80 % interval.
 
-    Raises UserError for a name or value that there is none of, ModelError for a header that cannot
-    be read, HardwareError where nothing is known of the machine.
+    Raises UserError for an unknown name or a wrong value, ModelError for an unreadable header,
+    HardwareError where nothing is known of the machine.
     """
     name = None if model is None else str(model)
     return answer(name, *read_question(device=device, **question), _log.info)
@@ -217,11 +216,11 @@ def tune(
     """Find the fastest settings of a model here, and keep them for later calls of `load`.
 
     `goal` "memory": the smallest cache that is not slower; "quality": nothing below f16. `budget`:
-    seconds. `max_quality_loss`: most that a cache type may diverge from f16, in nats a token.
-    `ctx`: tokens of the contexts that matter. What was kept has `settings` by name, `ratio` to the
-    defaults' decoding speed (low, mid, high), `kld` and `seconds`.
+    seconds. `max_quality_loss`: largest divergence of a cache type from f16, in nats a token.
+    `ctx`: tokens of the contexts that matter. The profile has `settings` by name, `ratio` (low,
+    mid, high) to the defaults' decoding speed, `kld` and `seconds`.
 
-    Raises UserError, ModelError or EngineError; Ctrl-C ends it with the best that is proven so far.
+    Raises UserError, ModelError or EngineError. Ctrl-C ends it with the best proven so far.
     """
     from localspec.tuning.search import tune_model  # noqa: PLC0415 - and with it the benchmark
     from localspec.tuning.target import Goal, GoalName  # noqa: PLC0415
@@ -237,7 +236,7 @@ def tune(
 
 
 def _whole(reply: Reply) -> Reply:
-    """Generate to the end. KeyboardInterrupt where it was Ctrl-C, and nobody's `stop`."""
+    """Generate to the end. Raises KeyboardInterrupt after Ctrl-C, not after `Reply.stop`."""
     if reply.finish().finish_reason == "interrupted" and not reply.is_stopped:
         raise KeyboardInterrupt
     return reply

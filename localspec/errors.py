@@ -1,7 +1,7 @@
 """The errors that a user can meet, as one tree.
 
     LocalspecError
-    ├── UserError       a wrong flag, name, file or combination; what the user typed can be mended
+    ├── UserError       a wrong flag, name, file or combination, which the user can correct
     ├── ModelError      a GGUF file that cannot be read, loaded or used for what was asked
     ├── EngineError     libllama refused, failed or is not there
     └── HardwareError   this machine cannot do it, or cannot be asked
@@ -39,7 +39,7 @@ class HardwareError(LocalspecError):
 
 def no_such(what: str, name: str, known: Iterable[str]) -> UserError:
     """An error that names the closest of what there is: no `temprature`, but `temperature`."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only for who mistyped
+    from difflib import get_close_matches  # noqa: PLC0415 - only after a typing error
 
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)

@@ -1,6 +1,6 @@
-"""Kinds of values that an option can have: what they accept and how a list writes them.
+"""Kinds of values of an option: which ones they accept, and how a list is read.
 
-`wanted` says what a value is, after "is not"; `metavar` stands for one in the help.
+`wanted` describes a value after "is not"; `metavar` stands for one in the help.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of some words, in any case; `also` are other spellings of them in lists."""
+    """One of several words, in any case; `also`: other spellings in lists."""
 
     values: tuple[str, ...]
     metavar: str | None = None
@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole number within bounds; None too where it can be left open."""
+    """A whole number within bounds; None too if `is_open`."""
 
     low: int
     high: int
@@ -66,7 +66,7 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model's name or path; `none` for none, `auto` for the one that goes with the target."""
+    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
 
     metavar: str | None = "MODEL|auto|none"
     wanted: str = "the name or path of a model, auto or none"

@@ -1,4 +1,4 @@
-"""What long work tells whoever waits for it: sentences for people, and how far it is."""
+"""How long work reports to the user: sentences and a finished fraction."""
 
 from collections.abc import Callable
 

@@ -2,9 +2,9 @@
 
 A field of `Settings` is its row: name, default, help, kind, and what follows from it. Options on
 the command line, the sweep of `bench`, tuned profiles, the tuner, `--json` and `export` read
-the rows: a new engine option is one row here and its effect in `engine/llama/parameters.py`.
+the rows. A new engine option is one row here and its effect in `engine/llama/parameters.py`.
 
-A row says what a field is; it does not know whether a machine or a model can have that value.
+A row describes a field. It does not know whether a machine or a model supports a value.
 """
 
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is to be said of a field.
+    """The description of a field.
 
-    `words`: how people are told a value; `short`: the head of its column in a table. `aliases`:
-    further flags of `bench`, in llama-bench's words. `was`: names in files of earlier versions.
-    `is_exact`: whether it leaves numbers alone. `is_loading`: whether another value needs the
-    weights loaded anew. `is_engine`: whether the engine takes it, and not what drives it.
-    `is_swept`: by `bench`; `is_tuned`: by `tune`, or kept by it. `is_offered`: there is a flag.
+    `words`: a sentence for a value; `short`: the head of its column in a table. `aliases`: further
+    flags of `bench`, in llama-bench's words. `was`: names in files of earlier versions. `is_exact`:
+    it changes no number. `is_loading`: a new value needs the weights loaded again. `is_engine`: the
+    engine reads it; the others steer decoding. `is_swept`: `bench` takes several values.
+    `is_tuned`: `tune` finds or keeps it. `is_offered`: it has a flag.
     """
 
     help: str
@@ -58,13 +58,13 @@ class Row:
         return f"--{self.name.replace('_', '-')}"
 
     def checked(self, value: Any) -> Any:
-        """The value as it is used. Raises UserError for one that the field cannot have."""
+        """The value in its usual form. Raises UserError for a wrong one."""
         if not self.kind.accepts(value):
             raise UserError(f"{self.flag} {value!r} is not {self.kind.wanted}")
         return value.lower() if isinstance(self.kind, Choice) else value
 
     def read(self, text: str) -> Any:
-        """A value as it stands in a list. ValueError where it is none."""
+        """A value from a list of the command line. Raises ValueError for a wrong one."""
         value = self.kind.read(text)
         if not self.kind.accepts(value):
             raise ValueError(text)
@@ -76,7 +76,7 @@ class Row:
 
 
 def row(default: Any, help_: str, kind: Kind, words: str, **columns: Any) -> Any:
-    """A field of `Settings` that carries its row; what is not offered is not swept or tuned."""
+    """A field of `Settings` that carries its row; without a flag it is not swept or tuned."""
     if not columns.get("is_offered", True):
         columns |= {"is_swept": False, "is_tuned": False}
     return field(default=default, metadata={"row": Row(help_, kind, words, **columns)})
@@ -90,13 +90,13 @@ _MANY = 9999
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a model is loaded and run. None is decided by the machine and the model.
+    """How a model is loaded and run; the machine and the model decide a None.
 
-    `spec` "auto" decides at each step who drafts and how much, from what it costs and gains here;
-    "lookup" and "draft" draft `draft_max` tokens each time (None: 3; for "auto" 16 at most). `ctx`
-    None: 4096 or the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below
-    0: all, but for the experts of the first `cpu_moe` layers. Passes of several tokens have
-    `threads_batch` (None: `threads`) and micro-batches of `ubatch` tokens.
+    `spec` "auto" picks drafter and length at each step by measured cost and gain; "lookup" and
+    "draft" draft `draft_max` tokens each time (None: 3; for "auto" 16 at most). `ctx` None: 4096 or
+    the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below 0: all, except
+    the experts of the first `cpu_moe` layers. Passes of several tokens use `threads_batch` threads
+    (None: `threads`) and micro-batches of `ubatch` tokens.
     """
 
     draft: str = row(
@@ -104,7 +104,7 @@ class Settings:
         ModelName(), "draft {}", panel=_SPECULATION, is_engine=False, is_swept=False,
     )  # fmt: skip
     spec: Speculation = row(
-        "auto", "How to guess ahead; auto: at each step what gains most here, or not at all.",
+        "auto", "Drafter; auto: pick the fastest at each step, or none.",
         Choice(get_args(Speculation)), "speculation {}", panel=_SPECULATION, is_engine=False,
     )  # fmt: skip
     draft_max: int | None = row(
@@ -152,7 +152,7 @@ class Settings:
         was=("n_cpu_moe",), is_exact=False, is_loading=True,
     )  # fmt: skip
     mmap: bool = row(
-        True, "Map the weights, or read them.", Switch(), "mmap {}",
+        True, "Map the weights; otherwise read them.", Switch(), "mmap {}",
         aliases=("-mmp",), was=("use_mmap",), is_loading=True,
     )  # fmt: skip
     repack: bool = row(
@@ -160,15 +160,15 @@ class Settings:
         was=("extra_buffers",), is_exact=False, is_loading=True,
     )  # fmt: skip
     op_offload: bool = row(
-        True, "Let a GPU compute with weights of the CPU where batches are wide.", Switch(),
+        True, "Let a GPU compute wide batches with weights of the CPU.", Switch(),
         "operations handed to the GPU {}", is_exact=False, is_offered=False,
     )  # fmt: skip
     n_sequences: int = row(
-        1, "Sequences that an engine has a cache for.", Whole(1, 256), "{} sequences",
+        1, "Sequences that the cache has room for.", Whole(1, 256), "{} sequences",
         is_offered=False,
     )  # fmt: skip
     kv_unified: bool = row(
-        False, "One pool of cells for all sequences, so that a pass takes any widths.", Switch(),
+        False, "One pool of cells for all sequences; passes may differ in width.", Switch(),
         "one pool of cells {}", is_exact=False, is_offered=False,
     )  # fmt: skip
     n_rs_seq: int = row(
@@ -190,19 +190,19 @@ class Settings:
 
     @classmethod
     def of(cls, **keywords: Any) -> Self:
-        """Settings by name. Raises UserError for a name or a value that there is none of."""
+        """Settings by name. Raises UserError for an unknown name or a wrong value."""
         unknown = next((name for name in keywords if name not in ROWS), None)
         if unknown is not None:
             raise no_such("setting", unknown, (n for n, each in ROWS.items() if each.is_offered))
         return cls(**{name: ROWS[name].checked(value) for name, value in keywords.items()})
 
     def checked(self) -> Self:
-        """The same; UserError for a value that its field cannot have."""
+        """The same, in their usual form. Raises UserError for a wrong value."""
         return self.of(**{name: getattr(self, name) for name in ROWS})
 
     @property
     def attention(self) -> "Attention":
-        """How keys and values are kept and read."""
+        """Cache types and flash attention."""
         return Attention(self.kv_k, self.kv_v, self.flash_attn)
 
     def with_attention(self, attention: "Attention") -> Self:
@@ -210,36 +210,38 @@ class Settings:
 
     @property
     def loading(self) -> "Settings":
-        """Only what loading the weights again could change; equal where weights can be shared."""
-        return Settings(**{n: getattr(self, n) for n, one in ROWS.items() if one.is_loading})
+        """Only the settings of the loaded weights. Sessions alike in them can share weights."""
+        return Settings(**self._where("is_loading"))
 
     def with_loading(self, loading: "Settings") -> Self:
-        names = (name for name, one in ROWS.items() if one.is_loading)
-        return replace(self, **{name: getattr(loading, name) for name in names})
+        return replace(self, **loading._where("is_loading"))
 
     @property
     def for_engine(self) -> "Settings":
-        """What the engine takes of them; what drives it is as by default."""
-        return Settings(**{n: getattr(self, n) for n, one in ROWS.items() if one.is_engine})
+        """Only the settings that the engine reads; the others at their defaults."""
+        return Settings(**self._where("is_engine"))
 
     @property
     def changed(self) -> dict[str, Any]:
-        """What is not as by default, by name."""
+        """Settings that differ from their defaults, by name."""
         return {n: value for n in ROWS if (value := getattr(self, n)) != ROWS[n].default}
 
     @property
     def text(self) -> str:
-        """What is not as by default, in words."""
+        """Settings that differ from their defaults, in words."""
         return words_of(self.changed)
 
     def to_json(self) -> dict[str, Any]:
-        """Every setting that is offered, by name; null: none, or open."""
-        return written({n: getattr(self, n) for n, one in ROWS.items() if one.is_offered})
+        """Every setting that has a flag, by name; null: none, or open."""
+        return written(self._where("is_offered"))
+
+    def _where(self, column: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name, each in ROWS.items() if getattr(each, column)}
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """How keys and values are kept, and whether the fused kernel reads them."""
+    """Types of the K and V cache, and whether the fused kernel reads them."""
 
     kv_k: str = "f16"
     kv_v: str = "f16"
@@ -252,12 +254,12 @@ class Attention:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it holds what f16 would, or more."""
+        """Whether both caches are at least as precise as f16."""
         return {self.kv_k, self.kv_v} <= {"f16", "f32"}
 
     @property
     def text(self) -> str:
-        """K/V types and what flash attention is, short."""
+        """K/V types and flash attention, in words."""
         return f"{self.kv_k}/{self.kv_v}, flash attention {self.flash_attn}"
 
 
@@ -272,7 +274,7 @@ ROWS: Mapping[str, Row] = {
 }
 """The table."""
 NOW = {old: name for name, each in ROWS.items() for old in each.was}
-"""Names in documents of earlier versions to those of today."""
+"""Today's names by those of earlier versions."""
 
 
 def words_of(values: Mapping[str, Any]) -> str:
@@ -281,12 +283,12 @@ def words_of(values: Mapping[str, Any]) -> str:
 
 
 def written(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name as documents have them: null is none, or open."""
+    """Settings by name for a document: null is none, or open."""
     return {n: None if (n, value) == ("draft", NONE) else value for n, value in values.items()}
 
 
 def with_former_names(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Documents lose no field: what had another name once stands under both."""
+    """With every renamed field under its former name too: documents lose no field."""
     former = {old: document[name] for old, name in NOW.items() if name in document}
     return {**document, **former}
 
@@ -294,7 +296,7 @@ def with_former_names(document: Mapping[str, Any]) -> dict[str, Any]:
 def read(document: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by name from a document of this version or an earlier one.
 
-    Raises ValueError for a name or a value that there is none of.
+    Raises ValueError for an unknown name or a wrong value.
     """
     values = {NOW.get(name, name): value for name, value in document.items()}
     if values.get("draft", NONE) is None:
@@ -306,7 +308,7 @@ def read(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
-    """For people."""
+    """A value for people."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

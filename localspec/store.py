@@ -1,8 +1,8 @@
-"""Files of localspec's own: written whole or not at all, and documents that are found again.
+"""Localspec's own files: written whole or not at all, and documents that are found again.
 
 A file is written beside its name and renamed, so that readers, a crash and a power cut meet the old
-one or the new one. A kept document saves measuring or asking again: one that is not there, damaged
-or of another version is as good as none.
+one or the new one. A kept document saves a measurement; one that is missing, damaged or of another
+version counts as none.
 """
 
 import json
@@ -19,7 +19,7 @@ from localspec.errors import UserError
 T = TypeVar("T")
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
-"""What reading a damaged document can raise: the disk, JSON, and fields that are not as written."""
+"""What reading a damaged document can raise: the disk, JSON, and unexpected fields."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def write_whole(path: Path, *, is_lasting: bool = True) -> Generator[Path]:
 
 @contextmanager
 def alone(path: Path, taken: str) -> Generator[None]:
-    """While it lasts, nobody else has `path`; UserError(`taken`) where somebody has it already.
+    """Hold `path` alone; UserError(`taken`) if another process holds it.
 
     The lock is a file beside it: that of a file which is replaced would be lost with it.
     """
@@ -63,10 +63,7 @@ def alone(path: Path, taken: str) -> Generator[None]:
 
 @contextmanager
 def in_turn(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Generator[None]:
-    """While it lasts, nobody else has the file `lock`; `on_wait` hears if others have it first.
-
-    The hub's own library locks alike.
-    """
+    """Hold the file `lock` alone, as the hub's library does; `on_wait` is called before waiting."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 - most commands lock nothing
 
     held = FileLock(lock, mode=0o664)
@@ -95,14 +92,14 @@ def hashed(folder: Path, key: str, n_digits: int = 16) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[T]):
-    """A value in a JSON document; `read` raises one of `UNREADABLE` for what is no such value."""
+    """A value in a JSON document; `read` raises one of `UNREADABLE` for other documents."""
 
     path: Path
     read: Callable[[Any], T]
     write: Callable[[T], Any]
 
     def load(self) -> T | None:
-        """None where nothing is kept that can be used."""
+        """The kept value; None if there is none that can be used."""
         try:
             return self.read(json.loads(self.path.read_text(encoding="utf-8")))
         except UNREADABLE:

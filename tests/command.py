@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from mamba import MambaShape, write_random_mamba
 
-from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.synthetic import Shape, write_random_model
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
 FORKED = ("HF_", "LOCALSPEC_", "XDG_", "OLLAMA_", "NO_PROXY", "NO_COLOR", "TERM", "COLUMNS")

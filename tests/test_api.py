@@ -22,7 +22,7 @@ from talking import talker
 import localspec
 from localspec import api
 from localspec.errors import UserError
-from localspec.session.opening import reply_options
+from localspec.session.config import reply_options
 from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.session.reply import AsyncPieces
 

@@ -27,7 +27,7 @@ from localspec.bench.prediction import Prediction, facts_of, predict
 from localspec.bench.row import rows_of
 from localspec.bench.store import Visited, read_results
 from localspec.bench.visit import CHILD, visit
-from localspec.cli.numbers import numbers
+from localspec.cli.options import numbers
 from localspec.errors import UserError
 from localspec.hardware.activity import Circumstances
 from localspec.session.config import SessionConfig

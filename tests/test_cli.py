@@ -179,7 +179,7 @@ def test_a_model_that_cannot_take_back_tokens_says_so_and_answers() -> None:
     assert run.document["completion_tokens"] == 20
     assert run.document["config"]["spec"] == "none"
     (line,) = run.stderr.splitlines()
-    assert line.startswith("localspec: speculation is off: mamba.gguf cannot take back tokens")
+    assert line.startswith("localspec: speculation is off: mamba.gguf cannot roll back its state")
 
 
 @pytest.mark.engine

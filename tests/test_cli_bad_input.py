@@ -27,8 +27,7 @@ from models import gemma, smollm2
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import write_gguf
-from localspec.model.random_weights import RandomTensors
-from localspec.model.synthetic import write_random_model
+from localspec.model.synthetic import RandomTensors, write_random_model
 
 ENTRY = 'title = "x"\nrepository = "a/b"\nfile = "x.gguf"\nlicense = "MIT"\n'
 

@@ -7,19 +7,14 @@ from pathlib import Path
 import pytest
 from command import Run, assert_refused, localspec
 from hub import Hub
+from mamba import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import Value
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, header_bytes
-from localspec.model.synthetic import (
-    MambaShape,
-    Shape,
-    byte_vocabulary,
-    write_random_mamba,
-    write_random_model,
-)
+from localspec.model.synthetic import Shape, byte_vocabulary, write_random_model
 from localspec.model.usable import check_usable
 
 N_EMBD, N_VOCAB, N_BLOCKS = 64, 300, 5

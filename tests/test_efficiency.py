@@ -13,8 +13,7 @@ from research.efficiency.validate import scores_of
 
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.devices import Match, all_devices, find_device
-from localspec.prediction.efficiency import family_of, load, type_class
-from localspec.prediction.published import PublishedRates
+from localspec.prediction.published import PublishedRates, family_of, load, type_class
 from localspec.prediction.rates import AttentionWork, WeightWork
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"

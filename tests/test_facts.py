@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mamba import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.cursor import Value, ValueType
@@ -15,7 +16,7 @@ from localspec.gguf.writer import TensorPlan, Typed, array_of, header_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type
 from localspec.model.layers import Layer
-from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.synthetic import Shape, write_random_model
 from localspec.model.usable import check_usable
 from localspec.settings import CACHE_TYPES
 

@@ -32,8 +32,7 @@ from localspec.quality.divergence import Windows
 from localspec.quality.evaluate import keep_reference, kept_reference
 from localspec.quality.reference import Reference
 from localspec.registry.resolve import resolve
-from localspec.session.calibration import calibration_path, fastest_draft
-from localspec.session.learned import LearnedStore
+from localspec.session.calibration import LearnedStore, calibration_path, fastest_draft
 from localspec.session.profile import TunedFor
 
 pytestmark = pytest.mark.engine

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mamba import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import Array, Value, ValueType
 from localspec.gguf.reader import Header, read_header, read_source
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
-from localspec.model.facts import ModelFacts, cache_type
-from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.facts import ModelFacts, WeightRole, experts_touched
+from localspec.model.kv import cache_type
+from localspec.model.synthetic import Shape, write_random_model
 from localspec.model.tokenizer import Tokenizer
 from localspec.model.usable import check_usable
-from localspec.model.weights import WeightRole, experts_touched
 
 F16, Q8_0 = cache_type("f16"), cache_type("q8_0")
 

@@ -319,7 +319,7 @@ def test_an_unfinished_pull_is_listed_and_can_be_removed(
     assert command("pull", NAME).code == 1
     row = rows(command)[NAME]
     assert (row["origin"], row["bytes"]) == ("unfinished", 5000)
-    assert "goes on" in row["problem"]
+    assert "resumes" in row["problem"]
     removed = command("remove", NAME, "--yes", "--json")
     assert removed.document["freed_bytes"] == 5000
     assert rows(command).keys() == {"starter"}

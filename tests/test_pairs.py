@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from command import Run, assert_refused, localspec
 from hub import Hub
+from mamba import MambaShape, write_random_mamba
 
 from localspec import paths
 from localspec.gguf.cursor import ValueType
@@ -17,7 +18,7 @@ from localspec.gguf.reader import read_header
 from localspec.gguf.remote import LARGEST_READ_BYTES
 from localspec.gguf.writer import array_of
 from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.synthetic import Shape, write_random_model
 from localspec.model.tokenizer import Tokenizer, pair_problem
 
 TARGET, DRAFT = "big/target-GGUF", "small/draft-GGUF"

@@ -23,7 +23,7 @@ from research.speculation.worlds import (
 
 from localspec.decode.chances import Chances, Learned
 from localspec.decode.costs import PassCosts
-from localspec.decode.curve import Curve, Point
+from localspec.decode.curve import PassCurve, Point
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest, StopRule
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
@@ -173,7 +173,7 @@ def test_each_world_errs_in_its_own_way() -> None:
 
 def test_wide_passes_do_not_move_the_measure_of_loss() -> None:
     """A machine that looks slower because drafts are dear would excuse the drafts."""
-    costs = PassCosts(Curve((Point(1, 0.01), Point(17, 0.012))))
+    costs = PassCosts(PassCurve((Point(1, 0.01), Point(17, 0.012))))
     for _ in range(50):
         costs.learn(5, 100, 0.02)
     assert costs.plain_s(100) == pytest.approx(0.01)
@@ -184,7 +184,7 @@ def test_wide_passes_do_not_move_the_measure_of_loss() -> None:
 
 
 def test_the_longer_a_plain_pass_was_not_seen_the_less_is_known_of_it() -> None:
-    costs = PassCosts(Curve((Point(1, 0.01), Point(17, 0.012))))
+    costs = PassCosts(PassCurve((Point(1, 0.01), Point(17, 0.012))))
     unknown = costs.plain_error
     for _ in range(20):
         costs.learn(1, 100, 0.01)
@@ -240,7 +240,7 @@ class Guesses:
 
 def policy_of(seconds: dict[int, float], drafters: Sequence[Guesses] = (Guesses(),)) -> Adaptive:
     """On a machine whose passes take so long, which is known."""
-    costs = PassCosts(Curve(tuple(Point(n, s) for n, s in sorted(seconds.items()))))
+    costs = PassCosts(PassCurve(tuple(Point(n, s) for n, s in sorted(seconds.items()))))
     for n, s in seconds.items():
         for _ in range(40):
             costs.learn(n, 50, s)
@@ -337,8 +337,8 @@ def test_a_reply_is_the_same_with_and_without(temperature: float) -> None:
     for n_drafters in (0, 2):
         engine = FakeEngine(spread=3.0)
         sampling = Sampling(temperature=temperature, seed=5)
-        costs = PassCosts(Curve((Point(1, 1e-4), Point(17, 1.1e-4))))
-        learned = Learned(costs, {"model": PassCosts(Curve((Point(1, 1e-6), Point(64, 2e-5))))})
+        costs = PassCosts(PassCurve((Point(1, 1e-4), Point(17, 1.1e-4))))
+        learned = Learned(costs, {"model": PassCosts(PassCurve((Point(1, 1e-6), Point(64, 2e-5))))})
         drafters = [LookupDrafter(), ModelDrafter(FakeEngine(seed=1, spread=3.0), 8)][:n_drafters]
         generation = Generation([1, 2, 3], sampling, Limits(512, 120))
         policy = Adaptive(learned, drafters, 8)

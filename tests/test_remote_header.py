@@ -19,9 +19,8 @@ from web import Answer, Server, ranges
 from localspec.errors import ModelError, UserError
 from localspec.gguf import remote
 from localspec.gguf.cursor import MAX_HEADER_BYTES, SMALLEST_PIECE_BYTES, ValueType
-from localspec.gguf.hub import place_of
 from localspec.gguf.reader import part_names, read_header, read_source
-from localspec.gguf.remote import LARGEST_READ_BYTES, HttpSource, read_remote
+from localspec.gguf.remote import LARGEST_READ_BYTES, HttpSource, place_of, read_remote
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, Typed, write_gguf
 from localspec.model.synthetic import Shape, write_random_model

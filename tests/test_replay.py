@@ -15,7 +15,7 @@ from research.speculation.synthetic import ScriptedContext, SyntheticDrafter, sc
 
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
-from localspec.decode.curve import Curve, Point
+from localspec.decode.curve import PassCurve, Point
 from localspec.decode.drafters.draft_model import confidence_bin
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
@@ -38,8 +38,8 @@ def recording_of(reply: list[int], *, n_prompt: int = 3) -> Recording:
 
 def machine(v2: float, v4: float, change_s: float = 0.0) -> Machine:
     """Seconds of passes over 2 and 4 tokens, where one takes 1 s and a drafted token 0.1 s."""
-    curve = Curve((Point(1, 1.0), Point(2, v2), Point(4, v4)))
-    draft = PassCosts(Curve((Point(1, 0.1), Point(64, 64 * READ_S))))
+    curve = PassCurve((Point(1, 1.0), Point(2, v2), Point(4, v4)))
+    draft = PassCosts(PassCurve((Point(1, 0.1), Point(64, 64 * READ_S))))
     target = PassCosts(curve, change_s=change_s)
     return Machine(target, draft, deciding_s=0.0, noise=0.0, rng=np.random.default_rng(0))
 

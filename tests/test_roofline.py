@@ -243,7 +243,7 @@ def test_mixtures_weigh_what_is_published(facts: ModelFacts, published: Publishe
 
 def llama_3_8b(facts: ModelFacts) -> ModelFacts:
     """Llama-3-8B by its sums: 128,256 tokens of 4,096 numbers twice, the rest in 32 layers."""
-    from localspec.model.weights import WeightGroup
+    from localspec.model.facts import WeightGroup
 
     table, rest = 128_256 * 4_096, 8_030_000_000 - 2 * 128_256 * 4_096
     groups = (

@@ -11,13 +11,13 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from mamba import MambaShape, write_random_mamba
 
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf
 from localspec.model.facts import ModelFacts
-from localspec.model.random_weights import WEIGHT_TYPES, RandomTensors
-from localspec.model.synthetic import EOS, MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.synthetic import EOS, WEIGHT_TYPES, RandomTensors, Shape, write_random_model
 from localspec.model.usable import check_usable
 
 SMALL = Shape(n_layers=2, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)

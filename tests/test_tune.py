@@ -15,15 +15,18 @@ from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
 from localspec.settings import Attention, Settings
 from localspec.tuning.search import Outcome, changed_settings, search
-from localspec.tuning.space import additive, loadings, space_of, thread_counts
 from localspec.tuning.state import Trial
 from localspec.tuning.target import (
     Build,
     Goal,
     TuneTarget,
+    additive,
     candidate_of,
     excluded,
     is_coarser,
+    loadings,
+    space_of,
+    thread_counts,
 )
 
 F16 = Settings(threads=2, threads_batch=2)

@@ -1,1 +1,1 @@
-"""Measurements that survive a noisy laptop: cases, visits in processes of their own, statistics."""
+"""Measurements that hold on a noisy laptop: cases, one process a visit, robust statistics."""

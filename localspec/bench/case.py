@@ -1,11 +1,11 @@
-"""What is measured: an engine's settings and the work that it is given.
+"""A case: an engine's settings and the work that it gets.
 
-Two cases do the same work if their models, lengths, depths and texts are the same; then their
-speeds may be compared, whatever their settings.
+Two cases do the same work if their models, lengths, depths and texts are equal. Their speeds may
+then be compared, whatever their settings.
 
-Drafting on random tokens means nothing, so a work may be real questions, from JSON lines of
-{"category": ..., "turns": [...]} (Spec-Bench's form, of which the first turn is asked) or
-{"prompt": ...}; a category that is not given is "text".
+Drafting on random tokens means nothing, so a work may ask real questions. They come from JSON lines
+of {"category": ..., "turns": [...]} (Spec-Bench's form; the first turn is asked) or
+{"prompt": ...}; the default category is "text".
 """
 
 import json
@@ -16,23 +16,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from localspec.errors import UserError
+from localspec.model.kv import padded_cells
 from localspec.session.config import SessionConfig
 from localspec.settings import NOW, ROWS, Settings, read, with_former_names
 
 CURVE_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
-"""Of the verification curve; kernels change at multiples of 4 and behind 8."""
-CELLS = 256
-"""Contexts are padded to whole blocks of it, as llama.cpp does itself."""
+"""Widths of the verification curve: kernels change at multiples of 4 and beyond 8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Lengths in tokens.
+    """Lengths in tokens; 0 is not measured.
 
-    `n_prompt` are read with `depth` cached ones before them, then `n_gen` are generated at that
-    `depth`, each time for `batch` sequences at once; 0: not measured. With `prompts`, a file of
-    real questions, the first `per_category` of every category are answered instead, `n_gen` tokens
-    each. `widths`: of passes that are timed for the verification curve.
+    The engine reads `n_prompt` behind `depth` cached tokens, then generates `n_gen` at that depth,
+    both for `batch` sequences at once. With `prompts`, a file of real questions, it answers the
+    first `per_category` of each category instead, with `n_gen` tokens each. `widths`: the passes
+    that the verification curve times.
     """
 
     n_prompt: int = 512
@@ -45,11 +44,11 @@ class Work:
 
     @property
     def n_ctx(self) -> int | None:
-        """Cells that a sequence needs, in whole blocks; None: real texts decide."""
+        """Cells that a sequence needs, in whole blocks; None where real texts decide."""
         if self.prompts:
             return None
         needed = self.depth + max(self.n_prompt, self.n_gen + 1, *self.widths, 1)
-        return -(-needed // CELLS) * CELLS
+        return padded_cells(needed)
 
     @property
     def text(self) -> str:
@@ -71,12 +70,12 @@ class Case:
 
     @property
     def session_config(self) -> SessionConfig:
-        """What is loaded for it: a context as long as the work needs."""
+        """The session to load: its context is as long as the work needs."""
         return self.config.with_settings(ctx=self.settings.ctx or self.work.n_ctx)
 
     @property
     def settings(self) -> Settings:
-        """How the engine is set."""
+        """The engine's settings."""
         return self.config.settings
 
     @property
@@ -86,7 +85,7 @@ class Case:
 
     @property
     def setting_text(self) -> str:
-        """How the engine is set, in a line."""
+        """The engine's settings, in a line."""
         shown = self.settings
         words = [
             f"kv {shown.kv_k}" + (f"/{shown.kv_v}" if shown.kv_v != shown.kv_k else ""),
@@ -112,7 +111,7 @@ class Case:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError where it is none."""
+        """Raises KeyError, TypeError or ValueError for any other document."""
         config, work = document["config"], dict(document["work"])
         work["prompts"] = Path(work["prompts"]) if work.get("prompts") else None
         work["widths"] = tuple(work.get("widths", ()))
@@ -125,12 +124,12 @@ class Case:
 
 
 _OF_THEIR_OWN = frozenset({"kv_k", "kv_v", "flash_attn", "threads", "spec", "draft_max"})
-"""Settings that a case's text always has, or has in other words."""
+"""Settings that a case's text always shows, or shows in other words."""
 _SETTINGS = ROWS.keys() | NOW.keys()
 
 
 def _known(document: dict[str, Any], names: Set[str]) -> dict[str, Any]:
-    """Only fields that this version has: what a newer one added is left to its default."""
+    """Only the fields that this version has; a field that a newer one added keeps its default."""
     return {name: value for name, value in document.items() if name in names}
 
 

@@ -1,8 +1,8 @@
-"""Two runs against each other: the ratio of each case with an interval that allows for drift.
+"""Two runs against each other: the ratio of each case, with an interval that allows for drift.
 
-Cases are the same if they do the same work on the same model file: lengths, depth, batch, texts.
-Machines, engine builds and settings may differ, and are named; where several settings of a case
-were measured on both sides, equal ones are compared with each other.
+Two cases match if they do the same work on the same model file: lengths, depth, batch and texts.
+Machines, engine builds and settings may differ; the comparison names them. Where both sides
+measured several settings of a case, equal settings are compared with each other.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ _FACETS = ("model", "lengths", "depth", "batch", "texts")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One case on both sides; `differs` names settings as "t 2 -> 1"."""
+    """One case on both sides; `differs` names its settings as "t 2 -> 1"."""
 
     a: ResultRow
     b: ResultRow
@@ -44,7 +44,7 @@ class Comparison:
 
 
 def compare(a: Results, b: Results) -> Comparison:
-    """Raises UserError where no case of one is comparable with any of the other."""
+    """Raises UserError where no case of one matches any case of the other."""
     rows_a, rows_b = (
         [row for row in rows_of(each.visits) if row.decode_visits or row.prefill_visits]
         for each in (a, b)
@@ -72,9 +72,9 @@ _FACTS = ("file", "type", "n_params", "weight_bytes")
 
 
 def _by(rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]) -> WorkKey:
-    """What must be equal: the model, by its digest, and the work.
+    """The key that must be equal: the model, by its digest, and the work.
 
-    Where no digest is in both, by what the headers say: results of other versions have others.
+    Where the two share no digest, the headers' facts identify the model: digests differ by version.
     """
     digests = ({row.model["digest"] for row in rows} for rows in (rows_a, rows_b))
     if set.intersection(*digests):
@@ -85,7 +85,7 @@ def _by(rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]) -> WorkKey:
 def _pairs(
     rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow], by: WorkKey
 ) -> Iterator[tuple[ResultRow, ResultRow]]:
-    """Equal settings first; what is left of a work, only if it is alone on both sides."""
+    """Equal settings first; then the rest of a work, if each side has only one."""
     free_a, free_b = list(rows_a), list(rows_b)
     for a in rows_a:
         same = next((b for b in free_b if by(a) == by(b) and _settings(a) == _settings(b)), None)
@@ -111,7 +111,7 @@ def _compared(a: ResultRow, b: ResultRow, drift: Drift | None) -> Iterator[Compa
 
 
 def _of(drift: Drift | None, a: ResultRow, b: ResultRow) -> Drift | None:
-    """Without repeated visits nothing is known of drift, and so of no difference."""
+    """Without an overall drift, that of the two cases; None without repeated visits."""
     return drift if drift else drift_of([a.decode_visits, b.decode_visits])
 
 
@@ -121,7 +121,7 @@ def _urgency(case: Compared) -> tuple[int, float]:
 
 
 def _work(row: ResultRow) -> tuple[Any, ...]:
-    """The texts by their name only, wherever they lie."""
+    """The work; texts count by their file's name, not its folder."""
     work = row.case.work
     return replace(work, prompts=None), work.prompts and work.prompts.name
 
@@ -144,7 +144,7 @@ def _differences(a: ResultRow, b: ResultRow) -> Iterator[str]:
 
 
 def _why(rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]) -> str:
-    """The first facet of the work in which no case of one is like one of the other."""
+    """The first facet of the work that no case of one shares with the other."""
     if not rows_a or not rows_b:
         return "one of them has no measurement"
     for facet in _FACETS:

@@ -1,4 +1,4 @@
-"""What a sweep found, in a sentence each; only what is significant is said.
+"""A sweep's significant findings, one sentence each.
 
 Cases of one run took turns, so their ratios need no allowance for drift between runs.
 """
@@ -14,7 +14,7 @@ from localspec.format import number, percent, times
 from localspec.settings import ROWS
 
 WORTH = 1.05
-"""A ratio that is worth a sentence."""
+"""The least ratio that is worth a sentence."""
 LARGE_REST = 0.15
 NOTABLE_DRIFT = 0.03
 MOST_OFF = 3
@@ -37,7 +37,7 @@ def findings(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def _fastest(rows: Sequence[ResultRow]) -> Iterator[str]:
-    """For each work, the settings that beat those that were measured first."""
+    """For each work, settings that beat those measured first."""
     for group in _groups(rows, lambda row: (_place(row), row.case.work, row.case.settings.spec)):
         first, best = group[0], max(group, key=_speed)
         gain = ratio(first.decode_visits, best.decode_visits)
@@ -49,7 +49,7 @@ def _fastest(rows: Sequence[ResultRow]) -> Iterator[str]:
 
 
 def _flash(rows: Sequence[ResultRow]) -> Iterator[str]:
-    """Flash attention, which is "auto" as a rule, against none."""
+    """Flash attention (usually "auto") against none."""
     for group in _groups(rows, lambda row: _without(row, "flash_attn")):
         off = next((row for row in group if not row.case.settings.attention.is_flash), None)
         on = next((row for row in group if row.case.settings.attention.is_flash), None)
@@ -66,7 +66,7 @@ def _flash(rows: Sequence[ResultRow]) -> Iterator[str]:
 
 
 def _drafts(rows: Sequence[ResultRow]) -> Iterator[str]:
-    """Each way to guess ahead against none, and where it helps most."""
+    """Each drafter against plain decoding, and the category where it helps most."""
     for group in _groups(rows, lambda row: _without(row, "spec", "draft", "draft_max")):
         plain = next((row for row in group if row.case.settings.spec == "none"), None)
         for row in group:
@@ -78,9 +78,11 @@ def _drafts(rows: Sequence[ResultRow]) -> Iterator[str]:
 
 def _gain(plain: ResultRow, row: ResultRow) -> str:
     gain = ratio(plain.decode_visits, row.decode_visits)
-    accepted = f", {percent(row.acceptance)} of drafts stood" if row.acceptance is not None else ""
+    accepted = (
+        f", {percent(row.acceptance)} of drafts accepted" if row.acceptance is not None else ""
+    )
     if gain.verdict == "unknown":
-        return f"{times(gain.mid)} plain decoding, by too few samples to be sure{accepted}"
+        return f"{times(gain.mid)} plain decoding, from too few samples to be sure{accepted}"
     if gain.verdict == "no significant difference":
         return f"no significant difference from plain decoding{accepted}"
     return f"{_of(gain)} plain decoding{accepted}"
@@ -100,10 +102,7 @@ def _by_use(plain: ResultRow, row: ResultRow) -> str:
 
 
 def _batches(rows: Sequence[ResultRow]) -> Iterator[str]:
-    def key(row: ResultRow) -> Any:
-        return _place(row), row.case.config, replace(row.case.work, batch=1)
-
-    for group in _groups(rows, key):
+    for group in _groups(rows, lambda row: _without(row, batch=1)):
         one = next((row for row in group if row.case.work.batch == 1), None)
         most = max(group, key=lambda row: row.case.work.batch)
         if one is None or most is one:
@@ -118,10 +117,7 @@ def _batches(rows: Sequence[ResultRow]) -> Iterator[str]:
 
 
 def _depths(rows: Sequence[ResultRow]) -> Iterator[str]:
-    def key(row: ResultRow) -> Any:
-        return _place(row), row.case.config, replace(row.case.work, depth=0)
-
-    for group in _groups(rows, key):
+    for group in _groups(rows, lambda row: _without(row, depth=0)):
         shallow = min(group, key=lambda row: row.case.work.depth)
         deep = max(group, key=lambda row: row.case.work.depth)
         if shallow is deep:
@@ -135,7 +131,7 @@ def _depths(rows: Sequence[ResultRow]) -> Iterator[str]:
 
 
 def _off(rows: Sequence[ResultRow]) -> Iterator[str]:
-    """Where the prediction was wrong most, and what no part of the gap explains."""
+    """The largest errors of the prediction, with the share of time that no part explains."""
     known = [(row, row.predicted_tps) for row in rows if row.predicted_tps]
     off = [(row, speed) for row, speed in known if not speed.low <= _speed(row) <= speed.high]
     off.sort(key=lambda pair: abs(log(_speed(pair[0]) / pair[1].mid)), reverse=True)
@@ -146,7 +142,7 @@ def _off(rows: Sequence[ResultRow]) -> Iterator[str]:
             f" {side} the predicted {number(speed.low)} to {number(speed.high)}{_unexplained(row)}"
         )
     if len(off) > MOST_OFF:
-        yield f"{len(off)} of {len(known)} cases are outside of their predictions"
+        yield f"{len(off)} of {len(known)} cases are outside their predicted intervals"
 
 
 def _unexplained(row: ResultRow) -> str:
@@ -163,20 +159,20 @@ def _noise(rows: Sequence[ResultRow]) -> Iterator[str]:
         )
     needed = [row.more_visits for row in rows if row.more_visits]
     if needed:
-        yield f"an answer to 2 % for every case needs up to {max(needed):,} more visits each"
+        yield f"a precision of 2 % in every case needs up to {max(needed):,} more visits each"
     visits = [visited for row in rows for visited in row.visits]
     disturbed = [v.circumstances.disturbances for v in visits if v.circumstances.disturbances]
     if disturbed:
         yield (
             f"{len(disturbed)} of {len(visits)} visits were disturbed ({disturbed[0][0]}): they"
-            " count only where a case has no calm one"
+            " count only where a case has no undisturbed visit"
         )
     powers = dict.fromkeys(v.circumstances.power for v in visits if v.circumstances.is_saving_power)
-    yield from (f"some of it was measured {power}" for power in powers)
+    yield from (f"some visits ran {power}" for power in powers)
 
 
 def _groups(rows: Sequence[ResultRow], key: Key) -> list[list[ResultRow]]:
-    """Rows by key, in order; groups of one say nothing."""
+    """Rows by key, in order; a group of one compares nothing."""
     groups: dict[Any, list[ResultRow]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -189,10 +185,10 @@ def _place(row: ResultRow) -> tuple[str, str, str]:
     return environment["machine"]["key"], environment["engine"]["fingerprint"], row.model["digest"]
 
 
-def _without(row: ResultRow, *names: str) -> Any:
-    """Everything but some settings."""
+def _without(row: ResultRow, *names: str, **work: int) -> Any:
+    """A case without some settings, and with some of its work set to the same."""
     config = row.case.config.with_settings(**{name: ROWS[name].default for name in names})
-    return _place(row), config, row.case.work
+    return _place(row), config, replace(row.case.work, **work)
 
 
 def _speed(row: ResultRow) -> float:

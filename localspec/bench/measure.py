@@ -1,50 +1,58 @@
-"""Measure one case in this process: warm up, then repeat, keeping every sample.
+"""Measure one case in this process: warm up, then repeat and keep every sample.
 
     python -m localspec.bench.measure REQUEST PARENT
 
-is the child process of one visit, so that an engine that dies takes nothing with it. REQUEST is
-JSON, {"case": ..., "n_samples": N}; PARENT the process without which it has no purpose. It prints
-`stage SENTENCE` as it goes and `measured MEASUREMENT` in the end.
+is the child process of one visit, so an engine that dies takes nothing with it. REQUEST is JSON,
+{"case": ..., "n_samples": N}; PARENT is the process that waits for it. It prints `stage SENTENCE`
+as it goes and `measured MEASUREMENT` at the end.
 
-Decoding runs through the session's own loop, so that a speed is what a user gets, and the engine's
-part of it is kept apart. The prompt is of random tokens, as llama-bench's, unless the case has real
-ones; speed depends on the text only where drafts do. A prompt's time is taken at the case's depth,
-and so is that of decoding: what both add is rolled back in between, untimed.
+Decoding runs through the session's own loop, so a speed is what a user gets; the engine's part is
+kept apart. The prompt is of random tokens, as llama-bench's, unless the case has real ones: speed
+depends on the text only where drafts do. Reading a prompt and decoding are both timed at the case's
+depth; their tokens are rolled back in between, untimed.
 """
 
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self
 
 from localspec.bench.case import Case, Work, read_prompts
-from localspec.bench.parallel import ParallelBench
 from localspec.bench.sample import Measurement, Sample
+from localspec.decode.driver import Batch, Slot, step
+from localspec.decode.generation import Generation, Limits
+from localspec.decode.speculator import Plain
 from localspec.engine.base import hold
+from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
 from localspec.engine.timing import Timer, made_up_tokens, there_and_back
 from localspec.hardware.detect import peak_resident_bytes
+from localspec.notify import Notify, silent
 from localspec.session import Reply, ReplyOptions, Session
+from localspec.session.loading import check_memory, load_engine, sound_plan
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.engine import LlamaEngine
 
 GREEDY = Sampling(temperature=0)
 WARM_UP_TOKENS = 4
 CURVE_REPEATS = 3
 
-Stage = Callable[[str], None]
 
-
-def measure(case: Case, n_samples: int, stage: Stage = lambda sentence: None) -> Measurement:
-    """Load the case's model, measure, and let go of it; `stage` hears what is being done.
+def measure(case: Case, n_samples: int, stage: Notify = silent) -> Measurement:
+    """Load the case's model, measure it and close it; `stage` hears each step.
 
     Raises LocalspecError, or KeyboardInterrupt.
     """
     notes: list[str] = []
     stage("loading")
     if case.work.batch > 1:
-        with ParallelBench.open(case, notes.append) as bench:
+        with closing(ParallelBench.open(case, notes.append)) as bench:
             return _measurement(bench.samples(n_samples, stage), {}, bench.load_s, "none", notes)
     with Session.open(case.session_config, notes.append) as session:
         curve = dict[int, tuple[float, ...]]()
@@ -56,9 +64,9 @@ def measure(case: Case, n_samples: int, stage: Stage = lambda sentence: None) ->
 
 
 def measure_session(
-    session: Session, work: Work, n_samples: int, stage: Stage = lambda sentence: None
+    session: Session, work: Work, n_samples: int, stage: Notify = silent
 ) -> Iterator[Sample]:
-    """Samples of one work on a loaded session, warmed up first; the context is left filled."""
+    """Warm up, then yield samples of one work on a loaded session; the context stays filled."""
     if work.prompts is not None:
         yield from _answers(session, work, stage)
         return
@@ -77,9 +85,9 @@ def measure_session(
 def verification_curve(
     session: Session, depth: int, widths: tuple[int, ...]
 ) -> dict[int, tuple[float, ...]]:
-    """Seconds of passes of each width at a depth, the widths in turns.
+    """Seconds of passes of each width at a depth; the widths take turns.
 
-    A check of drafts wants logits of every token: open the session for as many drafts.
+    Verification needs logits of every token: open the session with that `draft_max`.
     """
     timer = Timer(session.context)
     timer.hold(depth)
@@ -93,7 +101,7 @@ def verification_curve(
 
 
 def _sample(session: Session, work: Work, tokens: list[int]) -> Sample:
-    """One repetition: the decoding first, because the prompt's tokens must go again."""
+    """One repetition: decoding first, because the prompt's tokens are removed again."""
     decoded = Sample()
     if work.n_gen:
         start = tokens[: max(1, work.depth)]
@@ -106,8 +114,8 @@ def _sample(session: Session, work: Work, tokens: list[int]) -> Sample:
     return replace(decoded, prefill_s=read.prefill_s, first_s=read.first_s, n_prompt=read.n_prompt)
 
 
-def _answers(session: Session, work: Work, stage: Stage) -> Iterator[Sample]:
-    """One sample a question, each with an empty cache and a drafter that knows nothing of it."""
+def _answers(session: Session, work: Work, stage: Notify) -> Iterator[Sample]:
+    """One sample a question, each with an empty cache and a drafter that has not seen it."""
     assert work.prompts is not None
     prompts = read_prompts(work.prompts, work.per_category)
     _timed(session, session.raw_prompt("Once upon a time"), WARM_UP_TOKENS)
@@ -123,7 +131,7 @@ def _answers(session: Session, work: Work, stage: Stage) -> Iterator[Sample]:
 def _timed(
     session: Session, tokens: list[int], n_tokens: int, category: str | None = None
 ) -> Sample:
-    """One reply, as a user would get it; real questions may end before `n_tokens`."""
+    """One reply, as a user gets it; the answer to a real question may end before `n_tokens`."""
     engine = session.target
     options = ReplyOptions(GREEDY, max_tokens=n_tokens, ignore_eos=category is None)
     reply = session.reply(tokens, options)
@@ -164,6 +172,89 @@ def _measurement(
     return Measurement(taken, curve, load_s, peak_resident_bytes(), speculation, tuple(notes))
 
 
+class ParallelBench:
+    """Several users at once: one decode serves all of their sequences (continuous batching's step).
+
+    Each user's reply is a slot of one batch of the decoding loop. Close it.
+    """
+
+    def __init__(self, case: Case, engine: "LlamaEngine", load_s: float) -> None:
+        self.work, self.load_s = case.work, load_s
+        self._engine = engine
+        self._contexts = [engine.context() for _ in range(case.work.batch)]
+        n_each = max(1, case.work.depth) + case.work.n_prompt
+        tokens = made_up_tokens(engine.vocabulary.n_tokens, n_each * case.work.batch)
+        self._prompts = [tokens[i * n_each :][:n_each] for i in range(case.work.batch)]
+
+    @classmethod
+    def open(cls, case: Case, notify: Notify) -> Self:
+        """Raises LocalspecError."""
+        plan, n = sound_plan(case.session_config, notify), case.work.batch
+        config = replace(plan.target.with_settings(n_sequences=n), n_outputs=n)
+        check_memory([(config, plan.facts)])
+        started = perf_counter()
+        engine = load_engine(config, Interrupt(), lambda fraction: None)
+        return cls(case, engine, perf_counter() - started)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def samples(self, n_samples: int, stage: Notify) -> Iterator[Sample]:
+        """Warm up, then measure."""
+        depth = max(1, self.work.depth)
+        stage(f"filling {len(self._contexts)} x {depth:,} tokens")
+        self._decode(2)
+        for i in range(n_samples):
+            stage(f"measuring {i + 1} of {n_samples}")
+            decoded = self._decode(self.work.n_gen) if self.work.n_gen else Sample()
+            if not self.work.n_prompt:
+                yield decoded
+                continue
+            prefill_s = self._prefill()
+            n_read = self.work.n_prompt * self.work.batch
+            yield replace(decoded, prefill_s=prefill_s, first_s=prefill_s, n_prompt=n_read)
+
+    def _prefill(self) -> float:
+        """Seconds to read all prompts at the depth, up to the first token of each."""
+        for context in self._contexts:
+            context.truncate(min(self.work.depth, len(context.tokens)))
+        batch = self._batch(self.work.depth + self.work.n_prompt, 1)
+        started = perf_counter()
+        self._pass(batch)
+        return perf_counter() - started
+
+    def _decode(self, n_tokens: int) -> Sample:
+        """`n_tokens` passes, after a first one that brings all sequences to the depth."""
+        batch = self._batch(max(1, self.work.depth), n_tokens + 1)
+        self._pass(batch)
+        started, busy = perf_counter(), self._engine.busy_s
+        for _ in range(n_tokens):
+            self._pass(batch)
+        return Sample(
+            decode_s=perf_counter() - started,
+            engine_s=self._engine.busy_s - busy,
+            n_tokens=n_tokens * len(batch.slots),
+            n_passes=n_tokens,
+        )
+
+    def _pass(self, batch: Batch) -> None:
+        step(batch, self._engine, Plain())
+        for generation in batch.generations:
+            if generation.error:
+                raise generation.error
+
+    def _batch(self, n_prompt: int, n_tokens: int) -> Batch:
+        """Replies of `n_tokens` tokens to the first `n_prompt` of each user's prompt."""
+        limits = Limits(self._engine.config.n_ctx, n_tokens)
+        pairs = zip(self._contexts, self._prompts, strict=True)
+        return Batch(
+            [
+                Slot(Generation(prompt[:n_prompt], GREEDY, limits), context)
+                for context, prompt in pairs
+            ]
+        )
+
+
 WATCH_S = 0.5
 
 
@@ -181,7 +272,7 @@ def _stage(sentence: str) -> None:
 
 
 def _watch(parent: int) -> None:
-    """A parent that was killed cannot end its child, which would disturb what is measured next."""
+    """End with the parent: a killed parent cannot end this process, which would disturb others."""
     while os.getppid() == parent:
         threading.Event().wait(WATCH_S)
     os._exit(1)

@@ -1,13 +1,11 @@
-"""A sweep: every product of the values that were asked for, less what cannot be, with reasons.
+"""A sweep: every product of the requested values, without impossible ones, which have a reason.
 
-Products run through settings first and through work last, so that a table reads as llama-bench's.
-What would fail in the engine is refused here, before anything is loaded.
+Products run through settings first and through work last, so a table reads as llama-bench's. The
+plan refuses what would fail in the engine, before anything is loaded.
 
-In which order cases are visited: A B C C B A, and the anchor again in between.
-
-What a machine does meanwhile (warming up, a neighbour, a download) then falls on all cases alike.
-The anchor is the cheapest of the plain cases; how its visits differ tells how far the machine
-drifted.
+The schedule visits cases in the order A B C C B A, with the anchor in between. A machine that warms
+up or runs other programs then affects all cases alike. The anchor is the cheapest plain case; the
+spread of its visits shows how far the machine drifted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,9 +25,9 @@ from localspec.settings import NONE
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Values of each option; `drafts` gives a model's draft, `with_curve` adds cases that time
-    wider passes. `kv`: pairs of cache types; `settings`: values of other settings by name, the last
-    name varying fastest. `adapt` makes of a configuration what was tuned for its model."""
+    """Values of each option; `drafts` pairs a model with its draft model, `with_curve` adds cases
+    that time wider passes. `kv`: pairs of cache types; `settings`: values of others by name, the
+    last name varying fastest. `adapt` applies the model's tuned settings to a configuration."""
 
     models: tuple[Path, ...]
     drafts: tuple[tuple[Path, Path], ...] = ()
@@ -45,7 +43,7 @@ class Sweep:
     adapt: Callable[[SessionConfig], SessionConfig] = lambda config: config
 
     def cases(self) -> Iterator[Case]:
-        """All of them, possible or not, each once."""
+        """All cases, possible or not, each once."""
         yield from dict.fromkeys(
             Case(self.adapt(config), work)
             for config in self._configs()
@@ -66,7 +64,7 @@ class Sweep:
             yield chosen
 
     def _works(self, config: SessionConfig) -> Iterator[Work]:
-        """Real questions where there are any for a drafter, else the products of lengths."""
+        """Real questions for drafters where there are any, else the products of lengths."""
         if self.prompts is not None:
             for n_gen in self.n_gen:
                 yield Work(0, n_gen, prompts=self.prompts, per_category=self.per_category)
@@ -79,7 +77,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A combination that cannot be, and why."""
+    """An impossible combination, and why."""
 
     case: Case
     reason: str
@@ -87,14 +85,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class SweepPlan:
-    """What will be measured, and what will not."""
+    """The cases to measure, and those left out."""
 
     cases: tuple[Case, ...]
     skipped: tuple[Skipped, ...]
 
 
 def make_plan(sweep: Sweep) -> SweepPlan:
-    """Raises nothing for a single bad case; LocalspecError where a model cannot be read at all."""
+    """Skips a bad case; raises LocalspecError where a model cannot be read at all."""
     for model in sweep.models:
         facts_of(model)
     cases: list[Case] = []
@@ -110,26 +108,26 @@ def make_plan(sweep: Sweep) -> SweepPlan:
 
 
 def problem_of(case: Case) -> str | None:
-    """A sentence on why this cannot be measured here; None where nothing is known against it."""
+    """A sentence on why this case cannot be measured here; None if it can."""
     return _contradiction(case) or _refusal(case)
 
 
 def _contradiction(case: Case) -> str | None:
     work, spec = case.work, case.settings.spec
     if not (work.n_prompt or work.n_gen or work.widths):
-        return "with -p 0 and -n 0 there is nothing to measure"
+        return "-p 0 and -n 0 leave nothing to measure"
     if spec != "none" and not work.prompts and (work.n_prompt or work.n_gen):
         return f"--spec {spec} on random tokens means nothing: give real text with --prompts"
     if work.batch > 1 and (spec != "none" or work.prompts):
-        return "several sequences are measured without drafts, on random tokens"
+        return "a batch of several sequences takes no drafts and no --prompts"
     limit = facts_of(case.config.model).n_ctx_train
     if limit is not None and work.n_ctx is not None and work.n_ctx > max(limit, 256):
-        return f"it needs {work.n_ctx:,} tokens of context and the model holds {limit:,}"
+        return f"it needs {work.n_ctx:,} tokens of context, and the model was trained for {limit:,}"
     return None
 
 
 def _refusal(case: Case) -> str | None:
-    """What the session would refuse."""
+    """The sentence with which the session would refuse the case."""
     try:
         plan = plan_engines(case.session_config)
         if case.work.batch > 1:
@@ -141,9 +139,9 @@ def _refusal(case: Case) -> str | None:
 
 
 def _curves(cases: list[Case]) -> Iterator[Case]:
-    """Verification curves, one for each model and depth with the first of the plain settings.
+    """Verification curves: one for each model and depth, with the first plain settings.
 
-    They need an engine with room for drafts, and no reply.
+    A curve needs an engine with room for drafts, and no reply.
     """
     seen: set[tuple[Path, int]] = set()
     for case in cases:
@@ -155,12 +153,12 @@ def _curves(cases: list[Case]) -> Iterator[Case]:
 
 
 ANCHOR_EVERY = 6
-"""Visits between two of the anchor."""
+"""Visits between two visits to the anchor."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCase:
-    """One visit: the place in the schedule names it, also across an interruption."""
+    """One visit; its place in the schedule identifies it, also after an interruption."""
 
     number: int
     case: Case
@@ -191,7 +189,7 @@ def schedule(cases: Sequence[Case], n_rounds: int) -> tuple[PlannedCase, ...]:
 
 
 def anchor_of(cases: Sequence[Case]) -> Case:
-    """A plain case of the least depth and batch; with none, the first."""
+    """The plain case of least depth and batch; without a plain one, the first case."""
 
     def effort(case: Case) -> tuple[bool, bool, int, int]:
         work = case.work

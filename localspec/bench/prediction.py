@@ -1,10 +1,8 @@
-"""What was to be expected of a case, said before it is measured and kept beside what was.
+"""The predicted figures of a case, made before it is measured and stored beside the measured ones.
 
-Plain decoding follows from the roofline alone. Of drafts it cannot be said beforehand how many
-stand; so the times of wider passes are kept, and with the acceptance that was measured they say
-what the speed should have been.
-
-Facts of the models of a sweep, each header read once.
+Plain decoding follows from the roofline alone. The acceptance of drafts cannot be predicted, so the
+prediction keeps the times of wider passes: with the measured acceptance they give the speed that
+drafting should have reached.
 """
 
 from collections.abc import Mapping
@@ -35,19 +33,19 @@ from localspec.settings import Attention
 
 @cache
 def facts_of(model: Path) -> ModelFacts:
-    """Raises ModelError where the file is damaged or not a model that answers."""
+    """Facts of a model, read once. Raises ModelError for a file that is no usable model."""
     return checked_facts(model)
 
 
 MAX_WIDTH = 17
 PEAK_TOKENS = 512
-"""Of a pass that shows how fast arithmetic can be."""
+"""Width of the pass that shows the peak arithmetic rate."""
 DEFAULT_CTX = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class PassParts:
-    """Seconds of one pass: of weights, of attention, of what no byte explains."""
+    """Seconds of one pass: weights, attention, and overhead that no byte explains."""
 
     weights_s: float
     attention_s: float
@@ -60,11 +58,11 @@ class PassParts:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Plain values. `passes[n - 1]`: of n tokens a sequence, halfway through the reply.
+    """Plain values. `passes[n - 1]`: a pass of n tokens a sequence, halfway through the reply.
 
     Bytes and FLOPs are those of one pass of one token a sequence, and of the prompt. `flops_per_s`:
-    what wide passes of this model reach; `bandwidth_bytes_per_s`: what memory can give. `bound`:
-    what binds decoding. `draft_s`: of a token from the draft model.
+    the rate that wide passes of this model reach; `bandwidth_bytes_per_s`: the memory's. `bound`:
+    the resource that limits decoding. `draft_s`: seconds of a token from the draft model.
     """
 
     decode_tps: Speed
@@ -89,7 +87,7 @@ class Prediction:
         return self.weights_bytes + self.k_bytes + self.v_bytes
 
     def pass_at(self, width: float) -> PassParts:
-        """Between whole widths straight, beyond the last one that."""
+        """A pass of a fractional width, by straight lines; beyond the last width, that width's."""
 
         def part(name: str) -> float:
             seconds = (getattr(parts, name) for parts in self.passes)
@@ -102,7 +100,7 @@ class Prediction:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError where it is none."""
+        """Raises KeyError or TypeError for any other document."""
         values: dict[str, Any] = {name: document[name] for name in cls.__slots__}
         prefill = values["prefill_tps"]
         values["decode_tps"] = Speed(**values["decode_tps"])
@@ -112,38 +110,34 @@ class Prediction:
 
 
 class Predictor:
-    """Predicts cases on this machine; what must be probed for it is, once for each setting."""
+    """Predicts cases on this machine; probes it once for each number of threads and GPU layers."""
 
     def __init__(self, cases: tuple[Case, ...], probe: ProbeChoice, notify: Notify) -> None:
         self._probe: ProbeChoice = probe
-        self._talk = notify
+        self._notify = notify
         self._cases = cases
         self._machines: dict[tuple[int | None, int], PredictedMachine | None] = {}
 
     def of(self, case: Case) -> Prediction | None:
-        """None where nothing is known of the machine, or the case is only a curve."""
+        """None where nothing is known of the machine, or where the case only times a curve."""
         machine = self._machine(case)
         if machine is None or not (case.work.n_gen or case.work.n_prompt):
             return None
         return predict(case, machine, facts_of(case.config.model))
 
     def prepare(self) -> None:
-        """Probe now what all cases need."""
+        """Probe the machine now, for all cases."""
         for case in self._cases:
             self._machine(case)
 
     def _machine(self, case: Case) -> PredictedMachine | None:
-        key = case.settings.threads, case.settings.gpu_layers
+        key = _device_key(case)
         if key not in self._machines:
             self._machines[key] = self._found(*key)
         return self._machines[key]
 
     def _found(self, n_threads: int | None, n_gpu_layers: int) -> PredictedMachine | None:
-        same = [
-            case
-            for case in self._cases
-            if (case.settings.threads, case.settings.gpu_layers) == (n_threads, n_gpu_layers)
-        ]
+        same = [case for case in self._cases if _device_key(case) == (n_threads, n_gpu_layers)]
         models = dict.fromkeys(
             path for case in same for path in (case.config.model, case.config.draft) if path
         )
@@ -152,15 +146,19 @@ class Predictor:
         choice = MachineChoice(None, n_threads or usable_cores(), layers, self._probe)
         try:
             facts = [facts_of(path) for path in models]
-            return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._talk)
+            return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)
         except LocalspecError as error:
             if self._probe != "off":
-                self._talk(f"nothing is predicted: {error}")
+                self._notify(f"there is no prediction: {error}")
             return None
 
 
+def _device_key(case: Case) -> tuple[int | None, int]:
+    return case.settings.threads, case.settings.gpu_layers
+
+
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
-    """From what is known of a machine; the case must measure more than a curve."""
+    """Predict from a machine's rates; the case must measure more than a curve."""
     work, attention = case.work, case.settings.attention
     roofline = machine.roofline(facts, attention)
     depth = _middle(work)
@@ -192,7 +190,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
 
 
 def _middle(work: Work) -> int:
-    """The depth halfway through a reply; of real questions from their length, 4 letters a token."""
+    """The depth halfway through a reply; a real question counts one token for 4 letters."""
     depth = work.depth
     if work.prompts is not None:
         prompts = read_prompts(work.prompts, work.per_category)
@@ -201,7 +199,7 @@ def _middle(work: Work) -> int:
 
 
 def kv_read_bytes(facts: ModelFacts, attention: Attention, depth: int) -> tuple[float, float]:
-    """Bytes of keys and of values that a pass reads at a depth, windows taken into account."""
+    """Bytes of keys and of values that a pass reads at a depth; a window limits its layer."""
     k_bits, v_bits = (kind.bits_per_element for kind in types_of(attention))
     keys = values = 0.0
     for layer in facts.layers:
@@ -219,8 +217,6 @@ def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
 
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
-    own = memory_of(facts, case.settings.attention, n_ctx, n_sequences=case.work.batch).total_bytes
-    draft = case.config.draft
-    return own + (
-        memory_of(facts_of(draft), case.settings.attention, n_ctx).total_bytes if draft else 0
-    )
+    attention, draft = case.settings.attention, case.config.draft
+    n_bytes = memory_of(facts, attention, n_ctx, n_sequences=case.work.batch).total_bytes
+    return n_bytes + (memory_of(facts_of(draft), attention, n_ctx).total_bytes if draft else 0)

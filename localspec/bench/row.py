@@ -1,6 +1,6 @@
-"""All visits to one case as one row: every figure that is shown is derived here."""
+"""All visits to one case as one row, which derives every figure that reports show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -26,7 +26,7 @@ class CategoryRow:
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One case. Speeds are of all sequences together; None is what was not measured or unknown.
+    """One case. Speeds count all sequences together; None is unknown or not measured.
 
     `decode_visits` and `prefill_visits`: tokens per second by visit, for comparisons.
     """
@@ -54,27 +54,27 @@ class ResultRow:
 
     @property
     def model_name(self) -> str:
-        """The file's, which tells quantizations apart."""
+        """The file's name, which tells quantizations apart."""
         return str(self.model["file"]).removesuffix(".gguf")
 
     @property
     def is_curve(self) -> bool:
-        """Only times of wider passes."""
+        """Whether the case only times wider passes."""
         return bool(self.case.work.widths)
 
     @property
     def tpot_ms(self) -> float | None:
-        """Milliseconds a token of one user."""
+        """Milliseconds a token, for one user."""
         return 1e3 * self.case.work.batch / self.decode_tps.mid if self.decode_tps else None
 
     @property
     def decode_each_tps(self) -> float | None:
-        """Of one user."""
+        """Tokens a second of one user."""
         return self.decode_tps.mid / self.case.work.batch if self.decode_tps else None
 
     @property
     def engine_tps(self) -> float | None:
-        """Of all sequences, by the time inside the engine alone: what llama-bench measures."""
+        """Speed of all sequences by the time inside the engine, as llama-bench measures it."""
         rates = [s.n_tokens / s.engine_s for s in self.samples if s.engine_s and s.n_tokens]
         return median(rates) if rates else None
 
@@ -84,7 +84,7 @@ class ResultRow:
 
     @property
     def tokens_per_pass(self) -> float | None:
-        """Of one user."""
+        """Tokens a pass of one user."""
         n_passes = self.case.work.batch * sum(s.n_passes for s in self.samples)
         return _share(sum(s.n_tokens for s in self.samples), n_passes)
 
@@ -96,14 +96,14 @@ class ResultRow:
 
     @property
     def bytes_per_s(self) -> float | None:
-        """Of weights and cache that passes stream."""
+        """Weights and cache that passes stream, a second."""
         if self.prediction is None or self.passes_per_s is None:
             return None
         return self.prediction.pass_bytes * self.passes_per_s
 
     @property
     def roofline_share(self) -> float | None:
-        """Of the bandwidth."""
+        """Streamed bytes over the memory's bandwidth."""
         if self.bytes_per_s is None or self.prediction is None:
             return None
         bandwidth = self.prediction.bandwidth_bytes_per_s
@@ -111,12 +111,12 @@ class ResultRow:
 
     @property
     def more_visits(self) -> int | None:
-        """For an answer to 2 %."""
+        """More visits that a precision of 2 % needs."""
         return more_visits(self.decode_visits) if self.decode_visits else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was going on in at least one visit."""
+        """Warnings of any visit, each once."""
         return tuple(dict.fromkeys(w for v in self.visits for w in v.circumstances.warnings))
 
     @property
@@ -165,13 +165,13 @@ def _row(visits: list[Visited]) -> ResultRow:
 
 
 def _calm(visits: list[Visited]) -> list[Visited]:
-    """Without those that something disturbed, unless that were all of them."""
+    """Undisturbed visits, or all where every one was disturbed."""
     done = [v for v in visits if v.measurement]
     return [v for v in done if not v.circumstances.disturbances] or done
 
 
 def _decode_of(samples: Sequence[Sample], *, real: bool) -> tuple[float, ...]:
-    """Each sample's speed; of real questions one for all, because they differ by nature."""
+    """Each sample's speed; real questions differ by nature and give one speed together."""
     timed = [s for s in samples if s.decode_s and s.n_tokens]
     if not real:
         return tuple(s.decode_tps for s in timed if s.decode_tps)
@@ -179,7 +179,7 @@ def _decode_of(samples: Sequence[Sample], *, real: bool) -> tuple[float, ...]:
     return (sum(s.n_tokens for s in timed) / seconds,) if seconds else ()
 
 
-def _kept(parts: Any) -> tuple[tuple[float, ...], ...]:
+def _kept(parts: Iterable[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
     return tuple(part for part in parts if part)
 
 
@@ -204,7 +204,7 @@ def _passes(
 def _predicted(
     case: Case, samples: Sequence[Sample], passes: Passes | None, prediction: Prediction | None
 ) -> Speed | None:
-    """Of plain decoding as it was said before; of drafts with the acceptance that was measured."""
+    """The prediction for plain decoding; for drafts, corrected by the measured acceptance."""
     if prediction is None or not case.work.n_gen:
         return None
     plain = prediction.decode_tps

@@ -1,12 +1,12 @@
-"""Drafts never change an answer: greedy replies with and without them, and where they part.
+"""Drafts never change an answer: greedy replies with and without drafts, and where they part.
 
 Batches of different width use different kernels, which round differently. Two greedy answers may
-part only at a near tie: where the margin between the two best logits is at most twice the largest
-difference of logits that this configuration shows between decoding one by one and in verification
-batches. Greedy choice only: that samples keep their law is for the tests of the sampling chain.
+part only at a near tie: there the margin between the two best logits is at most twice the largest
+difference of logits that this configuration shows between single-token and verification passes.
+This covers greedy choice only; tests of the sampling chain cover the law of samples.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 from localspec.dialogue.template import Message
 from localspec.engine.base import Context, hold
 from localspec.engine.sampling import Sampling
+from localspec.notify import Notify, silent
 from localspec.session import ReplyOptions, Session, SessionConfig
 
 FEW_TOKENS = 512
-"""Below it answers are identical on a processor with the default settings."""
+"""Answers below this length are identical on a processor with default settings."""
 TEXTS = (
     "Repeat after me: the quick brown fox jumps over the lazy dog, the quick brown fox sleeps.",
     "Write a Python function that adds the numbers in a list, and a second one that multiplies.",
@@ -27,14 +28,13 @@ TEXTS = (
     "List the days of the week, then list them again in reverse.",
     "Tom has 3 apples and buys 4 more. He gives 2 to Ann. How many has he? Explain each step.",
 )
-"""Asked where no prompts are given: to copy, code, facts, bytes beyond ASCII, lists, sums."""
+"""The default questions: copying, code, facts, bytes beyond ASCII, lists, sums."""
 Tokens = Sequence[int]
-Stage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
-    """Where an answer parts from the plain one; margin and difference are of logits."""
+class AnswerDivergence:
+    """Where an answer parts from the plain one; `margin` and `largest_difference` are logits."""
 
     position: int
     margin: float
@@ -42,7 +42,7 @@ class Divergence:
 
     @property
     def is_excused(self) -> bool:
-        """A near tie, within what rounding does here."""
+        """Whether this is a near tie, within the rounding seen here."""
         return self.margin <= 2 * self.largest_difference
 
 
@@ -62,12 +62,12 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AnswerComparison:
     """Plain answers and drafted ones; `divergences` by way and number of the prompt."""
 
     plain: SessionConfig
     answers: tuple[Answers, ...]
-    divergences: dict[tuple[str, int], Divergence]
+    divergences: dict[tuple[str, int], AnswerDivergence]
 
     @property
     def n_unexplained(self) -> int:
@@ -98,7 +98,7 @@ class Comparison:
         n = len(drafted) * len(plain.prompts)
         rates = ", ".join(f"{a.way} {a.tokens_per_pass or 0:.2f}" for a in self.answers)
         lines = [
-            f"{self.plain.model.stem}: {n - len(self.divergences)} of {n} drafted answers are the"
+            f"{self.plain.model.stem}: {n - len(self.divergences)} of {n} drafted answers equal the"
             f" plain ones ({sum(map(len, plain.replies)):,} tokens; tokens a pass: {rates})"
         ]
         lines += [
@@ -111,7 +111,7 @@ class Comparison:
 
 
 def by_plain(configs: Iterable[SessionConfig]) -> dict[SessionConfig, list[SessionConfig]]:
-    """Drafting configurations under the plain one whose answers theirs must be."""
+    """Drafting configurations by the plain one whose answers they must give."""
     found: dict[SessionConfig, list[SessionConfig]] = {}
     for config in configs:
         if config.settings.spec != "none":
@@ -125,11 +125,11 @@ def compare_answers(
     drafted: Sequence[SessionConfig],
     texts: Sequence[str],
     max_tokens: int,
-    stage: Stage = lambda sentence: None,
-) -> Comparison:
+    stage: Notify = silent,
+) -> AnswerComparison:
     """Ask every text under every configuration and measure where answers part.
 
-    `stage` hears which way is asked. Raises LocalspecError, or KeyboardInterrupt.
+    `stage` hears which configuration answers. Raises LocalspecError, or KeyboardInterrupt.
     """
     answers = tuple(_asked(config, texts, max_tokens, stage) for config in (plain, *drafted))
     parted = [
@@ -139,20 +139,20 @@ def compare_answers(
         if reply != answers[0].replies[i]
     ]
     if not parted:
-        return Comparison(plain, answers, {})
+        return AnswerComparison(plain, answers, {})
     stage("measuring where answers part")
     widest = max(other.widest for other, _ in parted)
-    divergences: dict[tuple[str, int], Divergence] = {}
+    divergences: dict[tuple[str, int], AnswerDivergence] = {}
     with Session.open(plain.with_settings(spec="lookup", draft_max=widest - 1)) as session:
         for other, i in parted:
             prompt, reply = answers[0].prompts[i], answers[0].replies[i]
             found = diverge(session.context, prompt, reply, other.replies[i], other.widest)
             assert found
             divergences[other.way, i] = found
-    return Comparison(plain, answers, divergences)
+    return AnswerComparison(plain, answers, divergences)
 
 
-def _asked(config: SessionConfig, texts: Sequence[str], max_tokens: int, stage: Stage) -> Answers:
+def _asked(config: SessionConfig, texts: Sequence[str], max_tokens: int, stage: Notify) -> Answers:
     way = config.settings.spec + (
         f"-{config.settings.draft_max}" if config.settings.draft_max else ""
     )
@@ -176,7 +176,7 @@ def _asked(config: SessionConfig, texts: Sequence[str], max_tokens: int, stage: 
 
 def diverge(
     context: Context, prompt: Tokens, plain: Tokens, other: Tokens, widest: int
-) -> Divergence | None:
+) -> AnswerDivergence | None:
     """Measure where `other` parts from `plain`, answers to `prompt`; None where it does not.
 
     `context` gives up to `widest` rows of logits, the most tokens of a verification batch.
@@ -188,7 +188,7 @@ def diverge(
     batches = (_replay(context, prompt, plain, n) for n in range(2, widest + 1))
     largest = max((float(np.abs(single - batch).max()) for batch in batches), default=0.0)
     best = np.sort(single[position])[-2:]
-    return Divergence(position, float(best[1] - best[0]), largest)
+    return AnswerDivergence(position, float(best[1] - best[0]), largest)
 
 
 def first_difference(plain: Tokens, other: Tokens) -> int | None:

@@ -1,17 +1,17 @@
-"""What measuring gives: samples as they came, with nothing derived stored.
+"""Samples as they were measured, and the parts of a token's time.
 
-Where the time of a token goes: each part measured or computed on its own, and what is left.
+Stored samples hold nothing derived. Each part of the time is measured or computed on its own:
 
     weights, K, V      bytes / bandwidth                                          computed
-    arithmetic of both what their kernels take beyond that                        probed
+    arithmetic of both time of their kernels beyond that                          probed
     overhead           of a pass and its layers                                   probed
     sampling, Python   wall time outside the engine                               measured
     draft              drafting                                                   measured
     rejected work      T(1 + drafted) - T(1 + accepted)                           computed
-    rest               what no part explains, with its sign
+    rest               time that no part explains, with its sign
 
-The first three are the roofline: a machine that lost nothing would take only them. "Probed" parts
-come from small random models on the same engine; see `predict`.
+The first three are the roofline: an ideal machine takes only them. "Probed" parts come from small
+random models on the same engine; see `predict`.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from localspec.bench.prediction import Prediction
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One repetition. Seconds on the wall's clock; None is what was not measured.
+    """One repetition. Seconds are wall time; None is not measured.
 
-    `prefill_s`: all sequences' prompts evaluated. `first_s`: from the request to the first token.
-    `decode_s`: from the first token to the last, in which `n_tokens` came (of all sequences) with
-    `n_passes` of the target; `engine_s` of it inside the target's engine, `draft_s` in drafting.
+    `prefill_s`: reading all sequences' prompts. `first_s`: from the request to the first token.
+    `decode_s`: from the first token to the last, for `n_tokens` (of all sequences) in `n_passes` of
+    the target. `engine_s` of it passed inside the target's engine, `draft_s` in drafting.
     """
 
     prefill_s: float | None = None
@@ -44,7 +44,7 @@ class Sample:
 
     @property
     def decode_tps(self) -> float | None:
-        """Of all sequences."""
+        """Decoded tokens a second, of all sequences."""
         return self.n_tokens / self.decode_s if self.decode_s and self.n_tokens else None
 
     @property
@@ -53,22 +53,22 @@ class Sample:
 
     @property
     def outside_s(self) -> float | None:
-        """Of `decode_s`: sampling, text and Python."""
+        """The part of `decode_s` in sampling, text and Python."""
         return None if self.decode_s is None else self.decode_s - self.engine_s - self.draft_s
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises TypeError where it is none."""
+        """Raises TypeError for any other document."""
         known = {name: document[name] for name in cls.__slots__ if name in document}
         return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one visit to a case gave. `curve`: seconds of single passes, by width in tokens.
+    """The result of one visit. `curve`: seconds of single passes, by width in tokens.
 
-    `peak_bytes`: of the process, resident. `speculation`: what "auto" turned out to be.
-    `notes`: what the session said while it was opened.
+    `peak_bytes`: most resident memory of the process. `speculation`: the mode that "auto" became.
+    `notes`: the session's messages while it opened.
     """
 
     samples: tuple[Sample, ...]
@@ -89,7 +89,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError, ValueError or AttributeError where it is none."""
+        """Raises KeyError, TypeError, ValueError or AttributeError for any other document."""
         return cls(
             samples=tuple(Sample.from_json(sample) for sample in document["samples"]),
             curve={int(n): tuple(times) for n, times in document["curve"].items()},
@@ -105,7 +105,7 @@ Basis = Literal["computed", "probed", "measured", "left"]
 
 @dataclass(frozen=True, slots=True)
 class GapPart:
-    """Seconds of one token of one user, and how they are known."""
+    """Seconds of one token of one user; `basis` says how they are known."""
 
     name: str
     seconds: float
@@ -114,9 +114,9 @@ class GapPart:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """What passes of the target did on average, for one token of one user.
+    """Averages of the target's passes, for one token of one user.
 
-    `per_token`: passes; `width`: tokens checked in a pass; `useful`: of them such that stood.
+    `per_token`: passes; `width`: tokens verified in a pass; `useful`: accepted drafts plus one.
     """
 
     token_s: float
@@ -129,7 +129,7 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A token's time by parts; they sum to `token_s`."""
+    """A token's time in parts, which sum to `token_s`."""
 
     token_s: float
     parts: tuple[GapPart, ...]

@@ -1,16 +1,14 @@
-"""What noisy samples say: medians with intervals, and ratios that may be no difference at all.
+"""Medians of noisy samples with intervals, and ratios with a verdict.
 
-A case is visited several times, each time by a process of its own, and each visit takes several
-samples. Samples of one visit resemble one another more than those of two (where memory came to lie,
-what else ran), so intervals come from a bootstrap in two stages: visits with replacement, then
-samples of those (Davison and Hinkley 1997, 3.8). Two runs differ by what the machine did between
-them, too. Of that the spread of visits to the same case tells, the anchor's above all, which is
-visited all along: a case that was visited n times is uncertain by at least drift / sqrt(n),
+Each visit to a case runs in its own process and takes several samples. Samples of one visit are
+more alike than samples of two (memory placement, other programs). Intervals therefore come from a
+bootstrap in two stages: visits with replacement, then their samples (Davison, Hinkley 1997, 3.8).
+Two runs also differ by the machine's drift between them. The spread of visits to one case estimates
+it, above all that of the anchor. A case with n visits is uncertain by at least drift / sqrt(n):
 
     var(log ratio) = sum over a, b of max(var(bootstrap), drift^2 / n) + 2 least_drift^2
 
-It does not know of a change that lasts longer than a run, such as a neighbour's program that
-started between two of them.
+The estimate misses a change that outlasts a run, such as a program that started between two runs.
 """
 
 from collections.abc import Sequence
@@ -30,16 +28,16 @@ Verdict = Literal["faster", "slower", "no significant difference", "unknown"]
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 COMPARED_CONFIDENCE = 0.99
-"""Of ratios: a table of twenty at 95 % would cry wolf once."""
+"""For ratios: at 95 %, a table of twenty would raise one false alarm."""
 LEAST_DRIFT = 0.005
-"""Two runs that nothing tells apart differ by this much, by where their memory came to lie."""
+"""Two identical runs differ by this much, through memory placement alone."""
 PRECISION = 0.02
 MOST_DRAWS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median and its interval, which is None where one sample says nothing of it."""
+    """A median and its interval; one sample gives no interval."""
 
     mid: float
     low: float | None = None
@@ -55,16 +53,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far visits of one case lie apart: the standard deviation of the logarithm."""
+    """Spread of the visits to one case: the standard deviation of the logarithm."""
 
     sd: float
     n_free: int
-    """Degrees of freedom that it is known with."""
+    """Its degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """b to a, above 1 where b is larger, with an interval where one is known."""
+    """b over a, with an interval where one is known."""
 
     mid: float
     low: float | None
@@ -72,7 +70,7 @@ class Ratio:
 
     @property
     def verdict(self) -> Verdict:
-        """For speeds: b against a."""
+        """b against a, for speeds."""
         if self.low is None or self.high is None:
             return "unknown"
         if self.low > 1:
@@ -94,7 +92,7 @@ def estimate(visits: Visits, confidence: float = CONFIDENCE) -> Estimate:
 def ratio(
     a: Visits, b: Visits, drift: Drift | None = None, confidence: float = COMPARED_CONFIDENCE
 ) -> Ratio:
-    """Median of b to median of a; `drift` is that of runs that were not interleaved."""
+    """Median of b over median of a; give `drift` for runs that were not interleaved."""
     mid = _median(b) / _median(a)
     if sum(map(len, a)) < 2 or sum(map(len, b)) < 2:
         return Ratio(mid, None, None)
@@ -110,7 +108,7 @@ def ratio(
 
 
 def drift_of(cases: Sequence[Visits]) -> Drift | None:
-    """From all cases that were visited more than once; None where none was."""
+    """Drift from all cases with more than one visit; None where there is none."""
     squares, n_free = 0.0, 0
     for visits in cases:
         levels = [log(median(visit)) for visit in visits]
@@ -121,9 +119,9 @@ def drift_of(cases: Sequence[Visits]) -> Drift | None:
 
 
 def more_visits(visits: Visits, precision: float = PRECISION) -> int | None:
-    """How many more visits would bring the interval to +- `precision`: it shrinks with the root.
+    """More visits that bring the interval to +- `precision`; None where there is no interval yet.
 
-    None where there is no interval yet.
+    The interval shrinks with the square root of the visits.
     """
     half = estimate(visits).half_width
     if half is None or not isfinite(half):
@@ -154,7 +152,7 @@ def _median(visits: Visits) -> float:
 
 
 def _medians(visits: Visits, seed: int) -> npt.NDArray[np.float64]:
-    """Medians of samples drawn anew in two stages; the seed makes a report say the same twice."""
+    """Medians of samples drawn anew in two stages; the seed makes reports repeatable."""
     lengths = np.array([len(visit) for visit in visits])
     table = np.zeros((len(visits), lengths.max()))
     for row, visit in zip(table, visits, strict=True):

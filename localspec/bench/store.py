@@ -1,8 +1,8 @@
-"""Results on disk: one JSON line for the plan, then one for each visit, whole or not at all.
+"""Results on disk: one JSON line for the plan, then one for each visit.
 
-A line is added by writing the whole file anew beside the old one and renaming it: a long write to
-the end of a file can be cut in the middle by a kill. Files are small, and what is in one stays
-readable throughout. `FORMAT` changes when a reader of the old one would misunderstand.
+Each added line rewrites the whole file and renames it into place, because a kill can cut an append
+in the middle. Files are small, and a file stays readable throughout. `FORMAT` changes when a reader
+of the old format would misunderstand the new one.
 
     1  first: {"record": "plan" | "visit", ...}
 """
@@ -27,7 +27,7 @@ ENDING = ".jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Visited:
-    """One line of results. `number`: its place in the schedule."""
+    """One visit, a line of results. `number`: its place in the schedule."""
 
     number: int
     case: Case
@@ -72,7 +72,7 @@ class Visited:
 
 @dataclass(frozen=True, slots=True)
 class ResultsHeader:
-    """The plan of a run: cases in order, visits to each, samples a visit, what was left out."""
+    """The plan of a run: cases in order, visits to each, samples a visit, cases left out."""
 
     started: str
     cases: tuple[Case, ...]
@@ -112,7 +112,7 @@ class Results:
 
 
 def read_results(path: Path) -> Results:
-    """Raises UserError, with the line, where it is not a results file of this format."""
+    """Raises UserError, with the line, for a file that holds no results of this format."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -120,7 +120,7 @@ def read_results(path: Path) -> Results:
         raise UserError(f"{path} cannot be read: {reason}") from error
     documents = list(_documents(path, text))
     if not documents or documents[0].get("record") != "plan":
-        raise UserError(f"{path} holds no results: it does not begin with a bench's plan")
+        raise UserError(f"{path} holds no results: its first line is no plan of `localspec bench`")
     try:
         header = ResultsHeader.from_json(documents[0])
         visits = tuple(Visited.from_json(document) for document in documents[1:])
@@ -130,7 +130,7 @@ def read_results(path: Path) -> Results:
 
 
 class Writer:
-    """Adds lines to one file, which nobody else may add to meanwhile."""
+    """Adds lines to one file, which it keeps from other writers."""
 
     def __init__(self, path: Path, lines: list[str]) -> None:
         self.path = path
@@ -148,7 +148,7 @@ class Writer:
     @classmethod
     @contextmanager
     def existing(cls, path: Path) -> Generator["Writer"]:
-        """Go on with a file. UserError where another bench is writing to it."""
+        """Continue a file. Raises UserError while another bench writes to it."""
         with _alone(path):
             yield cls(path, path.read_text(encoding="utf-8").splitlines())
 
@@ -173,7 +173,7 @@ def _documents(path: Path, text: str) -> Iterator[dict[str, Any]]:
             document: Any = json.loads(line)
             version = document["format"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}, line {number}, is no result of localspec bench") from error
+            raise UserError(f"{path}, line {number}, is no result of `localspec bench`") from error
         if version != FORMAT:
             raise UserError(
                 f"{path}, line {number}, is of format {version} and this localspec reads {FORMAT}:"

@@ -1,13 +1,13 @@
-"""One visit to a case: a child process measures it, and this one sees what happened meanwhile.
+"""One visit to a case: a child process measures it, and this process watches the machine.
 
-Run a plan, visit by visit; what is on disk is not measured again. Beside each visit stands what it
-depends on beside its case: machine, engine build, model file, versions.
+`run` goes through a plan, visit by visit, and skips visits that are on disk. Each visit is stored
+with its circumstances: machine, engine build, model file, versions.
 """
 
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -24,21 +24,20 @@ from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
 from localspec.engine.health import engine_fingerprint, engine_version, gpu_backends
-from localspec.forecast.machine import engine_reports
+from localspec.forecast.machine import engine_features, engine_reports
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.identity import fingerprint
+from localspec.notify import Notify, silent
 
 CHILD = "localspec.bench.measure"
-ABORTED = "the engine ended without a word"
-
-Stage = Callable[[str], None]
+ABORTED = "the engine ended without a message"
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a visit came to: a measurement, or the reason why there is none."""
+    """A visit's outcome: a measurement, or the reason why there is none."""
 
     measurement: Measurement | None
     reason: str | None
@@ -48,12 +47,12 @@ class Visit:
 def visit(
     case: Case,
     n_samples: int,
-    stage: Stage = lambda sentence: None,
+    stage: Notify = silent,
     limit_s: float | None = None,
 ) -> Visit:
-    """Measure a case in a process of its own, within `limit_s` seconds.
+    """Measure a case in its own process, within `limit_s` seconds.
 
-    Raises KeyboardInterrupt on Ctrl-C, and nothing for a case that fails: that is a result.
+    Raises KeyboardInterrupt on Ctrl-C. A case that fails raises nothing: the failure is a result.
     """
     found: list[Measurement] = []
 
@@ -72,7 +71,7 @@ def visit(
 
 
 def _reason(ending: Ending) -> str:
-    """A sentence: the error's own, the engine's last word before it died, or the signal."""
+    """A sentence: the error's own, the last line before the engine died, or the signal."""
     said = (ending.errors.strip().splitlines() or [""])[-1]
     if ending.code > 0:
         # A traceback ends in "module.Kind: sentence".
@@ -84,14 +83,14 @@ def _reason(ending: Ending) -> str:
 
 
 LIMIT_S = 1800.0
-"""Of one visit: far above what any should take."""
+"""Limit of one visit, far above the time that any should take."""
 
 Predict = Callable[[Case], Prediction | None]
 Announce = Callable[[PlannedCase, int], None]
 
 
 def remaining(header: ResultsHeader, done: tuple[Visited, ...]) -> list[PlannedCase]:
-    """Visits that are not on disk, less those of cases that failed once."""
+    """Visits that are not on disk, without those of cases that failed once."""
     numbers = {visited.number for visited in done}
     failed = {visited.case for visited in done if visited.reason}
     planned = schedule(header.cases, header.n_rounds)
@@ -99,11 +98,11 @@ def remaining(header: ResultsHeader, done: tuple[Visited, ...]) -> list[PlannedC
 
 
 def run(
-    writer: Writer, predict: Predict, announce: Announce, stage: Stage, limit_s: float = LIMIT_S
+    writer: Writer, predict: Predict, announce: Announce, stage: Notify, limit_s: float = LIMIT_S
 ) -> Iterator[Visited]:
-    """Measure what the writer's file still lacks; each visit is on disk when it is yielded.
+    """Measure the visits that the writer's file lacks; each is on disk when it is yielded.
 
-    `announce` hears of a visit that begins and how many are left, `stage` of what it does.
+    `announce` hears each visit and how many are left, `stage` each step of it.
     """
     results = read_results(writer.path)
     header, failed = results.header, set[Case]()
@@ -120,7 +119,7 @@ def run(
 
 
 def _visited(
-    planned: PlannedCase, n_samples: int, predict: Predict, stage: Stage, limit_s: float
+    planned: PlannedCase, n_samples: int, predict: Predict, stage: Notify, limit_s: float
 ) -> Visited:
     case = planned.case
     prediction = predict(case)
@@ -134,12 +133,9 @@ def _visited(
         circumstances=found.circumstances,
         prediction=prediction,
         environment=environment(),
-        model=model_record(case.config.model) | _draft_record(case.config.draft),
+        model=model_record(case.config.model)
+        | ({"draft": model_record(case.config.draft)} if case.config.draft else {}),
     )
-
-
-def _draft_record(draft: Path | None) -> dict[str, object]:
-    return {} if draft is None else {"draft": model_record(draft)}
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT",
@@ -147,7 +143,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP
 
 
 def environment() -> dict[str, Any]:
-    """Asked before each visit: a laptop's power changes."""
+    """The machine and versions of one visit, read each time: a laptop's power changes."""
     return {
         "taken": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "localspec": __version__,
@@ -160,7 +156,7 @@ def environment() -> dict[str, Any]:
 
 @cache
 def model_record(path: Path) -> dict[str, Any]:
-    """A model file: what it is and a digest that tells it from others. Raises LocalspecError."""
+    """A model file's facts and its digest. Raises LocalspecError."""
     facts = facts_of(path)
     return {
         "file": path.name,
@@ -177,7 +173,7 @@ def model_record(path: Path) -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     devices = local_devices(engine_reports())
     return {
-        "name": _name([device.name for device in devices]),
+        "name": " + ".join(dict.fromkeys(device.name for device in devices)),
         "devices": [
             {"backend": d.backend, "name": d.name, "bytes": d.total_bytes} for d in devices
         ],
@@ -194,16 +190,5 @@ def _engine() -> dict[str, Any]:
         "version": engine_version(),
         "fingerprint": engine_fingerprint(),
         "backends": sorted(gpu_backends()) or ["cpu"],
-        "features": _features(),
+        "features": engine_features(),
     }
-
-
-def _features() -> str:
-    from localspec.engine.llama.binding import engine_features  # noqa: PLC0415 - loads libllama
-
-    return engine_features()
-
-
-def _name(names: Sequence[str]) -> str:
-    """The graphics and the processor, as a person would call the machine."""
-    return " + ".join(dict.fromkeys(names))

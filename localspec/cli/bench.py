@@ -1,17 +1,23 @@
-"""`localspec bench`: measure, beside the prediction."""
+"""`localspec bench`: measured speeds beside predicted ones."""
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localspec import paths
 from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import command
-from localspec.cli.same_answer import same_answer
+from localspec.cli.output import make_folder, print_json
 from localspec.errors import LocalspecError, UserError
+from localspec.format import count
+from localspec.notify import silent
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -28,7 +34,7 @@ def bench(
         typer.Argument(metavar="[MODEL]...", help="Models to measure. Default: the starter."),
     ] = None,
 ) -> None:
-    """Measure, beside the prediction.
+    """Measure speeds, beside the predictions.
 
     localspec bench --quick
 
@@ -41,9 +47,9 @@ def bench(
     from localspec.bench.store import Writer
 
     if run.same_answer:
-        same_answer(flags, arguments or [], as_json=run.as_json)
+        _same_answer(flags, arguments or [], as_json=run.as_json)
         return
-    folder = _folder(run.output)
+    folder = make_folder(run.output or paths.data_dir() / "results", "-o")
     goes_on = run.resume and not (arguments or flags.are_given)
     header = None if goes_on else _header(flags, run, arguments or [])
     if run.dry_run:
@@ -52,12 +58,12 @@ def bench(
     if run.resume:
         path, kept = _unfinished(folder)
         if header and header.cases != kept.cases:
-            raise UserError(f"{path.name} was begun with other options: leave them out to go on")
+            raise UserError(f"{path.name} has other cases: leave the options out to go on")
         opened = Writer.existing(path)
     else:
         assert header
         if not header.cases:
-            raise UserError(_nothing(header))
+            raise UserError(next((why for _, why in header.skipped), "there is nothing to measure"))
         path, kept = _new_file(folder), header
         opened = Writer.new(path, header)
     with opened as writer:
@@ -65,21 +71,8 @@ def bench(
     _show(path, as_json=run.as_json)
 
 
-def _folder(output: Path | None) -> Path:
-    from localspec import paths
-
-    folder = output or paths.data_dir() / "results"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"-o {folder} is no folder that can be used: {error.strerror}") from error
-    return folder
-
-
 def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsHeader":
     """The plan of a new file."""
-    from datetime import UTC, datetime
-
     from localspec.bench.case import read_prompts
     from localspec.bench.plan import make_plan
     from localspec.bench.store import ResultsHeader
@@ -90,18 +83,11 @@ def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsH
     plan = make_plan(sweep)
     skipped = tuple((skip.case.text, skip.reason) for skip in plan.skipped)
     started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    rounds, samples = run.rounds or flags.rounds, run.samples or flags.samples
+    rounds, samples = run.rounds or flags.repeats, run.samples or flags.repeats
     return ResultsHeader(started, plan.cases, rounds, samples, skipped)
 
 
-def _nothing(header: "ResultsHeader") -> str:
-    reasons = list(dict.fromkeys(reason for _, reason in header.skipped))
-    return reasons[0] if reasons else "there is nothing to measure"
-
-
 def _new_file(folder: Path) -> Path:
-    from datetime import UTC, datetime
-
     stem = f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
     names = (f"{stem}{ending}.jsonl" for ending in ("", *(f"-{i}" for i in range(2, 1000))))
     return next(folder / name for name in names if not (folder / name).exists())
@@ -130,13 +116,12 @@ def _show_plan(header: "ResultsHeader") -> None:
 
 
 def _run(writer: "Writer", header: "ResultsHeader", flags: RunFlags) -> None:
-    """Measure with progress; Ctrl-C says how to go on."""
+    """Measure with progress. Ctrl-C tells how to go on."""
     from localspec.bench.prediction import Predictor
     from localspec.bench.visit import run
 
-    for reason in dict.fromkeys(why for _, why in header.skipped):
-        n = sum(why == reason for _, why in header.skipped)
-        notify(f"left out {n} case{'s' * (n > 1)}: {reason}")
+    for reason, n in Counter(why for _, why in header.skipped).items():
+        notify(f"left out {count(n, 'case')}: {reason}")
     predictor = Predictor(header.cases, flags.probe, notify)
     try:
         predictor.prepare()
@@ -146,7 +131,7 @@ def _run(writer: "Writer", header: "ResultsHeader", flags: RunFlags) -> None:
                     notify(f"{visited.case.text}: {visited.reason}")
     except KeyboardInterrupt:
         raise LocalspecError(
-            f"interrupted; what was measured is in {writer.path}: go on with --resume"
+            f"interrupted; the samples so far are in {writer.path}: go on with --resume"
         ) from None
 
 
@@ -160,23 +145,20 @@ def _columns(width: int) -> "Sequence[ProgressColumn]":
 
 @contextmanager
 def _progress() -> "Generator[tuple[Any, Any]]":
-    """A bar on a terminal; a line a visit elsewhere."""
+    """A bar on a terminal, a line for each visit elsewhere."""
     with bar(_columns) as made:
         if made is None:
-            yield (
-                (lambda planned, left: notify(f"{left} to go: {planned.case.text}")),
-                lambda text: None,
-            )
+            yield lambda planned, left: notify(f"{left} to go: {planned.case.text}"), silent
             return
         task = made.add_task("", total=None)
-        now = [""]
+        case = ""
 
         def announce(planned: Any, left: int) -> None:
-            total = planned.number + left
-            now[0] = planned.case.text
-            made.update(task, completed=total - left, total=total, description=now[0])
+            nonlocal case
+            total, case = planned.number + left, planned.case.text
+            made.update(task, completed=planned.number, total=total, description=case)
 
-        yield announce, lambda text: made.update(task, description=f"{now[0]}: {text}")
+        yield announce, lambda text: made.update(task, description=f"{case}: {text}")
 
 
 def _show(path: Path, *, as_json: bool) -> None:
@@ -184,13 +166,43 @@ def _show(path: Path, *, as_json: bool) -> None:
 
     results = [read_results(path)]
     if as_json:
-        import json
-
         from localspec.bench.report.documents import document
 
-        typer.echo(json.dumps(document(results), allow_nan=False))
+        print_json(document(results))
         return
     from localspec.cli.bench_tables import show
 
     show(results)
     notify(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")
+
+
+EVERY_WAY: dict[str, Any] = {"spec": "lookup,draft,auto"}
+
+
+def _same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> None:
+    """Check that drafts change no greedy answer; exit code 1 where one differs beyond rounding.
+
+    Without --spec: in every way that the models here allow.
+    """
+    from localspec.bench.case import read_prompts
+    from localspec.bench.same_answer import TEXTS, by_plain, compare_answers
+
+    is_asked = "spec" in flags.swept
+    sweep = sweep_of(flags if is_asked else replace(flags, **EVERY_WAY), arguments)
+    asked = sweep.prompts and read_prompts(sweep.prompts, sweep.per_category)
+    texts = [prompt.text for prompt in asked] if asked else TEXTS
+    configs = [case.config for case in sweep.cases()]
+    if not is_asked:
+        configs = [config for config in configs if config.settings.spec != "draft" or config.draft]
+    groups = by_plain(dict.fromkeys(configs))
+    if not groups:
+        raise UserError("--same-answer compares drafts with plain decoding: name some with --spec")
+    found = []
+    for plain, drafted in groups.items():
+        found.append(compare_answers(plain, drafted, texts, sweep.n_gen[0], notify))
+        if not as_json:
+            typer.echo(found[-1].text)
+    if as_json:
+        print_json({"results": [one.to_json() for one in found]})
+    if any(one.n_unexplained for one in found):
+        raise typer.Exit(1)

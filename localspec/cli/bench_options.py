@@ -1,7 +1,7 @@
 """The options of `bench`, in llama-bench's words, and the sweep that they make.
 
-Every option takes several values; every product of them is a case. Which settings can be swept, and
-under which flags, the table of `Settings` says.
+Options take several values; each combination is a case. The table of `Settings` says which settings
+can be swept, and under which flags.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
 
 from localspec.cli.notify import notify
-from localspec.cli.numbers import numbers, several, values_of
-from localspec.cli.options import option, setting
+from localspec.cli.options import MAX_TOKENS, numbers, option, setting, several, values_of
 from localspec.errors import UserError
 from localspec.kinds import Choice, Switch
 from localspec.settings import NONE, ROWS, Row, value_text
@@ -25,8 +24,7 @@ _WORK = "Work"
 _SETTINGS = "Settings"
 SWEPT = tuple(row for row in ROWS.values() if row.is_swept)
 DEFAULTS: dict[str, Any] = {"spec": NONE}
-"""Of `bench`, where they are not those of other commands."""
-MAX_TOKENS = 16_777_216
+"""Where `bench` differs from other commands."""
 MAX_BATCH = 256
 
 T = TypeVar("T")
@@ -34,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def _with_swept(kind: type[T]) -> type[T]:
-    """The options of a sweep with one for each setting that can be swept."""
+    """Add an option for each setting that can be swept."""
     for row in SWEPT:
         kind.__annotations__[row.name] = str | None
         default = DEFAULTS.get(row.name, row.default)
@@ -54,25 +52,25 @@ def _metavar(row: Row) -> str:
 
 @_with_swept
 class SweepFlags:
-    """What is measured with which settings."""
+    """The work to measure, and the settings."""
 
     models: list[str] | None = option(
         None, "Models, as the arguments.", "-m", "--model", metavar="MODEL,..."
     )
     n_prompt: str | None = option(
-        None, "Tokens of the prompt; 0: not measured. [512]", "-p", "--n-prompt",
+        None, "Tokens of the prompt; 0: not measured. Default: 512.", "-p", "--n-prompt",
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     n_gen: str | None = option(
-        None, "Tokens to generate; 0: not measured. [128]", "-n", "--n-gen",
+        None, "Tokens to generate; 0: not measured. Default: 128.", "-n", "--n-gen",
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     depth: str | None = option(
-        None, "Tokens that are in the context before. [0]", "-d", "--depth", "--n-depth",
+        None, "Tokens in the context before. Default: 0.", "-d", "--depth", "--n-depth",
         metavar="N,...", panel=_WORK,
     )  # fmt: skip
     batch: str | None = option(
-        None, "Sequences in one decode: parallel users. [1]", metavar="N,...", panel=_WORK
+        None, "Sequences in one decode: parallel users. Default: 1.", metavar="N,...", panel=_WORK
     )
     prompts: Path | None = option(
         None, "Real questions by category, for --spec; plain decoding answers them as well.",
@@ -87,57 +85,54 @@ class SweepFlags:
         panel=_SETTINGS,
     )  # fmt: skip
     no_profile: bool = option(
-        False, "Leave the settings that `tune` kept.", "--no-profile", panel=_SETTINGS
+        False, "Ignore the settings that `tune` kept.", "--no-profile", panel=_SETTINGS
     )
     quick: bool = option(
-        False, "A look at cache types and flash attention, within 90 s for the starter.", "--quick"
+        False, "Only cache types and flash attention: within 90 s for the starter.", "--quick"
     )
     full: bool = option(False, "All cache types, depths and batches: takes hours.", "--full")
 
     @property
     def are_given(self) -> bool:
-        """Whether anything was asked for at all."""
+        """Whether any of these options was given."""
         return self != SweepFlags()
 
     @property
-    def rounds(self) -> int:
-        """Visits to each case."""
-        return 2 if self.quick else 3
-
-    @property
-    def samples(self) -> int:
-        """In each visit."""
+    def repeats(self) -> int:
+        """Visits to each case, and samples of each visit."""
         return 2 if self.quick else 3
 
     @property
     def swept(self) -> dict[str, str]:
-        """Values as they were given, of the settings that were."""
+        """The given settings, as texts."""
         texts = {row.name: getattr(self, row.name) for row in SWEPT}
         return {name: text for name, text in texts.items() if text}
 
 
 @dataclass(frozen=True)
 class RunFlags:
-    """How often, where to, and how it goes on."""
+    """How often to measure, and where the results go."""
 
     samples: int | None = option(
-        None, "Samples a visit. [3]", "-r", "--repetitions", min=1, metavar="N"
+        None, "Samples of each visit. Default: 3.", "-r", "--repetitions", min=1, metavar="N"
     )
-    rounds: int | None = option(None, "Visits to each case, in turns. [3]", min=1, metavar="N")
+    rounds: int | None = option(
+        None, "Visits to each case, in turns. Default: 3.", min=1, metavar="N"
+    )
     output: Path | None = option(
-        None, "Folder of results. [data folder]", "-o", "--output", metavar="DIR"
+        None, "Folder of results. Default: in the data folder.", "-o", "--output", metavar="DIR"
     )
-    resume: bool = option(False, "Go on with the newest results that are not complete.", "--resume")
+    resume: bool = option(False, "Go on with the newest incomplete results.", "--resume")
     same_answer: bool = option(
         False,
-        "Check that drafts change no greedy answer, of --prompts or built-in.",
+        "Check that drafts change no greedy answer, to --prompts or built-in ones.",
         "--same-answer",
     )
-    dry_run: bool = option(False, "Only show what would run.", "--dry-run")
+    dry_run: bool = option(False, "Show the cases; measure nothing.", "--dry-run")
     probe: Literal["auto", "again", "off"] = option(
-        "auto", "Probe this machine for predictions: if needed, again, or not."
+        "auto", "Probe this machine for predictions: if needed, again, or never."
     )
-    timeout: float = option(1800, "Limit of one visit.", min=1, metavar="SECONDS")
+    timeout: float = option(1800, "Time limit of one visit.", min=1, metavar="SECONDS")
     as_json: bool = option(False, "One JSON document.", "--json")
 
 
@@ -162,21 +157,19 @@ def sweep_of(flags: SweepFlags, arguments: list[str]) -> "Sweep":
         raise UserError("--quick contradicts --full: choose one")
     flags = _with_preset(flags)
     settings = _settings(flags)
-    lengths = _lengths(flags)
-    pairs = _pairs(flags)
     named = [name for option in flags.models or [] for name in option.split(",")]
     asked: list[str | None] = [*arguments, *named] or [None]
     models = {resolve(name): name for name in asked}
     return Sweep(
         models=tuple(models),
         drafts=_drafts(flags, models, settings["spec"]),
-        kv=pairs,
+        kv=_pairs(flags),
         settings=settings,
         prompts=flags.prompts,
         per_category=flags.per_category,
         with_curve=flags.quick or flags.full,
         adapt=_adapting(flags),
-        **lengths,
+        **_lengths(flags),
     )
 
 
@@ -204,7 +197,7 @@ def _adapting(flags: SweepFlags) -> "Callable[[SessionConfig], SessionConfig]":
 
 @cache
 def _notify_once(message: str) -> None:
-    """Every configuration of a model would say the same."""
+    """Say once what each configuration of a model would repeat."""
     notify(message)
 
 
@@ -232,7 +225,7 @@ def _settings(flags: SweepFlags) -> dict[str, tuple[Any, ...]]:
 
 
 def _pairs(flags: SweepFlags) -> tuple[tuple[str, str], ...]:
-    """The same type for both, and every K type with every V type."""
+    """`--kv` types for both, and each K type with each V type."""
     given, kinds = flags.swept, ("kv_k", "kv_v")
     same = [(name, name) for name in _types("--kv", flags.kv or "")]
     if same and not given.keys() & set(kinds):
@@ -251,7 +244,7 @@ def _drafts(
     flags: SweepFlags, models: dict[Path, str | None], spec: tuple[str, ...]
 ) -> tuple[tuple[Path, Path], ...]:
     from localspec.cli.pull import fetched
-    from localspec.session.opening import draft_file
+    from localspec.session.config import draft_file
 
     if not {"draft", "auto"} & set(spec):
         return ()

@@ -19,15 +19,16 @@ from localspec.bench.row import ResultRow
 from localspec.bench.sample import Gap
 from localspec.bench.statistics import drift_of
 from localspec.bench.store import Results
-from localspec.format import milliseconds, number, percent
+from localspec.cli.output import table_of
+from localspec.format import NOTHING, milliseconds, number, percent
 
-LEAST_MS = 0.0005
-"""Parts of a gap that are smaller in every row are not shown."""
+LEAST_S = 5e-7
+"""The table hides parts of a gap that are smaller in every row."""
 PART_WIDTH, CASE_WIDTH = 33, 13
 
 
 def show(results: Sequence[Results]) -> None:
-    """Print everything that is known, the findings last."""
+    """Print the results as tables, the findings last."""
     console = Console(highlight=False)
     rows = all_rows(results)
     figures = [row for row in rows if not row.is_curve]
@@ -65,53 +66,44 @@ def _fitting(console: Console, rows: Sequence[ResultRow]) -> Table:
 
 
 def _table(columns: Sequence[Column], rows: Sequence[ResultRow]) -> Table:
-    table = _plain_table()
+    table = table_of()
     for column in columns:
-        table.add_column(
-            column.header,
-            justify="right" if column.is_number else "left",
-            overflow="fold",
-        )
+        side = "right" if column.is_number else "left"
+        table.add_column(column.header, justify=side, overflow="fold")
     for row in rows:
         table.add_row(*(column.text(row) for column in columns))
     return table
 
 
 def _categories(rows: Sequence[ResultRow]) -> Table | None:
-    """Acceptance and speed by category, a column pair for each way to guess ahead."""
+    """Speed and acceptance by category, a column for each setting of drafts."""
     drafted = [row for row in rows if row.categories]
     if not drafted:
         return None
-    table = _plain_table("tok/s and share of drafts that stood, by category")
-    table.add_column("category", no_wrap=True)
-    for label in labels(drafted):
-        table.add_column(label, justify="right")
+    title = "tok/s and accepted drafts, by category"
+    table = table_of("category", *labels(drafted), title=title, no_wrap=False)
     names = dict.fromkeys(c.name for row in drafted for c in row.categories)
     for name in names:
-        cells = [next((c for c in row.categories if c.name == name), None) for row in drafted]
-        table.add_row(
-            name,
-            *(
-                f"{number(c.decode_tps)}"
-                + (f" {percent(c.acceptance)}" if c.acceptance is not None else "")
-                if c
-                else "-"
-                for c in cells
-            ),
-        )
+        table.add_row(name, *(_category(row, name) for row in drafted))
     return table
 
 
+def _category(row: ResultRow, name: str) -> str:
+    found = next((category for category in row.categories if category.name == name), None)
+    if found is None:
+        return NOTHING
+    accepted = "" if found.acceptance is None else f" {percent(found.acceptance)}"
+    return f"{number(found.decode_tps)}{accepted}"
+
+
 def _curves(rows: Sequence[ResultRow]) -> Table | None:
-    """T(n) / T(1): what a pass over n tokens costs in plain passes."""
+    """T(n) / T(1): the cost of a pass over n tokens in plain passes."""
     curved = [row for row in rows if row.curve]
     if not curved:
         return None
-    table = _plain_table("v(n) = T(n) / T(1): a pass over n tokens, in plain passes")
-    table.add_column("n")
+    title = "v(n) = T(n) / T(1): a pass over n tokens, in plain passes"
     widths = dict.fromkeys(width for row in curved for width in row.curve)
-    for width in widths:
-        table.add_column(str(width), justify="right")
+    table = table_of("n", *map(str, widths), title=title, no_wrap=False)
     for row, label in zip(curved, labels(curved), strict=True):
         one = row.curve[min(row.curve)]
         cells = [f"{row.curve[n] / one:.2f}" if n in row.curve else "-" for n in widths]
@@ -121,30 +113,22 @@ def _curves(rows: Sequence[ResultRow]) -> Table | None:
 
 def _gaps(console: Console, rows: Sequence[ResultRow]) -> list[Table]:
     """Parts down and cases across, in as many tables as it takes."""
-    gaps = [
-        (label, row.gap)
-        for row, label in zip(rows, labels(rows), strict=True)
-        if row.gap is not None
-    ]
+    labelled = zip(labels(rows), rows, strict=True)
+    gaps = [(label, row.gap) for label, row in labelled if row.gap is not None]
     n_fitting = max(1, (console.width - PART_WIDTH) // CASE_WIDTH)
     return [_gap(gaps[i : i + n_fitting]) for i in range(0, len(gaps), n_fitting)]
 
 
 def _gap(gaps: "Sequence[tuple[str, Gap]]") -> Table:
-    table = _plain_table("where the milliseconds of a token go")
-    table.add_column("", no_wrap=True)
+    table = table_of("", title="where the milliseconds of a token go")
     for label, _ in gaps:
         table.add_column(label, justify="right", overflow="fold", width=CASE_WIDTH - 2)
     for i, part in enumerate(gaps[0][1].parts):
-        if any(_is_notable(gap, i) for _, gap in gaps):
+        if any(abs(gap.parts[i].seconds) > LEAST_S for _, gap in gaps):
             cells = [milliseconds(gap.parts[i].seconds) for _, gap in gaps]
             table.add_row(f"{part.name} ({part.basis})", *cells)
     table.add_row("measured", *(milliseconds(gap.token_s) for _, gap in gaps))
     return table
-
-
-def _is_notable(gap: Gap, i: int) -> bool:
-    return abs(gap.parts[i].seconds) > LEAST_MS / 1e3
 
 
 def _drift(rows: Sequence[ResultRow]) -> str:
@@ -154,10 +138,3 @@ def _drift(rows: Sequence[ResultRow]) -> str:
         return ""
     n_visits = sum(len(row.decode_visits) for row in anchors)
     return f"the anchor, visited {n_visits} times, varied by {100 * drift.sd:.1f} %"
-
-
-def _plain_table(title: str | None = None) -> Table:
-    return Table(
-        box=None, pad_edge=False, header_style="bold", title=title, title_justify="left",
-        title_style="",
-    )  # fmt: skip

@@ -1,32 +1,42 @@
-"""`localspec doctor`: what this machine and engine build can do, and what is wrong with them."""
+"""`localspec doctor`: the abilities and faults of this machine and this engine build."""
 
-import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from math import isfinite
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localspec.cli.doctor_probe import lines, probes
 from localspec.cli.options import JsonFlag
+from localspec.cli.output import fields_of, labelled_table, print_json, table_of
 from localspec.errors import LocalspecError
+from localspec.format import percent
+from localspec.notify import silent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from localspec.hardware.machine import LocalDevice
+    from localspec.hardware.probe_results import Curve, Probe
 
 LABELS = {"relative_error_by_weight_type": "errors by type", "llama_cpp_python": "llama-cpp-python"}
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from localspec.hardware.machine import LocalDevice
+ADVICE = (
+    "weights are used without repacking, which is slower but correct; on a processor with AMX,"
+    " scripts/setup --rebuild makes a build that keeps AMX and does not crash"
+)
+FEW, MANY = 8, 128
+"""Tokens of a pass that stand for small and for large batches."""
 
 
 def doctor(
     as_json: JsonFlag = False,
     retest: Annotated[bool, typer.Option("--retest", help="Test the engine build again.")] = False,
 ) -> None:
-    """What this machine and this engine build can do."""
+    """Show what this machine and this engine build can do."""
     findings = _findings(retest=retest)
     if as_json:
-        typer.echo(json.dumps(findings, allow_nan=False))
+        print_json(findings)
     else:
         _show(findings)
     if findings["engine"].get("error") or findings["self_test"].get("error"):
@@ -39,13 +49,13 @@ def _findings(*, retest: bool) -> dict[str, dict[str, Any]]:
         "machine": _machine(),
         "engine": _or_error(_engine),
         "devices": _or_error(_devices),
-        "probe": _or_error(probes),
+        "probe": _or_error(_probes),
         "self_test": _or_error(lambda: _self_test(retest=retest)),
         "starter": _or_error(_starter),
     }
 
 
-def _or_error(look: Any) -> dict[str, Any]:
+def _or_error(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return look()
     except LocalspecError as error:
@@ -90,7 +100,8 @@ def _engine() -> dict[str, Any]:
 
 def _devices() -> dict[str, Any]:
     from localspec.forecast.machine import engine_reports
-    from localspec.hardware.machine import local_devices, power
+    from localspec.hardware.detect import power
+    from localspec.hardware.machine import local_devices
 
     known = [_figures(device) for device in local_devices(engine_reports())]
     return {"power": power().text, "list": known}
@@ -98,16 +109,80 @@ def _devices() -> dict[str, Any]:
 
 def _figures(device: "LocalDevice") -> dict[str, Any]:
     published = device.match.device
+    known = ("bandwidth_bytes_per_s", "fp32_flops_per_s", "source")
     return {
-        "backend": device.backend,
+        **fields_of(device, "backend", "total_bytes", "free_bytes"),
         "reported_as": device.name,
-        "total_bytes": device.total_bytes,
-        "free_bytes": device.free_bytes,
         "candidates": [candidate.name for candidate in device.match.candidates],
-        "bandwidth_bytes_per_s": published.bandwidth_bytes_per_s if published else None,
-        "fp32_flops_per_s": published.fp32_flops_per_s if published else None,
-        "source": published.source if published else None,
+        **{name: getattr(published, name, None) for name in known},
     }
+
+
+def _probes() -> dict[str, Any]:
+    """Results of the probe by device, or a sentence where there are none."""
+    from localspec.engine.health import engine_health
+    from localspec.engine.probe import ProbeSetting, kept_probe
+    from localspec.hardware.detect import usable_cores
+
+    sound = engine_health(silent).can_repack
+    found: dict[str, Any] = {}
+    for place, n_layers in (("processor", 0), ("gpu", -1)):
+        probe = kept_probe(ProbeSetting(usable_cores(), n_layers, sound))
+        if probe:
+            found[place] = _probe(probe)
+    return found or {"measured": "not yet; `localspec predict` does it when it needs to"}
+
+
+def _probe(probe: "Probe") -> dict[str, Any]:
+    return {
+        "measured": probe.taken,
+        **fields_of(probe, "setting", "others_share"),
+        "memory_read_bytes_per_s": probe.read_bytes_per_s,
+        "pass_overhead_s": probe.pass_s[0][1],
+        "layer_overhead_s": probe.layer_s[0][1],
+        "weights": _weights(probe),
+        "attention": _attention(probe),
+    }
+
+
+def _weights(probe: "Probe") -> list[dict[str, Any]]:
+    from localspec.gguf.types import BY_NAME
+
+    return [
+        {
+            **fields_of(case, "type", "width", "size_bytes"),
+            "bytes_per_s": _rate(BY_NAME[case.type].bits_per_element / 8, curve[0][1]),
+            "small_batch_flops_per_s": _flops_per_s(curve, FEW),
+            "large_batch_flops_per_s": _flops_per_s(curve, MANY),
+        }
+        for case, curve in sorted(probe.weight_s.items())
+    ]
+
+
+def _flops_per_s(curve: "Curve", n_tokens: int) -> float | None:
+    """Null where the probe did not measure that width: most types have only the end widths."""
+    from localspec.hardware.probe_results import END_WIDTHS
+
+    if n_tokens == FEW and len(curve) == len(END_WIDTHS):
+        return None
+    return _rate(2 * n_tokens, curve.at(n_tokens))
+
+
+def _rate(amount: float, seconds: float) -> float | None:
+    return amount / seconds if seconds else None
+
+
+def _attention(probe: "Probe") -> list[dict[str, Any]]:
+    return [
+        {
+            "kv_k": case.type_k,
+            "kv_v": case.type_v,
+            "flash_attn": case.flash,
+            "head_size": case.head_size,
+            "head_cell_s": costs[0].by_cells[-1][1] / costs[0].by_cells[-1][0] * case.head_size,
+        }
+        for case, costs in sorted(probe.attention_s.items())
+    ]
 
 
 def _self_test(*, retest: bool) -> dict[str, Any]:
@@ -115,17 +190,11 @@ def _self_test(*, retest: bool) -> dict[str, Any]:
 
     if retest:
         forget_verdict()
-    health = engine_health(lambda message: None)
-    advice = None
-    if health.problem:
-        advice = (
-            "weights are used without repacking, which is slower and right; on a processor with "
-            "AMX, scripts/setup --rebuild makes a build that keeps AMX and does not crash"
-        )
+    health = engine_health(silent)
     return {
         "sound": health.problem is None,
         "problem": health.problem,
-        "advice": advice,
+        "advice": ADVICE if health.problem else None,
         "relative_error_by_weight_type": {
             kind: error if isfinite(error) else None for kind, error in health.errors.items()
         },
@@ -141,22 +210,62 @@ def _starter() -> dict[str, Any]:
 
 def _show(findings: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = labelled_table()
     for section, facts in findings.items():
         table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
         for name, value in facts.items():
             if section == "probe" and isinstance(value, dict):
-                for label, shown in lines(value):
+                for label, shown in _probe_lines(value):
                     table.add_row(f"  {label}", Text(shown) if isinstance(shown, str) else shown)
             else:
                 label = LABELS.get(name, name.removesuffix("_bytes").replace("_", " "))
                 table.add_row(f"  {label}", Text(_text(name, value)))
     Console().print(table)
+
+
+def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
+    """Labels, and a text or table beside each."""
+    read = document["memory_read_bytes_per_s"]
+    others = document["others_share"]
+    overheads = (document[f"{each}_overhead_s"] for each in ("pass", "layer"))
+    each_pass, each_layer = (f"{seconds * 1e6:.0f} us" for seconds in overheads)
+    return [
+        ("measured", f"{document['measured']}: {document['setting']}"),
+        *([("meanwhile", f"other programs had {percent(others)} of it")] if others >= 0.01 else []),
+        *([("memory read", f"{read / 1e9:.1f} GB/s, the ceiling")] if read else []),
+        ("overhead", f"{each_pass} a pass, and for each layer {each_layer}"),
+        ("weights", _weights_table(document["weights"])),
+        ("attention", _attention_table(document["attention"])),
+    ]  # fmt: skip
+
+
+def _weights_table(rows: list[dict[str, Any]]) -> "Table":
+    heads = ("type", "width", "MB", "GB/s", f"GFLOP/s at {FEW}", f"at {MANY}")
+    table = table_of(*heads, no_wrap=False)
+    for row in rows:
+        rates = [_giga(row[f"{batch}_batch_flops_per_s"]) for batch in ("small", "large")]
+        megabytes = f"{row['size_bytes'] / 1e6:.0f}"
+        cells = (row["type"], str(row["width"]), megabytes, _giga(row["bytes_per_s"], 1), *rates)
+        table.add_row(*cells)
+    return table
+
+
+def _attention_table(rows: list[dict[str, Any]]) -> "Table":
+    table = table_of("K/V", "head", "kernel", "ns/cell", no_wrap=False)
+    for row in rows:
+        table.add_row(
+            "/".join(dict.fromkeys((row["kv_k"], row["kv_v"]))),
+            str(row["head_size"]),
+            "flash" if row["flash_attn"] else "plain",
+            f"{row['head_cell_s'] * 1e9:.1f}",
+        )
+    return table
+
+
+def _giga(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value / 1e9:,.{digits}f}"
 
 
 def _text(name: str, value: Any) -> str:
@@ -168,7 +277,8 @@ def _text(name: str, value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case dict():
-            return ", ".join(f"{kind} {_error(error)}" for kind, error in value.items())
+            errors = {k: "not a number" if e is None else f"{e:.1e}" for k, e in value.items()}
+            return ", ".join(f"{kind} {error}" for kind, error in errors.items())
         case list():
             return "\n".join(_device(device) for device in value)
         case float() | int() if name.endswith("_bytes"):
@@ -177,26 +287,15 @@ def _text(name: str, value: Any) -> str:
             return str(value)
 
 
-def _error(error: float | None) -> str:
-    return "not a number" if error is None else f"{error:.1e}"
-
-
 def _device(device: dict[str, Any]) -> str:
-    if "reported_as" in device:
-        return _known_device(device)
-    memory = device["total_bytes"]
-    return f"{device['name']}: {device['description']}" + (
-        f", {memory / 1e9:.1f} GB" if memory else ""
-    )
-
-
-def _known_device(device: dict[str, Any]) -> str:
-    """One of this machine, with what the table says of it."""
+    """One that the engine reports, or one of this machine with its published figures."""
     total = device["total_bytes"]
-    size = f", {total / 1e9:.1f} GB" if total else ""
-    name = f"{device['backend']}: {device['reported_as']}{size}"
+    memory = f", {total / 1e9:.1f} GB" if total else ""
+    if "reported_as" not in device:
+        return f"{device['name']}: {device['description']}{memory}"
+    name = f"{device['backend']}: {device['reported_as']}{memory}"
     if device["source"] is None:
         return f"{name}; not in the table of devices, so only the probe knows its speed"
     bandwidth = device["bandwidth_bytes_per_s"] / 1e9
-    doubt = "" if len(device["candidates"]) == 1 else " or ".join(["", *device["candidates"][1:]])
-    return f"{name}; {device['candidates'][0]}{doubt}: {bandwidth:,.0f} GB/s ({device['source']})"
+    candidates = " or ".join(device["candidates"])
+    return f"{name}; {candidates}: {bandwidth:,.0f} GB/s ({device['source']})"

@@ -1,6 +1,6 @@
 """`localspec export`: the settings of a model for another engine."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +9,7 @@ import typer
 from localspec.cli.flags import EngineFlags
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag, ModelArgument, command
+from localspec.cli.output import print_json
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
@@ -31,11 +32,11 @@ class Target(StrEnum):
 @command
 def export(
     engine: EngineFlags,
-    to: Annotated[Target, typer.Option("--to", help="The engine that is to run it.")],
+    to: Annotated[Target, typer.Option("--to", help="The engine that will run it.")],
     model: ModelArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The settings of a model, tuned or given, as a command or file for another engine.
+    """Print the settings of a model, tuned or given, as a command or file for another engine.
 
     localspec export model.gguf --to llama-server
 
@@ -52,15 +53,7 @@ def export(
         chosen = chosen.with_draft(draft.resolve())
     exported = TARGETS[to](chosen)
     if as_json:
-        import json
-
-        document = {
-            "to": to.value,
-            "text": exported.text,
-            "cannot": exported.cannot,
-            "notes": exported.notes,
-        }
-        typer.echo(json.dumps(document))
+        print_json({"to": to.value, **asdict(exported)})
         return
     typer.echo(exported.text, nl=False)
     for clause in exported.cannot:
@@ -70,6 +63,6 @@ def export(
 
 
 def _decided(settings: "Settings", target: "EngineConfig") -> "Settings":
-    """What was left open, as it was decided here."""
+    """The settings with the values that localspec chose for open ones."""
     engine = target.settings
     return replace(settings, ctx=engine.ctx, threads=engine.threads, flash_attn=engine.flash_attn)

@@ -1,7 +1,6 @@
-"""The options that commands share, and what they mean: settings, sampling, and the prompt.
+"""The options that commands share: settings, sampling and the prompt.
 
-A prompt is one text, in UTF-8, that says something. A model that a command names is a file; what is
-spelled out as a web or hub reference is fetched first.
+A prompt is one text, in UTF-8, that is not empty. A full web or hub reference is fetched first.
 """
 
 import sys
@@ -17,7 +16,7 @@ from localspec.settings import ROWS, Settings
 if TYPE_CHECKING:
     from localspec.dialogue.template import Message
     from localspec.session import ReplyOptions, SessionConfig
-    from localspec.session.opening import ReplyKeywords
+    from localspec.session.config import ReplyKeywords
 
 ENGINE = "Engine"
 SPECULATION = "Speculation"
@@ -27,7 +26,7 @@ WhenSampled = Literal["auto", "match", "rejection"]
 
 @dataclass(frozen=True)
 class EngineFlags(Settings):
-    """What is loaded and how."""
+    """How the model is loaded and run."""
 
     verify: WhenSampled = option(
         "auto",
@@ -35,14 +34,14 @@ class EngineFlags(Settings):
         panel=SPECULATION,
     )
     no_profile: bool = option(
-        False, "Leave the settings that `tune` kept.", "--no-profile", panel=ENGINE
+        False, "Ignore the settings that `tune` kept.", "--no-profile", panel=ENGINE
     )
     given: frozenset[str] = frozenset()
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
         from localspec.cli.pull import fetched
-        from localspec.session.opening import session_config
+        from localspec.session.config import session_config
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
@@ -51,17 +50,17 @@ class EngineFlags(Settings):
 
 @dataclass(frozen=True)
 class ReplyFlags:
-    """How a reply is made."""
+    """How tokens are chosen, and where a reply ends."""
 
     temp: float = option(
         0.8, "Temperature; 0 takes the best token.", panel=_SAMPLING, min=0, max=100
     )
     top_k: int = option(40, "Keep the K best tokens; 0: all.", panel=_SAMPLING, min=0)
     top_p: float = option(
-        0.95, "Keep the best with this probability.", panel=_SAMPLING, min=0, max=1
+        0.95, "Keep the best tokens up to this total probability.", panel=_SAMPLING, min=0, max=1
     )
     min_p: float = option(
-        0.05, "Drop what is less likely than this x the best.", panel=_SAMPLING, min=0, max=1
+        0.05, "Drop tokens less likely than this x the best.", panel=_SAMPLING, min=0, max=1
     )
     repeat_penalty: float = option(
         1.0, "Above 1: discourage repetition.", panel=_SAMPLING, min=0.01, max=100
@@ -76,7 +75,7 @@ class ReplyFlags:
     given: frozenset[str] = frozenset()
 
     def keywords(self, verify: WhenSampled) -> "ReplyKeywords":
-        """As the library takes them. UserError for a text that is not UTF-8."""
+        """As the library takes them. Raises UserError for a text that is not UTF-8."""
         check_text("--system", self.system or "")
         return {
             "temperature": self.temp,
@@ -92,15 +91,15 @@ class ReplyFlags:
         }
 
     def reply_options(self, verify: WhenSampled) -> "ReplyOptions":
-        """The seed is drawn here where none is given; rejection is chosen where it may be."""
-        from localspec.session.opening import reply_options
+        """With a random seed where none is given, and a way to verify for "auto"."""
+        from localspec.session.config import reply_options
 
         return reply_options(**self.keywords(verify))
 
 
 @dataclass(frozen=True)
 class PromptFlags:
-    """One prompt, and whether it is a question or a text to continue."""
+    """One prompt: a question, or a text to continue."""
 
     prompt: str | None = option(None, "The prompt.", "--prompt", "-p", metavar="TEXT")
     file: str | None = option(
@@ -109,7 +108,7 @@ class PromptFlags:
     raw: bool = option(False, "Continue the text as it is, without a chat template.", "--raw")
 
     def text(self, system: str | None) -> str:
-        """The prompt. UserError unless there is one, in UTF-8, that says something."""
+        """The prompt. Raises UserError for none, two, an empty one, or one that is not UTF-8."""
         if self.raw and system:
             raise UserError(
                 "--raw takes the prompt as it is: leave --system out, or write it into the prompt"
@@ -125,7 +124,7 @@ class PromptFlags:
         return text
 
     def messages(self, text: str, system: str | None) -> "str | list[Message]":
-        """What a model is asked: a text to continue where `raw`, else messages."""
+        """The text to continue where `raw`, else messages."""
         from localspec.dialogue.template import Message
 
         if self.raw:
@@ -135,7 +134,7 @@ class PromptFlags:
 
 
 def check_text(what: str, text: str) -> str:
-    """`text` as it is; UserError where the bytes that it was read from are not UTF-8."""
+    """`text` as it is. Raises UserError where its bytes were not UTF-8."""
     return _decode(what, text.encode(errors="surrogateescape"))
 
 

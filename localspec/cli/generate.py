@@ -1,9 +1,5 @@
-"""`localspec generate`: one reply, for scripts.
+"""`localspec generate`: one reply, for scripts, with a line for people or a JSON document."""
 
-A finished reply as one line for people and as the document that `--json` prints.
-"""
-
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +9,8 @@ import typer
 from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command
+from localspec.cli.output import fields_of, print_json
+from localspec.format import count
 
 if TYPE_CHECKING:
     from localspec.session import Reply, ReplyOptions, Session
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
 def summary(reply: "Reply") -> str:
     """One line about a reply, for people."""
     speed = reply.timings.decode_tps
-    n_tokens = len(reply.tokens)
-    parts = [f"{n_tokens} token{'' if n_tokens == 1 else 's'}"]
+    parts = [count(len(reply.tokens), "token")]
     if speed is not None:
         parts.append(f"{speed:.1f} tok/s")
     if reply.speculation_summary:
@@ -34,8 +31,8 @@ def summary(reply: "Reply") -> str:
 
 
 def document(session: "Session", reply: "Reply") -> dict[str, Any]:
-    """What `--json` prints; DESIGN.md fixes the names."""
-    watch, counts = reply.timings, reply.stats
+    """The document of `--json`; docs/reference/json.md lists the names."""
+    counts = reply.stats
     return {
         "text": reply.text,
         "tokens": reply.tokens,
@@ -44,29 +41,14 @@ def document(session: "Session", reply: "Reply") -> dict[str, Any]:
         "completion_tokens": len(reply.tokens),
         "timings": {
             "load_s": session.load_s,
-            "prefill_s": watch.prefill_s,
-            "ttft_s": watch.ttft_s,
-            "decode_s": watch.decode_s,
-            "prefill_tps": watch.prefill_tps,
-            "decode_tps": watch.decode_tps,
-            "tpot_ms": watch.tpot_ms,
+            **fields_of(reply.timings, "prefill_s", "ttft_s", "decode_s"),
+            **fields_of(reply.timings, "prefill_tps", "decode_tps", "tpot_ms"),
         },
         "speculation": {
-            "drafted": counts.drafted,
-            "accepted": counts.accepted,
-            "passes": counts.passes,
-            "tokens_per_pass": counts.tokens_per_pass,
-            "by_source": {
-                source: {
-                    "drafted": c.drafted,
-                    "accepted": c.accepted,
-                    "draft_s": c.draft_s,
-                    "by_position": c.by_position,
-                }
-                for source, c in counts.by_source.items()
-            },
+            **fields_of(counts, "drafted", "accepted", "passes", "tokens_per_pass"),
+            "by_source": {source: asdict(part) for source, part in counts.by_source.items()},
             "decisions": counts.by_reason,
-            "gain": {"predicted": reply.gain.predicted, "measured": reply.gain.measured},
+            "gain": fields_of(reply.gain, "predicted", "measured"),
             "story": reply.speculation_summary,
         },
         "prediction": _prediction(session, reply),
@@ -94,11 +76,7 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
         "extra_buffers": settings["repack"],  # its name in earlier versions
         "verify": options.verify,
         "temp": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repeat_penalty,
-        "seed": sampling.seed,
+        **fields_of(sampling, "top_k", "top_p", "min_p", "repeat_penalty", "seed"),
         "max_tokens": options.max_tokens,
         "stop": list(options.stop),
         "ignore_eos": options.ignore_eos,
@@ -115,7 +93,7 @@ def generate(
         bool, typer.Option("--json", help="One JSON document with text, tokens and timings.")
     ] = False,
 ) -> None:
-    """One reply, for scripts.
+    """Print one reply, for scripts.
 
     localspec generate -p "Why is the sky blue?" --temp 0
 
@@ -135,7 +113,7 @@ def generate(
                 sys.stdout.write(piece)
                 sys.stdout.flush()
         if as_json:
-            print(json.dumps(document(loaded.session, reply), allow_nan=False))
+            print_json(document(loaded.session, reply))
         else:
             print()
             notify(summary(reply))

@@ -1,5 +1,6 @@
 """`localspec list`: the models on this machine."""
 
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
+from localspec.cli.output import fields_of, folding_table, print_json, table_of
 from localspec.format import size
 
 if TYPE_CHECKING:
@@ -19,19 +21,18 @@ def list_models(
         bool,
         typer.Option(
             "--all",
-            help="Also what other programs have here: Hugging Face's cache, Ollama, LM Studio,"
-            " llama.cpp.",
+            help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp.",
         ),
     ] = False,
     known: Annotated[
         bool,
         typer.Option(
-            "--known", help="The names that can be pulled, instead; proved: one was, here."
+            "--known", help="List the names that `pull` knows; proved: a pull has proved it here."
         ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """The models on this machine, by the name to use them by.
+    """List the models on this machine, by the names that commands take.
 
     localspec list --all
     """
@@ -42,32 +43,23 @@ def list_models(
 
     rows = inventory(with_others=with_others)
     if as_json:
-        import json
-
-        typer.echo(json.dumps({"models": [_document(row) for row in rows]}))
+        print_json({"models": [_document(row) for row in rows]})
     else:
         _show(rows, with_others=with_others)
 
 
 def _document(row: "InventoryRow") -> dict[str, Any]:
     return {
-        "name": row.name,
+        **fields_of(row, "name", "origin", "quantization", "draft", "last_used"),
+        **fields_of(row, "predicted_tps", "problem"),
         "path": str(row.path),
-        "origin": row.origin,
         "bytes": row.n_bytes,
-        "quantization": row.quantization,
         "context": row.n_ctx,
-        "draft": row.draft,
-        "last_used": row.last_used,
-        "predicted_tps": row.predicted_tps,
-        "problem": row.problem,
     }
 
 
 def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
+    table = table_of()
     table.add_column("model", overflow="fold", min_width=12)
     for heading in ("size", "type", "context"):
         table.add_column(heading, justify="left" if heading == "type" else "right", no_wrap=True)
@@ -109,15 +101,9 @@ def _show_known(*, as_json: bool) -> None:
         for entry in load_catalog().values()
     ]
     if as_json:
-        import json
-
-        typer.echo(json.dumps({"models": [asdict(entry) for entry in entries]}))
+        print_json({"models": [asdict(entry) for entry in entries]})
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "draft", "proved", "licence", "good for"):
-        table.add_column(heading, overflow="fold")
+    table = folding_table("name", "draft", "proved", "licence", "good for")
     for entry in entries:
         table.add_row(*_known_cells(entry))
     _print(table)
@@ -133,9 +119,7 @@ def _known_cells(entry: "Entry") -> list[Any]:
 
 
 def _print(table: object) -> None:
-    """As wide as it needs to be where nobody looks, so that a pipe gets one line a model."""
-    import sys
-
+    """A pipe gets one wide line for each model."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,9 +1,7 @@
-"""The one place where errors become sentences and exit codes.
+"""The commands of `localspec`, and one run of one of them.
 
-0 done, 1 failed or interrupted, 2 wrong usage. A traceback only with LOCALSPEC_DEBUG=1. What takes
-time to import is imported inside `run`, so that Ctrl-C meanwhile is a sentence too.
-
-`localspec`: its commands, and one run of one of them.
+Here alone errors become sentences and exit codes: 0 done, 1 failed or interrupted, 2 wrong usage.
+LOCALSPEC_DEBUG=1 shows tracebacks. `invoke` imports only the modules of the command that it runs.
 """
 
 import io
@@ -49,13 +47,13 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Python 3.11 makes a RuntimeError of a Ctrl-C that falls into the making of a class."""
+    """Whether Ctrl-C caused it; Python 3.11 wraps one in a RuntimeError while it makes a class."""
     cause = error.__cause__
     return isinstance(error, KeyboardInterrupt) or (cause is not None and _is_interrupt(cause))
 
 
 def _prepare_streams() -> None:
-    """Stand in for streams that the caller closed, lest a file get their numbers."""
+    """Replace streams that the caller closed, so that no file gets their numbers."""
     is_lost = getattr(sys, "stdout", None) is None
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name, None) is None:
@@ -69,7 +67,7 @@ def _prepare_streams() -> None:
 
 
 def _abandon_output() -> None:
-    """Python would flush stdout again at exit, and complain."""
+    """Keep Python from flushing stdout again at exit, which would fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -97,15 +95,15 @@ COMMANDS = (
     "chat", "generate", "predict", "bench", "report", "compare", "tune", "quality", "quantize",
     "export", "pull", "verify", "remove", "doctor", "list",
 )  # fmt: skip
-_MODULES = {"compare": "report", "verify": "pull", "remove": "pull"}
-"""Of commands that share one; the others have one of their name."""
+_MODULES = {"compare": "report", "verify": "pull", "remove": "pull", "quantize": "quality"}
+"""Of commands that share a module; the others have one of their own name."""
 _FUNCTIONS = {"list": "list_models"}
 
 
 def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands; only they are imported."""
     made = typer.Typer(
-        help="Run language models at the speed of this machine, and see where the rest goes.",
+        help="Run language models at the full speed of this machine, and see where the time goes.",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -132,7 +130,7 @@ def _options(
 
 
 def invoke(arguments: list[str]) -> int:
-    """Parse and run; the exit code. Raises UserError for wrong usage, and what the command raises.
+    """Parse and run; the exit code. Raises UserError for wrong usage, and any error of the command.
 
     Typer's own `main` would turn Ctrl-C and closed pipes into exit codes without a word.
     """

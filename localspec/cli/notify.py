@@ -1,7 +1,4 @@
-"""What goes to stderr: notes, and progress where a person is watching.
-
-Progress of downloads and checks: bars where a person watches, a line now and then elsewhere.
-"""
+"""Notes and progress on stderr: bars where a person watches, a line now and then elsewhere."""
 
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -16,21 +13,21 @@ if TYPE_CHECKING:
     from localspec.registry.pull import OnProgress, PullStage
 
 WIDE = 76
-"""Cells of a terminal, from which there is room for everything."""
+"""Cells of a terminal that has room for everything."""
 
 
 def notify(message: str) -> None:
-    """A note to the user, above a progress bar that may be there (Rich stands in for stderr)."""
+    """A note to the user, above a progress bar if there is one (Rich replaces stderr then)."""
     print(f"localspec: {message}", file=sys.stderr)
 
 
 Columns = Callable[[int], "Sequence[str | ProgressColumn]"]
-"""Of a bar, for a terminal of so many cells; Rich is imported where they are made."""
+"""The columns of a bar, for the width of a terminal in cells."""
 
 
 @contextmanager
 def bar(columns: Columns) -> "Generator[Progress | None]":
-    """A bar on stderr that disappears when done; None where nobody watches."""
+    """A bar on stderr that disappears at the end; None where nobody watches."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -48,14 +45,14 @@ def bar(columns: Columns) -> "Generator[Progress | None]":
 
 @contextmanager
 def progress(label: str) -> Generator[Callable[[float], None]]:
-    """Hears how far work is, and draws it where a person watches."""
+    """A listener that draws the finished fraction where a person watches."""
     with stages(label) as tell:
         yield lambda fraction: tell(label, fraction)
 
 
 @contextmanager
 def stages(label: str) -> Generator[Callable[[str, float], None]]:
-    """The same for work of several stages: it hears of each and how far that is."""
+    """The same for several stages: it hears the stage and its finished fraction."""
     with bar(_stage_columns) as made:
         if made is None:
             yield lambda label, fraction: None
@@ -75,7 +72,7 @@ LINE_EVERY_S = 10.0
 
 @contextmanager
 def transfers(*, quiet: bool = False) -> "Generator[OnProgress]":
-    """What shows progress on stderr while files come; `quiet`: only where a person watches."""
+    """A listener that shows progress of files; `quiet`: only where a person watches."""
     with bar(_transfer_columns) as made:
         is_silent = quiet and not sys.stderr.isatty()
         yield Bars(made) if made else _silent if is_silent else Lines()
@@ -100,7 +97,7 @@ def _transfer_columns(width: int) -> "Sequence[str | ProgressColumn]":
 
 @dataclass(slots=True)
 class Bars:
-    """One bar, for the file and stage at hand; its rate is that of now, not of what was here."""
+    """One bar, for the present file and stage; bytes that were here do not count as speed."""
 
     bar: "Progress"
     key: tuple[str, str] | None = None
@@ -113,7 +110,6 @@ class Bars:
             self.key = (stage, name)
             label = _shortened(name, max(8, self.bar.console.width // 3))
             self.task = self.bar.add_task(f"{stage} {label}", total=total)
-            # What was here already must not count as fetched in the first second.
             self.bar.update(self.task, completed=n_bytes)
             self.bar.reset(self.task, completed=n_bytes, total=total)
             return
@@ -122,7 +118,7 @@ class Bars:
 
 @dataclass(slots=True)
 class Lines:
-    """A line at the beginning of each file, then every 10 seconds."""
+    """A line at the start of each file, then one every 10 seconds."""
 
     key: tuple[str, str] | None = None
     begun_s: float = 0.0

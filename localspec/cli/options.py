@@ -1,38 +1,43 @@
-"""Options of commands, from the table of `Settings` and from small tables beside it.
+"""Options of commands: from the table of `Settings`, from dataclasses, and lists of values.
 
-A command's parameter that is a dataclass of options becomes one option for each field; Typer reads
-a function's signature, so `command` writes one. Which options were given, and not left at their
-defaults, is in a field `given`. A shell completes names of models: it waits for each key, so
-nothing slow is imported and a broken file completes to nothing.
+A parameter that is a dataclass becomes one option for each of its fields. Typer reads a function's
+signature, so `command` writes one. A field `given` gets the names of the options that were typed.
+An option may take several values: `--kv f16,q8_0`; numbers as in llama-bench: `0-4096+1024`.
+A shell waits for completion at each key, so that imports nothing slow.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field, fields, is_dataclass
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from localspec.errors import LocalspecError
-from localspec.kinds import ModelName
+from localspec.errors import LocalspecError, UserError
+from localspec.kinds import ModelName, Whole
 from localspec.settings import ROWS, Row
 
 GIVEN = "given"
+MAX_TOKENS = 16_777_216
+T = TypeVar("T")
 
 
 def model_names(incomplete: str) -> list[str]:
-    """Names that begin so; what is found in other programs' folders only after their prefix."""
-    try:
-        return sorted({name for name in _names(incomplete) if name.startswith(incomplete)})
-    except (LocalspecError, OSError):
-        return []
+    """Names that begin like this; those of other programs' models only after their prefix."""
+    return _completions(incomplete, _names(incomplete))
 
 
 def pulled_names(incomplete: str) -> list[str]:
-    """The same of what localspec has pulled: for `remove` and `verify`."""
+    """Names of pulled models that begin like this: for `remove` and `verify`."""
+    return _completions(incomplete, _pulled())
+
+
+def _completions(incomplete: str, names: Iterator[str]) -> list[str]:
+    """A broken file completes to nothing."""
     try:
-        return sorted({name for name in _pulled() if name.startswith(incomplete)})
+        return sorted({name for name in names if name.startswith(incomplete)})
     except (LocalspecError, OSError):
         return []
 
@@ -67,93 +72,142 @@ ModelArgument = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option: `flags` beside the one that its name makes; `more` is Typer's."""
-
-    help: str
-    flags: tuple[str, ...] = ()
-    more: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def of_typer(self) -> Any:
-        return typer.Option(*self.flags, help=self.help, **self.more)
-
-
 def option(default: Any, help_: str, *flags: str, panel: str | None = None, **more: Any) -> Any:
-    """A dataclass's field that is an option."""
-    found = Option(help_, flags, {"rich_help_panel": panel, **more})
-    return field(default=default, metadata={"option": found})
+    """A dataclass's field that is an option; `flags` where its name makes another one."""
+    shown = typer.Option(*flags, help=help_, rich_help_panel=panel, **more)
+    return field(default=default, metadata={"option": shown})
 
 
-def setting(name: str, help_: str | None = None, *, panel: str | None = None, **more: Any) -> Any:
-    """The same of one setting, perhaps in other words or with another default."""
+def setting(name: str, help_: str | None = None, **more: Any) -> Any:
+    """A field for one setting; `help_` and `more` replace words and default of its row."""
     row = ROWS[name]
     default = more.pop("default", row.default)
-    return option(default, help_ or row.help, panel=panel, **{**_more(row), **more})
-
-
-def _more(row: Row) -> dict[str, Any]:
-    more: dict[str, Any] = {"metavar": row.kind.metavar}
+    more = {"metavar": row.kind.metavar, **more}
     if isinstance(row.kind, ModelName):
         more["autocompletion"] = model_names
-    return more
+    return option(default, help_ or row.help, **more)
 
 
-Parameters = list[inspect.Parameter]
-
-
-def _parameter(name: str, default: Any, kind: Any, found: Option) -> inspect.Parameter:
-    annotation = Annotated[kind, found.of_typer()]
-    only = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, only, default=default, annotation=annotation)
+Parameters = dict[str, inspect.Parameter]
 
 
 def _spread(group: type[Any]) -> Parameters:
     """An option for each field of a dataclass that is one."""
     hints = get_type_hints(group)
-    found: Parameters = []
+    found: Parameters = {}
     for each in fields(group):
-        row = each.metadata.get("row") and ROWS[each.name]
         shown = each.metadata.get("option")
-        if row and row.is_offered:
-            shown = Option(row.help, (), {"rich_help_panel": row.panel, **_more(row)})
+        if "row" in each.metadata and ROWS[each.name].is_offered:
+            row = ROWS[each.name]
+            shown = setting(row.name, panel=row.panel).metadata["option"]
         if shown:
-            found.append(_parameter(each.name, each.default, hints[each.name], shown))
+            annotation = Annotated[hints[each.name], shown]
+            found[each.name] = inspect.Parameter(
+                each.name, _BY_NAME, default=each.default, annotation=annotation
+            )
     return found
 
 
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """The same command with each dataclass parameter spread into its fields, keyword by keyword."""
+    """A command whose dataclass parameters have become one option for each field."""
     hints = get_type_hints(function, include_extras=True)
-    groups: dict[str, tuple[type[Any], Parameters]] = {}
-    own: Parameters = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        if is_dataclass(hints[name]):
-            groups[name] = hints[name], _spread(hints[name])
-        else:
-            only = inspect.Parameter.KEYWORD_ONLY
-            own.append(parameter.replace(annotation=hints[name], kind=only))
+    kinds = {name: hint for name, hint in hints.items() if isinstance(hint, type)}
+    groups = {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
+    spreads = {name: _spread(group) for name, group in groups.items()}
+    own = [
+        parameter.replace(annotation=hints[name], kind=_BY_NAME)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in groups
+    ]
 
     @wraps(function)
     def spread(context: typer.Context, **values: Any) -> None:
-        for name, (group, parameters) in groups.items():
-            names = [parameter.name for parameter in parameters]
-            chosen = {each: values.pop(each) for each in names}
+        for name, group in groups.items():
+            chosen = {each: values.pop(each) for each in spreads[name]}
             if any(each.name == GIVEN for each in fields(group)):
-                chosen[GIVEN] = _given(context, names)
+                chosen[GIVEN] = _given(context, spreads[name])
             values[name] = group(**chosen)
         function(**values)
 
-    context = inspect.Parameter(
+    first = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
     )
-    spreaded = [context, *(p for _, parameters in groups.values() for p in parameters), *own]
-    spread.__signature__ = inspect.Signature(spreaded)  # type: ignore[attr-defined]
-    spread.__annotations__ = {each.name: each.annotation for each in spreaded}
+    parameters = [first, *(p for found in spreads.values() for p in found.values()), *own]
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {each.name: each.annotation for each in parameters}
     return spread
 
 
 def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
-    """Which of the options have a value from the command line and not their default."""
+    """Options that the command line gave a value."""
     sources = {name: context.get_parameter_source(name) for name in names}
     return frozenset(n for n, source in sources.items() if source and source.name != "DEFAULT")
+
+
+def several(flag: str, text: str, read: Callable[[str], T], wanted: str) -> tuple[T, ...]:
+    """The values of a comma-separated option, each once. UserError names a wrong one."""
+    values = [_read(flag, part.strip(), read, wanted) for part in text.split(",")]
+    return tuple(dict.fromkeys(values))
+
+
+def values_of(row: Row, text: str) -> tuple[Any, ...]:
+    """Values of a setting. UserError names a wrong one."""
+    kind = row.kind
+    if isinstance(kind, Whole):
+        return numbers(row.flag, text, kind.low, kind.high)
+    return several(row.flag, text, row.read, kind.wanted)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1. Raises ValueError for anything else."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+def _read(flag: str, text: str, read: Callable[[str], T], wanted: str) -> T:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise UserError(f"{flag} {text!r} is not {wanted}") from error
+
+
+_RANGE = re.compile(r"(\d+)-(\d+)(?:([+*])(\d+))?")
+_MOST = 1000
+
+
+def numbers(flag: str, text: str, lowest: int, highest: int, also: str = "") -> tuple[int, ...]:
+    """Numbers of a list, each once. UserError names a wrong part. `also`: an accepted word."""
+    values: list[int] = []
+    for part in text.split(","):
+        found = _numbers(part.strip())
+        if not found or not all(lowest <= number <= highest for number in found):
+            raise UserError(
+                f"{flag} {part.strip()!r} is no number from {lowest:,} to {highest:,},"
+                f" nor a range such as 1-8*2 or 0-4096+1024{f', nor {also}' if also else ''}"
+            )
+        values += found
+    return tuple(dict.fromkeys(values))
+
+
+def _numbers(text: str) -> list[int]:
+    if re.fullmatch(r"-?\d+", text):
+        return [int(text)]
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return []
+    first, last, sign, step = int(match[1]), int(match[2]), match[3] or "+", int(match[4] or 1)
+    if step < (2 if sign == "*" else 1) or (sign == "*" and first == 0):
+        return []
+    values = [first]
+    while len(values) <= _MOST and (after := _next(values[-1], sign, step)) <= last:
+        values.append(after)
+    return values if first <= last and len(values) <= _MOST else []
+
+
+def _next(value: int, sign: str, step: int) -> int:
+    return value * step if sign == "*" else value + step

@@ -1,21 +1,101 @@
-"""`localspec predict`: what a machine should do with a model, before it is downloaded."""
+"""`localspec predict`: a model's speed on a machine, before the download."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from localspec.cli.notify import notify
-from localspec.cli.options import JsonFlag, ModelArgument, command
-from localspec.cli.predict_options import MachineFlags, QuestionFlags
+from localspec.cli.options import (
+    MAX_TOKENS,
+    JsonFlag,
+    ModelArgument,
+    command,
+    numbers,
+    option,
+    setting,
+    several,
+    share,
+)
+from localspec.cli.output import print_json, write_text
 from localspec.errors import UserError
+from localspec.settings import MAX_THREADS, FlashAttention
 
 if TYPE_CHECKING:
     from localspec.bench.report.chart import Chart
     from localspec.forecast.forecast import Forecast, SpeculationRow
 
-
 PICTURE = ".svg"
+MAX_BATCH = 4096
+_MACHINE = "Machine"
+_QUESTION = "Question"
+
+
+@dataclass(frozen=True)
+class MachineFlags:
+    """The machine to predict for."""
+
+    device: str | None = option(
+        None, 'Another machine, e.g. "RTX 4090" or "Apple M4 Max". Default: this one.',
+        metavar="NAME", panel=_MACHINE,
+    )  # fmt: skip
+    threads: int | None = setting("threads", min=1, max=MAX_THREADS, panel=_MACHINE)
+    gpu_layers: int = setting(
+        "gpu_layers", "Layers on the GPU, the others on this processor; -1: all that fit.",
+        panel=_MACHINE,
+    )  # fmt: skip
+    probe: Literal["auto", "again", "off"] = option(
+        "auto", "Measure this machine: if needed, again, or never.",
+        panel=_MACHINE,
+    )  # fmt: skip
+
+    def keywords(self) -> dict[str, Any]:
+        """As `predict` of the library takes them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class QuestionFlags:
+    """The question: each combination of cache types, depths and batches is a row."""
+
+    kv_k: str | None = option(None, "Types of the K cache.", metavar="TYPE,...", panel=_QUESTION)
+    kv_v: str | None = option(None, "Types of the V cache.", metavar="TYPE,...", panel=_QUESTION)
+    flash_attn: FlashAttention = setting(
+        "flash_attn", "Flash attention; auto counts as on.", panel=_QUESTION
+    )
+    depth: str = option(
+        "0,1024,4096", "Tokens in the context before.", metavar="N,...", panel=_QUESTION
+    )
+    batch: str = option(
+        "1", "Sequences in one pass: parallel users; auto: up to the break-even.",
+        metavar="N,...", panel=_QUESTION,
+    )  # fmt: skip
+    accept: str = option(
+        "0.5,0.7,0.9", "Chances that a drafted token is accepted.", metavar="P,...", panel=_QUESTION
+    )
+    prompt_tokens: int = option(
+        512,
+        "Length of the prompt, for the time to the first token.",
+        min=1,
+        max=MAX_TOKENS,
+        panel=_QUESTION,
+    )
+    ctx: int | None = setting("ctx", min=2, max=MAX_TOKENS, panel=_QUESTION)
+    quants: bool = option(
+        False, "Also other weight quantizations of the model.", "--quants", panel=_QUESTION
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """As `predict` of the library takes them. Raises UserError for a wrong list."""
+        is_auto = self.batch == "auto"
+        return asdict(self) | {
+            "kv_k": self.kv_k and several("--kv-k", self.kv_k, str, "a type"),
+            "kv_v": self.kv_v and several("--kv-v", self.kv_v, str, "a type"),
+            "depth": numbers("--depth", self.depth, 0, MAX_TOKENS),
+            "batch": "auto" if is_auto else numbers("--batch", self.batch, 1, MAX_BATCH, "auto"),
+            "accept": several("--accept", self.accept, share, "a number from 0 to 1"),
+        }
 
 
 @command
@@ -28,48 +108,38 @@ def predict(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a picture of what drafts gain (.svg)."),
+        typer.Option(metavar="FILE", help="Write a picture of the gain of drafts (.svg)."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What a machine should do with a model, before it is downloaded.
+    """Predict a model's speed on a machine, before the download.
 
     localspec predict hf:owner/repo/model.gguf --device "RTX 4090"
 
     localspec predict model.gguf --draft small.gguf --accept .5,.7,.9 --batch 1,8 --depth 0,4096
     """
-    if plot:
-        _check_plot(plot)
+    if plot and plot.suffix.lower() != PICTURE:
+        raise UserError(f"--plot {plot} is no picture that can be written: end it in {PICTURE}")
     keywords = machine.keywords() | asked.keywords() | {"draft": draft}
     from localspec.forecast.question import answer, read_question
 
     forecast = answer(model, *read_question(**keywords), notify)
     if plot:
         write_plot(forecast, plot)
+    from localspec.cli.predict_output import document, show
+
     if as_json:
-        import json
-
-        from localspec.cli.predict_output import document
-
-        typer.echo(json.dumps(document(forecast), allow_nan=False))
+        print_json(document(forecast))
     else:
-        from localspec.cli.predict_output import show
-
         show(forecast)
 
 
-def _check_plot(path: Path) -> None:
-    if path.suffix.lower() != PICTURE:
-        raise UserError(f"--plot {path} is no picture that can be written: end it in {PICTURE}")
-
-
 def write_plot(forecast: "Forecast", path: Path) -> None:
-    """What drafts gain, a panel for each depth and batch. UserError if it cannot be written."""
+    """Draw the gain of drafts, a panel for each depth and batch. Raises UserError if that fails."""
     from localspec.bench.report.svg import picture
-    from localspec.cli.report import write_text
 
     target = forecast.facts.name or forecast.facts.path
-    draft = forecast.draft.name or forecast.draft.path if forecast.draft else "look-up"
+    draft = forecast.draft.name or forecast.draft.path if forecast.draft else "lookup"
     title = f"{draft} drafts for {target} on {forecast.machine.name}"
     write_text(path, "--plot", picture(title, [_gains(row) for row in forecast.speculation]))
 

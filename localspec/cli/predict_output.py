@@ -1,7 +1,4 @@
-"""A forecast as the document that `predict --json` prints; DESIGN.md fixes the names.
-
-A forecast as tables for people.
-"""
+"""A forecast as a document, whose names docs/reference/json.md lists, and as tables for people."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,76 +8,56 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from localspec.cli.output import fields_of, labelled_table, table_of
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.format import percent, size
-from localspec.model.facts import ModelFacts
 from localspec.prediction.roofline import Speed
+from localspec.prediction.speculation import Advice
+
+DEVICE = (
+    "name", "bandwidth_bytes_per_s", "flops_per_s", "memory_bytes", "free_bytes", "source",
+)  # fmt: skip
+MODEL = (
+    "path", "name", "architecture", "file_type", "n_params", "active_params", "n_layers",
+    "n_ctx_train", "weight_bytes", "streamed_bytes",
+)  # fmt: skip
 
 
 def document(forecast: Forecast) -> dict[str, Any]:
-    """Plain values; what is not known is null."""
+    """Plain values; an unknown one is null."""
     return {
-        "device": _device(forecast),
-        "model": _model(forecast.facts),
+        "device": {
+            **fields_of(forecast.machine, *DEVICE),
+            "rates": forecast.machine.rates_source,
+        },
+        "model": fields_of(forecast.facts, *MODEL),
         "rows": [_row(row) for row in forecast.rows],
         "ceiling_tps": forecast.ceiling_tps,
         "break_even_batch": forecast.break_even_batch,
         "speculation": _speculation(forecast),
-        "advice": [_advice_document(forecast, i) for i in range(len(forecast.advice))],
+        "advice": [_advice_document(item) for item in forecast.advice],
         "quants": [asdict(quant) for quant in forecast.quants] or None,
         "notes": list(forecast.machine.notes),
     }
 
 
-def _device(forecast: Forecast) -> dict[str, Any]:
-    machine = forecast.machine
-    return {
-        "name": machine.name,
-        "bandwidth_bytes_per_s": machine.bandwidth_bytes_per_s,
-        "flops_per_s": machine.flops_per_s,
-        "memory_bytes": machine.memory_bytes,
-        "free_bytes": machine.free_bytes,
-        "source": machine.source,
-        "rates": machine.rates_source,
-    }
-
-
-def _model(facts: ModelFacts) -> dict[str, Any]:
-    return {
-        "path": facts.path,
-        "name": facts.name,
-        "architecture": facts.architecture,
-        "file_type": facts.file_type,
-        "n_params": facts.n_params,
-        "active_params": facts.active_params,
-        "n_layers": facts.n_layers,
-        "n_ctx_train": facts.n_ctx_train,
-        "weight_bytes": facts.weight_bytes,
-        "streamed_bytes": facts.streamed_bytes,
-    }
-
-
 def _row(row: ForecastRow) -> dict[str, Any]:
     return {
-        "kv_k": row.cache.kv_k,
-        "kv_v": row.cache.kv_v,
+        **fields_of(row.cache, "kv_k", "kv_v"),
         "flash_attn": row.cache.is_flash,
-        "depth": row.depth,
-        "batch": row.batch,
+        **fields_of(row, "depth", "batch", "token_s", "bound"),
         "decode_tps": asdict(row.decode),
         "decode_tps_per_user": row.decode.mid / row.batch,
-        "token_s": row.token_s,
         "prefill_tps": row.prefill.mid,
-        "prefill_interval": {"low": row.prefill.low, "high": row.prefill.high},
+        "prefill_interval": fields_of(row.prefill, "low", "high"),
         "ttft_s": row.first_token_s,
         "memory_bytes": row.memory.total_bytes,
         "memory": asdict(row.memory),
-        "bound": row.bound,
     }
 
 
 def _speculation(forecast: Forecast) -> dict[str, Any] | None:
-    """Null without a draft model: look-up then has no draft cost, and `advice` covers it."""
+    """Null without a draft model. Lookup has no draft cost, and `advice` covers it."""
     if forecast.draft is None:
         return None
     return {
@@ -90,48 +67,43 @@ def _speculation(forecast: Forecast) -> dict[str, Any] | None:
 
 
 def _speculation_row(row: SpeculationRow) -> dict[str, Any]:
-    lengths = range(1, row.costs.max_draft + 1)
+    costs, chances = row.costs, [gain.acceptance for gain in row.best]
     return {
-        "depth": row.depth,
-        "batch": row.batch,
-        "draft_cost": row.costs.draft_cost,
+        **fields_of(row, "depth", "batch"),
+        "draft_cost": costs.draft_cost,
         "break_even_acceptance": row.break_even,
         "best": [asdict(gain) for gain in row.best],
         "by_length": [
             {
                 "n_draft": n,
-                "verify": row.costs.verify(n + 1),
-                "speedup": {
-                    str(gain.acceptance): row.costs.speedup(gain.acceptance, n) for gain in row.best
-                },
+                "verify": costs.verify(n + 1),
+                "speedup": {str(chance): costs.speedup(chance, n) for chance in chances},
             }
-            for n in lengths
+            for n in range(1, costs.max_draft + 1)
         ],
     }
 
 
-def _advice_document(forecast: Forecast, i: int) -> dict[str, Any]:
-    item = forecast.advice[i]
+def _advice_document(item: Advice) -> dict[str, Any]:
+    gain = ("acceptance", "n_draft", "speedup")
     return {
         "use": item.use.name,
         "depth": item.use.depth,
         "batch": item.use.n_sequences,
-        "acceptance": item.gain.acceptance if item.gain else None,
-        "n_draft": item.gain.n_draft if item.gain else None,
-        "speedup": item.gain.speedup if item.gain else None,
+        **{name: getattr(item.gain, name, None) for name in gain},
         "break_even_acceptance": item.break_even,
         "sentence": item.sentence,
     }
 
 
 DROPPED = ("first", "prefill", "memory", "bound by", "latency")
-"""Columns that a narrow terminal does without, in this order."""
+"""Columns that a narrow terminal drops, in this order."""
 UNLIMITED = 1000
 SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
 
 
 def show(forecast: Forecast) -> None:
-    """Print everything that is known."""
+    """Print the whole forecast."""
     console = Console(highlight=False)
     for line in _heading(forecast):
         console.print(Text(line))
@@ -161,7 +133,7 @@ def _heading(forecast: Forecast) -> list[str]:
 
 
 def _rows(console: Console, forecast: Forecast) -> Table:
-    """As many columns as fit the terminal; the least asked for goes first."""
+    """As many columns as fit the terminal, without the least needed."""
     columns: dict[str, Callable[[ForecastRow], str]] = {
         "K/V": _types,
         "depth": lambda row: f"{row.depth:,}",
@@ -188,7 +160,7 @@ def _rows(console: Console, forecast: Forecast) -> Table:
 def _rows_table(
     rows: Sequence[ForecastRow], columns: Mapping[str, Callable[[ForecastRow], str]]
 ) -> Table:
-    table = _table(*columns)
+    table = table_of(*columns)
     before = ""
     for row in rows:
         cells = [cell(row) for cell in columns.values()]
@@ -207,11 +179,11 @@ def _findings(forecast: Forecast) -> list[str]:
     if forecast.ceiling_tps and first.batch == 1:
         share = first.decode.mid / forecast.ceiling_tps
         lines.append(
-            f"At full bandwidth it would be {forecast.ceiling_tps:,.1f} tok/s; {percent(share)} of"
-            f" that is expected at depth {first.depth:,}."
+            f"Full bandwidth would give {forecast.ceiling_tps:,.1f} tok/s; the prediction at depth"
+            f" {first.depth:,} is {percent(share)} of that."
         )
     if forecast.break_even_batch:
-        lines.append(f"From a batch of {forecast.break_even_batch} on, arithmetic is the limit.")
+        lines.append(f"Arithmetic is the limit from a batch of {forecast.break_even_batch} on.")
     return lines if len(lines) > 1 else []
 
 
@@ -227,7 +199,7 @@ def _show_speculation(console: Console, forecast: Forecast) -> None:
                 f" {row.costs.draft_cost:.2f} plain passes; {pays}"
             )
         )
-        table = _table("draft", "v(n)", *(percent(gain.acceptance) for gain in row.best))
+        table = table_of("draft", "v(n)", *(percent(gain.acceptance) for gain in row.best))
         for n in (n for n in SHOWN_LENGTHS if n <= row.costs.max_draft):
             speedups = [row.costs.speedup(gain.acceptance, n) for gain in row.best]
             marks = ["*" if gain.n_draft == n else " " for gain in row.best]
@@ -237,9 +209,7 @@ def _show_speculation(console: Console, forecast: Forecast) -> None:
 
 
 def _advice(forecast: Forecast) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = labelled_table()
     for item in forecast.advice:
         table.add_row(f"  {item.use.name}", item.sentence)
     return table
@@ -247,12 +217,12 @@ def _advice(forecast: Forecast) -> Table:
 
 def _drafter(forecast: Forecast) -> str:
     if forecast.draft is None:
-        return " (look-up, which costs nothing to draft)"
+        return " (lookup, which costs nothing to draft)"
     return f" ({forecast.draft.name or forecast.draft.path} drafts)"
 
 
 def _quants(forecast: Forecast) -> Table:
-    table = _table("type", "size", "decode tok/s", "prefill", "KL nats/token")
+    table = table_of("type", "size", "decode tok/s", "prefill", "KL nats/token")
     for quant in forecast.quants:
         kld = "-" if quant.kld is None else f"{quant.kld:.4f}"
         table.add_row(
@@ -262,13 +232,6 @@ def _quants(forecast: Forecast) -> Table:
             f"{quant.prefill.mid:,.0f}",
             kld,
         )
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     return table
 
 

@@ -1,4 +1,4 @@
-"""`localspec pull`, `verify`, `remove`: get models whole, read them again, give the room back."""
+"""`localspec pull`, `verify` and `remove`: get models, check them, and free their disk space."""
 
 import os
 import sys
@@ -10,13 +10,13 @@ import typer
 
 from localspec.cli.notify import notify, transfers
 from localspec.cli.options import JsonFlag, model_names, pulled_names
+from localspec.cli.output import fields_of, print_json
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
     from localspec.registry.manifest import Pulled
     from localspec.registry.pull import OnProgress
-    from localspec.registry.remove import Removal
-    from localspec.registry.verify import Finding
+    from localspec.registry.upkeep import Finding, Removal
     from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
@@ -29,23 +29,23 @@ def pull(
         str,
         typer.Argument(
             metavar="NAME|hf:owner/repo/file|URL",
-            help="What to get; NAME:Q8_0 names a quantization, hf:owner/repo has one chosen.",
+            help="The model; NAME:Q8_0 names a quantization, for hf:owner/repo one is chosen.",
             autocompletion=model_names,
         ),
     ] = "starter",
     no_draft: Annotated[
-        bool, typer.Option("--no-draft", help="Of a pair, the model alone.")
+        bool, typer.Option("--no-draft", help="Of a pair, only the model.")
     ] = False,
     probe: Annotated[
         Literal["auto", "off"],
         typer.Option(
-            help="To choose a quantization by its speed, measure this machine once, or do not."
+            help="auto: measure this machine once, to choose a quantization by its speed."
         ),
     ] = "auto",
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Get a model and its draft, in the quantization that fits this machine, and prove the bytes.
+    """Get a model and its draft, in a quantization that fits this machine, with checked bytes.
 
     localspec pull qwen3-8b
 
@@ -54,9 +54,7 @@ def pull(
     go_offline(wanted=offline)
     got = fetch(model, with_draft=not no_draft, probe=probe)
     if as_json:
-        import json
-
-        typer.echo(json.dumps({"files": [_document(file) for file in got]}))
+        print_json({"files": [_document(file) for file in got]})
         return
     for file in got:
         typer.echo(f"{file.path}  {file.n_bytes / 1e6:,.1f} MB")
@@ -65,7 +63,7 @@ def pull(
 def fetch(
     model: str, *, with_draft: bool = True, probe: Literal["auto", "off"] = "auto"
 ) -> "list[Got]":
-    """Pull with progress on stderr; the files. Raises as `plan_pull` and `carry_out` do."""
+    """Pull with progress on stderr. Raises as `plan_pull` and `carry_out` do."""
     from localspec.forecast.machine import MachineChoice
     from localspec.session.pull_plan import Wish, carry_out, plan_pull
 
@@ -76,19 +74,19 @@ def fetch(
         with transfers() as on_progress:
             got = carry_out(plan, notify, on_progress)
     except KeyboardInterrupt:
-        notify("what has come is kept, and the same command goes on from there")
+        notify("the downloaded part is kept, and the same command goes on from there")
         raise
     _summarise(got)
     return got
 
 
 def fetched(reference: str) -> Path:
-    """The file of what a reference spells out, pulled with progress on stderr."""
+    """The file of a full reference, pulled with progress on stderr."""
     return fetch(reference)[0].path
 
 
 def go_offline(*, wanted: bool) -> None:
-    """Before the hub's library is imported, which looks once."""
+    """Tell the hub's library, which reads the variable once: before its import."""
     if wanted:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -96,18 +94,16 @@ def go_offline(*, wanted: bool) -> None:
 def _summarise(got: "list[Got]") -> None:
     n_fetched = sum(file.n_fetched for file in got)
     if n_fetched:
-        notify(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the SHA-256 that belongs to it")
+        notify(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the right SHA-256")
     else:
         notify("everything is here already")
 
 
 def _document(file: "Got") -> dict[str, Any]:
     return {
+        **fields_of(file, "sha256", "revision", "role"),
         "path": str(file.path),
-        "sha256": file.sha256,
         "bytes": file.n_bytes,
-        "revision": file.revision,
-        "role": file.role,
         "fetched_bytes": file.n_fetched,
     }
 
@@ -117,17 +113,17 @@ def verify(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="What was pulled. Default: all of it.",
+            help="A pulled model. Default: all.",
             autocompletion=pulled_names,
         ),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Fetch again what is damaged, and only that.")
+        bool, typer.Option("--repair", help="Fetch the damaged parts again.")
     ] = False,
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare the SHA-256 of what was pulled with the hub's; exit 1 if anything is damaged.
+    """Compare the SHA-256 of pulled files with the hub's; exit code 1 if one is damaged.
 
     localspec verify --repair
     """
@@ -135,10 +131,7 @@ def verify(
     with transfers(quiet=True) as on_progress:
         results = [_verified(file, on_progress, repair=repair) for file in _files(model)]
     if as_json:
-        import json
-
-        document = {"files": [_finding(*result) for result in results]}
-        typer.echo(json.dumps(document))
+        print_json({"files": [_finding(*result) for result in results]})
     else:
         _show_findings(results)
     if any(finding.state != "whole" and not mended for finding, mended in results):
@@ -147,14 +140,14 @@ def verify(
 
 def _files(model: str | None) -> "list[Pulled]":
     from localspec.registry.manifest import pulled
-    from localspec.registry.remove import pulled_as
+    from localspec.registry.upkeep import pulled_as
 
     return pulled() if model is None else pulled_as(model, with_adopted=True)
 
 
 def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tuple[Finding, bool]":
-    from localspec.registry.verify import check, sentence
-    from localspec.registry.verify import repair as mend
+    from localspec.registry.upkeep import check, sentence
+    from localspec.registry.upkeep import repair as mend
 
     name = file.file.rpartition("/")[2]
     finding = check(file, lambda n_bytes: on_progress("checking", name, n_bytes, file.n_bytes))
@@ -166,7 +159,7 @@ def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tu
 
 
 def _show_findings(results: "list[tuple[Finding, bool]]") -> None:
-    from localspec.registry.verify import sentence
+    from localspec.registry.upkeep import sentence
 
     if not results:
         notify("nothing was pulled: there is nothing to verify")
@@ -177,13 +170,9 @@ def _show_findings(results: "list[tuple[Finding, bool]]") -> None:
 
 
 def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
-    file = finding.file
     return {
-        "reference": file.reference,
-        "path": file.path,
-        "sha256": file.sha256,
-        "bytes": file.n_bytes,
-        "revision": file.revision,
+        **fields_of(finding.file, "reference", "path", "sha256", "revision"),
+        "bytes": finding.file.n_bytes,
         "state": finding.state,
         "damage": [asdict(damage) for damage in finding.damage],
         "repaired": mended,
@@ -193,17 +182,17 @@ def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
 def remove(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="What was pulled.", autocompletion=pulled_names),
+        typer.Argument(metavar="MODEL...", help="Pulled models.", autocompletion=pulled_names),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document; with --yes.")] = False,
 ) -> None:
-    """Remove models that localspec pulled, and nothing that another program brought.
+    """Remove models that localspec pulled; models of other programs stay.
 
     localspec remove qwen3-8b
     """
-    from localspec.registry.remove import planned_removals, pulled_as
-    from localspec.registry.remove import remove as take_away
+    from localspec.registry.upkeep import planned_removals, pulled_as
+    from localspec.registry.upkeep import remove as take_away
 
     files = {file.path: file for model in models for file in pulled_as(model)}
     removals = planned_removals(list(files.values()))
@@ -212,13 +201,17 @@ def remove(
     for removal in removals:
         take_away(removal)
     if as_json:
-        _print_removals(removals)
+        gone = [
+            {**fields_of(one.file, "reference", "path"), "freed_bytes": one.freed_bytes}
+            for one in removals
+        ]
+        print_json({"removed": gone, "freed_bytes": sum(one.freed_bytes for one in removals)})
     else:
         typer.echo(f"freed {_megabytes(removals)}")
 
 
 def _ask(removals: "list[Removal]", *, as_json: bool) -> None:
-    """Show what goes, and go on only after a yes."""
+    """Show the files, and go on only after a yes."""
     if as_json or not sys.stdin.isatty():
         raise UserError("remove asks before it removes, and nobody can answer here: add --yes")
     for removal in removals:
@@ -231,20 +224,3 @@ def _ask(removals: "list[Removal]", *, as_json: bool) -> None:
 
 def _megabytes(removals: "list[Removal]") -> str:
     return f"{sum(removal.freed_bytes for removal in removals) / 1e6:,.1f} MB"
-
-
-def _print_removals(removals: "list[Removal]") -> None:
-    import json
-
-    document = {
-        "removed": [
-            {
-                "reference": removal.file.reference,
-                "path": removal.file.path,
-                "freed_bytes": removal.freed_bytes,
-            }
-            for removal in removals
-        ],
-        "freed_bytes": sum(removal.freed_bytes for removal in removals),
-    }
-    typer.echo(json.dumps(document))

@@ -1,34 +1,33 @@
-"""`localspec quality`: what weight and cache types cost, beside what they gain.
+"""`localspec quality`: the loss and gain of weight and cache types; `quantize` writes one.
 
-The rows of `quality` as a table, with what is published beside what was measured here.
+The table of `quality` has published figures beside the measured ones.
 """
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localspec.cli.notify import notify, stages
-from localspec.cli.numbers import several
-from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.cli.notify import WIDE, notify, progress, stages
+from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting, several
+from localspec.cli.output import print_json, ruled_table
 from localspec.format import percent
-from localspec.settings import CACHE_TYPES, NONE, Attention
+from localspec.settings import CACHE_TYPES, MAX_THREADS, NONE, Attention
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from localspec.engine.base import EngineConfig
-    from localspec.quality.published import Published
+    from localspec.quality.divergence import Published
     from localspec.tuning.study import StudyQuestion, StudyRow
 
 
 @dataclass(frozen=True)
 class StudyFlags:
-    """What is compared, and on which text."""
+    """The types to compare, and the text."""
 
     kv: str = option(
         "bf16,q8_0,q8_0/q4_0,q4_0", "Cache types; one name is for keys and values.",
@@ -38,22 +37,20 @@ class StudyFlags:
         None, "Weight types to make of the model, e.g. Q8_0,Q4_0.", metavar="TYPE,..."
     )
     reference: str | None = option(
-        None, "What it is held against. Default: the model itself.", metavar="MODEL"
+        None, "Model to compare with. Default: the model itself.", metavar="MODEL"
     )
     text: Path | None = option(
-        None, "A text of yours. Default: 100 kB of Newton's Opticks.", metavar="FILE"
+        None, "Your own text. Default: 100 kB of Newton's Opticks.", metavar="FILE"
     )
-    tokens: int | None = option(
-        None, "Score about so many tokens. Default: all.", min=1, metavar="N"
-    )
+    tokens: int | None = option(None, "Score about N tokens. Default: all.", min=1, metavar="N")
     window: int = option(512, "Tokens read at once.", min=16, max=32768, metavar="N")
     depth: int = option(512, "Tokens cached for the speeds.", min=1, max=65536, metavar="N")
     ctx: int = setting("ctx", "Context for the memory column.", default=4096, min=256)
     threads: int | None = setting("threads")
 
     def question(self) -> "StudyQuestion":
-        """Raises UserError for a type or a text that is none."""
-        from localspec.quality.published import shipped_text, text_of
+        """As a study takes it. Raises UserError for an unknown type or an unreadable text."""
+        from localspec.quality.divergence import shipped_text, text_of
         from localspec.tuning.study import StudyQuestion
 
         kinds = (
@@ -77,7 +74,7 @@ def quality(
     model: ModelArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What weight and cache types cost in quality, beside speed and memory.
+    """Measure the loss of quality by weight and cache types, beside speed and memory.
 
     localspec quality model.gguf --kv q8_0,q8_0/q4_0
 
@@ -107,7 +104,7 @@ def quality(
         raise KeyboardInterrupt
     rows = with_front(rows)
     if as_json:
-        typer.echo(json.dumps(_document(path, reference, flags, rows), allow_nan=False))
+        print_json(_document(path, reference, flags, rows))
     else:
         show(path, reference, rows)
     if is_interrupted:
@@ -131,7 +128,7 @@ def _attention(text: str) -> Attention:
 
 
 def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
-    """Checked before anything is loaded. Raises UserError or ModelError."""
+    """The engine's configuration, checked before loading. Raises UserError or ModelError."""
     from localspec.session.config import SessionConfig
     from localspec.session.loading import check_cache_types
     from localspec.tuning.target import TuneTarget
@@ -146,7 +143,7 @@ def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "En
 def _document(
     path: Path, reference: Path, flags: StudyFlags, rows: "list[StudyRow]"
 ) -> dict[str, object]:
-    from localspec.quality.published import NAME
+    from localspec.quality.divergence import NAME
 
     return {
         "model": path.name,
@@ -159,8 +156,6 @@ def _document(
 
 
 def _row(row: "StudyRow") -> dict[str, object]:
-    from dataclasses import asdict
-
     found = asdict(row.quality)
     found["kld"] = max(0.0, row.quality.kld)
     return {
@@ -178,12 +173,11 @@ def _row(row: "StudyRow") -> dict[str, object]:
 
 
 FRONT = "*"
-WIDE = 76
 
 
 def published(row: "StudyRow") -> "tuple[Published, ...]":
-    """Figures of others for what a row changes."""
-    from localspec.quality.published import of_cache, of_weights
+    """Published figures for the type that a row changes."""
+    from localspec.quality.divergence import of_cache, of_weights
 
     if row.attention.is_exact:
         return of_weights(row.weights)
@@ -191,23 +185,14 @@ def published(row: "StudyRow") -> "tuple[Published, ...]":
 
 
 def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
-    """Print it; on a narrow terminal without what is least needed."""
-    from rich import box
+    """Print the table; a narrow terminal gets fewer columns."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     columns = [c for c in COLUMNS if not c.is_extra or console.width >= WIDE]
     held = "itself" if path == reference else reference.name
-    table = Table(
-        title=f"{path.name}, held against {held} with an f16 cache",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for column in columns:
-        justify = "left" if column.name in ("weights", "K/V") else "right"
-        table.add_column(column.name, justify=justify, no_wrap=True)
+    title = f"{path.name}, compared with {held} with an f16 cache"
+    table = ruled_table(title, *(column.name for column in columns), left=2)
     for row in rows:
         style = "bold" if row.is_front else None
         table.add_row(*(column.cell(row) for column in columns), style=style)
@@ -217,7 +202,7 @@ def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
 
 @dataclass(frozen=True, slots=True)
 class QualityColumn:
-    """A heading and what stands under it; `is_extra`: not on a narrow terminal."""
+    """A heading and its cells; `is_extra`: not on a narrow terminal."""
 
     name: str
     cell: "Callable[[StudyRow], str]"
@@ -260,3 +245,35 @@ def _explain(console: "Console", rows: "list[StudyRow]") -> None:
     for model, source in sorted(sources):
         where = re.split(r" \(|[,;] ", source)[0]
         console.print(f"publ.: KLD published for {model} ({where}), for orientation.", style="dim")
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to convert.")],
+    to: Annotated[str, typer.Option("--to", metavar="TYPE", help="F16, Q8_0, Q4_K_M, Q4_0, ...")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Default: beside the model's path, else here; named after the type.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="Default: physical cores.")
+    ] = None,
+) -> None:
+    """Write a model in another weight type; also makes a draft of a model itself.
+
+    localspec quantize model-f16.gguf --to Q4_0 -o draft.gguf
+    """
+    from localspec.engine.quantize import quantize as write
+    from localspec.hardware.detect import usable_cores
+    from localspec.registry.resolve import resolve
+
+    source = resolve(model)
+    folder = source.parent if source == Path(model).expanduser() else Path()
+    target = output or folder / f"{source.stem}.{to.upper()}.gguf"
+    with progress(f"writing {target.name}") as on_progress:
+        n_bytes = write(source, target, to, threads or usable_cores(), on_progress)
+    typer.echo(f"{target}  {n_bytes / 1e6:,.1f} MB")

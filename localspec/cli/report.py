@@ -1,6 +1,5 @@
 """`localspec report` and `compare`: stored results as tables and pictures, and beside others."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,6 +7,7 @@ import typer
 
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
+from localspec.cli.output import fields_of, folding_table, make_folder, print_json, write_text
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Results of `l
 def report(
     files: FilesArgument = None,
     form: Annotated[
-        Literal["table", "json", "csv", "md"], typer.Option("--format", help="What stdout gets.")
+        Literal["table", "json", "csv", "md"], typer.Option("--format", help="Form of stdout.")
     ] = "table",
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one page with pictures.")
@@ -39,7 +39,7 @@ def report(
     png: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
 ) -> None:
-    """Tables and pictures from stored results.
+    """Show stored results as tables and pictures.
 
     localspec report --html page.html
 
@@ -60,21 +60,19 @@ def report(
 
 
 def open_results(name: str | None) -> "Results":
-    """A file by its path or by its name in the folder of results; None: the newest."""
+    """A file by its path or by its name in the folder of results; the newest of a folder.
+
+    None: the newest of all.
+    """
     from localspec import paths
     from localspec.bench.store import read_results, result_files
 
     folder = paths.data_dir() / "results"
-    if name is None:
-        newest = next(iter(result_files(folder)), None)
-        if newest is None:
-            raise UserError(f"there are no results in {folder}: run `localspec bench` first")
-        return read_results(newest)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = folder if name is None else Path(name).expanduser()
+    if path.is_dir() or name is None:
         newest = next(iter(result_files(path)), None)
         if newest is None:
-            raise UserError(f"there are no results in {path}")
+            raise UserError(f"there are no results in {path}: run `localspec bench` first")
         return read_results(newest)
     kept = folder / name
     return read_results(kept if not path.exists() and kept.exists() else path)
@@ -84,7 +82,7 @@ def _print(results: "Sequence[Results]", form: str) -> None:
     from localspec.bench.report.documents import csv_text, document, markdown_text
 
     if form == "json":
-        typer.echo(json.dumps(document(results), allow_nan=False))
+        print_json(document(results))
     elif form == "csv":
         typer.echo(csv_text(results), nl=False)
     elif form == "md":
@@ -95,24 +93,12 @@ def _print(results: "Sequence[Results]", form: str) -> None:
         show(results)
 
 
-def write_text(path: Path, option: str, text: str) -> None:
-    """Write a file and say so. UserError if that cannot be done."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
-    notify(f"wrote {path}")
-
-
 def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
     from localspec.bench.report.charts import charts_of
     from localspec.bench.report.documents import all_rows
     from localspec.bench.report.svg import picture
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--svg {folder} cannot be written: {error.strerror or error}") from error
+    make_folder(folder, "--svg")
     for chart in charts_of(all_rows(results)):
         write_text(folder / f"{chart.key}.svg", "--svg", picture(chart.caption, [chart]))
 
@@ -122,7 +108,7 @@ def compare(
     after: FileArgument,
     as_json: JsonFlag = False,
 ) -> None:
-    """Two results: how much faster or slower the second is, by case, regressions first.
+    """Compare two results: the second's speed by case, regressions first.
 
     localspec compare old-engine.jsonl new-engine.jsonl
     """
@@ -130,7 +116,7 @@ def compare(
 
     found = compared(open_results(before), open_results(after))
     if as_json:
-        typer.echo(json.dumps(_comparison(found), allow_nan=False))
+        print_json(_comparison(found))
     else:
         _show_comparison(found)
 
@@ -145,7 +131,7 @@ def _comparison(found: "Comparison") -> dict[str, Any]:
                 "model": case.b.model_name,
                 "setting": case.b.case.setting_text,
                 "measure": case.measure,
-                "ratio": {"low": case.ratio.low, "mid": case.ratio.mid, "high": case.ratio.high},
+                "ratio": fields_of(case.ratio, "low", "mid", "high"),
                 "verdict": case.ratio.verdict,
                 "before_tps": _tps(case.a, case),
                 "after_tps": _tps(case.b, case),
@@ -160,7 +146,6 @@ def _comparison(found: "Comparison") -> dict[str, Any]:
 
 def _show_comparison(found: "Comparison") -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from localspec.bench.report.documents import labels
@@ -171,8 +156,7 @@ def _show_comparison(found: "Comparison") -> None:
         console.print(Text(text))
     drift = f", drift {100 * found.drift.sd:.1f} %" if found.drift else ""
     console.print(Text(f"tok/s before and after; ratio with its 99 % interval{drift}\n"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("case", overflow="fold")
+    table = folding_table("case")
     for name in ("", "before", "after", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")

@@ -1,9 +1,5 @@
-"""`localspec tune`: find and keep the best settings of a model for this machine.
+"""`localspec tune`: find and keep the best settings of a model for this machine."""
 
-What `tune` shows: progress with the best so far, and in the end what was tried.
-"""
-
-import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +10,7 @@ import typer
 
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
+from localspec.cli.output import print_json, ruled_table
 from localspec.settings import with_former_names, written
 
 if TYPE_CHECKING:
@@ -32,18 +29,18 @@ LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
 
 @dataclass(frozen=True)
 class GoalFlags:
-    """What is looked for."""
+    """The goal, and the limits of the search."""
 
     goal: Literal["speed", "memory", "quality"] = option(
         "speed", "speed; memory: the smallest cache, not slower; quality: nothing below f16.",
         "--for",
     )  # fmt: skip
     max_quality_loss: float = option(
-        0.01, "Most that a cache type may diverge from f16, in nats a token.",
+        0.01, "Largest divergence of a cache type from f16, in nats a token.",
         min=0, max=10, metavar="KLD",
     )  # fmt: skip
     budget: float = option(
-        60.0, "How long it may take.", min=LEAST_BUDGET_S, max=MOST_BUDGET_S, metavar="SECONDS"
+        60.0, "Time limit.", min=LEAST_BUDGET_S, max=MOST_BUDGET_S, metavar="SECONDS"
     )
     ctx: int | None = setting(
         "ctx", "Tokens of the contexts that matter. Default: 4096 or the model's."
@@ -56,7 +53,7 @@ def tune(
     flags: GoalFlags,
     model: ModelArgument = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Show what is kept for this model; measure nothing.")
+        bool, typer.Option("--show", help="Show the kept settings; measure nothing.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -79,8 +76,7 @@ def tune(
         _show(found.profile, path.name, as_json=as_json)
         return
     from localspec.cli.pull import fetched
-    from localspec.session.config import SessionConfig
-    from localspec.session.opening import draft_file
+    from localspec.session.config import SessionConfig, draft_file
     from localspec.tuning.search import tune_model
     from localspec.tuning.target import Goal
 
@@ -96,7 +92,7 @@ def tune(
 
 def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_document(profile), allow_nan=False))
+        print_json(_document(profile))
     elif profile is None:
         notify(f"nothing is kept for {name} on this machine as it is now: run `localspec tune`")
     else:
@@ -109,13 +105,10 @@ def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
 
 
 def _document(profile: "Profile | None") -> dict[str, object] | None:
-    """DESIGN.md fixes the names."""
-    if profile is None:
-        return None
-    low, mid, high = profile.ratio
-    return {
+    """docs/reference/json.md lists the names."""
+    return profile and {
         "settings": with_former_names(written(profile.settings)),
-        "ratio": {"low": low, "mid": mid, "high": high},
+        "ratio": dict(zip(("low", "mid", "high"), profile.ratio, strict=True)),
         "kld": profile.kld,
         "seconds": profile.seconds,
     }
@@ -132,7 +125,7 @@ def _columns(width: int) -> "Sequence[str | ProgressColumn]":
 
 @contextmanager
 def watching(budget_s: float) -> "Generator[SearchListener]":
-    """A listener that draws on a terminal where somebody is watching, and is silent elsewhere."""
+    """A listener that draws on a terminal, and is silent elsewhere."""
     started = monotonic()
     with bar(_columns) as made:
         if made is None:
@@ -156,36 +149,31 @@ def _line(news: "News") -> str:
 
 
 def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:
-    """The candidates, best first, then what was kept and why."""
+    """Print the candidates, best first, then the kept settings and the reason."""
     from rich.console import Console
 
     console = Console(highlight=False)
     console.print(_table(outcome, subject))
-    console.print("Rows without KLD had a few turns only.", style="dim")
+    console.print("Rows without a KLD were only screened.", style="dim")
     _explain(console, outcome)
     low, mid, high = profile.ratio
     if not profile.settings:
-        console.print("Nothing is significantly better than the defaults here: they stay.")
+        console.print("No candidate is significantly better than the defaults, which stay.")
         return
     kld = f", KL divergence {outcome.kld:.4f} nats a token" if outcome.kld is not None else ""
     if outcome.winner is None:
-        console.print(f"[bold]{profile.text}[/bold]: faster than drafting as by default.")
+        console.print(f"[bold]{profile.text}[/bold]: faster than the default drafting.")
         return
     console.print(
         f"[bold]{profile.text}[/bold]: {mid:.2f} x the defaults in decoding"
         f" ({low:.2f} to {high:.2f}){kld}."
     )
-    console.print("Kept: chat, generate and bench use it (--no-profile leaves it).")
+    console.print("Kept: chat, generate and bench use it (--no-profile ignores it).")
 
 
 def _table(outcome: "Outcome", subject: "TuneTarget") -> "Table":
-    from rich import box
-    from rich.table import Table
-
     title = f"{subject.config.model.name}, {subject.n_ctx:,} tokens, {outcome.seconds:.0f} s"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "to defaults", "KLD", "cache MB"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = ruled_table(title, "", "to defaults", "KLD", "cache MB", no_wrap=False)
     tried = sorted(outcome.tried, key=lambda trial: -trial.gain.mid)
     chosen = outcome.winner
     if chosen:
@@ -213,9 +201,11 @@ def _row(trial: "Trial", subject: "TuneTarget") -> tuple[str, ...]:
 
 def _explain(console: "Console", outcome: "Outcome") -> None:
     if outcome.is_interrupted:
-        console.print("Interrupted: this is the best that was proven until then.")
+        console.print("Interrupted: this is the best that was proven by then.")
     if outcome.excluded:
         reason = next(iter(outcome.excluded.values()))
-        console.print(f"{len(outcome.excluded)} combinations were not tried: {reason}, for one.")
+        console.print(
+            f"{len(outcome.excluded)} combinations were not tried; the first reason: {reason}."
+        )
     for note in outcome.notes:
         console.print(f"Not measured: {note}.")

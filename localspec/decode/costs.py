@@ -22,7 +22,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 
-from localspec.decode.curve import Curve, Point
+from localspec.decode.curve import PassCurve, Point
 
 CALIBRATION_ERROR = 0.15
 """Of the logarithm: what a calibrated width may be wrong by, before a pass was seen."""
@@ -43,7 +43,7 @@ CHANGE_GAIN, LARGEST_CHANGE = 0.06, 0.5
 
 
 @dataclass(slots=True)
-class Estimate:
+class LearnedLog:
     """A logarithm and how unsure it is."""
 
     log: float = 0.0
@@ -60,15 +60,15 @@ class Estimate:
 class PassCosts:
     """What passes cost now, from a `curve` that may be wrong by `CALIBRATION_ERROR`."""
 
-    curve: Curve
+    curve: PassCurve
     change_s: float = 0.0
     reference: "PassCosts | None" = None
     """Whose plain pass these costs follow."""
     scatter: float = SCATTER**2
     """Variance of the logarithm of a single pass."""
-    _common: Estimate = field(default_factory=lambda: Estimate(variance=0.0))
-    _plain: Estimate = field(default_factory=lambda: Estimate(variance=PLAIN_ERROR**2))
-    _own: dict[int, Estimate] = field(default_factory=dict[int, Estimate])
+    _common: LearnedLog = field(default_factory=lambda: LearnedLog(variance=0.0))
+    _plain: LearnedLog = field(default_factory=lambda: LearnedLog(variance=PLAIN_ERROR**2))
+    _own: dict[int, LearnedLog] = field(default_factory=dict[int, LearnedLog])
     _seen: list[int] = field(default_factory=list[int])
     """Widths with an estimate of their own, ascending."""
     _lines: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
@@ -116,7 +116,7 @@ class PassCosts:
     def _learn_log(self, n_tokens: int, found: float) -> None:
         own = self._own.get(n_tokens)
         if own is None:
-            own = self._own[n_tokens] = Estimate(self._correction(n_tokens))
+            own = self._own[n_tokens] = LearnedLog(self._correction(n_tokens))
             self._seen = sorted(self._own)
         known = self._common.variance + own.variance
         surprise = _clipped(found - self._common.log - own.log)
@@ -134,7 +134,7 @@ class PassCosts:
         found_s = max(0.0, min(LARGEST_CHANGE * plain_s, seconds - plain_s))
         self.change_s += CHANGE_GAIN * (found_s - self.change_s)
 
-    def learned(self) -> Curve:
+    def learned(self) -> PassCurve:
         """The curve with all that was learned, for the next time."""
         self._follow()
         points: list[Point] = []
@@ -142,7 +142,7 @@ class PassCosts:
             factor = exp(self.drift_of(n))
             a, b = self._line(n)
             points.append(Point(n, a * factor, b * factor))
-        return Curve(tuple(points))
+        return PassCurve(tuple(points))
 
     def drift_of(self, n_tokens: int) -> float:
         """The logarithm of how much longer a pass takes than the curve says."""

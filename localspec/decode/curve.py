@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from localspec.hardware.probe_results import Curve
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -19,7 +21,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class PassCurve:
     """Points by ascending width, at least one."""
 
     points: tuple[Point, ...]
@@ -35,24 +37,21 @@ class Curve:
         return [[point.n_tokens, point.empty_s, point.token_s] for point in self.points]
 
     def seconds(self, n_tokens: int, depth: int) -> float:
-        """Linear between points; beyond the last one as steep as before it, and never falling."""
+        """Linear between points, but never below the left neighbour.
+
+        Before the first point as there; beyond the last as steep as before it.
+        """
+        curve = Curve((point.n_tokens, point.seconds(depth)) for point in self.points)
         widths = [point.n_tokens for point in self.points]
-        place = bisect_left(widths, n_tokens)
-        if place < len(widths) and widths[place] == n_tokens:
-            return self.points[place].seconds(depth)
-        if place == 0 or len(widths) == 1:
-            return self.points[0].seconds(depth)
-        right = min(place, len(widths) - 1)
-        low, high = self.points[right - 1], self.points[right]
-        low_s, high_s = low.seconds(depth), high.seconds(depth)
-        slope = (high_s - low_s) / (high.n_tokens - low.n_tokens)
-        return max(low_s, low_s + slope * (n_tokens - low.n_tokens))
+        place = min(bisect_left(widths, n_tokens), len(widths) - 1)
+        left = place if place == 0 or widths[place] == n_tokens else place - 1
+        return max(curve[left][1], curve.at(max(n_tokens, widths[0])))
 
 
 def predicted(
     seconds: Callable[[int, int], float], widths: Sequence[int], depth: int = 1024
-) -> Curve:
+) -> PassCurve:
     """A curve from a function (n_tokens, depth) -> seconds."""
-    return Curve(
+    return PassCurve(
         tuple(Point(n, seconds(n, 0), (seconds(n, depth) - seconds(n, 0)) / depth) for n in widths)
     )

@@ -20,7 +20,7 @@ from localspec.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Everything that an engine is built from; of the settings none is left open.
+    """Everything that an engine is built from; every setting is decided.
 
     `n_outputs`: the most rows of logits that one decode returns.
     """
@@ -31,7 +31,7 @@ class EngineConfig:
 
     @classmethod
     def of(cls, model: Path, n_outputs: int = 1, **settings: Any) -> Self:
-        """With settings by name. Raises UserError for one that there is none of."""
+        """With settings by name. Raises UserError for an unknown one."""
         return cls(model, Settings.of(**settings), n_outputs)
 
     def with_settings(self, **changes: Any) -> Self:
@@ -78,7 +78,7 @@ class Vocabulary(Protocol):
 def require_number(highest: np.float32) -> None:
     """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
     if highest != highest:  # what only NaN is, and cheaper than isnan
-        raise ModelError("the model computes what is no number (NaN): download it again")
+        raise ModelError("the model produced NaN logits: download it again")
 
 
 class Logits(Protocol):
@@ -125,8 +125,7 @@ class Context(Protocol):
         ...
 
     def restore(self, path: Path) -> bool:
-        """Hold what an engine with the same `state_key` saved; False, and empty, if it does not
-        fit."""
+        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
         ...
 
     @property
@@ -139,7 +138,7 @@ Request = tuple[Context, Sequence[int], int]
 """A context, the tokens to append, and for how many of the last ones logits are wanted."""
 
 Result = Logits | LocalspecError
-"""What a request came to: its rows, or the error that ends this request alone."""
+"""Of a request: its rows, or the error that ends this request alone."""
 
 
 class Engine(Protocol):
@@ -164,7 +163,7 @@ class Engine(Protocol):
         """Evaluate all requests in one decode (in several where they exceed a micro-batch),
         synchronised; a result for each.
 
-        A request that would outgrow its sequence's limit comes to an EngineError and is not
+        A request that would outgrow its sequence's limit gives an EngineError and is not
         evaluated. Raises EngineError where the engine fails for all, Interrupted on request; either
         way every context's `tokens` says what its cache then holds.
         """
@@ -176,7 +175,7 @@ class Engine(Protocol):
 
 
 def rows_of(result: Result) -> Logits:
-    """The rows that a request came to; raises the error in their place."""
+    """The rows of a result; raises its error if it has none."""
     if isinstance(result, LocalspecError):
         raise result
     return result

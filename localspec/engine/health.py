@@ -1,11 +1,9 @@
-"""Is this engine build sound here? Asked once for a build and processor, in a child process.
+"""Is this engine build sound here? Asked once per build and processor, in a child process.
 
-Some builds are not: GCC 12 drops the stores of the AMX tile configuration, and llama-cpp-python
-built so dies at the first batch of two tokens (llama.cpp PR 26954). Where repacked weights crash or
-compute something else than plain ones, localspec loads models without repacking, which is slower
-and right.
-
-Which engine build is installed, told without loading it, so that verdicts on it can be kept.
+Some builds are not: GCC 12 drops the stores of the AMX tile configuration, and a llama-cpp-python
+built by it dies at the first batch of two tokens (llama.cpp PR 26954). Where repacked weights crash
+or compute something else than plain ones, localspec loads models without repacking, which is slower
+and right. Verdicts are kept by a fingerprint of the build, taken without loading it.
 """
 
 import hashlib
@@ -30,7 +28,7 @@ UNIFIED = frozenset({"metal"})
 
 
 def engine_version() -> str:
-    """The installed llama-cpp-python's version. Raises EngineError where there is none."""
+    """The installed llama-cpp-python's version. Raises EngineError if none is installed."""
     try:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError as error:

@@ -1,9 +1,9 @@
 """A request to stop that leaves everything consistent.
 
-Ctrl-C normally raises KeyboardInterrupt between any two instructions, which could fall between an
-engine call and the note of what it did. While an `Interrupt` listens, the first Ctrl-C only sets a
-flag; the engine looks at it between micro-batches (on CPU also inside them), the driver between
-steps. A second one raises as usual.
+Ctrl-C normally raises KeyboardInterrupt between any two instructions, perhaps between an engine
+call and the record of its result. While an `Interrupt` listens, the first Ctrl-C only sets a flag;
+the engine looks at it between micro-batches (on CPU also inside them), the driver between steps. A
+second one raises as usual.
 """
 
 import signal

@@ -18,7 +18,8 @@ from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.format import percent
 from localspec.hardware.activity import BUSY
-from localspec.hardware.machine import machine_key, power
+from localspec.hardware.detect import power
+from localspec.hardware.machine import machine_key
 from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
 from localspec.store import Kept, hashed

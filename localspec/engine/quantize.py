@@ -1,8 +1,7 @@
 """Write a model in another weight type with libllama's own quantizer: a whole file or none.
 
-It runs in a child process, because the quantizer is one long call that neither Ctrl-C nor an error
-in a damaged file could be kept from taking the session down. It writes beside the target and is
-renamed into place.
+The quantizer is one long call in a child process, so that Ctrl-C stops it and a damaged file does
+not end the session.
 """
 
 import re

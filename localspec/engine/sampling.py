@@ -1,4 +1,4 @@
-"""Logits to a distribution to a token, and the rules by which drafted tokens stand.
+"""Logits to a distribution to a token, and the rules by which drafted tokens are accepted.
 
 The chain follows llama.cpp's default order: repetition penalty, top-k, top-p, min-p, then
 temperature; each truncation looks at the probabilities of what the one before it left. A
@@ -246,7 +246,7 @@ def accept_rejection(
     token.
 
     `draft` pairs each token with the q that it was drawn from. The last token comes from the
-    residual where a draft failed and from the target where all stood.
+    residual where a draft failed and from the target where all were accepted.
     """
     seed = chooser.sampling.seed
     for i, (token, q) in enumerate(draft):

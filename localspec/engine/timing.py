@@ -1,9 +1,8 @@
 """Timed passes: what the engine takes over n tokens behind a context of some depth.
 
-Contexts hold made-up tokens, because speed does not depend on what a text says. What counts is the
-time inside the engine (`busy_s`), without localspec's own. Other programs only ever add to it, so
-things that are compared take turns, there and back (A B C, C B A): what the machine does meanwhile
-then falls on all of them alike.
+Contexts hold made-up tokens, because speed does not depend on the text. Only the time inside the
+engine (`busy_s`) counts. Other programs only ever add to it, so compared things take turns, there
+and back (A B C, C B A): a disturbance then falls on all of them alike.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ T = TypeVar("T")
 
 
 def made_up_tokens(n_vocab: int, n_tokens: int) -> list[int]:
-    """The same ones each time, also as the beginning of more, so that a cache of them is kept."""
+    """The same tokens each time; fewer are a prefix of more, so that a cache of them is reused."""
     return np.random.default_rng(SEED).integers(n_vocab, size=n_tokens).tolist()
 
 

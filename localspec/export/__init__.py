@@ -1,4 +1,4 @@
-"""Settings for other engines: a command, a file or a program, and what the other cannot do."""
+"""Settings for other engines: a command, a file or a program, with what the engine cannot do."""
 
 from collections.abc import Callable
 
@@ -20,4 +20,4 @@ TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {
     "tensorrt-llm": tensorrt_llm,
     "transformers": transformers,
 }
-"""By the name that `--to` takes. Every field of the configuration that is None must be set."""
+"""Exports by the name that `--to` takes. They need a configuration without open (None) fields."""

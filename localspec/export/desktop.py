@@ -1,12 +1,12 @@
-"""LM Studio: a configuration for its SDKs (`LLMLoadModelConfig` and `LLMPredictionConfig`).
+"""LM Studio and Ollama.
 
-Names from the SDK's reference; its Python SDK has not always handed on the cache types
-(lmstudio-python issue 107), the app's own panel for a model does.
+LM Studio gets a configuration for its SDKs (`LLMLoadModelConfig` and `LLMPredictionConfig`), with
+names from the SDK's reference. Its Python SDK has not always passed on the cache types
+(lmstudio-python issue 107); the app's own panel for a model does.
 
-Ollama: a Modelfile, and two variables of the server, which hold for all of its models.
-
-It has one cache type for keys and values, f16, q8_0 or q4_0 (OLLAMA_KV_CACHE_TYPE), and no
-ordinary draft models (ollama issues 5800, 16245).
+Ollama gets a Modelfile, and two variables of the server, which apply to all of its models. It has
+one cache type for keys and values, f16, q8_0 or q4_0 (OLLAMA_KV_CACHE_TYPE), and no ordinary draft
+models (ollama issues 5800, 16245).
 """
 
 import json
@@ -28,7 +28,7 @@ LM_STUDIO_TYPES = ("f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1
 
 
 def lm_studio(config: SessionConfig) -> Exported:
-    """A JSON document with what to load and how to predict."""
+    """A JSON document with the settings of loading and of prediction."""
     settings = config.settings
     load: dict[str, Any] = {
         "contextLength": settings.ctx,
@@ -52,7 +52,7 @@ def lm_studio(config: SessionConfig) -> Exported:
     return Exported(
         json.dumps(document, indent=2) + "\n",
         tuple(_lm_studio_cannot(config)),
-        ("models go by the name that LM Studio gives them: `lms ls` lists them",),
+        ("LM Studio has its own names for models: `lms ls` lists them",),
     )
 
 
@@ -62,7 +62,7 @@ def _lm_studio_cannot(config: SessionConfig) -> list[str]:
     for kind in sorted({settings.kv_k, settings.kv_v} - set(LM_STUDIO_TYPES)):
         found.append(f"keep a {kind} cache (f16 stands in)")
     if looks_up(config):
-        found.append("draft by prompt look-up")
+        found.append("draft by prompt lookup")
     elif drafts(config):
         found.append(ADAPTS)
     if settings.gpu_layers > 0:
@@ -95,7 +95,7 @@ def ollama(config: SessionConfig) -> Exported:
 
 
 def _cache_type(config: SessionConfig) -> str:
-    """The coarsest that Ollama has and that is not coarser than either of the two."""
+    """Ollama's coarsest type that is no coarser than the keys' or the values'."""
     settings = config.settings
     near = {_NEAREST.get(kind, kind) for kind in (settings.kv_k, settings.kv_v)}
     if "f16" in near:
@@ -115,5 +115,5 @@ def _ollama_cannot(config: SessionConfig, kind: str) -> list[str]:
     if draft_of(config):
         found.append("draft with a small model")
     elif drafts(config):
-        found.append("draft by prompt look-up")
+        found.append("draft by prompt lookup")
     return found + not_told(config, USUAL)

@@ -1,4 +1,4 @@
-"""What an export is, and the questions that all of them ask of a configuration."""
+"""An export, and the questions that all exports ask of a configuration."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -8,18 +8,16 @@ from localspec.session.config import SessionConfig
 from localspec.settings import ROWS
 
 DEFAULT_DRAFT = 3
-"""Where the length is left to localspec, which adapts it; others have one for all."""
-ADAPTS = (
-    "adapt the draft length to what it costs and gains, or stop drafting where that does not pay"
-)
+"""Draft length where localspec would adapt it: other engines need a fixed one."""
+ADAPTS = "adapt the draft length to its cost and gain, or stop drafting where it does not pay"
 
 USUAL = frozenset({"ctx", "threads", "ubatch", "gpu_layers", "mmap", "flash_attn", "kv_k", "kv_v"})
-"""What whoever stands on llama.cpp can be told."""
+"""Settings that every engine on llama.cpp knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """`text` is what to run or to save; `cannot`: clauses after "it cannot"; `notes`: sentences."""
+    """`text`: to run or to save. `cannot`: clauses after "it cannot". `notes`: sentences."""
 
     text: str
     cannot: tuple[str, ...] = ()
@@ -45,22 +43,15 @@ def drafts(config: SessionConfig) -> bool:
     return config.settings.spec != "none"
 
 
-def is_exact(config: SessionConfig) -> bool:
-    """Whether the cache is the usual f16 one."""
-    settings = config.settings
-    return settings.kv_k == settings.kv_v == "f16"
-
-
 def fp8_for(config: SessionConfig) -> bool:
-    """Whether an 8-bit cache is the nearest to what was tuned."""
-    settings = config.settings
-    return not {settings.kv_k, settings.kv_v} <= {"f32", "f16", "bf16"}
+    """Whether an 8-bit cache is nearest to the tuned one."""
+    return not {config.settings.kv_k, config.settings.kv_v} <= {"f32", "f16", "bf16"}
 
 
 def not_told(config: SessionConfig, told: Set[str]) -> list[str]:
-    """Clauses on settings that are not as by default and that a target has no words for.
+    """Clauses on changed settings that the other engine does not know.
 
-    `told`: names of those that it has, or that mean nothing to it.
+    `told`: names of settings that it knows, or that mean nothing to it.
     """
     return [
         f"be told {ROWS[name].text(value)}"

@@ -1,11 +1,10 @@
-"""llama.cpp's own server. Flags of libllama 0.5.0 (common/arg.cpp).
+"""llama.cpp's own server, and llama-cpp-python's `Llama` as a program.
 
-Since llama.cpp PR 23988 `--model-draft` alone drafts nothing: `--spec-type` turns drafting on, and
-`--draft-max` is gone. `scripts/check-export` holds every flag against the server's own --help.
+The flags are those of libllama 0.5.0 (common/arg.cpp). Since llama.cpp PR 23988 `--model-draft`
+alone drafts nothing: `--spec-type` turns drafting on, and `--draft-max` is gone.
+`scripts/test --acceptance export` holds every flag against the server's own --help.
 
-llama-cpp-python's `Llama`, version 0.3.36, as a program.
-
-It has no names for some cache types, so they are given by ggml's numbers.
+llama-cpp-python 0.3.36 has no names for some cache types, so ggml's numbers stand for them.
 """
 
 import shlex
@@ -20,11 +19,11 @@ from localspec.export.exported import (
     looks_up,
     not_told,
 )
-from localspec.model.facts import cache_type
+from localspec.model.kv import cache_type
 from localspec.session.config import SessionConfig
 
 NGRAM = 3
-"""Tokens that must match before a look-up; the server's default of 12 hardly ever finds any."""
+"""Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
 _SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack"}
@@ -77,7 +76,7 @@ def _speculation(config: SessionConfig) -> list[list[str]]:
             ["--spec-draft-model", str(draft)],
         ]
     if looks_up(config):
-        # It drafts nothing where fewer than the n-gram's tokens could be copied.
+        # The server drafts nothing where it could copy fewer tokens than the n-gram has.
         size = str(max(NGRAM, int(n)))
         return [
             ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", str(NGRAM)],
@@ -129,4 +128,4 @@ def _cannot(config: SessionConfig) -> list[str]:
 def _notes(config: SessionConfig) -> list[str]:
     if not looks_up(config):
         return []
-    return ["logits_all=True is needed with look-up, and keeps n_ctx x vocabulary floats in memory"]
+    return ["lookup needs logits_all=True, which keeps n_ctx x vocabulary floats in memory"]

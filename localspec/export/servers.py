@@ -1,17 +1,13 @@
-"""Servers for those who outgrow one machine: vLLM, TGI and TensorRT-LLM.
+"""vLLM, TGI and TensorRT-LLM, servers for data-centre GPUs, and Hugging Face transformers.
 
-They run the original weights on data-centre GPUs, so what carries over is the context, the draft
-and its length, and an 8-bit cache. Written from their documentation; not run here.
-
-Hugging Face transformers: `generate` with an assistant model or prompt look-up.
-
-It reads GGUF files of common architectures by unpacking them to floats (`gguf_file`), so memory is
-that of the original model. Written from its documentation; not run here.
+The servers run the original weights, so only the context, the draft with its length, and an 8-bit
+cache carry over. transformers runs `generate` with an assistant model or prompt lookup. It unpacks
+GGUF files of common architectures to floats (`gguf_file`), so memory is that of the original model.
+All four follow the documentation and were not run here.
 """
 
 import json
 import shlex
-from typing import Any
 
 from localspec.export.exported import (
     ADAPTS,
@@ -20,7 +16,6 @@ from localspec.export.exported import (
     draft_of,
     drafts,
     fp8_for,
-    is_exact,
     looks_up,
     not_told,
 )
@@ -39,16 +34,13 @@ def vllm(config: SessionConfig) -> Exported:
     flags = [["vllm", "serve", MODEL], ["--max-model-len", str(config.settings.ctx)]]
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8"])
-    n = draft_length(config)
-    if draft_of(config):
-        speculation: dict[str, Any] = {"method": "draft_model", "model": DRAFT}
-        speculation["num_speculative_tokens"] = n
-    else:
-        speculation = {"method": "ngram", "num_speculative_tokens": n}
-        speculation["prompt_lookup_max"] = NGRAM_MAX
+    n = {"num_speculative_tokens": draft_length(config)}
+    model = {"method": "draft_model", "model": DRAFT, **n}
+    lookup = {"method": "ngram", **n, "prompt_lookup_max": NGRAM_MAX}
     if drafts(config):
-        flags.append(["--speculative-config", json.dumps(speculation)])
-    return Exported(_command(flags), _cannot(config, adapts=False), (_NAMES,))
+        chosen = model if draft_of(config) else lookup
+        flags.append(["--speculative-config", json.dumps(chosen)])
+    return Exported(_command(flags), _cannot(config), (_NAMES,))
 
 
 def tgi(config: SessionConfig) -> Exported:
@@ -63,9 +55,9 @@ def tgi(config: SessionConfig) -> Exported:
         flags.append(["--kv-cache-dtype", "fp8_e4m3fn"])
     if looks_up(config):
         flags.append(["--speculate", str(draft_length(config))])
-    cannot = _cannot(config, adapts=False)
+    cannot = _cannot(config)
     if draft_of(config):
-        cannot += ("draft with a small model (only with look-up or Medusa heads)",)
+        cannot += ("draft with a small model (only with lookup or Medusa heads)",)
     return Exported(_command(flags), cannot, (_NAMES,))
 
 
@@ -83,22 +75,14 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
             "cat > options.yaml <<'END'\n" + "\n".join(options) + "\nEND\n"
             f"{text} --extra_llm_api_options options.yaml"
         )
-    return Exported(text + "\n", _cannot(config, adapts=False), (_NAMES,))
+    return Exported(text + "\n", _cannot(config), (_NAMES,))
 
 
 def _decoding(config: SessionConfig) -> list[str]:
-    n = draft_length(config)
+    length = f"  max_draft_len: {draft_length(config)}"
     if draft_of(config):
-        return [
-            "  decoding_type: Draft_Target",
-            f"  max_draft_len: {n}",
-            f"  speculative_model: {DRAFT}",
-        ]
-    return [
-        "  decoding_type: NGram",
-        f"  max_draft_len: {n}",
-        f"  max_matching_ngram_size: {NGRAM_MAX}",
-    ]
+        return ["  decoding_type: Draft_Target", length, f"  speculative_model: {DRAFT}"]
+    return ["  decoding_type: NGram", length, f"  max_matching_ngram_size: {NGRAM_MAX}"]
 
 
 def _command(flags: list[list[str]]) -> str:
@@ -109,17 +93,17 @@ _MEANT = frozenset({"ctx", "kv_k", "kv_v"})
 _LOCAL = frozenset(
     {"threads", "threads_batch", "ubatch", "gpu_layers", "cpu_moe", "mmap", "repack", "flash_attn"}
 )
-"""Means nothing to who runs the original weights on a GPU."""
+"""Settings that mean nothing to an engine with the original weights on a GPU."""
 
 
-def _cannot(config: SessionConfig, *, adapts: bool) -> tuple[str, ...]:
+def _cannot(config: SessionConfig) -> tuple[str, ...]:
     settings = config.settings
     found: list[str] = []
-    if not is_exact(config) and settings.kv_k != settings.kv_v:
+    if settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")
     if fp8_for(config):
         found.append(f"keep {settings.kv_k} keys and {settings.kv_v} values (fp8 stands in)")
-    if drafts(config) and not adapts:
+    if drafts(config):
         found.append(ADAPTS)
     return (*found, *not_told(config, _MEANT | _LOCAL))
 
@@ -175,5 +159,5 @@ def _transformers_cannot(config: SessionConfig) -> list[str]:
     if settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")
     if quantized and drafts(config):
-        found.append("draft with a quantized cache: the cache stays as it is")
+        found.append("draft with a quantized cache (the default cache stands in)")
     return found + not_told(config, _MEANT | _LOCAL)

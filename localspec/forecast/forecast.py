@@ -1,9 +1,8 @@
-"""From a model's name and a machine to speeds, memory and what speculation would gain.
+"""From a model's name and a machine to speeds, memory and the gain of speculation.
 
-What a loaded model should do on this machine, from an earlier probe; nothing is measured now.
-
-The prediction is of plain decoding. The roofline is the same sum for a machine that loses nothing
-but the bandwidth of its memory: what share of it is reached is what could still be won.
+An `Expectation` is the same for a loaded model, from an earlier probe; it measures nothing. Its
+ceiling is a machine that loses nothing but the bandwidth of its memory: the difference is what can
+still be gained.
 """
 
 from collections.abc import Sequence

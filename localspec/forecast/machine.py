@@ -1,7 +1,7 @@
 """Which rates a prediction is made from: those of a named device, or of this machine.
 
-This machine's own figures come from the probe, through the engine itself. Where that cannot run,
-published runs of the same device stand in; of a processor nothing is known without the probe.
+A probe through the engine gives this machine's figures. Where it cannot run, published runs of the
+same device stand in; a processor is unknown without a probe.
 """
 
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def predicted_machine(
 
     `variants` are asked about as well and never loaded beside the others.
 
-    Raises UserError for a name that is none or many, HardwareError where nothing is known.
+    Raises UserError for an unknown or ambiguous name, HardwareError where nothing is known.
     """
     needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
     if choice.device is not None:
@@ -198,10 +198,14 @@ def engine_reports() -> list[Reported] | None:
         from localspec.engine.llama.binding import engine_devices  # noqa: PLC0415 - loads libllama
     except (EngineError, ImportError, OSError):
         return None
-    return [
-        Reported(device.name, device.description, device.total_bytes, device.free_bytes)
-        for device in engine_devices()
-    ]
+    return engine_devices()
+
+
+def engine_features() -> str:
+    """The build's instruction sets and options. Raises EngineError without an engine."""
+    from localspec.engine.llama import binding  # noqa: PLC0415 - loads libllama
+
+    return binding.engine_features()
 
 
 def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:

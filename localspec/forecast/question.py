@@ -1,4 +1,4 @@
-"""What a user asks of a forecast, by keyword, to the answer: one way there, by every door."""
+"""What a user asks of a forecast, by keyword, to the answer, for the library and the CLI alike."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ def answer(model: str | None, choice: MachineChoice, asked: Asked, notify: Notif
 def read_question(**keywords: Any) -> tuple[MachineChoice, Asked]:
     """The machine and the question, by keyword; one value stands for a list of one.
 
-    Raises UserError for a name or a value that there is none of.
+    Raises UserError for an unknown name or an invalid value.
     """
     values: dict[str, Any] = {}
     for name, value in keywords.items():

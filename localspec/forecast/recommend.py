@@ -1,17 +1,17 @@
 """What to get for this machine: which quantization of a model, with the reasons, and which model.
 
-The best quality (the least Kullback-Leibler divergence, as published for one 8B model) among those
-that fit into the memory that is free, with the cache of a context of 4,096 tokens and the draft
-beside them, and that are predicted to write 20 tokens a second; where none is that fast, Q4_K_M or
-the nearest to it; where none fits, the smallest. F16 is not considered: Q8_0 loses 0.001 nats to it
-and is twice as fast. Without a prediction speed does not count.
+The best quality (the least Kullback-Leibler divergence, as published for one 8B model) wins among
+those that fit into free memory, with the cache of 4,096 tokens and the draft, and that are
+predicted to write 20 tokens a second. Where none is that fast, it is Q4_K_M or the nearest to it;
+where none fits, the smallest. F16 is left out: Q8_0 loses 0.001 nats to it and is twice as fast.
+Without a prediction speed does not count.
 
 Before any header is read a model's bytes are its parameters times the bits of its quantization, and
-its speed is bounded by the memory that its active parameters stream through:
+the memory that its active parameters stream through bounds its speed:
 
     tokens per second = REACHED * bandwidth / bytes that a token streams
 
-It is a rough guess; `localspec predict NAME` reads the model's header and says it with an interval.
+This is a rough guess; `localspec predict NAME` reads the model's header and gives an interval.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def choose(
     where: MachineChoice,
     notify: Notify,
 ) -> QuantizationChoice | None:
-    """None where no variant is of a type whose quality is known. `facts` are of any of them."""
+    """The best variant, None if no variant has a known quality. `facts` are of any variant."""
     known = [variant for variant in variants if variant.type in _BY_NAME]
     if not known:
         return None

@@ -1,18 +1,12 @@
-"""Reading a header from front to back: bounded in size, and quick over what is skipped.
+"""Reading a GGUF header from front to back, from any source of bytes.
 
-The header's length stands nowhere in a GGUF file, but counts of what follows do, so bytes are
-fetched in pieces that end where the header is sure to go on: far from the disk, every byte past its
-end would be one of the weights. Passing over strings means reading every length, which is the inner
-loop of opening a model.
+A GGUF file does not say how long its header is, but counts announce what follows. Bytes are fetched
+in pieces that end where the header is sure to go on: from a server, each byte past its end would be
+one of the weights. Skipping strings means reading every length, the inner loop of opening a model.
 
-The values of a GGUF header: numbers, text, and arrays that are decoded when somebody asks.
-
-Source: the GGUF specification (docs/gguf.md of ggml). A vocabulary is most of a header, a quarter
-of a million strings, and few readers want it: an `Array` keeps its bytes and their number.
-
-Bytes at random offsets: the one thing that reading a header asks of where it lies.
-
-A `Source` is a local file here; `remote` has one that asks for ranges by HTTP.
+A vocabulary is most of a header, a quarter of a million strings, and few readers want it: an
+`Array` keeps its bytes and their count, and decodes on request. Source: the GGUF specification
+(docs/gguf.md of ggml).
 """
 
 import os

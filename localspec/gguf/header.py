@@ -1,9 +1,7 @@
 """A GGUF header as a value: what is in the file, without the weights.
 
 It holds what was written and judges nothing; `facts` draws conclusions, `usable` says whether an
-engine can load it.
-
-One GGUF file, versions 2 and 3, little-endian: everything before the weights.
+engine can load it. Versions 2 and 3 are read, little-endian:
 
     "GGUF"  version u32  n_tensors u64  n_keys u64
     n_keys    x  key, type u32, value
@@ -12,16 +10,15 @@ One GGUF file, versions 2 and 3, little-endian: everything before the weights.
 
 Source: the GGUF specification (docs/gguf.md of ggml). Where it is loose, libllama's reader
 (ggml/src/gguf.cpp) decides: tensors follow one another in the order listed, arrays do not nest,
-names of tensors have less than 64 bytes. The file may be hostile, so every count has a limit and
+names of tensors have less than 64 bytes. The file may be hostile: every count has a limit, and
 nothing is allocated for a claim before its bytes are there.
-
-The mixture of types that a file says it is made of, like `Q4_K_M`.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import MAX_KEY_BYTES, Array, Cursor, Source, Value, shown
@@ -81,34 +78,19 @@ class Header:
         return f"{self.architecture}.{key}"
 
     def integer(self, key: str) -> int | None:
-        value = self.metadata.get(key)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-        raise self._wrong_kind(key, "a whole number")
+        return self._of_kind(key, int, "a whole number")
 
     def number(self, key: str) -> float | None:
-        value = self.metadata.get(key)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-            return value
-        raise self._wrong_kind(key, "a number")
+        return self._of_kind(key, (int, float), "a number")
 
     def flag(self, key: str) -> bool | None:
-        value = self.metadata.get(key)
-        if value is None or isinstance(value, bool):
-            return value
-        raise self._wrong_kind(key, "true or false")
+        return self._of_kind(key, bool, "true or false")
 
     def text(self, key: str) -> str | None:
-        value = self.metadata.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        raise self._wrong_kind(key, "a text")
+        return self._of_kind(key, str, "a text")
 
     def array(self, key: str) -> Array | None:
-        value = self.metadata.get(key)
-        if value is None or isinstance(value, Array):
-            return value
-        raise self._wrong_kind(key, "an array")
+        return self._of_kind(key, Array, "an array")
 
     def integers(self, key: str) -> tuple[int, ...] | None:
         """An array of whole numbers or booleans."""
@@ -131,6 +113,14 @@ class Header:
     def fail(self, what: str) -> ModelError:
         """The error of this file for a sentence that goes on after its name."""
         return ModelError(f"{self.name} {what}")
+
+    def _of_kind(self, key: str, kind: Any, wanted: str) -> Any:
+        """The value of a key or None. A boolean is an int to Python and no number here."""
+        value = self.metadata.get(key)
+        is_right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+        if value is None or is_right:
+            return value
+        raise self._wrong_kind(key, wanted)
 
     def _strings(self, key: str) -> Array | None:
         array = self.array(key)

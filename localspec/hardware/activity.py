@@ -14,7 +14,7 @@ from typing import Any, Self
 import psutil
 
 from localspec.format import percent
-from localspec.hardware.detect import power
+from localspec.hardware.detect import power, read_int
 
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 BUSY = 0.10
@@ -122,13 +122,6 @@ def _mhz() -> float | None:
 
 
 def _throttles() -> int | None:
-    counts = [_count(path) for path in sorted(Path("/").glob(_THROTTLES[1:]))]
+    counts = [read_int(path) for path in sorted(Path("/").glob(_THROTTLES[1:]))]
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
-
-
-def _count(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None

@@ -1,16 +1,11 @@
-"""What the operating system says of this machine: cores, memory, processor.
+"""What the operating system says of this machine: cores, memory, processor, power.
 
-A container may be given less than the machine has: its CPU quota, its affinity and its memory limit
-count.
-
-What this machine runs on: on battery a laptop is another machine than when plugged in.
-
-How much memory this process has had at most.
+A container's CPU quota, affinity and memory limit count. A laptop on battery is another machine
+than a plugged one.
 """
 
 import os
 import platform
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +17,7 @@ from localspec.hardware.gpus import line_of, low_power_mode, output_of
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
+_SYSCTL = ("/usr/sbin/sysctl", "-n")
 
 
 @cache
@@ -38,7 +34,7 @@ def usable_cores() -> int:
 def available_memory_bytes() -> int:
     """Memory that can be had without swapping, within the container's limit."""
     free = psutil.virtual_memory().available
-    limit, used = _read_int(_CGROUP / "memory.max"), _read_int(_CGROUP / "memory.current")
+    limit, used = read_int(_CGROUP / "memory.max"), read_int(_CGROUP / "memory.current")
     if limit is None or used is None:
         return free
     return min(free, max(0, limit - used + _cached_bytes()))
@@ -48,7 +44,7 @@ def available_memory_bytes() -> int:
 def processor_name() -> str:
     """The processor's own name, as far as the system tells it."""
     if platform.system() == "Darwin":
-        return _sysctl("machdep.cpu.brand_string") or platform.processor()
+        return output_of(*_SYSCTL, "machdep.cpu.brand_string").strip() or platform.processor()
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
@@ -82,16 +78,8 @@ def _cached_bytes() -> int:
 def _performance_cores() -> int | None:
     if platform.system() != "Darwin":
         return None
-    cores = _sysctl("hw.perflevel0.physicalcpu")
+    cores = output_of(*_SYSCTL, "hw.perflevel0.physicalcpu").strip()
     return int(cores) if cores.isdigit() else None
-
-
-def _sysctl(name: str) -> str:
-    try:
-        command = ["/usr/sbin/sysctl", "-n", name]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""
 
 
 def _affinity() -> int:
@@ -109,12 +97,10 @@ def _cpu_quota() -> int | None:
     return None if quota == "max" else max(1, int(quota) // int(period))
 
 
-def _read_int(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+def read_int(path: Path) -> int | None:
+    """The number in a small file of the kernel, None if there is none."""
+    text = line_of(path)
+    return int(text) if text and text.isdigit() else None
 
 
 _PROFILE = Path("/sys/firmware/acpi/platform_profile")

@@ -1,13 +1,9 @@
-"""Devices by the name that a person types: all of its words, in any order, brands left out.
+"""The table of devices (devices.toml, each figure with its source), and devices by name.
 
-The table of devices: published figures, each with its source, as devices.toml keeps them.
-
-Which devices a name that a driver or system reports can mean.
-
-Drivers give several devices one name (RTX 3060 with 8 or 12 GB, M3 Max with 30 or 40 GPU cores), so
-a name leads to candidates, which core count or memory size narrow down. What stays ambiguous is
-said to be so: its bandwidth is an interval. A name in no entry is unknown, never its nearest
-neighbour: "RX 6800M" is not an RX 6800.
+A person types some words of a name, in any order, without the brand. Drivers give several devices
+one name (RTX 3060 with 8 or 12 GB, M3 Max with 30 or 40 GPU cores): a reported name leads to
+candidates, which core count or memory size narrow down. Where several remain, their bandwidth is an
+interval. A name in no entry is unknown, never its nearest neighbour: "RX 6800M" is not an RX 6800.
 """
 
 import difflib
@@ -160,8 +156,6 @@ def _of_memory(found: list[Device], memory_bytes: int | None) -> list[Device]:
     nearest = min(map(distance, sized))
     return [device for device in found if not device.memory_bytes or distance(device) == nearest]
 
-
-__all__ = ["Device", "Match", "all_devices", "find_device", "match_reported"]
 
 MAX_LISTED = 10
 NEAR = 1.1

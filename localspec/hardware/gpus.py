@@ -1,12 +1,8 @@
-"""Graphics processors that the operating system shows, without an engine.
+"""Graphics processors and power modes as tools of the operating system print them, engine or not.
 
-What tools of the operating system print about graphics and power, read without running them.
-
-Each function takes the text of one tool and gives plain values; text that is no such output gives
-nothing. Formats: nvidia-smi --query-gpu (CSV), system_profiler SPDisplaysDataType -json,
-rocm-smi --json, amdgpu.ids of libdrm, pmset -g.
-
-Asking the operating system: its tools, which may be absent, fail or hang, and its files.
+Each parser takes the text of one tool and gives plain values, or nothing for any other text.
+Formats: nvidia-smi --query-gpu (CSV), system_profiler SPDisplaysDataType -json, rocm-smi --json,
+amdgpu.ids of libdrm, pmset -g. Tools may be absent, fail or hang.
 """
 
 import json
@@ -68,9 +64,9 @@ def _nvidia_gpu(cells: list[str]) -> Gpu | None:
 
 def apple_gpus(text: str, memory_bytes: int | None = None) -> tuple[Gpu, ...]:
     """From `system_profiler SPDisplaysDataType -json`; Apple's share the machine's memory."""
-    entries = _list(_document(text).get("SPDisplaysDataType"))
+    entries = _document(text).get("SPDisplaysDataType")
     gpus: list[Gpu] = []
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict):
             continue
         name = _apple_name(str(entry.get("sppci_model") or entry.get("_name") or ""))
@@ -136,10 +132,6 @@ def _document(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 TOOL_LIMIT_S = 5

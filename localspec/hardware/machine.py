@@ -1,7 +1,7 @@
 """This machine: its devices, joined with published figures, and a key for what was measured here.
 
-Three tell of a device: the engine its name and memory, the system core counts and printed sizes,
-the table its figures.
+The engine reports a device's name and memory, the system its core counts and printed sizes, the
+table its figures.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 
 from localspec.hardware.detect import (
-    Power,
     available_memory_bytes,
     power,
     processor_features,
@@ -24,17 +23,12 @@ from localspec.hardware.detect import (
 from localspec.hardware.devices import Match, match_reported
 from localspec.hardware.gpus import Gpu, system_gpus
 
-__all__ = [
-    "LocalDevice", "Power", "Reported", "backend_of", "hardware_key", "local_devices",
-    "machine_key", "power", "system_gpus",
-]  # fmt: skip
-
 BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl")
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A device of the engine's own list."""
+    """A device of the engine's own list; memory in bytes, None where the backend does not tell."""
 
     name: str
     description: str

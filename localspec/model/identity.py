@@ -1,10 +1,9 @@
-"""A model's fingerprint: whether two files are the same model, told without reading gigabytes.
+"""A model's fingerprint: whether two files are the same model, without reading gigabytes.
 
-Of each part its size, its first megabyte (of the first part that is the header, with every name,
+It covers the size of each part, its first megabyte (of the first part the header, with every name,
 type and offset) and three samples of the weights. Files that differ only elsewhere in the weights
-share it, which no converter or trainer produces by chance. The checksum of a download is another
-matter and covers every byte. Profiles, quality references, saved caches, measured costs and bench
-results are found by it.
+share it, which no converter or trainer produces by chance; a download's checksum covers every byte.
+Profiles, quality references, saved caches, measured costs and bench results are kept by it.
 """
 
 import hashlib

@@ -8,22 +8,21 @@ with cells the context padded to 256, or the window's if windowed layers keep no
 need. Source: src/llama-kv-cache.cpp and -iswa.cpp of llama.cpp. Flash attention is assumed:
 without it values of layers of different size are padded to the largest.
 
-The state that recurrent layers keep instead of a cache: its size does not grow with the context.
+Recurrent layers keep a state instead, whose size does not grow with the context, in F32 numbers:
 
-    Mamba: (d_conv - 1) (d_inner + 2 n_groups d_state) + d_state d_inner numbers a layer
+    Mamba: (d_conv - 1) (d_inner + 2 n_groups d_state) + d_state d_inner a layer
     RWKV:  n_shifts n_embd + n_embd head_size
     KDA:   3 (d_conv - 1) n_heads head_size + n_heads head_size^2
     LFM2:  (l_cache - 1) n_embd
 
-all in F32. Source: `n_embd_r` and `n_embd_s` in src/llama-hparams.cpp of llama.cpp. Qwen3-Next and
-its like store theirs as Mamba does.
+Qwen3-Next and its like store theirs as Mamba does. Source: `n_embd_r` and `n_embd_s` in
+src/llama-hparams.cpp of llama.cpp.
 """
 
 from localspec.errors import UserError
 from localspec.gguf.header import Header
 from localspec.gguf.types import BY_NAME, GgmlType
-from localspec.model.architectures import HYBRID, UNUSUAL_CACHE
-from localspec.model.layers import Layer
+from localspec.model.layers import HYBRID, UNUSUAL_CACHE, Layer
 from localspec.settings import CACHE_TYPES, Attention
 
 _TYPES = {name: BY_NAME[name.upper()] for name in CACHE_TYPES}
@@ -31,7 +30,7 @@ CELLS_STEP = 256
 
 
 def cache_type(name: str) -> GgmlType:
-    """The type of a KV cache by its name on the command line; UserError if there is none of it."""
+    """The type of a KV cache by its name on the command line; UserError for an unknown one."""
     kind = _TYPES.get(name.lower())
     if kind is None:
         raise UserError(f"KV type {name!r} does not exist; choose one of {', '.join(CACHE_TYPES)}")
@@ -39,7 +38,7 @@ def cache_type(name: str) -> GgmlType:
 
 
 def types_of(attention: Attention) -> tuple[GgmlType, GgmlType]:
-    """The types of keys and of values; UserError for one that there is none of."""
+    """The types of keys and of values; UserError for an unknown one."""
     return cache_type(attention.kv_k), cache_type(attention.kv_v)
 
 
@@ -55,8 +54,8 @@ def cache_bytes(
     n_windowed: int | None,
 ) -> int:
     """Of `n_ctx` tokens, of which windowed layers keep `n_windowed`; None: all."""
-    n_cells = _padded(n_ctx)
-    n_window_cells = n_cells if n_windowed is None else _padded(min(n_cells, n_windowed))
+    n_cells = padded_cells(n_ctx)
+    n_window_cells = n_cells if n_windowed is None else padded_cells(min(n_cells, n_windowed))
     return sum(
         (n_cells if layer.window_tokens is None else n_window_cells) * token_bytes(layer, *types)
         for layer in layers
@@ -75,7 +74,8 @@ def block_problem(layers: tuple[Layer, ...], what: str, kind: GgmlType) -> str |
     return None
 
 
-def _padded(n_tokens: int) -> int:
+def padded_cells(n_tokens: int) -> int:
+    """Cells that llama.cpp gives a context of `n_tokens`: whole blocks."""
     return -(-n_tokens // CELLS_STEP) * CELLS_STEP
 
 

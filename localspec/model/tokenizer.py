@@ -1,15 +1,14 @@
 """A model's tokenizer as a value, made from a header or from a loaded engine.
 
-Whether one model can draft for another: their tokenizers must agree, by llama.cpp's rules
-(`common_speculative_are_compatible` in common/speculative.cpp). What a header leaves out gets a
-default in the engine, by the kind of tokenizer; where that is not known here it is None and is not
-held against a draft: the engine, which knows all, is asked again when both are loaded.
+A draft model needs the target's tokenizer, by llama.cpp's rules
+(`common_speculative_are_compatible` in common/speculative.cpp). The engine gives what a header
+omits a default, by the kind of tokenizer; a default that is unknown here is None and does not count
+against a draft, since the loaded engines are compared again.
 
-Whether the vocabulary is one that libllama can take in: it keeps a table of texts and one of ids
-and asserts that they are of one size, so no text may come twice; a tokenizer that falls back to
-bytes (SentencePiece's) throws in the middle of a prompt where the token of a byte is missing; and
-it asserts that there is the token with which it is told to begin or end every text. The lengths of
-the other arrays it checks itself. Source: `llama_vocab::impl::load` in src/llama-vocab.cpp.
+libllama asserts that no token text comes twice and that the tokens which begin or end every text
+exist. A tokenizer that falls back to bytes (SentencePiece's) throws in the middle of a prompt where
+a byte has no token. It checks the lengths of other arrays itself. Source: `llama_vocab::impl::load`
+in src/llama-vocab.cpp.
 """
 
 from collections import Counter
@@ -132,7 +131,7 @@ class Tokenizer:
 def pair_problem(target: Tokenizer, draft: Tokenizer, *, rolls_back: bool) -> str | None:
     """Why a model cannot draft for another, or None; `rolls_back`: it can take back tokens."""
     if not rolls_back:
-        return "the draft's memory is recurrent and cannot take back tokens"
+        return "the draft's memory is recurrent and cannot roll back"
     return target.difference(draft)
 
 

@@ -1,9 +1,7 @@
-"""What a model takes of a device's memory: weights, cache, state and compute buffers.
+"""What a model takes of a device's memory, and what it would take in another quantization.
 
-Buffers hold the activations of one micro-batch, the attention mask and the logits asked for; the
-formula is an estimate fitted to what libllama reports, not its allocator.
-
-What a model would weigh in another quantization, and what that costs in quality.
+Compute buffers hold the activations of one micro-batch, the attention mask and the logits asked
+for; their formula is fitted to what libllama reports.
 
 A quantization by name is a mixture: most matrices in one type, some in a better one, and the output
 matrix or tied embedding in another. The shares reproduce the bits per weight that llama.cpp's
@@ -17,9 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from localspec.gguf.types import BY_NAME, GgmlType
-from localspec.model.facts import ModelFacts
+from localspec.model.facts import ModelFacts, WeightGroup
 from localspec.model.kv import types_of
-from localspec.model.weights import WeightGroup
 from localspec.settings import Attention
 
 FLOAT_BYTES = 4

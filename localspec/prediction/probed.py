@@ -1,10 +1,9 @@
 """Rates from a probe of this machine: seconds by kind of work, not bandwidth and compute.
 
 A pass of n tokens over E elements of a type takes E s(n), with s the probe's curve; where only some
-experts are streamed, each of them sees fewer tokens. The curve lies between those of a model that
-is smaller and of one that is larger, by the logarithm of its size: the last cache keeps a part of
-the weights from one pass to the next. What the probe did not measure is taken from the nearest case
-that it did.
+experts are streamed, each of them sees fewer tokens. The curve is interpolated between those of a
+smaller and a larger model, by the logarithm of the size, because the last cache keeps a part of the
+weights from one pass to the next. The nearest measured case stands in for one that was not probed.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from localspec.hardware.probe_results import (
     width_class,
 )
 from localspec.model.facts import ModelFacts
-from localspec.model.random_weights import WEIGHT_TYPES
+from localspec.model.synthetic import WEIGHT_TYPES
 from localspec.prediction.rates import AttentionWork, Spread, Term, WeightWork
 from localspec.settings import Attention
 

@@ -2,12 +2,9 @@
 
     T(n tokens, depth) = overhead + sum of weights(type) + sum of attention(layer)
 
-with each term max(bytes / bandwidth, FLOPs / compute) (Williams et al. 2009, the roofline). There
-are two sources of rates: published runs of the same kind of device, and a probe of this machine.
-
-The ceiling: rates of a device that loses nothing, from its bandwidth and compute alone.
-
-What share of it a machine reaches is what is left to gain. Not an expectation: see `published`.
+with each term max(bytes / bandwidth, FLOPs / compute) (Williams et al. 2009, the roofline). Rates
+come from published runs of the same kind of device or from a probe of this machine. `IdealRates`
+lose nothing: they are the ceiling, which shows what is left to gain, and no expectation.
 """
 
 from dataclasses import dataclass

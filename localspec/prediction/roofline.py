@@ -198,9 +198,7 @@ class Roofline:
     def _attention(self, layer: Layer, n_tokens: int, depth: int) -> AttentionWork | None:
         if not layer.n_kv_heads or not layer.key_size:
             return None
-        seen = (
-            depth + (n_tokens + 1) // 2
-        )  # a token of the batch sees half of the batch, on average
+        seen = depth + (n_tokens + 1) // 2  # on average a token sees half of its batch
         n_cells = seen if layer.window_tokens is None else min(seen, layer.window_tokens)
         return AttentionWork(
             layer.n_heads,

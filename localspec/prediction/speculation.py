@@ -10,11 +10,9 @@ plain passes. Source: Leviathan, Kalman, Matias 2023, theorem 3.8, there with v 
 alpha for all positions, as here wherever a single number is given. With B sequences in a batch v(n)
 is T(B n) / T(B).
 
-What speculation gains by what a model is used for, from how often drafts were accepted there.
-
-Acceptance belongs to the text and the pair of models, not to the machine. Until a pair has been
-measured here, runs that others published stand in: medians over backends of draft models of 0.5 B
-for targets of 7 B to 14 B, five tokens a draft. Source: github.com/InventiveHQ/local-llm-benchmarks
+Acceptance depends on the text and the pair of models, not on the machine. Until a pair has been
+measured here, published runs stand in, by use: medians over backends of draft models of 0.5 B for
+targets of 7 B to 14 B, five tokens a draft. Source: github.com/InventiveHQ/local-llm-benchmarks
 at 451748f, experiments/speculative-decoding, June 2026 (llama.cpp b9789, 12 prompts).
 """
 
@@ -126,7 +124,7 @@ class Use:
 
     @property
     def acceptance(self) -> float:
-        """The chance that one drafted token stands."""
+        """The chance that one drafted token is accepted."""
         return acceptance_of(self.accepted_share, PUBLISHED_DRAFT)
 
 
@@ -141,10 +139,10 @@ USES = (
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do for a use, with the numbers that say so.
+    """Advice for a use, with its numbers.
 
-    `gain` is that of a draft model at the acceptance that others published; None for look-up, whose
-    acceptance depends on the text alone.
+    `gain` is that of a draft model at the published acceptance; None for lookup, whose acceptance
+    depends on the text alone.
     """
 
     use: Use

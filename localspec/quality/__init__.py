@@ -1,12 +1,12 @@
-"""What another weight or cache type does to a model's predictions, in upstream's own measures.
+"""The loss of quality by another weight or cache type, in llama.cpp's own measures.
 
-The windows, the scored half and the sums are those of `llama-perplexity --kl-divergence` of
-llama.cpp, so that figures can be held against published ones; `scripts/check-quality` does.
+The windows, the scored half and the sums are those of llama.cpp's `llama-perplexity
+--kl-divergence`, so published figures can be compared. `scripts/test --acceptance quality` holds
+ours against that program's.
 """
 
-from localspec.quality.divergence import Divergence, Windows, windows_of
+from localspec.quality.divergence import Divergence, Windows, shipped_text, windows_of
 from localspec.quality.evaluate import divergence_of, reference_of
-from localspec.quality.published import shipped_text
 from localspec.quality.reference import Reference
 
 __all__ = [

@@ -2,15 +2,28 @@
 
     D(p || q) = sum over tokens of p log(p / q),  p the reference's distribution, q the other's
 
-in nats a token, estimated without bias from what `reference` keeps of p.
+in nats a token, an unbiased estimate from the part of p that `reference` keeps.
 
-A text cut into windows, as llama-perplexity does it.
+llama-perplexity cuts a text into windows. The engine reads each window on its own, from an empty
+cache, with BOS as its first token where the model wants one. Only the second half is scored, so
+that every scored token has half a window before it.
 
-Each window is read on its own, from an empty cache and with BOS for its first token where the model
-wants one. Only the second half is scored, so that every scored token has half a window before it.
+`opticks.txt`: the Queries of Isaac Newton's Opticks, about 100 kB of old English prose. Fourth
+edition, London 1730, Book Three: long in the public domain. The volunteers of pgdp.net transcribed
+it (Suzanne Lybarger, Steve Harris, Josephine Paolucci and others). It comes from Go's test data
+(`testdata/Isaac.Newton-Opticks.txt` in Debian's golang-1.19-src 1.19.8-2), with paragraphs on one
+line each and without the marks of italics.
+
+`published.csv`: figures that others published, each with its model and source, for orientation.
+Another model loses other amounts, and so do builds before the rotation of quantized caches
+(llama.cpp PR 21038).
 """
 
+import csv
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +35,7 @@ from localspec.quality.reference import Floats, Ids, Rows
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """What a text's scored tokens come to. `kld_error`: one standard error of the mean."""
+    """Figures of a text's scored tokens. `kld_error`: one standard error of the mean."""
 
     n_tokens: int
     perplexity: float
@@ -52,8 +65,8 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of each token of a block: divergence, negative log likelihood, and whether the best is the
-    reference's best."""
+    """For each token of a block: divergence, negative log likelihood, and whether the most likely
+    token is the reference's."""
 
     kld: npt.NDArray[np.float64]
     nll: Floats
@@ -67,7 +80,7 @@ def log_softmax(rows: Floats) -> Floats:
 
 
 def scores(reference: Rows, rows: Floats, targets: Ids) -> Scores:
-    """Logits of some positions beside the reference's distributions at the same."""
+    """Compare logits, shape (n, n_vocab), with the reference's distributions at n positions."""
     log_q = log_softmax(rows)
     log_p = reference.log_p.astype(np.float64)
     gap = log_p - np.take_along_axis(log_q, reference.ids, axis=1)
@@ -101,12 +114,12 @@ class Windows:
 
     @property
     def n_unscored(self) -> int:
-        """Tokens of a window whose next one is not scored."""
+        """Leading tokens of a window whose next token is not scored."""
         return self.n_ctx // 2
 
     @property
     def n_scored(self) -> int:
-        """Of all windows; the last token of each has no next one."""
+        """Scored tokens of all windows."""
         return self.n_windows * self.n_scored_each
 
     @property
@@ -114,15 +127,15 @@ class Windows:
         return self.n_ctx - 1 - self.n_unscored
 
     def targets(self, window: int) -> npt.NDArray[np.int32]:
-        """What really follows each scored position."""
+        """The text's next token at each scored position."""
         return self.tokens[window, self.n_unscored + 1 :]
 
     def only(self, window: int) -> "Windows":
-        """One of them."""
+        """One window."""
         return Windows(self.tokens[window : window + 1])
 
     def first(self, n_windows: int) -> "Windows":
-        """The same with its first windows only."""
+        """The first windows only."""
         return Windows(self.tokens[:n_windows])
 
 
@@ -141,3 +154,54 @@ def windows_of(
     if bos := vocabulary.tokenize("", add_special=True)[:1]:
         cut = np.hstack([np.full((n, 1), bos[0], np.int32), cut[:, 1:]])
     return Windows(cut)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One figure: mean KL divergence in nats a token of a type in a model."""
+
+    model: str
+    kind: str
+    kld: float
+    source: str
+
+
+def of_weights(kind: str) -> tuple[Published, ...]:
+    """Figures of a weight type, such as Q4_K_M, made without an importance matrix."""
+    return tuple(p for p in _figures("weights") if p.kind.lower() == kind.lower())
+
+
+def of_cache(kv_k: str, kv_v: str) -> tuple[Published, ...]:
+    """Figures of a pair of cache types with f16 weights, or with the source's own weights."""
+    names = {f"f16/{kv_k}/{kv_v}"} | ({kv_k} if kv_k == kv_v else set())
+    return tuple(p for p in _figures("kv") if p.kind in names)
+
+
+@cache
+def _figures(what: str) -> tuple[Published, ...]:
+    text = (files("localspec.quality") / "published.csv").read_text(encoding="utf-8")
+    return tuple(
+        Published(row["model"], row["type"], float(row["kld"]), row["source"])
+        for row in csv.DictReader(text.splitlines())
+        if row["what"] == what and row["kld"]
+    )
+
+
+NAME = "Newton's Opticks (1730), the Queries"
+
+
+@cache
+def shipped_text() -> str:
+    """The whole shipped text."""
+    return (files("localspec.quality") / "opticks.txt").read_text(encoding="utf-8")
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. Raises UserError where it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"the text {path} cannot be read ({reason}): check --text") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the text {path} is not UTF-8: convert it to UTF-8") from error

@@ -1,6 +1,6 @@
-"""An engine's predictions on the windows of a text, as a reference or beside one.
+"""An engine's predictions on the windows of a text, as a reference or compared with one.
 
-References on disk: reading the whole text takes half a minute to minutes, and is done once.
+Reading the whole text takes half a minute to minutes, so references are stored on disk.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from localspec.quality.divergence import Divergence, Scores, Windows, log_softma
 from localspec.quality.reference import Floats, Reference, Rows
 
 MAX_OUTPUTS = 256
-"""Of one decode: all wanted rows must come from one micro-batch, and these are of 512 and more."""
+"""Rows of one decode: all must come from one micro-batch, which has 512 tokens or more."""
 _OUTPUT_BYTES = 128_000_000
 _BLOCK_BYTES = 16_000_000
 
 
 def n_outputs_for(windows: Windows, n_vocab: int) -> int:
-    """Rows of logits that an engine should return at once: those of a window, if not too large."""
+    """Rows of logits that an engine should return at once: a window's, if memory allows."""
     return max(1, min(windows.n_scored_each, MAX_OUTPUTS, _OUTPUT_BYTES // (4 * n_vocab)))
 
 
@@ -51,7 +51,7 @@ def divergence_of(
     on_progress: Progress = lambda done: None,
     is_enough: Callable[[Divergence], bool] | None = None,
 ) -> Divergence:
-    """The same windows, compared, or as many as it takes until `is_enough` says so.
+    """Compare the same windows with a reference, or the first ones until `is_enough`.
 
     Raises as `reference_of`.
     """
@@ -71,7 +71,7 @@ def divergence_of(
 def _blocks(
     engine: Engine, context: Context, windows: Windows, window: int
 ) -> Iterator[tuple[int, Floats]]:
-    """Logits of a window's scored positions, in blocks that fit into a cache, with their place."""
+    """Logits of a window's scored positions with their place, in blocks that fit a CPU cache."""
     context.truncate(0)
     tokens = windows.tokens[window].tolist()
     n_vocab = engine.vocabulary.n_tokens
@@ -93,16 +93,16 @@ def _checked(rows: Floats) -> Floats:
 
 
 MOST_KEPT = 4
-"""Files; one of the whole text that ships has 60 MB."""
+"""Files to keep; one of the whole shipped text has 60 MB."""
 
 
 def kept_reference(model: Path, windows: Windows) -> Reference | None:
-    """What was kept of a model's predictions on these windows by this engine build."""
+    """A model's stored predictions on these windows by this engine build; None without any."""
     return Reference.load(_path(model, windows), windows.n_windows)
 
 
 def keep_reference(reference: Reference, model: Path, windows: Windows) -> None:
-    """Keep it, and the newest few others."""
+    """Store a reference, and delete all but the newest few others."""
     path = _path(model, windows)
     reference.save(path)
     by_age = sorted(path.parent.glob("*.npz"), key=lambda file: file.stat().st_mtime)

@@ -1,9 +1,9 @@
-"""A reference's predictions, kept compactly: they are computed once and compared with many times.
+"""A reference's predictions in a compact form: computed once, compared many times.
 
-A full distribution takes 2 bytes a token of the vocabulary even in 16 bits: a gigabyte and more for
-the text that ships. Here a position keeps its 512 likeliest tokens, and of the others a sample of
-256, drawn in proportion to their probability, which stands for the mass of them all. Whatever is
-averaged over p then has the right expectation, in 6 bytes a kept token:
+A full distribution takes 2 bytes a token of the vocabulary even in 16 bits, a gigabyte and more for
+the shipped text. Here a position keeps its 512 likeliest tokens and a sample of 256 others. The
+sample is drawn in proportion to probability and represents the mass of all others. An average over
+p then has the right expectation, in 6 bytes a kept token:
 
     sum p f  =  sum over the likeliest of p f  +  rest * mean over the sample of f
 """
@@ -44,7 +44,7 @@ class Rows:
 
     @property
     def log_p(self) -> Floats:
-        """Of the kept tokens."""
+        """Log probabilities of the kept tokens."""
         return self.codes * np.float32(LOWEST / 65535)
 
     @property
@@ -84,11 +84,11 @@ class Reference:
 
     @property
     def nll(self) -> Floats:
-        """Of every scored token."""
+        """Negative log likelihood of every scored token."""
         return np.concatenate([rows.nll for rows in self.windows])
 
     def save(self, path: Path) -> None:
-        """Write a file, a whole one or none."""
+        """Write a whole file, or none."""
         everything = Rows.joined(self.windows)
         arrays = {name: getattr(everything, name) for name in Rows.__slots__}
         with write_whole(path) as partial, partial.open("wb") as file:
@@ -96,7 +96,7 @@ class Reference:
 
     @classmethod
     def load(cls, path: Path, n_windows: int) -> Self | None:
-        """What was saved; None where there is nothing whole of that many windows."""
+        """A saved reference; None where there is no whole one of that many windows."""
         try:
             with path.open("rb") as raw, np.load(raw) as file:
                 everything = Rows(*(file[name] for name in Rows.__slots__))
@@ -110,10 +110,10 @@ class Reference:
 
 
 def _kept(log_p: Floats, position: int) -> tuple[Ids, float]:
-    """The kept ids of one row, and the mass of all that are not among the likeliest."""
+    """The kept ids of one row, and the mass of all but the likeliest tokens."""
     if len(log_p) <= N_LIKELIEST:
         return np.arange(len(log_p), dtype=np.int32), 0.0
-    # Less likely ones are never drawn; of a large vocabulary they are most.
+    # Most tokens of a large vocabulary are too unlikely to be drawn.
     candidates = np.flatnonzero(log_p > LOWEST_DRAWN)
     if len(candidates) < N_LIKELIEST + N_SAMPLED:
         candidates = np.arange(len(log_p))

@@ -1,6 +1,6 @@
 """The models known by name: models.toml as shipped, and the user's own, which wins.
 
-The form of models.toml: what an entry must and may say, with the table and key of what is wrong.
+An entry in the wrong form is refused with the table and key of what is wrong.
 """
 
 import difflib
@@ -181,7 +181,7 @@ def entry_of(name: str) -> Entry | None:
 
 
 def no_such_model(name: str, others: Mapping[str, str]) -> UserError:
-    """The error for a name that is nobody's; `others`: names beside the catalog by spelling."""
+    """The error for an unknown name; `others`: names outside the catalog, by spelling."""
     catalog = load_catalog()
     known = {alias for entry in catalog.values() for alias in (entry.name, *entry.aliases)}
     spelled = {text.casefold(): name for text, name in others.items()}

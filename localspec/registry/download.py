@@ -1,19 +1,15 @@
-"""A file's bytes by HTTP, from where an earlier run stopped, through whatever happens on the way.
+"""A file's bytes by HTTP, from where an earlier run stopped, whatever happens on the way.
 
-huggingface_hub 2.4 begins anew in every process (its temporary file has a random name, and a
-failure deletes it), so this one piece is localspec's own: `partial` grows by what comes, and its
-size is all that a later run must know. What stays the hub's: the address, the token, the client
-(proxy, certificates), where files lie. A connection that is cut or silent for
-HF_HUB_DOWNLOAD_TIMEOUT seconds is made again; the hub is asked for a fresh address each time, since
-those of its storage expire.
+huggingface_hub 2.4 starts over in every process (its temporary file has a random name, and a
+failure deletes it), so localspec fetches bytes itself: `partial` grows, and its size is all that a
+later run must know. The address, the token, the client (proxy, certificates) and the place of files
+stay the hub's. A connection that breaks or is silent for HF_HUB_DOWNLOAD_TIMEOUT seconds is made
+again, with a fresh address from the hub, because those of its storage expire.
 
-How long to wait for a server that does not answer, is busy, or asks to be left alone. The library's
-own back-off (`http_stream_backoff`) cannot stand in for this: it repeats a request only until its
-body begins, waits in silence and as long as it is told to, and has one number of tries for a server
-that is busy and for a network that is off.
-
-Waits double from half a second; a `Retry-After` or a rate limit's reset is obeyed as it stands. A
-server that cannot be reached at all is given up after two tries: that is a network which is off.
+Waits double from half a second; a `Retry-After` or the reset of a rate limit is obeyed. A server
+that cannot be reached is given up after two tries: the network is off. The library's own back-off
+(`http_stream_backoff`) cannot do this: it repeats a request only until its body begins, waits in
+silence and without a limit, and has one number of tries for a busy server and for a dead network.
 Source: RFC 9110, section 10.2.3; the `RateLimit` header of the hub.
 """
 
@@ -28,8 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from localspec.errors import HardwareError, ModelError
-from localspec.gguf.hub import http_client, http_errors
-from localspec.gguf.remote import AGAIN, refusal
+from localspec.gguf.remote import AGAIN, http_client, http_errors, refusal
 from localspec.notify import Notify
 
 MAX_TRIES, TRIES_TO_REACH = 6, 2
@@ -49,7 +44,7 @@ class Later(Exception):
 
 @dataclass(slots=True)
 class Retry:
-    """What is left of it, for one file; progress renews it."""
+    """Waits between tries of one file; progress renews the number of tries."""
 
     notify: Notify
     n_failures: int = 0
@@ -112,12 +107,12 @@ class Download:
 
 
 def download(wanted: Download, partial: Path, on_bytes: OnBytes, notify: Notify) -> None:
-    """Fill `partial` up to the end of the file; what is in it already is not fetched again.
+    """Fill `partial` up to the end of the file, from where it ends.
 
-    Raises ModelError where the server refuses or nothing comes any more, HardwareError where the
-    disk is full. What has come stays.
+    Raises ModelError if the server refuses or falls silent, HardwareError if the disk is full. The
+    downloaded part stays.
     """
-    patience = Retry(notify)
+    retry = Retry(notify)
     if wanted.n_bytes is not None and _size(partial) > wanted.n_bytes:
         partial.unlink()
     while (n_here := _size(partial)) != wanted.n_bytes:
@@ -126,9 +121,9 @@ def download(wanted: Download, partial: Path, on_bytes: OnBytes, notify: Notify)
                 return
         except Later as later:
             if _size(partial) > n_here:
-                patience.renew()
+                retry.renew()
             try:
-                patience.wait(later)
+                retry.wait(later)
             except Later:
                 raise ModelError(_given_up(wanted, partial, later)) from later
 
@@ -203,7 +198,7 @@ def _take(answer: Any, wanted: Download, partial: Path, on_bytes: OnBytes) -> bo
 
 
 def _span(answer: Any, wanted: Download, partial: Path) -> tuple[int, int | None] | None:
-    """Where the body begins and ends; None where there is nothing after what is here."""
+    """Where the body begins and ends; None if the file is complete."""
     n_here, status = _size(partial), answer.status_code
     if status in BUSY:
         raise later_of(answer)
@@ -227,7 +222,7 @@ def _end_of_range(answer: Any, wanted: Download, n_here: int) -> int:
 
 
 class _DiskError(Exception):
-    """Kept apart from what the network raises, which is an OSError as well."""
+    """Tells errors of the disk from those of the network, which are OSErrors as well."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))

@@ -1,8 +1,6 @@
-"""What localspec has pulled, in a lock file: revision, SHA-256, size and place of every file.
+"""The lock file of pulled models, one JSON document: revision, SHA-256, size and place of files.
 
-One JSON document in the data folder.
-
-When a model was last used, which `list` shows; a disk that fails does no harm.
+Beside it: when each model was last used, which `list` shows. Failing to write that does no harm.
 """
 
 import json
@@ -22,10 +20,10 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """One file that was pulled; `fetched` is false where another program had brought it.
+    """One pulled file; `fetched` is false if another program had downloaded it.
 
-    `reference` is what pulls it again; `sha256` None while only a part of it has come, and then
-    `path` is where it will be and `partial` where the part is.
+    `reference` pulls it again. While only a part is here `sha256` is None, `path` is its future
+    place and `partial` the part's.
     """
 
     reference: str
@@ -38,7 +36,7 @@ class Pulled:
     fetched: bool
     pulled_at: str
     name: str | None = None
-    """The catalog's, where it was asked for by that."""
+    """Of the catalog, if it was pulled by name."""
     partial: str | None = None
 
     @classmethod
@@ -52,7 +50,7 @@ class Pulled:
 
 
 def pulled() -> list[Pulled]:
-    """All of them, the last one last. UserError where the lock file is damaged."""
+    """All pulled files, the latest last. UserError if the lock file is damaged."""
     path = _path()
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -66,12 +64,12 @@ def pulled() -> list[Pulled]:
 
 
 def record(entry: Pulled) -> None:
-    """Add one, in place of an older one of the same path."""
+    """Add an entry, in place of an older one of the same path."""
     _update(lambda files: [*(file for file in files if file.path != entry.path), entry])
 
 
 def forget(path: str) -> None:
-    """Remove the one of that path."""
+    """Remove the entry of a path."""
     _update(lambda files: [file for file in files if file.path != path])
 
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localspec.gguf.hub import HUB
 from localspec.gguf.reader import PART_NAME
+from localspec.gguf.remote import HUB
+from localspec.model.identity import parts_of
 from localspec.registry.remote_file import cache_folder
 
 ORIGINS = ("ollama:", "lmstudio:", "llama.cpp:")
@@ -40,7 +41,7 @@ class FoundModel:
 
     @property
     def short_names(self) -> tuple[str, ...]:
-        """What it can be called beside its name: that without the origin, its file, its stem."""
+        """Further names: the name without its origin, the file, its stem."""
         plain = self.name.partition(":")[2]
         file = plain.rpartition("/")[2].partition("@")[0]
         return plain, file, file.removesuffix(".gguf"), plain.removesuffix(":latest")
@@ -82,7 +83,7 @@ def _ollama() -> Iterator[FoundModel]:
 
 
 def _ollama_blob(manifest: Path) -> str:
-    """The file name of the weights; empty where a manifest is none or names none."""
+    """The file name of the weights; empty if the manifest names none."""
     try:
         document: Any = json.loads(manifest.read_text(encoding="utf-8"))
         layers = [layer for layer in document["layers"] if layer["mediaType"] == _OLLAMA_MODEL]
@@ -140,19 +141,7 @@ def _models_in(folder: Path) -> Iterator[Path]:
 
 
 def _found(name: str, path: Path, origin: str) -> FoundModel:
-    return FoundModel(name, path, origin, sum(part.stat().st_size for part in parts_beside(path)))
-
-
-def parts_beside(path: Path) -> list[Path]:
-    """All parts of a split model that are there, else the one file."""
-    part = PART_NAME.fullmatch(path.name)
-    if part is None:
-        return [path]
-    return sorted(_listing(path.parent, f"{_literal(part[1])}-?????-of-{part[3]}.gguf"))
-
-
-def _literal(text: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in text)
+    return FoundModel(name, path, origin, sum(part.stat().st_size for part in parts_of(path)))
 
 
 def _is_gguf(path: Path) -> bool:

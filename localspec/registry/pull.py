@@ -1,12 +1,9 @@
-"""Get files whole and prove it: fetch what is missing, compare the SHA-256, name it, write it down.
+"""Get files whole and prove it: fetch what is missing, compare the SHA-256, name it, record it.
 
-One process fetches a file at a time: others that want it wait at the hub's own lock and then find
-it there. Until the bytes are proved they lie under a name that nothing takes for a model.
-
-What a file's bytes are: SHA-256 of all of them, and a CRC-32 of every 4 MiB.
-
-The one proves that they are the hub's, the other says where they stopped to be: of a model of
-gigabytes, a flipped bit costs the fetching of one block.
+One process fetches a file at a time; others wait at the hub's own lock and then find the file. Its
+bytes have a name that nothing takes for a model until they are proved. The SHA-256 proves that they
+are the hub's. A CRC-32 of every 4 MiB says later where they changed: a flipped bit in gigabytes
+costs one block to mend.
 """
 
 import hashlib
@@ -71,7 +68,7 @@ def _fill(read: Callable[[memoryview], int | None], buffer: memoryview) -> int:
 
 
 def git_sha1(path: Path) -> str:
-    """What the hub calls a small file by: git's own name of it."""
+    """The hub's name of a small file, which is git's."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
 
@@ -109,9 +106,9 @@ def _missing_bytes(file: RemoteFile, shelf: CachePaths) -> int:
 def pull_file(
     file: RemoteFile, name: str | None, notify: Notify, on_progress: OnProgress
 ) -> tuple[Pulled, int]:
-    """One file, here and proved, and how many bytes were fetched for it.
+    """One file, here and verified, and how many bytes were fetched for it.
 
-    Raises ModelError or HardwareError; what has come is kept for the next time.
+    Raises ModelError or HardwareError; the downloaded part is kept for the next time.
     """
     shelf = shelf_of(file)
     known = _known(shelf.pointer)

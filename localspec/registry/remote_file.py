@@ -1,8 +1,7 @@
-"""What the hub, or another web server, says of a file before it is fetched, and where it will lie.
+"""What the hub, or another web server, says of a file before it is fetched, and its place here.
 
-The hub names the SHA-256 of a large file in its answer (`X-Linked-Etag`), and the commit that it is
-of, which pins what a branch means today. Pulled files lie in the hub's own cache, which other
-programs share:
+The hub's answer names the SHA-256 of a large file (`X-Linked-Etag`) and its commit, which pins what
+a branch means today. Pulled files lie in the hub's own cache, which other programs share:
 
     models--owner--repo/blobs/DIGEST              the bytes; DIGEST.incomplete while they come
     models--owner--repo/snapshots/COMMIT/FILE     a link to them, made by the hub's own library
@@ -21,9 +20,17 @@ from urllib.parse import unquote, urlsplit
 
 from localspec import paths
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub import HUB, HubFile, http_client, http_errors, hub_file_of, place_of
 from localspec.gguf.reader import PART_NAME, part_names
-from localspec.gguf.remote import AGAIN, refusal
+from localspec.gguf.remote import (
+    AGAIN,
+    HUB,
+    HubFile,
+    http_client,
+    http_errors,
+    hub_file_of,
+    place_of,
+    refusal,
+)
 from localspec.notify import Notify
 from localspec.registry.download import BUSY, Later, Retry, later_from, later_of
 
@@ -33,7 +40,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file that can be fetched. Of the hub: its `digest` (SHA-256, or git's SHA-1 of a small
-    file) and `commit`; elsewhere `digest` is None and `tag` tells versions apart, if anything does.
+    file) and `commit`; elsewhere `digest` is None and `tag`, if any, distinguishes versions.
     """
 
     reference: str
@@ -59,7 +66,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryFile:
-    """A file of a repository, as its listing has it."""
+    """A file in the listing of a repository."""
 
     file: str
     n_bytes: int
@@ -127,7 +134,7 @@ def _patiently(name: str, ask: Callable[[], T], notify: Notify) -> T:
     """Ask the hub's library something, again if the hub is busy; its errors become sentences."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
 
-    patience = Retry(notify)
+    retry = Retry(notify)
     while True:
         try:
             return ask()
@@ -136,20 +143,20 @@ def _patiently(name: str, ask: Callable[[], T], notify: Notify) -> T:
         except HfHubHTTPError as error:
             if error.response.status_code not in BUSY:
                 raise ModelError(f"{name} {refusal(error.response)}") from error
-            _wait(patience, name, later_of(error.response))
+            _wait(retry, name, later_of(error.response))
         except http_errors(http_client()) as error:
             if type(error) is ValueError:
                 raise
-            _wait(patience, name, later_from(error))
+            _wait(retry, name, later_from(error))
 
 
 def offline() -> str:
     return "is not here and cannot be fetched while HF_HUB_OFFLINE or --offline is set"
 
 
-def _wait(patience: Retry, name: str, later: Later) -> None:
+def _wait(retry: Retry, name: str, later: Later) -> None:
     try:
-        patience.wait(later)
+        retry.wait(later)
     except Later:
         raise ModelError(f"{name} cannot be looked up ({later.reason}): {AGAIN}") from later
 

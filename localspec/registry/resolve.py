@@ -1,14 +1,12 @@
-"""What a user calls a model, to a file on this machine. Nothing is fetched here.
+"""From what a user calls a model to a file on this machine. Nothing is fetched here.
 
 path/to/model.gguf, hf:owner/repo/file.gguf[@revision]
-NAME or NAME:Q8_0            of models.toml, or an alias; from its package, what was pulled for
-                             it, or the hub's cache, in this order
-ollama:NAME, lmstudio:NAME   and their short names: what other programs have put on this disk
+NAME or NAME:Q8_0            of models.toml, or an alias: its package, a pulled file, or the hub's
+                             cache, in this order
+ollama:NAME, lmstudio:NAME   and their short names: models of other programs on this disk
 
-Quantizations of one model in a repository, told by the names of its files.
-
-`Qwen3-8B-Q4_K_M.gguf` and `qwen3-8b-q8_0-00001-of-00002.gguf` are one model in two; what stands
-around the type must be the same.
+Quantizations of one model are told by the names of their files: `Qwen3-8B-Q4_K_M.gguf` and
+`qwen3-8b-q8_0-00001-of-00002.gguf` agree in everything but the type.
 """
 
 import re
@@ -18,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub import HUB, HubFile, hub_file_of
 from localspec.gguf.reader import PART_NAME
+from localspec.gguf.remote import HUB, HubFile, hub_file_of
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
 from localspec.registry.manifest import Pulled, pulled
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
@@ -68,7 +66,7 @@ def variants(files: Iterable[RepositoryFile], like: str | None = None) -> list[V
 
 
 def models_of(files: Iterable[RepositoryFile]) -> set[str]:
-    """How many models a repository has, whatever their quantization."""
+    """The models of a repository, whatever their quantization."""
     return {
         _model_of(file.file)
         for file in files
@@ -97,7 +95,7 @@ class NotHereError(ModelError):
 def resolve(reference: str | None) -> Path:
     """The file of a model; None is the starter.
 
-    Raises NotHereError, or UserError where nothing is called so.
+    Raises NotHereError, or UserError for an unknown name.
     """
     place = locate(reference)
     if isinstance(place, Path):
@@ -111,7 +109,7 @@ def resolve(reference: str | None) -> Path:
 def locate(reference: str | None) -> Path | str:
     """A model's file if it is on this machine, else the address at which its header can be read.
 
-    UserError where nothing is called so.
+    UserError for an unknown name.
     """
     name = STARTER if reference is None else reference
     if name.startswith((HUB, *ADDRESSES)):
@@ -217,7 +215,7 @@ def _is_of(file: Pulled, entry: Entry) -> bool:
 
 def _file_of(entry: Entry, kind: str | None) -> Path | None:
     if kind is None or kind == quantization_of(entry.file):
-        file = _from_package(entry)
+        file = packaged_file(entry)
         if file:
             return file
     for path in _whole(entry=entry):
@@ -227,7 +225,8 @@ def _file_of(entry: Entry, kind: str | None) -> Path | None:
     return _cached(hub) if hub else None
 
 
-def _from_package(entry: Entry) -> Path | None:
+def packaged_file(entry: Entry) -> Path | None:
+    """An entry's file in its package; None where that is not installed."""
     if entry.package is None:
         return None
     try:

@@ -1,16 +1,14 @@
 """What passes cost here, before the first token: kept, else predicted and then measured.
 
-The widths of a verification batch are measured where their cost matters most to the choice of a
-draft length, the most valuable first, until `LIMIT_S` is over; then, if there is time, again behind
-some text, for the slope with depth; then what a change of width costs. The draft model is measured
-alike; where the user leaves flash attention open, with and without it, because some processors
-draft twice as fast one way. Kept by model, engine build, settings and power state; what passes
-taught since is kept at the end.
+The prediction is the roofline's, where this machine was probed before. The widths of a verification
+batch are then measured in the order of their worth to the choice of a draft length until `LIMIT_S`
+is over; if time is left, again behind some text, for the slope with depth; then the cost of a
+change of width. The draft model is measured alike. Costs are kept by model, engine build, settings
+and power state, and what a session learned from its passes is kept at its end.
 
-With or without flash attention, which drafts faster? Tried once for a draft model and machine.
-
-Drafts are verified, so the settings of the draft model are free. On a processor whose flash
-attention is slow at one token, a draft costs half without it; on GPUs it is the other way round.
+Drafts are verified, so the draft model may run with any settings. Where the user leaves flash
+attention open, the draft model is tried with and without it: on a processor whose flash attention
+is slow at one token a draft costs half without it; on GPUs it is the other way round.
 """
 
 import json
@@ -22,14 +20,20 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from localspec import paths
-from localspec.decode.curve import Curve, Point
+from localspec.decode.chances import Learned
+from localspec.decode.costs import PassCosts
+from localspec.decode.curve import PassCurve, Point, predicted
+from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timer
+from localspec.forecast.forecast import Expectation
 from localspec.hardware.detect import power
-from localspec.model.facts import cache_type
 from localspec.model.identity import fingerprint
+from localspec.model.kv import cache_type
 from localspec.prediction.speculation import expected_tokens
+from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:
@@ -40,13 +44,13 @@ LIMIT_S = 2.0
 """For the target and its draft model together."""
 TARGET_SHARE = 0.65
 DEPTH = 256
-"""Where the slope is measured; further on it is taken to go on so."""
+"""Where the slope is measured; it is assumed to hold further on."""
 _VERSION = 3
 _N_TIMED = 2
 _N_CHANGES = 3
 _FEW = 16
 _TYPICAL = 0.7
-"""An acceptance, to rank widths by what they promise."""
+"""An acceptance, to rank widths by their expected rate."""
 
 
 def calibration_path(target: EngineConfig, draft: EngineConfig | None) -> Path:
@@ -68,13 +72,13 @@ def kept_costs(path: Path) -> Kept[dict[str, Any]]:
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:
-    Curve.of(document["target"])
+    PassCurve.of(document["target"])
     float(document["change_s"])
     return document
 
 
 def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> float:
-    """Seconds more of a pass over one token when the one before had two; 0 if there is no time."""
+    """Extra seconds of a one-token pass after one of two tokens; 0 if time is short."""
     if 3 * _N_CHANGES * plain_s > limit_s:
         return 0.0
     timer = Timer(engine.scratch())
@@ -83,11 +87,11 @@ def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> flo
 
 
 def measure(
-    engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: Curve | None = None
-) -> Curve:
-    """T(n, depth) of the widths that fit into `limit_s`; the first is measured in any case.
+    engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
+) -> PassCurve:
+    """T(n, depth) of the widths that fit into `limit_s`; one token is measured in any case.
 
-    `start` is a prediction, which ranks the widths and stands in for those that were not reached.
+    `start`, a prediction, ranks the widths and gives the slopes where time is short.
     """
     started = perf_counter()
 
@@ -103,11 +107,11 @@ def measure(
         empty[n] = _fastest(timer, n, 0)
     slopes = _slopes(timer, empty, left_s, start)
     timer.hold(0)
-    return Curve(tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in sorted(empty.items())))
+    return PassCurve(tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in sorted(empty.items())))
 
 
-def _ranked(widths: Sequence[int], start: Curve | None) -> list[int]:
-    """By the rate that a draft of that width promises; without a prediction, as given."""
+def _ranked(widths: Sequence[int], start: PassCurve | None) -> list[int]:
+    """By the predicted rate of a draft of that width; without a prediction, as given."""
     if start is None:
         return list(widths)
 
@@ -118,7 +122,7 @@ def _ranked(widths: Sequence[int], start: Curve | None) -> list[int]:
 
 
 def _at_most(known: dict[int, float], n: int) -> float:
-    """A few tokens more cost no more each than the widest batch that is known, many cost less."""
+    """Seconds of a pass over `n` at most: per token no more than the widest known pass."""
     width = max(known)
     return known[width] * max(1.0, min(n, _FEW) / width)
 
@@ -129,7 +133,7 @@ def _fastest(timer: Timer, n: int, depth: int) -> float:
 
 
 def _slopes(
-    timer: Timer, empty: dict[int, float], left_s: Callable[[], float], start: Curve | None
+    timer: Timer, empty: dict[int, float], left_s: Callable[[], float], start: PassCurve | None
 ) -> dict[int, float]:
     """Seconds more for each token of depth: measured, else predicted."""
     widest = max(empty)
@@ -142,11 +146,11 @@ def _slopes(
         if measured and left_s() < 2 * (_N_TIMED + 1) * empty[n]:
             break
         measured[n] = max(0.0, (_fastest(timer, n, depth) - empty[n]) / depth)
-    known = Curve(tuple(Point(n, s) for n, s in sorted(measured.items())))
+    known = PassCurve(tuple(Point(n, s) for n, s in sorted(measured.items())))
     return {n: known.seconds(n, 0) for n in empty}
 
 
-def _predicted_slopes(empty: dict[int, float], start: Curve | None) -> dict[int, float]:
+def _predicted_slopes(empty: dict[int, float], start: PassCurve | None) -> dict[int, float]:
     if start is None:
         return {}
     return {n: (start.seconds(n, 1024) - start.seconds(n, 0)) / 1024 for n in empty}
@@ -194,3 +198,94 @@ def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]
         return measure(engine, (), DRAFT_LIMIT_S).seconds(1, DRAFT_DEPTH)
     finally:
         engine.close()
+
+
+WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)
+"""Of verification batches, the most useful first."""
+CHANGE_LIMIT_S = 0.2
+"""Where passes take longer, a change of width does not matter."""
+DRAFT_WIDTHS = (WINDOW, 2)
+_MEMORY = 0.5
+"""The weight of the acceptance that earlier sessions learned."""
+_FORMER_SOURCES = {"suffix": "lookup"}
+
+
+class LearnedStore:
+    """Loads and keeps what sessions learn about a pair of engines."""
+
+    def __init__(
+        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._facts, self._max_draft = plan.facts, plan.max_draft
+        self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
+        self.learned: Learned | None = None
+
+    def load(self) -> Learned:
+        """Load what is kept, or measure now."""
+        kept = self._kept.load()
+        if kept is None:
+            kept = self._measured()
+            self._kept.save(kept)
+        target = PassCosts(PassCurve.of(kept["target"]), change_s=kept["change_s"])
+        self.learned = Learned(target)
+        if self._draft and kept["draft"]:
+            draft = PassCosts(PassCurve.of(kept["draft"]), reference=target)
+            self.learned.drafting[ModelDrafter.source] = draft
+        acceptance: dict[str, dict[str, Any]] = kept.get("acceptance", {})
+        for law, by_source in acceptance.items():
+            for source, counts in by_source.items():
+                chances = self.learned.chances(law, _FORMER_SOURCES.get(source, source))
+                chances.recall(_counts(counts), _MEMORY)
+        return self.learned
+
+    def keep(self) -> None:
+        """Keep what was learned; a failing disk means measuring again next time."""
+        learned = self.learned
+        if learned is None:
+            return
+        acceptance = {
+            law: {
+                source: chances.counts()
+                for source, chances in by_source.items()
+                if chances.n_judged
+            }
+            for law, by_source in learned.by_law.items()
+        }
+        draft = learned.drafting.get(ModelDrafter.source)
+        document = {
+            "target": learned.target.learned().rows,
+            "change_s": learned.target.change_s,
+            "draft": draft.learned().rows if draft else None,
+            "acceptance": acceptance,
+        }
+        try:
+            self._kept.save(document)
+        except OSError:
+            return
+
+    def _measured(self) -> dict[str, Any]:
+        widths = [n for n in WIDTHS if n <= self._max_draft + 1]
+        share = TARGET_SHARE if self._draft else 1.0
+        target = measure(self._target, widths, share * LIMIT_S, self._prediction([1, *widths]))
+        change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
+        draft = None
+        if self._draft:
+            draft = measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
+        return {
+            "target": target.rows,
+            "change_s": change_s,
+            "draft": draft.rows if draft else None,
+        }
+
+    def _prediction(self, widths: Sequence[int]) -> PassCurve | None:
+        """The roofline's, if this machine was probed for these weight types before."""
+        expected = Expectation.of(self._target.config, self._facts)
+        return expected and predicted(expected.roofline.seconds, sorted(widths))
+
+
+def _counts(kept: dict[str, Any]) -> dict[str, Any]:
+    """Counts by bin; the first edition named them otherwise."""
+    if "bins" in kept:
+        return kept
+    return {"n_judged": kept["n_seen"], "any": kept["all"], "bins": kept["by_quality"]}

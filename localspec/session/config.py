@@ -1,11 +1,24 @@
-"""What a session and a reply are made from."""
+"""What a session and a reply are made from, and how a user's names and keywords become that.
 
+The command line and the Python API both ask here, so that a model, its draft, its tuned profile,
+the seed and the way of verifying are found alike.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
 from localspec.engine.sampling import Sampling
+from localspec.errors import UserError, no_such
+from localspec.notify import Notify, silent
+from localspec.registry.manifest import mark_used
+from localspec.registry.resolve import ADDRESSES, NotHereError, draft_of, resolve
+from localspec.session.profile import with_profile
 from localspec.settings import NONE, Settings, Speculation
 
 AUTO = "auto"
@@ -13,14 +26,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """A model's file and how it is run; a draft that is still "auto" is none."""
+    """A model's file and how it is run; an unresolved draft, "auto", counts as none."""
 
     model: Path
     settings: Settings = field(default_factory=Settings)
 
     @classmethod
     def of(cls, model: Path, draft: Path | None = None, **settings: Any) -> Self:
-        """With settings by name. Raises UserError for one that there is none of."""
+        """With settings by name. Raises UserError for an unknown one."""
         return cls(model, Settings.of(**settings)).with_draft(draft)
 
     @property
@@ -40,8 +53,8 @@ class SessionConfig:
 class ReplyOptions:
     """How one reply is made. `max_tokens` None: until the model ends it or the context is full.
 
-    `spec` and `draft_max` are the session's unless given; what the session has not loaded drafts
-    nothing, and no draft is longer than the session's longest.
+    `spec` and `draft_max` default to the session's. A drafter that the session has not loaded
+    drafts nothing, and the session's `draft_max` is the limit.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -51,3 +64,155 @@ class ReplyOptions:
     ignore_eos: bool = False
     spec: Speculation | None = None
     draft_max: int | None = None
+
+
+Fetch = Callable[[str], Path]
+"""Downloads a reference and returns the file."""
+
+
+def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
+    """As `resolve`, but an `hf:...` reference or an address is pulled if it is not here.
+
+    A name of the catalog is not pulled: it can mean gigabytes that the user did not expect.
+    """
+    try:
+        return resolve(reference)
+    except NotHereError:
+        if reference is None or not reference.startswith(("hf:", *ADDRESSES)):
+            raise
+    return (fetch or _fetch)(reference)
+
+
+def _fetch(reference: str) -> Path:
+    """Pull silently."""
+    from localspec.session.pull_plan import (  # noqa: PLC0415 - only where a model is fetched
+        Wish,
+        carry_out,
+        plan_pull,
+    )
+
+    plan = plan_pull(reference, Wish(), silent)
+    return carry_out(plan, silent, lambda stage, name, n_bytes, total: None)[0].path
+
+
+def session_config(
+    name: str | None,
+    settings: Settings,
+    given: frozenset[str] | None = None,
+    notify: Notify = silent,
+    fetch: Fetch | None = None,
+) -> SessionConfig:
+    """A model and its draft by name; the tuned profile fills settings other than those `given`.
+
+    `given` None: no profile is used. Raises UserError or ModelError.
+    """
+    settings = settings.checked()
+    if settings.draft == NONE and settings.spec == "draft":
+        raise UserError("--spec draft contradicts --draft none: name a draft model")
+    target = find_or_fetch(name, fetch)
+    draft = draft_file(settings.draft, name, fetch)
+    mark_used(target)
+    config = SessionConfig(target, settings).with_draft(draft)
+    if given is None:
+        return config
+    return replace(config, settings=with_profile(target, config.settings, given, notify))
+
+
+def draft_file(draft: str, model: str | None, fetch: Fetch | None = None) -> Path | None:
+    """The file of a draft for a model, both by name. Raises UserError or ModelError."""
+    if draft == NONE:
+        return None
+    return draft_of(model) if draft == AUTO else find_or_fetch(draft, fetch)
+
+
+class ReplyKeywords(TypedDict, total=False):
+    """How a reply is made. Defaults are the same for the library and the command line.
+
+    `temperature` (0.8; 0 takes the best token), `top_k` (40), `top_p` (0.95), `min_p` (0.05),
+    `repeat_penalty` (1.0) or all of them as `sampling`; `seed` (random); `max_tokens` (no limit);
+    `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else "rejection");
+    `ignore_eos`: never choose an end token.
+    """
+
+    sampling: Sampling | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+    verify: Verification | Literal["auto"]
+    ignore_eos: bool
+
+
+_BOUNDS: Mapping[str, tuple[type, float, float]] = {
+    "temperature": (Real, 0, 100),
+    "top_k": (Integral, 0, inf),
+    "top_p": (Real, 0, 1),
+    "min_p": (Real, 0, 1),
+    "repeat_penalty": (Real, 0.01, 100),
+    "seed": (Integral, -inf, inf),
+    "max_tokens": (Integral, 0, inf),
+}
+_VERIFICATIONS = ("auto", "match", "rejection")
+
+
+def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
+    """The options of a reply. A seed is drawn where none is given.
+
+    Raises UserError for an unknown name or an invalid value.
+    """
+    given: dict[str, Any] = {name: value for name, value in keywords.items() if value is not None}
+    for name, value in given.items():
+        _check(name, value)
+    base: Sampling | None = given.get("sampling")
+    has_seed = "seed" in given or base is not None
+    verify = given.get("verify", "auto")
+    if verify == "auto":
+        verify = "match" if has_seed else "rejection"
+    numbers = {name: given[name] for name in _BOUNDS if name in given and name != "max_tokens"}
+    if not has_seed:
+        numbers["seed"] = secrets.randbits(32)
+    stop = given.get("stop", ())
+    return ReplyOptions(
+        sampling=replace(base or Sampling(), **numbers),
+        max_tokens=given.get("max_tokens"),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        verify=verify,
+        ignore_eos=given.get("ignore_eos", False),
+    )
+
+
+def _check(name: str, value: Any) -> None:
+    """Raise UserError unless a keyword exists and can have that value."""
+    if name not in ReplyKeywords.__annotations__:
+        raise no_such("keyword", name, ReplyKeywords.__annotations__)
+    wanted = _wanted(name, value)
+    if wanted:
+        raise UserError(f"{name} {value!r} is not {wanted}")
+
+
+def _wanted(name: str, value: Any) -> str | None:
+    """The values that a keyword accepts, in words; None if this value is valid."""
+    if name in _BOUNDS:
+        kind, low, high = _BOUNDS[name]
+        is_right = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+        noun = "a whole number" if kind is Integral else "a number"
+        bounds = (
+            ""
+            if low == -inf
+            else f" of at least {low}"
+            if high == inf
+            else f" from {low} to {high}"
+        )
+        return None if is_right else noun + bounds
+    if name == "stop":
+        texts = [value] if isinstance(value, str) else value
+        is_right = isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)
+        return None if is_right else "a text or several"
+    if name == "verify":
+        return None if value in _VERIFICATIONS else f"one of {', '.join(_VERIFICATIONS)}"
+    kind = Sampling if name == "sampling" else bool
+    return None if isinstance(value, kind) else kind.__name__

@@ -1,4 +1,4 @@
-"""What models are on this machine, by the name that each is used by."""
+"""The models on this machine, by the name that each is used by."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,31 +11,32 @@ from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
+from localspec.model.identity import parts_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
 from localspec.registry.manifest import Pulled, last_used, pulled
-from localspec.registry.other_apps import FoundModel, found_models, parts_beside
+from localspec.registry.other_apps import FoundModel, found_models
 from localspec.registry.resolve import catalog_entry, local_file
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryRow:
-    """A model; None is what is not known. `problem` says why it cannot be used."""
+    """A model; None means unknown. `problem` says why it cannot be used."""
 
     name: str
     path: Path
     origin: str
     n_bytes: int
-    quantization: str | None
-    n_ctx: int | None
-    draft: str | None
-    last_used: str | None
-    predicted_tps: float | None
+    quantization: str | None = None
+    n_ctx: int | None = None
+    draft: str | None = None
+    last_used: str | None = None
+    predicted_tps: float | None = None
     problem: str | None = None
 
 
 def inventory(*, with_others: bool) -> list[InventoryRow]:
-    """Models of the catalog and pulled ones; `with_others`: what other programs have, too."""
+    """Models of the catalog and pulled ones; `with_others` adds those of other programs."""
     seen: set[Path] = set()
     rows: list[InventoryRow] = []
     for name, path, origin in _own():
@@ -72,7 +73,7 @@ def _row(name: str, path: Path, origin: str) -> InventoryRow:
         name=name,
         path=path,
         origin=origin,
-        n_bytes=sum(part.stat().st_size for part in parts_beside(path)),
+        n_bytes=sum(part.stat().st_size for part in parts_of(path)),
         quantization=facts.file_type if facts else None,
         n_ctx=facts.n_ctx_train if facts else None,
         draft=entry.draft if entry else None,
@@ -85,12 +86,10 @@ def _row(name: str, path: Path, origin: str) -> InventoryRow:
 def _unfinished(file: Pulled) -> InventoryRow:
     partial = Path(file.partial or "")
     n_here = partial.stat().st_size if file.partial and partial.exists() else 0
-    share = f"{100 * n_here / file.n_bytes:.0f} % " if file.n_bytes else ""
-    problem = f"{share}of it has come: pull {file.name or file.reference} goes on"
-    unknown = (None, None, None, None, None)
-    return InventoryRow(
-        file.name or file.reference, Path(file.path), "unfinished", n_here, *unknown, problem
-    )
+    share = f"{100 * n_here / file.n_bytes:.0f} %" if file.n_bytes else "partly"
+    problem = f"{share} downloaded; `localspec pull {file.name or file.reference}` resumes"
+    name = file.name or file.reference
+    return InventoryRow(name, Path(file.path), "unfinished", n_here, problem=problem)
 
 
 def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
@@ -101,7 +100,7 @@ def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
 
 
 def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
-    """Of plain decoding with default settings, where this machine was measured for it."""
+    """Of plain decoding with default settings; None unless a probe covers this model."""
     layers = -1 if gpu_backends() else 0
     config = EngineConfig.of(path, ctx=4096, threads=usable_cores(), gpu_layers=layers)
     expected = Expectation.of(config, facts)

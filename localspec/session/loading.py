@@ -1,9 +1,7 @@
-"""A session's configuration, checked before anything is loaded, to loaded engines.
-
-Look before the load: what would fail in the engine, said in a sentence while it costs nothing.
+"""From a session's configuration to loaded engines, with every check that needs no loading first.
 
 The engine answers a bad combination with "failed to create context", some damaged files with an
-abort, and memory that is not there with swapping.
+abort, and missing memory with swapping; a check gives a sentence instead.
 """
 
 from collections.abc import Sequence
@@ -34,7 +32,7 @@ _BUFFERS_BYTES = 200_000_000
 
 
 def checked_facts(model: Path) -> ModelFacts:
-    """A file's facts. Raises ModelError where it is damaged or not a model that answers."""
+    """A file's facts. Raises ModelError if it is damaged or no language model."""
     return usable_facts(read_header(model))
 
 
@@ -49,8 +47,8 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
 def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
     """Raise UserError where the caches together do not fit into the memory that is free now.
 
-    Weights are mapped and can be dropped and read again, so they do not count; caches on a GPU with
-    memory of its own do not either: the engine itself asks the device.
+    Mapped weights can be dropped and read again, so they do not count. Caches on a GPU with memory
+    of its own do not either: the engine asks the device.
     """
     on_host = [
         pair for pair in caches if not (pair[0].settings.gpu_layers and gpu_backends() - UNIFIED)
@@ -69,7 +67,7 @@ def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
 
 
 def _cache_bytes(config: EngineConfig, facts: ModelFacts) -> int:
-    """Bytes of the K and V caches; 0 where the architecture has one of its own."""
+    """Bytes of the K and V caches; 0 for an architecture with a cache of its own kind."""
     settings = config.settings
     n_windowed = (facts.window_tokens or 0) + settings.ubatch
     n_cells = config.n_ctx * settings.n_sequences
@@ -84,10 +82,7 @@ AUTO_DRAFT = 16
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """What will be loaded: the target's and, where one is used, the draft's configuration.
-
-    Both with the facts of their files, so that nobody has to read a header again.
-    """
+    """What will be loaded: configuration and facts of the target and, if any, the draft."""
 
     target: EngineConfig
     draft: EngineConfig | None
@@ -99,7 +94,7 @@ class EnginePlan:
 
     @property
     def settings(self) -> Settings:
-        """All that takes effect: the target's, with what drafts and how much at most."""
+        """All settings in effect: the target's, with the drafter and its longest draft."""
         draft = str(self.draft.model) if self.draft else NONE
         return replace(
             self.target.settings,
@@ -115,20 +110,20 @@ class EnginePlan:
         return replace(self, target=self.target.with_settings(repack=False), draft=draft)
 
     def limited_by(self, target: "LlamaEngine", notify: Notify) -> Self:
-        """The same with drafts that the loaded target can take back; `notify` hears if none."""
+        """The same with drafts that the loaded target can roll back; `notify` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
             return self
         if limit == 0:
             notify(
-                f"speculation is off: {target.config.model.name} cannot take back tokens"
+                f"speculation is off: {target.config.model.name} cannot roll back its state"
                 " (its memory is recurrent)"
             )
         return replace(self, max_draft=limit, draft=self.draft if limit else None)
 
 
 def plan_engines(config: SessionConfig) -> EnginePlan:
-    """Decide on every setting and look for what would fail. Raises UserError or ModelError."""
+    """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
     max_draft = _max_draft(config)
     facts = checked_facts(config.model)
@@ -182,7 +177,7 @@ def _max_draft(config: SessionConfig) -> int:
 def _engine_config(
     model: Path, settings: Settings, facts: ModelFacts, n_ctx: int, n_outputs: int
 ) -> EngineConfig:
-    """The settings with nothing left open."""
+    """The settings with every open one decided."""
     # A quantized V cache exists only with flash attention, so "auto" has nothing left to decide.
     needs_flash = settings.flash_attn == "auto" and cache_type(settings.kv_v).is_quantized
     chosen = replace(

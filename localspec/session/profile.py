@@ -1,8 +1,8 @@
 """Tuned settings: kept by model, machine, engine build and power state, and used where they hold.
 
-One file a model and machine, in the data folder, with a profile for each engine build and power
-state that was tuned for. What does not hold any more is said in a line, and the defaults are used;
-a flag of the user's always goes before the profile's value of that field.
+Each model and machine has one file in the data folder, with a profile for every engine build and
+power state it was tuned for. Where none holds, a line says why and the defaults are used; a flag
+takes precedence over the profile's value of its field.
 """
 
 import json
@@ -15,9 +15,10 @@ import psutil
 
 from localspec import paths
 from localspec.engine.health import engine_fingerprint
-from localspec.hardware.machine import hardware_key, power
-from localspec.model.facts import cache_type
+from localspec.hardware.detect import power
+from localspec.hardware.machine import hardware_key
 from localspec.model.identity import fingerprint
+from localspec.model.kv import cache_type
 from localspec.notify import Notify
 from localspec.settings import NONE, Settings, read, words_of, written
 from localspec.store import UNREADABLE, write_text
@@ -29,7 +30,7 @@ AGAIN = "run `localspec tune` again"
 
 @dataclass(frozen=True, slots=True)
 class TunedFor:
-    """What a profile holds for; where one of them differs, it is stale."""
+    """The conditions that a profile was tuned for; a difference makes it stale."""
 
     engine: str
     power: str
@@ -41,7 +42,7 @@ class TunedFor:
         return cls(engine_fingerprint(), power().text, psutil.virtual_memory().total)
 
     def difference(self, now: "TunedFor") -> str | None:
-        """A clause on what is not as it was."""
+        """A clause on the first difference, or None."""
         if self.engine != now.engine:
             return "was tuned with another engine build"
         if self.power != now.power:
@@ -54,7 +55,7 @@ class TunedFor:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Settings that differ from the defaults, by name, and what they came to.
+    """Settings that differ from the defaults, by name, and their measured effect.
 
     `ratio`: (low, mid, high) of decoding speed to the defaults'; `kld`: None where not measured.
     """
@@ -71,7 +72,7 @@ class Profile:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError where it is none."""
+        """Raises KeyError, TypeError or ValueError for another document."""
         low, mid, high = map(float, document["ratio"])
         return cls(
             model=str(document["model"]),
@@ -91,20 +92,20 @@ class Profile:
         return words_of(self.settings)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
+        """The document in the file."""
         return {**asdict(self), "settings": written(self.settings)}
 
 
 @dataclass(frozen=True, slots=True)
 class FoundProfile:
-    """A profile that holds now, or a sentence on why there is none that does, or neither."""
+    """A profile that holds now, or a sentence on why none does, or neither."""
 
     profile: Profile | None = None
     problem: str | None = None
 
 
 def find_profile(model: Path) -> FoundProfile:
-    """The profile of a model for this machine as it is now. Raises OSError for no such model."""
+    """The profile of a model for this machine now. Raises OSError for a missing model."""
     path = _path(model)
     if not path.exists():
         return FoundProfile()
@@ -123,7 +124,7 @@ def find_profile(model: Path) -> FoundProfile:
 
 
 def save_profile(model: Path, profile: Profile) -> Path:
-    """Keep a profile, in place of one for the same circumstances; where it is kept."""
+    """Keep a profile, in place of one for the same conditions. Returns its file."""
     path = _path(model)
     try:
         kept = _read(path)
@@ -138,9 +139,9 @@ def save_profile(model: Path, profile: Profile) -> Path:
 def with_profile(
     model: Path, settings: Settings, given: frozenset[str], notify: Notify
 ) -> Settings:
-    """The settings with a model's tuned ones, but for those in `given`.
+    """The settings with a model's tuned ones, except those in `given`.
 
-    `notify` hears in a line what was used, or why a profile that is there was not.
+    `notify` hears which were used, or why an existing profile was not.
     """
     try:
         found = find_profile(model)
@@ -162,7 +163,7 @@ _DRAFTING = frozenset({"draft", "draft_max", "spec"})
 
 
 def _usable(profile: Profile, given: frozenset[str], notify: Notify) -> dict[str, Any]:
-    """The profile's settings that neither a flag nor the state of things contradicts."""
+    """The profile's settings, without those that a flag or a missing draft rules out."""
     left = set(given)
     draft = profile.settings.get("draft", NONE)
     if draft != NONE and not Path(draft).exists():

@@ -1,6 +1,6 @@
-"""From what a user wants pulled to files: look up, choose, compare the tokenizers, then fetch.
+"""From what a user wants pulled to files: look up, choose, compare tokenizers, then fetch.
 
-A plan moves headers only, so that what cannot work is refused before a gigabyte does.
+A plan reads only headers, so that a model which cannot work is refused before gigabytes are moved.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +11,8 @@ from typing import Literal
 from localspec.errors import ModelError, UserError
 from localspec.forecast.machine import MachineChoice
 from localspec.forecast.recommend import choose
-from localspec.gguf.hub import HUB
 from localspec.gguf.reader import Header, read_header
-from localspec.gguf.remote import read_remote
+from localspec.gguf.remote import HUB, read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable, usable_facts
@@ -30,6 +29,7 @@ from localspec.registry.resolve import (
     local_file,
     locate,
     models_of,
+    packaged_file,
     quantization_of,
     split_type,
     variants,
@@ -40,7 +40,7 @@ FileRole = Literal["model", "draft"]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How to pull: with the draft of a pair or without, and for which machine to choose."""
+    """How to pull: with or without a pair's draft, and the machine to choose for."""
 
     with_draft: bool = True
     where: MachineChoice = field(default_factory=MachineChoice)
@@ -48,7 +48,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One model of a plan: the files to fetch, or the one that is here and needs nothing."""
+    """One model of a plan: the files to fetch, or the file that is here already."""
 
     role: FileRole
     name: str | None
@@ -78,7 +78,7 @@ class PullPlan:
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """A file that is here and proved; `n_fetched` bytes of it came now."""
+    """A file that is here and verified; `n_fetched` bytes of it were downloaded now."""
 
     role: FileRole
     path: Path
@@ -106,7 +106,7 @@ def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
 
 
 def carry_out(plan: PullPlan, notify: Notify, on_progress: OnProgress) -> list[Got]:
-    """Fetch and prove every file of a plan, the model's first part first.
+    """Fetch and verify every file of a plan, the model's first part first.
 
     Raises ModelError for a model that no command could use; its files stay.
     """
@@ -132,7 +132,7 @@ def _fetched(file: RemoteFile, model: PlannedFile, notify: Notify, on_progress: 
 
 
 def _check_arrived(path: Path) -> None:
-    """ModelError for what is whole and of no use; the bytes are the hub's, so they are kept."""
+    """ModelError for a whole file that no command can use; its bytes are right, so it stays."""
     try:
         header = read_header(path)
     except ModelError:
@@ -150,19 +150,10 @@ def _here(model: PlannedFile) -> Got:
     path = model.here or Path()
     digest = Digest.of(path, lambda n_bytes: None)
     entry = entry_of(model.name or "")
-    package = entry.package if entry else None
-    revision = (
-        f"{package} {metadata.version(package)}" if package and _is_of(package, path) else None
-    )
+    revision = None
+    if entry and entry.package and packaged_file(entry) == path:
+        revision = f"{entry.package} {metadata.version(entry.package)}"
     return Got(model.role, path, digest.sha256, digest.n_bytes, revision, 0)
-
-
-def _is_of(package: str, path: Path) -> bool:
-    try:
-        files = metadata.files(package) or []
-    except metadata.PackageNotFoundError:
-        return False
-    return any(Path(str(file.locate())) == path for file in files)
 
 
 def _named(reference: str) -> tuple[Entry, str | None]:
@@ -201,8 +192,7 @@ def _of_repository(
     if len(models_of(files)) > 1:
         names = ", ".join(sorted(variant.file for variant in found)[:8])
         raise UserError(f"{name} has several models: name a file, like {names}")
-    variant, reasons = _chosen(_Repository(repository, revision, found), None, wish, notify)
-    return _reference(repository, variant.file, revision), reasons
+    return _chosen(repository, revision, found, None, wish, notify)
 
 
 def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> PullPlan:
@@ -225,11 +215,11 @@ def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> P
 
 
 def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) -> PlannedFile:
-    """Of an entry in the quantization that was named, is here, or is the entry's own."""
+    """An entry's file in the quantization that was named, is here, or is the entry's own."""
     name = entry.name if kind is None else f"{entry.name}:{kind}"
     here = locate(name)
     if isinstance(here, Path):
-        if is_offline() or (entry.package and _is_of(entry.package, here)):
+        if is_offline() or packaged_file(entry) == here:
             return PlannedFile(role, entry.name, here=here)
         known = next((file for file in pulled() if file.path == str(here)), None)
         return PlannedFile(
@@ -261,8 +251,7 @@ def _fitting(
     found = _listed(entry, notify)
     if len(found) < 2:
         return _spelled(entry, None, notify), ()
-    variant, reasons = _chosen(_Repository(entry.repository, None, found), draft, wish, notify)
-    return _reference(entry.repository, variant.file, None), reasons
+    return _chosen(entry.repository, None, found, draft, wish, notify)
 
 
 def _listed(entry: Entry, notify: Notify) -> list[Variant]:
@@ -273,23 +262,19 @@ def _listed(entry: Entry, notify: Notify) -> list[Variant]:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class _Repository:
-    """A repository's quantizations of one model, by size."""
-
-    name: str
-    revision: str | None
-    variants: list[Variant]
-
-
 def _chosen(
-    repository: _Repository, draft: ModelFacts | None, wish: Wish, notify: Notify
-) -> tuple[Variant, tuple[str, ...]]:
-    """The variant that fits; the header of the smallest tells what all of them are."""
-    found = repository.variants
-    header = read_remote(_reference(repository.name, found[0].file, repository.revision))
-    choice = choose(found, usable_facts(header), draft, wish.where, notify)
-    return (choice.variant, choice.reasons) if choice else (found[0], ())
+    repository: str,
+    revision: str | None,
+    found: list[Variant],
+    draft: ModelFacts | None,
+    wish: Wish,
+    notify: Notify,
+) -> tuple[str, tuple[str, ...]]:
+    """The reference of the variant that fits; the smallest one's header describes all of them."""
+    facts = usable_facts(read_remote(_reference(repository, found[0].file, revision)))
+    choice = choose(found, facts, draft, wish.where, notify)
+    variant, reasons = (choice.variant, choice.reasons) if choice else (found[0], ())
+    return _reference(repository, variant.file, revision), reasons
 
 
 def _reference(repository: str, file: str, revision: str | None) -> str:

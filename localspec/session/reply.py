@@ -1,4 +1,4 @@
-"""One reply as text while it comes, with its account; one at a time on a model."""
+"""One reply as text while it is generated, with its statistics; a model makes one at a time."""
 
 import threading
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -18,9 +18,9 @@ from localspec.session.config import ReplyOptions
 
 
 class Turns:
-    """Whose turn it is on a context that holds one reply at a time; any thread may ask.
+    """The turn of replies on a context that holds one at a time, for any thread.
 
-    `evaluating` is held while the engine works for a reply, so that nobody frees it meanwhile.
+    `evaluating` is held while the engine works for a reply, so that it is not freed meanwhile.
     """
 
     def __init__(self, interrupt: Interrupt) -> None:
@@ -128,7 +128,7 @@ class Reply:
 
     @property
     def gain(self) -> Gain:
-        """Times plain speed, as expected and as it came; unknown without an adaptive policy."""
+        """Times plain speed, expected and measured; unknown without an adaptive policy."""
         return self._speculator.gain
 
     @property
@@ -137,7 +137,7 @@ class Reply:
         return summary(self.stats, self.gain, self._speculator.reason)
 
     def __iter__(self) -> Iterator[str]:
-        """Generate; yields text as soon as it is certain."""
+        """As `by_piece`."""
         return self.by_piece()
 
     def by_piece(self) -> Generator[str]:
@@ -161,7 +161,7 @@ class Reply:
                 self._generation.finish("failed")
                 raise
             finally:
-                # Whoever leaves early closes this generator.
+                # A caller that leaves early closes this generator.
                 self._generation.finish("interrupted")
         yield self._split(self._stream.finish(), is_end=True)
 
@@ -172,13 +172,13 @@ class Reply:
         return self
 
     def stop(self) -> None:
-        """End it within a step, from any thread; it keeps what it has."""
+        """End it within a step, from any thread; its text stays."""
         self.is_stopped = True
         if self._turns.running is self:
             self._turns.interrupt.request()
 
     def split(self, *, in_thought: bool) -> "Reply":
-        """Keep the reasoning out of `text`; `in_thought`: the prompt has begun it already."""
+        """Keep the reasoning out of `text`; `in_thought`: the prompt has opened it."""
         self._thoughts = Thoughts(in_thought=in_thought)
         return self
 
@@ -203,7 +203,7 @@ class Reply:
         return self._split(text)
 
     def _split(self, text: str, *, is_end: bool = False) -> str:
-        """What of some more text is the answer."""
+        """Add some text; the part that belongs to the answer."""
         if self._thoughts:
             parts = self._thoughts.feed(text) + (self._thoughts.finish() if is_end else [])
             self._thought += "".join(part.text for part in parts if part.is_thought)
@@ -242,5 +242,5 @@ class AsyncPieces(AsyncIterator[str]):
             self._pieces.close()
 
     def __del__(self) -> None:
-        # Whoever leaves the loop finds the model free at once.
+        # A caller that leaves the loop finds the model free at once.
         self.close()

@@ -17,9 +17,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress
-from localspec.session.calibration import fastest_draft
+from localspec.session.calibration import LearnedStore, fastest_draft
 from localspec.session.config import ReplyOptions, SessionConfig
-from localspec.session.learned import LearnedStore
 from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
@@ -91,7 +90,7 @@ class Session:
         return session
 
     def prepare(self) -> None:
-        """Load what is known of costs here, or measure it, where drafts are chosen by them."""
+        """Load or measure the costs of passes, if drafts are chosen by them."""
         if self.speculation != "auto":
             return
         self._store = LearnedStore(self.plan, self.target, self.draft)
@@ -103,7 +102,7 @@ class Session:
             drafter.forget()
 
     def close(self) -> None:
-        """Keep what was learned of costs and free the models; a second call does nothing.
+        """Keep the learned costs and free the models; a second call does nothing.
 
         A reply that runs ends first, as interrupted.
         """
@@ -136,7 +135,7 @@ class Session:
 
     @property
     def speculation(self) -> Speculation:
-        """What drafts are made with."""
+        """The kind of drafter in use."""
         return self.plan.spec if self.plan.max_draft else "none"
 
     @cached_property
@@ -164,7 +163,7 @@ class Session:
     ) -> Reply:
         """A reply to a prompt of token ids, generated while it is iterated over.
 
-        A speculator of your own takes the place of the session's.
+        Your own `speculator` replaces the session's.
         Raises UserError for a prompt that is empty or longer than the context, or after `close`.
         """
         self.check_open()

@@ -1,1 +1,1 @@
-"""Find the fastest settings for a model on this machine, and prove what they cost in quality."""
+"""Find the fastest settings for a model on this machine, and measure their loss of quality."""

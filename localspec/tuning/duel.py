@@ -1,18 +1,16 @@
-"""The best candidate against the defaults, over depths, in turns; then how prompts are read.
+"""The last stages of a search: quality, the duel with the defaults, prompts and drafts.
 
-A context of the user's length is at every depth up to it once, so depths count by their share. The
-defaults are replaced only if the interval of the ratio is above 1.
+The gate measures a candidate's quality before it may replace the defaults. It compares predictions
+of about 1,000 tokens of the shipped text with those of the default cache and the same weights;
+`localspec quality` reads the whole text.
 
-The gate: no setting replaces the defaults before its quality has been measured.
+The duel takes turns over depths. A context passes through every depth once, so depths count by
+their share. A candidate replaces the defaults only if the interval of the ratio lies above 1.
 
-Its predictions of about 1,000 tokens of the text that ships are held against those of the default
-cache with the same weights; `localspec quality` reads the whole text.
-
-Whether drafts pay here: with the tuned settings, real replies with each way to draft, in turns.
-
-"auto" decides at every step and should never lose, so it stays unless plain decoding or another
-drafter is significantly faster. How often drafts stand depends on the text; this one is the prose
-that ships, continued, so what it says of code or of quotations is little.
+Drafts are timed on real replies with the tuned settings, each way in turn. "auto" decides at every
+step and should never lose, so it stays unless another way is significantly faster. Acceptance
+depends on the text. These replies continue the shipped prose, so they say little about code or
+quotations.
 """
 
 from collections.abc import Sequence
@@ -36,15 +34,14 @@ from localspec.quality import (
     shipped_text,
     windows_of,
 )
-from localspec.quality.evaluate import n_outputs_for
 from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.settings import NONE, Attention, Settings
-from localspec.tuning.shared_weights import Candidate, turns
-from localspec.tuning.space import thread_counts
+from localspec.tuning.shared_weights import Candidate, gains_of, turns
 from localspec.tuning.state import SearchState, Trial
+from localspec.tuning.target import thread_counts
 
 DEPTHS = ((1 / 2, 0.5), (7 / 8, 0.25), (1 / 8, 0.25))
-"""Parts of the context and their weights; the caches are filled to the first already."""
+"""Parts of the context and their weights; finalists' caches are full to the first already."""
 DUEL_TURNS = (4, 24)
 PROMPT = 1024
 PROMPT_TURNS = 3
@@ -52,39 +49,36 @@ PROMPT_GAIN = 1.03
 
 
 def duel(work: SearchState, trial: Trial, until: float) -> None:
-    """Turns against the defaults over depths, as many as there is time for."""
+    """Take turns against the defaults over depths, as many as the time allows."""
     weighted = _weighted_turns(work, trial, until)
     if weighted:
         trial.gains = weighted
 
 
 def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float]:
-    """Gains by turn, of seconds a token weighted over the depths that were reached."""
-    total: list[list[float]] = []
-    seat = work.seat_of(trial)
+    """Gains by turn, from seconds a token weighted over the depths reached."""
+    default_s, candidate_s = list[list[float]](), list[list[float]]()
+    candidate = work.candidate_for(trial)
     depths = [(max(1, int(part * work.subject.n_ctx)), weight) for part, weight in DEPTHS]
     if work.subject.facts.window_tokens is not None:  # a windowed cache cannot go back
         depths = [(d, w) for d, w in depths if d >= len(work.default.context.tokens)]
     for i, (depth, weight) in enumerate(depths):
-        fill_s = 2.5 * max(0, depth - len(seat.context.tokens)) / work.fill_per_s
+        fill_s = 2.5 * max(0, depth - len(candidate.context.tokens)) / work.fill_per_s
         left = work.clock.until(until)
-        if total and left < fill_s + 2 * work.turns_s(DUEL_TURNS[0]):
+        if default_s and left < fill_s + 2 * work.turns_s(DUEL_TURNS[0]):
             break
         work.tell(f"against the defaults, {depth:,} tokens deep: {trial.setting.attention.text}")
         share = max(0.0, left - fill_s) / (len(depths) - i)
-        n_turns = int(share / work.turns_s(1))
-        n_turns = max(DUEL_TURNS[0], min(DUEL_TURNS[1], n_turns))
-        pair = turns([work.default, seat], depth, n_turns)
-        total.append([weight * t for t in pair[0]])
-        total.append([weight * t for t in pair[1]])
-    n = min((len(times) for times in total), default=0)
-    default_s = [sum(times[i] for times in total[::2]) for i in range(n)]
-    candidate_s = [sum(times[i] for times in total[1::2]) for i in range(n)]
-    return [a / b for a, b in zip(default_s, candidate_s, strict=True)]
+        n_turns = max(DUEL_TURNS[0], min(DUEL_TURNS[1], int(share / work.turns_s(1))))
+        pair = turns([work.default, candidate], depth, n_turns)
+        for found, times in zip((default_s, candidate_s), pair, strict=True):
+            found.append([weight * seconds for seconds in times])
+    # Depths may have different numbers of turns: the shortest counts.
+    return gains_of(*(list(map(sum, zip(*s, strict=False))) for s in (default_s, candidate_s)))
 
 
 def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
-    """Other batch threads and micro-batches, where a prompt is read significantly faster."""
+    """Adopt other batch threads and micro-batches that read a prompt significantly faster."""
     setting, n_prompt = trial.setting, min(work.subject.n_ctx, PROMPT)
     others = [replace(setting, threads_batch=n) for n in thread_counts()]
     others += [replace(setting, ubatch=n) for n in (256, 1024) if n <= n_prompt]
@@ -99,31 +93,28 @@ def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
 
 
 def _reads_faster(work: SearchState, setting: Settings, other: Settings, n_prompt: int) -> bool:
-    seats = [work.rig.seat(s, n_prompt) for s in (setting, other)]
-    try:
-        gains: list[list[float]] = []
+    gains: list[list[float]] = []
+    borrowed = work.shared.borrowed
+    with borrowed(setting, n_prompt) as now, borrowed(other, n_prompt) as new:
         for _ in range(PROMPT_TURNS):
-            now_s, other_s = (seat.timer.seconds(n_prompt, 0) for seat in seats)
-            gains.append([now_s / other_s])
-    finally:
-        for seat in seats:
-            work.rig.leave(seat)
+            now_s, new_s = (each.timer.seconds(n_prompt, 0) for each in (now, new))
+            gains.append([now_s / new_s])
     return (estimate(gains).low or 0) > PROMPT_GAIN
 
 
 GATE_WINDOWS = 4
-"""Of 512 tokens, 255 of them scored."""
+"""Windows of 512 tokens, of which 255 are scored."""
 WINDOW = 512
 CHEAPER = 0.7
-"""What reading a window takes of the time that the reference took, which keeps what it reads."""
+"""Time to read a window over the reference's, which also keeps its predictions."""
 SURE = 4
-"""Standard errors above the limit, at which reading on is given up."""
+"""Standard errors above the limit at which the gate stops reading."""
 READINGS = 1.5
-"""By how many candidates there should be time to have all windows read."""
+"""Candidates that should have time to read all windows."""
 
 
 class Gate:
-    """Divergence from the default cache on about 1,000 tokens; the reference is computed once."""
+    """Divergence from the default cache on about 1,000 tokens; it computes the reference once."""
 
     def __init__(self, work: SearchState, until: float) -> None:
         self._work, self._until = work, until
@@ -132,7 +123,7 @@ class Gate:
         self.window_s = 0.0
 
     def judge(self, trial: Trial) -> bool:
-        """Measure a trial's quality if there is time; False where that was not to be."""
+        """Measure a trial's quality; False where there is no time for it."""
         work = self._work
         try:
             windows = self._prepared()
@@ -147,41 +138,37 @@ class Gate:
         return True
 
     def is_hopeless(self, quality: Divergence) -> bool:
-        """Whether no further window would bring it within the limit."""
+        """Whether further windows could not bring it within the limit."""
         return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
 
     def _evaluated(self, setting: Settings, windows: Windows, reference: Reference) -> Divergence:
-        seat = _reading_seat(self._work, setting, windows)
-        try:
+        with self._work.shared.reading(setting, windows) as candidate:
             return divergence_of(
-                seat.engine, seat.context, windows, reference, is_enough=self.is_hopeless
+                candidate.engine, candidate.context, windows, reference, is_enough=self.is_hopeless
             )
-        finally:
-            self._work.rig.leave(seat)
 
     def _prepared(self) -> Windows:
-        """The windows that there is time for, with the default cache's predictions of them."""
+        """Windows as the time allows; their reference is the default cache's predictions."""
         if self._windows:
             return self._windows
         work = self._work
         if work.clock.until(self._until) < READINGS * WINDOW / work.fill_per_s:
             raise _NoTimeError
-        text = windows_of(work.rig.owner.vocabulary, shipped_text(), n_windows=GATE_WINDOWS)
+        text = windows_of(work.shared.owner.vocabulary, shipped_text(), n_windows=GATE_WINDOWS)
         work.tell(f"quality of the defaults on {text.n_scored:,} tokens")
-        seat = _reading_seat(work, work.setting.with_attention(Attention()), text)
-        try:
-            self._reference = self._read(seat, text)
-        finally:
-            work.rig.leave(seat)
+        with work.shared.reading(work.setting.with_attention(Attention()), text) as candidate:
+            self._reference = self._read(candidate, text)
         self._windows = text.first(len(self._reference.windows))
         return self._windows
 
-    def _read(self, seat: Candidate, text: Windows) -> Reference:
-        """Window after window, as long as there is time for others to read them, too."""
+    def _read(self, candidate: Candidate, text: Windows) -> Reference:
+        """Read window after window while candidates still have time to read them, too."""
         reference, clock = Reference(), self._work.clock
         for i in range(text.n_windows):
             before_s = clock.spent_s
-            reference.windows += reference_of(seat.engine, seat.context, text.only(i)).windows
+            reference.windows += reference_of(
+                candidate.engine, candidate.context, text.only(i)
+            ).windows
             self.window_s = clock.spent_s - before_s
             if clock.until(self._until) < self.window_s * (1 + READINGS * (i + 2)):
                 break
@@ -189,26 +176,21 @@ class Gate:
 
 
 class _NoTimeError(Exception):
-    """The budget does not allow for a look at quality."""
-
-
-def _reading_seat(work: SearchState, setting: Settings, windows: Windows) -> Candidate:
-    n_outputs = n_outputs_for(windows, work.rig.owner.vocabulary.n_tokens)
-    return work.rig.seat(setting, windows.n_ctx, n_outputs)
+    """The budget has no time for quality."""
 
 
 N_PROMPT, N_TOKENS, REPLY_TURNS = 192, 32, 3
-"""Of replies that show what drafts bring."""
+"""Lengths in tokens and turns of the replies that show what drafts gain."""
 CALIBRATION_S = 2.5
 STRIDE = 2_000
-"""Characters between the passages that are continued."""
+"""Characters between the passages that replies continue."""
 
 Way = dict[str, Any]
-"""Settings that say how to draft."""
+"""The drafter's settings."""
 
 
 def tune_drafts(work: SearchState, setting: Settings, draft: Path | None) -> Way:
-    """The way to draft that is significantly faster than the default one, or nothing."""
+    """Drafter settings that are significantly faster than the default ones, or none."""
     default: Way = {"draft": str(draft) if draft else NONE, "spec": "auto"}
     ways: list[Way] = [default, {"draft": NONE, "spec": NONE}]
     if draft:
@@ -232,10 +214,10 @@ def tune_drafts(work: SearchState, setting: Settings, draft: Path | None) -> Way
 
 
 def _fits(work: SearchState, setting: Settings, n_ways: int) -> bool:
-    """Whether there is time, and memory for the weights as often as there are ways."""
+    """Whether time and memory allow one set of weights for each way."""
     subject = work.subject
     reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
-    cost_s = n_ways * (work.rig.load_s + (1 + REPLY_TURNS) * reply_s) + CALIBRATION_S
+    cost_s = n_ways * (work.shared.load_s + (1 + REPLY_TURNS) * reply_s) + CALIBRATION_S
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
     return room and cost_s < work.clock.left_s and setting.gpu_layers <= 0
 
@@ -246,7 +228,7 @@ def _config(work: SearchState, setting: Settings) -> SessionConfig:
 
 
 def _times(work: SearchState, sessions: Sequence[Session]) -> list[list[float]]:
-    """Seconds of decoding by session and turn; all continue the same passage in a turn."""
+    """Seconds of decoding by session and turn; within a turn all continue one passage."""
     found: list[list[float]] = [[] for _ in sessions]
     for turn, order in enumerate(there_and_back(list(enumerate(sessions)), REPLY_TURNS + 1)):
         text = shipped_text()[turn * STRIDE :][:STRIDE]
@@ -271,5 +253,4 @@ def _reply_s(work: SearchState, session: Session, text: str) -> float:
 
 
 def _low(default_s: list[float], other_s: list[float]) -> float:
-    gains = [[a / b] for a, b in zip(default_s, other_s, strict=True)]
-    return estimate(gains).low or 0.0
+    return estimate([[gain] for gain in gains_of(default_s, other_s)]).low or 0.0

@@ -1,14 +1,13 @@
-"""The first stages: threads, ways to load, and every way to keep the cache, quickly.
+"""The first stages of a search: threads, loading, every cache type quickly, then the finalists.
 
-A candidate gets a few turns beside the defaults at a depth that the budget allows for all of them;
-attention's time is in proportion to depth, so the order is that of a deeper cache. One row and one
-column of the table of types are measured, the rest is predicted from them (`space.additive`), and
-the best of the rest are measured too.
+A candidate gets a few turns beside the defaults, at a depth that the budget allows for all of them.
+Attention time is proportional to depth, so the order holds for a deeper cache. Screening measures
+one row and one column of the table of types, predicts the rest (`target.additive`) and measures the
+best of them.
 
-The best candidates in the middle of the context, by successive halving.
-
-All finalists get a few turns, the better half twice as many, until two are left (Jamieson and
-Talwalkar 2016). Those two keep their caches: the duel goes on with them.
+Successive halving (Jamieson and Talwalkar 2016) then measures the best in the middle of the
+context: all finalists get a few turns, the better half twice as many, until two are left. These two
+keep their caches for the duel.
 """
 
 from dataclasses import replace
@@ -17,48 +16,54 @@ from statistics import median
 from localspec.bench.statistics import estimate
 from localspec.errors import LocalspecError
 from localspec.settings import Attention
-from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
-from localspec.tuning.space import Space, additive, loadings, thread_counts
+from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.state import FIRST_TOKENS, SearchState, Trial
-from localspec.tuning.target import LEAST_GAIN, loading_text
+from localspec.tuning.target import (
+    LEAST_GAIN,
+    Space,
+    additive,
+    loading_text,
+    loadings,
+    thread_counts,
+)
 
 TURNS = 3
 THREAD_TURNS = 6
 LOADING_TURNS = 8
 LOADING_GAIN = 1.05
-"""What other weights must gain: they take longer to load, or memory."""
+"""The gain that another loading must bring: it costs load time or memory."""
 STEP = 256
 NEARLY = 0.95
-"""Of the best candidate's predicted speed: what is worth measuring, too."""
+"""Share of the best candidate's speed from which a predicted one is worth measuring."""
 SLOWER_FILL = 1.5
-"""A candidate fills its cache by so much more slowly than the defaults, on average."""
+"""Average time of a candidate to fill its cache, over the defaults'."""
 
 
 def tune_threads(work: SearchState, until: float) -> None:
-    """Adopt another number of threads for decoding where it is significantly faster."""
+    """Adopt another number of decoding threads if it is significantly faster."""
     n, gains = better_threads(work, work.default, min(FIRST_TOKENS, work.subject.middle), until)
     if gains:
-        work.switch(work.rig, replace(work.setting, threads=n))
+        work.switch(work.shared, replace(work.setting, threads=n))
         work.trials.append(Trial(work.setting, gains))
 
 
 def better_threads(
-    work: SearchState, seat: Candidate, depth: int, until: float
+    work: SearchState, candidate: Candidate, depth: int, until: float
 ) -> tuple[int, list[float]]:
-    """Another number of threads for a seat and its gains by turn; none where it should stay."""
-    now, batch = seat.threads
+    """The best number of threads for a candidate, and its gains by turn; none if it stays."""
+    now, batch = candidate.threads
     gains = {count: list[float]() for count in thread_counts() if count != now}
     for turn in range(THREAD_TURNS):
         work.tell(f"threads: {now} or {', '.join(map(str, gains))}")
         if turn and work.clock.until(until) < 0:
             break
         for count, found in gains.items():
-            base_s = seat.sample(depth)
-            if seat.is_disturbed(depth, base_s):
+            base_s = candidate.sample(depth)
+            if candidate.is_disturbed(depth, base_s):
                 continue
-            seat.engine.set_threads(count, batch)
-            found.append(base_s / seat.sample(depth))
-            seat.engine.set_threads(now, batch)
+            candidate.engine.set_threads(count, batch)
+            found.append(base_s / candidate.sample(depth))
+            candidate.engine.set_threads(now, batch)
     enough = {n: found for n, found in gains.items() if len(found) >= THREAD_TURNS // 2}
     lows = {n: estimate([[gain] for gain in found]).low or 0 for n, found in enough.items()}
     best = max(lows, key=lambda n: lows[n], default=now)
@@ -66,33 +71,33 @@ def better_threads(
 
 
 def try_loadings(work: SearchState, until: float) -> None:
-    """Adopt another way to load the weights where it is significantly faster."""
+    """Adopt another way to load the weights if it is significantly faster."""
     subject = work.subject
     others = loadings(work.setting.loading, subject.facts, subject.build, subject.free_bytes)
     depth = min(FIRST_TOKENS, subject.middle)
     for loading in others:
-        cost = 2 * work.rig.load_s + depth / work.fill_per_s + work.turns_s(LOADING_TURNS)
+        cost = 2 * work.shared.load_s + depth / work.fill_per_s + work.turns_s(LOADING_TURNS)
         if work.clock.until(until) < cost:
             continue
         work.tell(f"weights: {loading_text(loading)}")
         trial = Trial(work.setting.with_loading(loading))
         try:
-            rig = SharedWeights(subject.config, loading, work.interrupt)
-            rig.n_tokens = work.rig.n_tokens
+            shared = SharedWeights(subject.config, loading, work.interrupt)
         except LocalspecError as error:
             work.notes.append(f"{loading_text(loading)}: {error}")
             continue
-        with_rig = work.stack.enter_context(rig)
-        work.compare(trial, rig.seat(trial.setting, depth + STEP), depth, LOADING_TURNS)
+        work.stack.enter_context(shared)
+        shared.n_tokens = work.shared.n_tokens
+        work.compare(trial, shared.candidate(trial.setting, depth + STEP), depth, LOADING_TURNS)
         if (trial.gain.low or 0) > LOADING_GAIN:
             work.trials.append(trial)
-            work.switch(with_rig, trial.setting)
+            work.switch(shared, trial.setting)
         else:
-            rig.close()
+            shared.close()
 
 
 def screen(work: SearchState, space: Space, until: float) -> None:
-    """Try every edge of the space, then the best of the rest, as far as the time goes."""
+    """Try every edge of the space, then the best of the rest, while time is left."""
     if not work.subject.facts.layers or work.subject.facts.is_recurrent:
         return
     edges = [a for a in space.edges if not _is_default(a, work)]
@@ -121,19 +126,19 @@ def _try(
 
 
 def _cost_s(work: SearchState, depth: int) -> float:
-    """Of one more candidate."""
+    """Seconds of one more candidate."""
     return SLOWER_FILL * depth / work.fill_per_s + work.turns_s(TURNS)
 
 
 def _depth(work: SearchState, n_candidates: int, until: float) -> int:
-    """The deepest, up to the middle of the context, that the time allows for all candidates."""
+    """The largest depth, up to the middle of the context, with time for all candidates."""
     each = work.clock.until(until) / max(1, n_candidates) - work.turns_s(TURNS)
     affordable = int(each * work.fill_per_s / SLOWER_FILL) // STEP * STEP
     return min(work.subject.middle, max(STEP, affordable))
 
 
 def _is_auto_on(work: SearchState) -> bool:
-    """On the processor "auto" always means flash attention, so f16 with it is the default."""
+    """Whether "auto" means flash attention, as on a CPU: f16 with it is then the default."""
     return work.subject.build.backend == "cpu"
 
 
@@ -144,13 +149,13 @@ def _is_default(attention: Attention, work: SearchState) -> bool:
 FINALISTS = 5
 FIRST_TURNS = 4
 MEMORY_SHARE = 0.6
-"""Of what is free, that the finalists' caches may take together."""
+"""Share of the free memory for all finalists' caches."""
 
 
 def halve(work: SearchState, until: float) -> None:
-    """Measure the best trials in the middle of the context; what falls behind is dropped."""
+    """Measure the best trials in the middle of the context, and drop the slower half each time."""
     depth, n_turns = work.subject.middle, FIRST_TURNS
-    field = _seated(work, _finalists(work), depth, until)
+    field = _filled(work, _finalists(work), depth, until)
     while field:
         work.tell(f"{len(field)} finalists, {depth:,} tokens deep")
         _turns_of_all(work, field, depth, n_turns)
@@ -159,17 +164,17 @@ def halve(work: SearchState, until: float) -> None:
             break
         n_kept = -(-len(field) // 2)
         for trial in field[n_kept:]:
-            work.unseat(trial)
+            work.release(trial)
         field, n_turns = field[:n_kept], 2 * n_turns
 
 
 def _finalists(work: SearchState) -> list[Trial]:
-    """The best trials whose caches fit beside one another."""
+    """The best trials whose caches fit into memory together."""
     room = MEMORY_SHARE * (work.subject.free_bytes or 1 << 62)
     chosen: list[Trial] = []
     trials = [t for t in work.trials if t.gains and not t.is_refused(work.goal)]
     for trial in sorted(trials, key=lambda trial: trial.rank(work.goal)):
-        if trial.setting.loading != work.rig.loading or len(chosen) == FINALISTS:
+        if trial.setting.loading != work.shared.loading or len(chosen) == FINALISTS:
             continue
         room -= work.subject.cache_bytes(trial.setting.attention, work.subject.n_ctx)
         if room < 0:
@@ -178,22 +183,22 @@ def _finalists(work: SearchState) -> list[Trial]:
     return chosen
 
 
-def _seated(work: SearchState, trials: list[Trial], depth: int, until: float) -> list[Trial]:
-    """Those for whom there was time to fill a cache; what was measured before is forgotten."""
-    seated: list[Trial] = []
+def _filled(work: SearchState, trials: list[Trial], depth: int, until: float) -> list[Trial]:
+    """Trials whose cache could be filled in time; their earlier turns no longer count."""
+    filled: list[Trial] = []
     for trial in trials:
         if work.clock.until(until) < 1.5 * depth / work.fill_per_s:
             break
         work.tell(f"filling {depth:,} tokens: {trial.setting.attention.text}")
-        work.seat_of(trial).fill(depth)
+        work.candidate_for(trial).fill(depth)
         trial.gains.clear()
         trial.is_finalist = True
-        seated.append(trial)
-    return seated
+        filled.append(trial)
+    return filled
 
 
 def _turns_of_all(work: SearchState, field: list[Trial], depth: int, n_turns: int) -> None:
-    seats = [work.seat_of(trial) for trial in field]
-    default_s, *others = turns([work.default, *seats], depth, n_turns)
+    candidates = [work.candidate_for(trial) for trial in field]
+    default_s, *others = turns([work.default, *candidates], depth, n_turns)
     for trial, seconds in zip(field, others, strict=True):
-        trial.gains += [a / b for a, b in zip(default_s, seconds, strict=True)]
+        trial.gains += gains_of(default_s, seconds)

@@ -1,15 +1,14 @@
-"""The search from end to end, within a budget, with an answer whenever it ends.
+"""The search from end to end, within a budget; it has an answer whenever it ends.
 
-    threads, loading     a few turns beside the defaults
-    cache                screened at a shallow depth, all candidates (screening)
-    finalists            successive halving in the middle of the context (halving)
-    quality, duel        the best one that passes, over depths, against the defaults (gate, duel)
+    threads, loading     a few turns beside the defaults (screening)
+    cache                all candidates, screened at a shallow depth (screening)
+    finalists            successive halving in the middle of the context (screening)
+    quality, duel        the best one that passes, over depths, against the defaults (duel)
     prompts              batch threads and micro-batches (duel)
-    drafts               with none, by look-up and with a draft model (drafting)
+    drafts               none, lookup and a draft model (duel)
 
-What is not significantly better leaves the defaults as they are.
-
-A search's outcome as a profile that later commands use.
+The defaults stay where nothing is significantly better. The outcome becomes a profile that later
+commands use.
 """
 
 from collections.abc import Mapping
@@ -29,21 +28,20 @@ from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads
-from localspec.tuning.space import space_of
 from localspec.tuning.state import Clock, SearchListener, SearchState, Trial
-from localspec.tuning.target import Goal, TuneTarget, candidate_of, is_coarser
+from localspec.tuning.target import Goal, TuneTarget, candidate_of, is_coarser, space_of
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
-"""Shares of the budget at which a stage should be over."""
+"""Shares of the budget by which each stage should end."""
 NO_GAIN = Estimate(1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it. `winner` None: the defaults stay, and `ratio` is 1.
+    """A search's result. `winner` None: the defaults stay, and `ratio` is 1.
 
-    `ratio`: decoding speed to the defaults'. `tried`: all candidates, `excluded`: those that a rule
-    kept out, with its reason. `speculation`: settings for drafts.
+    `ratio`: decoding speed over the defaults'. `tried`: all candidates; `excluded`: those that a
+    rule excludes, with its reason. `speculation`: settings of the drafter.
     """
 
     default: Settings
@@ -65,7 +63,7 @@ class Outcome:
 
     @property
     def kld(self) -> float | None:
-        """Of the cache types; 0 where nothing changed, None where it was not measured."""
+        """Loss of the cache types, in nats a token; 0 without a change, None if not measured."""
         if self.winner is None:
             return 0.0
         return self.winner.quality.kld if self.winner.quality else None
@@ -78,9 +76,10 @@ def search(
     listen: SearchListener,
     draft: Path | None = None,
 ) -> Outcome:
-    """Tune. Ctrl-C ends it with the best that is proven so far; `draft`: a model to draft with.
+    """Tune; Ctrl-C ends the search with the best proven candidate. `draft`: a draft model's file.
 
-    Raises LocalspecError where the defaults cannot be measured, KeyboardInterrupt before they were.
+    Raises LocalspecError where the defaults cannot be measured, KeyboardInterrupt on an earlier
+    Ctrl-C.
     """
     clock, interrupt = Clock(budget_s), Interrupt()
     space = space_of(goal, subject.facts, subject.build, subject.predicted_s)
@@ -117,9 +116,9 @@ def search(
 
 
 def _settled(work: SearchState) -> Trial | None:
-    """The best trial that passes the gate, if it then wins against the defaults."""
+    """The best trial that passes the gate and then wins the duel with the defaults."""
     gate, goal, refused = Gate(work, GATE), work.goal, list[Attention]()
-    loading = work.rig.loading
+    loading = work.shared.loading
     here = [trial for trial in work.trials if trial.setting.loading == loading]
     ranked = [trial for trial in here if trial.gains and not trial.is_refused(goal)]
     for trial in sorted(ranked, key=lambda trial: (not trial.is_finalist, trial.rank(goal))):
@@ -142,22 +141,22 @@ def _settled(work: SearchState) -> Trial | None:
 
 
 def _refine_threads(work: SearchState, trial: Trial) -> None:
-    """Threads were chosen with the default cache: look again with this one."""
-    seat = work.seat_of(trial)
-    n, gains = better_threads(work, seat, max(1, len(seat.context.tokens)), DUEL)
+    """Choose the threads again with the trial's cache."""
+    candidate = work.candidate_for(trial)
+    n, gains = better_threads(work, candidate, max(1, len(candidate.context.tokens)), DUEL)
     if gains:
-        seat.setting = trial.setting = replace(trial.setting, threads=n)
-        seat.engine.set_threads(*seat.threads)
+        candidate.setting = trial.setting = replace(trial.setting, threads=n)
+        candidate.engine.set_threads(*candidate.threads)
 
 
 def _proven(work: SearchState) -> Trial | None:
-    """The best trial that needs no more proof."""
+    """The best trial that already wins."""
     proven = [trial for trial in work.trials if trial.wins(work.goal)]
     return min(proven, key=lambda trial: trial.rank(work.goal), default=None)
 
 
 def changed_settings(outcome: Outcome) -> dict[str, Any]:
-    """The settings of a profile: what was found better than by default."""
+    """The settings of a profile: those that beat the defaults."""
     tuned, default = outcome.setting, outcome.default
     changed = {
         name: getattr(tuned, name)
@@ -172,7 +171,7 @@ def changed_settings(outcome: Outcome) -> dict[str, Any]:
 
 
 def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
-    """What is to be kept. Raises EngineError without an engine."""
+    """The profile of an outcome. Raises EngineError without an engine."""
     ratio = outcome.ratio
     return Profile(
         model=model.name,
@@ -192,7 +191,7 @@ LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A model, what the search found for it, and what was kept."""
+    """A model, the search's outcome for it, and the saved profile."""
 
     subject: TuneTarget
     outcome: Outcome
@@ -206,9 +205,9 @@ def tune_model(
     notify: Notify = silent,
     listen: SearchListener = lambda news: None,
 ) -> Tuned:
-    """Search for a model, with the context and the draft of `config`, and keep what was found.
+    """Tune a model, with the context and draft of `config`, and save the profile.
 
-    Raises LocalspecError, or KeyboardInterrupt where nothing was proven before Ctrl-C.
+    Raises LocalspecError, or KeyboardInterrupt on Ctrl-C before any candidate was proven.
     """
     if not LEAST_BUDGET_S <= budget_s <= MOST_BUDGET_S:
         raise UserError(
@@ -224,7 +223,7 @@ def tune_model(
 
 
 def keep(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
-    """Keep it, and say what was kept."""
+    """Save the profile of an outcome, and return it."""
     profile = profile_of(outcome, model, config, goal)
     save_profile(model, profile)
     return profile

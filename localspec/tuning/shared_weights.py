@@ -1,14 +1,14 @@
-"""Several settings of one model, timed in turns.
+"""Several settings of one model on one set of weights, timed in turns.
 
-Weights are loaded once and shared; every setting has a cache of its own on them, filled to a depth
-with the same made-up tokens. Turns go there and back (A B C C B A), so that what the machine does
-meanwhile meets all of them, and a difference is judged by ratios within a turn. The first seat is
-the anchor: a turn in which it takes much longer than it once did is thrown away and measured again,
-because another program then had a core. On a machine that stays busy, such turns count in the end.
+Each setting has a cache of its own, filled to a depth with the same made-up tokens. Turns go there
+and back (A B C C B A), so the machine's drift affects all settings alike; ratios within a turn
+decide. The first candidate is the anchor. A turn in which the anchor takes much longer than its
+best is repeated, because another program probably used a core. On a machine that stays busy, these
+turns count in the end.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Self
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Self
 from localspec.engine.base import EngineConfig
 from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import LocalspecError
+from localspec.model.kv import CELLS_STEP, padded_cells
+from localspec.quality import Windows
+from localspec.quality.evaluate import n_outputs_for
 from localspec.settings import Attention, Settings
 
 if TYPE_CHECKING:
@@ -23,19 +26,18 @@ if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaContext, LlamaEngine
 
 N_TOKENS = 4
-"""Of one sample, unless the rig says otherwise; between two samples they are forgotten."""
-CELLS = 256
+"""Tokens of one sample, unless the weights set another number; they are rolled back after it."""
 DISTURBED = 1.25
-"""Of the anchor's shortest time: from here on a turn is measured again."""
+"""Times the anchor's shortest time: a longer turn is measured again."""
 PAUSE_S = 0.1
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A setting with a cache of its own, and how long filling it took."""
+    """A setting with a cache of its own, and the time that filling it took."""
 
     setting: Settings
-    rig: "SharedWeights"
+    shared: "SharedWeights"
     timer: Timer
     fill_s: float = 0.0
     n_filled: int = 0
@@ -52,17 +54,17 @@ class Candidate:
 
     @property
     def fill_per_s(self) -> float | None:
-        """Tokens a second of filling, so far."""
+        """Tokens a second of filling, on average."""
         return self.n_filled / self.fill_s if self.fill_s else None
 
     @property
     def threads(self) -> tuple[int, int]:
-        """For decoding, and for prompts."""
+        """Numbers of threads for decoding and for prompts."""
         config = replace(self.engine.config, settings=self.setting)
         return config.n_threads, config.n_threads_batch
 
     def fill(self, depth: int) -> None:
-        """Let the cache hold `depth` made-up tokens."""
+        """Fill the cache with `depth` made-up tokens."""
         n_more = depth - len(self.context.tokens)
         seconds = self.timer.hold(depth)
         if n_more > 0:
@@ -71,16 +73,16 @@ class Candidate:
 
     def sample(self, depth: int, n_tokens: int | None = None) -> float:
         """Seconds a token of decoding at a depth, measured once over `n_tokens`."""
-        return self.timer.token_s(n_tokens or self.rig.n_tokens, depth)
+        return self.timer.token_s(n_tokens or self.shared.n_tokens, depth)
 
     def is_disturbed(self, depth: int, seconds: float) -> bool:
-        """Whether a sample took much longer than the shortest at that depth so far."""
+        """Whether a sample took much longer than the shortest one at that depth."""
         best_s = self.best_s[depth] = min(seconds, self.best_s.get(depth, seconds))
         return seconds > DISTURBED * best_s
 
 
 class SharedWeights:
-    """Weights loaded in one way, and seats on them. Close it."""
+    """Weights loaded in one way, and candidates on them. Close it."""
 
     def __init__(self, config: EngineConfig, loading: Settings, interrupt: "Interrupt") -> None:
         """Loads. Raises ModelError, EngineError or Interrupted."""
@@ -89,32 +91,47 @@ class SharedWeights:
         self.loading = loading
         self.n_tokens = N_TOKENS
         settings = config.settings.with_loading(loading).with_attention(Attention())
-        self.config = EngineConfig(config.model, replace(settings, ctx=CELLS))
+        self.config = EngineConfig(config.model, replace(settings, ctx=CELLS_STEP))
         started = perf_counter()
         self.owner = LlamaEngine(self.config, interrupt)
         self.load_s = perf_counter() - started
-        self.seats: list[Candidate] = []
+        self.candidates: list[Candidate] = []
 
-    def seat(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Candidate:
+    def candidate(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Candidate:
         """A cache of `n_ctx` tokens for a setting. EngineError where the engine refuses it."""
-        n_cells = -(-n_ctx // CELLS) * CELLS
-        config = EngineConfig(self.config.model, replace(setting, ctx=n_cells), n_outputs)
+        config = EngineConfig(
+            self.config.model, replace(setting, ctx=padded_cells(n_ctx)), n_outputs
+        )
         engine = self.owner.sibling(config)
-        seat = Candidate(setting, self, Timer(engine.context()))
-        self.seats.append(seat)
-        return seat
+        candidate = Candidate(setting, self, Timer(engine.context()))
+        self.candidates.append(candidate)
+        return candidate
 
-    def leave(self, seat: Candidate) -> None:
-        """Give a seat's memory back."""
-        self.seats.remove(seat)
-        seat.engine.close()
+    def free(self, candidate: Candidate) -> None:
+        """Free a candidate's memory."""
+        self.candidates.remove(candidate)
+        candidate.engine.close()
+
+    @contextmanager
+    def borrowed(self, setting: Settings, n_ctx: int, n_outputs: int = 1) -> Generator[Candidate]:
+        """A candidate for one measurement, freed after it."""
+        candidate = self.candidate(setting, n_ctx, n_outputs)
+        try:
+            yield candidate
+        finally:
+            self.free(candidate)
+
+    def reading(self, setting: Settings, windows: Windows) -> AbstractContextManager[Candidate]:
+        """A borrowed candidate that reads windows."""
+        n_outputs = n_outputs_for(windows, self.owner.vocabulary.n_tokens)
+        return self.borrowed(setting, windows.n_ctx, n_outputs)
 
     def close(self) -> None:
-        """Free all seats, then the weights."""
-        for seat in self.seats:
+        """Free all candidates, then the weights."""
+        for candidate in self.candidates:
             with suppress(LocalspecError):
-                seat.engine.close()
-        self.seats.clear()
+                candidate.engine.close()
+        self.candidates.clear()
         self.owner.close()
 
     def __enter__(self) -> Self:
@@ -124,19 +141,24 @@ class SharedWeights:
         self.close()
 
 
-def turns(seats: Sequence[Candidate], depth: int, n_turns: int) -> list[list[float]]:
-    """Seconds a token of each seat at a depth, `n_turns` times, there and back.
+def gains_of(default_s: Sequence[float], candidate_s: Sequence[float]) -> list[float]:
+    """The defaults' time over the candidate's, by turn."""
+    return [a / b for a, b in zip(default_s, candidate_s, strict=True)]
 
-    Seats may sit on different weights. One token goes before, which warms up and does not count.
+
+def turns(candidates: Sequence[Candidate], depth: int, n_turns: int) -> list[list[float]]:
+    """Seconds a token of each candidate at a depth, `n_turns` times, there and back.
+
+    Candidates may use different weights. One token warms up first and does not count.
     """
-    for seat in seats:
-        seat.fill(depth)
-        seat.sample(depth, 1)
-    found: list[list[float]] = [[] for _ in seats]
+    for candidate in candidates:
+        candidate.fill(depth)
+        candidate.sample(depth, 1)
+    found: list[list[float]] = [[] for _ in candidates]
     n_again = n_turns
-    for order in there_and_back(range(len(seats)), 2 * n_turns):
-        times = {i: seats[i].sample(depth) for i in order}
-        if seats[0].is_disturbed(depth, times[0]) and n_again:
+    for order in there_and_back(range(len(candidates)), 2 * n_turns):
+        times = {i: candidates[i].sample(depth) for i in order}
+        if candidates[0].is_disturbed(depth, times[0]) and n_again:
             n_again -= 1
             sleep(PAUSE_S)
             continue

@@ -1,9 +1,4 @@
-"""The state of a search: what is loaded, what has been tried, and who listens.
-
-What is known of one candidate: its gain in speed over the defaults, and its cost in quality.
-
-A budget of seconds, shared out among stages.
-"""
+"""The state of a search: loaded weights, trials with their gain and loss, and the time budget."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,7 +11,7 @@ from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
 from localspec.quality import Divergence
 from localspec.settings import Attention, Settings
-from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.target import (
     LEAST_GAIN,
     MOST_PREFILL,
@@ -31,9 +26,9 @@ from localspec.tuning.target import (
 class Trial:
     """A candidate and its turns beside the defaults.
 
-    `gains`: of each turn, the defaults' seconds a token over the candidate's. `prefill_gain`: the
-    same of reading a prompt. `quality` None: not measured. `is_finalist`: its turns were taken in
-    the middle of the context.
+    `gains`: in each turn, the defaults' seconds a token over the candidate's. `prefill_gain`: the
+    same for reading a prompt. `quality` None: not measured. `is_finalist`: the turns are from the
+    middle of the context.
     """
 
     setting: Settings
@@ -44,7 +39,7 @@ class Trial:
 
     @property
     def gain(self) -> Estimate:
-        """Median and interval over turns. There must be one."""
+        """Median and interval over turns; needs at least one turn."""
         return estimate([[gain] for gain in self.gains])
 
     @property
@@ -56,7 +51,7 @@ class Trial:
         return self.setting.attention.is_exact or gain.mid >= LEAST_GAIN
 
     def is_refused(self, goal: Goal) -> bool:
-        """For a quality that was measured, or a prompt that takes much longer."""
+        """Whether its measured loss is too large, or its prompts take much too long."""
         slow = self.prefill_gain is not None and self.prefill_gain < 1 / MOST_PREFILL
         return slow or (self.quality is not None and self.quality.kld > goal.max_loss)
 
@@ -80,7 +75,7 @@ class Trial:
 
 
 class Clock:
-    """Runs from when it is made."""
+    """A budget of seconds, running from its creation."""
 
     def __init__(self, budget_s: float) -> None:
         self.budget_s = budget_s
@@ -95,18 +90,18 @@ class Clock:
         return self.budget_s - self.spent_s
 
     def until(self, share: float) -> float:
-        """Seconds until that share of the whole budget is spent; negative where it is."""
+        """Seconds until that share of the whole budget is spent; negative afterwards."""
         return share * self.budget_s - self.spent_s
 
 
 FIRST_TOKENS = 256
 SLOW_TOKEN_S = 0.08
-"""From here on a sample is of one token: so long a time is measured well by one."""
+"""From this time on one token makes a sample: it is long enough to be timed well."""
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Where a search stands: the stage, the best candidate so far and its gain."""
+    """A search's progress: the stage, the best candidate so far and its gain."""
 
     stage: str
     best: Settings | None
@@ -118,14 +113,14 @@ SearchListener = Callable[[News], None]
 
 @dataclass(slots=True)
 class SearchState:
-    """One search in progress. `default`: the seat of the defaults, which everything is held to."""
+    """One search in progress. `default`: the defaults, with which every candidate is compared."""
 
     subject: TuneTarget
     goal: Goal
     clock: Clock
     interrupt: Interrupt
     listen: SearchListener
-    rig: SharedWeights
+    shared: SharedWeights
     default: Candidate
     setting: Settings
     trials: list[Trial] = field(default_factory=list[Trial])
@@ -133,7 +128,7 @@ class SearchState:
     fill_per_s: float = 1.0
     token_s: float = 1.0
     stack: ExitStack = field(default_factory=ExitStack)
-    _seats: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
+    _candidates: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
 
     @classmethod
     def open(
@@ -144,14 +139,16 @@ class SearchState:
         interrupt: Interrupt,
         listen: SearchListener,
     ) -> "SearchState":
-        """Load, and see how fast the defaults are. Raises LocalspecError or Interrupted."""
+        """Load the model and time the defaults. Raises LocalspecError or Interrupted."""
         listen(News("loading", None, None))
         setting = candidate_of(subject.config)
         stack = ExitStack()
         try:
-            rig = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
-            default = rig.seat(setting, subject.n_ctx)
-            work = cls(subject, goal, clock, interrupt, listen, rig, default, setting, stack=stack)
+            shared = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
+            default = shared.candidate(setting, subject.n_ctx)
+            work = cls(
+                subject, goal, clock, interrupt, listen, shared, default, setting, stack=stack
+            )
             work._look()
         except BaseException:
             stack.close()
@@ -163,60 +160,60 @@ class SearchState:
         times = turns([self.default], depth, 2)
         self.token_s = median(times[0])
         if self.token_s > SLOW_TOKEN_S:
-            self.rig.n_tokens = 1
+            self.shared.n_tokens = 1
         self.fill_per_s = self.default.fill_per_s or 1.0
 
-    def turns_s(self, n_turns: int, n_seats: int = 2) -> float:
-        """About what so many turns of so many seats take."""
-        return n_seats * (n_turns * self.rig.n_tokens + 1) * self.token_s
+    def turns_s(self, n_turns: int, n_candidates: int = 2) -> float:
+        """Estimated seconds of turns."""
+        return n_candidates * (n_turns * self.shared.n_tokens + 1) * self.token_s
 
     def tell(self, stage: str) -> None:
-        """Let the listener know where things stand."""
+        """Tell the listener the stage and the best candidate."""
         best = self.best
         self.listen(News(stage, best and best.setting, best and best.gain.mid))
 
     @property
     def best(self) -> Trial | None:
-        """The trial that looks best now, proven or not; None where the defaults do."""
+        """The best trial so far, proven or not; None where the defaults are best."""
         found = [t for t in self.trials if t.gains and not t.is_refused(self.goal)]
         found = [t for t in found if t.gain.mid >= self.goal.least_ratio]
         return min(found, key=lambda trial: trial.rank(self.goal), default=None)
 
     def try_attention(self, attention: Attention, depth: int, n_turns: int) -> Trial | None:
-        """Turns of a candidate beside the defaults; None where the engine refuses it."""
+        """A trial with turns beside the defaults; None where the engine refuses it."""
         trial = Trial(self.setting.with_attention(attention))
-        try:
-            seat = self.rig.seat(trial.setting, depth + FIRST_TOKENS)
-        except EngineError as error:
-            self.notes.append(f"{attention.text}: {error}")
-            return None
-        try:
-            self.compare(trial, seat, depth, n_turns)
-        finally:
-            self.rig.leave(seat)
+        with ExitStack() as stack:
+            try:
+                borrowed = self.shared.borrowed(trial.setting, depth + FIRST_TOKENS)
+                candidate = stack.enter_context(borrowed)
+            except EngineError as error:
+                self.notes.append(f"{attention.text}: {error}")
+                return None
+            self.compare(trial, candidate, depth, n_turns)
         self.trials.append(trial)
         return trial
 
-    def compare(self, trial: Trial, seat: Candidate, depth: int, n_turns: int) -> None:
+    def compare(self, trial: Trial, candidate: Candidate, depth: int, n_turns: int) -> None:
         """Add `n_turns` turns beside the defaults at a depth to a trial."""
-        default_s, candidate_s = turns([self.default, seat], depth, n_turns)
-        trial.gains += [a / b for a, b in zip(default_s, candidate_s, strict=True)]
-        if seat.fill_per_s and seat.n_filled >= FIRST_TOKENS // 2:
-            trial.prefill_gain = seat.fill_per_s / (self.default.fill_per_s or seat.fill_per_s)
+        default_s, candidate_s = turns([self.default, candidate], depth, n_turns)
+        trial.gains += gains_of(default_s, candidate_s)
+        if candidate.fill_per_s and candidate.n_filled >= FIRST_TOKENS // 2:
+            default_per_s = self.default.fill_per_s or candidate.fill_per_s
+            trial.prefill_gain = candidate.fill_per_s / default_per_s
 
-    def switch(self, rig: SharedWeights, setting: Settings) -> None:
-        """Go on with other weights or threads."""
-        self.rig, self.setting = rig, setting
+    def switch(self, shared: SharedWeights, setting: Settings) -> None:
+        """Continue with other weights or threads."""
+        self.shared, self.setting = shared, setting
 
-    def seat_of(self, trial: Trial) -> Candidate:
-        """A cache as long as the user's context, kept until the trial is unseated."""
-        if id(trial) not in self._seats:
-            self._seats[id(trial)] = self.rig.seat(trial.setting, self.subject.n_ctx)
-        return self._seats[id(trial)]
+    def candidate_for(self, trial: Trial) -> Candidate:
+        """The trial's cache, as long as the user's context; `release` frees it."""
+        if id(trial) not in self._candidates:
+            self._candidates[id(trial)] = self.shared.candidate(trial.setting, self.subject.n_ctx)
+        return self._candidates[id(trial)]
 
-    def unseat(self, trial: Trial) -> None:
-        if seat := self._seats.pop(id(trial), None):
-            self.rig.leave(seat)
+    def release(self, trial: Trial) -> None:
+        if candidate := self._candidates.pop(id(trial), None):
+            self.shared.free(candidate)
 
     def close(self) -> None:
         self.stack.close()

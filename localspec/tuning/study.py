@@ -1,14 +1,15 @@
-"""Quality beside speed and memory: one row a weight type or pair of cache types.
+"""Quality, speed and memory: one row for each weight type or pair of cache types.
 
-The reference is the model as it is given, or another one of the same vocabulary, with an f16 cache.
-Speeds are measured in turns beside that reference, so a row's is the reference's own times a ratio.
-A row is on the Pareto front if no other is at least as good in all three and better in one.
+The reference is the given model, or another one of the same vocabulary, with an f16 cache. Speeds
+are timed in turns beside the reference, so a row's speed is the reference's times a ratio. A row is
+on the Pareto front if no other row is at least as good in all three and better in one.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -28,23 +29,23 @@ from localspec.quality import (
     reference_of,
     windows_of,
 )
-from localspec.quality.evaluate import keep_reference, kept_reference, n_outputs_for
+from localspec.quality.evaluate import keep_reference, kept_reference
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention, Settings
-from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
+from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.target import candidate_of
 
 StudyListener = Callable[[str, float], None]
-"""Hears what is being done and how far that is, 0 to 1."""
+"""Hears the step and its progress, 0 to 1."""
 
 TURNS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class StudyQuestion:
-    """What to compare: cache types with the model's own weights, weight types with an f16 cache.
+    """The rows to measure: cache types with the model's own weights, weight types with f16 caches.
 
-    `n_windows` None: the whole text. Speeds at `depth`, memory of a context of `n_ctx`.
+    `n_windows` None: the whole text. Speeds are at `depth`; memory is that of `n_ctx` tokens.
     """
 
     text: str
@@ -58,7 +59,7 @@ class StudyQuestion:
 
 @dataclass(frozen=True, slots=True)
 class StudyRow:
-    """`ratio`: speed to the reference's."""
+    """One weight type and pair of cache types. `ratio`: speed over the reference's."""
 
     weights: str
     attention: Attention
@@ -78,9 +79,9 @@ class StudyRow:
 def study(
     config: EngineConfig, reference: Path, question: StudyQuestion, listen: StudyListener
 ) -> Iterator[StudyRow]:
-    """Rows as they are measured, the reference's own first.
+    """Yield rows as they are measured, the reference's own first.
 
-    Raises LocalspecError; Interrupted on Ctrl-C, where the rows so far stand.
+    Raises LocalspecError; Interrupted on Ctrl-C, after which the earlier rows stay valid.
     """
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
@@ -101,15 +102,15 @@ def study(
 
 
 def with_front(rows: list[StudyRow]) -> list[StudyRow]:
-    """The rows with those marked that no other row dominates."""
+    """The rows, with a mark on those that no other row dominates."""
     return [replace(row, is_front=not any(o.dominates(row) for o in rows)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """A loaded model with its windows and a cache that is filled for timing."""
+    """A loaded model with its windows and a cache for timing."""
 
-    rig: SharedWeights
+    shared: SharedWeights
     windows: Windows
     timed: Candidate
     question: StudyQuestion
@@ -126,11 +127,12 @@ class _Subject:
     ) -> "_Subject":
         listen(f"loading {config.model.name}", 0)
         setting = candidate_of(config)
-        rig = stack.enter_context(SharedWeights(config, setting.loading, interrupt))
-        vocabulary = rig.owner.vocabulary
+        shared = stack.enter_context(SharedWeights(config, setting.loading, interrupt))
+        vocabulary = shared.owner.vocabulary
         windows = windows_of(vocabulary, question.text, question.window, question.n_windows)
         plain = setting.with_attention(Attention())
-        return cls(rig, windows, rig.seat(plain, question.depth + 256), question, interrupt)
+        timed = shared.candidate(plain, question.depth + 256)
+        return cls(shared, windows, timed, question, interrupt)
 
     @property
     def setting(self) -> Settings:
@@ -138,26 +140,20 @@ class _Subject:
 
     @property
     def model(self) -> Path:
-        return self.rig.config.model
+        return self.shared.config.model
 
-    def reading(self, attention: Attention) -> Candidate:
+    def reading(self, attention: Attention) -> AbstractContextManager[Candidate]:
         """A cache to read windows with."""
-        n_outputs = n_outputs_for(self.windows, self.rig.owner.vocabulary.n_tokens)
-        setting = self.setting.with_attention(attention)
-        return self.rig.seat(setting, self.windows.n_ctx, n_outputs)
+        return self.shared.reading(self.setting.with_attention(attention), self.windows)
 
 
 def _reference(base: _Subject, listen: StudyListener) -> Reference:
     known = kept_reference(base.model, base.windows)
     if known:
         return known
-    seat = base.reading(Attention())
-    try:
-        known = reference_of(
-            seat.engine, seat.context, base.windows, lambda done: listen("the reference", done)
-        )
-    finally:
-        base.rig.leave(seat)
+    with base.reading(Attention()) as candidate:
+        told = partial(listen, "the reference")
+        known = reference_of(candidate.engine, candidate.context, base.windows, told)
     keep_reference(known, base.model, base.windows)
     return known
 
@@ -167,44 +163,37 @@ def _row(
 ) -> StudyRow:
     weights = file_type(read_header(own.model))
     name = f"{weights}, {attention.kv_k}/{attention.kv_v}"
-    seat = own.reading(attention)
-    try:
-        quality = divergence_of(
-            seat.engine, seat.context, own.windows, known, lambda done: listen(name, done)
-        )
-    finally:
-        own.rig.leave(seat)
+    with own.reading(attention) as candidate:
+        told = partial(listen, name)
+        quality = divergence_of(candidate.engine, candidate.context, own.windows, known, told)
     listen(f"speed of {name}", 0)
     decode_tps, ratio = _speed(own, base, attention)
-    # Of the fused kernel, whatever attends here: the column compares types.
+    # The column compares types, so memory is always that of the fused kernel.
     types = Attention(attention.kv_k, attention.kv_v)
     memory = memory_of(checked_facts(own.model), types, own.question.n_ctx)
     return StudyRow(weights, attention, quality, decode_tps, ratio, memory.total_bytes)
 
 
 def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, float]:
-    """Tokens a second, and the ratio to the reference's."""
+    """Tokens a second, and the ratio to the reference's speed."""
     depth = own.question.depth
     if own is base and attention == Attention():
         (seconds,) = turns([base.timed], depth, TURNS)
         return 1 / median(seconds), 1.0
-    seat = own.rig.seat(own.setting.with_attention(attention), depth + 256)
-    try:
-        base_s, own_s = turns([base.timed, seat], depth, TURNS)
-    finally:
-        own.rig.leave(seat)
-    ratio = median(a / b for a, b in zip(base_s, own_s, strict=True))
+    with own.shared.borrowed(own.setting.with_attention(attention), depth + 256) as candidate:
+        base_s, own_s = turns([base.timed, candidate], depth, TURNS)
+    ratio = median(gains_of(base_s, own_s))
     return ratio / median(base_s), ratio
 
 
 def _of_weights(
     config: EngineConfig, base: _Subject, kind: str, known: Reference, listen: StudyListener
 ) -> Iterator[StudyRow]:
-    """The reference's weights in another type, made for this and then removed."""
+    """The row of the reference's weights in another type, from a temporary file."""
     with tempfile.TemporaryDirectory(prefix="quality-", dir=paths.cache_dir()) as folder:
         path = Path(folder) / f"{base.model.stem}.{kind.upper()}.gguf"
         making = f"making {kind.upper()} weights"
-        quantize(base.model, path, kind, config.n_threads, lambda done: listen(making, done))
+        quantize(base.model, path, kind, config.n_threads, partial(listen, making))
         with ExitStack() as stack:
             made = replace(config, model=path)
             own = _Subject.open(made, base.interrupt, stack, base.question, listen)
@@ -213,9 +202,10 @@ def _of_weights(
 
 
 def _check_same(base: _Subject, own: _Subject) -> None:
-    difference = base.rig.owner.vocabulary.tokenizer.difference(own.rig.owner.vocabulary.tokenizer)
+    one, other = (each.shared.owner.vocabulary.tokenizer for each in (base, own))
+    difference = one.difference(other)
     if difference:
         raise ModelError(
             f"{base.model.name} is no reference for {own.model.name}: {difference};"
-            " use the same model in better weights"
+            " use the same model with better weights"
         )

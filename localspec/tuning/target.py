@@ -1,8 +1,12 @@
-"""What is tuned: a model with its default settings, and all that the search asks about it.
+"""The model that a search tunes, its goal, and the candidates, the one predicted fastest first.
 
-What "best" means, and which cache types may be had for it.
+Attention time is nearly a sum of the cost of the keys' type and that of the values' type, so one
+row and one column of the table of types predict the rest, with flash attention and without:
 
-What need not be tried: combinations without a fast kernel, each with the reason.
+    t(K, V) = t(K, f16) + t(f16, V) - t(f16, f16)
+
+An earlier probe of this machine gives the first order; without one, bytes give it. Combinations
+without a fast kernel are not tried, and each has a reason.
 
 Sources: ggml's flash attention dispatch (ggml-metal-device.m and ggml-cuda/fattn.cu, libggml
 0.25.3) and llama_init_from_model. A CUDA build has kernels for the pairs in GGML_CUDA_FA_QUANTS,
@@ -11,36 +15,38 @@ K's and V's types differ. What is refused for the model itself, `ModelFacts.kv_p
 rules for CUDA and Metal are not yet measured.
 """
 
+import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig
 from localspec.forecast.forecast import Expectation
-from localspec.forecast.machine import engine_reports
-from localspec.hardware.detect import available_memory_bytes
+from localspec.forecast.machine import engine_features, engine_reports
+from localspec.hardware.detect import available_memory_bytes, usable_cores
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.notify import Notify
 from localspec.session.config import SessionConfig
 from localspec.session.loading import sound_plan
-from localspec.settings import Attention, Settings, words_of
+from localspec.settings import Attention, FlashAttention, Settings, words_of
 
 
 def candidate_of(config: EngineConfig) -> Settings:
-    """One point of the search: what an engine's configuration amounts to."""
+    """The point of the search that an engine's configuration is."""
     return replace(config.settings, threads_batch=config.n_threads_batch)
 
 
 def candidate_text(settings: Settings) -> str:
-    """What tells candidates apart, short."""
+    """The settings that tell candidates apart, short."""
     threads = f"{settings.threads} thread{'s' * (settings.threads != 1)}"
     return f"{settings.attention.text}, {threads}"
 
 
 def loading_text(loading: Settings) -> str:
-    """How weights are loaded, where that is not as by default."""
+    """The settings of loading that differ from the defaults."""
     changed = {n: v for n, v in loading.loading.changed.items() if (n, v) != ("gpu_layers", 0)}
     return words_of(changed)
 
@@ -53,7 +59,7 @@ ANY_PAIR = "all"
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What decides which kernels there are: the backend that attends, and its features' text."""
+    """The backend that computes attention, and its features: they decide the kernels."""
 
     backend: str = "cpu"
     features: str = ""
@@ -66,7 +72,7 @@ class Build:
 
 
 def excluded(attention: Attention, facts: ModelFacts, build: Build) -> str | None:
-    """A sentence on why a way to keep the cache is not worth trying here; None where it is."""
+    """A sentence on why these cache types are not worth a trial here; None where they are."""
     is_flash = attention.is_flash
     problem = facts.kv_problem(*types_of(attention), flash_attention=is_flash)
     if problem:
@@ -94,11 +100,10 @@ def _without_kernel(attention: Attention, build: Build) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TuneTarget:
-    """`config`: the defaults, with a context of the length that matters to the user.
+    """A model to tune. `config`: its defaults, with a context of the user's length.
 
-    `expected`: of it here, with an f16 cache, from an earlier probe; None: predictions go by bytes.
-    `free_bytes`: of
-    the memory that the caches come to lie in.
+    `expected`: its speed here with an f16 cache, from an earlier probe; None: bytes give the order.
+    `free_bytes`: free memory of the device that holds the caches.
     """
 
     config: EngineConfig
@@ -109,7 +114,7 @@ class TuneTarget:
 
     @classmethod
     def of(cls, config: SessionConfig, notify: Notify) -> Self:
-        """A model by its defaults on this machine. Raises UserError, ModelError or EngineError."""
+        """A model with its defaults here. Raises UserError, ModelError or EngineError."""
         plan = sound_plan(config, notify)
         device = local_devices(engine_reports())[0]
         backend = device.backend if plan.target.settings.gpu_layers else "cpu"
@@ -117,7 +122,7 @@ class TuneTarget:
         return cls(
             config=plan.target,
             facts=plan.facts,
-            build=Build(backend, _features()),
+            build=Build(backend, engine_features()),
             expected=Expectation.of(plain, plan.facts),
             free_bytes=available_memory_bytes() if backend == "cpu" else device.free_bytes,
         )
@@ -128,7 +133,7 @@ class TuneTarget:
 
     @property
     def middle(self) -> int:
-        """The depth that stands for all where time grows in proportion to depth."""
+        """Half the context: the average depth, where time grows in proportion to depth."""
         return max(1, self.n_ctx // 2)
 
     def predicted_s(self, attention: Attention) -> float | None:
@@ -138,27 +143,21 @@ class TuneTarget:
         return self.expected.roofline.with_cache(attention).seconds(1, self.middle)
 
     def cache_bytes(self, attention: Attention, n_ctx: int) -> int:
-        """Of a cache; 0 where the architecture keeps one of its own kind."""
+        """Bytes of a cache; 0 where the architecture has its own kind of cache."""
         window = self.facts.window_tokens
         n_windowed = None if window is None else window + self.config.settings.ubatch
         return self.facts.kv_bytes(n_ctx, *types_of(attention), n_windowed=n_windowed) or 0
-
-
-def _features() -> str:
-    from localspec.engine.llama.binding import engine_features  # noqa: PLC0415 - loads libllama
-
-    return engine_features()
 
 
 GoalName = Literal["speed", "memory", "quality"]
 
 MAX_QUALITY_LOSS = 0.01
 LEAST_GAIN = 1.02
-"""What a setting that changes numbers must gain in speed to be worth it."""
+"""The least gain in speed of a setting that changes numbers."""
 LEAST_SPEED = 0.95
-"""Of the defaults', that saving memory may cost."""
+"""The least share of the defaults' speed when the goal is memory."""
 MOST_PREFILL = 2.0
-"""How much longer than with the defaults a prompt may take."""
+"""The longest time of a prompt, over the defaults'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +178,12 @@ class Goal:
 
     @property
     def least_ratio(self) -> float:
-        """Decoding speed to the defaults' that a candidate must reach."""
+        """The least decoding speed of a candidate, over the defaults'."""
         return LEAST_SPEED if self.name == "memory" else 1.0
 
 
 def is_coarser(one: Attention, other: Attention) -> bool:
-    """Whether keys and values are of the other's types or of fewer bits, so that it loses more."""
+    """Whether keys and values have the other's types or fewer bits, so that it loses more."""
     pairs = ((one.kv_k, other.kv_k), (one.kv_v, other.kv_v))
     return all(
         mine == theirs or cache_type(mine).bits_per_element < cache_type(theirs).bits_per_element
@@ -193,5 +192,95 @@ def is_coarser(one: Attention, other: Attention) -> bool:
 
 
 def cell_bits(attention: Attention) -> float:
-    """Bits of a key's and a value's number together: what the cache's size goes with."""
+    """Bits of one key number and one value number: the cache's size is proportional to it."""
     return sum(kind.bits_per_element for kind in types_of(attention))
+
+
+BASE_TYPE = "f16"
+MODES: tuple[FlashAttention, ...] = ("on", "off")
+
+Predicted = Callable[[Attention], float | None]
+"""Seconds a token, or None where nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Cache types to try, and those that a rule excludes, with its reason."""
+
+    attentions: tuple[Attention, ...]
+    excluded: Mapping[Attention, str]
+
+    @property
+    def edges(self) -> tuple[Attention, ...]:
+        """The row and the column of each table from which the rest is predicted."""
+        return tuple(a for a in self.attentions if BASE_TYPE in (a.kv_k, a.kv_v))
+
+
+def space_of(goal: Goal, facts: ModelFacts, build: Build, predicted: Predicted) -> Space:
+    """Every candidate for a goal, the one predicted fastest (for memory: smallest) first."""
+    types = goal.types
+    everything = [Attention(k, v, flash) for flash in MODES for k in types for v in types]
+    tried: list[Attention] = []
+    reasons: dict[Attention, str] = {}
+    for attention in everything:
+        reason = excluded(attention, facts, build)
+        if reason:
+            reasons[attention] = reason
+        else:
+            tried.append(attention)
+    known = {attention: predicted(attention) for attention in tried}
+
+    def order(attention: Attention) -> tuple[float, float]:
+        seconds, bits = known[attention], cell_bits(attention)
+        if goal.name == "memory":
+            return bits, seconds or 0.0
+        # Candidates without a prediction come last, fewer bytes first.
+        return (float("inf") if seconds is None else seconds), bits
+
+    return Space(tuple(sorted(tried, key=order)), reasons)
+
+
+def additive(attention: Attention, measured: Mapping[Attention, float]) -> float | None:
+    """Seconds a token by the sum above; None where a term is missing."""
+    if attention in measured:
+        return measured[attention]
+    k, v, flash = attention.kv_k, attention.kv_v, attention.flash_attn
+    terms = [Attention(k, BASE_TYPE, flash), Attention(BASE_TYPE, v, flash)]
+    base = Attention(BASE_TYPE, BASE_TYPE, flash)
+    if base not in measured or any(term not in measured for term in terms):
+        return None
+    return sum(measured[term] for term in terms) - measured[base]
+
+
+def thread_counts() -> tuple[int, ...]:
+    """Numbers to try: parts and all of the physical cores, and every hyper-thread."""
+    cores, logical = usable_cores(), os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        logical = min(logical, len(os.sched_getaffinity(0)))
+    counts = {max(1, cores // 2), max(1, 3 * cores // 4), max(1, cores - 1), cores, logical}
+    return tuple(sorted(counts))
+
+
+def loadings(
+    default: Settings, facts: ModelFacts, build: Build, free_bytes: int | None
+) -> tuple[Settings, ...]:
+    """Other ways to load the weights than the default one.
+
+    On a CPU: not repacked, and not mapped. On a GPU that holds the weights: none. On a smaller GPU:
+    as many layers as fit; for a mixture of experts also all layers, some without their experts.
+    Not yet measured on a GPU.
+    """
+    if build.backend == "cpu":
+        plain, unmapped = replace(default, repack=False), replace(default, mmap=False)
+        return (plain, unmapped) if default.repack else (unmapped,)
+    room = None if free_bytes is None else int(0.9 * free_bytes)
+    if room is None or facts.weight_bytes <= room:
+        return ()
+    per_layer = facts.weight_bytes / max(1, facts.n_layers)
+    found = [replace(default, gpu_layers=max(0, int(room / per_layer)))]
+    if facts.n_experts:
+        expert_layer = facts.expert_bytes / max(1, facts.n_layers)
+        n_without = -(-(facts.weight_bytes - room) // max(1, int(expert_layer)))
+        if n_without <= facts.n_layers:
+            found.insert(0, replace(default, gpu_layers=-1, cpu_moe=n_without))
+    return tuple(found)

@@ -42,7 +42,7 @@ def test_every_flag_is_known(server: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a tuned cache", "no repacking, no mmap", "look-up", "a draft model"]
+    "name", ["a tuned cache", "no repacking, no mmap", "lookup", "a draft model"]
 )
 def test_the_server_starts_with_an_export_and_answers(server: Path, name: str) -> None:
     assert _answer(server, _started()[name])

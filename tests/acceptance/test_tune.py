@@ -8,6 +8,8 @@ prompts at most twice as long).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -17,13 +19,18 @@ from models import gemma, smollm2
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
 from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
-from localspec.quality.evaluate import n_outputs_for
 from localspec.session.config import SessionConfig
 from localspec.settings import Attention, Settings
 from localspec.tuning.search import search
-from localspec.tuning.shared_weights import Candidate, SharedWeights, turns
-from localspec.tuning.space import space_of, thread_counts
-from localspec.tuning.target import MOST_PREFILL, Goal, TuneTarget, candidate_text
+from localspec.tuning.shared_weights import SharedWeights, gains_of, turns
+from localspec.tuning.target import (
+    MOST_PREFILL,
+    Goal,
+    TuneTarget,
+    candidate_text,
+    space_of,
+    thread_counts,
+)
 
 pytestmark = pytest.mark.engine
 N_CTX, BUDGET_S = 2048, 60.0
@@ -67,77 +74,66 @@ def _verdict(model: Path) -> Verdict:
     outcome = search(subject, Goal(), BUDGET_S, lambda news: None)
     with (
         Interrupt() as interrupt,
-        SharedWeights(subject.config, outcome.setting.loading, interrupt) as rig,
+        SharedWeights(subject.config, outcome.setting.loading, interrupt) as shared,
         SharedWeights(subject.config, outcome.default.loading, interrupt) as plain,
     ):
-        grid = _grid(subject, rig, plain, outcome.default)
-        best = _allowed(rig, grid, outcome.default)
-        return _final(subject, rig, plain, outcome.default, outcome.setting, best)
+        grid = _grid(subject, shared, plain, outcome.default)
+        best = _allowed(shared, grid, outcome.default)
+        return _final(subject, shared, plain, outcome.default, outcome.setting, best)
 
 
 def _grid(
-    subject: TuneTarget, rig: SharedWeights, plain: SharedWeights, default: Settings
+    subject: TuneTarget, shared: SharedWeights, plain: SharedWeights, default: Settings
 ) -> list[Measured]:
     """Every setting: speed to the defaults', and that of filling a cache."""
     depth, found = subject.middle, list[Measured]()
-    base = plain.seat(default, subject.n_ctx)
+    base = plain.candidate(default, subject.n_ctx)
     base.fill(depth)
     space = space_of(Goal(), subject.facts, subject.build, lambda attention: None)
     for attention in space.attentions:
-        seat = rig.seat(default.with_attention(attention), depth + 256)
-        seat.fill(depth)
-        prefill = (seat.fill_per_s or 1.0) / (base.fill_per_s or 1.0)
+        candidate = shared.candidate(default.with_attention(attention), depth + 256)
+        candidate.fill(depth)
+        prefill = (candidate.fill_per_s or 1.0) / (base.fill_per_s or 1.0)
         for n_threads in thread_counts():
-            seat.engine.set_threads(n_threads, base.threads[1])
-            base_s, seat_s = turns([base, seat], depth, GRID_TURNS)
-            ratio = median(a / b for a, b in zip(base_s, seat_s, strict=True))
+            candidate.engine.set_threads(n_threads, base.threads[1])
+            base_s, candidate_s = turns([base, candidate], depth, GRID_TURNS)
+            ratio = median(gains_of(base_s, candidate_s))
             setting = replace(default.with_attention(attention), threads=n_threads)
             found.append((setting, ratio, prefill))
             print(f"{candidate_text(setting)}: {ratio:.2f} x, prompts {prefill:.2f} x")
-        rig.leave(seat)
-    plain.leave(base)
+        shared.free(candidate)
+    plain.free(base)
     return sorted(found, key=lambda row: -row[1])
 
 
-def _allowed(rig: SharedWeights, grid: list[Measured], default: Settings) -> list[Settings]:
+def _allowed(shared: SharedWeights, grid: list[Measured], default: Settings) -> list[Settings]:
     """The three fastest whose quality and prompts are as the goal wants them."""
-    windows = windows_of(rig.owner.vocabulary, shipped_text(), n_windows=4)
-    n_outputs = n_outputs_for(windows, rig.owner.vocabulary.n_tokens)
+    windows = windows_of(shared.owner.vocabulary, shipped_text(), n_windows=4)
+    with shared.reading(default.with_attention(Attention()), windows) as candidate:
+        reference = reference_of(candidate.engine, candidate.context, windows)
 
-    def reading(attention: Attention) -> Candidate:
-        return rig.seat(default.with_attention(attention), windows.n_ctx, n_outputs)
+    @cache
+    def loss(attention: Attention) -> float:
+        with shared.reading(default.with_attention(attention), windows) as candidate:
+            return divergence_of(candidate.engine, candidate.context, windows, reference).kld
 
-    seat = reading(Attention())
-    reference = reference_of(seat.engine, seat.context, windows)
-    rig.leave(seat)
-    judged, chosen = dict[Attention, float](), list[Settings]()
-    for setting, _, prefill in grid:
-        if prefill < 1 / MOST_PREFILL:
-            continue
-        attention = setting.attention
-        if attention not in judged:
-            seat = reading(attention)
-            judged[attention] = divergence_of(seat.engine, seat.context, windows, reference).kld
-            rig.leave(seat)
-        if judged[attention] <= Goal().max_loss:
-            chosen.append(setting)
-        if len(chosen) == 3:
-            break
-    return chosen
+    quick = [setting for setting, _, prefill in grid if prefill >= 1 / MOST_PREFILL]
+    allowed = (setting for setting in quick if loss(setting.attention) <= Goal().max_loss)
+    return list(islice(allowed, 3))
 
 
 def _final(
     subject: TuneTarget,
-    rig: SharedWeights,
+    shared: SharedWeights,
     plain: SharedWeights,
     default: Settings,
     tuned: Settings,
     best: list[Settings],
 ) -> Verdict:
     """All of them in turns, in the middle of the context."""
-    seats = [plain.seat(default, subject.n_ctx)]
-    seats += [rig.seat(setting, subject.n_ctx) for setting in (tuned, *best)]
-    base_s, tuned_s, *best_s = turns(seats, subject.middle, FINAL_TURNS)
+    candidates = [plain.candidate(default, subject.n_ctx)]
+    candidates += [shared.candidate(setting, subject.n_ctx) for setting in (tuned, *best)]
+    base_s, tuned_s, *best_s = turns(candidates, subject.middle, FINAL_TURNS)
     to_best = {
         candidate_text(s): _gain(times, tuned_s) for s, times in zip(best, best_s, strict=True)
     }
@@ -145,4 +141,4 @@ def _final(
 
 
 def _gain(base_s: list[float], other_s: list[float]) -> Estimate:
-    return estimate([[a / b] for a, b in zip(base_s, other_s, strict=True)])
+    return estimate([[gain] for gain in gains_of(base_s, other_s)])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from mamba import MambaShape, write_random_mamba
 from models import gemma, smollm2
 
 from localspec.engine.base import EngineConfig, hold, rows_of
@@ -19,7 +20,7 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import engine_log
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.errors import EngineError, ModelError
-from localspec.model.synthetic import MambaShape, Shape, write_random_mamba, write_random_model
+from localspec.model.synthetic import Shape, write_random_model
 
 Load = Callable[..., LlamaEngine]
 ROUNDING = 0.1

@@ -28,7 +28,7 @@ from localspec.hardware.probe_results import (
     WeightCase,
     sizes_around,
 )
-from localspec.model.facts import cache_type
+from localspec.model.kv import cache_type
 from localspec.prediction.probed import ProbedRates
 from localspec.prediction.rates import AttentionWork, WeightWork
 

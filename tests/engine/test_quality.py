@@ -13,8 +13,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.errors import UserError
 from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
-from localspec.quality.divergence import Divergence, log_softmax, scores
-from localspec.quality.published import text_of
+from localspec.quality.divergence import Divergence, log_softmax, scores, text_of
 from localspec.quality.reference import N_LIKELIEST, Reference, Rows
 
 VOCABULARY = 6000

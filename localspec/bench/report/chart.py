@@ -1,7 +1,4 @@
-"""A picture as plain values, which `svg` draws.
-
-Ticks at round numbers, and values to places on an axis.
-"""
+"""A picture as plain values, which `svg` draws, and its axes with ticks at round numbers."""
 
 from dataclasses import dataclass
 from math import ceil, floor, log10
@@ -12,7 +9,7 @@ ChartKind = Literal["line", "dots"]
 
 @dataclass(frozen=True, slots=True)
 class ChartPoint:
-    """`low` and `high`: an interval of y. `note`: what the pointer shows."""
+    """`low` and `high`: the interval of y. `note`: the text under the pointer."""
 
     x: float
     y: float
@@ -34,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Axes and series; `caption` says what is to be seen."""
+    """Axes and series; `caption` explains them."""
 
     key: str
     title: str
@@ -57,7 +54,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class BarChart:
-    """Horizontal bars; parts of the same name have the same colour in all of them."""
+    """Horizontal bars; parts of one name have one colour in all bars."""
 
     key: str
     title: str
@@ -67,13 +64,13 @@ class BarChart:
 
     @property
     def names(self) -> list[str]:
-        """Of parts, in the order of their first appearance."""
+        """Names of parts, in the order of their first appearance."""
         return list(dict.fromkeys(name for bar in self.bars for name, _ in bar.parts))
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From `low` to `high`, mapped to places from `start` to `end`."""
+    """Values from `low` to `high`, mapped to places from `start` to `end`."""
 
     low: float
     high: float
@@ -82,7 +79,7 @@ class Axis:
     is_log: bool
 
     def place(self, value: float) -> float:
-        """Values beyond an end lie on it."""
+        """The place of a value; a value beyond an end lies on that end."""
         inside = min(max(value, self.low), self.high)
         if self.is_log:
             share = (log10(inside) - log10(self.low)) / (log10(self.high) - log10(self.low))
@@ -96,7 +93,7 @@ class Axis:
 
 
 def axis_of(values: list[float], start: float, end: float, *, is_log: bool) -> Axis:
-    """Around all values: a linear axis includes 0."""
+    """An axis around all values; a linear one includes 0."""
     known = [value for value in values if value > 0 or not is_log]
     low, high = min(known, default=1.0), max(known, default=1.0)
     if is_log:
@@ -117,14 +114,14 @@ def ticks(low: float, high: float, n_most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 of each decade where there are few, else whole decades."""
+    """1, 2, 5 of each decade on a short axis, else whole decades."""
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     multiples = (1, 2, 5) if log10(high / low) < 2.2 else (1,)
     return [m * 10.0**d for d in decades for m in multiples if low <= m * 10.0**d <= high]
 
 
 def tick_text(value: float) -> str:
-    """Short, whatever the size."""
+    """A short number for a tick."""
     if value >= 1e4:
         return f"{value / 1e3:g}k"
     return f"{value:g}"

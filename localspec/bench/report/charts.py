@@ -1,4 +1,4 @@
-"""The pictures of a report; one without data is left out."""
+"""The pictures of a report, without those that have no data."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ INTENSITY = (0.1, 1000.0)
 
 
 def charts_of(rows: Sequence[ResultRow]) -> list[Chart | BarChart]:
-    """In the order in which they answer: how fast, why, and where the rest goes."""
+    """In this order: speed, its reasons, and where the rest of the time goes."""
     timed = [row for row in rows if row.decode_tps or row.prefill_tps]
     found = (
         _roofline(timed),
@@ -29,17 +29,17 @@ def charts_of(rows: Sequence[ResultRow]) -> list[Chart | BarChart]:
 
 
 def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
-    """Arithmetic intensity against FLOP/s: below the slope memory binds, below the top compute."""
+    """FLOP/s over arithmetic intensity: memory limits under the slope, compute under the top."""
     known = [(row, row.prediction) for row in rows if row.prediction]
     if not known:
         return None
-    decode, prefill = _points(known, _decode_point), _points(known, _prefill_point)
+    decode, prefill = _points(known, _decoded), _points(known, _prefilled)
     roofs = list(_roofs([prediction for _, prediction in known]))
     return Chart(
         "roofline",
         "Roofline",
-        "Every case by how much it computes for each byte that it streams. The slope is what memory"
-        " can feed, the top what wide passes of the model reach; the distance to them is the gap.",
+        "Every case by its FLOP per streamed byte. Memory bandwidth sets the slope, and wide passes"
+        " of the model set the top. The distance to them is the gap.",
         "FLOP per byte",
         "GFLOP/s",
         (
@@ -54,41 +54,38 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
 
 def _points(
     known: Sequence[tuple[ResultRow, Prediction]],
-    point: Callable[[ResultRow, Prediction, str], ChartPoint | None],
+    passes: Callable[[ResultRow, Prediction], tuple[float, float, float, str] | None],
 ) -> tuple[ChartPoint, ...]:
+    """`passes`: FLOP and bytes of one pass, passes a second, and the speed in words."""
     names = labels([row for row, _ in known])
-    found = (point(*pair, name) for pair, name in zip(known, names, strict=True))
-    return tuple(each for each in found if each is not None)
+    found = ((name, passes(*pair)) for pair, name in zip(known, names, strict=True))
+    return tuple(
+        ChartPoint(each[0] / each[1], each[0] * each[2] / 1e9, note=f"{name}: {each[3]}")
+        for name, each in found
+        if each is not None
+    )
 
 
-def _decode_point(row: ResultRow, prediction: Prediction, name: str) -> ChartPoint | None:
+def _decoded(row: ResultRow, said: Prediction) -> tuple[float, float, float, str] | None:
     if row.passes_per_s is None:
         return None
-    flops = prediction.pass_flops * row.passes_per_s
-    intensity = prediction.pass_flops / prediction.pass_bytes
-    return ChartPoint(
-        intensity, flops / 1e9, note=f"{name}: {number(row.decode_each_tps)} tok/s a user"
-    )
+    speed = f"{number(row.decode_each_tps)} tok/s a user"
+    return said.pass_flops, said.pass_bytes, row.passes_per_s, speed
 
 
-def _prefill_point(row: ResultRow, prediction: Prediction, name: str) -> ChartPoint | None:
+def _prefilled(row: ResultRow, said: Prediction) -> tuple[float, float, float, str] | None:
     n_prompt = row.case.work.n_prompt * row.case.work.batch
-    if row.prefill_tps is None or not prediction.prompt_flops or not n_prompt:
+    if row.prefill_tps is None or not said.prompt_flops or not n_prompt:
         return None
-    flops = prediction.prompt_flops / n_prompt * row.prefill_tps.mid
-    intensity = prediction.prompt_flops / prediction.prompt_bytes
-    return ChartPoint(
-        intensity, flops / 1e9, note=f"{name}: {number(row.prefill_tps.mid)} tok/s prefill"
-    )
+    speed = f"{number(row.prefill_tps.mid)} tok/s prefill"
+    return said.prompt_flops, said.prompt_bytes, row.prefill_tps.mid / n_prompt, speed
 
 
 def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
-    """One for each machine's bandwidth and compute."""
-    ceilings = dict.fromkeys(
-        (p.bandwidth_bytes_per_s, p.flops_per_s) for p in predictions if p.bandwidth_bytes_per_s
-    )
+    """One roof for each machine's bandwidth and compute."""
     tops = dict[float, float]()
-    for bandwidth, flops in ceilings:
+    for said in predictions:
+        bandwidth, flops = said.bandwidth_bytes_per_s, said.flops_per_s
         if bandwidth and flops:
             tops[bandwidth] = max(flops, tops.get(bandwidth, 0.0))
     for bandwidth, flops in tops.items():
@@ -115,10 +112,8 @@ def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
     ]
     ends = [value for p in points for value in (p.x, p.y)]
     low, high = min(ends) / 1.3, max(ends) * 1.3
-    spread = [(row.predicted_tps.low / row.predicted_tps.mid,
-               row.predicted_tps.high / row.predicted_tps.mid)
-              for row in known if row.predicted_tps]  # fmt: skip
-    factors = min(s[0] for s in spread), max(s[1] for s in spread)
+    said = [row.predicted_tps for row in known if row.predicted_tps]
+    factors = min(s.low / s.mid for s in said), max(s.high / s.mid for s in said)
     edges = [
         Series(
             name,
@@ -132,8 +127,8 @@ def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
     return Chart(
         "predicted",
         "Predicted and measured",
-        "Decoding. On the line a prediction is right; between the dashed ones it is within its"
-        " interval. Above it is faster than was said.",
+        "Decoding speed. A prediction on the line is right, and one between the dashed lines is"
+        " within its interval. Points above the line are faster than predicted.",
         "predicted tok/s",
         "measured tok/s",
         (*edges, Series("cases", tuple(points), tone=0)),
@@ -150,7 +145,7 @@ def _both(row: ResultRow) -> str:
 
 
 def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
-    """Decoding by filled context, a line for each setting."""
+    """Decoding speed by depth, a line for each setting."""
     plain = [row for row in rows if row.decode_tps and not row.case.work.prompts]
     groups: dict[str, list[ResultRow]] = {}
     for row, name in zip(plain, _setting_labels(plain), strict=True):
@@ -176,7 +171,7 @@ def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
     return Chart(
         "depth",
         "Speed by depth and KV type",
-        "Decoding with that many tokens in the context; predictions are dashed.",
+        "Decoding speed by tokens in the context. Dashed lines are predictions.",
         "depth in tokens",
         "tok/s",
         tuple(series),
@@ -184,7 +179,7 @@ def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
 
 
 def _setting_labels(rows: Sequence[ResultRow]) -> list[str]:
-    """What tells settings apart, without the work's depth."""
+    """Labels of the settings, without the work's depth."""
     names = labels(rows)
     batches = len({row.case.work.batch for row in rows}) > 1
     found: list[str] = []
@@ -195,7 +190,7 @@ def _setting_labels(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def _gaps(rows: Sequence[ResultRow]) -> BarChart | None:
-    """Where a token's time goes, stacked; the rest may be negative."""
+    """A token's time by parts, stacked; the rest may be negative."""
     known = [row for row in rows if row.gap][:LARGEST_GAPS]
     if not known:
         return None
@@ -207,15 +202,15 @@ def _gaps(rows: Sequence[ResultRow]) -> BarChart | None:
     return BarChart(
         "gap",
         "Where the milliseconds go",
-        "Each part is measured or computed on its own; the rest is what none explains, and left of"
-        " zero what they explain too much.",
+        "Each part is measured or computed on its own. The rest is time that no part explains; it"
+        " lies left of zero where the parts exceed the measured time.",
         "ms a token",
         tuple(bars),
     )
 
 
 def _verification(rows: Sequence[ResultRow]) -> Chart | None:
-    """v(n): what checking drafts costs, in plain passes."""
+    """v(n) = T(n) / T(1): the cost of verification, in plain passes."""
     curved = [row for row in rows if row.curve]
     if not curved:
         return None
@@ -237,8 +232,8 @@ def _verification(rows: Sequence[ResultRow]) -> Chart | None:
     return Chart(
         "verification",
         "Verification curve",
-        "What a pass over n tokens costs in plain passes. Where it stays low, drafts are checked"
-        " for nothing; predictions are dashed.",
+        "The cost of a pass over n tokens, in plain passes. Where the curve stays low, verifying"
+        " drafts is nearly free. Dashed lines are predictions.",
         "tokens in a pass",
         "T(n) / T(1)",
         (ideal, *series),
@@ -246,7 +241,7 @@ def _verification(rows: Sequence[ResultRow]) -> Chart | None:
 
 
 def _predicted_curve(rows: Sequence[ResultRow], curve: ResultRow) -> tuple[ChartPoint, ...]:
-    """From a plain row of the same model, setting and depth."""
+    """The predicted curve, from a plain row of the same model, setting and depth."""
     config, depth = curve.case.config, curve.case.work.depth
     for row in rows:
         same = _as_plain(row.case.config) == _as_plain(config)
@@ -258,12 +253,12 @@ def _predicted_curve(rows: Sequence[ResultRow], curve: ResultRow) -> tuple[Chart
 
 
 def _as_plain(config: SessionConfig) -> SessionConfig:
-    """What decides a plain pass."""
+    """The configuration with only the settings that a plain pass depends on."""
     return replace(config, settings=config.settings.for_engine)
 
 
 def _acceptance(rows: Sequence[ResultRow]) -> BarChart | None:
-    """Share of drafted tokens that stood, by category."""
+    """Share of accepted drafted tokens, by category."""
     drafted = [row for row in rows if row.acceptance is not None and row.categories]
     if not drafted:
         return None
@@ -282,7 +277,7 @@ def _acceptance(rows: Sequence[ResultRow]) -> BarChart | None:
     return BarChart(
         "acceptance",
         "Acceptance by category",
-        "How many of the drafted tokens the target would have said itself.",
+        "The share of drafted tokens that the target accepted.",
         "% of drafted tokens",
         tuple(bars),
     )

@@ -1,10 +1,7 @@
-"""The columns of a table of results, once for the terminal, Markdown, CSV and the page.
+"""Results as JSON, CSV and Markdown, and the table columns that all reports share.
 
-Results as one JSON document: rows with what was derived, findings, what was left out.
-
-Results as CSV: one line a case, plain numbers in SI units, nothing for what is not known.
-
-Results as Markdown, for a README or an issue: the table, the gap and the findings.
+JSON: rows with derived figures, findings, cases left out. CSV: one line a case, plain numbers in SI
+units, an empty field for an unknown figure. Markdown: the table, the gap and the findings.
 """
 
 import csv
@@ -32,8 +29,19 @@ CellValue = Callable[[ResultRow], Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    is_number: Sequence[bool]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
-    """`key` names it in CSV, where `value` stands plain; `text` is for people."""
+    """`key` heads it in CSV, with the plain `value`; `header` and `text` are for people."""
 
     key: str
     header: str
@@ -70,7 +78,7 @@ def _predicted(row: ResultRow) -> str:
 
 
 def _setting(row: Row) -> Column:
-    """A setting; where it is as by default and seldom anything else, there is nothing to read."""
+    """A setting; one that seldom changes shows nothing at its default."""
 
     def value(result: ResultRow) -> Any:
         found = getattr(_shown(result), row.name)
@@ -85,7 +93,7 @@ def _setting(row: Row) -> Column:
 
 
 def _shown(row: ResultRow) -> Settings:
-    """A curve is of the engine alone."""
+    """The settings to show; a curve depends on the engine's alone."""
     settings = row.case.settings
     return replace(settings, spec=NONE, draft_max=None) if row.is_curve else settings
 
@@ -142,20 +150,40 @@ WORK_IN_CSV = tuple(
 
 
 def shown_columns(rows: Sequence[ResultRow]) -> list[Column]:
-    """What tells the rows apart, then the figures that any of them has."""
+    """The settings that differ between rows, then the figures that any row has."""
     settings = [column for column in SETTINGS if len({column.text(row) for row in rows}) > 1]
     figures = [column for column in FIGURES if _is_known(column, rows)]
     return [*settings, TEST, DECODE, PREDICTED, *figures]
 
 
-def common_settings(rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
-    """What all rows share, for the heading."""
-    same = [column for column in SETTINGS if len({column.text(row) for row in rows}) == 1]
-    return [(column.header, column.text(rows[0])) for column in same if rows]
+def common_settings(rows: Sequence[ResultRow], but: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Settings `but` some that all rows share and that show anything, for the heading."""
+    texts = {c.header: {c.text(row) for row in rows} for c in SETTINGS if c.header not in but}
+    shared = [(name, *found) for name, found in texts.items() if len(found) == 1]
+    return [(name, text) for name, text in shared if text != NOTHING]
+
+
+def gap_table(rows: Sequence[ResultRow]) -> Table | None:
+    """The parts of a token's time, a line for each case; None where no gap is known."""
+    known = [(name, row.gap) for name, row in zip(labels(rows), rows, strict=True) if row.gap]
+    if not known:
+        return None
+    parts = known[0][1].parts
+    return Table(
+        "Where the milliseconds of a token go",
+        "Rest: the measured time minus all parts. Share: the rest over the measured time.",
+        ["", "measured", *(part.name for part in parts), "share"],
+        [False, *[True] * (len(parts) + 2)],
+        [
+            [name, *(milliseconds(s) for s in (gap.token_s, *(p.seconds for p in gap.parts))),
+             percent(gap.rest_share)]
+            for name, gap in known
+        ],
+    )  # fmt: skip
 
 
 def labels(rows: Sequence[ResultRow]) -> list[str]:
-    """For each row what tells it from the others, in a few words."""
+    """For each row, the settings that tell it from the others, in a few words."""
     varying = [c for c in SETTINGS if len({c.text(row) for row in rows}) > 1]
     return [_label(row, {c.key for c in varying}) for row in rows]
 
@@ -194,7 +222,7 @@ def _predicted_of(row: ResultRow, name: str) -> Any:
 
 
 def all_rows(results: Sequence[Results]) -> list[ResultRow]:
-    """Of several files together."""
+    """Rows of several files together."""
     return rows_of([visited for each in results for visited in each.visits])
 
 
@@ -229,7 +257,7 @@ def _row(row: ResultRow) -> dict[str, Any]:
 
 
 def csv_text(results: Sequence[Results]) -> str:
-    """With a heading line."""
+    """CSV, with a heading line."""
     columns = csv_columns()
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -240,7 +268,7 @@ def csv_text(results: Sequence[Results]) -> str:
 
 
 def markdown_text(results: Sequence[Results]) -> str:
-    """Ends with a line break."""
+    """Markdown, with a line break at its end."""
     rows = all_rows(results)
     return "\n".join([*_lines(rows), ""])
 
@@ -249,8 +277,7 @@ def _lines(rows: Sequence[ResultRow]) -> Iterator[str]:
     figures = [row for row in rows if not row.is_curve]
     yield ", ".join(
         f"{name} {shown}" if name not in ("machine", "model") else shown
-        for name, shown in common_settings(figures)
-        if shown != "-" and name != "engine"
+        for name, shown in common_settings(figures, ["engine"])
     )
     yield ""
     columns = shown_columns(figures)
@@ -259,19 +286,9 @@ def _lines(rows: Sequence[ResultRow]) -> Iterator[str]:
         [column.is_number for column in columns],
         [[column.text(row) for column in columns] for row in figures],
     )
-    gaps = [(label, row.gap) for label, row in zip(labels(figures), figures, strict=True)]
-    known = [(label, gap) for label, gap in gaps if gap]
-    if known:
-        names = [part.name for part in known[0][1].parts]
+    if gaps := gap_table(figures):
         yield ""
-        yield from _table(
-            ["where the ms go", "ms/tok", *names],
-            [False, *[True] * (1 + len(names))],
-            [
-                [label, milliseconds(gap.token_s), *(milliseconds(p.seconds) for p in gap.parts)]
-                for label, gap in known
-            ],
-        )
+        yield from _table(["where the ms go", *gaps.header[1:]], gaps.is_number, gaps.rows)
     yield ""
     yield from (f"- {sentence}" for sentence in findings(rows))
 

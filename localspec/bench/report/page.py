@@ -1,7 +1,6 @@
-"""One page with everything: it asks for nothing from elsewhere and needs no script."""
+"""One HTML page with everything: it loads nothing and needs no script."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,40 +11,35 @@ from localspec import __version__
 from localspec.bench.findings import findings
 from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
-from localspec.bench.report.documents import all_rows, common_settings, labels, shown_columns
+from localspec.bench.report.documents import (
+    Table,
+    all_rows,
+    common_settings,
+    gap_table,
+    labels,
+    shown_columns,
+)
 from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
 from localspec.bench.row import CategoryRow, ResultRow
 from localspec.bench.store import Results
-from localspec.format import NOTHING, milliseconds, number, percent
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Cells as text."""
-
-    title: str
-    note: str
-    header: Sequence[str]
-    is_number: Sequence[bool]
-    rows: Sequence[Sequence[str]]
+from localspec.format import NOTHING, number, percent
 
 
 def page(results: Sequence[Results]) -> str:
     """The page as HTML."""
     rows = all_rows(results)
     figures = [row for row in rows if not row.is_curve]
-    shared = dict(common_settings(figures))
     return _template().render(
         version=__version__,
         tones=TONES,
         light=LIGHT,
         chart_style=Markup(style(lambda name: f"var(--{name})")),
         title=_title(rows),
-        subtitle=f"Measured by localspec {__version__}, beside what was to be expected",
-        facts=[*_facts(results, rows), *_shared(shared)],
+        subtitle=f"Measured by localspec {__version__}, beside its predictions",
+        facts=[*_facts(results, rows), *_shared(figures)],
         findings=findings(rows),
         tables=[
-            table for table in (_speeds(figures), _gaps(figures), _categories(figures)) if table
+            table for table in (_speeds(figures), gap_table(figures), _categories(figures)) if table
         ],
         charts=[_drawn(chart) for chart in charts_of(rows)],
         skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
@@ -105,12 +99,9 @@ def _model(row: ResultRow) -> str:
     return f"{model['file']}: {model['type']}, {size}, {model['digest']}"
 
 
-def _shared(shared: dict[str, str]) -> list[tuple[str, str]]:
-    text = ", ".join(
-        f"{name} {shown}"
-        for name, shown in shared.items()
-        if name not in ("machine", "engine", "model") and shown != "-"
-    )
+def _shared(rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
+    names = ("machine", "engine", "model")
+    text = ", ".join(f"{name} {shown}" for name, shown in common_settings(rows, names))
     return [("settings", text)] if text else []
 
 
@@ -120,9 +111,9 @@ def _speeds(rows: Sequence[ResultRow]) -> Table | None:
     columns = [column for column in shown_columns(rows) if column.is_number]
     return Table(
         "Speeds",
-        "Tokens per second with their 95 % interval beside the predicted ones; roof: share of the"
-        " memory's bandwidth; engine: without sampling, text and Python, as llama-bench measures;"
-        " GB: most memory at once.",
+        "Tokens per second with their 95 % interval, beside the prediction. roof: share of the"
+        " memory's bandwidth. engine: without sampling, text and Python, as llama-bench measures."
+        " GB: peak memory.",
         ["case", *(column.header for column in columns)],
         [False, *[True] * len(columns)],
         [
@@ -132,26 +123,8 @@ def _speeds(rows: Sequence[ResultRow]) -> Table | None:
     )
 
 
-def _gaps(rows: Sequence[ResultRow]) -> Table | None:
-    known = [(name, row.gap) for name, row in zip(labels(rows), rows, strict=True) if row.gap]
-    if not known:
-        return None
-    parts = known[0][1].parts
-    return Table(
-        "Where the milliseconds of a token go",
-        "Rest: measured less all parts; beside it its share.",
-        ["", "measured", *(part.name for part in parts), "share"],
-        [False, *[True] * (len(parts) + 2)],
-        [
-            [name, milliseconds(gap.token_s), *(milliseconds(part.seconds) for part in gap.parts),
-             percent(gap.rest_share)]
-            for name, gap in known
-        ],
-    )  # fmt: skip
-
-
 def _categories(rows: Sequence[ResultRow]) -> Table | None:
-    """Categories down and ways to guess ahead across."""
+    """Categories down, drafters across."""
     known = [row for row in rows if row.categories]
     if not known:
         return None
@@ -159,7 +132,7 @@ def _categories(rows: Sequence[ResultRow]) -> Table | None:
     found = [{category.name: category for category in row.categories} for row in known]
     return Table(
         "By category",
-        "Tokens per second and the share of drafts that stood.",
+        "Tokens per second, and the share of accepted drafted tokens.",
         ["category", *labels(known)],
         [False, *[True] * len(known)],
         [[name, *(_category(each.get(name)) for each in found)] for name in names],

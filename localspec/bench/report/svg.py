@@ -1,6 +1,7 @@
-"""Charts as SVG: in a page, whose style sheet colours them by its theme, or as a file of their own.
+"""Charts as SVG, for a page or as a file of their own.
 
-A file needs nothing else: it has its title, a panel for each chart, keys and colours in it.
+A page's style sheet colours the charts by its theme. A file carries its own title, panels, keys and
+colours.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ LIGHT = {
 }  # fmt: skip
 """Colours on white."""
 N_ACROSS, TITLE_HEIGHT, KEY_HEIGHT = 3, 34, 18
-"""Of a file: panels beside each other, and heights of a title and of a line of the key."""
+"""A file's panels in a row, and the heights of its title and of a line of the key."""
 
 
 def svg(chart: Chart | BarChart) -> str:
@@ -64,7 +65,7 @@ def picture(title: str, charts: Sequence[Chart | BarChart]) -> str:
 
 
 def style(colour: Callable[[str], str]) -> str:
-    """The style sheet of charts; `colour` gives one by its name."""
+    """The style sheet of charts; `colour` maps a name to a colour."""
     tones = [f"t{i}" for i in range(TONES)]
     return "\n".join(
         [
@@ -85,7 +86,7 @@ def style(colour: Callable[[str], str]) -> str:
 
 
 def keys_of(chart: Chart | BarChart) -> Iterator[tuple[str, str]]:
-    """The class and name of everything in a chart that has a colour and wants a name."""
+    """The class and name of everything in a chart that has a colour and a name."""
     if isinstance(chart, BarChart):
         if len(chart.names) > 1:
             yield from ((tone_class(i), name) for i, name in enumerate(chart.names))
@@ -117,7 +118,7 @@ def _lines(chart: Chart | BarChart) -> Iterator[str]:
 
 
 def tone_class(tone: int | None) -> str:
-    """The class that has the colour."""
+    """The style class of a tone."""
     return "none" if tone is None else f"t{tone % TONES}"
 
 
@@ -174,7 +175,7 @@ def _whisker(point: ChartPoint, px: float, y: Axis, tone: str) -> Iterator[str]:
 
 
 def _marker(tone: int, px: float, py: float) -> str:
-    """A circle, square, triangle or diamond in turns: colour is not all that tells them apart."""
+    """A circle, square, triangle or diamond in turn, so that shapes differ as colours do."""
     r = RADIUS
     shapes = (
         f"m-{r} 0a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 -{2 * r} 0z",

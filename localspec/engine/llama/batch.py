@@ -1,7 +1,7 @@
 """What goes into a decode and what comes out: a `llama_batch` over NumPy arrays, and logits.
 
-The engine reads five parallel arrays; filling them by slices costs microseconds where a Python loop
-over tokens costs as many as there are tokens. The memory is NumPy's, so nothing is to be freed.
+The engine reads five parallel arrays. Slices fill them in microseconds; a Python loop would take as
+many per token. NumPy owns the memory, so nothing has to be freed.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from localspec.engine.llama.binding import C
 
 
 class Counting(Protocol):
-    """Who counts its decodes."""
+    """An engine that counts its decodes."""
 
     n_decodes: int
 

@@ -1,21 +1,19 @@
-"""Load libllama once, quietly, and turn its two ways of failing loudly into sentences.
+"""Load libllama once, quietly, and turn its two loud failures into sentences.
 
-Its log is kept in memory: an error message can quote the engine's reason, and nothing is printed
-unless asked. Where it would abort the process on a broken assumption, one sentence goes to stderr
-first.
-
-What the engine says of itself: devices and features, for `doctor`.
+Its log stays in memory: an error message can quote the engine's reason, and nothing is printed
+unless asked for. Before it aborts the process on a broken assumption, one sentence goes to stderr.
+`doctor` reads the devices and features that the engine reports.
 """
 
 import ctypes
 import os
 import sys
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, NewType, TextIO
 
 from localspec.engine.health import NOT_INSTALLED
 from localspec.errors import EngineError
+from localspec.hardware.machine import Reported
 
 # Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
 # milliseconds and so starve the thread that they wait for when other programs want the cores. Some
@@ -118,17 +116,7 @@ def initialise(echo: TextIO | None = None) -> None:
     _ready = True
 
 
-@dataclass(frozen=True, slots=True)
-class EngineDevice:
-    """A device of ggml's list; memory in bytes, None where the backend does not tell."""
-
-    name: str
-    description: str
-    free_bytes: int | None
-    total_bytes: int | None
-
-
-def engine_devices() -> list[EngineDevice]:
+def engine_devices() -> list[Reported]:
     """Every device that this build can compute on."""
     initialise()
     _declare()
@@ -143,10 +131,10 @@ def engine_features() -> str:
     return C.llama_print_system_info().decode("utf-8", "replace").strip(" |")
 
 
-def _device(device: int) -> EngineDevice:
+def _device(device: int) -> Reported:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-    return EngineDevice(
+    return Reported(
         name=libggml.ggml_backend_dev_name(device).decode(),
         description=libggml.ggml_backend_dev_description(device).decode(),
         free_bytes=free.value or None,

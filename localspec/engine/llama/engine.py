@@ -1,12 +1,13 @@
 """LlamaEngine: a model loaded by libllama, its sequences, and the decode that they share.
 
-Rows without logits go first and in micro-batches of `ubatch`, so that a stop is seen between them
-and so that all wanted logits come from the last call. `busy_s` adds up the time inside libllama:
-what is left of a step's wall time is localspec's own overhead.
+Rows without logits go first, in micro-batches of `ubatch`: a stop is seen between them, and all
+wanted logits come from the last call. `busy_s` sums the time inside libllama; the rest of a step's
+wall time is localspec's own overhead.
 """
 
 import ctypes
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import Context, EngineConfig, Request
+from localspec.engine.base import EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch, LlamaLogits
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
-from localspec.engine.llama.state import load_sequence, save_sequence, state_bytes
+from localspec.engine.llama.state import load_sequence, save_sequence
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.errors import EngineError
 from localspec.notify import Progress
@@ -27,7 +28,6 @@ from localspec.notify import Progress
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
 """From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
-
 
 _Job = tuple["LlamaContext", Sequence[int], int]
 
@@ -51,10 +51,10 @@ class LlamaEngine:
         self._model: Handle | None = (
             weights_of.model if weights_of else load_model(config, self.interrupt, on_progress)
         )
-        self._context: Handle | None = None
+        self.handle: Handle | None = None
         try:
-            self._context = create_context(config, self.model)
-            self._memory = C.llama_get_memory(self._context)
+            self.handle = create_context(config, self.model)
+            self.memory = C.llama_get_memory(self.handle)
             self._batch = LlamaBatch(
                 min(config.settings.ubatch, config.n_ctx), config.settings.n_sequences
             )
@@ -71,9 +71,9 @@ class LlamaEngine:
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
-        if self._context:
-            C.llama_free(self._context)
-            self._context = None
+        if self.handle:
+            C.llama_free(self.handle)
+            self.handle = None
         if self._model and self._owns_model:
             C.llama_model_free(self._model)
         self._model = None
@@ -86,15 +86,12 @@ class LlamaEngine:
         return self._model
 
     def sibling(self, config: EngineConfig) -> "LlamaEngine":
-        """Another cache and other settings on the same weights, which must outlive it.
-
-        Of `config` what concerns loading is taken as it is here.
-        """
+        """Another cache on the same weights, which must outlive it; `config` cannot reload them."""
         return LlamaEngine(config, self.interrupt, weights_of=self)
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
         """From the next decode on."""
-        C.llama_set_n_threads(self._context, n_threads, n_threads_batch)
+        C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
     def context(self) -> "LlamaContext":
         """A new, empty sequence."""
@@ -123,50 +120,34 @@ class LlamaEngine:
             if n_logits:
                 self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
         self._flush()
-        rows, end = self._output(n_outputs), 0
-        results: list[LlamaLogits | EngineError] = []
-        for _, _, n_logits in jobs:
-            results.append(LlamaLogits(self, rows[end : end + n_logits]))
-            end += n_logits
+        rows, ends = self._output(n_outputs), accumulate(n_logits for _, _, n_logits in jobs)
+        results: list[LlamaLogits | EngineError] = [
+            LlamaLogits(self, rows[end - n_logits : end])
+            for end, (_, _, n_logits) in zip(ends, jobs, strict=True)
+        ]
         for i, refusal in refusals.items():
             results.insert(i, refusal)
         return results
 
     def forget(self, sequence: int, start: int) -> bool:
         """Drop a sequence's cells from position `start` on; False where the memory refuses."""
-        return C.llama_memory_seq_rm(self._memory, sequence, start, -1)
-
-    def first_position(self, sequence: int) -> int:
-        """The lowest position that the cache still holds completely, -1 for none."""
-        return C.llama_memory_seq_pos_min(self._memory, sequence)
+        return C.llama_memory_seq_rm(self.memory, sequence, start, -1)
 
     def length(self, sequence: int) -> int:
         """How many positions of the sequence have been evaluated."""
-        return C.llama_memory_seq_pos_max(self._memory, sequence) + 1
-
-    def save(self, sequence: int, tokens: list[int], path: Path) -> None:
-        """Write a sequence with its tokens; EngineError where that fails."""
-        save_sequence(self._context, sequence, tokens, path)
-
-    def load(self, sequence: int, path: Path) -> list[int] | None:
-        """A saved sequence's tokens, whose cells it then has; None where it does not fit."""
-        return load_sequence(self._context, sequence, self.config.n_ctx, path)
-
-    def state_bytes(self, sequence: int) -> int:
-        """The size of a sequence's state when saved."""
-        return state_bytes(self._context, sequence)
+        return C.llama_memory_seq_pos_max(self.memory, sequence) + 1
 
     def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
         """Requests for which there is room, and why not for the others, by their place."""
         jobs: list[_Job] = []
         refusals: dict[int, EngineError] = {}
         for i, (context, tokens, n_logits) in enumerate(requests):
-            own = _own(context, self)
-            refusal = own.refusal(len(tokens))
-            if refusal:
+            assert isinstance(context, LlamaContext)
+            assert context.engine is self
+            if refusal := context.refusal(len(tokens)):
                 refusals[i] = refusal
             else:
-                jobs.append((own, tokens, n_logits))
+                jobs.append((context, tokens, n_logits))
         return jobs, refusals
 
     def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
@@ -196,13 +177,13 @@ class LlamaEngine:
         if guarded:
             if self.interrupt.requested:
                 return _ABORTED
-            C.llama_set_abort_callback(self._context, self._abort, None)
+            C.llama_set_abort_callback(self.handle, self._abort, None)
         started = perf_counter()
-        code = C.llama_decode(self._context, self._batch.filled())
-        C.llama_synchronize(self._context)
+        code = C.llama_decode(self.handle, self._batch.filled())
+        C.llama_synchronize(self.handle)
         self.busy_s += perf_counter() - started
         if guarded:
-            C.llama_set_abort_callback(self._context, NO_ABORT, None)
+            C.llama_set_abort_callback(self.handle, NO_ABORT, None)
         return code
 
     def _check(self, code: int) -> None:
@@ -217,7 +198,7 @@ class LlamaEngine:
 
     def _output(self, n_rows: int) -> npt.NDArray[np.float32]:
         """The engine's output buffer as an array, shape (n_rows, n_vocab); it seldom moves."""
-        address = output_address(self._context) if n_rows else None
+        address = output_address(self.handle) if n_rows else None
         if address is not None and address != self._output_address:
             shape = self.config.n_outputs, self.vocabulary.n_tokens
             buffer: Any = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
@@ -226,15 +207,14 @@ class LlamaEngine:
         return self._output_rows[:n_rows]
 
     def _probe_rollback(self) -> int | None:
-        """How many new tokens can be taken back: tried on two, which also warms the model up."""
+        """How many new tokens can be rolled back; trying it also warms the model up."""
         probe = LlamaContext(self, 0)
         probe.eval([0, min(1, self.vocabulary.n_tokens - 1)], 0)
         can_roll_back = self.forget(0, 1)
         self.forget(0, -1)
         if not can_roll_back:
             return 0
-        # A windowed cache keeps one micro-batch more than its window, so drafts within one are
-        # safe.
+        # A windowed cache keeps a micro-batch more than its window: shorter drafts are safe.
         return self.config.settings.ubatch - 1 if self.n_window else None
 
 
@@ -277,13 +257,13 @@ class LlamaContext:
 
     def save(self, path: Path) -> None:
         """Write what the cache holds, with its tokens, to a file."""
-        self.engine.save(self.sequence, self.held, path)
+        save_sequence(self.engine.handle, self.sequence, self.held, path)
 
     def restore(self, path: Path) -> bool:
-        """Hold what an engine with the same `state_key` saved; False, and empty, if it does not
-        fit."""
+        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
         self.clear()
-        tokens = self.engine.load(self.sequence, path)
+        n_ctx = self.engine.config.n_ctx
+        tokens = load_sequence(self.engine.handle, self.sequence, n_ctx, path)
         if tokens is None or len(tokens) != self.engine.length(self.sequence):
             self.clear()
             return False
@@ -293,7 +273,7 @@ class LlamaContext:
     @property
     def state_bytes(self) -> int:
         """The size of what `save` writes."""
-        return self.engine.state_bytes(self.sequence)
+        return C.llama_state_seq_get_size(self.engine.handle, self.sequence)
 
     def resynchronise(self) -> None:
         """After a failed decode: hold what the cache says it holds."""
@@ -312,16 +292,9 @@ class LlamaContext:
         )
 
     def _can_roll_back(self, n: int) -> bool:
-        # A windowed cache forgets old cells; rolling back behind them is answered with "done" and
-        # garbage.
+        # Rolling back behind the cells that a windowed cache dropped "succeeds" and gives garbage.
         window = self.engine.n_window
         if n == 0 or not window:
             return True
-        first = self.engine.first_position(self.sequence)
+        first = C.llama_memory_seq_pos_min(self.engine.memory, self.sequence)
         return first == 0 or first < n - window
-
-
-def _own(context: Context, engine: LlamaEngine) -> LlamaContext:
-    assert isinstance(context, LlamaContext)
-    assert context.engine is engine
-    return context

@@ -1,9 +1,8 @@
 """A configuration to libllama's own parameter structures, a model and a context.
 
-Keep the experts of a layer on the processor while the rest of the layer is on the GPU.
-
-Experts are most of a mixture's bytes and few of them are used by a token, so they are what to leave
-out where not everything fits; llama.cpp's own `--n-cpu-moe` does the same with the same pattern.
+`cpu_moe` keeps the experts of a layer on the processor and the rest of it on the GPU. Experts are
+most of a mixture's bytes and each token uses few of them, so they go first where memory is short;
+llama.cpp's `--n-cpu-moe` does the same with the same pattern.
 """
 
 import ctypes
@@ -14,7 +13,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, libggml
 from localspec.errors import EngineError, ModelError
-from localspec.model.facts import cache_type
+from localspec.model.kv import cache_type
 from localspec.notify import Progress
 
 PATTERN = r"blk\.{}\.ffn_(up|down|gate|gate_up)_(ch|)exps"

@@ -1,12 +1,11 @@
-"""The child process of the probe, so that an engine that crashes takes nothing with it.
+"""The child process of the probe: an engine that crashes here takes nothing with it.
 
     python -m localspec.engine.llama.prober REQUEST
 
-It prints `stage SENTENCE` as it goes and `found PROBE` in the end, both documents as JSON. Passes
-of random models are timed: medians, each measured twice, on the way there and on the way back.
-
-What other programs do meanwhile only ever adds time, so the lower of the two medians counts. Where
-time is over, the rest of the way back is left out; weights take it from one token on.
+It prints `stage SENTENCE` for each stage and `found PROBE` at the end, both as JSON. It times
+passes of random models. Each case is measured twice, on the way there and on the way back, and the
+lower of the two medians counts, because other programs only ever add time. When time is up, the
+rest of the way back is left out; weights are measured on it from one token upwards.
 """
 
 import json
@@ -134,7 +133,7 @@ def attention(
 
 
 def _more(times: Medians, width: int, cells: int) -> float:
-    """What a cache of so many cells takes longer than an empty one."""
+    """Extra seconds of a cache of `cells` over an empty one."""
     return max(0.0, times[width, cells] - times[width, CELLS[0]])
 
 
@@ -199,7 +198,7 @@ def _loaded(
 BUDGET_S = 16.0
 """Without the overhead, a plain read of memory and the start of the engine, some 3 s."""
 LOADING_PARTS, ATTENTION_PARTS = 2, 8
-"""To load models of one weight type takes as long as to measure so many widths of a pass."""
+"""Loading models of one weight type takes as long as measuring this many widths."""
 
 
 @dataclass(slots=True)

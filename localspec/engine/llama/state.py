@@ -1,10 +1,9 @@
-"""One sequence's cache to a file and back, by libllama's own format, with the tokens it holds.
+"""One sequence's cache to a file and back, in libllama's own format, with the tokens it holds.
 
-A file has cells and tokens and neither logits nor random numbers, so what follows a restored
-sequence must be evaluated before anything is chosen; `hold` and the driver do. The engine checks
-the shape of what it loads, and not which model wrote it: `chat.states.state_key` does that. At a
-damaged file it would stop the process, so a seal (length and CRC-32) follows its own data, which
-it does not read.
+A file has cells and tokens but no logits and no random numbers: a restored sequence must evaluate a
+token before anything is chosen, as `hold` and the driver do. The engine checks the shape of what it
+loads but not which model wrote it; `chat.states.state_key` does. A damaged file would stop the
+process, so a seal (length and CRC-32) follows the engine's data, where the engine does not read.
 """
 
 import ctypes
@@ -52,11 +51,6 @@ def load_sequence(
         context, os.fsencode(path), sequence, ids, capacity, ctypes.byref(n_tokens)
     )
     return ids[: n_tokens.value] if n_bytes else None
-
-
-def state_bytes(context: Handle | None, sequence: int) -> int:
-    """The size of the sequence's state."""
-    return C.llama_state_seq_get_size(context, sequence)
 
 
 def _seal(path: Path) -> None:

@@ -23,7 +23,7 @@ from research.efficiency.regression import problem_of, unseen, unseen_errors
 from research.efficiency.runs import Run, read_runs
 
 from localspec.errors import UserError
-from localspec.prediction.efficiency import Coefficients, type_class
+from localspec.prediction.published import Coefficients, type_class
 
 DATA = Path(__file__).parent / "data"
 TARGET = Path(inspect.getfile(Coefficients)).with_name("efficiency.json")

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from research.efficiency.runs import Run
 
-from localspec.prediction.efficiency import Support
+from localspec.prediction.published import Support
 
 MIN_RUNS, MIN_CHIPS = 20, 5
 """Of other chips, in a group that gives an interval."""

@@ -12,7 +12,7 @@ from research.efficiency.processors import chip_of, processor_of
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
-from localspec.prediction.efficiency import (
+from localspec.prediction.published import (
     EIGHT,
     HALF,
     K_QUANTS,
@@ -20,9 +20,9 @@ from localspec.prediction.efficiency import (
     NEWEST,
     TYPICAL_INTENSITY,
     RunConditions,
+    circumstances,
     type_class,
 )
-from localspec.prediction.published import circumstances
 
 GIB = 2**30
 

@@ -18,8 +18,7 @@ from research.efficiency.intervals import Errors
 from research.efficiency.runs import Run
 from research.efficiency.scales import LAYER_S, SCALES
 
-from localspec.prediction.efficiency import Coefficients, features
-from localspec.prediction.published import CACHE_STREAM
+from localspec.prediction.published import CACHE_STREAM, Coefficients, features
 
 Floats = NDArray[np.float64]
 

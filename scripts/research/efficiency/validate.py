@@ -25,7 +25,7 @@ from research.efficiency.fit import MIN_GIB, fit_of
 from research.efficiency.regression import problem_of
 from research.efficiency.runs import Run, read_runs
 
-from localspec.prediction.efficiency import Support
+from localspec.prediction.published import Support
 
 RIVALS: dict[str, Callable[[Run], float]] = {
     "bandwidth / file": lambda run: run.place.circumstances.bandwidth_bytes_per_s / run.file_bytes,

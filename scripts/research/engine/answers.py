@@ -16,7 +16,7 @@ import typer
 from models import Pair, gemma_pair, smollm2_pair
 from research.speculation.questions import read_questions
 
-from localspec.bench.same_answer import Comparison, compare_answers
+from localspec.bench.same_answer import AnswerComparison, compare_answers
 from localspec.session import SessionConfig
 
 PAIRS = {"smollm2": smollm2_pair, "gemma": gemma_pair}
@@ -53,7 +53,7 @@ def _spread(texts: list[str], n: int) -> list[str]:
     return [texts[i * len(texts) // n] for i in range(n)]
 
 
-def _compared(pair: Pair, texts: list[str], max_tokens: int, draft_max: int) -> Comparison:
+def _compared(pair: Pair, texts: list[str], max_tokens: int, draft_max: int) -> AnswerComparison:
     drafted = [
         SessionConfig.of(pair.target, draft, spec=spec, draft_max=draft_max)
         for spec, draft in (("lookup", None), ("draft", pair.draft))

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from research.speculation.worlds import MAX_DRAFT, Calibration, Luck, World
 
 from localspec.decode.chances import Learned
-from localspec.decode.costs import Curve, PassCosts, Point
+from localspec.decode.costs import PassCosts
+from localspec.decode.curve import PassCurve, Point
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
 from localspec.decode.drafters.draft_model import confidence_bin
 from localspec.decode.offers import WINDOW
@@ -106,11 +107,11 @@ def learned_of(world: World, reply: int) -> Learned:
     """What a session knows whose calibration came before that reply."""
     found = Calibration.of(world, reply)
     points = tuple(Point(n, PLAIN_S * passes) for n, passes in found.target.items())
-    target = PassCosts(Curve(points), change_s=PLAIN_S * found.change)
+    target = PassCosts(PassCurve(points), change_s=PLAIN_S * found.change)
     if found.draft is None:
         return Learned(target)
     points = Point(1, PLAIN_S * found.draft), Point(WINDOW, PLAIN_S * world.reading(WINDOW))
-    return Learned(target, {"model": PassCosts(Curve(points), reference=target)})
+    return Learned(target, {"model": PassCosts(PassCurve(points), reference=target)})
 
 
 @dataclass(slots=True)

@@ -20,7 +20,8 @@ import numpy as np
 import typer
 
 from localspec.decode.chances import Learned
-from localspec.decode.costs import Curve, PassCosts
+from localspec.decode.costs import PassCosts
+from localspec.decode.curve import PassCurve
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
 from localspec.decode.drafters.draft_model import confidence_bin
 from localspec.decode.drafters.lookup import LookupDrafter
@@ -238,8 +239,8 @@ def read(recordings: Path) -> list[Recording]:
 
 def machine_of(calibration: Path, deciding_ms: float, noise: float, seed: int) -> Machine:
     kept = json.loads(calibration.read_text(encoding="utf-8"))
-    target = PassCosts(Curve.of(kept["target"]), change_s=kept["change_s"])
-    draft = PassCosts(Curve.of(kept["draft"])) if kept["draft"] else None
+    target = PassCosts(PassCurve.of(kept["target"]), change_s=kept["change_s"])
+    draft = PassCosts(PassCurve.of(kept["draft"])) if kept["draft"] else None
     return Machine(target, draft, deciding_ms / 1e3, noise, np.random.default_rng(seed))
 
 

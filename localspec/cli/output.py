@@ -1,0 +1,77 @@
+"""Documents for programs, tables for people, and files that an option names."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from localspec.cli.notify import notify
+from localspec.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout. An unknown number is null, never NaN."""
+    typer.echo(json.dumps(document, allow_nan=False))
+
+
+def fields_of(source: object, *names: str) -> dict[str, Any]:
+    """Attributes by name, for a document."""
+    return {name: getattr(source, name) for name in names}
+
+
+def table_of(*columns: str, no_wrap: bool = True, **more: Any) -> "Table":
+    """A table without lines: the first column to the left, the others to the right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title_justify="left", title_style="", **more)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i else "left", no_wrap=no_wrap)
+    return table
+
+
+def folding_table(*columns: str) -> "Table":
+    """A table of texts: long ones go on in the next line."""
+    table = table_of()
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def labelled_table() -> "Table":
+    """Labels, and beside each a text that may take several lines."""
+    table = table_of("", show_header=False)
+    table.add_column(overflow="fold")
+    return table
+
+
+def ruled_table(title: str, *columns: str, left: int = 1, no_wrap: bool = True) -> "Table":
+    """A table with a title and ruled headings; its first `left` columns go to the left."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i < left else "right", no_wrap=no_wrap)
+    return table
+
+
+def write_text(path: Path, option: str, text: str) -> None:
+    """Write a file and say so. Raises UserError if that fails."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
+    notify(f"wrote {path}")
+
+
+def make_folder(folder: Path, option: str) -> Path:
+    """The folder, made where it is not there. Raises UserError if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {folder} is no usable folder: {error.strerror}") from error
+    return folder
