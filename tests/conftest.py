@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,10 @@ from localspec.errors import EngineError
 
 FOLDER_MARKS = ("acceptance", "engine")
 WITHOUT_ENGINE = Path(__file__).parent / "without_engine"
+
+
+# Whatever runs in the background inherits that Ctrl-C is ignored, and would hand it on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def needs_engine(item: pytest.Item) -> bool:
@@ -66,6 +71,7 @@ def _hide_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(WITHOUT_ENGINE))
     monkeypatch.setenv("PYTHONPATH", str(WITHOUT_ENGINE))
     # Where tests of the engine's own modules were collected, it is imported already.
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
     loaded = sys.modules.get("localspec.engine.llama.engine")
     if loaded:
         monkeypatch.setattr(loaded.LlamaEngine, "__init__", _refuse)

@@ -258,6 +258,7 @@ def shim(folder: Path, code: str, name: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder / "shim")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "word"),
     [

@@ -159,6 +159,7 @@ def test_a_file_that_is_no_model_is_refused(ask, here: Path, data: bytes, word: 
     assert_refused(ask("-p", "x", model=path), 1, "given.gguf", word)
 
 
+@pytest.mark.slow
 def test_a_truncated_model_is_refused_wherever_it_was_cut(ask, here: Path) -> None:
     """Downloads break off. The engine would map such a file and die at the first missing page."""
     size, data_offset = smollm2().stat().st_size, read_header(smollm2()).tensors[0].offset_bytes

@@ -151,6 +151,7 @@ class Doubting(Fixed):
         return confidence > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["itself", "other", "disjoint"])
 @pytest.mark.parametrize("policy", [Fixed, Doubting])
 def test_rejection_sampling_follows_the_law_of_plain_sampling(

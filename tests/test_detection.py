@@ -308,6 +308,7 @@ DOCUMENT = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.text() | DOCUMENT | st.from_regex(r"([A-Za-z0-9 ]*, ?){1,5}", fullmatch=True))
 def test_garbage_is_no_error(text: str) -> None:
     for read in (nvidia_gpus, apple_gpus, amd_gpus):

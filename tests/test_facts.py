@@ -453,6 +453,7 @@ def test_bytes_of_a_sentencepiece_vocabulary(variant: Variant):
     assert "for the byte 7" in refusal(variant(change))
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_refused_or_let_through(facts_tiny: Header, tmp_path: Path):
     """Only ModelError comes out of a damaged header, of facts and checks as of the reader."""
     original = np.fromfile(facts_tiny.name, np.uint8)

@@ -245,6 +245,7 @@ def read_again(header: Header, key: str) -> Array | None:
     return array_of(array.type, array.raw_strings() if array.is_strings else array.numbers())
 
 
+@pytest.mark.slow
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -366,6 +367,7 @@ def test_long_names_do_not_fill_the_screen(tmp_path: Path):
     assert "\x1b" not in said(path)
 
 
+@pytest.mark.slow
 def test_many_strings_are_bounded_in_time(tmp_path: Path):
     """The most strings that are let through must not take longer than a second either."""
     path = tmp_path / "m.gguf"

@@ -381,6 +381,7 @@ SHAPES = (
 )
 
 
+@pytest.mark.slow
 @given(
     architecture=st.sampled_from(ARCHITECTURES),
     own=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8),

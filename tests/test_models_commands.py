@@ -78,6 +78,7 @@ def rows(command: Callable[..., Run], *arguments: str) -> dict[str, dict[str, An
 # --- verify ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_named_and_mended(
     hub: Hub, command: Callable[..., Run], large: bytes
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_split_model_is_one_model(
 # --- remove ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_remove_asks_and_leaves_nothing(
     hub: Hub, command: Callable[..., Run], home: Path, tiny: bytes
 ) -> None:
@@ -293,6 +295,7 @@ def test_what_another_program_brought_is_adopted_and_not_removed(
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_pull_is_listed_and_can_be_removed(
     hub: Hub, command: Callable[..., Run], home: Path, tiny: bytes
 ) -> None:
@@ -332,6 +335,7 @@ def complete(command: Callable[..., Run], *words: str) -> list[str]:
     return run.stdout.split()
 
 
+@pytest.mark.slow
 def test_the_shell_completes_model_names(
     hub: Hub, command: Callable[..., Run], tiny: bytes
 ) -> None:

@@ -62,6 +62,7 @@ def model(tmp_path: Path, shape: Shape = SHAPE) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_clash_stops_the_pull_after_the_headers(
     hub: Hub, command: Callable[..., Run], tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_no_reply_loses_much_more_than_its_budget() -> None:
     assert sum(ratio > PROMISE for ratio in slow) <= 0.05 * len(slow)
 
 
+@pytest.mark.slow
 def test_a_reply_loses_little_to_the_best_choice_of_hindsight() -> None:
     """Nobody should have to try draft lengths by hand."""
     fresh = [judge(world, N, 2, 0).regret for world in random_worlds(40, 78)]

@@ -227,6 +227,7 @@ def answers(status: int, times: int, **headers: str) -> Callable[[Handler], bool
     return fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "n_requests"),
     [
@@ -250,6 +251,7 @@ def test_a_bad_connection_is_made_again_and_goes_on(
     assert hub.n_stored_sent == len(data)
 
 
+@pytest.mark.slow
 def test_retry_after_is_obeyed(hub: Hub, pull: Callable[..., Run]) -> None:
     hub.add(REPO, FILE, data_of(1000))
     times: list[float] = []
@@ -269,6 +271,7 @@ def test_retry_after_is_obeyed(hub: Hub, pull: Callable[..., Run]) -> None:
     assert "too many requests" in run.stderr
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_busy_is_given_up_and_the_part_is_kept(
     hub: Hub, pull: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -326,6 +329,7 @@ def test_a_server_without_ranges_sends_the_file_again_as_a_whole(
     assert Path(str(file["path"])).read_bytes() == data
 
 
+@pytest.mark.slow
 def test_refusals_are_sentences(hub: Hub, pull: Callable[..., Run]) -> None:
     hub.add(REPO, FILE, data_of(1000))
     hub.add("owner/gated-GGUF", FILE, data_of(1000))
@@ -481,6 +485,7 @@ def suppress_full():
 # --- other ends --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
     data = hub.add(REPO, FILE, data_of(20_000_000))
     hub.pace_bytes_per_s = 5e6

@@ -57,6 +57,7 @@ def test_the_remote_header_is_the_local_one_and_little_else_moves(
     assert source.n_bytes_fetched <= LARGEST_READ_BYTES < len(server.files["/a/model.gguf"])
 
 
+@pytest.mark.slow
 def test_the_packaged_models_at_a_distance(
     server: Server, gguf_smollm2: Path, gguf_gemma: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """The structure of a checkout in figures: how much there is, and what one has to read.
 
-    PYTHONPATH=scripts python -m research.structure CHECKOUT... [--trace] [--policy GLOB] [--json]
+    scripts/research/run structure CHECKOUT... [--trace] [--policy GLOB] [--json]
 
 Several checkouts stand side by side; a JSON file that an earlier run wrote stands for its checkout.
 Nothing of a checkout is imported, but for --trace: that runs `generate` in a home of its own and
@@ -103,7 +103,3 @@ def main(
         if trace:
             found[path.name]["trace"] = traced(path)
     print(json.dumps(found, indent=1) if as_json else markdown(found))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -7,6 +7,7 @@ STUDIES = {
     "fit-efficiency": "efficiency.fit",
     "validate-predictions": "efficiency.validate",
     "simulate-speculation": "speculation.simulate",
+    "record-replies": "speculation.recording",
     "replay-speculation": "speculation.replay",
     "bench-speculation": "speculation.bench",
     "compare-answers": "engine.answers",
@@ -14,6 +15,7 @@ STUDIES = {
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
     "bench-against-llama-bench": "engine.llama_bench",
+    "structure": "structure",
 }
 
 

@@ -11,7 +11,7 @@ goes on where it was.
 
 MODEL is a name, a path, or one of this script's own: smollm2 (Q4_1), smollm2:F16, smollm2:Q4_0,
 gemma (Q4_K_M), gemma:F16, random (1.2 GB of random F16 weights). Settings: none, auto, lookup-N,
-draft-N. With --synthetic look-ups are replaced by drafts that are right with that chance.
+draft-N. With --synthetic all drafts are made up, and right with that chance.
 """
 
 import json
@@ -29,12 +29,16 @@ from research.speculation.gains import DISTURBED, Row, has_loop, results_of
 from research.speculation.questions import Question, choose, read_questions
 from research.speculation.synthetic import ScriptedContext, SyntheticDrafter
 
+from localspec.decode.chances import Learned
+from localspec.decode.policy import Adaptive
+from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
 from localspec.hardware.activity import Watch
 from localspec.session import Reply, ReplyOptions, Session, SessionConfig
-from localspec.session.config import Speculation
+from localspec.session.learned import LearnedStore
+from localspec.settings import Speculation
 
 N_CTX = 4096
 """Some questions that bring a text have more than 2,000 tokens."""
@@ -77,7 +81,7 @@ def main(  # noqa: PLR0913 - one option each
         int, typer.Option(min=1, help="2: there and back (A B B A). More bear more disturbance.")
     ] = 2,
     synthetic: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Acceptance of made-up look-ups.")
+        float | None, typer.Option(min=0, max=1, help="Acceptance of made-up drafts.")
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Keep replies here and go on from them.")
@@ -125,6 +129,8 @@ class Bench:
     store: Path | None
     rows: dict[tuple[Any, ...], Row]
     synthetic: float | None = None
+    learned: Learned | None = None
+    """What made-up drafts teach, beside what the session learns."""
 
     def run(self, asked: Sequence[Question], turns: int) -> None:
         """Answer what is not stored yet."""
@@ -137,6 +143,7 @@ class Bench:
         with Session.open(config, lambda text: print(text, file=sys.stderr)) as session:
             if self.synthetic is not None:
                 session.context = ScriptedContext(session.context)
+                self.learned = LearnedStore(session.plan, session.target, session.draft).load()
             self._warm_up(session, todo[0])
             for i, question in enumerate(todo, 1):
                 print(f"\r{i} of {len(todo)}: {question.category:20}", end="", file=sys.stderr)
@@ -182,10 +189,18 @@ class Bench:
             spec=setting.spec,
             draft_max=setting.n_draft,
         )
-        if self.synthetic is None:
-            return session.reply(prompt, options).finish()
+        return session.reply(prompt, options, self._made_up(question, setting)).finish()
+
+    def _made_up(self, question: Question, setting: Setting) -> Speculator | None:
+        """Who makes drafts up; None without --synthetic."""
+        if self.synthetic is None or self.learned is None:
+            return None
+        if setting.spec == "none":
+            return Plain()
         drafter = SyntheticDrafter(self.synthetic, question.number)
-        return session.reply(prompt, options, [] if setting.spec == "none" else [drafter]).finish()
+        if setting.n_draft is not None:
+            return Fixed(drafter, setting.n_draft)
+        return Adaptive(self.learned, [drafter], LONGEST)
 
     def _answer(
         self,
@@ -239,7 +254,7 @@ def wait_for_calm() -> None:
 
 def _show(results: Sequence[dict[str, Any]], out: Any) -> None:
     for r in results:
-        acceptance = "" if r["acceptance"] is None else f", {r['acceptance']:.0%} stood"
+        acceptance = "" if r["acceptance"] is None else f", {r['acceptance']:.0%} accepted"
         print(
             f"{r['category']:15} {r['setting']:9} {r['ratio']:.3f} x"
             f" ({r['low']:.3f} to {r['high']:.3f}), {r['tokens_per_pass']:.2f} tokens a pass"

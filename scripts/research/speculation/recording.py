@@ -1,9 +1,12 @@
 """Greedy replies of a real model, and what a draft model would have guessed at each place.
 
-One plain decoding tells what every policy would have said and what of its drafts would have stood,
-because speculation changes no greedy reply. A guess counts only where all before it stood, so the
-draft model's best token behind the true text is all that is needed. It reads as a draft of the
-policy does: the first 4 tokens and the last 64 of the prompt.
+    scripts/research/run record-replies --prompts FILE --store FILE.jsonl [--target MODEL] ...
+
+One plain decoding tells what every policy would have said and what would have been accepted of its
+drafts, because speculation changes no greedy reply. A guess counts only where all before it were
+right, so the draft model's best token behind the true text is all that is needed. It reads as a
+draft of the policy does: the first 4 tokens and the last 64 of the prompt. replay-speculation plays
+what is recorded; models are named as for bench-speculation.
 """
 
 import json
@@ -11,13 +14,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from localspec.speculate.drafters.model import N_SINKS
-from localspec.speculate.model_choice import WINDOW
+import typer
 from models import named
-from research.speculation.questions import Question
+from research.speculation.questions import Question, choose, read_questions
 
+from localspec.decode.drafters.draft_model import N_SINKS
+from localspec.decode.offers import WINDOW
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.session import ReplyOptions, Session, SessionConfig
@@ -53,23 +58,37 @@ class Recording:
         return self.target, self.draft, self.number
 
 
+def main(  # noqa: PLR0913 - one option each
+    prompts: Annotated[Path, typer.Option(help="Questions, one JSON object a line.")],
+    store: Annotated[Path, typer.Option(help="Recordings; kept ones are not made again.")],
+    target: Annotated[str, typer.Option(metavar="MODEL")] = "smollm2:F16",
+    draft: Annotated[str, typer.Option(metavar="MODEL|none")] = "smollm2:Q4_0",
+    questions: Annotated[int, typer.Option(min=1, help="Of each category, at most.")] = 8,
+    max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=2)] = 128,
+    seed: Annotated[int, typer.Option(help="The same seed asks the same questions.")] = 0,
+) -> None:
+    """Record what is missing in the store."""
+    asked = choose(read_questions(prompts), questions, seed)
+    made = recorded((target, None if draft == "none" else draft), asked, max_tokens, store)
+    print(f"{len(made)} replies, {sum(len(each.reply) for each in made)} tokens: {store}")
+
+
 def recorded(
-    pair: tuple[str, str | None], asked: Sequence[Question], n: int, store: Path | None
+    pair: tuple[str, str | None], asked: Sequence[Question], n: int, store: Path
 ) -> list[Recording]:
     """A recording for each question: kept ones, and what is missing is recorded and kept."""
     known = {recording.key: recording for recording in _read(store)}
     todo = [question for question in asked if (*pair, question.number) not in known]
     for recording in _record(pair, todo, n) if todo else ():
         known[recording.key] = recording
-        if store:
-            with store.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(recording)) + "\n")
+        with store.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(recording)) + "\n")
     keys = [(*pair, question.number) for question in asked]
     return [known[key] for key in keys if key in known]
 
 
-def _read(store: Path | None) -> list[Recording]:
-    if store is None or not store.exists():
+def _read(store: Path) -> list[Recording]:
+    if not store.exists():
         return []
     rows = [json.loads(line) for line in store.read_text(encoding="utf-8").splitlines()]
     return [Recording(**{**row, "guesses": [Guess(**g) for g in row["guesses"]]}) for row in rows]
@@ -96,7 +115,7 @@ def _record(pair: tuple[str, str | None], asked: Sequence[Question], n: int) -> 
 
 
 def _with_guesses(draft: str, replies: Sequence[Recording]) -> list[Recording]:
-    config = SessionConfig.of(named(draft), ctx=N_CTX, draft_max=_N_READ - 1)
+    config = SessionConfig.of(named(draft), ctx=N_CTX, spec="lookup", draft_max=_N_READ - 1)
     with Session.open(config) as session:
         return [_guessed(session, recording) for recording in replies]
 

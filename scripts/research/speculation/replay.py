@@ -2,11 +2,11 @@
 
     scripts/research/run replay-speculation --recordings FILE.jsonl --calibration FILE.json
 
-A recording is a greedy reply and the draft model's best token at each place: speculation changes no
-greedy reply, so one plain decoding tells what would have been accepted of every draft. Each setting
-drafts for it again with real lookups and the real policy, while the clock runs by what a
-calibration has measured. `auto` learns from reply to reply, as in a session; every index begins
-empty. Replies that loop are a category of their own.
+A recording is a greedy reply and the draft model's best token at each place; record-replies makes
+them. Speculation changes no greedy reply, so one plain decoding tells what would have been accepted
+of every draft. Each setting drafts for it again with real lookups and the real policy, while the
+clock runs by what a calibration has measured. `auto` learns from reply to reply, as in a session;
+every index begins empty. Replies that loop are a category of their own.
 """
 
 import json
@@ -269,7 +269,3 @@ def main(  # noqa: PLR0913 - one option each
     print(f"{'':15}" + "".join(f"{name:>10}" for name in tables))
     for category in next(iter(tables.values())):
         print(f"{category:15}" + "".join(f"{t[category]:10.3f}" for t in tables.values()))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -115,7 +115,3 @@ def _show(found: dict[str, Any], verdicts: list[Verdict], n_worst: int) -> None:
     print(f"{found['us_per_step']:.0f} us of Python a step, with the simulator's own")
     for verdict in sorted(verdicts, key=lambda v: -v.regret)[:n_worst]:
         print(f"  {verdict.regret:6.1%}  {verdict.world.name}: best {verdict.best_name}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -7,15 +7,19 @@ batches soon say something else.)
 """
 
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from localspec.speculate.drafters.base import Draft, DraftRequest
 
-from localspec.engine.base import Context, Logits
+from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
+from localspec.decode.drafters.lookup import N_CONFIDENCES, LookupDrafter
+from localspec.engine.base import Context, Engine, Logits, Request, Result
 from localspec.engine.sampling import Purpose, uniform
+from localspec.errors import LocalspecError
 
-QUALITY = 7
+CONFIDENCE = N_CONFIDENCES // 2
+"""All of its tokens are of one bin."""
 
 
 def scripted(position: int) -> int:
@@ -38,41 +42,71 @@ class ScriptedLogits:
 
 
 class ScriptedContext:
-    """A context that answers by the script."""
+    """A context whose engine answers by the script."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        self.inner = context
+        self.engine = ScriptedEngine(context.engine)
 
     @property
     def tokens(self) -> Sequence[int]:
-        return self._context.tokens
-
-    def eval(self, tokens: Sequence[int], n_logits: int) -> ScriptedLogits:
-        logits = self._context.eval(tokens, n_logits)
-        return ScriptedLogits(logits, len(self.tokens) - n_logits + 1)
+        return self.inner.tokens
 
     def truncate(self, n: int) -> None:
-        self._context.truncate(n)
+        self.inner.truncate(n)
+
+
+class ScriptedEngine:
+    """Evaluates for scripted contexts, and answers by the script."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def decode(
+        self, requests: Sequence[tuple[ScriptedContext, Sequence[int], int]]
+    ) -> list[Result]:
+        inner: list[Request] = [(context.inner, tokens, n) for context, tokens, n in requests]
+        results = self._engine.decode(inner)
+        return [
+            result
+            if isinstance(result, LocalspecError)
+            else ScriptedLogits(result, len(context.tokens) - n + 1)
+            for (context, _, n), result in zip(inner, results, strict=True)
+        ]
 
 
 class SyntheticDrafter:
-    """Drafts the script, each token wrong with the chance that is left; a draft costs nothing."""
+    """Drafts the script in place of lookups, each token wrong with the chance that is left; a draft
+    costs nothing."""
 
-    source = "suffix"
-    is_free = True
+    source: ClassVar[str] = LookupDrafter.source
+    option: ClassVar[str] = LookupDrafter.option
+    label: ClassVar[str] = LookupDrafter.label
+    is_free: ClassVar[bool] = True
+    n_confidences: ClassVar[int] = N_CONFIDENCES
 
     def __init__(self, acceptance: float, seed: int) -> None:
         self._acceptance = acceptance
         self._seed = seed
 
+    @classmethod
+    def of(cls, target: Engine, draft: Engine | None) -> Self:
+        """One that is always right."""
+        return cls(1.0, 0)
+
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """What comes next, or at the unlucky places something else."""
         return [self._one(request) for request in requests]
 
+    def forget(self) -> None:
+        """It has nothing to forget."""
+
     def _one(self, request: DraftRequest) -> Draft:
+        if request.n_tokens == 0:
+            return NO_DRAFT
         start = len(request.history)
         tokens = [self._token(start + k) for k in range(request.n_tokens)]
-        return Draft(tokens, self.source, None, [QUALITY] * len(tokens))
+        return Draft(tokens, self.source, None, [CONFIDENCE] * len(tokens))
 
     def _token(self, position: int) -> int:
         is_right = uniform(self._seed, position, Purpose.DRAFT) < self._acceptance
