@@ -121,7 +121,7 @@ def _open_chat(
     Raises UserError or ModelError.
     """
     from localspec.chat.archive import latest
-    from localspec.chat.chat import Chat, WhenFull
+    from localspec.chat.chat import Chat
     from localspec.chat.commands.command import lasting_name
     from localspec.chat.conversation import Configured, Conversation, SystemSet
 
