@@ -37,7 +37,7 @@ from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
 from localspec.hardware.activity import Watch
 from localspec.session import Reply, ReplyOptions, Session, SessionConfig
-from localspec.session.learned import LearnedStore
+from localspec.session.calibration import LearnedStore
 from localspec.settings import Speculation
 
 N_CTX = 4096
