@@ -24,7 +24,6 @@ from typing import Annotated, Any, Literal
 
 import psutil
 import typer
-from localspec.session.learned import LearnedStore
 from models import named
 from research.speculation.gains import DISTURBED, Row, has_loop, results_of
 from research.speculation.questions import Question, choose, read_questions
@@ -38,6 +37,7 @@ from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
 from localspec.hardware.activity import Watch
 from localspec.session import Reply, ReplyOptions, Session, SessionConfig
+from localspec.session.calibration import LearnedStore
 from localspec.settings import Speculation
 
 N_CTX = 4096
