@@ -108,7 +108,14 @@ def test_files_of_recordings_and_a_kept_calibration_are_read(
     recordings.write_text(json.dumps(row) + "\n")
     costs = {"target": [[1, 1.0, 0.0], [4, 1.6, 0.0]], "draft": [[1, 0.1, 0.0]], "change_s": 0.0}
     calibration.write_text(json.dumps(costs))
-    main(recordings, calibration, "lookup-2,draft-3", deciding_ms=0.0, noise=0.0, as_json=True)
+    main(
+        recordings=recordings,
+        calibration=calibration,
+        settings="lookup-2,draft-3",
+        deciding_ms=0.0,
+        noise=0.0,
+        as_json=True,
+    )
     ratios = json.loads(capsys.readouterr().out)["ratios"]
     assert ratios["lookup-2"]["all"] == pytest.approx(1.0)
     assert ratios["draft-3"]["all"] > 1.9

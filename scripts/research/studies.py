@@ -7,7 +7,6 @@ STUDIES = {
     "fit-efficiency": "efficiency.fit",
     "validate-predictions": "efficiency.validate",
     "simulate-speculation": "speculation.simulate",
-    "record-replies": "speculation.recording",
     "replay-speculation": "speculation.replay",
     "bench-speculation": "speculation.bench",
     "compare-answers": "engine.answers",

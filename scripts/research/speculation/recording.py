@@ -1,12 +1,10 @@
 """Greedy replies of a real model, and what a draft model would have guessed at each place.
 
-    scripts/research/run record-replies --prompts FILE --store FILE.jsonl [--target MODEL] ...
-
 One plain decoding tells what every policy would have said and what would have been accepted of its
 drafts, because speculation changes no greedy reply. A guess counts only where all before it were
 right, so the draft model's best token behind the true text is all that is needed. It reads as a
-draft of the policy does: the first 4 tokens and the last 64 of the prompt. replay-speculation plays
-what is recorded; models are named as for bench-speculation.
+draft of the policy does: the first 4 tokens and the last 64 of the prompt. Models are named as for
+bench-speculation.
 """
 
 import json
@@ -14,12 +12,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from models import named
-from research.speculation.questions import Question, choose, read_questions
+from research.speculation.questions import Question
 
 from localspec.decode.drafters.draft_model import N_SINKS
 from localspec.decode.offers import WINDOW
@@ -56,21 +52,6 @@ class Recording:
     @property
     def key(self) -> tuple[str, str | None, int]:
         return self.target, self.draft, self.number
-
-
-def main(  # noqa: PLR0913 - one option each
-    prompts: Annotated[Path, typer.Option(help="Questions, one JSON object a line.")],
-    store: Annotated[Path, typer.Option(help="Recordings; kept ones are not made again.")],
-    target: Annotated[str, typer.Option(metavar="MODEL")] = "smollm2:F16",
-    draft: Annotated[str, typer.Option(metavar="MODEL|none")] = "smollm2:Q4_0",
-    questions: Annotated[int, typer.Option(min=1, help="Of each category, at most.")] = 8,
-    max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=2)] = 128,
-    seed: Annotated[int, typer.Option(help="The same seed asks the same questions.")] = 0,
-) -> None:
-    """Record what is missing in the store."""
-    asked = choose(read_questions(prompts), questions, seed)
-    made = recorded((target, None if draft == "none" else draft), asked, max_tokens, store)
-    print(f"{len(made)} replies, {sum(len(each.reply) for each in made)} tokens: {store}")
 
 
 def recorded(

@@ -1,9 +1,10 @@
 """What the policy brings on replies of real models, without their noise and without an engine.
 
+    scripts/research/run replay-speculation --prompts FILE [--target MODEL --draft MODEL] [--store F]
     scripts/research/run replay-speculation --recordings FILE.jsonl --calibration FILE.json
 
-A recording is a greedy reply and the draft model's best token at each place; record-replies makes
-them. Speculation changes no greedy reply, so one plain decoding tells what would have been accepted
+A recording is a greedy reply and the draft model's best token at each place; --prompts records what
+is missing. Speculation changes no greedy reply, so one plain decoding tells what would have been accepted
 of every draft. Each setting drafts for it again with real lookups and the real policy, while the
 clock runs by what a calibration has measured. `auto` learns from reply to reply, as in a session;
 every index begins empty. Replies that loop are a category of their own.
@@ -12,12 +13,16 @@ every index begins empty. Replies that loop are a category of their own.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import typer
+from models import named
+from research.speculation.questions import choose, read_questions
+from research.speculation.recording import recorded
 
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
@@ -31,9 +36,13 @@ from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
 from localspec.engine.sampling import Sampling
+from localspec.errors import UserError
+from localspec.session import Session, SessionConfig
+from localspec.session.calibration import calibration_path
 
 GREEDY = Sampling(temperature=0)
 MAX_DRAFT = 16
+FIXED = "lookup-2,lookup-3,lookup-5,lookup-8,draft-1,draft-2,draft-3,draft-4"
 LOOP_LENGTH, LOOP_TIMES = 8, 3
 """A reply loops that says so many tokens in a row so often."""
 
@@ -244,10 +253,25 @@ def machine_of(calibration: Path, deciding_ms: float, noise: float, seed: int) -
     return Machine(target, draft, deciding_ms / 1e3, noise, np.random.default_rng(seed))
 
 
+def calibrated(pair: tuple[str, str | None]) -> Path:
+    """What passes cost here, as a session finds and keeps it."""
+    target, draft = named(pair[0]), named(pair[1]) if pair[1] else None
+    config = SessionConfig.of(target, draft, draft_max=MAX_DRAFT, ctx=4096)
+    with Session.open(config) as session:
+        drafting = session.draft.config if session.draft else None
+        return calibration_path(session.target.config, drafting)
+
+
 def main(  # noqa: PLR0913 - one option each
-    recordings: Annotated[Path, typer.Option(help="One JSON object a line.")],
-    calibration: Annotated[Path, typer.Option(help="What passes cost: a kept calibration.")],
-    settings: Annotated[str, typer.Option(help="With commas.")] = "auto",
+    prompts: Annotated[Path | None, typer.Option(help="Questions to record and to replay.")] = None,
+    target: Annotated[str, typer.Option(metavar="MODEL")] = "smollm2:F16",
+    draft: Annotated[str, typer.Option(metavar="MODEL|none")] = "smollm2:Q4_0",
+    questions: Annotated[int, typer.Option(min=1, help="Of each category, at most.")] = 8,
+    seed: Annotated[int, typer.Option(help="The same seed asks the same questions.")] = 0,
+    store: Annotated[Path | None, typer.Option(help="Keep recordings here.")] = None,
+    recordings: Annotated[Path | None, typer.Option(help="Instead: JSON lines.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="What passes cost, as kept.")] = None,
+    settings: Annotated[str, typer.Option(help="With commas.")] = f"auto,{FIXED}",
     max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=2)] = 128,
     seeds: Annotated[int, typer.Option(min=1, help="Of the scatter of passes.")] = 1,
     deciding_ms: Annotated[float, typer.Option(min=0, help="Before and after a choice.")] = 0.06,
@@ -255,11 +279,23 @@ def main(  # noqa: PLR0913 - one option each
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Replay, and print times plain speed by category and setting."""
-    replies, tables = read(recordings), dict[str, dict[str, float]]()
-    for setting in settings.split(","):
+    pair = target, None if draft == "none" else draft
+    if prompts:
+        asked = choose(read_questions(prompts), questions, seed)
+        with TemporaryDirectory() as folder:
+            made = recorded(pair, asked, max_tokens, store or Path(folder) / "recordings.jsonl")
+        replies = [Recording.of(asdict(each)) for each in made]
+        calibration = calibration or calibrated(pair)
+    elif recordings and calibration:
+        replies = read(recordings)
+    else:
+        raise UserError("give --prompts, or --recordings with --calibration")
+    tables = dict[str, dict[str, float]]()
+    has_draft = any(each.guesses for each in replies)
+    for setting in (s for s in settings.split(",") if has_draft or not s.startswith("draft")):
         found = [
-            ratios(replies, machine_of(calibration, deciding_ms, noise, seed), setting, max_tokens)
-            for seed in range(seeds)
+            ratios(replies, machine_of(calibration, deciding_ms, noise, i), setting, max_tokens)
+            for i in range(seeds)
         ]
         means = {name: float(np.mean([table[name] for table in found])) for name in found[0]}
         tables[setting] = {**means, "all": float(np.mean([mean_of(table) for table in found]))}
