@@ -1,13 +1,13 @@
 """What the policy brings on replies of real models, without their noise and without an engine.
 
-    scripts/research/run replay-speculation --prompts FILE [--target MODEL --draft MODEL] [--store F]
+    scripts/research/run replay-speculation --prompts FILE [--target MODEL] [--draft MODEL]
     scripts/research/run replay-speculation --recordings FILE.jsonl --calibration FILE.json
 
-A recording is a greedy reply and the draft model's best token at each place; --prompts records what
-is missing. Speculation changes no greedy reply, so one plain decoding tells what would have been accepted
-of every draft. Each setting drafts for it again with real lookups and the real policy, while the
-clock runs by what a calibration has measured. `auto` learns from reply to reply, as in a session;
-every index begins empty. Replies that loop are a category of their own.
+A recording is a greedy reply and the draft model's best token at each place; --prompts records
+what is missing. Speculation changes no greedy reply, so one plain decoding tells what would have
+been accepted of every draft. Each setting drafts for it again with real lookups and the real
+policy, while the clock runs by what a calibration has measured. `auto` learns from reply to
+reply, as in a session; every index begins empty. Replies that loop are a category of their own.
 """
 
 import json
