@@ -15,7 +15,7 @@ from localspec.decode.costs import PassCosts
 
 SHARE = 0.025
 """Of plain time: few users notice it."""
-AHEAD = 128
+AHEAD = 64
 """Tokens whose share may be spent before they are there; for reading, twice as many. What fails at
 the beginning must leave something for a text that changes."""
 SURE = 2.0

@@ -16,7 +16,7 @@ from typing import Any
 
 from localspec.decode.costs import PassCosts
 
-PRIOR_WEIGHT = 8.0
+PRIOR_WEIGHT = 12.0
 """Tokens that a prior counts for."""
 MEMORY = 48.0
 """Tokens of a bin after which evidence has faded to 1 / e."""
