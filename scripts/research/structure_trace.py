@@ -59,6 +59,7 @@ class Trace:
         self._replies = replies
         self._called: list[CodeType] = []
         self._begun: list[int] = []
+        self._made: set[int] = set()
         self.entered: set[CodeType] = set()
         for kind in replies:
             self._watch(kind)
@@ -70,7 +71,8 @@ class Trace:
             self._called.append(frame.f_code)
         elif event == "return" and self._begun:
             start = self._begun.pop()
-            if isinstance(value, self._replies):
+            if isinstance(value, self._replies) and id(value) not in self._made:
+                self._made.add(id(value))  # whoever hands it on did not make it
                 self.entered.update(self._called[start:])
 
     def _watch(self, kind: type[Any]) -> None:
