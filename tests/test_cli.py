@@ -1,4 +1,4 @@
-"""The commands doing their work: answers on stdout, talk on stderr, JSON as DESIGN.md names it."""
+"""The commands doing their work: answers on stdout, talk on stderr, JSON by its reference."""
 
 import subprocess
 import sys

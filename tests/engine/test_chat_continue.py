@@ -90,7 +90,7 @@ def test_after_kill_9_the_unfinished_answer_is_made_again(
 def test_without_the_saved_cache_everything_is_read_again(
     undisturbed: list[dict[str, Any]],
 ) -> None:
-    """By DESIGN.md's rule: the same text while all of it is short."""
+    """The same text while all of it is short."""
     said(QUESTIONS[0], options=("starter",))
     for state in (paths.cache_dir() / "conversations").iterdir():
         state.write_bytes(state.read_bytes()[:-100])

@@ -37,7 +37,7 @@ def config(pair: Pair, spec: str) -> SessionConfig:
 
 
 def test_greedy_answers_are_the_same_three_ways(pair: Pair) -> None:
-    """By DESIGN's rule: token for token, or parted at a near tie that rounding explains."""
+    """Token for token, or parted at a near tie that rounding explains."""
     found = compare_answers(
         SessionConfig.of(pair.target, spec="none", threads=1),
         [config(pair, spec) for spec in ("lookup", "draft")],

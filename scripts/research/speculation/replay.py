@@ -161,7 +161,7 @@ class RecordedModel:
 
 
 Make = Callable[[list[Any]], Speculator]
-"""A policy for drafters: look-ups, and perhaps a recorded draft model."""
+"""A policy for drafters: lookups, and perhaps a recorded draft model."""
 
 
 def play(recording: Recording, machine: Machine, make: Make, max_tokens: int) -> float:

@@ -166,7 +166,7 @@ CHANGES = {"SmolLM2 Q4_0": 0.08, "Gemma-3 F16": 0.02, "1.2 GB F16": 0.01}
 
 
 def grid(seed: int = 0) -> list[World]:
-    """Every table with draft models and look-ups of all kinds, steady and changing."""
+    """Every table with draft models and lookups of all kinds, steady and changing."""
     worlds: list[World] = []
     for table, points in TABLES.items():
         v = tuple(np.interp(WIDTHS, list(points), list(points.values())).tolist())
