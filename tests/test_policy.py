@@ -24,6 +24,7 @@ from research.speculation.worlds import (
 from localspec.decode.chances import Chances, Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve, Point
+from localspec.decode.drafters import N_CONFIDENCES
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest, StopRule
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
@@ -282,6 +283,16 @@ def test_a_pass_that_only_reads_prompts_drafts_nothing_and_teaches_nothing() -> 
     assert policy.draft([], 64) == []
     policy.learn([], 64, 9.9)
     assert policy.gain.measured is None
+
+
+def test_a_drafter_that_nobody_measured_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one is a class and a line in the table; its chances are learned."""
+    monkeypatch.setitem(N_CONFIDENCES, "heads", 10)
+
+    class Heads(Guesses):
+        source: ClassVar[str] = "heads"
+
+    assert drafted(policy_of(FLAT, [Heads()]), 1)[0] > 0
 
 
 def test_the_likelier_draft_gets_the_rows() -> None:

@@ -15,6 +15,7 @@ from math import sqrt
 from typing import Any
 
 from localspec.decode.costs import PassCosts
+from localspec.decode.drafters import N_CONFIDENCES
 
 PRIOR_WEIGHT = 12.0
 """Tokens that a prior counts for."""
@@ -38,8 +39,8 @@ PRIORS = {
     ),
     "model": Prior((0.25, 0.4, 0.5, 0.6, 0.72, 0.82, 0.9, 0.95), 0.7),
 }
-"""A line for each drafter. Lookup: matches that are contested and agreed, by their
-lengths, of SmolLM2-135M F16, greedy, on 42 questions."""
+"""What was measured of drafters; the others begin with even chances. Lookup: matches that are
+contested and agreed, by their lengths, of SmolLM2-135M F16, greedy, on 42 questions."""
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class Chances:
     """One drafter's, under one law of verification."""
 
     def __init__(self, source: str) -> None:
-        prior = PRIORS[source]
+        prior = PRIORS.get(source) or Prior((0.5,) * N_CONFIDENCES[source], 0.5)
         self.n_judged = 0
         self.mean = prior.of_any
         """The chance of a token that is not drafted yet."""
@@ -139,5 +140,5 @@ class Learned:
         """Greedy replies, matched and rejected samples accept differently."""
         by_source = self.by_law.get(law)
         if by_source is None:
-            by_source = self.by_law[law] = {name: Chances(name) for name in PRIORS}
+            by_source = self.by_law[law] = {name: Chances(name) for name in N_CONFIDENCES}
         return by_source[source]

@@ -13,6 +13,9 @@ LABELS = {kind.source: kind.label for kind in DRAFTERS}
 OPTIONS = {kind.source: kind.option for kind in DRAFTERS}
 """Their --spec values, by source."""
 
+N_CONFIDENCES = {kind.source: kind.n_confidences for kind in DRAFTERS}
+"""How many bins of confidence they have, by source."""
+
 
 def drafters_for(target: Engine, draft: Engine | None) -> dict[str, Drafter]:
     """One of each that these engines allow, by its --spec value."""
