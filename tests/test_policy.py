@@ -1,12 +1,12 @@
 """The adaptive policy keeps its promises: it loses little, finds what pays, and shares a pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 from fakes import FakeEngine
-from research.speculation.play import learned_of, play
+from research.speculation.play import Reply, learned_of, play
 from research.speculation.simulate import judge
 from research.speculation.worlds import (
     CALIBRATED,
@@ -25,7 +25,7 @@ from localspec.decode.chances import Chances, Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve, Point
 from localspec.decode.drafters import N_CONFIDENCES
-from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest, StopRule
+from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.driver import drive
@@ -199,27 +199,11 @@ def test_the_longer_a_plain_pass_was_not_seen_the_less_is_known_of_it() -> None:
 # many replies
 
 
-@dataclass(slots=True)
-class Request:
-    """One of several replies in progress."""
-
-    max_tokens: int = 512
-    law: str = "greedy"
-    history: list[int] = field(default_factory=lambda: [0] * 50)
-    n_prompt: int = 40
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.history) - self.n_prompt
-
-    @property
-    def room(self) -> int:
-        return max(0, self.max_tokens - self.n_tokens - 1)
-
-    def request(
-        self, n_tokens: int, stop: StopRule | None = None, window: int | None = None
-    ) -> DraftRequest:
-        return DraftRequest(self.history, n_tokens, GREEDY, False, stop, window)
+def under_way(max_tokens: int = 512) -> Reply:
+    """One of several replies in progress, of ten tokens so far."""
+    reply = Reply(40, max_tokens)
+    reply.history += [0] * 9
+    return reply
 
 
 @dataclass(slots=True)
@@ -254,7 +238,7 @@ CLIFF = {n: (1.0 if n <= 8 else 3.0) + 0.001 * n for n in range(1, 65)}
 
 
 def drafted(policy: Adaptive, n: int, n_other_rows: int = 0) -> list[int]:
-    requests = [Request() for _ in range(n)]
+    requests = [under_way() for _ in range(n)]
     return [len(draft.tokens) for draft in policy.draft(requests, n_other_rows)]  # pyright: ignore[reportArgumentType]
 
 
@@ -312,7 +296,7 @@ def test_who_fails_does_not_spend_the_budget_of_others() -> None:
     """One user's text that does not repeat itself must not end another's drafts."""
     slow = {n: 1.0 + 0.2 * n for n in range(1, 65)}
     policy = policy_of(slow, [Guesses(13)])
-    requests = [Request(), Request()]
+    requests = [under_way(), under_way()]
     for _ in range(60):
         drafts = policy.draft(requests)  # pyright: ignore[reportArgumentType]
         kept = [0, len(drafts[1].tokens)]
@@ -332,8 +316,8 @@ def test_who_fails_does_not_spend_the_budget_of_others() -> None:
 
 def test_nothing_is_drafted_where_there_is_no_room() -> None:
     policy = policy_of(FLAT)
-    full = Request(max_tokens=11)
-    drafts = policy.draft([full, Request()])  # pyright: ignore[reportArgumentType]
+    full = under_way(max_tokens=11)
+    drafts = policy.draft([full, under_way()])  # pyright: ignore[reportArgumentType]
     assert not drafts[0].tokens
     assert drafts[1].tokens
 
