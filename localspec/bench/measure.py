@@ -35,6 +35,7 @@ from localspec.hardware.detect import peak_resident_bytes
 from localspec.notify import Notify, silent
 from localspec.session import Reply, ReplyOptions, Session
 from localspec.session.loading import check_memory, load_engine, sound_plan
+from localspec.store import document_of
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -53,14 +54,16 @@ def measure(case: Case, n_samples: int, stage: Notify = silent) -> Measurement:
     stage("loading")
     if case.work.batch > 1:
         with closing(ParallelBench.open(case, notes.append)) as bench:
-            return _measurement(bench.samples(n_samples, stage), {}, bench.load_s, "none", notes)
+            samples, load_s = tuple(bench.samples(n_samples, stage)), bench.load_s
+        return Measurement(samples, {}, load_s, peak_resident_bytes(), notes=tuple(notes))
     with Session.open(case.session_config, notes.append) as session:
+        samples = tuple(measure_session(session, case.work, n_samples, stage))
         curve = dict[int, tuple[float, ...]]()
-        samples = iter(list(measure_session(session, case.work, n_samples, stage)))
         if case.work.widths:
             stage("timing wider passes")
             curve = verification_curve(session, case.work.depth, case.work.widths)
-        return _measurement(samples, curve, session.load_s, session.speculation, notes)
+        load_s, speculation = session.load_s, session.speculation
+    return Measurement(samples, curve, load_s, peak_resident_bytes(), speculation, tuple(notes))
 
 
 def measure_session(
@@ -161,17 +164,6 @@ def _of_reply(reply: Reply, engine_s: float, category: str | None) -> Sample:
     )
 
 
-def _measurement(
-    samples: Iterator[Sample],
-    curve: dict[int, tuple[float, ...]],
-    load_s: float,
-    speculation: str,
-    notes: list[str],
-) -> Measurement:
-    taken = tuple(samples)
-    return Measurement(taken, curve, load_s, peak_resident_bytes(), speculation, tuple(notes))
-
-
 class ParallelBench:
     """Several users at once: one decode serves all of their sequences (continuous batching's step).
 
@@ -262,7 +254,7 @@ def main() -> int:
     request: dict[str, Any] = json.loads(sys.argv[1])
     threading.Thread(target=_watch, args=(int(sys.argv[2]),), daemon=True).start()
     measured = measure(Case.from_json(request["case"]), request["n_samples"], _stage)
-    sys.stdout.write(f"measured {json.dumps(measured.to_json())}\n")
+    sys.stdout.write(f"measured {json.dumps(document_of(measured))}\n")
     return 0
 
 

@@ -19,7 +19,7 @@ from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
 from localspec.errors import UserError
 from localspec.hardware.activity import Circumstances
-from localspec.store import alone, write_text
+from localspec.store import alone, document_of, value_of, write_text
 
 FORMAT = 1
 ENDING = ".jsonl"
@@ -39,36 +39,6 @@ class Visited:
     environment: Mapping[str, Any]
     model: Mapping[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "record": "visit",
-            "number": self.number,
-            "is_anchor": self.is_anchor,
-            "case": self.case.to_json(),
-            "model": dict(self.model),
-            "environment": dict(self.environment),
-            "circumstances": self.circumstances.to_json(),
-            "prediction": self.prediction.to_json() if self.prediction else None,
-            "measurement": self.measurement.to_json() if self.measurement else None,
-            "reason": self.reason,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Visited":
-        measurement, prediction = document["measurement"], document["prediction"]
-        return cls(
-            number=int(document["number"]),
-            case=Case.from_json(document["case"]),
-            is_anchor=bool(document["is_anchor"]),
-            measurement=Measurement.from_json(measurement) if measurement else None,
-            reason=document["reason"],
-            circumstances=Circumstances.from_json(document["circumstances"]),
-            prediction=Prediction.from_json(prediction) if prediction else None,
-            environment=document["environment"],
-            model=document["model"],
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class ResultsHeader:
@@ -79,27 +49,6 @@ class ResultsHeader:
     n_rounds: int
     n_samples: int
     skipped: tuple[tuple[str, str], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "record": "plan",
-            "started": self.started,
-            "n_rounds": self.n_rounds,
-            "n_samples": self.n_samples,
-            "cases": [case.to_json() for case in self.cases],
-            "skipped": [list(pair) for pair in self.skipped],
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "ResultsHeader":
-        return cls(
-            started=document["started"],
-            cases=tuple(Case.from_json(case) for case in document["cases"]),
-            n_rounds=int(document["n_rounds"]),
-            n_samples=int(document["n_samples"]),
-            skipped=tuple((str(what), str(why)) for what, why in document["skipped"]),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +71,8 @@ def read_results(path: Path) -> Results:
     if not documents or documents[0].get("record") != "plan":
         raise UserError(f"{path} holds no results: its first line is no plan of `localspec bench`")
     try:
-        header = ResultsHeader.from_json(documents[0])
-        visits = tuple(Visited.from_json(document) for document in documents[1:])
+        header = value_of(ResultsHeader, documents[0])
+        visits = tuple(value_of(Visited, document) for document in documents[1:])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged or of another version ({error!r})") from error
     return Results(path, header, visits)
@@ -142,7 +91,7 @@ class Writer:
         """Begin a file with its plan."""
         with _alone(path):
             writer = cls(path, [])
-            writer._add(header.to_json())
+            writer._add("plan", header)
             yield writer
 
     @classmethod
@@ -154,9 +103,10 @@ class Writer:
 
     def add(self, visited: Visited) -> None:
         """Keep a visit; it is on disk when this returns."""
-        self._add(visited.to_json())
+        self._add("visit", visited)
 
-    def _add(self, document: dict[str, Any]) -> None:
+    def _add(self, kind: str, value: Any) -> None:
+        document = {"format": FORMAT, "record": kind, **document_of(value)}
         self._lines.append(json.dumps(document, allow_nan=False))
         write_text(self.path, "\n".join(self._lines) + "\n")
 

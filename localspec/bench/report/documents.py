@@ -24,6 +24,7 @@ from localspec.format import (
     seconds,
 )
 from localspec.settings import NONE, ROWS, Row, Settings, value_text
+from localspec.store import document_of
 
 CellValue = Callable[[ResultRow], Any]
 
@@ -247,7 +248,7 @@ def _row(row: ResultRow) -> dict[str, Any]:
         "case": row.case.to_json(),
         "model": dict(row.model),
         "environment": dict(row.environment),
-        "prediction": row.prediction.to_json() if row.prediction else None,
+        "prediction": document_of(row.prediction),
         "gap_ms": {part.name: 1e3 * part.seconds for part in row.gap.parts} if row.gap else None,
         "categories": [asdict(category) for category in row.categories],
         "curve_s": {str(width): seconds for width, seconds in row.curve.items()},
