@@ -9,7 +9,7 @@ import pytest
 from command import ANSWER, localspec, tiny
 
 from localspec.bench.case import Case, Work
-from localspec.bench.report.documents import SETTINGS as COLUMNS
+from localspec.bench.report.tables import SETTINGS as COLUMNS
 from localspec.cli.bench_options import SweepFlags, sweep_of
 from localspec.errors import UserError
 from localspec.export import TARGETS

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from localspec.bench.report.documents import SETTINGS
+from localspec.bench.report.tables import SETTINGS
 from localspec.bench.row import ResultRow, rows_of
 from localspec.bench.statistics import Drift, Ratio, drift_of, ratio
 from localspec.bench.store import Results

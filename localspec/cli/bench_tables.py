@@ -7,10 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.bench.findings import findings
-from localspec.bench.report.documents import (
+from localspec.bench.report.tables import (
     DECODE,
     Column,
     all_rows,
+    category_table,
     common_settings,
     labels,
     shown_columns,
@@ -20,7 +21,7 @@ from localspec.bench.sample import Gap
 from localspec.bench.statistics import drift_of
 from localspec.bench.store import Results
 from localspec.cli.output import table_of
-from localspec.format import NOTHING, milliseconds, number, percent
+from localspec.format import milliseconds
 
 LEAST_S = 5e-7
 """The table hides parts of a gap that are smaller in every row."""
@@ -76,24 +77,14 @@ def _table(columns: Sequence[Column], rows: Sequence[ResultRow]) -> Table:
 
 
 def _categories(rows: Sequence[ResultRow]) -> Table | None:
-    """Speed and acceptance by category, a column for each setting of drafts."""
-    drafted = [row for row in rows if row.categories]
-    if not drafted:
+    found = category_table(rows)
+    if found is None:
         return None
     title = "tok/s and accepted drafts, by category"
-    table = table_of("category", *labels(drafted), title=title, no_wrap=False)
-    names = dict.fromkeys(c.name for row in drafted for c in row.categories)
-    for name in names:
-        table.add_row(name, *(_category(row, name) for row in drafted))
+    table = table_of(*found.header, title=title, no_wrap=False)
+    for row in found.rows:
+        table.add_row(*row)
     return table
-
-
-def _category(row: ResultRow, name: str) -> str:
-    found = next((category for category in row.categories if category.name == name), None)
-    if found is None:
-        return NOTHING
-    accepted = "" if found.acceptance is None else f" {percent(found.acceptance)}"
-    return f"{number(found.decode_tps)}{accepted}"
 
 
 def _curves(rows: Sequence[ResultRow]) -> Table | None:

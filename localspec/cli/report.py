@@ -95,8 +95,8 @@ def _print(results: "Sequence[Results]", form: str) -> None:
 
 def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
     from localspec.bench.report.charts import charts_of
-    from localspec.bench.report.documents import all_rows
     from localspec.bench.report.svg import picture
+    from localspec.bench.report.tables import all_rows
 
     make_folder(folder, "--svg")
     for chart in charts_of(all_rows(results)):
@@ -148,7 +148,7 @@ def _show_comparison(found: "Comparison") -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from localspec.bench.report.documents import labels
+    from localspec.bench.report.tables import labels
     from localspec.format import interval, number
 
     console = Console(highlight=False)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
-from localspec.bench.report.documents import labels
+from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
 from localspec.format import interval, number, percent
 from localspec.session.config import SessionConfig

@@ -11,18 +11,19 @@ from localspec import __version__
 from localspec.bench.findings import findings
 from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
-from localspec.bench.report.documents import (
+from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
+from localspec.bench.report.tables import (
     Table,
     all_rows,
+    category_table,
     common_settings,
     gap_table,
     labels,
     shown_columns,
 )
-from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
-from localspec.bench.row import CategoryRow, ResultRow
+from localspec.bench.row import ResultRow
 from localspec.bench.store import Results
-from localspec.format import NOTHING, number, percent
+from localspec.format import number
 
 
 def page(results: Sequence[Results]) -> str:
@@ -38,9 +39,7 @@ def page(results: Sequence[Results]) -> str:
         subtitle=f"Measured by localspec {__version__}, beside its predictions",
         facts=[*_facts(results, rows), *_shared(figures)],
         findings=findings(rows),
-        tables=[
-            table for table in (_speeds(figures), gap_table(figures), _categories(figures)) if table
-        ],
+        tables=filter(None, (_speeds(figures), gap_table(figures), category_table(figures))),
         charts=[_drawn(chart) for chart in charts_of(rows)],
         skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
     )
@@ -115,35 +114,11 @@ def _speeds(rows: Sequence[ResultRow]) -> Table | None:
         " memory's bandwidth. engine: without sampling, text and Python, as llama-bench measures."
         " GB: peak memory.",
         ["case", *(column.header for column in columns)],
-        [False, *[True] * len(columns)],
         [
             [name, *(column.text(row) for column in columns)]
             for row, name in zip(rows, labels(rows), strict=True)
         ],
     )
-
-
-def _categories(rows: Sequence[ResultRow]) -> Table | None:
-    """Categories down, drafters across."""
-    known = [row for row in rows if row.categories]
-    if not known:
-        return None
-    names = dict.fromkeys(category.name for row in known for category in row.categories)
-    found = [{category.name: category for category in row.categories} for row in known]
-    return Table(
-        "By category",
-        "Tokens per second, and the share of accepted drafted tokens.",
-        ["category", *labels(known)],
-        [False, *[True] * len(known)],
-        [[name, *(_category(each.get(name)) for each in found)] for name in names],
-    )
-
-
-def _category(row: CategoryRow | None) -> str:
-    if row is None:
-        return NOTHING
-    accepted = f" · {percent(row.acceptance)}" if row.acceptance is not None else ""
-    return number(row.decode_tps) + accepted
 
 
 def _drawn(chart: Chart | BarChart) -> dict[str, Any]:
