@@ -110,7 +110,7 @@ def ratio(
 def drift_of(cases: Sequence[Visits]) -> Drift | None:
     """Drift from all cases with more than one visit; None where there is none."""
     squares, n_free = 0.0, 0
-    for visits in cases:
+    for visits in filter(None, cases):
         levels = [log(median(visit)) for visit in visits]
         mean = sum(levels) / len(levels)
         squares += sum((level - mean) ** 2 for level in levels)

@@ -81,7 +81,7 @@ def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsH
     if sweep.prompts:
         read_prompts(sweep.prompts, sweep.per_category)
     plan = make_plan(sweep)
-    skipped = tuple((skip.case.text, skip.reason) for skip in plan.skipped)
+    skipped = tuple((case.text, reason) for case, reason in plan.skipped.items())
     started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rounds, samples = run.rounds or flags.repeats, run.samples or flags.repeats
     return ResultsHeader(started, plan.cases, rounds, samples, skipped)

@@ -26,7 +26,7 @@ from localspec.store import document_of
 
 def document(results: Sequence[Results]) -> dict[str, Any]:
     rows = all_rows(results)
-    drift = drift_of([row.decode_visits for row in rows if row.decode_visits])
+    drift = drift_of([row.decode_visits for row in rows])
     return {
         "files": [str(each.path) for each in results],
         "rows": [_row(row) for row in rows],

@@ -39,7 +39,7 @@ def page(results: Sequence[Results]) -> str:
         subtitle=f"Measured by localspec {__version__}, beside its predictions",
         facts=[*_facts(results, rows), *_shared(figures)],
         findings=findings(rows),
-        tables=filter(None, (_speeds(figures), gap_table(figures), category_table(figures))),
+        tables=[*filter(None, (_speeds(figures), gap_table(figures), category_table(figures)))],
         charts=[_drawn(chart) for chart in charts_of(rows)],
         skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
     )
