@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
 from localspec.cli.notify import notify
 from localspec.cli.options import MAX_TOKENS, numbers, option, setting, several, values_of
 from localspec.errors import UserError
-from localspec.kinds import Choice, Switch
-from localspec.settings import NONE, ROWS, Row, value_text
+from localspec.fields import Choice, Row, Switch, value_text
+from localspec.settings import NONE, ROWS
 
 if TYPE_CHECKING:
     from localspec.bench.plan import Sweep

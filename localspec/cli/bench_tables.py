@@ -81,10 +81,7 @@ def _categories(rows: Sequence[ResultRow]) -> Table | None:
     if found is None:
         return None
     title = "tok/s and accepted drafts, by category"
-    table = table_of(*found.header, title=title, no_wrap=False)
-    for row in found.rows:
-        table.add_row(*row)
-    return table
+    return table_of(*found.header, rows=found.rows, title=title, no_wrap=False)
 
 
 def _curves(rows: Sequence[ResultRow]) -> Table | None:

@@ -16,8 +16,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from localspec.errors import LocalspecError, UserError
-from localspec.kinds import ModelName, Whole
-from localspec.settings import ROWS, Row
+from localspec.fields import ModelName, Row, Whole
+from localspec.settings import ROWS
 
 GIVEN = "given"
 MAX_TOKENS = 16_777_216

@@ -1,6 +1,7 @@
 """Documents for programs, tables for people, and files that an option names."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,19 @@ def fields_of(source: object, *names: str) -> dict[str, Any]:
     return {name: getattr(source, name) for name in names}
 
 
-def table_of(*columns: str, no_wrap: bool = True, **more: Any) -> "Table":
+Rows = Iterable[Iterable[str]]
+
+
+def table_of(*columns: str, rows: Rows = (), no_wrap: bool = True, **more: Any) -> "Table":
     """A table without lines: the first column to the left, the others to the right."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, title_justify="left", title_style="", **more)
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left", no_wrap=no_wrap)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -105,15 +105,17 @@ SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
 def show(forecast: Forecast) -> None:
     """Print the whole forecast."""
     console = Console(highlight=False)
-    for line in _heading(forecast):
-        console.print(Text(line))
+    console.print(Text("\n".join(_heading(forecast))))
     console.print(_rows(console, forecast))
     for line in _findings(forecast):
         console.print(Text(line))
     if forecast.draft is not None:
         _show_speculation(console, forecast)
     console.print(Text("\nSpeculation by use" + _drafter(forecast)))
-    console.print(_advice(forecast))
+    advice = labelled_table()
+    for item in forecast.advice:
+        advice.add_row(f"  {item.use.name}", item.sentence)
+    console.print(advice)
     if forecast.quants:
         console.print(Text("\nOther quantizations (depth 0; quality as published for LLaMA-3-8B)"))
         console.print(_quants(forecast))
@@ -174,7 +176,7 @@ def _types(row: ForecastRow) -> str:
 
 
 def _findings(forecast: Forecast) -> list[str]:
-    lines = [""]
+    lines: list[str] = []
     first = forecast.rows[0]
     if forecast.ceiling_tps and first.batch == 1:
         share = first.decode.mid / forecast.ceiling_tps
@@ -184,7 +186,7 @@ def _findings(forecast: Forecast) -> list[str]:
         )
     if forecast.break_even_batch:
         lines.append(f"Arithmetic is the limit from a batch of {forecast.break_even_batch} on.")
-    return lines if len(lines) > 1 else []
+    return ["", *lines] if lines else []
 
 
 def _show_speculation(console: Console, forecast: Forecast) -> None:
@@ -208,13 +210,6 @@ def _show_speculation(console: Console, forecast: Forecast) -> None:
         console.print(table)
 
 
-def _advice(forecast: Forecast) -> Table:
-    table = labelled_table()
-    for item in forecast.advice:
-        table.add_row(f"  {item.use.name}", item.sentence)
-    return table
-
-
 def _drafter(forecast: Forecast) -> str:
     if forecast.draft is None:
         return " (lookup, which costs nothing to draft)"
@@ -222,17 +217,17 @@ def _drafter(forecast: Forecast) -> str:
 
 
 def _quants(forecast: Forecast) -> Table:
-    table = table_of("type", "size", "decode tok/s", "prefill", "KL nats/token")
-    for quant in forecast.quants:
-        kld = "-" if quant.kld is None else f"{quant.kld:.4f}"
-        table.add_row(
+    cells = (
+        (
             quant.name,
             size(quant.weight_bytes),
             _interval(quant.decode),
             f"{quant.prefill.mid:,.0f}",
-            kld,
+            "-" if quant.kld is None else f"{quant.kld:.4f}",
         )
-    return table
+        for quant in forecast.quants
+    )
+    return table_of("type", "size", "decode tok/s", "prefill", "KL nats/token", rows=cells)
 
 
 def _interval(speed: Speed) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 from localspec.bench.row import CategoryRow, ResultRow, rows_of
 from localspec.bench.statistics import Estimate
 from localspec.bench.store import Results
+from localspec.fields import Row, value_text
 from localspec.format import NOTHING, gigabytes, interval, milliseconds, number, percent, seconds
-from localspec.settings import NONE, ROWS, Row, Settings, value_text
+from localspec.settings import NONE, ROWS, Settings
 
 CellValue = Callable[[ResultRow], Any]
 
