@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 def bench(
     flags: SweepFlags,
     run: RunFlags,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Models to measure. Default: the starter."),
-    ] = None,
+    arguments: list[str] | None = typer.Argument(
+        None, metavar="[MODEL]...", help="Models to measure. Default: the starter."
+    ),
 ) -> None:
     """Measure speeds, beside the predictions.
 

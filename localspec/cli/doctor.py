@@ -4,7 +4,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -31,7 +31,7 @@ FEW, MANY = 8, 128
 
 def doctor(
     as_json: JsonFlag = False,
-    retest: Annotated[bool, typer.Option("--retest", help="Test the engine build again.")] = False,
+    retest: bool = typer.Option(False, "--retest", help="Test the engine build again."),
 ) -> None:
     """Show what this machine and this engine build can do."""
     findings = {

@@ -1,7 +1,7 @@
 """`localspec export`: the settings of a model for another engine."""
 
 from dataclasses import asdict, replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
@@ -19,7 +19,7 @@ Target = Literal[
 @command
 def export(
     engine: EngineFlags,
-    to: Annotated[Target, typer.Option("--to", help="The engine that will run it.")],
+    to: Target = typer.Option(..., "--to", help="The engine that will run it."),
     model: ModelArgument = None,
     as_json: JsonFlag = False,
 ) -> None:

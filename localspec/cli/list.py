@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,19 +17,14 @@ if TYPE_CHECKING:
 
 
 def list_models(
-    with_others: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp.",
-        ),
-    ] = False,
-    known: Annotated[
-        bool,
-        typer.Option(
-            "--known", help="List the names that `pull` knows; proved: a pull has proved it here."
-        ),
-    ] = False,
+    with_others: bool = typer.Option(
+        False, "--all", help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp."
+    ),
+    known: bool = typer.Option(
+        False,
+        "--known",
+        help="List the names that `pull` knows; proved: a pull has proved it here.",
+    ),
     as_json: JsonFlag = False,
 ) -> None:
     """List the models on this machine, by the names that commands take.

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -103,13 +103,12 @@ def predict(
     machine: MachineFlags,
     asked: QuestionFlags,
     model: ModelArgument = None,
-    draft: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A draft model, which need not be here.")
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a picture of the gain of drafts (.svg)."),
-    ] = None,
+    draft: str | None = typer.Option(
+        None, metavar="MODEL", help="A draft model, which need not be here."
+    ),
+    plot: Path | None = typer.Option(
+        None, metavar="FILE", help="Write a picture of the gain of drafts (.svg)."
+    ),
     as_json: JsonFlag = False,
 ) -> None:
     """Predict a model's speed on a machine, before the download.

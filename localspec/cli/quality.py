@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -248,20 +248,18 @@ def _explain(console: "Console", rows: "list[StudyRow]") -> None:
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to convert.")],
-    to: Annotated[str, typer.Option("--to", metavar="TYPE", help="F16, Q8_0, Q4_K_M, Q4_0, ...")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Default: beside the model's path, else here; named after the type.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=MAX_THREADS, help="Default: physical cores.")
-    ] = None,
+    model: str = typer.Argument(..., metavar="MODEL", help="The model to convert."),
+    to: str = typer.Option(..., "--to", metavar="TYPE", help="F16, Q8_0, Q4_K_M, Q4_0, ..."),
+    output: Path | None = typer.Option(
+        None,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Default: beside the model's path, else here; named after the type.",
+    ),
+    threads: int | None = typer.Option(
+        None, min=1, max=MAX_THREADS, help="Default: physical cores."
+    ),
 ) -> None:
     """Write a model in another weight type; also makes a draft of a model itself.
 

@@ -27,17 +27,13 @@ FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Results of `l
 
 def report(
     files: FilesArgument = None,
-    form: Annotated[
-        Literal["table", "json", "csv", "md"], typer.Option("--format", help="Form of stdout.")
-    ] = "table",
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one page with pictures.")
-    ] = None,
-    svg: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write each picture as an SVG file.")
-    ] = None,
-    png: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
+    form: Literal["table", "json", "csv", "md"] = typer.Option(
+        "table", "--format", help="Form of stdout."
+    ),
+    html: Path | None = typer.Option(None, metavar="FILE", help="Write one page with pictures."),
+    svg: Path | None = typer.Option(None, metavar="DIR", help="Write each picture as an SVG file."),
+    png: Path | None = typer.Option(None, metavar="DIR", hidden=True),
+    as_json: bool = typer.Option(False, "--json", help="As --format json."),
 ) -> None:
     """Show stored results as tables and pictures.
 

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -52,9 +52,7 @@ class GoalFlags:
 def tune(
     flags: GoalFlags,
     model: ModelArgument = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Show the kept settings; measure nothing.")
-    ] = False,
+    show: bool = typer.Option(False, "--show", help="Show the kept settings; measure nothing."),
     as_json: JsonFlag = False,
 ) -> None:
     """Find the fastest settings of a model on this machine, and keep them for later commands.
