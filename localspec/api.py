@@ -83,10 +83,7 @@ class Model:
 
     @classmethod
     def open(
-        cls,
-        config: SessionConfig,
-        notify: Notify,
-        on_progress: Progress = lambda fraction: None,
+        cls, config: SessionConfig, notify: Notify, on_progress: Progress = lambda fraction: None
     ) -> Self:
         """Load a configuration; `on_progress` hears the finished fraction. As `Session.open`."""
         return cls(Session.open(config, notify, on_progress))

@@ -46,10 +46,7 @@ class Visit:
 
 
 def visit(
-    case: Case,
-    n_samples: int,
-    stage: Notify = silent,
-    limit_s: float | None = None,
+    case: Case, n_samples: int, stage: Notify = silent, limit_s: float | None = None
 ) -> Visit:
     """Measure a case in its own process, within `limit_s` seconds.
 

@@ -26,10 +26,7 @@ MODEL = (
 def document(forecast: Forecast) -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     return {
-        "device": {
-            **fields_of(forecast.machine, *DEVICE),
-            "rates": forecast.machine.rates_source,
-        },
+        "device": {**fields_of(forecast.machine, *DEVICE), "rates": forecast.machine.rates_source},
         "model": fields_of(forecast.facts, *MODEL),
         "rows": [_row(row) for row in forecast.rows],
         "ceiling_tps": forecast.ceiling_tps,

@@ -69,11 +69,7 @@ class StudyFlags:
 
 
 @command
-def quality(
-    flags: StudyFlags,
-    model: ModelArgument = None,
-    as_json: JsonFlag = False,
-) -> None:
+def quality(flags: StudyFlags, model: ModelArgument = None, as_json: JsonFlag = False) -> None:
     """Measure the loss of quality by weight and cache types, beside speed and memory.
 
     localspec quality model.gguf --kv q8_0,q8_0/q4_0

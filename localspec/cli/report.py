@@ -99,11 +99,7 @@ def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
         write_text(folder / f"{chart.key}.svg", "--svg", picture(chart.caption, [chart]))
 
 
-def compare(
-    before: FileArgument,
-    after: FileArgument,
-    as_json: JsonFlag = False,
-) -> None:
+def compare(before: FileArgument, after: FileArgument, as_json: JsonFlag = False) -> None:
     """Compare two results: the second's speed by case, regressions first.
 
     localspec compare old-engine.jsonl new-engine.jsonl

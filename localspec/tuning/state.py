@@ -135,9 +135,9 @@ class SearchState:
             self.shared.n_tokens = 1
         self.fill_per_s = self.default.fill_per_s or 1.0
 
-    def turns_s(self, n_turns: int, n_candidates: int = 2) -> float:
-        """Estimated seconds of turns."""
-        return n_candidates * (n_turns * self.shared.n_tokens + 1) * self.token_s
+    def turns_s(self, n_turns: int) -> float:
+        """Estimated seconds of turns of a candidate and the defaults."""
+        return 2 * (n_turns * self.shared.n_tokens + 1) * self.token_s
 
     def tell(self, stage: str) -> None:
         """Tell the listener the stage and the best candidate."""
