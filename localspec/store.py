@@ -80,6 +80,15 @@ def in_turn(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Generator
         held.release()
 
 
+def read_text(path: Path, what: str) -> str:
+    """A user's text file. Raises UserError, with `what` for its name."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"{what} cannot be read: {reason}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises OSError."""
     with write_whole(path) as partial:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from localspec.store import Kept, hashed, write_text, write_whole
+from localspec.errors import UserError
+from localspec.store import Kept, hashed, read_text, write_text, write_whole
 
 
 @pytest.mark.parametrize("is_lasting", [True, False])
@@ -64,3 +65,10 @@ def test_a_damaged_document_is_as_good_as_none(tmp_path: Path, text: str | bytes
     kept.save(4)
     assert json.loads(kept.path.read_text()) == {"number": 4}
     assert hashed(tmp_path / "folder", "another key") != kept.path
+
+
+def test_a_text_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    for name, reason in (("none.txt", "No such file"), ("latin.txt", "UTF-8")):
+        with pytest.raises(UserError, match=f"--text {name} cannot be read: .*{reason}"):
+            read_text(tmp_path / name, f"--text {name}")

@@ -18,7 +18,7 @@ from localspec.errors import UserError
 from localspec.model.kv import padded_cells
 from localspec.session.config import SessionConfig
 from localspec.settings import NOW, ROWS, Settings, read, with_former_names
-from localspec.store import document_of, value_of
+from localspec.store import document_of, read_text, value_of
 
 CURVE_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
 """Widths of the verification curve: kernels change at multiples of 4 and beyond 8."""
@@ -128,11 +128,7 @@ class Prompt:
 
 def read_prompts(path: Path, per_category: int) -> list[Prompt]:
     """The first `per_category` of each category, in order. UserError where there is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"--prompts {path} cannot be read: {reason}") from error
+    lines = read_text(path, f"--prompts {path}").splitlines()
     taken: Counter[str] = Counter()
     prompts: list[Prompt] = []
     for number, line in enumerate(lines, 1):

@@ -19,7 +19,7 @@ from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
 from localspec.errors import UserError
 from localspec.hardware.activity import Circumstances
-from localspec.store import alone, document_of, value_of, write_text
+from localspec.store import alone, document_of, read_text, value_of, write_text
 
 FORMAT = 1
 ENDING = ".jsonl"
@@ -62,12 +62,7 @@ class Results:
 
 def read_results(path: Path) -> Results:
     """Raises UserError, with the line, for a file that holds no results of this format."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"{path} cannot be read: {reason}") from error
-    documents = list(_documents(path, text))
+    documents = list(_documents(path, read_text(path, str(path))))
     if not documents or documents[0].get("record") != "plan":
         raise UserError(f"{path} holds no results: its first line is no plan of `localspec bench`")
     try:

@@ -16,6 +16,7 @@ from localspec.cli.options import JsonFlag, ModelArgument, command, option, sett
 from localspec.cli.output import print_json, ruled_table
 from localspec.format import percent
 from localspec.settings import CACHE_TYPES, MAX_THREADS, NONE, Attention
+from localspec.store import read_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ class StudyFlags:
 
     def question(self) -> "StudyQuestion":
         """As a study takes it. Raises UserError for an unknown type or an unreadable text."""
-        from localspec.quality.divergence import shipped_text, text_of
+        from localspec.quality.divergence import shipped_text
         from localspec.tuning.study import StudyQuestion
 
         kinds = (
@@ -58,7 +59,7 @@ class StudyFlags:
         )
         n_windows = None if self.tokens is None else -(-self.tokens // (self.window // 2 - 1))
         return StudyQuestion(
-            text=text_of(self.text) if self.text else shipped_text(),
+            text=read_text(self.text, f"--text {self.text}") if self.text else shipped_text(),
             attentions=several("--kv", self.kv, _attention, "types such as q8_0 or q8_0/q4_0"),
             weights=kinds,
             window=self.window,
