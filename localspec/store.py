@@ -122,7 +122,7 @@ def value_of(kind: Any, document: Any) -> Any:
     """
     if hasattr(kind, "from_json"):
         return kind.from_json(document)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind).items()
         return kind(**{n: value_of(hint, document[n]) for n, hint in hints if n in document})
     if document is None:

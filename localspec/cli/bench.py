@@ -49,7 +49,7 @@ def bench(
         _same_answer(flags, arguments or [], as_json=run.as_json)
         return
     folder = make_folder(run.output or paths.data_dir() / "results", "-o")
-    goes_on = run.resume and not (arguments or flags.are_given)
+    goes_on = run.resume and not arguments and flags == SweepFlags()
     header = None if goes_on else _header(flags, run, arguments or [])
     if run.dry_run:
         _show_plan(header or _unfinished(folder)[1])

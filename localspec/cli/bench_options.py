@@ -93,11 +93,6 @@ class SweepFlags:
     full: bool = option(False, "All cache types, depths and batches: takes hours.", "--full")
 
     @property
-    def are_given(self) -> bool:
-        """Whether any of these options was given."""
-        return self != SweepFlags()
-
-    @property
     def repeats(self) -> int:
         """Visits to each case, and samples of each visit."""
         return 2 if self.quick else 3
@@ -190,15 +185,10 @@ def _adapting(flags: SweepFlags) -> "Callable[[SessionConfig], SessionConfig]":
         return lambda config: config
     both = {"kv_k", "kv_v"} if flags.kv else set[str]()
     kept = frozenset({"spec", "draft", "draft_max"}.union(flags.swept, both))
+    once = cache(notify)  # each configuration of a model would say the same
     return lambda config: replace(
-        config, settings=with_profile(config.model, config.settings, kept, _notify_once)
+        config, settings=with_profile(config.model, config.settings, kept, once)
     )
-
-
-@cache
-def _notify_once(message: str) -> None:
-    """Say once what each configuration of a model would repeat."""
-    notify(message)
 
 
 def _lengths(flags: SweepFlags) -> dict[str, Any]:

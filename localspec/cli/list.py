@@ -12,7 +12,6 @@ from localspec.cli.output import fields_of, folding_table, print_json, table_of
 from localspec.format import size
 
 if TYPE_CHECKING:
-    from localspec.registry.catalog import Entry
     from localspec.session.inventory import InventoryRow
 
 
@@ -98,19 +97,17 @@ def _show_known(*, as_json: bool) -> None:
     if as_json:
         print_json({"models": [asdict(entry) for entry in entries]})
         return
-    table = folding_table("name", "draft", "proved", "licence", "good for")
-    for entry in entries:
-        table.add_row(*_known_cells(entry))
-    _print(table)
-
-
-def _known_cells(entry: "Entry") -> list[Any]:
-    from rich.text import Text
-
-    names = ", ".join((entry.name, *entry.aliases))
-    proved = "yes" if entry.verified else "not yet"
-    cells = (names, entry.draft, proved, entry.license, entry.good_for)
-    return [Text(text or "-") for text in cells]
+    cells = (
+        (
+            ", ".join((entry.name, *entry.aliases)),
+            entry.draft or "-",
+            "yes" if entry.verified else "not yet",
+            entry.license or "-",
+            entry.good_for or "-",
+        )
+        for entry in entries
+    )
+    _print(folding_table("name", "draft", "proved", "licence", "good for", rows=cells))
 
 
 def _print(table: object) -> None:

@@ -40,11 +40,15 @@ def table_of(*columns: str, rows: Rows = (), no_wrap: bool = True, **more: Any) 
     return table
 
 
-def folding_table(*columns: str) -> "Table":
+def folding_table(*columns: str, rows: Rows = ()) -> "Table":
     """A table of texts: long ones go on in the next line."""
+    from rich.text import Text
+
     table = table_of()
     for name in columns:
         table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

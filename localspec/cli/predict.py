@@ -50,10 +50,6 @@ class MachineFlags:
         panel=_MACHINE,
     )  # fmt: skip
 
-    def keywords(self) -> dict[str, Any]:
-        """As `predict` of the library takes them."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class QuestionFlags:
@@ -119,7 +115,7 @@ def predict(
     """
     if plot and plot.suffix.lower() != PICTURE:
         raise UserError(f"--plot {plot} is no picture that can be written: end it in {PICTURE}")
-    keywords = machine.keywords() | asked.keywords() | {"draft": draft}
+    keywords = asdict(machine) | asked.keywords() | {"draft": draft}
     from localspec.forecast.question import answer, read_question
 
     forecast = answer(model, *read_question(**keywords), notify)
