@@ -55,7 +55,7 @@ def tune(
     show: bool = typer.Option(False, "--show", help="Show the kept settings; measure nothing."),
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the fastest settings of a model on this machine, and keep them for later commands.
+    """Find the fastest settings of a model on this machine, and keep them.
 
     localspec tune model.gguf --ctx 8192
 
