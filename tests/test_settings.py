@@ -13,17 +13,11 @@ from localspec.bench.report.tables import SETTINGS as COLUMNS
 from localspec.cli.bench_options import SweepFlags, sweep_of
 from localspec.errors import UserError
 from localspec.export import TARGETS
-from localspec.fields import Choice, ModelName, Names, Switch, Whole
+from localspec.fields import Choice, ModelName, Names, Row, Switch, Whole
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor
-from localspec.settings import (
-    ROWS,
-    Row,
-    Settings,
-    read,
-    with_former_names,
-)
+from localspec.settings import ROWS, Settings, read, with_former_names
 
 OFFERED = [row for row in ROWS.values() if row.is_offered]
 NAMES = [row.name for row in OFFERED]
