@@ -9,7 +9,7 @@ of the old format would misunderstand the new one.
 
 import json
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,19 +82,17 @@ class Writer:
 
     @classmethod
     @contextmanager
-    def new(cls, path: Path, header: ResultsHeader) -> Generator["Writer"]:
-        """Begin a file with its plan."""
-        with _alone(path):
-            writer = cls(path, [])
-            writer._add("plan", header)
-            yield writer
+    def open(cls, path: Path, header: ResultsHeader | None = None) -> Generator["Writer"]:
+        """Begin a file with its plan, or continue one.
 
-    @classmethod
-    @contextmanager
-    def existing(cls, path: Path) -> Generator["Writer"]:
-        """Continue a file. Raises UserError while another bench writes to it."""
-        with _alone(path):
-            yield cls(path, path.read_text(encoding="utf-8").splitlines())
+        Raises UserError while another bench writes to it.
+        """
+        taken = f"{path.name} is being written by another bench: wait for it"
+        with alone(path, taken):
+            writer = cls(path, [] if header else path.read_text(encoding="utf-8").splitlines())
+            if header:
+                writer._add("plan", header)
+            yield writer
 
     def add(self, visited: Visited) -> None:
         """Keep a visit; it is on disk when this returns."""
@@ -125,7 +123,3 @@ def _documents(path: Path, text: str) -> Iterator[dict[str, Any]]:
                 " use the version that wrote it"
             )
         yield document
-
-
-def _alone(path: Path) -> AbstractContextManager[None]:
-    return alone(path, f"{path.name} is being written by another bench: wait for it")

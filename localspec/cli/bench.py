@@ -58,14 +58,13 @@ def bench(
         path, kept = _unfinished(folder)
         if header and header.cases != kept.cases:
             raise UserError(f"{path.name} has other cases: leave the options out to go on")
-        opened = Writer.existing(path)
+        header = None
     else:
         assert header
         if not header.cases:
             raise UserError(next((why for _, why in header.skipped), "there is nothing to measure"))
         path, kept = _new_file(folder), header
-        opened = Writer.new(path, header)
-    with opened as writer:
+    with Writer.open(path, header) as writer:
         _run(writer, kept, run)
     _show(path, as_json=run.as_json)
 

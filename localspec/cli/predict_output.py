@@ -1,6 +1,6 @@
 """A forecast as a document, whose names docs/reference/json.md lists, and as tables for people."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localspec.cli.output import fields_of, labelled_table, table_of
+from localspec.cli.output import fields_of, fitting, labelled_table, table_of
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
@@ -95,7 +95,6 @@ def _advice_document(item: Advice) -> dict[str, Any]:
 
 DROPPED = ("first", "prefill", "memory", "bound by", "latency")
 """Columns that a narrow terminal drops, in this order."""
-UNLIMITED = 1000
 SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
 
 
@@ -146,26 +145,16 @@ def _rows(console: Console, forecast: Forecast) -> Table:
     }
     if all(row.batch == 1 for row in forecast.rows):
         del columns["batch"], columns["latency"]
-    table = _rows_table(forecast.rows, columns)
-    unlimited = console.options.update(max_width=UNLIMITED)
-    for name in DROPPED:
-        if console.measure(table, options=unlimited).maximum <= console.width:
-            break
-        del columns[name]
-        table = _rows_table(forecast.rows, columns)
-    return table
 
+    def made(names: Sequence[str]) -> Table:
+        table, before = table_of(*names), ""
+        for row in forecast.rows:
+            cells = [columns[name](row) for name in names]
+            types, before = before, cells[0]
+            table.add_row("" if cells[0] == types else cells[0], *cells[1:])
+        return table
 
-def _rows_table(
-    rows: Sequence[ForecastRow], columns: Mapping[str, Callable[[ForecastRow], str]]
-) -> Table:
-    table = table_of(*columns)
-    before = ""
-    for row in rows:
-        cells = [cell(row) for cell in columns.values()]
-        types, before = before, cells[0]
-        table.add_row("" if cells[0] == types else cells[0], *cells[1:])
-    return table
+    return fitting(console, made, tuple(columns), *DROPPED)
 
 
 def _types(row: ForecastRow) -> str:

@@ -32,7 +32,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Axes and series; `caption` explains them."""
+    """Axes, both logarithmic or none, and series; `caption` explains them."""
 
     key: str
     title: str
@@ -40,8 +40,7 @@ class Chart:
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    log_x: bool = False
-    log_y: bool = False
+    is_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)

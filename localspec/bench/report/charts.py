@@ -47,8 +47,7 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
             Series("decode", decode, tone=0),
             *([Series("prefill", prefill, tone=1)] if prefill else []),
         ),
-        log_x=True,
-        log_y=True,
+        is_log=True,
     )
 
 
@@ -132,8 +131,7 @@ def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
         "predicted tok/s",
         "measured tok/s",
         (*edges, Series("cases", tuple(points), tone=0)),
-        log_x=True,
-        log_y=True,
+        is_log=True,
     )
 
 
