@@ -17,16 +17,13 @@ if TYPE_CHECKING:
     from localspec.bench.row import ResultRow
     from localspec.bench.store import Results
 
-FilesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[FILE]...", help="Results; several are merged. Default: the newest."),
-]
-
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Results of `localspec bench`.")]
 
 
 def report(
-    files: FilesArgument = None,
+    files: list[str] | None = typer.Argument(
+        None, metavar="[FILE]...", help="Results; several are merged. Default: the newest."
+    ),
     form: Literal["table", "json", "csv", "md"] = typer.Option(
         "table", "--format", help="Form of stdout."
     ),

@@ -1,10 +1,9 @@
 """One HTML page with everything: it loads nothing and needs no script."""
 
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from localspec import __version__
@@ -30,7 +29,12 @@ def page(results: Sequence[Results]) -> str:
     """The page as HTML."""
     rows = all_rows(results)
     figures = [row for row in rows if not row.is_curve]
-    return _template().render(
+    environment = Environment(
+        loader=PackageLoader("localspec.bench.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html.j2").render(
         version=__version__,
         tones=TONES,
         light=LIGHT,
@@ -43,16 +47,6 @@ def page(results: Sequence[Results]) -> str:
         charts=[_drawn(chart) for chart in charts_of(rows)],
         skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("localspec.bench.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template("page.html.j2")
 
 
 def _title(rows: Sequence[ResultRow]) -> str:
@@ -68,15 +62,14 @@ def _some(names: list[str], kind: str) -> str:
 def _facts(results: Sequence[Results], rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
     """Machines, engines, models and dates, each once."""
 
-    def each(name: str, texts: Iterator[str]) -> Iterator[tuple[str, str]]:
-        yield from ((name, text) for text in dict.fromkeys(texts))
-
-    yield from each("machine", (_machine(row) for row in rows))
-    yield from each("engine", (_engine(row) for row in rows))
-    yield from each("model", (_model(row) for row in rows))
-    yield from each("measured", (result.header.started for result in results))
-    sources = (row.prediction.source for row in rows if row.prediction)
-    yield from each("predicted from", sources)
+    texts: dict[str, Iterable[str]] = {
+        "machine": map(_machine, rows),
+        "engine": map(_engine, rows),
+        "model": map(_model, rows),
+        "measured": (result.header.started for result in results),
+        "predicted from": (row.prediction.source for row in rows if row.prediction),
+    }
+    yield from ((name, text) for name, each in texts.items() for text in dict.fromkeys(each))
 
 
 def _machine(row: ResultRow) -> str:
