@@ -14,6 +14,7 @@ from typing import Any, Self
 from localspec.bench.case import Case, Work, read_prompts
 from localspec.engine.health import gpu_backends
 from localspec.errors import LocalspecError
+from localspec.forecast.host import host_of
 from localspec.forecast.machine import (
     MachineChoice,
     PredictedMachine,
@@ -218,5 +219,7 @@ def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
     attention, draft = case.settings.attention, case.config.draft
-    n_bytes = memory_of(facts, attention, n_ctx, n_sequences=case.work.batch).total_bytes
-    return n_bytes + (memory_of(facts_of(draft), attention, n_ctx).total_bytes if draft else 0)
+    host = host_of(case.settings)
+    n_bytes = memory_of(facts, attention, n_ctx, host, n_sequences=case.work.batch).total_bytes
+    beside = memory_of(facts_of(draft), attention, n_ctx, host).beside_bytes if draft else 0
+    return n_bytes + beside

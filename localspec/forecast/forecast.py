@@ -16,6 +16,7 @@ from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
+from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
@@ -58,6 +59,9 @@ class ForecastRow:
     def token_s(self) -> float:
         """How long each sequence waits for its next token."""
         return self.batch / self.decode.mid
+
+    def with_draft(self, draft_bytes: int) -> Self:
+        return replace(self, memory=self.memory.with_draft(draft_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +148,10 @@ def _rows(
     rows: list[ForecastRow] = []
     for cache in question.caches:
         roofline = machine.roofline(facts, cache)
-        draft_bytes = memory_of(draft, cache, question.n_ctx).total_bytes if draft else 0
+        beside = memory_of(draft, cache, question.n_ctx, machine.host) if draft else None
+        draft_bytes = beside.beside_bytes if beside else 0
         rows += [
-            _row(roofline, depth, batch, question, draft_bytes)
+            _row(roofline, depth, batch, question, machine.host).with_draft(draft_bytes)
             for depth in question.depths
             for batch in question.batches
         ]
@@ -154,10 +159,10 @@ def _rows(
 
 
 def _row(
-    roofline: Roofline, depth: int, batch: int, question: Question, draft_bytes: int
+    roofline: Roofline, depth: int, batch: int, question: Question, host: Host | None
 ) -> ForecastRow:
     n_ctx = max(question.n_ctx, depth + question.n_prompt)
-    memory = memory_of(roofline.facts, roofline.cache, n_ctx, n_sequences=batch)
+    memory = memory_of(roofline.facts, roofline.cache, n_ctx, host, n_sequences=batch)
     return ForecastRow(
         cache=roofline.cache,
         depth=depth,
@@ -165,7 +170,7 @@ def _row(
         decode=roofline.decode(depth, batch),
         prefill=roofline.prefill(question.n_prompt, depth),
         first_token_s=roofline.prefill_s(question.n_prompt, depth),
-        memory=memory.with_draft(draft_bytes),
+        memory=memory,
         bound=roofline.pass_time(1, depth, batch).bound,
     )
 

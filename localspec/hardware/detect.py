@@ -16,6 +16,7 @@ import psutil
 from localspec.hardware.cores import allowed_cpus, fast_apple_cores, fast_cores
 from localspec.hardware.gpus import line_of, low_power_mode, output_of
 from localspec.hardware.limits import cpu_quota, memory_left_bytes
+from localspec.hardware.limits import reservable_bytes as promised_bytes
 
 ROOT = Path("/")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -41,6 +42,37 @@ def available_memory_bytes() -> int:
     return free if left is None else min(free, left)
 
 
+def reservable_bytes(mapped_bytes: int = 0) -> int | None:
+    """What this process may still reserve, used or not; None without a limit.
+
+    `ulimit -v` counts files that are yet to be mapped as well.
+    """
+    address_space = _address_space_bytes()
+    limits = [promised_bytes(ROOT)]
+    limits += [None if address_space is None else max(0, address_space - mapped_bytes)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _address_space_bytes() -> int | None:
+    """Up to `ulimit -v`."""
+    try:
+        import resource  # noqa: PLC0415 - of Unix alone
+    except ImportError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return max(0, limit - psutil.Process().memory_info().vms)
+
+
+def swap_bytes() -> int:
+    """Free swap space; 0 where the system does not tell."""
+    try:
+        return psutil.swap_memory().free
+    except (OSError, ValueError, RuntimeError, psutil.Error):
+        return 0
+
+
 def _fast_cores(allowed: frozenset[int]) -> int | None:
     if platform.system() == "Darwin":
         return fast_apple_cores(lambda name: output_of(*_SYSCTL, name).strip())
@@ -59,7 +91,12 @@ def processor_name() -> str:
 def processor_features() -> frozenset[str]:
     """Instruction sets as Linux spells them; empty where the system does not list them."""
     info = _cpuinfo()
-    return frozenset((info.get("flags") or info.get("Features") or "").split())
+    listed = frozenset(
+        (info.get("flags") or info.get("Features") or info.get("features") or "").split()
+    )
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return listed | {"asimddp"}  # of every Apple M
+    return listed
 
 
 @cache

@@ -61,6 +61,25 @@ def memory_left_bytes(root: Path = Path("/")) -> int | None:
     return min((n for n in left if n is not None), default=None)
 
 
+def reservable_bytes(root: Path = Path("/")) -> int | None:
+    """What the system still promises where it promises no more than it has; None where it may.
+
+    Mode 2 of vm.overcommit_memory (Documentation/mm/overcommit-accounting.rst of the kernel).
+    """
+    if line_of(root / "proc/sys/vm/overcommit_memory") != "2":
+        return None
+    sizes = {
+        name: 1024 * int(words[0])
+        for name, _, rest in (
+            line.partition(":") for line in (line_of(root / "proc/meminfo") or "").splitlines()
+        )
+        if (words := rest.split()) and words[0].isdigit()
+    }
+    if "CommitLimit" not in sizes or "Committed_AS" not in sizes:
+        return None
+    return max(0, sizes["CommitLimit"] - sizes["Committed_AS"])
+
+
 def groups(controller: str, root: Path = Path("/")) -> list[Group]:
     """This process's group and all those above it that can be seen, for one controller."""
     own = _own_paths(root)
