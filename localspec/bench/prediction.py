@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from localspec.bench.case import Case, Work, read_prompts
 from localspec.engine.health import gpu_backends
+from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.host import host_of
 from localspec.forecast.machine import (
@@ -21,7 +22,6 @@ from localspec.forecast.machine import (
     ProbeChoice,
     predicted_machine,
 )
-from localspec.hardware.detect import usable_cores
 from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
@@ -144,7 +144,7 @@ class Predictor:
         )
         caches = list(dict.fromkeys(case.settings.attention for case in same))
         layers = n_gpu_layers if gpu_backends() else 0
-        choice = MachineChoice(None, n_threads or usable_cores(), layers, self._probe)
+        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe)
         try:
             facts = [facts_of(path) for path in models]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)

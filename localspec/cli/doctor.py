@@ -122,12 +122,12 @@ def _probes() -> dict[str, Any]:
     """Results of the probe by device, or a sentence where there are none."""
     from localspec.engine.health import engine_health
     from localspec.engine.probe import ProbeSetting, kept_probe
-    from localspec.hardware.detect import usable_cores
+    from localspec.engine.threads import default_threads
 
     sound = engine_health(silent).can_repack
     found: dict[str, Any] = {}
     for place, n_layers in (("processor", 0), ("gpu", -1)):
-        probe = kept_probe(ProbeSetting(usable_cores(), n_layers, sound))
+        probe = kept_probe(ProbeSetting(default_threads(), n_layers, sound))
         if probe:
             found[place] = _probe(probe)
     return found or {"measured": "not yet; `localspec predict` does it when it needs to"}

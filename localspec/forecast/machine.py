@@ -11,9 +11,9 @@ from typing import Literal
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
+from localspec.engine.threads import default_threads, measured_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.host import host_of
-from localspec.hardware.detect import usable_cores
 from localspec.hardware.devices import Match, find_device
 from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
@@ -280,7 +280,9 @@ def _probed_rates(
 ) -> ProbedRates:
     """What was kept and, for the rest, measured now. Raises EngineError where that fails."""
     health = engine_health(notify)
-    setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.can_repack)
+    if n_threads is None and n_gpu_layers == PROCESSOR:
+        n_threads = measured_threads(notify, repack=health.can_repack, again=again)
+    setting = ProbeSetting(n_threads or default_threads(), n_gpu_layers, health.can_repack)
     return ProbedRates(probe_machine(setting, needs, notify, again=again))
 
 

@@ -36,6 +36,12 @@ def usable_cores() -> int:
     return max(1, min(cores, len(allowed), int(cores if quota is None else quota)))
 
 
+def thread_limit() -> int:
+    """Logical processors that this process may use, slow ones too, within its CPU quota."""
+    quota, allowed = cpu_quota(ROOT), len(allowed_cpus())
+    return max(1, min(allowed, int(allowed if quota is None else quota)))
+
+
 def available_memory_bytes() -> int:
     """Memory that can be had without swapping, within every limit of its groups of processes."""
     free, left = psutil.virtual_memory().available, memory_left_bytes(ROOT)

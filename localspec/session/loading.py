@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health, gpu_backends
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.threads import default_threads
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
-from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
@@ -156,7 +156,7 @@ def _engine_config(
     chosen = replace(
         settings.for_engine,
         ctx=n_ctx,
-        threads=settings.threads or usable_cores(),
+        threads=settings.threads or default_threads(),
         flash_attn="on" if needs_flash else settings.flash_attn,
         gpu_layers=settings.gpu_layers if gpu_backends() else 0,
     )
