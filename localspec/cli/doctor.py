@@ -75,12 +75,14 @@ def _localspec() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
+    from localspec.engine.threads import default_threads
     from localspec.hardware import detect
 
     return {
         "system": platform.platform(terse=True),
         "processor": detect.processor_name(),
         "usable_cores": detect.usable_cores(),
+        "threads": default_threads(),
         "available_memory_bytes": detect.available_memory_bytes(),
         "amx": "amx_int8" in detect.processor_features(),
     }

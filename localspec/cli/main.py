@@ -92,8 +92,8 @@ def _fail(sentence: str, code: int) -> int:
 
 _NAME = "localspec"
 COMMANDS = (
-    "chat", "generate", "predict", "bench", "report", "compare", "tune", "quality", "quantize",
-    "export", "pull", "verify", "remove", "doctor", "list",
+    "chat", "generate", "predict", "recommend", "bench", "report", "compare", "tune", "quality",
+    "quantize", "export", "pull", "verify", "remove", "doctor", "list",
 )  # fmt: skip
 _MODULES = {"compare": "report", "verify": "pull", "remove": "pull", "quantize": "quality"}
 """Of commands that share a module; the others have one of their own name."""

@@ -172,14 +172,6 @@ QUANTS = (
 )
 
 
-def bits_per_weight(file_type: str) -> float | None:
-    """About, by the name of a quantization or of a single type; None for one that is not known."""
-    quant = next((quant for quant in QUANTS if quant.name == file_type), None)
-    if quant is not None:
-        return quant.bits_per_weight
-    return BY_NAME[file_type].bits_per_element if file_type in BY_NAME else None
-
-
 def variants_of(facts: ModelFacts) -> tuple[ModelFacts, ...]:
     """The model in every quantization of the table."""
     return tuple(quant.for_rows_of(facts.n_embd).applied(facts) for quant in QUANTS)
