@@ -124,6 +124,12 @@ def test_a_processor_s_first_token_is_not_promised() -> None:
     assert known_speed(load_catalog()["qwen3-8b"], processor(1e9)) is None
 
 
+def test_a_laptop_without_a_gpu_is_named_by_its_memory() -> None:
+    found = offers("DDR5-5600 dual channel", CHAT, 8)
+    assert {"gemma4-e2b", "lfm2.5-8b-a1b", "qwen3.5-4b"} & {o.entry.name for o in found[:3]}
+    assert found[0].memory.program_bytes
+
+
 def test_cache_types_are_given_up_before_the_model() -> None:
     roomy = {offer.entry.name: offer for offer in recommendations(ENTRIES, processor(9e9), CHAT)}
     tight = roomy["qwen3-8b"]
@@ -179,7 +185,7 @@ def test_it_is_quick_and_needs_no_network(capsys: pytest.CaptureFixture[str]) ->
         ({"memory": "0GB"}, "--memory"),
         ({"device": "no such thing"}, "no device"),
         ({"device": "RTX 4090", "memory": "100MB"}, "fits"),
-        ({"device": "DDR5-5600 dual channel"}, "device"),
+        ({"device": "DDR5-5600 dual channel"}, "--memory"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: dict[str, str], words: str) -> None:

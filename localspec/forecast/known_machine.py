@@ -42,6 +42,8 @@ FREE_ROOM = 0.9
 
 REACHED = 0.75
 """Of a plain read's bandwidth, by decoding on a processor, roughly (docs/concepts/roofline.md)."""
+READ_SHARE = 0.8
+"""Of memory's rated bandwidth, by a plain read, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class RoughRates(IdealRates):
 
     @classmethod
     def of_read(cls, bytes_per_s: float) -> Self:
-        return cls(REACHED * bytes_per_s, None, "a read of this machine's memory")
+        return cls(REACHED * bytes_per_s, None, "memory bandwidth alone")
 
     @property
     def decode_spread(self) -> Spread:
@@ -71,16 +73,14 @@ class KnownMachine:
 
     @classmethod
     def named(cls, name: str, memory_bytes: int | None = None) -> Self:
-        """A device of the table. UserError for an unknown name, a processor, or an open size."""
+        """A device of the table. UserError for an unknown name, and where a size is needed."""
         match = find_device(name)
         device = match.candidates[0]
-        if device.kind == "cpu":
-            raise UserError(
-                f"{device.name} is memory for a processor, of which speeds are known only by"
-                " measuring: run `localspec recommend` there, or give --memory alone"
-            )
         memory = memory_bytes or _memory_of(device)
-        return cls(device.name, memory, _room(device, memory), PublishedRates.of(match))
+        if device.kind != "cpu":
+            return cls(device.name, memory, _room(device, memory), PublishedRates.of(match))
+        rates = RoughRates.of_read(READ_SHARE * device.bandwidth_bytes_per_s)
+        return cls(device.name, memory, int(SHARED_ROOM * memory), rates, Host(frozenset()))
 
     @classmethod
     def here(cls, memory_bytes: int | None = None, *, may_read: bool) -> Self:
@@ -125,7 +125,7 @@ class KnownMachine:
 def _memory_of(device: Device) -> int:
     """Sizes of one name are told apart by --memory; without it the smallest is safe."""
     if not device.memory_bytes:
-        raise UserError(f"the memory of {device.name} is not in the table: give --memory")
+        raise UserError(f"how much memory goes with {device.name} is not known: give --memory")
     return min(device.memory_bytes)
 
 
