@@ -32,8 +32,9 @@ def main() -> int:
     best = dict.fromkeys(counts, inf)
     with loaded(setting, SHAPE, N_LAYERS, "Q4_0") as timer:
         timer.median(1, 0)
+        handle: Any = timer.context.engine.handle
         for n in chain.from_iterable(there_and_back(counts, ROUNDS)):
-            llama_cpp.llama_set_n_threads(timer.context.engine.handle, n, n)
+            llama_cpp.llama_set_n_threads(handle, n, n)
             best[n] = min(best[n], timer.median(1, 0))
     for n, seconds in best.items():
         sys.stdout.write(f"{n} {seconds}\n")
