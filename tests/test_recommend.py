@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from localspec.cli.recommend import command_of, document
 from localspec.cli.recommend import recommend as command
-from localspec.errors import UserError
+from localspec.errors import ModelError, UserError
 from localspec.forecast import recommend as module
+from localspec.forecast.forecast import facts_of
 from localspec.forecast.known_machine import KnownMachine, RoughRates
 from localspec.forecast.recommend import (
     RULE,
@@ -213,3 +214,15 @@ def test_the_greeting_names_what_would_be_better(
     else:
         assert word in said
         assert "localspec recommend" in said
+
+
+def test_predict_knows_a_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(place: object) -> None:
+        raise ModelError(f"{place} cannot be read")
+
+    monkeypatch.setattr("localspec.forecast.forecast.read_remote", offline)
+    found = facts_of("qwen3-8b")
+    assert "published configuration" in found.path
+    assert found.weight_bytes == pytest.approx(5.03e9, rel=0.01)
+    with pytest.raises(ModelError, match="cannot be read"):
+        facts_of("hf:owner/repo/model.gguf")

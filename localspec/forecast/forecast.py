@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from localspec.engine.base import EngineConfig
+from localspec.errors import ModelError
+from localspec.forecast.known_models import known_facts
 from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
@@ -20,6 +22,7 @@ from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
+from localspec.registry.catalog import STARTER, entry_of
 from localspec.registry.resolve import locate
 from localspec.settings import Attention
 
@@ -104,11 +107,27 @@ class Forecast:
 def facts_of(reference: str | None) -> ModelFacts:
     """The facts of a model by any name it has, read here or by HTTP range, never fetched whole.
 
-    Raises UserError or ModelError.
+    Where the hub cannot be asked, a model of models.toml is known from its published
+    configuration. Raises UserError or ModelError.
     """
     place = locate(reference)
-    header: Header = read_header(place) if isinstance(place, Path) else read_remote(place)
+    if isinstance(place, Path):
+        return usable_facts(read_header(place))
+    try:
+        header: Header = read_remote(place)
+    except ModelError:
+        known = _published_facts(reference)
+        if known is None:
+            raise
+        return known
     return usable_facts(header)
+
+
+def _published_facts(reference: str | None) -> ModelFacts | None:
+    """Without a tokenizer, which no configuration tells."""
+    entry = entry_of(reference or STARTER)
+    facts = known_facts(entry) if entry else None
+    return facts and replace(facts, path=f"{facts.path} (from its published configuration)")
 
 
 def forecast(
