@@ -8,6 +8,7 @@ from command import SHAPE, finish, folder, localspec, mamba, start, tiny, wait_f
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.engine.threads import thread_counts
 from localspec.model.synthetic import write_random_model
 from localspec.quality import Divergence
 from localspec.session.config import SessionConfig
@@ -26,7 +27,6 @@ from localspec.tuning.target import (
     is_coarser,
     loadings,
     space_of,
-    thread_counts,
 )
 
 F16 = Settings(threads=2, threads_batch=2)

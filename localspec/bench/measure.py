@@ -34,7 +34,8 @@ from localspec.engine.timing import Timer, made_up_tokens, there_and_back
 from localspec.hardware.detect import peak_resident_bytes
 from localspec.notify import Notify, silent
 from localspec.session import Reply, ReplyOptions, Session
-from localspec.session.loading import check_memory, load_engine, sound_plan
+from localspec.session.loading import load_engine, sound_plan
+from localspec.session.memory_check import check_memory
 from localspec.store import document_of
 
 GREEDY = Sampling(temperature=0)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from localspec.bench.case import Case, Work, read_prompts
 from localspec.engine.health import gpu_backends
+from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
+from localspec.forecast.host import host_of
 from localspec.forecast.machine import (
     MachineChoice,
     PredictedMachine,
     ProbeChoice,
     predicted_machine,
 )
-from localspec.hardware.detect import usable_cores
 from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
@@ -128,7 +129,7 @@ class Predictor:
         )
         caches = list(dict.fromkeys(case.settings.attention for case in same))
         layers = n_gpu_layers if gpu_backends() else 0
-        choice = MachineChoice(None, n_threads or usable_cores(), layers, self._probe)
+        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe)
         try:
             facts = [facts_of(path) for path in models]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)
@@ -203,5 +204,7 @@ def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
     attention, draft = case.settings.attention, case.config.draft
-    n_bytes = memory_of(facts, attention, n_ctx, n_sequences=case.work.batch).total_bytes
-    return n_bytes + (memory_of(facts_of(draft), attention, n_ctx).total_bytes if draft else 0)
+    host = host_of(case.settings)
+    n_bytes = memory_of(facts, attention, n_ctx, host, n_sequences=case.work.batch).total_bytes
+    beside = memory_of(facts_of(draft), attention, n_ctx, host).beside_bytes if draft else 0
+    return n_bytes + beside

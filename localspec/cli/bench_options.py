@@ -202,10 +202,10 @@ def _lengths(flags: SweepFlags) -> dict[str, Any]:
 
 def _settings(flags: SweepFlags) -> dict[str, tuple[Any, ...]]:
     """Values of each setting but the cache types, which go in pairs."""
-    from localspec.hardware.detect import usable_cores
+    from localspec.engine.threads import default_threads
 
     defaults = {row.name: DEFAULTS.get(row.name, row.default) for row in SWEPT}
-    defaults["threads"] = usable_cores()
+    defaults["threads"] = default_threads()
     given = flags.swept
     return {
         row.name: values_of(row, given[row.name]) if row.name in given else (defaults[row.name],)

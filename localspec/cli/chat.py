@@ -161,7 +161,7 @@ def _load_first(
     from localspec.forecast.recommend import better_than_starter
 
     loaded = _load(config, record, notify, on_progress)
-    sentence = better_than_starter(config.settings.threads)
+    sentence = better_than_starter()
     if sentence:
         notify(sentence)
     return loaded

@@ -71,12 +71,14 @@ def _localspec() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
+    from localspec.engine.threads import default_threads
     from localspec.hardware import detect
 
     return {
         "system": platform.platform(terse=True),
         "processor": detect.processor_name(),
         "usable_cores": detect.usable_cores(),
+        "threads": default_threads(),
         "available_memory_bytes": detect.available_memory_bytes(),
         "amx": "amx_int8" in detect.processor_features(),
     }
@@ -118,11 +120,11 @@ def _probes() -> dict[str, Any]:
     """Results of the probe by device, or a sentence where there are none."""
     from localspec.engine.health import engine_health
     from localspec.engine.probe import ProbeSetting, kept_probe
-    from localspec.hardware.detect import usable_cores
+    from localspec.engine.threads import default_threads
 
     sound = engine_health(silent).can_repack
     settings = {
-        place: ProbeSetting(usable_cores(), n_layers, sound)
+        place: ProbeSetting(default_threads(), n_layers, sound)
         for place, n_layers in (("processor", 0), ("gpu", -1))
     }
     found = {n: _probe(probe) for n, each in settings.items() if (probe := kept_probe(each))}

@@ -95,6 +95,7 @@ COMMANDS = {
     "chat": "Talk to a model.",
     "generate": "Print one reply, for scripts.",
     "predict": "Predict a model's speed on a machine, before the download.",
+    "recommend": "Say which models to run on a machine, best first.",
     "bench": "Measure speeds, beside the predictions.",
     "report": "Show stored results as tables and pictures.",
     "compare": "Compare two results: the second's speed by case, regressions first.",

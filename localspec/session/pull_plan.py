@@ -10,7 +10,7 @@ from typing import Literal
 
 from localspec.errors import ModelError, UserError
 from localspec.forecast.machine import MachineChoice
-from localspec.forecast.recommend import choose
+from localspec.forecast.quantization import choose
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import HUB, read_remote
 from localspec.model.facts import ModelFacts

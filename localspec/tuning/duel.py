@@ -23,6 +23,7 @@ from typing import Any
 from localspec.bench.statistics import estimate
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.sampling import Sampling
+from localspec.engine.threads import thread_counts
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
 from localspec.quality import (
@@ -38,7 +39,6 @@ from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, gains_of, turns
 from localspec.tuning.state import SearchState, Trial
-from localspec.tuning.target import thread_counts
 
 DEPTHS = ((1 / 2, 0.5), (7 / 8, 0.25), (1 / 8, 0.25))
 """Parts of the context and their weights; finalists' caches are full to the first already."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from statistics import median
 
 from localspec.bench.statistics import estimate
+from localspec.engine.threads import thread_counts
 from localspec.errors import LocalspecError
 from localspec.settings import Attention
 from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
@@ -24,7 +25,6 @@ from localspec.tuning.target import (
     additive,
     loading_text,
     loadings,
-    thread_counts,
 )
 
 TURNS = 3

@@ -18,6 +18,7 @@ from models import gemma, smollm2
 
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.threads import thread_counts
 from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
 from localspec.session.config import SessionConfig
 from localspec.settings import Attention, Settings
@@ -29,7 +30,6 @@ from localspec.tuning.target import (
     TuneTarget,
     candidate_text,
     space_of,
-    thread_counts,
 )
 
 pytestmark = pytest.mark.engine
