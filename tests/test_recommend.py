@@ -26,7 +26,7 @@ from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.memory import QUANTS, bits_per_weight
 from localspec.prediction.roofline import Speed
 from localspec.registry.catalog import load_catalog
-from localspec.registry.resolve import Variant
+from localspec.registry.variants import Variant
 
 SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)
 N_WEIGHTS = 8e9

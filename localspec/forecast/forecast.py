@@ -12,13 +12,16 @@ from typing import Self
 
 from localspec.engine.base import EngineConfig
 from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
+from localspec.gguf.hub_name import HubRepository, hub_name_of
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
+from localspec.notify import silent
 from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
+from localspec.registry.repository import usual_file
 from localspec.registry.resolve import locate
 from localspec.settings import Attention
 
@@ -102,9 +105,16 @@ def facts_of(reference: str | None) -> ModelFacts:
 
     Raises UserError or ModelError.
     """
+    return usable_facts(_header_of(reference))
+
+
+def _header_of(reference: str | None) -> Header:
     place = locate(reference)
-    header: Header = read_header(place) if isinstance(place, Path) else read_remote(place)
-    return usable_facts(header)
+    if isinstance(place, Path):
+        return read_header(place)
+    name = hub_name_of(place)
+    is_repository = isinstance(name, HubRepository)
+    return read_remote(usual_file(name, silent) if is_repository else place)
 
 
 def forecast(

@@ -27,7 +27,7 @@ from localspec.notify import Notify
 from localspec.prediction.memory import QUANTS, Quant, bits_per_weight, memory_of
 from localspec.prediction.roofline import Speed
 from localspec.registry.catalog import Entry, load_catalog
-from localspec.registry.resolve import Variant, quantization_of
+from localspec.registry.variants import Variant, quantization_of
 from localspec.settings import Attention
 
 N_CTX = 4096

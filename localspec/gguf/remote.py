@@ -1,8 +1,8 @@
 """Models that lie elsewhere: on the Hugging Face hub or another server, read by HTTP range.
 
-`hf:owner/repo/file.gguf`, perhaps with `@revision`, and the address of that file in a browser mean
-the same. The hub's own library knows the endpoint (HF_ENDPOINT), the token (HF_TOKEN or a login)
-and offline mode (HF_HUB_OFFLINE); it is imported on use because that is slow.
+`hub_name` tells what a name means. The hub's own library knows the endpoint (HF_ENDPOINT), the
+token (HF_TOKEN or a login) and offline mode (HF_HUB_OFFLINE); it is imported on use because that is
+slow.
 
 A header costs megabytes of a model's gigabytes. Later ranges are asked for where the first was
 found. A token goes to its own host only: a redirect to another host gets none. Source: RFC 9110,
@@ -17,10 +17,8 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.header import Header
+from localspec.gguf.hub_name import FORM, HUB, HubFile, file_of, urlsplit_or_refuse
 from localspec.gguf.reader import read_source
-
-HUB = "hf:"
-FORM = "hf:owner/repo/file.gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +30,9 @@ class Place:
     headers: dict[str, str] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file on the hub; `revision` None is its main branch."""
-
-    repository: str
-    file: str
-    revision: str | None = None
-
-    @property
-    def name(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{HUB}{self.repository}/{self.file}{revision}"
-
-
-def hub_file_of(reference: str) -> HubFile | None:
-    """From `hf:...` or the address of a file on the hub; None for another http(s) address.
-
-    Raises UserError if it is none of these.
-    """
-    if reference.startswith(HUB):
-        path, _, revision = reference.removeprefix(HUB).partition("@")
-        owner, repository, file = ([*path.split("/", 2), "", ""])[:3]
-        if not (owner and repository and file) or ".." in file.split("/"):
-            raise UserError(f"{HUB + path!r} is not of the form {FORM}")
-        return HubFile(f"{owner}/{repository}", unquote(file), revision or None)
-    on_hub = _path_on_hub(_web_address(reference))
-    if on_hub is None:
-        return None
-    repository, revision, file = on_hub
-    return HubFile(repository, unquote(file), revision)
-
-
 def place_of(reference: str) -> Place:
     """From `hf:...` or an http(s) address; UserError if it is neither."""
-    hub_file = hub_file_of(reference)
+    hub_file = file_of(reference)
     if hub_file:
         return _hub_place(hub_file)
     parts = _web_address(reference)
@@ -90,27 +56,10 @@ def http_errors(client: Any) -> tuple[type[Exception], ...]:
 
 
 def _web_address(reference: str) -> SplitResult:
-    try:
-        parts = urlsplit(reference)
-        is_whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError as error:
-        raise UserError(f"{reference!r} is no address ({error}): check it") from error
-    if not is_whole or not parts.path.rpartition("/")[2]:
+    parts = urlsplit_or_refuse(reference)
+    if not parts.path.rpartition("/")[2]:
         raise UserError(f"{reference!r} is neither {FORM} nor the http(s) address of a file")
     return parts
-
-
-def _path_on_hub(parts: SplitResult) -> tuple[str, str, str] | None:
-    """Repository, revision and file, of the address of a file's page or of the file itself."""
-    from huggingface_hub import constants  # noqa: PLC0415 - slow to import
-
-    endpoint = urlsplit(constants.ENDPOINT)
-    path = parts.path.split("/")
-    if (parts.scheme, parts.netloc) != endpoint[:2] or len(path) < 6:
-        return None
-    if not path[1] or not path[2] or path[3] not in ("blob", "resolve"):
-        return None
-    return f"{path[1]}/{path[2]}", unquote(path[4]), "/".join(path[5:])
 
 
 def _hub_place(found: HubFile) -> Place:

@@ -38,6 +38,7 @@ ROLES: tuple[tuple[str, WeightRole], ...] = (
 # Tables of which a pass reads a row a token, and what is for images only.
 UNUSED = re.compile(
     r"^(per_layer_token_embd|position_embd|token_types)\.|(^|\.)ple_embd\.|tid2eid|^blk\.\d+\.vis_"
+    r"|^(v|a|mm|vision_tower|audio_tower|multi_modal_projector)\."
 )
 _BLOCK = re.compile(r"^blk\.(\d+)\.")
 

@@ -40,16 +40,8 @@ UNUSUAL_CACHE = _names(
     " graniteswitch"
 )
 
-ENCODERS = _names(
-    "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert"
-    " gemma-embedding llama-embed t5encoder"
-)
-DIFFUSION = _names("dream llada llada-moe rnd1")
-DRAFT_HEADS = _names("eagle3 dflash gemma4-assistant gemma4_assistant gemma4_mtp")
-ENCODER_DECODERS = _names("t5")
 # Layers without attention and without feed-forward have no weights at all (Nemotron Ultra).
 SKIPPING = _names("deci")
-NOT_LANGUAGE = _names("clip wavtokenizer-dec controlvector")
 
 
 @dataclass(frozen=True, slots=True)

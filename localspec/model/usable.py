@@ -15,13 +15,9 @@ from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header, Tensor
 from localspec.model.facts import ModelFacts
+from localspec.model.kind import check_kind
 from localspec.model.layers import (
-    DIFFUSION,
-    DRAFT_HEADS,
-    ENCODER_DECODERS,
-    ENCODERS,
     HYBRID,
-    NOT_LANGUAGE,
     RECURRENT,
     SKIPPING,
     WINDOWS,
@@ -153,61 +149,6 @@ def _check_numbers(header: Header) -> None:
     scaling = header.text(header.own_key("rope.scaling.type"))
     if scaling is not None and scaling not in ROPE_SCALINGS:
         raise _contradiction(header, f"has the unknown position scaling {shown(scaling)}")
-
-
-POOLINGS = (1, 2, 3, 4)  # one vector for a text: by mean, first or last token, or a rank
-WHOLE = "give the path of a whole language model"
-
-_FILE_KINDS = {
-    "adapter": f"is a LoRA adapter; {WHOLE}",
-    "imatrix": f"is an importance matrix for quantizing; {WHOLE}",
-    "mmproj": f"is the image or sound encoder of a model; {WHOLE}",
-}
-_ARCHITECTURE_KINDS = {
-    **dict.fromkeys(ENCODERS, f"makes embeddings and cannot write text; {WHOLE}"),
-    **dict.fromkeys(DIFFUSION, f"writes by diffusion, not one token after another; {WHOLE}"),
-    **dict.fromkeys(DRAFT_HEADS, f"drafts for one other model and cannot write alone; {WHOLE}"),
-    **dict.fromkeys(
-        ENCODER_DECODERS, f"translates with an encoder, which is not supported; {WHOLE}"
-    ),
-    **dict.fromkeys(NOT_LANGUAGE, f"is no language model; {WHOLE}"),
-}
-
-
-def check_kind(header: Header) -> None:
-    """ModelError unless this is a language model, of an architecture known here or not."""
-    kind = _FILE_KINDS.get(header.text("general.type") or "")
-    if kind:
-        raise header.fail(kind)
-    if not header.architecture:
-        raise header.fail(f"does not say its architecture; {WHOLE}")
-    name = f"has the architecture {shown(header.architecture)}, which "
-    kind = _ARCHITECTURE_KINDS.get(header.architecture)
-    if kind:
-        raise header.fail(name + kind)
-    if not header.tensors:
-        raise header.fail(f"has no weights, only metadata; {WHOLE}")
-    if _is_embedder(header):
-        raise header.fail(f"makes embeddings and cannot write text; {WHOLE}")
-    if _is_head_alone(header):
-        raise header.fail(f"has only the draft head (MTP) of a model, not its layers; {WHOLE}")
-
-
-def _is_embedder(header: Header) -> bool:
-    pooling = header.integer(header.own_key("pooling_type"))
-    return header.flag(header.own_key("attention.causal")) is False or pooling in POOLINGS
-
-
-def _is_head_alone(header: Header) -> bool:
-    """A sidecar (`mtp-NAME.gguf`): the last blocks of a model, which predict further tokens.
-
-    libllama loads one without the blocks below, for a context of heads, and in a plain context dies
-    of them. It tells a sidecar by the first norm (src/models/qwen35.cpp and its likes).
-    """
-    n_heads = header.integer(header.own_key("nextn_predict_layers")) or 0
-    n_blocks = header.integer(header.own_key("block_count")) or 0
-    has_first = any(tensor.name == "blk.0.attn_norm.weight" for tensor in header.tensors)
-    return n_heads > 0 and (not has_first or n_blocks == n_heads)
 
 
 # Types that no kernel multiplies with, and the tables of numbers that may have them.

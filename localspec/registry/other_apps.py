@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localspec.gguf.hub_name import HUB
 from localspec.gguf.reader import PART_NAME
-from localspec.gguf.remote import HUB
 from localspec.model.identity import parts_of
 from localspec.registry.remote_file import cache_folder
 

@@ -20,19 +20,12 @@ from urllib.parse import unquote, urlsplit
 
 from localspec import paths
 from localspec.errors import ModelError, UserError
+from localspec.gguf.hub_name import HUB, HubFile, file_of
 from localspec.gguf.reader import PART_NAME, part_names
-from localspec.gguf.remote import (
-    AGAIN,
-    HUB,
-    HubFile,
-    http_client,
-    http_errors,
-    hub_file_of,
-    place_of,
-    refusal,
-)
+from localspec.gguf.remote import AGAIN, http_client, http_errors, place_of, refusal
 from localspec.notify import Notify
 from localspec.registry.download import BUSY, Later, Retry, later_from, later_of
+from localspec.registry.variants import RepositoryFile
 
 T = TypeVar("T")
 
@@ -64,17 +57,9 @@ class RemoteFile:
         return replace(self.hub, revision=self.commit).name
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryFile:
-    """A file in the listing of a repository."""
-
-    file: str
-    n_bytes: int
-
-
 def describe(reference: str, notify: Notify) -> tuple[RemoteFile, ...]:
     """The file of a reference, or all parts of a split model. Raises UserError or ModelError."""
-    hub = hub_file_of(reference)
+    hub = file_of(reference)
     name = hub.file if hub else reference
     part = PART_NAME.fullmatch(name)
     names = part_names(name, int(part[3])) if part else None
@@ -92,7 +77,7 @@ def _as_asked(part: RemoteFile, revision: str | None) -> RemoteFile:
 
 
 def repository_files(repository: str, revision: str | None, notify: Notify) -> list[RepositoryFile]:
-    """The GGUF files of a repository. Raises UserError or ModelError."""
+    """All files of a repository. Raises UserError or ModelError."""
     from huggingface_hub import HfApi  # noqa: PLC0415 - slow to import
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
@@ -105,8 +90,7 @@ def repository_files(repository: str, revision: str | None, notify: Notify) -> l
         )
     except (HFValidationError, ValueError) as error:
         raise UserError(f"{name!r} is not hf:owner/repo: {error}") from error
-    files = [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
-    return [file for file in files if file.file.endswith(".gguf")]
+    return [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
 
 
 def _describe_hub(hub: HubFile, notify: Notify) -> RemoteFile:
