@@ -156,8 +156,8 @@ def _is_file(name: str) -> bool:
 
 def _is_path(name: str) -> bool:
     """Whether it can be nothing but a path: by its beginning, its one step, or what is there."""
-    is_near = name.lower().endswith(".gguf") and name.count("/") < 2
-    return is_near or name.startswith((".", "/", "~")) or Path(name).exists()
+    is_near = name.lower().endswith(".gguf") and name.count("/") < 2 and ":" not in name
+    return is_near or name.startswith((".", "/", "~")) or (name != "" and Path(name).exists())
 
 
 def draft_of(reference: str | None) -> Path | None:

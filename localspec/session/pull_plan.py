@@ -19,7 +19,6 @@ from localspec.model.usable import check_usable
 from localspec.notify import Notify
 from localspec.registry.catalog import Entry, entry_of
 from localspec.registry.manifest import pulled
-from localspec.registry.other_apps import found_models, found_named
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
 from localspec.registry.resolve import (
@@ -166,7 +165,7 @@ def _named_entry(reference: str) -> tuple[Entry | None, str | None]:
     entry = entry_of(plain)
     if entry is not None:
         return entry, kind
-    return (None, None) if found_named(reference, found_models()) else named_entry(reference)
+    return (None, None) if isinstance(locate(reference), Path) else named_entry(reference)
 
 
 def _reference(reference: str) -> str:
