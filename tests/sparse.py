@@ -66,8 +66,41 @@ def layers(*numbers: int) -> dict[int, tuple[str, ...]]:
 
 
 def write_mtp_head(path: Path) -> Path:
-    """As `mtp-MODEL-Q4_0.gguf` in repositories: the model's metadata, the last block only."""
-    return write_blocks(path, {4: HEAD})
+    """As `mtp-MODEL-Q4_0.gguf` in repositories: the model's metadata, the last block only.
+
+    libllama loads it, and dies of it in a context for text.
+    """
+    n, keys = 256, dict.fromkeys(("attention.key_length", "attention.value_length"), 64)
+    own: dict[str, Value] = {
+        "block_count": N_BLOCKS,
+        "nextn_predict_layers": 1,
+        "context_length": 4096,
+        "embedding_length": n,
+        "feed_forward_length": 512,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "full_attention_interval": 4,
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": 256,
+        "ssm.state_size": 64,
+        "ssm.group_count": 2,
+        "ssm.time_step_rank": 4,
+        "rope.dimension_count": 64,
+        "rope.dimension_sections": array_of(ValueType.INT32, (11, 11, 10, 0)),
+        **keys,
+    }
+    block: dict[str, tuple[int, ...]] = {
+        "attn_q": (n, 512), "attn_k": (n, 128), "attn_v": (n, 128), "attn_output": (n, n),
+        "attn_q_norm": (64,), "attn_k_norm": (64,),
+        "ffn_gate": (n, 512), "ffn_up": (n, 512), "ffn_down": (512, n), "nextn.eh_proj": (2 * n, n),
+        **dict.fromkeys(("attn_norm", "post_attention_norm"), (n,)),
+        **dict.fromkeys(("nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm"), (n,)),
+    }  # fmt: skip
+    tensors = [("token_embd.weight", (n, N_VOCAB), "F32"), ("output_norm.weight", (n,), "F32")]
+    tensors += [(f"blk.4.{name}.weight", shape, "F32") for name, shape in block.items()]
+    metadata = {f"qwen35.{key}": value for key, value in own.items()} | byte_vocabulary(N_VOCAB)
+    return write_sparse(path, {"general.architecture": "qwen35"} | metadata, tensors)
 
 
 def _with_head(path: Path) -> Path:

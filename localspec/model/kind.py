@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from localspec.gguf.cursor import shown
-from localspec.gguf.header import Header
+from localspec.gguf.header import Header, Tensor
 
 WHOLE = "give the path of a whole language model"
 
@@ -76,6 +76,9 @@ VOCABULARY = FileKind("vocabulary", f"has no weights, only metadata; {WHOLE}")
 EMBEDDING = FileKind("embedding model", f"makes embeddings and cannot write text; {WHOLE}")
 NAMELESS = FileKind("unknown", f"does not say its architecture; {WHOLE}")
 IMAGE = FileKind("image model", f"makes pictures and is no language model; {WHOLE}")
+
+WRITERS = (MODEL.name, WITH_HEAD.name, WITH_ENCODER.name)
+"""The names of those that can write text."""
 
 _TYPES = {"adapter": ADAPTER, "imatrix": MATRIX, "mmproj": PROJECTOR, "vocab": VOCABULARY}
 
@@ -180,9 +183,14 @@ def _model(header: Header) -> FileKind:
         return EMBEDDING
     if is_head_alone(header):
         return MTP_HEAD
-    if any(_ENCODER_TENSORS.match(tensor.name) for tensor in header.tensors):
+    if any(map(is_of_encoder, header.tensors)):
         return WITH_ENCODER
     return WITH_HEAD if _has_head(header) else MODEL
+
+
+def is_of_encoder(tensor: Tensor) -> bool:
+    """Whether it makes embeddings of pictures or sound, before any token."""
+    return _ENCODER_TENSORS.match(tensor.name) is not None
 
 
 def _is_embedder(header: Header) -> bool:

@@ -12,6 +12,7 @@ from localspec.gguf.reader import PART_NAME, read_header
 from localspec.hardware.detect import usable_cores
 from localspec.model.facts import ModelFacts
 from localspec.model.identity import parts_of
+from localspec.model.kind import kind_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
 from localspec.registry.manifest import Pulled, last_used, pulled
@@ -21,12 +22,16 @@ from localspec.registry.resolve import catalog_entry, local_file
 
 @dataclass(frozen=True, slots=True)
 class InventoryRow:
-    """A model; None means unknown. `problem` says why it cannot be used."""
+    """A model; None means unknown. `problem` says why it cannot be used.
+
+    `kind`: what its header says the file is.
+    """
 
     name: str
     path: Path
     origin: str
     n_bytes: int
+    kind: str | None = None
     quantization: str | None = None
     n_ctx: int | None = None
     draft: str | None = None
@@ -68,12 +73,13 @@ def _own() -> Iterator[tuple[str, Path, str]]:
 
 def _row(name: str, path: Path, origin: str) -> InventoryRow:
     entry = catalog_entry(name) if ":" not in name or name.startswith("hf:") else None
-    facts, problem = _facts(path)
+    kind, facts, problem = _read(path)
     return InventoryRow(
         name=name,
         path=path,
         origin=origin,
         n_bytes=sum(part.stat().st_size for part in parts_of(path)),
+        kind=kind,
         quantization=facts.file_type if facts else None,
         n_ctx=facts.n_ctx_train if facts else None,
         draft=entry.draft if entry else None,
@@ -92,11 +98,15 @@ def _unfinished(file: Pulled) -> InventoryRow:
     return InventoryRow(name, Path(file.path), "unfinished", n_here, problem=problem)
 
 
-def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
+def _read(path: Path) -> tuple[str | None, ModelFacts | None, str | None]:
+    """The kind and the facts as far as the header tells them, and why it cannot be used."""
+    kind = None
     try:
-        return usable_facts(read_header(path)), None
+        header = read_header(path)
+        kind = kind_of(header)
+        return kind.name, usable_facts(header), kind.engine_problem
     except LocalspecError as error:
-        return None, str(error)
+        return kind and kind.name, None, str(error)
 
 
 def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:

@@ -168,7 +168,7 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     can_repack = engine_health(notify).can_repack
     for engine, facts in ((plan.target, plan.facts), (plan.draft, plan.draft_facts)):
         if engine and facts:
-            try_load(engine.model, facts)
+            try_load(engine.model, facts, notify)
     return plan if can_repack else plan.without_repacking()
 
 

@@ -3,8 +3,8 @@
 libllama asserts what its writers took for granted, and next month's models break other assumptions
 than today's. What it dies of is found by letting it die: a child maps the file and builds its
 graphs, and the verdict is kept by the file's fingerprint and the build's. A file that was loaded
-before costs the reading of that verdict. Weights up to EVALUATED_BYTES are passed through once,
-too; of larger ones the child touches what libllama reads while it loads, which is cached then.
+before costs the reading of that verdict. One token passes through the weights as well, if what it
+reads leaves as much memory again: the pages are cached then for the engine that follows.
 """
 
 import re
@@ -15,14 +15,17 @@ from localspec import paths
 from localspec.engine.child import STOPPED, Ending, run_module
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import ModelError
+from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.identity import fingerprint
+from localspec.notify import Notify
 from localspec.store import Kept, hashed
 
 CHILD = "localspec.engine.llama.trial"
 LIMIT_S = 300.0
-EVALUATED_BYTES = 1 << 30
-_ASSERTION = re.compile(rf"{re.escape(STOPPED)} \((.*)\)")
+SAID_BYTES = 2 << 30
+"""From here on the user hears of the trial."""
+_ASSERTION = re.compile(rf"{re.escape(STOPPED)} \((.*)\);", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,13 @@ class Verdict:
     death: str | None
 
 
-def try_load(model: Path, facts: ModelFacts) -> None:
+def try_load(model: Path, facts: ModelFacts, notify: Notify) -> None:
     """ModelError where loading the file would end the process."""
     kept = _kept(model)
     verdict = kept.load()
     if verdict is None:
+        if facts.streamed_bytes > SAID_BYTES:
+            notify(f"{model.name} is new here: a process of its own tries it first")
         verdict = _tried(model, facts)
         if verdict is None:
             return
@@ -50,7 +55,8 @@ def try_load(model: Path, facts: ModelFacts) -> None:
 
 def _tried(model: Path, facts: ModelFacts) -> Verdict | None:
     """None where somebody else ended the child: that says nothing about the file."""
-    evaluate = ["evaluate"] if facts.streamed_bytes <= EVALUATED_BYTES else []
+    is_small = 2 * facts.streamed_bytes <= available_memory_bytes()
+    evaluate = ["evaluate"] if is_small else []
     ending = run_module(CHILD, [str(model), *evaluate], lambda line: None, LIMIT_S)
     if ending.is_success:
         return Verdict(None)
@@ -62,7 +68,9 @@ def _tried(model: Path, facts: ModelFacts) -> Verdict | None:
 def _death(ending: Ending) -> str | None:
     """The assertion that failed, or the signal; None for errors of another kind."""
     assertion = _ASSERTION.search(ending.errors)
-    return assertion[1] if assertion else ending.reason if ending.code < 0 else None
+    if assertion:
+        return " ".join(assertion[1].split())
+    return ending.reason if ending.code < 0 else None
 
 
 def _kept(model: Path) -> Kept[Verdict]:
