@@ -12,9 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from localspec.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 T = TypeVar("T")
 
@@ -64,18 +67,28 @@ def alone(path: Path, taken: str) -> Generator[None]:
 @contextmanager
 def in_turn(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Generator[None]:
     """Hold the file `lock` alone, as the hub's library does; `on_wait` is called before waiting."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - most commands lock nothing
+    from filelock import BaseFileLock, FileLock, SoftFileLock  # noqa: PLC0415 - slow to import
 
-    held = FileLock(lock, mode=0o664)
+    held: BaseFileLock = FileLock(lock, mode=0o664)
+    try:
+        _acquire(held, on_wait)
+    except NotImplementedError:  # network drives may lock nothing
+        held = SoftFileLock(lock)
+        _acquire(held, on_wait)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _acquire(held: "BaseFileLock", on_wait: Callable[[], None]) -> None:
+    from filelock import Timeout  # noqa: PLC0415 - slow to import
+
     try:
         held.acquire(timeout=0.1)
     except Timeout:
         on_wait()
         held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def write_text(path: Path, text: str) -> None:

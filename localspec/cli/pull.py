@@ -140,10 +140,10 @@ def verify(
 
 
 def _files(model: str | None) -> "list[Pulled]":
-    from localspec.registry.manifest import pulled
+    from localspec.registry.moved import pulled_files
     from localspec.registry.removal import pulled_as
 
-    return pulled() if model is None else pulled_as(model, with_adopted=True)
+    return pulled_files() if model is None else pulled_as(model, with_adopted=True)
 
 
 def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tuple[Finding, bool]":

@@ -13,6 +13,7 @@ silence and without a limit, and has one number of tries for a busy server and f
 Source: RFC 9110, section 10.2.3; the `RateLimit` header of the hub.
 """
 
+import errno
 import os
 import re
 import time
@@ -253,5 +254,13 @@ def _full_or_broken(wanted: Download, partial: Path, error: OSError) -> Hardware
     kept = f"{_size(partial) / 1e6:,.1f} MB of it are kept, and pull goes on from there"
     reason = error.strerror or os.strerror(error.errno or 0)
     return HardwareError(
-        f"{wanted.name} cannot be written to {partial.parent} ({reason}): make room; {kept}"
+        f"{wanted.name} cannot be written to {partial.parent} ({reason}): {_advice(error)}; {kept}"
     )
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EFBIG:
+        return "its file system has no files of that size (FAT32), so set HF_HOME to another disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    return "make it writable for you, or set HF_HOME to a folder of your own"

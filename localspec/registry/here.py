@@ -9,7 +9,7 @@ from pathlib import Path
 
 from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, hub_name_of, with_file
-from localspec.registry.manifest import pulled
+from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import FoundModel, found_models
 from localspec.registry.variants import RepositoryFile, Variant, few, in_folder, variants, with_tag
 
@@ -43,7 +43,7 @@ def _files(wanted: HubRepository) -> dict[str, Path]:
 
 
 def _named() -> Iterator[tuple[HubName | None, Path]]:
-    for file in reversed(pulled()):
+    for file in reversed(pulled_files()):
         if file.is_whole and file.reference.startswith(HUB) and Path(file.path).exists():
             yield hub_name_of(file.reference), Path(file.path)
     for model in found_models():

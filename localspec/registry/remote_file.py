@@ -7,10 +7,14 @@ a branch means today. Pulled files lie in the hub's own cache, which other progr
     models--owner--repo/snapshots/COMMIT/FILE     a link to them, made by the hub's own library
     .locks/models--owner--repo/DIGEST.lock        held while they come, by that library, too
 
+On a disk without links (exFAT, many network drives, HF_HUB_DISABLE_SYMLINKS) the bytes move to
+snapshots/ when they are whole, and that is the only copy: the library's own rule.
+
 A file of another server lies in localspec's data folder, by host and address.
 """
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -177,7 +181,10 @@ def _head(address: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class CachePaths:
-    """The places of one file: its bytes, the part that has come, the lock, what names it."""
+    """The places of one file: its bytes, the part that has come, the lock, what names it.
+
+    Without links `blob` is what names it, too.
+    """
 
     blob: Path
     partial: Path
@@ -204,12 +211,32 @@ def shelf_of(file: RemoteFile) -> CachePaths:
         return _own_shelf(file)
     folder = repository_folder(file.hub.repository)
     blob = folder / "blobs" / file.digest
+    pointer = folder / "snapshots" / file.commit / file.hub.file
     return CachePaths(
-        blob=blob,
+        blob=_place_of_bytes(pointer, blob),
         partial=blob.with_name(f"{file.digest}.incomplete"),
         lock=cache_folder() / ".locks" / folder.name / f"{file.digest}.lock",
-        pointer=folder / "snapshots" / file.commit / file.hub.file,
+        pointer=pointer,
     )
+
+
+def _place_of_bytes(pointer: Path, blob: Path) -> Path:
+    """Where what is named leads, else where the hub's library would put the bytes."""
+    if pointer.exists():
+        return pointer.resolve() if pointer.is_symlink() else pointer
+    return blob if blob.exists() or has_links() else pointer
+
+
+def has_links() -> bool:
+    """Whether the cache's disk has symbolic links, as the hub's library finds out."""
+    from huggingface_hub.file_download import are_symlinks_supported  # noqa: PLC0415 - slow
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would explain the lack of links at length
+        try:
+            return are_symlinks_supported(cache_folder())
+        except OSError:
+            return True  # nothing can be written there, which is said where something must be
 
 
 def _own_shelf(file: RemoteFile) -> CachePaths:
@@ -231,7 +258,12 @@ def publish(file: RemoteFile, shelf: CachePaths) -> Path:
         return shelf.pointer
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to import
 
-    path = Path(hf_hub_download(file.hub.repository, file.hub.file, revision=file.hub.revision))
+    try:
+        path = Path(hf_hub_download(file.hub.repository, file.hub.file, revision=file.hub.revision))
+    except OSError:
+        if not shelf.pointer.exists():
+            raise
+        return shelf.pointer  # a cache that is only read has no place for a branch's name
     if path != shelf.pointer and path.resolve() != shelf.blob.resolve():
         raise ModelError(f"{file.reference} changed on the hub while it was pulled: pull it again")
     return path

@@ -16,7 +16,8 @@ from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of
 from localspec.gguf.reader import PART_NAME
 from localspec.registry.catalog import no_such_model
-from localspec.registry.manifest import Pulled, forget, pulled
+from localspec.registry.manifest import Pulled, forget
+from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import found_models, found_named
 from localspec.registry.resolve import named_entry
 from localspec.registry.variants import Variant, in_folder, quantization_of, with_tag
@@ -37,7 +38,7 @@ def pulled_as(reference: str, *, with_adopted: bool = False) -> list[Pulled]:
     UserError where there are none, or another program has put them there (`with_adopted`: those
     count, too).
     """
-    files, named = pulled(), _named(reference)
+    files, named = pulled_files(), _named(reference)
     chosen = [file for file in files if named(file)]
     if not chosen:
         raise _nothing_of(reference)
@@ -110,7 +111,7 @@ def _nothing_of(reference: str) -> UserError:
         return UserError(
             f"{others[0].name} belongs to {others[0].origin}: remove it there ({others[0].path})"
         )
-    names = [file.name or _first(file.reference) for file in pulled()]
+    names = [file.name or _first(file.reference) for file in pulled_files()]
     return no_such_model(reference, dict(zip(names, names, strict=True)))
 
 
@@ -119,7 +120,7 @@ def _removal(file: Pulled) -> Removal:
     doomed = [path] if os.path.lexists(path) else []
     if file.partial and os.path.lexists(file.partial):
         doomed.append(Path(file.partial))
-    blob = _blob_of(path)
+    blob = _blob_of(path) or _second_copy(file)
     if blob is not None and not _other_names(path, blob):
         doomed.append(blob)
     freed = sum(place.stat().st_size for place in doomed if not place.is_symlink())
@@ -132,6 +133,16 @@ def _blob_of(path: Path) -> Path | None:
         return None
     blob = Path(os.path.normpath(path.parent / path.readlink()))
     return blob if blob.parent.name == "blobs" and os.path.lexists(blob) else None
+
+
+def _second_copy(file: Pulled) -> Path | None:
+    """The same bytes in blobs/, which programs can leave there on a disk without links."""
+    path = Path(file.path)
+    repository = next((place for place in path.parents if place.name.startswith("models--")), None)
+    if repository is None or path.is_symlink() or not file.sha256:
+        return None
+    blob = repository / "blobs" / file.sha256
+    return blob if blob.exists() else None
 
 
 def _other_names(path: Path, blob: Path) -> bool:

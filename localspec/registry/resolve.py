@@ -25,7 +25,8 @@ from localspec.gguf.hub_name import (
 )
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
 from localspec.registry.here import file_here
-from localspec.registry.manifest import Pulled, pulled
+from localspec.registry.manifest import Pulled
+from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
 from localspec.registry.remote_file import cached
 from localspec.registry.variants import TYPE, quantization_of
@@ -214,7 +215,7 @@ def _whole(*, reference: str | None = None, entry: Entry | None = None) -> list[
     """Files that were pulled and are still there, the last one first."""
     return [
         Path(file.path)
-        for file in reversed(pulled())
+        for file in reversed(pulled_files())
         if file.is_whole
         and (reference is None or file.reference == reference)
         and (entry is None or _is_of(file, entry))

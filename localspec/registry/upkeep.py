@@ -71,9 +71,7 @@ def repair(finding: Finding, notify: Notify, on_progress: OnProgress) -> None:
     )
     if remote is None or _is_another(remote.digest, file.sha256):
         raise ModelError(f"{file.reference} is another file on its server now: pull it again")
-    shelf = shelf_of(remote)
-    if shelf.blob.exists():
-        shelf.blob.unlink()
+    shelf_of(remote).blob.unlink(missing_ok=True)
     again, _ = pull_file(remote, file.name, notify, on_progress)
     record(replace(again, reference=file.reference))
 

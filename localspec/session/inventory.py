@@ -15,7 +15,8 @@ from localspec.model.identity import parts_of
 from localspec.model.kind import kind_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
-from localspec.registry.manifest import Pulled, last_used, pulled
+from localspec.registry.manifest import Pulled, last_used
+from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import FoundModel, found_models
 from localspec.registry.resolve import catalog_entry, local_file
 
@@ -48,7 +49,7 @@ def inventory(*, with_others: bool) -> list[InventoryRow]:
         if path.resolve() not in seen:
             seen.add(path.resolve())
             rows.append(_row(name, path, origin))
-    rows += [_unfinished(file) for file in pulled() if not file.is_whole]
+    rows += [_unfinished(file) for file in pulled_files() if not file.is_whole]
     others: list[FoundModel] = found_models() if with_others else []
     for model in others:
         if model.path.resolve() not in seen:
@@ -58,7 +59,7 @@ def inventory(*, with_others: bool) -> list[InventoryRow]:
 
 
 def _own() -> Iterator[tuple[str, Path, str]]:
-    files = [file for file in pulled() if file.is_whole]
+    files = [file for file in pulled_files() if file.is_whole]
     origin = {file.path: "pulled" if file.fetched else "Hugging Face cache" for file in files}
     for entry in load_catalog().values():
         path = local_file(entry.name)

@@ -18,7 +18,7 @@ from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable
 from localspec.notify import Notify
 from localspec.registry.catalog import Entry, entry_of
-from localspec.registry.manifest import pulled
+from localspec.registry.moved import pulled_files
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
 from localspec.registry.resolve import (
@@ -220,7 +220,7 @@ def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) ->
     if isinstance(here, Path):
         if is_offline() or packaged_file(entry) == here:
             return PlannedFile(role, entry.name, here=here)
-        known = next((file for file in pulled() if file.path == str(here)), None)
+        known = next((file for file in pulled_files() if file.path == str(here)), None)
         return PlannedFile(
             role, entry.name, describe(known.reference if known else hub_name(entry, kind), notify)
         )
