@@ -9,7 +9,6 @@ found. A token goes to its own host only: a redirect to another host gets none. 
 section 14.
 """
 
-import importlib
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Self
@@ -17,6 +16,14 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.header import Header
+from localspec.gguf.hub_library import (
+    PORTAL,
+    connection_problem,
+    http_client,
+    http_errors,
+    hub,
+    is_page,
+)
 from localspec.gguf.hub_name import FORM, HUB, HubFile, file_of, urlsplit_or_refuse
 from localspec.gguf.reader import read_source
 
@@ -41,20 +48,6 @@ def place_of(reference: str) -> Place:
     return Place(name, reference, {})
 
 
-def http_client() -> Any:
-    """The hub's shared HTTP client, an `httpx.Client`; of its successor in later versions."""
-    from huggingface_hub.utils import get_session  # noqa: PLC0415 - slow to import
-
-    return get_session()
-
-
-def http_errors(client: Any) -> tuple[type[Exception], ...]:
-    """What a request can raise, in whichever library the client is from."""
-    library = next(kind.__module__ for kind in type(client).__mro__ if kind.__name__ == "Client")
-    module = importlib.import_module(library.partition(".")[0])
-    return (OSError, ValueError, module.HTTPError, module.InvalidURL)
-
-
 def _web_address(reference: str) -> SplitResult:
     parts = urlsplit_or_refuse(reference)
     if not parts.path.rpartition("/")[2]:
@@ -63,17 +56,13 @@ def _web_address(reference: str) -> SplitResult:
 
 
 def _hub_place(found: HubFile) -> Place:
-    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
-    from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
-
     name = f"{HUB}{found.repository}/{found.file}"
     try:
-        address = hf_hub_url(found.repository, found.file, revision=found.revision)
-    except (HFValidationError, ValueError) as error:
+        address: str = hub().hf_hub_url(found.repository, found.file, revision=found.revision)
+    except (hub("errors").HFValidationError, ValueError) as error:
         reason = str(error).partition(". ")[0].rstrip(".")
         raise UserError(f"{name!r} is not {FORM}: {reason}") from error
-    return Place(name, address, build_hf_headers())
+    return Place(name, address, hub("utils").build_hf_headers())
 
 
 SILENCE_S, SLOWEST_READ_S = 20.0, 60.0
@@ -105,6 +94,14 @@ def refusal(answer: Any) -> str:
     return reason or _STATUS_REASONS.get(answer.status_code, other)
 
 
+def page_instead(name: str) -> str:
+    """What to do about a web page where a file should be, to follow the file's name."""
+    return PORTAL if name.startswith(HUB) else PAGE
+
+
+PAGE = "is a web page: give the address of the .gguf file itself"
+
+
 class HttpSource:
     """A file on a web server that answers range requests; it ends where the server says it does."""
 
@@ -130,17 +127,14 @@ class HttpSource:
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """At most 1 MiB from `offset` on. ModelError says what is wrong with file or server."""
-        from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415 - slow to import
-
         client = http_client()
         last = offset + min(n_bytes, LARGEST_READ_BYTES) - 1
         try:
             piece = self._ask(client, offset, last)
-        except OfflineModeIsEnabled as error:
+        except hub("errors").OfflineModeIsEnabled as error:
             raise self._fail("is not read while HF_HUB_OFFLINE is set: unset it") from error
         except http_errors(client) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise self._fail(f"cannot be read ({reason}): {AGAIN}") from error
+            raise self._fail(f"cannot be read ({connection_problem(error)}): {AGAIN}") from error
         self.n_bytes_fetched += len(piece)
         return piece
 
@@ -179,11 +173,11 @@ class HttpSource:
 
     def _check_answer(self, answer: Any) -> None:
         if answer.status_code == 200:
-            if answer.headers.get("content-type", "").startswith("text/html"):
-                raise self._fail("is a web page: give the address of the .gguf file itself")
+            if is_page(answer):
+                raise self._fail(page_instead(self.name))
             raise self._fail("is on a server that sends whole files only: download it first")
         if answer.status_code != 206:
-            raise self._fail(refusal(answer))
+            raise self._fail(PORTAL if answer.status_code == 511 else refusal(answer))
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise self._fail("is sent compressed, without being asked for: download it first")
 

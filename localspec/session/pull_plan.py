@@ -10,6 +10,7 @@ from typing import Literal
 
 from localspec.errors import ModelError, UserError
 from localspec.forecast.machine import MachineChoice
+from localspec.gguf.hub_library import hub
 from localspec.gguf.hub_name import HubRepository, hub_name_of, is_of_hub
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
@@ -142,9 +143,7 @@ def _check_arrived(path: Path) -> None:
 
 
 def is_offline() -> bool:
-    from huggingface_hub import constants  # noqa: PLC0415 - slow to import
-
-    return constants.HF_HUB_OFFLINE
+    return hub("constants").HF_HUB_OFFLINE
 
 
 def _here(model: PlannedFile) -> Got:
@@ -171,8 +170,8 @@ def _named_entry(reference: str) -> tuple[Entry | None, str | None]:
 def _reference(reference: str) -> str:
     """As the hub or another server has it. UserError for what is here, and for an unknown name."""
     if is_one_file(reference) or is_of_hub(reference):
-        hub = hub_name_of(reference)
-        return hub.name if hub else reference
+        name = hub_name_of(reference)
+        return name.name if name else reference
     place = locate(reference)
     if isinstance(place, Path):
         raise UserError(f"{reference} is {place}, which is here already: there is nothing to pull")
