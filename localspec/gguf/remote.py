@@ -73,6 +73,7 @@ _STATUS_REASONS = {
     401: "needs a login: set HF_TOKEN, or run `hf auth login`",
     403: "is not open to you: accept its licence on the hub, and set HF_TOKEN",
     404: "does not exist: check the name",
+    511: PORTAL,
     429: "is refused for now, because of too many requests: wait, or set HF_TOKEN",
 }
 # `X-Error-Code` of the hub, which answers 401 for what it does not want to say exists.
@@ -177,7 +178,7 @@ class HttpSource:
                 raise self._fail(page_instead(self.name))
             raise self._fail("is on a server that sends whole files only: download it first")
         if answer.status_code != 206:
-            raise self._fail(PORTAL if answer.status_code == 511 else refusal(answer))
+            raise self._fail(refusal(answer))
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise self._fail("is sent compressed, without being asked for: download it first")
 

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -92,8 +93,6 @@ def repository_files(repository: str, revision: str | None, notify: Notify) -> l
         )
     except hub("errors").HFValidationError as error:
         raise UserError(f"{name!r} is not hf:owner/repo: {error}") from error
-    except ValueError as error:  # what should be JSON is a page
-        raise ModelError(f"{name} {PORTAL}") from error
     return [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
 
 
@@ -127,8 +126,10 @@ def _patiently(name: str, ask: Callable[[], T], notify: Notify) -> T:
                 raise ModelError(f"{name} {refusal(error.response)}") from error
             _wait(retry, name, later_of(error.response))
         except http_errors(client) as error:
-            if type(error) is ValueError:
+            if isinstance(error, errors.HFValidationError):
                 raise
+            if isinstance(error, JSONDecodeError):  # of what should be a listing
+                raise ModelError(f"{name} {PORTAL}") from error
             _wait(retry, name, later_from(error))
 
 
