@@ -242,7 +242,8 @@ class ModelFacts:
     @property
     def rolls_back(self) -> bool:
         """Whether its memory can take back tokens, as a draft model's must."""
-        return self.architecture not in RECURRENT | HYBRID
+        is_known_not_to = self.architecture in RECURRENT | HYBRID
+        return not is_known_not_to and not any(layer.is_recurrent for layer in self.layers)
 
     @property
     def window_tokens(self) -> int | None:

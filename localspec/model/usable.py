@@ -19,6 +19,7 @@ from localspec.model.layers import (
     SKIPPING,
     WINDOWS,
     Layer,
+    has_state_keys,
     layers_of,
 )
 from localspec.model.tokenizer import AGAIN, check_vocabulary
@@ -54,7 +55,7 @@ def _check_lengths(header: Header) -> None:
 
 
 def _check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
-    if not layers[0].n_heads and not _is_recurrent(header):
+    if not any(layer.n_heads for layer in layers) and not _is_recurrent(header):
         raise _contradiction(header, "has no attention heads")
     for layer in set(layers):
         _check_heads(header, layer)
@@ -67,10 +68,7 @@ def _check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
 
 def _is_recurrent(header: Header) -> bool:
     """Also for an architecture that is not known here, by what else it says of itself."""
-    states = (header.own_key("ssm."), header.own_key("wkv."))
-    return header.architecture in RECURRENT | HYBRID or any(
-        key.startswith(states) for key in header.metadata
-    )
+    return header.architecture in RECURRENT | HYBRID or has_state_keys(header)
 
 
 def _check_heads(header: Header, layer: Layer) -> None:
