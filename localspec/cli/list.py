@@ -46,7 +46,7 @@ def list_models(
 
 def _document(row: "InventoryRow") -> dict[str, Any]:
     return {
-        **fields_of(row, "name", "origin", "quantization", "draft", "last_used"),
+        **fields_of(row, "name", "origin", "kind", "quantization", "draft", "last_used"),
         **fields_of(row, "predicted_tps", "problem"),
         "path": str(row.path),
         "bytes": row.n_bytes,
@@ -55,6 +55,8 @@ def _document(row: "InventoryRow") -> dict[str, Any]:
 
 
 def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
+    from localspec.model.kind import WRITERS
+
     table = table_of()
     table.add_column("model", overflow="fold", min_width=12)
     for heading in ("size", "type", "context"):
@@ -63,12 +65,13 @@ def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
     table.add_column("tok/s", justify="right", no_wrap=True)
     table.add_column("last used", no_wrap=True)
     if with_others:
+        table.add_column("kind", overflow="fold")
         table.add_column("from", overflow="fold")
     for row in rows:
         table.add_row(*_cells(row, with_others=with_others))
     _print(table)
-    for row in rows:
-        if row.problem:
+    for row in rows:  # what is no model has its kind in the table
+        if row.problem and (not with_others or row.kind in (None, *WRITERS)):
             notify(f"{row.name}: {row.problem}")
 
 
@@ -84,7 +87,8 @@ def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
         f"{row.predicted_tps:.1f}" if row.predicted_tps else "-",
         row.last_used.partition("T")[0] if row.last_used else "never",
     ]
-    return [Text(cell) for cell in ([*cells, row.origin] if with_others else cells)]
+    more = [row.kind or "-", row.origin] if with_others else []
+    return [Text(cell) for cell in (*cells, *more)]
 
 
 def _show_known(*, as_json: bool) -> None:

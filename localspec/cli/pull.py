@@ -16,7 +16,8 @@ from localspec.errors import LocalspecError, UserError
 if TYPE_CHECKING:
     from localspec.registry.manifest import Pulled
     from localspec.registry.pull import OnProgress
-    from localspec.registry.upkeep import Finding, Removal
+    from localspec.registry.removal import Removal
+    from localspec.registry.upkeep import Finding
     from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
@@ -125,10 +126,10 @@ def verify(
 
 
 def _files(model: str | None) -> "list[Pulled]":
-    from localspec.registry.manifest import pulled
-    from localspec.registry.upkeep import pulled_as
+    from localspec.registry.moved import pulled_files
+    from localspec.registry.removal import pulled_as
 
-    return pulled() if model is None else pulled_as(model, with_adopted=True)
+    return pulled_files() if model is None else pulled_as(model, with_adopted=True)
 
 
 def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tuple[Finding, bool]":
@@ -176,8 +177,8 @@ def remove(
 
     localspec remove qwen3-8b
     """
-    from localspec.registry.upkeep import planned_removals, pulled_as
-    from localspec.registry.upkeep import remove as take_away
+    from localspec.registry.removal import planned_removals, pulled_as
+    from localspec.registry.removal import remove as take_away
 
     files = {file.path: file for model in models for file in pulled_as(model)}
     removals = planned_removals(list(files.values()))

@@ -15,12 +15,15 @@ from localspec.engine.threads import default_threads
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
+from localspec.model.kind import kind_of
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
+from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
 from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
+from localspec.session.trial import try_load
 from localspec.settings import NONE, Settings, Speculation
 
 if TYPE_CHECKING:
@@ -28,8 +31,23 @@ if TYPE_CHECKING:
 
 
 def checked_facts(model: Path) -> ModelFacts:
-    """A file's facts. Raises ModelError if it is damaged or no language model."""
-    return usable_facts(read_header(model))
+    """A file's facts. Raises ModelError if it is damaged, or no model that the engine loads."""
+    header = read_header(model)
+    facts = usable_facts(header)
+    problem = kind_of(header).engine_problem
+    if problem:
+        raise ModelError(f"{called(model)} {problem}")
+    return facts
+
+
+def called(model: Path) -> str:
+    """The name of another program's file, which may be a mere hash; else its path."""
+    found = found_models() if model.name.startswith(_BLOB) else []
+    return next((other.name for other in found if other.path == model), str(model))
+
+
+_BLOB = "sha256-"
+"""How Ollama names files."""
 
 
 def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
@@ -113,9 +131,14 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
 
 
 def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
-    """The same for the engine build that is installed, which may not repack weights."""
+    """The same for the engine build that is installed, which may not repack weights.
+
+    Raises ModelError also for a file that this build would die of.
+    """
     plan = plan_engines(config)
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
+    for engine, facts in plan.models:
+        try_load(engine.model, facts, notify)
     warn_of_reading(plan.models, notify)
     return plan
 
