@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 import jinja2
 from jinja2.exceptions import SecurityError
@@ -26,10 +26,11 @@ _RENDER_ERRORS = (
 
 
 class Message(TypedDict):
-    """One turn of a conversation."""
+    """One turn of a conversation; `thought` is an assistant's reasoning, apart from `content`."""
 
     role: Literal["system", "user", "assistant"]
     content: str
+    thought: NotRequired[str]
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
