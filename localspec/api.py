@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 
 from localspec.dialogue.markup import opens_thought
-from localspec.dialogue.template import Message, checked_text, messages_of
+from localspec.dialogue.prompts import checked_text, messages_of
+from localspec.dialogue.template import Message
 from localspec.errors import UserError, no_such
 from localspec.forecast.forecast import Forecast
 from localspec.forecast.question import answer, read_question

@@ -27,7 +27,8 @@ from localspec.chat.markdown import Blocks
 from localspec.chat.screen import SHARE, THEME, FrameLimiter, Region, ScreenView
 from localspec.chat.tty import terminal_size
 from localspec.dialogue.markup import Thoughts
-from localspec.dialogue.template import ChatTemplate, Message, Prompts
+from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"

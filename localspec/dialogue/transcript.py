@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localspec.dialogue.markup import opens_thought
-from localspec.dialogue.template import Message, Prompts
+from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.template import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
-from localspec.dialogue.template import ChatTemplate, Message, Prompts
+from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError

@@ -1,0 +1,67 @@
+"""What a user asks to a prompt's tokens: the one way from messages to ids, for one model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from localspec.dialogue.template import ChatTemplate, Message
+from localspec.engine.base import Vocabulary
+from localspec.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Messages to a prompt, for one model. `generate`, `chat`, `bench` and programs use the same.
+
+    `template` None: a base model, whose messages are paragraphs, each ended by an empty line.
+    """
+
+    template: ChatTemplate | None
+    vocabulary: Vocabulary
+    bos: str = ""
+
+    def of(self, messages: Sequence[Message]) -> list[int]:
+        """Ids that ask for the assistant's next turn. ModelError where the template fails."""
+        return self.tokens(self.text(messages))
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The prompt that asks for the assistant's next turn, as text."""
+        if self.template is None:
+            return "".join(message["content"] + "\n\n" for message in messages)
+        return self.template.render(messages)
+
+    def tokens(self, text: str) -> list[int]:
+        """Ids of a whole prompt.
+
+        A template writes BOS itself where its model wants it; a second one would confuse the model.
+        """
+        has_bos = self.template is not None and bool(self.bos) and text.startswith(self.bos)
+        return self.vocabulary.tokenize(text, add_special=not has_bos)
+
+
+def checked_text(text: Any) -> str:
+    """A text with something in it. UserError for anything else."""
+    if not isinstance(text, str):
+        raise UserError(f"{text!r} is no text: give a str")
+    if not text.strip():
+        raise UserError("the prompt is empty: give some text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the prompt cannot be written in UTF-8: {error}") from error
+    return text
+
+
+def messages_of(asked: Any) -> list[Message]:
+    """Messages from a text, or from messages with `role` and `content`. UserError for others."""
+    if isinstance(asked, str):
+        return [Message(role="user", content=checked_text(asked))]
+    if not isinstance(asked, Sequence) or not asked:
+        raise UserError(f"{asked!r} is nothing to answer: give a text or a list of messages")
+    roles = get_args(Message.__annotations__["role"])
+    for message in asked:
+        if not isinstance(message, Mapping) or message.get("role") not in roles:
+            names = ", ".join(roles)
+            raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
+        checked_text(message.get("content"))
+    return list(asked)
