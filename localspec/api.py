@@ -146,9 +146,9 @@ class Model:
         session.check_open()
         if raw:
             return session.reply(session.raw_prompt(checked_text(asked)), options)
-        prompt = session.prompts.text(messages_of(asked))
-        reply = session.reply(session.prompts.tokens(prompt), options)
-        return reply.split(in_thought=opens_thought(prompt)) if split_thought else reply
+        prompt = session.prompts.rendered(messages_of(asked))
+        reply = session.reply(session.prompts.ids(prompt), options)
+        return reply.split(in_thought=opens_thought(prompt.clean)) if split_thought else reply
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:
         """The same for `async for`: a thread generates each piece.

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from localspec.dialogue.borders import Rendered
 from localspec.dialogue.markup import opens_thought
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import Message
@@ -51,20 +52,12 @@ def messages(system: str | None, turns: Iterable[Turn]) -> list[Message]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """Rendered text and its tokens."""
+class _Kept:
+    """An answer whose ids stand for a part of a rendered prompt."""
 
-    text: str = ""
-    tokens: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One turn: the prompt that asks for its answer, and the ways a template may go on from it."""
-
-    turn: Turn
-    prompt: _Written
-    continuations: tuple[_Written, ...]
+    start: int
+    end: int
+    tokens: tuple[int, ...]
 
 
 class Transcript:
@@ -74,58 +67,107 @@ class Transcript:
         self._prompts = prompts
         self._vocabulary = prompts.vocabulary
         self.tokenizer = tokenizer
-        self._system: str | None = None
-        self._steps: list[_Step] = []
+        self._asked: tuple[str | None, tuple[Turn, ...]] | None = None
+        self._rendered: Rendered | None = None
+        self._ids: list[int] = []
+        self._known: dict[tuple[str, bool], list[int]] = {}
 
     def prompt(self, system: str | None, turns: Sequence[Turn]) -> list[int]:
         """Ids that ask for an answer to the last turn. ModelError where the template fails."""
-        return list(self._step(system, turns).prompt.tokens)
+        self._write(system, turns)
+        return list(self._ids)
 
     def opens_thought(self, system: str | None, turns: Sequence[Turn]) -> bool:
         """Whether the template itself begins the answer's reasoning."""
-        return opens_thought(self._step(system, turns).prompt.text)
+        return opens_thought(self._write(system, turns).clean)
 
     def emitted(self, text: str, tokens: Sequence[int]) -> tuple[int, ...]:
         """`tokens` if `text` is theirs, else none: a stop string may have cut inside a token."""
         data = b"".join(self._vocabulary.piece(token) for token in tokens)
-        return tuple(tokens) if data.decode(errors="replace") == text else ()
+        own = data.decode(errors="replace")
+        is_own = text == own or (self._vocabulary.adds_space and " " + text == own)
+        return tuple(tokens) if is_own else ()
 
-    def _step(self, system: str | None, turns: Sequence[Turn]) -> _Step:
-        if system != self._system:
-            self._system, self._steps = system, []
-        n_known = next(
-            (i for i, step in enumerate(self._steps) if i >= len(turns) or step.turn != turns[i]),
-            len(self._steps),
-        )
-        del self._steps[n_known:]
-        for i in range(n_known, len(turns)):
-            self._steps.append(self._next(system, turns[: i + 1]))
-        return self._steps[-1]
+    def _write(self, system: str | None, turns: Sequence[Turn]) -> Rendered:
+        asked = system, tuple(turns)
+        if self._rendered is None or asked != self._asked:
+            rendered = self._prompts.rendered(messages(system, turns))
+            self._ids = self._tokens(rendered, self._kept(rendered, system is not None, turns))
+            self._asked, self._rendered = asked, rendered
+        return self._rendered
 
-    def _next(self, system: str | None, turns: Sequence[Turn]) -> _Step:
-        *before, turn = turns
-        text = self._prompts.text(messages(system, [*before, Turn(turn.question)]))
-        known = self._steps[-1].continuations if self._steps else ()
-        prompt = next((self._extend(start, text) for start in known if _begins(text, start)), None)
-        prompt = prompt or _Written(text, tuple(self._prompts.tokens(text)))
-        return _Step(turn, prompt, self._continuations(prompt, turn.answer))
+    def _tokens(self, prompt: Rendered, kept: Sequence[_Kept]) -> list[int]:
+        ids: list[int] = []
+        known: dict[tuple[str, bool], list[int]] = {}
+        start = 0
+        for each in (*kept, _Kept(len(prompt.text), 0, ())):
+            key = prompt.text[start : each.start], start > 0
+            found = self._known.get(key) or self._prompts.stretch(prompt, start, each.start)
+            known[key] = found
+            ids += (*found, *each.tokens)
+            start = each.end
+        self._known = known
+        return ids
 
-    def _continuations(self, prompt: _Written, answer: Answer | None) -> tuple[_Written, ...]:
-        if answer is None or not answer.text:
-            return (prompt,)
-        tokens = prompt.tokens + self._ids(answer)
-        texts = dict.fromkeys((answer.text, answer.text.rstrip(), answer.text.strip()))
-        return (*(_Written(prompt.text + text, tokens) for text in texts), prompt)
+    def _kept(self, prompt: Rendered, has_system: bool, turns: Sequence[Turn]) -> list[_Kept]:
+        """The answers that the prompt repeats, with the ids that the model gave them."""
+        asking = _asking(prompt)
+        kept: list[_Kept] = []
+        i = int(has_system)
+        for turn in turns[:-1]:
+            i += 1 + (turn.answer is not None)
+            if turn.answer and turn.answer.tokens and turn.answer.tokenizer == self.tokenizer:
+                found = self._repeated(prompt, i - 1, asking, turn.answer.tokens)
+                if found and found.start >= (kept[-1].end if kept else 0):
+                    kept.append(found)
+        return kept
 
-    def _ids(self, answer: Answer) -> tuple[int, ...]:
-        if answer.tokens and answer.tokenizer == self.tokenizer:
-            return answer.tokens
-        return tuple(self._vocabulary.tokenize(answer.text, add_special=False))
+    def _repeated(
+        self, prompt: Rendered, i: int, asking: str | None, tokens: tuple[int, ...]
+    ) -> _Kept | None:
+        """Where message `i` is, if the prompt repeats what the model said."""
+        text, asked = prompt.span(i), prompt.span(i - 1)
+        if text is None:
+            return None
+        start, end = prompt.span(i, "thought") or text
+        end = text[1]
+        for spelled in {self._spelled(tokens, with_control=each): 0 for each in (True, False)}:
+            if asked and asking is not None and prompt.text.startswith(asking, asked[1]):
+                first = asked[1] + len(asking)
+                begin = first if prompt.said(first, end).strip() == spelled.strip() else None
+            else:
+                begin = _before(prompt, start, prompt.said(start, end), spelled)
+            if begin is not None and begin <= end:
+                return _Kept(begin, _behind(prompt, end, spelled), tokens)
+        return None
 
-    def _extend(self, start: _Written, text: str) -> _Written:
-        rest = text[len(start.text) :]
-        return _Written(text, (*start.tokens, *self._vocabulary.tokenize(rest, add_special=False)))
+    def _spelled(self, tokens: Sequence[int], *, with_control: bool) -> str:
+        """The text of tokens; `with_control`: with the names of control tokens."""
+        data = b""
+        for token in tokens:
+            piece = self._vocabulary.piece(token)
+            data += piece or (self._vocabulary.text(token).encode() if with_control else b"")
+        return data.decode(errors="replace")
 
 
-def _begins(text: str, start: _Written) -> bool:
-    return bool(start.text) and text.startswith(start.text)
+def _asking(prompt: Rendered) -> str | None:
+    """What a template writes behind the last question: it asks for an answer."""
+    last = prompt.span(prompt.borders.n_messages - 1)
+    return prompt.text[last[1] :] if last else None
+
+
+def _before(prompt: Rendered, start: int, said: str, spelled: str) -> int | None:
+    """Where it begins: the template may write what came first, or have trimmed spaces."""
+    core = spelled.rstrip()
+    if not core.endswith(said):
+        return None
+    first = core[: len(core) - len(said)]
+    if prompt.text.endswith(first, 0, start):
+        return start - len(first)
+    return start if not first.strip() else None
+
+
+def _behind(prompt: Rendered, end: int, spelled: str) -> int:
+    """Where an answer ends that may have spaces at its end; templates can have trimmed them."""
+    spaces = spelled[len(spelled.rstrip()) :]
+    return end + (len(spaces) if prompt.text.startswith(spaces, end) else 0)
