@@ -142,7 +142,7 @@ def test_room_is_made_with_the_fewest_turns_and_the_last_stays(
         return 10 + sum(sizes[k:])
 
     n_reserve = reserve(n_ctx, None)
-    found = shortage(count, len(sizes), n_ctx, n_reserve)
+    found = shortage(count, sizes, n_ctx, n_reserve)
     if found is None:
         assert count(0) + n_reserve <= n_ctx
         return

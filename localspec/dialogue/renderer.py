@@ -29,7 +29,9 @@ USUAL_START_S, MOST_SLOWNESS = 0.15, 20.0
 POLL_S = 0.01
 WALL = 8.0
 """Seconds on the wall for one of processor time, where other programs run too."""
-_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; import localspec.dialogue.worker as w; w.serve()"
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[1:]; import localspec.dialogue.worker as w; w.serve()"
+)
 
 
 class RenderError(Exception):

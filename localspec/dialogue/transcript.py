@@ -10,6 +10,7 @@ depends on the conversation alone: a session that goes on tomorrow gets the same
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from localspec.dialogue.borders import Rendered
@@ -92,7 +93,7 @@ class Transcript:
         asked = system, tuple(turns)
         if self._rendered is None or asked != self._asked:
             rendered = self._prompts.rendered(messages(system, turns))
-            self._ids = self._tokens(rendered, self._kept(rendered, system is not None, turns))
+            self._ids = self._tokens(rendered, self._kept(rendered, turns))
             self._asked, self._rendered = asked, rendered
         return self._rendered
 
@@ -109,36 +110,36 @@ class Transcript:
         self._known = known
         return ids
 
-    def _kept(self, prompt: Rendered, has_system: bool, turns: Sequence[Turn]) -> list[_Kept]:
+    def _kept(self, prompt: Rendered, turns: Sequence[Turn]) -> list[_Kept]:
         """The answers that the prompt repeats, with the ids that the model gave them."""
         asking = _asking(prompt)
+        said = [i for i, each in enumerate(prompt.messages) if each["role"] == "assistant"]
+        answers = [turn.answer for turn in turns if turn.answer and messages(None, [turn])[1:]]
         kept: list[_Kept] = []
-        i = int(has_system)
-        for turn in turns[:-1]:
-            i += 1 + (turn.answer is not None)
-            if turn.answer and turn.answer.tokens and turn.answer.tokenizer == self.tokenizer:
-                found = self._repeated(prompt, i - 1, asking, turn.answer.tokens)
+        for i, answer in zip(said, answers, strict=True):
+            if answer.tokens and answer.tokenizer == self.tokenizer:
+                found = self._repeated(prompt, i, asking, answer.tokens)
                 if found and found.start >= (kept[-1].end if kept else 0):
                     kept.append(found)
         return kept
 
     def _repeated(
-        self, prompt: Rendered, i: int, asking: str | None, tokens: tuple[int, ...]
+        self, prompt: Rendered, i: int, asking: Sequence[str], tokens: tuple[int, ...]
     ) -> _Kept | None:
         """Where message `i` is, if the prompt repeats what the model said."""
-        text, asked = prompt.span(i), prompt.span(i - 1)
-        if text is None:
+        span = prompt.span(i)
+        if span is None:
             return None
-        start, end = prompt.span(i, "thought") or text
-        end = text[1]
+        start, end = (prompt.span(i, "thought") or span)[0], span[1]
+        places = product(_ends(prompt, i - 1) if i else (), asking)
+        firsts = [at + len(text) for at, text in places if prompt.text.startswith(text, at)]
         for spelled in {self._spelled(tokens, with_control=each): 0 for each in (True, False)}:
-            if asked and asking is not None and prompt.text.startswith(asking, asked[1]):
-                first = asked[1] + len(asking)
-                begin = first if prompt.said(first, end).strip() == spelled.strip() else None
-            else:
-                begin = _before(prompt, start, prompt.said(start, end), spelled)
-            if begin is not None and begin <= end:
-                return _Kept(begin, _behind(prompt, end, spelled), tokens)
+            same = (n for n in firsts if prompt.said(n, end).strip() == spelled.strip())
+            first = next(same, None)
+            if first is None and not firsts:
+                first = _before(prompt, start, prompt.said(start, end), spelled)
+            if first is not None and first <= end:
+                return _Kept(first, _ends_with(prompt, end, spelled), tokens)
         return None
 
     def _spelled(self, tokens: Sequence[int], *, with_control: bool) -> str:
@@ -150,10 +151,17 @@ class Transcript:
         return data.decode(errors="replace")
 
 
-def _asking(prompt: Rendered) -> str | None:
+def _ends(prompt: Rendered, i: int) -> Sequence[int]:
+    """Where message `i` can end: the spaces behind it are its own or the template's."""
+    span = prompt.span(i)
+    if span is None:
+        return ()
+    return tuple({_ends_with(prompt, span[1], prompt.messages[i]["content"]): 0, span[1]: 0})
+
+
+def _asking(prompt: Rendered) -> Sequence[str]:
     """What a template writes behind the last question: it asks for an answer."""
-    last = prompt.span(prompt.borders.n_messages - 1)
-    return prompt.text[last[1] :] if last else None
+    return [prompt.text[end:] for end in _ends(prompt, len(prompt.messages) - 1)]
 
 
 def _before(prompt: Rendered, start: int, said: str, spelled: str) -> int | None:
@@ -167,7 +175,7 @@ def _before(prompt: Rendered, start: int, said: str, spelled: str) -> int | None
     return start if not first.strip() else None
 
 
-def _behind(prompt: Rendered, end: int, spelled: str) -> int:
-    """Where an answer ends that may have spaces at its end; templates can have trimmed them."""
-    spaces = spelled[len(spelled.rstrip()) :]
+def _ends_with(prompt: Rendered, end: int, text: str) -> int:
+    """Where a text ends that may have spaces at its end; templates can have trimmed them."""
+    spaces = text[len(text.rstrip()) :]
     return end + (len(spaces) if prompt.text.startswith(spaces, end) else 0)
