@@ -9,6 +9,7 @@ from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.figures import Figures, line
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.decode.step import Step
+from localspec.display import shown_on
 from localspec.notify import Notify
 
 
@@ -57,6 +58,7 @@ class PlainView:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._shown = shown_on(out)
         self.thought = ""
         self.paused_s = 0.0
 
@@ -65,7 +67,7 @@ class PlainView:
 
     def write(self, text: str, step: Step | None) -> None:
         """Show it at once."""
-        self._out.write(text)
+        self._out.write(self._shown(text))
         self._out.flush()
 
     def end(self) -> None:

@@ -24,6 +24,7 @@ from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Thoughts
 from localspec.dialogue.stream import TextStream
+from localspec.display import console, printable
 from localspec.engine.base import Vocabulary
 
 BEGIN_UPDATE, END_UPDATE = "\x1b[?2026h", "\x1b[?2026l"
@@ -120,7 +121,7 @@ THEME = Theme({"markdown.code": "cyan", "markdown.code_block": "cyan"})
 
 def screen_console() -> Console:
     """The terminal as Rich sees it, with its colours and NO_COLOR."""
-    return Console(theme=THEME, force_terminal=True, highlight=False)
+    return console(theme=THEME, force_terminal=True)
 
 
 def warm_up() -> None:
@@ -176,7 +177,7 @@ class ScreenView:
             self._has_thought = True
             return
         self._fold()
-        for block in self._blocks.feed(part.text):
+        for block in self._blocks.feed(printable(part.text)):
             self._finish(block)
 
     def _fold(self) -> None:
@@ -213,7 +214,7 @@ class ScreenView:
 
     def _live(self) -> list[str]:
         if self._has_thought:
-            lines = self._renderer.dim(self.thought.strip())
+            lines = self._renderer.dim(printable(self.thought.strip()))
             return lines[-MAX_THOUGHT_LINES:]
         live = self._blocks.live
         if self._code is not None:

@@ -10,6 +10,7 @@ from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command
 from localspec.cli.output import fields_of, print_json
+from localspec.display import shown_on
 from localspec.format import count
 
 if TYPE_CHECKING:
@@ -108,9 +109,10 @@ def generate(
         loaded = Model.open(config, notify, on_progress)
     with loaded:
         reply = loaded.stream(asked, raw=prompt.raw, split_thought=False, **keywords)
+        shown = shown_on(sys.stdout)
         for piece in reply:
             if not as_json:
-                sys.stdout.write(piece)
+                sys.stdout.write(shown(piece))
                 sys.stdout.flush()
         if as_json:
             print_json(document(loaded.session, reply))
