@@ -21,6 +21,9 @@ class FakeVocabulary:
     def piece(self, token: int) -> bytes:
         return chr(97 + token).encode()
 
+    def text(self, token: int) -> str:
+        return chr(97 + token)
+
 
 class FakeLogits:
     def __init__(self, rows: np.ndarray) -> None:

@@ -57,6 +57,7 @@ class ChatTemplate:
         sandbox.filters["tojson"] = _to_json
         functions: dict[str, Any] = sandbox.globals
         functions.update(raise_exception=_raise, strftime_now=_now)
+        self.source = source
         self._bos, self._eos = bos, eos
         try:
             self._template = sandbox.from_string(source)

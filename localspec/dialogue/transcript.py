@@ -8,24 +8,26 @@ Where it rewrites more (it may drop earlier reasoning), what it changed is token
 depends on the conversation alone: a session that goes on tomorrow gets the same one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from localspec.dialogue.markup import opens_thought
-from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.markup import Markup, Opening
+from localspec.dialogue.parser import AnswerParser
+from localspec.dialogue.prompts import Prompts, without_empty_answers
 from localspec.dialogue.template import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said.
+    """What the model said: `text` with its tool calls, and the `thought` before it.
 
-    `tokens` are the emitted ids, of the tokenizer with the digest `tokenizer`; none where the text
-    is not that of whole tokens.
+    `tokens` are all emitted ids, with those of the thought and of marks, of the tokenizer with the
+    digest `tokenizer`; none where the answer is not that of whole tokens.
     """
 
     text: str
+    thought: str = field(default="", kw_only=True)
     tokens: tuple[int, ...] = ()
     tokenizer: str | None = None
     finish_reason: str = "stop"
@@ -41,13 +43,21 @@ class Turn:
 
 
 def messages(system: str | None, turns: Iterable[Turn]) -> list[Message]:
-    """The conversation as a chat template takes it."""
+    """The conversation as a chat template takes it: half a thought is no answer."""
     said = [Message(role="system", content=system)] if system else []
     for turn in turns:
         said.append(Message(role="user", content=turn.question))
         if turn.answer is not None:
-            said.append(Message(role="assistant", content=turn.answer.text))
-    return said
+            said.append(message_of(turn.answer))
+    return without_empty_answers(said)
+
+
+def message_of(answer: Answer) -> Message:
+    """An answer as a message, its thought apart."""
+    message = Message(role="assistant", content=answer.text)
+    if answer.thought:
+        message["thought"] = answer.thought
+    return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +80,9 @@ class _Step:
 class Transcript:
     """Prompts for one model. `tokenizer` is a digest; ids of another tokenizer are not reused."""
 
-    def __init__(self, prompts: Prompts, tokenizer: str | None) -> None:
+    def __init__(self, prompts: Prompts, tokenizer: str | None, markup: Markup) -> None:
         self._prompts = prompts
+        self._markup = markup
         self._vocabulary = prompts.vocabulary
         self.tokenizer = tokenizer
         self._system: str | None = None
@@ -81,14 +92,9 @@ class Transcript:
         """Ids that ask for an answer to the last turn. ModelError where the template fails."""
         return list(self._step(system, turns).prompt.tokens)
 
-    def opens_thought(self, system: str | None, turns: Sequence[Turn]) -> bool:
-        """Whether the template itself begins the answer's reasoning."""
-        return opens_thought(self._step(system, turns).prompt.text)
-
-    def emitted(self, text: str, tokens: Sequence[int]) -> tuple[int, ...]:
-        """`tokens` if `text` is theirs, else none: a stop string may have cut inside a token."""
-        data = b"".join(self._vocabulary.piece(token) for token in tokens)
-        return tuple(tokens) if data.decode(errors="replace") == text else ()
+    def opening(self, system: str | None, turns: Sequence[Turn]) -> Opening:
+        """Where the answer begins: the template may have opened a section."""
+        return self._markup.opening(self._step(system, turns).prompt.text)
 
     def _step(self, system: str | None, turns: Sequence[Turn]) -> _Step:
         if system != self._system:
@@ -113,14 +119,25 @@ class Transcript:
     def _continuations(self, prompt: _Written, answer: Answer | None) -> tuple[_Written, ...]:
         if answer is None or not answer.text:
             return (prompt,)
-        tokens = prompt.tokens + self._ids(answer)
-        texts = dict.fromkeys((answer.text, answer.text.rstrip(), answer.text.strip()))
-        return (*(_Written(prompt.text + text, tokens) for text in texts), prompt)
+        written: dict[str, tuple[int, ...]] = {}
+        for said, ids in self._spellings(answer):
+            for text in (said, said.rstrip(), said.strip()):
+                written.setdefault(prompt.text + text, prompt.tokens + ids)
+        return (*(_Written(text, ids) for text, ids in written.items()), prompt)
 
-    def _ids(self, answer: Answer) -> tuple[int, ...]:
+    def _spellings(self, answer: Answer) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The answer as it was emitted, and as a template writes it that drops the thought."""
         if answer.tokens and answer.tokenizer == self.tokenizer:
-            return answer.tokens
-        return tuple(self._vocabulary.tokenize(answer.text, add_special=False))
+            yield self._spelled(answer.tokens), answer.tokens
+        yield answer.text, tuple(self._vocabulary.tokenize(answer.text, add_special=False))
+
+    def _spelled(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, with the names of marks."""
+        parser = AnswerParser(self._markup.unsplit(), self._vocabulary)
+        for token in tokens:
+            parser.push(token)
+        parser.finish()
+        return parser.raw
 
     def _extend(self, start: _Written, text: str) -> _Written:
         rest = text[len(start.text) :]

@@ -74,6 +74,10 @@ class Vocabulary(Protocol):
         """The bytes that a token adds, perhaps part of a character; none for control."""
         ...
 
+    def text(self, token: int) -> str:
+        """The token as the vocabulary spells it, control tokens included."""
+        ...
+
 
 def require_number(highest: np.float32) -> None:
     """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
