@@ -44,7 +44,11 @@ class Frame:
     def header_of(self, prompt: str) -> str:
         """What the prompt has begun, up to and with `body` if it goes so far."""
         _, begun, header = prompt.rpartition(self.start)
-        return header if begun else ""
+        if not begun or self.body in header:
+            return header if begun else ""
+        found = _HEADER.match(header)
+        assert found, "the pattern matches an empty text"
+        return found[0]
 
     def kind_of(self, header: str) -> Kind:
         """Of the message below a header."""

@@ -95,7 +95,7 @@ class _Ids:
     def has(self, section: Section) -> bool:
         """Whether the vocabulary was made for this section."""
         tags = _TAG.findall(section.opening)
-        tags += [text for text in section.evidence if _TAG.fullmatch(text)]
+        tags += [text for text in section.evidence if _TAG.fullmatch(text) and "{" not in text]
         return bool(tags) and all(self.of(tag) is not None for tag in tags)
 
     def names(self, marks: "tuple[str, ...] | list[str]") -> dict[int, str]:

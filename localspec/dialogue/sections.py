@@ -68,13 +68,19 @@ class SectionSplitter:
 
     def _say(self, n: int) -> None:
         text = self.held.text[:n]
-        if self.kind == "thought":
+        if self._is_trimmed:
             text = text.rstrip()
         if text:
             if text.strip():
                 self._is_behind_thought = False
             self._begins_line = text.endswith("\n")
             self.held.emit(len(text), self.kind)
+
+    @property
+    def _is_trimmed(self) -> bool:
+        """Whether whitespace at the end of this section belongs to its mark."""
+        section = self._section
+        return section is not None and section.kind != "tool_call" and bool(section.closings)
 
     def _counts(self, found: Match[str]) -> bool:
         """Whether this is a mark, not text about one."""
