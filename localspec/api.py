@@ -145,10 +145,10 @@ class Model:
         session.check_open()
         if raw:
             return session.reply(session.raw_prompt(checked_text(asked)), options)
-        prompt = session.prompts.text(messages_of(asked))
+        prompt = session.prompts.rendered(messages_of(asked))
         markup = session.markup if split_thought else session.markup.unsplit()
-        parser = session.parser(options, markup, markup.opening(prompt))
-        return session.reply(session.prompts.tokens(prompt), options, parser=parser)
+        parser = session.parser(options, markup, markup.opening(prompt.clean))
+        return session.reply(session.prompts.ids(prompt), options, parser=parser)
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:
         """The same for `async for`: a thread generates each piece.

@@ -5,7 +5,6 @@ dropped the model reads what is left again, so turns go seldom and in bulk: down
 context. The system prompt and the newest message always stay.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,15 +63,33 @@ def reserve(n_ctx: int, max_tokens: int | None) -> int:
 
 
 def shortage(
-    count: Callable[[int], int], n_turns: int, n_ctx: int, n_reserve: int
+    count: Callable[[int], int], sizes: Sequence[int], n_ctx: int, n_reserve: int
 ) -> Shortage | None:
-    """None where there is room. `count(k)`: tokens of the prompt without its first `k` turns."""
+    """None where there is room. `count(k)`: tokens of the prompt without its first `k` turns.
+
+    `sizes`: of the turns, in any unit. They say where to look, since to count takes a rendering.
+    """
     n_prompt = count(0)
     if n_prompt + n_reserve <= n_ctx:
         return None
     target = min(n_ctx // SHARE_KEPT, n_ctx - n_reserve)
-    n_droppable = bisect_left(range(n_turns - 1), True, key=lambda k: count(k) <= target)
+    left = [sum(sizes[k:]) / (sum(sizes) or 1) for k in range(len(sizes))]
+    guess = next((k for k, share in enumerate(left) if share * n_prompt <= target), len(sizes))
+    n_droppable = fewest(lambda k: count(k) <= target, len(sizes) - 1, guess)
     return Shortage(n_prompt, n_ctx, n_reserve, n_droppable, count(n_droppable))
+
+
+def fewest(is_enough: Callable[[int], bool], most: int, guess: int) -> int:
+    """The smallest number that is enough, or `most`; it is looked for in growing steps."""
+    too_few, enough, step = -1, most, 1
+    while enough - too_few > 1:
+        k = max(too_few + 1, min(guess, enough - 1))
+        if is_enough(k):
+            enough, guess = k, k - step
+        else:
+            too_few, guess = k, k + step
+        step *= 2
+    return enough
 
 
 RoomDecision = Literal["drop", "stop", "cancel"]
@@ -203,7 +220,8 @@ def _shortage(chat: Chat, loaded: LoadedModel, n_answered: int) -> Shortage | No
     def n_without(k: int) -> int:
         return len(loaded.transcript.prompt(conversation.system, seen[k:])) + n_answered
 
-    return shortage(n_without, len(seen), n_ctx, n_reserve)
+    sizes = [len(turn.question) + len(turn.answer.text if turn.answer else "") for turn in seen]
+    return shortage(n_without, sizes, n_ctx, n_reserve)
 
 
 def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[int] | None:

@@ -39,6 +39,7 @@ UNOPENED = Opening()
 class Markup:
     """The marks of one model: sections, or a frame; `names`: ids of marks that are one token each.
 
+    `drops_space`: the space that the vocabulary puts before a text is no part of an answer.
     Tokens of `names` count as marks wherever they stand. They have their names as text, also where
     the vocabulary calls them control tokens, which have none.
     """
@@ -46,6 +47,7 @@ class Markup:
     sections: tuple[Section, ...] = ()
     frame: Frame | None = None
     names: Mapping[int, str] = field(default_factory=dict[int, str])
+    drops_space: bool = False
 
     @classmethod
     def of(cls, source: str | None, vocabulary: Vocabulary) -> "Markup":
@@ -55,14 +57,14 @@ class Markup:
         ids = _Ids(vocabulary)
         framing = (FRAME.start, FRAME.channels[0], FRAME.body)
         if FRAME.is_named_in(source) or all(ids.of(mark) is not None for mark in framing):
-            return cls((), FRAME, ids.names(FRAME.marks))
+            return cls((), FRAME, ids.names(FRAME.marks), vocabulary.adds_space)
         sections = tuple(s for s in SECTIONS if s is THINK or s.is_named_in(source) or ids.has(s))
         marks = [mark for section in sections for mark in section.marks]
-        return cls(sections, None, ids.names(marks))
+        return cls(sections, None, ids.names(marks), vocabulary.adds_space)
 
     def unsplit(self) -> "Markup":
         """All of an answer is text, its marks too."""
-        return Markup(names=self.names)
+        return Markup(names=self.names, drops_space=self.drops_space)
 
     def opening(self, prompt: str) -> Opening:
         """Where the answer to `prompt` begins: templates open sections themselves."""

@@ -12,10 +12,7 @@ from localspec.engine.base import Vocabulary
 
 
 class AnswerParser:
-    """Takes the tokens of one answer; stops at the first of the texts in `stop`.
-
-    `raw` is the whole text, marks too, as far as it is certain.
-    """
+    """Takes the tokens of one answer; stops at the first of the texts in `stop`."""
 
     def __init__(
         self,
@@ -24,9 +21,9 @@ class AnswerParser:
         stop: Sequence[str] = (),
         opening: Opening = UNOPENED,
     ) -> None:
-        self.raw = ""
         self._vocabulary = vocabulary
         self._names = markup.names
+        self._drops_space = markup.drops_space
         self._stream = TextStream(stop)
         self._splitter = splitter(markup, opening)
 
@@ -57,7 +54,8 @@ class AnswerParser:
     def _split(self, text: str) -> list[AnswerPart]:
         if not text:
             return []
-        self.raw += text
+        if self._drops_space:
+            text, self._drops_space = text.removeprefix(" "), False
         return self._splitter.feed(text)
 
     def _bytes(self, token: int) -> bytes:

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
+from localspec.dialogue.borders import Borders, Rendered
+from localspec.dialogue.specials import Specials
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import Vocabulary
 from localspec.errors import UserError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompts:
     """Messages to a prompt, for one model. `generate`, `chat`, `bench` and programs use the same.
 
     `template` None: a base model, whose messages are paragraphs, each ended by an empty line.
+    Control tokens are the template's own: a message that spells one says its letters.
     """
 
     template: ChatTemplate | None
@@ -22,21 +26,38 @@ class Prompts:
 
     def of(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn. ModelError where the template fails."""
-        return self.tokens(self.text(messages))
+        return self.ids(self.rendered(messages))
 
-    def text(self, messages: Sequence[Message]) -> str:
-        """The prompt that asks for the assistant's next turn, as text."""
-        if self.template is None:
-            return "".join(message["content"] + "\n\n" for message in messages)
-        return self.template.render(messages)
+    def rendered(self, messages: Sequence[Message]) -> Rendered:
+        """The prompt that asks for the assistant's next turn. ModelError or UserError."""
+        borders = Borders.beside(messages)
+        marked = [borders.marked(each, i, self.specials) for i, each in enumerate(messages)]
+        return Rendered(self._text(marked), borders, marked)
 
-    def tokens(self, text: str) -> list[int]:
-        """Ids of a whole prompt.
+    def ids(self, prompt: Rendered) -> list[int]:
+        """Ids of a whole prompt."""
+        return self.stretch(prompt, 0, len(prompt.text))
+
+    def stretch(self, prompt: Rendered, start: int, end: int) -> list[int]:
+        """Ids of a part of it, before which other tokens are known, if anything.
 
         A template writes BOS itself where its model wants it; a second one would confuse the model.
         """
+        text = prompt.without_borders(prompt.text[start:end])
         has_bos = self.template is not None and bool(self.bos) and text.startswith(self.bos)
-        return self.vocabulary.tokenize(text, add_special=not has_bos)
+        add_special = start == 0 and not has_bos
+        mark = prompt.borders.mark
+        return self.specials.ids(text, mark, add_special=add_special, goes_on=start > 0)
+
+    @cached_property
+    def specials(self) -> Specials:
+        """What the model's control tokens are."""
+        return Specials(self.vocabulary, self.template.source if self.template else "")
+
+    def _text(self, messages: Sequence[Message]) -> str:
+        if self.template is None:
+            return "".join(message["content"] + "\n\n" for message in messages)
+        return self.template.render(messages)
 
 
 def checked_text(text: Any) -> str:

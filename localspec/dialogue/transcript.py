@@ -8,12 +8,13 @@ Where it rewrites more (it may drop earlier reasoning), what it changed is token
 depends on the conversation alone: a session that goes on tomorrow gets the same one.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
+from localspec.dialogue.borders import Rendered
 from localspec.dialogue.markup import Markup, Opening
-from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts, without_empty_answers
 from localspec.dialogue.template import Message
 
@@ -61,20 +62,12 @@ def message_of(answer: Answer) -> Message:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """Rendered text and its tokens."""
+class _Kept:
+    """An answer whose ids stand for a part of a rendered prompt."""
 
-    text: str = ""
-    tokens: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One turn: the prompt that asks for its answer, and the ways a template may go on from it."""
-
-    turn: Turn
-    prompt: _Written
-    continuations: tuple[_Written, ...]
+    start: int
+    end: int
+    tokens: tuple[int, ...]
 
 
 class Transcript:
@@ -85,64 +78,107 @@ class Transcript:
         self._markup = markup
         self._vocabulary = prompts.vocabulary
         self.tokenizer = tokenizer
-        self._system: str | None = None
-        self._steps: list[_Step] = []
+        self._asked: tuple[str | None, tuple[Turn, ...]] | None = None
+        self._rendered: Rendered | None = None
+        self._ids: list[int] = []
+        self._known: dict[tuple[str, bool], list[int]] = {}
 
     def prompt(self, system: str | None, turns: Sequence[Turn]) -> list[int]:
         """Ids that ask for an answer to the last turn. ModelError where the template fails."""
-        return list(self._step(system, turns).prompt.tokens)
+        self._write(system, turns)
+        return list(self._ids)
 
     def opening(self, system: str | None, turns: Sequence[Turn]) -> Opening:
         """Where the answer begins: the template may have opened a section."""
-        return self._markup.opening(self._step(system, turns).prompt.text)
+        return self._markup.opening(self._write(system, turns).clean)
 
-    def _step(self, system: str | None, turns: Sequence[Turn]) -> _Step:
-        if system != self._system:
-            self._system, self._steps = system, []
-        n_known = next(
-            (i for i, step in enumerate(self._steps) if i >= len(turns) or step.turn != turns[i]),
-            len(self._steps),
-        )
-        del self._steps[n_known:]
-        for i in range(n_known, len(turns)):
-            self._steps.append(self._next(system, turns[: i + 1]))
-        return self._steps[-1]
+    def _write(self, system: str | None, turns: Sequence[Turn]) -> Rendered:
+        asked = system, tuple(turns)
+        if self._rendered is None or asked != self._asked:
+            rendered = self._prompts.rendered(messages(system, turns))
+            self._ids = self._tokens(rendered, self._kept(rendered, turns))
+            self._asked, self._rendered = asked, rendered
+        return self._rendered
 
-    def _next(self, system: str | None, turns: Sequence[Turn]) -> _Step:
-        *before, turn = turns
-        text = self._prompts.text(messages(system, [*before, Turn(turn.question)]))
-        known = self._steps[-1].continuations if self._steps else ()
-        prompt = next((self._extend(start, text) for start in known if _begins(text, start)), None)
-        prompt = prompt or _Written(text, tuple(self._prompts.tokens(text)))
-        return _Step(turn, prompt, self._continuations(prompt, turn.answer))
+    def _tokens(self, prompt: Rendered, kept: Sequence[_Kept]) -> list[int]:
+        ids: list[int] = []
+        known: dict[tuple[str, bool], list[int]] = {}
+        start = 0
+        for each in (*kept, _Kept(len(prompt.text), 0, ())):
+            key = prompt.text[start : each.start], start > 0
+            found = self._known.get(key) or self._prompts.stretch(prompt, start, each.start)
+            known[key] = found
+            ids += (*found, *each.tokens)
+            start = each.end
+        self._known = known
+        return ids
 
-    def _continuations(self, prompt: _Written, answer: Answer | None) -> tuple[_Written, ...]:
-        if answer is None or not answer.text:
-            return (prompt,)
-        written: dict[str, tuple[int, ...]] = {}
-        for said, ids in self._spellings(answer):
-            for text in (said, said.rstrip(), said.strip()):
-                written.setdefault(prompt.text + text, prompt.tokens + ids)
-        return (*(_Written(text, ids) for text, ids in written.items()), prompt)
+    def _kept(self, prompt: Rendered, turns: Sequence[Turn]) -> list[_Kept]:
+        """The answers that the prompt repeats, with the ids that the model gave them."""
+        asking = _asking(prompt)
+        said = [i for i, each in enumerate(prompt.messages) if each["role"] == "assistant"]
+        answers = [turn.answer for turn in turns if turn.answer and messages(None, [turn])[1:]]
+        kept: list[_Kept] = []
+        for i, answer in zip(said, answers, strict=True):
+            if answer.tokens and answer.tokenizer == self.tokenizer:
+                found = self._repeated(prompt, i, asking, answer.tokens)
+                if found and found.start >= (kept[-1].end if kept else 0):
+                    kept.append(found)
+        return kept
 
-    def _spellings(self, answer: Answer) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """The answer as it was emitted, and as a template writes it that drops the thought."""
-        if answer.tokens and answer.tokenizer == self.tokenizer:
-            yield self._spelled(answer.tokens), answer.tokens
-        yield answer.text, tuple(self._vocabulary.tokenize(answer.text, add_special=False))
+    def _repeated(
+        self, prompt: Rendered, i: int, asking: Sequence[str], tokens: tuple[int, ...]
+    ) -> _Kept | None:
+        """Where message `i` is, if the prompt repeats what the model said."""
+        span = prompt.span(i)
+        if span is None:
+            return None
+        start, end = (prompt.span(i, "thought") or span)[0], span[1]
+        places = product(_ends(prompt, i - 1) if i else (), asking)
+        firsts = [at + len(text) for at, text in places if prompt.text.startswith(text, at)]
+        for spelled in {self._spelled(tokens, with_control=each): 0 for each in (True, False)}:
+            same = (n for n in firsts if prompt.said(n, end).strip() == spelled.strip())
+            first = next(same, None)
+            if first is None and not firsts:
+                first = _before(prompt, start, prompt.said(start, end), spelled)
+            if first is not None and first <= end:
+                return _Kept(first, _ends_with(prompt, end, spelled), tokens)
+        return None
 
-    def _spelled(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, with the names of marks."""
-        parser = AnswerParser(self._markup.unsplit(), self._vocabulary)
+    def _spelled(self, tokens: Sequence[int], *, with_control: bool) -> str:
+        """The text of tokens; `with_control`: with the names of control tokens."""
+        data = b""
         for token in tokens:
-            parser.push(token)
-        parser.finish()
-        return parser.raw
-
-    def _extend(self, start: _Written, text: str) -> _Written:
-        rest = text[len(start.text) :]
-        return _Written(text, (*start.tokens, *self._vocabulary.tokenize(rest, add_special=False)))
+            piece = self._vocabulary.piece(token)
+            data += piece or (self._vocabulary.text(token).encode() if with_control else b"")
+        return data.decode(errors="replace")
 
 
-def _begins(text: str, start: _Written) -> bool:
-    return bool(start.text) and text.startswith(start.text)
+def _ends(prompt: Rendered, i: int) -> Sequence[int]:
+    """Where message `i` can end: the spaces behind it are its own or the template's."""
+    span = prompt.span(i)
+    if span is None:
+        return ()
+    return tuple({_ends_with(prompt, span[1], prompt.messages[i]["content"]): 0, span[1]: 0})
+
+
+def _asking(prompt: Rendered) -> Sequence[str]:
+    """What a template writes behind the last question: it asks for an answer."""
+    return [prompt.text[end:] for end in _ends(prompt, len(prompt.messages) - 1)]
+
+
+def _before(prompt: Rendered, start: int, said: str, spelled: str) -> int | None:
+    """Where it begins: the template may write what came first, or have trimmed spaces."""
+    core = spelled.rstrip()
+    if not core.endswith(said):
+        return None
+    first = core[: len(core) - len(said)]
+    if prompt.text.endswith(first, 0, start):
+        return start - len(first)
+    return start if not first.strip() else None
+
+
+def _ends_with(prompt: Rendered, end: int, text: str) -> int:
+    """Where a text ends that may have spaces at its end; templates can have trimmed them."""
+    spaces = text[len(text.rstrip()) :]
+    return end + (len(spaces) if prompt.text.startswith(spaces, end) else 0)

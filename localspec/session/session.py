@@ -15,6 +15,7 @@ from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
 from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.specials import Specials
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -164,9 +165,9 @@ class Session:
         return self.prompts.of(messages)
 
     def raw_prompt(self, text: str) -> list[int]:
-        """Token ids of a text to be continued."""
+        """Token ids of a text to be continued: a prompt by hand, whose control tokens are meant."""
         self.check_open()
-        return self.target.vocabulary.tokenize(text, add_special=True)
+        return Specials(self.target.vocabulary).ids(text, "", add_special=True)
 
     def reply(
         self,
