@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 
-from localspec.dialogue.markup import opens_thought
 from localspec.dialogue.prompts import checked_text, messages_of
 from localspec.dialogue.template import Message
 from localspec.errors import UserError, no_such
@@ -139,7 +138,7 @@ class Model:
         """A reply that is generated while you iterate once over pieces of its text.
 
         Leaving the loop ends it; so does Ctrl-C. `raw`: continue a text as it is, without the
-        chat template. `split_thought` False: reasoning is part of the text, with its marks.
+        chat template. `split_thought` False: all of it is text, with its marks.
         """
         options = reply_options(**sampling)
         session = self.session
@@ -147,8 +146,9 @@ class Model:
         if raw:
             return session.reply(session.raw_prompt(checked_text(asked)), options)
         prompt = session.prompts.rendered(messages_of(asked))
-        reply = session.reply(session.prompts.ids(prompt), options)
-        return reply.split(in_thought=opens_thought(prompt.clean)) if split_thought else reply
+        markup = session.markup if split_thought else session.markup.unsplit()
+        parser = session.parser(options, markup, markup.opening(prompt.clean))
+        return session.reply(session.prompts.ids(prompt), options, parser=parser)
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:
         """The same for `async for`: a thread generates each piece.

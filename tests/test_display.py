@@ -16,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.chat import screen as screen_module
+from localspec.chat.drafts import DraftsView
 from localspec.chat.frontend import PlainView
-from localspec.chat.screen import THEME, DraftsView, ScreenView
+from localspec.chat.screen import THEME, ScreenView
+from localspec.chat.thought import PlainThoughtView
 from localspec.cli.main import _fail
 from localspec.cli.notify import notify
 from localspec.decode.step import Step
-from localspec.dialogue.stream import TextStream
+from localspec.dialogue.markup import EVERY, UNOPENED, AnswerPart
+from localspec.dialogue.parser import AnswerParser
 from localspec.display import console, echo, json_line, printable
 
 TITLE = "\x1b]0;mine\x07"
@@ -46,7 +49,7 @@ def test_an_order_is_shown_and_not_obeyed(text: str) -> None:
 
 
 def test_ordinary_text_is_as_it_was() -> None:
-    text = 'a\tb\nünï 漢字 👩‍💻 "quoted" \u200fשלום é ∑ \ue000 \U000f0000'
+    text = 'a\tb\nünï 漢字 👩‍💻 "quoted" \u200f漢 é ∑ \ue000 \U000f0000'
     assert printable(text) == text
     assert printable("one\r\ntwo\x1b[2J") == "one\ntwo␛[2J"
 
@@ -61,7 +64,7 @@ def test_a_pipe_gets_the_text_itself(is_terminal: bool, monkeypatch: pytest.Monk
     out = Screen() if is_terminal else io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
     echo("a\x1b[2J", end="")
-    PlainView(out).write("\x1bc", None)  # type: ignore[arg-type]
+    PlainView(out).write([AnswerPart("\x1bc")], None)  # type: ignore[arg-type]
     assert out.getvalue() == ("a␛[2J␛c" if is_terminal else "a\x1b[2J\x1bc")
 
 
@@ -101,7 +104,15 @@ class Bytes:
 def replies(n: int) -> Any:
     """Random bytes and whole escape sequences, cut into tokens anywhere."""
     chance = random.Random(0)
-    known = [text.encode() for text in ORDERS] + [b"\x1b", b"\x9b", b"\xc2", b"\x9d", b"```\n"]
+    known = [text.encode() for text in ORDERS] + [
+        b"\x1b",
+        b"\x9b",
+        b"\xc2",
+        b"\x9d",
+        b"```\n",
+        b"<think>",
+        b"</think>",
+    ]
     for _ in range(n):
         parts = [*chance.choices(known, k=2), chance.randbytes(chance.randrange(12))]
         chance.shuffle(parts)
@@ -115,23 +126,27 @@ def drawn(pieces: list[bytes], kind: str) -> str:
     out = Screen()
     screen = console(file=out, force_terminal=True, width=80, theme=THEME)
     size = os.terminal_size((80, 24))
+
+    def parser_of() -> AnswerParser:
+        return AnswerParser(EVERY, Bytes(pieces))  # type: ignore[arg-type]
+
     views: dict[str, Any] = {
         "markdown": lambda: ScreenView(out, lambda: size, screen),
         "plain": lambda: PlainView(out),
-        "drafts": lambda: DraftsView(out, screen, Bytes(pieces), ()),
+        "generate": lambda: PlainThoughtView(out, lambda: size, screen, ""),
+        "drafts": lambda: DraftsView(out, screen, lambda opening: parser_of()),
     }
-    view, stream = views[kind](), TextStream()
-    view.begin(in_thought=False, n_prompt=1)
-    for i, piece in enumerate(pieces):
-        step = Step((i,), 0, 0, "none", 1, 0.0, 0.0)
-        view.write(stream.push(piece), step)
-    view.write(stream.finish(), None)
+    view, parser = views[kind](), parser_of()
+    view.begin(UNOPENED, 1)
+    for i in range(len(pieces)):
+        view.write(parser.push(i), Step((i,), 0, 0, "none", 1, 0.0, 0.0))
+    view.write(parser.finish(), None)
     view.end()
     return out.getvalue()
 
 
 @pytest.mark.parametrize("n", [60, pytest.param(10_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["plain", "drafts", "markdown"])
+@pytest.mark.parametrize("kind", ["plain", "generate", "drafts", "markdown"])
 def test_whatever_a_model_says_the_terminal_only_shows_it(
     kind: str, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

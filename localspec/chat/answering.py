@@ -15,6 +15,7 @@ from localspec.chat.conversation import Answered, Dropped
 from localspec.chat.figures import AnswerRun, Figures
 from localspec.chat.models import LoadedModel
 from localspec.decode.step import Step
+from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.errors import UserError
 from localspec.format import count
@@ -98,21 +99,18 @@ Decide = Callable[[Shortage], RoomDecision]
 class AnswerView(Protocol):
     """Where an answer appears while it comes.
 
-    `thought` collects its reasoning; `paused_s`: how long the program was suspended meanwhile.
+    `paused_s`: how long the program was suspended meanwhile.
     """
-
-    @property
-    def thought(self) -> str: ...
 
     @property
     def paused_s(self) -> float: ...
 
-    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """An answer to `n_prompt` tokens is coming; `in_thought`: it begins with reasoning."""
+    def begin(self, opening: Opening, n_prompt: int) -> None:
+        """An answer to `n_prompt` tokens is coming; `opening`: where it begins."""
         ...
 
-    def write(self, text: str, step: Step | None) -> None:
-        """Show more text, of one step; None for what was held back at the end."""
+    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
+        """Show more parts, of one step; None for what was held back at the end."""
         ...
 
     def end(self) -> None:
@@ -133,9 +131,10 @@ def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -
     loaded.states.settle()
     turns = _make_room(chat, loaded, decide)
     prompt = loaded.transcript.prompt(chat.conversation.system, turns)
-    run = AnswerRun(chat.options.sampling.seed)
-    in_thought = loaded.transcript.opens_thought(chat.conversation.system, turns)
-    view.begin(in_thought=in_thought, n_prompt=len(prompt))
+    opening = loaded.transcript.opening(chat.conversation.system, turns)
+    parser = loaded.session.parser(chat.options, loaded.session.markup, opening)
+    run = AnswerRun(chat.options.sampling.seed, parser)
+    view.begin(opening, len(prompt))
     with _kept(chat, loaded, view, run):
         _generate(loaded, prompt, chat.options, view, run)
         while run.finish_reason == "context" and chat.when_full == "drop":
@@ -157,12 +156,12 @@ def _kept(chat: Chat, loaded: LoadedModel, view: AnswerView, run: AnswerRun) -> 
     finally:
         view.end()
         run.paused_s = view.paused_s
-        if run.text or run.finish_reason != "interrupted":
-            transcript = loaded.transcript
+        if run.said or run.thought or run.finish_reason != "interrupted":
             answer = Answer(
-                text=run.text,
-                tokens=transcript.emitted(run.text, run.tokens),
-                tokenizer=transcript.tokenizer,
+                text=run.said,
+                thought=run.thought,
+                tokens=run.whole_tokens,
+                tokenizer=loaded.transcript.tokenizer,
                 finish_reason=run.finish_reason,
                 figures=Figures.of(run, loaded).to_json(),
             )
@@ -176,13 +175,13 @@ def _generate(
     view: AnswerView,
     run: AnswerRun,
 ) -> None:
-    reply = loaded.session.reply(prompt, options)
+    reply = loaded.session.reply(prompt, options, parser=run.parser)
     run.replies.append(reply)
     n_steps = 0
-    for text in reply.by_step():
+    for parts in reply.by_step():
         step = reply.steps[-1] if len(reply.steps) > n_steps else None
         n_steps = len(reply.steps)
-        view.write(text, step)
+        view.write(parts, step)
 
 
 def _make_room(chat: Chat, loaded: LoadedModel, decide: Decide) -> tuple[Turn, ...]:

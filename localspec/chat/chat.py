@@ -143,16 +143,16 @@ LOADING_S = 30.0
 """How long `close` waits for a model that still loads."""
 
 
-def leave(chat: Chat) -> None:
+def leave(chat: Chat, code: int = 0) -> None:
     """Save the cache and free the model; do not wait for one that is still loading.
 
     Nothing stops the engine in the middle of loading, and libllama must not be torn down under the
-    thread that is in it. So the process ends at once; all that was said is on disk.
+    thread that is in it. So the process ends at once, with `code`; all that was said is on disk.
     """
     if chat.is_loading:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)
     chat.unload()
 
 

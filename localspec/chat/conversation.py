@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
+from localspec.dialogue.parser import parts_of
 from localspec.dialogue.transcript import Answer, Turn
 
 
@@ -106,7 +107,16 @@ def of_json(document: Any) -> Event | None:
 def _answer(document: dict[str, Any]) -> Answer:
     known = {f.name: document[f.name] for f in fields(Answer) if f.name in document}
     known["tokens"] = tuple(int(token) for token in known.get("tokens", ()))
+    if "thought" not in known:
+        known |= _apart(known["text"])
     return Answer(**known)
+
+
+def _apart(text: str) -> dict[str, str]:
+    """Thought and text of an answer that an earlier version saved as one."""
+    parts = parts_of(text)
+    said = "".join(part.text for part in parts if not part.is_thought)
+    return {"text": said, "thought": "".join(part.text for part in parts if part.is_thought)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def open_model(
         return LoadedModel(
             session=session,
             config=config,
-            transcript=Transcript(session.prompts, facts.tokenizer.digest),
+            transcript=Transcript(session.prompts, facts.tokenizer.digest, session.markup),
             states=states,
             expectation=Expectation.of(session.plan.target, facts),
             n_restored=states.restore(record),

@@ -14,9 +14,11 @@ def repl(state: ChatState, *, is_strict: bool = False) -> None:
     """Read and answer until the input ends or the user leaves.
 
     `is_strict`: the first error is raised, and Ctrl-C ends it with KeyboardInterrupt.
+    `state.has_failed` says whether a message got no answer.
     """
     draft = ""
     while True:
+        state.is_asking = True
         try:
             line = state.frontend.read(draft)
             draft = _take(state, line)
@@ -25,6 +27,7 @@ def repl(state: ChatState, *, is_strict: bool = False) -> None:
         except LocalspecError as error:
             if is_strict or state.chat.has_failed:
                 raise
+            state.has_failed |= state.is_asking
             state.frontend.say(str(error))
             draft = state.unsent if state.frontend.can_edit else ""
         except KeyboardInterrupt:
@@ -44,7 +47,9 @@ def _take(state: ChatState, line: str) -> str:
         return ""
     is_command = text.startswith("/") and not text.startswith("//")
     message = text[1:] if text.startswith("//") else text
+    state.is_asking = not is_command
     following: Next | None = obey(state, text) if is_command else Ask(message)
+    state.is_asking = isinstance(following, Ask | AnswerPending)
     match following:
         case Ask(asked):
             return _ask(state, asked)
@@ -77,7 +82,7 @@ def _answer(state: ChatState, loaded: LoadedModel) -> None:
     view = state.frontend.view(loaded)
     run = respond(state.chat, loaded, view, state.frontend.decide)
     is_first, figures = state.last is None, Figures.of(run, loaded)
-    state.last, state.thought = figures, view.thought
+    state.last = figures
     state.frontend.finished(figures, is_first=is_first)
     if state.chat.conversation.pending is not None:
         state.frontend.say("the model said nothing yet; /regen asks again")

@@ -15,11 +15,12 @@ from localspec import paths
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
+from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, line
-from localspec.chat.frontend import PlainView
 from localspec.chat.models import LoadedModel, LoadingModel
-from localspec.chat.screen import DraftsView, ScreenView, screen_console, warm_up
+from localspec.chat.screen import ScreenView, screen_console, warm_up
+from localspec.chat.thought import SHOWN_BY, PlainThoughtView
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.format import percent
 
@@ -142,10 +143,12 @@ class TerminalFrontend:
 
     def _inner(self, loaded: LoadedModel) -> AnswerView:
         if self._style.shows_drafts:
-            vocabulary, stop = loaded.session.target.vocabulary, self._chat.options.stop
-            return DraftsView(sys.stdout, self._console, vocabulary, stop)
+            session, options = loaded.session, self._chat.options
+            return DraftsView(
+                sys.stdout, self._console, lambda o: session.parser(options, session.markup, o)
+            )
         if self._style.is_plain:
-            return PlainView(sys.stdout)
+            return PlainThoughtView(sys.stdout, terminal_size, self._console, SHOWN_BY)
         return ScreenView(sys.stdout, terminal_size, self._console)
 
     def _status(self) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import typer
+
 from localspec.cli.flags import EngineFlags, ReplyFlags, check_text
 from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument, command, option
@@ -194,18 +196,23 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
 
 
 def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
-    """Talk until the end, and close the conversation."""
+    """Talk until the end, and close the conversation. Raises typer.Exit where a pipe's messages
+    were not all answered."""
     from localspec.chat.chat import close, leave
     from localspec.chat.commands.command import ChatState
     from localspec.chat.repl import repl
 
     conversation.loading  # noqa: B018 - starts now, in the background
+    state = ChatState(conversation, frontend, NamedModels())
     try:
-        repl(ChatState(conversation, frontend, NamedModels()), is_strict=how.prompt is not None)
+        repl(state, is_strict=how.prompt is not None)
     except BaseException:
         close(conversation)
         raise
-    leave(conversation)
+    code = int(state.has_failed and not how.is_interactive)
+    leave(conversation, code)
+    if code:
+        raise typer.Exit(code)
 
 
 def _frontend(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":

@@ -10,10 +10,10 @@ from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command
 from localspec.cli.output import fields_of, print_json
-from localspec.display import shown_on
 from localspec.format import count
 
 if TYPE_CHECKING:
+    from localspec.chat.answering import AnswerView
     from localspec.session import Reply, ReplyOptions, Session
 
 
@@ -21,6 +21,8 @@ def summary(reply: "Reply") -> str:
     """One line about a reply, for people."""
     speed = reply.timings.decode_tps
     parts = [count(len(reply.tokens), "token")]
+    if reply.n_thought_tokens:
+        parts.append(f"{reply.n_thought_tokens:,} of thought")
     if speed is not None:
         parts.append(f"{speed:.1f} tok/s")
     if reply.speculation_summary:
@@ -36,10 +38,13 @@ def document(session: "Session", reply: "Reply") -> dict[str, Any]:
     counts = reply.stats
     return {
         "text": reply.text,
+        "thought": reply.thought,
+        "tool_call": reply.tool_call,
         "tokens": reply.tokens,
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.n_prompt_tokens,
         "completion_tokens": len(reply.tokens),
+        "thought_tokens": reply.n_thought_tokens,
         "timings": {
             "load_s": session.load_s,
             **fields_of(reply.timings, "prefill_s", "ttft_s", "decode_s"),
@@ -84,6 +89,29 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
     }
 
 
+def _show(reply: "Reply") -> None:
+    """Write it as it comes: a terminal shows the thought, a pipe gets the answer alone."""
+    from localspec.dialogue.markup import UNOPENED
+
+    view = _view()
+    view.begin(UNOPENED, reply.n_prompt_tokens)
+    for parts in reply.by_step():
+        view.write(parts, None)
+    view.end()
+
+
+def _view() -> "AnswerView":
+    from localspec.chat.frontend import PlainView, is_dumb
+
+    if not sys.stdout.isatty() or is_dumb():
+        return PlainView(sys.stdout)
+    from localspec.chat.screen import screen_console
+    from localspec.chat.thought import PlainThoughtView
+    from localspec.chat.tty import terminal_size
+
+    return PlainThoughtView(sys.stdout, terminal_size, screen_console(), "--json has them")
+
+
 @command
 def generate(
     engine: EngineFlags,
@@ -108,16 +136,11 @@ def generate(
     with progress("loading") as on_progress:
         loaded = Model.open(config, notify, on_progress)
     with loaded:
-        reply = loaded.stream(asked, raw=prompt.raw, split_thought=False, **keywords)
-        shown = shown_on(sys.stdout)
-        for piece in reply:
-            if not as_json:
-                sys.stdout.write(shown(piece))
-                sys.stdout.flush()
+        reply = loaded.stream(asked, raw=prompt.raw, **keywords)
         if as_json:
-            print_json(document(loaded.session, reply))
+            print_json(document(loaded.session, reply.finish()))
         else:
-            print()
+            _show(reply)
             notify(summary(reply))
     if reply.finish_reason == "interrupted":
         raise KeyboardInterrupt

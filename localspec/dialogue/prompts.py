@@ -84,5 +84,27 @@ def messages_of(asked: Any) -> list[Message]:
         if not isinstance(message, Mapping) or message.get("role") not in roles:
             names = ", ".join(roles)
             raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
-        checked_text(message.get("content"))
-    return list(asked)
+        if message["role"] != "assistant" or message.get("content"):
+            checked_text(message.get("content"))
+    return without_empty_answers(asked)
+
+
+def without_empty_answers(said: Sequence[Message]) -> list[Message]:
+    """The same where each answer says something, as templates want it.
+
+    A question that got an empty answer, or a thought alone, goes with the next one: roles still
+    take turns.
+    """
+    kept: list[Message] = []
+    is_open = False
+    for message in said:
+        if message["role"] == "assistant" and not (message.get("content") or "").strip():
+            is_open = True
+            continue
+        if is_open and kept and kept[-1]["role"] == message["role"] == "user":
+            content = f"{kept[-1]['content']}\n\n{message['content']}"
+            kept[-1] = Message(role="user", content=content)
+        else:
+            kept.append(message)
+        is_open = False
+    return kept

@@ -14,20 +14,21 @@ from itertools import product
 from typing import Any
 
 from localspec.dialogue.borders import Rendered
-from localspec.dialogue.markup import opens_thought
-from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.markup import Markup, Opening
+from localspec.dialogue.prompts import Prompts, without_empty_answers
 from localspec.dialogue.template import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said.
+    """What the model said: `text` with its tool calls, and the `thought` before it.
 
-    `tokens` are the emitted ids, of the tokenizer with the digest `tokenizer`; none where the text
-    is not that of whole tokens.
+    `tokens` are all emitted ids, with those of the thought and of marks, of the tokenizer with the
+    digest `tokenizer`; none where the answer is not that of whole tokens.
     """
 
     text: str
+    thought: str = field(default="", kw_only=True)
     tokens: tuple[int, ...] = ()
     tokenizer: str | None = None
     finish_reason: str = "stop"
@@ -43,13 +44,21 @@ class Turn:
 
 
 def messages(system: str | None, turns: Iterable[Turn]) -> list[Message]:
-    """The conversation as a chat template takes it."""
+    """The conversation as a chat template takes it: half a thought is no answer."""
     said = [Message(role="system", content=system)] if system else []
     for turn in turns:
         said.append(Message(role="user", content=turn.question))
         if turn.answer is not None:
-            said.append(Message(role="assistant", content=turn.answer.text))
-    return said
+            said.append(message_of(turn.answer))
+    return without_empty_answers(said)
+
+
+def message_of(answer: Answer) -> Message:
+    """An answer as a message, its thought apart."""
+    message = Message(role="assistant", content=answer.text)
+    if answer.thought:
+        message["thought"] = answer.thought
+    return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +73,9 @@ class _Kept:
 class Transcript:
     """Prompts for one model. `tokenizer` is a digest; ids of another tokenizer are not reused."""
 
-    def __init__(self, prompts: Prompts, tokenizer: str | None) -> None:
+    def __init__(self, prompts: Prompts, tokenizer: str | None, markup: Markup) -> None:
         self._prompts = prompts
+        self._markup = markup
         self._vocabulary = prompts.vocabulary
         self.tokenizer = tokenizer
         self._asked: tuple[str | None, tuple[Turn, ...]] | None = None
@@ -78,16 +88,9 @@ class Transcript:
         self._write(system, turns)
         return list(self._ids)
 
-    def opens_thought(self, system: str | None, turns: Sequence[Turn]) -> bool:
-        """Whether the template itself begins the answer's reasoning."""
-        return opens_thought(self._write(system, turns).clean)
-
-    def emitted(self, text: str, tokens: Sequence[int]) -> tuple[int, ...]:
-        """`tokens` if `text` is theirs, else none: a stop string may have cut inside a token."""
-        data = b"".join(self._vocabulary.piece(token) for token in tokens)
-        own = data.decode(errors="replace")
-        is_own = text == own or (self._vocabulary.adds_space and " " + text == own)
-        return tuple(tokens) if is_own else ()
+    def opening(self, system: str | None, turns: Sequence[Turn]) -> Opening:
+        """Where the answer begins: the template may have opened a section."""
+        return self._markup.opening(self._write(system, turns).clean)
 
     def _write(self, system: str | None, turns: Sequence[Turn]) -> Rendered:
         asked = system, tuple(turns)

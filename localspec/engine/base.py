@@ -91,12 +91,12 @@ class Vocabulary(Protocol):
         """
         ...
 
-    def text(self, token: int) -> str:
-        """The token as the vocabulary spells it, control tokens included."""
-        ...
-
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds, perhaps part of a character; none for control."""
+        ...
+
+    def text(self, token: int) -> str:
+        """The token as the vocabulary spells it, control tokens included."""
         ...
 
 

@@ -12,6 +12,8 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
+from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
+from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.template import ChatTemplate, Message
@@ -148,6 +150,16 @@ class Session:
         template = None if source is None else ChatTemplate(source, bos, eos)
         return Prompts(template, vocabulary, bos)
 
+    @cached_property
+    def markup(self) -> Markup:
+        """The marks of the target's thoughts and tool calls."""
+        template = self.prompts.template
+        return Markup.of(template.source if template else None, self.target.vocabulary)
+
+    def parser(self, options: ReplyOptions, markup: Markup, opening: Opening) -> AnswerParser:
+        """What takes one answer apart."""
+        return AnswerParser(markup, self.target.vocabulary, options.stop, opening)
+
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn; without a template, paragraphs."""
         return self.prompts.of(messages)
@@ -162,10 +174,12 @@ class Session:
         prompt: Sequence[int],
         options: ReplyOptions,
         speculator: Speculator | None = None,
+        parser: AnswerParser | None = None,
     ) -> Reply:
         """A reply to a prompt of token ids, generated while it is iterated over.
 
-        Your own `speculator` replaces the session's.
+        Your own `speculator` replaces the session's. `parser` splits the answer; without one all
+        of it is text.
         Raises UserError for a prompt that is empty or longer than the context, or after `close`.
         """
         self.check_open()
@@ -188,8 +202,8 @@ class Session:
         generation = Generation(prompt, sampling, limits, options.verify)
         speculator = speculator or self._speculator(options)
         steps = drive(generation, self.context, speculator, self.target.interrupt)
-        vocabulary = self.target.vocabulary
-        return Reply(generation, steps, vocabulary, options, self._turns, speculator)
+        parser = parser or self.parser(options, PLAIN, UNOPENED)
+        return Reply(generation, steps, parser, options, self._turns, speculator)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation

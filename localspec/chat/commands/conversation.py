@@ -134,9 +134,11 @@ def when_full(state: ChatState) -> str:
 
 def think(state: ChatState, argument: str) -> None:
     """Show the reasoning that came before the last answer."""
-    if not state.thought.strip():
+    answers = [turn.answer for turn in state.chat.conversation.turns if turn.answer]
+    thought = answers[-1].thought.strip() if answers else ""
+    if not thought:
         raise UserError("the last answer had no reasoning section")
-    state.frontend.say(state.thought.strip())
+    state.frontend.say(thought)
 
 
 def leave(state: ChatState, argument: str) -> None:
