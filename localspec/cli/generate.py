@@ -1,6 +1,8 @@
 """`localspec generate`: one reply, for scripts, with a line for people or a JSON document."""
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,6 +85,18 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
     }
 
 
+@contextmanager
+def _raw_helps() -> Generator[None]:
+    """Where a chat template fails, this command has a way on that others have not."""
+    from localspec.dialogue.template import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:
+        advice = "use --raw to do without it, or --template chatml"
+        raise TemplateError(error.reason, advice) from error
+
+
 @command
 def generate(
     engine: EngineFlags,
@@ -104,9 +118,9 @@ def generate(
     config = engine.session_config(model)
     from localspec.api import Model
 
-    with progress("loading") as on_progress:
-        loaded = Model.open(config, notify, on_progress)
-    with loaded:
+    with _raw_helps(), progress("loading") as on_progress:
+        loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
+    with _raw_helps(), loaded:
         reply = loaded.stream(asked, raw=prompt.raw, split_thought=False, **keywords)
         for piece in reply:
             if not as_json:

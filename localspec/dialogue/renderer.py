@@ -29,7 +29,9 @@ USUAL_START_S, MOST_SLOWNESS = 0.15, 20.0
 POLL_S = 0.01
 WALL = 8.0
 """Seconds on the wall for one of processor time, where other programs run too."""
-_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; import localspec.dialogue.worker as w; w.serve()"
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[1:]; import localspec.dialogue.worker as w; w.serve()"
+)
 
 
 class RenderError(Exception):
@@ -44,7 +46,7 @@ class SpentError(RenderError):
 class Budget:
     """What a request may take: processor time, memory, and characters of the prompt."""
 
-    cpu_s: float = 0.6
+    cpu_s: float = 0.5
     memory_bytes: int = 128_000_000
     n_characters: int = 2_000_000
 
