@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from localspec.dialogue.stream import TextStream
 
+
 @given(st.text(), st.integers(1, 5))
 def test_text_comes_out_as_it_went_in_however_it_is_cut(text: str, size: int) -> None:
     """Tokens cut emoji in the middle; nothing may be lost, doubled or shown as U+FFFD."""
