@@ -88,9 +88,11 @@ class Model:
         config: SessionConfig,
         notify: Notify,
         on_progress: Progress = lambda fraction: None,
+        *,
+        talks: bool = False,
     ) -> Self:
         """Load a configuration; `on_progress` hears the finished fraction. As `Session.open`."""
-        return cls(Session.open(config, notify, on_progress))
+        return cls(Session.open(config, notify, on_progress, talks=talks))
 
     def close(self) -> None:
         """Free the engine's memory; a reply that runs ends first. A second call does nothing."""

@@ -152,7 +152,7 @@ def open_model(
     config: SessionConfig, record: Record, notify: Notify, on_progress: Progress
 ) -> LoadedModel:
     """Load, and restore the conversation's cache if it was saved. Raises LocalspecError."""
-    session = Session.open(config, notify, on_progress)
+    session = Session.open(config, notify, on_progress, talks=True)
     try:
         facts = session.plan.facts
         states = States(session)

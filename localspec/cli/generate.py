@@ -1,6 +1,8 @@
 """`localspec generate`: one reply, for scripts, with a line for people or a JSON document."""
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,6 +114,18 @@ def _view() -> "AnswerView":
     return PlainThoughtView(sys.stdout, terminal_size, screen_console(), "--json has them")
 
 
+@contextmanager
+def _raw_helps() -> Generator[None]:
+    """Where a chat template fails, this command has a way on that others have not."""
+    from localspec.dialogue.template import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:
+        advice = "use --raw to do without it, or --template chatml"
+        raise TemplateError(error.reason, advice) from error
+
+
 @command
 def generate(
     engine: EngineFlags,
@@ -133,9 +147,9 @@ def generate(
     config = engine.session_config(model)
     from localspec.api import Model
 
-    with progress("loading") as on_progress:
-        loaded = Model.open(config, notify, on_progress)
-    with loaded:
+    with _raw_helps(), progress("loading") as on_progress:
+        loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
+    with _raw_helps(), loaded:
         reply = loaded.stream(asked, raw=prompt.raw, **keywords)
         if as_json:
             print_json(document(loaded.session, reply.finish()))

@@ -46,7 +46,7 @@ class SpentError(RenderError):
 class Budget:
     """What a request may take: processor time, memory, and characters of the prompt."""
 
-    cpu_s: float = 0.6
+    cpu_s: float = 0.5
     memory_bytes: int = 128_000_000
     n_characters: int = 2_000_000
 

@@ -19,7 +19,14 @@ MOST_SHOWN = 200
 
 
 class TemplateError(ModelError):
-    """A chat template that cannot be used: broken, refusing, endless or deaf."""
+    """A chat template that cannot be used: broken, refusing, endless or deaf.
+
+    `advice` is what `generate` and `chat` can do; another door gives its own.
+    """
+
+    def __init__(self, reason: str, advice: str = "--template chatml replaces it") -> None:
+        super().__init__(f"the chat template failed ({reason}): {advice}")
+        self.reason = reason
 
 
 class ChatTemplate:
@@ -68,7 +75,4 @@ def _answer(source: str, say: Any) -> dict[str, Any]:
     try:
         return RENDERER.answer(source, say)
     except RenderError as error:
-        reason = shown(str(error), MOST_SHOWN)[1:-1]
-        raise TemplateError(
-            f"the chat template failed ({reason}): --template chatml replaces it"
-        ) from error
+        raise TemplateError(shown(str(error), MOST_SHOWN)[1:-1]) from error

@@ -3,8 +3,8 @@
     request   {"asked": {"source", "say"}, "limits": {"cpu_s", "memory_bytes", "n_characters"}}
     reply     {"text"}, {"variables"}, {}, {"error"} or {"is_full"}
 
-Each is one line of JSON. `say` is null to compile alone, "variables", or {"messages", "values", "now"} to render. Before the
-first request a line tells what the system limits here.
+Each is one line of JSON. `say` is null to compile alone, "variables", or {"messages", "values",
+"now"} to render. A first line tells what the system limits here.
 """
 
 import json

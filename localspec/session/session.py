@@ -15,13 +15,15 @@ from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
 from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.renderer import RENDERER
 from localspec.dialogue.specials import Specials
-from localspec.dialogue.template import ChatTemplate, Message
+from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
-from localspec.notify import Notify, Progress
+from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore, fastest_draft
+from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
 from localspec.session.reply import Reply, Turns
@@ -46,11 +48,16 @@ class Session:
     """Close it, or use it in a `with` statement. One reply at a time."""
 
     def __init__(
-        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+        self,
+        plan: EnginePlan,
+        target: "LlamaEngine",
+        draft: "LlamaEngine | None",
+        notify: Notify = silent,
     ) -> None:
         self.plan = plan
         self.target = target
         self.draft = draft
+        self.notify = notify
         self.load_s = 0.0
         self.context = target.context()
         self._turns = Turns(target.interrupt)
@@ -63,13 +70,20 @@ class Session:
         config: SessionConfig,
         notify: Notify = lambda message: None,
         on_progress: Progress = lambda fraction: None,
+        *,
+        talks: bool = False,
     ) -> Self:
         """Check what can be checked without loading, then load.
 
         `notify` hears what the user should know, `on_progress` the loaded fraction of the target.
+        `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
+        if talks:
+            RENDERER.start()
         plan = sound_plan(config, notify)
+        if talks:
+            choose_template(plan.facts.tokenizer).compiled()
         started = perf_counter()
         target = draft = None
         try:
@@ -79,7 +93,7 @@ class Session:
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
                     check_pair(target, draft)
-                session = cls(plan, target, draft)
+                session = cls(plan, target, draft, notify)
                 session.prepare()
                 if interrupt.requested:
                     raise Interrupted
@@ -146,9 +160,11 @@ class Session:
     def prompts(self) -> Prompts:
         """Messages to prompts of the target. ModelError where its chat template is broken."""
         vocabulary = self.target.vocabulary
-        source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
-        template = None if source is None else ChatTemplate(source, bos, eos)
-        return Prompts(template, vocabulary, bos)
+        bos, eos = vocabulary.bos_text, vocabulary.eos_text
+        chosen = choose_template(self.plan.facts.tokenizer)
+        if chosen.note:
+            self.notify(chosen.note)
+        return Prompts(chosen.compiled(bos, eos), vocabulary, bos)
 
     @cached_property
     def markup(self) -> Markup:
@@ -161,8 +177,11 @@ class Session:
         return AnswerParser(markup, self.target.vocabulary, options.stop, opening)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids that ask for the assistant's next turn; without a template, paragraphs."""
-        return self.prompts.of(messages)
+        """Ids that ask for the assistant's next turn, to measure with; else as `prompts.of`."""
+        try:
+            return self.prompts.of(messages)
+        except TemplateError as error:
+            raise TemplateError(error.reason, "measure another file of this model") from error
 
     def raw_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued: a prompt by hand, whose control tokens are meant."""

@@ -161,7 +161,7 @@ class LlamaVocabulary:
             eos_id=self.eos,
             adds_bos=C.llama_vocab_get_add_bos(self._vocab),
             adds_eos=C.llama_vocab_get_add_eos(self._vocab),
-            has_chat_template=self.chat_template is not None,
+            chat_template=self.chat_template,
             texts=self._texts,
         )
 
