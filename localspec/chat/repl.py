@@ -7,6 +7,7 @@ from localspec.chat.commands.table import obey
 from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
 from localspec.chat.models import LoadedModel
+from localspec.dialogue.template import TemplateError
 from localspec.errors import LocalspecError, UserError
 
 
@@ -78,9 +79,15 @@ def _ask(state: ChatState, message: str) -> str:
     return ""
 
 
+WAY_ON = "/undo takes messages back, /model NAME goes on with another model"
+
+
 def _answer(state: ChatState, loaded: LoadedModel) -> None:
     view = state.frontend.view(loaded)
-    run = respond(state.chat, loaded, view, state.frontend.decide)
+    try:
+        run = respond(state.chat, loaded, view, state.frontend.decide)
+    except TemplateError as error:
+        raise TemplateError(error.reason, WAY_ON) from error
     is_first, figures = state.last is None, Figures.of(run, loaded)
     state.last = figures
     state.frontend.finished(figures, is_first=is_first)
