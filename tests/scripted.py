@@ -116,7 +116,7 @@ def _write(
     specials: dict[str, int],
     template: str,
 ) -> None:
-    n_vocab, eos = len(tokens), len(tokens) - 1
+    n_vocab, eos = len(tokens), tokens.index("<|eos|>")
     embeddings = np.random.default_rng(0).choice([-1.0, 1.0], (n_vocab, N_EMBD))
     output = np.zeros((n_vocab, N_EMBD))
     for token, following in successor.items():
