@@ -46,13 +46,15 @@ def export(
     config = engine.session_config(model)
     from localspec.export import TARGETS
     from localspec.session.config import SessionConfig
-    from localspec.session.loading import plan_engines
+    from localspec.session.loading import beyond_training, plan_engines
 
     plan, draft = plan_engines(config), config.draft
     chosen = SessionConfig(config.model.resolve(), _decided(config.settings, plan.target))
     if draft:
         chosen = chosen.with_draft(draft.resolve())
     exported = TARGETS[to](chosen)
+    if note := beyond_training(plan.facts, plan.target.n_ctx):
+        exported = replace(exported, notes=(*exported.notes, note))
     if as_json:
         print_json({"to": to.value, **asdict(exported)})
         return

@@ -67,6 +67,10 @@ class Streamed:
     n_elements: float
 
 
+MAX_SCALING = 1024
+"""Larger factors of position scaling are mistakes."""
+
+
 def weights_of(header: Header, n_layers: int) -> tuple[WeightGroup, ...]:
     """Every tensor in a group; blocks from `n_layers` on (NextN, MTP) are not streamed."""
     is_tied = not any(tensor.name == "output.weight" for tensor in header.tensors)
@@ -140,6 +144,7 @@ class ModelFacts:
     weight_bytes: int
     n_embd: int
     n_ctx_train: int | None
+    n_ctx_scaled: int | None
     n_vocab: int | None
     n_experts: int
     n_experts_used: int
@@ -175,6 +180,7 @@ class ModelFacts:
             weight_bytes=sum(tensor.n_bytes for tensor in header.tensors),
             n_embd=count("embedding_length") or 0,
             n_ctx_train=count("context_length"),
+            n_ctx_scaled=_scaled(header),
             n_vocab=count("vocab_size") if tokenizer.n_tokens is None else tokenizer.n_tokens,
             n_experts=count("expert_count") or 0,
             n_experts_used=_most(header, "expert_used_count"),
@@ -277,6 +283,16 @@ def _most_blocks(header: Header) -> int:
         for name in ("block_count", "nextn_predict_layers")
     )
     return n_blocks - n_extra
+
+
+def _scaled(header: Header) -> int | None:
+    """The context that a file's position scaling reaches; libllama applies it unasked."""
+    scaling = _below(header, header.own_key("rope.scaling."))
+    factor, original = scaling.get("factor"), scaling.get("original_context_length")
+    is_known = isinstance(factor, float) and isinstance(original, int)
+    if scaling.get("type") not in ("yarn", "linear", "longrope") or not is_known:
+        return None
+    return int(factor * original) if 1 < factor < MAX_SCALING and original > 0 else None
 
 
 def _below(header: Header, prefix: str) -> dict[str, Any]:

@@ -148,7 +148,22 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
 def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     """The same for the engine build that is installed, which may not repack weights."""
     plan = plan_engines(config)
+    if note := beyond_training(plan.facts, plan.target.n_ctx):
+        notify(note)
     return plan if engine_health(notify).can_repack else plan.without_repacking()
+
+
+def beyond_training(facts: ModelFacts, n_ctx: int) -> str | None:
+    """A sentence on a context that the model does not know, or knows by position scaling alone."""
+    trained, scaled = facts.n_ctx_train, facts.n_ctx_scaled or 0
+    if trained is None or n_ctx <= trained:
+        return None
+    asked = f"--ctx {n_ctx:,}: the model was trained on {trained:,} tokens"
+    if n_ctx <= scaled:
+        return f"{asked}, and its file's position scaling (YaRN or alike) reaches {scaled:,}"
+    if scaled > trained:
+        return f"{asked}, and text beyond the {scaled:,} that its file's YaRN reaches is worthless"
+    return f"{asked}, and text beyond them is worthless: its file has no YaRN scaling"
 
 
 def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
