@@ -241,11 +241,10 @@ class Session:
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""
-        recommended = options.with_recommended(self.recommended.values)
-        if recommended is not options and self.recommended.note:
+        if options.chosen is not None and self.recommended.note:
             self.notify(self.recommended.note)
             self.recommended = replace(self.recommended, note=None)
-        return recommended
+        return options.with_recommended(self.recommended.values)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation
