@@ -7,9 +7,12 @@ supports a value.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from localspec.errors import UserError
+
+Think = Literal["on", "off", "low", "medium", "high"]
+"""Whether and how long a model thinks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +73,33 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelName:
-    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
+class _Name:
+    """Any text with something in it."""
 
-    metavar: str | None = "MODEL|auto|none"
-    wanted: str = "the name or path of a model, auto or none"
+    metavar: str | None
+    wanted: str
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, str) and bool(value)
 
     def read(self, text: str) -> str:
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName(_Name):
+    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
+
+    metavar: str | None = "MODEL|auto|none"
+    wanted: str = "the name or path of a model, auto or none"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateName(_Name):
+    """A chat template: a file, a family's name, or `auto` for the model's own."""
+
+    metavar: str | None = "FILE|NAME"
+    wanted: str = "a file with a chat template, a family's name or auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +116,7 @@ class Names:
         return tuple(text.split(","))
 
 
-Kind = Choice | Whole | Switch | ModelName | Names
+Kind = Choice | Whole | Switch | ModelName | TemplateName | Names
 
 
 @dataclass(frozen=True, slots=True)

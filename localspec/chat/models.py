@@ -152,14 +152,14 @@ def open_model(
     config: SessionConfig, record: Record, notify: Notify, on_progress: Progress
 ) -> LoadedModel:
     """Load, and restore the conversation's cache if it was saved. Raises LocalspecError."""
-    session = Session.open(config, notify, on_progress)
+    session = Session.open(config, notify, on_progress, talks=True)
     try:
         facts = session.plan.facts
         states = States(session)
         return LoadedModel(
             session=session,
             config=config,
-            transcript=Transcript(session.prompts, facts.tokenizer.digest),
+            transcript=Transcript(session.prompts, facts.tokenizer.digest, session.markup),
             states=states,
             expectation=Expectation.of(session.plan.target, facts),
             n_restored=states.restore(record),

@@ -8,14 +8,20 @@ class TextStream:
     """Takes tokens' bytes and gives text.
 
     It holds back bytes of an unfinished character, and text that may begin a stop string. Bytes
-    that are not UTF-8 become U+FFFD.
+    that are not UTF-8 become U+FFFD. `n_decoded` characters have been read, `n_held` of them are
+    held back.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self.is_stopped = False
+        self.n_decoded = 0
         self._stop = tuple(text for text in stop if text)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+
+    @property
+    def n_held(self) -> int:
+        return len(self._held)
 
     def push(self, piece: bytes) -> str:
         """Take a token's bytes; returns the text that is certain now."""
@@ -30,6 +36,9 @@ class TextStream:
     def _release(self, text: str) -> str:
         if self.is_stopped:
             return ""
+        self.n_decoded += len(text)
+        if not self._stop:
+            return text
         self._held += text
         places = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
         if places:

@@ -75,6 +75,7 @@ class EnginePlan:
     facts: ModelFacts
     draft_facts: ModelFacts | None = None
     spec: Speculation = "auto"
+    template: str = "auto"
 
     @property
     def settings(self) -> Settings:
@@ -85,6 +86,7 @@ class EnginePlan:
             spec=self.spec if self.max_draft else NONE,
             draft=draft,
             draft_max=self.max_draft,
+            template=self.template,
             threads_batch=self.target.n_threads_batch,
         )
 
@@ -125,7 +127,9 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
         draft = _engine_config(config.draft, settings, draft_facts, n_ctx, 1)
-    plan = EnginePlan(target, draft, max_draft, facts, draft_facts, settings.spec)
+    plan = EnginePlan(
+        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
+    )
     check_memory(plan.models)
     return plan
 
@@ -139,8 +143,23 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, facts, notify)
+    if note := beyond_training(plan.facts, plan.target.n_ctx):
+        notify(note)
     warn_of_reading(plan.models, notify)
     return plan
+
+
+def beyond_training(facts: ModelFacts, n_ctx: int) -> str | None:
+    """A sentence on a context that the model does not know, or knows by position scaling alone."""
+    trained, scaled = facts.n_ctx_train, facts.n_ctx_scaled or 0
+    if trained is None or n_ctx <= trained:
+        return None
+    asked = f"--ctx {n_ctx:,}: the model was trained on {trained:,} tokens"
+    if n_ctx <= scaled:
+        return f"{asked}, and its file's position scaling (YaRN or alike) reaches {scaled:,}"
+    if scaled > trained:
+        return f"{asked}, and text beyond the {scaled:,} that its file's YaRN reaches is worthless"
+    return f"{asked}, and text beyond them is worthless: its file has no YaRN scaling"
 
 
 def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
