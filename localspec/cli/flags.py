@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from localspec.cli.notify import notify
 from localspec.cli.options import option
 from localspec.errors import UserError
-from localspec.kinds import Think
+from localspec.fields import Think
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:

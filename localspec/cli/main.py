@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -99,6 +99,7 @@ COMMANDS = {
     "chat": "Talk to a model.",
     "generate": "Print one reply, for scripts.",
     "predict": "Predict a model's speed on a machine, before the download.",
+    "recommend": "Say which models to run on a machine, best first.",
     "bench": "Measure speeds, beside the predictions.",
     "report": "Show stored results as tables and pictures.",
     "compare": "Compare two results: the second's speed by case, regressions first.",
@@ -146,10 +147,9 @@ def _show_version(wanted: bool) -> None:
 
 
 def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     pass
 

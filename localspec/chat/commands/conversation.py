@@ -10,8 +10,8 @@ from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit
 from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
+from localspec.fields import Think
 from localspec.format import count
-from localspec.kinds import Think
 
 MAX_BYTES = 10_000_000
 MAX_LISTED = 30
