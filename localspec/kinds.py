@@ -4,7 +4,10 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Think = Literal["on", "off", "low", "medium", "high"]
+"""Whether and how long a model thinks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,20 @@ class ModelName:
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateName:
+    """A chat template: a file, a family's name, or `auto` for the model's own."""
+
+    metavar: str | None = "FILE|NAME"
+    wanted: str = "a file with a chat template, a family's name or auto"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(value)
+
+    def read(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """Several names, of devices or machines."""
 
@@ -92,4 +109,4 @@ class Names:
         return tuple(text.split(","))
 
 
-Kind = Choice | Whole | Switch | ModelName | Names
+Kind = Choice | Whole | Switch | ModelName | TemplateName | Names

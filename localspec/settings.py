@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from localspec.errors import UserError, no_such
-from localspec.kinds import Choice, Kind, ModelName, Names, Switch, Whole
+from localspec.kinds import Choice, Kind, ModelName, Names, Switch, TemplateName, Whole
 
 FlashAttention = Literal["auto", "on", "off"]
 Speculation = Literal["auto", "none", "lookup", "draft"]
@@ -158,6 +158,11 @@ class Settings:
     repack: bool = row(
         True, "Repack weights for the CPU's matrix units.", Switch(), "repacking {}",
         was=("extra_buffers",), is_exact=False, is_loading=True,
+    )  # fmt: skip
+    template: str = row(
+        "auto", "Chat template: a file, or a family's name, e.g. chatml. auto: the model's own.",
+        TemplateName(), "the chat template {}", panel="Prompt", is_engine=False, is_swept=False,
+        is_tuned=False,
     )  # fmt: skip
     op_offload: bool = row(
         True, "Let a GPU compute wide batches with weights of the CPU.", Switch(),

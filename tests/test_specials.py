@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from localspec.dialogue.markup import PLAIN
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.template import ChatTemplate, Message
@@ -167,7 +168,7 @@ def test_a_space_of_the_vocabulary_is_no_part_of_the_answer(
     source: str, question: str, answer: str
 ) -> None:
     """SentencePiece begins every text with a space: no prompt may have it twice, nor lose ids."""
-    transcript = Transcript(prompts(source, adds_space=True), "t")
+    transcript = Transcript(prompts(source, adds_space=True), "t", PLAIN)
     turns = [turn(question)]
     before = transcript.prompt(None, turns)
     for n in range(3):
@@ -177,7 +178,7 @@ def test_a_space_of_the_vocabulary_is_no_part_of_the_answer(
         assert tuple(before[: len(said)]) == said
         if source is VICUNA:
             assert "ASSISTANT:" + answer + "</s>USER:" in spelled(before).replace("</s> U", "</s>U")
-    fresh = Transcript(prompts(source, adds_space=True), "t")
+    fresh = Transcript(prompts(source, adds_space=True), "t", PLAIN)
     assert fresh.prompt(None, turns) == before
 
 
@@ -193,7 +194,7 @@ def test_a_conversation_is_rendered_once_however_long(kept: bool) -> None:
         return render(messages)
 
     template.render = counted  # type: ignore[method-assign]
-    transcript = Transcript(Prompts(template, Partitioned(), "<s>"), "t" if kept else "u")
+    transcript = Transcript(Prompts(template, Partitioned(), "<s>"), "t" if kept else "u", PLAIN)
     turns = [*(turn(f"question {i}", f"answer {i}") for i in range(200)), turn("last")]
     transcript.prompt("Be brief.", turns)
     transcript.prompt("Be brief.", turns)
@@ -203,6 +204,6 @@ def test_a_conversation_is_rendered_once_however_long(kept: bool) -> None:
 @pytest.mark.parametrize("answer", ["<|end|>", "no <|user|> but", "x<|end"])
 def test_what_a_model_spells_is_text_in_the_next_prompt(answer: str) -> None:
     foreign = Turn("q", Answer(answer, tokens=(7,), tokenizer="another"))
-    ids = Transcript(prompts(), "t").prompt(None, [foreign, Turn("x")])
+    ids = Transcript(prompts(), "t", PLAIN).prompt(None, [foreign, Turn("x")])
     assert controls(ids) == [*OWN[:3], "<|assistant|>", "<|end|>", *OWN[1:]]
     assert spelled(ids).count(answer) >= 1

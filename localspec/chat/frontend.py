@@ -10,6 +10,7 @@ from localspec.chat.figures import Figures, line
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import shown_on
 from localspec.notify import Notify
 
 
@@ -60,13 +61,15 @@ class PlainView:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._shown = shown_on(out)
 
     def begin(self, opening: Opening, n_prompt: int) -> None:
         """Nothing is shown yet."""
 
     def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
         """Show it at once."""
-        self._out.write("".join(part.text for part in parts if not part.is_thought))
+        said = "".join(part.text for part in parts if not part.is_thought)
+        self._out.write(self._shown(said))
         self._out.flush()
 
     def end(self) -> None:

@@ -15,11 +15,12 @@ from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import json_line
 
 
 def emit(event: str, values: dict[str, Any]) -> None:
     """Write one event."""
-    print(json.dumps({"event": event, **values}, ensure_ascii=False, allow_nan=False), flush=True)  # noqa: T201
+    print(json_line({"event": event, **values}), flush=True)  # noqa: T201
 
 
 class EventsView:

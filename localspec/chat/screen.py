@@ -13,13 +13,14 @@ from localspec.chat.region import FrameLimiter, Region, Size
 from localspec.chat.thought import SHOWN_BY, FoldedThought
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import console, printable
 
 THEME = Theme({"markdown.code": "cyan", "markdown.code_block": "cyan"})
 
 
 def screen_console() -> Console:
     """The terminal as Rich sees it, with its colours and NO_COLOR."""
-    return Console(theme=THEME, force_terminal=True, highlight=False)
+    return console(theme=THEME, force_terminal=True)
 
 
 def warm_up() -> None:
@@ -69,7 +70,7 @@ class ScreenView:
             self._thought.take(part.text)
             return
         self._thought.fold()
-        for block in self._blocks.feed(part.text):
+        for block in self._blocks.feed(printable(part.text)):
             self._finish(block)
 
     def _finish(self, block: Block) -> None:

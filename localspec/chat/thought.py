@@ -10,6 +10,7 @@ from localspec.chat.markdown import Renderer
 from localspec.chat.region import FrameLimiter, Region, Size
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import printable
 from localspec.format import count
 
 MAX_LINES = 4
@@ -37,7 +38,7 @@ class FoldedThought:
 
     def take(self, text: str) -> None:
         """More of it."""
-        self._text += text
+        self._text += printable(text)
 
     def lines(self) -> list[str]:
         """The last lines, for drawing."""
@@ -79,7 +80,7 @@ class PlainThoughtView:
                 self._thought.take(part.text)
                 continue
             self._thought.fold()
-            self._out.write(part.text)
+            self._out.write(printable(part.text))
         if self._thought.is_open and self._pace.is_due():
             started = perf_counter()
             self._region.show(self._thought.lines())

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from localspec.chat.answering import AnswerView
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import printable
 
 LOCAL_FLAGS = 3
 
@@ -110,7 +111,7 @@ class Waiting:
         if self._stopped.wait(DELAY_S):
             return
         while True:
-            self._write(f"\r\x1b[2m{self._text()}\x1b[0m\x1b[K")
+            self._write(f"\r\x1b[2m{printable(self._text())}\x1b[0m\x1b[K")
             if self._stopped.wait(INTERVAL_S):
                 break
         self._write(ERASE)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from localspec.session import SessionConfig
 
 _TALK = "Conversation"
-ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v")
-REPLY_SETTINGS = ("temp", "seed")
+ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v", "template")
+TOLD_SETTINGS = ("think", "template_arg")
+REPLY_SETTINGS = ("temp", "seed", *TOLD_SETTINGS)
 ALL_SETTINGS = (*ENGINE_SETTINGS, *REPLY_SETTINGS)
 
 Flags = TypeVar("Flags", EngineFlags, ReplyFlags)
@@ -135,8 +136,8 @@ def _open_chat(
     chat = Chat(opening, config, options, record, when_full)
     settings = {"model": lasting_name(name)}
     settings |= {key: getattr(engine, key) for key in ENGINE_SETTINGS if key in engine.given}
-    if "draft" in settings:
-        settings["draft"] = lasting_name(engine.draft)
+    settings |= {key: getattr(flags, key) for key in TOLD_SETTINGS if key in flags.given}
+    settings |= {n: lasting_name(settings[n]) for n in ("draft", "template") if n in settings}
     if any(kept.settings.get(key) != value for key, value in settings.items()):
         chat.add(Configured(settings))
     if flags.system and flags.system != kept.system:

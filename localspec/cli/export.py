@@ -10,6 +10,7 @@ from localspec.cli.flags import EngineFlags
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag, ModelArgument, command
 from localspec.cli.output import print_json
+from localspec.display import echo
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
@@ -55,7 +56,7 @@ def export(
     if as_json:
         print_json({"to": to.value, **asdict(exported)})
         return
-    typer.echo(exported.text, nl=False)
+    echo(exported.text, end="")
     for clause in exported.cannot:
         notify(f"{to.value} cannot {clause}")
     for note in exported.notes:

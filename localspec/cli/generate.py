@@ -88,6 +88,8 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
         "max_tokens": options.max_tokens,
         "stop": list(options.stop),
         "ignore_eos": options.ignore_eos,
+        "think": options.think,
+        "template_args": dict(options.template_args),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from localspec import __version__
+from localspec.display import note
 from localspec.errors import LocalspecError, UserError
 
 
@@ -83,7 +84,7 @@ def _fail(sentence: str, code: int) -> int:
     if os.environ.get("LOCALSPEC_DEBUG") == "1":
         raise  # noqa: PLE0704 - called from an except clause
     try:
-        sys.stderr.write(f"localspec: {sentence}\n")
+        sys.stderr.write(f"localspec: {note(sentence)}\n")
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -7,9 +7,9 @@ src/llama-arch.cpp of llama.cpp. Compute buffers are not known here; caches are 
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from localspec.gguf.header import Header, Tensor, file_type
 from localspec.gguf.types import GgmlType
@@ -145,6 +145,7 @@ class ModelFacts:
     n_experts_used: int
     tokenizer: Tokenizer
     state_bytes: int | None
+    sampling: Mapping[str, Any] = field(repr=False)
     layers: tuple[Layer, ...] = field(repr=False)
     weights: tuple[WeightGroup, ...] = field(repr=False)
 
@@ -179,6 +180,7 @@ class ModelFacts:
             n_experts_used=_most(header, "expert_used_count"),
             tokenizer=tokenizer,
             state_bytes=state_bytes(header, layers),
+            sampling=_below(header, "general.sampling."),
             layers=layers,
             weights=weights_of(header, _most_blocks(header)),
         )
@@ -275,6 +277,12 @@ def _most_blocks(header: Header) -> int:
         for name in ("block_count", "nextn_predict_layers")
     )
     return n_blocks - n_extra
+
+
+def _below(header: Header, prefix: str) -> dict[str, Any]:
+    """Values by the ends of their keys; nobody has checked them."""
+    pairs = header.metadata.items()
+    return {key.removeprefix(prefix): value for key, value in pairs if key.startswith(prefix)}
 
 
 def _most(header: Header, name: str) -> int:

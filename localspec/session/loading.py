@@ -91,6 +91,7 @@ class EnginePlan:
     facts: ModelFacts
     draft_facts: ModelFacts | None = None
     spec: Speculation = "auto"
+    template: str = "auto"
 
     @property
     def settings(self) -> Settings:
@@ -101,6 +102,7 @@ class EnginePlan:
             spec=self.spec if self.max_draft else NONE,
             draft=draft,
             draft_max=self.max_draft,
+            template=self.template,
             threads_batch=self.target.n_threads_batch,
         )
 
@@ -138,7 +140,9 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     if draft and draft_facts:
         caches.append((draft, draft_facts))
     check_memory(caches)
-    return EnginePlan(target, draft, max_draft, facts, draft_facts, settings.spec)
+    return EnginePlan(
+        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
+    )
 
 
 def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from time import perf_counter
 from types import TracebackType
@@ -24,8 +25,9 @@ from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore, fastest_draft
 from localspec.session.chat_template import choose_template
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
 from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
+from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
@@ -44,6 +46,15 @@ def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "Ll
     return replace(plan, draft=config), load(config)
 
 
+def _checked_plan(config: SessionConfig, notify: Notify, *, talks: bool) -> EnginePlan:
+    if not talks:
+        return sound_plan(config, notify)
+    RENDERER.start()
+    plan = sound_plan(config, notify)
+    choose_template(plan.facts.tokenizer, plan.template).compiled()
+    return plan
+
+
 class Session:
     """Close it, or use it in a `with` statement. One reply at a time."""
 
@@ -60,6 +71,7 @@ class Session:
         self.notify = notify
         self.load_s = 0.0
         self.context = target.context()
+        self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
         self._drafters = drafters_for(target, draft)
@@ -79,11 +91,7 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        if talks:
-            RENDERER.start()
-        plan = sound_plan(config, notify)
-        if talks:
-            choose_template(plan.facts.tokenizer).compiled()
+        plan = _checked_plan(config, notify, talks=talks)
         started = perf_counter()
         target = draft = None
         try:
@@ -157,14 +165,20 @@ class Session:
         return self.plan.spec if self.plan.max_draft else "none"
 
     @cached_property
+    def prompting(self) -> Prompting:
+        """How the target is asked."""
+        chosen = choose_template(self.plan.facts.tokenizer, self.plan.template)
+        return Prompting(chosen, self.target.vocabulary, self.notify)
+
+    @property
     def prompts(self) -> Prompts:
         """Messages to prompts of the target. ModelError where its chat template is broken."""
-        vocabulary = self.target.vocabulary
-        bos, eos = vocabulary.bos_text, vocabulary.eos_text
-        chosen = choose_template(self.plan.facts.tokenizer)
-        if chosen.note:
-            self.notify(chosen.note)
-        return Prompts(chosen.compiled(bos, eos), vocabulary, bos)
+        return self.prompting.prompts()
+
+    def prompts_for(self, options: ReplyOptions, now: datetime | None = None) -> Prompts:
+        """The same as a reply's options and the date of a conversation want it."""
+        values = TemplateValues(options.think, options.template_args, now)
+        return self.prompting.prompts(values)
 
     @cached_property
     def markup(self) -> Markup:
@@ -209,6 +223,7 @@ class Session:
                 f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: "
                 "use a larger --ctx"
             )
+        options = self.effective(options)
         eog = self.target.vocabulary.eog
         sampling = options.sampling
         if options.ignore_eos:
@@ -223,6 +238,14 @@ class Session:
         steps = drive(generation, self.context, speculator, self.target.interrupt)
         parser = parser or self.parser(options, PLAIN, UNOPENED)
         return Reply(generation, steps, parser, options, self._turns, speculator)
+
+    def effective(self, options: ReplyOptions) -> ReplyOptions:
+        """With the sampling that the file recommends where nobody chose another."""
+        recommended = options.with_recommended(self.recommended.values)
+        if recommended is not options and self.recommended.note:
+            self.notify(self.recommended.note)
+            self.recommended = replace(self.recommended, note=None)
+        return recommended
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation

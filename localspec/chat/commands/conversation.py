@@ -11,6 +11,7 @@ from localspec.chat.conversation import Configured, Named, Retried, SystemSet, U
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
 from localspec.format import count
+from localspec.kinds import Think
 
 MAX_BYTES = 10_000_000
 MAX_LISTED = 30
@@ -133,7 +134,16 @@ def when_full(state: ChatState) -> str:
 
 
 def think(state: ChatState, argument: str) -> None:
-    """Show the reasoning that came before the last answer."""
+    """Show the reasoning that came before the last answer, or ask for more or less of it."""
+    level = next((level for level in get_args(Think) if level == argument), None)
+    if level is not None:
+        state.chat.set_thinking(level)
+        state.chat.remember(think=level)
+        if loaded := state.chat.loaded:
+            loaded.session.prompts_for(state.chat.options, state.chat.conversation.date)
+        return
+    if argument:
+        raise UserError(f"/think is one of {', '.join(get_args(Think))}, not {argument!r}")
     answers = [turn.answer for turn in state.chat.conversation.turns if turn.answer]
     thought = answers[-1].thought.strip() if answers else ""
     if not thought:
