@@ -144,7 +144,8 @@ def test_any_text_has_the_same_parts_however_it_comes(bits: list[str], seed: int
     assert said.count("b") >= sum(bit == " b " for bit in bits)
 
 
-FRAME_BITS = [*FRAME.marks, "assistant", " to=f.x", "analysis", "final", "Yes, I do.", "json", "\n"]
+SAID = "¡Yes, I do!"
+FRAME_BITS = [*FRAME.marks, "assistant", " to=f.x", "analysis", "final", SAID, "json", "\n"]
 
 
 @given(st.lists(st.sampled_from(FRAME_BITS), max_size=12), st.integers(0, 100_000))
@@ -155,7 +156,7 @@ def test_messages_with_headers_have_the_same_parts_too(bits: list[str], seed: in
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     found, _ = parsed(FRAMED, pieces, HEADER)
     assert found == split(FRAMED, text, HEADER)
-    assert "".join(part for _, part in found).count("Yes, I do.") == bits.count("Yes, I do.")
+    assert "".join(part for _, part in found).count(SAID) == bits.count(SAID)
 
 
 @pytest.mark.parametrize("text", [
