@@ -44,6 +44,14 @@ def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "Ll
     return replace(plan, draft=config), load(config)
 
 
+def _talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
+    """A sound plan whose chat template has been compiled."""
+    RENDERER.start()
+    plan = sound_plan(config, notify)
+    choose_template(plan.facts.tokenizer).compiled()
+    return plan
+
+
 class Session:
     """Close it, or use it in a `with` statement. One reply at a time."""
 
@@ -79,11 +87,7 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        if talks:
-            RENDERER.start()
-        plan = sound_plan(config, notify)
-        if talks:
-            choose_template(plan.facts.tokenizer).compiled()
+        plan = _talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
