@@ -4,9 +4,10 @@
 
 Every template of llama-cpp-python's source archive is rendered by localspec and by transformers'
 `render_jinja_template`. "same": character for character. "saved": transformers fails or loses a
-text, and localspec does not. The last columns are of a conversation of five turns without thoughts:
-tokens of its last prompt, and how many of them come behind what the cache holds after the fourth
-answer; and the seconds in which 200 turns are rendered at once. The vocabulary is that of the archive which knows most of the template's control tokens.
+text, and localspec does not. "fail": both do. The other columns are of conversations without
+thoughts: tokens of a fifth turn's prompt; how many of them come behind what the cache holds after
+the fourth answer; the seconds in which 200 turns are rendered at once. The vocabulary is that of
+the archive which knows most of the template's control tokens.
 
 transformers is no part of localspec: `pip install --target FOLDER transformers` gets it.
 """
