@@ -36,7 +36,8 @@ def export(
     from localspec.session.loading import beyond_training, plan_engines
 
     # What localspec chose for open settings.
-    decided = fields_of(plan_engines(config).target.settings, "ctx", "threads", "flash_attn")
+    plan = plan_engines(config)
+    decided = fields_of(plan.target.settings, "ctx", "threads", "flash_attn")
     chosen = SessionConfig(config.model.resolve(), replace(config.settings, **decided))
     if config.draft:
         chosen = chosen.with_draft(config.draft.resolve())

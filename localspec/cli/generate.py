@@ -148,6 +148,7 @@ def generate(
     asked, keywords = prompt.messages(text, flags.system), flags.keywords(engine.verify)
     config = engine.session_config(model)
     from localspec.api import Model
+    from localspec.session.chat_template import NO_TEMPLATE
 
     with _raw_helps(), progress("loading") as on_progress:
         loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
@@ -157,6 +158,7 @@ def generate(
             print_json(document(loaded.session, reply.finish()))
         else:
             _show(reply)
-            notify(summary(reply))
+            is_base = not prompt.raw and loaded.session.prompts.template is None
+            notify(" · ".join([summary(reply), *([NO_TEMPLATE] if is_base else [])]))
     if reply.finish_reason == "interrupted":
         raise KeyboardInterrupt

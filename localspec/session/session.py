@@ -45,9 +45,8 @@ def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "Ll
     return replace(plan, draft=config), load(config)
 
 
-def _checked_plan(config: SessionConfig, notify: Notify, *, talks: bool) -> EnginePlan:
-    if not talks:
-        return sound_plan(config, notify)
+def _talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
+    """A sound plan whose chat template has been compiled."""
     RENDERER.start()
     plan = sound_plan(config, notify)
     choose_template(plan.facts.tokenizer, plan.template).compiled()
@@ -90,7 +89,7 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = _checked_plan(config, notify, talks=talks)
+        plan = _talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:

@@ -15,6 +15,7 @@ STUDIES = {
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
     "bench-against-llama-bench": "engine.llama_bench",
+    "judge-templates": "dialogue.templates",
     "structure": "structure",
 }
 
