@@ -1,7 +1,8 @@
-"""Small models with random weights whose memory is a state: Mamba, and hybrids of it and attention.
+"""Small models with random weights whose memory cannot go back as attention can.
 
-The states of Qwen3.5, LFM2 and Nemotron-H can be taken back by as many tokens as their context
-keeps snapshots; Mamba's cannot. Tensor names and keys: src/models/ of llama.cpp.
+Mamba keeps a state; Qwen3.5, LFM2 and Nemotron-H are hybrids of a state and attention, and their
+states can be taken back by as many tokens as their context keeps snapshots. Gemma 3 attends to a
+window in most layers. Tensor names and keys: src/models/ of llama.cpp.
 """
 
 import os
@@ -86,14 +87,14 @@ def _mamba_tensors(shape: MambaShape, tensors: RandomTensors) -> Tensors:
         yield tensors.matrix(f"blk.{i}.ssm_out.weight", n_inner, n_embd)
 
 
-def write_random_hybrid(
+def write_random_limited(
     path: Path, architecture: str, seed: int = 0, template: str | None = None
 ) -> Path:
-    """Write a model of one of `ARCHITECTURES` with a byte tokenizer."""
+    """Write a model of one of `LIMITED` with a byte tokenizer."""
     if architecture == "mamba":
         write_random_mamba(path, MambaShape(n_ctx=N_CTX), seed=seed, template=template)
         return path
-    metadata, tensors_of = _HYBRIDS[architecture]
+    metadata, tensors_of = _MODELS[architecture]
     tensors = tensors_of(RandomTensors(BY_NAME["F16"], seed))
     _write(path, metadata(), tensors, N_VOCAB, template)
     return path
@@ -281,9 +282,34 @@ def _mamba2(tensors: RandomTensors, block: str) -> Tensors:
     yield tensors.matrix(f"{block}.ssm_out.weight", n_inner, N_EMBD)
 
 
-_HYBRIDS: dict[str, tuple[Callable[[], Metadata], Callable[[RandomTensors], Tensors]]] = {
+WINDOW, WINDOW_LAYERS = 64, 6
+"""Tokens, and layers, of which the last attends to all."""
+
+
+def _gemma3_metadata() -> Metadata:
+    return _hybrid("gemma3", WINDOW_LAYERS) | {
+        "gemma3.attention.head_count_kv": N_KV_HEADS,
+        "gemma3.attention.sliding_window": WINDOW,
+        "gemma3.feed_forward_length": N_FF,
+    }
+
+
+def _gemma3_tensors(tensors: RandomTensors) -> Tensors:
+    yield from _ends(tensors)
+    for i in range(WINDOW_LAYERS):
+        block = f"blk.{i}"
+        for norm in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
+            yield _ones(tensors, f"{block}.{norm}", N_EMBD)
+        yield from _attention(tensors, block, gated=False)
+        yield from _feed_forward(tensors, block)
+
+
+_MODELS: dict[str, tuple[Callable[[], Metadata], Callable[[RandomTensors], Tensors]]] = {
     "qwen35": (_qwen35_metadata, _qwen35_tensors),
     "lfm2": (_lfm2_metadata, _lfm2_tensors),
     "nemotron_h": (_nemotron_metadata, _nemotron_tensors),
+    "gemma3": (_gemma3_metadata, _gemma3_tensors),
 }
-ARCHITECTURES = (*_HYBRIDS, "mamba")
+ROLLING = ("qwen35", "lfm2", "nemotron_h")
+STATES = (*ROLLING, "mamba")
+LIMITED = (*STATES, "gemma3")

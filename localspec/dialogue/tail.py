@@ -1,8 +1,8 @@
 """Where a prompt parts from the conversation's next one.
 
-A template ends a prompt with what asks for the answer. The next prompt repeats that, or it does not:
-Qwen3.5's prompts end with `<think>`, and its history never has it. Whatever the answer, what stands
-before is repeated. A memory that cannot go back to any place needs to know it beforehand.
+A template ends a prompt with what asks for the answer. The next prompt repeats that, or it does
+not: Qwen3.5's prompts end with `<think>`, and its history never has it. Whatever the answer, what
+stands before is repeated. A memory that cannot go back to any place needs to know it beforehand.
 """
 
 from collections.abc import Callable, Sequence

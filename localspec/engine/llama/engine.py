@@ -114,9 +114,6 @@ class LlamaEngine:
         n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
-        if self.memory.n_window:
-            for context, tokens, _ in jobs:
-                context.note_window(len(tokens))
         for context, tokens, n_logits in jobs:
             if len(tokens) > n_logits:
                 self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
@@ -144,8 +141,10 @@ class LlamaEngine:
             assert context.engine is self
             if refusal := context.refusal(len(tokens)):
                 refusals[i] = refusal
-            else:
-                jobs.append((context, tokens, n_logits))
+                continue
+            jobs.append((context, tokens, n_logits))
+            if self.memory.n_window:
+                context.note_window(len(tokens))
         return jobs, refusals
 
     def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:

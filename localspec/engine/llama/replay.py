@@ -3,14 +3,15 @@
 Six passes over a few tokens compare logits: behind a checkpoint that was gone back to, and behind
 tokens that were taken back, with those of a sequence that never held anything else. A list of
 architectures would be wrong for the next one, and was: llama.cpp lists one that fails its own test
-(issue 28019). Attention alone is asked only whether it forgets. A verdict that took long is kept
-for the same file, engine build and settings.
+(issue 28019). Attention alone is asked only whether it forgets. A good verdict that took long is
+kept for the same file, engine build and settings.
 
 It tries a few places, not all of them, and none behind a full window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from localspec import paths
 from localspec.engine.base import EngineConfig, Logits
 from localspec.engine.health import LARGEST_ERROR, engine_fingerprint
 from localspec.engine.llama.memory import PARTIAL, WHOLE, LlamaMemory, SequenceMemory
+from localspec.errors import EngineError
 from localspec.model.identity import fingerprint
 from localspec.settings import ROWS
 from localspec.store import Kept, hashed
@@ -48,7 +50,7 @@ class Scratch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether tokens can be taken back, and how checkpoints are to be copied; None: not at all."""
+    """Whether tokens can be taken back, and how checkpoints are copied; None: they are not."""
 
     rolls_back: bool
     flags: int | None
@@ -76,17 +78,27 @@ def _verdict(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) -> Ver
     if known := kept.load():
         return known
     started = perf_counter()
-    flags = next((each for each in (PARTIAL, WHOLE) if _resumes(memory, scratch, each)), None)
-    verdict = Verdict(memory.n_snapshots > 0 and _rolls_back(memory, scratch), flags)
-    scratch.clear()
-    if perf_counter() - started > LONG_S:
+    copies = ((flags, partial(_resumes, memory, scratch, flags)) for flags in (PARTIAL, WHOLE))
+    flags = next((flags for flags, claim in copies if _holds(claim, scratch)), None)
+    has_snapshots, claim = memory.n_snapshots > 0, partial(_rolls_back, memory, scratch)
+    verdict = Verdict(has_snapshots and _holds(claim, scratch), flags)
+    if verdict == Verdict(has_snapshots, PARTIAL) and perf_counter() - started > LONG_S:
         kept.save(verdict)
     return verdict
 
 
+def _holds(claim: Callable[[], bool], scratch: Scratch) -> bool:
+    """Whether a claim is true. The engine, which works, refuses what goes on from a wrong place."""
+    try:
+        return claim()
+    except EngineError:
+        return False
+    finally:
+        scratch.clear()
+
+
 def _resumes(memory: LlamaMemory, scratch: Scratch, flags: int) -> bool:
     """Whether what follows a checkpoint is the same before and after going back to it."""
-    scratch.clear()
     memory.flags = flags
     scratch.eval(START, 0)
     scratch.checkpoint()
@@ -98,7 +110,6 @@ def _resumes(memory: LlamaMemory, scratch: Scratch, flags: int) -> bool:
 def _rolls_back(memory: LlamaMemory, scratch: Scratch) -> bool:
     """Take back as many as may be of one pass, then one of the next."""
     n, taken = len(START), [LAST] * memory.n_snapshots
-    scratch.clear()
     straight = _row(scratch, *START, NEXT), _row(scratch, LATER, LAST)
     scratch.clear()
     scratch.eval((*START, *taken), 0)
