@@ -215,6 +215,28 @@ def test_a_pass_that_is_stopped_halfway_costs_no_more_than_the_way_from_the_chec
     assert row == pytest.approx(truth.row([*PROMPT, 3]), abs=ROUNDING)
 
 
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_saved_conversation_goes_back_to_its_last_question(
+    load: Load, models: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    """`chat --continue` tomorrow must not read everything again, whatever drafts were set then."""
+    engine, truth = load(models[name], ubatch=64), Truth(load(models[name], n_rs_seq=0))
+    context = engine.context()
+    context.eval(range(1, 300), 0)
+    context.checkpoint()
+    context.eval(range(300, 400), 0)
+    context.save(tmp_path / "state")
+    n_file = (tmp_path / "state").stat().st_size
+    assert n_file == pytest.approx(context.state_bytes + 4 * len(context.tokens), abs=64)
+    other = load(models[name], n_rs_seq=0, ubatch=64).context()
+    assert other.restore(tmp_path / "state")
+    assert other.tokens == list(range(1, 400))
+    other.go_back(301)
+    assert len(other.tokens) >= 299
+    row = next_row(other, [*range(1, 302), 5])
+    assert row == pytest.approx(truth.row([*range(1, 302), 5]), abs=ROUNDING)
+
+
 def test_a_window_that_was_passed_goes_back_to_the_question(
     load: Load, models: dict[str, Path]
 ) -> None:

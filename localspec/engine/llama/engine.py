@@ -22,7 +22,7 @@ from localspec.engine.llama.binding import C, Handle, engine_log, initialise, ou
 from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.replay import rollback_limit
-from localspec.engine.llama.state import load_sequence, save_sequence
+from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.errors import EngineError
 from localspec.notify import Progress
@@ -268,13 +268,12 @@ class LlamaContext:
 
     def save(self, path: Path) -> None:
         """Write what the cache holds, with its tokens, to a file."""
-        save_sequence(self.engine.handle, self.sequence, self.held, path)
+        save_sequence(self.memory, self.held, path)
 
     def restore(self, path: Path) -> bool:
         """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
         self.clear()
-        n_ctx = self.engine.config.n_ctx
-        tokens = load_sequence(self.engine.handle, self.sequence, n_ctx, path)
+        tokens = load_sequence(self.memory, self.engine.config.n_ctx, path)
         if tokens is None or len(tokens) != self.engine.memory.length(self.sequence):
             self.clear()
             return False
@@ -284,7 +283,8 @@ class LlamaContext:
     @property
     def state_bytes(self) -> int:
         """The size of what `save` writes."""
-        return C.llama_state_seq_get_size(self.engine.handle, self.sequence)
+        engine_bytes = C.llama_state_seq_get_size(self.engine.handle, self.sequence)
+        return engine_bytes + checkpoint_bytes(self.memory)
 
     def resynchronise(self, *, is_torn: bool) -> None:
         """After a failed decode: hold what the cache says it holds. It `is_torn` if evaluation had

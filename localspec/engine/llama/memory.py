@@ -159,7 +159,7 @@ class SequenceMemory:
     def checkpoint(self, n_held: int) -> None:
         """Remember this place, if there is room; the oldest ones make it."""
         memory = self.memory
-        known = self.checkpoints and self.checkpoints[-1].n_tokens == n_held
+        known = self.newest is not None and self.newest.n_tokens == n_held
         if not n_held or known or not memory.is_limited or memory.flags is None:
             return
         data = memory.read(self.sequence, memory.flags)
@@ -169,6 +169,16 @@ class SequenceMemory:
         self.checkpoints.append(Checkpoint(n_held, data, is_whole))
         while len(self.checkpoints) > MOST or self.n_bytes > MOST_BYTES:
             del self.checkpoints[0]
+
+    def take_over(self, checkpoint: Checkpoint | None) -> None:
+        """After everything it holds was loaded from elsewhere: with this checkpoint of it."""
+        self._start = self.memory.length(self.sequence)
+        self.checkpoints = [checkpoint] if checkpoint else []
+
+    @property
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint."""
+        return self.checkpoints[-1] if self.checkpoints else None
 
     @property
     def n_bytes(self) -> int:
