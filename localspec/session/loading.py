@@ -80,8 +80,9 @@ DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
 """The longest draft that is chosen without a cap."""
-SNAPSHOTS_BYTES, FEW_SNAPSHOTS = 512_000_000, 4
-"""What states to roll back to may take unasked, and how many where a state's size is unknown."""
+SNAPSHOTS, FEW_SNAPSHOTS, SNAPSHOTS_BYTES = 8, 4, 512_000_000
+"""States to roll back to that are kept unasked: at most, where their size is unknown, and together.
+Each costs every pass some copies; longer drafts seldom stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,8 @@ def _n_snapshots(settings: Settings, facts: ModelFacts, max_draft: int) -> int:
         return most
     if facts.state_bytes is None:
         return min(most, FEW_SNAPSHOTS)
-    return min(most, SNAPSHOTS_BYTES // (facts.state_bytes * settings.n_sequences))
+    fitting = SNAPSHOTS_BYTES // (facts.state_bytes * settings.n_sequences)
+    return min(most, SNAPSHOTS, fitting)
 
 
 def _engine_config(
