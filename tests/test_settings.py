@@ -13,7 +13,7 @@ from localspec.bench.report.documents import SETTINGS as COLUMNS
 from localspec.cli.bench_options import SweepFlags, sweep_of
 from localspec.errors import UserError
 from localspec.export import TARGETS
-from localspec.kinds import Choice, ModelName, Names, Switch, Whole
+from localspec.kinds import Choice, Layers, ModelName, Names, Switch, Whole
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor
@@ -42,6 +42,8 @@ def other(row: Row) -> Any:
             return str(tiny())
         case Names():
             return ("one", "two")
+        case Layers():
+            return 64
 
 
 def flags_of(text: str) -> set[str]:

@@ -22,9 +22,6 @@ from localspec.store import Kept
 
 _DISTRIBUTION = "llama-cpp-python"
 NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
-GPU_BACKENDS = frozenset({"cuda", "hip", "metal", "musa", "opencl", "sycl", "vulkan"})
-UNIFIED = frozenset({"metal"})
-"""Backends whose devices share the machine's memory."""
 
 
 def engine_version() -> str:
@@ -51,12 +48,6 @@ def library_folder() -> Path:
     if spec is None or spec.origin is None:
         raise EngineError(NOT_INSTALLED)
     return Path(spec.origin).parent / "lib"
-
-
-def gpu_backends() -> frozenset[str]:
-    """The GPU backends that this build has libraries of, e.g. `cuda`."""
-    files = [path.name for path in library_folder().glob("*ggml-*")]
-    return frozenset(name for name in GPU_BACKENDS if any(f"ggml-{name}" in file for file in files))
 
 
 CHILD = "localspec.engine.llama.selftest"

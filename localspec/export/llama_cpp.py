@@ -26,7 +26,7 @@ NGRAM = 3
 """Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
-_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device"}
 
 
 def llama_server(config: SessionConfig) -> Exported:
@@ -59,6 +59,8 @@ def _engine(config: SessionConfig) -> list[list[str]]:
         flags[2] += ["--threads-batch", str(settings.threads_batch)]
     if settings.gpu_layers >= 0:
         flags.append(["--n-gpu-layers", str(settings.gpu_layers)])
+    if settings.device:
+        flags.append(["--device", ",".join(settings.device)])
     if settings.cpu_moe:
         flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
     if not settings.mmap:

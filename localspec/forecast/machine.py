@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.devices import engine_reports
 from localspec.engine.health import engine_health
 from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.hardware.detect import usable_cores
 from localspec.hardware.devices import Match, find_device
-from localspec.hardware.machine import LocalDevice, Reported, local_devices
+from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
@@ -190,15 +191,6 @@ def _chosen(choice: MachineChoice) -> LocalDevice:
     devices = local_devices(engine_reports())
     graphics = [device for device in devices if device.backend != "cpu"]
     return graphics[0] if graphics and choice.n_gpu_layers else devices[-1]
-
-
-def engine_reports() -> list[Reported] | None:
-    """The engine's own list; None without an engine."""
-    try:
-        from localspec.engine.llama.binding import engine_devices  # noqa: PLC0415 - loads libllama
-    except (EngineError, ImportError, OSError):
-        return None
-    return engine_devices()
 
 
 def engine_features() -> str:

@@ -17,7 +17,7 @@ This is a rough guess; `localspec predict NAME` reads the model's header and giv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from localspec.engine.health import gpu_backends
+from localspec.engine.devices import graphics
 from localspec.errors import LocalspecError
 from localspec.forecast.machine import MachineChoice, PredictedMachine, predicted_machine
 from localspec.hardware.detect import available_memory_bytes, usable_cores
@@ -182,7 +182,7 @@ class Suggestion:
 
 def better_than_starter(n_threads: int | None) -> str | None:
     """What would be better here than the starter; None where nothing is."""
-    if gpu_backends():
+    if graphics():
         return "`localspec list --all` shows what is here, `localspec predict NAME` what would fit"
     bandwidth = memory_read_bytes_per_s(n_threads or usable_cores())
     found = suggestion(list(load_catalog().values()), available_memory_bytes(), bandwidth)

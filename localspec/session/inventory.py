@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import gpu_backends
+from localspec.engine.devices import graphics
 from localspec.errors import LocalspecError
 from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import PART_NAME, read_header
@@ -101,7 +101,7 @@ def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
 
 def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
     """Of plain decoding with default settings; None unless a probe covers this model."""
-    layers = -1 if gpu_backends() else 0
+    layers = -1 if graphics() else 0
     config = EngineConfig.of(path, ctx=4096, threads=usable_cores(), gpu_layers=layers)
     expected = Expectation.of(config, facts)
     return expected and expected.decode(0).mid

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import UNIFIED, engine_health, gpu_backends
+from localspec.engine.devices import engine_reports, graphics
+from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
@@ -44,15 +45,21 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
         raise UserError(problem)
 
 
+def check_devices(names: Sequence[str]) -> None:
+    """Raise UserError for a device that the engine does not have."""
+    known = [device.name for device in engine_reports() or []] if names else []
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"no device {unknown[0]!r}: the engine has {', '.join(known) or 'none'}")
+
+
 def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
     """Raise UserError where the caches together do not fit into the memory that is free now.
 
     Mapped weights can be dropped and read again, so they do not count. Caches on a GPU with memory
     of its own do not either: the engine asks the device.
     """
-    on_host = [
-        pair for pair in caches if not (pair[0].settings.gpu_layers and gpu_backends() - UNIFIED)
-    ]
+    on_host = [pair for pair in caches if not _has_own_memory(pair[0].settings)]
     needed = sum(_cache_bytes(config, facts) for config, facts in on_host)
     free = max(0, available_memory_bytes() - _BUFFERS_BYTES)
     if needed <= free:
@@ -64,6 +71,12 @@ def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
         f"a context of {n_ctx:,} tokens needs {needed / 1e9:.1f} GB "
         f"and {free / 1e9:.1f} GB are free: {advice}"
     )
+
+
+def _has_own_memory(settings: Settings) -> bool:
+    """Whether the caches go to a device that does not share the machine's memory."""
+    used = graphics(settings.device) if settings.gpu_layers else []
+    return bool(used) and not any(device.shares_memory for device in used)
 
 
 def _cache_bytes(config: EngineConfig, facts: ModelFacts) -> int:
@@ -125,6 +138,7 @@ class EnginePlan:
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
+    check_devices(settings.device)
     max_draft = _max_draft(config)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
@@ -185,7 +199,7 @@ def _engine_config(
         ctx=n_ctx,
         threads=settings.threads or usable_cores(),
         flash_attn="on" if needs_flash else settings.flash_attn,
-        gpu_layers=settings.gpu_layers if gpu_backends() else 0,
+        gpu_layers=settings.gpu_layers if graphics(settings.device) else 0,
     )
     check_cache_types(chosen, facts)
     return EngineConfig(model, chosen, n_outputs)

@@ -1,0 +1,38 @@
+"""The installed engine's devices. The engine is asked: a library's file tells neither whether its
+driver is there nor what hangs behind it.
+"""
+
+import re
+from collections.abc import Sequence
+
+from localspec.engine.health import library_folder
+from localspec.errors import EngineError
+from localspec.hardware.machine import Reported, computing
+
+_LIBRARY = re.compile(r"(?:lib)?ggml-([a-z0-9]+)")
+_NO_GRAPHICS = frozenset({"base", "cpu", "blas", "rpc"})
+
+
+def engine_reports() -> list[Reported] | None:
+    """The engine's own list; None without an engine."""
+    try:
+        from localspec.engine.llama.devices import engine_devices  # noqa: PLC0415 - loads libllama
+    except (EngineError, ImportError, OSError):
+        return None
+    return engine_devices()
+
+
+def graphics(names: Sequence[str] = ()) -> list[Reported]:
+    """The graphics devices that layers go to, of those named or of all; none without an engine.
+
+    A build without a library for graphics is not loaded to be asked.
+    """
+    return computing(engine_reports() or [], names) if _may_have_graphics() else []
+
+
+def _may_have_graphics() -> bool:
+    try:
+        files = [_LIBRARY.match(path.name) for path in library_folder().iterdir()]
+    except (EngineError, OSError):
+        return False
+    return any(file and not file[1].startswith(tuple(_NO_GRAPHICS)) for file in files)

@@ -1,0 +1,89 @@
+"""The devices that this build can compute on, as ggml lists them, and the ones given to libllama.
+
+ggml is asked through libllama: a wheel holds libggml under three names, and a copy that libllama
+does not use has a list of its own.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from localspec.engine.llama.binding import initialise, libggml
+from localspec.hardware.machine import DeviceKind, Reported, backend_of
+
+_KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
+"""enum ggml_backend_dev_type."""
+
+
+def engine_devices() -> list[Reported]:
+    """Every device that this build can compute on, in ggml's order."""
+    initialise()
+    return [_reported(handle) for handle in _handles()]
+
+
+def device_list(names: Sequence[str], n_gpu_layers: int) -> Any:
+    """What llama_model_params.devices points at; None: libllama takes all GPUs.
+
+    Without layers for a GPU the list is empty. A GPU that libllama knows of gets the processor's
+    weights into its own host memory, which no repacked kernel reads, and every wide batch.
+    Keep the array alive until the model is loaded.
+    """
+    if n_gpu_layers == 0:
+        return _array([])
+    if not names:
+        return None
+    handles = {_text(libggml.ggml_backend_dev_name(handle)): handle for handle in _handles()}
+    return _array([handles[name] for name in names])
+
+
+def _array(handles: Sequence[int]) -> Any:
+    """Ended by a null pointer."""
+    return (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
+
+
+def _handles() -> list[int]:
+    return [libggml.ggml_backend_dev_get(i) for i in range(libggml.ggml_backend_dev_count())]
+
+
+def _reported(handle: int) -> Reported:
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    libggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    registry = libggml.ggml_backend_dev_backend_reg(handle)
+    return Reported(
+        name=_text(libggml.ggml_backend_dev_name(handle)),
+        description=_text(libggml.ggml_backend_dev_description(handle)),
+        total_bytes=total.value or None,
+        free_bytes=free.value or None,
+        kind=_KINDS.get(libggml.ggml_backend_dev_type(handle), "accel"),
+        backend=backend_of(_text(libggml.ggml_backend_reg_name(registry))),
+    )
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")
+
+
+def _declare() -> None:
+    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+    sizes = [ctypes.POINTER(size)] * 2
+    for name, result, *arguments in (
+        ("ggml_backend_dev_count", size),
+        ("ggml_backend_dev_get", pointer, size),
+        ("ggml_backend_dev_name", text, pointer),
+        ("ggml_backend_dev_description", text, pointer),
+        ("ggml_backend_dev_memory", None, pointer, *sizes),
+        ("ggml_backend_dev_type", ctypes.c_int, pointer),
+        ("ggml_backend_dev_backend_reg", pointer, pointer),
+        ("ggml_backend_reg_name", text, pointer),
+        ("ggml_backend_reg_by_name", pointer, text),
+        ("ggml_backend_reg_get_proc_address", pointer, pointer, text),
+        ("ggml_backend_register", None, pointer),
+        ("ggml_backend_dev_by_name", pointer, text),
+        ("ggml_backend_load", pointer, text),
+        ("ggml_backend_cpu_buffer_type", pointer),
+    ):
+        function = getattr(libggml, name)
+        function.restype, function.argtypes = result, arguments
+
+
+_declare()
