@@ -182,8 +182,9 @@ class Settings:
         is_tuned=False,
     )  # fmt: skip
     workers: tuple[str, ...] = row(
-        (), "Other machines that share the layers.", Names(), "with {}", is_exact=False,
-        is_loading=True, is_offered=False,
+        (), "Machines that run `localspec worker`, to share the layers.",
+        Names("HOST:PORT[=8GB],..."), "with the workers {}", is_exact=False, is_loading=True,
+        is_swept=False, is_tuned=False,
     )  # fmt: skip
     load_mtp: bool = row(
         False, "Load a model's own draft heads.", Switch(), "draft heads {}", is_loading=True,

@@ -89,13 +89,13 @@ def _machine() -> dict[str, Any]:
 def _engine() -> dict[str, Any]:
     from localspec.engine.health import engine_version, library_folder
     from localspec.engine.llama.binding import engine_features
-    from localspec.engine.llama.devices import engine_devices
+    from localspec.engine.llama.devices import reported
 
     return {
         "llama_cpp_python": engine_version(),
         "libraries": str(library_folder()),
         "features": engine_features(),
-        "devices": [asdict(device) for device in engine_devices()],
+        "devices": [asdict(device) for device in reported()],
     }
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from localspec.engine.health import library_folder
+from localspec.engine.workers import Worker, addresses_of, devices_of
 from localspec.errors import EngineError
 from localspec.hardware.machine import Reported, computing
 
@@ -16,18 +17,28 @@ _NO_GRAPHICS = frozenset({"base", "cpu", "blas", "rpc"})
 def engine_reports() -> list[Reported] | None:
     """The engine's own list; None without an engine."""
     try:
-        from localspec.engine.llama.devices import engine_devices  # noqa: PLC0415 - loads libllama
+        from localspec.engine.llama.devices import reported  # noqa: PLC0415 - loads libllama
     except (EngineError, ImportError, OSError):
         return None
-    return engine_devices()
+    return reported()
 
 
-def graphics(names: Sequence[str] = ()) -> list[Reported]:
+def graphics(names: Sequence[str] = (), workers: Sequence[str] = ()) -> list[Reported]:
     """The graphics devices that layers go to, of those named or of all; none without an engine.
 
-    A build without a library for graphics is not loaded to be asked.
+    A build without a library for graphics is not loaded to be asked. Raises UserError for a worker
+    that does not answer.
     """
-    return computing(engine_reports() or [], names) if _may_have_graphics() else []
+    own = (engine_reports() or []) if _may_have_graphics() else []
+    far = [device for worker in map(Worker.of, workers) for device in devices_of(worker)]
+    listed = [*far, *(each for each in own if each.backend != "rpc")]
+    return computing(listed, names, addresses_of(workers))
+
+
+def free_bytes(devices: Sequence[Reported]) -> int | None:
+    """Of all of them; None where one does not tell."""
+    known = [device.free_bytes for device in devices]
+    return None if not known or None in known else sum(filter(None, known))
 
 
 def _may_have_graphics() -> bool:

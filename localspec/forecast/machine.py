@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.devices import engine_reports
+from localspec.engine.devices import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
 from localspec.errors import EngineError, HardwareError, UserError
@@ -19,7 +19,7 @@ from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.prediction.memory import memory_of
+from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import IdealRates, Rates
@@ -236,9 +236,10 @@ def _probed(
     rates = measured(GRAPHICS if on_gpu else PROCESSOR)
     n_offloaded = choice.n_gpu_layers
     notes = _notes(Match(()), needed_bytes, device.free_bytes)
-    if on_gpu and n_offloaded < 0 and device.free_bytes and needed_bytes > device.free_bytes:
-        n_offloaded = int(n_layers * device.free_bytes / needed_bytes)
-        notes = (f"{n_offloaded} of {n_layers} layers fit on the GPU",)
+    if on_gpu and n_offloaded < 0:
+        n_offloaded = layers_that_fit(n_layers, needed_bytes, free_bytes(graphics()))
+        if n_offloaded >= 0:
+            notes = (f"{n_offloaded} of {n_layers} layers fit on GPUs",)
     is_split = on_gpu and n_offloaded >= 0
     host = measured(PROCESSOR) if is_split else None
     read = rates.read_bytes_per_s

@@ -77,19 +77,23 @@ def local_devices(
     return (*graphics, _processor())
 
 
-def computing(reported: Sequence[Reported], names: Sequence[str] = ()) -> list[Reported]:
+def computing(
+    reported: Sequence[Reported], names: Sequence[str] = (), workers: Sequence[str] = ()
+) -> list[Reported]:
     """The graphics devices that layers go to, in libllama's order: those that were named, else
-    other machines, then GPUs of their own memory, or where there are none the integrated ones.
+    those of `workers`, then GPUs with memory of their own, or where there are none the integrated
+    ones.
 
     Source: llama_prepare_model_devices in llama.cpp. It does not know that two backends may list
     the same card.
     """
     graphics = [device for device in reported if device.is_graphics]
+    far = [each for each in graphics if each.backend == "rpc" and each.description in workers]
+    own = [device for device in graphics if device.backend != "rpc"]
     if names:
-        return [device for name in names for device in graphics if device.name == name]
-    far = [device for device in graphics if device.backend == "rpc"]
-    own = [device for device in graphics if device.kind == "gpu" and device.backend != "rpc"]
-    return far + (own or [device for device in graphics if device.kind == "igpu"])
+        return [device for name in names for device in far + own if device.name == name]
+    cards = [device for device in own if device.kind == "gpu"]
+    return far + (cards or own)
 
 
 def backend_of(name: str) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.devices import engine_reports, graphics
+from localspec.engine.devices import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.workers import Worker, check_types, devices_of
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.hardware.detect import available_memory_bytes, usable_cores
@@ -21,6 +22,7 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
+from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.session.config import SessionConfig
 from localspec.settings import NONE, Settings, Speculation
 
@@ -45,12 +47,17 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
         raise UserError(problem)
 
 
-def check_devices(names: Sequence[str]) -> None:
-    """Raise UserError for a device that the engine does not have."""
-    known = [device.name for device in engine_reports() or []] if names else []
-    unknown = [name for name in names if name not in known]
+def _check_devices(settings: Settings) -> None:
+    """Raise UserError for a device that the engine does not have, or a worker that is not there."""
+    if not settings.device and not settings.workers:
+        return
+    far = [device for worker in settings.workers for device in devices_of(Worker.of(worker))]
+    known = [device.name for device in (*(engine_reports() or []), *far)]
+    unknown = [name for name in settings.device if name not in known]
     if unknown:
         raise UserError(f"no device {unknown[0]!r}: the engine has {', '.join(known) or 'none'}")
+    if settings.workers:
+        check_types(settings.kv_k, settings.kv_v)
 
 
 def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
@@ -75,7 +82,7 @@ def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
 
 def _has_own_memory(settings: Settings) -> bool:
     """Whether the caches go to a device that does not share the machine's memory."""
-    used = graphics(settings.device) if settings.gpu_layers else []
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
     return bool(used) and not any(device.shares_memory for device in used)
 
 
@@ -138,7 +145,7 @@ class EnginePlan:
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
-    check_devices(settings.device)
+    _check_devices(settings)
     max_draft = _max_draft(config)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
@@ -199,7 +206,17 @@ def _engine_config(
         ctx=n_ctx,
         threads=settings.threads or usable_cores(),
         flash_attn="on" if needs_flash else settings.flash_attn,
-        gpu_layers=settings.gpu_layers if graphics(settings.device) else 0,
     )
     check_cache_types(chosen, facts)
-    return EngineConfig(model, chosen, n_outputs)
+    return EngineConfig(model, replace(chosen, gpu_layers=_gpu_layers(chosen, facts)), n_outputs)
+
+
+def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
+    """As asked for, or as many as fit on the GPUs that are here; 0 where none is."""
+    devices = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    if not devices or settings.gpu_layers > 0:
+        return settings.gpu_layers if devices else 0
+    assert settings.ctx
+    n_sequences = settings.n_sequences
+    needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
+    return layers_that_fit(facts.n_layers, needed, free_bytes(devices))
