@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 usage, 130 stopped."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.cuda_arch and options.backend not in (None, "cuda"):
+    if options.arch and options.backend not in (None, "cuda", "rocm"):
         parser.error(f"--cuda-arch is for the CUDA backend, not for {options.backend}")
     for name in ("SIGTERM", "SIGHUP"):  # a closed terminal must not leave compilers behind
         if hasattr(signal, name):
@@ -57,7 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", *get_args(Backend)],
         help="what the engine computes on; remembered (default: as last time, at first auto)",
     )
-    parser.add_argument("--cuda-arch", metavar="N", help='GPU architectures, as "90" or "86;90"')
+    parser.add_argument(
+        "--gpu-target",
+        "--cuda-arch",
+        dest="arch",
+        metavar="N",
+        help='what to build for: "90" or "86;90" for CUDA, "gfx1100" for ROCm',
+    )
     parser.add_argument("--dev", action="store_true", help="also what scripts/test needs")
     parser.add_argument("--rebuild", action="store_true", help="make .venv and the engine anew")
     parser.add_argument(
@@ -86,9 +92,9 @@ def _set_up(options: argparse.Namespace) -> None:
 def _wishes(options: argparse.Namespace, before: Stamp | None) -> Wishes:
     """What was asked for once holds until something else is, so that scripts/demo need not know."""
     backend: Backend | Literal["auto"] | None = options.backend
-    arch: str | None = options.cuda_arch
+    arch: str | None = options.arch
     if backend is None and arch:
-        backend = "cuda"
+        backend = "rocm" if arch.startswith("gfx") else "cuda"
     if backend is None and before and not options.wheel_out:
         backend, arch = before.backend, before.cuda_arch
     version = parse_engine_version(_pyproject())
