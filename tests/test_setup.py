@@ -21,7 +21,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from _setup import engine, graphics, run, stamp, venv  # noqa: E402
+from _setup import engine, graphics, module, run, stamp, venv  # noqa: E402
 from _setup.facts import Compiler, Cuda, Facts, Gpu, gather  # noqa: E402
 from _setup.graphics import Card, OneApi, Rocm, Vulkan  # noqa: E402
 from _setup.plan import Backend, Plan, Wishes, make_plan, parse_engine_version  # noqa: E402
@@ -135,6 +135,24 @@ def test_where_vulkan_lacks_something_the_processor_computes_and_the_way_is_said
     assert "scripts/setup --backend vulkan" in plan.reason
 
 
+def test_where_vulkan_cannot_be_compiled_a_prebuilt_module_is_used():
+    old = replace(RADEON, vulkan=replace(READY, headers=(1, 3, 239)))
+    for wishes in (WISHES, replace(WISHES, backend="vulkan")):
+        plan = make_plan(old, wishes)
+        assert (plan.backend, plan.is_prebuilt, plan.obstacles) == ("vulkan", True, ())
+        assert plan.engine_id == make_plan(LINUX, replace(WISHES, backend="cpu")).engine_id
+        assert any("1.3.272" in note for note in plan.notes)
+    for facts in (replace(old, libc="glibc 2.31"), replace(old, machine="aarch64")):
+        assert make_plan(facts, replace(WISHES, backend="vulkan")).obstacles
+    assert not make_plan(RADEON, WISHES).is_prebuilt
+
+
+def test_a_module_with_other_bytes_is_not_installed(tmp_path: Path):
+    with pytest.raises(ValueError, match="SHA-512"):
+        module.unpack(b"something else", tmp_path / "modules")
+    assert not (tmp_path / "modules").exists()
+
+
 def test_cuda_comes_first_where_both_are_here():
     both = replace(GPU_BOX, cards=RADEON.cards, vulkan=READY)
     assert make_plan(both, WISHES).backend == "cuda"
@@ -153,7 +171,7 @@ def test_cuda_comes_first_where_both_are_here():
 def test_what_vulkan_lacks_is_named_with_the_packages_of_the_system(
     vulkan: Vulkan, distribution: set[str], words: list[str]
 ):
-    facts = replace(RADEON, vulkan=vulkan, distribution=frozenset(distribution))
+    facts = replace(RADEON, vulkan=vulkan, distribution=frozenset(distribution), libc="musl 1.2")
     (sentence,) = make_plan(facts, replace(WISHES, backend="vulkan")).obstacles
     assert all(word in sentence for word in words)
 

@@ -5,7 +5,7 @@ driver is there nor what hangs behind it.
 import re
 from collections.abc import Sequence
 
-from localspec.engine.health import library_folder
+from localspec.engine.health import library_folder, module_files
 from localspec.engine.workers import Worker, addresses_of, devices_of
 from localspec.errors import EngineError
 from localspec.hardware.machine import Reported, computing
@@ -43,7 +43,8 @@ def free_bytes(devices: Sequence[Reported]) -> int | None:
 
 def _may_have_graphics() -> bool:
     try:
-        files = [_LIBRARY.match(path.name) for path in library_folder().iterdir()]
+        paths = [*library_folder().iterdir(), *module_files()]
+        files = [_LIBRARY.match(path.name) for path in paths]
     except (EngineError, OSError):
         return False
     return any(file and not file[1].startswith(tuple(_NO_GRAPHICS)) for file in files)

@@ -35,7 +35,7 @@ def engine_version() -> str:
 def engine_fingerprint() -> str:
     """A short hash of the version, the library files (name, size, time) and the processor."""
     digest = hashlib.sha256(engine_version().encode())
-    for path in sorted(library_folder().glob("*")):
+    for path in sorted([*library_folder().glob("*"), *module_files()]):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     digest.update(f"{processor_name()} {sorted(processor_features())}".encode())
@@ -48,6 +48,12 @@ def library_folder() -> Path:
     if spec is None or spec.origin is None:
         raise EngineError(NOT_INSTALLED)
     return Path(spec.origin).parent / "lib"
+
+
+def module_files() -> list[Path]:
+    """Backends that were built by others and lie beside the engine, each with its own libggml."""
+    files = sorted((library_folder() / "modules").glob("*ggml-*"))
+    return [path for path in files if "ggml-base" not in path.name]
 
 
 CHILD = "localspec.engine.llama.selftest"

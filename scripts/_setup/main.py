@@ -105,7 +105,7 @@ def _wanted(plan: Plan, wishes: Wishes, before: Stamp | None, *, dev: bool) -> S
     return Stamp(
         checkout=str(ROOT),
         python=(venv.python_version() if before else None) or platform.python_version(),
-        engine=plan.engine_id,
+        engine=plan.installed_id,
         project=stamp.project_digest(_pyproject(), venv.STARTER_MODEL, *venv.TEST_MODELS),
         dev=dev,
         backend=wishes.backend,
@@ -135,7 +135,10 @@ def _install(plan: Plan, facts: Facts, wishes: Wishes, options: argparse.Namespa
         return
     keeps_venv = bool(before and before.venv_serves(wanted))
     keeps_engine = bool(
-        keeps_venv and before and before.engine == plan.engine_id and venv.has_engine(plan.version)
+        keeps_venv
+        and before
+        and before.engine == plan.installed_id
+        and venv.has_engine(plan.version)
     )
     wheel = None if options.rebuild else find_wheel(plan, cache_folder())
     _explain(plan, facts, "in .venv" if keeps_engine else "built before" if wheel else None)
@@ -147,6 +150,9 @@ def _install(plan: Plan, facts: Facts, wishes: Wishes, options: argparse.Namespa
         stamp.write(VENV, replace(wanted, engine="", project=""))
         wheel = wheel or build_wheel(plan, venv.python_of(VENV), cache_folder())
         _step(venv.installing_engine(wheel))
+        venv.remove_module()
+        if plan.is_prebuilt:
+            _step(venv.installing_module())
     stamp.write(VENV, replace(wanted, project=""))
     _step(venv.installing_project(dev=wanted.dev))
     _step(venv.installing_models(dev=wanted.dev))
@@ -181,6 +187,7 @@ def _dry_run(plan: Plan, options: argparse.Namespace) -> None:
         commands.append(Command("copying", ("cp", str(wheel), str(options.wheel_out))))
     else:
         commands.append(venv.installing_engine(wheel))
+        commands += [venv.installing_module()] if plan.is_prebuilt else []
         commands.append(venv.installing_project(dev=options.dev))
         commands.append(venv.installing_models(dev=options.dev))
     print(*(command.as_shell() for command in commands), sep="\n")

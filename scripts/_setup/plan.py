@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from _setup.facts import Facts
+from _setup.module import LEAST_GLIBC, PACKAGE
 from _setup.obstacles import Target, obstacles, vulkan_obstacles
 
 Backend = Literal["cpu", "cuda", "metal", "vulkan", "rocm", "sycl"]
@@ -69,6 +70,8 @@ class Plan:
     compiler: tuple[str, ...]
     n_jobs: int
     cublas_package: str | None
+    is_prebuilt: bool
+    """Whether the backend is a module that others have built, beside an engine for the CPU."""
     notes: tuple[str, ...]
     obstacles: tuple[str, ...]
 
@@ -76,7 +79,13 @@ class Plan:
     def engine_id(self) -> str:
         """Names the engine that is wanted here; changes with version, flags and processor."""
         flags = [pair for pair in self.environment if pair[0] not in ("CC", "CXX")]
-        return f"{self.version}-{self.backend}-{_digest([self.version, flags, self.target])}"
+        engine = "cpu" if self.is_prebuilt else self.backend
+        return f"{self.version}-{engine}-{_digest([self.version, flags, self.target])}"
+
+    @property
+    def installed_id(self) -> str:
+        """What lies in `.venv`: the engine, and whether a module does beside it."""
+        return f"{self.engine_id}-module" if self.is_prebuilt else self.engine_id
 
     @property
     def build_id(self) -> str:
@@ -88,17 +97,25 @@ def make_plan(facts: Facts, wishes: Wishes) -> Plan:
     """Choose a backend where none is asked for, and everything that follows from it."""
     backend, reason = _choose(facts, wishes)
     arch = _cuda_arch(facts, wishes) if backend == "cuda" else None
+    is_prebuilt = backend == "vulkan" and _needs_module(facts, wishes)
     return Plan(
         version=wishes.version,
         backend=backend,
         reason=reason,
-        environment=_environment(facts, wishes, backend, arch),
+        environment=_environment(facts, wishes, "cpu" if is_prebuilt else backend, arch),
         target=_target(facts, wishes),
         compiler=_compiler_identity(facts, backend),
         n_jobs=facts.n_jobs,
         cublas_package=_cublas_package(facts, wishes) if backend == "cuda" else None,
+        is_prebuilt=is_prebuilt,
         notes=tuple(_notes(facts, wishes, backend)),
-        obstacles=tuple(obstacles(facts, backend, _target_of(facts, wishes, backend, arch))),
+        obstacles=tuple(
+            obstacles(
+                facts,
+                "cpu" if is_prebuilt else backend,
+                _target_of(facts, wishes, backend, arch),
+            )
+        ),
     )
 
 
@@ -122,7 +139,7 @@ def _choose(facts: Facts, wishes: Wishes) -> tuple[Backend, str]:
     if cuda and gpu:
         return "cuda", f"CUDA {cuda.version} and an {gpu} are here"
     vendor = next((card.vendor for card in facts.cards), None)
-    if vendor and not vulkan_obstacles(facts):
+    if vendor and (not vulkan_obstacles(facts) or _needs_module(facts, wishes)):
         return "vulkan", f"a GPU of {vendor} and Vulkan are here"
     if gpu:
         return "cpu", f"an {gpu} is here, but no nvcc (install the CUDA toolkit to use it)"
@@ -134,6 +151,14 @@ def _choose(facts: Facts, wishes: Wishes) -> tuple[Backend, str]:
     if cuda:
         return "cpu", f"CUDA {cuda.version} is here, but no NVIDIA GPU"
     return "cpu", "no GPU that the engine can use was found"
+
+
+def _needs_module(facts: Facts, wishes: Wishes) -> bool:
+    """Whether Vulkan cannot be compiled here, and a module of others runs here."""
+    libc = re.fullmatch(r"glibc (\d+)\.(\d+)", facts.libc)
+    runs = libc is not None and (int(libc[1]), int(libc[2])) >= LEAST_GLIBC
+    runs &= facts.machine.lower() in ("x86_64", "amd64") and facts.vulkan.loader
+    return runs and not wishes.portable and bool(vulkan_obstacles(facts))
 
 
 def _cuda_arch(facts: Facts, wishes: Wishes) -> str | None:
@@ -242,7 +267,10 @@ def _notes(facts: Facts, wishes: Wishes, backend: Backend) -> list[str]:
         notes.append(_portable_note(facts, backend))
     if backend == "cuda" and facts.cuda and not facts.cuda.driver_library:
         notes.append("no libcuda to link with here: built without virtual memory management (VMM)")
-    if backend == "vulkan" and facts.vulkan.lacking:
+    if backend == "vulkan" and _needs_module(facts, wishes):
+        what = vulkan_obstacles(facts)[0]
+        notes.append(f"a prebuilt Vulkan module is used ({PACKAGE}). To compile one: {what}")
+    elif backend == "vulkan" and facts.vulkan.lacking:
         lacking = " and ".join(facts.vulkan.lacking)
         notes.append(f"this glslc knows no {lacking}: a newer one makes prompts faster")
     closed = [card.node for card in facts.cards if not card.is_open and card.node]

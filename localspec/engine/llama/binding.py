@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from typing import Any, NewType, TextIO
 
-from localspec.engine.health import NOT_INSTALLED
+from localspec.engine.health import NOT_INSTALLED, module_files
 from localspec.errors import EngineError
 
 # Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
@@ -119,7 +119,18 @@ def initialise(echo: TextIO | None = None) -> None:
     C.llama_log_set(_log_callback, ctypes.c_void_p(0))
     libggml.ggml_set_abort_callback(_abort_callback)
     C.llama_backend_init()
+    _load_modules()
     _ready = True
+
+
+def _load_modules() -> None:
+    """Backends that scripts/setup put beside the engine, built by others with a log of their own."""
+    libggml.ggml_backend_load.restype = ctypes.c_void_p
+    libggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
+    for path in module_files():
+        for base in path.parent.glob("*ggml-base*"):
+            ctypes.CDLL(str(base)).ggml_log_set(_log_callback, ctypes.c_void_p(0))
+        libggml.ggml_backend_load(os.fsencode(path))
 
 
 def engine_features() -> str:
