@@ -134,12 +134,8 @@ def _install(plan: Plan, facts: Facts, wishes: Wishes, options: argparse.Namespa
         say(f"localspec is set up: {_engine_name(plan)}; nothing to do")
         return
     keeps_venv = bool(before and before.venv_serves(wanted))
-    keeps_engine = bool(
-        keeps_venv
-        and before
-        and before.engine == plan.installed_id
-        and venv.has_engine(plan.version)
-    )
+    is_same = before is not None and before.engine == plan.installed_id
+    keeps_engine = keeps_venv and is_same and venv.has_engine(plan.version)
     wheel = None if options.rebuild else find_wheel(plan, cache_folder())
     _explain(plan, facts, "in .venv" if keeps_engine else "built before" if wheel else None)
     if not (keeps_engine or wheel):
