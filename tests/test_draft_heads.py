@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import Run, assert_refused, localspec
 from hub import Hub
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import Value

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import Array, Value, ValueType

@@ -87,17 +87,21 @@ def _has_own_memory(settings: Settings) -> bool:
 
 
 def _cache_bytes(config: EngineConfig, facts: ModelFacts) -> int:
-    """Bytes of the K and V caches; 0 for an architecture with a cache of its own kind."""
+    """Bytes of the K and V caches and of states; 0 for what an architecture keeps of its own."""
     settings = config.settings
     n_windowed = (facts.window_tokens or 0) + settings.ubatch
     n_cells = config.n_ctx * settings.n_sequences
-    return facts.kv_bytes(n_cells, *types_of(settings.attention), n_windowed=n_windowed) or 0
+    keys = facts.kv_bytes(n_cells, *types_of(settings.attention), n_windowed=n_windowed) or 0
+    n_states = settings.n_sequences * (1 + settings.n_rs_seq)
+    return keys + n_states * (facts.state_bytes or 0)
 
 
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
 """The longest draft that is chosen without a cap."""
+SNAPSHOTS_BYTES, FEW_SNAPSHOTS = 512_000_000, 4
+"""What states to roll back to may take unasked, and how many where a state's size is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,8 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     max_draft = _max_draft(config)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
-    target = _engine_config(config.model, settings, facts, n_ctx, max_draft + 1)
+    rolling = replace(settings, n_rs_seq=_n_snapshots(settings, facts, max_draft))
+    target = _engine_config(config.model, rolling, facts, n_ctx, max_draft + 1)
     draft, draft_facts = None, None
     if config.draft is not None and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
@@ -193,6 +198,18 @@ def _max_draft(config: SessionConfig) -> int:
     if settings.spec == NONE:
         return 0
     return settings.draft_max or (AUTO_DRAFT if settings.spec == "auto" else DEFAULT_DRAFT)
+
+
+def _n_snapshots(settings: Settings, facts: ModelFacts, max_draft: int) -> int:
+    """States to keep for drafts of that length; the engine needs none where there is no state."""
+    if settings.n_rs_seq or not max_draft:
+        return settings.n_rs_seq
+    most = min(max_draft, settings.ubatch // settings.n_sequences - 1)
+    if settings.draft_max or facts.state_bytes == 0:
+        return most
+    if facts.state_bytes is None:
+        return min(most, FEW_SNAPSHOTS)
+    return min(most, SNAPSHOTS_BYTES // (facts.state_bytes * settings.n_sequences))
 
 
 def _engine_config(

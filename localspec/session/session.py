@@ -12,6 +12,7 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
+from localspec.dialogue.tail import Tail, n_stable, tail_of
 from localspec.dialogue.template import ChatTemplate, Message, Prompts
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -185,9 +186,19 @@ class Session:
         )
         generation = Generation(prompt, sampling, limits, options.verify)
         speculator = speculator or self._speculator(options)
-        steps = drive(generation, self.context, speculator, self.target.interrupt)
+        interrupt, n_repeated = self.target.interrupt, self._n_repeated(prompt)
+        steps = drive(generation, self.context, speculator, interrupt, n_repeated)
         vocabulary = self.target.vocabulary
         return Reply(generation, steps, vocabulary, options, self._turns, speculator)
+
+    def _n_repeated(self, prompt: Sequence[int]) -> int:
+        """How much of a prompt the next one repeats, where the memory needs to know that."""
+        is_free = self.target.rollback_limit is None
+        return 0 if is_free else n_stable(prompt, self._tail)
+
+    @cached_property
+    def _tail(self) -> Tail | None:
+        return tail_of(self.chat_prompt)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation
