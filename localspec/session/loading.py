@@ -28,6 +28,7 @@ from localspec.settings import NONE, Settings, Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
+    from localspec.engine.process import EngineProcess
 
 
 _BUFFERS_BYTES = 200_000_000
@@ -173,8 +174,17 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     return plan if engine_health(notify).can_repack else plan.without_repacking()
 
 
-def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
-    """Load one engine; the first one loads libllama too."""
+def load_engine(
+    config: EngineConfig,
+    interrupt: Interrupt,
+    on_progress: Progress,
+    notify: Notify = lambda message: None,
+) -> "LlamaEngine | EngineProcess":
+    """Load one engine; with workers, whose loss would end its process, in one of its own."""
+    if config.settings.workers:
+        from localspec.engine.process import EngineProcess  # noqa: PLC0415 - seldom used
+
+        return EngineProcess(config, interrupt, on_progress, notify)
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
     return LlamaEngine(config, interrupt, on_progress)

@@ -71,7 +71,7 @@ class Session:
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress)
+                target = load_engine(plan.target, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)

@@ -124,7 +124,7 @@ def initialise(echo: TextIO | None = None) -> None:
 
 
 def _load_modules() -> None:
-    """Backends that scripts/setup put beside the engine, built by others with a log of their own."""
+    """Backends that scripts/setup put beside the engine; they bring a log of their own."""
     libggml.ggml_backend_load.restype = ctypes.c_void_p
     libggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
     for path in module_files():

@@ -79,9 +79,7 @@ class LlamaMemory:
 
     def write(self, sequence: int, data: npt.NDArray[np.uint8], flags: int) -> bool:
         """Put a copy back; False where the engine fails."""
-        n = C.llama_state_seq_set_data_ext(
-            self.context, _pointer(data), data.size, sequence, flags
-        )
+        n = C.llama_state_seq_set_data_ext(self.context, _pointer(data), data.size, sequence, flags)
         return n == data.size
 
 
@@ -149,7 +147,7 @@ class SequenceMemory:
         memory = self.memory
         if not memory.is_limited or n < n_held or memory.flags is None:
             return None
-        if memory.keeps_state or n - n_held >= WORTH_A_PASS and n > memory.n_window:
+        if memory.keeps_state or (n - n_held >= WORTH_A_PASS and n > memory.n_window):
             return n
         # A window that is not full yet is copied when it is about to be: `crosses`.
         return n_held if n_held > memory.n_window else None

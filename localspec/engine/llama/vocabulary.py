@@ -1,15 +1,32 @@
 """A model's vocabulary: text to ids and ids to bytes."""
 
 import ctypes
+import os
 from functools import cached_property
+from pathlib import Path
 
-from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.binding import C, Handle, engine_log, initialise
 from localspec.errors import ModelError
 from localspec.model.tokenizer import Tokenizer
 
 _PIECE_BYTES = 256
 _KINDS = ("none", "llama", "gpt2", "bert", "t5", "rwkv", "plamo2")
 """Names in files, in the order of enum llama_vocab_type."""
+
+
+def load_vocabulary(path: Path) -> "LlamaVocabulary":
+    """A model's vocabulary without its weights, kept until this process ends.
+
+    Raises ModelError where the file does not load.
+    """
+    initialise()
+    params = C.llama_model_default_params()
+    params.vocab_only = True
+    engine_log.clear()
+    model = C.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelError(f"{path.name} does not load: {engine_log.reason()}")
+    return LlamaVocabulary(model)
 
 
 class LlamaVocabulary:
