@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from localspec.notify import Notify, Progress
 CHILD = "localspec.engine.llama.served"
 FLAG_BYTES = mmap.PAGESIZE
 """Before the logits: whether this side wants the pass to stop."""
-POLL_S = 0.05
+POLL_S, GRACE_S = 0.05, 1.0
 _KINDS = {kind.__name__: kind for kind in (EngineError, ModelError, UserError)}
 
 
@@ -286,7 +285,7 @@ class _Child:
 
     def answer(self, request: Any, is_stopped: Callable[[], bool]) -> Answer:
         """Send a request and wait. Raises EOFError or OSError where the process has ended."""
-        self._memory[0] = 0
+        self._memory[0] = is_stopped()
         self._pipe.send(request)
         return self._received(is_stopped)
 
@@ -308,21 +307,25 @@ class _Child:
         return self._pipe.recv()
 
     def reason(self) -> str:
-        """Why it ended, in its own last words."""
-        self.close()
+        """End it; why it ended before, in its own last words."""
+        self._end()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
+        self._errors.close()
         return lines[-1].removeprefix("localspec: ") if lines else "it gave no reason"
 
     def close(self) -> None:
         """End it."""
+        self._end()
+        self._errors.close()
+
+    def _end(self) -> None:
         self._pipe.close()
-        for _ in range(20):
-            if self._process.poll() is not None:
-                return
-            sleep(0.05)
-        self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def connection(fd: int) -> Connection:

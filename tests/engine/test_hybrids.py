@@ -10,7 +10,7 @@ import pytest
 from hybrids import ARCHITECTURES, write_random_hybrid
 
 from localspec.engine.base import EngineConfig, hold
-from localspec.engine.llama.engine import LlamaContext, LlamaEngine
+from localspec.engine.llama.engine import LlamaEngine
 
 Load = Callable[..., LlamaEngine]
 ROUNDING = 0.1
