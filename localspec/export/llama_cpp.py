@@ -9,6 +9,7 @@ llama-cpp-python 0.3.36 has no names for some cache types, so ggml's numbers sta
 
 import shlex
 
+from localspec.engine.workers import addresses_of
 from localspec.export.exported import (
     ADAPTS,
     USUAL,
@@ -26,7 +27,7 @@ NGRAM = 3
 """Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
-_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers"}
 
 
 def llama_server(config: SessionConfig) -> Exported:
@@ -61,6 +62,8 @@ def _engine(config: SessionConfig) -> list[list[str]]:
         flags.append(["--n-gpu-layers", str(settings.gpu_layers)])
     if settings.device:
         flags.append(["--device", ",".join(settings.device)])
+    if settings.workers:
+        flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
     if settings.cpu_moe:
         flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
     if not settings.mmap:

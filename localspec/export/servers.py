@@ -97,6 +97,7 @@ _LOCAL = frozenset(
         "ubatch",
         "gpu_layers",
         "device",
+        "workers",
         "cpu_moe",
         "mmap",
         "repack",
