@@ -37,7 +37,7 @@ from localspec.session import Reply, ReplyOptions, Session
 from localspec.session.loading import check_memory, load_engine, sound_plan
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.session.loading import AnyEngine
 
 GREEDY = Sampling(temperature=0)
 WARM_UP_TOKENS = 4
@@ -178,7 +178,7 @@ class ParallelBench:
     Each user's reply is a slot of one batch of the decoding loop. Close it.
     """
 
-    def __init__(self, case: Case, engine: "LlamaEngine", load_s: float) -> None:
+    def __init__(self, case: Case, engine: "AnyEngine", load_s: float) -> None:
         self.work, self.load_s = case.work, load_s
         self._engine = engine
         self._contexts = [engine.context() for _ in range(case.work.batch)]

@@ -117,9 +117,13 @@ def machine_key() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def hardware_key() -> str:
-    """A short hash of the processor and GPUs alone: which machine this is, in whatever state."""
+def hardware_key(devices: str = "") -> str:
+    """A short hash of the processor and GPUs alone: which machine this is, in whatever state.
+
+    `devices`: what the engine computes on beside the processor.
+    """
     parts = [processor_name(), *(f"{gpu.backend} {gpu.name}" for gpu in system_gpus())]
+    parts += [devices] if devices else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.device_health import sound_devices
 from localspec.engine.devices import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
@@ -29,6 +30,8 @@ from localspec.settings import NONE, Settings, Speculation
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
     from localspec.engine.process import EngineProcess
+
+    AnyEngine = LlamaEngine | EngineProcess
 
 
 _BUFFERS_BYTES = 200_000_000
@@ -134,7 +137,7 @@ class EnginePlan:
         draft = self.draft and self.draft.with_settings(repack=False)
         return replace(self, target=self.target.with_settings(repack=False), draft=draft)
 
-    def limited_by(self, target: "LlamaEngine", notify: Notify) -> Self:
+    def limited_by(self, target: "AnyEngine", notify: Notify) -> Self:
         """The same with drafts that the loaded target can roll back; `notify` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
@@ -170,8 +173,19 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
 
 def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     """The same for the engine build that is installed, which may not repack weights."""
-    plan = plan_engines(config)
+    plan = plan_engines(_on_sound_devices(config, notify))
     return plan if engine_health(notify).can_repack else plan.without_repacking()
+
+
+def _on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
+    """The same without devices that compute wrong numbers."""
+    settings = config.settings
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    sound = sound_devices(used, notify)
+    if len(sound) == len(used):
+        return config
+    names = tuple(device.name for device in sound)
+    return config.with_settings(device=names, gpu_layers=settings.gpu_layers if names else 0)
 
 
 def load_engine(
@@ -179,7 +193,7 @@ def load_engine(
     interrupt: Interrupt,
     on_progress: Progress,
     notify: Notify = lambda message: None,
-) -> "LlamaEngine | EngineProcess":
+) -> "AnyEngine":
     """Load one engine; with workers, whose loss would end its process, in one of its own."""
     if config.settings.workers:
         from localspec.engine.process import EngineProcess  # noqa: PLC0415 - seldom used
@@ -190,7 +204,7 @@ def load_engine(
     return LlamaEngine(config, interrupt, on_progress)
 
 
-def check_pair(target: "LlamaEngine", draft: "LlamaEngine") -> None:
+def check_pair(target: "AnyEngine", draft: "AnyEngine") -> None:
     """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
     tokenizers = target.vocabulary.tokenizer, draft.vocabulary.tokenizer
     problem = pair_problem(*tokenizers, rolls_back=draft.rollback_limit != 0)

@@ -25,11 +25,11 @@ from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.session.loading import AnyEngine
 
 
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "LlamaEngine"]:
-    def load(config: EngineConfig) -> "LlamaEngine":
+def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "AnyEngine"]:
+    def load(config: EngineConfig) -> "AnyEngine":
         if interrupt.requested:
             raise Interrupted
         return load_engine(config, interrupt, lambda fraction: None)
@@ -43,7 +43,7 @@ class Session:
     """Close it, or use it in a `with` statement. One reply at a time."""
 
     def __init__(
-        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+        self, plan: EnginePlan, target: "AnyEngine", draft: "AnyEngine | None"
     ) -> None:
         self.plan = plan
         self.target = target
