@@ -23,7 +23,7 @@ from localspec.settings import Attention, Settings
 
 if TYPE_CHECKING:
     from localspec.engine.interrupt import Interrupt
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.engine.llama.engine import LlamaContext, LlamaEngine
     from localspec.engine.process import EngineProcess, ProcessContext
 
 N_TOKENS = 4
