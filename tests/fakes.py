@@ -56,6 +56,9 @@ class FakeContext:
 
     truncate = go_back
 
+    def fork(self, other: "FakeContext", n: int) -> None:
+        self.tokens = other.tokens[:n]
+
     def checkpoint_place(self, n: int) -> int | None:
         return None
 

@@ -151,6 +151,11 @@ class Context(Protocol):
         """Keep exactly the first `n` tokens: by `go_back`, and by evaluating what that lost."""
         ...
 
+    def fork(self, other: "Context", n: int) -> None:
+        """Hold the first `n` tokens that `other` holds, without evaluating any: both share the
+        cells. Where the memory cannot share them, nothing changes."""
+        ...
+
     def checkpoint_place(self, n: int) -> int | None:
         """Where to `checkpoint` while evaluating up to `n` tokens, so that `go_back(n)` later
         loses little; None where this memory needs none there."""

@@ -90,6 +90,9 @@ class ProcessContext:
         if len(self.held) < n:
             self.eval(wanted[len(self.held) :], 0)
 
+    def fork(self, other: "ProcessContext", n: int) -> None:
+        """Nothing: the engine with workers shares no cells."""
+
     def clear(self) -> None:
         """Forget everything."""
         self._ask("clear")

@@ -28,7 +28,7 @@ from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
 from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
 from localspec.session.trial import try_load
-from localspec.settings import NONE, Settings, Speculation
+from localspec.settings import MAX_DRAFT, NONE, Settings, Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -142,16 +142,17 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
     _check_devices(settings)
-    max_draft = _max_draft(config)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
+    n_sequences = settings.n_sequences
+    max_draft = min(_max_draft(config), _longest_draft(settings, n_ctx))
     rolling = replace(settings, n_rs_seq=_n_snapshots(settings, facts, max_draft))
-    target = _engine_config(config.model, rolling, facts, n_ctx, max_draft + 1)
+    target = _engine_config(config.model, rolling, facts, n_ctx, n_sequences * (max_draft + 1))
     draft, draft_facts = None, None
     if config.draft is not None and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
-        draft = _engine_config(config.draft, settings, draft_facts, n_ctx, 1)
+        draft = _engine_config(config.draft, settings, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
         target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
     )
@@ -232,6 +233,13 @@ def _max_draft(config: SessionConfig) -> int:
     if settings.spec == NONE:
         return 0
     return settings.draft_max or (AUTO_DRAFT if settings.spec == "auto" else DEFAULT_DRAFT)
+
+
+def _longest_draft(settings: Settings, n_ctx: int) -> int:
+    """So that drafts of all sequences take half a micro-batch: prompts have the other half."""
+    if settings.n_sequences == 1:
+        return MAX_DRAFT
+    return max(0, min(settings.ubatch, n_ctx) // (2 * settings.n_sequences) - 1)
 
 
 def _n_snapshots(settings: Settings, facts: ModelFacts, max_draft: int) -> int:

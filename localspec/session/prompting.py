@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OWN_NAMES = ("messages", "bos_token", "eos_token", "add_generation_prompt")
 """What every template is given, which nobody else may set."""
+MOST_KEPT = 64
+"""Values of templates that are kept at a time: strangers may choose them."""
 _SAMPLE = [Message(role="user", content="a")]
 
 
@@ -55,6 +57,8 @@ class Prompting:
         """Messages to prompts. ModelError where the template is broken."""
         found = self._made.get(values.key)
         if found is None:
+            if len(self._made) >= MOST_KEPT:
+                self._made.clear()
             self._say(self._chosen.note)
             found = self._made[values.key] = Prompts(
                 self._template(values), self._vocabulary, self._vocabulary.bos_text
@@ -91,7 +95,7 @@ class Prompting:
         for name in args:
             if name in OWN_NAMES:
                 raise UserError(f"--template-arg {name}: localspec itself gives the template that")
-            if name not in plain.variables:
+            if name not in plain.variables and name != "tools":
                 self._say(f"the chat template asks for no {name!r}: --template-arg does nothing")
 
     def _say(self, note: str | None) -> None:

@@ -60,6 +60,20 @@ class Turns:
             yield
 
 
+def parsed(
+    step: Step, generation: Generation, parser: AnswerParser
+) -> tuple[Step, list[AnswerPart]]:
+    """The parts that a step has made certain; reply and step end at a stop text."""
+    n_before = generation.n_tokens - len(step.tokens)
+    parts: list[AnswerPart] = []
+    for n, token in enumerate(step.tokens, n_before + 1):
+        parts += parser.push(token)
+        if parser.is_stopped:
+            generation.cut(n)
+            return step.cut(n - n_before), parts
+    return step, parts
+
+
 class Reply:
     """What a model says to a prompt. Iterate over it, once, for pieces of text as they come.
 
@@ -184,14 +198,7 @@ class Reply:
             return next(self._pass_steps, None)
 
     def _take(self, step: Step) -> list[AnswerPart]:
-        n_before = self._generation.n_tokens - len(step.tokens)
-        parts: list[AnswerPart] = []
-        for n, token in enumerate(step.tokens, n_before + 1):
-            parts += self._parser.push(token)
-            if self._parser.is_stopped:
-                self._generation.cut(n)
-                step = step.cut(n - n_before)
-                break
+        step, parts = parsed(step, self._generation, self._parser)
         self.steps.append(step)
         self.stats.add(step)
         self.timings.add(step, perf_counter())

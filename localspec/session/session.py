@@ -7,6 +7,7 @@ from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
+from localspec.decode.chances import Learned
 from localspec.decode.drafters import drafters_for
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
@@ -116,10 +117,14 @@ class Session:
 
     def prepare(self) -> None:
         """Load or measure the costs of passes, if drafts are chosen by them."""
-        if self.speculation != "auto":
-            return
-        self._store = LearnedStore(self.plan, self.target, self.draft)
-        self._store.load()
+        if self.speculation == "auto":
+            self.learned()
+
+    def learned(self) -> Learned:
+        """What passes cost here, loaded or measured once, and kept at the end."""
+        if self._store is None:
+            self._store = LearnedStore(self.plan, self.target, self.draft)
+        return self._store.learned or self._store.load()
 
     def forget(self) -> None:
         """Drop the texts that drafters have indexed, as if each reply were the first."""
@@ -210,6 +215,16 @@ class Session:
         Raises UserError for a prompt that is empty or longer than the context, or after `close`.
         """
         self.check_open()
+        options = self.effective(options)
+        generation = self.generation(prompt, options)
+        speculator = speculator or self.speculator(options.spec, options.draft_max)
+        interrupt, n_repeated = self.target.interrupt, self.n_repeated(prompt)
+        steps = drive(generation, self.context, speculator, interrupt, n_repeated)
+        parser = parser or self.parser(options, PLAIN, UNOPENED)
+        return Reply(generation, steps, parser, options, self._turns, speculator)
+
+    def generation(self, prompt: Sequence[int], options: ReplyOptions) -> Generation:
+        """A reply that has not begun. UserError for a prompt as in `reply`."""
         if not prompt:
             raise UserError("the prompt is empty: give some text")
         if len(prompt) > self.n_ctx:
@@ -217,7 +232,6 @@ class Session:
                 f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: "
                 "use a larger --ctx"
             )
-        options = self.effective(options)
         eog = self.target.vocabulary.eog
         sampling = options.sampling
         if options.ignore_eos:
@@ -227,12 +241,7 @@ class Session:
             max_tokens=options.max_tokens,
             stop_tokens=frozenset() if options.ignore_eos else eog,
         )
-        generation = Generation(prompt, sampling, limits, options.verify)
-        speculator = speculator or self._speculator(options)
-        interrupt, n_repeated = self.target.interrupt, self._n_repeated(prompt)
-        steps = drive(generation, self.context, speculator, interrupt, n_repeated)
-        parser = parser or self.parser(options, PLAIN, UNOPENED)
-        return Reply(generation, steps, parser, options, self._turns, speculator)
+        return Generation(prompt, sampling, limits, options.verify)
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""
@@ -241,7 +250,7 @@ class Session:
             self.recommended = replace(self.recommended, note=None)
         return options.with_recommended(self.recommended.values)
 
-    def _n_repeated(self, prompt: Sequence[int]) -> int:
+    def n_repeated(self, prompt: Sequence[int]) -> int:
         """How much of a prompt the next one repeats, where the memory needs to know that."""
         is_free = self.target.rollback_limit is None
         return 0 if is_free else n_stable(prompt, self._tail)
@@ -250,11 +259,14 @@ class Session:
     def _tail(self) -> Tail | None:
         return tail_of(self.chat_prompt)
 
-    def _speculator(self, options: ReplyOptions) -> Speculator:
-        spec = options.spec or self.speculation
+    def speculator(
+        self, spec: Speculation | None = None, draft_max: int | None = None
+    ) -> Speculator:
+        """Who drafts for a reply, or for a batch of them; None: as the session is set."""
+        spec = spec or self.speculation
         learned = self._store and self._store.learned
         if spec == "auto" and learned:
             return Adaptive(learned, list(self._drafters.values()), self.plan.max_draft)
         drafter = self._drafters.get("lookup" if spec == "auto" else spec)
-        n = self.plan.max_draft if options.draft_max is None else options.draft_max
+        n = self.plan.max_draft if draft_max is None else draft_max
         return Fixed(drafter, min(n, self.plan.max_draft)) if drafter else Plain()

@@ -138,7 +138,10 @@ def _majority(tokens: list[int]) -> int:
 
 
 class LookupDrafter:
-    """Looks drafts up in the prompt, the reply and earlier ones; one index a conversation."""
+    """Looks drafts up in the prompt, the reply and earlier ones; one index a conversation.
+
+    Unless it `remembers`, a reply that is over leaves nothing behind.
+    """
 
     source: ClassVar[str] = "lookup"
     option: ClassVar[str] = "lookup"
@@ -146,14 +149,15 @@ class LookupDrafter:
     is_free: ClassVar[bool] = True
     n_confidences: ClassVar[int] = N_CONFIDENCES
 
-    def __init__(self) -> None:
+    def __init__(self, *, remembers: bool = True) -> None:
+        self._remembers = remembers
         self._texts: dict[int, _Conversation] = {}
         self._idle: list[_Conversation] = []
 
     @classmethod
     def of(cls, target: Engine, draft: Engine | None) -> Self:
-        """Any target will do."""
-        return cls()
+        """Any target will do. Among many users, nobody's replies serve another one's drafts."""
+        return cls(remembers=target.config.settings.n_sequences == 1)
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """One lookup for each request; replies that are not among them free their index."""
@@ -181,7 +185,9 @@ class LookupDrafter:
             return
         wanted = {id(r.history): r.history for r in requests}
         for key in [key for key in self._texts if key not in wanted]:
-            self._idle.append(self._texts.pop(key))
+            conversation = self._texts.pop(key)
+            if self._remembers:
+                self._idle.append(conversation)
         for key, history in wanted.items():
             if key not in self._texts:
                 self._texts[key] = self._begun(history)

@@ -248,6 +248,15 @@ class LlamaContext:
         if len(self.held) < n:
             self.eval(wanted[len(self.held) :], 0)
 
+    def fork(self, other: "LlamaContext", n: int) -> None:
+        """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""
+        memory = self.engine.memory
+        if memory.is_limited or not self.engine.config.settings.kv_unified:
+            return
+        self.clear()
+        memory.share(other.sequence, self.sequence, n)
+        self.held = other.held[:n]
+
     def clear(self) -> None:
         """Forget everything, which every kind of memory can."""
         self.memory.clear()

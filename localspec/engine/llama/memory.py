@@ -60,6 +60,10 @@ class LlamaMemory:
         """Drop a sequence's cells from position `start` on; False where the memory refuses."""
         return C.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
+    def share(self, source: int, target: int, n: int) -> None:
+        """Make the cells of the first `n` positions of `source` those of `target`, too."""
+        C.llama_memory_seq_cp(self._memory, source, target, 0, n)
+
     def length(self, sequence: int) -> int:
         """How many positions of the sequence have been evaluated."""
         return C.llama_memory_seq_pos_max(self._memory, sequence) + 1

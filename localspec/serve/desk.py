@@ -1,0 +1,140 @@
+"""The one thread that owns the engine, and the desk where others leave messages for it.
+
+Between two passes the thread takes what has come, and tells each request's listener what became of
+it. A listener is called in the engine's thread and must only pass the event on.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from itertools import count
+from queue import Empty, SimpleQueue
+
+from localspec.errors import EngineError
+from localspec.serve.messages import (
+    END,
+    Abort,
+    BusyError,
+    Done,
+    Drain,
+    Event,
+    Failed,
+    Message,
+    Submit,
+)
+from localspec.serve.metrics import Metrics
+from localspec.serve.scheduler import Scheduler
+
+Listener = Callable[[Event], None]
+_log = logging.getLogger("localspec.serve")
+MOST_BUGS = 3
+"""Passes in a row that fail in an unknown way, before the server calls itself broken."""
+
+
+class Desk:
+    """Starts with `start`. `submit` and `abort` are safe from any thread."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.metrics = Metrics()
+        self._messages = SimpleQueue[tuple[Message, Listener | None]]()
+        self._listeners: dict[int, Listener] = {}
+        self._ids = count(1)
+        self._n_bugs = 0
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        """Why no request can be answered now."""
+        if self._n_bugs >= MOST_BUGS or not self._thread.is_alive():
+            return "the engine has failed: start the server again"
+        return "the server is closing" if self.scheduler.is_closing else None
+
+    def new_id(self) -> int:
+        """For a request."""
+        return next(self._ids)
+
+    def submit(self, asked: Submit, listener: Listener) -> None:
+        """Ask for a reply; `listener` hears the events of it, the last one a Done or Failed."""
+        if not self._thread.is_alive():
+            busy = BusyError("the server is closing: ask another one", 1.0, is_closing=True)
+            listener(Failed(asked.id, busy))
+            return
+        self._messages.put((asked, listener))
+
+    def abort(self, wanted: int) -> None:
+        """Nobody listens to that request any more."""
+        self._messages.put((Abort(wanted), None))
+
+    def drain(self) -> None:
+        """Take no more requests; the thread ends with those that are here."""
+        self._messages.put((Drain(), None))
+
+    def close(self, wait_s: float) -> bool:
+        """Drain for at most `wait_s` seconds, then end what still runs; whether all was said."""
+        self.drain()
+        self._thread.join(wait_s)
+        is_whole = not self._thread.is_alive()
+        self._is_stopped = True
+        self._messages.put((Drain(), None))  # wakes it up
+        self._thread.join()
+        return is_whole
+
+    # in the thread
+
+    def _run(self) -> None:
+        scheduler = self.scheduler
+        while not self._is_stopped and not (scheduler.is_closing and scheduler.is_idle):
+            self._receive(is_patient=scheduler.is_idle)
+            if not scheduler.is_idle:
+                self._pass()
+        self._tell(scheduler.fail_all(EngineError("the server was stopped")))
+        self._receive(is_patient=False)
+
+    def _receive(self, *, is_patient: bool) -> None:
+        """Take all messages that are there; wait for one if there is nothing else to do."""
+        while True:
+            try:
+                message, listener = self._messages.get(block=is_patient)
+            except Empty:
+                return
+            is_patient = False
+            if listener and isinstance(message, Submit):
+                self._listeners[message.id] = listener
+            if isinstance(message, Abort):
+                self.metrics.n_aborted += self._listeners.pop(message.id, None) is not None
+            self._tell(self.scheduler.take(message))
+
+    def _pass(self) -> None:
+        try:
+            self._tell(self.scheduler.step())
+        except Exception as error:
+            self._n_bugs += 1
+            _log.exception("a pass failed")
+            self._tell(self.scheduler.fail_all(EngineError(f"a bug in localspec ({error!r})")))
+            return
+        self._n_bugs = 0
+        self.metrics.n_passes += 1
+        self.metrics.n_rows += self.scheduler.width
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._count(event)
+            is_end = isinstance(event, END)
+            listener = self._listeners.pop(event.id, None) if is_end else None
+            listener = listener or self._listeners.get(event.id)
+            if listener:
+                listener(event)
+
+    def _count(self, event: Event) -> None:
+        if isinstance(event, Done):
+            self.metrics.add(event.account)
+        elif isinstance(event, Failed):
+            is_busy = isinstance(event.error, BusyError)
+            self.metrics.n_refused += is_busy
+            self.metrics.n_failed += not is_busy

@@ -1,0 +1,101 @@
+"""What goes into the scheduler, and what comes out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from localspec.decode.generation import FinishReason, Generation
+from localspec.decode.stats import DraftStats, Timings
+from localspec.decode.step import Step
+from localspec.dialogue.markup import AnswerPart
+from localspec.dialogue.parser import AnswerParser
+from localspec.errors import LocalspecError
+
+
+class BusyError(LocalspecError):
+    """The server is full or closing: the request can come again after `retry_s` seconds."""
+
+    def __init__(self, sentence: str, retry_s: float, *, is_closing: bool = False) -> None:
+        super().__init__(sentence)
+        self.retry_s = retry_s
+        self.is_closing = is_closing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Submit:
+    """A reply to make. `n_stable` as in `decode.driver.Slot`; it waits no longer than `wait_s`."""
+
+    id: int
+    generation: Generation
+    parser: AnswerParser
+    n_stable: int = 0
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Nobody wants that reply any more."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no more requests, and finish those that are here."""
+
+
+Message = Submit | Abort | Drain
+
+
+@dataclass(slots=True)
+class Account:
+    """What a reply took: `n_cached` tokens of its prompt were there already."""
+
+    n_prompt: int
+    n_cached: int = 0
+    n_tokens: int = 0
+    n_thought: int = 0
+    queued_s: float = 0.0
+    finish_reason: FinishReason | None = None
+    stats: DraftStats = field(default_factory=DraftStats)
+    timings: Timings = field(default_factory=Timings)
+
+    def add(self, step: Step, now: float) -> None:
+        """Count a step whose tokens are there `now`."""
+        self.stats.add(step)
+        self.timings.add(step, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The request waits for its turn."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Parts of a reply that are certain now."""
+
+    id: int
+    parts: Sequence[AnswerPart]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A reply has ended, as `account` says."""
+
+    id: int
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request is not answered, or no further."""
+
+    id: int
+    error: LocalspecError
+
+
+Event = Taken | Delta | Done | Failed
+END = (Done, Failed)
+"""Nothing comes behind one of these."""

@@ -1,0 +1,282 @@
+"""Who takes part in each pass: a plain object over messages, without a thread and without HTTP.
+
+Replies go first: each gets its step in every pass. What the latency target leaves of the pass goes
+to prompts: half of it to the one that came first, the rest to short ones, so that a long prompt
+holds nobody up and is not held up itself. A request is admitted in order of arrival if its worst
+case fits, prompt and longest reply, so no running request ever meets a full cache. A request that
+fails ends alone. One that is cancelled takes part in no further pass.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from localspec.decode.driver import Batch, Slot, step
+from localspec.decode.generation import Generation
+from localspec.decode.step import Step
+from localspec.engine.base import Engine
+from localspec.errors import EngineError, LocalspecError
+from localspec.serve.messages import (
+    Abort,
+    Account,
+    BusyError,
+    Delta,
+    Done,
+    Event,
+    Failed,
+    Message,
+    Submit,
+    Taken,
+)
+from localspec.serve.pace import Paced
+from localspec.serve.prefixes import Prefixes
+from localspec.session.reply import parsed
+
+USUAL_S, USUAL_GAIN = 2.0, 0.2
+"""How long a reply takes before one was seen, and how fast that is learned."""
+MOST_RETRY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """`n_cells` of the cache for all together, and how many requests may wait."""
+
+    n_cells: int
+    n_waiting: int
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request that waits or runs; `worst` is what it may come to hold, in cells."""
+
+    asked: Submit
+    account: Account
+    came_s: float
+    worst: int
+    slot: Slot | None = None
+
+    @classmethod
+    def of(cls, asked: Submit, now: float) -> "Job":
+        generation = asked.generation
+        limits, n_prompt = generation.limits, generation.n_prompt
+        longest = limits.n_ctx if limits.max_tokens is None else n_prompt + limits.max_tokens
+        account = Account(n_prompt)
+        account.timings.start(now)
+        return cls(asked, account, now, max(n_prompt, min(longest, limits.n_ctx)))
+
+    @property
+    def id(self) -> int:
+        return self.asked.id
+
+    @property
+    def generation(self) -> Generation:
+        return self.asked.generation
+
+
+class Scheduler:
+    """Requests on one engine; `clock` gives seconds. Call `step` while it is not `is_idle`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        prefixes: Prefixes,
+        pace: Paced,
+        room: Room,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine, self._prefixes, self._pace = engine, prefixes, pace
+        self._room, self._clock = room, clock
+        self._n_sequences = prefixes.n_free
+        self._usual_s = USUAL_S
+        self.waiting: deque[Job] = deque()
+        self.running: list[Job] = []
+        """In order of arrival."""
+        self.is_closing = False
+        self.width = 0
+        """Rows of the last pass."""
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.waiting and not self.running
+
+    def take(self, message: Message) -> list[Event]:
+        """Take a message; what it leads to at once."""
+        if isinstance(message, Submit):
+            return [self._submitted(message)]
+        if isinstance(message, Abort):
+            self._abort(message.id)
+            return []
+        self.is_closing = True
+        waiting, self.waiting = self.waiting, deque()
+        return [Failed(job.id, self._closing()) for job in waiting]
+
+    def step(self) -> list[Event]:
+        """One pass. An engine that fails for all ends every reply that runs, and no other."""
+        events = self._expired() + self._admitted()
+        batch = self._batch()
+        if not batch.slots and not batch.chunks:
+            return events
+        by_slot = {id(job.slot): job for job in self.running}
+        read = [by_slot[id(slot)] for slot, _ in batch.chunks]
+        try:
+            steps = step(batch, self._engine, self._pace)
+        except LocalspecError as error:
+            return events + self.fail_all(error)
+        self.width, now = batch.width, self._clock()
+        for slot, made in zip(batch.slots, steps, strict=True):
+            events += self._advanced(by_slot[id(slot)], made, now)
+        for job in read:
+            if job.generation.is_finished:
+                events.append(self._ended(job))
+        return events
+
+    def fail_all(self, error: LocalspecError) -> list[Event]:
+        """End every reply that runs."""
+        for job in self.running:
+            job.generation.fail(error)
+        return [self._ended(job) for job in list(self.running)]
+
+    def retry_s(self) -> float:
+        """When a new request may find room."""
+        n_before = len(self.waiting) + 1
+        return min(MOST_RETRY_S, max(1.0, self._usual_s * n_before / self._n_sequences))
+
+    # requests come and go
+
+    def _submitted(self, asked: Submit) -> Event:
+        job = Job.of(asked, self._clock())
+        if self.is_closing:
+            return Failed(job.id, self._closing())
+        if job.worst > self._room.n_cells:
+            sentence = f"{job.worst:,} tokens do not fit into a cache of {self._room.n_cells:,}"
+            return Failed(job.id, EngineError(f"{sentence}: ask for fewer max_tokens"))
+        if len(self.waiting) >= self._room.n_waiting + self._n_open:
+            sentence = f"{len(self.waiting)} requests wait already: try again later"
+            return Failed(job.id, BusyError(sentence, self.retry_s()))
+        self.waiting.append(job)
+        return Taken(job.id)
+
+    @property
+    def _n_open(self) -> int:
+        """Of the waiting ones, so many need not wait longer than this pass."""
+        return 0 if self._is_blocked else self._prefixes.n_free
+
+    @property
+    def _is_blocked(self) -> bool:
+        """Whether the first that waits does so for cells."""
+        return bool(self.waiting) and self._n_lacking(self.waiting[0]) > self._n_spare
+
+    def _closing(self) -> BusyError:
+        return BusyError("the server is closing: ask another one", 1.0, is_closing=True)
+
+    def _abort(self, wanted: int) -> None:
+        self.waiting = deque(job for job in self.waiting if job.id != wanted)
+        for job in [job for job in self.running if job.id == wanted]:
+            job.generation.finish("interrupted")
+            self._leave(job)
+
+    def _expired(self) -> list[Event]:
+        """Those that have waited too long."""
+        now, kept, gone = self._clock(), deque[Job](), list[Event]()
+        for job in self.waiting:
+            wait_s = job.asked.wait_s
+            if wait_s is None or now - job.came_s <= wait_s:
+                kept.append(job)
+                continue
+            sentence = f"no turn came within {wait_s:.0f} s: try again later"
+            gone.append(Failed(job.id, BusyError(sentence, self.retry_s())))
+        self.waiting = kept
+        return gone
+
+    def _admitted(self) -> list[Event]:
+        """Let requests in, in order of arrival, while there is room for the worst case."""
+        events: list[Event] = []
+        while self.waiting and self._prefixes.n_free:
+            job = self.waiting[0]
+            n_lacking = self._n_lacking(job)
+            if n_lacking > self._n_spare:
+                break
+            self.waiting.popleft()
+            if job.generation.is_finished:
+                events.append(self._ended(job))
+                continue
+            self._prefixes.forget(n_lacking, job.generation.history)
+            self._seat(job)
+        return events
+
+    def _n_lacking(self, job: Job) -> int:
+        """Cells that idle sequences must give up for a job."""
+        taken = sum(each.worst for each in self.running) + self._prefixes.n_idle_tokens
+        return taken + job.worst - self._room.n_cells
+
+    @property
+    def _n_spare(self) -> int:
+        return self._prefixes.n_idle_tokens
+
+    def _seat(self, job: Job) -> None:
+        generation = job.generation
+        context, job.account.n_cached = self._prefixes.take(generation.history)
+        job.slot = Slot(generation, context, job.asked.n_stable)
+        job.account.queued_s = self._clock() - job.came_s
+        self.running.append(job)
+
+    def _leave(self, job: Job) -> None:
+        self.running.remove(job)
+        if job.slot:
+            self._prefixes.give_back(job.slot.context)
+
+    # a pass
+
+    def _batch(self) -> Batch:
+        slots = [job.slot for job in self.running if job.slot]
+        ready = [slot for slot in slots if not slot.n_unread and not slot.is_to_pause]
+        reading = [slot for slot in slots if slot not in ready]
+        depth = max((len(slot.generation.history) for slot in slots), default=0)
+        room = self._pace.n_rows(len(ready), depth)
+        chunks: list[tuple[Slot, int]] = []
+        for slot, n in zip(reading, shares([s.n_chunk for s in reading], room), strict=True):
+            if n == slot.n_unread and not slot.is_to_pause:
+                ready.append(slot)
+            elif n:
+                chunks.append((slot, n))
+        return Batch(ready, chunks)
+
+    def _advanced(self, job: Job, made: Step, now: float) -> list[Event]:
+        generation, parser = job.generation, job.asked.parser
+        made, parts = parsed(made, generation, parser)
+        job.account.add(made, now)
+        if generation.is_finished:
+            parts += parser.finish()
+        events: list[Event] = [Delta(job.id, parts)] if parts else []
+        if generation.is_finished:
+            events.append(self._ended(job))
+        return events
+
+    def _ended(self, job: Job) -> Event:
+        if job in self.running:
+            self._leave(job)
+        generation, account = job.generation, job.account
+        if generation.error:
+            return Failed(job.id, generation.error)
+        account.n_tokens, account.finish_reason = generation.n_tokens, generation.finish_reason
+        account.n_thought = job.asked.parser.n_tokens.get("thought", 0)
+        took_s = self._clock() - job.came_s - account.queued_s
+        self._usual_s += USUAL_GAIN * (took_s - self._usual_s)
+        return Done(job.id, account)
+
+
+def shares(wanted: Sequence[int], room: int) -> list[int]:
+    """How much of `room` each of some prompts gets, in order of arrival.
+
+    The first has half of it for sure; short ones go next, and what they leave is the first's.
+    """
+    if not wanted:
+        return []
+    given = [0] * len(wanted)
+    given[0] = min(wanted[0], (room + 1) // 2)
+    room -= given[0]
+    for i in sorted(range(1, len(wanted)), key=lambda i: wanted[i]):
+        given[i] = min(wanted[i], room)
+        room -= given[i]
+    given[0] += min(wanted[0] - given[0], room)
+    return given
