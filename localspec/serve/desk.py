@@ -75,15 +75,19 @@ class Desk:
         """Take no more requests; the thread ends with those that are here."""
         self._messages.put((Drain(), None))
 
-    def close(self, wait_s: float) -> bool:
-        """Drain for at most `wait_s` seconds, then end what still runs; whether all was said."""
-        self.drain()
-        self._thread.join(wait_s)
-        is_whole = not self._thread.is_alive()
+    def cut(self) -> None:
+        """End what runs, with the next pass."""
         self._is_stopped = True
-        self._messages.put((Drain(), None))  # wakes it up
-        self._thread.join()
-        return is_whole
+        self.drain()  # wakes the thread up
+
+    def close(self, wait_s: float) -> None:
+        """Drain for at most `wait_s` seconds, then end what still runs."""
+        self.drain()
+        if self._thread.ident is not None:
+            self._thread.join(wait_s)
+            self.cut()
+            self._thread.join()
+        self._receive(is_patient=False)  # what came between its last look and its end
 
     # in the thread
 

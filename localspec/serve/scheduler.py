@@ -112,6 +112,7 @@ class Scheduler:
 
     def step(self) -> list[Event]:
         """One pass. An engine that fails for all ends every reply that runs, and no other."""
+        self.width = 0
         events = self._expired() + self._admitted()
         batch = self._batch()
         if not batch.slots and not batch.chunks:

@@ -1,0 +1,115 @@
+"""The fields of a request: what is read, what changes nothing here, what is refused.
+
+Nothing is ignored silently: a field that would change the answer and cannot is an error, unless it
+has the value that changes nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localspec.errors import UserError, no_such
+from localspec.serve.problem import refused
+from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options
+
+_SAMPLING = {
+    "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
+    "repeat_penalty": "repeat_penalty", "repetition_penalty": "repeat_penalty", "seed": "seed",
+    "stop": "stop", "ignore_eos": "ignore_eos",
+}  # fmt: skip
+"""Fields of requests by the keyword of a reply."""
+_LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
+_READ = {*_SAMPLING, *_LENGTHS, "model", "stream", "stream_options", "n"}
+CHAT = frozenset({*_READ, "messages", "tools", "tool_choice", "reasoning_effort",
+                  "chat_template_kwargs"})  # fmt: skip
+COMPLETION = frozenset({*_READ, "prompt"})
+HARMLESS = frozenset({
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention", "cache_prompt", "verbosity", "timings_per_token", "return_progress",
+    "reasoning_format",
+})  # fmt: skip
+"""They say who asks and why, or how a hosted service is to be run."""
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({}, []),
+    "logprobs": (False,), "top_logprobs": (0,), "n_probs": (0,), "best_of": (1,), "suffix": ("",),
+    "response_format": ({"type": "text"},), "modalities": (["text"],), "typical_p": (1,),
+    "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
+    "min_tokens": (0,), "echo": (False,), "id_slot": (-1,),
+}  # fmt: skip
+"""Fields that are not supported yet, and the values with which they ask for nothing."""
+MOST_CHOICES = 16
+_EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high",
+            "xhigh": "high"}  # fmt: skip
+
+
+def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
+    """The fields that say something. RefusedError for one that cannot be kept."""
+    if not isinstance(body, Mapping):
+        raise refused("the body is no JSON object: send one")
+    given = {str(name): value for name, value in body.items() if value is not None}
+    for name, value in given.items():
+        if name in known or name in HARMLESS:
+            continue
+        if name not in NEUTRAL:
+            raise refused(str(no_such("field", name, known)), name)
+        if not any(value == neutral for neutral in NEUTRAL[name]):
+            raise refused(f"{name} is not supported: leave it out", name)
+    return given
+
+
+def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
+    """How a reply is made. RefusedError names the wrong field."""
+    keywords: dict[str, Any] = {"verify": verify}
+    for name, keyword in _SAMPLING.items():
+        if name in given:
+            keywords[keyword] = given[name]
+    lengths = [given[name] for name in _LENGTHS if name in given]
+    if lengths and lengths[0] != -1:  # llama.cpp's for no limit
+        keywords["max_tokens"] = lengths[0]
+    if given.get("top_k") == -1:
+        keywords["top_k"] = 0
+    effort = given.get("reasoning_effort")
+    if effort is not None:
+        if effort not in _EFFORTS:
+            wanted = ", ".join(_EFFORTS)
+            raise refused(f"reasoning_effort {effort!r} is not one of {wanted}", "reasoning_effort")
+        keywords["think"] = _EFFORTS[effort]
+    return _made(keywords)
+
+
+def _made(keywords: dict[str, Any]) -> ReplyOptions:
+    try:
+        return reply_options(**ReplyKeywords(**keywords))
+    except UserError as error:
+        raise refused(str(error), str(error).partition(" ")[0]) from error
+
+
+def flag(given: Mapping[str, Any], name: str) -> bool:
+    """A field that is true or false, false where it is not given."""
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise refused(f"{name} {value!r} is neither true nor false", name)
+    return value
+
+
+def number_of_choices(given: Mapping[str, Any]) -> int:
+    """`n`, from 1 on."""
+    n = given.get("n", 1)
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_CHOICES:
+        raise refused(f"n {n!r} is no number from 1 to {MOST_CHOICES}", "n")
+    return n
+
+
+def wants_usage(given: Mapping[str, Any]) -> bool:
+    """Whether a stream ends with the figures: `stream_options.include_usage`."""
+    options = given.get("stream_options", {})
+    if not isinstance(options, Mapping):
+        raise refused(f"stream_options {options!r} is no object", "stream_options")
+    return flag(options, "include_usage")
+
+
+def variables_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`chat_template_kwargs`."""
+    values = given.get("chat_template_kwargs", {})
+    if not isinstance(values, Mapping):
+        raise refused(f"chat_template_kwargs {values!r} is no object", "chat_template_kwargs")
+    return {str(name): value for name, value in values.items()}

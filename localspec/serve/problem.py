@@ -1,0 +1,60 @@
+"""What goes wrong, as OpenAI's clients read it: a status, a kind, one sentence."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from localspec.errors import LocalspecError, UserError
+from localspec.serve.messages import BusyError
+
+FULL, CLOSING = 429, 503
+_KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
+          405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
+          501: "not_supported_error", 503: "unavailable_error"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An answer that is an error. `param` names the field, `more` are further figures."""
+
+    status: int
+    sentence: str
+    param: str | None = None
+    code: str | None = None
+    retry_s: float | None = None
+    more: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body; also one event of a stream that has begun."""
+        kind = _KINDS.get(self.status, "server_error")
+        error = {"message": self.sentence, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error | dict(self.more)}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Whole seconds, rounded up."""
+        return {} if self.retry_s is None else {"retry-after": str(ceil(self.retry_s))}
+
+
+class RefusedError(UserError):
+    """A request that cannot be answered as it is."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.sentence)
+        self.problem = problem
+
+
+def refused(sentence: str, param: str | None = None, **more: Any) -> RefusedError:
+    """A wrong field."""
+    return RefusedError(Problem(400, sentence, param, **more))
+
+
+def problem_of(error: LocalspecError) -> Problem:
+    """An error of localspec's as an answer."""
+    if isinstance(error, RefusedError):
+        return error.problem
+    if isinstance(error, BusyError):
+        status = CLOSING if error.is_closing else FULL
+        return Problem(status, str(error), retry_s=error.retry_s)
+    return Problem(400 if isinstance(error, UserError) else 500, str(error))

@@ -1,0 +1,138 @@
+"""A session and its options to a running server, and its end.
+
+The first Ctrl-C or SIGTERM lets the replies that run come to their end for a while; a second one
+ends them at once.
+"""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from localspec.errors import EngineError
+from localspec.serve.app import HttpOptions, Server
+from localspec.serve.desk import Desk
+from localspec.serve.order import Orders
+from localspec.serve.pace import Paced
+from localspec.serve.prefixes import Prefixes
+from localspec.serve.scheduler import Room, Scheduler
+from localspec.session.session import Session
+
+DRAIN_S = 30.0
+"""What replies may take after the first Ctrl-C."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many requests may wait, and how long a pass may take with prompts; None: by its cost."""
+
+    n_waiting: int = 64
+    target_s: float | None = None
+
+
+def desk_of(session: Session, load: Load = Load()) -> Desk:
+    """A desk for a session whose engine has one pool of cells, for as many users as sequences."""
+    engine, settings = session.target, session.plan.target.settings
+    n = settings.n_sequences
+    contexts = [session.context, *(engine.context() for _ in range(n - 1))]
+    n_rows = min(settings.ubatch, session.n_ctx) - session.plan.target.n_outputs
+    costs = session.learned().target
+    pace = Paced(session.speculator(), costs, max(1, n_rows), load.target_s)
+    room = Room(n * session.n_ctx, load.n_waiting)
+    return Desk(Scheduler(engine, Prefixes(contexts), pace, room, perf_counter))
+
+
+def about(session: Session) -> dict[str, Any]:
+    """What /v1/models tells of the model."""
+    facts, plan = session.plan.facts, session.plan.target
+    return {
+        "created": int(Path(plan.model).stat().st_mtime),
+        "max_model_len": session.n_ctx,
+        "meta": {
+            "n_vocab": session.target.vocabulary.n_tokens,
+            "n_ctx": session.n_ctx,
+            "n_ctx_train": facts.n_ctx_train,
+            "n_parallel": plan.settings.n_sequences,
+        },
+    }
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens. EngineError where that address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(128)
+    except (OSError, OverflowError) as error:
+        made.close()
+        reason = getattr(error, "strerror", None) or error
+        raise EngineError(f"{host}:{port} cannot be listened on ({reason}): use --port") from error
+    return made
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to `Running`, which lets replies end first."""
+
+    def capture_signals(self) -> Any:
+        """Nothing."""
+        return suppress()
+
+
+class Running:
+    """A server on a listening socket; `serve` returns when it has ended."""
+
+    def __init__(self, session: Session, desk: Desk, options: HttpOptions, **how: Any) -> None:
+        self._desk = desk
+        app = Server(Orders(session, **how), desk, options).app
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        self._uvicorn = _Uvicorn(config)
+        self._n_signals = 0
+        self._ending: threading.Thread | None = None
+
+    def serve(self, listener: socket.socket, on_end: Callable[[], None] = lambda: None) -> None:
+        """Answer until `stop`, Ctrl-C or SIGTERM; `on_end` is told of the first of these."""
+        self._on_end = on_end
+        before = {each: signal.signal(each, self._on_signal) for each in _signals()}
+        self._desk.start()
+        try:
+            self._uvicorn.run(sockets=[listener])
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            self.stop(0.0)
+            if self._ending:
+                self._ending.join()
+
+    def stop(self, wait_s: float = DRAIN_S) -> None:
+        """End: replies that run have so long. From any thread."""
+        if self._ending is None:
+            self._ending = threading.Thread(target=self._end, args=(wait_s,))
+            self._ending.start()
+
+    def _end(self, wait_s: float) -> None:
+        self._desk.close(wait_s)
+        self._uvicorn.should_exit = True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._n_signals += 1
+        if self._n_signals == 1:
+            self._on_end()
+            self.stop()
+        else:
+            self._desk.cut()
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    is_main = threading.current_thread() is threading.main_thread()
+    return (signal.SIGINT, signal.SIGTERM) if is_main else ()

@@ -1,0 +1,145 @@
+"""OpenAI's messages and tools as the model's chat template takes them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from localspec.dialogue.prompts import without_empty_answers
+from localspec.dialogue.template import Message
+from localspec.serve.problem import refused
+
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+          "tool": "tool", "function": "tool"}  # fmt: skip
+_TEXTS = ("text", "input_text", "output_text", "refusal")
+
+
+def messages_of(asked: Any) -> list[Message]:
+    """Messages for the template. RefusedError names the one that is wrong."""
+    if not isinstance(asked, list) or not asked:
+        raise refused("messages is no list with something in it: send at least one", "messages")
+    said = [_message(each, f"messages[{i}]") for i, each in enumerate(asked)]
+    said = said if any(each.get("tool_calls") for each in said) else without_empty_answers(said)
+    if not any(each["content"].strip() for each in said):
+        raise refused("the messages say nothing: give some text", "messages")
+    return said
+
+
+def _message(given: Any, where: str) -> Message:
+    role = given.get("role") if isinstance(given, Mapping) else None
+    if role not in _ROLES:
+        raise refused(f"{where} has no role that is one of {', '.join(_ROLES)}", where)
+    content = _content(given.get("content"), f"{where}.content")
+    made: dict[str, Any] = {"role": _ROLES[role], "content": content}
+    thought = given.get("reasoning_content") or given.get("reasoning")
+    if thought is not None:
+        made["thought"] = _utf8(thought, f"{where}.reasoning_content")
+    if calls := given.get("tool_calls"):
+        made["tool_calls"] = [_call(call, f"{where}.tool_calls") for call in _list(calls, where)]
+    made |= {key: given[key] for key in ("tool_call_id", "name") if given.get(key) is not None}
+    if role == "user" and not content.strip():
+        raise refused(f"{where} says nothing: give some text", where)
+    message: Any = made
+    return message
+
+
+def _content(content: Any, where: str) -> str:
+    """A text, or several of them as parts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return _utf8(content, where)
+    texts: list[str] = []
+    for part in _list(content, where):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind not in _TEXTS:
+            raise refused(f"{where} has a part of type {kind!r}: this server reads text", where)
+        texts.append(_utf8(part.get("text", part.get("refusal")), where))
+    return "\n".join(texts)
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise refused(f"{where} is neither a text nor a list", where)
+    return value
+
+
+def _utf8(text: Any, where: str) -> str:
+    if not isinstance(text, str):
+        raise refused(f"{where} is no text", where)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise refused(f"{where} cannot be written in UTF-8: {error}", where) from error
+    return text
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    """A call that was made, with its arguments as an object: templates write them themselves."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise refused(f"{where} has a call without a function's name", where)
+    arguments = function.get("arguments", "{}")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except ValueError as error:
+            raise refused(f"{where} has arguments that are no JSON: {error}", where) from error
+    named = {"name": function["name"], "arguments": arguments}
+    return {"id": call.get("id", ""), "type": "function", "function": named}
+
+
+def tools_of(given: Mapping[str, Any], source: str | None) -> list[Any]:
+    """The tools that the template is told of, none where `tool_choice` is "none".
+
+    RefusedError where its `source` has no place for tools, or a choice cannot be enforced.
+    """
+    tools, choice = given.get("tools", []), given.get("tool_choice", "auto")
+    if not isinstance(tools, list):
+        raise refused("tools is no list", "tools")
+    for i, tool in enumerate(tools):
+        _check_tool(tool, f"tools[{i}]")
+    if choice not in ("auto", "none"):
+        raise refused(f"tool_choice {choice!r} is not supported: use auto or none", "tool_choice")
+    if not tools or choice == "none":
+        return []
+    if source is None or "tools" not in source:
+        raise refused("this model's chat template has no place for tools: leave them out", "tools")
+    return tools
+
+
+def _check_tool(tool: Any, where: str) -> None:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise refused(f"{where} is no function with a name", where)
+
+
+def prompts_of(prompt: Any) -> list[str | list[int]]:
+    """The prompts of a completion: a text, ids, or several of either."""
+    if isinstance(prompt, str):
+        return [_utf8(prompt, "prompt")]
+    if not isinstance(prompt, list) or not prompt:
+        raise refused("prompt is neither a text nor a list with something in it", "prompt")
+    if all(_is_id(each) for each in prompt):
+        return [prompt]
+    found: list[str | list[int]] = []
+    for each in prompt:
+        if isinstance(each, str):
+            found.append(_utf8(each, "prompt"))
+        elif isinstance(each, list) and each and all(_is_id(token) for token in each):
+            found.append(each)
+        else:
+            raise refused(f"prompt has {each!r}, which is neither a text nor ids", "prompt")
+    return found
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_ids(ids: list[int], n_vocab: int) -> None:
+    """RefusedError for an id that the model does not have."""
+    wrong = next((i for i in ids if not 0 <= i < n_vocab), None)
+    if wrong is not None:
+        raise refused(
+            f"prompt has the id {wrong}, and the model's are 0 to {n_vocab - 1:,}", "prompt"
+        )
