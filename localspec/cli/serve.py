@@ -33,7 +33,7 @@ class ServeFlags:
         300.0, "Seconds that one may wait.", "--queue-s", panel=SERVER, min=0, metavar="S"
     )
     latency_target: float | None = option(
-        None, "Milliseconds of a pass, prompts of others included. Default: two passes, at least 50.",
+        None, "Milliseconds of a pass with prompts. Default: two plain passes, at least 50.",
         "--latency-target", panel=SERVER, min=1, metavar="MS",
     )  # fmt: skip
     api_key: list[str] | None = option(

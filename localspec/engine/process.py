@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import EngineConfig, Request, require_number
+from localspec.engine.base import Context, EngineConfig, Request, require_number
 from localspec.engine.child import PYTHON_M
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.workers import Worker, devices_of
@@ -90,7 +90,7 @@ class ProcessContext:
         if len(self.held) < n:
             self.eval(wanted[len(self.held) :], 0)
 
-    def fork(self, other: "ProcessContext", n: int) -> None:
+    def fork(self, other: Context, n: int) -> None:
         """Nothing: the engine with workers shares no cells."""
 
     def clear(self) -> None:

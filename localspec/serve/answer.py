@@ -114,7 +114,7 @@ class Answer:
         for i, call in enumerate(choice.calls or ()):
             found.append(self._chunk(place, delta={"tool_calls": [{"index": i, **call}]}))
         is_chat = self._order.door == "chat"
-        last = {"delta": {}} if is_chat else {"text": ""}
+        last: dict[str, Any] = {"delta": {}} if is_chat else {"text": ""}
         timings = _timings([event.account])
         return [*found, {**self._chunk(place, choice.reason, **last), "timings": timings}]
 

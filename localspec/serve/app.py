@@ -202,31 +202,44 @@ class Server:
             done.cancel()
 
     async def _events(self, listening: _Listening, answer: Answer) -> AsyncIterator[str]:
-        pending: asyncio.Task[Any] | None = None
         try:
-            while True:
-                pending = pending or asyncio.create_task(listening.next())
-                await asyncio.wait({pending}, timeout=self._options.ping_s)
-                if not pending.done():
+            async for found in _pinged(listening, self._options.ping_s):
+                if found is None:
                     yield ": ping\n\n"
                     continue
-                found, pending = await pending, None
-                if found is None:
-                    break
                 place, event = found
                 if isinstance(event, Failed):
                     yield _event(problem_of(event.error).document)
                     return
-                if isinstance(event, Delta | Done):
-                    for chunk in answer.chunks(place, event):
-                        yield _event(chunk)
+                for chunk in answer.chunks(place, event):
+                    yield _event(chunk)
             for chunk in answer.last_chunks:
                 yield _event(chunk)
             yield "data: [DONE]\n\n"
         finally:
             listening.close()
-            if pending:
-                pending.cancel()
+
+
+async def _pinged(
+    listening: _Listening, ping_s: float
+) -> AsyncIterator[tuple[int, Delta | Done | Failed] | None]:
+    """The events that say something; None after so long a silence."""
+    pending = asyncio.create_task(listening.next())
+    try:
+        while True:
+            await asyncio.wait({pending}, timeout=ping_s)
+            if not pending.done():
+                yield None
+                continue
+            found = pending.result()
+            if found is None:
+                return
+            place, event = found
+            if not isinstance(event, Taken):
+                yield place, event
+            pending = asyncio.create_task(listening.next())
+    finally:
+        pending.cancel()
 
 
 async def _collect(listening: _Listening, answer: Answer) -> None:

@@ -117,7 +117,7 @@ class Desk:
     def _pass(self) -> None:
         try:
             self._tell(self.scheduler.step())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one bug must not end the server
             self._n_bugs += 1
             _log.exception("a pass failed")
             self._tell(self.scheduler.fail_all(EngineError(f"a bug in localspec ({error!r})")))

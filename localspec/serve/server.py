@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -86,7 +86,7 @@ class _Uvicorn(uvicorn.Server):
 
     def capture_signals(self) -> Any:
         """Nothing."""
-        return suppress()
+        return nullcontext()
 
 
 class Running:

@@ -11,9 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _ARGUMENTS = ("arguments", "parameters", "args")
-_NAMED = re.compile(
-    r"(?:<function=|<function name=\"|\[TOOL_CALLS\]\s*)?([\w.-]+)(?:\">|>|\[ARGS\])?\s*$"
-)
+_NAMED = re.compile(r"""([\w.-]+)(?:">|>|\[ARGS\])?$""")
 """A name right before its arguments."""
 _TAGGED = re.compile(r"<function=([\w.-]+)>(.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([\w.-]+)>\n?(.*?)\n?</parameter>", re.DOTALL)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import EngineConfig, Request
+from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch, LlamaLogits
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
@@ -248,8 +248,9 @@ class LlamaContext:
         if len(self.held) < n:
             self.eval(wanted[len(self.held) :], 0)
 
-    def fork(self, other: "LlamaContext", n: int) -> None:
+    def fork(self, other: Context, n: int) -> None:
         """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""
+        assert isinstance(other, LlamaContext)
         memory = self.engine.memory
         if memory.is_limited or not self.engine.config.settings.kv_unified:
             return
