@@ -171,6 +171,7 @@ SENTENCES = {
     "own/Gated-GGUF:Q4_K_M": ("is gated", "accept its licence", "HF_TOKEN"),
     "own/Nothing-GGUF:Q4_K_M": ("does not exist or is private", "check the name"),
     "hf:own/Safe/model.safetensors": ("is no GGUF file",),
+    "hf:own/One/weight.gguf": ("does not exist in its repo", "name one of hf:own/One/weights.gguf"),
     # heads by their own name
     "hf:own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf": ("only the draft head (MTP)",),
     "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),

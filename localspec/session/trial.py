@@ -7,6 +7,7 @@ before costs the reading of that verdict. One token passes through the weights a
 reads leaves as much memory again: the pages are cached then for the engine that follows.
 """
 
+import importlib
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,12 +58,17 @@ def _tried(model: Path, facts: ModelFacts) -> Verdict | None:
     """None where somebody else ended the child: that says nothing about the file."""
     is_small = 2 * facts.streamed_bytes <= available_memory_bytes()
     evaluate = ["evaluate"] if is_small else []
-    ending = run_module(CHILD, [str(model), *evaluate], lambda line: None, LIMIT_S)
+    ending = run_module(CHILD, [str(model), *evaluate], _meanwhile, LIMIT_S)
     if ending.is_success:
         return Verdict(None)
     if ending.is_killed or ending.is_timeout:
         return None
     return Verdict(death) if (death := _death(ending)) else None
+
+
+def _meanwhile(line: str) -> None:
+    """Import the engine, which takes as long as the child does, when the child has begun."""
+    importlib.import_module("localspec.engine.llama.engine")
 
 
 def _death(ending: Ending) -> str | None:
