@@ -45,9 +45,9 @@ def checked_facts(model: Path) -> ModelFacts:
 
 
 def called(model: Path) -> str:
-    """The name of another program's file, which may be a mere hash; else its path."""
+    """The name of another program's file, which may be a mere hash; else the file's own."""
     found = found_models() if model.name.startswith(_BLOB) else []
-    return next((other.name for other in found if other.path == model), str(model))
+    return next((other.name for other in found if other.path == model), model.name)
 
 
 _BLOB = "sha256-"
@@ -168,7 +168,7 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     can_repack = engine_health(notify).can_repack
     for engine, facts in ((plan.target, plan.facts), (plan.draft, plan.draft_facts)):
         if engine and facts:
-            try_load(engine.model, facts, notify)
+            try_load(engine.model, called(engine.model), facts, notify)
     return plan if can_repack else plan.without_repacking()
 
 
@@ -176,7 +176,10 @@ def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progres
     """Load one engine; the first one loads libllama too."""
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
-    return LlamaEngine(config, interrupt, on_progress)
+    try:
+        return LlamaEngine(config, interrupt, on_progress)
+    except ModelError as error:
+        raise ModelError(str(error).replace(config.model.name, called(config.model), 1)) from error
 
 
 def check_pair(target: "LlamaEngine", draft: "LlamaEngine") -> None:

@@ -36,20 +36,20 @@ class Verdict:
     death: str | None
 
 
-def try_load(model: Path, facts: ModelFacts, notify: Notify) -> None:
-    """ModelError where loading the file would end the process."""
+def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
+    """ModelError where loading the file would end the process; `name` is what users call it."""
     kept = _kept(model)
     verdict = kept.load()
     if verdict is None:
         if facts.streamed_bytes > SAID_BYTES:
-            notify(f"{model.name} is new here: a process of its own tries it first")
+            notify(f"{name} is new here: a process of its own tries it first")
         verdict = _tried(model, facts)
         if verdict is None:
             return
         kept.save(verdict)
     if verdict.death:
         raise ModelError(
-            f"{model.name} is not loaded, because the engine would die of it ({verdict.death}):"
+            f"{name} is not loaded, because the engine would die of it ({verdict.death}):"
             " download or convert it again, or get a newer engine with scripts/setup"
         )
 
