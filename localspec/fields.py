@@ -73,11 +73,11 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelName:
-    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
+class _Name:
+    """Any text with something in it."""
 
-    metavar: str | None = "MODEL|auto|none"
-    wanted: str = "the name or path of a model, auto or none"
+    metavar: str | None
+    wanted: str
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, str) and bool(value)
@@ -87,17 +87,19 @@ class ModelName:
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateName:
+class ModelName(_Name):
+    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
+
+    metavar: str | None = "MODEL|auto|none"
+    wanted: str = "the name or path of a model, auto or none"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateName(_Name):
     """A chat template: a file, a family's name, or `auto` for the model's own."""
 
     metavar: str | None = "FILE|NAME"
     wanted: str = "a file with a chat template, a family's name or auto"
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, str) and bool(value)
-
-    def read(self, text: str) -> str:
-        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,9 @@ class Timer:
         """Make the cache hold the first `depth` made-up tokens. Seconds that reading them took."""
         before = self.context.engine.busy_s
         hold(self.context, self._some(0, depth), 0)
-        return self.context.engine.busy_s - before
+        seconds = self.context.engine.busy_s - before
+        self.context.checkpoint()
+        return seconds
 
     def seconds(self, n_tokens: int, depth: int, turn: int = 0) -> float:
         """One pass over `n_tokens` behind `depth` cached ones, forgotten again.

@@ -62,6 +62,9 @@ DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
 """The longest draft that is chosen without a cap."""
+SNAPSHOTS, FEW_SNAPSHOTS, SNAPSHOTS_BYTES = 8, 4, 512_000_000
+"""States to roll back to that are kept unasked: at most, where their size is unknown, and together.
+Each costs every pass some copies; longer drafts seldom stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     max_draft = _max_draft(config)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
-    target = _engine_config(config.model, settings, facts, n_ctx, max_draft + 1)
+    rolling = replace(settings, n_rs_seq=_n_snapshots(settings, facts, max_draft))
+    target = _engine_config(config.model, rolling, facts, n_ctx, max_draft + 1)
     draft, draft_facts = None, None
     if config.draft is not None and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
@@ -140,11 +144,11 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     Raises ModelError also for a file that this build would die of.
     """
     plan = plan_engines(config)
-    if note := beyond_training(plan.facts, plan.target.n_ctx):
-        notify(note)
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, facts, notify)
+    if note := beyond_training(plan.facts, plan.target.n_ctx):
+        notify(note)
     warn_of_reading(plan.models, notify)
     return plan
 
@@ -187,6 +191,19 @@ def _max_draft(config: SessionConfig) -> int:
     if settings.spec == NONE:
         return 0
     return settings.draft_max or (AUTO_DRAFT if settings.spec == "auto" else DEFAULT_DRAFT)
+
+
+def _n_snapshots(settings: Settings, facts: ModelFacts, max_draft: int) -> int:
+    """States to keep for drafts of that length; the engine needs none where there is no state."""
+    if settings.n_rs_seq or not max_draft:
+        return settings.n_rs_seq
+    most = min(max_draft, settings.ubatch // settings.n_sequences - 1)
+    if settings.draft_max or facts.state_bytes == 0:
+        return most
+    if facts.state_bytes is None:
+        return min(most, FEW_SNAPSHOTS)
+    fitting = SNAPSHOTS_BYTES // (facts.state_bytes * settings.n_sequences)
+    return min(most, SNAPSHOTS, fitting)
 
 
 def _engine_config(
