@@ -6,7 +6,7 @@ they do not expect without a word. So a sample is rendered first, a conversation
 whose words occur nowhere else, in one form after the other until no word is lost.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise, product
 from typing import Any, Literal, NotRequired, TypedDict, get_args
@@ -140,12 +140,12 @@ def _forms(shape: Shape, thought: tuple[str, ...]) -> Iterator[Form]:
     systems: Sequence[System] = get_args(System) if "system" in roles else ("own",)
     joins = (False,) if is_even else (False, True)
     thoughts = (thought, ()) if thought else ((),)
-    choices = product(_subsets(dict.fromkeys(roles)), joins, systems, thoughts)
+    choices = product(_subsets(list(dict.fromkeys(roles))), joins, systems, thoughts)
     for in_parts, is_joined, system, fields in choices:
         yield Form(in_parts, system, is_joined, fields)
 
 
-def _subsets(roles: Iterable[Role]) -> list[frozenset[Role]]:
+def _subsets(roles: Sequence[Role]) -> list[frozenset[Role]]:
     """None of them and all of them first, which most templates mean."""
     own = tuple(roles)
     some = [chosen for n in range(1, len(own)) for chosen in combinations(own, n)]

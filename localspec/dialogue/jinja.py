@@ -126,6 +126,6 @@ class Compiled:
 
 def _tested(tree: nodes.Template) -> set[str]:
     """Names that the source gives a value only where they have none."""
-    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if isinstance(n.node, nodes.Name))
     kinds = ("defined", "undefined", "default", "d")
-    return {test.node.name for test in tests if test.name in kinds}
+    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if n.name in kinds)
+    return {test.node.name for test in tests if isinstance(test.node, nodes.Name)}
