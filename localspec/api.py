@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 
 from localspec.dialogue.prompts import checked_text, messages_of
@@ -75,8 +74,9 @@ class Model:
 
     One reply at a time: a second one raises UserError while the first runs. Any thread may use it.
     A reply's keywords (`**sampling`) are `temperature`, `top_k`, `top_p`, `min_p`,
-    `repeat_penalty`, `seed`, `max_tokens`, `stop`, `verify`, `ignore_eos`, or a `Sampling` as
-    `sampling`; a wrong one raises UserError. So does everything after `close`.
+    `repeat_penalty`, `seed`, `max_tokens`, `stop`, `verify`, `ignore_eos`, `think`,
+    `template_args`, or a `Sampling` as `sampling`; a wrong one raises UserError. So does everything
+    after `close`.
     """
 
     def __init__(self, session: Session) -> None:
@@ -101,12 +101,7 @@ class Model:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -147,10 +142,11 @@ class Model:
         session.check_open()
         if raw:
             return session.reply(session.raw_prompt(checked_text(asked)), options)
-        prompt = session.prompts.rendered(messages_of(asked))
+        prompts = session.prompts_for(options)
+        prompt = prompts.rendered(messages_of(asked))
         markup = session.markup if split_thought else session.markup.unsplit()
         parser = session.parser(options, markup, markup.opening(prompt.clean))
-        return session.reply(session.prompts.ids(prompt), options, parser=parser)
+        return session.reply(prompts.ids(prompt), options, parser=parser)
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:
         """The same for `async for`: a thread generates each piece.

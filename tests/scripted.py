@@ -5,10 +5,11 @@ token, and the output matrix holds that embedding in the row of its successor (t
 The chat template ends with the last letter of the question, which chooses the answer.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,7 @@ class Script:
     user_defined: Sequence[str] = ()
     start: str = "<|gen|>"
     goes_round: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def write_script(path: Path, script: Script) -> Path:
@@ -80,7 +82,7 @@ def write_script(path: Path, script: Script) -> Path:
     tokens += ["<|bos|>", "<|eos|>"]
     chain.append(chain[-script.goes_round] if script.goes_round else len(tokens) - 1)
     specials |= {"<|bos|>": CONTROL, "<|eos|>": CONTROL}
-    _write(path, tokens, dict(pairwise(chain)), specials, script.template)
+    _write(path, tokens, dict(pairwise(chain)), specials, script.template, script.metadata)
     return path
 
 
@@ -115,6 +117,7 @@ def _write(
     successor: dict[int, int],
     specials: dict[str, int],
     template: str,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     n_vocab, eos = len(tokens), tokens.index("<|eos|>")
     embeddings = np.random.default_rng(0).choice([-1.0, 1.0], (n_vocab, N_EMBD))
@@ -143,6 +146,7 @@ def _write(
         "tokenizer.ggml.eos_token_id": eos,
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": template,
+        **(more or {}),
     }
     one = np.ones(N_EMBD)
     sizes = {

@@ -129,6 +129,7 @@ def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -
     error or Ctrl-C is kept.
     """
     loaded.states.settle()
+    loaded.transcript.use(loaded.session.prompts_for(chat.options, chat.conversation.date))
     turns = _make_room(chat, loaded, decide)
     prompt = loaded.transcript.prompt(chat.conversation.system, turns)
     opening = loaded.transcript.opening(chat.conversation.system, turns)

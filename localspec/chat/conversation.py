@@ -7,6 +7,7 @@ files.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any, Self
 
 from localspec.dialogue.parser import parts_of
@@ -123,7 +124,8 @@ def _apart(text: str) -> dict[str, str]:
 class Conversation:
     """`turns` are all that were not undone; the model does not see the first `n_dropped`.
 
-    `n_retries` counts answers that were asked for again; each takes another seed.
+    `n_retries` counts answers that were asked for again; each takes another seed. `began`: when
+    the first of the turns was asked.
     """
 
     system: str | None = None
@@ -132,6 +134,7 @@ class Conversation:
     n_retries: int = 0
     name: str | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    began: str | None = None
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
@@ -144,8 +147,9 @@ class Conversation:
     def after(self, event: Event) -> Self:
         """The conversation after one more event."""
         match event:
-            case Asked(text):
-                return self._with_turns((*self._answered, Turn(text)))
+            case Asked(text, at):
+                asked = self._with_turns((*self._answered, Turn(text)))
+                return replace(asked, began=self.began if self._answered else at)
             case Answered(answer):
                 return self._answer(answer)
             case Retried():
@@ -162,6 +166,14 @@ class Conversation:
         """The last message, if it has no answer."""
         last = self.turns[-1] if self.turns else None
         return last.question if last and last.answer is None else None
+
+    @property
+    def date(self) -> datetime | None:
+        """What its templates take for today: tomorrow's prompts begin like today's."""
+        try:
+            return datetime.fromisoformat(self.began) if self.began else None
+        except ValueError:
+            return None
 
     @property
     def seen(self) -> tuple[Turn, ...]:

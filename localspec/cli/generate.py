@@ -4,7 +4,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -88,6 +88,8 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
         "max_tokens": options.max_tokens,
         "stop": list(options.stop),
         "ignore_eos": options.ignore_eos,
+        "think": options.think,
+        "template_args": dict(options.template_args),
     }
 
 
@@ -132,9 +134,9 @@ def generate(
     flags: ReplyFlags,
     prompt: PromptFlags,
     model: ModelArgument = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document with text, tokens and timings.")
-    ] = False,
+    as_json: bool = typer.Option(
+        False, "--json", help="One JSON document with text, tokens and timings."
+    ),
 ) -> None:
     """Print one reply, for scripts.
 

@@ -16,9 +16,8 @@ from localspec.dialogue.markers import Kind
 _HEADER = re.compile(
     r"(?P<role>[\w.]*)(?P<to> to=[\w.-]*)?"
     r"(?:<\|(?:channel|constrain)\|>(?P<channel>analysis|commentary|final|[a-z]*))?"
-    r"(?P<to_too> to=[\w.-]*)?(?: ?<\|constrain\|>\w*| \w+)?"
+    r"(?P<to_too> to=[\w.-]*)?(?: \w+)?(?: ?<\|(?:channel|constrain)\|>\w*)*"
 )
-_SIGNS = (" to=", "<|channel|>", "<|constrain|>", " <|constrain|>", "<|message|>", "<|start|>")
 _THINKING = ("analysis", "commentary")
 _PEOPLE = ("", "user", "assistant", "all")
 ROLE = "assistant"
@@ -61,6 +60,8 @@ class Frame:
 
 
 FRAME = Frame()
+_SIGNS = (*FRAME.marks, " to=", " <|constrain|>")
+"""With what a header can go on."""
 
 
 def n_header(header: str, n_begun: int) -> int | None:

@@ -69,16 +69,14 @@ class FrameSplitter:
         found = next((m for m in self._marks.pattern.finditer(held.text)
                       if m[0] not in frame.channels), None)  # fmt: skip
         header = held.text[: found.start()] if found else held.text
-        n_over = n_header(self._begun + header, len(self._begun))
+        is_cut = found is not None and found[0] != frame.body
+        measure = n_spoken if is_cut else n_header
+        n_over = measure(self._begun + header, len(self._begun))
         if n_over is not None:
             self._enter_spoken(n_over)
             return True
         if found is None:
             return False
-        if found[0] != frame.body:
-            held.skip(found.end())
-            self._begun = ""
-            return True
         self._enter(frame.kind_of(self._begun + header))
         if self._kind == "tool_call":
             n_role = len(ROLE) if header.startswith(ROLE) else 0

@@ -8,7 +8,8 @@ from re import Match
 
 from localspec.dialogue.markers import Kind, Section
 from localspec.dialogue.markup import AnswerPart
-from localspec.dialogue.split import Held, Marks, marks_of
+from localspec.dialogue.split import Held, marks_of
+from localspec.dialogue.stream import Marks
 
 
 class SectionSplitter:

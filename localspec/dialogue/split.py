@@ -4,34 +4,15 @@ What may be the beginning of a mark is held back, so the parts do not depend on 
 Whitespace round a thought belongs to neither part.
 """
 
-import re
 from collections import Counter, deque
-from collections.abc import Iterable
 from functools import lru_cache
 
 from localspec.dialogue.markers import Kind
 from localspec.dialogue.markup import AnswerPart
+from localspec.dialogue.stream import Marks
 
 APART = "\n\n"
 """Between sections of one kind that something else stood between."""
-
-
-class Marks:
-    """Marks that can come now, as one pattern; the longest goes first."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        every = sorted(set(texts), key=lambda text: (-len(text), text))
-        self.pattern = re.compile("|".join(map(re.escape, every)) or "(?!)")
-        first = "".join(sorted({re.escape(text[0]) for text in every}))
-        self.first = re.compile(f"[{first}]" if first else "(?!)")
-        self._beginnings = {text[:n] for text in every for n in range(1, len(text))}
-        self._n_longest = max(map(len, every), default=1)
-
-    def n_certain(self, text: str) -> int:
-        """Length of `text` without an end that may begin a mark."""
-        near = max(0, len(text) - self._n_longest + 1)
-        begun = (m.start() for m in self.first.finditer(text, near))
-        return next((n for n in begun if text[n:] in self._beginnings), len(text))
 
 
 @lru_cache(64)

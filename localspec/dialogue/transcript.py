@@ -83,6 +83,11 @@ class Transcript:
         self._ids: list[int] = []
         self._known: dict[tuple[str, bool], list[int]] = {}
 
+    def use(self, prompts: Prompts) -> None:
+        """Go on with what a template is told otherwise."""
+        if prompts is not self._prompts:
+            self._prompts, self._rendered = prompts, None
+
     def prompt(self, system: str | None, turns: Sequence[Turn]) -> list[int]:
         """Ids that ask for an answer to the last turn. ModelError where the template fails."""
         self._write(system, turns)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from localspec.decode.drafters import drafters_for
@@ -24,8 +24,9 @@ from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore, fastest_draft
 from localspec.session.chat_template import choose_template
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
 from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
+from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
@@ -48,7 +49,7 @@ def _talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     """A sound plan whose chat template has been compiled."""
     RENDERER.start()
     plan = sound_plan(config, notify)
-    choose_template(plan.facts.tokenizer).compiled()
+    choose_template(plan.facts.tokenizer, plan.template).compiled()
     return plan
 
 
@@ -68,6 +69,7 @@ class Session:
         self.notify = notify
         self.load_s = 0.0
         self.context = target.context()
+        self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
         self._drafters = drafters_for(target, draft)
@@ -139,12 +141,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def check_open(self) -> None:
@@ -161,14 +158,20 @@ class Session:
         return self.plan.spec if self.plan.max_draft else "none"
 
     @cached_property
+    def prompting(self) -> Prompting:
+        """How the target is asked."""
+        chosen = choose_template(self.plan.facts.tokenizer, self.plan.template)
+        return Prompting(chosen, self.target.vocabulary, self.notify)
+
+    @property
     def prompts(self) -> Prompts:
         """Messages to prompts of the target. ModelError where its chat template is broken."""
-        vocabulary = self.target.vocabulary
-        bos, eos = vocabulary.bos_text, vocabulary.eos_text
-        chosen = choose_template(self.plan.facts.tokenizer)
-        if chosen.note:
-            self.notify(chosen.note)
-        return Prompts(chosen.compiled(bos, eos), vocabulary, bos)
+        return self.prompting.prompts()
+
+    def prompts_for(self, options: ReplyOptions, now: datetime | None = None) -> Prompts:
+        """The same as a reply's options and the date of a conversation want it."""
+        values = TemplateValues(options.think, options.template_args, now)
+        return self.prompting.prompts(values)
 
     @cached_property
     def markup(self) -> Markup:
@@ -213,6 +216,7 @@ class Session:
                 f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: "
                 "use a larger --ctx"
             )
+        options = self.effective(options)
         eog = self.target.vocabulary.eog
         sampling = options.sampling
         if options.ignore_eos:
@@ -227,6 +231,13 @@ class Session:
         steps = drive(generation, self.context, speculator, self.target.interrupt)
         parser = parser or self.parser(options, PLAIN, UNOPENED)
         return Reply(generation, steps, parser, options, self._turns, speculator)
+
+    def effective(self, options: ReplyOptions) -> ReplyOptions:
+        """With the sampling that the file recommends where nobody chose another."""
+        if options.chosen is not None and self.recommended.note:
+            self.notify(self.recommended.note)
+            self.recommended = replace(self.recommended, note=None)
+        return options.with_recommended(self.recommended.values)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation
