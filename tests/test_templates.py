@@ -323,27 +323,27 @@ def test_a_hostile_template_is_a_sentence(kind: str) -> None:
 
 
 MEASURED = """
-import json, resource, sys, time
+import json, resource, sys
 from localspec.dialogue.renderer import RENDERER
 from localspec.dialogue.template import ChatTemplate, TemplateError
+before_s = 0.0
 for source in json.load(sys.stdin):
-    started = time.perf_counter()
     try:
         ChatTemplate(source).render([{"role": "user", "content": "Q"}])
         what = "rendered"
     except TemplateError as error:
         what = str(error)
-    seconds = time.perf_counter() - started
     RENDERER.close()
-    both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    peak_bytes = 1024 * sum(resource.getrusage(who).ru_maxrss for who in both)
-    print(json.dumps([seconds, peak_bytes, what]))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    spent_s = sum(each.ru_utime + each.ru_stime for each in used)
+    print(json.dumps([spent_s - before_s, 1024 * sum(each.ru_maxrss for each in used), what]))
+    before_s = spent_s
 """
 
 
 @pytest.mark.slow
-def test_a_hostile_template_has_two_seconds_and_300_mb() -> None:
-    """Measured in a process of its own, with the child that it starts."""
+def test_a_hostile_template_has_a_second_and_300_mb() -> None:
+    """Both processes together, and processor time: other programs share the clock on the wall."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURED], input=json.dumps(list(HOSTILE.values())),
         capture_output=True, text=True, check=True,
@@ -352,7 +352,7 @@ def test_a_hostile_template_has_two_seconds_and_300_mb() -> None:
     assert len(figures) == len(HOSTILE) >= 25
     for kind, (seconds, peak_bytes, what) in zip(HOSTILE, figures, strict=True):
         assert what.startswith("the chat template failed"), kind
-        assert seconds < 2, kind
+        assert seconds < 1, kind
         assert peak_bytes < 300e6, kind
 
 
@@ -423,6 +423,15 @@ def test_a_long_conversation_has_a_larger_budget(renderer: Renderer) -> None:
     turns = said(*(["word " * 2500] * 401))
     say = {"messages": turns, "values": {}, "now": None}
     assert len(renderer.answer(LETTERED, say)["text"]) > 5_000_000
+
+
+def test_a_template_may_look_at_all_messages_for_each_one(renderer: Renderer) -> None:
+    """Gemma 4's does: 800 messages take 1.4 s, and 2 messages nothing."""
+    inner = "{% for n in messages %}{% if n.role == 'x' %}{% endif %}{% endfor %}"
+    source = f"{{% for m in messages %}}{inner}{{{{ m.content }}}}{{% endfor %}}"
+    say = {"messages": said(*(["w"] * 601)), "values": {}, "now": None}
+    tight = Budget(cpu_s=0.02)
+    assert renderer.answer(source, say, tight)["text"] == "w" * 601
 
 
 def test_every_family_writes_all_that_is_said() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.thinking import think_variables
-from localspec.kinds import Think
+from localspec.fields import Think
 from localspec.session.config import recommended_sampling, reply_options
 
 SWITCH = "{% if enable_thinking is defined and not enable_thinking %}-{% endif %}"

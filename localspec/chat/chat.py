@@ -13,7 +13,7 @@ from typing import Any, Literal
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
 from localspec.chat.models import LoadedModel, LoadingModel
-from localspec.kinds import Think
+from localspec.fields import Think
 from localspec.notify import Notify, Progress
 from localspec.session import ReplyOptions, SessionConfig
 

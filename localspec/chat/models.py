@@ -23,6 +23,7 @@ from localspec.forecast.forecast import Expectation
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify, Progress
 from localspec.session import Session, SessionConfig
+from localspec.session.chat_template import NO_TEMPLATE
 from localspec.settings import ROWS
 
 
@@ -155,6 +156,8 @@ def open_model(
     session = Session.open(config, notify, on_progress, talks=True)
     try:
         facts = session.plan.facts
+        if session.prompts.template is None:
+            notify(NO_TEMPLATE)
         states = States(session)
         return LoadedModel(
             session=session,

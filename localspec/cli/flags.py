@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from localspec.cli.notify import notify
 from localspec.cli.options import option
 from localspec.errors import UserError
-from localspec.kinds import Think
+from localspec.fields import Think
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class PromptFlags:
         if self.prompt is not None and self.file is None:
             text = check_text("the prompt", self.prompt)
         elif self.file is not None and self.prompt is None:
-            text = _decode("the prompt", _read(self.file))
+            text = _decode("the prompt", _read(self.file)).removeprefix("\ufeff")
         else:
             raise UserError("give one prompt: -p TEXT, or -f FILE (- is standard input)")
         if not text.strip():

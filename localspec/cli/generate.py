@@ -4,7 +4,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -134,9 +134,9 @@ def generate(
     flags: ReplyFlags,
     prompt: PromptFlags,
     model: ModelArgument = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document with text, tokens and timings.")
-    ] = False,
+    as_json: bool = typer.Option(
+        False, "--json", help="One JSON document with text, tokens and timings."
+    ),
 ) -> None:
     """Print one reply, for scripts.
 
@@ -148,6 +148,7 @@ def generate(
     asked, keywords = prompt.messages(text, flags.system), flags.keywords(engine.verify)
     config = engine.session_config(model)
     from localspec.api import Model
+    from localspec.session.chat_template import NO_TEMPLATE
 
     with _raw_helps(), progress("loading") as on_progress:
         loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
@@ -157,6 +158,7 @@ def generate(
             print_json(document(loaded.session, reply.finish()))
         else:
             _show(reply)
-            notify(summary(reply))
+            is_base = not prompt.raw and loaded.session.prompts.template is None
+            notify(" · ".join([summary(reply), *([NO_TEMPLATE] if is_base else [])]))
     if reply.finish_reason == "interrupted":
         raise KeyboardInterrupt

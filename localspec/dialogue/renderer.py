@@ -50,13 +50,16 @@ class Budget:
     memory_bytes: int = 128_000_000
     n_characters: int = 2_000_000
 
-    def for_bytes(self, n: int) -> Self:
-        """The same for a conversation of `n` bytes, of which a template makes copies."""
+    def for_conversation(self, n_messages: int, n_bytes: int) -> Self:
+        """The same with what honest templates need for longer ones.
+
+        They copy texts, look at each letter, and at all messages for each message.
+        """
         return replace(
             self,
-            cpu_s=self.cpu_s + 2e-6 * n,
-            memory_bytes=self.memory_bytes + 32 * n,
-            n_characters=self.n_characters + 8 * n,
+            cpu_s=self.cpu_s + 5e-6 * n_bytes + 1e-5 * n_messages**2,
+            memory_bytes=self.memory_bytes + 32 * n_bytes,
+            n_characters=self.n_characters + 8 * n_bytes,
         )
 
     def on(self, slowness: float) -> Self:
@@ -98,7 +101,8 @@ class Child:
         """The reply to a request. Raises SpentError where the budget does not last."""
         here = self._here()
         asked = json.dumps({"source": source, "say": say})
-        budget = budget.for_bytes(len(asked) - len(source)).on(here["slowness"])
+        n_messages = len(say["messages"]) if isinstance(say, dict) else 0
+        budget = budget.for_conversation(n_messages, len(json.dumps(say))).on(here["slowness"])
         line = f'{{"asked": {asked}, "limits": {json.dumps(asdict(budget))}}}\n'
         try:
             self._input.write(line.encode())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from localspec.dialogue.template import TemplateError
-from localspec.kinds import Think
+from localspec.fields import Think
 
 LEVELS: tuple[str, ...] = get_args(Think)
 SWITCHES = ("enable_thinking", "thinking", "reasoning", "think", "enable_reasoning", "add_thoughts")

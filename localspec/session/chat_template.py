@@ -12,11 +12,12 @@ from localspec.errors import UserError
 from localspec.model.tokenizer import Tokenizer
 
 AUTO = "auto"
+NO_TEMPLATE = "a base model, without a chat template: --template chatml gives it one"
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenTemplate:
-    """A Jinja source, None for a base model. `note`: one line about it, if it is not the file's."""
+    """A Jinja source, None for a base model. `note`: one line about a family's, if it is that."""
 
     source: str | None
     note: str | None = None
@@ -45,11 +46,7 @@ def choose_template(tokenizer: Tokenizer, wanted: str = AUTO) -> ChosenTemplate:
         return ChosenTemplate(tokenizer.chat_template)
     family = family_of(tokenizer.controls())
     if family is None:
-        return ChosenTemplate(
-            None,
-            "the file carries no chat template, so messages are paragraphs, as for a base model:"
-            " --template chatml gives it one",
-        )
+        return ChosenTemplate(None)
     note = f"the file carries no chat template: its control tokens are those of {family}"
     return ChosenTemplate(template_named(family), note)
 

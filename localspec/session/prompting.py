@@ -10,7 +10,7 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.thinking import think_variables
 from localspec.errors import UserError
-from localspec.kinds import Think
+from localspec.fields import Think
 from localspec.notify import Notify
 from localspec.session.chat_template import ChosenTemplate
 

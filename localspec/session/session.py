@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from localspec.decode.drafters import drafters_for
@@ -46,9 +45,8 @@ def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "Ll
     return replace(plan, draft=config), load(config)
 
 
-def _checked_plan(config: SessionConfig, notify: Notify, *, talks: bool) -> EnginePlan:
-    if not talks:
-        return sound_plan(config, notify)
+def _talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
+    """A sound plan whose chat template has been compiled."""
     RENDERER.start()
     plan = sound_plan(config, notify)
     choose_template(plan.facts.tokenizer, plan.template).compiled()
@@ -91,7 +89,7 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = _checked_plan(config, notify, talks=talks)
+        plan = _talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
@@ -143,12 +141,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def check_open(self) -> None:
@@ -241,11 +234,10 @@ class Session:
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""
-        recommended = options.with_recommended(self.recommended.values)
-        if recommended is not options and self.recommended.note:
+        if options.chosen is not None and self.recommended.note:
             self.notify(self.recommended.note)
             self.recommended = replace(self.recommended, note=None)
-        return recommended
+        return options.with_recommended(self.recommended.values)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation

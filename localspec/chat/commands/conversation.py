@@ -10,8 +10,8 @@ from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit
 from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
+from localspec.fields import Think
 from localspec.format import count
-from localspec.kinds import Think
 
 MAX_BYTES = 10_000_000
 MAX_LISTED = 30
@@ -23,7 +23,7 @@ def read_text(path: Path) -> str:
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: cut out a part")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: only text files can be added") from error
     except OSError as error:

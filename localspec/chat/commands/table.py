@@ -9,7 +9,7 @@ from localspec.chat.commands import model
 from localspec.chat.commands.command import ChatState, Command, Next
 from localspec.dialogue.families import FAMILIES
 from localspec.errors import UserError
-from localspec.kinds import Think
+from localspec.fields import Think
 from localspec.settings import CACHE_TYPES
 
 
