@@ -51,10 +51,14 @@ def _environment() -> ImmutableSandboxedEnvironment:
         extensions=["jinja2.ext.loopcontrols", Generation],
     )
     sandbox.filters["tojson"] = _to_json
-    sandbox.tests["none"] = lambda value: value is None or isinstance(value, NoTools)
+    sandbox.tests["none"] = _is_none
     functions: dict[str, Any] = sandbox.globals
     functions["raise_exception"] = _raise
     return sandbox
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or isinstance(value, NoTools)
 
 
 def _to_json(
@@ -65,7 +69,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     return json.dumps(
-        None if isinstance(value, NoTools) else value,
+        None if _is_none(value) else value,
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,
@@ -126,6 +130,6 @@ class Compiled:
 
 def _tested(tree: nodes.Template) -> set[str]:
     """Names that the source gives a value only where they have none."""
-    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if isinstance(n.node, nodes.Name))
     kinds = ("defined", "undefined", "default", "d")
-    return {test.node.name for test in tests if test.name in kinds}
+    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if n.name in kinds)
+    return {test.node.name for test in tests if isinstance(test.node, nodes.Name)}
