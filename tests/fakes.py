@@ -50,9 +50,17 @@ class FakeContext:
     def eval(self, tokens: Sequence[int], n_logits: int) -> FakeLogits:
         return rows_of(self.engine.decode([(self, tokens, n_logits)])[0])
 
-    def truncate(self, n: int) -> None:
-        assert 0 <= n <= len(self.tokens)
+    def go_back(self, n: int) -> None:
+        assert n >= 0
         del self.tokens[n:]
+
+    truncate = go_back
+
+    def checkpoint_place(self, n: int) -> int | None:
+        return None
+
+    def checkpoint(self) -> None:
+        pass
 
 
 class FakeEngine:

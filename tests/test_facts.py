@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.cursor import Value, ValueType

@@ -1,9 +1,11 @@
 """The seam between localspec and an engine: what the rest of the program may ask of one.
 
 One verb evaluates: prefill, decode and verification are the same call with another number of tokens
-and of wanted logits. One verb forgets: `truncate`. `tokens` is the truth about what a cache holds,
-and `hold` builds everything else (chat turns, prompt reuse, draft catch-up) from those three. What
-crosses the seam are plain values, so that an engine can stand in another process.
+and of wanted logits. One verb forgets: `go_back`. It never evaluates, so a memory that cannot go
+back to a place goes back further, perhaps to a `checkpoint`, and whoever needs the tokens between
+evaluates and counts them. `tokens` is the truth about what a cache holds, and `hold` builds
+everything else (chat turns, prompt reuse, draft catch-up) from those three. What crosses the seam
+are plain values, so that an engine can stand in another process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -141,8 +143,21 @@ class Context(Protocol):
         """
         ...
 
+    def go_back(self, n: int) -> None:
+        """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
+        ...
+
     def truncate(self, n: int) -> None:
-        """Keep exactly the first `n` tokens: by rollback, else by evaluating them again."""
+        """Keep exactly the first `n` tokens: by `go_back`, and by evaluating what that lost."""
+        ...
+
+    def checkpoint_place(self, n: int) -> int | None:
+        """Where to `checkpoint` while evaluating up to `n` tokens, so that `go_back(n)` later
+        loses little; None where this memory needs none there."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Remember this place for `go_back`, where the memory needs that; the newest are kept."""
         ...
 
     def save(self, path: Path) -> None:
@@ -177,7 +192,8 @@ class Engine(Protocol):
 
     @property
     def rollback_limit(self) -> int | None:
-        """How many of the newest tokens can be forgotten at no cost; 0: none, None: all."""
+        """How many of the last decode's tokens can be forgotten at no cost, but one that stays;
+        0: none, None: all, and earlier ones."""
         ...
 
     def context(self) -> Context:
@@ -217,14 +233,14 @@ def shared_prefix(a: Sequence[int], b: Sequence[int], known: int = 0) -> int:
 def missing(
     context: Context, tokens: Sequence[int], n_logits: int, known: int = 0
 ) -> Sequence[int]:
-    """Roll `context` back to what it shares with `tokens`; what is left to evaluate of them.
+    """Take `context` back to what it shares with `tokens`; what is left to evaluate of them.
 
     The last `n_logits` are left in any case, because only evaluation yields logits. `known` tokens
     at the start are known to be shared already.
     """
     kept = min(shared_prefix(context.tokens, tokens, known), len(tokens) - n_logits)
-    context.truncate(kept)
-    return tokens[kept:]
+    context.go_back(kept)
+    return tokens[len(context.tokens) :]
 
 
 def hold(context: Context, tokens: Sequence[int], n_logits: int) -> Logits:

@@ -17,6 +17,7 @@ from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.renderer import RENDERER
 from localspec.dialogue.specials import Specials
+from localspec.dialogue.tail import Tail, n_stable, tail_of
 from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -31,11 +32,11 @@ from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.session.loading import AnyEngine
 
 
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "LlamaEngine"]:
-    def load(config: EngineConfig) -> "LlamaEngine":
+def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "AnyEngine"]:
+    def load(config: EngineConfig) -> "AnyEngine":
         if interrupt.requested:
             raise Interrupted
         return load_engine(config, interrupt, lambda fraction: None)
@@ -59,8 +60,8 @@ class Session:
     def __init__(
         self,
         plan: EnginePlan,
-        target: "LlamaEngine",
-        draft: "LlamaEngine | None",
+        target: "AnyEngine",
+        draft: "AnyEngine | None",
         notify: Notify = silent,
     ) -> None:
         self.plan = plan
@@ -94,7 +95,7 @@ class Session:
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress)
+                target = load_engine(plan.target, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
@@ -228,7 +229,8 @@ class Session:
         )
         generation = Generation(prompt, sampling, limits, options.verify)
         speculator = speculator or self._speculator(options)
-        steps = drive(generation, self.context, speculator, self.target.interrupt)
+        interrupt, n_repeated = self.target.interrupt, self._n_repeated(prompt)
+        steps = drive(generation, self.context, speculator, interrupt, n_repeated)
         parser = parser or self.parser(options, PLAIN, UNOPENED)
         return Reply(generation, steps, parser, options, self._turns, speculator)
 
@@ -238,6 +240,15 @@ class Session:
             self.notify(self.recommended.note)
             self.recommended = replace(self.recommended, note=None)
         return options.with_recommended(self.recommended.values)
+
+    def _n_repeated(self, prompt: Sequence[int]) -> int:
+        """How much of a prompt the next one repeats, where the memory needs to know that."""
+        is_free = self.target.rollback_limit is None
+        return 0 if is_free else n_stable(prompt, self._tail)
+
+    @cached_property
+    def _tail(self) -> Tail | None:
+        return tail_of(self.chat_prompt)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation
