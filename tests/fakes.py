@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,9 +15,14 @@ from localspec.errors import EngineError
 class FakeVocabulary:
     n_tokens: int
     eog: frozenset[int] = frozenset()
+    specials: ClassVar[dict[str, str]] = {}
+    adds_space = False
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+    def tokenize(self, text: str, **how: bool) -> list[int]:
         return [ord(c) % self.n_tokens for c in text]
+
+    def text(self, token: int) -> str:
+        return self.piece(token).decode()
 
     def piece(self, token: int) -> bytes:
         return chr(97 + token).encode()

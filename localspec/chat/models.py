@@ -23,6 +23,7 @@ from localspec.forecast.forecast import Expectation
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify, Progress
 from localspec.session import Session, SessionConfig
+from localspec.session.chat_template import NO_TEMPLATE
 from localspec.settings import ROWS
 
 
@@ -152,14 +153,16 @@ def open_model(
     config: SessionConfig, record: Record, notify: Notify, on_progress: Progress
 ) -> LoadedModel:
     """Load, and restore the conversation's cache if it was saved. Raises LocalspecError."""
-    session = Session.open(config, notify, on_progress)
+    session = Session.open(config, notify, on_progress, talks=True)
     try:
         facts = session.plan.facts
+        if session.prompts.template is None:
+            notify(NO_TEMPLATE)
         states = States(session)
         return LoadedModel(
             session=session,
             config=config,
-            transcript=Transcript(session.prompts, facts.tokenizer.digest),
+            transcript=Transcript(session.prompts, facts.tokenizer.digest, session.markup),
             states=states,
             expectation=Expectation.of(session.plan.target, facts),
             n_restored=states.restore(record),

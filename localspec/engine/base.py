@@ -8,10 +8,10 @@ everything else (chat turns, prompt reuse, draft catch-up) from those three. Wha
 are plain values, so that an engine can stand in another process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,11 @@ class EngineConfig:
         return self.settings.threads_batch or self.n_threads
 
 
+SpecialKind = Literal["control", "user", "ordinary"]
+"""Control tokens are read on request, those that the user of a model defined always. Ordinary
+ones are text by the file and control tokens by the engine."""
+
+
 class Vocabulary(Protocol):
     """Text to token ids and back; ids are 0 .. n_tokens - 1."""
 
@@ -68,12 +73,32 @@ class Vocabulary(Protocol):
         """Ids that end a generation."""
         ...
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Ids of `text`, control tokens recognised; `add_special` adds BOS where due."""
+    @property
+    def specials(self) -> Mapping[str, SpecialKind]:
+        """Texts that `tokenize` reads as one token wherever they stand."""
+        ...
+
+    @property
+    def adds_space(self) -> bool:
+        """Whether `tokenize` puts a space before a text and behind each control token."""
+        ...
+
+    def tokenize(
+        self, text: str, *, add_special: bool, parse_special: bool = True, goes_on: bool = False
+    ) -> list[int]:
+        """Ids of `text`; `add_special` adds BOS where due.
+
+        `parse_special`: texts of control tokens become these tokens. `goes_on`: other text stands
+        before it, so no space is added.
+        """
         ...
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds, perhaps part of a character; none for control."""
+        ...
+
+    def text(self, token: int) -> str:
+        """The token as the vocabulary spells it, control tokens included."""
         ...
 
 

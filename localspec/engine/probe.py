@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.health import engine_fingerprint
+from localspec.engine.threads import WAITING
 from localspec.errors import EngineError
 from localspec.format import percent
 from localspec.hardware.activity import BUSY
@@ -27,9 +28,6 @@ from localspec.store import Kept, hashed
 CHILD = "localspec.engine.llama.prober"
 LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
-
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""How threads wait for each other decides how fast small models are."""
 
 
 @dataclass(frozen=True, slots=True)
