@@ -21,7 +21,7 @@ from localspec.registry.catalog import Entry
 from localspec.registry.resolve import quantization_of
 
 _QUANTS = {quant.name: quant for quant in QUANTS}
-_NO_TOKENIZER = Tokenizer(None, None, None, None, None, None, None, has_chat_template=False)
+_NO_TOKENIZER = Tokenizer(None, None, None, None, None, None, None)
 AS_TRAINED = frozenset({"MXFP4"})
 """Quantizations whose types are in headers.json already."""
 

@@ -2,7 +2,8 @@
 
     scripts/research/run bench-turns [--json]
 
-1. Ten turns with small random models whose memory is a state, and a template that drops thoughts. Random weights do, because the count depends on the template and on the memory alone.
+1. Ten turns with small random models whose memory is a state, and a template that drops thoughts.
+   Random weights do, because the count depends on the template and on the memory alone.
 2. Gemma-3-270M, whose window is 512: a prompt of about 1,500 tokens, an answer of 700, and another
    try at it.
 """
