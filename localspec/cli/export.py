@@ -36,7 +36,7 @@ def export(
     model: ModelArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print the settings of a model, tuned or given, as a command or file for another engine.
+    """Print a model's settings as a command or file for another engine.
 
     localspec export model.gguf --to llama-server
 

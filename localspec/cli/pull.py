@@ -45,7 +45,7 @@ def pull(
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Get a model and its draft, in a quantization that fits this machine, with checked bytes.
+    """Get a model and its draft, in a quantization that fits this machine.
 
     localspec pull qwen3-8b
 

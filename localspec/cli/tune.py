@@ -57,7 +57,7 @@ def tune(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the fastest settings of a model on this machine, and keep them for later commands.
+    """Find the fastest settings of a model on this machine, and keep them.
 
     localspec tune model.gguf --ctx 8192
 
