@@ -184,7 +184,7 @@ def test_a_search_ends_in_its_budget_with_an_answer(model: object) -> None:
     """On a busy machine the last stage may run over; the defaults must never be lost."""
     subject = TuneTarget.of(SessionConfig.of(model(), spec="none", ctx=256), lambda message: None)
     stages: list[str] = []
-    outcome = search(subject, Goal(), 4.0, lambda news: stages.append(news.stage))
+    outcome = search(subject, Goal(), 4.0, lambda stage, *best: stages.append(stage))
     assert stages[0] == "loading"
     assert (outcome.setting.threads or 0) >= 1
     assert outcome.winner is None or outcome.winner.wins(Goal())

@@ -5,11 +5,9 @@ prediction keeps the times of wider passes: with the measured acceptance they gi
 drafting should have reached.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
 
 from localspec.bench.case import Case, Work, read_prompts
 from localspec.engine.health import gpu_backends
@@ -95,19 +93,6 @@ class Prediction:
             return Curve(enumerate(seconds, 1)).within(width)
 
         return PassParts(*map(part, PassParts.__slots__))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError for any other document."""
-        values: dict[str, Any] = {name: document[name] for name in cls.__slots__}
-        prefill = values["prefill_tps"]
-        values["decode_tps"] = Speed(**values["decode_tps"])
-        values["prefill_tps"] = Speed(**prefill) if prefill else None
-        values["passes"] = tuple(PassParts(**part) for part in values["passes"])
-        return cls(**values)
 
 
 class Predictor:

@@ -66,10 +66,7 @@ class ChatFlags:
 
 @command
 def chat(
-    engine: EngineFlags,
-    flags: ReplyFlags,
-    how: ChatFlags,
-    model: ModelArgument = None,
+    engine: EngineFlags, flags: ReplyFlags, how: ChatFlags, model: ModelArgument = None
 ) -> None:
     """Talk to a model.
 

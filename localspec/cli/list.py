@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,19 +18,14 @@ if TYPE_CHECKING:
 
 
 def list_models(
-    with_others: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp.",
-        ),
-    ] = False,
-    known: Annotated[
-        bool,
-        typer.Option(
-            "--known", help="List the names that `pull` knows; proved: a pull has proved it here."
-        ),
-    ] = False,
+    with_others: bool = typer.Option(
+        False, "--all", help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp."
+    ),
+    known: bool = typer.Option(
+        False,
+        "--known",
+        help="List the names that `pull` knows; proved: a pull has proved it here.",
+    ),
     as_json: JsonFlag = False,
 ) -> None:
     """List the models on this machine, by the names that commands take.
@@ -108,10 +103,9 @@ def _show_known(*, as_json: bool) -> None:
         models = [{**asdict(entry), **_predicted(entry, machine)} for entry in entries]
         print_json({"models": models})
         return
-    table = folding_table("name", "size", "tok/s", "draft", "proved", "licence", "good for")
-    for entry in entries:
-        table.add_row(*_known_cells(entry, _predicted(entry, machine)))
-    _print(table)
+    rows = (_known_cells(entry, _predicted(entry, machine)) for entry in entries)
+    heads = ("name", "size", "tok/s", "draft", "proved", "licence", "good for")
+    _print(folding_table(*heads, rows=rows))
 
 
 def _predicted(entry: "Entry", machine: "KnownMachine") -> dict[str, Any]:
@@ -126,15 +120,13 @@ def _predicted(entry: "Entry", machine: "KnownMachine") -> dict[str, Any]:
     }
 
 
-def _known_cells(entry: "Entry", predicted: dict[str, Any]) -> list[Any]:
-    from rich.text import Text
-
+def _known_cells(entry: "Entry", predicted: dict[str, Any]) -> list[str]:
     names = ", ".join((entry.name, *entry.aliases))
     proved = "yes" if entry.verified else "not yet"
     n_bytes, tps = predicted["weight_bytes"], predicted["predicted_tps"]
     figures = (size(n_bytes) if n_bytes else None, f"{tps:.1f}" if tps else None)
     cells = (names, *figures, entry.draft, proved, entry.license, entry.good_for)
-    return [Text(text or "-") for text in cells]
+    return [text or "-" for text in cells]
 
 
 def _print(table: object) -> None:

@@ -25,23 +25,16 @@ OfflineOption = Annotated[
 
 
 def pull(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|hf:owner/repo/file|URL",
-            help="The model; NAME:Q8_0 names a quantization, for hf:owner/repo one is chosen.",
-            autocompletion=model_names,
-        ),
-    ] = "starter",
-    no_draft: Annotated[
-        bool, typer.Option("--no-draft", help="Of a pair, only the model.")
-    ] = False,
-    probe: Annotated[
-        Literal["auto", "off"],
-        typer.Option(
-            help="auto: measure this machine once, to choose a quantization by its speed."
-        ),
-    ] = "auto",
+    model: str = typer.Argument(
+        "starter",
+        metavar="NAME|hf:owner/repo/file|URL",
+        help="The model; NAME:Q8_0 names a quantization, for hf:owner/repo one is chosen.",
+        autocompletion=model_names,
+    ),
+    no_draft: bool = typer.Option(False, "--no-draft", help="Of a pair, only the model."),
+    probe: Literal["auto", "off"] = typer.Option(
+        "auto", help="auto: measure this machine once, to choose a quantization by its speed."
+    ),
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -109,17 +102,10 @@ def _document(file: "Got") -> dict[str, Any]:
 
 
 def verify(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A pulled model. Default: all.",
-            autocompletion=pulled_names,
-        ),
-    ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Fetch the damaged parts again.")
-    ] = False,
+    model: str | None = typer.Argument(
+        None, metavar="MODEL", help="A pulled model. Default: all.", autocompletion=pulled_names
+    ),
+    repair: bool = typer.Option(False, "--repair", help="Fetch the damaged parts again."),
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -180,12 +166,11 @@ def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
 
 
 def remove(
-    models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL...", help="Pulled models.", autocompletion=pulled_names),
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document; with --yes.")] = False,
+    models: list[str] = typer.Argument(
+        ..., metavar="MODEL...", help="Pulled models.", autocompletion=pulled_names
+    ),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document; with --yes."),
 ) -> None:
     """Remove models that localspec pulled; models of other programs stay.
 

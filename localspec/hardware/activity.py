@@ -5,11 +5,9 @@ small share costs much. Shares are of all processors' time between two looks at 
 counters; a virtual machine's neighbours show as stolen time and as nothing else.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
 
 import psutil
 
@@ -61,14 +59,6 @@ class Circumstances:
         if self.stolen_share is not None and self.stolen_share > BUSY:
             words.append(f"the host withheld {percent(self.stolen_share)} of the processor")
         return tuple(words)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError where it is none."""
-        return cls(**{name: document[name] for name in cls.__slots__ if name in document})
 
 
 class Watch:

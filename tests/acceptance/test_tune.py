@@ -71,7 +71,7 @@ def test_tuned_is_within_3_percent_of_the_three_best(
 
 def _verdict(model: Path) -> Verdict:
     subject = TuneTarget.of(SessionConfig.of(model, spec="none", ctx=N_CTX), lambda message: None)
-    outcome = search(subject, Goal(), BUDGET_S, lambda news: None)
+    outcome = search(subject, Goal(), BUDGET_S, lambda *news: None)
     with (
         Interrupt() as interrupt,
         SharedWeights(subject.config, outcome.setting.loading, interrupt) as shared,
