@@ -18,6 +18,7 @@ from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
+from localspec.prediction.conditions import traits_of
 from localspec.prediction.memory import memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
@@ -92,7 +93,7 @@ def ideal_roofline(
 
 
 def _rates_for(facts: ModelFacts, rates: Rates) -> Rates:
-    return rates.for_model(facts.n_embd, facts.streamed_bytes)
+    return rates.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts))
 
 
 def predicted_machine(

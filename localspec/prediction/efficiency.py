@@ -1,0 +1,110 @@
+"""The shipped constants: columns of the fit, intervals and what they rest on, and v(n).
+
+`scripts/research/run fit-efficiency` writes efficiency.json from published runs.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from math import exp
+from typing import Any, Self
+
+from localspec.prediction.conditions import Part, RunConditions, of_part, whole
+from localspec.prediction.rates import Shares, Spread, Test
+from localspec.prediction.uncertainty import Uncertainty
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Fitted to one test; names are "kind: name"."""
+
+    values: Mapping[str, float]
+    least: float = 0.0
+    """Of a factor: weights stream no faster than rated."""
+
+    def factor(self, run: RunConditions, part: Part) -> float:
+        """How much longer than its base a part takes; what is not known changes nothing."""
+        known = self.values
+        columns = (*whole(run), *of_part(run, part))
+        found = exp(sum(x * known.get(f"{kind}: {name}", 0.0) for kind, name, x in columns))
+        return max(self.least, found) if part in ("weights", "experts") else found
+
+    def seconds(self, run: RunConditions, bases: Mapping[Part, float]) -> float:
+        """Of a pass or a prompt whose parts' figures give `bases`."""
+        return sum(base * self.factor(run, part) for part, base in bases.items() if base)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What the constants of a backend rest on."""
+
+    n_runs: int
+    n_devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """The fitted data file. `backends`: what its predictions rest on, by test and backend."""
+
+    coefficients: Mapping[Test, Coefficients]
+    uncertainty: Mapping[Test, Uncertainty]
+    backends: Mapping[Test, Mapping[str, Support]]
+    verify: Mapping[str, tuple[tuple[float, float], ...]]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        tests: tuple[Test, ...] = ("decode", "prefill")
+        return cls(
+            {test: Coefficients(**document[test]) for test in tests},
+            {test: Uncertainty.from_json(document["uncertainty"][test]) for test in tests},
+            {
+                test: {name: Support(*entry) for name, entry in document["backends"][test].items()}
+                for test in tests
+            },
+            {
+                name: tuple((float(n), float(v)) for n, v in points)
+                for name, points in document["verify"].items()
+            },
+        )
+
+    def spread(self, test: Test, run: RunConditions, shares: Shares) -> Spread:
+        """Factors on a predicted speed between which 80 % of measured ones lie."""
+        known = self.coefficients[test].values
+        return self.uncertainty[test].spread(run, known.__contains__, shares)
+
+    def source(self, run: RunConditions) -> str:
+        """What a prediction of decoding rests on, in a few words."""
+        known = self.coefficients["decode"].values
+        support = self.backends["decode"].get(run.backend)
+        if support is None:
+            return f"published runs of other backends: none is known of {run.backend}"
+        if f"device: {run.backend}, {run.chip}" in known:
+            nearest = "this device among them"
+        elif f"backend family: {run.backend}, {run.family}" in known:
+            nearest = f"{run.family} among them"
+        else:
+            nearest = f"none of {run.family}"
+        return (
+            f"{support.n_runs} published runs of {support.n_devices} devices with {run.backend},"
+            f" {nearest}"
+        )
+
+    def verify_curve(self, run: RunConditions) -> tuple[tuple[float, float], ...]:
+        """Points (n, T(n) / T(1)) of small batches, by the narrowest group that is known."""
+        kind = "moe" if "moe" in run.traits else run.kind
+        names = (
+            f"{run.backend}, {kind}, {run.type_class}",
+            f"{run.backend}, {kind}",
+            run.backend,
+            "all",
+        )
+        return next(self.verify[name] for name in names if name in self.verify)
+
+
+@cache
+def load() -> Efficiency:
+    """The shipped constants."""
+    text = (resources.files("localspec.prediction") / "efficiency.json").read_text("utf-8")
+    return Efficiency.from_json(json.loads(text))
