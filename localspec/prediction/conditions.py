@@ -79,12 +79,14 @@ def whole(run: RunConditions) -> Iterator[Column]:
         ("family era", f"{family}, {era}"),
         ("laptop", "yes" if run.is_laptop else "no"),
         ("device", f"{backend}, {run.chip}"),
+        *((trait, "all") for trait in run.traits),
         *((f"{trait} in backend", backend) for trait in run.traits),
         *((f"{trait} in era", f"{backend}, {era}") for trait in run.traits),
     ):
         yield kind, name, 1.0
     for kind, name in run.habits:
         yield f"habit, {kind}", f"{backend}, {name}", 1.0
+        yield f"habit, {kind} anywhere", name, 1.0
 
 
 def of_part(run: RunConditions, part: Part) -> Iterator[Column]:
@@ -113,6 +115,7 @@ def _launches(run: RunConditions) -> Iterator[Column]:
     for kind, name in run.habits:
         if kind == "method":
             yield "habit, launches by method", f"{backend}, {name}", 1.0
+            yield "habit, launches by method anywhere", name, 1.0
 
 
 def _weights(run: RunConditions) -> Iterator[Column]:

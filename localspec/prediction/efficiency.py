@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from math import exp
@@ -21,19 +21,16 @@ class Coefficients:
     """Fitted to one test; names are "kind: name"."""
 
     values: Mapping[str, float]
-    least: float = 0.0
-    """Of a factor: weights stream no faster than rated."""
+    floors: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Of a part's base, what it takes at least: weights stream little faster than rated."""
 
     def factor(self, run: RunConditions, part: Part) -> float:
         """How much longer than its base a part takes; what is not known changes nothing."""
         known = self.values
         columns = (*whole(run), *of_part(run, part))
-        found = exp(sum(x * known.get(f"{kind}: {name}", 0.0) for kind, name, x in columns))
-        return max(self.least, found) if part in ("weights", "experts") else found
-
-    def seconds(self, run: RunConditions, bases: Mapping[Part, float]) -> float:
-        """Of a pass or a prompt whose parts' figures give `bases`."""
-        return sum(base * self.factor(run, part) for part, base in bases.items() if base)
+        varying = exp(sum(x * known.get(f"{kind}: {name}", 0.0) for kind, name, x in columns))
+        floor = self.floors.get(part, 0.0)
+        return floor + (1 - floor) * varying
 
 
 @dataclass(frozen=True, slots=True)

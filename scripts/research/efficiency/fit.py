@@ -103,7 +103,7 @@ def fitted() -> dict[str, Any]:
         fit = fit_of(test)
         known = fit.fitted.coefficients
         uncertainty = fit.calibration.uncertainty
-        document[test] = {"values": _shipped(known), "least": known.least}
+        document[test] = {"values": _shipped(known), "floors": dict(known.floors)}
         document["uncertainty"][test] = {
             "scales": uncertainty.scales,
             "quantiles": uncertainty.quantiles,

@@ -32,7 +32,9 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "decode": ("launches", "weights", "experts", "attention"),
     "prefill": ("launches", "weights", "experts", "attention", "streaming"),
 }
-LEAST = {"decode": 1.0, "prefill": 0.0}
+FLOORS: dict[str, dict[str, float]] = {"decode": {"weights": 0.8, "experts": 0.8}, "prefill": {}}
+"""Of a part's base, which it takes at least: weights stream little faster than rated, and that only
+where a cache keeps some of them."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,25 @@ class Problem:
         return np.array(wanted).T
 
     def _parts(self, theta: Floats) -> list[Floats]:
-        return [
-            base * np.exp(np.clip(x @ theta, -20, 20))
-            for base, x in zip(self.bases, self.x, strict=True)
-        ]
+        return [fixed + varying for fixed, varying in self._fixed_and_varying(theta)]
+
+    def _fixed_and_varying(self, theta: Floats) -> list[tuple[Floats, Floats]]:
+        """Of every part, what its base takes at least, and what the columns change."""
+        test = self.runs[0].test
+        found: list[tuple[Floats, Floats]] = []
+        for part, base, x in zip(PARTS[test], self.bases, self.x, strict=True):
+            floor = FLOORS[test].get(part, 0.0)
+            varying = (1 - floor) * base * np.exp(np.clip(x @ theta, -20, 20))
+            found.append((floor * base, varying))
+        return found
 
     def linear(self, theta: Floats) -> tuple[Floats, Floats]:
         """Logarithms of predicted seconds, and their derivatives."""
-        parts = self._parts(theta)
-        total = sum(parts)
-        jacobian = sum((part / total)[:, None] * x for part, x in zip(parts, self.x, strict=True))
+        parts = self._fixed_and_varying(theta)
+        total = sum(fixed + varying for fixed, varying in parts)
+        jacobian = sum(
+            (varying / total)[:, None] * x for (_, varying), x in zip(parts, self.x, strict=True)
+        )
         return np.log(total), jacobian
 
 
@@ -124,7 +135,7 @@ class Fitted:
         for i, run in enumerate(problem.runs):
             devices[f"device: {run.conditions.backend}, {run.chip}"].append(i)
         values |= {name: self.device(rows) for name, rows in devices.items()}
-        return Coefficients(values, LEAST[problem.runs[0].test])
+        return Coefficients(values, FLOORS[problem.runs[0].test])
 
     def device(self, rows: Sequence[int], errors: Floats | None = None) -> float:
         """What runs of one device have in common beside their prediction."""
