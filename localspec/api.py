@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 
 from localspec.dialogue.markup import opens_thought
@@ -84,10 +83,7 @@ class Model:
 
     @classmethod
     def open(
-        cls,
-        config: SessionConfig,
-        notify: Notify,
-        on_progress: Progress = lambda fraction: None,
+        cls, config: SessionConfig, notify: Notify, on_progress: Progress = lambda fraction: None
     ) -> Self:
         """Load a configuration; `on_progress` hears the finished fraction. As `Session.open`."""
         return cls(Session.open(config, notify, on_progress))
@@ -99,12 +95,7 @@ class Model:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -3,17 +3,14 @@
 A field of `Settings` is its row: name, default, help, kind, and what follows from it. Options on
 the command line, the sweep of `bench`, tuned profiles, the tuner, `--json` and `export` read
 the rows. A new engine option is one row here and its effect in `engine/llama/parameters.py`.
-
-A row describes a field. It does not know whether a machine or a model supports a value.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from localspec.errors import UserError, no_such
-from localspec.kinds import Choice, Kind, ModelName, Names, Switch, Whole
+from localspec.errors import no_such
+from localspec.fields import Choice, ModelName, Names, Row, Switch, Whole, row
 
 FlashAttention = Literal["auto", "on", "off"]
 Speculation = Literal["auto", "none", "lookup", "draft"]
@@ -23,64 +20,6 @@ MAX_THREADS = 512
 """ggml aborts above it (GGML_MAX_N_THREADS)."""
 MAX_DRAFT = 64
 NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The description of a field.
-
-    `words`: a sentence for a value; `short`: the head of its column in a table. `aliases`: further
-    flags of `bench`, in llama-bench's words. `was`: names in files of earlier versions. `is_exact`:
-    it changes no number. `is_loading`: a new value needs the weights loaded again. `is_engine`: the
-    engine reads it; the others steer decoding. `is_swept`: `bench` takes several values.
-    `is_tuned`: `tune` finds or keeps it. `is_offered`: it has a flag.
-    """
-
-    help: str
-    kind: Kind
-    words: str
-    panel: str = "Engine"
-    short: str = ""
-    aliases: tuple[str, ...] = ()
-    was: tuple[str, ...] = ()
-    is_exact: bool = True
-    is_loading: bool = False
-    is_engine: bool = True
-    is_swept: bool = True
-    is_tuned: bool = True
-    is_offered: bool = True
-    name: str = ""
-    default: Any = None
-
-    @property
-    def flag(self) -> str:
-        """As on the command line: `--flash-attn`."""
-        return f"--{self.name.replace('_', '-')}"
-
-    def checked(self, value: Any) -> Any:
-        """The value in its usual form. Raises UserError for a wrong one."""
-        if not self.kind.accepts(value):
-            raise UserError(f"{self.flag} {value!r} is not {self.kind.wanted}")
-        return value.lower() if isinstance(self.kind, Choice) else value
-
-    def read(self, text: str) -> Any:
-        """A value from a list of the command line. Raises ValueError for a wrong one."""
-        value = self.kind.read(text)
-        if not self.kind.accepts(value):
-            raise ValueError(text)
-        return value
-
-    def text(self, value: Any) -> str:
-        """A value for people, with its name: "threads 4"."""
-        return self.words.format(value_text(value))
-
-
-def row(default: Any, help_: str, kind: Kind, words: str, **columns: Any) -> Any:
-    """A field of `Settings` that carries its row; without a flag it is not swept or tuned."""
-    if not columns.get("is_offered", True):
-        columns |= {"is_swept": False, "is_tuned": False}
-    return field(default=default, metadata={"row": Row(help_, kind, words, **columns)})
-
 
 _CACHE = Choice(CACHE_TYPES, "TYPE")
 _SPECULATION = "Speculation"
@@ -305,12 +244,3 @@ def read(document: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ROWS or not ROWS[name].kind.accepts(value):
             raise ValueError(f"{name} {value!r}")
     return values
-
-
-def value_text(value: Any) -> str:
-    """A value for people."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ", ".join(value)
-    return Path(value).name if isinstance(value, str) and "/" in value else str(value)

@@ -1,5 +1,6 @@
 """The commands doing their work: answers on stdout, talk on stderr, JSON by its reference."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 from command import ANSWER, Run, localspec, mamba, tiny
 from models import smollm2
+from typer.main import get_command
+
+from localspec.cli.main import COMMANDS as OVERVIEW
+from localspec.cli.main import app
 
 COMMANDS = ("chat", "generate", "quantize", "doctor")
 QUESTION = ("-p", "Count from one to ten, then again from one to ten.")
@@ -58,6 +63,12 @@ def test_every_command_explains_itself(command: str) -> None:
     run = localspec(command, "-h" if command == "chat" else "--help")
     assert (run.code, run.stderr) == (0, "")
     assert f"localspec {command}" in run.stdout
+
+
+def test_the_overview_says_what_each_command_says() -> None:
+    for name, command in get_command(app()).commands.items():  # type: ignore[attr-defined]
+        first = inspect.getdoc(command.callback).split("\n\n")[0].replace("\n", " ")
+        assert OVERVIEW[name] == first, name
 
 
 def test_the_version_is_data() -> None:

@@ -30,6 +30,7 @@ from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify, silent
+from localspec.store import value_of
 
 CHILD = "localspec.bench.measure"
 ABORTED = "the engine ended without a message"
@@ -45,10 +46,7 @@ class Visit:
 
 
 def visit(
-    case: Case,
-    n_samples: int,
-    stage: Notify = silent,
-    limit_s: float | None = None,
+    case: Case, n_samples: int, stage: Notify = silent, limit_s: float | None = None
 ) -> Visit:
     """Measure a case in its own process, within `limit_s` seconds.
 
@@ -61,7 +59,7 @@ def visit(
         if kind == "stage":
             stage(rest)
         elif kind == "measured":
-            found.append(Measurement.from_json(json.loads(rest)))
+            found.append(value_of(Measurement, json.loads(rest)))
 
     request = json.dumps({"case": case.to_json(), "n_samples": n_samples})
     watch = Watch()

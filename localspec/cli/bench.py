@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 def bench(
     flags: SweepFlags,
     run: RunFlags,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Models to measure. Default: the starter."),
-    ] = None,
+    arguments: list[str] | None = typer.Argument(
+        None, metavar="[MODEL]...", help="Models to measure. Default: the starter."
+    ),
 ) -> None:
     """Measure speeds, beside the predictions.
 
@@ -50,7 +49,7 @@ def bench(
         _same_answer(flags, arguments or [], as_json=run.as_json)
         return
     folder = make_folder(run.output or paths.data_dir() / "results", "-o")
-    goes_on = run.resume and not (arguments or flags.are_given)
+    goes_on = run.resume and not arguments and flags == SweepFlags()
     header = None if goes_on else _header(flags, run, arguments or [])
     if run.dry_run:
         _show_plan(header or _unfinished(folder)[1])
@@ -59,14 +58,13 @@ def bench(
         path, kept = _unfinished(folder)
         if header and header.cases != kept.cases:
             raise UserError(f"{path.name} has other cases: leave the options out to go on")
-        opened = Writer.existing(path)
+        header = None
     else:
         assert header
         if not header.cases:
             raise UserError(next((why for _, why in header.skipped), "there is nothing to measure"))
         path, kept = _new_file(folder), header
-        opened = Writer.new(path, header)
-    with opened as writer:
+    with Writer.open(path, header) as writer:
         _run(writer, kept, run)
     _show(path, as_json=run.as_json)
 
@@ -81,7 +79,7 @@ def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsH
     if sweep.prompts:
         read_prompts(sweep.prompts, sweep.per_category)
     plan = make_plan(sweep)
-    skipped = tuple((skip.case.text, skip.reason) for skip in plan.skipped)
+    skipped = tuple((case.text, reason) for case, reason in plan.skipped.items())
     started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rounds, samples = run.rounds or flags.repeats, run.samples or flags.repeats
     return ResultsHeader(started, plan.cases, rounds, samples, skipped)

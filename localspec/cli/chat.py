@@ -66,10 +66,7 @@ class ChatFlags:
 
 @command
 def chat(
-    engine: EngineFlags,
-    flags: ReplyFlags,
-    how: ChatFlags,
-    model: ModelArgument = None,
+    engine: EngineFlags, flags: ReplyFlags, how: ChatFlags, model: ModelArgument = None
 ) -> None:
     """Talk to a model.
 
@@ -164,7 +161,7 @@ def _load_first(
     from localspec.forecast.recommend import better_than_starter
 
     loaded = _load(config, record, notify, on_progress)
-    sentence = better_than_starter(config.settings.threads)
+    sentence = better_than_starter()
     if sentence:
         notify(sentence)
     return loaded

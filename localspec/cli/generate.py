@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -89,9 +89,9 @@ def generate(
     flags: ReplyFlags,
     prompt: PromptFlags,
     model: ModelArgument = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document with text, tokens and timings.")
-    ] = False,
+    as_json: bool = typer.Option(
+        False, "--json", help="One JSON document with text, tokens and timings."
+    ),
 ) -> None:
     """Print one reply, for scripts.
 

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,24 +12,20 @@ from localspec.cli.output import fields_of, folding_table, print_json, table_of
 from localspec.format import size
 
 if TYPE_CHECKING:
+    from localspec.forecast.known_machine import KnownMachine
     from localspec.registry.catalog import Entry
     from localspec.session.inventory import InventoryRow
 
 
 def list_models(
-    with_others: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp.",
-        ),
-    ] = False,
-    known: Annotated[
-        bool,
-        typer.Option(
-            "--known", help="List the names that `pull` knows; proved: a pull has proved it here."
-        ),
-    ] = False,
+    with_others: bool = typer.Option(
+        False, "--all", help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp."
+    ),
+    known: bool = typer.Option(
+        False,
+        "--known",
+        help="List the names that `pull` knows; proved: a pull has proved it here.",
+    ),
     as_json: JsonFlag = False,
 ) -> None:
     """List the models on this machine, by the names that commands take.
@@ -50,7 +46,7 @@ def list_models(
 
 def _document(row: "InventoryRow") -> dict[str, Any]:
     return {
-        **fields_of(row, "name", "origin", "quantization", "draft", "last_used"),
+        **fields_of(row, "name", "origin", "kind", "quantization", "draft", "last_used"),
         **fields_of(row, "predicted_tps", "problem"),
         "path": str(row.path),
         "bytes": row.n_bytes,
@@ -59,6 +55,8 @@ def _document(row: "InventoryRow") -> dict[str, Any]:
 
 
 def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
+    from localspec.model.kind import WRITERS
+
     table = table_of()
     table.add_column("model", overflow="fold", min_width=12)
     for heading in ("size", "type", "context"):
@@ -67,12 +65,13 @@ def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
     table.add_column("tok/s", justify="right", no_wrap=True)
     table.add_column("last used", no_wrap=True)
     if with_others:
+        table.add_column("kind", overflow="fold")
         table.add_column("from", overflow="fold")
     for row in rows:
         table.add_row(*_cells(row, with_others=with_others))
     _print(table)
-    for row in rows:
-        if row.problem:
+    for row in rows:  # what is no model has its kind in the table
+        if row.problem and (not with_others or row.kind in (None, *WRITERS)):
             notify(f"{row.name}: {row.problem}")
 
 
@@ -88,34 +87,50 @@ def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
         f"{row.predicted_tps:.1f}" if row.predicted_tps else "-",
         row.last_used.partition("T")[0] if row.last_used else "never",
     ]
-    return [Text(cell) for cell in ([*cells, row.origin] if with_others else cells)]
+    more = [row.kind or "-", row.origin] if with_others else []
+    return [Text(cell) for cell in (*cells, *more)]
 
 
 def _show_known(*, as_json: bool) -> None:
+    """Sizes and speeds are from known headers: nothing is fetched, and nothing measured."""
+    from localspec.forecast.known_machine import KnownMachine
     from localspec.registry.catalog import load_catalog
     from localspec.registry.manifest import pulled
 
     proved = {file.name for file in pulled() if file.is_whole}
+    machine = KnownMachine.here(may_read=False)
     entries = [
         replace(entry, verified=entry.verified or entry.name in proved)
         for entry in load_catalog().values()
     ]
     if as_json:
-        print_json({"models": [asdict(entry) for entry in entries]})
+        models = [{**asdict(entry), **_predicted(entry, machine)} for entry in entries]
+        print_json({"models": models})
         return
-    table = folding_table("name", "draft", "proved", "licence", "good for")
-    for entry in entries:
-        table.add_row(*_known_cells(entry))
-    _print(table)
+    rows = (_known_cells(entry, _predicted(entry, machine)) for entry in entries)
+    heads = ("name", "size", "tok/s", "draft", "proved", "licence", "good for")
+    _print(folding_table(*heads, rows=rows))
 
 
-def _known_cells(entry: "Entry") -> list[Any]:
-    from rich.text import Text
+def _predicted(entry: "Entry", machine: "KnownMachine") -> dict[str, Any]:
+    from localspec.forecast.known_models import known_facts
+    from localspec.forecast.recommend import known_speed
 
+    facts, speed = known_facts(entry), known_speed(entry, machine)
+    return {
+        "weight_bytes": facts.weight_bytes if facts else None,
+        "context": facts.n_ctx_train if facts else None,
+        "predicted_tps": speed.mid if speed else None,
+    }
+
+
+def _known_cells(entry: "Entry", predicted: dict[str, Any]) -> list[str]:
     names = ", ".join((entry.name, *entry.aliases))
     proved = "yes" if entry.verified else "not yet"
-    cells = (names, entry.draft, proved, entry.license, entry.good_for)
-    return [Text(text or "-") for text in cells]
+    n_bytes, tps = predicted["weight_bytes"], predicted["predicted_tps"]
+    figures = (size(n_bytes) if n_bytes else None, f"{tps:.1f}" if tps else None)
+    cells = (names, *figures, entry.draft, proved, entry.license, entry.good_for)
+    return [text or "-" for text in cells]
 
 
 def _print(table: object) -> None:

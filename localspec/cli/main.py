@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -91,27 +91,49 @@ def _fail(sentence: str, code: int) -> int:
 
 
 _NAME = "localspec"
-COMMANDS = (
-    "chat", "generate", "predict", "bench", "report", "compare", "tune", "quality", "quantize",
-    "export", "pull", "verify", "remove", "doctor", "list",
-)  # fmt: skip
+COMMANDS = {
+    "chat": "Talk to a model.",
+    "generate": "Print one reply, for scripts.",
+    "predict": "Predict a model's speed on a machine, before the download.",
+    "recommend": "Say which models to run on a machine, best first.",
+    "bench": "Measure speeds, beside the predictions.",
+    "report": "Show stored results as tables and pictures.",
+    "compare": "Compare two results: the second's speed by case, regressions first.",
+    "tune": "Find the fastest settings of a model on this machine, and keep them.",
+    "quality": "Measure the loss of quality by weight and cache types, beside speed and memory.",
+    "quantize": "Write a model in another weight type; also makes a draft of a model itself.",
+    "export": "Print a model's settings as a command or file for another engine.",
+    "pull": "Get a model and its draft, in a quantization that fits this machine.",
+    "verify": "Compare the SHA-256 of pulled files with the hub's; exit code 1 if one is damaged.",
+    "remove": "Remove models that localspec pulled; models of other programs stay.",
+    "doctor": "Show what this machine and this engine build can do.",
+    "list": "List the models on this machine, by the names that commands take.",
+}
+"""Each command's first sentence, so that an overview needs none of their modules."""
 _MODULES = {"compare": "report", "verify": "pull", "remove": "pull", "quantize": "quality"}
 """Of commands that share a module; the others have one of their own name."""
 _FUNCTIONS = {"list": "list_models"}
 
 
 def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """The command line with these commands; only they are imported."""
+    """The command line. Of commands that are not in `names` it knows the first sentence only."""
     made = typer.Typer(
         help="Run language models at the full speed of this machine, and see where the time goes.",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_options)
-    for name in names:
-        module = import_module(f"localspec.cli.{_MODULES.get(name, name)}")
-        made.command(name)(getattr(module, _FUNCTIONS.get(name, name)))
+    for name, sentence in COMMANDS.items():
+        if name in names:
+            module = import_module(f"localspec.cli.{_MODULES.get(name, name)}")
+            made.command(name)(getattr(module, _FUNCTIONS.get(name, name)))
+        else:
+            made.command(name, short_help=sentence)(_not_imported)
     return made
+
+
+def _not_imported() -> None:
+    raise AssertionError("a command that runs is imported")
 
 
 def _show_version(wanted: bool) -> None:
@@ -121,10 +143,9 @@ def _show_version(wanted: bool) -> None:
 
 
 def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     pass
 
@@ -136,9 +157,9 @@ def invoke(arguments: list[str]) -> int:
     """
     if f"_{_NAME.upper()}_COMPLETE" in os.environ:
         app()(arguments, prog_name=_NAME)
-    names = arguments[:1] if arguments[0] in COMMANDS else COMMANDS
+    named = [argument for argument in arguments if not argument.startswith("-")]
     try:
-        with typer.main.get_command(app(names)).make_context(_NAME, arguments) as context:
+        with typer.main.get_command(app(named[:1])).make_context(_NAME, arguments) as context:
             context.command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code
@@ -154,4 +175,5 @@ def _usage_error(error: Any) -> UserError:
     # Newer Typers put pydantic's words for a ValueError before ours.
     message = error.format_message().strip().rstrip(".").replace(" Value error, ", " ", 1)
     path = error.ctx.command_path if error.ctx else _NAME
-    return UserError(f"{message[:1].lower()}{message[1:]}; see `{path} --help`")
+    link = "" if message.endswith("?") else ";"
+    return UserError(f"{message[:1].lower()}{message[1:]}{link} see `{path} --help`")

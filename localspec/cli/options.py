@@ -16,8 +16,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from localspec.errors import LocalspecError, UserError
-from localspec.kinds import ModelName, Whole
-from localspec.settings import ROWS, Row
+from localspec.fields import ModelName, Row, Whole
+from localspec.settings import ROWS
 
 GIVEN = "given"
 MAX_TOKENS = 16_777_216
@@ -149,7 +149,12 @@ def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
 
 def several(flag: str, text: str, read: Callable[[str], T], wanted: str) -> tuple[T, ...]:
     """The values of a comma-separated option, each once. UserError names a wrong one."""
-    values = [_read(flag, part.strip(), read, wanted) for part in text.split(",")]
+    values: list[T] = []
+    for part in map(str.strip, text.split(",")):
+        try:
+            values.append(read(part))
+        except ValueError as error:
+            raise UserError(f"{flag} {part!r} is not {wanted}") from error
     return tuple(dict.fromkeys(values))
 
 
@@ -167,13 +172,6 @@ def share(text: str) -> float:
     if not 0 <= number <= 1:
         raise ValueError
     return number
-
-
-def _read(flag: str, text: str, read: Callable[[str], T], wanted: str) -> T:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise UserError(f"{flag} {text!r} is not {wanted}") from error
 
 
 _RANGE = re.compile(r"(\d+)-(\d+)(?:([+*])(\d+))?")
@@ -203,11 +201,8 @@ def _numbers(text: str) -> list[int]:
     first, last, sign, step = int(match[1]), int(match[2]), match[3] or "+", int(match[4] or 1)
     if step < (2 if sign == "*" else 1) or (sign == "*" and first == 0):
         return []
-    values = [first]
-    while len(values) <= _MOST and (after := _next(values[-1], sign, step)) <= last:
+    values, after = list[int](), first
+    while len(values) <= _MOST and after <= last:
         values.append(after)
-    return values if first <= last and len(values) <= _MOST else []
-
-
-def _next(value: int, sign: str, step: int) -> int:
-    return value * step if sign == "*" else value + step
+        after = after * step if sign == "*" else after + step
+    return values if len(values) <= _MOST else []

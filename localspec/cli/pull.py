@@ -16,7 +16,8 @@ from localspec.errors import LocalspecError, UserError
 if TYPE_CHECKING:
     from localspec.registry.manifest import Pulled
     from localspec.registry.pull import OnProgress
-    from localspec.registry.upkeep import Finding, Removal
+    from localspec.registry.removal import Removal
+    from localspec.registry.upkeep import Finding
     from localspec.session.pull_plan import Got
 
 OfflineOption = Annotated[
@@ -25,27 +26,20 @@ OfflineOption = Annotated[
 
 
 def pull(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|hf:owner/repo/file|URL",
-            help="The model; NAME:Q8_0 names a quantization, for hf:owner/repo one is chosen.",
-            autocompletion=model_names,
-        ),
-    ] = "starter",
-    no_draft: Annotated[
-        bool, typer.Option("--no-draft", help="Of a pair, only the model.")
-    ] = False,
-    probe: Annotated[
-        Literal["auto", "off"],
-        typer.Option(
-            help="auto: measure this machine once, to choose a quantization by its speed."
-        ),
-    ] = "auto",
+    model: str = typer.Argument(
+        "starter",
+        metavar="NAME|hf:owner/repo/file|URL",
+        help="The model; NAME:Q8_0 names a quantization, for hf:owner/repo one is chosen.",
+        autocompletion=model_names,
+    ),
+    no_draft: bool = typer.Option(False, "--no-draft", help="Of a pair, only the model."),
+    probe: Literal["auto", "off"] = typer.Option(
+        "auto", help="auto: measure this machine once, to choose a quantization by its speed."
+    ),
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Get a model and its draft, in a quantization that fits this machine, with checked bytes.
+    """Get a model and its draft, in a quantization that fits this machine.
 
     localspec pull qwen3-8b
 
@@ -109,17 +103,10 @@ def _document(file: "Got") -> dict[str, Any]:
 
 
 def verify(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A pulled model. Default: all.",
-            autocompletion=pulled_names,
-        ),
-    ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Fetch the damaged parts again.")
-    ] = False,
+    model: str | None = typer.Argument(
+        None, metavar="MODEL", help="A pulled model. Default: all.", autocompletion=pulled_names
+    ),
+    repair: bool = typer.Option(False, "--repair", help="Fetch the damaged parts again."),
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -139,10 +126,10 @@ def verify(
 
 
 def _files(model: str | None) -> "list[Pulled]":
-    from localspec.registry.manifest import pulled
-    from localspec.registry.upkeep import pulled_as
+    from localspec.registry.moved import pulled_files
+    from localspec.registry.removal import pulled_as
 
-    return pulled() if model is None else pulled_as(model, with_adopted=True)
+    return pulled_files() if model is None else pulled_as(model, with_adopted=True)
 
 
 def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tuple[Finding, bool]":
@@ -180,19 +167,18 @@ def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
 
 
 def remove(
-    models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL...", help="Pulled models.", autocompletion=pulled_names),
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document; with --yes.")] = False,
+    models: list[str] = typer.Argument(
+        ..., metavar="MODEL...", help="Pulled models.", autocompletion=pulled_names
+    ),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document; with --yes."),
 ) -> None:
     """Remove models that localspec pulled; models of other programs stay.
 
     localspec remove qwen3-8b
     """
-    from localspec.registry.upkeep import planned_removals, pulled_as
-    from localspec.registry.upkeep import remove as take_away
+    from localspec.registry.removal import planned_removals, pulled_as
+    from localspec.registry.removal import remove as take_away
 
     files = {file.path: file for model in models for file in pulled_as(model)}
     removals = planned_removals(list(files.values()))

@@ -4,14 +4,14 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
 from localspec.cli.output import print_json, ruled_table
-from localspec.settings import with_former_names, written
+from localspec.settings import Settings, with_former_names, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from localspec.session.profile import Profile
     from localspec.tuning.search import Outcome
-    from localspec.tuning.state import News, SearchListener, Trial
+    from localspec.tuning.state import SearchListener, Trial
     from localspec.tuning.target import TuneTarget
 
 
@@ -52,12 +52,10 @@ class GoalFlags:
 def tune(
     flags: GoalFlags,
     model: ModelArgument = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Show the kept settings; measure nothing.")
-    ] = False,
+    show: bool = typer.Option(False, "--show", help="Show the kept settings; measure nothing."),
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the fastest settings of a model on this machine, and keep them for later commands.
+    """Find the fastest settings of a model on this machine, and keep them.
 
     localspec tune model.gguf --ctx 8192
 
@@ -126,26 +124,21 @@ def _columns(width: int) -> "Sequence[str | ProgressColumn]":
 @contextmanager
 def watching(budget_s: float) -> "Generator[SearchListener]":
     """A listener that draws on a terminal, and is silent elsewhere."""
+    from localspec.tuning.target import candidate_text
+
     started = monotonic()
     with bar(_columns) as made:
         if made is None:
-            yield lambda news: None
+            yield lambda stage, best, gain: None
             return
         task = made.add_task("loading", total=budget_s)
 
-        def listen(news: "News") -> None:
+        def listen(stage: str, best: Settings | None, gain: float | None) -> None:
             spent_s = min(budget_s, monotonic() - started)
-            made.update(task, completed=spent_s, description=_line(news))
+            text = best and f"\n[dim]best so far {gain:.2f} x: {candidate_text(best)}[/dim]"
+            made.update(task, completed=spent_s, description=stage + (text or ""))
 
         yield listen
-
-
-def _line(news: "News") -> str:
-    from localspec.tuning.target import candidate_text
-
-    if news.best is None or news.gain is None:
-        return news.stage
-    return f"{news.stage}\n[dim]best so far {news.gain:.2f} x: {candidate_text(news.best)}[/dim]"
 
 
 def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:

@@ -12,6 +12,9 @@ from types import FrameType
 
 from localspec import errors as known
 
+STOPPED = "the engine stopped itself"
+"""How a process begins its last words when libllama asserts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:

@@ -11,20 +11,22 @@ from typing import Literal
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
+from localspec.engine.threads import default_threads, measured_threads
 from localspec.errors import EngineError, HardwareError, UserError
-from localspec.hardware.detect import usable_cores
+from localspec.forecast.host import host_of
 from localspec.hardware.devices import Match, find_device
 from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.conditions import traits_of
+from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import IdealRates, Rates
 from localspec.prediction.roofline import Roofline, Share
-from localspec.settings import Attention
+from localspec.settings import Attention, Settings
 
 PROCESSOR, GRAPHICS = 0, -1
 """Layers on the GPU, of a probe."""
@@ -60,6 +62,8 @@ class PredictedMachine:
     host_rates: Rates | None = None
     n_offloaded: int = -1
     notes: tuple[str, ...] = ()
+    host: Host | None = None
+    """How weights lie in a processor's memory; None on a GPU."""
 
     @property
     def rates_source(self) -> str:
@@ -264,7 +268,12 @@ def _probed(
         host_rates=host,
         n_offloaded=n_offloaded,
         notes=notes,
+        host=None if on_gpu else _host(notify),
     )
+
+
+def _host(notify: Notify) -> Host | None:
+    return host_of(Settings(gpu_layers=PROCESSOR, repack=engine_health(notify).can_repack))
 
 
 def _probed_rates(
@@ -272,7 +281,9 @@ def _probed_rates(
 ) -> ProbedRates:
     """What was kept and, for the rest, measured now. Raises EngineError where that fails."""
     health = engine_health(notify)
-    setting = ProbeSetting(n_threads or usable_cores(), n_gpu_layers, health.can_repack)
+    if n_threads is None and n_gpu_layers == PROCESSOR:
+        n_threads = measured_threads(notify, repack=health.can_repack, again=again)
+    setting = ProbeSetting(n_threads or default_threads(), n_gpu_layers, health.can_repack)
     return ProbedRates(probe_machine(setting, needs, notify, again=again))
 
 

@@ -17,7 +17,7 @@ from localspec.engine.sampling import Sampling
 from localspec.errors import UserError, no_such
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
-from localspec.registry.resolve import ADDRESSES, NotHereError, draft_of, resolve
+from localspec.registry.resolve import NotHereError, draft_of, is_one_file, resolve
 from localspec.session.profile import with_profile
 from localspec.settings import NONE, Settings, Speculation
 
@@ -71,14 +71,14 @@ Fetch = Callable[[str], Path]
 
 
 def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
-    """As `resolve`, but an `hf:...` reference or an address is pulled if it is not here.
+    """As `resolve`, but one file of the hub or of another server is pulled if it is not here.
 
-    A name of the catalog is not pulled: it can mean gigabytes that the user did not expect.
+    A name or a repository is not pulled: it can mean gigabytes that the user did not expect.
     """
     try:
         return resolve(reference)
     except NotHereError:
-        if reference is None or not reference.startswith(("hf:", *ADDRESSES)):
+        if reference is None or not is_one_file(reference):
             raise
     return (fetch or _fetch)(reference)
 

@@ -4,36 +4,50 @@ The engine answers a bad combination with "failed to create context", some damag
 abort, and missing memory with swapping; a check gives a sentence instead.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import UNIFIED, engine_health, gpu_backends
+from localspec.engine.health import engine_health, gpu_backends
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.threads import default_threads
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
-from localspec.hardware.detect import available_memory_bytes, usable_cores
 from localspec.model.facts import ModelFacts
+from localspec.model.kind import kind_of
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
+from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
+from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
+from localspec.session.trial import try_load
 from localspec.settings import NONE, Settings, Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
 
 
-_BUFFERS_BYTES = 200_000_000
-"""Compute buffers and the process itself; the engine needs about this much for small models."""
-
-
 def checked_facts(model: Path) -> ModelFacts:
-    """A file's facts. Raises ModelError if it is damaged or no language model."""
-    return usable_facts(read_header(model))
+    """A file's facts. Raises ModelError if it is damaged, or no model that the engine loads."""
+    header = read_header(model)
+    facts = usable_facts(header)
+    problem = kind_of(header).engine_problem
+    if problem:
+        raise ModelError(f"{called(model)} {problem}")
+    return facts
+
+
+def called(model: Path) -> str:
+    """The name of another program's file, which may be a mere hash; else its path."""
+    found = found_models() if model.name.startswith(_BLOB) else []
+    return next((other.name for other in found if other.path == model), str(model))
+
+
+_BLOB = "sha256-"
+"""How Ollama names files."""
 
 
 def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
@@ -42,36 +56,6 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
     problem = facts.kv_problem(*types_of(attention), flash_attention=attention.is_flash)
     if problem:
         raise UserError(problem)
-
-
-def check_memory(caches: Sequence[tuple[EngineConfig, ModelFacts]]) -> None:
-    """Raise UserError where the caches together do not fit into the memory that is free now.
-
-    Mapped weights can be dropped and read again, so they do not count. Caches on a GPU with memory
-    of its own do not either: the engine asks the device.
-    """
-    on_host = [
-        pair for pair in caches if not (pair[0].settings.gpu_layers and gpu_backends() - UNIFIED)
-    ]
-    needed = sum(_cache_bytes(config, facts) for config, facts in on_host)
-    free = max(0, available_memory_bytes() - _BUFFERS_BYTES)
-    if needed <= free:
-        return
-    n_ctx = on_host[0][0].n_ctx
-    fitting = int(n_ctx * free / needed) // 256 * 256
-    advice = f"--ctx {fitting} would fit" if fitting else "close other programs"
-    raise UserError(
-        f"a context of {n_ctx:,} tokens needs {needed / 1e9:.1f} GB "
-        f"and {free / 1e9:.1f} GB are free: {advice}"
-    )
-
-
-def _cache_bytes(config: EngineConfig, facts: ModelFacts) -> int:
-    """Bytes of the K and V caches; 0 for an architecture with a cache of its own kind."""
-    settings = config.settings
-    n_windowed = (facts.window_tokens or 0) + settings.ubatch
-    n_cells = config.n_ctx * settings.n_sequences
-    return facts.kv_bytes(n_cells, *types_of(settings.attention), n_windowed=n_windowed) or 0
 
 
 DEFAULT_CTX = 4096
@@ -104,6 +88,13 @@ class EnginePlan:
             threads_batch=self.target.n_threads_batch,
         )
 
+    @property
+    def models(self) -> tuple[Loaded, ...]:
+        """What is loaded, the target first."""
+        target = (self.target, self.facts)
+        draft = (self.draft, self.draft_facts) if self.draft and self.draft_facts else None
+        return (target, draft) if draft else (target,)
+
     def without_repacking(self) -> Self:
         """The same for an engine build that must not repack weights."""
         draft = self.draft and self.draft.with_settings(repack=False)
@@ -134,17 +125,22 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
         draft = _engine_config(config.draft, settings, draft_facts, n_ctx, 1)
-    caches = [(target, facts)]
-    if draft and draft_facts:
-        caches.append((draft, draft_facts))
-    check_memory(caches)
-    return EnginePlan(target, draft, max_draft, facts, draft_facts, settings.spec)
+    plan = EnginePlan(target, draft, max_draft, facts, draft_facts, settings.spec)
+    check_memory(plan.models)
+    return plan
 
 
 def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
-    """The same for the engine build that is installed, which may not repack weights."""
+    """The same for the engine build that is installed, which may not repack weights.
+
+    Raises ModelError also for a file that this build would die of.
+    """
     plan = plan_engines(config)
-    return plan if engine_health(notify).can_repack else plan.without_repacking()
+    plan = plan if engine_health(notify).can_repack else plan.without_repacking()
+    for engine, facts in plan.models:
+        try_load(engine.model, facts, notify)
+    warn_of_reading(plan.models, notify)
+    return plan
 
 
 def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
@@ -183,7 +179,7 @@ def _engine_config(
     chosen = replace(
         settings.for_engine,
         ctx=n_ctx,
-        threads=settings.threads or usable_cores(),
+        threads=settings.threads or default_threads(),
         flash_attn="on" if needs_flash else settings.flash_attn,
         gpu_layers=settings.gpu_layers if gpu_backends() else 0,
     )

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from localspec.decode.drafters import drafters_for
@@ -117,12 +116,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def check_open(self) -> None:

@@ -17,7 +17,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import LocalspecError
 from localspec.model.kv import CELLS_STEP, padded_cells
-from localspec.quality import Windows
+from localspec.quality.divergence import Windows
 from localspec.quality.evaluate import n_outputs_for
 from localspec.settings import Attention, Settings
 

@@ -5,6 +5,7 @@ import os
 HERE = os.path.dirname(os.path.abspath(__file__))
 STUDIES = {
     "fit-efficiency": "efficiency.fit",
+    "build-catalog": "catalog.build",
     "validate-predictions": "efficiency.validate",
     "simulate-speculation": "speculation.simulate",
     "replay-speculation": "speculation.replay",

@@ -27,6 +27,8 @@ PROMISED = 0.8
 RIDGE, STEPS = 4.0, 30
 HELD = 6.0
 """Pairs' worth of trust in all backends beside one's own."""
+LEAST = 1.0
+"""Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
 OLD = ("llamafile", "2023", "2024")
 OLD_WEIGHT = 0.2
 """Of errors of old engines: nobody is promised those."""
@@ -177,4 +179,4 @@ class Calibration:
         at = (np.cumsum(weights) - weights / 2) / weights.sum()
         tail = (1 - PROMISED) / 2
         low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
-        return round(min(low, -0.1), 4), round(max(high, 0.1), 4)
+        return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)
