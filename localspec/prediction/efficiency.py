@@ -11,6 +11,7 @@ from importlib import resources
 from math import exp
 from typing import Any, Self
 
+from localspec.hardware.probe_results import Curve
 from localspec.prediction.conditions import Part, RunConditions, of_part, whole
 from localspec.prediction.rates import Shares, Spread, Test
 from localspec.prediction.uncertainty import Uncertainty
@@ -88,16 +89,14 @@ class Efficiency:
             f" {nearest}"
         )
 
-    def verify_curve(self, run: RunConditions) -> tuple[tuple[float, float], ...]:
-        """Points (n, T(n) / T(1)) of small batches, by the narrowest group that is known."""
-        kind = "moe" if "moe" in run.traits else run.kind
-        names = (
-            f"{run.backend}, {kind}, {run.type_class}",
-            f"{run.backend}, {kind}",
-            run.backend,
-            "all",
+    def verify_curve(self, run: RunConditions, part: Part) -> Curve:
+        """T(n) / T(1) of small batches, of experts beyond the bytes that more of them take, by the
+        narrowest group that is known."""
+        dense = (f"{run.backend}, {run.type_class}", run.backend, "all")
+        names = (f"experts, {run.backend}", "experts") if part == "experts" else dense
+        return Curve(
+            ((1.0, 1.0), *next(self.verify[name] for name in names if name in self.verify))
         )
-        return next(self.verify[name] for name in names if name in self.verify)
 
 
 @cache

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from localspec.hardware.devices import Device, Match
-from localspec.hardware.probe_results import Curve
 from localspec.prediction.conditions import (
     BESIDE_LAYERS,
     LAUNCH_S,
@@ -75,8 +74,7 @@ class PublishedRates:
 
     def _small_batch(self, run: RunConditions, part: Part, work: WeightWork, n_tokens: int) -> Term:
         memory_s = self._seconds(run, "decode", part, work.n_bytes)
-        curve = Curve(((1.0, 1.0), *self.known.verify_curve(run)))
-        seconds = memory_s * max(1.0, curve.at(n_tokens))
+        seconds = memory_s * self.known.verify_curve(run, part).at(n_tokens)
         return Term(seconds, "compute" if seconds >= 2 * memory_s else "memory")
 
     def attention(self, work: AttentionWork, n_tokens: int) -> Term:
@@ -94,6 +92,8 @@ class PublishedRates:
     def overhead_s(self, n_layers: int, n_tokens: int) -> float:
         test: Test = "decode" if n_tokens <= SMALL_BATCH else "prefill"
         factor = self.known.coefficients[test].factor(self.run, "launches")
+        if test == "decode":
+            factor *= self.known.verify_curve(self.run, "launches").at(n_tokens)
         return LAUNCH_S[test] * (n_layers + BESIDE_LAYERS) * factor
 
     def _seconds(self, run: RunConditions, test: Test, part: Part, n_bytes: float) -> float:

@@ -2,35 +2,32 @@
 
     scripts/research/run fit-efficiency [--check]
 
-Reads measured.csv, measured_2026.csv and verify_cost.csv in the folder data; the same data give the
-same file. `--check` only says whether the shipped file is what they give.
+Reads measured.csv, measured_2026.csv, verify_cost.csv and batch_2026.csv in the folder data; the
+same data give the same file. `--check` only says whether the shipped file is what they give.
 """
 
-import csv
 import inspect
 import json
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 import typer
+from research.efficiency.batches import Batch, curves_of, read_batches
 from research.efficiency.intervals import Calibration, Seen
 from research.efficiency.regression import Fitted, Problem
 from research.efficiency.runs import Run, read_runs
 
 from localspec.errors import UserError
 from localspec.prediction.efficiency import Coefficients
-from localspec.prediction.families import type_class
 
 DATA = Path(__file__).parent / "data"
 TABLES = ("measured.csv", "measured_2026.csv")
 TARGET = Path(inspect.getfile(Coefficients)).with_name("efficiency.json")
-WIDTHS = (2, 4, 8, 16)
+BATCH_TABLES = ("verify_cost.csv", "batch_2026.csv")
 DIGITS = 4
 LEAST = 0.0005
 """Of a column's value that is worth shipping."""
@@ -66,15 +63,23 @@ class Fit:
 
 
 @cache
-def fit_of(test: str) -> Fit:
-    """What shipped predictions rest on."""
-    return Fit.of([run for run in published_runs() if run.test == test])
+def fit_of(test: str, until: str | None = None) -> Fit:
+    """What shipped predictions rest on, or would have rested on after a month."""
+    return Fit.of([run for run in published_runs(until) if run.test == test])
 
 
 @cache
-def published_runs() -> list[Run]:
-    """What the fit rests on; runs of one source that differ in nothing are one."""
-    runs = [run for name in TABLES for run in read_runs(DATA / name)[0]]
+def published_runs(until: str | None = None) -> list[Run]:
+    """What the fit rests on; runs of one source that differ in nothing are one.
+
+    `until`: "2026-04" leaves out later runs, and undated ones of the later table.
+    """
+    runs = [
+        run
+        for name in TABLES
+        for run in read_runs(DATA / name)[0]
+        if until is None or (run.month or (until if name == TABLES[0] else "9999")) <= until
+    ]
     same: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         size = round(run.file_bytes / 1e7)
@@ -97,7 +102,7 @@ def fitted() -> dict[str, Any]:
         " scales and quantiles are of errors of runs whose source and chip were left out.",
         "backends": {},
         "uncertainty": {},
-        "verify": verify_curves(DATA / "verify_cost.csv"),
+        "verify": _verify(),
     }
     for test in TESTS:
         fit = fit_of(test)
@@ -139,19 +144,13 @@ def _agree(one: Any, other: Any) -> bool:
     return one == other
 
 
-def verify_curves(path: Path) -> dict[str, list[list[float]]]:
-    """T(n) / T(1) of dense models at n = 2, 4, 8 and 16, medians by backend and type, and wider."""
-    found: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            backend = re.split(r"[ -]", row["backend"].lower())[0]
-            ratio = row["relative_step_time_T(k)/T(1)"]
-            if row["moe"] == "0" and ratio and int(row["batch_k"]) in WIDTHS:
-                kind = type_class(re.split(r"[.\- ]", row["quant"])[-1])  # some are file names
-                for name in (f"{backend}, {kind}", backend, "all"):
-                    found[name][int(row["batch_k"])].append(float(ratio))
+def published_batches() -> list[Batch]:
+    """What v(n) rests on."""
+    return read_batches(*(DATA / name for name in BATCH_TABLES))
+
+
+def _verify() -> dict[str, list[list[float]]]:
+    curves = curves_of(published_batches())
     return {
-        name: [[n, round(median(by_width[n]), 3)] for n in WIDTHS]
-        for name, by_width in found.items()
-        if all(by_width[n] for n in WIDTHS)
+        name: [[n, round(curve[n], 3)] for n in sorted(curve)] for name, curve in curves.items()
     }

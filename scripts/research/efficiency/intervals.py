@@ -27,7 +27,7 @@ PROMISED = 0.8
 RIDGE, STEPS = 4.0, 30
 HELD = 6.0
 """Pairs' worth of trust in all backends beside one's own."""
-LEAST = 1.0
+LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
 OLD = ("llamafile", "2023", "2024")
 OLD_WEIGHT = 0.2

@@ -21,7 +21,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from research.efficiency.fit import Fit, fit_of
+from research.efficiency.batches import left_out
+from research.efficiency.fit import Fit, fit_of, published_batches
 from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
 
@@ -85,6 +86,7 @@ def scores_of(table: Path, min_gib: float = 0.0) -> dict[str, Any]:
         "backends": _scores(outcomes, "backend", "test"),
         "kinds": _scores(outcomes, "backend", "kind", "test"),
         "recent": _scores(recent, "backend", "test"),
+        "verify": left_out(published_batches()),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
@@ -221,6 +223,10 @@ def _show(document: dict[str, Any]) -> None:
                 f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
                 f"{'' if known is None else f'{known:.1%}':>12}"
             )
+    print("\nv(n) of devices that were left out, n of 2, 4, 8 and 16")
+    for row in document["verify"]:
+        name = f"{row['backend']}, {row['kind']}"
+        print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
     print("\nrivals' formulas on the same runs, decoding")
     for row in document["rivals"]:
         print(
