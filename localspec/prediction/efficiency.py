@@ -94,9 +94,8 @@ class Efficiency:
         narrowest group that is known."""
         dense = (f"{run.backend}, {run.type_class}", run.backend, "all")
         names = (f"experts, {run.backend}", "experts") if part == "experts" else dense
-        return Curve(
-            ((1.0, 1.0), *next(self.verify[name] for name in names if name in self.verify))
-        )
+        points = next(self.verify[name] for name in names if name in self.verify)
+        return Curve(((1.0, 1.0), *points))
 
 
 @cache

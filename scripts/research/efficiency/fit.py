@@ -55,6 +55,10 @@ class Fit:
     seen: Seen
     calibration: Calibration
 
+    @property
+    def test(self) -> str:
+        return self.fitted.problem.runs[0].test
+
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "Fit":
         """Raises nothing; runs are of one test."""

@@ -1,6 +1,6 @@
 """How right are predictions for devices that the fit never saw?
 
-    scripts/research/run validate-predictions --csv FILE [--json] [--min-gib 0]
+    scripts/research/run validate-predictions --csv FILE [--json] [--min-gib 0] [--until 2026-04]
 
 FILE has the columns of data/measured.csv. Every run on one device is predicted from the device's
 published figures, by a fit without any row of its chip, whatever source it is from, and without any
@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from research.efficiency.batches import left_out
-from research.efficiency.fit import Fit, fit_of, published_batches
+from research.efficiency.fit import TESTS, Fit, fit_of, published_batches
 from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
 
@@ -66,20 +66,25 @@ def main(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     min_gib: Annotated[float, typer.Option(help="Smallest file that counts, in GiB.")] = 0.0,
+    until: Annotated[
+        str | None, typer.Option(help="Fit runs until this month, predict later ones: 2026-04.")
+    ] = None,
 ) -> None:
     """Predict published runs and compare."""
-    document = scores_of(table, min_gib)
+    document = scores_of(table, min_gib, until)
     if as_json:
         print(json.dumps(document))
     else:
         _show(document)
 
 
-def scores_of(table: Path, min_gib: float = 0.0) -> dict[str, Any]:
+def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> dict[str, Any]:
     """What `--json` prints. Raises UserError where the table is none."""
     _check(table)
     runs, skipped = read_runs(table, min_gib)
-    outcomes = [*outcomes_of(runs, "decode"), *outcomes_of(runs, "prefill")]
+    if until:
+        runs = [run for run in runs if run.month and run.month > until]
+    outcomes = [o for test in TESTS for o in outcomes_of(runs, fit_of(test, until))]
     recent = [o for o in outcomes if o.run.conditions.era in ("2025", NEWEST)]
     return {
         "groups": _scores(outcomes, "backend", "family", "test"),
@@ -92,12 +97,12 @@ def scores_of(table: Path, min_gib: float = 0.0) -> dict[str, Any]:
     }
 
 
-def outcomes_of(runs: list[Run], test: str) -> list[Outcome]:
-    """Every run of a test, predicted by what other chips and other sources determine."""
-    fit, chosen = fit_of(test), [run for run in runs if run.test == test]
+def outcomes_of(runs: list[Run], fit: Fit) -> list[Outcome]:
+    """Every run of a fit's test, predicted by what other chips and other sources determine."""
     pairs: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in chosen:
-        pairs[run.chip, run.source].append(run)
+    for run in runs:
+        if run.test == fit.test:
+            pairs[run.chip, run.source].append(run)
     return [outcome for pair, of_pair in pairs.items() for outcome in _unseen(fit, pair, of_pair)]
 
 
