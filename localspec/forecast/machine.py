@@ -20,6 +20,7 @@ from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
+from localspec.prediction.conditions import traits_of
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
@@ -97,7 +98,7 @@ def ideal_roofline(
 
 
 def _rates_for(facts: ModelFacts, rates: Rates) -> Rates:
-    return rates.for_model(facts.n_embd, facts.streamed_bytes)
+    return rates.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts))
 
 
 def predicted_machine(
