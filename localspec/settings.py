@@ -3,17 +3,25 @@
 A field of `Settings` is its row: name, default, help, kind, and what follows from it. Options on
 the command line, the sweep of `bench`, tuned profiles, the tuner, `--json` and `export` read
 the rows. A new engine option is one row here and its effect in `engine/llama/parameters.py`.
-
-A row describes a field. It does not know whether a machine or a model supports a value.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from localspec.errors import UserError, no_such
-from localspec.kinds import Choice, Kind, ModelName, Names, Switch, Whole
+from localspec.errors import no_such
+from localspec.fields import (
+    ALL_LAYERS,
+    Choice,
+    Layers,
+    ModelName,
+    Names,
+    Row,
+    Switch,
+    TemplateName,
+    Whole,
+    row,
+)
 
 FlashAttention = Literal["auto", "on", "off"]
 Speculation = Literal["auto", "none", "lookup", "draft"]
@@ -24,68 +32,9 @@ MAX_THREADS = 512
 MAX_DRAFT = 64
 NONE = "none"
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The description of a field.
-
-    `words`: a sentence for a value; `short`: the head of its column in a table. `aliases`: further
-    flags of `bench`, in llama-bench's words. `was`: names in files of earlier versions. `is_exact`:
-    it changes no number. `is_loading`: a new value needs the weights loaded again. `is_engine`: the
-    engine reads it; the others steer decoding. `is_swept`: `bench` takes several values.
-    `is_tuned`: `tune` finds or keeps it. `is_offered`: it has a flag.
-    """
-
-    help: str
-    kind: Kind
-    words: str
-    panel: str = "Engine"
-    short: str = ""
-    aliases: tuple[str, ...] = ()
-    was: tuple[str, ...] = ()
-    is_exact: bool = True
-    is_loading: bool = False
-    is_engine: bool = True
-    is_swept: bool = True
-    is_tuned: bool = True
-    is_offered: bool = True
-    name: str = ""
-    default: Any = None
-
-    @property
-    def flag(self) -> str:
-        """As on the command line: `--flash-attn`."""
-        return f"--{self.name.replace('_', '-')}"
-
-    def checked(self, value: Any) -> Any:
-        """The value in its usual form. Raises UserError for a wrong one."""
-        if not self.kind.accepts(value):
-            raise UserError(f"{self.flag} {value!r} is not {self.kind.wanted}")
-        return value.lower() if isinstance(self.kind, Choice) else value
-
-    def read(self, text: str) -> Any:
-        """A value from a list of the command line. Raises ValueError for a wrong one."""
-        value = self.kind.read(text)
-        if not self.kind.accepts(value):
-            raise ValueError(text)
-        return value
-
-    def text(self, value: Any) -> str:
-        """A value for people, with its name: "threads 4"."""
-        return self.words.format(value_text(value))
-
-
-def row(default: Any, help_: str, kind: Kind, words: str, **columns: Any) -> Any:
-    """A field of `Settings` that carries its row; without a flag it is not swept or tuned."""
-    if not columns.get("is_offered", True):
-        columns |= {"is_swept": False, "is_tuned": False}
-    return field(default=default, metadata={"row": Row(help_, kind, words, **columns)})
-
-
 _CACHE = Choice(CACHE_TYPES, "TYPE")
 _SPECULATION = "Speculation"
 _ON_OFF = (("1", "on"), ("0", "off"))
-_MANY = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +43,9 @@ class Settings:
 
     `spec` "auto" picks drafter and length at each step by measured cost and gain; "lookup" and
     "draft" draft `draft_max` tokens each time (None: 3; for "auto" 16 at most). `ctx` None: 4096 or
-    the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below 0: all, except
-    the experts of the first `cpu_moe` layers. Passes of several tokens use `threads_batch` threads
-    (None: `threads`) and micro-batches of `ubatch` tokens.
+    the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below 0: as many as
+    fit on the GPUs (`device` names them), but for the experts of the first `cpu_moe` layers. Passes
+    of several tokens use `threads_batch` threads (None: `threads`) and micro-batches of `ubatch`.
     """
 
     draft: str = row(
@@ -134,7 +83,7 @@ class Settings:
         "threads {}", short="t", aliases=("-t",), was=("n_threads",),
     )  # fmt: skip
     gpu_layers: int = row(
-        -1, "Layers on the GPU; -1: all.", Whole(-_MANY, _MANY), "{} layers on the GPU",
+        -1, "Layers on GPUs; auto: as many as fit.", Layers(), "{} layers on GPUs",
         short="ngl", aliases=("-ngl", "--n-gpu-layers"), was=("n_gpu_layers",), is_exact=False,
         is_loading=True,
     )  # fmt: skip
@@ -147,7 +96,7 @@ class Settings:
         aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False,
     )  # fmt: skip
     cpu_moe: int = row(
-        0, "Keep the experts of the first N layers on the CPU.", Whole(0, _MANY),
+        0, "Keep the experts of the first N layers on the CPU.", Whole(0, ALL_LAYERS),
         "experts of {} layers on the CPU", short="ncmoe", aliases=("-ncmoe", "--n-cpu-moe"),
         was=("n_cpu_moe",), is_exact=False, is_loading=True,
     )  # fmt: skip
@@ -158,6 +107,11 @@ class Settings:
     repack: bool = row(
         True, "Repack weights for the CPU's matrix units.", Switch(), "repacking {}",
         was=("extra_buffers",), is_exact=False, is_loading=True,
+    )  # fmt: skip
+    template: str = row(
+        "auto", "Chat template: a file, or a family's name, e.g. chatml. auto: the model's own.",
+        TemplateName(), "the chat template {}", panel="Prompt", is_engine=False, is_swept=False,
+        is_tuned=False,
     )  # fmt: skip
     op_offload: bool = row(
         True, "Let a GPU compute wide batches with weights of the CPU.", Switch(),
@@ -175,13 +129,15 @@ class Settings:
         0, "States that a recurrent memory keeps, to roll back to.", Whole(0, 256),
         "{} recurrent states", is_offered=False,
     )  # fmt: skip
-    devices: tuple[str, ...] = row(
-        (), "Devices that share the layers.", Names(), "on {}", is_exact=False, is_loading=True,
-        is_offered=False,
+    device: tuple[str, ...] = row(
+        (), "Devices that share the layers, by the names that `doctor` shows. Default: all GPUs.",
+        Names(), "on {}", aliases=("-dev",), is_exact=False, is_loading=True, is_swept=False,
+        is_tuned=False,
     )  # fmt: skip
     workers: tuple[str, ...] = row(
-        (), "Other machines that share the layers.", Names(), "with {}", is_exact=False,
-        is_loading=True, is_offered=False,
+        (), "Machines that run `localspec worker`, to share the layers.",
+        Names("HOST:PORT[=8GB],..."), "with the workers {}", is_exact=False, is_loading=True,
+        is_swept=False, is_tuned=False,
     )  # fmt: skip
     load_mtp: bool = row(
         False, "Load a model's own draft heads.", Switch(), "draft heads {}", is_loading=True,
@@ -304,13 +260,5 @@ def read(document: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name not in ROWS or not ROWS[name].kind.accepts(value):
             raise ValueError(f"{name} {value!r}")
+        values[name] = tuple(value) if isinstance(value, list) else value
     return values
-
-
-def value_text(value: Any) -> str:
-    """A value for people."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ", ".join(value)
-    return Path(value).name if isinstance(value, str) and "/" in value else str(value)

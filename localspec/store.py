@@ -2,17 +2,19 @@
 
 A file is written beside its name and renamed, so that readers, a crash and a power cut meet the old
 one or the new one. A kept document saves a measurement; one that is missing, damaged or of another
-version counts as none.
+version counts as none. `document_of` and `value_of` turn frozen dataclasses into JSON and back.
 """
 
 import json
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from localspec.errors import UserError
 
@@ -91,6 +93,15 @@ def _acquire(held: "BaseFileLock", on_wait: Callable[[], None]) -> None:
         held.acquire()
 
 
+def read_text(path: Path, what: str) -> str:
+    """A user's text file. Raises UserError, with `what` for its name."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"{what} cannot be read: {reason}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises OSError."""
     with write_whole(path) as partial:
@@ -101,6 +112,43 @@ def hashed(folder: Path, key: str, n_digits: int = 16) -> Path:
     """The path of the document with `key` in `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{sha256(key.encode()).hexdigest()[:n_digits]}.json"
+
+
+def document_of(value: Any) -> Any:
+    """JSON of a dataclass, field by field; one with `to_json` says itself."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value):
+        return {each.name: document_of(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, tuple | list):
+        return [document_of(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): document_of(each) for key, each in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def value_of(kind: Any, document: Any) -> Any:
+    """The value that `document_of` wrote; `kind`: a dataclass, or the type of a field.
+
+    Fields that the document lacks keep their defaults, and names that are not known are passed
+    over: earlier and later versions wrote other ones. Raises KeyError, TypeError or ValueError.
+    """
+    if hasattr(kind, "from_json"):
+        return kind.from_json(document)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind).items()
+        return kind(**{n: value_of(hint, document[n]) for n, hint in hints if n in document})
+    if document is None:
+        return None
+    origin, of = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # of a type and None
+        return value_of(of[0], document)
+    if origin is tuple:
+        kinds = repeat(of[0]) if of[-1] is ... else of
+        return tuple(map(value_of, kinds, document))
+    if origin is Mapping:
+        return {of[0](key): value_of(of[1], each) for key, each in document.items()}
+    return Path(document) if kind is Path else document
 
 
 @dataclass(frozen=True, slots=True)

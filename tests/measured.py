@@ -95,7 +95,7 @@ def results(path: Path, factor: float = 1.0) -> Results:
     """A file of two visits to each case."""
     all_cases = tuple(cases())
     skipped = (("a case with <angle> & ampersand", "it cannot be"),)
-    with Writer.new(
+    with Writer.open(
         path, ResultsHeader("2026-11-25T02:00:00Z", all_cases, 2, 3, skipped)
     ) as writer:
         for number, case in enumerate([*all_cases, *all_cases[::-1]]):

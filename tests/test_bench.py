@@ -31,6 +31,7 @@ from localspec.cli.options import numbers
 from localspec.errors import UserError
 from localspec.hardware.activity import Circumstances
 from localspec.session.config import SessionConfig
+from localspec.store import document_of, value_of
 
 SHORT = ("-p", "8", "-n", "4", "-t", "1", "-r", "1", "--probe", "off")
 
@@ -102,7 +103,7 @@ def test_what_cannot_be_is_left_out_before_anything_is_loaded() -> None:
     assert len(plan.cases) + len(plan.skipped) == len(list(sweep.cases()))
     assert {case.settings.spec for case in plan.cases} == {"none"}
     assert len(plan.cases) == 6
-    reasons = " ".join(skip.reason for skip in plan.skipped)
+    reasons = " ".join(plan.skipped.values())
     for word in ("--prompts", "flash attention", "tokens"):
         assert word in reasons
 
@@ -189,13 +190,13 @@ def test_quantized_caches_stream_fewer_bytes() -> None:
 def test_a_prediction_survives_json() -> None:
     said = prediction(cases()[0])
     assert said
-    assert Prediction.from_json(json.loads(json.dumps(said.to_json()))) == said
+    assert value_of(Prediction, json.loads(json.dumps(document_of(said)))) == said
 
 
 @pytest.mark.engine
 def test_a_visit_survives_json() -> None:
     one = visited(cases()[-2], 3)
-    assert Visited.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert value_of(Visited, json.loads(json.dumps(document_of(one)))) == one
 
 
 @pytest.mark.engine

@@ -54,6 +54,12 @@ def test_runs_of_the_same_thing_seldom_differ() -> None:
     assert verdicts.count("no significant difference") >= 196
 
 
+def test_cases_that_were_not_decoded_say_nothing_of_drift() -> None:
+    decoded = [[100.0, 101.0], [110.0, 109.0]]
+    assert drift_of([()]) is None
+    assert drift_of([decoded, ()]) == drift_of([decoded])
+
+
 def test_half_the_speed_is_found_in_spite_of_the_noise() -> None:
     random = np.random.default_rng(1)
     a, b = noisy(random, 100, 0.03, 0.01), noisy(random, 55, 0.03, 0.01)

@@ -216,11 +216,12 @@ def undocumented(section: str, printed: str) -> list[str]:
     ("section", "arguments"),
     [
         ("predict", ["predict", "MODEL", "--draft", "MODEL", "--device", "RTX 4090", "--quants"]),
+        ("recommend", ["recommend", "--device", "RTX 4090"]),
         ("list", ["list"]),
         ("list", ["list", "--known"]),
         ("tune", ["tune", "MODEL", "--show"]),
     ],
-    ids=["predict", "list", "list --known", "tune"],
+    ids=["predict", "recommend", "list", "list --known", "tune"],
 )
 def test_the_reference_has_every_field_that_is_printed(
     section: str, arguments: list[str], capsys: pytest.CaptureFixture[str]

@@ -58,6 +58,12 @@ def test_speed_up_by_draft_length(model: str) -> None:
         assert row["by_length"][0]["speedup"].keys() == {"0.5", "0.9"}
 
 
+def test_the_narrowest_terminal_gets_a_table(model: str) -> None:
+    done = predict(model, "--device", "RTX 4090", columns=24)
+    assert (done.code, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 24
+
+
 @pytest.mark.engine
 def test_this_machine(model: str) -> None:
     done = predict(model, "--threads", "1", "--kv-k", "f16", "--depth", "0,100")
@@ -73,8 +79,7 @@ def test_this_machine(model: str) -> None:
         for n in ("0", "2", "99")
     ]  # fmt: skip
     speeds = [json.loads(run.stdout)["rows"][0]["decode_tps"]["mid"] for run in split]
-    assert speeds == sorted(speeds)
-    assert len(set(speeds)) == 3
+    assert len(set(speeds)) == 3  # a tiny model's launches cost more there than its weights here
     assert "measuring" not in split[0].stderr
 
 

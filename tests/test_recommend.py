@@ -1,144 +1,228 @@
-"""Which quantization `pull` takes: it fits if one does, and more room never makes it worse."""
+"""What to run: it fits, people would take it, and more machine is never worse."""
 
-from collections.abc import Generator
-from pathlib import Path
+import json
+from time import process_time
 
 import pytest
-from command import localspec, tiny
-from hub import Hub
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from localspec.cli.recommend import command_of, document
+from localspec.cli.recommend import recommend as command
+from localspec.errors import ModelError, UserError
+from localspec.forecast import recommend as module
 from localspec.forecast.forecast import facts_of
-from localspec.forecast.machine import MachineChoice
+from localspec.forecast.known_machine import KnownMachine, RoughRates
 from localspec.forecast.recommend import (
-    COMFORTABLE_TPS,
-    QuantizationOffer,
-    _best,
-    _loss,
-    _reasons,
-    choose,
-    suggestion,
+    RULE,
+    USES,
+    Recommendation,
+    Use,
+    better_than_starter,
+    head_of,
+    is_coder,
+    known_speed,
+    recommendations,
 )
-from localspec.gguf.reader import read_header
-from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import Shape, write_random_model
-from localspec.prediction.memory import QUANTS, bits_per_weight
-from localspec.prediction.roofline import Speed
+from localspec.hardware.devices import GIB
 from localspec.registry.catalog import load_catalog
-from localspec.registry.variants import Variant
 
-SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)
-N_WEIGHTS = 8e9
-BITS = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q3_K_M": 4.0, "Q2_K": 3.3}
+ENTRIES = list(load_catalog().values())
+CHAT, CODE, LONG, MANY = USES
 
 
-def offers(bandwidth_bytes_per_s: float | None) -> list[QuantizationOffer]:
-    """An 8B model in the usual quantizations, at a speed that its size gives."""
-    made: list[QuantizationOffer] = []
-    for quant in QUANTS:
-        if quant.name in BITS:
-            size = round(N_WEIGHTS * BITS[quant.name] / 8)
-            rate = bandwidth_bytes_per_s and bandwidth_bytes_per_s / size
-            speed = Speed(0.8 * rate, rate, 1.2 * rate) if rate else None
-            variant = Variant(quant.name, f"m-{quant.name}.gguf", size)
-            made.append(QuantizationOffer(variant, quant, size + 10**9, speed))
-    return made
+def offers(device: str, use: Use = CHAT, gib: int | None = None) -> tuple[Recommendation, ...]:
+    machine = KnownMachine.named(device, gib and gib * GIB)
+    return recommendations(ENTRIES, machine, use)
+
+
+def processor(room: float, bytes_per_s: float | None = None) -> KnownMachine:
+    rates = RoughRates.of_read(bytes_per_s) if bytes_per_s else None
+    return KnownMachine("a processor", int(room), int(room), rates)
 
 
 @pytest.mark.parametrize(
-    ("bandwidth", "free", "kind"),
+    ("device", "gib", "use", "among"),
     [
-        (1000e9, 24e9, "Q8_0"),  # an RTX 4090: the best that there is
-        (1000e9, 8e9, "Q6_K"),
-        (120e9, 16e9, "Q5_K_M"),  # a laptop with an Apple M: what still writes 20 tokens a second
-        (20e9, 24e9, "Q4_K_M"),  # two cores: nothing is fast, so what everyone takes
-        (20e9, 4.6e9, "Q2_K"),
-        (None, 24e9, "Q4_K_M"),
-        (1000e9, 2e9, "Q2_K"),  # nothing fits: the smallest, and it says so
+        ("Apple M1", 8, CHAT, {"gemma4-e4b", "qwen3.5-9b", "gemma4-e2b", "granite4.1-8b"}),
+        ("RTX 3060 12GB", None, CHAT, {"gemma4-12b", "ministral3-14b"}),
+        ("RTX 4090", None, CHAT, {"qwen3.8-27b", "gemma4-31b"}),
+        ("RTX 5090", None, CODE, {"qwen3.8-27b", "gemma4-31b", "devstral-small-2"}),
+        ("M4 Max (40-core GPU)", 128, CODE, {"qwen3.5-122b-a10b", "qwen3-coder-next"}),
+        ("Strix Halo", 128, CHAT, {"qwen3.5-122b-a10b", "gpt-oss-120b", "glm4.5-air"}),
     ],
 )
-def test_what_a_person_would_take(bandwidth: float | None, free: float, kind: str) -> None:
-    made = offers(bandwidth)
-    best = _best(made, int(free))
-    assert best.variant.type == kind
-    sentence = _reasons(best, made, int(free))[0]
-    assert kind in sentence
-    assert ("does not fit" in sentence) == (best.needed_bytes > free)
+def test_what_is_first_is_what_people_run_there(
+    device: str, gib: int | None, use: Use, among: set[str]
+) -> None:
+    assert offers(device, use, gib)[0].entry.name in among
 
 
-rates = st.floats(5e9, 2e12)
-rooms = st.integers(10**9, 40 * 10**9)
+@pytest.mark.parametrize("use", USES, ids=lambda use: use.name)
+@pytest.mark.parametrize("device", ["RTX 3060 12GB", "Apple M2 Pro", "DGX Spark"])
+def test_everything_fits_with_its_caches_and_draft(device: str, use: Use) -> None:
+    machine = KnownMachine.named(device)
+    found = recommendations(ENTRIES, machine, use)
+    assert found
+    for offer in found:
+        memory = offer.memory
+        assert memory.used_bytes <= machine.room_bytes < machine.memory_bytes
+        assert memory.weights_bytes == offer.facts.weight_bytes
+        assert offer.n_ctx >= use.n_ctx / 2
+        assert (memory.draft_bytes > 0) == (offer.draft is not None)
+        assert offer.decode.low < offer.decode.mid < offer.decode.high
+        if use.n_users > 1:
+            assert offer.draft is None
+    values = [offer.value for offer in found]
+    assert values == sorted(values, reverse=True)
+    assert len({offer.entry.name for offer in found}) == len(found)
 
 
-@given(rates, rooms, rooms)
-def test_more_room_or_speed_never_costs_quality(rate: float, a: int, b: int) -> None:
-    made, small, large = offers(rate), min(a, b), max(a, b)
-    best = _best(made, small)
-    if any(offer.needed_bytes <= small for offer in made):
-        assert best.needed_bytes <= small
-        speeds = [o.speed.mid for o in made if o.speed and o.needed_bytes <= small]
-        if best.speed and best.speed.mid < COMFORTABLE_TPS:
-            assert all(speed < COMFORTABLE_TPS for speed in speeds)
-        assert _loss(_best(made, large)) <= _loss(best)
+@given(st.integers(2, 200), st.integers(2, 200), st.floats(1e10, 2e12), st.floats(1e10, 2e12))
+@settings(max_examples=15, deadline=None)
+def test_more_memory_or_speed_never_makes_the_best_worse(
+    a: int, b: int, slow: float, fast: float
+) -> None:
+    def best(gb: int, rate: float) -> float:
+        found = recommendations(ENTRIES[::4], processor(gb * 1e9, rate), CHAT)
+        return found[0].value if found else 0.0
+
+    small, large = sorted((a, b))
+    lower, higher = sorted((slow, fast))
+    assert best(large, lower) >= best(small, lower)
+    assert best(small, higher) >= best(small, lower)
 
 
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
+def test_models_for_code_are_for_code() -> None:
+    assert not any(is_coder(offer.entry) for offer in offers("RTX 4090", CHAT))
+    assert any(is_coder(offer.entry) for offer in offers("RTX 4090", CODE))
 
 
-def test_a_repository_without_a_file_gets_one_with_reasons(hub: Hub, tmp_path: Path) -> None:
-    for kind in ("Q4_0", "Q8_0"):
-        hub.add("owner/repo-GGUF", f"model-{kind}.gguf", model(tmp_path, kind).read_bytes())
-    hub.add("owner/repo-GGUF", "README.md", b"# Model")
-    arguments = ("pull", "hf:owner/repo-GGUF", "--probe", "off", "--json")
-    run = localspec(*arguments, **hub.environment(tmp_path / "hf"))
-    assert run.code == 0, run.stderr
-    (file,) = run.document["files"]
-    assert Path(file["path"]).name == "model-Q8_0.gguf"
-    assert "Q8_0 (0.00 GB) fits" in run.stderr
-    assert "no prediction of speed" in run.stderr
+def test_eight_users_share_the_speed_and_have_a_cache_each() -> None:
+    one, many = offers("RTX 4090", CHAT), offers("RTX 4090", MANY)
+    by_name = {offer.entry.name: offer for offer in one}
+    both = [offer for offer in many if offer.entry.name in by_name]
+    assert both
+    for offer in both:
+        alone = by_name[offer.entry.name]
+        if (offer.cache, offer.quantization) == (alone.cache, alone.quantization):
+            assert offer.decode.mid < alone.decode.mid
+            assert offer.memory.cache_bytes == 8 * alone.memory.cache_bytes
 
 
-def test_the_reasons_are_the_prediction_s(tmp_path: Path) -> None:
-    facts = ModelFacts.of(read_header(model(tmp_path, "Q4_0")))
-    variants = [Variant("Q4_0", "m-Q4_0.gguf", 10**6), Variant("Q8_0", "m-Q8_0.gguf", 2 * 10**6)]
-    heard: list[str] = []
-    choice = choose(variants, facts, None, MachineChoice(device="RTX 4090"), heard.append)
-    assert choice is not None
-    assert choice.variant.type == "Q8_0"
-    assert "tok/s predicted" in choice.reasons[0]
-    assert heard == []
+def test_without_speeds_size_decides() -> None:
+    found = recommendations(ENTRIES, processor(24e9), CHAT)
+    assert found[0].decode is None
+    assert found[0].first_token_s is None
+    assert found[0].facts.n_params > 2e10
 
 
-def model(tmp_path: Path, kind: str) -> Path:
-    path = tmp_path / f"{kind}.gguf"
-    write_random_model(path, SHAPE, kind, with_text=True)
-    return path
+def test_a_processor_s_first_token_is_not_promised() -> None:
+    """A read of memory says nothing of arithmetic."""
+    found = recommendations(ENTRIES, processor(24e9, 4e10), CHAT)
+    assert found[0].decode is not None
+    assert all(offer.first_token_s is None for offer in found)
+    assert known_speed(load_catalog()["qwen3-8b"], processor(1e9)) is None
 
 
-def test_a_better_model_is_the_largest_that_fits_and_can_be_read_along() -> None:
-    """Of mixtures only the active parameters take time; code models are for another purpose."""
-    entries = list(load_catalog().values())
-    found = {
-        (free, bandwidth): suggestion(entries, free, bandwidth)
-        for free, bandwidth in ((14e9, 40e9), (14e9, 400e9), (64e9, 40e9), (0.1e9, 40e9))
+def test_a_laptop_without_a_gpu_is_named_by_its_memory() -> None:
+    found = offers("DDR5-5600 dual channel", CHAT, 8)
+    assert {"gemma4-e2b", "lfm2.5-8b-a1b", "qwen3.5-4b"} & {o.entry.name for o in found[:3]}
+    assert found[0].memory.program_bytes
+
+
+def test_cache_types_are_given_up_before_the_model() -> None:
+    roomy = {offer.entry.name: offer for offer in recommendations(ENTRIES, processor(9e9), CHAT)}
+    tight = roomy["qwen3-8b"]
+    assert tight.cache.kv_k == "f16"
+    needed = tight.memory.used_bytes - tight.memory.draft_bytes
+    close = {
+        offer.entry.name: offer for offer in recommendations(ENTRIES, processor(needed - 1), CHAT)
     }
-    assert found[14e9, 40e9].name == "qwen3-8b"
-    assert "tok/s" in found[14e9, 40e9].sentence
-    assert found[14e9, 400e9].n_bytes > found[14e9, 40e9].n_bytes
-    assert found[64e9, 40e9].name == "qwen3-30b-a3b"
-    assert found[0.1e9, 40e9] is None
+    assert close["qwen3-8b"].cache.kv_k == "q8_0"
 
 
-def test_a_guess_is_that_of_the_whole_model() -> None:
-    """The average of bits per weight is the one that converting a model arrives at."""
-    facts = facts_of(str(tiny()))
-    for quant in QUANTS:
-        matrices = [w for w in quant.applied(facts).weights if w.role == "feed_forward"]
-        bits = 8 * sum(w.n_bytes for w in matrices) / sum(w.n_elements for w in matrices)
-        assert bits_per_weight(quant.name) == pytest.approx(bits, rel=0.01)
-    assert bits_per_weight("MXFP4") == 4.25
-    assert bits_per_weight("Q9_Z") is None
+def test_heads_are_named_and_their_files_are_no_second_row() -> None:
+    catalog = load_catalog()
+    assert head_of(catalog["qwen3.6-27b"], ENTRIES) == "qwen3.6-27b-mtp"
+    assert head_of(catalog["qwen3.8-27b"], ENTRIES).endswith("mtp-Qwen3.8-27B-Q4_0.gguf")
+    assert head_of(catalog["qwen3-8b"], ENTRIES) is None
+    assert not any("mtp" in offer.entry.name for offer in offers("RTX 5090"))
+
+
+def test_the_command_fetches_and_talks_with_what_was_counted() -> None:
+    by_name = {offer.entry.name: offer for offer in offers("RTX 3060 12GB")}
+    line = command_of(by_name["qwen3-14b"], CHAT)
+    assert line == "localspec pull qwen3-14b && localspec chat qwen3-14b --ctx 8192"
+    other = command_of(by_name["qwen3.5-9b"], CHAT)
+    assert "localspec pull hf:unsloth/Qwen3.5-9B-GGUF:Q8_0" in other
+    drafted = command_of(by_name["gemma3-12b"], CHAT)
+    assert "--draft gemma3-1b" in drafted
+    assert "pull gemma3-1b" in drafted
+    assert "chat" not in command_of(by_name["qwen3-14b"], MANY)
+
+
+def test_the_document_is_plain_and_whole() -> None:
+    machine = KnownMachine.named("RTX 4090")
+    found = document(recommendations(ENTRIES, machine, CHAT), machine, CHAT)
+    again = json.loads(json.dumps(found, allow_nan=False))
+    assert again["rule"] == RULE
+    assert again["use"]["name"] == "chat"
+    assert {"name", "quantization", "kv_k", "draft", "head", "ctx", "memory_bytes", "decode_tps",
+            "ttft_s", "kld", "command"} <= again["models"][0].keys()  # fmt: skip
+
+
+def test_it_is_quick_and_needs_no_network(capsys: pytest.CaptureFixture[str]) -> None:
+    started = process_time()
+    command(device="Strix Halo", memory="128GB", use="chat", as_json=True)
+    assert process_time() - started < 2
+    assert json.loads(capsys.readouterr().out)["models"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"memory": "much"}, "--memory"),
+        ({"memory": "0GB"}, "--memory"),
+        ({"device": "no such thing"}, "no device"),
+        ({"device": "RTX 4090", "memory": "100MB"}, "fits"),
+        ({"device": "DDR5-5600 dual channel"}, "--memory"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        command(**{"use": "chat", "memory": None, "device": None, "as_json": False} | arguments)
+    assert words in str(caught.value)
+
+
+def test_the_help_states_the_rule() -> None:
+    said = " ".join((command.__doc__ or "").split())
+    assert RULE in said
+
+
+@pytest.mark.parametrize(
+    ("room", "rate", "word"), [(24e9, 60e9, "tok/s"), (24e9, None, "GB"), (3e8, 60e9, None)]
+)
+def test_the_greeting_names_what_would_be_better(
+    monkeypatch: pytest.MonkeyPatch, room: float, rate: float | None, word: str | None
+) -> None:
+    here = processor(room, rate)
+    monkeypatch.setattr(module.KnownMachine, "here", classmethod(lambda cls, **_: here))
+    said = better_than_starter()
+    if word is None:
+        assert said is None or "localspec pull" in said
+    else:
+        assert word in said
+        assert "localspec recommend" in said
+
+
+def test_predict_knows_a_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(place: object) -> None:
+        raise ModelError(f"{place} cannot be read")
+
+    monkeypatch.setattr("localspec.forecast.forecast.read_remote", offline)
+    found = facts_of("qwen3-8b")
+    assert "published configuration" in found.path
+    assert found.weight_bytes == pytest.approx(5.03e9, rel=0.01)
+    with pytest.raises(ModelError, match="cannot be read"):
+        facts_of("hf:owner/repo/model.gguf")

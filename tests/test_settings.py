@@ -9,21 +9,15 @@ import pytest
 from command import ANSWER, localspec, tiny
 
 from localspec.bench.case import Case, Work
-from localspec.bench.report.documents import SETTINGS as COLUMNS
+from localspec.bench.report.tables import SETTINGS as COLUMNS
 from localspec.cli.bench_options import SweepFlags, sweep_of
 from localspec.errors import UserError
 from localspec.export import TARGETS
-from localspec.kinds import Choice, ModelName, Names, Switch, Whole
+from localspec.fields import Choice, Layers, ModelName, Names, Row, Switch, TemplateName, Whole
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor
-from localspec.settings import (
-    ROWS,
-    Row,
-    Settings,
-    read,
-    with_former_names,
-)
+from localspec.settings import ROWS, Settings, read, with_former_names
 
 OFFERED = [row for row in ROWS.values() if row.is_offered]
 NAMES = [row.name for row in OFFERED]
@@ -40,8 +34,12 @@ def other(row: Row) -> Any:
             return not row.default
         case ModelName():
             return str(tiny())
+        case TemplateName():
+            return "chatml"
         case Names():
             return ("one", "two")
+        case Layers():
+            return 64
 
 
 def flags_of(text: str) -> set[str]:

@@ -2,11 +2,23 @@
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from localspec.store import Kept, hashed, write_text, write_whole
+from localspec.errors import UserError
+from localspec.store import (
+    UNREADABLE,
+    Kept,
+    document_of,
+    hashed,
+    read_text,
+    value_of,
+    write_text,
+    write_whole,
+)
 
 
 @pytest.mark.parametrize("is_lasting", [True, False])
@@ -64,3 +76,39 @@ def test_a_damaged_document_is_as_good_as_none(tmp_path: Path, text: str | bytes
     kept.save(4)
     assert json.loads(kept.path.read_text()) == {"number": 4}
     assert hashed(tmp_path / "folder", "another key") != kept.path
+
+
+def test_a_text_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    for name, reason in (("none.txt", "No such file"), ("latin.txt", "UTF-8")):
+        with pytest.raises(UserError, match=f"--text {name} cannot be read: .*{reason}"):
+            read_text(tmp_path / name, f"--text {name}")
+
+
+@dataclass(frozen=True)
+class Inner:
+    numbers: tuple[float, ...]
+    by_width: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    pairs: tuple[tuple[str, str], ...]
+    path: Path | None = None
+    missing: Inner | None = None
+    also: str = "a default"
+
+
+def test_values_come_back_from_their_documents() -> None:
+    value = Outer(Inner((1.0, 2.5), {4: (1, 2)}), (("a", "b"),), Path("model.gguf"))
+    assert value_of(Outer, json.loads(json.dumps(document_of(value)))) == value
+
+
+def test_documents_of_earlier_and_later_versions_are_read() -> None:
+    """A field that is missing has its default; one that is not known does no harm."""
+    document = {"inner": {"numbers": [1.0], "new": 1}, "pairs": [], "later": {}}
+    assert value_of(Outer, document) == Outer(Inner((1.0,)), ())
+    for wrong in ({"inner": {}}, {"inner": 3, "pairs": []}, [], None):
+        with pytest.raises(UNREADABLE):
+            value_of(Outer, wrong)

@@ -8,8 +8,9 @@ from command import SHAPE, finish, folder, localspec, mamba, start, tiny, wait_f
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.engine.threads import thread_counts
 from localspec.model.synthetic import write_random_model
-from localspec.quality import Divergence
+from localspec.quality.divergence import Divergence
 from localspec.session.config import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
@@ -26,7 +27,6 @@ from localspec.tuning.target import (
     is_coarser,
     loadings,
     space_of,
-    thread_counts,
 )
 
 F16 = Settings(threads=2, threads_batch=2)
@@ -184,7 +184,7 @@ def test_a_search_ends_in_its_budget_with_an_answer(model: object) -> None:
     """On a busy machine the last stage may run over; the defaults must never be lost."""
     subject = TuneTarget.of(SessionConfig.of(model(), spec="none", ctx=256), lambda message: None)
     stages: list[str] = []
-    outcome = search(subject, Goal(), 4.0, lambda news: stages.append(news.stage))
+    outcome = search(subject, Goal(), 4.0, lambda stage, *best: stages.append(stage))
     assert stages[0] == "loading"
     assert (outcome.setting.threads or 0) >= 1
     assert outcome.winner is None or outcome.winner.wins(Goal())

@@ -10,8 +10,7 @@ of {"category": ..., "turns": [...]} (Spec-Bench's form; the first turn is asked
 
 import json
 from collections import Counter
-from collections.abc import Set
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from localspec.errors import UserError
 from localspec.model.kv import padded_cells
 from localspec.session.config import SessionConfig
 from localspec.settings import NOW, ROWS, Settings, read, with_former_names
+from localspec.store import document_of, read_text, value_of
 
 CURVE_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
 """Widths of the verification curve: kernels change at multiples of 4 and beyond 8."""
@@ -103,34 +103,19 @@ class Case:
 
     def to_json(self) -> dict[str, Any]:
         config = {"model": str(self.config.model), **self.settings.to_json()}
-        work = {
-            name: str(part) if isinstance(part, Path) else list(part) if name == "widths" else part
-            for name, part in asdict(self.work).items()
-        }
-        return {"config": with_former_names(config), "work": work}
+        return {"config": with_former_names(config), "work": document_of(self.work)}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for any other document."""
-        config, work = document["config"], dict(document["work"])
-        work["prompts"] = Path(work["prompts"]) if work.get("prompts") else None
-        work["widths"] = tuple(work.get("widths", ()))
-        return cls(
-            config=SessionConfig(
-                Path(config["model"]), Settings(**read(_known(config, _SETTINGS)))
-            ),
-            work=Work(**_known(work, {field.name for field in fields(Work)})),
-        )
+        config = document["config"]
+        known = {name: value for name, value in config.items() if name in ROWS or name in NOW}
+        model = SessionConfig(Path(config["model"]), Settings(**read(known)))
+        return cls(model, value_of(Work, document["work"]))
 
 
 _OF_THEIR_OWN = frozenset({"kv_k", "kv_v", "flash_attn", "threads", "spec", "draft_max"})
 """Settings that a case's text always shows, or shows in other words."""
-_SETTINGS = ROWS.keys() | NOW.keys()
-
-
-def _known(document: dict[str, Any], names: Set[str]) -> dict[str, Any]:
-    """Only the fields that this version has; a field that a newer one added keeps its default."""
-    return {name: value for name, value in document.items() if name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +128,7 @@ class Prompt:
 
 def read_prompts(path: Path, per_category: int) -> list[Prompt]:
     """The first `per_category` of each category, in order. UserError where there is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"--prompts {path} cannot be read: {reason}") from error
+    lines = read_text(path, f"--prompts {path}").splitlines()
     taken: Counter[str] = Counter()
     prompts: list[Prompt] = []
     for number, line in enumerate(lines, 1):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from localspec.bench.report.documents import SETTINGS
+from localspec.bench.report.tables import SETTINGS
 from localspec.bench.row import ResultRow, rows_of
 from localspec.bench.statistics import Drift, Ratio, drift_of, ratio
 from localspec.bench.store import Results
@@ -18,7 +18,13 @@ from localspec.settings import NONE
 
 Measure = Literal["decode", "prefill"]
 
-_FACETS = ("model", "lengths", "depth", "batch", "texts")
+_FACETS: dict[str, Callable[[ResultRow], str]] = {
+    "model": lambda row: f"{row.model_name} ({row.model['digest']})",
+    "lengths": lambda row: f"-p {row.case.work.n_prompt} -n {row.case.work.n_gen}",
+    "depth": lambda row: f"{row.case.work.depth:,}",
+    "batch": lambda row: str(row.case.work.batch),
+    "texts": lambda row: row.case.work.prompts.name if row.case.work.prompts else "random tokens",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ def compare(a: Results, b: Results) -> Comparison:
         [row for row in rows_of(each.visits) if row.decode_visits or row.prefill_visits]
         for each in (a, b)
     )
-    drift = drift_of([row.decode_visits for row in (*rows_a, *rows_b) if row.decode_visits])
+    drift = drift_of([row.decode_visits for row in (*rows_a, *rows_b)])
     pairs = list(_pairs(rows_a, rows_b, _by(rows_a, rows_b)))
     if not pairs:
         raise UserError(
@@ -57,13 +63,16 @@ def compare(a: Results, b: Results) -> Comparison:
         )
     cases = [case for pair in pairs for case in _compared(*pair, drift)]
     matched = {id(row) for pair in pairs for row in pair}
-    common = set.intersection(*(set(case.differs) for case in cases)) if cases else set[str]()
     return Comparison(
         cases=tuple(sorted(cases, key=_urgency)),
         only_a=tuple(row for row in rows_a if id(row) not in matched),
         only_b=tuple(row for row in rows_b if id(row) not in matched),
         drift=drift,
-        differs=tuple(text for text in cases[0].differs if text in common) if cases else (),
+        differs=tuple(
+            text
+            for text in (cases[0].differs if cases else ())
+            if all(text in case.differs for case in cases)
+        ),
     )
 
 
@@ -102,17 +111,13 @@ def _pairs(
 
 def _compared(a: ResultRow, b: ResultRow, drift: Drift | None) -> Iterator[Compared]:
     differs = tuple(_differences(a, b))
+    own = drift or drift_of([a.decode_visits, b.decode_visits])
     if a.decode_visits and b.decode_visits:
-        found = ratio(a.decode_visits, b.decode_visits, _of(drift, a, b))
+        found = ratio(a.decode_visits, b.decode_visits, own)
         yield Compared(a, b, "decode", found, differs)
     if a.prefill_visits and b.prefill_visits:
-        found = ratio(a.prefill_visits, b.prefill_visits, _of(drift, a, b))
+        found = ratio(a.prefill_visits, b.prefill_visits, own)
         yield Compared(a, b, "prefill", found, differs)
-
-
-def _of(drift: Drift | None, a: ResultRow, b: ResultRow) -> Drift | None:
-    """Without an overall drift, that of the two cases; None without repeated visits."""
-    return drift if drift else drift_of([a.decode_visits, b.decode_visits])
 
 
 def _urgency(case: Compared) -> tuple[int, float]:
@@ -147,21 +152,8 @@ def _why(rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]) -> str:
     """The first facet of the work that no case of one shares with the other."""
     if not rows_a or not rows_b:
         return "one of them has no measurement"
-    for facet in _FACETS:
-        kinds = [
-            list(dict.fromkeys(_facet(row, facet) for row in rows)) for rows in (rows_a, rows_b)
-        ]
+    for name, facet in _FACETS.items():
+        kinds = [list(dict.fromkeys(map(facet, rows))) for rows in (rows_a, rows_b)]
         if not set(kinds[0]) & set(kinds[1]):
-            return f"{facet}: {', '.join(kinds[0])} against {', '.join(kinds[1])}"
+            return f"{name}: {', '.join(kinds[0])} against {', '.join(kinds[1])}"
     return "no combination of model, lengths, depth and batch is in both, or several settings are"
-
-
-def _facet(row: ResultRow, facet: str) -> str:
-    work = row.case.work
-    return {
-        "model": f"{row.model_name} ({row.model['digest']})",
-        "lengths": f"-p {work.n_prompt} -n {work.n_gen}",
-        "depth": f"{work.depth:,}",
-        "batch": str(work.batch),
-        "texts": work.prompts.name if work.prompts else "random tokens",
-    }[facet]

@@ -151,7 +151,7 @@ def _unexplained(row: ResultRow) -> str:
 
 
 def _noise(rows: Sequence[ResultRow]) -> Iterator[str]:
-    drift = drift_of([row.decode_visits for row in rows if row.decode_visits])
+    drift = drift_of([row.decode_visits for row in rows])
     if drift and drift.sd > NOTABLE_DRIFT:
         yield (
             f"the machine drifted: visits to the same case differed by {percent(drift.sd)};"

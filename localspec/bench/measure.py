@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from localspec.bench.case import Case, Work, read_prompts
 from localspec.bench.sample import Measurement, Sample
@@ -34,10 +34,9 @@ from localspec.engine.timing import Timer, made_up_tokens, there_and_back
 from localspec.hardware.detect import peak_resident_bytes
 from localspec.notify import Notify, silent
 from localspec.session import Reply, ReplyOptions, Session
-from localspec.session.loading import check_memory, load_engine, sound_plan
-
-if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+from localspec.session.loading import load_engine, sound_plan
+from localspec.session.memory_check import check_memory
+from localspec.store import document_of
 
 GREEDY = Sampling(temperature=0)
 WARM_UP_TOKENS = 4
@@ -52,15 +51,17 @@ def measure(case: Case, n_samples: int, stage: Notify = silent) -> Measurement:
     notes: list[str] = []
     stage("loading")
     if case.work.batch > 1:
-        with closing(ParallelBench.open(case, notes.append)) as bench:
-            return _measurement(bench.samples(n_samples, stage), {}, bench.load_s, "none", notes)
+        with closing(ParallelBench(case, notes.append)) as bench:
+            samples, load_s = tuple(bench.samples(n_samples, stage)), bench.load_s
+        return Measurement(samples, {}, load_s, peak_resident_bytes(), notes=tuple(notes))
     with Session.open(case.session_config, notes.append) as session:
+        samples = tuple(measure_session(session, case.work, n_samples, stage))
         curve = dict[int, tuple[float, ...]]()
-        samples = iter(list(measure_session(session, case.work, n_samples, stage)))
         if case.work.widths:
             stage("timing wider passes")
             curve = verification_curve(session, case.work.depth, case.work.widths)
-        return _measurement(samples, curve, session.load_s, session.speculation, notes)
+        load_s, speculation = session.load_s, session.speculation
+    return Measurement(samples, curve, load_s, peak_resident_bytes(), speculation, tuple(notes))
 
 
 def measure_session(
@@ -161,40 +162,25 @@ def _of_reply(reply: Reply, engine_s: float, category: str | None) -> Sample:
     )
 
 
-def _measurement(
-    samples: Iterator[Sample],
-    curve: dict[int, tuple[float, ...]],
-    load_s: float,
-    speculation: str,
-    notes: list[str],
-) -> Measurement:
-    taken = tuple(samples)
-    return Measurement(taken, curve, load_s, peak_resident_bytes(), speculation, tuple(notes))
-
-
 class ParallelBench:
     """Several users at once: one decode serves all of their sequences (continuous batching's step).
 
     Each user's reply is a slot of one batch of the decoding loop. Close it.
     """
 
-    def __init__(self, case: Case, engine: "LlamaEngine", load_s: float) -> None:
-        self.work, self.load_s = case.work, load_s
-        self._engine = engine
-        self._contexts = [engine.context() for _ in range(case.work.batch)]
-        n_each = max(1, case.work.depth) + case.work.n_prompt
-        tokens = made_up_tokens(engine.vocabulary.n_tokens, n_each * case.work.batch)
-        self._prompts = [tokens[i * n_each :][:n_each] for i in range(case.work.batch)]
-
-    @classmethod
-    def open(cls, case: Case, notify: Notify) -> Self:
-        """Raises LocalspecError."""
-        plan, n = sound_plan(case.session_config, notify), case.work.batch
+    def __init__(self, case: Case, notify: Notify) -> None:
+        """Load. Raises LocalspecError."""
+        self.work, n = case.work, case.work.batch
+        plan = sound_plan(case.session_config, notify)
         config = replace(plan.target.with_settings(n_sequences=n), n_outputs=n)
         check_memory([(config, plan.facts)])
         started = perf_counter()
-        engine = load_engine(config, Interrupt(), lambda fraction: None)
-        return cls(case, engine, perf_counter() - started)
+        self._engine = load_engine(config, Interrupt(), lambda fraction: None)
+        self.load_s = perf_counter() - started
+        self._contexts = [self._engine.context() for _ in range(n)]
+        n_each = max(1, case.work.depth) + case.work.n_prompt
+        tokens = made_up_tokens(self._engine.vocabulary.n_tokens, n_each * n)
+        self._prompts = [tokens[i * n_each :][:n_each] for i in range(n)]
 
     def close(self) -> None:
         self._engine.close()
@@ -246,13 +232,8 @@ class ParallelBench:
     def _batch(self, n_prompt: int, n_tokens: int) -> Batch:
         """Replies of `n_tokens` tokens to the first `n_prompt` of each user's prompt."""
         limits = Limits(self._engine.config.n_ctx, n_tokens)
-        pairs = zip(self._contexts, self._prompts, strict=True)
-        return Batch(
-            [
-                Slot(Generation(prompt[:n_prompt], GREEDY, limits), context)
-                for context, prompt in pairs
-            ]
-        )
+        replies = [Generation(prompt[:n_prompt], GREEDY, limits) for prompt in self._prompts]
+        return Batch([Slot(*pair) for pair in zip(replies, self._contexts, strict=True)])
 
 
 WATCH_S = 0.5
@@ -262,7 +243,7 @@ def main() -> int:
     request: dict[str, Any] = json.loads(sys.argv[1])
     threading.Thread(target=_watch, args=(int(sys.argv[2]),), daemon=True).start()
     measured = measure(Case.from_json(request["case"]), request["n_samples"], _stage)
-    sys.stdout.write(f"measured {json.dumps(measured.to_json())}\n")
+    sys.stdout.write(f"measured {json.dumps(document_of(measured))}\n")
     return 0
 
 

@@ -19,7 +19,8 @@ from localspec.bench.prediction import facts_of
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
 from localspec.session.config import SessionConfig
-from localspec.session.loading import check_memory, plan_engines
+from localspec.session.loading import plan_engines
+from localspec.session.memory_check import check_memory
 from localspec.settings import NONE
 
 
@@ -76,35 +77,22 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """An impossible combination, and why."""
-
-    case: Case
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class SweepPlan:
-    """The cases to measure, and those left out."""
+    """The cases to measure, and the impossible ones with the reason."""
 
     cases: tuple[Case, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: Mapping[Case, str]
 
 
 def make_plan(sweep: Sweep) -> SweepPlan:
     """Skips a bad case; raises LocalspecError where a model cannot be read at all."""
     for model in sweep.models:
         facts_of(model)
-    cases: list[Case] = []
-    skipped: list[Skipped] = []
-    for case in sweep.cases():
-        reason = problem_of(case)
-        if reason:
-            skipped.append(Skipped(case, reason))
-        else:
-            cases.append(case)
-    curves = [case for case in _curves(cases) if problem_of(case) is None]
-    return SweepPlan((*cases, *(curves if sweep.with_curve else ())), tuple(skipped))
+    problems = {case: problem_of(case) for case in sweep.cases()}
+    cases = [case for case, problem in problems.items() if problem is None]
+    if sweep.with_curve:
+        cases += [case for case in _curves(cases) if problem_of(case) is None]
+    return SweepPlan(tuple(cases), {case: why for case, why in problems.items() if why})
 
 
 def problem_of(case: Case) -> str | None:

@@ -5,22 +5,21 @@ prediction keeps the times of wider passes: with the measured acceptance they gi
 drafting should have reached.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
 
 from localspec.bench.case import Case, Work, read_prompts
-from localspec.engine.health import gpu_backends
+from localspec.engine.devices import graphics
+from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
+from localspec.forecast.host import host_of
 from localspec.forecast.machine import (
     MachineChoice,
     PredictedMachine,
     ProbeChoice,
     predicted_machine,
 )
-from localspec.hardware.detect import usable_cores
 from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
@@ -95,19 +94,6 @@ class Prediction:
 
         return PassParts(*map(part, PassParts.__slots__))
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError for any other document."""
-        values: dict[str, Any] = {name: document[name] for name in cls.__slots__}
-        prefill = values["prefill_tps"]
-        values["decode_tps"] = Speed(**values["decode_tps"])
-        values["prefill_tps"] = Speed(**prefill) if prefill else None
-        values["passes"] = tuple(PassParts(**part) for part in values["passes"])
-        return cls(**values)
-
 
 class Predictor:
     """Predicts cases on this machine; probes it once for each number of threads and GPU layers."""
@@ -142,8 +128,8 @@ class Predictor:
             path for case in same for path in (case.config.model, case.config.draft) if path
         )
         caches = list(dict.fromkeys(case.settings.attention for case in same))
-        layers = n_gpu_layers if gpu_backends() else 0
-        choice = MachineChoice(None, n_threads or usable_cores(), layers, self._probe)
+        layers = n_gpu_layers if graphics() else 0
+        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe)
         try:
             facts = [facts_of(path) for path in models]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)
@@ -218,5 +204,7 @@ def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
 
 def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
     attention, draft = case.settings.attention, case.config.draft
-    n_bytes = memory_of(facts, attention, n_ctx, n_sequences=case.work.batch).total_bytes
-    return n_bytes + (memory_of(facts_of(draft), attention, n_ctx).total_bytes if draft else 0)
+    host = host_of(case.settings)
+    n_bytes = memory_of(facts, attention, n_ctx, host, n_sequences=case.work.batch).total_bytes
+    beside = memory_of(facts_of(draft), attention, n_ctx, host).beside_bytes if draft else 0
+    return n_bytes + beside

@@ -16,7 +16,7 @@ random models on the same engine; see `predict`.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from localspec.bench.prediction import Prediction
 
@@ -56,11 +56,9 @@ class Sample:
         """The part of `decode_s` in sampling, text and Python."""
         return None if self.decode_s is None else self.decode_s - self.engine_s - self.draft_s
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises TypeError for any other document."""
-        known = {name: document[name] for name in cls.__slots__ if name in document}
-        return cls(**known)
+    def to_json(self) -> dict[str, Any]:
+        """Without what was not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +75,6 @@ class Measurement:
     peak_bytes: int | None = None
     speculation: str = "none"
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **asdict(self),
-            "samples": [
-                {name: value for name, value in asdict(sample).items() if value is not None}
-                for sample in self.samples
-            ],
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError, ValueError or AttributeError for any other document."""
-        return cls(
-            samples=tuple(Sample.from_json(sample) for sample in document["samples"]),
-            curve={int(n): tuple(times) for n, times in document["curve"].items()},
-            load_s=document["load_s"],
-            peak_bytes=document["peak_bytes"],
-            speculation=document["speculation"],
-            notes=tuple(document["notes"]),
-        )
 
 
 Basis = Literal["computed", "probed", "measured", "left"]

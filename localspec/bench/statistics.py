@@ -78,13 +78,13 @@ class Ratio:
         return "slower" if self.high < 1 else "no significant difference"
 
 
-def estimate(visits: Visits, confidence: float = CONFIDENCE) -> Estimate:
+def estimate(visits: Visits) -> Estimate:
     """The median of all samples, with its bootstrap interval."""
     samples = [sample for visit in visits for sample in visit]
     mid = median(samples)
     if len(samples) < 2:
         return Estimate(mid)
-    tail = 50 * (1 - confidence)
+    tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(_medians(visits, seed=1), (tail, 100 - tail))
     return Estimate(mid, min(float(low), mid), max(float(high), mid))
 
@@ -110,7 +110,7 @@ def ratio(
 def drift_of(cases: Sequence[Visits]) -> Drift | None:
     """Drift from all cases with more than one visit; None where there is none."""
     squares, n_free = 0.0, 0
-    for visits in cases:
+    for visits in filter(None, cases):
         levels = [log(median(visit)) for visit in visits]
         mean = sum(levels) / len(levels)
         squares += sum((level - mean) ** 2 for level in levels)
@@ -118,15 +118,15 @@ def drift_of(cases: Sequence[Visits]) -> Drift | None:
     return Drift(sqrt(squares / n_free), n_free) if n_free else None
 
 
-def more_visits(visits: Visits, precision: float = PRECISION) -> int | None:
-    """More visits that bring the interval to +- `precision`; None where there is no interval yet.
+def more_visits(visits: Visits) -> int | None:
+    """More visits that bring the interval to +- `PRECISION`; None where there is no interval yet.
 
     The interval shrinks with the square root of the visits.
     """
     half = estimate(visits).half_width
     if half is None or not isfinite(half):
         return None
-    return max(0, ceil(len(visits) * (half / precision) ** 2) - len(visits))
+    return max(0, ceil(len(visits) * (half / PRECISION) ** 2) - len(visits))
 
 
 def student_t(probability: float, n_free: int) -> float:

@@ -23,13 +23,15 @@ from localspec.bench.prediction import Prediction, facts_of
 from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
-from localspec.engine.health import engine_fingerprint, engine_version, gpu_backends
-from localspec.forecast.machine import engine_features, engine_reports
+from localspec.engine.devices import engine_reports, graphics
+from localspec.engine.health import engine_fingerprint, engine_version
+from localspec.forecast.machine import engine_features
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify, silent
+from localspec.store import value_of
 
 CHILD = "localspec.bench.measure"
 ABORTED = "the engine ended without a message"
@@ -45,10 +47,7 @@ class Visit:
 
 
 def visit(
-    case: Case,
-    n_samples: int,
-    stage: Notify = silent,
-    limit_s: float | None = None,
+    case: Case, n_samples: int, stage: Notify = silent, limit_s: float | None = None
 ) -> Visit:
     """Measure a case in its own process, within `limit_s` seconds.
 
@@ -61,7 +60,7 @@ def visit(
         if kind == "stage":
             stage(rest)
         elif kind == "measured":
-            found.append(Measurement.from_json(json.loads(rest)))
+            found.append(value_of(Measurement, json.loads(rest)))
 
     request = json.dumps({"case": case.to_json(), "n_samples": n_samples})
     watch = Watch()
@@ -189,6 +188,6 @@ def _engine() -> dict[str, Any]:
     return {
         "version": engine_version(),
         "fingerprint": engine_fingerprint(),
-        "backends": sorted(gpu_backends()) or ["cpu"],
+        "backends": sorted({each.backend for each in graphics()}) or ["cpu"],
         "features": engine_features(),
     }

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import command
 from localspec.cli.output import make_folder, print_json
+from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 from localspec.notify import silent
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 def bench(
     flags: SweepFlags,
     run: RunFlags,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Models to measure. Default: the starter."),
-    ] = None,
+    arguments: list[str] | None = typer.Argument(
+        None, metavar="[MODEL]...", help="Models to measure. Default: the starter."
+    ),
 ) -> None:
     """Measure speeds, beside the predictions.
 
@@ -50,7 +50,7 @@ def bench(
         _same_answer(flags, arguments or [], as_json=run.as_json)
         return
     folder = make_folder(run.output or paths.data_dir() / "results", "-o")
-    goes_on = run.resume and not (arguments or flags.are_given)
+    goes_on = run.resume and not arguments and flags == SweepFlags()
     header = None if goes_on else _header(flags, run, arguments or [])
     if run.dry_run:
         _show_plan(header or _unfinished(folder)[1])
@@ -59,14 +59,13 @@ def bench(
         path, kept = _unfinished(folder)
         if header and header.cases != kept.cases:
             raise UserError(f"{path.name} has other cases: leave the options out to go on")
-        opened = Writer.existing(path)
+        header = None
     else:
         assert header
         if not header.cases:
             raise UserError(next((why for _, why in header.skipped), "there is nothing to measure"))
         path, kept = _new_file(folder), header
-        opened = Writer.new(path, header)
-    with opened as writer:
+    with Writer.open(path, header) as writer:
         _run(writer, kept, run)
     _show(path, as_json=run.as_json)
 
@@ -81,7 +80,7 @@ def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsH
     if sweep.prompts:
         read_prompts(sweep.prompts, sweep.per_category)
     plan = make_plan(sweep)
-    skipped = tuple((skip.case.text, skip.reason) for skip in plan.skipped)
+    skipped = tuple((case.text, reason) for case, reason in plan.skipped.items())
     started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     rounds, samples = run.rounds or flags.repeats, run.samples or flags.repeats
     return ResultsHeader(started, plan.cases, rounds, samples, skipped)
@@ -108,7 +107,7 @@ def _show_plan(header: "ResultsHeader") -> None:
     from localspec.bench.plan import schedule
 
     for case in header.cases:
-        typer.echo(case.text)
+        echo(case.text)
     for what, why in header.skipped:
         notify(f"left out: {what}: {why}")
     n_visits = len(schedule(header.cases, header.n_rounds))
@@ -201,7 +200,7 @@ def _same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> N
     for plain, drafted in groups.items():
         found.append(compare_answers(plain, drafted, texts, sweep.n_gen[0], notify))
         if not as_json:
-            typer.echo(found[-1].text)
+            echo(found[-1].text)
     if as_json:
         print_json({"results": [one.to_json() for one in found]})
     if any(one.n_unexplained for one in found):

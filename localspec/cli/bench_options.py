@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
 from localspec.cli.notify import notify
 from localspec.cli.options import MAX_TOKENS, numbers, option, setting, several, values_of
 from localspec.errors import UserError
-from localspec.kinds import Choice, Switch
-from localspec.settings import NONE, ROWS, Row, value_text
+from localspec.fields import Choice, Row, Switch, value_text
+from localspec.settings import NONE, ROWS
 
 if TYPE_CHECKING:
     from localspec.bench.plan import Sweep
@@ -91,11 +91,6 @@ class SweepFlags:
         False, "Only cache types and flash attention: within 90 s for the starter.", "--quick"
     )
     full: bool = option(False, "All cache types, depths and batches: takes hours.", "--full")
-
-    @property
-    def are_given(self) -> bool:
-        """Whether any of these options was given."""
-        return self != SweepFlags()
 
     @property
     def repeats(self) -> int:
@@ -190,15 +185,10 @@ def _adapting(flags: SweepFlags) -> "Callable[[SessionConfig], SessionConfig]":
         return lambda config: config
     both = {"kv_k", "kv_v"} if flags.kv else set[str]()
     kept = frozenset({"spec", "draft", "draft_max"}.union(flags.swept, both))
+    once = cache(notify)  # each configuration of a model would say the same
     return lambda config: replace(
-        config, settings=with_profile(config.model, config.settings, kept, _notify_once)
+        config, settings=with_profile(config.model, config.settings, kept, once)
     )
-
-
-@cache
-def _notify_once(message: str) -> None:
-    """Say once what each configuration of a model would repeat."""
-    notify(message)
 
 
 def _lengths(flags: SweepFlags) -> dict[str, Any]:
@@ -212,10 +202,10 @@ def _lengths(flags: SweepFlags) -> dict[str, Any]:
 
 def _settings(flags: SweepFlags) -> dict[str, tuple[Any, ...]]:
     """Values of each setting but the cache types, which go in pairs."""
-    from localspec.hardware.detect import usable_cores
+    from localspec.engine.threads import default_threads
 
     defaults = {row.name: DEFAULTS.get(row.name, row.default) for row in SWEPT}
-    defaults["threads"] = usable_cores()
+    defaults["threads"] = default_threads()
     given = flags.swept
     return {
         row.name: values_of(row, given[row.name]) if row.name in given else (defaults[row.name],)

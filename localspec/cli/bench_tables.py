@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.bench.findings import findings
-from localspec.bench.report.documents import (
+from localspec.bench.report.tables import (
     DECODE,
-    Column,
     all_rows,
+    category_table,
     common_settings,
     labels,
     shown_columns,
@@ -19,8 +19,9 @@ from localspec.bench.row import ResultRow
 from localspec.bench.sample import Gap
 from localspec.bench.statistics import drift_of
 from localspec.bench.store import Results
-from localspec.cli.output import table_of
-from localspec.format import NOTHING, milliseconds, number, percent
+from localspec.cli.output import fitting, table_of
+from localspec.display import console as console_of
+from localspec.format import milliseconds
 
 LEAST_S = 5e-7
 """The table hides parts of a gap that are smaller in every row."""
@@ -29,13 +30,13 @@ PART_WIDTH, CASE_WIDTH = 33, 13
 
 def show(results: Sequence[Results]) -> None:
     """Print the results as tables, the findings last."""
-    console = Console(highlight=False)
+    console = console_of()
     rows = all_rows(results)
     figures = [row for row in rows if not row.is_curve]
     for line in _heading(rows):
         console.print(Text(line))
     if figures:
-        console.print(_fitting(console, figures))
+        console.print(_figures(console, figures))
     for table in (_categories(figures), _curves(rows), *_gaps(console, figures)):
         if table is not None:
             console.print(Text(""))
@@ -54,46 +55,29 @@ def _heading(rows: Sequence[ResultRow]) -> list[str]:
     return [line for line in (first, rest, "") if line or not first]
 
 
-def _fitting(console: Console, rows: Sequence[ResultRow]) -> Table:
+def _figures(console: Console, rows: Sequence[ResultRow]) -> Table:
     """All columns but the last ones that the terminal has no room for."""
-    columns = shown_columns(rows)
-    while True:
-        table = _table(columns, rows)
-        wanted = table.__rich_measure__(console, console.options.update(max_width=1000)).maximum
-        if wanted <= console.width or columns[-1] is DECODE:
-            return table
-        columns = columns[:-1]
+    columns = {column.key: column for column in shown_columns(rows)}
 
+    def made(names: Sequence[str]) -> Table:
+        table = table_of()
+        for column in (columns[name] for name in names):
+            side = "right" if column.is_number else "left"
+            table.add_column(column.header, justify=side, overflow="fold")
+        for row in rows:
+            table.add_row(*(columns[name].text(row) for name in names))
+        return table
 
-def _table(columns: Sequence[Column], rows: Sequence[ResultRow]) -> Table:
-    table = table_of()
-    for column in columns:
-        side = "right" if column.is_number else "left"
-        table.add_column(column.header, justify=side, overflow="fold")
-    for row in rows:
-        table.add_row(*(column.text(row) for column in columns))
-    return table
+    names = list(columns)
+    return fitting(console, made, names, *reversed(names[names.index(DECODE.key) + 1 :]))
 
 
 def _categories(rows: Sequence[ResultRow]) -> Table | None:
-    """Speed and acceptance by category, a column for each setting of drafts."""
-    drafted = [row for row in rows if row.categories]
-    if not drafted:
+    found = category_table(rows)
+    if found is None:
         return None
     title = "tok/s and accepted drafts, by category"
-    table = table_of("category", *labels(drafted), title=title, no_wrap=False)
-    names = dict.fromkeys(c.name for row in drafted for c in row.categories)
-    for name in names:
-        table.add_row(name, *(_category(row, name) for row in drafted))
-    return table
-
-
-def _category(row: ResultRow, name: str) -> str:
-    found = next((category for category in row.categories if category.name == name), None)
-    if found is None:
-        return NOTHING
-    accepted = "" if found.acceptance is None else f" {percent(found.acceptance)}"
-    return f"{number(found.decode_tps)}{accepted}"
+    return table_of(*found.header, rows=found.rows, title=title, no_wrap=False)
 
 
 def _curves(rows: Sequence[ResultRow]) -> Table | None:

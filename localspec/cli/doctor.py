@@ -4,12 +4,13 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, labelled_table, print_json, table_of
+from localspec.display import console
 from localspec.errors import LocalspecError
 from localspec.format import percent
 from localspec.notify import silent
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from localspec.hardware.machine import LocalDevice
-    from localspec.hardware.probe_results import Curve, Probe
+    from localspec.hardware.probe_results import Probe
 
 LABELS = {"relative_error_by_weight_type": "errors by type", "llama_cpp_python": "llama-cpp-python"}
 ADVICE = (
@@ -31,20 +32,10 @@ FEW, MANY = 8, 128
 
 def doctor(
     as_json: JsonFlag = False,
-    retest: Annotated[bool, typer.Option("--retest", help="Test the engine build again.")] = False,
+    retest: bool = typer.Option(False, "--retest", help="Test the engine build again."),
 ) -> None:
     """Show what this machine and this engine build can do."""
-    findings = _findings(retest=retest)
-    if as_json:
-        print_json(findings)
-    else:
-        _show(findings)
-    if findings["engine"].get("error") or findings["self_test"].get("error"):
-        raise typer.Exit(1)
-
-
-def _findings(*, retest: bool) -> dict[str, dict[str, Any]]:
-    return {
+    findings = {
         "localspec": _localspec(),
         "machine": _machine(),
         "engine": _or_error(_engine),
@@ -53,6 +44,12 @@ def _findings(*, retest: bool) -> dict[str, dict[str, Any]]:
         "self_test": _or_error(lambda: _self_test(retest=retest)),
         "starter": _or_error(_starter),
     }
+    if as_json:
+        print_json(findings)
+    else:
+        _show(findings)
+    if findings["engine"].get("error") or findings["self_test"].get("error"):
+        raise typer.Exit(1)
 
 
 def _or_error(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -75,12 +72,14 @@ def _localspec() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
+    from localspec.engine.threads import default_threads
     from localspec.hardware import detect
 
     return {
         "system": platform.platform(terse=True),
         "processor": detect.processor_name(),
         "usable_cores": detect.usable_cores(),
+        "threads": default_threads(),
         "available_memory_bytes": detect.available_memory_bytes(),
         "amx": "amx_int8" in detect.processor_features(),
     }
@@ -88,18 +87,19 @@ def _machine() -> dict[str, Any]:
 
 def _engine() -> dict[str, Any]:
     from localspec.engine.health import engine_version, library_folder
-    from localspec.engine.llama.binding import engine_devices, engine_features
+    from localspec.engine.llama.binding import engine_features
+    from localspec.engine.llama.devices import reported
 
     return {
         "llama_cpp_python": engine_version(),
         "libraries": str(library_folder()),
         "features": engine_features(),
-        "devices": [asdict(device) for device in engine_devices()],
+        "devices": [asdict(device) for device in reported()],
     }
 
 
 def _devices() -> dict[str, Any]:
-    from localspec.forecast.machine import engine_reports
+    from localspec.engine.devices import engine_reports
     from localspec.hardware.detect import power
     from localspec.hardware.machine import local_devices
 
@@ -122,14 +122,14 @@ def _probes() -> dict[str, Any]:
     """Results of the probe by device, or a sentence where there are none."""
     from localspec.engine.health import engine_health
     from localspec.engine.probe import ProbeSetting, kept_probe
-    from localspec.hardware.detect import usable_cores
+    from localspec.engine.threads import default_threads
 
     sound = engine_health(silent).can_repack
-    found: dict[str, Any] = {}
-    for place, n_layers in (("processor", 0), ("gpu", -1)):
-        probe = kept_probe(ProbeSetting(usable_cores(), n_layers, sound))
-        if probe:
-            found[place] = _probe(probe)
+    settings = {
+        place: ProbeSetting(default_threads(), n_layers, sound)
+        for place, n_layers in (("processor", 0), ("gpu", -1))
+    }
+    found = {n: _probe(probe) for n, each in settings.items() if (probe := kept_probe(each))}
     return found or {"measured": "not yet; `localspec predict` does it when it needs to"}
 
 
@@ -146,26 +146,21 @@ def _probe(probe: "Probe") -> dict[str, Any]:
 
 
 def _weights(probe: "Probe") -> list[dict[str, Any]]:
+    """Most types were measured at the end widths alone: null for small batches."""
     from localspec.gguf.types import BY_NAME
+    from localspec.hardware.probe_results import END_WIDTHS
 
     return [
         {
             **fields_of(case, "type", "width", "size_bytes"),
             "bytes_per_s": _rate(BY_NAME[case.type].bits_per_element / 8, curve[0][1]),
-            "small_batch_flops_per_s": _flops_per_s(curve, FEW),
-            "large_batch_flops_per_s": _flops_per_s(curve, MANY),
+            "small_batch_flops_per_s": (
+                None if len(curve) == len(END_WIDTHS) else _rate(2 * FEW, curve.at(FEW))
+            ),
+            "large_batch_flops_per_s": _rate(2 * MANY, curve.at(MANY)),
         }
         for case, curve in sorted(probe.weight_s.items())
     ]
-
-
-def _flops_per_s(curve: "Curve", n_tokens: int) -> float | None:
-    """Null where the probe did not measure that width: most types have only the end widths."""
-    from localspec.hardware.probe_results import END_WIDTHS
-
-    if n_tokens == FEW and len(curve) == len(END_WIDTHS):
-        return None
-    return _rate(2 * n_tokens, curve.at(n_tokens))
 
 
 def _rate(amount: float, seconds: float) -> float | None:
@@ -209,12 +204,11 @@ def _starter() -> dict[str, Any]:
 
 
 def _show(findings: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     table = labelled_table()
     for section, facts in findings.items():
-        table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
+        table.add_row(Text(section.replace("_", "-"), style="bold"), "")
         for name, value in facts.items():
             if section == "probe" and isinstance(value, dict):
                 for label, shown in _probe_lines(value):
@@ -222,7 +216,7 @@ def _show(findings: dict[str, dict[str, Any]]) -> None:
             else:
                 label = LABELS.get(name, name.removesuffix("_bytes").replace("_", " "))
                 table.add_row(f"  {label}", Text(_text(name, value)))
-    Console().print(table)
+    console().print(table)
 
 
 def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
@@ -243,25 +237,30 @@ def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":
 
 def _weights_table(rows: list[dict[str, Any]]) -> "Table":
     heads = ("type", "width", "MB", "GB/s", f"GFLOP/s at {FEW}", f"at {MANY}")
-    table = table_of(*heads, no_wrap=False)
-    for row in rows:
-        rates = [_giga(row[f"{batch}_batch_flops_per_s"]) for batch in ("small", "large")]
-        megabytes = f"{row['size_bytes'] / 1e6:.0f}"
-        cells = (row["type"], str(row["width"]), megabytes, _giga(row["bytes_per_s"], 1), *rates)
-        table.add_row(*cells)
-    return table
+    cells = (
+        (
+            row["type"],
+            str(row["width"]),
+            f"{row['size_bytes'] / 1e6:.0f}",
+            _giga(row["bytes_per_s"], 1),
+            *(_giga(row[f"{batch}_batch_flops_per_s"]) for batch in ("small", "large")),
+        )
+        for row in rows
+    )
+    return table_of(*heads, rows=cells, no_wrap=False)
 
 
 def _attention_table(rows: list[dict[str, Any]]) -> "Table":
-    table = table_of("K/V", "head", "kernel", "ns/cell", no_wrap=False)
-    for row in rows:
-        table.add_row(
+    cells = (
+        (
             "/".join(dict.fromkeys((row["kv_k"], row["kv_v"]))),
             str(row["head_size"]),
             "flash" if row["flash_attn"] else "plain",
             f"{row['head_cell_s'] * 1e9:.1f}",
         )
-    return table
+        for row in rows
+    )
+    return table_of("K/V", "head", "kernel", "ns/cell", rows=cells, no_wrap=False)
 
 
 def _giga(value: float | None, digits: int = 0) -> str:

@@ -2,34 +2,31 @@
 
 import sys
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, folding_table, print_json, table_of
+from localspec.display import console
 from localspec.format import size
 
 if TYPE_CHECKING:
+    from localspec.forecast.known_machine import KnownMachine
     from localspec.registry.catalog import Entry
     from localspec.session.inventory import InventoryRow
 
 
 def list_models(
-    with_others: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp.",
-        ),
-    ] = False,
-    known: Annotated[
-        bool,
-        typer.Option(
-            "--known", help="List the names that `pull` knows; proved: a pull has proved it here."
-        ),
-    ] = False,
+    with_others: bool = typer.Option(
+        False, "--all", help="Also models of Hugging Face's cache, Ollama, LM Studio and llama.cpp."
+    ),
+    known: bool = typer.Option(
+        False,
+        "--known",
+        help="List the names that `pull` knows; proved: a pull has proved it here.",
+    ),
     as_json: JsonFlag = False,
 ) -> None:
     """List the models on this machine, by the names that commands take.
@@ -96,34 +93,47 @@ def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
 
 
 def _show_known(*, as_json: bool) -> None:
+    """Sizes and speeds are from known headers: nothing is fetched, and nothing measured."""
+    from localspec.forecast.known_machine import KnownMachine
     from localspec.registry.catalog import load_catalog
     from localspec.registry.manifest import pulled
 
     proved = {file.name for file in pulled() if file.is_whole}
+    machine = KnownMachine.here(may_read=False)
     entries = [
         replace(entry, verified=entry.verified or entry.name in proved)
         for entry in load_catalog().values()
     ]
     if as_json:
-        print_json({"models": [asdict(entry) for entry in entries]})
+        models = [{**asdict(entry), **_predicted(entry, machine)} for entry in entries]
+        print_json({"models": models})
         return
-    table = folding_table("name", "draft", "proved", "licence", "good for")
-    for entry in entries:
-        table.add_row(*_known_cells(entry))
-    _print(table)
+    rows = (_known_cells(entry, _predicted(entry, machine)) for entry in entries)
+    heads = ("name", "size", "tok/s", "draft", "proved", "licence", "good for")
+    _print(folding_table(*heads, rows=rows))
 
 
-def _known_cells(entry: "Entry") -> list[Any]:
-    from rich.text import Text
+def _predicted(entry: "Entry", machine: "KnownMachine") -> dict[str, Any]:
+    from localspec.forecast.known_models import known_facts
+    from localspec.forecast.recommend import known_speed
 
+    facts, speed = known_facts(entry), known_speed(entry, machine)
+    return {
+        "weight_bytes": facts.weight_bytes if facts else None,
+        "context": facts.n_ctx_train if facts else None,
+        "predicted_tps": speed.mid if speed else None,
+    }
+
+
+def _known_cells(entry: "Entry", predicted: dict[str, Any]) -> list[str]:
     names = ", ".join((entry.name, *entry.aliases))
     proved = "yes" if entry.verified else "not yet"
-    cells = (names, entry.draft, proved, entry.license, entry.good_for)
-    return [Text(text or "-") for text in cells]
+    n_bytes, tps = predicted["weight_bytes"], predicted["predicted_tps"]
+    figures = (size(n_bytes) if n_bytes else None, f"{tps:.1f}" if tps else None)
+    cells = (names, *figures, entry.draft, proved, entry.license, entry.good_for)
+    return [text or "-" for text in cells]
 
 
 def _print(table: object) -> None:
     """A pipe gets one wide line for each model."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from localspec import __version__
+from localspec.display import note
 from localspec.errors import LocalspecError, UserError
 
 
@@ -62,6 +63,9 @@ def _prepare_streams() -> None:
         raise LocalspecError("standard output is closed: send it to a file or to /dev/null")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
+        if not sys.stdin.isatty():
+            # A mark before the text is none of it, and only a new line ends a line.
+            sys.stdin.reconfigure(encoding="utf-8-sig", newline="\n")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
@@ -83,7 +87,7 @@ def _fail(sentence: str, code: int) -> int:
     if os.environ.get("LOCALSPEC_DEBUG") == "1":
         raise  # noqa: PLE0704 - called from an except clause
     try:
-        sys.stderr.write(f"localspec: {sentence}\n")
+        sys.stderr.write(f"localspec: {note(sentence)}\n")
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
@@ -94,7 +98,9 @@ _NAME = "localspec"
 COMMANDS = {
     "chat": "Talk to a model.",
     "generate": "Print one reply, for scripts.",
+    "worker": "Lend this machine to another one, which shares a model's layers out.",
     "predict": "Predict a model's speed on a machine, before the download.",
+    "recommend": "Say which models to run on a machine, best first.",
     "bench": "Measure speeds, beside the predictions.",
     "report": "Show stored results as tables and pictures.",
     "compare": "Compare two results: the second's speed by case, regressions first.",
@@ -142,10 +148,9 @@ def _show_version(wanted: bool) -> None:
 
 
 def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     pass
 

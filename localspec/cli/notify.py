@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from localspec.display import console as console_of
+from localspec.display import note
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
@@ -18,7 +21,7 @@ WIDE = 76
 
 def notify(message: str) -> None:
     """A note to the user, above a progress bar if there is one (Rich replaces stderr then)."""
-    print(f"localspec: {message}", file=sys.stderr)
+    print(f"localspec: {note(message)}", file=sys.stderr)
 
 
 Columns = Callable[[int], "Sequence[str | ProgressColumn]"]
@@ -31,10 +34,9 @@ def bar(columns: Columns) -> "Generator[Progress | None]":
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = console_of(stderr=True)
     if console.is_dumb_terminal:
         yield None
         return
@@ -75,11 +77,7 @@ def transfers(*, quiet: bool = False) -> "Generator[OnProgress]":
     """A listener that shows progress of files; `quiet`: only where a person watches."""
     with bar(_transfer_columns) as made:
         is_silent = quiet and not sys.stderr.isatty()
-        yield Bars(made) if made else _silent if is_silent else Lines()
-
-
-def _silent(stage: "PullStage", name: str, n_bytes: int, total: int | None) -> None:
-    pass
+        yield Bars(made) if made else (lambda *news: None) if is_silent else Lines()
 
 
 def _transfer_columns(width: int) -> "Sequence[str | ProgressColumn]":
@@ -107,8 +105,10 @@ class Bars:
         if self.key != (stage, name) or self.task is None:
             if self.task is not None:
                 self.bar.remove_task(self.task)
-            self.key = (stage, name)
-            label = _shortened(name, max(8, self.bar.console.width // 3))
+            self.key, width = (stage, name), max(8, self.bar.console.width // 3)
+            half = width // 2
+            is_long = len(name) > width
+            label = f"{name[:half]}…{name[half + 1 - width :]}" if is_long else name
             self.task = self.bar.add_task(f"{stage} {label}", total=total)
             self.bar.update(self.task, completed=n_bytes)
             self.bar.reset(self.task, completed=n_bytes, total=total)
@@ -130,20 +130,14 @@ class Lines:
         if self.key != (stage, name):
             self.key, self.begun_s, self.said_s, self.n_begin = (stage, name), now_s, now_s, n_bytes
             if stage == "fetching":
-                notify(f"{stage} {name}{_size(total)}{_kept(n_bytes)}")
+                size = "" if total is None else f", {total / 1e6:,.1f} MB"
+                kept = f", from {n_bytes / 1e6:,.1f} MB on" if n_bytes else ""
+                notify(f"{stage} {name}{size}{kept}")
         elif now_s - self.said_s >= LINE_EVERY_S:
             self.said_s = now_s
             rate = (n_bytes - self.n_begin) / (now_s - self.begun_s)
             left = _left(n_bytes, total, rate)
             notify(f"{stage} {name}: {_done(n_bytes, total)}, {rate / 1e6:.1f} MB/s{left}")
-
-
-def _size(total: int | None) -> str:
-    return "" if total is None else f", {total / 1e6:,.1f} MB"
-
-
-def _kept(n_bytes: int) -> str:
-    return f", from {n_bytes / 1e6:,.1f} MB on" if n_bytes else ""
 
 
 def _done(n_bytes: int, total: int | None) -> str:
@@ -157,9 +151,3 @@ def _left(n_bytes: int, total: int | None, rate: float) -> str:
         return ""
     minutes, seconds = divmod(round((total - n_bytes) / rate), 60)
     return f", {minutes}:{seconds:02d} left"
-
-
-def _shortened(name: str, width: int) -> str:
-    return (
-        name if len(name) <= width else f"{name[: width // 2]}…{name[-(width - width // 2 - 1) :]}"
-    )

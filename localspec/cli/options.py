@@ -16,8 +16,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from localspec.errors import LocalspecError, UserError
-from localspec.kinds import ModelName, Whole
-from localspec.settings import ROWS, Row
+from localspec.fields import Layers, ModelName, Names, Row, Whole
+from localspec.settings import ROWS
 
 GIVEN = "given"
 MAX_TOKENS = 16_777_216
@@ -85,7 +85,24 @@ def setting(name: str, help_: str | None = None, **more: Any) -> Any:
     more = {"metavar": row.kind.metavar, **more}
     if isinstance(row.kind, ModelName):
         more["autocompletion"] = model_names
+    if is_written(row):
+        more["parser"] = lambda value: _written(row, value)
     return option(default, help_ or row.help, **more)
+
+
+def is_written(row: Row) -> bool:
+    """Whether Typer knows no type for such values, so that the row reads them."""
+    return isinstance(row.kind, Layers | Names)
+
+
+def _written(row: Row, value: Any) -> Any:
+    """From the command line; a default is a value already."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return row.read(value)
+    except ValueError as error:
+        raise UserError(f"{row.flag} {value!r} is not {row.kind.wanted}") from error
 
 
 Parameters = dict[str, inspect.Parameter]
@@ -101,7 +118,8 @@ def _spread(group: type[Any]) -> Parameters:
             row = ROWS[each.name]
             shown = setting(row.name, panel=row.panel).metadata["option"]
         if shown:
-            annotation = Annotated[hints[each.name], shown]
+            hint = object if each.name in ROWS and is_written(ROWS[each.name]) else hints[each.name]
+            annotation = Annotated[hint, shown]
             found[each.name] = inspect.Parameter(
                 each.name, _BY_NAME, default=each.default, annotation=annotation
             )
@@ -149,13 +167,20 @@ def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
 
 def several(flag: str, text: str, read: Callable[[str], T], wanted: str) -> tuple[T, ...]:
     """The values of a comma-separated option, each once. UserError names a wrong one."""
-    values = [_read(flag, part.strip(), read, wanted) for part in text.split(",")]
+    values: list[T] = []
+    for part in map(str.strip, text.split(",")):
+        try:
+            values.append(read(part))
+        except ValueError as error:
+            raise UserError(f"{flag} {part!r} is not {wanted}") from error
     return tuple(dict.fromkeys(values))
 
 
 def values_of(row: Row, text: str) -> tuple[Any, ...]:
     """Values of a setting. UserError names a wrong one."""
     kind = row.kind
+    if isinstance(kind, Layers):
+        return numbers(row.flag, kind.numbered(text), kind.low, kind.high, "auto or all")
     if isinstance(kind, Whole):
         return numbers(row.flag, text, kind.low, kind.high)
     return several(row.flag, text, row.read, kind.wanted)
@@ -167,13 +192,6 @@ def share(text: str) -> float:
     if not 0 <= number <= 1:
         raise ValueError
     return number
-
-
-def _read(flag: str, text: str, read: Callable[[str], T], wanted: str) -> T:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise UserError(f"{flag} {text!r} is not {wanted}") from error
 
 
 _RANGE = re.compile(r"(\d+)-(\d+)(?:([+*])(\d+))?")
@@ -203,11 +221,8 @@ def _numbers(text: str) -> list[int]:
     first, last, sign, step = int(match[1]), int(match[2]), match[3] or "+", int(match[4] or 1)
     if step < (2 if sign == "*" else 1) or (sign == "*" and first == 0):
         return []
-    values = [first]
-    while len(values) <= _MOST and (after := _next(values[-1], sign, step)) <= last:
+    values, after = list[int](), first
+    while len(values) <= _MOST and after <= last:
         values.append(after)
-    return values if first <= last and len(values) <= _MOST else []
-
-
-def _next(value: int, sign: str, step: int) -> int:
-    return value * step if sign == "*" else value + step
+        after = after * step if sign == "*" else after + step
+    return values if len(values) <= _MOST else []

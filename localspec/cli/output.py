@@ -1,6 +1,7 @@
 """Documents for programs, tables for people, and files that an option names."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from localspec.cli.notify import notify
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -23,21 +25,33 @@ def fields_of(source: object, *names: str) -> dict[str, Any]:
     return {name: getattr(source, name) for name in names}
 
 
-def table_of(*columns: str, no_wrap: bool = True, **more: Any) -> "Table":
+Rows = Iterable[Iterable[str]]
+UNLIMITED = 1000
+"""Cells of a terminal in which every table fits."""
+
+
+def table_of(*columns: str, rows: Rows = (), no_wrap: bool = True, **more: Any) -> "Table":
     """A table without lines: the first column to the left, the others to the right."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, title_justify="left", title_style="", **more)
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left", no_wrap=no_wrap)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
-def folding_table(*columns: str) -> "Table":
+def folding_table(*columns: str, rows: Rows = ()) -> "Table":
     """A table of texts: long ones go on in the next line."""
+    from rich.text import Text
+
     table = table_of()
     for name in columns:
         table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -56,6 +70,20 @@ def ruled_table(title: str, *columns: str, left: int = 1, no_wrap: bool = True) 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i < left else "right", no_wrap=no_wrap)
+    return table
+
+
+def fitting(
+    console: "Console", make: Callable[[Sequence[str]], "Table"], names: Sequence[str], *less: str
+) -> "Table":
+    """A table of all columns, without the `less` needed ones that the terminal has no room for."""
+    unlimited = console.options.update(max_width=UNLIMITED)
+    table = make(names)
+    for name in filter(names.__contains__, less):
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
+        names = [each for each in names if each != name]
+        table = make(names)
     return table
 
 

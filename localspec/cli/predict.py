@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -49,10 +49,6 @@ class MachineFlags:
         "auto", "Measure this machine: if needed, again, or never.",
         panel=_MACHINE,
     )  # fmt: skip
-
-    def keywords(self) -> dict[str, Any]:
-        """As `predict` of the library takes them."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -103,13 +99,12 @@ def predict(
     machine: MachineFlags,
     asked: QuestionFlags,
     model: ModelArgument = None,
-    draft: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A draft model, which need not be here.")
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a picture of the gain of drafts (.svg)."),
-    ] = None,
+    draft: str | None = typer.Option(
+        None, metavar="MODEL", help="A draft model, which need not be here."
+    ),
+    plot: Path | None = typer.Option(
+        None, metavar="FILE", help="Write a picture of the gain of drafts (.svg)."
+    ),
     as_json: JsonFlag = False,
 ) -> None:
     """Predict a model's speed on a machine, before the download.
@@ -120,7 +115,7 @@ def predict(
     """
     if plot and plot.suffix.lower() != PICTURE:
         raise UserError(f"--plot {plot} is no picture that can be written: end it in {PICTURE}")
-    keywords = machine.keywords() | asked.keywords() | {"draft": draft}
+    keywords = asdict(machine) | asked.keywords() | {"draft": draft}
     from localspec.forecast.question import answer, read_question
 
     forecast = answer(model, *read_question(**keywords), notify)

@@ -1,6 +1,6 @@
 """A forecast as a document, whose names docs/reference/json.md lists, and as tables for people."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localspec.cli.output import fields_of, labelled_table, table_of
+from localspec.cli.output import fields_of, fitting, labelled_table, table_of
+from localspec.display import console as console_of
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
@@ -26,10 +27,7 @@ MODEL = (
 def document(forecast: Forecast) -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     return {
-        "device": {
-            **fields_of(forecast.machine, *DEVICE),
-            "rates": forecast.machine.rates_source,
-        },
+        "device": {**fields_of(forecast.machine, *DEVICE), "rates": forecast.machine.rates_source},
         "model": fields_of(forecast.facts, *MODEL),
         "rows": [_row(row) for row in forecast.rows],
         "ceiling_tps": forecast.ceiling_tps,
@@ -98,22 +96,23 @@ def _advice_document(item: Advice) -> dict[str, Any]:
 
 DROPPED = ("first", "prefill", "memory", "bound by", "latency")
 """Columns that a narrow terminal drops, in this order."""
-UNLIMITED = 1000
 SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
 
 
 def show(forecast: Forecast) -> None:
     """Print the whole forecast."""
-    console = Console(highlight=False)
-    for line in _heading(forecast):
-        console.print(Text(line))
+    console = console_of()
+    console.print(Text("\n".join(_heading(forecast))))
     console.print(_rows(console, forecast))
     for line in _findings(forecast):
         console.print(Text(line))
     if forecast.draft is not None:
         _show_speculation(console, forecast)
     console.print(Text("\nSpeculation by use" + _drafter(forecast)))
-    console.print(_advice(forecast))
+    advice = labelled_table()
+    for item in forecast.advice:
+        advice.add_row(f"  {item.use.name}", item.sentence)
+    console.print(advice)
     if forecast.quants:
         console.print(Text("\nOther quantizations (depth 0; quality as published for LLaMA-3-8B)"))
         console.print(_quants(forecast))
@@ -147,26 +146,16 @@ def _rows(console: Console, forecast: Forecast) -> Table:
     }
     if all(row.batch == 1 for row in forecast.rows):
         del columns["batch"], columns["latency"]
-    table = _rows_table(forecast.rows, columns)
-    unlimited = console.options.update(max_width=UNLIMITED)
-    for name in DROPPED:
-        if console.measure(table, options=unlimited).maximum <= console.width:
-            break
-        del columns[name]
-        table = _rows_table(forecast.rows, columns)
-    return table
 
+    def made(names: Sequence[str]) -> Table:
+        table, before = table_of(*names), ""
+        for row in forecast.rows:
+            cells = [columns[name](row) for name in names]
+            types, before = before, cells[0]
+            table.add_row("" if cells[0] == types else cells[0], *cells[1:])
+        return table
 
-def _rows_table(
-    rows: Sequence[ForecastRow], columns: Mapping[str, Callable[[ForecastRow], str]]
-) -> Table:
-    table = table_of(*columns)
-    before = ""
-    for row in rows:
-        cells = [cell(row) for cell in columns.values()]
-        types, before = before, cells[0]
-        table.add_row("" if cells[0] == types else cells[0], *cells[1:])
-    return table
+    return fitting(console, made, tuple(columns), *DROPPED)
 
 
 def _types(row: ForecastRow) -> str:
@@ -174,7 +163,7 @@ def _types(row: ForecastRow) -> str:
 
 
 def _findings(forecast: Forecast) -> list[str]:
-    lines = [""]
+    lines: list[str] = []
     first = forecast.rows[0]
     if forecast.ceiling_tps and first.batch == 1:
         share = first.decode.mid / forecast.ceiling_tps
@@ -184,7 +173,7 @@ def _findings(forecast: Forecast) -> list[str]:
         )
     if forecast.break_even_batch:
         lines.append(f"Arithmetic is the limit from a batch of {forecast.break_even_batch} on.")
-    return lines if len(lines) > 1 else []
+    return ["", *lines] if lines else []
 
 
 def _show_speculation(console: Console, forecast: Forecast) -> None:
@@ -208,13 +197,6 @@ def _show_speculation(console: Console, forecast: Forecast) -> None:
         console.print(table)
 
 
-def _advice(forecast: Forecast) -> Table:
-    table = labelled_table()
-    for item in forecast.advice:
-        table.add_row(f"  {item.use.name}", item.sentence)
-    return table
-
-
 def _drafter(forecast: Forecast) -> str:
     if forecast.draft is None:
         return " (lookup, which costs nothing to draft)"
@@ -222,17 +204,17 @@ def _drafter(forecast: Forecast) -> str:
 
 
 def _quants(forecast: Forecast) -> Table:
-    table = table_of("type", "size", "decode tok/s", "prefill", "KL nats/token")
-    for quant in forecast.quants:
-        kld = "-" if quant.kld is None else f"{quant.kld:.4f}"
-        table.add_row(
+    cells = (
+        (
             quant.name,
             size(quant.weight_bytes),
             _interval(quant.decode),
             f"{quant.prefill.mid:,.0f}",
-            kld,
+            "-" if quant.kld is None else f"{quant.kld:.4f}",
         )
-    return table
+        for quant in forecast.quants
+    )
+    return table_of("type", "size", "decode tok/s", "prefill", "KL nats/token", rows=cells)
 
 
 def _interval(speed: Speed) -> str:

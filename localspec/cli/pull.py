@@ -11,6 +11,7 @@ import typer
 from localspec.cli.notify import notify, transfers
 from localspec.cli.options import JsonFlag, model_names, pulled_names
 from localspec.cli.output import fields_of, print_json
+from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
@@ -26,23 +27,16 @@ OfflineOption = Annotated[
 
 
 def pull(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|owner/repo[:Q4_K_M]|URL",
-            help="The model; NAME:Q8_0 names a quantization, for owner/repo one is chosen.",
-            autocompletion=model_names,
-        ),
-    ] = "starter",
-    no_draft: Annotated[
-        bool, typer.Option("--no-draft", help="Of a pair, only the model.")
-    ] = False,
-    probe: Annotated[
-        Literal["auto", "off"],
-        typer.Option(
-            help="auto: measure this machine once, to choose a quantization by its speed."
-        ),
-    ] = "auto",
+    model: str = typer.Argument(
+        "starter",
+        metavar="NAME|owner/repo[:Q4_K_M]|URL",
+        help="The model; NAME:Q8_0 names a quantization, for owner/repo one is chosen.",
+        autocompletion=model_names,
+    ),
+    no_draft: bool = typer.Option(False, "--no-draft", help="Of a pair, only the model."),
+    probe: Literal["auto", "off"] = typer.Option(
+        "auto", help="auto: measure this machine once, to choose a quantization by its speed."
+    ),
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -60,7 +54,7 @@ def pull(
         print_json({"files": [_document(file) for file in got]})
         return
     for file in got:
-        typer.echo(f"{file.path}  {file.n_bytes / 1e6:,.1f} MB")
+        echo(f"{file.path}  {file.n_bytes / 1e6:,.1f} MB")
 
 
 def fetch(
@@ -112,17 +106,10 @@ def _document(file: "Got") -> dict[str, Any]:
 
 
 def verify(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A pulled model. Default: all.",
-            autocompletion=pulled_names,
-        ),
-    ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Fetch the damaged parts again.")
-    ] = False,
+    model: str | None = typer.Argument(
+        None, metavar="MODEL", help="A pulled model. Default: all.", autocompletion=pulled_names
+    ),
+    repair: bool = typer.Option(False, "--repair", help="Fetch the damaged parts again."),
     offline: OfflineOption = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -169,7 +156,7 @@ def _show_findings(results: "list[tuple[Finding, bool]]") -> None:
     for finding, mended in results:
         end = " and is whole again" if mended else ""
         was = sentence(finding).replace("is ", "was ", 1) if mended else sentence(finding)
-        typer.echo(f"{finding.file.reference} {was}{end}")
+        echo(f"{finding.file.reference} {was}{end}")
 
 
 def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
@@ -183,12 +170,11 @@ def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
 
 
 def remove(
-    models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL...", help="Pulled models.", autocompletion=pulled_names),
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document; with --yes.")] = False,
+    models: list[str] = typer.Argument(
+        ..., metavar="MODEL...", help="Pulled models.", autocompletion=pulled_names
+    ),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document; with --yes."),
 ) -> None:
     """Remove models that localspec pulled; models of other programs stay.
 
@@ -210,7 +196,7 @@ def remove(
         ]
         print_json({"removed": gone, "freed_bytes": sum(one.freed_bytes for one in removals)})
     else:
-        typer.echo(f"freed {_megabytes(removals)}")
+        echo(f"freed {_megabytes(removals)}")
 
 
 def _ask(removals: "list[Removal]", *, as_json: bool) -> None:
@@ -219,8 +205,8 @@ def _ask(removals: "list[Removal]", *, as_json: bool) -> None:
         raise UserError("remove asks before it removes, and nobody can answer here: add --yes")
     for removal in removals:
         kept = "" if removal.freed_bytes else ", whose bytes another revision uses"
-        typer.echo(f"{removal.file.reference}{kept}", err=True)
-    typer.echo(f"Remove these and free {_megabytes(removals)}? [y/N] ", nl=False, err=True)
+        echo(f"{removal.file.reference}{kept}", err=True)
+    echo(f"Remove these and free {_megabytes(removals)}? [y/N] ", end="", err=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise LocalspecError("nothing was removed")
 

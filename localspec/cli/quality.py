@@ -4,18 +4,20 @@ The table of `quality` has published figures beside the measured ones.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from localspec.cli.notify import WIDE, notify, progress, stages
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting, several
 from localspec.cli.output import print_json, ruled_table
+from localspec.display import console as console_of
+from localspec.display import echo
 from localspec.format import percent
 from localspec.settings import CACHE_TYPES, MAX_THREADS, NONE, Attention
+from localspec.store import read_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +52,7 @@ class StudyFlags:
 
     def question(self) -> "StudyQuestion":
         """As a study takes it. Raises UserError for an unknown type or an unreadable text."""
-        from localspec.quality.divergence import shipped_text, text_of
+        from localspec.quality.divergence import shipped_text
         from localspec.tuning.study import StudyQuestion
 
         kinds = (
@@ -58,7 +60,7 @@ class StudyFlags:
         )
         n_windows = None if self.tokens is None else -(-self.tokens // (self.window // 2 - 1))
         return StudyQuestion(
-            text=text_of(self.text) if self.text else shipped_text(),
+            text=read_text(self.text, f"--text {self.text}") if self.text else shipped_text(),
             attentions=several("--kv", self.kv, _attention, "types such as q8_0 or q8_0/q4_0"),
             weights=kinds,
             window=self.window,
@@ -69,11 +71,7 @@ class StudyFlags:
 
 
 @command
-def quality(
-    flags: StudyFlags,
-    model: ModelArgument = None,
-    as_json: JsonFlag = False,
-) -> None:
+def quality(flags: StudyFlags, model: ModelArgument = None, as_json: JsonFlag = False) -> None:
     """Measure the loss of quality by weight and cache types, beside speed and memory.
 
     localspec quality model.gguf --kv q8_0,q8_0/q4_0
@@ -130,14 +128,13 @@ def _attention(text: str) -> Attention:
 def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
     """The engine's configuration, checked before loading. Raises UserError or ModelError."""
     from localspec.session.config import SessionConfig
-    from localspec.session.loading import check_cache_types
-    from localspec.tuning.target import TuneTarget
+    from localspec.session.loading import check_cache_types, sound_plan
 
     config = SessionConfig.of(path, spec=NONE, ctx=question.window, threads=n_threads)
-    target = TuneTarget.of(config, notify)
+    plan = sound_plan(config, notify)
     for attention in question.attentions:
-        check_cache_types(target.config.settings.with_attention(attention), target.facts)
-    return target.config
+        check_cache_types(plan.target.settings.with_attention(attention), plan.facts)
+    return plan.target
 
 
 def _document(
@@ -186,57 +183,37 @@ def published(row: "StudyRow") -> "tuple[Published, ...]":
 
 def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
     """Print the table; a narrow terminal gets fewer columns."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    columns = [c for c in COLUMNS if not c.is_extra or console.width >= WIDE]
+    console = console_of()
+    hidden = () if console.width >= WIDE else ("99 %", "publ.")
     held = "itself" if path == reference else reference.name
     title = f"{path.name}, compared with {held} with an f16 cache"
-    table = ruled_table(title, *(column.name for column in columns), left=2)
+    table = ruled_table(title, *(n for n in _cells(rows[0]) if n not in hidden), left=2)
     for row in rows:
         style = "bold" if row.is_front else None
-        table.add_row(*(column.cell(row) for column in columns), style=style)
+        table.add_row(*(cell for n, cell in _cells(row).items() if n not in hidden), style=style)
     console.print(table)
     _explain(console, rows)
 
 
-@dataclass(frozen=True, slots=True)
-class QualityColumn:
-    """A heading and its cells; `is_extra`: not on a narrow terminal."""
-
-    name: str
-    cell: "Callable[[StudyRow], str]"
-    is_extra: bool = False
-
-
-def _kld(row: "StudyRow") -> str:
-    return "ref." if row.is_reference else f"{max(0.0, row.quality.kld):.4f}"
-
-
-def _p99(row: "StudyRow") -> str:
-    return "" if row.is_reference else f"{row.quality.kld_p99:.3f}"
-
-
-def _published(row: "StudyRow") -> str:
-    figures = published(row)
-    return f"{figures[0].kld:.4f}" if figures and not row.is_reference else ""
-
-
-COLUMNS = (
-    QualityColumn("weights", lambda row: row.weights + (f" {FRONT}" if row.is_front else "")),
-    QualityColumn("K/V", lambda row: f"{row.attention.kv_k}/{row.attention.kv_v}"),
-    QualityColumn("ppl", lambda row: f"{row.quality.perplexity:.2f}"),
-    QualityColumn("KLD", _kld),
-    QualityColumn("99 %", _p99, is_extra=True),
-    QualityColumn("top", lambda row: percent(row.quality.same_top, 1)),
-    QualityColumn("tok/s", lambda row: f"{row.decode_tps:.1f}"),
-    QualityColumn("MB", lambda row: f"{row.memory_bytes / 1e6:,.0f}"),
-    QualityColumn("publ.", _published, is_extra=True),
-)
+def _cells(row: "StudyRow") -> dict[str, str]:
+    """By the heads of their columns."""
+    figures, found = published(row), row.quality
+    cells = {
+        "weights": row.weights + (f" {FRONT}" if row.is_front else ""),
+        "K/V": f"{row.attention.kv_k}/{row.attention.kv_v}",
+        "ppl": f"{found.perplexity:.2f}",
+        "KLD": f"{max(0.0, found.kld):.4f}",
+        "99 %": f"{found.kld_p99:.3f}",
+        "top": percent(found.same_top, 1),
+        "tok/s": f"{row.decode_tps:.1f}",
+        "MB": f"{row.memory_bytes / 1e6:,.0f}",
+        "publ.": f"{figures[0].kld:.4f}" if figures else "",
+    }
+    return cells | ({"KLD": "ref.", "99 %": "", "publ.": ""} if row.is_reference else {})
 
 
 def _explain(console: "Console", rows: "list[StudyRow]") -> None:
-    n = rows[0].quality.n_tokens if rows else 0
+    n = rows[0].quality.n_tokens
     console.print(
         f"{FRONT} Pareto front: no other row is as good in KLD, speed and memory. ppl: perplexity;"
         f" KLD: divergence in nats a token, over {n:,} scored tokens; top: same best token."
@@ -248,20 +225,18 @@ def _explain(console: "Console", rows: "list[StudyRow]") -> None:
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to convert.")],
-    to: Annotated[str, typer.Option("--to", metavar="TYPE", help="F16, Q8_0, Q4_K_M, Q4_0, ...")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Default: beside the model's path, else here; named after the type.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=MAX_THREADS, help="Default: physical cores.")
-    ] = None,
+    model: str = typer.Argument(..., metavar="MODEL", help="The model to convert."),
+    to: str = typer.Option(..., "--to", metavar="TYPE", help="F16, Q8_0, Q4_K_M, Q4_0, ..."),
+    output: Path | None = typer.Option(
+        None,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Default: beside the model's path, else here; named after the type.",
+    ),
+    threads: int | None = typer.Option(
+        None, min=1, max=MAX_THREADS, help="Default: physical cores."
+    ),
 ) -> None:
     """Write a model in another weight type; also makes a draft of a model itself.
 
@@ -276,4 +251,4 @@ def quantize(
     target = output or folder / f"{source.stem}.{to.upper()}.gguf"
     with progress(f"writing {target.name}") as on_progress:
         n_bytes = write(source, target, to, threads or usable_cores(), on_progress)
-    typer.echo(f"{target}  {n_bytes / 1e6:,.1f} MB")
+    echo(f"{target}  {n_bytes / 1e6:,.1f} MB")

@@ -8,6 +8,8 @@ import typer
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, folding_table, make_folder, print_json, write_text
+from localspec.display import console as console_of
+from localspec.display import echo
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,27 +19,20 @@ if TYPE_CHECKING:
     from localspec.bench.row import ResultRow
     from localspec.bench.store import Results
 
-FilesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[FILE]...", help="Results; several are merged. Default: the newest."),
-]
-
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Results of `localspec bench`.")]
 
 
 def report(
-    files: FilesArgument = None,
-    form: Annotated[
-        Literal["table", "json", "csv", "md"], typer.Option("--format", help="Form of stdout.")
-    ] = "table",
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one page with pictures.")
-    ] = None,
-    svg: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write each picture as an SVG file.")
-    ] = None,
-    png: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
+    files: list[str] | None = typer.Argument(
+        None, metavar="[FILE]...", help="Results; several are merged. Default: the newest."
+    ),
+    form: Literal["table", "json", "csv", "md"] = typer.Option(
+        "table", "--format", help="Form of stdout."
+    ),
+    html: Path | None = typer.Option(None, metavar="FILE", help="Write one page with pictures."),
+    svg: Path | None = typer.Option(None, metavar="DIR", help="Write each picture as an SVG file."),
+    png: Path | None = typer.Option(None, metavar="DIR", hidden=True),
+    as_json: bool = typer.Option(False, "--json", help="As --format json."),
 ) -> None:
     """Show stored results as tables and pictures.
 
@@ -84,9 +79,9 @@ def _print(results: "Sequence[Results]", form: str) -> None:
     if form == "json":
         print_json(document(results))
     elif form == "csv":
-        typer.echo(csv_text(results), nl=False)
+        echo(csv_text(results), end="")
     elif form == "md":
-        typer.echo(markdown_text(results), nl=False)
+        echo(markdown_text(results), end="")
     else:
         from localspec.cli.bench_tables import show
 
@@ -95,19 +90,15 @@ def _print(results: "Sequence[Results]", form: str) -> None:
 
 def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
     from localspec.bench.report.charts import charts_of
-    from localspec.bench.report.documents import all_rows
     from localspec.bench.report.svg import picture
+    from localspec.bench.report.tables import all_rows
 
     make_folder(folder, "--svg")
     for chart in charts_of(all_rows(results)):
         write_text(folder / f"{chart.key}.svg", "--svg", picture(chart.caption, [chart]))
 
 
-def compare(
-    before: FileArgument,
-    after: FileArgument,
-    as_json: JsonFlag = False,
-) -> None:
+def compare(before: FileArgument, after: FileArgument, as_json: JsonFlag = False) -> None:
     """Compare two results: the second's speed by case, regressions first.
 
     localspec compare old-engine.jsonl new-engine.jsonl
@@ -145,13 +136,12 @@ def _comparison(found: "Comparison") -> dict[str, Any]:
 
 
 def _show_comparison(found: "Comparison") -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    from localspec.bench.report.documents import labels
+    from localspec.bench.report.tables import labels
     from localspec.format import interval, number
 
-    console = Console(highlight=False)
+    console = console_of()
     for text in found.differs:
         console.print(Text(text))
     drift = f", drift {100 * found.drift.sd:.1f} %" if found.drift else ""

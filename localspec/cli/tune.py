@@ -4,14 +4,16 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
 from localspec.cli.output import print_json, ruled_table
-from localspec.settings import with_former_names, written
+from localspec.display import console as console_of
+from localspec.display import echo
+from localspec.settings import Settings, with_former_names, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from localspec.session.profile import Profile
     from localspec.tuning.search import Outcome
-    from localspec.tuning.state import News, SearchListener, Trial
+    from localspec.tuning.state import SearchListener, Trial
     from localspec.tuning.target import TuneTarget
 
 
@@ -52,9 +54,7 @@ class GoalFlags:
 def tune(
     flags: GoalFlags,
     model: ModelArgument = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Show the kept settings; measure nothing.")
-    ] = False,
+    show: bool = typer.Option(False, "--show", help="Show the kept settings; measure nothing."),
     as_json: JsonFlag = False,
 ) -> None:
     """Find the fastest settings of a model on this machine, and keep them.
@@ -98,7 +98,7 @@ def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
     else:
         low, mid, high = profile.ratio
         kld = "" if not profile.kld else f", KL divergence {profile.kld:.4f} nats a token"
-        typer.echo(
+        echo(
             f"{name}, tuned {profile.taken} for {profile.goal} at {profile.n_ctx:,} tokens:"
             f" {profile.text}; {mid:.2f} x the defaults ({low:.2f} to {high:.2f}){kld}"
         )
@@ -126,33 +126,28 @@ def _columns(width: int) -> "Sequence[str | ProgressColumn]":
 @contextmanager
 def watching(budget_s: float) -> "Generator[SearchListener]":
     """A listener that draws on a terminal, and is silent elsewhere."""
+    from localspec.tuning.target import candidate_text
+
     started = monotonic()
     with bar(_columns) as made:
         if made is None:
-            yield lambda news: None
+            yield lambda stage, best, gain: None
             return
         task = made.add_task("loading", total=budget_s)
 
-        def listen(news: "News") -> None:
+        def listen(stage: str, best: Settings | None, gain: float | None) -> None:
             spent_s = min(budget_s, monotonic() - started)
-            made.update(task, completed=spent_s, description=_line(news))
+            text = best and f"\n[dim]best so far {gain:.2f} x: {candidate_text(best)}[/dim]"
+            made.update(task, completed=spent_s, description=stage + (text or ""))
 
         yield listen
 
 
-def _line(news: "News") -> str:
-    from localspec.tuning.target import candidate_text
-
-    if news.best is None or news.gain is None:
-        return news.stage
-    return f"{news.stage}\n[dim]best so far {news.gain:.2f} x: {candidate_text(news.best)}[/dim]"
-
-
 def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:
     """Print the candidates, best first, then the kept settings and the reason."""
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = console_of()
     console.print(_table(outcome, subject))
     console.print("Rows without a KLD were only screened.", style="dim")
     _explain(console, outcome)
@@ -160,14 +155,13 @@ def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> Non
     if not profile.settings:
         console.print("No candidate is significantly better than the defaults, which stay.")
         return
+    kept = profile.text, "bold"
     kld = f", KL divergence {outcome.kld:.4f} nats a token" if outcome.kld is not None else ""
     if outcome.winner is None:
-        console.print(f"[bold]{profile.text}[/bold]: faster than the default drafting.")
+        console.print(Text.assemble(kept, ": faster than the default drafting."))
         return
-    console.print(
-        f"[bold]{profile.text}[/bold]: {mid:.2f} x the defaults in decoding"
-        f" ({low:.2f} to {high:.2f}){kld}."
-    )
+    gain = f"{mid:.2f} x the defaults in decoding ({low:.2f} to {high:.2f}){kld}"
+    console.print(Text.assemble(kept, f": {gain}."))
     console.print("Kept: chat, generate and bench use it (--no-profile ignores it).")
 
 

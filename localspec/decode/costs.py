@@ -158,8 +158,7 @@ class PassCosts:
     def _line(self, n_tokens: int) -> tuple[float, float]:
         line = self._lines.get(n_tokens)
         if line is None:
-            start = self.curve.seconds(n_tokens, 0)
-            line = start, (self.curve.seconds(n_tokens, 1024) - start) / 1024
+            line = self.curve.seconds(n_tokens, 0), self.curve.slope(n_tokens)
             self._lines[n_tokens] = line
         return line
 

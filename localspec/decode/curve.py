@@ -47,6 +47,10 @@ class PassCurve:
         left = place if place == 0 or widths[place] == n_tokens else place - 1
         return max(curve[left][1], curve.at(max(n_tokens, widths[0])))
 
+    def slope(self, n_tokens: int) -> float:
+        """Seconds more for each token of depth, on average over the first 1,024."""
+        return (self.seconds(n_tokens, 1024) - self.seconds(n_tokens, 0)) / 1024
+
 
 def predicted(
     seconds: Callable[[int, int], float], widths: Sequence[int], depth: int = 1024

@@ -2,13 +2,10 @@
 
 from collections.abc import Callable
 
-from localspec.export.desktop import lm_studio, ollama
 from localspec.export.exported import Exported
-from localspec.export.llama_cpp import llama_cpp_python, llama_server
+from localspec.export.llama_cpp import llama_cpp_python, llama_server, lm_studio, ollama
 from localspec.export.servers import tensorrt_llm, tgi, transformers, vllm
 from localspec.session.config import SessionConfig
-
-__all__ = ["TARGETS", "Exported"]
 
 TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {
     "llama-server": llama_server,

@@ -1,14 +1,25 @@
-"""llama.cpp's own server, and llama-cpp-python's `Llama` as a program.
+"""Engines on llama.cpp: its own server, llama-cpp-python's `Llama` as a program, LM Studio, Ollama.
 
-The flags are those of libllama 0.5.0 (common/arg.cpp). Since llama.cpp PR 23988 `--model-draft`
-alone drafts nothing: `--spec-type` turns drafting on, and `--draft-max` is gone.
+The server's flags are those of libllama 0.5.0 (common/arg.cpp). Since llama.cpp PR 23988
+`--model-draft` alone drafts nothing: `--spec-type` turns drafting on, and `--draft-max` is gone.
 `scripts/test --acceptance export` holds every flag against the server's own --help.
 
 llama-cpp-python 0.3.36 has no names for some cache types, so ggml's numbers stand for them.
+
+LM Studio gets a configuration for its SDKs (`LLMLoadModelConfig` and `LLMPredictionConfig`), with
+names from the SDK's reference. Its Python SDK has not always passed on the cache types
+(lmstudio-python issue 107); the app's own panel for a model does.
+
+Ollama gets a Modelfile, and two variables of the server, which apply to all of its models. It has
+one cache type for keys and values, f16, q8_0 or q4_0 (OLLAMA_KV_CACHE_TYPE), and no ordinary draft
+models (ollama issues 5800, 16245).
 """
 
+import json
 import shlex
+from typing import Any
 
+from localspec.engine.workers import addresses_of
 from localspec.export.exported import (
     ADAPTS,
     USUAL,
@@ -26,7 +37,7 @@ NGRAM = 3
 """Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
-_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers"}
 
 
 def llama_server(config: SessionConfig) -> Exported:
@@ -59,6 +70,10 @@ def _engine(config: SessionConfig) -> list[list[str]]:
         flags[2] += ["--threads-batch", str(settings.threads_batch)]
     if settings.gpu_layers >= 0:
         flags.append(["--n-gpu-layers", str(settings.gpu_layers)])
+    if settings.device:
+        flags.append(["--device", ",".join(settings.device)])
+    if settings.workers:
+        flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
     if settings.cpu_moe:
         flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
     if not settings.mmap:
@@ -113,19 +128,105 @@ def llama_cpp_python(config: SessionConfig) -> Exported:
         f"{imports}\nllm = llama_cpp.Llama(\n{lines})\n"
         'print(llm("The sky is", max_tokens=32)["choices"][0]["text"])\n'
     )
-    return Exported(text, tuple(_cannot(config)), tuple(_notes(config)))
-
-
-def _cannot(config: SessionConfig) -> list[str]:
-    found: list[str] = []
-    if draft_of(config):
-        found.append("draft with a model")
+    cannot, notes = not_told(config, _LLAMA_TOLD), tuple[str, ...]()
     if looks_up(config):
-        found.append("stop drafting where that does not pay")
-    return found + not_told(config, _LLAMA_TOLD)
+        cannot.insert(0, "stop drafting where that does not pay")
+        notes = ("lookup needs logits_all=True, which keeps n_ctx x vocabulary floats in memory",)
+    if draft_of(config):
+        cannot.insert(0, "draft with a model")
+    return Exported(text, tuple(cannot), notes)
 
 
-def _notes(config: SessionConfig) -> list[str]:
-    if not looks_up(config):
-        return []
-    return ["lookup needs logits_all=True, which keeps n_ctx x vocabulary floats in memory"]
+LM_STUDIO_TYPES = ("f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+
+def lm_studio(config: SessionConfig) -> Exported:
+    """A JSON document with the settings of loading and of prediction."""
+    settings = config.settings
+    load: dict[str, Any] = {
+        "contextLength": settings.ctx,
+        "evalBatchSize": settings.ubatch,
+        "flashAttention": settings.flash_attn != "off",
+        "tryMmap": settings.mmap,
+    }
+    for name, kind in (("llamaK", settings.kv_k), ("llamaV", settings.kv_v)):
+        load[f"{name}CacheQuantizationType"] = kind if kind in LM_STUDIO_TYPES else "f16"
+    if settings.gpu_layers == 0:
+        load["gpu"] = {"ratio": "off"}
+    elif settings.gpu_layers < 0:
+        load["gpu"] = {"ratio": "max"}
+    predict: dict[str, Any] = {"cpuThreads": settings.threads}
+    if draft := draft_of(config):
+        predict |= {
+            "draftModel": draft.stem,
+            "speculativeDecodingNumDraftTokensExact": draft_length(config),
+        }
+    document = {"model": config.model.stem, "load": load, "predict": predict}
+    return Exported(
+        json.dumps(document, indent=2) + "\n",
+        tuple(_lm_studio_cannot(config)),
+        ("LM Studio has its own names for models: `lms ls` lists them",),
+    )
+
+
+def _lm_studio_cannot(config: SessionConfig) -> list[str]:
+    settings = config.settings
+    found: list[str] = []
+    for kind in sorted({settings.kv_k, settings.kv_v} - set(LM_STUDIO_TYPES)):
+        found.append(f"keep a {kind} cache (f16 stands in)")
+    if looks_up(config):
+        found.append("draft by prompt lookup")
+    elif drafts(config):
+        found.append(ADAPTS)
+    if settings.gpu_layers > 0:
+        found.append(f"be told {settings.gpu_layers} layers (the SDK takes a share of the model)")
+    return found + not_told(config, USUAL)
+
+
+OLLAMA_TYPES = ("f16", "q8_0", "q4_0")
+_NEAREST = {"f32": "f16", "bf16": "f16", "q4_1": "q4_0", "iq4_nl": "q4_0"}
+
+
+def ollama(config: SessionConfig) -> Exported:
+    """A Modelfile for `ollama create NAME -f Modelfile`."""
+    settings = config.settings
+    kind = _cache_type(config)
+    flash = "0" if settings.flash_attn == "off" and kind == "f16" else "1"
+    lines = [
+        "# The server, for all of its models:",
+        f"#   OLLAMA_FLASH_ATTENTION={flash} OLLAMA_KV_CACHE_TYPE={kind} ollama serve",
+        f"FROM {config.model}",
+        f"PARAMETER num_ctx {settings.ctx}",
+        f"PARAMETER num_thread {settings.threads}",
+        f"PARAMETER num_batch {settings.ubatch}",
+    ]
+    if settings.gpu_layers >= 0:
+        lines.append(f"PARAMETER num_gpu {settings.gpu_layers}")
+    if not settings.mmap:
+        lines.append("PARAMETER use_mmap false")
+    return Exported("\n".join(lines) + "\n", tuple(_ollama_cannot(config, kind)))
+
+
+def _cache_type(config: SessionConfig) -> str:
+    """Ollama's coarsest type that is no coarser than the keys' or the values'."""
+    settings = config.settings
+    near = {_NEAREST.get(kind, kind) for kind in (settings.kv_k, settings.kv_v)}
+    if "f16" in near:
+        return "f16"
+    return "q4_0" if near == {"q4_0"} else "q8_0"
+
+
+def _ollama_cannot(config: SessionConfig, kind: str) -> list[str]:
+    settings = config.settings
+    found: list[str] = []
+    if (settings.kv_k, settings.kv_v) != (kind, kind):
+        choice = ", ".join(OLLAMA_TYPES)
+        found.append(
+            f"keep {settings.kv_k} keys and {settings.kv_v} values (one type for both, of {choice})"
+        )
+    found.append("set cache types and flash attention for one model alone")
+    if draft_of(config):
+        found.append("draft with a small model")
+    elif drafts(config):
+        found.append("draft by prompt lookup")
+    return found + not_told(config, USUAL)

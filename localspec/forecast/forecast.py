@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from localspec.engine.base import EngineConfig
+from localspec.errors import ModelError
+from localspec.forecast.known_models import known_facts
 from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
 from localspec.gguf.hub_name import HubRepository, hub_name_of
 from localspec.gguf.reader import Header, read_header
@@ -18,9 +20,11 @@ from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
 from localspec.notify import silent
+from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
+from localspec.registry.catalog import STARTER, entry_of
 from localspec.registry.repository import usual_file
 from localspec.registry.resolve import locate
 from localspec.settings import Attention
@@ -61,6 +65,9 @@ class ForecastRow:
     def token_s(self) -> float:
         """How long each sequence waits for its next token."""
         return self.batch / self.decode.mid
+
+    def with_draft(self, draft_bytes: int) -> Self:
+        return replace(self, memory=self.memory.with_draft(draft_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,16 @@ class Forecast:
 def facts_of(reference: str | None) -> ModelFacts:
     """The facts of a model by any name it has, read here or by HTTP range, never fetched whole.
 
-    Raises UserError or ModelError.
+    Where the hub cannot be asked, a model of models.toml is known from its published
+    configuration. Raises UserError or ModelError.
     """
-    return usable_facts(_header_of(reference))
+    try:
+        return usable_facts(_header_of(reference))
+    except ModelError:
+        known = _published_facts(reference)
+        if known is None or isinstance(locate(reference), Path):
+            raise
+        return known
 
 
 def _header_of(reference: str | None) -> Header:
@@ -115,6 +129,13 @@ def _header_of(reference: str | None) -> Header:
     name = hub_name_of(place)
     is_repository = isinstance(name, HubRepository)
     return read_remote(usual_file(name, silent) if is_repository else place)
+
+
+def _published_facts(reference: str | None) -> ModelFacts | None:
+    """Without a tokenizer, which no configuration tells."""
+    entry = entry_of(reference or STARTER)
+    facts = known_facts(entry) if entry else None
+    return facts and replace(facts, path=f"{facts.path} (from its published configuration)")
 
 
 def forecast(
@@ -154,9 +175,10 @@ def _rows(
     rows: list[ForecastRow] = []
     for cache in question.caches:
         roofline = machine.roofline(facts, cache)
-        draft_bytes = memory_of(draft, cache, question.n_ctx).total_bytes if draft else 0
+        beside = memory_of(draft, cache, question.n_ctx, machine.host) if draft else None
+        draft_bytes = beside.beside_bytes if beside else 0
         rows += [
-            _row(roofline, depth, batch, question, draft_bytes)
+            _row(roofline, depth, batch, question, machine.host).with_draft(draft_bytes)
             for depth in question.depths
             for batch in question.batches
         ]
@@ -164,10 +186,10 @@ def _rows(
 
 
 def _row(
-    roofline: Roofline, depth: int, batch: int, question: Question, draft_bytes: int
+    roofline: Roofline, depth: int, batch: int, question: Question, host: Host | None
 ) -> ForecastRow:
     n_ctx = max(question.n_ctx, depth + question.n_prompt)
-    memory = memory_of(roofline.facts, roofline.cache, n_ctx, n_sequences=batch)
+    memory = memory_of(roofline.facts, roofline.cache, n_ctx, host, n_sequences=batch)
     return ForecastRow(
         cache=roofline.cache,
         depth=depth,
@@ -175,7 +197,7 @@ def _row(
         decode=roofline.decode(depth, batch),
         prefill=roofline.prefill(question.n_prompt, depth),
         first_token_s=roofline.prefill_s(question.n_prompt, depth),
-        memory=memory.with_draft(draft_bytes),
+        memory=memory,
         bound=roofline.pass_time(1, depth, batch).bound,
     )
 

@@ -1,213 +1,249 @@
-"""What to get for this machine: which quantization of a model, with the reasons, and which model.
+"""What to run on a machine: which model, in which quantization and cache types, and how fast.
 
-The best quality (the least Kullback-Leibler divergence, as published for one 8B model) wins among
-those that fit into free memory, with the cache of 4,096 tokens and the draft, and that are
-predicted to write 20 tokens a second. Where none is that fast, it is Q4_K_M or the nearest to it;
-where none fits, the smallest. F16 is left out: Q8_0 loses 0.001 nats to it and is twice as fast.
-Without a prediction speed does not count.
+Every model of models.toml whose header is known is predicted, in every quantization that its
+repository is known to have, without a network and without measuring. RULE says how they are ranked:
 
-Before any header is read a model's bytes are its parameters times the bits of its quantization, and
-the memory that its active parameters stream through bounds its speed:
+    value = size * 2^years * exp(-LOSS * divergence) * min(1, speed / comfortable)
+                 * min(1, comfortable first token / first token)
 
-    tokens per second = REACHED * bandwidth / bytes that a token streams
-
-This is a rough guess; `localspec predict NAME` reads the model's header and gives an interval.
+`size` is the parameters; of a mixture the geometric mean of all and those that a token uses. That a
+year makes a model as good as one of twice the size is the slow half of what Xiao et al. 2024
+("Densing Law of LLMs") measured. Benchmarks are not consulted: they are not known for every model,
+and are trained for. Memory counts the copy that is used, the caches of all users, and the draft.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import exp, sqrt
 
-from localspec.engine.health import gpu_backends
-from localspec.errors import LocalspecError
-from localspec.forecast.machine import MachineChoice, PredictedMachine, predicted_machine
-from localspec.hardware.detect import available_memory_bytes, usable_cores
-from localspec.hardware.machine import memory_read_bytes_per_s
+from localspec.forecast.known_machine import KnownMachine, RoughRates
+from localspec.forecast.known_models import AS_TRAINED, known_facts, quant_of
+from localspec.forecast.quantization import COMFORTABLE_TPS
 from localspec.model.facts import ModelFacts
-from localspec.notify import Notify
-from localspec.prediction.memory import QUANTS, Quant, bits_per_weight, memory_of
-from localspec.prediction.roofline import Speed
-from localspec.registry.catalog import Entry, load_catalog
-from localspec.registry.variants import Variant, quantization_of
+from localspec.model.kv import types_of
+from localspec.prediction.memory import Memory, memory_of
+from localspec.prediction.roofline import Roofline, Speed
+from localspec.registry.catalog import STARTER, Entry, load_catalog
+from localspec.registry.variants import quantization_of
 from localspec.settings import Attention
 
-N_CTX = 4096
-COMFORTABLE_TPS = 20.0
-USUAL = "Q4_K_M"
-_BY_NAME = {quant.name: quant for quant in QUANTS if quant.name not in ("F16", "BF16", "F32")}
+RULE = (
+    "Larger is better (a mixture counts as the geometric mean of all and active parameters), and a"
+    " year newer counts as twice as large; a quantization's published loss, and less speed than is"
+    " comfortable, count against it."
+)
+LOSS = 2.0
+"""Per nat of Kullback-Leibler divergence: Q4_K_M costs 6 % of a model's size, Q2_K 59 %."""
+FIRST_YEAR = 2024
+UNKNOWN_LOSS = 0.1
+BATCH = 512
+"""Tokens of a micro-batch."""
+CODER = 1.5
+"""How much larger a model that was made for code counts, for code."""
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizationOffer:
-    """One quantization on this machine; `needed_bytes` with cache, buffers and draft."""
+class Use:
+    """What is asked of a machine; tokens. `depth` is what the context holds while writing."""
 
-    variant: Variant
-    quant: Quant
-    needed_bytes: int
-    speed: Speed | None
+    name: str
+    n_ctx: int
+    depth: int
+    n_prompt: int
+    comfortable_tps: float
+    comfortable_first_s: float
+    n_users: int = 1
+    wants_code: bool = False
+
+
+USES = (
+    Use("chat", 8192, 2048, 512, COMFORTABLE_TPS, 5.0),
+    Use("code", 32768, 8192, 4096, 1.5 * COMFORTABLE_TPS, 20.0, wants_code=True),
+    Use("long", 65536, 32768, 32768, COMFORTABLE_TPS / 2, 180.0),
+    Use("many-users", 8192, 2048, 512, 10.0, 10.0, n_users=8),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizationChoice:
-    """The quantization to get, and sentences on why this one."""
+class Recommendation:
+    """A model on a machine. `decode` and `first_token_s` are each user's; None: not known here.
 
-    variant: Variant
-    reasons: tuple[str, ...]
+    `kld` is published for another model, 0 where the model was trained in these types.
+    """
 
+    entry: Entry
+    facts: ModelFacts
+    quantization: str
+    cache: Attention
+    draft: Entry | None
+    n_ctx: int
+    memory: Memory
+    decode: Speed | None
+    first_token_s: float | None
+    kld: float | None
+    value: float
 
-def choose(
-    variants: Sequence[Variant],
-    facts: ModelFacts,
-    draft: ModelFacts | None,
-    where: MachineChoice,
-    notify: Notify,
-) -> QuantizationChoice | None:
-    """The best variant, None if no variant has a known quality. `facts` are of any variant."""
-    known = [variant for variant in variants if variant.type in _BY_NAME]
-    if not known:
-        return None
-    others = [_as(variant, facts) for variant in known]
-    machine = _machine(where, [facts, draft] if draft else [facts], others, notify)
-    free = available_memory_bytes()
-    if machine is not None:
-        free = machine.free_bytes or machine.memory_bytes or free
-    beside = memory_of(draft, Attention(), N_CTX).total_bytes if draft else 0
-    offers = [
-        _offer(variant, other, beside, machine)
-        for variant, other in zip(known, others, strict=True)
-    ]
-    best = _best(offers, free)
-    return QuantizationChoice(best.variant, tuple(_reasons(best, offers, free)))
+    @property
+    def is_default_file(self) -> bool:
+        return self.quantization == quantization_of(self.entry.file)
+
+    @property
+    def reference(self) -> str:
+        """The name with which `pull` fetches it."""
+        if self.is_default_file:
+            return self.entry.name
+        return f"hf:{self.entry.repository}:{self.quantization}"
 
 
-def _machine(
-    where: MachineChoice,
-    models: Sequence[ModelFacts],
-    variants: Sequence[ModelFacts],
-    notify: Notify,
-) -> PredictedMachine | None:
-    try:
-        return predicted_machine(where, models, (Attention(),), N_CTX, notify, variants)
-    except LocalspecError as error:
-        notify(f"no prediction of speed: {error}")
-        return None
+def recommendations(
+    entries: Sequence[Entry], machine: KnownMachine, use: Use
+) -> tuple[Recommendation, ...]:
+    """What fits, best first; one line a model. Models for code alone are for code."""
+    by_name = {entry.name: entry for entry in entries}
+    asked = [e for e in entries if e.head != "own" and (use.wants_code or not is_coder(e))]
+    best = (_best_of(entry, by_name, machine, use) for entry in asked)
+    return tuple(sorted(filter(None, best), key=lambda offer: -offer.value))
 
 
-def _as(variant: Variant, facts: ModelFacts) -> ModelFacts:
-    """The model in that quantization, of the size that its file has."""
-    other = _BY_NAME[variant.type].for_rows_of(facts.n_embd).applied(facts)
-    return replace(other, weight_bytes=variant.n_bytes)
+def is_coder(entry: Entry) -> bool:
+    return "coder" in entry.name or "devstral" in entry.name
+
+
+def head_of(entry: Entry, entries: Iterable[Entry]) -> str | None:
+    """A prediction head: its file, or the entry whose file has one."""
+    own = (e.name for e in entries if e.head == "own" and e.name == f"{entry.name}-mtp")
+    return entry.head or next(own, None)
+
+
+def known_speed(entry: Entry, machine: KnownMachine) -> Speed | None:
+    """Of an entry's own file at the beginning of a conversation."""
+    facts = known_facts(entry)
+    roofline = machine.roofline(facts, Attention()) if facts else None
+    return roofline.decode(0) if roofline else None
+
+
+def _best_of(
+    entry: Entry, by_name: dict[str, Entry], machine: KnownMachine, use: Use
+) -> Recommendation | None:
+    kinds = dict.fromkeys((quantization_of(entry.file), *entry.quants))
+    draft = by_name.get(entry.draft or "")
+    offers = (_offer(entry, kind, draft, machine, use) for kind in kinds if kind)
+    return max(filter(None, offers), key=lambda offer: offer.value, default=None)
 
 
 def _offer(
-    variant: Variant, facts: ModelFacts, beside_bytes: int, machine: PredictedMachine | None
-) -> QuantizationOffer:
-    needed = memory_of(facts, Attention(), N_CTX).total_bytes + beside_bytes
-    speed = machine.roofline(facts, Attention()).decode(0) if machine else None
-    return QuantizationOffer(variant, _BY_NAME[variant.type], needed, speed)
-
-
-def _best(offers: Sequence[QuantizationOffer], free_bytes: int) -> QuantizationOffer:
-    fitting = [offer for offer in offers if offer.needed_bytes <= free_bytes]
-    if not fitting:
-        return min(offers, key=lambda offer: offer.needed_bytes)
-    fast = [offer for offer in fitting if offer.speed and offer.speed.mid >= COMFORTABLE_TPS]
-    if fast:
-        return min(fast, key=_loss)
-    usual = _BY_NAME[USUAL].kld or 0.0
-    return min(fitting, key=lambda offer: abs(_loss(offer) - usual))
-
-
-def _loss(offer: QuantizationOffer) -> float:
-    return 1.0 if offer.quant.kld is None else offer.quant.kld
-
-
-def _reasons(
-    best: QuantizationOffer, offers: Sequence[QuantizationOffer], free_bytes: int
-) -> list[str]:
-    verb = "fits" if best.needed_bytes <= free_bytes else "is the smallest and does not fit"
-    sentence = (
-        f"{_size(best)} {verb}: {best.needed_bytes / 1e9:.1f} GB with {N_CTX:,} tokens of context,"
-        f" {free_bytes / 1e9:.1f} GB are free{_at_speed(best)}"
-    )
-    better = [offer for offer in offers if _loss(offer) < _loss(best)]
-    reasons = [sentence]
-    if better:
-        nearest = max(better, key=_loss)
-        reasons.append(f"the next better one, {_size(nearest)}, {_why_not(nearest, free_bytes)}")
-    return reasons
-
-
-def _size(offer: QuantizationOffer) -> str:
-    return f"{offer.variant.type} ({offer.variant.n_bytes / 1e9:.2f} GB)"
-
-
-def _at_speed(offer: QuantizationOffer) -> str:
-    speed = offer.speed
-    if speed is None:
-        return ""
-    return f", {speed.mid:.1f} tok/s predicted ({speed.low:.1f} to {speed.high:.1f})"
-
-
-def _why_not(offer: QuantizationOffer, free_bytes: int) -> str:
-    if offer.needed_bytes > free_bytes:
-        return f"would need {offer.needed_bytes / 1e9:.1f} GB"
-    if offer.speed is None:
-        return "is larger and slower"
-    return f"would write {offer.speed.mid:.1f} tok/s"
-
-
-REACHED = 0.75
-"""The share of the memory's speed that decoding reaches, roughly (docs/concepts/roofline.md)."""
-PLEASANT_TPS = 6.0
-"""As fast as people read."""
-ROOM = 0.7
-"""Of the free memory, for weights; the rest is for the cache and other programs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """A model that fits, its size, and about how fast it would be."""
-
-    name: str
-    n_bytes: float
-    tps: float
-
-    @property
-    def sentence(self) -> str:
-        return (
-            f"better here: `localspec pull {self.name}` ({self.n_bytes / 1e9:.1f} GB, about"
-            f" {self.tps:.0f} tok/s); `localspec predict {self.name}` says more"
-        )
-
-
-def better_than_starter(n_threads: int | None) -> str | None:
-    """What would be better here than the starter; None where nothing is."""
-    if gpu_backends():
-        return "`localspec list --all` shows what is here, `localspec predict NAME` what would fit"
-    bandwidth = memory_read_bytes_per_s(n_threads or usable_cores())
-    found = suggestion(list(load_catalog().values()), available_memory_bytes(), bandwidth)
-    return found.sentence if found else None
-
-
-def suggestion(
-    entries: Sequence[Entry], free_bytes: float, bandwidth_bytes_per_s: float
-) -> Suggestion | None:
-    """The largest model that fits and is pleasant to read along; None where there is none.
-
-    Models of code only are not what a first conversation wants.
-    """
-    general = (entry for entry in entries if "code" not in entry.name)
-    guesses = (_guess(entry, bandwidth_bytes_per_s) for entry in general)
-    pleasant = (guess for guess in guesses if guess and guess.tps >= PLEASANT_TPS)
-    fitting = [guess for guess in pleasant if guess.n_bytes <= ROOM * free_bytes]
-    return max(fitting, key=lambda guess: guess.n_bytes, default=None)
-
-
-def _guess(entry: Entry, bandwidth_bytes_per_s: float) -> Suggestion | None:
-    bits = bits_per_weight(quantization_of(entry.file) or "")
-    if bits is None or entry.params_b is None:
+    entry: Entry, kind: str, draft: Entry | None, machine: KnownMachine, use: Use
+) -> Recommendation | None:
+    facts = known_facts(entry, kind)
+    if facts is None:
         return None
-    per_billion = 1e9 * bits / 8
-    streamed = (entry.active_params_b or entry.params_b) * per_billion
-    tps = REACHED * bandwidth_bytes_per_s / streamed
-    return Suggestion(entry.name, entry.params_b * per_billion, tps)
+    n_ctx = min(use.n_ctx, facts.n_ctx_train or use.n_ctx)
+    if n_ctx < use.n_ctx / 2:
+        return None
+    for cache, with_draft in _ways(entry, facts, draft if use.n_users == 1 else None):
+        memory = _memory(facts, with_draft, cache, n_ctx, machine, use)
+        if memory.used_bytes <= machine.room_bytes:
+            roofline = machine.roofline(facts, cache)
+            made = Recommendation(
+                entry, facts, kind, cache, with_draft, n_ctx, memory,
+                _speed(roofline, use, n_ctx), _first_s(roofline, use, n_ctx), _kld(kind), 0.0,
+            )  # fmt: skip
+            return replace(made, value=_value(made, use))
+    return None
+
+
+def _ways(
+    entry: Entry, facts: ModelFacts, draft: Entry | None
+) -> list[tuple[Attention, Entry | None]]:
+    """Cache types and draft, the dearest first: an exact cache is given up before the model."""
+    plain = Attention()
+    short = Attention(entry.kv_k or "q8_0", entry.kv_v or "q8_0", "on")
+    if short == plain or facts.kv_problem(*types_of(short)):
+        short = Attention("q8_0", "q8_0", "on")
+    caches = [plain] if facts.kv_problem(*types_of(short)) else [plain, short]
+    return [(cache, drafter) for cache in caches for drafter in dict.fromkeys((draft, None))]
+
+
+def _memory(
+    facts: ModelFacts,
+    draft: Entry | None,
+    cache: Attention,
+    n_ctx: int,
+    machine: KnownMachine,
+    use: Use,
+) -> Memory:
+    memory = memory_of(facts, cache, n_ctx, machine.host, n_sequences=use.n_users)
+    beside = known_facts(draft) if draft else None
+    if beside is None:
+        return memory
+    return memory.with_draft(memory_of(beside, cache, n_ctx, machine.host).beside_bytes)
+
+
+def _speed(roofline: Roofline | None, use: Use, n_ctx: int) -> Speed | None:
+    """Of each user, with the context as full as it is on average.
+
+    Where arithmetic is not known, users wait for each other: a batch might bring nothing.
+    """
+    if roofline is None:
+        return None
+    n_together = 1 if _is_rough(roofline) else use.n_users
+    speed = roofline.decode(min(use.depth, n_ctx // 2), n_together)
+    return Speed(*(rate / use.n_users for rate in (speed.low, speed.mid, speed.high)))
+
+
+def _first_s(roofline: Roofline | None, use: Use, n_ctx: int) -> float | None:
+    """None where compute is not known: bandwidth alone would promise too much.
+
+    A micro-batch in the middle stands for all, since time grows in proportion to depth.
+    """
+    if roofline is None or _is_rough(roofline):
+        return None
+    n_prompt = min(use.n_prompt, n_ctx // 2)
+    n_middle = (n_prompt - BATCH) // 2
+    return n_prompt / BATCH * roofline.pass_time(BATCH, n_middle, is_prompt=True).seconds
+
+
+def _is_rough(roofline: Roofline) -> bool:
+    return any(isinstance(share.rates, RoughRates) for share in roofline.shares)
+
+
+def _kld(kind: str) -> float | None:
+    quant = quant_of(kind)
+    return 0.0 if kind in AS_TRAINED else quant.kld if quant else None
+
+
+def _value(offer: Recommendation, use: Use) -> float:
+    loss = UNKNOWN_LOSS if offer.kld is None else offer.kld
+    value = _size(offer.facts) * 2 ** _years(offer.entry) * exp(-LOSS * loss)
+    if use.wants_code and is_coder(offer.entry):
+        value *= CODER
+    if offer.decode is not None:
+        value *= min(1.0, offer.decode.mid / use.comfortable_tps)
+    if offer.first_token_s is not None:
+        value *= min(1.0, use.comfortable_first_s / offer.first_token_s)
+    return value
+
+
+def _size(facts: ModelFacts) -> float:
+    """Billions. Embeddings that are only looked up are not active."""
+    return sqrt(facts.n_params * facts.active_params) / 1e9
+
+
+def _years(entry: Entry) -> float:
+    """Since FIRST_YEAR began; what has no month counts as of then."""
+    year, _, month = (entry.released or "").partition("-")
+    return int(year) - FIRST_YEAR + (int(month) - 1) / 12 if year else 0.0
+
+
+def better_than_starter() -> str | None:
+    """What would be better here than the starter, in a sentence; None where nothing is."""
+    machine = KnownMachine.here(may_read=True)
+    offers = recommendations(list(load_catalog().values()), machine, USES[0])
+    if not offers or offers[0].entry.name == STARTER:
+        return None
+    best = offers[0]
+    speed = f", about {best.decode.mid:.0f} tok/s" if best.decode else ""
+    return (
+        f"better here: `localspec pull {best.reference}` ({best.facts.weight_bytes / 1e9:.1f} GB"
+        f"{speed}); `localspec recommend` shows others"
+    )

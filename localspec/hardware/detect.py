@@ -13,31 +13,76 @@ from pathlib import Path
 
 import psutil
 
+from localspec.hardware.cores import allowed_cpus, fast_apple_cores, fast_cores
 from localspec.hardware.gpus import line_of, low_power_mode, output_of
+from localspec.hardware.limits import cpu_quota, memory_left_bytes
+from localspec.hardware.limits import reservable_bytes as promised_bytes
 
-_CGROUP = Path("/sys/fs/cgroup")
+ROOT = Path("/")
 _CPUINFO = Path("/proc/cpuinfo")
 _SYSCTL = ("/usr/sbin/sysctl", "-n")
 
 
 @cache
 def usable_cores() -> int:
-    """Physical cores that this process may use; on Apple silicon the performance cores alone.
+    """Fast physical cores that this process may use, within its CPU quota.
 
-    Decoding waits for memory, so hyper-threads add nothing, and efficiency cores hold up the
-    others.
+    Decoding waits for memory, so hyper-threads add nothing, and slow cores hold up the others. Of a
+    quota of 7.65 CPUs 7 threads can run all the time.
     """
-    physical = _performance_cores() or psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    return max(1, min(physical, _affinity(), _cpu_quota() or physical))
+    allowed = allowed_cpus()
+    cores = _fast_cores(allowed) or psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    quota = cpu_quota(ROOT)
+    return max(1, min(cores, len(allowed), int(cores if quota is None else quota)))
+
+
+def thread_limit() -> int:
+    """Logical processors that this process may use, slow ones too, within its CPU quota."""
+    quota, allowed = cpu_quota(ROOT), len(allowed_cpus())
+    return max(1, min(allowed, int(allowed if quota is None else quota)))
 
 
 def available_memory_bytes() -> int:
-    """Memory that can be had without swapping, within the container's limit."""
-    free = psutil.virtual_memory().available
-    limit, used = read_int(_CGROUP / "memory.max"), read_int(_CGROUP / "memory.current")
-    if limit is None or used is None:
-        return free
-    return min(free, max(0, limit - used + _cached_bytes()))
+    """Memory that can be had without swapping, within every limit of its groups of processes."""
+    free, left = psutil.virtual_memory().available, memory_left_bytes(ROOT)
+    return free if left is None else min(free, left)
+
+
+def reservable_bytes(mapped_bytes: int = 0) -> int | None:
+    """What this process may still reserve, used or not; None without a limit.
+
+    `ulimit -v` counts files that are yet to be mapped as well.
+    """
+    address_space = _address_space_bytes()
+    limits = [promised_bytes(ROOT)]
+    limits += [None if address_space is None else max(0, address_space - mapped_bytes)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _address_space_bytes() -> int | None:
+    """Up to `ulimit -v`."""
+    try:
+        import resource  # noqa: PLC0415 - of Unix alone
+    except ImportError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return max(0, limit - psutil.Process().memory_info().vms)
+
+
+def swap_bytes() -> int:
+    """Free swap space; 0 where the system does not tell."""
+    try:
+        return psutil.swap_memory().free
+    except (OSError, ValueError, RuntimeError, psutil.Error):
+        return 0
+
+
+def _fast_cores(allowed: frozenset[int]) -> int | None:
+    if platform.system() == "Darwin":
+        return fast_apple_cores(lambda name: output_of(*_SYSCTL, name).strip())
+    return fast_cores(allowed, ROOT)
 
 
 @cache
@@ -52,7 +97,12 @@ def processor_name() -> str:
 def processor_features() -> frozenset[str]:
     """Instruction sets as Linux spells them; empty where the system does not list them."""
     info = _cpuinfo()
-    return frozenset((info.get("flags") or info.get("Features") or "").split())
+    listed = frozenset(
+        (info.get("flags") or info.get("Features") or info.get("features") or "").split()
+    )
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return listed | {"asimddp"}  # of every Apple M
+    return listed
 
 
 @cache
@@ -64,37 +114,6 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _cached_bytes() -> int:
-    """What files hold in memory, mapped weights above all; it is given up at need."""
-    try:
-        pairs = (line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return sum(int(n) for name, n in pairs if name in ("active_file", "inactive_file"))
-    except (OSError, ValueError):
-        return 0
-
-
-def _performance_cores() -> int | None:
-    if platform.system() != "Darwin":
-        return None
-    cores = output_of(*_SYSCTL, "hw.perflevel0.physicalcpu").strip()
-    return int(cores) if cores.isdigit() else None
-
-
-def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cpu_quota() -> int | None:
-    """Whole CPUs in the container's quota, or None without one."""
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else max(1, int(quota) // int(period))
 
 
 def read_int(path: Path) -> int | None:

@@ -17,6 +17,7 @@ from typing import Self
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.model.facts import ModelFacts, WeightGroup
 from localspec.model.kv import types_of
+from localspec.prediction.host_memory import Host
 from localspec.settings import Attention
 
 FLOAT_BYTES = 4
@@ -26,27 +27,55 @@ ACTIVATIONS = 12
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes; `cache` None where the architecture keeps one that is not known here."""
+    """Bytes; `cache` None where the architecture keeps one that is not known here.
+
+    `repacked_bytes`: a second copy of weights in the order of the processor's kernels;
+    `program_bytes`: interpreter, engine and vocabulary. Both are 0 on a GPU.
+    """
 
     weights_bytes: int
     cache_bytes: int | None
     state_bytes: int
     buffers_bytes: int
     draft_bytes: int = 0
+    repacked_bytes: int = 0
+    program_bytes: int = 0
+
+    @property
+    def own_bytes(self) -> int:
+        """Without weights and draft: what cannot be dropped and read again from the file."""
+        cache = (self.cache_bytes or 0) + self.state_bytes
+        return cache + self.buffers_bytes + self.repacked_bytes + self.program_bytes
 
     @property
     def total_bytes(self) -> int:
-        known = self.cache_bytes or 0
-        return self.weights_bytes + known + self.state_bytes + self.buffers_bytes + self.draft_bytes
+        """All that is resident where memory is not short."""
+        return self.weights_bytes + self.own_bytes + self.draft_bytes
+
+    @property
+    def beside_bytes(self) -> int:
+        """Of a draft in the same program."""
+        return self.total_bytes - self.program_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """What is read again and again: of repacked weights the copy alone."""
+        return self.total_bytes - min(self.repacked_bytes, self.weights_bytes)
 
     def with_draft(self, draft_bytes: int) -> Self:
         return replace(self, draft_bytes=draft_bytes)
 
 
 def memory_of(
-    facts: ModelFacts, cache: Attention, n_ctx: int, *, n_sequences: int = 1, n_batch: int = 512
+    facts: ModelFacts,
+    cache: Attention,
+    n_ctx: int,
+    host: Host | None = None,
+    *,
+    n_sequences: int = 1,
+    n_batch: int = 512,
 ) -> Memory:
-    """What `n_sequences` contexts of `n_ctx` tokens take, without a draft."""
+    """What `n_sequences` contexts of `n_ctx` tokens take, without a draft; `host` None: a GPU."""
     n_windowed = None if facts.window_tokens is None else facts.window_tokens + n_batch
     one = facts.kv_bytes(n_ctx, *types_of(cache), n_windowed=n_windowed)
     return Memory(
@@ -54,7 +83,23 @@ def memory_of(
         cache_bytes=None if one is None else n_sequences * one,
         state_bytes=n_sequences * (facts.state_bytes or 0),
         buffers_bytes=_buffers_bytes(facts, cache, n_ctx * n_sequences, n_batch),
+        repacked_bytes=host.second_copy_bytes(facts) if host else 0,
+        program_bytes=host.program_bytes(facts) if host else 0,
     )
+
+
+USABLE = 0.95
+"""Of a GPU's free memory: drivers and other programs take some after it was asked for."""
+
+
+def layers_that_fit(n_layers: int, needed_bytes: int, free_bytes: int | None) -> int:
+    """How many of the layers fit where all of the model needs `needed_bytes`; -1: all.
+
+    All, too, where nobody knows the free memory. A mixture of experts is not taken apart.
+    """
+    if free_bytes is None or needed_bytes <= USABLE * free_bytes:
+        return -1
+    return int(n_layers * USABLE * free_bytes / needed_bytes)
 
 
 def _buffers_bytes(facts: ModelFacts, cache: Attention, n_cells: int, n_batch: int) -> int:
@@ -139,14 +184,6 @@ QUANTS = (
     Quant("Q3_K_M", "Q3_K", "Q4_K", 0.30, "Q6_K", 0.10191),
     Quant("Q2_K", "Q2_K", "Q3_K", 0.37, "Q6_K", 0.44513),
 )
-
-
-def bits_per_weight(file_type: str) -> float | None:
-    """About, by the name of a quantization or of a single type; None for one that is not known."""
-    quant = next((quant for quant in QUANTS if quant.name == file_type), None)
-    if quant is not None:
-        return quant.bits_per_weight
-    return BY_NAME[file_type].bits_per_element if file_type in BY_NAME else None
 
 
 def variants_of(facts: ModelFacts) -> tuple[ModelFacts, ...]:

@@ -23,7 +23,6 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -194,14 +193,3 @@ NAME = "Newton's Opticks (1730), the Queries"
 def shipped_text() -> str:
     """The whole shipped text."""
     return (files("localspec.quality") / "opticks.txt").read_text(encoding="utf-8")
-
-
-def text_of(path: Path) -> str:
-    """The text of a file. Raises UserError where it cannot be read or is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"the text {path} cannot be read ({reason}): check --text") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the text {path} is not UTF-8: convert it to UTF-8") from error

@@ -16,6 +16,7 @@ from localspec.model.identity import fingerprint
 from localspec.notify import Progress
 from localspec.quality.divergence import Divergence, Scores, Windows, log_softmax, scores
 from localspec.quality.reference import Floats, Reference, Rows
+from localspec.store import hashed
 
 MAX_OUTPUTS = 256
 """Rows of one decode: all must come from one micro-batch, which has 512 tokens or more."""
@@ -82,14 +83,10 @@ def _blocks(
         begin, end = (0 if done == 0 else end), windows.n_unscored + done + n
         logits = context.eval(tokens[begin:end], n)
         for start in range(0, n, n_block):
-            rows = [logits.row(i) for i in range(start, min(n, start + n_block))]
-            yield done + start, _checked(np.stack(rows))
+            rows = np.stack([logits.row(i) for i in range(start, min(n, start + n_block))])
+            require_number(rows.max())
+            yield done + start, rows
         done += n
-
-
-def _checked(rows: Floats) -> Floats:
-    require_number(rows.max())
-    return rows
 
 
 MOST_KEPT = 4
@@ -113,6 +110,4 @@ def keep_reference(reference: Reference, model: Path, windows: Windows) -> None:
 def _path(model: Path, windows: Windows) -> Path:
     tokens = hashlib.sha256(windows.tokens.tobytes()).hexdigest()
     key = f"{fingerprint(model)} {tokens} {windows.tokens.shape} {engine_fingerprint()}"
-    folder = paths.cache_dir() / "quality"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz"
+    return hashed(paths.cache_dir() / "quality", key, 20).with_suffix(".npz")

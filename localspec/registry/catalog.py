@@ -27,7 +27,9 @@ class Entry:
     `draft` is the catalog's name of a model that drafts for this one, which makes the two a pair;
     `kv_k` and `kv_v` are recommended cache types. `params_b`: billions of parameters, of which a
     token uses `active_params_b` (None: all of them). `checked` says when and where the entry was
-    looked up, `verified` whether a pull has proved it.
+    looked up, `verified` whether a pull has proved it. `head`: "own" for a prediction head in the
+    file, else the file of one; `quants`: other quantizations in the repository; `released`: a month
+    as 2026-02; `thinks`: "optional" or "always".
     """
 
     name: str
@@ -45,6 +47,12 @@ class Entry:
     checked: str | None = None
     aliases: tuple[str, ...] = ()
     verified: bool = False
+    head: str | None = None
+    sampling: Mapping[str, float] | None = None
+    thinks: str | None = None
+    released: str | None = None
+    quants: tuple[str, ...] = ()
+    file_bytes: int | None = None
 
 
 def read_models(path: Path) -> dict[str, Entry]:
@@ -85,7 +93,8 @@ def _entry(name: str, table: Any) -> Entry:
     lacks = f"lacks {' and '.join(missing)}"
     if problem or missing:
         raise _WrongFormError(f"[models.{name}] {problem or lacks}")
-    values: dict[str, Any] = {**table, "aliases": tuple(table.get("aliases", ()))}
+    lists = {key: tuple(table.get(key, ())) for key in ("aliases", "quants")}
+    values: dict[str, Any] = {**table, **lists}
     return Entry(name=name, **values)
 
 
@@ -120,6 +129,17 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text(NAME.pattern), value))
 
 
+def _is_sampling(value: Any) -> bool:
+    names = {"temp", "top_k", "top_p", "min_p"}
+    return (
+        isinstance(value, dict) and value.keys() <= names and all(map(_is_number, value.values()))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
 def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
@@ -137,6 +157,12 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("params_b", "active_params_b"), ("number above 0", _is_positive)),
     "aliases": ("list of names", _is_names),
     "verified": ("true or false", lambda value: isinstance(value, bool)),
+    "head": ('"own" or owner/repository/FILE.gguf', _text(r"own|[\w.-]+/[\w.-]+/[^\\:@]+\.gguf")),
+    "sampling": ("table of temp, top_k, top_p and min_p", _is_sampling),
+    "thinks": ('"optional" or "always"', _text("optional|always")),
+    "released": ("month as 2026-02", _text(r"20\d\d-(0[1-9]|1[0-2])")),
+    "quants": ("list of names", _is_names),
+    "file_bytes": ("number above 0", _is_positive),
 }
 
 

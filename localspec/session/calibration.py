@@ -14,6 +14,7 @@ is slow at one token a draft costs half without it; on GPUs it is the other way 
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -37,8 +38,7 @@ from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
-
+    from localspec.session.loading import AnyEngine
 
 LIMIT_S = 2.0
 """For the target and its draft model together."""
@@ -77,7 +77,7 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> float:
+def measure_change(engine: "AnyEngine", plain_s: float, limit_s: float) -> float:
     """Extra seconds of a one-token pass after one of two tokens; 0 if time is short."""
     if 3 * _N_CHANGES * plain_s > limit_s:
         return 0.0
@@ -87,7 +87,7 @@ def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> flo
 
 
 def measure(
-    engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
+    engine: "AnyEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
 ) -> PassCurve:
     """T(n, depth) of the widths that fit into `limit_s`; one token is measured in any case.
 
@@ -140,7 +140,7 @@ def _slopes(
     depth = min(DEPTH, timer.context.engine.config.n_ctx - widest - 1)
     reading_s = depth * empty[widest] / max(widest, 4)
     if depth < DEPTH // 2 or left_s() < reading_s + 3 * (_N_TIMED + 1) * empty[1]:
-        return _predicted_slopes(empty, start)
+        return {n: start.slope(n) for n in empty} if start else {}
     measured: dict[int, float] = {}
     for n in sorted(empty, key=lambda n: (n != 1, n != 4, n)):
         if measured and left_s() < 2 * (_N_TIMED + 1) * empty[n]:
@@ -150,12 +150,6 @@ def _slopes(
     return {n: known.seconds(n, 0) for n in empty}
 
 
-def _predicted_slopes(empty: dict[int, float], start: PassCurve | None) -> dict[int, float]:
-    if start is None:
-        return {}
-    return {n: (start.seconds(n, 1024) - start.seconds(n, 0)) / 1024 for n in empty}
-
-
 DRAFT_LIMIT_S = 0.7
 """For each of the two."""
 DRAFT_DEPTH = 256
@@ -163,7 +157,7 @@ FLASH_CHOICES: tuple[Literal["auto", "off"], ...] = ("auto", "off")
 
 
 def fastest_draft(
-    config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]
+    config: EngineConfig, load: Callable[[EngineConfig], "AnyEngine"]
 ) -> EngineConfig:
     """`config` with the flash attention that drafts fastest, unless the user chose it.
 
@@ -191,7 +185,7 @@ def _checked_flash(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]) -> float:
+def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "AnyEngine"]) -> float:
     """Seconds of one drafted token behind some text."""
     engine = load(config)
     try:
@@ -213,9 +207,7 @@ _FORMER_SOURCES = {"suffix": "lookup"}
 class LearnedStore:
     """Loads and keeps what sessions learn about a pair of engines."""
 
-    def __init__(
-        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
-    ) -> None:
+    def __init__(self, plan: EnginePlan, target: "AnyEngine", draft: "AnyEngine | None") -> None:
         self._target, self._draft = target, draft
         self._facts, self._max_draft = plan.facts, plan.max_draft
         self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
@@ -244,25 +236,14 @@ class LearnedStore:
         learned = self.learned
         if learned is None:
             return
-        acceptance = {
-            law: {
-                source: chances.counts()
-                for source, chances in by_source.items()
-                if chances.n_judged
-            }
+        target, draft = learned.target, learned.drafting.get(ModelDrafter.source)
+        document = _document(target.learned(), target.change_s, draft.learned() if draft else None)
+        document["acceptance"] = {
+            law: {name: each.counts() for name, each in by_source.items() if each.n_judged}
             for law, by_source in learned.by_law.items()
         }
-        draft = learned.drafting.get(ModelDrafter.source)
-        document = {
-            "target": learned.target.learned().rows,
-            "change_s": learned.target.change_s,
-            "draft": draft.learned().rows if draft else None,
-            "acceptance": acceptance,
-        }
-        try:
+        with suppress(OSError):
             self._kept.save(document)
-        except OSError:
-            return
 
     def _measured(self) -> dict[str, Any]:
         widths = [n for n in WIDTHS if n <= self._max_draft + 1]
@@ -272,16 +253,16 @@ class LearnedStore:
         draft = None
         if self._draft:
             draft = measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
-        return {
-            "target": target.rows,
-            "change_s": change_s,
-            "draft": draft.rows if draft else None,
-        }
+        return _document(target, change_s, draft)
 
     def _prediction(self, widths: Sequence[int]) -> PassCurve | None:
         """The roofline's, if this machine was probed for these weight types before."""
         expected = Expectation.of(self._target.config, self._facts)
         return expected and predicted(expected.roofline.seconds, sorted(widths))
+
+
+def _document(target: PassCurve, change_s: float, draft: PassCurve | None) -> dict[str, Any]:
+    return {"target": target.rows, "change_s": change_s, "draft": draft.rows if draft else None}
 
 
 def _counts(kept: dict[str, Any]) -> dict[str, Any]:

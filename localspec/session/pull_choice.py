@@ -5,7 +5,7 @@ Headers decide what is a model at all; the smallest one's describes every quanti
 
 from localspec.errors import ModelError, UserError
 from localspec.forecast.machine import MachineChoice
-from localspec.forecast.recommend import choose
+from localspec.forecast.quantization import choose
 from localspec.gguf.hub_name import HubRepository, with_file
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts

@@ -23,22 +23,16 @@ from typing import Any
 from localspec.bench.statistics import estimate
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.sampling import Sampling
+from localspec.engine.threads import thread_counts
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
-from localspec.quality import (
-    Divergence,
-    Reference,
-    Windows,
-    divergence_of,
-    reference_of,
-    shipped_text,
-    windows_of,
-)
+from localspec.quality.divergence import Divergence, Windows, shipped_text, windows_of
+from localspec.quality.evaluate import divergence_of, reference_of
+from localspec.quality.reference import Reference
 from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, gains_of, turns
 from localspec.tuning.state import SearchState, Trial
-from localspec.tuning.target import thread_counts
 
 DEPTHS = ((1 / 2, 0.5), (7 / 8, 0.25), (1 / 8, 0.25))
 """Parts of the context and their weights; finalists' caches are full to the first already."""
@@ -49,14 +43,10 @@ PROMPT_GAIN = 1.03
 
 
 def duel(work: SearchState, trial: Trial, until: float) -> None:
-    """Take turns against the defaults over depths, as many as the time allows."""
-    weighted = _weighted_turns(work, trial, until)
-    if weighted:
-        trial.gains = weighted
+    """Take turns against the defaults over depths, as many as the time allows.
 
-
-def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float]:
-    """Gains by turn, from seconds a token weighted over the depths reached."""
+    The trial's gains become those of seconds a token, weighted over the depths reached.
+    """
     default_s, candidate_s = list[list[float]](), list[list[float]]()
     candidate = work.candidate_for(trial)
     depths = [(max(1, int(part * work.subject.n_ctx)), weight) for part, weight in DEPTHS]
@@ -74,7 +64,8 @@ def _weighted_turns(work: SearchState, trial: Trial, until: float) -> list[float
         for found, times in zip((default_s, candidate_s), pair, strict=True):
             found.append([weight * seconds for seconds in times])
     # Depths may have different numbers of turns: the shortest counts.
-    return gains_of(*(list(map(sum, zip(*s, strict=False))) for s in (default_s, candidate_s)))
+    totals = (list(map(sum, zip(*s, strict=False))) for s in (default_s, candidate_s))
+    trial.gains = gains_of(*totals) or trial.gains
 
 
 def tune_prompts(work: SearchState, trial: Trial, until: float) -> Trial:
@@ -124,36 +115,32 @@ class Gate:
 
     def judge(self, trial: Trial) -> bool:
         """Measure a trial's quality; False where there is no time for it."""
-        work = self._work
-        try:
-            windows = self._prepared()
-        except _NoTimeError:
+        work, windows = self._work, self._prepared()
+        if windows is None:
             return False
         cost_s = CHEAPER * windows.n_windows * self.window_s
         if work.clock.until(self._until) < cost_s:
             return False
         work.tell(f"quality of {trial.setting.attention.text}")
         assert self._reference
-        trial.quality = self._evaluated(trial.setting, windows, self._reference)
+        with work.shared.reading(trial.setting, windows) as candidate:
+            trial.quality = divergence_of(
+                candidate.engine, candidate.context, windows, self._reference,
+                is_enough=self._is_hopeless,
+            )  # fmt: skip
         return True
 
-    def is_hopeless(self, quality: Divergence) -> bool:
+    def _is_hopeless(self, quality: Divergence) -> bool:
         """Whether further windows could not bring it within the limit."""
         return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
 
-    def _evaluated(self, setting: Settings, windows: Windows, reference: Reference) -> Divergence:
-        with self._work.shared.reading(setting, windows) as candidate:
-            return divergence_of(
-                candidate.engine, candidate.context, windows, reference, is_enough=self.is_hopeless
-            )
-
-    def _prepared(self) -> Windows:
+    def _prepared(self) -> Windows | None:
         """Windows as the time allows; their reference is the default cache's predictions."""
         if self._windows:
             return self._windows
         work = self._work
         if work.clock.until(self._until) < READINGS * WINDOW / work.fill_per_s:
-            raise _NoTimeError
+            return None
         text = windows_of(work.shared.owner.vocabulary, shipped_text(), n_windows=GATE_WINDOWS)
         work.tell(f"quality of the defaults on {text.n_scored:,} tokens")
         with work.shared.reading(work.setting.with_attention(Attention()), text) as candidate:
@@ -175,10 +162,6 @@ class Gate:
         return reference
 
 
-class _NoTimeError(Exception):
-    """The budget has no time for quality."""
-
-
 N_PROMPT, N_TOKENS, REPLY_TURNS = 192, 32, 3
 """Lengths in tokens and turns of the replies that show what drafts gain."""
 CALIBRATION_S = 2.5
@@ -198,7 +181,8 @@ def tune_drafts(work: SearchState, setting: Settings, draft: Path | None) -> Way
     if not _fits(work, setting, len(ways)):
         return {}
     work.tell("drafts")
-    config = _config(work, setting)
+    chosen = replace(setting, ctx=min(work.subject.n_ctx, 1024), draft=NONE)
+    config = SessionConfig(work.subject.config.model, chosen)
     try:
         with ExitStack() as stack:
             sessions = [stack.enter_context(Session.open(config.with_settings(**w))) for w in ways]
@@ -208,7 +192,8 @@ def tune_drafts(work: SearchState, setting: Settings, draft: Path | None) -> Way
     except LocalspecError as error:
         work.notes.append(f"drafts: {error}")
         return {}
-    lows = [_low(times[0], other) for other in times[1:]]
+    gains = ([[gain] for gain in gains_of(times[0], other)] for other in times[1:])
+    lows = [estimate(each).low or 0.0 for each in gains]
     best = max(lows, default=0.0)
     return ways[1 + lows.index(best)] if best > 1 else {}
 
@@ -220,11 +205,6 @@ def _fits(work: SearchState, setting: Settings, n_ways: int) -> bool:
     cost_s = n_ways * (work.shared.load_s + (1 + REPLY_TURNS) * reply_s) + CALIBRATION_S
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
     return room and cost_s < work.clock.left_s and setting.gpu_layers <= 0
-
-
-def _config(work: SearchState, setting: Settings) -> SessionConfig:
-    chosen = replace(setting, ctx=min(work.subject.n_ctx, 1024), draft=NONE)
-    return SessionConfig(work.subject.config.model, chosen)
 
 
 def _times(work: SearchState, sessions: Sequence[Session]) -> list[list[float]]:
@@ -250,7 +230,3 @@ def _reply_s(work: SearchState, session: Session, text: str) -> float:
     if reply.finish_reason == "interrupted":
         raise Interrupted
     return reply.timings.decode_s or perf_counter() - started
-
-
-def _low(default_s: list[float], other_s: list[float]) -> float:
-    return estimate([[gain] for gain in gains_of(default_s, other_s)]).low or 0.0

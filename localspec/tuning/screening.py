@@ -14,6 +14,7 @@ from dataclasses import replace
 from statistics import median
 
 from localspec.bench.statistics import estimate
+from localspec.engine.threads import thread_counts
 from localspec.errors import LocalspecError
 from localspec.settings import Attention
 from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
@@ -24,7 +25,6 @@ from localspec.tuning.target import (
     additive,
     loading_text,
     loadings,
-    thread_counts,
 )
 
 TURNS = 3
@@ -43,7 +43,7 @@ def tune_threads(work: SearchState, until: float) -> None:
     """Adopt another number of decoding threads if it is significantly faster."""
     n, gains = better_threads(work, work.default, min(FIRST_TOKENS, work.subject.middle), until)
     if gains:
-        work.switch(work.shared, replace(work.setting, threads=n))
+        work.setting = replace(work.setting, threads=n)
         work.trials.append(Trial(work.setting, gains))
 
 
@@ -91,7 +91,7 @@ def try_loadings(work: SearchState, until: float) -> None:
         work.compare(trial, shared.candidate(trial.setting, depth + STEP), depth, LOADING_TURNS)
         if (trial.gain.low or 0) > LOADING_GAIN:
             work.trials.append(trial)
-            work.switch(shared, trial.setting)
+            work.shared, work.setting = shared, trial.setting
         else:
             shared.close()
 
@@ -100,9 +100,11 @@ def screen(work: SearchState, space: Space, until: float) -> None:
     """Try every edge of the space, then the best of the rest, while time is left."""
     if not work.subject.facts.layers or work.subject.facts.is_recurrent:
         return
-    edges = [a for a in space.edges if not _is_default(a, work)]
+    # On a CPU "auto" means flash attention: f16 with it is then the default.
+    is_auto_on = work.subject.build.backend == "cpu"
+    seconds = {Attention("f16", "f16", "on"): 1.0} if is_auto_on else {}
+    edges = [attention for attention in space.edges if attention not in seconds]
     depth = _depth(work, len(edges) + 4, until)
-    seconds = {Attention("f16", "f16", "on"): 1.0} if _is_auto_on(work) else {}
     for i, attention in enumerate(edges):
         work.tell(f"cache: {attention.text} ({i + 1} of {len(edges)})")
         _try(work, attention, depth, seconds)
@@ -135,15 +137,6 @@ def _depth(work: SearchState, n_candidates: int, until: float) -> int:
     each = work.clock.until(until) / max(1, n_candidates) - work.turns_s(TURNS)
     affordable = int(each * work.fill_per_s / SLOWER_FILL) // STEP * STEP
     return min(work.subject.middle, max(STEP, affordable))
-
-
-def _is_auto_on(work: SearchState) -> bool:
-    """Whether "auto" means flash attention, as on a CPU: f16 with it is then the default."""
-    return work.subject.build.backend == "cpu"
-
-
-def _is_default(attention: Attention, work: SearchState) -> bool:
-    return _is_auto_on(work) and attention == Attention("f16", "f16", "on")
 
 
 FINALISTS = 5

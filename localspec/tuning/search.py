@@ -85,26 +85,25 @@ def search(
     space = space_of(goal, subject.facts, subject.build, subject.predicted_s)
     with interrupt:
         try:
-            work = SearchState.open(subject, goal, clock, interrupt, listen)
+            work = SearchState(subject, goal, clock, interrupt, listen)
         except Interrupted:
             raise KeyboardInterrupt from None
-        winner, is_interrupted, way = None, False, dict[str, Any]()
-        try:
-            tune_threads(work, THREADS)
-            try_loadings(work, LOADING)
-            screen(work, space, CACHE)
-            halve(work, HALVING)
-            winner = _settled(work)
-            way = tune_drafts(
-                work, winner.setting if winner else candidate_of(subject.config), draft
-            )
-        except Interrupted:
-            is_interrupted = True
-            winner = winner or _proven(work)
-        finally:
-            work.close()
+        default, winner = candidate_of(subject.config), None
+        is_interrupted, way = False, dict[str, Any]()
+        with work.stack:
+            try:
+                tune_threads(work, THREADS)
+                try_loadings(work, LOADING)
+                screen(work, space, CACHE)
+                halve(work, HALVING)
+                winner = _settled(work)
+                way = tune_drafts(work, winner.setting if winner else default, draft)
+            except Interrupted:
+                is_interrupted = True
+                proven = [trial for trial in work.trials if trial.wins(goal)]
+                winner = winner or min(proven, key=lambda trial: trial.rank(goal), default=None)
     return Outcome(
-        default=candidate_of(subject.config),
+        default=default,
         winner=winner,
         seconds=clock.spent_s,
         tried=tuple(work.trials),
@@ -149,12 +148,6 @@ def _refine_threads(work: SearchState, trial: Trial) -> None:
         candidate.engine.set_threads(*candidate.threads)
 
 
-def _proven(work: SearchState) -> Trial | None:
-    """The best trial that already wins."""
-    proven = [trial for trial in work.trials if trial.wins(work.goal)]
-    return min(proven, key=lambda trial: trial.rank(work.goal), default=None)
-
-
 def changed_settings(outcome: Outcome) -> dict[str, Any]:
     """The settings of a profile: those that beat the defaults."""
     tuned, default = outcome.setting, outcome.default
@@ -170,10 +163,10 @@ def changed_settings(outcome: Outcome) -> dict[str, Any]:
     return changed | {name: value for name, value in drafting if (name, value) != ("spec", "auto")}
 
 
-def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
-    """The profile of an outcome. Raises EngineError without an engine."""
+def _kept(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
+    """The profile of an outcome, which is saved."""
     ratio = outcome.ratio
-    return Profile(
+    profile = Profile(
         model=model.name,
         taken=f"{datetime.now(UTC):%Y-%m-%d}",
         n_ctx=config.n_ctx,
@@ -184,6 +177,8 @@ def profile_of(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) 
         kld=outcome.kld,
         seconds=round(outcome.seconds, 1),
     )
+    save_profile(model, profile)
+    return profile
 
 
 LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
@@ -203,7 +198,7 @@ def tune_model(
     goal: Goal,
     budget_s: float,
     notify: Notify = silent,
-    listen: SearchListener = lambda news: None,
+    listen: SearchListener = lambda stage, best, gain: None,
 ) -> Tuned:
     """Tune a model, with the context and draft of `config`, and save the profile.
 
@@ -219,11 +214,4 @@ def tune_model(
     outcome = search(subject, goal, budget_s, listen, config.draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
-    return Tuned(subject, outcome, keep(outcome, config.model, subject.config, goal))
-
-
-def keep(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:
-    """Save the profile of an outcome, and return it."""
-    profile = profile_of(outcome, model, config, goal)
-    save_profile(model, profile)
-    return profile
+    return Tuned(subject, outcome, _kept(outcome, config.model, subject.config, goal))

@@ -9,7 +9,7 @@ from time import monotonic
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
-from localspec.quality import Divergence
+from localspec.quality.divergence import Divergence
 from localspec.settings import Attention, Settings
 from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.target import (
@@ -99,78 +99,50 @@ SLOW_TOKEN_S = 0.08
 """From this time on one token makes a sample: it is long enough to be timed well."""
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """A search's progress: the stage, the best candidate so far and its gain."""
-
-    stage: str
-    best: Settings | None
-    gain: float | None
+SearchListener = Callable[[str, Settings | None, float | None], None]
+"""Hears the stage, the best candidate so far and its gain."""
 
 
-SearchListener = Callable[[News], None]
-
-
-@dataclass(slots=True)
 class SearchState:
-    """One search in progress. `default`: the defaults, with which every candidate is compared."""
+    """One search in progress. `default`: the defaults, with which every candidate is compared.
 
-    subject: TuneTarget
-    goal: Goal
-    clock: Clock
-    interrupt: Interrupt
-    listen: SearchListener
-    shared: SharedWeights
-    default: Candidate
-    setting: Settings
-    trials: list[Trial] = field(default_factory=list[Trial])
-    notes: list[str] = field(default_factory=list[str])
-    fill_per_s: float = 1.0
-    token_s: float = 1.0
-    stack: ExitStack = field(default_factory=ExitStack)
-    _candidates: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
+    `shared` and `setting` change when other weights or threads are adopted. Close it.
+    """
 
-    @classmethod
-    def open(
-        cls,
+    def __init__(
+        self,
         subject: TuneTarget,
         goal: Goal,
         clock: Clock,
         interrupt: Interrupt,
         listen: SearchListener,
-    ) -> "SearchState":
+    ) -> None:
         """Load the model and time the defaults. Raises LocalspecError or Interrupted."""
-        listen(News("loading", None, None))
-        setting = candidate_of(subject.config)
-        stack = ExitStack()
-        try:
-            shared = stack.enter_context(SharedWeights(subject.config, setting.loading, interrupt))
-            default = shared.candidate(setting, subject.n_ctx)
-            work = cls(
-                subject, goal, clock, interrupt, listen, shared, default, setting, stack=stack
-            )
-            work._look()
-        except BaseException:
-            stack.close()
-            raise
-        return work
-
-    def _look(self) -> None:
-        depth = min(FIRST_TOKENS, self.subject.middle)
-        times = turns([self.default], depth, 2)
+        listen("loading", None, None)
+        self.subject, self.goal, self.clock = subject, goal, clock
+        self.interrupt, self.listen = interrupt, listen
+        self.setting = candidate_of(subject.config)
+        self.trials, self.notes = list[Trial](), list[str]()
+        self._candidates = dict[int, Candidate]()
+        self.shared = SharedWeights(subject.config, self.setting.loading, interrupt)
+        with ExitStack() as stack:
+            stack.enter_context(self.shared)
+            self.default = self.shared.candidate(self.setting, subject.n_ctx)
+            times = turns([self.default], min(FIRST_TOKENS, subject.middle), 2)
+            self.stack = stack.pop_all()
         self.token_s = median(times[0])
         if self.token_s > SLOW_TOKEN_S:
             self.shared.n_tokens = 1
         self.fill_per_s = self.default.fill_per_s or 1.0
 
-    def turns_s(self, n_turns: int, n_candidates: int = 2) -> float:
-        """Estimated seconds of turns."""
-        return n_candidates * (n_turns * self.shared.n_tokens + 1) * self.token_s
+    def turns_s(self, n_turns: int) -> float:
+        """Estimated seconds of turns of a candidate and the defaults."""
+        return 2 * (n_turns * self.shared.n_tokens + 1) * self.token_s
 
     def tell(self, stage: str) -> None:
         """Tell the listener the stage and the best candidate."""
         best = self.best
-        self.listen(News(stage, best and best.setting, best and best.gain.mid))
+        self.listen(stage, best and best.setting, best and best.gain.mid)
 
     @property
     def best(self) -> Trial | None:
@@ -182,14 +154,15 @@ class SearchState:
     def try_attention(self, attention: Attention, depth: int, n_turns: int) -> Trial | None:
         """A trial with turns beside the defaults; None where the engine refuses it."""
         trial = Trial(self.setting.with_attention(attention))
-        with ExitStack() as stack:
-            try:
-                borrowed = self.shared.borrowed(trial.setting, depth + FIRST_TOKENS)
-                candidate = stack.enter_context(borrowed)
-            except EngineError as error:
-                self.notes.append(f"{attention.text}: {error}")
-                return None
+        try:
+            candidate = self.shared.candidate(trial.setting, depth + FIRST_TOKENS)
+        except EngineError as error:
+            self.notes.append(f"{attention.text}: {error}")
+            return None
+        try:
             self.compare(trial, candidate, depth, n_turns)
+        finally:
+            self.shared.free(candidate)
         self.trials.append(trial)
         return trial
 
@@ -201,10 +174,6 @@ class SearchState:
             default_per_s = self.default.fill_per_s or candidate.fill_per_s
             trial.prefill_gain = candidate.fill_per_s / default_per_s
 
-    def switch(self, shared: SharedWeights, setting: Settings) -> None:
-        """Continue with other weights or threads."""
-        self.shared, self.setting = shared, setting
-
     def candidate_for(self, trial: Trial) -> Candidate:
         """The trial's cache, as long as the user's context; `release` frees it."""
         if id(trial) not in self._candidates:
@@ -214,6 +183,3 @@ class SearchState:
     def release(self, trial: Trial) -> None:
         if candidate := self._candidates.pop(id(trial), None):
             self.shared.free(candidate)
-
-    def close(self) -> None:
-        self.stack.close()

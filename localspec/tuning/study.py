@@ -6,8 +6,8 @@ on the Pareto front if no other row is at least as good in all three and better 
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,9 @@ from localspec.errors import ModelError
 from localspec.gguf.header import file_type
 from localspec.gguf.reader import read_header
 from localspec.prediction.memory import memory_of
-from localspec.quality import (
-    Divergence,
-    Reference,
-    Windows,
-    divergence_of,
-    reference_of,
-    windows_of,
-)
-from localspec.quality.evaluate import keep_reference, kept_reference
+from localspec.quality.divergence import Divergence, Windows, windows_of
+from localspec.quality.evaluate import divergence_of, keep_reference, kept_reference, reference_of
+from localspec.quality.reference import Reference
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention, Settings
 from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
@@ -85,20 +79,25 @@ def study(
     """
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        base = _Subject.open(replace(config, model=reference), interrupt, stack, question, listen)
-        known = _reference(base, listen)
-        base_row = _row(base, base, Attention(), known, listen)
-        yield replace(base_row, is_reference=True)
+        load = partial(_loaded, interrupt, question, listen)
+        base = stack.enter_context(load(replace(config, model=reference)))
+        row = partial(_row, question, listen, base, _reference(base, listen))
+        yield replace(row(base, Attention()), is_reference=True)
         own = base
         if config.model != reference:
-            own = _Subject.open(config, interrupt, stack, question, listen)
+            own = stack.enter_context(load(config))
             _check_same(base, own)
-            yield _row(own, base, Attention(), known, listen)
+            yield row(own, Attention())
         for attention in question.attentions:
             if attention != Attention():
-                yield _row(own, base, attention, known, listen)
+                yield row(own, attention)
         for kind in question.weights:
-            yield from _of_weights(config, base, kind, known, listen)
+            with (
+                _made(base.model, kind, config.n_threads, listen) as path,
+                load(replace(config, model=path)) as other,
+            ):
+                found = row(other, Attention())
+            yield found
 
 
 def with_front(rows: list[StudyRow]) -> list[StudyRow]:
@@ -113,38 +112,39 @@ class _Subject:
     shared: SharedWeights
     windows: Windows
     timed: Candidate
-    question: StudyQuestion
-    interrupt: Interrupt
-
-    @classmethod
-    def open(
-        cls,
-        config: EngineConfig,
-        interrupt: Interrupt,
-        stack: ExitStack,
-        question: StudyQuestion,
-        listen: StudyListener,
-    ) -> "_Subject":
-        listen(f"loading {config.model.name}", 0)
-        setting = candidate_of(config)
-        shared = stack.enter_context(SharedWeights(config, setting.loading, interrupt))
-        vocabulary = shared.owner.vocabulary
-        windows = windows_of(vocabulary, question.text, question.window, question.n_windows)
-        plain = setting.with_attention(Attention())
-        timed = shared.candidate(plain, question.depth + 256)
-        return cls(shared, windows, timed, question, interrupt)
-
-    @property
-    def setting(self) -> Settings:
-        return self.timed.setting
 
     @property
     def model(self) -> Path:
         return self.shared.config.model
 
+    def setting(self, attention: Attention) -> Settings:
+        return self.timed.setting.with_attention(attention)
+
     def reading(self, attention: Attention) -> AbstractContextManager[Candidate]:
         """A cache to read windows with."""
-        return self.shared.reading(self.setting.with_attention(attention), self.windows)
+        return self.shared.reading(self.setting(attention), self.windows)
+
+
+@contextmanager
+def _loaded(
+    interrupt: Interrupt, question: StudyQuestion, listen: StudyListener, config: EngineConfig
+) -> Generator[_Subject]:
+    listen(f"loading {config.model.name}", 0)
+    setting = candidate_of(config).with_attention(Attention())
+    with SharedWeights(config, setting.loading, interrupt) as shared:
+        vocabulary = shared.owner.vocabulary
+        windows = windows_of(vocabulary, question.text, question.window, question.n_windows)
+        yield _Subject(shared, windows, shared.candidate(setting, question.depth + 256))
+
+
+@contextmanager
+def _made(model: Path, kind: str, n_threads: int, listen: StudyListener) -> Generator[Path]:
+    """A temporary file of the weights in another type."""
+    with tempfile.TemporaryDirectory(prefix="quality-", dir=paths.cache_dir()) as folder:
+        path = Path(folder) / f"{model.stem}.{kind.upper()}.gguf"
+        making = partial(listen, f"making {kind.upper()} weights")
+        quantize(model, path, kind, n_threads, making)
+        yield path
 
 
 def _reference(base: _Subject, listen: StudyListener) -> Reference:
@@ -159,7 +159,12 @@ def _reference(base: _Subject, listen: StudyListener) -> Reference:
 
 
 def _row(
-    own: _Subject, base: _Subject, attention: Attention, known: Reference, listen: StudyListener
+    question: StudyQuestion,
+    listen: StudyListener,
+    base: _Subject,
+    known: Reference,
+    own: _Subject,
+    attention: Attention,
 ) -> StudyRow:
     weights = file_type(read_header(own.model))
     name = f"{weights}, {attention.kv_k}/{attention.kv_v}"
@@ -167,38 +172,22 @@ def _row(
         told = partial(listen, name)
         quality = divergence_of(candidate.engine, candidate.context, own.windows, known, told)
     listen(f"speed of {name}", 0)
-    decode_tps, ratio = _speed(own, base, attention)
+    decode_tps, ratio = _speed(question.depth, base, own, attention)
     # The column compares types, so memory is always that of the fused kernel.
     types = Attention(attention.kv_k, attention.kv_v)
-    memory = memory_of(checked_facts(own.model), types, own.question.n_ctx)
+    memory = memory_of(checked_facts(own.model), types, question.n_ctx)
     return StudyRow(weights, attention, quality, decode_tps, ratio, memory.total_bytes)
 
 
-def _speed(own: _Subject, base: _Subject, attention: Attention) -> tuple[float, float]:
+def _speed(depth: int, base: _Subject, own: _Subject, attention: Attention) -> tuple[float, float]:
     """Tokens a second, and the ratio to the reference's speed."""
-    depth = own.question.depth
     if own is base and attention == Attention():
         (seconds,) = turns([base.timed], depth, TURNS)
         return 1 / median(seconds), 1.0
-    with own.shared.borrowed(own.setting.with_attention(attention), depth + 256) as candidate:
+    with own.shared.borrowed(own.setting(attention), depth + 256) as candidate:
         base_s, own_s = turns([base.timed, candidate], depth, TURNS)
     ratio = median(gains_of(base_s, own_s))
     return ratio / median(base_s), ratio
-
-
-def _of_weights(
-    config: EngineConfig, base: _Subject, kind: str, known: Reference, listen: StudyListener
-) -> Iterator[StudyRow]:
-    """The row of the reference's weights in another type, from a temporary file."""
-    with tempfile.TemporaryDirectory(prefix="quality-", dir=paths.cache_dir()) as folder:
-        path = Path(folder) / f"{base.model.stem}.{kind.upper()}.gguf"
-        making = f"making {kind.upper()} weights"
-        quantize(base.model, path, kind, config.n_threads, partial(listen, making))
-        with ExitStack() as stack:
-            made = replace(config, model=path)
-            own = _Subject.open(made, base.interrupt, stack, base.question, listen)
-            row = _row(own, base, Attention(), known, listen)
-    yield row
 
 
 def _check_same(base: _Subject, own: _Subject) -> None:

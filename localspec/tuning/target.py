@@ -15,16 +15,16 @@ K's and V's types differ. What is refused for the model itself, `ModelFacts.kv_p
 rules for CUDA and Metal are not yet measured.
 """
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.devices import engine_reports
 from localspec.forecast.forecast import Expectation
-from localspec.forecast.machine import engine_features, engine_reports
-from localspec.hardware.detect import available_memory_bytes, usable_cores
+from localspec.forecast.machine import engine_features
+from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
@@ -250,15 +250,6 @@ def additive(attention: Attention, measured: Mapping[Attention, float]) -> float
     if base not in measured or any(term not in measured for term in terms):
         return None
     return sum(measured[term] for term in terms) - measured[base]
-
-
-def thread_counts() -> tuple[int, ...]:
-    """Numbers to try: parts and all of the physical cores, and every hyper-thread."""
-    cores, logical = usable_cores(), os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        logical = min(logical, len(os.sched_getaffinity(0)))
-    counts = {max(1, cores // 2), max(1, 3 * cores // 4), max(1, cores - 1), cores, logical}
-    return tuple(sorted(counts))
 
 
 def loadings(

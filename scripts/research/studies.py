@@ -5,6 +5,7 @@ import os
 HERE = os.path.dirname(os.path.abspath(__file__))
 STUDIES = {
     "fit-efficiency": "efficiency.fit",
+    "build-catalog": "catalog.build",
     "validate-predictions": "efficiency.validate",
     "simulate-speculation": "speculation.simulate",
     "replay-speculation": "speculation.replay",
@@ -13,7 +14,9 @@ STUDIES = {
     "bench-overhead": "engine.overhead",
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
+    "bench-turns": "engine.turns",
     "bench-against-llama-bench": "engine.llama_bench",
+    "judge-templates": "dialogue.templates",
     "structure": "structure",
 }
 

@@ -36,7 +36,7 @@ def test_no_difference_where_nothing_differs_and_one_where_threads_do(tmp_path: 
 def _run(model: Path, n_threads: int, path: Path) -> Results:
     """A short bench: decoding at an empty context, as `localspec bench -p 0 -n 48 --rounds 4`."""
     case = Case(SessionConfig.of(model, spec="none", threads=n_threads), Work(0, N_GEN))
-    with Writer.new(path, ResultsHeader("", (case,), ROUNDS, SAMPLES)) as writer:
+    with Writer.open(path, ResultsHeader("", (case,), ROUNDS, SAMPLES)) as writer:
         for planned in schedule((case,), ROUNDS):
             found = visit(case, SAMPLES)
             writer.add(

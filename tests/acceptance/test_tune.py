@@ -18,7 +18,9 @@ from models import gemma, smollm2
 
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
-from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
+from localspec.engine.threads import thread_counts
+from localspec.quality.divergence import shipped_text, windows_of
+from localspec.quality.evaluate import divergence_of, reference_of
 from localspec.session.config import SessionConfig
 from localspec.settings import Attention, Settings
 from localspec.tuning.search import search
@@ -29,7 +31,6 @@ from localspec.tuning.target import (
     TuneTarget,
     candidate_text,
     space_of,
-    thread_counts,
 )
 
 pytestmark = pytest.mark.engine
@@ -71,7 +72,7 @@ def test_tuned_is_within_3_percent_of_the_three_best(
 
 def _verdict(model: Path) -> Verdict:
     subject = TuneTarget.of(SessionConfig.of(model, spec="none", ctx=N_CTX), lambda message: None)
-    outcome = search(subject, Goal(), BUDGET_S, lambda news: None)
+    outcome = search(subject, Goal(), BUDGET_S, lambda *news: None)
     with (
         Interrupt() as interrupt,
         SharedWeights(subject.config, outcome.setting.loading, interrupt) as shared,

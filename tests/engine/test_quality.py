@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.errors import UserError
-from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
-from localspec.quality.divergence import Divergence, log_softmax, scores, text_of
+from localspec.quality.divergence import Divergence, log_softmax, scores, shipped_text, windows_of
+from localspec.quality.evaluate import divergence_of, reference_of
 from localspec.quality.reference import N_LIKELIEST, Reference, Rows
 
 VOCABULARY = 6000
@@ -90,13 +90,6 @@ def test_windows_are_whole_and_a_short_text_is_refused() -> None:
     assert windows.n_scored == 2 * 15
     with pytest.raises(UserError, match="give a longer --text"):
         windows_of(FakeVocabulary(8), "short", n_ctx=32)
-
-
-def test_a_text_that_is_none_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    for name in ("none.txt", "latin.txt"):
-        with pytest.raises(UserError, match=r"check --text|UTF-8"):
-            text_of(tmp_path / name)
 
 
 def test_perplexity_is_that_of_the_true_tokens() -> None:

@@ -5,6 +5,7 @@ from math import ceil, floor, log10
 from typing import Literal
 
 ChartKind = Literal["line", "dots"]
+MOST_TICKS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Axes and series; `caption` explains them."""
+    """Axes, both logarithmic or none, and series; `caption` explains them."""
 
     key: str
     title: str
@@ -39,8 +40,7 @@ class Chart:
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    log_x: bool = False
-    log_y: bool = False
+    is_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,9 @@ def axis_of(values: list[float], start: float, end: float, *, is_log: bool) -> A
     return Axis(low, high, start, end, is_log)
 
 
-def ticks(low: float, high: float, n_most: int = 6) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / n_most
+    rough = (high - low) / MOST_TICKS
     power = 10 ** floor(log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
     first = ceil(low / step - 1e-9)

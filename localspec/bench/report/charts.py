@@ -5,9 +5,11 @@ from dataclasses import replace
 
 from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
-from localspec.bench.report.documents import labels
+from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
+from localspec.bench.statistics import Estimate
 from localspec.format import interval, number, percent
+from localspec.prediction.roofline import Speed
 from localspec.session.config import SessionConfig
 
 LARGEST_GAPS = 12
@@ -47,8 +49,7 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
             Series("decode", decode, tone=0),
             *([Series("prefill", prefill, tone=1)] if prefill else []),
         ),
-        log_x=True,
-        log_y=True,
+        is_log=True,
     )
 
 
@@ -101,19 +102,21 @@ def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
 
 def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
     """Measured over predicted, both with intervals."""
-    known = [row for row in rows if row.decode_tps and row.predicted_tps]
+    rows = [row for row in rows if row.decode_tps and row.predicted_tps]
+    known = [
+        (name, row.decode_tps, row.predicted_tps)
+        for row, name in zip(rows, labels(rows), strict=True)
+        if row.decode_tps and row.predicted_tps
+    ]
     if not known:
         return None
-    names = labels(known)
     points = [
-        ChartPoint(speed.mid, mid.mid, mid.low, mid.high, f"{name}: {_both(row)}")
-        for row, name in zip(known, names, strict=True)
-        if (speed := row.predicted_tps) and (mid := row.decode_tps)
+        ChartPoint(said.mid, found.mid, found.low, found.high, f"{name}: {_both(found, said)}")
+        for name, found, said in known
     ]
     ends = [value for p in points for value in (p.x, p.y)]
     low, high = min(ends) / 1.3, max(ends) * 1.3
-    said = [row.predicted_tps for row in known if row.predicted_tps]
-    factors = min(s.low / s.mid for s in said), max(s.high / s.mid for s in said)
+    factors = min(s.low / s.mid for *_, s in known), max(s.high / s.mid for *_, s in known)
     edges = [
         Series(
             name,
@@ -132,16 +135,13 @@ def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
         "predicted tok/s",
         "measured tok/s",
         (*edges, Series("cases", tuple(points), tone=0)),
-        log_x=True,
-        log_y=True,
+        is_log=True,
     )
 
 
-def _both(row: ResultRow) -> str:
-    assert row.decode_tps
-    assert row.predicted_tps
-    measured = interval(row.decode_tps.mid, row.decode_tps.low, row.decode_tps.high)
-    return f"{measured} tok/s measured, {number(row.predicted_tps.mid)} predicted"
+def _both(found: Estimate, said: Speed) -> str:
+    measured = interval(found.mid, found.low, found.high)
+    return f"{measured} tok/s measured, {number(said.mid)} predicted"
 
 
 def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:

@@ -1,35 +1,40 @@
 """One HTML page with everything: it loads nothing and needs no script."""
 
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from localspec import __version__
 from localspec.bench.findings import findings
 from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
-from localspec.bench.report.documents import (
+from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
+from localspec.bench.report.tables import (
     Table,
     all_rows,
+    category_table,
     common_settings,
     gap_table,
     labels,
     shown_columns,
 )
-from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
-from localspec.bench.row import CategoryRow, ResultRow
+from localspec.bench.row import ResultRow
 from localspec.bench.store import Results
-from localspec.format import NOTHING, number, percent
+from localspec.format import number
 
 
 def page(results: Sequence[Results]) -> str:
     """The page as HTML."""
     rows = all_rows(results)
     figures = [row for row in rows if not row.is_curve]
-    return _template().render(
+    environment = Environment(
+        loader=PackageLoader("localspec.bench.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html.j2").render(
         version=__version__,
         tones=TONES,
         light=LIGHT,
@@ -38,22 +43,10 @@ def page(results: Sequence[Results]) -> str:
         subtitle=f"Measured by localspec {__version__}, beside its predictions",
         facts=[*_facts(results, rows), *_shared(figures)],
         findings=findings(rows),
-        tables=[
-            table for table in (_speeds(figures), gap_table(figures), _categories(figures)) if table
-        ],
+        tables=[*filter(None, (_speeds(figures), gap_table(figures), category_table(figures)))],
         charts=[_drawn(chart) for chart in charts_of(rows)],
         skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("localspec.bench.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template("page.html.j2")
 
 
 def _title(rows: Sequence[ResultRow]) -> str:
@@ -69,15 +62,14 @@ def _some(names: list[str], kind: str) -> str:
 def _facts(results: Sequence[Results], rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
     """Machines, engines, models and dates, each once."""
 
-    def each(name: str, texts: Iterator[str]) -> Iterator[tuple[str, str]]:
-        yield from ((name, text) for text in dict.fromkeys(texts))
-
-    yield from each("machine", (_machine(row) for row in rows))
-    yield from each("engine", (_engine(row) for row in rows))
-    yield from each("model", (_model(row) for row in rows))
-    yield from each("measured", (result.header.started for result in results))
-    sources = (row.prediction.source for row in rows if row.prediction)
-    yield from each("predicted from", sources)
+    texts: dict[str, Iterable[str]] = {
+        "machine": map(_machine, rows),
+        "engine": map(_engine, rows),
+        "model": map(_model, rows),
+        "measured": (result.header.started for result in results),
+        "predicted from": (row.prediction.source for row in rows if row.prediction),
+    }
+    yield from ((name, text) for name, each in texts.items() for text in dict.fromkeys(each))
 
 
 def _machine(row: ResultRow) -> str:
@@ -115,35 +107,11 @@ def _speeds(rows: Sequence[ResultRow]) -> Table | None:
         " memory's bandwidth. engine: without sampling, text and Python, as llama-bench measures."
         " GB: peak memory.",
         ["case", *(column.header for column in columns)],
-        [False, *[True] * len(columns)],
         [
             [name, *(column.text(row) for column in columns)]
             for row, name in zip(rows, labels(rows), strict=True)
         ],
     )
-
-
-def _categories(rows: Sequence[ResultRow]) -> Table | None:
-    """Categories down, drafters across."""
-    known = [row for row in rows if row.categories]
-    if not known:
-        return None
-    names = dict.fromkeys(category.name for row in known for category in row.categories)
-    found = [{category.name: category for category in row.categories} for row in known]
-    return Table(
-        "By category",
-        "Tokens per second, and the share of accepted drafted tokens.",
-        ["category", *labels(known)],
-        [False, *[True] * len(known)],
-        [[name, *(_category(each.get(name)) for each in found)] for name in names],
-    )
-
-
-def _category(row: CategoryRow | None) -> str:
-    if row is None:
-        return NOTHING
-    accepted = f" · {percent(row.acceptance)}" if row.acceptance is not None else ""
-    return number(row.decode_tps) + accepted
 
 
 def _drawn(chart: Chart | BarChart) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def tone_class(tone: int | None) -> str:
 def _chart(chart: Chart) -> Iterator[str]:
     points = [point for series in chart.series for point in series.points]
     heights = [p.y for p in points] + [h for p in points for h in (p.low, p.high) if h is not None]
-    x = axis_of([p.x for p in points], LEFT, WIDTH - RIGHT, is_log=chart.log_x)
-    y = axis_of(heights, HEIGHT - BOTTOM, TOP, is_log=chart.log_y)
+    x = axis_of([p.x for p in points], LEFT, WIDTH - RIGHT, is_log=chart.is_log)
+    y = axis_of(heights, HEIGHT - BOTTOM, TOP, is_log=chart.is_log)
     yield from _frame(x, y, HEIGHT, chart.x_label)
     yield (
         f'<text class="label" transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2})'

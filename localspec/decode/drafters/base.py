@@ -7,7 +7,7 @@ policy learns how often such tokens are accepted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 from localspec.engine.base import Engine
@@ -61,11 +61,6 @@ class Draft:
     distributions: Sequence[Distribution] | None = None
     confidences: Sequence[int] = ()
     why: str = ""
-
-    def first(self, n: int) -> "Draft":
-        """The same with its first `n` tokens; only for drafts that were guessed outright."""
-        assert self.distributions is None, "a drawn token is never thrown away"
-        return replace(self, tokens=self.tokens[:n], confidences=self.confidences[:n])
 
 
 NO_DRAFT = Draft((), "none")

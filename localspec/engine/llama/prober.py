@@ -59,7 +59,7 @@ Medians = dict[tuple[int, int], float]
 def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
     """Seconds of a pass without layers, and of a layer without weights, by width."""
     n_few, n_many = THIN_LAYERS
-    with _loaded(setting, THIN, n_few) as few, _loaded(setting, THIN, n_many) as many:
+    with loaded(setting, THIN, n_few) as few, loaded(setting, THIN, n_many) as many:
         short, long = dict[int, float](), dict[int, float]()
         for width in chain.from_iterable(there_and_back(OVERHEAD_WIDTHS, 2)):
             for timer, times in ((few, short), (many, long)):
@@ -107,7 +107,7 @@ def _element_s(
     layer_bytes = _elements(shape) * BY_NAME[case.type].bits_per_element / 8
     n_layers = max(2, round(case.size_bytes / layer_bytes))
     n_elements = n_layers * _elements(shape) + shape.n_vocab * shape.n_embd
-    with _loaded(setting, shape, n_layers, case.type) as timer:
+    with loaded(setting, shape, n_layers, case.type) as timer:
         times = _medians(timer, [(width, 0) for width in reversed(widths)], until_s)
     points: list[tuple[float, float]] = []
     for width in widths:
@@ -123,7 +123,7 @@ def attention(
     shape = _attentive(case.head_size, setting.n_threads)
     kv, n_layers = (case.type_k, case.type_v), ATTENTIVE_LAYERS
     places = [(width, cells) for cells in CELLS for width in ATTENTION_WIDTHS]
-    with _loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as timer:
+    with loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as timer:
         times = _medians(timer, places, until_s)
     unit = n_layers * shape.n_heads * shape.head_size
     return tuple(
@@ -166,7 +166,7 @@ def _elements(shape: Shape) -> int:
 
 
 @contextmanager
-def _loaded(
+def loaded(
     setting: ProbeSetting,
     shape: Shape,
     n_layers: int,

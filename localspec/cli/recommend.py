@@ -1,0 +1,199 @@
+"""`localspec recommend`: what to run on a machine."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from localspec.cli.options import JsonFlag
+from localspec.cli.output import fields_of, fitting, print_json, table_of
+from localspec.display import console as console_of
+from localspec.errors import UserError
+from localspec.format import size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from localspec.forecast.known_machine import KnownMachine
+    from localspec.forecast.recommend import Recommendation, Use
+
+UseName = Literal["chat", "code", "long", "many-users"]
+SHOWN = 10
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(gb|gib|g|mb|mib|m|)", re.IGNORECASE)
+_UNITS = {"": 1e9, "g": 1e9, "gb": 1e9, "gib": 2**30, "m": 1e6, "mb": 1e6, "mib": 2**20}
+
+
+def recommend(
+    use: Annotated[
+        UseName,
+        typer.Option(
+            help="chat: 8,192 tokens; code: 32,768; long: 65,536; many-users: eight with 8,192."
+        ),
+    ] = "chat",
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory of the device, e.g. 16GB."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help='Another machine, e.g. "RTX 4090". Default: this one.'),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which models to run on a machine, best first.
+
+    Larger is better (a mixture counts as the geometric mean of all and active parameters), and a
+    year newer counts as twice as large; a quantization's published loss, and less speed than is
+    comfortable, count against it.
+
+    localspec recommend --use code --device "RTX 4090"
+    """
+    from localspec.forecast.known_machine import KnownMachine
+    from localspec.forecast.recommend import USES, recommendations
+    from localspec.registry.catalog import load_catalog
+
+    n_bytes = None if memory is None else _bytes(memory)
+    if device is None:
+        machine = KnownMachine.here(n_bytes, may_read=True)
+    else:
+        machine = KnownMachine.named(device, n_bytes)
+    asked = next(known for known in USES if known.name == use)
+    offers = recommendations(list(load_catalog().values()), machine, asked)
+    if as_json:
+        print_json(document(offers, machine, asked))
+    else:
+        _show(offers, machine, asked)
+
+
+def _bytes(text: str) -> int:
+    found = _SIZE.fullmatch(text.strip())
+    n_bytes = int(float(found[1]) * _UNITS[found[2].lower()]) if found else 0
+    if n_bytes <= 0:
+        raise UserError(f"--memory {text!r} is no size: write one as 16GB")
+    return n_bytes
+
+
+def document(
+    offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use"
+) -> dict[str, Any]:
+    """Plain values; an unknown one is null."""
+    from localspec.forecast.recommend import RULE
+
+    return {
+        "use": asdict(use),
+        "rule": RULE,
+        "device": {
+            **fields_of(machine, "name", "memory_bytes", "room_bytes"),
+            "rates": machine.rates.source if machine.rates else None,
+        },
+        "models": [_offer_document(offer, use) for offer in offers],
+    }
+
+
+def _offer_document(offer: "Recommendation", use: "Use") -> dict[str, Any]:
+    entry, memory = offer.entry, offer.memory
+    return {
+        **fields_of(entry, "name", "title", "repository", "license", "released"),
+        **fields_of(entry, "params_b", "active_params_b", "thinks", "sampling"),
+        **fields_of(offer, "reference", "quantization", "kld", "value"),
+        **fields_of(offer.cache, "kv_k", "kv_v"),
+        "draft": offer.draft.name if offer.draft else None,
+        "head": _head(offer),
+        "ctx": offer.n_ctx,
+        "memory_bytes": memory.used_bytes,
+        "memory": asdict(memory),
+        "decode_tps": asdict(offer.decode) if offer.decode else None,
+        "ttft_s": offer.first_token_s,
+        "command": command_of(offer, use),
+    }
+
+
+def command_of(offer: "Recommendation", use: "Use") -> str:
+    """One line to copy: fetch it, and talk to it with these settings."""
+    name, cache = offer.reference, offer.cache
+    options = [f"--ctx {offer.n_ctx}"]
+    if cache.kv_k != "f16" or cache.kv_v != "f16":
+        options.append(f"--kv-k {cache.kv_k} --kv-v {cache.kv_v}")
+    if offer.draft:
+        name_of_draft = offer.draft.name
+        options.append(f"--draft {name_of_draft}")
+        pull = f"localspec pull {name} && localspec pull {name_of_draft}"
+    else:
+        pull = f"localspec pull {name}"
+    return pull if use.n_users > 1 else f"{pull} && localspec chat {name} {' '.join(options)}"
+
+
+def _head(offer: "Recommendation") -> str | None:
+    from localspec.forecast.recommend import head_of
+    from localspec.registry.catalog import load_catalog
+
+    return head_of(offer.entry, load_catalog().values())
+
+
+_DROPPED = ("first", "K/V", "context", "KL", "draft or head")
+"""Columns that a narrow terminal drops, in this order."""
+
+
+def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use") -> None:
+    from rich.text import Text
+
+    from localspec.forecast.recommend import RULE
+
+    console = console_of(width=None if sys.stdout.isatty() else 200)
+    room = f"{size(machine.room_bytes)} of {size(machine.memory_bytes)} for a model"
+    rates = machine.rates.source if machine.rates else "no speed is known without measuring"
+    console.print(Text(f"{machine.name}: {room}; {rates}\n"))
+    if not offers:
+        raise UserError(
+            f"no model that localspec knows fits into {size(machine.room_bytes)} with"
+            f" {use.n_ctx:,} tokens of context: try --use chat, or more --memory"
+        )
+    console.print(_table(console, offers[:SHOWN], use))
+    console.print(Text(f"\n{RULE}"))
+    console.print(Text(f"\n  {command_of(offers[0], use)}"))
+
+
+def _table(console: "Console", offers: "Sequence[Recommendation]", use: "Use") -> "Table":
+    """As many columns as fit the terminal, without the least needed."""
+    each = " each" if use.n_users > 1 else ""
+    columns: dict[str, Callable[[Recommendation], str]] = {
+        "model": lambda offer: offer.entry.name,
+        "type": lambda offer: offer.quantization,
+        "K/V": lambda offer: "/".join(dict.fromkeys((offer.cache.kv_k, offer.cache.kv_v))),
+        "draft or head": lambda offer: _drafter(offer),
+        "context": lambda offer: f"{offer.n_ctx:,}",
+        "memory": lambda offer: size(offer.memory.used_bytes),
+        f"tok/s{each}": _speed,
+        "first": lambda offer: (
+            "-" if offer.first_token_s is None else f"{offer.first_token_s:.1f} s"
+        ),
+        "KL": lambda offer: _number(offer.kld, ".3f"),
+    }
+
+    def made(names: "Sequence[str]") -> "Table":
+        return table_of(*names, rows=[[columns[name](offer) for name in names] for offer in offers])
+
+    return fitting(console, made, tuple(columns), *_DROPPED)
+
+
+def _drafter(offer: "Recommendation") -> str:
+    head = _head(offer)
+    if offer.draft:
+        return offer.draft.name
+    return "-" if head is None else "head"
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+def _speed(offer: "Recommendation") -> str:
+    speed = offer.decode
+    if speed is None:
+        return "-"
+    digits = 0 if speed.mid >= 100 else 1
+    return f"{speed.mid:,.{digits}f} ({speed.low:,.{digits}f}–{speed.high:,.{digits}f})"  # noqa: RUF001

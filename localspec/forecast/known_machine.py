@@ -1,0 +1,160 @@
+"""A machine as far as it is known without measuring: memory for models, and rates.
+
+A named device has its published figures. This machine has those of its GPU, or what an earlier
+probe of its processor left; a processor that was never probed has, where that is allowed, a quick
+read of its memory. Room for models is less than memory: other programs need some, and a part that
+shares the machine's memory may be given only a share of it by the system.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from localspec.engine.devices import engine_reports, may_have_graphics
+from localspec.engine.probe import ProbeSetting, kept_probe
+from localspec.engine.threads import default_threads
+from localspec.errors import EngineError, HardwareError, UserError
+from localspec.forecast.host import host_of
+from localspec.forecast.machine import PROCESSOR
+from localspec.hardware.detect import available_memory_bytes
+from localspec.hardware.devices import GIB, Device, find_device
+from localspec.hardware.machine import (
+    QUICK_READ_BYTES,
+    LocalDevice,
+    local_devices,
+    memory_read_bytes_per_s,
+)
+from localspec.model.facts import ModelFacts
+from localspec.prediction.host_memory import Host
+from localspec.prediction.probed import ProbedRates, probe_needs
+from localspec.prediction.published import PublishedRates
+from localspec.prediction.rates import IdealRates, Rates, Spread
+from localspec.prediction.roofline import Roofline, Share
+from localspec.settings import Attention, Settings
+
+SHARED_ROOM = 0.75
+"""Of memory that a GPU shares with the processor: what macOS and amdgpu give it at most, about."""
+OWN_MARGIN_BYTES = GIB
+"""Of a card's memory: the screen, and the driver's own."""
+FREE_ROOM = 0.9
+"""Of memory that is free now: other programs go on."""
+
+
+REACHED = 0.75
+"""Of a plain read's bandwidth, by decoding on a processor, roughly (docs/concepts/roofline.md)."""
+READ_SHARE = 0.8
+"""Of memory's rated bandwidth, by a plain read, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoughRates(IdealRates):
+    """A processor of which only the memory was read: nothing is known of its arithmetic."""
+
+    @classmethod
+    def of_read(cls, bytes_per_s: float) -> Self:
+        return cls(REACHED * bytes_per_s, None, "memory bandwidth alone")
+
+    @property
+    def decode_spread(self) -> Spread:
+        """Wide: builds, processors and weight types differ that much."""
+        return Spread(0.5, 1.3)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMachine:
+    """`memory_bytes` is what was counted with, `room_bytes` of it for models; `rates` None: no
+    speed is known."""
+
+    name: str
+    memory_bytes: int
+    room_bytes: int
+    rates: Rates | None
+    host: Host | None = None
+
+    @classmethod
+    def named(cls, name: str, memory_bytes: int | None = None) -> Self:
+        """A device of the table. UserError for an unknown name, and where a size is needed."""
+        match = find_device(name)
+        device = match.candidates[0]
+        memory = memory_bytes or _memory_of(device)
+        if device.kind != "cpu":
+            return cls(device.name, memory, _room(device, memory), PublishedRates.of(match))
+        rates = RoughRates.of_read(READ_SHARE * device.bandwidth_bytes_per_s)
+        return cls(device.name, memory, int(SHARED_ROOM * memory), rates, Host(frozenset()))
+
+    @classmethod
+    def here(cls, memory_bytes: int | None = None, *, may_read: bool) -> Self:
+        """This machine; `may_read`: half a second of reading memory where nothing is known."""
+        device = _device_here()
+        if device.backend != "cpu":
+            return cls._on_gpu(device, memory_bytes)
+        memory = memory_bytes or available_memory_bytes()
+        rates = _processor_rates(may_read=may_read)
+        return cls(device.name, memory, int(FREE_ROOM * memory), rates, host_of(Settings()))
+
+    @classmethod
+    def _on_gpu(cls, device: LocalDevice, memory_bytes: int | None) -> Self:
+        known = device.match.device
+        rates = PublishedRates.of(device.match, device.backend) if known else None
+        memory = memory_bytes or device.free_bytes or device.total_bytes
+        if memory is None:
+            raise HardwareError(f"the memory of {device.name} is not known: give --memory")
+        is_free = memory_bytes is None and device.free_bytes is not None
+        room = int(FREE_ROOM * memory) if is_free else _room_of(memory, shared=device.shares_memory)
+        return cls(device.name, memory, room, rates)
+
+    def roofline(self, facts: ModelFacts, cache: Attention) -> Roofline | None:
+        """Of a model with all layers here; None where no speed is known."""
+        rates = self._rates_for(facts, cache)
+        if rates is None:
+            return None
+        rates = rates.for_model(facts.n_embd, facts.streamed_bytes)
+        return Roofline(facts, (Share(rates, facts.n_layers),), cache)
+
+    def _rates_for(self, facts: ModelFacts, cache: Attention) -> Rates | None:
+        """A probe that lacks this model's kinds of weights has still read the memory."""
+        rates = self.rates
+        if not isinstance(rates, ProbedRates):
+            return rates
+        if probe_needs([facts], [cache]).missing_from(rates.probe).is_empty:
+            return rates
+        read = rates.read_bytes_per_s
+        return RoughRates.of_read(read) if read else None
+
+
+def _memory_of(device: Device) -> int:
+    """Sizes of one name are told apart by --memory; without it the smallest is safe."""
+    if not device.memory_bytes:
+        raise UserError(f"how much memory goes with {device.name} is not known: give --memory")
+    return min(device.memory_bytes)
+
+
+def _room(device: Device, memory_bytes: int) -> int:
+    return _room_of(memory_bytes, shared=device.shares_memory)
+
+
+def _room_of(memory_bytes: int, *, shared: bool) -> int:
+    own = max(0, memory_bytes - OWN_MARGIN_BYTES)
+    return int(SHARED_ROOM * memory_bytes) if shared else own
+
+
+def _device_here() -> LocalDevice:
+    """The GPU that the engine would use, else the processor; libllama is loaded only for GPUs."""
+    asks = may_have_graphics()
+    reports = engine_reports() if asks else None
+    devices: Sequence[LocalDevice] = local_devices(reports, None if asks else ())
+    graphics = [device for device in devices if device.backend != "cpu"]
+    return graphics[0] if graphics else devices[-1]
+
+
+def _processor_rates(*, may_read: bool) -> Rates | None:
+    n_threads = default_threads()
+    try:
+        probe = kept_probe(ProbeSetting(n_threads, PROCESSOR, repack=True))
+    except EngineError:
+        probe = None
+    if probe is not None:
+        return ProbedRates(probe)
+    if not may_read:
+        return None
+    return RoughRates.of_read(memory_read_bytes_per_s(n_threads, QUICK_READ_BYTES))

@@ -1,0 +1,128 @@
+"""Whether a model fits into memory, said before it is loaded.
+
+The engine answers missing memory with swapping, an abort, or a kill by the system. Mapped weights
+can be dropped and read again, so they do not count, but a repacked copy, the caches and what is
+read instead of mapped do. What a GPU with memory of its own holds, the engine asks the device for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.devices import graphics
+from localspec.errors import UserError
+from localspec.forecast.host import host_of
+from localspec.hardware.detect import available_memory_bytes, reservable_bytes, swap_bytes
+from localspec.model.facts import ModelFacts
+from localspec.notify import Notify
+from localspec.prediction.host_memory import PROGRAM_BYTES
+from localspec.prediction.memory import memory_of
+
+Loaded = tuple[EngineConfig, ModelFacts]
+_LEAST_SAVED = 0.02
+"""Of what is needed: less is not worth a word."""
+_STEP = 256
+"""Of the context's length in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What models take of the machine's memory together.
+
+    `own_bytes` cannot be dropped, `mapped_bytes` can; `repacked_bytes` of the own ones are a second
+    copy of mapped ones, which are not read any more.
+    """
+
+    own_bytes: int = 0
+    repacked_bytes: int = 0
+    mapped_bytes: int = 0
+
+    @classmethod
+    def of(cls, models: Sequence[Loaded]) -> "Need":
+        on_host = [_need(*pair) for pair in models if not _is_elsewhere(pair[0])]
+        one_program = cls(-PROGRAM_BYTES * max(0, len(on_host) - 1))
+        return sum(on_host, one_program)
+
+    def __add__(self, other: "Need") -> "Need":
+        return Need(*(getattr(self, f) + getattr(other, f) for f in self.__slots__))
+
+
+def check_memory(models: Sequence[Loaded]) -> None:
+    """Raise UserError where models do not fit together into the memory that is free now."""
+    need = Need.of(models)
+    free = _free_bytes(need.mapped_bytes)
+    if need.own_bytes <= free.bytes:
+        return
+    raise UserError(
+        f"a context of {models[0][0].n_ctx:,} tokens{_repacked(need)} needs"
+        f" {need.own_bytes / 1e9:.1f} GB and {free.bytes / 1e9:.1f} GB are free{free.why}:"
+        f" {_advice(models, need, free.bytes)}"
+    )
+
+
+def warn_of_reading(models: Sequence[Loaded], notify: Notify) -> None:
+    """Say so where mapped weights do not stay in memory, which makes each token read the disk."""
+    need, free = Need.of(models), available_memory_bytes()
+    kept = need.mapped_bytes - need.repacked_bytes
+    if need.own_bytes + kept <= free:
+        return
+    saved = " (--no-repack drops a second copy of them)" if need.repacked_bytes else ""
+    notify(
+        f"{(need.own_bytes + kept) / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free, so"
+        f" weights will be read from the disk again and again, which is slow{saved}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Free:
+    bytes: int
+    why: str
+
+
+def _free_bytes(mapped_bytes: int) -> _Free:
+    """Free memory, or less where the system promises no more than it has."""
+    free, reservable = available_memory_bytes(), reservable_bytes(mapped_bytes)
+    if reservable is not None and reservable < free:
+        return _Free(reservable, " to reserve (the system's limit on overcommitment, or ulimit -v)")
+    swap = swap_bytes()
+    return _Free(free, f", and the rest would go to swap ({swap / 1e9:.1f} GB)" if swap else "")
+
+
+def _is_elsewhere(config: EngineConfig) -> bool:
+    """Whether it goes to devices that do not share this machine's memory."""
+    settings = config.settings
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    return bool(used) and not any(device.shares_memory for device in used)
+
+
+def _need(config: EngineConfig, facts: ModelFacts) -> Need:
+    settings = config.settings
+    memory = memory_of(
+        facts, settings.attention, config.n_ctx, host_of(settings),
+        n_sequences=settings.n_sequences, n_batch=settings.ubatch,
+    )  # fmt: skip
+    snapshots_bytes = settings.n_rs_seq * settings.n_sequences * (facts.state_bytes or 0)
+    own_bytes = memory.own_bytes + snapshots_bytes
+    if settings.mmap:
+        return Need(own_bytes, memory.repacked_bytes, facts.weight_bytes)
+    return Need(own_bytes + facts.weight_bytes)
+
+
+def _repacked(need: Need) -> str:
+    if need.repacked_bytes < _LEAST_SAVED * need.own_bytes:
+        return ""
+    return f" and repacked weights of {need.repacked_bytes / 1e9:.1f} GB"
+
+
+def _advice(models: Sequence[Loaded], need: Need, free_bytes: int) -> str:
+    if need.own_bytes - need.repacked_bytes <= free_bytes:
+        return "--no-repack does without the second copy"
+    n_ctx = models[0][0].n_ctx
+    least = Need.of([(config.with_settings(ctx=_STEP), facts) for config, facts in models])
+    token_bytes = (need.own_bytes - least.own_bytes) / max(1, n_ctx - _STEP)
+    plain_bytes = least.own_bytes - need.repacked_bytes
+    for fixed, option in ((least.own_bytes, ""), (plain_bytes, "--no-repack ")):
+        room = _STEP + int((free_bytes - fixed) / max(1.0, token_bytes))
+        if _STEP <= room < n_ctx:
+            return f"{option}--ctx {room // _STEP * _STEP} would fit"
+    return "close other programs or take a smaller file"
