@@ -186,6 +186,7 @@ SENTENCES = {
     "ollama:nobody:7b": ("`ollama pull nobody:7b`", "list --known"),
     "nobody:7b": ("no model is called 'nobody:7b'",),
     "./nobody.gguf": ("there is no file nobody.gguf",),
+    "models/a/b.gguf": ("there is no file models/a/b.gguf",),
 }
 
 
