@@ -16,6 +16,7 @@ STUDIES = {
     "bench-chat": "engine.chat",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
+    "judge-vocabularies": "dialogue.vocabularies",
     "structure": "structure",
 }
 
