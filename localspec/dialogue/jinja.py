@@ -24,6 +24,10 @@ GIVEN = {"messages", "bos_token", "eos_token", "add_generation_prompt", "tools",
 """Names that every template is given."""
 
 
+N_FORMS = 1000
+"""Forms that are remembered of one template."""
+
+
 class Generation(Extension):
     """`{% generation %}` marks what a model is trained on; in a prompt only its body counts."""
 
@@ -107,6 +111,8 @@ class Compiled:
         shape = shape_of(said)
         key = json.dumps(values, sort_keys=True), shape
         if key not in self._forms:
+            if len(self._forms) >= N_FORMS:
+                self._forms.clear()
             fields = self._thought_fields if any(thinks for _, _, thinks in shape) else ()
             self._forms[key] = find_form(shape, fields, rendered)
         return self._forms[key].text(said, rendered)

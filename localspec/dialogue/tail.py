@@ -22,17 +22,22 @@ _ANSWER = Message(role="assistant", content="So.")
 Tail = tuple[int, ...]
 
 
-def tail_of(ask: Callable[[Sequence[Message]], Sequence[int]]) -> Tail | None:
-    """The tokens that end each prompt of `ask` and are not repeated; None where it fails."""
+def tail_of(ask: Callable[[Sequence[Message]], Sequence[int]]) -> Tail:
+    """The tokens that end each prompt of `ask` and are not repeated; none where it fails."""
     try:
         first, second = ask([_QUESTION]), ask([_QUESTION, _ANSWER, _QUESTION])
     except LocalspecError:
-        return None
+        return ()
     return tuple(first[shared_prefix(first, second) :])
 
 
-def n_stable(prompt: Sequence[int], tail: Tail | None) -> int:
-    """How many tokens of `prompt` the next prompt has, too; 0 where it is too short to matter."""
-    if tail is not None and tuple(prompt[len(prompt) - len(tail) :]) == tail:
-        return max(0, len(prompt) - len(tail) - SLACK)
-    return len(prompt) - GUESS if len(prompt) >= 2 * GUESS else 0
+def n_stable(prompt: Sequence[int], tails: Sequence[Tail]) -> int:
+    """How many tokens of `prompt` the conversation's next one has, too.
+
+    `tails` are those of all ways to ask; 0 where nobody has asked, and for a short prompt that ends
+    in no known way.
+    """
+    fitting = [len(tail) for tail in tails if tuple(prompt[len(prompt) - len(tail) :]) == tail]
+    if fitting:
+        return max(0, len(prompt) - max(fitting) - SLACK)
+    return len(prompt) - GUESS if tails and len(prompt) >= 2 * GUESS else 0

@@ -17,7 +17,7 @@ from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.renderer import RENDERER
 from localspec.dialogue.specials import Specials
-from localspec.dialogue.tail import Tail, n_stable, tail_of
+from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -32,11 +32,11 @@ from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.session.loading import AnyEngine
 
 
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "LlamaEngine"]:
-    def load(config: EngineConfig) -> "LlamaEngine":
+def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "AnyEngine"]:
+    def load(config: EngineConfig) -> "AnyEngine":
         if interrupt.requested:
             raise Interrupted
         return load_engine(config, interrupt, lambda fraction: None)
@@ -60,8 +60,8 @@ class Session:
     def __init__(
         self,
         plan: EnginePlan,
-        target: "LlamaEngine",
-        draft: "LlamaEngine | None",
+        target: "AnyEngine",
+        draft: "AnyEngine | None",
         notify: Notify = silent,
     ) -> None:
         self.plan = plan
@@ -95,7 +95,7 @@ class Session:
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress)
+                target = load_engine(plan.target, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
@@ -244,11 +244,7 @@ class Session:
     def _n_repeated(self, prompt: Sequence[int]) -> int:
         """How much of a prompt the next one repeats, where the memory needs to know that."""
         is_free = self.target.rollback_limit is None
-        return 0 if is_free else n_stable(prompt, self._tail)
-
-    @cached_property
-    def _tail(self) -> Tail | None:
-        return tail_of(self.chat_prompt)
+        return 0 if is_free else n_stable(prompt, self.prompting.tails)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation

@@ -1,12 +1,14 @@
 """A model's vocabulary: text to ids and ids to bytes."""
 
 import ctypes
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import repeat
+from pathlib import Path
 
 from localspec.engine.base import SpecialKind
-from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.binding import C, Handle, engine_log, initialise
 from localspec.errors import ModelError
 from localspec.model.tokenizer import Tokenizer
 
@@ -15,6 +17,21 @@ _GUARD = "\x01"
 """A character that no token joins to another one."""
 _KINDS = ("none", "llama", "gpt2", "bert", "t5", "rwkv", "plamo2")
 """Names in files, in the order of enum llama_vocab_type."""
+
+
+def load_vocabulary(path: Path) -> "LlamaVocabulary":
+    """A model's vocabulary without its weights, kept until this process ends.
+
+    Raises ModelError where the file does not load.
+    """
+    initialise()
+    params = C.llama_model_default_params()
+    params.vocab_only = True
+    engine_log.clear()
+    model = C.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelError(f"{path.name} does not load: {engine_log.reason()}")
+    return LlamaVocabulary(model)
 
 
 class LlamaVocabulary:
