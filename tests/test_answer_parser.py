@@ -303,3 +303,13 @@ def test_an_answer_begins_where_the_prompt_says() -> None:
     assert opened is not None
     assert opened.closings == ("</seed:think>",)
     assert markup.opening("<think>\n\n</think>\n\n") == Opening()
+
+
+def test_a_question_about_a_mark_opens_nothing() -> None:
+    """Where the template's own end is known, its words behind the mark do not close a section."""
+    markup = Markup.of("<seed:think>", Pieces(()))
+    assert markup.opening("[user]What is <think>", "") == UNOPENED
+    for asking in ("<think>", "[a]<think>\nOkay,", "<think>\n<|begin|>", "</think><think>"):
+        assert markup.opening("[user]hi" + asking, asking).section is not None
+    for asking in ("[a]", "<think>\n\n</think>\n\n", "</think>"):
+        assert markup.opening("[user]<think>" + asking, asking) == UNOPENED

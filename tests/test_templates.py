@@ -301,6 +301,16 @@ def test_a_broken_template_is_a_sentence(source: str) -> None:
         rendered(source, said("Q"))
 
 
+def test_variables_that_are_no_json_are_refused() -> None:
+    with pytest.raises(UserError, match="JSON"):
+        ChatTemplate(LETTERED, variables={"x": object()})
+
+
+def test_a_source_of_megabytes_is_refused_before_it_is_copied() -> None:
+    with pytest.raises(TemplateError, match="characters"):
+        ChatTemplate("{{ messages }}" * 100_000)
+
+
 def test_the_words_of_a_template_cannot_pose_as_ours() -> None:
     with pytest.raises(TemplateError) as caught:
         rendered(

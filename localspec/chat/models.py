@@ -17,6 +17,8 @@ from localspec import paths
 from localspec.chat.archive import Record
 from localspec.dialogue.transcript import Transcript
 from localspec.engine.base import EngineConfig
+from localspec.engine.device_health import devices_text
+from localspec.engine.devices import graphics
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.forecast.forecast import Expectation
@@ -30,15 +32,16 @@ from localspec.settings import ROWS
 def state_key(config: EngineConfig) -> str:
     """Equal for engines that can go on from each other's saved sequences. OSError without files.
 
-    Weights, cache types, the kernels' layout and the engine build count; the size of the context
-    and the number of threads do not. LLAMA_ATTN_ROT_DISABLE decides whether a quantized cache is
-    rotated, which no state file records (llama.cpp PR 21038).
+    Weights, cache types, the kernels' layout, the devices and the engine build count; the size of
+    the context and the number of threads do not. LLAMA_ATTN_ROT_DISABLE decides whether a quantized
+    cache is rotated, which no state file records (llama.cpp PR 21038).
     """
     settings = config.settings
     parts = (
         fingerprint(config.model),
         *(getattr(settings, name) for name, row in ROWS.items() if not row.is_exact),
         engine_fingerprint(),
+        devices_text(graphics(settings.device, settings.workers) if settings.gpu_layers else []),
         os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
     )
     return sha256(repr(parts).encode()).hexdigest()[:16]

@@ -275,7 +275,7 @@ class NamedModels:
         """Find better settings in another process, which has the machine to itself."""
         from localspec.session.profile import with_profile
 
-        arguments = [sys.executable, "-m", "localspec", "tune", str(config.model)]
+        arguments = [sys.executable, "-P", "-m", "localspec", "tune", str(config.model)]
         if config.settings.ctx is not None:
             arguments += ["--ctx", str(config.settings.ctx)]
         if seconds is not None:

@@ -87,18 +87,19 @@ def _machine() -> dict[str, Any]:
 
 def _engine() -> dict[str, Any]:
     from localspec.engine.health import engine_version, library_folder
-    from localspec.engine.llama.binding import engine_devices, engine_features
+    from localspec.engine.llama.binding import engine_features
+    from localspec.engine.llama.devices import reported
 
     return {
         "llama_cpp_python": engine_version(),
         "libraries": str(library_folder()),
         "features": engine_features(),
-        "devices": [asdict(device) for device in engine_devices()],
+        "devices": [asdict(device) for device in reported()],
     }
 
 
 def _devices() -> dict[str, Any]:
-    from localspec.forecast.machine import engine_reports
+    from localspec.engine.devices import engine_reports
     from localspec.hardware.detect import power
     from localspec.hardware.machine import local_devices
 

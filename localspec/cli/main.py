@@ -98,6 +98,7 @@ _NAME = "localspec"
 COMMANDS = {
     "chat": "Talk to a model.",
     "generate": "Print one reply, for scripts.",
+    "worker": "Lend this machine to another one, which shares a model's layers out.",
     "predict": "Predict a model's speed on a machine, before the download.",
     "recommend": "Say which models to run on a machine, best first.",
     "bench": "Measure speeds, beside the predictions.",

@@ -24,6 +24,10 @@ GIVEN = {"messages", "bos_token", "eos_token", "add_generation_prompt", "tools",
 """Names that every template is given."""
 
 
+N_FORMS = 1000
+"""Forms that are remembered of one template."""
+
+
 class Generation(Extension):
     """`{% generation %}` marks what a model is trained on; in a prompt only its body counts."""
 
@@ -51,10 +55,14 @@ def _environment() -> ImmutableSandboxedEnvironment:
         extensions=["jinja2.ext.loopcontrols", Generation],
     )
     sandbox.filters["tojson"] = _to_json
-    sandbox.tests["none"] = lambda value: value is None or isinstance(value, NoTools)
+    sandbox.tests["none"] = _is_none
     functions: dict[str, Any] = sandbox.globals
     functions["raise_exception"] = _raise
     return sandbox
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or isinstance(value, NoTools)
 
 
 def _to_json(
@@ -65,7 +73,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     return json.dumps(
-        None if isinstance(value, NoTools) else value,
+        None if _is_none(value) else value,
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,
@@ -103,6 +111,8 @@ class Compiled:
         shape = shape_of(said)
         key = json.dumps(values, sort_keys=True), shape
         if key not in self._forms:
+            if len(self._forms) >= N_FORMS:
+                self._forms.clear()
             fields = self._thought_fields if any(thinks for _, _, thinks in shape) else ()
             self._forms[key] = find_form(shape, fields, rendered)
         return self._forms[key].text(said, rendered)
@@ -126,6 +136,6 @@ class Compiled:
 
 def _tested(tree: nodes.Template) -> set[str]:
     """Names that the source gives a value only where they have none."""
-    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if isinstance(n.node, nodes.Name))
     kinds = ("defined", "undefined", "default", "d")
-    return {test.node.name for test in tests if test.name in kinds}
+    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if n.name in kinds)
+    return {test.node.name for test in tests if isinstance(test.node, nodes.Name)}

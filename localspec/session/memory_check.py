@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import UNIFIED, gpu_backends
+from localspec.engine.devices import graphics
 from localspec.errors import UserError
 from localspec.forecast.host import host_of
 from localspec.hardware.detect import available_memory_bytes, reservable_bytes, swap_bytes
@@ -89,7 +89,10 @@ def _free_bytes(mapped_bytes: int) -> _Free:
 
 
 def _is_elsewhere(config: EngineConfig) -> bool:
-    return bool(config.settings.gpu_layers and gpu_backends() - UNIFIED)
+    """Whether it goes to devices that do not share this machine's memory."""
+    settings = config.settings
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    return bool(used) and not any(device.shares_memory for device in used)
 
 
 def _need(config: EngineConfig, facts: ModelFacts) -> Need:

@@ -32,11 +32,11 @@ from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.session.loading import AnyEngine
 
 
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "LlamaEngine"]:
-    def load(config: EngineConfig) -> "LlamaEngine":
+def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "AnyEngine"]:
+    def load(config: EngineConfig) -> "AnyEngine":
         if interrupt.requested:
             raise Interrupted
         return load_engine(config, interrupt, lambda fraction: None)
@@ -60,8 +60,8 @@ class Session:
     def __init__(
         self,
         plan: EnginePlan,
-        target: "LlamaEngine",
-        draft: "LlamaEngine | None",
+        target: "AnyEngine",
+        draft: "AnyEngine | None",
         notify: Notify = silent,
     ) -> None:
         self.plan = plan
@@ -95,7 +95,7 @@ class Session:
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress)
+                target = load_engine(plan.target, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
