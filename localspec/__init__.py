@@ -10,13 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localspec.api import Model, load, predict, tune
     from localspec.engine.sampling import Sampling
-    from localspec.errors import (
-        EngineError,
-        HardwareError,
-        LocalspecError,
-        ModelError,
-        UserError,
-    )
+    from localspec.errors import EngineError, HardwareError, LocalspecError, ModelError, UserError
     from localspec.forecast.forecast import Forecast
     from localspec.session.reply import Reply
     from localspec.settings import Settings

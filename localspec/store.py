@@ -14,9 +14,12 @@ from hashlib import sha256
 from itertools import repeat
 from pathlib import Path
 from types import UnionType
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from localspec.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 T = TypeVar("T")
 
@@ -66,18 +69,28 @@ def alone(path: Path, taken: str) -> Generator[None]:
 @contextmanager
 def in_turn(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Generator[None]:
     """Hold the file `lock` alone, as the hub's library does; `on_wait` is called before waiting."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - most commands lock nothing
+    from filelock import BaseFileLock, FileLock, SoftFileLock  # noqa: PLC0415 - slow to import
 
-    held = FileLock(lock, mode=0o664)
+    held: BaseFileLock = FileLock(lock, mode=0o664)
+    try:
+        _acquire(held, on_wait)
+    except NotImplementedError:  # network drives may lock nothing
+        held = SoftFileLock(lock)
+        _acquire(held, on_wait)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _acquire(held: "BaseFileLock", on_wait: Callable[[], None]) -> None:
+    from filelock import Timeout  # noqa: PLC0415 - slow to import
+
     try:
         held.acquire(timeout=0.1)
     except Timeout:
         on_wait()
         held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def read_text(path: Path, what: str) -> str:

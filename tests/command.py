@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec.model.synthetic import Shape, write_random_model
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
-FORKED = ("HF_", "LOCALSPEC_", "XDG_", "OLLAMA_", "NO_PROXY", "NO_COLOR", "TERM", "COLUMNS")
+FORKED = (
+    "HF_", "LOCALSPEC_", "XDG_", "OLLAMA_", "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
+    "SSL_CERT_", "NO_COLOR", "TERM", "COLUMNS",
+)  # fmt: skip
 """Variables that are read when a command runs; others may decide how Python starts."""
 ANSWER = ("--threads", "1", "--temp", "0")
 SHAPE = Shape(n_layers=2, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)

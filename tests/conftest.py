@@ -59,10 +59,11 @@ def localspec_home(
     monkeypatch.delenv("PYTHONPATH", raising=False)
     tested_home = request.getfixturevalue("tested_home")
     shutil.copytree(tested_home, home)
-    # What passes cost changes speeds, never answers: measured once for all tests.
-    calibrations = tested_home.parent / "calibrations"
-    calibrations.mkdir(exist_ok=True)
-    (home / "cache" / "calibration").symlink_to(calibrations)
+    # What passes cost and which files were tried changes speeds, never answers: once for all tests.
+    for name in ("calibration", "trials"):
+        shared = tested_home.parent / name
+        shared.mkdir(exist_ok=True)
+        (home / "cache" / name).symlink_to(shared)
     return home
 
 

@@ -7,6 +7,7 @@ wire is counted. Source: what huggingface_hub 2.4 asks for and reads.
 
 import hashlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -50,6 +51,9 @@ class Hub:
     xet: bool = False
     plain: bool = False
     """Files are small: the hub sends them itself and names them by git's hash."""
+    path: str = ""
+    """Before each address but those of the storage: the hub is a mirror with a path."""
+    tls: ssl.SSLContext | None = None
 
     def add(self, repository: str, file: str, data: bytes) -> bytes:
         self.repositories.setdefault(repository, {})[file] = data
@@ -93,8 +97,11 @@ class Hub:
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = True
         server.handle_error = lambda request, client: None  # clients are killed here
-        self.address = f"http://127.0.0.1:{server.server_port}"
-        self.storage = f"http://localhost:{server.server_port}"
+        if self.tls:
+            server.socket = self.tls.wrap_socket(server.socket, server_side=True)
+        scheme = "https" if self.tls else "http"
+        self.address = f"{scheme}://127.0.0.1:{server.server_port}"
+        self.storage = f"{scheme}://localhost:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -148,6 +155,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         parts = urlsplit(self.path)
         path = unquote(parts.path)
+        if not path.startswith("/storage/"):
+            if not path.startswith(f"{self.hub.path}/"):
+                self.refuse(404)
+                return
+            path = path.removeprefix(self.hub.path)
         if path.startswith("/storage/"):
             self._storage(path.removeprefix("/storage/"))
         elif path.startswith("/api/models/"):

@@ -130,7 +130,7 @@ def test_a_context_beyond_the_memory_is_refused_before_it_is_filled(ask) -> None
         ("qwertyuiop", "`localspec list --known` shows"),
         ("", "no model is called ''"),
         ("hf:", "hf:owner/repo/file.gguf"),
-        ("hf:owner/repo", "hf:owner/repo/file.gguf"),
+        ("hf:owner", "hf:owner/repo/file.gguf"),
         ("hf:owner/ /x.gguf", "hf:owner/repo/file.gguf"),
         ("hf:owner/repo/../x.gguf", "hf:owner/repo/file.gguf"),
         (b"caf\xe9.gguf", "no file"),

@@ -1,69 +1,20 @@
 """A draft head in a file of its own is no model: every command says so, and none dies of it."""
 
-import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from command import Run, assert_refused, localspec
 from hub import Hub
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
+from sparse import HEAD, N_BLOCKS, N_VOCAB, layers, write_blocks, write_mtp_head
 
 from localspec.errors import ModelError
-from localspec.gguf.cursor import Value
 from localspec.gguf.reader import read_header
-from localspec.gguf.types import BY_NAME
-from localspec.gguf.writer import TensorPlan, header_bytes
-from localspec.model.synthetic import Shape, byte_vocabulary, write_random_model
+from localspec.model.synthetic import Shape, write_random_model
 from localspec.model.usable import check_usable
 
-N_EMBD, N_VOCAB, N_BLOCKS = 64, 300, 5
-HEAD = ("attn_norm", "attn_q", "nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
 REFUSED = "has only the draft head (MTP) of a model, not its layers; give the path of a whole"
-
-
-def write_blocks(
-    path: Path,
-    blocks: dict[int, tuple[str, ...]],
-    architecture: str = "qwen35",
-    shared: tuple[str, ...] = ("token_embd", "output_norm"),
-    **keys: Value,
-) -> Path:
-    """A file with the metadata of a model of five blocks, of which `blocks` have those weights."""
-    own: dict[str, Value] = {
-        "block_count": N_BLOCKS,
-        "nextn_predict_layers": 1,
-        "context_length": 4096,
-        "embedding_length": N_EMBD,
-        "feed_forward_length": 128,
-        "attention.head_count": 4,
-        "attention.head_count_kv": 2,
-        "attention.key_length": 16,
-        "attention.value_length": 16,
-        "full_attention_interval": 4,
-        "rope.dimension_count": 16,
-    }
-    names = [f"{name}.weight" for name in shared]
-    names += [f"blk.{i}.{name}.weight" for i, block in blocks.items() for name in block]
-    metadata = {f"{architecture}.{key}": value for key, value in (own | keys).items()}
-    plans = [_plan(name) for name in names]
-    with path.open("wb") as file:
-        file.write(
-            header_bytes(
-                {"general.architecture": architecture} | metadata | byte_vocabulary(N_VOCAB), plans
-            )
-        )
-        os.truncate(file.fileno(), file.tell() + sum(plan.n_bytes + 64 for plan in plans))
-    return path
-
-
-def _plan(name: str) -> TensorPlan:
-    shape = (N_EMBD, N_VOCAB) if name.startswith(("token_embd", "output.")) else (N_EMBD,)
-    return TensorPlan(name, BY_NAME["F32"], shape, tuple)
-
-
-def layers(*numbers: int) -> dict[int, tuple[str, ...]]:
-    return dict.fromkeys(numbers, ("attn_norm", "attn_q"))
 
 
 def refusal(path: Path) -> str:
@@ -74,8 +25,7 @@ def refusal(path: Path) -> str:
 
 @pytest.fixture
 def sidecar(tmp_path: Path) -> Path:
-    """As `mtp-MODEL-Q4_0.gguf` in repositories: the metadata of the model, the last block only."""
-    return write_blocks(tmp_path / "sidecar.gguf", {4: HEAD})
+    return write_mtp_head(tmp_path / "sidecar.gguf")
 
 
 @pytest.mark.parametrize("architecture", ["qwen35", "glm4moe", "deepseek2", "brand-new"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.cursor import Value, ValueType
@@ -96,7 +96,7 @@ def test_smollm2(facts_smollm2: Header):
     tokenizer = facts.tokenizer
     assert (tokenizer.model, tokenizer.pre) == ("gpt2", "smollm")
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.adds_bos) == (1, 2, False)
-    assert tokenizer.has_chat_template
+    assert tokenizer.chat_template
     # What libllama logs for 1000 tokens: 22.50 MiB in F16, 11.95 MiB in Q8_0 (1024 cells)
     assert facts.kv_bytes(1000, F16, F16) == 22.5 * 2**20
     assert facts.kv_bytes(1000, Q8_0, Q8_0) == 22.5 * 2**20 * 34 / 64
@@ -327,30 +327,9 @@ HUGE = 2**32 - 1
         *(({"llama.attention.head_count_kv": n}, "heads") for n in (3, 8, HUGE)),
         ({"llama.attention.head_count": 64, "llama.attention.key_length": 0}, "keys of 0"),
         *(({"llama.rope.dimension_count": n}, "rotates") for n in (15, 18, HUGE)),
-        *(
-            ({"llama.attention.layer_norm_rms_epsilon": x}, "epsilon")
-            for x in (-1e-5, float("nan"), float("inf"))
-        ),
-        ({"llama.rope.freq_base": float("nan")}, "freq_base"),
-        ({"llama.rope.scaling.type": "twisted"}, "position scaling 'twisted'"),
-        ({"general.architecture": "qwen3next", "qwen3next.full_attention_interval": 0}, "has 0"),
-        ({"general.architecture": "mamba2", "mamba2.ssm.group_count": 0}, "has 0"),
         ({"llama.nextn_predict_layers": 3}, "layers"),
         ({"llama.nextn_predict_layers": HUGE}, "layers"),
         ({"general.architecture": "nanbeige", "nanbeige.num_loops": HUGE}, "layers"),
-        ({"llama.expert_count": 8}, "8 experts of which 0"),
-        ({"llama.expert_used_count": 2}, "0 experts of which 2"),
-        ({"llama.expert_count": 8, "llama.expert_used_count": 9}, "8 experts of which 9"),
-        ({"llama.expert_count": 2000, "llama.expert_used_count": 9}, "2000 experts"),
-        (
-            {
-                "llama.expert_count": 8,
-                "llama.expert_used_count": 2,
-                "llama.expert_group_count": 3,
-                "llama.expert_group_used_count": 1,
-            },
-            "in 3 groups",
-        ),
         ({"llama.block_count": "three"}, "a whole number"),
     ],
 )
@@ -379,28 +358,11 @@ def plan(name: str, kind: str, *shape: int) -> dict[str, TensorPlan | None]:
     [
         (plan("token_embd.weight", "F16", 32, 300), "embeddings of shape"),
         (plan("token_embd.weight", "F16", 64, 301), "300 tokens for 301 embeddings"),
-        (plan("blk.0.attn_q.weight", "I16", 64, 64), "of the type I16"),
-        (plan("blk.0.attn_q.weight", "F64", 64, 64), "of the type F64"),
-        (plan("blk.0.attn_q.weight", "Q8_1", 64, 64), "of the type Q8_1"),
-        (plan("blk.0.attn_norm.weight", "F16", 64), "F32 only"),
-        (plan("blk.0.attn_q.bias", "BF16", 64), "F32 only"),
-        (plan("blk.0.ssm_a", "Q8_0", 64, 2), "F32 only"),
         (plan("blk.3.attn_norm.weight", "F32", 64), "of 4 layers but says 3"),
     ],
 )
 def test_impossible_tensors(variant: Variant, tensors: dict[str, TensorPlan | None], words: str):
     assert words in refusal(variant({}, tensors))
-
-
-def test_weights_that_cannot_be_mapped(variant: Variant, monkeypatch: pytest.MonkeyPatch):
-    """ggml asserts that mapped weights lie at multiples of 32 bytes; the format asks for less."""
-    monkeypatch.setattr("localspec.gguf.writer.ALIGNMENT_BYTES", 8)
-    for length in range(1, 20, 8):  # one of three names does not happen to align the weights
-        header = variant({"general.alignment": 8, "general.name": "x" * length})
-        if header.parts[0].data_offset_bytes % 32:
-            assert "no multiple of 32" in refusal(header)
-            return
-    raise AssertionError
 
 
 def texts(*tokens: str | bytes) -> Value:

@@ -176,6 +176,7 @@ def test_models_of_other_programs_are_usable_by_name_and_left_alone(
     found = rows(command, "--all")
     names = {
         "lmstudio:pub/repo/tiny-F16.gguf": "LM Studio",
+        "lmstudio:pub/repo/mmproj-tiny-F16.gguf": "LM Studio",
         "llama.cpp:pub_repo_other.gguf": "llama.cpp",
         "ollama:small:1b": "Ollama",
         "hf:pub/cached/cached-Q8_0.gguf@abc": "Hugging Face cache",

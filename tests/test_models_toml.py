@@ -7,15 +7,12 @@ import pytest
 from localspec import paths
 from localspec.errors import UserError
 from localspec.registry.catalog import entry_of, load_catalog, read_models
-from localspec.registry.remote_file import RepositoryFile
-from localspec.registry.resolve import (
+from localspec.registry.resolve import draft_of, hub_name, resolve, split_type
+from localspec.registry.variants import (
+    RepositoryFile,
     Variant,
-    draft_of,
-    hub_name,
-    models_of,
+    by_model,
     quantization_of,
-    resolve,
-    split_type,
     variants,
 )
 from localspec.settings import CACHE_TYPES
@@ -149,7 +146,7 @@ def test_one_model_of_a_repository_in_its_quantizations() -> None:
         Variant("Q8_0", "Model-7B-Q8_0-00001-of-00002.gguf", 9),
         Variant("F16", "F16/Model-7B.F16.gguf", 14),
     ]
-    assert len(models_of(files)) == 2
+    assert len(by_model(variants(files))) == 2
 
 
 def test_a_quantization_after_a_colon() -> None:

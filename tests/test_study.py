@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from command import folder, localspec, tiny
 
-from localspec.quality import Divergence
-from localspec.quality.divergence import of_cache, of_weights
+from localspec.quality.divergence import Divergence, of_cache, of_weights
 from localspec.tuning.study import StudyRow, with_front
 from localspec.tuning.target import Attention
 

@@ -10,6 +10,7 @@ import typer
 
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, labelled_table, print_json, table_of
+from localspec.display import console
 from localspec.errors import LocalspecError
 from localspec.format import percent
 from localspec.notify import silent
@@ -86,18 +87,19 @@ def _machine() -> dict[str, Any]:
 
 def _engine() -> dict[str, Any]:
     from localspec.engine.health import engine_version, library_folder
-    from localspec.engine.llama.binding import engine_devices, engine_features
+    from localspec.engine.llama.binding import engine_features
+    from localspec.engine.llama.devices import reported
 
     return {
         "llama_cpp_python": engine_version(),
         "libraries": str(library_folder()),
         "features": engine_features(),
-        "devices": [asdict(device) for device in engine_devices()],
+        "devices": [asdict(device) for device in reported()],
     }
 
 
 def _devices() -> dict[str, Any]:
-    from localspec.forecast.machine import engine_reports
+    from localspec.engine.devices import engine_reports
     from localspec.hardware.detect import power
     from localspec.hardware.machine import local_devices
 
@@ -202,12 +204,11 @@ def _starter() -> dict[str, Any]:
 
 
 def _show(findings: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     table = labelled_table()
     for section, facts in findings.items():
-        table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
+        table.add_row(Text(section.replace("_", "-"), style="bold"), "")
         for name, value in facts.items():
             if section == "probe" and isinstance(value, dict):
                 for label, shown in _probe_lines(value):
@@ -215,7 +216,7 @@ def _show(findings: dict[str, dict[str, Any]]) -> None:
             else:
                 label = LABELS.get(name, name.removesuffix("_bytes").replace("_", " "))
                 table.add_row(f"  {label}", Text(_text(name, value)))
-    Console().print(table)
+    console().print(table)
 
 
 def _probe_lines(document: dict[str, Any]) -> "list[tuple[str, str | Table]]":

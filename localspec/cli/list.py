@@ -9,6 +9,7 @@ import typer
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, folding_table, print_json, table_of
+from localspec.display import console
 from localspec.format import size
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def list_models(
 
 def _document(row: "InventoryRow") -> dict[str, Any]:
     return {
-        **fields_of(row, "name", "origin", "quantization", "draft", "last_used"),
+        **fields_of(row, "name", "origin", "kind", "quantization", "draft", "last_used"),
         **fields_of(row, "predicted_tps", "problem"),
         "path": str(row.path),
         "bytes": row.n_bytes,
@@ -55,6 +56,8 @@ def _document(row: "InventoryRow") -> dict[str, Any]:
 
 
 def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
+    from localspec.model.kind import WRITERS
+
     table = table_of()
     table.add_column("model", overflow="fold", min_width=12)
     for heading in ("size", "type", "context"):
@@ -63,12 +66,13 @@ def _show(rows: "list[InventoryRow]", *, with_others: bool) -> None:
     table.add_column("tok/s", justify="right", no_wrap=True)
     table.add_column("last used", no_wrap=True)
     if with_others:
+        table.add_column("kind", overflow="fold")
         table.add_column("from", overflow="fold")
     for row in rows:
         table.add_row(*_cells(row, with_others=with_others))
     _print(table)
-    for row in rows:
-        if row.problem:
+    for row in rows:  # what is no model has its kind in the table
+        if row.problem and (not with_others or row.kind in (None, *WRITERS)):
             notify(f"{row.name}: {row.problem}")
 
 
@@ -84,7 +88,8 @@ def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
         f"{row.predicted_tps:.1f}" if row.predicted_tps else "-",
         row.last_used.partition("T")[0] if row.last_used else "never",
     ]
-    return [Text(cell) for cell in ([*cells, row.origin] if with_others else cells)]
+    more = [row.kind or "-", row.origin] if with_others else []
+    return [Text(cell) for cell in (*cells, *more)]
 
 
 def _show_known(*, as_json: bool) -> None:
@@ -131,6 +136,4 @@ def _known_cells(entry: "Entry", predicted: dict[str, Any]) -> list[str]:
 
 def _print(table: object) -> None:
     """A pipe gets one wide line for each model."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -10,6 +10,7 @@ import typer
 
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, fitting, print_json, table_of
+from localspec.display import console as console_of
 from localspec.errors import UserError
 from localspec.format import size
 
@@ -138,12 +139,11 @@ _DROPPED = ("first", "K/V", "context", "KL", "draft or head")
 
 
 def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use") -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from localspec.forecast.recommend import RULE
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = console_of(width=None if sys.stdout.isatty() else 200)
     room = f"{size(machine.room_bytes)} of {size(machine.memory_bytes)} for a model"
     rates = machine.rates.source if machine.rates else "no speed is known without measuring"
     console.print(Text(f"{machine.name}: {room}; {rates}\n"))

@@ -7,8 +7,6 @@ from localspec.export.llama_cpp import llama_cpp_python, llama_server, lm_studio
 from localspec.export.servers import tensorrt_llm, tgi, transformers, vllm
 from localspec.session.config import SessionConfig
 
-__all__ = ["TARGETS", "Exported"]
-
 TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {
     "llama-server": llama_server,
     "ollama": ollama,

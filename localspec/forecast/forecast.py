@@ -14,15 +14,18 @@ from localspec.engine.base import EngineConfig
 from localspec.errors import ModelError
 from localspec.forecast.known_models import known_facts
 from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
+from localspec.gguf.hub_name import HubRepository, hub_name_of
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
+from localspec.notify import silent
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.catalog import STARTER, entry_of
+from localspec.registry.repository import usual_file
 from localspec.registry.resolve import locate
 from localspec.settings import Attention
 
@@ -110,17 +113,22 @@ def facts_of(reference: str | None) -> ModelFacts:
     Where the hub cannot be asked, a model of models.toml is known from its published
     configuration. Raises UserError or ModelError.
     """
-    place = locate(reference)
-    if isinstance(place, Path):
-        return usable_facts(read_header(place))
     try:
-        header: Header = read_remote(place)
+        return usable_facts(_header_of(reference))
     except ModelError:
         known = _published_facts(reference)
-        if known is None:
+        if known is None or isinstance(locate(reference), Path):
             raise
         return known
-    return usable_facts(header)
+
+
+def _header_of(reference: str | None) -> Header:
+    place = locate(reference)
+    if isinstance(place, Path):
+        return read_header(place)
+    name = hub_name_of(place)
+    is_repository = isinstance(name, HubRepository)
+    return read_remote(usual_file(name, silent) if is_repository else place)
 
 
 def _published_facts(reference: str | None) -> ModelFacts | None:

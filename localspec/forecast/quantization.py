@@ -17,7 +17,7 @@ from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.memory import QUANTS, Quant, memory_of
 from localspec.prediction.roofline import Speed
-from localspec.registry.resolve import Variant
+from localspec.registry.variants import Variant
 from localspec.settings import Attention
 
 N_CTX = 4096

@@ -25,7 +25,7 @@ from localspec.model.kv import types_of
 from localspec.prediction.memory import Memory, memory_of
 from localspec.prediction.roofline import Roofline, Speed
 from localspec.registry.catalog import STARTER, Entry, load_catalog
-from localspec.registry.resolve import quantization_of
+from localspec.registry.variants import quantization_of
 from localspec.settings import Attention
 
 RULE = (

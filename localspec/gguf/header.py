@@ -22,6 +22,7 @@ from typing import Any
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import MAX_KEY_BYTES, Array, Cursor, Source, Value, shown
+from localspec.gguf.not_gguf import BEGINNING_BYTES, not_gguf
 from localspec.gguf.types import BY_ID, GgmlType
 
 
@@ -167,8 +168,7 @@ def parse(source: Source, part: int = 0) -> Header:
 def _read_version(cursor: Cursor) -> int:
     start = cursor.peek(len(MAGIC))
     if start != MAGIC:
-        what = f"begins with {shown(start)}" if start else "is empty"
-        raise cursor.fail(f"is not a GGUF file (it {what}); name a .gguf file")
+        raise cursor.fail(not_gguf(cursor.peek(BEGINNING_BYTES)))
     cursor.take(len(MAGIC))
     version = cursor.u32()
     if version & 0xFFFF == 0:

@@ -1,15 +1,14 @@
 """Models that lie elsewhere: on the Hugging Face hub or another server, read by HTTP range.
 
-`hf:owner/repo/file.gguf`, perhaps with `@revision`, and the address of that file in a browser mean
-the same. The hub's own library knows the endpoint (HF_ENDPOINT), the token (HF_TOKEN or a login)
-and offline mode (HF_HUB_OFFLINE); it is imported on use because that is slow.
+`hub_name` tells what a name means. The hub's own library knows the endpoint (HF_ENDPOINT), the
+token (HF_TOKEN or a login) and offline mode (HF_HUB_OFFLINE); it is imported on use because that is
+slow.
 
 A header costs megabytes of a model's gigabytes. Later ranges are asked for where the first was
 found. A token goes to its own host only: a redirect to another host gets none. Source: RFC 9110,
 section 14.
 """
 
-import importlib
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Self
@@ -17,10 +16,16 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.header import Header
+from localspec.gguf.hub_library import (
+    PORTAL,
+    connection_problem,
+    http_client,
+    http_errors,
+    hub,
+    is_page,
+)
+from localspec.gguf.hub_name import FORM, HUB, HubFile, file_of, urlsplit_or_refuse
 from localspec.gguf.reader import read_source
-
-HUB = "hf:"
-FORM = "hf:owner/repo/file.gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +37,9 @@ class Place:
     headers: dict[str, str] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file on the hub; `revision` None is its main branch."""
-
-    repository: str
-    file: str
-    revision: str | None = None
-
-    @property
-    def name(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{HUB}{self.repository}/{self.file}{revision}"
-
-
-def hub_file_of(reference: str) -> HubFile | None:
-    """From `hf:...` or the address of a file on the hub; None for another http(s) address.
-
-    Raises UserError if it is none of these.
-    """
-    if reference.startswith(HUB):
-        path, _, revision = reference.removeprefix(HUB).partition("@")
-        owner, repository, file = ([*path.split("/", 2), "", ""])[:3]
-        if not (owner and repository and file) or ".." in file.split("/"):
-            raise UserError(f"{HUB + path!r} is not of the form {FORM}")
-        return HubFile(f"{owner}/{repository}", unquote(file), revision or None)
-    on_hub = _path_on_hub(_web_address(reference))
-    if on_hub is None:
-        return None
-    repository, revision, file = on_hub
-    return HubFile(repository, unquote(file), revision)
-
-
 def place_of(reference: str) -> Place:
     """From `hf:...` or an http(s) address; UserError if it is neither."""
-    hub_file = hub_file_of(reference)
+    hub_file = file_of(reference)
     if hub_file:
         return _hub_place(hub_file)
     parts = _web_address(reference)
@@ -75,56 +48,21 @@ def place_of(reference: str) -> Place:
     return Place(name, reference, {})
 
 
-def http_client() -> Any:
-    """The hub's shared HTTP client, an `httpx.Client`; of its successor in later versions."""
-    from huggingface_hub.utils import get_session  # noqa: PLC0415 - slow to import
-
-    return get_session()
-
-
-def http_errors(client: Any) -> tuple[type[Exception], ...]:
-    """What a request can raise, in whichever library the client is from."""
-    library = next(kind.__module__ for kind in type(client).__mro__ if kind.__name__ == "Client")
-    module = importlib.import_module(library.partition(".")[0])
-    return (OSError, ValueError, module.HTTPError, module.InvalidURL)
-
-
 def _web_address(reference: str) -> SplitResult:
-    try:
-        parts = urlsplit(reference)
-        is_whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError as error:
-        raise UserError(f"{reference!r} is no address ({error}): check it") from error
-    if not is_whole or not parts.path.rpartition("/")[2]:
+    parts = urlsplit_or_refuse(reference)
+    if not parts.path.rpartition("/")[2]:
         raise UserError(f"{reference!r} is neither {FORM} nor the http(s) address of a file")
     return parts
 
 
-def _path_on_hub(parts: SplitResult) -> tuple[str, str, str] | None:
-    """Repository, revision and file, of the address of a file's page or of the file itself."""
-    from huggingface_hub import constants  # noqa: PLC0415 - slow to import
-
-    endpoint = urlsplit(constants.ENDPOINT)
-    path = parts.path.split("/")
-    if (parts.scheme, parts.netloc) != endpoint[:2] or len(path) < 6:
-        return None
-    if not path[1] or not path[2] or path[3] not in ("blob", "resolve"):
-        return None
-    return f"{path[1]}/{path[2]}", unquote(path[4]), "/".join(path[5:])
-
-
 def _hub_place(found: HubFile) -> Place:
-    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
-    from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
-
     name = f"{HUB}{found.repository}/{found.file}"
     try:
-        address = hf_hub_url(found.repository, found.file, revision=found.revision)
-    except (HFValidationError, ValueError) as error:
+        address: str = hub().hf_hub_url(found.repository, found.file, revision=found.revision)
+    except (hub("errors").HFValidationError, ValueError) as error:
         reason = str(error).partition(". ")[0].rstrip(".")
         raise UserError(f"{name!r} is not {FORM}: {reason}") from error
-    return Place(name, address, build_hf_headers())
+    return Place(name, address, hub("utils").build_hf_headers())
 
 
 SILENCE_S, SLOWEST_READ_S = 20.0, 60.0
@@ -135,6 +73,7 @@ _STATUS_REASONS = {
     401: "needs a login: set HF_TOKEN, or run `hf auth login`",
     403: "is not open to you: accept its licence on the hub, and set HF_TOKEN",
     404: "does not exist: check the name",
+    511: PORTAL,
     429: "is refused for now, because of too many requests: wait, or set HF_TOKEN",
 }
 # `X-Error-Code` of the hub, which answers 401 for what it does not want to say exists.
@@ -154,6 +93,14 @@ def refusal(answer: Any) -> str:
         reason = "is refused to your token: renew HF_TOKEN, or run `hf auth login`"
     other = f"is refused by its server ({answer.status_code}): {AGAIN}"
     return reason or _STATUS_REASONS.get(answer.status_code, other)
+
+
+def page_instead(name: str) -> str:
+    """What to do about a web page where a file should be, to follow the file's name."""
+    return PORTAL if name.startswith(HUB) else PAGE
+
+
+PAGE = "is a web page: give the address of the .gguf file itself"
 
 
 class HttpSource:
@@ -181,17 +128,14 @@ class HttpSource:
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """At most 1 MiB from `offset` on. ModelError says what is wrong with file or server."""
-        from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415 - slow to import
-
         client = http_client()
         last = offset + min(n_bytes, LARGEST_READ_BYTES) - 1
         try:
             piece = self._ask(client, offset, last)
-        except OfflineModeIsEnabled as error:
+        except hub("errors").OfflineModeIsEnabled as error:
             raise self._fail("is not read while HF_HUB_OFFLINE is set: unset it") from error
         except http_errors(client) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise self._fail(f"cannot be read ({reason}): {AGAIN}") from error
+            raise self._fail(f"cannot be read ({connection_problem(error)}): {AGAIN}") from error
         self.n_bytes_fetched += len(piece)
         return piece
 
@@ -230,8 +174,8 @@ class HttpSource:
 
     def _check_answer(self, answer: Any) -> None:
         if answer.status_code == 200:
-            if answer.headers.get("content-type", "").startswith("text/html"):
-                raise self._fail("is a web page: give the address of the .gguf file itself")
+            if is_page(answer):
+                raise self._fail(page_instead(self.name))
             raise self._fail("is on a server that sends whole files only: download it first")
         if answer.status_code != 206:
             raise self._fail(refusal(answer))

@@ -7,12 +7,14 @@ src/llama-arch.cpp of llama.cpp. Compute buffers are not known here; caches are 
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from localspec.gguf.header import Header, Tensor, file_type
 from localspec.gguf.types import GgmlType
+from localspec.model.hints import scaled_context, values_below
+from localspec.model.kind import is_of_encoder
 from localspec.model.kv import (
     block_problem,
     cache_bytes,
@@ -68,10 +70,14 @@ class Streamed:
 
 
 def weights_of(header: Header, n_layers: int) -> tuple[WeightGroup, ...]:
-    """Every tensor in a group; blocks from `n_layers` on (NextN, MTP) are not streamed."""
+    """Every tensor of the text model in a group; blocks from `n_layers` on (NextN, MTP) are not
+    streamed.
+    """
     is_tied = not any(tensor.name == "output.weight" for tensor in header.tensors)
     sums: dict[tuple[WeightRole, GgmlType, bool, bool], list[int]] = defaultdict(lambda: [0, 0])
     for tensor in header.tensors:
+        if is_of_encoder(tensor):
+            continue
         role = _role(tensor.name)
         is_streamed = _is_streamed(tensor, is_tied=is_tied, n_layers=n_layers)
         total = sums[role, tensor.type, role == "experts", is_streamed]
@@ -130,7 +136,10 @@ def _is_streamed(tensor: Tensor, *, is_tied: bool, n_layers: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Facts of a language model; `of` reads them from a header and None is what it does not say."""
+    """Facts of a language model; `of` reads them from a header and None is what it does not say.
+
+    `n_params` and `weight_bytes` are of the text model; an encoder inside has `encoder_bytes`.
+    """
 
     path: str
     architecture: str
@@ -140,13 +149,16 @@ class ModelFacts:
     weight_bytes: int
     n_embd: int
     n_ctx_train: int | None
+    n_ctx_scaled: int | None
     n_vocab: int | None
     n_experts: int
     n_experts_used: int
     tokenizer: Tokenizer
     state_bytes: int | None
+    sampling: Mapping[str, Any] = field(repr=False)
     layers: tuple[Layer, ...] = field(repr=False)
     weights: tuple[WeightGroup, ...] = field(repr=False)
+    encoder_bytes: int = 0
 
     @classmethod
     def of(
@@ -165,22 +177,26 @@ class ModelFacts:
 
         tokenizer = tokenizer or Tokenizer.of(header)
         layers = layers_of(header) if layers is None else layers
+        text = [tensor for tensor in header.tensors if not is_of_encoder(tensor)]
         return cls(
             path=header.name,
             architecture=header.architecture,
             name=header.text("general.name"),
             file_type=file_type(header),
-            n_params=sum(tensor.n_elements for tensor in header.tensors),
-            weight_bytes=sum(tensor.n_bytes for tensor in header.tensors),
+            n_params=sum(tensor.n_elements for tensor in text),
+            weight_bytes=sum(tensor.n_bytes for tensor in text),
             n_embd=count("embedding_length") or 0,
             n_ctx_train=count("context_length"),
+            n_ctx_scaled=scaled_context(header),
             n_vocab=count("vocab_size") if tokenizer.n_tokens is None else tokenizer.n_tokens,
             n_experts=count("expert_count") or 0,
             n_experts_used=_most(header, "expert_used_count"),
             tokenizer=tokenizer,
             state_bytes=state_bytes(header, layers),
+            sampling=values_below(header, "general.sampling."),
             layers=layers,
             weights=weights_of(header, _most_blocks(header)),
+            encoder_bytes=sum(t.n_bytes for t in header.tensors if is_of_encoder(t)),
         )
 
     @property
@@ -231,7 +247,8 @@ class ModelFacts:
     @property
     def rolls_back(self) -> bool:
         """Whether its memory can take back tokens, as a draft model's must."""
-        return self.architecture not in RECURRENT | HYBRID
+        is_known_not_to = self.architecture in RECURRENT | HYBRID
+        return not is_known_not_to and not any(layer.is_recurrent for layer in self.layers)
 
     @property
     def window_tokens(self) -> int | None:

@@ -22,7 +22,7 @@ src/llama-hparams.cpp of llama.cpp.
 from localspec.errors import UserError
 from localspec.gguf.header import Header
 from localspec.gguf.types import BY_NAME, GgmlType
-from localspec.model.layers import HYBRID, UNUSUAL_CACHE, Layer
+from localspec.model.layers import HYBRID, UNUSUAL_CACHE, Layer, has_state_keys
 from localspec.settings import CACHE_TYPES, Attention
 
 _TYPES = {name: BY_NAME[name.upper()] for name in CACHE_TYPES}
@@ -91,14 +91,13 @@ def state_bytes(header: Header, layers: tuple[Layer, ...]) -> int | None:
         return None if _may_be_recurrent(header) else 0
     if header.architecture in UNUSUAL_CACHE:
         return None
-    numbers = _numbers(header, layers[0].n_heads)
+    numbers = _numbers(header, max(layer.n_heads for layer in layers))
     return None if numbers is None else FLOAT_BYTES * n_layers * numbers
 
 
 def _may_be_recurrent(header: Header) -> bool:
     """It is known to be, or says what only such models say, and not in which layers."""
-    states = (header.own_key("ssm."), header.own_key("wkv."))
-    return header.architecture in HYBRID or any(key.startswith(states) for key in header.metadata)
+    return header.architecture in HYBRID or has_state_keys(header)
 
 
 def _numbers(header: Header, n_heads: int) -> int | None:

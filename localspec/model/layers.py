@@ -2,11 +2,13 @@
 
 A layer that attends stores for each token n_kv_heads keys of `key_size` and values of `value_size`;
 with multi-head latent attention (MLA: DeepSeek) one compressed key and no value. A recurrent layer
-stores a state whose size does not depend on the context. Some facts follow from the architecture
-alone and have no metadata key: they are in the tables. An architecture that is in no table counts
-as a plain transformer with causal attention. Sources: src/llama-arch.cpp, `load_hparams` in
-src/llama-model.cpp, src/llama-hparams.cpp, src/llama-kv-cache*.cpp and src/models/*.cpp of
-llama.cpp (libllama 0.5.0).
+stores a state whose size does not depend on the context. What the header says of its layers holds
+for every architecture, known or not: windows by `attention.sliding_window_pattern`, recurrence by
+`attention.recurrent_layers`, `full_attention_interval` or layers without heads of keys. Some facts
+follow from the architecture alone and have no metadata key: they are in the tables. Without either
+a model counts as a plain transformer with causal attention. Sources: src/llama-arch.cpp,
+`load_hparams` in src/llama-model.cpp, src/llama-hparams.cpp, src/llama-kv-cache*.cpp and
+src/models/*.cpp of llama.cpp (libllama 0.5.0).
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ HYBRID = _names(
     "jamba falcon-h1 plamo2 granitehybrid lfm2 lfm2moe nemotron_h nemotron_h_moe qwen3next"
     " kimi-linear bailingmoe3 kimi-k3 glm5-next qwen35 qwen35moe qwen4exp deepseek4 minimax-01"
 )
-# Of these, every n-th layer attends unless an array says which.
+# Of these, every n-th layer attends unless the header says which.
 FULL_ATTENTION_EVERY = {
     "minimax-01": 8,
     "qwen3next": 4,
@@ -40,16 +42,8 @@ UNUSUAL_CACHE = _names(
     " graniteswitch"
 )
 
-ENCODERS = _names(
-    "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert"
-    " gemma-embedding llama-embed t5encoder"
-)
-DIFFUSION = _names("dream llada llada-moe rnd1")
-DRAFT_HEADS = _names("eagle3 dflash gemma4-assistant gemma4_assistant gemma4_mtp")
-ENCODER_DECODERS = _names("t5")
 # Layers without attention and without feed-forward have no weights at all (Nemotron Ultra).
 SKIPPING = _names("deci")
-NOT_LANGUAGE = _names("clip wavtokenizer-dec controlvector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +92,8 @@ WINDOWS: dict[str, Window] = {
 }
 
 
+WINDOW, PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+INTERVAL = "full_attention_interval"
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 GEMMA3N_CACHED_LAYERS = 20
 
@@ -141,7 +137,7 @@ def layers_of(header: Header) -> tuple[Layer, ...]:
     kv_heads = per_layer(header, "attention.head_count_kv", n_all) or heads
     recurrent = _recurrent(header, kv_heads)
     windows = _windows(header, recurrent, n_layers)
-    sizes = _head_sizes(header, heads[0])
+    sizes = _head_sizes(header, next(filter(None, heads), 0))
     cached = _cached(header, recurrent)
     layers = tuple(
         Layer(
@@ -181,24 +177,41 @@ def _recurrent(header: Header, kv_heads: tuple[int, ...]) -> tuple[bool, ...]:
     name, n_layers = header.architecture, len(kv_heads)
     if name in RECURRENT or name == "falcon-h1":
         return (True,) * n_layers
-    if name not in HYBRID or name == "deepseek4":
+    given = per_layer(header, "attention.recurrent_layers", n_layers)
+    if given is not None:
+        return tuple(map(bool, given))
+    every = _attends_every(header)
+    if every:
+        return tuple((i + 1) % every != 0 for i in range(n_layers))
+    if name == "deepseek4" or not (name in HYBRID or has_state_keys(header)):
         return (False,) * n_layers
-    if name in FULL_ATTENTION_EVERY:
-        given = per_layer(header, "attention.recurrent_layers", n_layers)
-        every = _count(header, "full_attention_interval", FULL_ATTENTION_EVERY[name])
-        return tuple(map(bool, given or [(i + 1) % max(1, every) for i in range(n_layers)]))
     feed_forward = (0,) * n_layers
     if name.startswith("nemotron_h"):  # its layers either mix tokens or feed forward
         feed_forward = per_layer(header, "feed_forward_length", n_layers) or feed_forward
     return tuple(n == 0 and n_ff == 0 for n, n_ff in zip(kv_heads, feed_forward, strict=True))
 
 
+def _attends_every(header: Header) -> int | None:
+    """Which layers attend where the others are recurrent; None where no interval tells."""
+    every = header.integer(header.own_key(INTERVAL)) or FULL_ATTENTION_EVERY.get(
+        header.architecture
+    )
+    is_of_windows = bool(header.integer(header.own_key(WINDOW))) and not has_state_keys(header)
+    return None if is_of_windows and header.architecture not in HYBRID else every
+
+
+def has_state_keys(header: Header) -> bool:
+    """Whether the header gives the sizes of a recurrent state."""
+    kinds = tuple(header.own_key(kind) for kind in ("ssm.", "wkv.", "kda.", "shortconv."))
+    return any(key.startswith(kinds) for key in header.metadata)
+
+
 def _windows(header: Header, recurrent: tuple[bool, ...], n_layers: int) -> list[int | None]:
     """How many tokens each layer looks back, None for all of them."""
-    layout = WINDOWS.get(header.architecture)
+    layout = WINDOWS.get(header.architecture) or _layout_of_keys(header)
     if layout is None or layout.n_layers not in (None, n_layers):
         return [None] * n_layers
-    n_tokens = header.integer(header.own_key("attention.sliding_window"))
+    n_tokens = header.integer(header.own_key(WINDOW))
     if n_tokens is None or (n_tokens and layout.fixed):
         n_tokens = layout.n_tokens
     if not n_tokens:
@@ -207,8 +220,21 @@ def _windows(header: Header, recurrent: tuple[bool, ...], n_layers: int) -> list
     return [n_tokens if windowed[i] and not recurrent[i] else None for i in range(n_layers)]
 
 
+def _layout_of_keys(header: Header) -> Window | None:
+    """Of an architecture without a line in the table. A window without a pattern is no sign: many
+    headers have one that no layer uses.
+    """
+    pattern = header.metadata.get(header.own_key(PATTERN))
+    if isinstance(pattern, Array):
+        return Window(None)
+    if header.integer(header.own_key(PATTERN)):
+        return Window(header.integer(header.own_key(PATTERN)))
+    every = header.integer(header.own_key(INTERVAL))
+    return Window(every) if every and not has_state_keys(header) else None
+
+
 def _window_pattern(header: Header, layout: Window, n_layers: int) -> list[bool]:
-    key = header.own_key("attention.sliding_window_pattern")
+    key = header.own_key(PATTERN)
     if isinstance(header.metadata.get(key), Array):
         given = [bool(number) for number in header.integers(key) or ()]
         return (given + [False] * n_layers)[:n_layers]
@@ -242,7 +268,7 @@ def _cached(header: Header, recurrent: tuple[bool, ...]) -> list[bool]:
     n_cached = len(recurrent)
     if header.architecture == "gemma3n":
         n_cached = GEMMA3N_CACHED_LAYERS
-    if header.architecture == "gemma4":
+    else:
         n_cached -= _count(header, "attention.shared_kv_layers", 0)
     attends = header.architecture == "falcon-h1"  # in its recurrent layers, too
     return [i < n_cached and (attends or not recurrent[i]) for i in range(len(recurrent))]

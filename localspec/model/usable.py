@@ -1,51 +1,31 @@
-"""Whether libllama can be given this model without dying of it.
+"""Whether a header can be believed: what `predict` and `list` must know before any engine sees it.
 
-libllama reports most faults of a file. It asserts the absence of some (the process aborts) and does
-not look for the rest (it divides by zero, reads out of bounds, fills the memory). The rules here
-and in `tokenizer` refuse these before the engine sees the file. They restate what llama.cpp takes
-for granted: `load_hparams` and `create_memory` in src/llama-model.cpp, the constructors of caches,
-the graphs of src/models/*.cpp, and the tools that write files which are no models (`general.type`).
-Flipping bytes of real headers showed which rules matter. An architecture that is unknown here must
-only meet the rules that hold for all.
+libllama reports most faults of a file and asserts the absence of others; what it dies of is found
+by a trial load in a child (`session.trial`), which needs the file. The rules here need its header
+alone. They refuse sizes that contradict each other, because every figure follows from them, and
+what would fill the memory or be read out of bounds without a word: `load_hparams` and
+`create_memory` in src/llama-model.cpp of llama.cpp take these for granted. An architecture that is
+unknown here must only meet the rules that hold for all.
 """
-
-from math import isfinite, isnan
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header, Tensor
 from localspec.model.facts import ModelFacts
+from localspec.model.kind import check_kind
 from localspec.model.layers import (
-    DIFFUSION,
-    DRAFT_HEADS,
-    ENCODER_DECODERS,
-    ENCODERS,
     HYBRID,
-    NOT_LANGUAGE,
     RECURRENT,
     SKIPPING,
     WINDOWS,
     Layer,
+    has_state_keys,
     layers_of,
-    per_layer,
 )
 from localspec.model.tokenizer import AGAIN, check_vocabulary
 
-MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 MAX_SIZE = 1 << 24  # far above any embedding, head or feed-forward length
 MAX_TOKENS = (1 << 31) - 1
-NO_SINGLE_EXPERT = ("hunyuan-dense", "hunyuan_vl")  # one expert is read as none
-ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
-# Counts that something is divided by, if they are there.
-DIVISORS = (
-    "experts_per_group",
-    "full_attention_interval",
-    "interleave_moe_layer_step",
-    "ssm.group_count",
-    "ssm.time_step_rank",
-    "wkv.head_size",
-)
-NEVER_DIVIDES = (("llama4", "interleave_moe_layer_step"), ("plamo2", "ssm.group_count"))
 
 
 def check_sizes(header: Header) -> tuple[Layer, ...]:
@@ -53,8 +33,6 @@ def check_sizes(header: Header) -> tuple[Layer, ...]:
     _check_lengths(header)
     layers = layers_of(header)
     _check_layers(header, layers)
-    _check_experts(header)
-    _check_numbers(header)
     return layers
 
 
@@ -77,7 +55,7 @@ def _check_lengths(header: Header) -> None:
 
 
 def _check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
-    if not layers[0].n_heads and not _is_recurrent(header):
+    if not any(layer.n_heads for layer in layers) and not _is_recurrent(header):
         raise _contradiction(header, "has no attention heads")
     for layer in set(layers):
         _check_heads(header, layer)
@@ -90,10 +68,7 @@ def _check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
 
 def _is_recurrent(header: Header) -> bool:
     """Also for an architecture that is not known here, by what else it says of itself."""
-    states = (header.own_key("ssm."), header.own_key("wkv."))
-    return header.architecture in RECURRENT | HYBRID or any(
-        key.startswith(states) for key in header.metadata
-    )
+    return header.architecture in RECURRENT | HYBRID or has_state_keys(header)
 
 
 def _check_heads(header: Header, layer: Layer) -> None:
@@ -116,114 +91,11 @@ def _check_rotation(header: Header, layers: tuple[Layer, ...]) -> None:
             raise _contradiction(header, f"rotates {n_rotated} numbers of keys of {longest}")
 
 
-def _check_experts(header: Header) -> None:
-    def count(name: str) -> int:
-        return header.integer(header.own_key(name)) or 0
-
-    if header.architecture in NO_SINGLE_EXPERT and count("expert_count") <= 1:
-        return
-    n_blocks = header.integer(header.own_key("block_count")) or 0
-    n, n_groups = count("expert_count"), count("expert_group_count")
-    n_used = max(per_layer(header, "expert_used_count", n_blocks) or (0,))
-    n_groups_used = count("expert_group_used_count")
-    groups_fit = n_groups <= 1 or (n % n_groups == 0 and 0 < n_groups_used < n_groups)
-    if not (
-        0 <= n <= MAX_EXPERTS
-        and (0 < n_used <= n if n else n_used == 0)
-        and (0 <= n_groups < n if n else n_groups == 0)
-        and groups_fit
-    ):
-        raise _contradiction(
-            header,
-            f"has {n} experts of which {n_used} are used, in {n_groups} groups of which"
-            f" {n_groups_used} are used",
-        )
-
-
-def _check_numbers(header: Header) -> None:
-    for key, value in header.metadata.items():
-        if key.startswith(f"{header.architecture}.") and isinstance(value, float):
-            is_small = key.endswith("epsilon")
-            if isnan(value) or (is_small and not (isfinite(value) and value >= 0)):
-                raise _contradiction(header, f"has {value} for {shown(key)}")
-    for name in DIVISORS:
-        number = header.integer(header.own_key(name))
-        if number == 0 and (header.architecture, name) not in NEVER_DIVIDES:
-            raise _contradiction(header, f"has 0 for {shown(header.own_key(name))}")
-    scaling = header.text(header.own_key("rope.scaling.type"))
-    if scaling is not None and scaling not in ROPE_SCALINGS:
-        raise _contradiction(header, f"has the unknown position scaling {shown(scaling)}")
-
-
-POOLINGS = (1, 2, 3, 4)  # one vector for a text: by mean, first or last token, or a rank
-WHOLE = "give the path of a whole language model"
-
-_FILE_KINDS = {
-    "adapter": f"is a LoRA adapter; {WHOLE}",
-    "imatrix": f"is an importance matrix for quantizing; {WHOLE}",
-    "mmproj": f"is the image or sound encoder of a model; {WHOLE}",
-}
-_ARCHITECTURE_KINDS = {
-    **dict.fromkeys(ENCODERS, f"makes embeddings and cannot write text; {WHOLE}"),
-    **dict.fromkeys(DIFFUSION, f"writes by diffusion, not one token after another; {WHOLE}"),
-    **dict.fromkeys(DRAFT_HEADS, f"drafts for one other model and cannot write alone; {WHOLE}"),
-    **dict.fromkeys(
-        ENCODER_DECODERS, f"translates with an encoder, which is not supported; {WHOLE}"
-    ),
-    **dict.fromkeys(NOT_LANGUAGE, f"is no language model; {WHOLE}"),
-}
-
-
-def check_kind(header: Header) -> None:
-    """ModelError unless this is a language model, of an architecture known here or not."""
-    kind = _FILE_KINDS.get(header.text("general.type") or "")
-    if kind:
-        raise header.fail(kind)
-    if not header.architecture:
-        raise header.fail(f"does not say its architecture; {WHOLE}")
-    name = f"has the architecture {shown(header.architecture)}, which "
-    kind = _ARCHITECTURE_KINDS.get(header.architecture)
-    if kind:
-        raise header.fail(name + kind)
-    if not header.tensors:
-        raise header.fail(f"has no weights, only metadata; {WHOLE}")
-    if _is_embedder(header):
-        raise header.fail(f"makes embeddings and cannot write text; {WHOLE}")
-    if _is_head_alone(header):
-        raise header.fail(f"has only the draft head (MTP) of a model, not its layers; {WHOLE}")
-
-
-def _is_embedder(header: Header) -> bool:
-    pooling = header.integer(header.own_key("pooling_type"))
-    return header.flag(header.own_key("attention.causal")) is False or pooling in POOLINGS
-
-
-def _is_head_alone(header: Header) -> bool:
-    """A sidecar (`mtp-NAME.gguf`): the last blocks of a model, which predict further tokens.
-
-    libllama loads one without the blocks below, for a context of heads, and in a plain context dies
-    of them. It tells a sidecar by the first norm (src/models/qwen35.cpp and its likes).
-    """
-    n_heads = header.integer(header.own_key("nextn_predict_layers")) or 0
-    n_blocks = header.integer(header.own_key("block_count")) or 0
-    has_first = any(tensor.name == "blk.0.attn_norm.weight" for tensor in header.tensors)
-    return n_heads > 0 and (not has_first or n_blocks == n_heads)
-
-
-# Types that no kernel multiplies with, and the tables of numbers that may have them.
-NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
-MAPPED_ALIGNMENT_BYTES = 32  # TENSOR_ALIGNMENT of ggml, asserted for a mapped file
-NUMBER_TABLES = ("tid2eid", "d2t")
-ADDED_AS_F32 = ("_norm.weight", ".ssm_a", ".ssm_d", ".ssm_conv1d.weight")
-
-
 def usable_facts(header: Header) -> ModelFacts:
-    """ModelError, in one sentence, for a model that libllama would not load or not survive."""
+    """ModelError, in one sentence, for what is no model, or a header that contradicts itself."""
     check_kind(header)
     layers = check_sizes(header)
     _check_blocks(header)
-    for tensor in header.tensors:
-        _check_tensor(header, tensor)
     return ModelFacts.of(header, check_vocabulary(header), layers)
 
 
@@ -248,22 +120,3 @@ def _check_blocks(header: Header) -> None:
 def _is_in_block(tensor: Tensor) -> bool:
     start, _, rest = tensor.name.partition(".")
     return start == "blk" and rest.partition(".")[0].isdecimal()
-
-
-def _check_tensor(header: Header, tensor: Tensor) -> None:
-    problem = _type_problem(tensor)
-    if tensor.offset_bytes % MAPPED_ALIGNMENT_BYTES:
-        problem = f"at byte {tensor.offset_bytes}, no multiple of {MAPPED_ALIGNMENT_BYTES}"
-    if problem:
-        raise header.fail(f"has the weights {shown(tensor.name)} {problem}; {AGAIN}")
-
-
-def _type_problem(tensor: Tensor) -> str | None:
-    kind, name = tensor.type.name, tensor.name
-    if kind in NOT_WEIGHTS:
-        is_table = any(table in name for table in NUMBER_TABLES)
-        return None if is_table else f"of the type {kind}, which nothing multiplies with"
-    is_vector = len(tensor.shape) < 2 and "gate_inp" not in name
-    if kind != "F32" and (is_vector or name.endswith(ADDED_AS_F32)):
-        return f"of the type {kind}, and these can be F32 only"
-    return None

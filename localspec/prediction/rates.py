@@ -13,6 +13,7 @@ from typing import Literal, Protocol, Self
 from localspec.gguf.types import GgmlType
 
 Binding = Literal["memory", "compute"]
+Test = Literal["decode", "prefill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,14 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """Of a predicted time: what launches and what attention take of it."""
+
+    overhead: float = 0.0
+    attention: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class WeightWork:
     """Weights of one type in one pass.
 
@@ -42,6 +51,7 @@ class WeightWork:
     type: GgmlType
     n_bytes: float
     n_elements: float
+    is_expert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +90,15 @@ class Rates(Protocol):
         """Where the figures are from, in a few words."""
         ...
 
-    def for_model(self, n_embd: int, streamed_bytes: float) -> "Rates":
-        """The rates for a model's width and size, where these are known to matter."""
+    def for_model(
+        self, n_embd: int, streamed_bytes: float, traits: tuple[str, ...] = ()
+    ) -> "Rates":
+        """The rates for a model's width, size and kind, where these are known to matter."""
         ...
 
-    @property
-    def decode_spread(self) -> Spread: ...
-
-    @property
-    def prefill_spread(self) -> Spread: ...
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        """How far measured speeds lie from the prediction, `shares` of whose time are known."""
+        ...
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         """Time to stream these weights and to multiply `n_tokens` by them."""
@@ -112,15 +122,11 @@ class IdealRates:
     flops_per_s: float | None
     source: str = "ceiling"
 
-    @property
-    def decode_spread(self) -> Spread:
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        """None."""
         return EXACT
 
-    @property
-    def prefill_spread(self) -> Spread:
-        return EXACT
-
-    def for_model(self, n_embd: int, streamed_bytes: float) -> Self:
+    def for_model(self, n_embd: int, streamed_bytes: float, traits: tuple[str, ...] = ()) -> Self:
         """The same: the ceiling does not depend on it."""
         return self
 

@@ -13,6 +13,7 @@ silence and without a limit, and has one number of tries for a busy server and f
 Source: RFC 9110, section 10.2.3; the `RateLimit` header of the hub.
 """
 
+import errno
 import os
 import re
 import time
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from localspec.errors import HardwareError, ModelError
-from localspec.gguf.remote import AGAIN, http_client, http_errors, refusal
+from localspec.gguf.hub_library import connection_problem, http_client, http_errors, hub, is_page
+from localspec.gguf.remote import AGAIN, page_instead, refusal
 from localspec.notify import Notify
 
 MAX_TRIES, TRIES_TO_REACH = 6, 2
@@ -143,9 +145,6 @@ def _size(partial: Path) -> int:
 
 def _fetch_on(wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:
     """One request for the rest; whether the file ends there, where its size was not known."""
-    from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT  # noqa: PLC0415 - slow
-    from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
-
     client, n_here = http_client(), _size(partial)
     wish = f"bytes={n_here}-{n_here + MOST_AT_ONCE_BYTES - 1}"
     headers = wanted.headers | {"Accept-Encoding": "identity", "Range": wish}
@@ -154,11 +153,11 @@ def _fetch_on(wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:
             "GET",
             wanted.address,
             headers=headers,
-            timeout=HF_HUB_DOWNLOAD_TIMEOUT,
+            timeout=hub("constants").HF_HUB_DOWNLOAD_TIMEOUT,
             follow_redirects=True,
         ) as answer:
             return _take(answer, wanted, partial, on_bytes)
-    except OfflineModeIsEnabled as error:
+    except hub("errors").OfflineModeIsEnabled as error:
         raise ModelError(f"{wanted.name} cannot be fetched while HF_HUB_OFFLINE is set") from error
     except _DiskError as error:
         raise _full_or_broken(wanted, partial, error.cause) from error.cause
@@ -167,16 +166,20 @@ def _fetch_on(wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:
 
 
 def later_from(error: Exception) -> Later:
-    """From what an HTTP client raised; a wrong address or proxy is not tried again."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    text = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-    if kinds & {"ConnectError", "ConnectTimeout", "ProxyError"}:
-        return Later(f"the server does not answer ({text})", n_tries=TRIES_TO_REACH)
-    if kinds & {"UnsupportedProtocol", "InvalidURL", "TooManyRedirects", "ValueError"}:
-        return Later(text, n_tries=1)
+    """From what an HTTP client raised; a wrong address, proxy or certificate is not tried again."""
+    kinds, why = {kind.__name__ for kind in type(error).__mro__}, connection_problem(error)
+    if "certificate" in why or kinds & WRONG_FOR_GOOD:
+        return Later(why, n_tries=1)
+    if kinds & {"ConnectError", "ConnectTimeout"}:
+        return Later(why, n_tries=TRIES_TO_REACH)
     if "ReadTimeout" in kinds:
         return Later("the server sends nothing any more")
-    return Later(f"the connection broke ({text})")
+    return Later(f"the connection broke ({why})")
+
+
+WRONG_FOR_GOOD = frozenset(
+    {"ProxyError", "UnsupportedProtocol", "InvalidURL", "TooManyRedirects", "ValueError"}
+)
 
 
 def _take(answer: Any, wanted: Download, partial: Path, on_bytes: OnBytes) -> bool:
@@ -202,6 +205,8 @@ def _span(answer: Any, wanted: Download, partial: Path) -> tuple[int, int | None
     n_here, status = _size(partial), answer.status_code
     if status in BUSY:
         raise later_of(answer)
+    if is_page(answer) and status in (200, 511):
+        raise ModelError(f"{wanted.name} {page_instead(wanted.name)}")
     if status == 200:
         return 0, wanted.n_bytes
     if status == 416 and wanted.n_bytes is None:
@@ -253,5 +258,13 @@ def _full_or_broken(wanted: Download, partial: Path, error: OSError) -> Hardware
     kept = f"{_size(partial) / 1e6:,.1f} MB of it are kept, and pull goes on from there"
     reason = error.strerror or os.strerror(error.errno or 0)
     return HardwareError(
-        f"{wanted.name} cannot be written to {partial.parent} ({reason}): make room; {kept}"
+        f"{wanted.name} cannot be written to {partial.parent} ({reason}): {_advice(error)}; {kept}"
     )
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EFBIG:
+        return "its file system has no files of that size (FAT32), so set HF_HOME to another disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    return "make it writable for you, or set HF_HOME to a folder of your own"

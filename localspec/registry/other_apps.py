@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localspec.gguf.hub_name import HUB
 from localspec.gguf.reader import PART_NAME
-from localspec.gguf.remote import HUB
 from localspec.model.identity import parts_of
 from localspec.registry.remote_file import cache_folder
 
@@ -132,11 +132,11 @@ def llama_cpp_folder() -> Path:
 
 
 def _models_in(folder: Path) -> Iterator[Path]:
-    """First parts of models below a folder; encoders of images (mmproj) are none."""
-    for path in sorted(path for path in _tree(folder) if path.suffix == ".gguf"):
+    """First parts of GGUF files below a folder; their headers say which are models."""
+    for path in sorted(path for path in _tree(folder) if path.suffix.lower() == ".gguf"):
         part = PART_NAME.fullmatch(path.name)
         is_later_part = part is not None and int(part[2]) != 1
-        if not is_later_part and "mmproj" not in path.name.lower() and _is_gguf(path):
+        if not is_later_part and _is_gguf(path):
             yield path
 
 

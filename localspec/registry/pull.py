@@ -6,10 +6,13 @@ are the hub's. A CRC-32 of every 4 MiB says later where they changed: a flipped 
 costs one block to mend.
 """
 
+import glob
 import hashlib
+import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +21,16 @@ from typing import Literal, Self
 from localspec.errors import HardwareError, ModelError
 from localspec.notify import Notify
 from localspec.registry.download import Download, download
-from localspec.registry.manifest import Pulled, pulled, record
-from localspec.registry.remote_file import CachePaths, RemoteFile, publish, shelf_of
-from localspec.store import in_turn
+from localspec.registry.manifest import Pulled, record
+from localspec.registry.moved import pulled_files
+from localspec.registry.remote_file import (
+    CachePaths,
+    RemoteFile,
+    publish,
+    repository_folder,
+    shelf_of,
+)
+from localspec.store import in_turn, write_whole
 
 BLOCK_BYTES = 4 << 20
 
@@ -88,6 +98,8 @@ def check_disk(files: Sequence[RemoteFile]) -> None:
     if not missing:
         return
     folder = next(place for place in shelves[0].blob.parents if place.exists())
+    if not os.access(folder, os.W_OK):
+        raise _not_writable(folder, "it may only be read")
     free = shutil.disk_usage(folder).free
     if missing + RESERVE_BYTES > free:
         raise HardwareError(
@@ -114,11 +126,9 @@ def pull_file(
     known = _known(shelf.pointer)
     if known and known.is_whole and _is_as_recorded(known, file):
         return known, 0
-    shelf.lock.parent.mkdir(parents=True, exist_ok=True)
-    waiting = f"another program is fetching {file.reference}: waiting for it"
-    with in_turn(shelf.lock, lambda: notify(waiting)):
+    with _alone(file, shelf, notify):
         was_here = shelf.blob.exists()
-        fetched = (known is not None and known.fetched) or not was_here
+        fetched = not was_here or _was_fetched(file, known)
         digest, n_fetched = _proved(file, shelf, name, notify, on_progress)
     path = publish(file, shelf)
     entry = replace(
@@ -133,8 +143,39 @@ def pull_file(
     return entry, n_fetched
 
 
+@contextmanager
+def _alone(file: RemoteFile, shelf: CachePaths, notify: Notify) -> Generator[None]:
+    """Hold the file's lock. A file that is whole in a cache of somebody else needs none.
+
+    HardwareError where the lock cannot be written and the file must be.
+    """
+    waiting = f"another program is fetching {file.reference}: waiting for it"
+    with ExitStack() as stack:
+        try:
+            shelf.lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(in_turn(shelf.lock, lambda: notify(waiting)))
+        except OSError as error:
+            if not shelf.blob.exists():
+                raise _not_writable(shelf.lock, error.strerror) from error
+        yield
+
+
+def _not_writable(place: Path, reason: str | None) -> HardwareError:
+    return HardwareError(
+        f"the cache cannot be written ({place}: {reason}): make it writable for you, or set"
+        " HF_HOME to a folder of your own"
+    )
+
+
+def _was_fetched(file: RemoteFile, known: Pulled | None) -> bool:
+    """Whether the bytes that are here came by localspec, for this revision or another."""
+    if known is not None:
+        return known.fetched
+    return any(one.fetched and one.sha256 == file.digest for one in pulled_files())
+
+
 def _known(path: Path) -> Pulled | None:
-    return next((entry for entry in pulled() if entry.path == str(path)), None)
+    return next((entry for entry in pulled_files() if entry.path == str(path)), None)
 
 
 def _is_as_recorded(known: Pulled, file: RemoteFile) -> bool:
@@ -153,7 +194,10 @@ def _proved(
         if _is_right(file, shelf.blob, digest):
             return digest, 0
         notify(f"{file.reference} is here and damaged: fetching it again")
-        shelf.blob.unlink()
+        _drop(shelf)
+    twin = _twin(file, shelf, on_progress)
+    if twin is not None:
+        return twin, 0
     before = shelf.partial.stat().st_size if shelf.partial.exists() else 0
     record(_entry(file, shelf, name, fetched=True))
     wanted = Download(file.reference, file.address, file.headers, file.n_bytes)
@@ -167,8 +211,42 @@ def _proved(
             f"{file.reference} came with the SHA-256 {digest.sha256[:12]} where the hub says"
             f" {(file.digest or '')[:12]}, so it was dropped: pull it again"
         )
+    shelf.blob.parent.mkdir(parents=True, exist_ok=True)
     shelf.partial.replace(shelf.blob)
     return digest, digest.n_bytes - before
+
+
+def _twin(file: RemoteFile, shelf: CachePaths, on_progress: OnProgress) -> Digest | None:
+    """Put the same bytes of another revision in place, where no link can lead to them."""
+    if file.hub is None or shelf.blob != shelf.pointer:
+        return None
+    snapshots = repository_folder(file.hub.repository) / "snapshots"
+    for other in snapshots.glob(f"*/{glob.escape(file.hub.file)}"):
+        if other.is_symlink() or other.stat().st_size != file.n_bytes:
+            continue
+        digest = _digest(file, other, on_progress)
+        if _is_right(file, other, digest):
+            shelf.blob.parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(other, shelf.blob)
+            return digest
+    return None
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """By another name of the same file, where the disk has those. Raises OSError."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        with write_whole(target) as partial:
+            shutil.copyfile(source, partial)
+
+
+def _drop(shelf: CachePaths) -> None:
+    """Remove damaged bytes. HardwareError where the cache is only read."""
+    try:
+        shelf.blob.unlink()
+    except OSError as error:
+        raise _not_writable(shelf.blob, error.strerror) from error
 
 
 def _entry(file: RemoteFile, shelf: CachePaths, name: str | None, *, fetched: bool) -> Pulled:

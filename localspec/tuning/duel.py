@@ -26,15 +26,9 @@ from localspec.engine.sampling import Sampling
 from localspec.engine.threads import thread_counts
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
-from localspec.quality import (
-    Divergence,
-    Reference,
-    Windows,
-    divergence_of,
-    reference_of,
-    shipped_text,
-    windows_of,
-)
+from localspec.quality.divergence import Divergence, Windows, shipped_text, windows_of
+from localspec.quality.evaluate import divergence_of, reference_of
+from localspec.quality.reference import Reference
 from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, gains_of, turns

@@ -9,7 +9,7 @@ from time import monotonic
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
-from localspec.quality import Divergence
+from localspec.quality.divergence import Divergence
 from localspec.settings import Attention, Settings
 from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.target import (

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.errors import UserError
-from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
-from localspec.quality.divergence import Divergence, log_softmax, scores
+from localspec.quality.divergence import Divergence, log_softmax, scores, shipped_text, windows_of
+from localspec.quality.evaluate import divergence_of, reference_of
 from localspec.quality.reference import N_LIKELIEST, Reference, Rows
 
 VOCABULARY = 6000

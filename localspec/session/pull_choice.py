@@ -1,0 +1,93 @@
+"""Which file of a repository to pull: the one that is named, or the one that fits this machine.
+
+Headers decide what is a model at all; the smallest one's describes every quantization.
+"""
+
+from localspec.errors import ModelError, UserError
+from localspec.forecast.machine import MachineChoice
+from localspec.forecast.quantization import choose
+from localspec.gguf.hub_name import HubRepository, with_file
+from localspec.gguf.remote import read_remote
+from localspec.model.facts import ModelFacts
+from localspec.model.kind import kind_of
+from localspec.model.usable import usable_facts
+from localspec.notify import Notify
+from localspec.registry.catalog import Entry
+from localspec.registry.repository import variants_of
+from localspec.registry.resolve import hub_name
+from localspec.registry.variants import Variant, quantization_of
+
+USUAL_BITS = 4.85
+"""A weight of Q4_K_M."""
+
+Chosen = tuple[str, tuple[str, ...]]
+"""The reference of a file, and sentences on why it is this one."""
+
+
+def of_repository(name: HubRepository, where: MachineChoice, notify: Notify) -> Chosen:
+    """The file of a repository that is named by a tag, else the one that fits.
+
+    Raises UserError or ModelError, also where no file of it can write text.
+    """
+    return _fitting_one(name, variants_of(name, notify), None, where, notify)
+
+
+def of_entry(
+    entry: Entry, draft: ModelFacts | None, where: MachineChoice, notify: Notify
+) -> Chosen:
+    """The quantization of an entry that fits, with its draft."""
+    found = _listed(entry, notify)
+    if len(found) < 2:
+        return spelled(entry, None, notify), ()
+    return _fitting_one(HubRepository(entry.repository), found, draft, where, notify)
+
+
+def spelled(entry: Entry, kind: str | None, notify: Notify) -> str:
+    """The reference of an entry's file, as its repository spells it today."""
+    found, wanted = _listed(entry, notify), kind or quantization_of(entry.file)
+    if any(variant.file == entry.file for variant in found) and kind is None:
+        return hub_name(entry)
+    fitting = [variant for variant in found if variant.type == wanted]
+    if fitting:
+        return with_file(HubRepository(entry.repository), fitting[0].file).name
+    if kind and found:
+        types = ", ".join(f"{entry.name}:{variant.type}" for variant in found if variant.type)
+        raise UserError(f"{entry.name} has no {kind} in {entry.repository}: name one of {types}")
+    return hub_name(entry, kind)
+
+
+def _listed(entry: Entry, notify: Notify) -> list[Variant]:
+    """The quantizations of an entry's repository; none where it cannot be listed."""
+    try:
+        return variants_of(HubRepository(entry.repository), notify, entry.file)
+    except (ModelError, UserError):
+        return []
+
+
+def _fitting_one(
+    name: HubRepository,
+    found: list[Variant],
+    draft: ModelFacts | None,
+    where: MachineChoice,
+    notify: Notify,
+) -> Chosen:
+    facts, found = _facts(name, found)
+    choice = choose(found, facts, draft, where, notify) if len(found) > 1 else None
+    variant, reasons = (
+        (choice.variant, choice.reasons) if choice else (_nearest_to_usual(found, facts), ())
+    )
+    return with_file(name, variant.file).name, reasons
+
+
+def _facts(name: HubRepository, found: list[Variant]) -> tuple[ModelFacts, list[Variant]]:
+    """Of the smallest file that is a model, and the files from there on."""
+    for i, variant in enumerate(found, start=1):
+        header = read_remote(with_file(name, variant.file).name)
+        if kind_of(header).is_model or i == len(found):
+            return usable_facts(header), found[i - 1 :]
+    raise AssertionError("a repository without files is refused before")
+
+
+def _nearest_to_usual(found: list[Variant], facts: ModelFacts) -> Variant:
+    """Where no published quality tells types apart, the one nearest to Q4_K_M in bits."""
+    return min(found, key=lambda one: abs(8 * one.n_bytes / facts.n_params - USUAL_BITS))

@@ -1,0 +1,112 @@
+"""What llama.cpp would die of is found in a child, once: no process of the user's dies.
+
+The first files break rules that llama.cpp asserts or takes for granted; none is known to localspec.
+"""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import assert_refused, localspec, tiny
+from sparse import KINDS, WRITE_TEXT, write_mtp_head
+
+from localspec.errors import ModelError
+from localspec.gguf.cursor import Value
+from localspec.gguf.reader import read_header
+from localspec.gguf.types import BY_NAME
+from localspec.gguf.writer import TensorPlan, header_bytes
+from localspec.model.facts import ModelFacts
+from localspec.notify import silent
+from localspec.session.loading import checked_facts
+from localspec.session.trial import try_load
+
+Change = tuple[dict[str, Value], dict[str, tuple[str, tuple[int, ...]]]]
+DEADLY: dict[str, Change] = {
+    "a negative epsilon": ({"llama.attention.layer_norm_rms_epsilon": -1.0}, {}),
+    "experts of which none is used": ({"llama.expert_count": 8}, {}),
+    "an unknown position scaling": ({"llama.rope.scaling.type": "twisted"}, {}),
+    "weights of whole numbers": ({}, {"blk.0.attn_q.weight": ("I16", (64, 64))}),
+    "a norm of the wrong type": ({}, {"blk.0.attn_norm.weight": ("F16", (64,))}),
+}
+
+
+def write_changed(path: Path, change: Change) -> Path:
+    """The tiny model with other keys and types of tensors, and zeros for weights."""
+    header = read_header(tiny())
+    plans = {t.name: TensorPlan(t.name, t.type, t.shape, tuple) for t in header.tensors}
+    plans |= {
+        name: TensorPlan(name, BY_NAME[kind], shape, tuple)
+        for name, (kind, shape) in change[1].items()
+    }
+    path.write_bytes(header_bytes(dict(header.metadata) | change[0], list(plans.values())))
+    os.truncate(path, path.stat().st_size + sum(plan.n_bytes + 64 for plan in plans.values()))
+    return path
+
+
+@pytest.mark.parametrize("name", DEADLY)
+def test_what_the_engine_would_die_of_is_a_sentence(tmp_path: Path, name: str) -> None:
+    path = write_changed(tmp_path / "deadly.gguf", DEADLY[name])
+    run = localspec("generate", path, "-p", "Hi", "-n", "1", "--threads", "1")
+    assert_refused(run, 1, "deadly.gguf is not loaded", "the engine would die of it")
+
+
+def test_it_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the next time, when no child is needed."""
+    path = write_changed(tmp_path / "deadly.gguf", DEADLY["a negative epsilon"])
+    facts = checked_facts(path)
+    with pytest.raises(ModelError, match=r"GGML_ASSERT"):
+        try_load(path, "it", facts, silent)
+    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    with pytest.raises(ModelError, match=r"GGML_ASSERT"):
+        try_load(path, "it", facts, silent)
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("a child was started for a file that is known")
+
+
+def test_a_known_file_starts_without_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = checked_facts(tiny())
+    try_load(tiny(), "it", facts, silent)
+    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    started = time.perf_counter()
+    try_load(tiny(), "it", facts, silent)
+    assert time.perf_counter() - started < 0.3
+
+
+def test_a_child_that_somebody_else_ended_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory says nothing about the file: the engine may still load it."""
+    facts = replace(checked_facts(tiny()), path="other")
+    calls = 0
+
+    def killed(*_: object) -> object:
+        nonlocal calls
+        calls += 1
+        return type("Killed", (), {"is_success": False, "is_killed": True, "is_timeout": False})
+
+    monkeypatch.setattr("localspec.session.trial.run_module", killed)
+    other = tiny().with_name("other.gguf")
+    other.write_bytes(tiny().read_bytes() + b"other")
+    for _ in range(2):
+        try_load(other, "it", facts, silent)
+    assert calls == 2
+
+
+@pytest.mark.parametrize("kind", WRITE_TEXT)
+def test_a_model_with_half_of_its_weights_ends_no_process(tmp_path: Path, kind: str) -> None:
+    """Its header passes every check, and its layers lack what the graph takes for granted."""
+    path = KINDS[kind](tmp_path / "file.gguf")
+    run = localspec("generate", path, "-p", "Hi", "-n", "1", "--threads", "1")
+    assert run.code == 1
+    assert run.stderr.splitlines()[-1].startswith("localspec: ")
+    assert "a bug in localspec" not in run.stderr
+    assert "stopped itself" not in run.stderr
+
+
+def test_a_head_that_no_check_saw_dies_in_the_child(tmp_path: Path) -> None:
+    """A segmentation fault of a file whose header is refused today, as of next month's heads."""
+    path = write_mtp_head(tmp_path / "mtp-Tiny-F32.gguf")
+    with pytest.raises(ModelError, match="SIGSEGV"):
+        try_load(path, "it", ModelFacts.of(read_header(path)), silent)

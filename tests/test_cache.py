@@ -1,0 +1,264 @@
+"""The hub's cache as disks have it: without links, moved, read-only, full, or of another user."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Run, assert_refused, clean_environment, localspec
+from hub import Hub
+
+from localspec.model.synthetic import Shape, write_random_model
+from localspec.registry.manifest import pulled
+
+REPO, FILE = "owner/repo-GGUF", "model-F16.gguf"
+NAME = f"hf:{REPO}/{FILE}"
+TINY = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_random_model(path, TINY, with_text=True)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def hub(tiny: bytes) -> Generator[Hub]:
+    with Hub().running() as running:
+        running.add(REPO, FILE, tiny)
+        yield running
+
+
+class Cache:
+    """A cache without links, and commands that use it."""
+
+    def __init__(self, hub: Hub, home: Path) -> None:
+        self.hub, self.home = hub, home
+        self.environment = hub.environment(home) | {"HF_HUB_DISABLE_SYMLINKS": "1"}
+
+    def __call__(self, *arguments: str, **more: str) -> Run:
+        return localspec(*arguments, **(self.environment | more))
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all files, also of those that nothing names."""
+        files = (path for path in self.home.rglob("*") if path.is_file() and not path.is_symlink())
+        return sum(path.stat().st_size for path in files if path.suffix not in (".lock", ".TAG"))
+
+    def pull(self, *more: str) -> dict[str, Any]:
+        run = self("pull", NAME, "--json", *more)
+        assert run.code == 0, run.stderr
+        (file,) = run.document["files"]
+        return file
+
+    def by_the_library(self) -> Path:
+        """What the hub's own client puts there."""
+        program = f"from huggingface_hub import hf_hub_download as d; print(d('{REPO}', '{FILE}'))"
+        environment = clean_environment() | self.environment | {"HF_HUB_DISABLE_XET": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return Path(done.stdout.strip())
+
+
+@pytest.fixture
+def cache(hub: Hub, tmp_path: Path) -> Cache:
+    return Cache(hub, tmp_path / "hf")
+
+
+def flip(path: Path, at: int = 5000) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+# --- without links -----------------------------------------------------------------------------
+
+
+def test_the_bytes_are_there_once_from_pull_to_remove(cache: Cache, tiny: bytes) -> None:
+    path = Path(cache.pull()["path"])
+    n_names = 40 + 1  # refs/main
+    assert not path.is_symlink()
+    assert path.read_bytes() == tiny
+    assert len(tiny) <= cache.n_bytes <= len(tiny) + n_names
+    assert cache.hub.n_stored_sent == len(tiny)
+    assert cache.pull()["fetched_bytes"] == 0
+
+    flip(path)
+    assert "is damaged" in cache("verify").stdout
+    mended = cache("verify", "--repair")
+    assert "whole again" in mended.stdout, mended.stderr
+    assert path.read_bytes() == tiny, "the file that is used is the one that is mended"
+    assert cache("verify", HF_HUB_OFFLINE="1").code == 0
+
+    path.write_bytes(tiny[:3000])
+    assert cache("verify", "--repair").code == 0
+    assert path.read_bytes() == tiny
+    assert cache.n_bytes <= len(tiny) + n_names
+
+    before = cache.n_bytes
+    freed = cache("remove", NAME, "--yes", "--json").document["freed_bytes"]
+    assert freed == len(tiny)
+    assert before - cache.n_bytes >= freed
+    assert cache.n_bytes == 0
+
+
+def test_a_file_of_the_hub_s_client_is_found_and_not_fetched(cache: Cache, tiny: bytes) -> None:
+    path = cache.by_the_library()
+    n_sent = cache.hub.n_stored_sent
+    file = cache.pull()
+    assert (file["path"], file["fetched_bytes"]) == (str(path), 0)
+    assert cache.hub.n_stored_sent == n_sent
+    assert cache("verify").code == 0
+    assert_refused(cache("remove", NAME, "--yes"), 2, "was here before localspec")
+    assert path.read_bytes() == tiny
+
+
+@pytest.mark.slow
+def test_the_hub_s_client_finds_what_was_pulled(cache: Cache) -> None:
+    path = cache.pull()["path"]
+    n_sent = cache.hub.n_stored_sent
+    assert str(cache.by_the_library()) == path
+    assert cache.hub.n_stored_sent == n_sent
+
+
+@pytest.mark.slow
+def test_a_second_copy_is_freed_with_the_first(cache: Cache, tiny: bytes) -> None:
+    """As copying a cache from a disk with links leaves them."""
+    path = Path(cache.pull()["path"])
+    (entry,) = pulled()
+    blob = path.parents[2] / "blobs" / str(entry.sha256)
+    blob.parent.mkdir(exist_ok=True)
+    shutil.copy(path, blob)
+    assert cache("remove", NAME, "--yes", "--json").document["freed_bytes"] == 2 * len(tiny)
+    assert cache.n_bytes == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["", "1"])
+def test_another_revision_with_the_same_bytes_is_not_fetched(
+    cache: Cache, tiny: bytes, links: str
+) -> None:
+    """Where no link can lead to them, the file gets a second name, or is copied."""
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = links
+    first = Path(cache.pull()["path"])
+    cache.hub.add(REPO, "README.md", b"new")
+    second = cache.pull()
+    assert (second["fetched_bytes"], cache.hub.n_stored_sent) == (0, len(tiny))
+    assert Path(second["path"]) != first
+    assert Path(second["path"]).read_bytes() == tiny
+    removed = cache("remove", f"{REPO}:F16", "--yes", "--json")
+    assert removed.document["freed_bytes"] == len(tiny), "the last name goes with the other"
+    assert cache.n_bytes == 0
+
+
+# --- moved, read-only, of another user, full ---------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["", "1"])
+def test_a_cache_that_moved_is_still_known(cache: Cache, links: str, tiny: bytes) -> None:
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = links
+    cache.pull()
+    moved = cache.home.with_name("elsewhere")
+    cache.home.rename(moved)
+    elsewhere = {"HF_HOME": str(moved)}
+    run = cache("verify", "--json", **elsewhere)
+    (file,) = run.document["files"]
+    assert (run.code, file["state"]) == (0, "whole")
+    assert Path(file["path"]).is_relative_to(moved)
+    rows = cache("list", "--json", **elsewhere).document["models"]
+    assert NAME in {row["name"] for row in rows}
+    n_sent = cache.hub.n_stored_sent
+    assert cache("pull", NAME, "--json", **elsewhere).document["files"][0]["fetched_bytes"] == 0
+    assert cache.hub.n_stored_sent == n_sent
+    assert len(pulled()) == 1
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Generator[Callable[[str], Path]]:
+    """A small file system that is mounted anew with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a file system of its own needs root and mount: not tested here")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_cache_that_is_only_read_is_used_and_named(
+    hub: Hub, disk: Callable[[str], Path], tiny: bytes
+) -> None:
+    cache = Cache(hub, disk("size=20m"))
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = ""
+    cache.by_the_library()
+    disk("remount,ro,size=20m")
+    n_sent = hub.n_stored_sent
+    file = cache.pull()
+    assert (file["fetched_bytes"], hub.n_stored_sent) == (0, n_sent)
+    hub.add(REPO, "other-F16.gguf", tiny + b"other")
+    run = cache("pull", f"hf:{REPO}/other-F16.gguf")
+    assert_refused(run, 1, "cannot be written", "may only be read", "HF_HOME")
+
+
+def test_another_user_s_lock_is_a_sentence_with_its_place(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its owner may write the lock of a shared cache; root may all, so it is refused here."""
+    from localspec.errors import HardwareError
+    from localspec.registry import pull
+    from localspec.registry.remote_file import CachePaths, RemoteFile
+
+    def refused(path: Path, on_wait: Callable[[], None]) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pull, "in_turn", refused)
+    remote = RemoteFile(NAME, "", {}, 10, None, None, None)
+    places = [tmp_path / name for name in ("blob", "partial", "lock", "pointer")]
+    monkeypatch.setattr(pull, "shelf_of", lambda file: CachePaths(*places))
+    with pytest.raises(HardwareError, match=r"lock: Permission denied\): make it writable"):
+        pull.pull_file(remote, None, lambda text: None, lambda *progress: None)
+    places[0].write_bytes(b"0123456789")
+    monkeypatch.setattr(pull, "publish", lambda file, shelf: shelf.blob)
+    entry, n_fetched = pull.pull_file(remote, None, lambda text: None, lambda *progress: None)
+    assert (entry.n_bytes, n_fetched) == (10, 0)
+
+
+@pytest.mark.slow
+def test_a_full_disk_without_links_keeps_the_part(hub: Hub, disk: Callable[[str], Path]) -> None:
+    data = hub.add(REPO, FILE, b"GGUF" + os.urandom(6_000_000))
+    folder = disk("size=100m")
+    cache = Cache(hub, folder)
+
+    def fill(request: Any) -> bool:
+        if request.is_storage:
+            free = shutil.disk_usage(folder).free
+            with (folder / "other").open("wb") as file:
+                file.write(bytes(free - 3_000_000))
+        return False
+
+    hub.faults.append(fill)
+    run = cache("pull", NAME)
+    assert run.code == 1
+    last = run.stderr.splitlines()[-1]
+    assert [
+        words for words in ("No space left", "make room", "are kept") if words not in last
+    ] == []
+    hub.faults.clear()
+    (folder / "other").unlink()
+    file = cache.pull()
+    assert Path(file["path"]).read_bytes() == data
+    assert 0 < file["fetched_bytes"] < len(data)

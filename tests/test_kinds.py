@@ -1,0 +1,80 @@
+"""What a file is: its header says so, whatever its name, here and at a distance."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from command import localspec
+from sparse import KINDS, WRITE_TEXT, layers, write_blocks
+from web import Server
+
+from localspec.errors import ModelError
+from localspec.forecast.forecast import facts_of
+from localspec.gguf.reader import read_header
+from localspec.gguf.remote import read_remote
+from localspec.model.facts import ModelFacts
+from localspec.model.kind import kind_of
+from localspec.session.loading import checked_facts
+
+
+@pytest.fixture
+def server() -> Generator[Server]:
+    with Server().running() as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_told_by_the_header(tmp_path: Path, kind: str, server: Server) -> None:
+    path = KINDS[kind](tmp_path / "model-Q4_K_M.gguf")
+    server.files["/model-Q4_K_M.gguf"] = path.read_bytes()
+    for header in (read_header(path), read_remote(f"{server.address}/model-Q4_K_M.gguf")):
+        found = kind_of(header)
+        assert (found.name, found.is_model) == (kind, kind in WRITE_TEXT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_speed_is_predicted_for_what_cannot_write(tmp_path: Path, kind: str) -> None:
+    path = KINDS[kind](tmp_path / "model.gguf")
+    if kind in WRITE_TEXT:
+        assert facts_of(str(path)).streamed_bytes
+        return
+    with pytest.raises(ModelError) as caught:
+        facts_of(str(path))
+    sentence = str(caught.value)
+    assert sentence.startswith(str(path))
+    assert sentence.endswith("give the path of a whole language model")
+
+
+def test_an_encoder_inside_is_not_read_for_each_token(tmp_path: Path) -> None:
+    """Ollama's own files have one; llama.cpp does not load them, which is said before it tries."""
+    path = KINDS["model with encoder"](tmp_path / "m.gguf")
+    plain = write_blocks(tmp_path / "p.gguf", layers(*range(5)), "gemma3", nextn_predict_layers=0)
+    facts = ModelFacts.of(read_header(path))
+    assert facts.streamed_bytes == ModelFacts.of(read_header(plain)).streamed_bytes
+    assert facts.encoder_bytes == 3 * 64 * 4
+    with pytest.raises(ModelError, match="encoder inside, as Ollama's own files"):
+        checked_facts(path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [("gemma9-assistant", "assistant"), ("eagle4", "EAGLE-3 head"), ("newarch", "model")],
+)
+def test_names_that_are_not_known_yet(tmp_path: Path, architecture: str, kind: str) -> None:
+    blocks = layers(*range(5))
+    path = write_blocks(tmp_path / "m.gguf", blocks, architecture, nextn_predict_layers=0)
+    assert kind_of(read_header(path)).name == kind
+
+
+def test_list_shows_the_kind_of_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ".lmstudio/models/o/r"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for i, write in enumerate(KINDS.values()):
+        write(folder / f"file{i}.gguf")
+    run = localspec("list", "--all", "--json")
+    found = {row["name"]: row for row in run.document["models"]}
+    for i, kind in enumerate(KINDS):
+        row = found[f"lmstudio:o/r/file{i}.gguf"]
+        assert row["kind"] == kind
+        assert (row["problem"] is None) == (kind in ("model", "model with MTP head"))

@@ -1,0 +1,342 @@
+"""Any name that people copy leads to the right file, or to a sentence with the next step."""
+
+import json
+import os
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hub import Hub
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sparse import write_mtp_head
+
+from localspec import paths
+from localspec.errors import LocalspecError
+from localspec.forecast.forecast import facts_of
+from localspec.gguf.hub_name import HubFile, HubRepository, hub_name_of
+from localspec.gguf.reader import read_header
+from localspec.model.synthetic import Shape, write_random_model
+from localspec.notify import silent
+from localspec.registry.resolve import locate, resolve
+from localspec.session.pull_plan import Wish, plan_pull
+
+REPO = "bartowski/Tiny-1B-GGUF"
+TINY = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
+ENTRY = """
+[models."tiny3.2-1b"]
+title = "Tiny"
+repository = "bartowski/Tiny-1B-GGUF"
+file = "Tiny-1B-Q4_K_M.gguf"
+license = "MIT"
+aliases = ["tiny"]
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("model") / "m.gguf"
+    write_random_model(path, TINY, with_text=True)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_mtp_head(tmp_path_factory.mktemp("head") / "h.gguf").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def running(model: bytes, head: bytes) -> Generator[Hub]:
+    """Repositories as they are: quantizations, folders of parts, files beside, other formats."""
+    hub = Hub()
+    for kind in ("Q4_K_M", "Q8_0", "UD-Q4_K_XL"):
+        hub.add(REPO, f"Tiny-1B-{kind}.gguf", model)
+    hub.add(REPO, "mmproj-Tiny-1B-f16.gguf", head)
+    hub.add(REPO, "imatrix.gguf", head)
+    hub.add(REPO, "README.md", b"# Tiny")
+    hub.add("own/Odd-GGUF", "odd-apex-mini.gguf", model)
+    hub.add("own/Odd-GGUF", "odd-apex-quality.gguf", model)
+    hub.add("own/One", "weights.gguf", model)
+    for part in (1, 2):
+        for kind in ("Q4_K_M", "BF16"):
+            hub.add("own/Split-GGUF", f"{kind}/Split-{kind}-{part:05d}-of-00002.gguf", model)
+    hub.add("own/MTP-GGUF", "Big-27B-MTP-Q4_K_M.gguf", model)
+    hub.add("own/MTP-GGUF", "mtp-Big-27B-Q4_0.gguf", head)
+    hub.add("own/Hidden-GGUF", "big-head-Q4_K_M.gguf", head)
+    hub.add("own/Hidden-GGUF", "big-Q4_K_M.gguf", model)
+    hub.add("own/Safe", "model.safetensors", b"12345678{}")
+    hub.add("own/Tiny3.2-1B", "model-00001-of-00002.safetensors", b"12345678{}")
+    hub.add("own/Gated-GGUF", "gated-Q4_K_M.gguf", model)
+    hub.gated["own/Gated-GGUF"] = "hf_good"
+    with hub.running():
+        yield hub
+
+
+@pytest.fixture
+def hub(running: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    """As the hub's variables do for a program that starts."""
+    address = running.address
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    constants = {
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": False,
+    }
+    for name, value in constants.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    (paths.config_dir() / "models.toml").write_text(ENTRY)
+    return running
+
+
+def planned(name: str) -> str:
+    """The first file that `pull` would get, or why it gets none."""
+    try:
+        plan = plan_pull(name, Wish(), silent)
+    except LocalspecError as error:
+        return str(error)
+    return plan.models[0].files[0].reference.removeprefix("hf:")
+
+
+Q4, Q8 = f"{REPO}/Tiny-1B-Q4_K_M.gguf", f"{REPO}/Tiny-1B-Q8_0.gguf"
+BF16 = "own/Split-GGUF/BF16/Split-BF16-00001-of-00002.gguf"
+MTP = "own/MTP-GGUF/Big-27B-MTP-Q4_K_M.gguf"
+PAGE = f"https://huggingface.co/{REPO}"
+FILES = {
+    # a repository and a quantization, as llama.cpp and the hub's button write it
+    f"{REPO}:Q4_K_M": Q4,
+    f"{REPO}:q8_0": Q8,
+    f"hf:{REPO}:Q8_0": Q8,
+    f"hf://{REPO}:Q8_0": Q8,
+    f"HF:{REPO}:q4_k_m": Q4,
+    f"{REPO}:UD-Q4_K_XL": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
+    f"{REPO}:Q4_K_XL": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
+    # with a host, as Ollama writes it
+    f"hf.co/{REPO}:Q4_K_M": Q4,
+    f"HF.co/{REPO}:q4_k_m": Q4,
+    f"huggingface.co/{REPO}:Q8_0": Q8,
+    f"www.huggingface.co/{REPO}:Q8_0": Q8,
+    f"ollama:hf.co/{REPO}:Q8_0": Q8,
+    f"hf.co/{REPO}:Tiny-1B-Q8_0.gguf": Q8,
+    # addresses of files
+    f"{PAGE}/blob/main/Tiny-1B-Q8_0.gguf": Q8,
+    f"{PAGE}/resolve/main/Tiny-1B-Q8_0.gguf?download=true": Q8,
+    f"https://HF.co/{REPO}/blob/main/Tiny-1B-Q8_0.gguf": Q8,
+    f"HTTPS://HuggingFace.co:443/{REPO}/resolve/main/Tiny-1B-Q8_0.gguf#x": Q8,
+    f"{PAGE}?show_file_info=Tiny-1B-Q8_0.gguf": Q8,
+    f"{PAGE}/tree/main?show_file_info=Tiny-1B-Q8_0.gguf": Q8,
+    f"hf:{REPO}/resolve/main/Tiny-1B-Q8_0.gguf": Q8,
+    f"hf:{REPO}/blob/main/Tiny-1B-Q8_0.gguf": Q8,
+    f"hf:{REPO}/Tiny-1B-Q8_0.gguf?download=true": Q8,
+    f"hf.co/{REPO}/Tiny-1B-Q8_0.gguf": Q8,
+    f"{REPO}/Tiny-1B-Q8_0.gguf": Q8,
+    # split models, by type and by folder
+    "own/Split-GGUF:BF16": BF16,
+    "own/Split-GGUF:bf16": BF16,
+    "https://huggingface.co/own/Split-GGUF/tree/main/BF16": BF16,
+    "hf:own/Split-GGUF/BF16": BF16,
+    "hf:own/Split-GGUF/BF16/Split-BF16-00002-of-00002.gguf": BF16,
+    "https://hf.co/own/Split-GGUF/blob/main/BF16/Split-BF16-00001-of-00002.gguf": BF16,
+    # repositories of one model, whatever is beside it
+    "own/One": "own/One/weights.gguf",
+    "hf:own/One:latest": "own/One/weights.gguf",
+    "https://huggingface.co/own/One/": "own/One/weights.gguf",
+    "https://huggingface.co/own/One/tree/main": "own/One/weights.gguf",
+    "https://huggingface.co/own/One/discussions/3": "own/One/weights.gguf",
+    "hf:own/MTP-GGUF": MTP,
+    "own/MTP-GGUF:Q4_K_M": MTP,
+    "hf:own/Hidden-GGUF": "own/Hidden-GGUF/big-Q4_K_M.gguf",
+    "own/Hidden-GGUF:Q4_K_M": "own/Hidden-GGUF/big-Q4_K_M.gguf",
+    # types that are not known here
+    "own/Odd-GGUF:apex-mini": "own/Odd-GGUF/odd-apex-mini.gguf",
+    "own/Odd-GGUF:APEX-Quality": "own/Odd-GGUF/odd-apex-quality.gguf",
+    # names of the catalog, and Ollama's of the same models
+    "tiny:Q8_0": Q8,
+    "TINY3.2-1B:q8_0": Q8,
+    "tiny3.2:1b-instruct-q8_0": Q8,
+    "ollama:tiny3.2:1b-q8_0": Q8,
+    "https://ollama.com/library/tiny3.2:1b-instruct-q8_0": Q8,
+    "ollama.com/library/tiny3.2:1b-instruct-q8_0": Q8,
+}
+SENTENCES = {
+    # what is not there is offered by file
+    f"{REPO}:Q5_K_M": ("has no Q5_K_M", f"hf:{REPO}/Tiny-1B-Q4_K_M.gguf", f"{REPO}/Tiny-1B-Q8_0"),
+    "hf:own/Odd-GGUF:Q4_K_M": ("has no Q4_K_M", "hf:own/Odd-GGUF/odd-apex-mini.gguf"),
+    "hf:own/Odd-GGUF": ("several models", "hf:own/Odd-GGUF/odd-apex-quality.gguf"),
+    "tiny:Q2_K": ("has no Q2_K", "tiny3.2-1b:Q4_K_M", "tiny3.2-1b:Q8_0"),
+    # repositories that llama.cpp cannot use, and closed ones
+    "own/Safe": ("only safetensors", "look for a GGUF of it", "search=Safe"),
+    "https://huggingface.co/own/Tiny3.2-1B": ("only safetensors", "`localspec pull tiny3.2-1b`"),
+    "own/Gated-GGUF:Q4_K_M": ("is gated", "accept its licence", "HF_TOKEN"),
+    "own/Nothing-GGUF:Q4_K_M": ("does not exist or is private", "check the name"),
+    "hf:own/Safe/model.safetensors": ("is no GGUF file",),
+    "hf:own/One/weight.gguf": ("does not exist in its repo", "name one of hf:own/One/weights.gguf"),
+    # heads by their own name
+    "hf:own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf": ("only the draft head (MTP)",),
+    "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),
+    # names that lead nowhere
+    "https://huggingface.co/datasets/a/b": ("is no model of the hub",),
+    "https://huggingface.co/own": ("is not of the form hf:owner/repo",),
+    "hf:own": ("is not of the form hf:owner/repo",),
+    "ollama:nobody:7b": ("`ollama pull nobody:7b`", "list --known"),
+    "nobody:7b": ("no model is called 'nobody:7b'",),
+    "./nobody.gguf": ("there is no file nobody.gguf",),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_name_leads_to_its_file(hub: Hub, name: str) -> None:
+    assert planned(name) == FILES[name]
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_a_name_without_a_file_gets_its_sentence(hub: Hub, name: str) -> None:
+    sentence = planned(name)
+    assert "\n" not in sentence
+    assert [words for words in SENTENCES[name] if words not in sentence] == [], sentence
+
+
+@pytest.mark.parametrize("name", ["hf:own/Odd-GGUF", f"{REPO}:Q5_K_M", "tiny:Q2_K"])
+def test_what_a_sentence_offers_works_when_it_is_typed(hub: Hub, name: str) -> None:
+    offers = planned(name).partition("name one of ")[2].split(", ")
+    assert len(offers) > 1
+    assert all(planned(offer).endswith(".gguf") for offer in offers)
+
+
+# --- what is here ------------------------------------------------------------------------------
+
+
+def in_ollama(name: str, data: bytes) -> Path:
+    folder, digest = Path(os.environ["OLLAMA_MODELS"]), f"{len(name):064x}"
+    blob = folder / "blobs" / f"sha256-{digest}"
+    kind = "application/vnd.ollama.image.model"
+    layers = {"layers": [{"mediaType": kind, "digest": f"sha256:{digest}", "size": 1}]}
+    for path, content in (
+        (blob, data),
+        (folder / "manifests" / name, json.dumps(layers).encode()),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return blob
+
+
+def test_names_of_ollama_are_its_blobs(hub: Hub, model: bytes) -> None:
+    own = in_ollama("registry.ollama.ai/library/tiny3.2/1b", model)
+    other = in_ollama(f"hf.co/{REPO}/Q4_K_M", model)
+    for name in ("tiny3.2:1b", "ollama:tiny3.2:1b", "Ollama:TINY3.2:1b", "ollama.com/tiny3.2:1b"):
+        assert resolve(name) == own, name
+        assert "is here already" in planned(name)
+    for name in (f"hf.co/{REPO}:Q4_K_M", f"{REPO}:q4_k_m", f"hf:{REPO}", f"ollama:hf.co/{REPO}"):
+        assert resolve(name) == other, name
+
+
+def test_files_of_the_hub_are_found_whoever_brought_them(hub: Hub, model: bytes) -> None:
+    snapshots = Path(os.environ["HOME"], "hub", f"models--{REPO.replace('/', '--')}", "snapshots")
+    file = snapshots / "abc" / "Tiny-1B-Q8_0.gguf"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(model)
+    for name in (REPO, f"hf:{REPO}", f"hf.co/{REPO}:Q8_0", f"https://hf.co/{REPO}"):
+        assert resolve(name) == file, name
+    assert locate(f"{REPO}:Q4_K_M") == f"hf:{REPO}:Q4_K_M"
+    (file.parent / "Tiny-1B-Q4_K_M.gguf").write_bytes(model)
+    with pytest.raises(LocalspecError, match=r"several models .* name one of hf:bartowski"):
+        resolve(REPO)
+
+
+@pytest.mark.parametrize("name", [f"{REPO}:Q4_K_M", f"hf:{REPO}", "tiny", "tiny3.2:1b"])
+def test_what_is_not_here_is_offered_to_be_pulled(hub: Hub, name: str) -> None:
+    with pytest.raises(LocalspecError, match=f"not here: `localspec pull {name}` gets it"):
+        resolve(name)
+
+
+# --- the grammar alone -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("hf:o/r/f.gguf@v1", HubFile("o/r", "f.gguf", "v1")),
+        ("https://hf.co/o/r/blob/refs%2Fpr%2F1/f.gguf", HubFile("o/r", "f.gguf", "refs/pr/1")),
+        ("https://hf.co/o/r/resolve/refs/pr/1/f.gguf", HubFile("o/r", "f.gguf", "refs/pr/1")),
+        ("hf:o/r:Q8_0@v1", HubRepository("o/r", "Q8_0", None, "v1")),
+        ("https://hf.co/o/r/tree/v1/a/b", HubRepository("o/r", None, "a/b", "v1")),
+        ("https://host/o/r/resolve/main/f.gguf", None),
+        ("model.gguf", None),
+        ("qwen3:8b", None),
+    ],
+)
+def test_a_name_is_read(name: str, meaning: object) -> None:
+    found = hub_name_of(name)
+    assert found == meaning
+    assert found is None or hub_name_of(found.name) == found
+
+
+def test_a_mirror_may_have_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.lan/hf/")
+    file = HubFile("o/r", "f.gguf")
+    assert hub_name_of("https://mirror.lan/hf/o/r/resolve/main/f.gguf") == file
+    assert hub_name_of("https://huggingface.co/o/r/resolve/main/f.gguf") == file
+    assert hub_name_of("https://mirror.lan/other/o/r/resolve/main/f.gguf") is None
+
+
+def test_there_are_sixty_names() -> None:
+    assert len(FILES) + len(SENTENCES) >= 60
+
+
+# --- files that are called .gguf and are none --------------------------------------------------
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LFS, ("is not a GGUF file but a Git LFS pointer", "`git lfs pull`")),
+        (b"<!DOCTYPE html><html><title>Sign in</title>", ("web page that was saved ('Sign in')",)),
+        (b"\xef\xbb\xbf\n<html>", ("web page that was saved",)),
+        (b"Entry not found", ("a server's answer ('Entry not found')", "`localspec pull`")),
+        (b"Invalid username or password.", ("a server's answer ('Invalid username",)),
+        (b'{"error":"Access to model x is restricted"}', ("('Access to model x is restricted')",)),
+        (b'{"error": "' + b"x" * 900, ("a server's answer",)),
+        (b"\x40\0\0\0\0\0\0\0" + b'{"__metadata__":{}}', ("but a safetensors file",)),
+        (b"PK\x03\x04....", ("but a ZIP archive",)),
+        (b"tjgg....", ("format before it",)),
+        (bytes(600), ("begins with zeros",)),
+        (b"", ("it is empty",)),
+        (b"MZ..", ("it begins with 'MZ..'",)),
+    ],
+)
+def test_a_file_that_is_none_says_what_it_is(
+    tmp_path: Path, content: bytes, words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(content)
+    with pytest.raises(LocalspecError) as caught:
+        read_header(path)
+    assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- other doors -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [REPO, f"hf.co/{REPO}:q8_0", "own/Hidden-GGUF", "own/One"])
+def test_a_repository_is_predicted_from_a_header(hub: Hub, name: str) -> None:
+    assert facts_of(name).n_layers == TINY.n_layers
+
+
+STARTS = ("", "hf:", "hf.co/", "https://hf.co/", "ollama:", "o/r", "o/r:", "hf:o/r@", "file://")
+
+
+@given(st.sampled_from(STARTS), st.text(max_size=20))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_text_is_a_place_or_a_sentence(hub: Hub, start: str, rest: str) -> None:
+    with suppress(LocalspecError):
+        locate(start + rest)
