@@ -33,6 +33,10 @@ LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
 
 
+PROCESSOR, GRAPHICS = 0, -1
+"""Layers on the GPU, of a probe."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeSetting:
     """Where the probe runs; `n_gpu_layers` 0 is the processor, < 0 all layers on the GPU."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from localspec.engine.health import gpu_backends
-from localspec.engine.probe import ProbeSetting, kept_probe
+from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.host import host_of
-from localspec.forecast.machine import PROCESSOR, engine_reports
+from localspec.forecast.machine import engine_reports
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.devices import GIB, Device, find_device
 from localspec.hardware.machine import (
