@@ -14,8 +14,8 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 
-from localspec.dialogue.markup import opens_thought
-from localspec.dialogue.template import Message, checked_text, messages_of
+from localspec.dialogue.prompts import checked_text, messages_of
+from localspec.dialogue.template import Message
 from localspec.errors import UserError, no_such
 from localspec.forecast.forecast import Forecast
 from localspec.forecast.question import answer, read_question
@@ -74,8 +74,9 @@ class Model:
 
     One reply at a time: a second one raises UserError while the first runs. Any thread may use it.
     A reply's keywords (`**sampling`) are `temperature`, `top_k`, `top_p`, `min_p`,
-    `repeat_penalty`, `seed`, `max_tokens`, `stop`, `verify`, `ignore_eos`, or a `Sampling` as
-    `sampling`; a wrong one raises UserError. So does everything after `close`.
+    `repeat_penalty`, `seed`, `max_tokens`, `stop`, `verify`, `ignore_eos`, `think`,
+    `template_args`, or a `Sampling` as `sampling`; a wrong one raises UserError. So does everything
+    after `close`.
     """
 
     def __init__(self, session: Session) -> None:
@@ -83,10 +84,15 @@ class Model:
 
     @classmethod
     def open(
-        cls, config: SessionConfig, notify: Notify, on_progress: Progress = lambda fraction: None
+        cls,
+        config: SessionConfig,
+        notify: Notify,
+        on_progress: Progress = lambda fraction: None,
+        *,
+        talks: bool = False,
     ) -> Self:
         """Load a configuration; `on_progress` hears the finished fraction. As `Session.open`."""
-        return cls(Session.open(config, notify, on_progress))
+        return cls(Session.open(config, notify, on_progress, talks=talks))
 
     def close(self) -> None:
         """Free the engine's memory; a reply that runs ends first. A second call does nothing."""
@@ -129,16 +135,18 @@ class Model:
         """A reply that is generated while you iterate once over pieces of its text.
 
         Leaving the loop ends it; so does Ctrl-C. `raw`: continue a text as it is, without the
-        chat template. `split_thought` False: reasoning is part of the text, with its marks.
+        chat template. `split_thought` False: all of it is text, with its marks.
         """
         options = reply_options(**sampling)
         session = self.session
         session.check_open()
         if raw:
             return session.reply(session.raw_prompt(checked_text(asked)), options)
-        prompt = session.prompts.text(messages_of(asked))
-        reply = session.reply(session.prompts.tokens(prompt), options)
-        return reply.split(in_thought=opens_thought(prompt)) if split_thought else reply
+        prompts = session.prompts_for(options)
+        prompt = prompts.rendered(messages_of(asked))
+        markup = session.markup if split_thought else session.markup.unsplit()
+        parser = session.parser(options, markup, markup.opening(prompt.clean, prompt.asking))
+        return session.reply(prompts.ids(prompt), options, parser=parser)
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:
         """The same for `async for`: a thread generates each piece.

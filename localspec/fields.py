@@ -7,9 +7,12 @@ supports a value.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from localspec.errors import UserError
+
+Think = Literal["on", "off", "low", "medium", "high"]
+"""Whether and how long a model thinks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,11 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelName:
-    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
+class _Name:
+    """Any text with something in it."""
 
-    metavar: str | None = "MODEL|auto|none"
-    wanted: str = "the name or path of a model, auto or none"
+    metavar: str | None
+    wanted: str
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, str) and bool(value)
@@ -84,20 +87,61 @@ class ModelName:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelName(_Name):
+    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
+
+    metavar: str | None = "MODEL|auto|none"
+    wanted: str = "the name or path of a model, auto or none"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateName(_Name):
+    """A chat template: a file, a family's name, or `auto` for the model's own."""
+
+    metavar: str | None = "FILE|NAME"
+    wanted: str = "a file with a chat template, a family's name or auto"
+
+
+ALL_LAYERS = 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """A number of layers: `auto`, -1, is as many as fit, `all` is more than any model has."""
+
+    low: int = -ALL_LAYERS
+    high: int = ALL_LAYERS
+    metavar: str | None = "auto|all|N"
+    wanted: str = "auto, all or a number of layers"
+
+    def accepts(self, value: Any) -> bool:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
+
+    def read(self, text: str) -> int:
+        return int(self.numbered(text))
+
+    def numbered(self, text: str) -> str:
+        """The same with numbers for the words of a list."""
+        words = {"auto": "-1", "all": str(self.high)}
+        return ",".join(words.get(part.strip().lower(), part) for part in text.split(","))
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """Several names, of devices or machines."""
 
     metavar: str | None = "NAME,..."
-    wanted: str = "a tuple of names"
+    wanted: str = "a list of names"
 
     def accepts(self, value: Any) -> bool:
-        return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+        return isinstance(value, tuple | list) and all(isinstance(name, str) for name in value)
 
     def read(self, text: str) -> tuple[str, ...]:
-        return tuple(text.split(","))
+        return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
-Kind = Choice | Whole | Switch | ModelName | Names
+Kind = Choice | Whole | Switch | ModelName | TemplateName | Layers | Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +180,8 @@ class Row:
         """The value in its usual form. Raises UserError for a wrong one."""
         if not self.kind.accepts(value):
             raise UserError(f"{self.flag} {value!r} is not {self.kind.wanted}")
+        if isinstance(self.kind, Names):
+            return tuple(value)
         return value.lower() if isinstance(self.kind, Choice) else value
 
     def read(self, text: str) -> Any:

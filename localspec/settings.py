@@ -10,7 +10,18 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from localspec.errors import no_such
-from localspec.fields import Choice, ModelName, Names, Row, Switch, Whole, row
+from localspec.fields import (
+    ALL_LAYERS,
+    Choice,
+    Layers,
+    ModelName,
+    Names,
+    Row,
+    Switch,
+    TemplateName,
+    Whole,
+    row,
+)
 
 FlashAttention = Literal["auto", "on", "off"]
 Speculation = Literal["auto", "none", "lookup", "draft"]
@@ -24,7 +35,6 @@ NONE = "none"
 _CACHE = Choice(CACHE_TYPES, "TYPE")
 _SPECULATION = "Speculation"
 _ON_OFF = (("1", "on"), ("0", "off"))
-_MANY = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +43,9 @@ class Settings:
 
     `spec` "auto" picks drafter and length at each step by measured cost and gain; "lookup" and
     "draft" draft `draft_max` tokens each time (None: 3; for "auto" 16 at most). `ctx` None: 4096 or
-    the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below 0: all, except
-    the experts of the first `cpu_moe` layers. Passes of several tokens use `threads_batch` threads
-    (None: `threads`) and micro-batches of `ubatch` tokens.
+    the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below 0: as many as
+    fit on the GPUs (`device` names them), but for the experts of the first `cpu_moe` layers. Passes
+    of several tokens use `threads_batch` threads (None: `threads`) and micro-batches of `ubatch`.
     """
 
     draft: str = row(
@@ -73,7 +83,7 @@ class Settings:
         "threads {}", short="t", aliases=("-t",), was=("n_threads",),
     )  # fmt: skip
     gpu_layers: int = row(
-        -1, "Layers on the GPU; -1: all.", Whole(-_MANY, _MANY), "{} layers on the GPU",
+        -1, "Layers on GPUs; auto: as many as fit.", Layers(), "{} layers on GPUs",
         short="ngl", aliases=("-ngl", "--n-gpu-layers"), was=("n_gpu_layers",), is_exact=False,
         is_loading=True,
     )  # fmt: skip
@@ -86,7 +96,7 @@ class Settings:
         aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False,
     )  # fmt: skip
     cpu_moe: int = row(
-        0, "Keep the experts of the first N layers on the CPU.", Whole(0, _MANY),
+        0, "Keep the experts of the first N layers on the CPU.", Whole(0, ALL_LAYERS),
         "experts of {} layers on the CPU", short="ncmoe", aliases=("-ncmoe", "--n-cpu-moe"),
         was=("n_cpu_moe",), is_exact=False, is_loading=True,
     )  # fmt: skip
@@ -97,6 +107,11 @@ class Settings:
     repack: bool = row(
         True, "Repack weights for the CPU's matrix units.", Switch(), "repacking {}",
         was=("extra_buffers",), is_exact=False, is_loading=True,
+    )  # fmt: skip
+    template: str = row(
+        "auto", "Chat template: a file, or a family's name, e.g. chatml. auto: the model's own.",
+        TemplateName(), "the chat template {}", panel="Prompt", is_engine=False, is_swept=False,
+        is_tuned=False,
     )  # fmt: skip
     op_offload: bool = row(
         True, "Let a GPU compute wide batches with weights of the CPU.", Switch(),
@@ -114,13 +129,15 @@ class Settings:
         0, "States that a recurrent memory keeps, to roll back to.", Whole(0, 256),
         "{} recurrent states", is_offered=False,
     )  # fmt: skip
-    devices: tuple[str, ...] = row(
-        (), "Devices that share the layers.", Names(), "on {}", is_exact=False, is_loading=True,
-        is_offered=False,
+    device: tuple[str, ...] = row(
+        (), "Devices that share the layers, by the names that `doctor` shows. Default: all GPUs.",
+        Names(), "on {}", aliases=("-dev",), is_exact=False, is_loading=True, is_swept=False,
+        is_tuned=False,
     )  # fmt: skip
     workers: tuple[str, ...] = row(
-        (), "Other machines that share the layers.", Names(), "with {}", is_exact=False,
-        is_loading=True, is_offered=False,
+        (), "Machines that run `localspec worker`, to share the layers.",
+        Names("HOST:PORT[=8GB],..."), "with the workers {}", is_exact=False, is_loading=True,
+        is_swept=False, is_tuned=False,
     )  # fmt: skip
     load_mtp: bool = row(
         False, "Load a model's own draft heads.", Switch(), "draft heads {}", is_loading=True,
@@ -243,4 +260,5 @@ def read(document: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name not in ROWS or not ROWS[name].kind.accepts(value):
             raise ValueError(f"{name} {value!r}")
+        values[name] = tuple(value) if isinstance(value, list) else value
     return values

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec.model.synthetic import Shape, write_random_model
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,9 +15,14 @@ from localspec.errors import EngineError
 class FakeVocabulary:
     n_tokens: int
     eog: frozenset[int] = frozenset()
+    specials: ClassVar[dict[str, str]] = {}
+    adds_space = False
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+    def tokenize(self, text: str, **how: bool) -> list[int]:
         return [ord(c) % self.n_tokens for c in text]
+
+    def text(self, token: int) -> str:
+        return self.piece(token).decode()
 
     def piece(self, token: int) -> bytes:
         return chr(97 + token).encode()
@@ -44,9 +50,17 @@ class FakeContext:
     def eval(self, tokens: Sequence[int], n_logits: int) -> FakeLogits:
         return rows_of(self.engine.decode([(self, tokens, n_logits)])[0])
 
-    def truncate(self, n: int) -> None:
-        assert 0 <= n <= len(self.tokens)
+    def go_back(self, n: int) -> None:
+        assert n >= 0
         del self.tokens[n:]
+
+    truncate = go_back
+
+    def checkpoint_place(self, n: int) -> int | None:
+        return None
+
+    def checkpoint(self) -> None:
+        pass
 
 
 class FakeEngine:

@@ -5,9 +5,11 @@ token, and the output matrix holds that embedding in the row of its successor (t
 The chat template ends with the last letter of the question, which chooses the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ TEMPLATE = (
     "{% if m.role == 'assistant' %}{{ messages[loop.index0 - 1].content[-1:] }}{% endif %}"
     "{{ m.content }}<|end|>{% endfor %}<|assistant|>{{ messages[-1].content[-1:] }}"
 )
-NORMAL, CONTROL = 1, 3
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 
 
 def write_scripted(path: Path, answers: dict[str, str | Sequence[bytes]]) -> Path:
@@ -40,8 +42,52 @@ def write_scripted(path: Path, answers: dict[str, str | Sequence[bytes]]) -> Pat
         ids = [ord(key), *range(len(tokens), len(tokens) + len(pieces)), eos]
         tokens += pieces
         successor |= dict(pairwise(ids))
-    _write(path, tokens, successor, eos)
+    _write(path, tokens, successor, dict.fromkeys(SPECIALS, CONTROL), TEMPLATE)
     return path
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a model says behind the token `start`, with which its prompts end, token by token.
+
+    A piece that is named in `control` or `user_defined` is such a token. No piece comes twice.
+    `goes_round` pieces at the end are said for ever; 0: the answer ends.
+    """
+
+    pieces: Sequence[str]
+    template: str
+    control: Sequence[str] = ()
+    user_defined: Sequence[str] = ()
+    start: str = "<|gen|>"
+    goes_round: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def write_script(path: Path, script: Script) -> Path:
+    """A model that says the same to every question."""
+    letters = _byte_letters()
+    specials = dict.fromkeys(["<|gen|>", *script.control], CONTROL)
+    specials |= dict.fromkeys(script.user_defined, USER_DEFINED)
+    tokens = [*letters, *specials]
+    ids = {token: i for i, token in enumerate(tokens)}
+    for piece in script.pieces:
+        if piece not in specials:
+            coded = _coded(piece, letters)
+            assert coded not in ids, f"{piece!r} is a token already"
+            ids[piece] = len(tokens)
+            tokens.append(coded)
+    start = script.start if script.start in specials else _coded(script.start, letters)
+    chain = [ids[start], *(ids[piece] for piece in script.pieces)]
+    assert len(set(chain)) == len(chain), "a piece comes twice"
+    tokens += ["<|bos|>", "<|eos|>"]
+    chain.append(chain[-script.goes_round] if script.goes_round else len(tokens) - 1)
+    specials |= {"<|bos|>": CONTROL, "<|eos|>": CONTROL}
+    _write(path, tokens, dict(pairwise(chain)), specials, script.template, script.metadata)
+    return path
+
+
+def _coded(text: str, letters: list[str]) -> str:
+    return "".join(letters[byte] for byte in text.encode())
 
 
 def _unique(answer: str | Sequence[bytes], known: set[str], letters: list[str]) -> list[str]:
@@ -65,13 +111,20 @@ def _unique(answer: str | Sequence[bytes], known: set[str], letters: list[str]) 
     return pieces
 
 
-def _write(path: Path, tokens: list[str], successor: dict[int, int], eos: int) -> None:
-    n_vocab = len(tokens)
+def _write(
+    path: Path,
+    tokens: list[str],
+    successor: dict[int, int],
+    specials: dict[str, int],
+    template: str,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    n_vocab, eos = len(tokens), tokens.index("<|eos|>")
     embeddings = np.random.default_rng(0).choice([-1.0, 1.0], (n_vocab, N_EMBD))
     output = np.zeros((n_vocab, N_EMBD))
     for token, following in successor.items():
         output[following] += embeddings[token]
-    kinds = [CONTROL if t in SPECIALS else NORMAL for t in tokens]
+    kinds = [specials.get(token, NORMAL) for token in tokens]
     metadata = {
         "general.architecture": "llama",
         "general.name": "scripted",
@@ -92,7 +145,8 @@ def _write(path: Path, tokens: list[str], successor: dict[int, int], eos: int) -
         "tokenizer.ggml.bos_token_id": eos - 1,
         "tokenizer.ggml.eos_token_id": eos,
         "tokenizer.ggml.add_bos_token": False,
-        "tokenizer.chat_template": TEMPLATE,
+        "tokenizer.chat_template": template,
+        **(more or {}),
     }
     one = np.ones(N_EMBD)
     sizes = {

@@ -64,11 +64,16 @@ def second_talker() -> Path:
     return write_scripted(folder() / "second.gguf", {"a": "Aleph, in my opinion."})
 
 
-def piped(*lines: str, options: tuple[str | Path, ...] = GREEDY, model: Path | None = None) -> Run:
-    """Pipe lines into a chat, by default with the talker."""
+def piped(
+    *lines: str,
+    options: tuple[str | Path, ...] = GREEDY,
+    model: Path | None = None,
+    code: int = 0,
+) -> Run:
+    """Pipe lines into a chat, by default with the talker; it ends with `code`."""
     data = "\n".join(lines).encode(errors="surrogateescape")
     run = localspec("chat", model or talker(), *options, stdin=data)
-    assert run.code == 0, run.stderr
+    assert run.code == code, run.stderr
     return run
 
 

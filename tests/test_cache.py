@@ -141,6 +141,24 @@ def test_a_second_copy_is_freed_with_the_first(cache: Cache, tiny: bytes) -> Non
     assert cache.n_bytes == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["", "1"])
+def test_another_revision_with_the_same_bytes_is_not_fetched(
+    cache: Cache, tiny: bytes, links: str
+) -> None:
+    """Where no link can lead to them, the file gets a second name, or is copied."""
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = links
+    first = Path(cache.pull()["path"])
+    cache.hub.add(REPO, "README.md", b"new")
+    second = cache.pull()
+    assert (second["fetched_bytes"], cache.hub.n_stored_sent) == (0, len(tiny))
+    assert Path(second["path"]) != first
+    assert Path(second["path"]).read_bytes() == tiny
+    removed = cache("remove", f"{REPO}:F16", "--yes", "--json")
+    assert removed.document["freed_bytes"] == len(tiny), "the last name goes with the other"
+    assert cache.n_bytes == 0
+
+
 # --- moved, read-only, of another user, full ---------------------------------------------------
 
 

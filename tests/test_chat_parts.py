@@ -5,6 +5,7 @@ import os
 import pty
 import random
 import re
+from typing import ClassVar
 
 import pyte
 import pytest
@@ -24,10 +25,15 @@ from localspec.chat.conversation import (
     Undone,
 )
 from localspec.chat.markdown import Blocks
-from localspec.chat.screen import SHARE, THEME, FrameLimiter, Region, ScreenView
+from localspec.chat.region import SHARE, FrameLimiter, Region
+from localspec.chat.screen import THEME, ScreenView
 from localspec.chat.tty import terminal_size
-from localspec.dialogue.markup import Thoughts
-from localspec.dialogue.template import ChatTemplate, Message, Prompts
+from localspec.dialogue.markers import THINK
+from localspec.dialogue.markup import UNOPENED, Markup
+from localspec.dialogue.parser import parts_of
+from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.sections import SectionSplitter
+from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
@@ -40,16 +46,22 @@ class Letters:
 
     n_tokens = 1 << 16
     eog = frozenset[int]()
+    specials: ClassVar[dict[str, str]] = {}
+    adds_space = False
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+    def tokenize(self, text: str, **how: bool) -> list[int]:
         return [1 if part == "ab" else ord(part) for part in re.findall("ab|.", text, re.DOTALL)]
 
     def piece(self, token: int) -> bytes:
-        return b"ab" if token == 1 else chr(token).encode()
+        return self.text(token).encode()
+
+    def text(self, token: int) -> str:
+        return "ab" if token == 1 else chr(token)
 
 
 def transcript(template: str | None = CHATML) -> Transcript:
-    return Transcript(Prompts(template and ChatTemplate(template), Letters()), "letters")
+    prompts = Prompts(template and ChatTemplate(template), Letters())
+    return Transcript(prompts, "letters", Markup.of(template, Letters()))
 
 
 @pytest.mark.parametrize("template", [None, CHATML])
@@ -65,7 +77,10 @@ def turn(question: str, answer: str | None = None) -> Turn:
     """An answer in single letters, which is not how its text would be tokenized."""
     if answer is None:
         return Turn(question)
-    return Turn(question, Answer(answer, tuple(map(ord, answer)), "letters"))
+    parts = parts_of(answer)
+    thought = "".join(part.text for part in parts if part.is_thought)
+    said = "".join(part.text for part in parts if not part.is_thought)
+    return Turn(question, Answer(said, tuple(map(ord, answer)), "letters", thought=thought))
 
 
 @pytest.mark.parametrize("template", [CHATML, TRIMMING, None])
@@ -135,7 +150,7 @@ def test_room_is_made_with_the_fewest_turns_and_the_last_stays(
         return 10 + sum(sizes[k:])
 
     n_reserve = reserve(n_ctx, None)
-    found = shortage(count, len(sizes), n_ctx, n_reserve)
+    found = shortage(count, sizes, n_ctx, n_reserve)
     if found is None:
         assert count(0) + n_reserve <= n_ctx
         return
@@ -150,21 +165,6 @@ def pieces(text: str, seed: int) -> list[str]:
     rng = random.Random(seed)
     cuts = sorted(rng.randrange(len(text) + 1) for _ in range(rng.randrange(len(text))))
     return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-
-
-@given(st.integers(0, 10_000))
-def test_reasoning_is_told_apart_however_it_comes(seed: int) -> None:
-    for text, in_thought in ((THOUGHT, False), (THOUGHT[7:], True), ("<thin> air", False)):
-        thoughts = Thoughts(in_thought=in_thought)
-        parts = [p for piece in pieces(text, seed) for p in thoughts.feed(piece)]
-        parts += thoughts.finish()
-        thought = "".join(part.text for part in parts if part.is_thought)
-        said = "".join(part.text for part in parts if not part.is_thought)
-        if text == "<thin> air":
-            assert (thought, said) == ("", text)
-        else:
-            assert thought == "First I wonder.\nThen I am sure of it."
-            assert said == "It is forty-two."
 
 
 @given(st.integers(0, 10_000))
@@ -187,12 +187,14 @@ def draw(
     out = io.StringIO()
     console = Console(file=io.StringIO(), force_terminal=True, theme=THEME, width=columns)
     view = ScreenView(out, lambda: os.terminal_size((columns, rows)), console)
-    view.begin(in_thought=False, n_prompt=1)
+    view.begin(UNOPENED, 1)
+    split = SectionSplitter((THINK,), None)
     for part in parts:
-        view.write(part, None)
+        view.write(split.feed(part), None)
         stream.feed(out.getvalue())
         out.truncate(0)
         out.seek(0)
+    view.write(split.finish(), None)
     view.end()
     stream.feed(out.getvalue())
     top = ["".join(c.data for _, c in sorted(line.items())) for line in terminal.history.top]
@@ -252,7 +254,7 @@ def test_a_region_shows_what_it_is_given_last(updates: list[tuple[list[str], boo
 
 def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("localspec.chat.screen.perf_counter", lambda: now[0])
+    monkeypatch.setattr("localspec.chat.region.perf_counter", lambda: now[0])
     pace, drawn_s = FrameLimiter(), 0.0
     for _ in range(5000):
         now[0] += 0.02

@@ -258,18 +258,58 @@ def test_an_interrupt_inside_a_pass_ends_the_reply_too() -> None:
     assert generation.n_tokens == 1
 
 
-def test_an_interrupt_while_an_old_text_is_rolled_back_ends_the_reply() -> None:
-    """A cache that cannot roll back evaluates again, which takes as long as a prefill."""
+class Forgetful(FakeContext):
+    """A state without snapshots: going back loses everything but a checkpoint."""
 
-    class Stubborn(FakeContext):
-        def truncate(self, n: int) -> None:
-            if n < len(self.tokens):
-                raise Interrupted
+    kept = 0
 
-    context = Stubborn(FakeEngine(), [7, 7, 7, 7, 7, 7])
+    def go_back(self, n: int) -> None:
+        if n < len(self.tokens):
+            del self.tokens[self.kept if self.kept <= n else 0 :]
+
+    def checkpoint_place(self, n: int) -> int | None:
+        return n
+
+    def checkpoint(self) -> None:
+        self.kept = len(self.tokens)
+
+
+def test_what_going_back_lost_is_read_again_and_counted() -> None:
+    """A figure that hides what was read makes prompts look fast and chats look slow."""
+    context = Forgetful(FakeEngine(), [*PROMPT[:2], 7, 7, 7])
+    generation = Generation(PROMPT, GREEDY, Limits(512, max_tokens=40))
+    steps = list(drive(generation, context, Fixed(NoiseDrafter(), 3), Interrupt()))
+    assert generation.tokens == reply("none").tokens
+    assert steps[0].evaluated == len(PROMPT)
+    assert sum(step.evaluated for step in steps) == context.n_evaluated
+    assert any(step.evaluated > 1 + step.drafted for step in steps[1:]), "a rejection costs"
+
+
+def test_a_checkpoint_is_taken_where_the_next_prompt_parts_from_this_one() -> None:
+    """The next turn goes back to it, and reads the answer and the new question alone."""
+    context = Forgetful(FakeEngine())
+    first = Generation(PROMPT, GREEDY, Limits(512, max_tokens=9))
+    steps = list(drive(first, context, Plain(), Interrupt(), n_stable=len(PROMPT) - 1))
+    assert (context.kept, steps[0].evaluated) == (len(PROMPT) - 1, len(PROMPT))
+    assert first.tokens == reply("none").tokens[:9]
+    second = Generation([*PROMPT[:-1], 6, 6, 6], GREEDY, Limits(512, max_tokens=9))
+    steps = list(drive(second, context, Plain(), Interrupt(), n_stable=len(PROMPT)))
+    assert steps[0].evaluated == 3
+    assert steps[0].seconds >= steps[0].eval_s > 0
+
+
+def test_an_interrupt_while_a_lost_text_is_read_again_ends_the_reply() -> None:
+    """It takes as long as a prefill."""
+    engine = FakeEngine()
+    context = Forgetful(engine, [7, 7, 7, 7, 7, 7])
+
+    def interrupted(requests: Sequence[tuple[FakeContext, Sequence[int], int]]) -> None:
+        raise Interrupted
+
+    engine.decode = interrupted
     generation = Generation(PROMPT, GREEDY, Limits(512, max_tokens=40))
     assert list(drive(generation, context, Plain(), Interrupt())) == []
-    assert generation.finish_reason == "interrupted"
+    assert (generation.finish_reason, list(context.tokens)) == ("interrupted", [])
 
 
 def test_an_interrupt_inside_a_draft_leaves_no_guess_in_the_cache() -> None:
@@ -288,22 +328,6 @@ def test_an_interrupt_inside_a_draft_leaves_no_guess_in_the_cache() -> None:
     engine.decode = interrupted
     assert list(passes) == []
     assert context.tokens == generation.history[: len(context.tokens)]
-
-
-def test_a_step_that_could_not_be_rolled_back_in_time_still_counts() -> None:
-    """Ctrl-C while a cache without rollback evaluates again must not lose tokens of the text."""
-
-    class Slow(FakeContext):
-        def truncate(self, n: int) -> None:
-            if n < len(self.tokens):
-                self.tokens.clear()
-                raise Interrupted
-
-    generation = Generation(PROMPT, GREEDY, Limits(512, max_tokens=40))
-    passes = drive(generation, Slow(FakeEngine()), Fixed(NoiseDrafter(), 3), Interrupt())
-    said = [token for step in passes for token in step.tokens]
-    assert generation.finish_reason == "interrupted"
-    assert said == generation.tokens == reply("none").tokens[: len(said)]
 
 
 def test_a_model_without_numbers_ends_the_reply_with_its_error() -> None:

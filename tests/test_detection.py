@@ -24,7 +24,14 @@ from localspec.hardware.gpus import (
     low_power_mode,
     nvidia_gpus,
 )
-from localspec.hardware.machine import Reported, backend_of, local_devices, machine_key
+from localspec.hardware.machine import (
+    DeviceKind,
+    Reported,
+    backend_of,
+    computing,
+    local_devices,
+    machine_key,
+)
 
 RECORDED = Path(__file__).parent / "recorded"
 GIB = 2**30
@@ -199,8 +206,9 @@ def test_the_engine_names_its_backends(name: str, backend: str) -> None:
 
 
 def test_an_engine_device_is_joined_with_the_table() -> None:
-    reported = Reported("Vulkan0", "AMD Radeon RX 6800 XT", 16 * GIB, 15 * GIB)
-    card, processor = local_devices([reported, Reported("CPU", "AMD EPYC", None, None)], [])
+    reported = Reported("Vulkan0", "AMD Radeon RX 6800 XT", 16 * GIB, 15 * GIB, "gpu", "vulkan")
+    listed = [reported, Reported("CPU", "AMD EPYC", None, None, "cpu", "cpu")]
+    card, processor = local_devices(listed, [])
     assert (card.backend, card.shares_memory) == ("vulkan", False)
     assert card.match.device is not None
     assert card.match.device.name == "AMD Radeon RX 6800 XT"
@@ -211,7 +219,8 @@ def test_an_engine_device_is_joined_with_the_table() -> None:
 def test_two_cards_of_one_name_keep_their_own_memory() -> None:
     known = [Gpu("NVIDIA A100", "cuda", size * GIB) for size in (40, 80)]
     reported = [
-        Reported(f"CUDA{i}", "NVIDIA A100", size * GIB, None) for i, size in enumerate((40, 80))
+        Reported(f"CUDA{i}", "NVIDIA A100", size * GIB, None, "gpu", "cuda")
+        for i, size in enumerate((40, 80))
     ]
     for listed in (reported, None):
         rates = [
@@ -223,7 +232,7 @@ def test_two_cards_of_one_name_keep_their_own_memory() -> None:
 
 def test_the_system_completes_what_metal_says() -> None:
     """Metal gives three quarters of the memory as the total, and no core count."""
-    reported = Reported("MTL0", "Apple M4 Max", 36 * GIB, 36 * GIB)
+    reported = Reported("MTL0", "Apple M4 Max", 36 * GIB, 36 * GIB, "gpu", "metal")
     blind, _ = local_devices([reported], [])
     known = Gpu("Apple M4 Max", "metal", 48 * GIB, 40)
     seeing, _ = local_devices([reported], [known])
@@ -233,8 +242,25 @@ def test_the_system_completes_what_metal_says() -> None:
 
 
 def test_a_card_in_an_intel_mac_has_its_own_memory() -> None:
-    card, _ = local_devices([Reported("Metal", "AMD Radeon Pro 5600M", 8 * GIB, None)], [])
+    reported = Reported("Metal", "AMD Radeon Pro 5600M", 8 * GIB, None, "gpu", "metal")
+    card, _ = local_devices([reported], [])
     assert (card.backend, card.shares_memory) == ("metal", False)
+
+
+def device(name: str, kind: DeviceKind, backend: str = "vulkan") -> Reported:
+    return Reported(name, name, GIB, GIB, kind, backend)
+
+
+def test_layers_go_where_libllama_puts_them() -> None:
+    card, chip = device("Vulkan0", "gpu"), device("Vulkan1", "igpu")
+    processor, far = device("CPU", "cpu", "cpu"), device("RPC0", "gpu", "rpc")
+    listed = [card, chip, processor, device("BLAS", "accel", "cpu"), far]
+    assert computing(listed) == [far, card]
+    assert computing([chip, processor, far]) == [far, chip]
+    assert computing(listed, ["Vulkan1", "Vulkan0"]) == [chip, card]
+    assert computing([processor]) == computing(listed, ["CPU"]) == []
+    assert chip.shares_memory
+    assert not card.shares_memory
 
 
 def test_a_tool_that_is_absent_fails_or_hangs_says_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command import Run, assert_refused, localspec
 from hub import Hub
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 from sparse import HEAD, N_BLOCKS, N_VOCAB, layers, write_blocks, write_mtp_head
 
 from localspec.errors import ModelError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.cursor import Value, ValueType
@@ -96,7 +96,7 @@ def test_smollm2(facts_smollm2: Header):
     tokenizer = facts.tokenizer
     assert (tokenizer.model, tokenizer.pre) == ("gpt2", "smollm")
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.adds_bos) == (1, 2, False)
-    assert tokenizer.has_chat_template
+    assert tokenizer.chat_template
     # What libllama logs for 1000 tokens: 22.50 MiB in F16, 11.95 MiB in Q8_0 (1024 cells)
     assert facts.kv_bytes(1000, F16, F16) == 22.5 * 2**20
     assert facts.kv_bytes(1000, Q8_0, Q8_0) == 22.5 * 2**20 * 34 / 64

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hybrids import MambaShape, write_random_mamba
 from hypothesis import given
 from hypothesis import strategies as st
-from mamba import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import Array, Value, ValueType

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from command import Run, assert_refused, localspec
 from hub import Hub
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 
 from localspec import paths
 from localspec.gguf.cursor import ValueType

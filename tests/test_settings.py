@@ -13,7 +13,7 @@ from localspec.bench.report.tables import SETTINGS as COLUMNS
 from localspec.cli.bench_options import SweepFlags, sweep_of
 from localspec.errors import UserError
 from localspec.export import TARGETS
-from localspec.fields import Choice, ModelName, Names, Row, Switch, Whole
+from localspec.fields import Choice, Layers, ModelName, Names, Row, Switch, TemplateName, Whole
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor
@@ -34,8 +34,12 @@ def other(row: Row) -> Any:
             return not row.default
         case ModelName():
             return str(tiny())
+        case TemplateName():
+            return "chatml"
         case Names():
             return ("one", "two")
+        case Layers():
+            return 64
 
 
 def flags_of(text: str) -> set[str]:

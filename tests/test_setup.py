@@ -21,9 +21,10 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from _setup import engine, run, stamp, venv  # noqa: E402
+from _setup import engine, graphics, module, run, stamp, venv  # noqa: E402
 from _setup.facts import Compiler, Cuda, Facts, Gpu, gather  # noqa: E402
-from _setup.plan import Plan, Wishes, make_plan, parse_engine_version  # noqa: E402
+from _setup.graphics import Card, OneApi, Rocm, Vulkan  # noqa: E402
+from _setup.plan import Backend, Plan, Wishes, make_plan, parse_engine_version  # noqa: E402
 
 GCC = Compiler("gcc", "12.2.0", "/usr/bin/cc", "/usr/bin/c++")
 CLANG = Compiler("clang", "Apple LLVM 16.0.0", "/usr/bin/cc", "/usr/bin/c++")
@@ -112,6 +113,128 @@ def test_what_cannot_be_built_here_is_one_sentence_with_a_way_out(
     obstacles = make_plan(facts, wishes).obstacles
     assert word in obstacles[0]
     assert "\n" not in obstacles[0]
+
+
+# --- GPUs of AMD and Intel --------------------------------------------------------------------
+
+READY = Vulkan((1, 3, 275), "/usr/bin/glslc", spirv_headers=True, loader=True)
+RADEON = replace(LINUX, cards=(Card("AMD"),), vulkan=READY, distribution=frozenset({"ubuntu"}))
+
+
+def test_a_card_of_amd_or_intel_means_vulkan_where_it_can_be_built():
+    for vendor in ("AMD", "Intel"):
+        plan = make_plan(replace(RADEON, cards=(Card(vendor),)), WISHES)
+        assert (plan.backend, plan.obstacles) == ("vulkan", ())
+        assert "-DGGML_VULKAN=ON" in cmake_args(plan)
+        assert vendor in plan.reason
+
+
+def test_where_vulkan_lacks_something_the_processor_computes_and_the_way_is_said():
+    plan = make_plan(replace(RADEON, vulkan=Vulkan()), WISHES)
+    assert (plan.backend, plan.obstacles) == ("cpu", ())
+    assert "scripts/setup --backend vulkan" in plan.reason
+
+
+def test_where_vulkan_cannot_be_compiled_a_prebuilt_module_is_used():
+    old = replace(RADEON, vulkan=replace(READY, headers=(1, 3, 239)))
+    for wishes in (WISHES, replace(WISHES, backend="vulkan")):
+        plan = make_plan(old, wishes)
+        assert (plan.backend, plan.is_prebuilt, plan.obstacles) == ("vulkan", True, ())
+        assert plan.engine_id == make_plan(LINUX, replace(WISHES, backend="cpu")).engine_id
+        assert any("1.3.272" in note for note in plan.notes)
+    for facts in (replace(old, libc="glibc 2.31"), replace(old, machine="aarch64")):
+        assert make_plan(facts, replace(WISHES, backend="vulkan")).obstacles
+    assert not make_plan(RADEON, WISHES).is_prebuilt
+
+
+def test_a_module_with_other_bytes_is_not_installed(tmp_path: Path):
+    with pytest.raises(ValueError, match="SHA-512"):
+        module.unpack(b"something else", tmp_path / "modules")
+    assert not (tmp_path / "modules").exists()
+
+
+def test_cuda_comes_first_where_both_are_here():
+    both = replace(GPU_BOX, cards=RADEON.cards, vulkan=READY)
+    assert make_plan(both, WISHES).backend == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("vulkan", "distribution", "words"),
+    [
+        (Vulkan(), {"ubuntu", "debian"}, ["glslc", "apt install libvulkan-dev"]),
+        (replace(READY, glslc=None), {"fedora"}, ["glslc", "dnf install"]),
+        (replace(READY, spirv_headers=False), {"manjaro", "arch"}, ["SPIR-V", "pacman -S"]),
+        (replace(READY, loader=False), {"gentoo"}, ["loader", "apt install", "dnf", "pacman"]),
+        (replace(READY, headers=(1, 3, 239)), {"debian"}, ["1.3.239", "1.3.272", "lunarg"]),
+    ],
+)
+def test_what_vulkan_lacks_is_named_with_the_packages_of_the_system(
+    vulkan: Vulkan, distribution: set[str], words: list[str]
+):
+    facts = replace(RADEON, vulkan=vulkan, distribution=frozenset(distribution), libc="musl 1.2")
+    (sentence,) = make_plan(facts, replace(WISHES, backend="vulkan")).obstacles
+    assert all(word in sentence for word in words)
+
+
+def test_slow_shaders_and_a_closed_device_are_said():
+    facts = replace(
+        RADEON,
+        cards=(Card("AMD", "/dev/dri/renderD128", is_open=False),),
+        vulkan=replace(READY, lacking=("cooperative matrices",)),
+    )
+    notes = " ".join(make_plan(facts, WISHES).notes)
+    assert "cooperative matrices" in notes
+    assert "usermod -aG render" in notes
+
+
+def test_rocm_and_sycl_are_built_on_demand():
+    rocm = replace(RADEON, rocm=Rocm("/opt/rocm", "/opt/rocm/llvm/bin/clang", ("gfx1100",)))
+    plan = make_plan(rocm, replace(WISHES, backend="rocm"))
+    assert {"-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1100"} < set(cmake_args(plan))
+    assert dict(plan.environment)["HIPCXX"].endswith("clang")
+    named = make_plan(rocm, replace(WISHES, backend="rocm", cuda_arch="gfx1030;gfx1201"))
+    assert "-DGPU_TARGETS=gfx1030;gfx1201" in cmake_args(named)
+    intel = replace(XEON, one_api=OneApi("/opt/icx", "/opt/icpx"))
+    plan = make_plan(intel, replace(WISHES, backend="sycl"))
+    assert "-DGGML_SYCL=ON" in cmake_args(plan)
+    assert dict(plan.environment)["CXX"] == "/opt/icpx"
+    assert "CFLAGS" not in dict(plan.environment)
+
+
+@pytest.mark.parametrize(
+    ("facts", "backend", "word"),
+    [
+        (RADEON, "rocm", "hipconfig"),
+        (replace(RADEON, rocm=Rocm("/opt/rocm", "clang")), "rocm", "--gpu-target gfx1100"),
+        (LINUX, "sycl", "setvars.sh"),
+    ],
+)
+def test_a_toolkit_that_is_absent_is_a_sentence(facts: Facts, backend: Backend, word: str):
+    assert word in make_plan(facts, replace(WISHES, backend=backend)).obstacles[0]
+
+
+def test_the_kernel_tells_whose_card_it_is_and_whether_one_may_use_it(tmp_path: Path):
+    drm, dev = tmp_path / "drm", tmp_path / "dri"
+    for i, vendor in enumerate(("0x1002", "0x8086", "0x1af4")):
+        device = drm / f"card{i}" / "device"
+        (device / "drm" / f"renderD{128 + i}").mkdir(parents=True)
+        (device / "vendor").write_text(f"{vendor}\n")
+    dev.mkdir()
+    (dev / "renderD128").touch()
+    found = graphics.cards(drm, dev)
+    assert [card.vendor for card in found] == ["AMD", "Intel"]
+    assert [card.is_open for card in found] == [True, False]
+
+
+def test_the_version_of_the_headers_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "include" / "vulkan"
+    folder.mkdir(parents=True)
+    (folder / "vulkan_core.h").write_text(
+        "#define VK_HEADER_VERSION 309\n#define VK_HEADER_VERSION_COMPLETE"
+        " VK_MAKE_API_VERSION(0, 1, 4, VK_HEADER_VERSION)\n"
+    )
+    monkeypatch.setenv("VULKAN_SDK", str(tmp_path))
+    assert graphics.vulkan().headers == (1, 4, 309)
 
 
 # --- AMX -------------------------------------------------------------------------------------

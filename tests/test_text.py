@@ -1,62 +1,9 @@
-"""Templates are untrusted, characters come in pieces, stop strings straddle tokens."""
+"""Characters come in pieces, stop strings straddle tokens."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.dialogue.stream import TextStream
-from localspec.dialogue.template import ChatTemplate, Message
-from localspec.errors import ModelError
-
-HELLO = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]
-CHATML = (
-    "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{{ m['content'] + '<|im_end|>' + '\n' }}"
-    "{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-def test_a_template_renders_what_its_model_was_trained_on() -> None:
-    assert ChatTemplate(CHATML).render(HELLO) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n"
-        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    )
-
-
-def test_a_template_without_a_system_role_gets_its_text_with_the_first_question() -> None:
-    """Gemma's template raises on a system message; the user's system prompt must not be lost."""
-    source = (
-        "{{ bos_token }}{% if messages[0].role == 'system' %}"
-        "{{ raise_exception('no system role') }}{% endif %}"
-        "{% for m in messages %}[{{ m.content }}]{% endfor %}"
-    )
-    assert ChatTemplate(source, bos="<bos>").render(HELLO) == "<bos>[Be brief.\n\nHi]"
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ messages.__class__.__mro__ }}",
-        "{{ ''.__class__.__base__.__subclasses__() }}",
-        "{{ cycler.__init__.__globals__.os.system('true') }}",
-        "{{ messages.append(1) }}",
-        "{{ 'a' * 100000000000 }}",
-        "{{ 9 ** 9 ** 9 }}",
-        "{{ 'a' * 99999 * 99999 }}",
-        "{{ '%99999999999s' % 1 }}",
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% for i in range(10**12) %}{% endfor %}",
-        "{{ raise_exception('no') }}",
-        "{{ undefined.thing }}",
-        "{{ 1 / 0 }}",
-        "{% if %}",
-        "{% include '/etc/passwd' %}",
-    ],
-)
-def test_a_hostile_or_broken_template_is_a_sentence(source: str) -> None:
-    """A template comes out of a downloaded file: it may reach no object and fill no memory."""
-    with pytest.raises(ModelError, match="--raw"):
-        ChatTemplate(source).render(HELLO)
 
 
 @given(st.text(), st.integers(1, 5))

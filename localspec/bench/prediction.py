@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from localspec.bench.case import Case, Work, read_prompts
-from localspec.engine.health import gpu_backends
+from localspec.engine.devices import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.host import host_of
@@ -128,7 +128,7 @@ class Predictor:
             path for case in same for path in (case.config.model, case.config.draft) if path
         )
         caches = list(dict.fromkeys(case.settings.attention for case in same))
-        layers = n_gpu_layers if gpu_backends() else 0
+        layers = n_gpu_layers if graphics() else 0
         choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe)
         try:
             facts = [facts_of(path) for path in models]

@@ -23,8 +23,9 @@ from localspec.bench.prediction import Prediction, facts_of
 from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
-from localspec.engine.health import engine_fingerprint, engine_version, gpu_backends
-from localspec.forecast.machine import engine_features, engine_reports
+from localspec.engine.devices import engine_reports, graphics
+from localspec.engine.health import engine_fingerprint, engine_version
+from localspec.forecast.machine import engine_features
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
@@ -187,6 +188,6 @@ def _engine() -> dict[str, Any]:
     return {
         "version": engine_version(),
         "fingerprint": engine_fingerprint(),
-        "backends": sorted(gpu_backends()) or ["cpu"],
+        "backends": sorted({each.backend for each in graphics()}) or ["cpu"],
         "features": engine_features(),
     }

@@ -5,8 +5,7 @@ dropped the model reads what is left again, so turns go seldom and in bulk: down
 context. The system prompt and the newest message always stay.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -16,6 +15,7 @@ from localspec.chat.conversation import Answered, Dropped
 from localspec.chat.figures import AnswerRun, Figures
 from localspec.chat.models import LoadedModel
 from localspec.decode.step import Step
+from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.errors import UserError
 from localspec.format import count
@@ -63,15 +63,33 @@ def reserve(n_ctx: int, max_tokens: int | None) -> int:
 
 
 def shortage(
-    count: Callable[[int], int], n_turns: int, n_ctx: int, n_reserve: int
+    count: Callable[[int], int], sizes: Sequence[int], n_ctx: int, n_reserve: int
 ) -> Shortage | None:
-    """None where there is room. `count(k)`: tokens of the prompt without its first `k` turns."""
+    """None where there is room. `count(k)`: tokens of the prompt without its first `k` turns.
+
+    `sizes`: of the turns, in any unit. They say where to look, since to count takes a rendering.
+    """
     n_prompt = count(0)
     if n_prompt + n_reserve <= n_ctx:
         return None
     target = min(n_ctx // SHARE_KEPT, n_ctx - n_reserve)
-    n_droppable = bisect_left(range(n_turns - 1), True, key=lambda k: count(k) <= target)
+    left = [sum(sizes[k:]) / (sum(sizes) or 1) for k in range(len(sizes))]
+    guess = next((k for k, share in enumerate(left) if share * n_prompt <= target), len(sizes))
+    n_droppable = fewest(lambda k: count(k) <= target, len(sizes) - 1, guess)
     return Shortage(n_prompt, n_ctx, n_reserve, n_droppable, count(n_droppable))
+
+
+def fewest(is_enough: Callable[[int], bool], most: int, guess: int) -> int:
+    """The smallest number that is enough, or `most`; it is looked for in growing steps."""
+    too_few, enough, step = -1, most, 1
+    while enough - too_few > 1:
+        k = max(too_few + 1, min(guess, enough - 1))
+        if is_enough(k):
+            enough, guess = k, k - step
+        else:
+            too_few, guess = k, k + step
+        step *= 2
+    return enough
 
 
 RoomDecision = Literal["drop", "stop", "cancel"]
@@ -81,21 +99,18 @@ Decide = Callable[[Shortage], RoomDecision]
 class AnswerView(Protocol):
     """Where an answer appears while it comes.
 
-    `thought` collects its reasoning; `paused_s`: how long the program was suspended meanwhile.
+    `paused_s`: how long the program was suspended meanwhile.
     """
-
-    @property
-    def thought(self) -> str: ...
 
     @property
     def paused_s(self) -> float: ...
 
-    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """An answer to `n_prompt` tokens is coming; `in_thought`: it begins with reasoning."""
+    def begin(self, opening: Opening, n_prompt: int) -> None:
+        """An answer to `n_prompt` tokens is coming; `opening`: where it begins."""
         ...
 
-    def write(self, text: str, step: Step | None) -> None:
-        """Show more text, of one step; None for what was held back at the end."""
+    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
+        """Show more parts, of one step; None for what was held back at the end."""
         ...
 
     def end(self) -> None:
@@ -114,11 +129,13 @@ def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -
     error or Ctrl-C is kept.
     """
     loaded.states.settle()
+    loaded.transcript.use(loaded.session.prompts_for(chat.options, chat.conversation.date))
     turns = _make_room(chat, loaded, decide)
     prompt = loaded.transcript.prompt(chat.conversation.system, turns)
-    run = AnswerRun(chat.options.sampling.seed)
-    in_thought = loaded.transcript.opens_thought(chat.conversation.system, turns)
-    view.begin(in_thought=in_thought, n_prompt=len(prompt))
+    opening = loaded.transcript.opening(chat.conversation.system, turns)
+    parser = loaded.session.parser(chat.options, loaded.session.markup, opening)
+    run = AnswerRun(chat.options.sampling.seed, parser)
+    view.begin(opening, len(prompt))
     with _kept(chat, loaded, view, run):
         _generate(loaded, prompt, chat.options, view, run)
         while run.finish_reason == "context" and chat.when_full == "drop":
@@ -140,12 +157,12 @@ def _kept(chat: Chat, loaded: LoadedModel, view: AnswerView, run: AnswerRun) -> 
     finally:
         view.end()
         run.paused_s = view.paused_s
-        if run.text or run.finish_reason != "interrupted":
-            transcript = loaded.transcript
+        if run.said or run.thought or run.finish_reason != "interrupted":
             answer = Answer(
-                text=run.text,
-                tokens=transcript.emitted(run.text, run.tokens),
-                tokenizer=transcript.tokenizer,
+                text=run.said,
+                thought=run.thought,
+                tokens=run.whole_tokens,
+                tokenizer=loaded.transcript.tokenizer,
                 finish_reason=run.finish_reason,
                 figures=Figures.of(run, loaded).to_json(),
             )
@@ -159,13 +176,13 @@ def _generate(
     view: AnswerView,
     run: AnswerRun,
 ) -> None:
-    reply = loaded.session.reply(prompt, options)
+    reply = loaded.session.reply(prompt, options, parser=run.parser)
     run.replies.append(reply)
     n_steps = 0
-    for text in reply.by_step():
+    for parts in reply.by_step():
         step = reply.steps[-1] if len(reply.steps) > n_steps else None
         n_steps = len(reply.steps)
-        view.write(text, step)
+        view.write(parts, step)
 
 
 def _make_room(chat: Chat, loaded: LoadedModel, decide: Decide) -> tuple[Turn, ...]:
@@ -204,7 +221,8 @@ def _shortage(chat: Chat, loaded: LoadedModel, n_answered: int) -> Shortage | No
     def n_without(k: int) -> int:
         return len(loaded.transcript.prompt(conversation.system, seen[k:])) + n_answered
 
-    return shortage(n_without, len(seen), n_ctx, n_reserve)
+    sizes = [len(turn.question) + len(turn.answer.text if turn.answer else "") for turn in seen]
+    return shortage(n_without, sizes, n_ctx, n_reserve)
 
 
 def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[int] | None:

@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Self
 
 from localspec import paths
 from localspec.chat.conversation import Conversation, Event, first_line, of_json, to_json
-from localspec.dialogue.transcript import messages
+from localspec.dialogue.template import Message
+from localspec.dialogue.transcript import Answer, message_of
 from localspec.errors import LocalspecError, UserError
 from localspec.store import alone
 
@@ -193,14 +194,30 @@ def _markdown(conversation: Conversation) -> str:
     for turn in conversation.turns:
         parts.append(f"## You\n\n{turn.question}")
         if turn.answer is not None:
-            parts.append(f"## Model\n\n{turn.answer.text.strip()}")
+            parts.append(f"## Model\n\n{_with_thought(turn.answer)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _with_thought(answer: Answer) -> str:
+    """The answer, below its thought as a quotation."""
+    quoted = [f"> {line}".rstrip() for line in answer.thought.strip().split("\n")]
+    return "\n".join([*quoted, *([""] if quoted else []), answer.text.strip()]).rstrip()
+
+
+def _messages(conversation: Conversation) -> list[Message]:
+    """All that was said, empty answers too."""
+    said = [Message(role="system", content=conversation.system)] if conversation.system else []
+    for turn in conversation.turns:
+        said.append(Message(role="user", content=turn.question))
+        if turn.answer is not None:
+            said.append(message_of(turn.answer))
+    return said
 
 
 def _document(conversation: Conversation) -> dict[str, object]:
     return {
         "name": conversation.name,
         "settings": conversation.settings,
-        "messages": messages(conversation.system, conversation.turns),
+        "messages": _messages(conversation),
         "figures": [turn.answer.figures for turn in conversation.turns if turn.answer],
     }

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
 from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.fields import Think
 from localspec.notify import Notify, Progress
 from localspec.session import ReplyOptions, SessionConfig
 
@@ -50,9 +51,9 @@ class Chat:
     @property
     def options(self) -> ReplyOptions:
         """How the next answer is made; one that is asked for again takes another seed."""
-        sampling = self._options.sampling
-        seed = sampling.seed + self.conversation.n_retries
-        return replace(self._options, sampling=replace(sampling, seed=seed))
+        options = self.loaded.session.effective(self._options) if self.loaded else self._options
+        seed = options.sampling.seed + self.conversation.n_retries
+        return replace(options, sampling=replace(options.sampling, seed=seed))
 
     @property
     def loading(self) -> LoadingModel:
@@ -104,7 +105,14 @@ class Chat:
 
     def set_sampling(self, **changes: Any) -> None:
         """Sample otherwise from the next answer on."""
-        self._options = replace(self._options, sampling=replace(self._options.sampling, **changes))
+        old = self._options
+        chosen = None if old.chosen is None else old.chosen | changes.keys()
+        sampling = replace(old.sampling, **changes)
+        self._options = replace(old, sampling=sampling, chosen=chosen)
+
+    def set_thinking(self, level: Think) -> None:
+        """Ask for more or less thinking from the next answer on."""
+        self._options = replace(self._options, think=level)
 
     def reconfigure(
         self, config: SessionConfig, wait: Callable[[LoadingModel], LoadedModel]
@@ -143,16 +151,16 @@ LOADING_S = 30.0
 """How long `close` waits for a model that still loads."""
 
 
-def leave(chat: Chat) -> None:
+def leave(chat: Chat, code: int = 0) -> None:
     """Save the cache and free the model; do not wait for one that is still loading.
 
     Nothing stops the engine in the middle of loading, and libllama must not be torn down under the
-    thread that is in it. So the process ends at once; all that was said is on disk.
+    thread that is in it. So the process ends at once, with `code`; all that was said is on disk.
     """
     if chat.is_loading:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)
     chat.unload()
 
 

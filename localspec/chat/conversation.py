@@ -7,8 +7,10 @@ files.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any, Self
 
+from localspec.dialogue.parser import parts_of
 from localspec.dialogue.transcript import Answer, Turn
 
 
@@ -106,14 +108,24 @@ def of_json(document: Any) -> Event | None:
 def _answer(document: dict[str, Any]) -> Answer:
     known = {f.name: document[f.name] for f in fields(Answer) if f.name in document}
     known["tokens"] = tuple(int(token) for token in known.get("tokens", ()))
+    if "thought" not in known:
+        known |= _apart(known["text"])
     return Answer(**known)
+
+
+def _apart(text: str) -> dict[str, str]:
+    """Thought and text of an answer that an earlier version saved as one."""
+    parts = parts_of(text)
+    said = "".join(part.text for part in parts if not part.is_thought)
+    return {"text": said, "thought": "".join(part.text for part in parts if part.is_thought)}
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """`turns` are all that were not undone; the model does not see the first `n_dropped`.
 
-    `n_retries` counts answers that were asked for again; each takes another seed.
+    `n_retries` counts answers that were asked for again; each takes another seed. `began`: when
+    the first of the turns was asked.
     """
 
     system: str | None = None
@@ -122,6 +134,7 @@ class Conversation:
     n_retries: int = 0
     name: str | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    began: str | None = None
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
@@ -134,8 +147,9 @@ class Conversation:
     def after(self, event: Event) -> Self:
         """The conversation after one more event."""
         match event:
-            case Asked(text):
-                return self._with_turns((*self._answered, Turn(text)))
+            case Asked(text, at):
+                asked = self._with_turns((*self._answered, Turn(text)))
+                return replace(asked, began=self.began if self._answered else at)
             case Answered(answer):
                 return self._answer(answer)
             case Retried():
@@ -152,6 +166,14 @@ class Conversation:
         """The last message, if it has no answer."""
         last = self.turns[-1] if self.turns else None
         return last.question if last and last.answer is None else None
+
+    @property
+    def date(self) -> datetime | None:
+        """What its templates take for today: tomorrow's prompts begin like today's."""
+        try:
+            return datetime.fromisoformat(self.began) if self.began else None
+        except ValueError:
+            return None
 
     @property
     def seen(self) -> tuple[Turn, ...]:

@@ -90,19 +90,11 @@ class Editor:
             reserve_space_for_menu=5,
         )
 
-    def read(self, draft: str, before: Callable[[], None]) -> str:
-        """One message; `before` runs just before keys are read.
-
-        Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C on an empty line.
-        """
-
-        def begin() -> None:
-            before()
-            self._look()
-
+    def read(self, draft: str) -> str:
+        """One message. EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C on an empty line."""
         while True:
             try:
-                return _unquoted(self._session.prompt(PROMPT, default=draft, pre_run=begin))
+                return _unquoted(self._session.prompt(PROMPT, default=draft, pre_run=self._look))
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text:
                     raise

@@ -8,6 +8,7 @@ from typing import Any, Self
 from localspec.chat.models import LoadedModel
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.stats import Timings
+from localspec.dialogue.parser import AnswerParser
 from localspec.format import count, elapsed, percent, plus_minus, speed
 from localspec.prediction.roofline import Speed
 from localspec.session import Reply
@@ -26,18 +27,34 @@ class DraftSource:
 class AnswerRun:
     """One answer: usually one reply, several where old turns were dropped in the middle of it.
 
-    `seed` is its sampling's; `paused_s`: how long the program was suspended; `was_left`: a second
-    Ctrl-C ended it.
+    `seed` is its sampling's, `parser` splits it; `paused_s`: how long the program was suspended;
+    `was_left`: a second Ctrl-C ended it.
     """
 
     seed: int
+    parser: AnswerParser
     replies: list[Reply] = field(default_factory=list[Reply])
     paused_s: float = 0.0
     was_left: bool = False
 
     @property
-    def text(self) -> str:
-        return "".join(reply.text for reply in self.replies)
+    def said(self) -> str:
+        """Its text and tool calls."""
+        return "".join(reply.said for reply in self.replies)
+
+    @property
+    def thought(self) -> str:
+        return "".join(reply.thought for reply in self.replies)
+
+    @property
+    def n_thought(self) -> int:
+        """Tokens of the reasoning."""
+        return self.parser.n_tokens.get("thought", 0)
+
+    @property
+    def whole_tokens(self) -> tuple[int, ...]:
+        """The emitted ids; none where a stop text has cut the last ones."""
+        return () if self.parser.is_stopped else tuple(self.tokens)
 
     @property
     def tokens(self) -> list[int]:
@@ -89,10 +106,12 @@ class AnswerRun:
 class Figures:
     """What an answer came to. Counts are tokens; None: not known.
 
-    `predicted` is the speed of plain decoding; `story`: what speculation did and why.
+    `n_thought` of `n_tokens` are reasoning; `predicted` is the speed of plain decoding; `story`:
+    what speculation did and why.
     """
 
     n_tokens: int
+    n_thought: int
     n_prompt: int
     n_evaluated: int
     n_context: int
@@ -120,6 +139,7 @@ class Figures:
         depth = max(0, run.n_context - n_tokens // 2)
         return cls(
             n_tokens=n_tokens,
+            n_thought=run.n_thought,
             n_prompt=n_prompt,
             n_evaluated=n_evaluated,
             n_context=min(run.n_context, n_ctx),
@@ -182,6 +202,8 @@ def _parts(figures: Figures, with_first_token: bool) -> Iterator[str]:
             yield f"{percent(figures.roofline_share)} of this machine's roofline"
     if figures.accepted and figures.tokens_per_pass:
         yield f"{figures.tokens_per_pass:.1f} tokens a pass ({_shares(figures)})"
+    if figures.n_thought:
+        yield f"{count(figures.n_thought, 'token')} of thought"
     if with_first_token and figures.ttft_s is not None:
         yield f"first token {_first_token(figures)}"
     yield f"context {figures.n_context:,} / {figures.n_ctx:,}"
@@ -196,6 +218,7 @@ def stats(figures: Figures) -> list[tuple[str, ...]]:
         ("prompt", _prompt(figures)),
         ("first token", _first_token(figures)),
         ("answer", f"{count(figures.n_tokens, 'token')} in {count(figures.passes, 'pass')}"),
+        *([("thought", count(figures.n_thought, "token"))] if figures.n_thought else []),
         ("decoding", "too short to tell" if decoding is None else speed(decoding)),
         ("predicted", _predicted(figures)),
         ("roofline", _roofline(figures)),

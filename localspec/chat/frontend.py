@@ -9,6 +9,8 @@ from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.figures import Figures, line
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.decode.step import Step
+from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import shown_on
 from localspec.notify import Notify
 
 
@@ -53,19 +55,21 @@ class Frontend(Protocol):
 
 
 class PlainView:
-    """Writes through; an answer ends with a new line."""
+    """Writes the answer through, without its thought; it ends with a new line."""
+
+    paused_s = 0.0
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self.thought = ""
-        self.paused_s = 0.0
+        self._shown = shown_on(out)
 
-    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+    def begin(self, opening: Opening, n_prompt: int) -> None:
         """Nothing is shown yet."""
 
-    def write(self, text: str, step: Step | None) -> None:
+    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
         """Show it at once."""
-        self._out.write(text)
+        said = "".join(part.text for part in parts if not part.is_thought)
+        self._out.write(self._shown(said))
         self._out.flush()
 
     def end(self) -> None:

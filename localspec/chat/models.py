@@ -17,27 +17,31 @@ from localspec import paths
 from localspec.chat.archive import Record
 from localspec.dialogue.transcript import Transcript
 from localspec.engine.base import EngineConfig
+from localspec.engine.device_health import devices_text
+from localspec.engine.devices import graphics
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.forecast.forecast import Expectation
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify, Progress
 from localspec.session import Session, SessionConfig
+from localspec.session.chat_template import NO_TEMPLATE
 from localspec.settings import ROWS
 
 
 def state_key(config: EngineConfig) -> str:
     """Equal for engines that can go on from each other's saved sequences. OSError without files.
 
-    Weights, cache types, the kernels' layout and the engine build count; the size of the context
-    and the number of threads do not. LLAMA_ATTN_ROT_DISABLE decides whether a quantized cache is
-    rotated, which no state file records (llama.cpp PR 21038).
+    Weights, cache types, the kernels' layout, the devices and the engine build count; the size of
+    the context and the number of threads do not. LLAMA_ATTN_ROT_DISABLE decides whether a quantized
+    cache is rotated, which no state file records (llama.cpp PR 21038).
     """
     settings = config.settings
     parts = (
         fingerprint(config.model),
         *(getattr(settings, name) for name, row in ROWS.items() if not row.is_exact),
         engine_fingerprint(),
+        devices_text(graphics(settings.device, settings.workers) if settings.gpu_layers else []),
         os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
     )
     return sha256(repr(parts).encode()).hexdigest()[:16]
@@ -152,14 +156,16 @@ def open_model(
     config: SessionConfig, record: Record, notify: Notify, on_progress: Progress
 ) -> LoadedModel:
     """Load, and restore the conversation's cache if it was saved. Raises LocalspecError."""
-    session = Session.open(config, notify, on_progress)
+    session = Session.open(config, notify, on_progress, talks=True)
     try:
         facts = session.plan.facts
+        if session.prompts.template is None:
+            notify(NO_TEMPLATE)
         states = States(session)
         return LoadedModel(
             session=session,
             config=config,
-            transcript=Transcript(session.prompts, facts.tokenizer.digest),
+            transcript=Transcript(session.prompts, facts.tokenizer.digest, session.markup),
             states=states,
             expectation=Expectation.of(session.plan.target, facts),
             n_restored=states.restore(record),

@@ -1,7 +1,7 @@
 """A conversation with a program: JSON lines both ways.
 
 In: a line is a message, as text or as a JSON string or object {"message": "..."}.
-Out, one object a line: {"event": "loaded" | "note" | "text" | "answer" | "table" | "error", ...}.
+Out, one object a line: {"event": "loaded" | "note" | "text" | "answer" | "table", ...}.
 """
 
 import json
@@ -14,49 +14,38 @@ from localspec.chat.frontend import PipeFrontend
 from localspec.chat.models import LoadedModel, LoadingModel
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.step import Step
-from localspec.dialogue.markup import AnswerPart, Thoughts
+from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import json_line
 
 
 def emit(event: str, values: dict[str, Any]) -> None:
     """Write one event."""
-    print(json.dumps({"event": event, **values}, ensure_ascii=False, allow_nan=False), flush=True)  # noqa: T201
+    print(json_line({"event": event, **values}), flush=True)  # noqa: T201
 
 
 class EventsView:
     """Text as events, reasoning apart from the answer.
 
-    An event has `drafted_by` where a drafted token was accepted.
+    An event has `drafted_by` where a drafted token was accepted, and `is_tool_call` in a tool call.
     """
 
-    def __init__(self) -> None:
-        self.thought = ""
-        self.paused_s = 0.0
-        self._thoughts = Thoughts(in_thought=False)
+    paused_s = 0.0
 
-    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
-        """Begin anew."""
-        self._thoughts = Thoughts(in_thought=in_thought)
+    def begin(self, opening: Opening, n_prompt: int) -> None:
+        """Nothing is said yet."""
 
-    def write(self, text: str, step: Step | None) -> None:
+    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
         """Write one event a part."""
         source = None
         if step is not None and step.accepted:
             source = OPTIONS.get(step.source, step.source)
-        for part in self._thoughts.feed(text):
-            self._emit(part, source)
+        more = {"drafted_by": source} if source else {}
+        for part in parts:
+            called = {"is_tool_call": True} if part.kind == "tool_call" else {}
+            emit("text", {"text": part.text, "is_thought": part.is_thought, **called, **more})
 
     def end(self) -> None:
-        """Write what was held back."""
-        for part in self._thoughts.finish():
-            self._emit(part, None)
-
-    def _emit(self, part: AnswerPart, source: str | None) -> None:
-        if not part.text:
-            return
-        if part.is_thought:
-            self.thought += part.text
-        drafted = {"drafted_by": source} if source else {}
-        emit("text", {"text": part.text, "is_thought": part.is_thought, **drafted})
+        """The figures follow."""
 
 
 class ProgramFrontend(PipeFrontend):

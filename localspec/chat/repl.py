@@ -7,6 +7,7 @@ from localspec.chat.commands.table import obey
 from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
 from localspec.chat.models import LoadedModel
+from localspec.dialogue.template import TemplateError
 from localspec.errors import LocalspecError, UserError
 
 
@@ -14,9 +15,11 @@ def repl(state: ChatState, *, is_strict: bool = False) -> None:
     """Read and answer until the input ends or the user leaves.
 
     `is_strict`: the first error is raised, and Ctrl-C ends it with KeyboardInterrupt.
+    `state.has_failed` says whether a message got no answer.
     """
     draft = ""
     while True:
+        state.is_asking = True
         try:
             line = state.frontend.read(draft)
             draft = _take(state, line)
@@ -25,6 +28,7 @@ def repl(state: ChatState, *, is_strict: bool = False) -> None:
         except LocalspecError as error:
             if is_strict or state.chat.has_failed:
                 raise
+            state.has_failed |= state.is_asking
             state.frontend.say(str(error))
             draft = state.unsent if state.frontend.can_edit else ""
         except KeyboardInterrupt:
@@ -44,7 +48,9 @@ def _take(state: ChatState, line: str) -> str:
         return ""
     is_command = text.startswith("/") and not text.startswith("//")
     message = text[1:] if text.startswith("//") else text
+    state.is_asking = not is_command
     following: Next | None = obey(state, text) if is_command else Ask(message)
+    state.is_asking = isinstance(following, Ask | AnswerPending)
     match following:
         case Ask(asked):
             return _ask(state, asked)
@@ -73,11 +79,17 @@ def _ask(state: ChatState, message: str) -> str:
     return ""
 
 
+WAY_ON = "/undo takes messages back, /model NAME goes on with another model"
+
+
 def _answer(state: ChatState, loaded: LoadedModel) -> None:
     view = state.frontend.view(loaded)
-    run = respond(state.chat, loaded, view, state.frontend.decide)
+    try:
+        run = respond(state.chat, loaded, view, state.frontend.decide)
+    except TemplateError as error:
+        raise TemplateError(error.reason, WAY_ON) from error
     is_first, figures = state.last is None, Figures.of(run, loaded)
-    state.last, state.thought = figures, view.thought
+    state.last = figures
     state.frontend.finished(figures, is_first=is_first)
     if state.chat.conversation.pending is not None:
         state.frontend.say("the model said nothing yet; /regen asks again")

@@ -3,7 +3,7 @@
 import atexit
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -15,11 +15,13 @@ from localspec import paths
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
+from localspec.chat.conversation import Conversation
+from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, line
-from localspec.chat.frontend import PlainView
 from localspec.chat.models import LoadedModel, LoadingModel
-from localspec.chat.screen import DraftsView, ScreenView, screen_console, warm_up
+from localspec.chat.screen import ScreenView, screen_console, warm_up
+from localspec.chat.thought import SHOWN_BY, PlainThoughtView
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.format import percent
 
@@ -49,6 +51,7 @@ class TerminalFrontend:
         atexit.register(self._quiet.close)
         self._stopped_at = 0.0
         self._is_waiting = False
+        self._held: tuple[Conversation | None, int] = None, 0
         chat.notify = self.say
         chat.on_loaded = self._loaded
         chat.on_progress = self._editor.refresh
@@ -57,7 +60,9 @@ class TerminalFrontend:
         """The next message; the second Ctrl-C in a short time leaves."""
         while True:
             try:
-                return self._editor.read(draft, self._quiet.close)
+                # Until the line is there keys are not echoed; then they are what was typed ahead.
+                with closing(self._quiet):
+                    return self._editor.read(draft)
             except KeyboardInterrupt:
                 if monotonic() - self._stopped_at < TWICE_S:
                     raise EOFError from None
@@ -91,6 +96,7 @@ class TerminalFrontend:
 
     def finished(self, figures: Figures, *, is_first: bool) -> None:
         """Show the line below, broken between its parts."""
+        self._held = self._chat.conversation, figures.n_context
         if figures.finish_reason == "interrupted":
             self._stopped_at = monotonic()
         parts = _wrapped(line(figures, with_first_token=is_first), terminal_size().columns - 1)
@@ -142,10 +148,12 @@ class TerminalFrontend:
 
     def _inner(self, loaded: LoadedModel) -> AnswerView:
         if self._style.shows_drafts:
-            vocabulary, stop = loaded.session.target.vocabulary, self._chat.options.stop
-            return DraftsView(sys.stdout, self._console, vocabulary, stop)
+            session, options = loaded.session, self._chat.options
+            return DraftsView(
+                sys.stdout, self._console, lambda o: session.parser(options, session.markup, o)
+            )
         if self._style.is_plain:
-            return PlainView(sys.stdout)
+            return PlainThoughtView(sys.stdout, terminal_size, self._console, SHOWN_BY)
         return ScreenView(sys.stdout, terminal_size, self._console)
 
     def _status(self) -> str:
@@ -156,7 +164,10 @@ class TerminalFrontend:
         if loaded is None:
             return ""
         session = loaded.session
-        context = f"context {len(session.context.tokens):,} / {session.n_ctx:,}"
+        conversation, n_context = self._held
+        if conversation is not self._chat.conversation:
+            n_context = len(session.context.tokens)
+        context = f"context {n_context:,} / {session.n_ctx:,}"
         return SEPARATOR.join([loaded.config.model.name, context, "/help"])
 
     def _progress(self) -> str:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from types import FrameType
@@ -16,6 +16,8 @@ from typing import Any, TextIO
 
 from localspec.chat.answering import AnswerView
 from localspec.decode.step import Step
+from localspec.dialogue.markup import AnswerPart, Opening
+from localspec.display import printable
 
 LOCAL_FLAGS = 3
 
@@ -109,7 +111,7 @@ class Waiting:
         if self._stopped.wait(DELAY_S):
             return
         while True:
-            self._write(f"\r\x1b[2m{self._text()}\x1b[0m\x1b[K")
+            self._write(f"\r\x1b[2m{printable(self._text())}\x1b[0m\x1b[K")
             if self._stopped.wait(INTERVAL_S):
                 break
         self._write(ERASE)
@@ -133,24 +135,20 @@ class WatchedView:
         self._quiet: Quiet | None = None
 
     @property
-    def thought(self) -> str:
-        return self._view.thought
-
-    @property
     def paused_s(self) -> float:
         """Seconds in which the program was suspended meanwhile."""
         return self._quiet.paused_s if self._quiet else 0.0
 
-    def begin(self, *, in_thought: bool, n_prompt: int) -> None:
+    def begin(self, opening: Opening, n_prompt: int) -> None:
         """The engine begins to read the prompt."""
         self._quiet = self._terminal.enter_context(quiet_terminal())
-        self._view.begin(in_thought=in_thought, n_prompt=n_prompt)
+        self._view.begin(opening, n_prompt)
         self._waiting = self._wait(n_prompt)
 
-    def write(self, text: str, step: Step | None) -> None:
-        """Show text; the wait is over."""
+    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
+        """Show them; the wait is over."""
         self._stop_waiting()
-        self._view.write(text, step)
+        self._view.write(parts, step)
 
     def end(self) -> None:
         """The answer is over."""

@@ -15,6 +15,7 @@ from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import command
 from localspec.cli.output import make_folder, print_json
+from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 from localspec.notify import silent
@@ -106,7 +107,7 @@ def _show_plan(header: "ResultsHeader") -> None:
     from localspec.bench.plan import schedule
 
     for case in header.cases:
-        typer.echo(case.text)
+        echo(case.text)
     for what, why in header.skipped:
         notify(f"left out: {what}: {why}")
     n_visits = len(schedule(header.cases, header.n_rounds))
@@ -199,7 +200,7 @@ def _same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> N
     for plain, drafted in groups.items():
         found.append(compare_answers(plain, drafted, texts, sweep.n_gen[0], notify))
         if not as_json:
-            typer.echo(found[-1].text)
+            echo(found[-1].text)
     if as_json:
         print_json({"results": [one.to_json() for one in found]})
     if any(one.n_unexplained for one in found):

@@ -20,6 +20,7 @@ from localspec.bench.sample import Gap
 from localspec.bench.statistics import drift_of
 from localspec.bench.store import Results
 from localspec.cli.output import fitting, table_of
+from localspec.display import console as console_of
 from localspec.format import milliseconds
 
 LEAST_S = 5e-7
@@ -29,7 +30,7 @@ PART_WIDTH, CASE_WIDTH = 33, 13
 
 def show(results: Sequence[Results]) -> None:
     """Print the results as tables, the findings last."""
-    console = Console(highlight=False)
+    console = console_of()
     rows = all_rows(results)
     figures = [row for row in rows if not row.is_curve]
     for line in _heading(rows):

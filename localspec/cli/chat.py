@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import typer
+
 from localspec.cli.flags import EngineFlags, ReplyFlags, check_text
 from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument, command, option
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from localspec.session import SessionConfig
 
 _TALK = "Conversation"
-ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v")
-REPLY_SETTINGS = ("temp", "seed")
+ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v", "template")
+TOLD_SETTINGS = ("think", "template_arg")
+REPLY_SETTINGS = ("temp", "seed", *TOLD_SETTINGS)
 ALL_SETTINGS = (*ENGINE_SETTINGS, *REPLY_SETTINGS)
 
 Flags = TypeVar("Flags", EngineFlags, ReplyFlags)
@@ -130,8 +133,8 @@ def _open_chat(
     chat = Chat(opening, config, options, record, when_full)
     settings = {"model": lasting_name(name)}
     settings |= {key: getattr(engine, key) for key in ENGINE_SETTINGS if key in engine.given}
-    if "draft" in settings:
-        settings["draft"] = lasting_name(engine.draft)
+    settings |= {key: getattr(flags, key) for key in TOLD_SETTINGS if key in flags.given}
+    settings |= {n: lasting_name(settings[n]) for n in ("draft", "template") if n in settings}
     if any(kept.settings.get(key) != value for key, value in settings.items()):
         chat.add(Configured(settings))
     if flags.system and flags.system != kept.system:
@@ -191,18 +194,23 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
 
 
 def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
-    """Talk until the end, and close the conversation."""
+    """Talk until the end, and close the conversation. Raises typer.Exit where a pipe's messages
+    were not all answered."""
     from localspec.chat.chat import close, leave
     from localspec.chat.commands.command import ChatState
     from localspec.chat.repl import repl
 
     conversation.loading  # noqa: B018 - starts now, in the background
+    state = ChatState(conversation, frontend, NamedModels())
     try:
-        repl(ChatState(conversation, frontend, NamedModels()), is_strict=how.prompt is not None)
+        repl(state, is_strict=how.prompt is not None)
     except BaseException:
         close(conversation)
         raise
-    leave(conversation)
+    code = int(state.has_failed and not how.is_interactive)
+    leave(conversation, code)
+    if code:
+        raise typer.Exit(code)
 
 
 def _frontend(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
@@ -267,7 +275,7 @@ class NamedModels:
         """Find better settings in another process, which has the machine to itself."""
         from localspec.session.profile import with_profile
 
-        arguments = [sys.executable, "-m", "localspec", "tune", str(config.model)]
+        arguments = [sys.executable, "-P", "-m", "localspec", "tune", str(config.model)]
         if config.settings.ctx is not None:
             arguments += ["--ctx", str(config.settings.ctx)]
         if seconds is not None:

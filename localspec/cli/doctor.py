@@ -11,6 +11,7 @@ import typer
 from localspec.cli.doctor_probe import probe_document, probe_lines
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, labelled_table, print_json
+from localspec.display import console
 from localspec.errors import LocalspecError
 from localspec.format import percent
 from localspec.notify import silent
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 LABELS = {
     "relative_error_by_weight_type": "errors by type",
     "llama_cpp_python": "llama-cpp-python",
-    "published_layer_s": "of a layer",
+    "published_layer_us": "us of a layer",
     "published_bandwidth_shares": "of its bandwidth",
     "published_interval": "80 % interval",
 }
@@ -89,18 +90,19 @@ def _machine() -> dict[str, Any]:
 
 def _engine() -> dict[str, Any]:
     from localspec.engine.health import engine_version, library_folder
-    from localspec.engine.llama.binding import engine_devices, engine_features
+    from localspec.engine.llama.binding import engine_features
+    from localspec.engine.llama.devices import reported
 
     return {
         "llama_cpp_python": engine_version(),
         "libraries": str(library_folder()),
         "features": engine_features(),
-        "devices": [asdict(device) for device in engine_devices()],
+        "devices": [asdict(device) for device in reported()],
     }
 
 
 def _devices() -> dict[str, Any]:
-    from localspec.forecast.machine import engine_reports
+    from localspec.engine.devices import engine_reports
     from localspec.hardware.detect import power
     from localspec.hardware.machine import local_devices
 
@@ -130,9 +132,8 @@ def _probes() -> dict[str, Any]:
         place: ProbeSetting(default_threads(), n_layers, sound)
         for place, n_layers in (("processor", 0), ("gpu", -1))
     }
-    found = {
-        n: probe_document(probe) for n, each in settings.items() if (probe := kept_probe(each))
-    }
+    probes = {place: kept_probe(setting) for place, setting in settings.items()}
+    found = {place: probe_document(probe) for place, probe in probes.items() if probe}
     return found or {"measured": "not yet; `localspec predict` does it when it needs to"}
 
 
@@ -166,12 +167,11 @@ def _starter() -> dict[str, Any]:
 
 
 def _show(findings: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     table = labelled_table()
     for section, facts in findings.items():
-        table.add_row(f"[bold]{section.replace('_', '-')}[/bold]", "")
+        table.add_row(Text(section.replace("_", "-"), style="bold"), "")
         for name, value in facts.items():
             if section == "probe" and isinstance(value, dict):
                 for label, shown in probe_lines(value):
@@ -179,7 +179,7 @@ def _show(findings: dict[str, dict[str, Any]]) -> None:
             else:
                 label = LABELS.get(name, name.removesuffix("_bytes").replace("_", " "))
                 table.add_row(f"  {label}", Text(_text(name, value)))
-    Console().print(table)
+    console().print(table)
 
 
 def _text(name: str, value: Any) -> str:
@@ -190,19 +190,21 @@ def _text(name: str, value: Any) -> str:
             return "-"
         case bool():
             return "yes" if value else "no"
-        case dict() if name.endswith("_shares"):
-            return ", ".join(f"{kind} {percent(share)}" for kind, share in value.items())
         case dict():
-            errors = {k: "not a number" if e is None else f"{e:.1e}" for k, e in value.items()}
-            return ", ".join(f"{kind} {error}" for kind, error in errors.items())
+            return ", ".join(f"{kind} {_of_type(name, each)}" for kind, each in value.items())
         case list():
             return "\n".join(_device(device) for device in value)
-        case float() if name.endswith("_s"):
-            return f"{value * 1e6:.0f} us"
         case float() | int() if name.endswith("_bytes"):
             return f"{value / 1e9:.1f} GB"
         case _:
             return str(value)
+
+
+def _of_type(name: str, value: float | None) -> str:
+    """A share of the bandwidth, or an error, of one weight type."""
+    if value is None:
+        return "not a number"
+    return percent(value) if name.endswith("_shares") else f"{value:.1e}"
 
 
 def _device(device: dict[str, Any]) -> str:

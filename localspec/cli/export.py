@@ -9,6 +9,7 @@ from localspec.cli.flags import EngineFlags
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag, ModelArgument, command
 from localspec.cli.output import fields_of, print_json
+from localspec.display import echo
 
 Target = Literal[
     "llama-server", "ollama", "lm-studio", "llama-cpp-python", "vllm", "tgi", "tensorrt-llm",
@@ -32,18 +33,21 @@ def export(
     config = engine.session_config(model)
     from localspec.export import TARGETS
     from localspec.session.config import SessionConfig
-    from localspec.session.loading import plan_engines
+    from localspec.session.loading import beyond_training, plan_engines
 
     # What localspec chose for open settings.
-    decided = fields_of(plan_engines(config).target.settings, "ctx", "threads", "flash_attn")
+    plan = plan_engines(config)
+    decided = fields_of(plan.target.settings, "ctx", "threads", "flash_attn")
     chosen = SessionConfig(config.model.resolve(), replace(config.settings, **decided))
     if config.draft:
         chosen = chosen.with_draft(config.draft.resolve())
     exported = TARGETS[to](chosen)
+    if note := beyond_training(plan.facts, plan.target.n_ctx):
+        exported = replace(exported, notes=(*exported.notes, note))
     if as_json:
         print_json({"to": to, **asdict(exported)})
         return
-    typer.echo(exported.text, nl=False)
+    echo(exported.text, end="")
     for clause in exported.cannot:
         notify(f"{to} cannot {clause}")
     for note in exported.notes:

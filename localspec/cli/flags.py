@@ -3,14 +3,16 @@
 A prompt is one text, in UTF-8, that is not empty. A full web or hub reference is fetched first.
 """
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from localspec.cli.notify import notify
 from localspec.cli.options import option
 from localspec.errors import UserError
+from localspec.fields import Think
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 ENGINE = "Engine"
 SPECULATION = "Speculation"
 _SAMPLING = "Sampling"
+PROMPT = "Prompt"
 WhenSampled = Literal["auto", "match", "rejection"]
+_CHOICES = {
+    "temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+    "repeat_penalty": "repeat_penalty",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,23 +79,38 @@ class ReplyFlags:
     stop: list[str] | None = option(None, "Stop before this text; may be repeated.", metavar="TEXT")
     ignore_eos: bool = option(False, "Never choose an end token.", "--ignore-eos")
     system: str | None = option(None, "System prompt.", metavar="TEXT")
+    think: Think | None = option(
+        None, "Whether and how long the model thinks, as far as its template knows.", panel=PROMPT
+    )
+    template_arg: list[str] | None = option(
+        None, "A variable for the chat template, in JSON or as text; may be repeated.",
+        metavar="NAME=VALUE", panel=PROMPT,
+    )  # fmt: skip
     given: frozenset[str] = frozenset()
 
     def keywords(self, verify: WhenSampled) -> "ReplyKeywords":
         """As the library takes them. Raises UserError for a text that is not UTF-8."""
         check_text("--system", self.system or "")
         return {
-            "temperature": self.temp,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "repeat_penalty": self.repeat_penalty,
+            **self._sampling(),
             "seed": self.seed,
             "max_tokens": self.max_tokens,
             "stop": [check_text("--stop", text) for text in self.stop or ()],
             "verify": verify,
             "ignore_eos": self.ignore_eos,
+            "think": self.think,
+            "template_args": dict(map(_variable, self.template_arg or ())),
         }
+
+    def _sampling(self) -> "ReplyKeywords":
+        """What was chosen: a model's file may recommend the rest."""
+        usual = {each.name: each.default for each in fields(self)}
+        chosen: Any = {
+            keyword: getattr(self, name)
+            for name, keyword in _CHOICES.items()
+            if name in self.given or getattr(self, name) != usual[name]
+        }
+        return chosen
 
     def reply_options(self, verify: WhenSampled) -> "ReplyOptions":
         """With a random seed where none is given, and a way to verify for "auto"."""
@@ -116,7 +138,7 @@ class PromptFlags:
         if self.prompt is not None and self.file is None:
             text = check_text("the prompt", self.prompt)
         elif self.file is not None and self.prompt is None:
-            text = _decode("the prompt", _read(self.file))
+            text = _decode("the prompt", _read(self.file)).removeprefix("\ufeff")
         else:
             raise UserError("give one prompt: -p TEXT, or -f FILE (- is standard input)")
         if not text.strip():
@@ -131,6 +153,17 @@ class PromptFlags:
             return text
         before = [Message(role="system", content=system)] if system else []
         return [*before, Message(role="user", content=text)]
+
+
+def _variable(text: str) -> tuple[str, Any]:
+    """A name and its value. UserError for a text that is not NAME=VALUE."""
+    name, sign, value = check_text("--template-arg", text).partition("=")
+    if not sign or not name.strip().isidentifier():
+        raise UserError(f"--template-arg {text!r} is not NAME=VALUE: enable_thinking=false, say")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
 
 
 def check_text(what: str, text: str) -> str:

@@ -1,6 +1,8 @@
 """`localspec generate`: one reply, for scripts, with a line for people or a JSON document."""
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from localspec.cli.output import fields_of, print_json
 from localspec.format import count
 
 if TYPE_CHECKING:
+    from localspec.chat.answering import AnswerView
     from localspec.session import Reply, ReplyOptions, Session
 
 
@@ -20,6 +23,8 @@ def summary(reply: "Reply") -> str:
     """One line about a reply, for people."""
     speed = reply.timings.decode_tps
     parts = [count(len(reply.tokens), "token")]
+    if reply.n_thought_tokens:
+        parts.append(f"{reply.n_thought_tokens:,} of thought")
     if speed is not None:
         parts.append(f"{speed:.1f} tok/s")
     if reply.speculation_summary:
@@ -35,10 +40,13 @@ def document(session: "Session", reply: "Reply") -> dict[str, Any]:
     counts = reply.stats
     return {
         "text": reply.text,
+        "thought": reply.thought,
+        "tool_call": reply.tool_call,
         "tokens": reply.tokens,
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.n_prompt_tokens,
         "completion_tokens": len(reply.tokens),
+        "thought_tokens": reply.n_thought_tokens,
         "timings": {
             "load_s": session.load_s,
             **fields_of(reply.timings, "prefill_s", "ttft_s", "decode_s"),
@@ -80,7 +88,44 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
         "max_tokens": options.max_tokens,
         "stop": list(options.stop),
         "ignore_eos": options.ignore_eos,
+        "think": options.think,
+        "template_args": dict(options.template_args),
     }
+
+
+def _show(reply: "Reply") -> None:
+    """Write it as it comes: a terminal shows the thought, a pipe gets the answer alone."""
+    from localspec.dialogue.markup import UNOPENED
+
+    view = _view()
+    view.begin(UNOPENED, reply.n_prompt_tokens)
+    for parts in reply.by_step():
+        view.write(parts, None)
+    view.end()
+
+
+def _view() -> "AnswerView":
+    from localspec.chat.frontend import PlainView, is_dumb
+
+    if not sys.stdout.isatty() or is_dumb():
+        return PlainView(sys.stdout)
+    from localspec.chat.screen import screen_console
+    from localspec.chat.thought import PlainThoughtView
+    from localspec.chat.tty import terminal_size
+
+    return PlainThoughtView(sys.stdout, terminal_size, screen_console(), "--json has them")
+
+
+@contextmanager
+def _raw_helps() -> Generator[None]:
+    """Where a chat template fails, this command has a way on that others have not."""
+    from localspec.dialogue.template import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:
+        advice = "use --raw to do without it, or --template chatml"
+        raise TemplateError(error.reason, advice) from error
 
 
 @command
@@ -103,19 +148,17 @@ def generate(
     asked, keywords = prompt.messages(text, flags.system), flags.keywords(engine.verify)
     config = engine.session_config(model)
     from localspec.api import Model
+    from localspec.session.chat_template import NO_TEMPLATE
 
-    with progress("loading") as on_progress:
-        loaded = Model.open(config, notify, on_progress)
-    with loaded:
-        reply = loaded.stream(asked, raw=prompt.raw, split_thought=False, **keywords)
-        for piece in reply:
-            if not as_json:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+    with _raw_helps(), progress("loading") as on_progress:
+        loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
+    with _raw_helps(), loaded:
+        reply = loaded.stream(asked, raw=prompt.raw, **keywords)
         if as_json:
-            print_json(document(loaded.session, reply))
+            print_json(document(loaded.session, reply.finish()))
         else:
-            print()
-            notify(summary(reply))
+            _show(reply)
+            is_base = not prompt.raw and loaded.session.prompts.template is None
+            notify(" · ".join([summary(reply), *([NO_TEMPLATE] if is_base else [])]))
     if reply.finish_reason == "interrupted":
         raise KeyboardInterrupt

@@ -9,6 +9,7 @@ import typer
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, folding_table, print_json, table_of
+from localspec.display import console
 from localspec.format import size
 
 if TYPE_CHECKING:
@@ -135,6 +136,4 @@ def _known_cells(entry: "Entry", predicted: dict[str, Any]) -> list[str]:
 
 def _print(table: object) -> None:
     """A pipe gets one wide line for each model."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from localspec import __version__
+from localspec.display import note
 from localspec.errors import LocalspecError, UserError
 
 
@@ -62,6 +63,9 @@ def _prepare_streams() -> None:
         raise LocalspecError("standard output is closed: send it to a file or to /dev/null")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
+        if not sys.stdin.isatty():
+            # A mark before the text is none of it, and only a new line ends a line.
+            sys.stdin.reconfigure(encoding="utf-8-sig", newline="\n")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
@@ -83,7 +87,7 @@ def _fail(sentence: str, code: int) -> int:
     if os.environ.get("LOCALSPEC_DEBUG") == "1":
         raise  # noqa: PLE0704 - called from an except clause
     try:
-        sys.stderr.write(f"localspec: {sentence}\n")
+        sys.stderr.write(f"localspec: {note(sentence)}\n")
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
@@ -94,6 +98,7 @@ _NAME = "localspec"
 COMMANDS = {
     "chat": "Talk to a model.",
     "generate": "Print one reply, for scripts.",
+    "worker": "Lend this machine to another one, which shares a model's layers out.",
     "predict": "Predict a model's speed on a machine, before the download.",
     "recommend": "Say which models to run on a machine, best first.",
     "bench": "Measure speeds, beside the predictions.",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from localspec.display import console as console_of
+from localspec.display import note
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
@@ -18,7 +21,7 @@ WIDE = 76
 
 def notify(message: str) -> None:
     """A note to the user, above a progress bar if there is one (Rich replaces stderr then)."""
-    print(f"localspec: {message}", file=sys.stderr)
+    print(f"localspec: {note(message)}", file=sys.stderr)
 
 
 Columns = Callable[[int], "Sequence[str | ProgressColumn]"]
@@ -31,10 +34,9 @@ def bar(columns: Columns) -> "Generator[Progress | None]":
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = console_of(stderr=True)
     if console.is_dumb_terminal:
         yield None
         return

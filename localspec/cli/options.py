@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from localspec.errors import LocalspecError, UserError
-from localspec.fields import ModelName, Row, Whole
+from localspec.fields import Layers, ModelName, Names, Row, Whole
 from localspec.settings import ROWS
 
 GIVEN = "given"
@@ -65,7 +65,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="A name, a path to a .gguf, or hf:owner/repo/file.gguf. Default: the starter.",
+        help="A name, a path to a .gguf, or owner/repo:Q4_K_M of the hub. Default: the starter.",
         autocompletion=model_names,
     ),
 ]
@@ -85,7 +85,24 @@ def setting(name: str, help_: str | None = None, **more: Any) -> Any:
     more = {"metavar": row.kind.metavar, **more}
     if isinstance(row.kind, ModelName):
         more["autocompletion"] = model_names
+    if is_written(row):
+        more["parser"] = lambda value: _written(row, value)
     return option(default, help_ or row.help, **more)
+
+
+def is_written(row: Row) -> bool:
+    """Whether Typer knows no type for such values, so that the row reads them."""
+    return isinstance(row.kind, Layers | Names)
+
+
+def _written(row: Row, value: Any) -> Any:
+    """From the command line; a default is a value already."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return row.read(value)
+    except ValueError as error:
+        raise UserError(f"{row.flag} {value!r} is not {row.kind.wanted}") from error
 
 
 Parameters = dict[str, inspect.Parameter]
@@ -101,7 +118,8 @@ def _spread(group: type[Any]) -> Parameters:
             row = ROWS[each.name]
             shown = setting(row.name, panel=row.panel).metadata["option"]
         if shown:
-            annotation = Annotated[hints[each.name], shown]
+            hint = object if each.name in ROWS and is_written(ROWS[each.name]) else hints[each.name]
+            annotation = Annotated[hint, shown]
             found[each.name] = inspect.Parameter(
                 each.name, _BY_NAME, default=each.default, annotation=annotation
             )
@@ -161,6 +179,8 @@ def several(flag: str, text: str, read: Callable[[str], T], wanted: str) -> tupl
 def values_of(row: Row, text: str) -> tuple[Any, ...]:
     """Values of a setting. UserError names a wrong one."""
     kind = row.kind
+    if isinstance(kind, Layers):
+        return numbers(row.flag, kind.numbered(text), kind.low, kind.high, "auto or all")
     if isinstance(kind, Whole):
         return numbers(row.flag, text, kind.low, kind.high)
     return several(row.flag, text, row.read, kind.wanted)

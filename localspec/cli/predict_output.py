@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.cli.output import fields_of, fitting, labelled_table, table_of
+from localspec.display import console as console_of
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
@@ -100,7 +101,7 @@ SHOWN_LENGTHS = (1, 2, 3, 4, 5, 7, 9, 11, 15)
 
 def show(forecast: Forecast) -> None:
     """Print the whole forecast."""
-    console = Console(highlight=False)
+    console = console_of()
     console.print(Text("\n".join(_heading(forecast))))
     console.print(_rows(console, forecast))
     for line in _findings(forecast):

@@ -11,6 +11,7 @@ import typer
 from localspec.cli.notify import notify, transfers
 from localspec.cli.options import JsonFlag, model_names, pulled_names
 from localspec.cli.output import fields_of, print_json
+from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ OfflineOption = Annotated[
 def pull(
     model: str = typer.Argument(
         "starter",
-        metavar="NAME|hf:owner/repo/file|URL",
-        help="The model; NAME:Q8_0 names a quantization, for hf:owner/repo one is chosen.",
+        metavar="NAME|owner/repo[:Q4_K_M]|URL",
+        help="The model; NAME:Q8_0 names a quantization, for owner/repo one is chosen.",
         autocompletion=model_names,
     ),
     no_draft: bool = typer.Option(False, "--no-draft", help="Of a pair, only the model."),
@@ -43,6 +44,8 @@ def pull(
 
     localspec pull qwen3-8b
 
+    localspec pull owner/repo:Q4_K_M
+
     localspec pull hf:owner/repo/model.gguf@revision
     """
     go_offline(wanted=offline)
@@ -51,7 +54,7 @@ def pull(
         print_json({"files": [_document(file) for file in got]})
         return
     for file in got:
-        typer.echo(f"{file.path}  {file.n_bytes / 1e6:,.1f} MB")
+        echo(f"{file.path}  {file.n_bytes / 1e6:,.1f} MB")
 
 
 def fetch(
@@ -153,7 +156,7 @@ def _show_findings(results: "list[tuple[Finding, bool]]") -> None:
     for finding, mended in results:
         end = " and is whole again" if mended else ""
         was = sentence(finding).replace("is ", "was ", 1) if mended else sentence(finding)
-        typer.echo(f"{finding.file.reference} {was}{end}")
+        echo(f"{finding.file.reference} {was}{end}")
 
 
 def _finding(finding: "Finding", mended: bool) -> dict[str, Any]:
@@ -193,7 +196,7 @@ def remove(
         ]
         print_json({"removed": gone, "freed_bytes": sum(one.freed_bytes for one in removals)})
     else:
-        typer.echo(f"freed {_megabytes(removals)}")
+        echo(f"freed {_megabytes(removals)}")
 
 
 def _ask(removals: "list[Removal]", *, as_json: bool) -> None:
@@ -202,8 +205,8 @@ def _ask(removals: "list[Removal]", *, as_json: bool) -> None:
         raise UserError("remove asks before it removes, and nobody can answer here: add --yes")
     for removal in removals:
         kept = "" if removal.freed_bytes else ", whose bytes another revision uses"
-        typer.echo(f"{removal.file.reference}{kept}", err=True)
-    typer.echo(f"Remove these and free {_megabytes(removals)}? [y/N] ", nl=False, err=True)
+        echo(f"{removal.file.reference}{kept}", err=True)
+    echo(f"Remove these and free {_megabytes(removals)}? [y/N] ", end="", err=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise LocalspecError("nothing was removed")
 

@@ -13,6 +13,8 @@ import typer
 from localspec.cli.notify import WIDE, notify, progress, stages
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting, several
 from localspec.cli.output import print_json, ruled_table
+from localspec.display import console as console_of
+from localspec.display import echo
 from localspec.format import percent
 from localspec.settings import CACHE_TYPES, MAX_THREADS, NONE, Attention
 from localspec.store import read_text
@@ -181,9 +183,7 @@ def published(row: "StudyRow") -> "tuple[Published, ...]":
 
 def show(path: Path, reference: Path, rows: "list[StudyRow]") -> None:
     """Print the table; a narrow terminal gets fewer columns."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = console_of()
     hidden = () if console.width >= WIDE else ("99 %", "publ.")
     held = "itself" if path == reference else reference.name
     title = f"{path.name}, compared with {held} with an f16 cache"
@@ -251,4 +251,4 @@ def quantize(
     target = output or folder / f"{source.stem}.{to.upper()}.gguf"
     with progress(f"writing {target.name}") as on_progress:
         n_bytes = write(source, target, to, threads or usable_cores(), on_progress)
-    typer.echo(f"{target}  {n_bytes / 1e6:,.1f} MB")
+    echo(f"{target}  {n_bytes / 1e6:,.1f} MB")

@@ -8,6 +8,8 @@ import typer
 from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
 from localspec.cli.output import fields_of, folding_table, make_folder, print_json, write_text
+from localspec.display import console as console_of
+from localspec.display import echo
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,9 +79,9 @@ def _print(results: "Sequence[Results]", form: str) -> None:
     if form == "json":
         print_json(document(results))
     elif form == "csv":
-        typer.echo(csv_text(results), nl=False)
+        echo(csv_text(results), end="")
     elif form == "md":
-        typer.echo(markdown_text(results), nl=False)
+        echo(markdown_text(results), end="")
     else:
         from localspec.cli.bench_tables import show
 
@@ -134,13 +136,12 @@ def _comparison(found: "Comparison") -> dict[str, Any]:
 
 
 def _show_comparison(found: "Comparison") -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from localspec.bench.report.tables import labels
     from localspec.format import interval, number
 
-    console = Console(highlight=False)
+    console = console_of()
     for text in found.differs:
         console.print(Text(text))
     drift = f", drift {100 * found.drift.sd:.1f} %" if found.drift else ""

@@ -11,6 +11,8 @@ import typer
 from localspec.cli.notify import bar, notify
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
 from localspec.cli.output import print_json, ruled_table
+from localspec.display import console as console_of
+from localspec.display import echo
 from localspec.settings import Settings, with_former_names, written
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def _show(profile: "Profile | None", name: str, *, as_json: bool) -> None:
     else:
         low, mid, high = profile.ratio
         kld = "" if not profile.kld else f", KL divergence {profile.kld:.4f} nats a token"
-        typer.echo(
+        echo(
             f"{name}, tuned {profile.taken} for {profile.goal} at {profile.n_ctx:,} tokens:"
             f" {profile.text}; {mid:.2f} x the defaults ({low:.2f} to {high:.2f}){kld}"
         )
@@ -143,9 +145,9 @@ def watching(budget_s: float) -> "Generator[SearchListener]":
 
 def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> None:
     """Print the candidates, best first, then the kept settings and the reason."""
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = console_of()
     console.print(_table(outcome, subject))
     console.print("Rows without a KLD were only screened.", style="dim")
     _explain(console, outcome)
@@ -153,14 +155,13 @@ def report(outcome: "Outcome", subject: "TuneTarget", profile: "Profile") -> Non
     if not profile.settings:
         console.print("No candidate is significantly better than the defaults, which stay.")
         return
+    kept = profile.text, "bold"
     kld = f", KL divergence {outcome.kld:.4f} nats a token" if outcome.kld is not None else ""
     if outcome.winner is None:
-        console.print(f"[bold]{profile.text}[/bold]: faster than the default drafting.")
+        console.print(Text.assemble(kept, ": faster than the default drafting."))
         return
-    console.print(
-        f"[bold]{profile.text}[/bold]: {mid:.2f} x the defaults in decoding"
-        f" ({low:.2f} to {high:.2f}){kld}."
-    )
+    gain = f"{mid:.2f} x the defaults in decoding ({low:.2f} to {high:.2f}){kld}"
+    console.print(Text.assemble(kept, f": {gain}."))
     console.print("Kept: chat, generate and bench use it (--no-profile ignores it).")
 
 

@@ -1,7 +1,7 @@
 """The loop that is all of decoding: plain or speculative, for one reply or many.
 
 A pass drafts for every reply that runs, evaluates the drafts and some prompts in one decode, lets
-each reply accept, and rolls the caches back. A prompt may be read in chunks, which yield no steps.
+each reply accept, and takes the caches back. A prompt may be read in chunks, which yield no steps.
 Its last token is pending, like the newest token of a reply, so the rest of a prompt goes along with
 the first token's pass.
 """
@@ -22,22 +22,42 @@ from localspec.errors import LocalspecError
 class Slot:
     """A generation and the context that it runs on, which keeps what it shares with the prompt.
 
-    Of the prompt `n_read` tokens were read in chunks. `read_s` is what that took, and the rollback.
+    `n_stable`: so many tokens of the prompt are those of the conversation's next one, too. A memory
+    that could not go back there pauses there for a checkpoint. Of the prompt `n_read` tokens were
+    read in chunks. `read_s` is what that took, with going back and the checkpoint.
     """
 
-    def __init__(self, generation: Generation, context: Context) -> None:
-        """Raises Interrupted or EngineError where the cache cannot roll back but by evaluating."""
+    def __init__(self, generation: Generation, context: Context, n_stable: int = 0) -> None:
         self.generation = generation
         self.context = context
         self.n_read = 0
         started = perf_counter()
         missing(context, generation.history, 1)
+        n_stable = min(n_stable, len(generation.history) - 1)
+        self._pause = context.checkpoint_place(n_stable) if n_stable else None
+        self.take_checkpoint()
         self.read_s = perf_counter() - started
 
     @property
     def n_unread(self) -> int:
         """How much of the history the context lacks, but for its last token."""
         return len(self.generation.history) - 1 - len(self.context.tokens)
+
+    @property
+    def n_chunk(self) -> int:
+        """How much of it can be read before the next pause."""
+        return self.n_unread if self._pause is None else self._pause - len(self.context.tokens)
+
+    @property
+    def is_to_pause(self) -> bool:
+        """Whether a checkpoint is to be taken before the first step."""
+        return self._pause is not None
+
+    def take_checkpoint(self) -> None:
+        """If this is the place for it."""
+        if self._pause is not None and len(self.context.tokens) >= self._pause:
+            self._pause = None
+            self.context.checkpoint()
 
 
 class Batch:
@@ -63,9 +83,9 @@ class Batch:
         for slot in slots:
             if slot.generation.is_finished:
                 continue
-            n = min(slot.n_unread, n_chunk)
+            n = min(slot.n_chunk, n_chunk)
             n_chunk -= n
-            if n == slot.n_unread:
+            if n == slot.n_unread and not slot.is_to_pause:
                 running.append(slot)
             elif n:
                 chunks.append((slot, n))
@@ -106,14 +126,10 @@ class Batch:
         for slot in self.slots:
             generation, context = slot.generation, slot.context
             n_kept = len(generation.history) - (0 if generation.is_finished else 1)
-            if n_kept >= len(context.tokens):
-                continue
-            try:
-                context.truncate(n_kept)
-            except Interrupted:
-                generation.finish("interrupted")
-            except LocalspecError as error:
-                generation.fail(error)
+            if n_kept < len(context.tokens):
+                context.go_back(n_kept)
+        for slot, _ in self.chunks:
+            slot.take_checkpoint()
 
     def steps(
         self,
@@ -178,18 +194,25 @@ def step(batch: Batch, engine: Engine, speculator: Speculator) -> list[Step]:
 
 
 def drive(
-    generation: Generation, context: Context, speculator: Speculator, interrupt: Interrupt
+    generation: Generation,
+    context: Context,
+    speculator: Speculator,
+    interrupt: Interrupt,
+    n_stable: int = 0,
 ) -> Iterator[Step]:
     """Yield one Step a pass of the target until the generation is finished.
 
-    What `context` shares with the prompt is kept, the rest is evaluated with the first pass. On an
-    interrupt the generation finishes with what it has, and the context stays in step with it.
-    Raises LocalspecError where the engine or a drafter fails.
+    What `context` shares with the prompt is kept, the rest is evaluated before the first step and
+    with it; see `Slot` for `n_stable`. On an interrupt the generation finishes with what it has,
+    and the context stays in step with it. Raises LocalspecError where the engine or a drafter
+    fails.
     """
-    batch: Batch | None = None
+    slot: Slot | None = None
+    batch = Batch([])
     while not generation.is_finished:
         try:
-            batch = batch or Batch([Slot(generation, context)])
+            slot = slot or Slot(generation, context, n_stable)
+            batch = batch if batch.slots else Batch.of([slot], len(generation.history))
             steps = step(batch, context.engine, speculator)
             if generation.error:
                 raise generation.error

@@ -1,68 +1,116 @@
-"""A stream of text, split into what a model thinks and what it says at `<think>` and `</think>`.
+"""Which marks one model has, and where its answers begin."""
 
-Only a section that opens the answer is reasoning; tags further down are text, as in an answer about
-them.
-"""
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from dataclasses import dataclass
+from localspec.dialogue.frame import FRAME, Frame
+from localspec.dialogue.markers import SECTIONS, THINK, Kind, Section
+from localspec.engine.base import Vocabulary
 
-from localspec.dialogue.stream import overlap
-
-OPEN, CLOSE = "<think>", "</think>"
+_TAG = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|◁[^◁▷]+▷")
+"""What a vocabulary may have as one token; a mark can be several of them with text between."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerPart:
-    """Text of an answer, all of one kind."""
+    """Text of an answer, all of one kind. A tool call has its marks."""
 
     text: str
-    is_thought: bool
+    kind: Kind = "text"
+
+    @property
+    def is_thought(self) -> bool:
+        return self.kind == "thought"
 
 
-def opens_thought(prompt: str) -> bool:
-    """Whether the template begins the answer's reasoning in the prompt itself."""
-    return prompt.rstrip().endswith(OPEN)
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Where an answer begins: in a section that its prompt has opened, or in or behind a header."""
+
+    section: Section | None = None
+    header: str = ""
 
 
-class Thoughts:
-    """Splits pieces of text; holds back what may be the beginning of a tag."""
+UNOPENED = Opening()
 
-    def __init__(self, *, in_thought: bool) -> None:
-        self.in_thought = in_thought
-        self._is_decided = in_thought
-        self._held = ""
 
-    def feed(self, text: str) -> list[AnswerPart]:
-        """The parts that are certain now."""
-        if self._is_decided and not self.in_thought:
-            return [AnswerPart(text, is_thought=False)]
-        self._held += text
-        return self._thinking() if self.in_thought else self._opening()
+@dataclass(frozen=True, slots=True)
+class Markup:
+    """The marks of one model: sections, or a frame; `names`: ids of marks that are one token each.
 
-    def finish(self) -> list[AnswerPart]:
-        """What was held back."""
-        rest, self._held = self._held, ""
-        return [AnswerPart(rest, is_thought=self.in_thought)] if rest else []
+    `drops_space`: the space that the vocabulary puts before a text is no part of an answer.
+    Tokens of `names` count as marks wherever they stand. They have their names as text, also where
+    the vocabulary calls them control tokens, which have none.
+    """
 
-    def _opening(self) -> list[AnswerPart]:
-        start = self._held.lstrip()
-        if start.startswith(OPEN):
-            self._held, self.in_thought, self._is_decided = start[len(OPEN) :], True, True
-            return self._thinking()
-        if OPEN.startswith(start):
-            return []
-        self._is_decided = True
-        return self.finish()
+    sections: tuple[Section, ...] = ()
+    frame: Frame | None = None
+    names: Mapping[int, str] = field(default_factory=dict[int, str])
+    drops_space: bool = False
 
-    def _thinking(self) -> list[AnswerPart]:
-        thought, closed, said = self._held.partition(CLOSE)
-        if closed:
-            self._held, self.in_thought = "", False
-            parts = [
-                AnswerPart(thought, is_thought=True),
-                AnswerPart(said.lstrip(), is_thought=False),
-            ]
-            return [part for part in parts if part.text]
-        n_certain = len(thought) - overlap(thought, CLOSE)
-        self._held = thought[n_certain:]
-        return [AnswerPart(thought[:n_certain], is_thought=True)] if n_certain else []
+    @classmethod
+    def of(cls, source: str | None, vocabulary: Vocabulary) -> "Markup":
+        """Of a model by its chat template and vocabulary; without a template, text alone."""
+        if source is None:
+            return PLAIN
+        ids = _Ids(vocabulary)
+        framing = (FRAME.start, FRAME.channels[0], FRAME.body)
+        if FRAME.is_named_in(source) or all(ids.of(mark) is not None for mark in framing):
+            return cls((), FRAME, ids.names(FRAME.marks), vocabulary.adds_space)
+        sections = tuple(s for s in SECTIONS if s is THINK or s.is_named_in(source) or ids.has(s))
+        marks = [mark for section in sections for mark in section.marks]
+        return cls(sections, None, ids.names(marks), vocabulary.adds_space)
+
+    def unsplit(self) -> "Markup":
+        """All of an answer is text, its marks too."""
+        return Markup(names=self.names, drops_space=self.drops_space)
+
+    def opening(self, prompt: str, asking: str | None = None) -> Opening:
+        """Where the answer to `prompt` begins: templates open sections themselves.
+
+        `asking`: the end of it that is the template's own. A section is open that is not closed
+        there. Where it is not known, a mark has to be the last of the prompt: a question can be
+        about marks.
+        """
+        if self.frame is not None:
+            return Opening(header=self.frame.header_of(asking or prompt))
+        if asking is None:
+            end = prompt.rstrip()
+            opened = [section for section in self.sections if end.endswith(section.opening)]
+        else:
+            begun = [(asking.rfind(s.opening), s) for s in self.sections if s.opening in asking]
+            _, last = max(begun, key=lambda one: one[0], default=(0, None))
+            opened = [last] if last and not last.is_closed_in(asking) else []
+        return Opening(opened[0] if opened else None)
+
+
+PLAIN = Markup()
+EVERY = Markup(tuple(section for section in SECTIONS if section.kind != "tool_call"))
+"""For texts of models that are not here."""
+
+
+class _Ids:
+    """Ids of a vocabulary's marks; each text is looked up once."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._known: dict[str, int | None] = {}
+
+    def of(self, tag: str) -> int | None:
+        """The one token that a text is, if it is."""
+        if tag not in self._known:
+            ids = self._vocabulary.tokenize(tag, add_special=False)
+            self._known[tag] = ids[0] if len(ids) == 1 else None
+        return self._known[tag]
+
+    def has(self, section: Section) -> bool:
+        """Whether the vocabulary was made for this section."""
+        tags = _TAG.findall(section.opening)
+        tags += [text for text in section.evidence if _TAG.fullmatch(text) and "{" not in text]
+        return bool(tags) and all(self.of(tag) is not None for tag in tags)
+
+    def names(self, marks: "tuple[str, ...] | list[str]") -> dict[int, str]:
+        """Of all tokens in these marks, by id."""
+        tags = dict.fromkeys(tag for mark in marks for tag in _TAG.findall(mark))
+        return {token: tag for tag in tags if (token := self.of(tag)) is not None}

@@ -1,21 +1,49 @@
 """Tokens' bytes to text, as soon as the text is certain."""
 
 import codecs
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+
+
+class Marks:
+    """Texts to look for in a stream, as one pattern; the longest goes first."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        every = sorted(set(texts), key=lambda text: (-len(text), text))
+        self.pattern = re.compile("|".join(map(re.escape, every)) or "(?!)")
+        first = "".join(sorted({re.escape(text[0]) for text in every}))
+        self.first = re.compile(f"[{first}]" if first else "(?!)")
+        self._beginnings = {text[:n] for text in every for n in range(1, len(text))}
+        self._n_longest = max(map(len, every), default=1)
+
+    def n_certain(self, text: str) -> int:
+        """Length of `text` without an end that may begin one of them."""
+        near = max(0, len(text) - self._n_longest + 1)
+        for begun in self.first.finditer(text, near):
+            if text[begun.start() :] in self._beginnings:
+                return begun.start()
+        return len(text)
 
 
 class TextStream:
     """Takes tokens' bytes and gives text.
 
     It holds back bytes of an unfinished character, and text that may begin a stop string. Bytes
-    that are not UTF-8 become U+FFFD.
+    that are not UTF-8 become U+FFFD. `n_decoded` characters have been read, `n_held` of them are
+    held back.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self.is_stopped = False
-        self._stop = tuple(text for text in stop if text)
+        self.n_decoded = 0
+        self._stop = Marks(text for text in stop if text)
+        self._stops = any(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+
+    @property
+    def n_held(self) -> int:
+        return len(self._held)
 
     def push(self, piece: bytes) -> str:
         """Take a token's bytes; returns the text that is certain now."""
@@ -30,22 +58,13 @@ class TextStream:
     def _release(self, text: str) -> str:
         if self.is_stopped:
             return ""
+        self.n_decoded += len(text)
+        if not self._stops:
+            return text
         self._held += text
-        places = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
-        if places:
-            self.is_stopped = True
-            n_certain = min(places)
-        else:
-            n_certain = len(self._held) - max(
-                (overlap(self._held, stop) for stop in self._stop), default=0
-            )
-        certain, self._held = self._held[:n_certain], self._held[n_certain:]
-        if self.is_stopped:
-            self._held = ""
+        found = self._stop.pattern.search(self._held)
+        self.is_stopped = found is not None
+        n_certain = found.start() if found else self._stop.n_certain(self._held)
+        certain = self._held[:n_certain]
+        self._held = "" if found else self._held[n_certain:]
         return certain
-
-
-def overlap(text: str, marker: str) -> int:
-    """Length of the longest end of `text` that begins `marker` and is not all of it."""
-    sizes = range(min(len(marker) - 1, len(text)), 0, -1)
-    return next((n for n in sizes if text.endswith(marker[:n])), 0)

@@ -1,171 +1,93 @@
-"""Messages to a prompt.
+"""A chat template: messages to the prompt that asks for the assistant's next turn.
 
-A chat template comes out of a model file, so it is untrusted code and runs in jinja2's sandbox. It
-finds the conventions that Hugging Face's templates assume (trimmed blocks, loop controls,
-`raise_exception`, `strftime_now`).
+`renderer` runs it with a budget, `forms` finds out how it wants its messages.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypedDict, get_args
+from functools import cached_property, lru_cache
+from typing import Any
 
-import jinja2
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from localspec.engine.base import Vocabulary
+from localspec.dialogue.forms import Message
+from localspec.dialogue.renderer import RENDERER, RenderError
 from localspec.errors import ModelError, UserError
+from localspec.gguf.cursor import shown
 
-_MAX = 1_000_000_000
-_RENDER_ERRORS = (
-    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
-    TypeError, ValueError,
-)  # fmt: skip
+__all__ = ["ChatTemplate", "Message", "TemplateError"]
 
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
+MOST_SHOWN = 200
+MOST_CHARACTERS = 1_000_000
+"""Of a source; published ones have up to 30,000."""
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """jinja2's sandbox, in which an operator cannot fill the memory either."""
+class TemplateError(ModelError):
+    """A chat template that cannot be used: broken, refusing, endless or deaf.
 
-    intercepted_binops = frozenset({"*", "**", "%"})
+    `advice` is what `generate` and `chat` can do; another door gives its own.
+    """
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        is_format = operator == "%" and isinstance(left, str)
-        if operator == "**" or is_format or (operator == "*" and _size(left) * _size(right) > _MAX):
-            raise SecurityError(f"{operator} is not allowed on these")
-        return super().call_binop(context, operator, left, right)
-
-
-def _size(value: Any) -> float:
-    return abs(value) if isinstance(value, int | float) else len(value)
+    def __init__(self, reason: str, advice: str = "--template chatml replaces it") -> None:
+        super().__init__(f"the chat template failed ({reason}): {advice}")
+        self.reason = reason
 
 
 class ChatTemplate:
-    """A model's Jinja chat template, compiled once. ModelError where the source is not one."""
+    """A Jinja chat template, compiled once a process.
 
-    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
-        sandbox = _Sandbox(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        sandbox.filters["tojson"] = _to_json
-        functions: dict[str, Any] = sandbox.globals
-        functions.update(raise_exception=_raise, strftime_now=_now)
-        self._bos, self._eos = bos, eos
-        try:
-            self._template = sandbox.from_string(source)
-        except jinja2.TemplateError as error:
-            raise _template_error(error) from error
+    Raises TemplateError where the source is not one, UserError for variables that are not JSON.
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt that asks for the assistant's next turn.
-
-        A template that knows no system role gets the system text ahead of the first user message.
-        """
-        try:
-            return self._render(messages)
-        except ModelError:
-            merged = _without_system(messages)
-            if merged is None:
-                raise
-            return self._render(merged)
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        try:
-            return self._template.render(
-                messages=messages,
-                bos_token=self._bos,
-                eos_token=self._eos,
-                add_generation_prompt=True,
-                tools=None,
-            )
-        except _RENDER_ERRORS as error:
-            raise _template_error(error) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Messages to a prompt, for one model. `generate`, `chat`, `bench` and programs use the same.
-
-    `template` None: a base model, whose messages are paragraphs, each ended by an empty line.
+    `variables`: further names for the template, as `enable_thinking`. `now`: what it takes for
+    today, so that a conversation has one date; None: the date of each rendering.
     """
 
-    template: ChatTemplate | None
-    vocabulary: Vocabulary
-    bos: str = ""
+    def __init__(
+        self,
+        source: str,
+        bos: str = "",
+        eos: str = "",
+        variables: Mapping[str, Any] | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        self.source = source
+        self._values = {**(variables or {}), "bos_token": bos, "eos_token": eos}
+        self._now = now and now.isoformat()
+        _check_values(self._values)
+        _compile(source)
 
-    def of(self, messages: Sequence[Message]) -> list[int]:
-        """Ids that ask for the assistant's next turn. ModelError where the template fails."""
-        return self.tokens(self.text(messages))
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """The prompt. TemplateError where the template fails or spends its budget.
 
-    def text(self, messages: Sequence[Message]) -> str:
-        """The prompt that asks for the assistant's next turn, as text."""
-        if self.template is None:
-            return "".join(message["content"] + "\n\n" for message in messages)
-        return self.template.render(messages)
-
-    def tokens(self, text: str) -> list[int]:
-        """Ids of a whole prompt.
-
-        A template writes BOS itself where its model wants it; a second one would confuse the model.
+        Nothing is lost: what the template ignores as a system message goes to the head of the first
+        question; it gets content as parts where it ignores text. Empty answers that it refuses are
+        left out. An answer's `thought` has the names that the source knows, or is left out.
         """
-        has_bos = self.template is not None and bool(self.bos) and text.startswith(self.bos)
-        return self.vocabulary.tokenize(text, add_special=not has_bos)
+        values = {**self._values, "add_generation_prompt": add_generation_prompt}
+        say = {"messages": list(messages), "values": values, "now": self._now}
+        return _answer(self.source, say)["text"]
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names that the source asks for, beside those that every template is given."""
+        return frozenset(_answer(self.source, "variables")["variables"])
 
 
-def checked_text(text: Any) -> str:
-    """A text with something in it. UserError for anything else."""
-    if not isinstance(text, str):
-        raise UserError(f"{text!r} is no text: give a str")
-    if not text.strip():
-        raise UserError("the prompt is empty: give some text")
+def _check_values(values: Mapping[str, Any]) -> None:
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"the prompt cannot be written in UTF-8: {error}") from error
-    return text
+        json.dumps(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"a template's variables are what JSON can have: {error}") from error
 
 
-def messages_of(asked: Any) -> list[Message]:
-    """Messages from a text, or from messages with `role` and `content`. UserError for others."""
-    if isinstance(asked, str):
-        return [Message(role="user", content=checked_text(asked))]
-    if not isinstance(asked, Sequence) or not asked:
-        raise UserError(f"{asked!r} is nothing to answer: give a text or a list of messages")
-    roles = get_args(Message.__annotations__["role"])
-    for message in asked:
-        if not isinstance(message, Mapping) or message.get("role") not in roles:
-            names = ", ".join(roles)
-            raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
-        checked_text(message.get("content"))
-    return list(asked)
+@lru_cache(8)
+def _compile(source: str) -> None:
+    if len(source) > MOST_CHARACTERS:
+        raise TemplateError(f"it has {len(source):,} characters, and {MOST_CHARACTERS:,} at most")
+    _answer(source, None)
 
 
-def _without_system(messages: Sequence[Message]) -> list[Message] | None:
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return None
-    content = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [Message(role="user", content=content), *messages[2:]]
-
-
-def _template_error(error: Exception) -> ModelError:
-    return ModelError(f"the model's chat template failed ({error}): use --raw to do without it")
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _now(layout: str) -> str:
-    return datetime.now().astimezone().strftime(layout)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _answer(source: str, say: Any) -> dict[str, Any]:
+    try:
+        return RENDERER.answer(source, say)
+    except RenderError as error:
+        raise TemplateError(shown(str(error), MOST_SHOWN)[1:-1]) from error

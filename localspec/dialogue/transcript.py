@@ -10,21 +10,25 @@ depends on the conversation alone: a session that goes on tomorrow gets the same
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from localspec.dialogue.markup import opens_thought
-from localspec.dialogue.template import Message, Prompts
+from localspec.dialogue.borders import Rendered
+from localspec.dialogue.markup import Markup, Opening
+from localspec.dialogue.prompts import Prompts, without_empty_answers
+from localspec.dialogue.template import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said.
+    """What the model said: `text` with its tool calls, and the `thought` before it.
 
-    `tokens` are the emitted ids, of the tokenizer with the digest `tokenizer`; none where the text
-    is not that of whole tokens.
+    `tokens` are all emitted ids, with those of the thought and of marks, of the tokenizer with the
+    digest `tokenizer`; none where the answer is not that of whole tokens.
     """
 
     text: str
+    thought: str = field(default="", kw_only=True)
     tokens: tuple[int, ...] = ()
     tokenizer: str | None = None
     finish_reason: str = "stop"
@@ -40,91 +44,147 @@ class Turn:
 
 
 def messages(system: str | None, turns: Iterable[Turn]) -> list[Message]:
-    """The conversation as a chat template takes it."""
+    """The conversation as a chat template takes it: half a thought is no answer."""
     said = [Message(role="system", content=system)] if system else []
     for turn in turns:
         said.append(Message(role="user", content=turn.question))
         if turn.answer is not None:
-            said.append(Message(role="assistant", content=turn.answer.text))
-    return said
+            said.append(message_of(turn.answer))
+    return without_empty_answers(said)
+
+
+def message_of(answer: Answer) -> Message:
+    """An answer as a message, its thought apart."""
+    message = Message(role="assistant", content=answer.text)
+    if answer.thought:
+        message["thought"] = answer.thought
+    return message
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """Rendered text and its tokens."""
+class _Kept:
+    """An answer whose ids stand for a part of a rendered prompt."""
 
-    text: str = ""
-    tokens: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One turn: the prompt that asks for its answer, and the ways a template may go on from it."""
-
-    turn: Turn
-    prompt: _Written
-    continuations: tuple[_Written, ...]
+    start: int
+    end: int
+    tokens: tuple[int, ...]
 
 
 class Transcript:
     """Prompts for one model. `tokenizer` is a digest; ids of another tokenizer are not reused."""
 
-    def __init__(self, prompts: Prompts, tokenizer: str | None) -> None:
+    def __init__(self, prompts: Prompts, tokenizer: str | None, markup: Markup) -> None:
         self._prompts = prompts
+        self._markup = markup
         self._vocabulary = prompts.vocabulary
         self.tokenizer = tokenizer
-        self._system: str | None = None
-        self._steps: list[_Step] = []
+        self._asked: tuple[str | None, tuple[Turn, ...]] | None = None
+        self._rendered: Rendered | None = None
+        self._ids: list[int] = []
+        self._known: dict[tuple[str, bool], list[int]] = {}
+
+    def use(self, prompts: Prompts) -> None:
+        """Go on with what a template is told otherwise."""
+        if prompts is not self._prompts:
+            self._prompts, self._rendered = prompts, None
 
     def prompt(self, system: str | None, turns: Sequence[Turn]) -> list[int]:
         """Ids that ask for an answer to the last turn. ModelError where the template fails."""
-        return list(self._step(system, turns).prompt.tokens)
+        self._write(system, turns)
+        return list(self._ids)
 
-    def opens_thought(self, system: str | None, turns: Sequence[Turn]) -> bool:
-        """Whether the template itself begins the answer's reasoning."""
-        return opens_thought(self._step(system, turns).prompt.text)
+    def opening(self, system: str | None, turns: Sequence[Turn]) -> Opening:
+        """Where the answer begins: the template may have opened a section."""
+        prompt = self._write(system, turns)
+        return self._markup.opening(prompt.clean, prompt.asking)
 
-    def emitted(self, text: str, tokens: Sequence[int]) -> tuple[int, ...]:
-        """`tokens` if `text` is theirs, else none: a stop string may have cut inside a token."""
-        data = b"".join(self._vocabulary.piece(token) for token in tokens)
-        return tuple(tokens) if data.decode(errors="replace") == text else ()
+    def _write(self, system: str | None, turns: Sequence[Turn]) -> Rendered:
+        asked = system, tuple(turns)
+        if self._rendered is None or asked != self._asked:
+            rendered = self._prompts.rendered(messages(system, turns))
+            self._ids = self._tokens(rendered, self._kept(rendered, turns))
+            self._asked, self._rendered = asked, rendered
+        return self._rendered
 
-    def _step(self, system: str | None, turns: Sequence[Turn]) -> _Step:
-        if system != self._system:
-            self._system, self._steps = system, []
-        n_known = next(
-            (i for i, step in enumerate(self._steps) if i >= len(turns) or step.turn != turns[i]),
-            len(self._steps),
-        )
-        del self._steps[n_known:]
-        for i in range(n_known, len(turns)):
-            self._steps.append(self._next(system, turns[: i + 1]))
-        return self._steps[-1]
+    def _tokens(self, prompt: Rendered, kept: Sequence[_Kept]) -> list[int]:
+        ids: list[int] = []
+        known: dict[tuple[str, bool], list[int]] = {}
+        start = 0
+        for each in (*kept, _Kept(len(prompt.text), 0, ())):
+            key = prompt.text[start : each.start], start > 0
+            found = self._known.get(key) or self._prompts.stretch(prompt, start, each.start)
+            known[key] = found
+            ids += (*found, *each.tokens)
+            start = each.end
+        self._known = known
+        return ids
 
-    def _next(self, system: str | None, turns: Sequence[Turn]) -> _Step:
-        *before, turn = turns
-        text = self._prompts.text(messages(system, [*before, Turn(turn.question)]))
-        known = self._steps[-1].continuations if self._steps else ()
-        prompt = next((self._extend(start, text) for start in known if _begins(text, start)), None)
-        prompt = prompt or _Written(text, tuple(self._prompts.tokens(text)))
-        return _Step(turn, prompt, self._continuations(prompt, turn.answer))
+    def _kept(self, prompt: Rendered, turns: Sequence[Turn]) -> list[_Kept]:
+        """The answers that the prompt repeats, with the ids that the model gave them."""
+        asking = _asking(prompt)
+        said = [i for i, each in enumerate(prompt.messages) if each["role"] == "assistant"]
+        answers = [turn.answer for turn in turns if turn.answer and messages(None, [turn])[1:]]
+        kept: list[_Kept] = []
+        for i, answer in zip(said, answers, strict=True):
+            if answer.tokens and answer.tokenizer == self.tokenizer:
+                found = self._repeated(prompt, i, asking, answer.tokens)
+                if found and found.start >= (kept[-1].end if kept else 0):
+                    kept.append(found)
+        return kept
 
-    def _continuations(self, prompt: _Written, answer: Answer | None) -> tuple[_Written, ...]:
-        if answer is None or not answer.text:
-            return (prompt,)
-        tokens = prompt.tokens + self._ids(answer)
-        texts = dict.fromkeys((answer.text, answer.text.rstrip(), answer.text.strip()))
-        return (*(_Written(prompt.text + text, tokens) for text in texts), prompt)
+    def _repeated(
+        self, prompt: Rendered, i: int, asking: Sequence[str], tokens: tuple[int, ...]
+    ) -> _Kept | None:
+        """Where message `i` is, if the prompt repeats what the model said."""
+        span = prompt.span(i)
+        if span is None:
+            return None
+        start, end = (prompt.span(i, "thought") or span)[0], span[1]
+        places = product(_ends(prompt, i - 1) if i else (), asking)
+        firsts = [at + len(text) for at, text in places if prompt.text.startswith(text, at)]
+        for spelled in {self._spelled(tokens, with_control=each): 0 for each in (True, False)}:
+            same = (n for n in firsts if prompt.said(n, end).strip() == spelled.strip())
+            first = next(same, None)
+            if first is None and not firsts:
+                first = _before(prompt, start, prompt.said(start, end), spelled)
+            if first is not None and first <= end:
+                return _Kept(first, _ends_with(prompt, end, spelled), tokens)
+        return None
 
-    def _ids(self, answer: Answer) -> tuple[int, ...]:
-        if answer.tokens and answer.tokenizer == self.tokenizer:
-            return answer.tokens
-        return tuple(self._vocabulary.tokenize(answer.text, add_special=False))
+    def _spelled(self, tokens: Sequence[int], *, with_control: bool) -> str:
+        """The text of tokens; `with_control`: with the names of control tokens."""
+        data = b""
+        for token in tokens:
+            piece = self._vocabulary.piece(token)
+            data += piece or (self._vocabulary.text(token).encode() if with_control else b"")
+        return data.decode(errors="replace")
 
-    def _extend(self, start: _Written, text: str) -> _Written:
-        rest = text[len(start.text) :]
-        return _Written(text, (*start.tokens, *self._vocabulary.tokenize(rest, add_special=False)))
+
+def _ends(prompt: Rendered, i: int) -> Sequence[int]:
+    """Where message `i` can end: the spaces behind it are its own or the template's."""
+    span = prompt.span(i)
+    if span is None:
+        return ()
+    return tuple({_ends_with(prompt, span[1], prompt.messages[i]["content"]): 0, span[1]: 0})
 
 
-def _begins(text: str, start: _Written) -> bool:
-    return bool(start.text) and text.startswith(start.text)
+def _asking(prompt: Rendered) -> Sequence[str]:
+    """What a template writes behind the last question: it asks for an answer."""
+    return [prompt.text[end:] for end in _ends(prompt, len(prompt.messages) - 1)]
+
+
+def _before(prompt: Rendered, start: int, said: str, spelled: str) -> int | None:
+    """Where it begins: the template may write what came first, or have trimmed spaces."""
+    core = spelled.rstrip()
+    if not core.endswith(said):
+        return None
+    first = core[: len(core) - len(said)]
+    if prompt.text.endswith(first, 0, start):
+        return start - len(first)
+    return start if not first.strip() else None
+
+
+def _ends_with(prompt: Rendered, end: int, text: str) -> int:
+    """Where a text ends that may have spaces at its end; templates can have trimmed them."""
+    spaces = text[len(text.rstrip()) :]
+    return end + (len(spaces) if prompt.text.startswith(spaces, end) else 0)

@@ -1,15 +1,17 @@
 """The seam between localspec and an engine: what the rest of the program may ask of one.
 
 One verb evaluates: prefill, decode and verification are the same call with another number of tokens
-and of wanted logits. One verb forgets: `truncate`. `tokens` is the truth about what a cache holds,
-and `hold` builds everything else (chat turns, prompt reuse, draft catch-up) from those three. What
-crosses the seam are plain values, so that an engine can stand in another process.
+and of wanted logits. One verb forgets: `go_back`. It never evaluates, so a memory that cannot go
+back to a place goes back further, perhaps to a `checkpoint`, and whoever needs the tokens between
+evaluates and counts them. `tokens` is the truth about what a cache holds, and `hold` builds
+everything else (chat turns, prompt reuse, draft catch-up) from those three. What crosses the seam
+are plain values, so that an engine can stand in another process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +57,11 @@ class EngineConfig:
         return self.settings.threads_batch or self.n_threads
 
 
+SpecialKind = Literal["control", "user", "ordinary"]
+"""Control tokens are read on request, those that the user of a model defined always. Ordinary
+ones are text by the file and control tokens by the engine."""
+
+
 class Vocabulary(Protocol):
     """Text to token ids and back; ids are 0 .. n_tokens - 1."""
 
@@ -66,12 +73,32 @@ class Vocabulary(Protocol):
         """Ids that end a generation."""
         ...
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Ids of `text`, control tokens recognised; `add_special` adds BOS where due."""
+    @property
+    def specials(self) -> Mapping[str, SpecialKind]:
+        """Texts that `tokenize` reads as one token wherever they stand."""
+        ...
+
+    @property
+    def adds_space(self) -> bool:
+        """Whether `tokenize` puts a space before a text and behind each control token."""
+        ...
+
+    def tokenize(
+        self, text: str, *, add_special: bool, parse_special: bool = True, goes_on: bool = False
+    ) -> list[int]:
+        """Ids of `text`; `add_special` adds BOS where due.
+
+        `parse_special`: texts of control tokens become these tokens. `goes_on`: other text stands
+        before it, so no space is added.
+        """
         ...
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds, perhaps part of a character; none for control."""
+        ...
+
+    def text(self, token: int) -> str:
+        """The token as the vocabulary spells it, control tokens included."""
         ...
 
 
@@ -116,8 +143,21 @@ class Context(Protocol):
         """
         ...
 
+    def go_back(self, n: int) -> None:
+        """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
+        ...
+
     def truncate(self, n: int) -> None:
-        """Keep exactly the first `n` tokens: by rollback, else by evaluating them again."""
+        """Keep exactly the first `n` tokens: by `go_back`, and by evaluating what that lost."""
+        ...
+
+    def checkpoint_place(self, n: int) -> int | None:
+        """Where to `checkpoint` while evaluating up to `n` tokens, so that `go_back(n)` later
+        loses little; None where this memory needs none there."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Remember this place for `go_back`, where the memory needs that; the newest are kept."""
         ...
 
     def save(self, path: Path) -> None:
@@ -152,7 +192,8 @@ class Engine(Protocol):
 
     @property
     def rollback_limit(self) -> int | None:
-        """How many of the newest tokens can be forgotten at no cost; 0: none, None: all."""
+        """How many of the last decode's tokens can be forgotten at no cost, but one that stays;
+        0: none, None: all, and earlier ones."""
         ...
 
     def context(self) -> Context:
@@ -192,14 +233,14 @@ def shared_prefix(a: Sequence[int], b: Sequence[int], known: int = 0) -> int:
 def missing(
     context: Context, tokens: Sequence[int], n_logits: int, known: int = 0
 ) -> Sequence[int]:
-    """Roll `context` back to what it shares with `tokens`; what is left to evaluate of them.
+    """Take `context` back to what it shares with `tokens`; what is left to evaluate of them.
 
     The last `n_logits` are left in any case, because only evaluation yields logits. `known` tokens
     at the start are known to be shared already.
     """
     kept = min(shared_prefix(context.tokens, tokens, known), len(tokens) - n_logits)
-    context.truncate(kept)
-    return tokens[kept:]
+    context.go_back(kept)
+    return tokens[len(context.tokens) :]
 
 
 def hold(context: Context, tokens: Sequence[int], n_logits: int) -> Logits:

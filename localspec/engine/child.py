@@ -14,6 +14,8 @@ from localspec import errors as known
 
 STOPPED = "the engine stopped itself"
 """How a process begins its last words when libllama asserts."""
+PYTHON_M = (sys.executable, "-P", "-m")
+"""Not from the current folder, which may hold another localspec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def run_module(
 
     After `limit_s` it is killed, which `Ending.is_timeout` tells.
     """
-    command = [sys.executable, "-m", module, *arguments]
+    command = [*PYTHON_M, module, *arguments]
     late = threading.Event()
     with _kill_raises(), tempfile.TemporaryFile("w+", errors="replace") as errors, subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,

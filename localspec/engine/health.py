@@ -22,9 +22,6 @@ from localspec.store import Kept
 
 _DISTRIBUTION = "llama-cpp-python"
 NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
-GPU_BACKENDS = frozenset({"cuda", "hip", "metal", "musa", "opencl", "sycl", "vulkan"})
-UNIFIED = frozenset({"metal"})
-"""Backends whose devices share the machine's memory."""
 
 
 def engine_version() -> str:
@@ -38,7 +35,7 @@ def engine_version() -> str:
 def engine_fingerprint() -> str:
     """A short hash of the version, the library files (name, size, time) and the processor."""
     digest = hashlib.sha256(engine_version().encode())
-    for path in sorted(library_folder().glob("*")):
+    for path in sorted([*library_folder().glob("*"), *module_files()]):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     digest.update(f"{processor_name()} {sorted(processor_features())}".encode())
@@ -53,10 +50,10 @@ def library_folder() -> Path:
     return Path(spec.origin).parent / "lib"
 
 
-def gpu_backends() -> frozenset[str]:
-    """The GPU backends that this build has libraries of, e.g. `cuda`."""
-    files = [path.name for path in library_folder().glob("*ggml-*")]
-    return frozenset(name for name in GPU_BACKENDS if any(f"ggml-{name}" in file for file in files))
+def module_files() -> list[Path]:
+    """Backends that were built by others and lie beside the engine, each with its own libggml."""
+    files = sorted((library_folder() / "modules").glob("*ggml-*"))
+    return [path for path in files if "ggml-base" not in path.name]
 
 
 CHILD = "localspec.engine.llama.selftest"

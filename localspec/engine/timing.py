@@ -16,6 +16,7 @@ from localspec.engine.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaContext
+    from localspec.engine.process import ProcessContext
 
 SEED = 1
 FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
@@ -37,7 +38,7 @@ def there_and_back(items: Sequence[T], n_rounds: int) -> Iterator[Sequence[T]]:
 class Timer:
     """Times passes of one sequence; what it holds at the end is for the caller to forget."""
 
-    def __init__(self, context: "LlamaContext") -> None:
+    def __init__(self, context: "LlamaContext | ProcessContext") -> None:
         self.context = context
         self._tokens: list[int] = []
 
@@ -45,7 +46,9 @@ class Timer:
         """Make the cache hold the first `depth` made-up tokens. Seconds that reading them took."""
         before = self.context.engine.busy_s
         hold(self.context, self._some(0, depth), 0)
-        return self.context.engine.busy_s - before
+        seconds = self.context.engine.busy_s - before
+        self.context.checkpoint()
+        return seconds
 
     def seconds(self, n_tokens: int, depth: int, turn: int = 0) -> float:
         """One pass over `n_tokens` behind `depth` cached ones, forgotten again.
@@ -82,7 +85,7 @@ class Timer:
             times.append(self.seconds(n_tokens, depth, len(times) + 1))
         return median(times)
 
-    def _ready(self, depth: int) -> "LlamaContext":
+    def _ready(self, depth: int) -> "LlamaContext | ProcessContext":
         if self.context.engine.interrupt.requested:
             raise Interrupted
         if len(self.context.tokens) != depth:

@@ -19,6 +19,7 @@ import json
 import shlex
 from typing import Any
 
+from localspec.engine.workers import addresses_of
 from localspec.export.exported import (
     ADAPTS,
     USUAL,
@@ -36,7 +37,7 @@ NGRAM = 3
 """Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
-_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers"}
 
 
 def llama_server(config: SessionConfig) -> Exported:
@@ -69,6 +70,10 @@ def _engine(config: SessionConfig) -> list[list[str]]:
         flags[2] += ["--threads-batch", str(settings.threads_batch)]
     if settings.gpu_layers >= 0:
         flags.append(["--n-gpu-layers", str(settings.gpu_layers)])
+    if settings.device:
+        flags.append(["--device", ",".join(settings.device)])
+    if settings.workers:
+        flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
     if settings.cpu_moe:
         flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
     if not settings.mmap:

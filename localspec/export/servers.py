@@ -91,7 +91,18 @@ def _command(flags: list[list[str]]) -> str:
 
 _MEANT = frozenset({"ctx", "kv_k", "kv_v"})
 _LOCAL = frozenset(
-    {"threads", "threads_batch", "ubatch", "gpu_layers", "cpu_moe", "mmap", "repack", "flash_attn"}
+    {
+        "threads",
+        "threads_batch",
+        "ubatch",
+        "gpu_layers",
+        "device",
+        "workers",
+        "cpu_moe",
+        "mmap",
+        "repack",
+        "flash_attn",
+    }
 )
 """Settings that mean nothing to an engine with the original weights on a GPU."""
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from localspec.engine.devices import engine_reports
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.forecast.experience import experience_of
-from localspec.forecast.machine import engine_reports
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.notify import silent
@@ -53,7 +53,7 @@ def _published(device: LocalDevice) -> dict[str, Any]:
     }
     return {
         "published": rates.source,
-        "published_layer_s": rates.overhead_s(LAYERS, 1) / LAYERS,
+        "published_layer_us": round(1e6 * rates.overhead_s(LAYERS, 1) / LAYERS),
         "published_bandwidth_shares": shares,
         "published_interval": f"{spread.low:.2f} to {spread.high:.2f} of the prediction",
     }

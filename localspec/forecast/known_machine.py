@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from localspec.engine.health import gpu_backends
+from localspec.engine.devices import engine_reports, may_have_graphics
 from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.host import host_of
-from localspec.forecast.machine import engine_reports
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.devices import GIB, Device, find_device
 from localspec.hardware.machine import (
@@ -140,17 +139,11 @@ def _room_of(memory_bytes: int, *, shared: bool) -> int:
 
 def _device_here() -> LocalDevice:
     """The GPU that the engine would use, else the processor; libllama is loaded only for GPUs."""
-    reports = engine_reports() if _has_gpu_build() else None
-    devices: Sequence[LocalDevice] = local_devices(reports, None if _has_gpu_build() else ())
+    asks = may_have_graphics()
+    reports = engine_reports() if asks else None
+    devices: Sequence[LocalDevice] = local_devices(reports, None if asks else ())
     graphics = [device for device in devices if device.backend != "cpu"]
     return graphics[0] if graphics else devices[-1]
-
-
-def _has_gpu_build() -> bool:
-    try:
-        return bool(gpu_backends())
-    except EngineError:
-        return True  # without an engine the system's GPUs are what will be used
 
 
 def _processor_rates(*, may_read: bool) -> Rates | None:

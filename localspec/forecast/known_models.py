@@ -21,7 +21,7 @@ from localspec.registry.catalog import Entry
 from localspec.registry.resolve import quantization_of
 
 _QUANTS = {quant.name: quant for quant in QUANTS}
-_NO_TOKENIZER = Tokenizer(None, None, None, None, None, None, None, has_chat_template=False)
+_NO_TOKENIZER = Tokenizer(None, None, None, None, None, None, None)
 AS_TRAINED = frozenset({"MXFP4"})
 """Quantizations whose types are in headers.json already."""
 
@@ -72,10 +72,12 @@ def _facts(entry: Entry, written: dict[str, Any]) -> ModelFacts:
         weight_bytes=sum(group.n_bytes for group in groups),
         n_embd=written["n_embd"],
         n_ctx_train=written["n_ctx_train"],
+        n_ctx_scaled=None,
         n_vocab=written["n_vocab"],
         n_experts=written["n_experts"],
         n_experts_used=written["n_experts_used"],
         tokenizer=_NO_TOKENIZER,
+        sampling={},
         state_bytes=written["state_bytes"],
         layers=tuple(Layer(*layer) for n, *layer in written["layers"] for _ in range(n)),
         weights=groups,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.devices import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads
@@ -16,13 +17,13 @@ from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.host import host_of
 from localspec.hardware.devices import Match, find_device
-from localspec.hardware.machine import LocalDevice, Reported, local_devices
+from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.conditions import traits_of
 from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import memory_of
+from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import Corrected, IdealRates, Rates
@@ -196,15 +197,6 @@ def _chosen(choice: MachineChoice) -> LocalDevice:
     return graphics[0] if graphics and choice.n_gpu_layers else devices[-1]
 
 
-def engine_reports() -> list[Reported] | None:
-    """The engine's own list; None without an engine."""
-    try:
-        from localspec.engine.llama.binding import engine_devices  # noqa: PLC0415 - loads libllama
-    except (EngineError, ImportError, OSError):
-        return None
-    return engine_devices()
-
-
 def engine_features() -> str:
     """The build's instruction sets and options. Raises EngineError without an engine."""
     from localspec.engine.llama import binding  # noqa: PLC0415 - loads libllama
@@ -251,9 +243,10 @@ def _probed(
     experience = experience_of(_setting(place, choice.n_threads, notify, again=False))
     n_offloaded = choice.n_gpu_layers
     notes = _notes(Match(()), needed_bytes, device.free_bytes)
-    if on_gpu and n_offloaded < 0 and device.free_bytes and needed_bytes > device.free_bytes:
-        n_offloaded = int(n_layers * device.free_bytes / needed_bytes)
-        notes = (f"{n_offloaded} of {n_layers} layers fit on the GPU",)
+    if on_gpu and n_offloaded < 0:
+        n_offloaded = layers_that_fit(n_layers, needed_bytes, free_bytes(graphics()))
+        if n_offloaded >= 0:
+            notes = (f"{n_offloaded} of {n_layers} layers fit on GPUs",)
     is_split = on_gpu and n_offloaded >= 0
     host = measured(PROCESSOR) if is_split else None
     read = rates.read_bytes_per_s

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -23,7 +23,9 @@ from localspec.hardware.detect import (
 from localspec.hardware.devices import Match, match_reported
 from localspec.hardware.gpus import Gpu, system_gpus
 
-BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl")
+BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl", "rpc")
+DeviceKind = Literal["cpu", "gpu", "igpu", "accel"]
+"""ggml's: an igpu shares the processor's memory, an accel helps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,18 @@ class Reported:
     description: str
     total_bytes: int | None
     free_bytes: int | None
+    kind: DeviceKind
+    backend: str
+
+    @property
+    def is_graphics(self) -> bool:
+        """Whether it can hold layers of its own."""
+        return self.kind in ("gpu", "igpu")
+
+    @property
+    def shares_memory(self) -> bool:
+        """With the processor, as integrated ones and Apple's do."""
+        return self.kind == "igpu" or self.description.startswith("Apple")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +73,31 @@ def local_devices(
     if reported is None:
         graphics = [_from_system(gpu) for gpu in gpus]
     else:
-        listed = [(backend_of(device.name), device) for device in reported]
-        graphics = [_from_engine(backend, d, gpus) for backend, d in listed if backend != "cpu"]
+        graphics = [_from_engine(each, gpus) for each in computing(reported)]
     return (*graphics, _processor())
 
 
+def computing(
+    reported: Sequence[Reported], names: Sequence[str] = (), workers: Sequence[str] = ()
+) -> list[Reported]:
+    """The graphics devices that layers go to, in libllama's order: those that were named, else
+    those of `workers`, then GPUs with memory of their own, or where there are none the integrated
+    ones.
+
+    Source: llama_prepare_model_devices in llama.cpp. It does not know that two backends may list
+    the same card.
+    """
+    graphics = [device for device in reported if device.is_graphics]
+    far = [each for each in graphics if each.backend == "rpc" and each.description in workers]
+    own = [device for device in graphics if device.backend != "rpc"]
+    if names:
+        return [device for name in names for device in far + own if device.name == name]
+    cards = [device for device in own if device.kind == "gpu"]
+    return far + (cards or own)
+
+
 def backend_of(name: str) -> str:
-    """The backend of a ggml device name such as CUDA0, Metal, ROCm1, Vulkan0; else "cpu"."""
+    """The backend of a name of ggml's such as CUDA, Metal, ROCm, Vulkan; else "cpu"."""
     lowered = name.lower()
     named = {"mtl": "metal", "hip": "rocm", "gpuopencl": "opencl"}
     known = {**{backend: backend for backend in BACKENDS}, **named}
@@ -85,9 +117,13 @@ def machine_key() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def hardware_key() -> str:
-    """A short hash of the processor and GPUs alone: which machine this is, in whatever state."""
+def hardware_key(devices: str = "") -> str:
+    """A short hash of the processor and GPUs alone: which machine this is, in whatever state.
+
+    `devices`: what the engine computes on beside the processor.
+    """
     parts = [processor_name(), *(f"{gpu.backend} {gpu.name}" for gpu in system_gpus())]
+    parts += [devices] if devices else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
@@ -105,7 +141,7 @@ def _from_system(gpu: Gpu) -> LocalDevice:
     return LocalDevice(gpu.backend, gpu.name, match, memory_bytes, None, _shares(match, gpu.name))
 
 
-def _from_engine(backend: str, device: Reported, known: Sequence[Gpu]) -> LocalDevice:
+def _from_engine(device: Reported, known: Sequence[Gpu]) -> LocalDevice:
     """The engine's name is the better one; the system knows core counts and Apple's memory.
 
     Metal gives the share of memory that graphics should use as the total, so sizes of several
@@ -113,19 +149,19 @@ def _from_engine(backend: str, device: Reported, known: Sequence[Gpu]) -> LocalD
     """
     twin = next((gpu for gpu in known if gpu.name in device.description), None)
     sizes = (device.total_bytes, twin.memory_bytes if twin else None)
-    engine_first = sizes if backend != "metal" else sizes[::-1]
+    engine_first = sizes if device.backend != "metal" else sizes[::-1]
     match = match_reported(
         device.description,
         memory_bytes=next((size for size in engine_first if size), None),
         gpu_cores=twin.gpu_cores if twin else None,
     )
     return LocalDevice(
-        backend=backend,
+        backend=device.backend,
         name=device.description,
         match=match,
         total_bytes=device.total_bytes,
         free_bytes=device.free_bytes,
-        shares_memory=_shares(match, device.description),
+        shares_memory=device.kind == "igpu" or _shares(match, device.description),
     )
 
 

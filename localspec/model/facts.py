@@ -7,12 +7,13 @@ src/llama-arch.cpp of llama.cpp. Compute buffers are not known here; caches are 
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from localspec.gguf.header import Header, Tensor, file_type
 from localspec.gguf.types import GgmlType
+from localspec.model.hints import scaled_context, values_below
 from localspec.model.kind import is_of_encoder
 from localspec.model.kv import (
     block_problem,
@@ -148,11 +149,13 @@ class ModelFacts:
     weight_bytes: int
     n_embd: int
     n_ctx_train: int | None
+    n_ctx_scaled: int | None
     n_vocab: int | None
     n_experts: int
     n_experts_used: int
     tokenizer: Tokenizer
     state_bytes: int | None
+    sampling: Mapping[str, Any] = field(repr=False)
     layers: tuple[Layer, ...] = field(repr=False)
     weights: tuple[WeightGroup, ...] = field(repr=False)
     encoder_bytes: int = 0
@@ -184,11 +187,13 @@ class ModelFacts:
             weight_bytes=sum(tensor.n_bytes for tensor in text),
             n_embd=count("embedding_length") or 0,
             n_ctx_train=count("context_length"),
+            n_ctx_scaled=scaled_context(header),
             n_vocab=count("vocab_size") if tokenizer.n_tokens is None else tokenizer.n_tokens,
             n_experts=count("expert_count") or 0,
             n_experts_used=_most(header, "expert_used_count"),
             tokenizer=tokenizer,
             state_bytes=state_bytes(header, layers),
+            sampling=values_below(header, "general.sampling."),
             layers=layers,
             weights=weights_of(header, _most_blocks(header)),
             encoder_bytes=sum(t.n_bytes for t in header.tensors if is_of_encoder(t)),

@@ -22,6 +22,8 @@ from localspec.gguf.header import Header
 
 PREFIX = "tokenizer.ggml."
 NO_TEXT = ("no_vocab", "none")
+CONTROL_KINDS = (3, 4)
+"""LLAMA_TOKEN_TYPE_CONTROL and _USER_DEFINED: converters differ in which they give markers."""
 MAX_SURPLUS, FIRST_COMPARED = 128, 5
 """Tokens that a draft may have more or fewer, and the first whose text must be the same."""
 
@@ -37,8 +39,9 @@ _BYTE_PAIRS = ("gpt2", "hybriddna", "whitespace", "gemma4")
 class Tokenizer:
     """`model` is the algorithm, `pre` how text is cut up before it; without text, no `n_tokens`.
 
-    `texts` reads all token texts, in order. `digest` is of them without the first few, which
-    control: two tokenizers with one digest know the same tokens.
+    `texts` reads all token texts, in order, `controls` those with a meaning beside their letters.
+    `digest` is of all without the first few, which control: two tokenizers with one digest know the
+    same tokens. `chat_template` is a Jinja source that nobody has checked.
     """
 
     model: str | None
@@ -48,9 +51,10 @@ class Tokenizer:
     eos_id: int | None
     adds_bos: bool | None
     adds_eos: bool | None
-    has_chat_template: bool
+    chat_template: str | None = field(default=None, repr=False, compare=False)
     digest: str | None = None
     texts: Callable[[], Sequence[bytes]] = field(default=tuple, repr=False, compare=False)
+    controls: Callable[[], Sequence[str]] = field(default=tuple, repr=False, compare=False)
 
     @classmethod
     def of(cls, header: Header) -> Self:
@@ -63,9 +67,10 @@ class Tokenizer:
             eos_id=header.integer(PREFIX + "eos_token_id"),
             adds_bos=header.flag(PREFIX + "add_bos_token"),
             adds_eos=header.flag(PREFIX + "add_eos_token"),
-            has_chat_template=bool(header.text("tokenizer.chat_template")),
+            chat_template=header.text("tokenizer.chat_template") or None,
             digest=None if tokens is None else _digest(tokens),
             texts=lambda: header.raw_strings(PREFIX + "tokens") or [],
+            controls=lambda: _controls(header),
         )
 
     @property
@@ -133,6 +138,12 @@ def pair_problem(target: Tokenizer, draft: Tokenizer, *, rolls_back: bool) -> st
     if not rolls_back:
         return "the draft's memory is recurrent and cannot roll back"
     return target.difference(draft)
+
+
+def _controls(header: Header) -> list[str]:
+    kinds = header.integers(PREFIX + "token_type") or ()
+    pairs = zip(kinds, header.raw_strings(PREFIX + "tokens") or (), strict=False)
+    return [text.decode("utf-8", "replace") for kind, text in pairs if kind in CONTROL_KINDS]
 
 
 def _digest(tokens: Array) -> str:

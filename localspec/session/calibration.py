@@ -39,7 +39,7 @@ from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.session.loading import AnyEngine
 
 LIMIT_S = 2.0
 """For the target and its draft model together."""
@@ -78,7 +78,7 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> float:
+def measure_change(engine: "AnyEngine", plain_s: float, limit_s: float) -> float:
     """Extra seconds of a one-token pass after one of two tokens; 0 if time is short."""
     if 3 * _N_CHANGES * plain_s > limit_s:
         return 0.0
@@ -88,7 +88,7 @@ def measure_change(engine: "LlamaEngine", plain_s: float, limit_s: float) -> flo
 
 
 def measure(
-    engine: "LlamaEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
+    engine: "AnyEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
 ) -> PassCurve:
     """T(n, depth) of the widths that fit into `limit_s`; one token is measured in any case.
 
@@ -158,7 +158,7 @@ FLASH_CHOICES: tuple[Literal["auto", "off"], ...] = ("auto", "off")
 
 
 def fastest_draft(
-    config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]
+    config: EngineConfig, load: Callable[[EngineConfig], "AnyEngine"]
 ) -> EngineConfig:
     """`config` with the flash attention that drafts fastest, unless the user chose it.
 
@@ -186,7 +186,7 @@ def _checked_flash(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "LlamaEngine"]) -> float:
+def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "AnyEngine"]) -> float:
     """Seconds of one drafted token behind some text."""
     engine = load(config)
     try:
@@ -208,9 +208,7 @@ _FORMER_SOURCES = {"suffix": "lookup"}
 class LearnedStore:
     """Loads and keeps what sessions learn about a pair of engines."""
 
-    def __init__(
-        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
-    ) -> None:
+    def __init__(self, plan: EnginePlan, target: "AnyEngine", draft: "AnyEngine | None") -> None:
         self._target, self._draft = target, draft
         self._facts, self._max_draft = plan.facts, plan.max_draft
         self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))

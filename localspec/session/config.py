@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
+from localspec.dialogue.thinking import LEVELS
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError, no_such
+from localspec.fields import Think
+from localspec.gguf.cursor import shown
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
 from localspec.registry.resolve import NotHereError, draft_of, is_one_file, resolve
@@ -54,7 +57,8 @@ class ReplyOptions:
     """How one reply is made. `max_tokens` None: until the model ends it or the context is full.
 
     `spec` and `draft_max` default to the session's. A drafter that the session has not loaded
-    drafts nothing, and the session's `draft_max` is the limit.
+    drafts nothing, and the session's `draft_max` is the limit. `think` and `template_args` are for
+    the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -64,6 +68,16 @@ class ReplyOptions:
     ignore_eos: bool = False
     spec: Speculation | None = None
     draft_max: int | None = None
+    think: Think | None = None
+    template_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    chosen: frozenset[str] | None = None
+
+    def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
+        """With a file's sampling where it was not `chosen`."""
+        if self.chosen is None or not values.keys() - self.chosen:
+            return self
+        own = {name: value for name, value in values.items() if name not in self.chosen}
+        return replace(self, sampling=replace(self.sampling, **own), chosen=None)
 
 
 Fetch = Callable[[str], Path]
@@ -131,7 +145,9 @@ class ReplyKeywords(TypedDict, total=False):
     `temperature` (0.8; 0 takes the best token), `top_k` (40), `top_p` (0.95), `min_p` (0.05),
     `repeat_penalty` (1.0) or all of them as `sampling`; `seed` (random); `max_tokens` (no limit);
     `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else "rejection");
-    `ignore_eos`: never choose an end token.
+    `ignore_eos`: never choose an end token. What a model's file recommends replaces the defaults of
+    sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
+    name) are for the chat template.
     """
 
     sampling: Sampling | None
@@ -145,6 +161,8 @@ class ReplyKeywords(TypedDict, total=False):
     stop: str | Sequence[str] | None
     verify: Verification | Literal["auto"]
     ignore_eos: bool
+    think: Think | None
+    template_args: Mapping[str, Any] | None
 
 
 _BOUNDS: Mapping[str, tuple[type, float, float]] = {
@@ -182,6 +200,9 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         verify=verify,
         ignore_eos=given.get("ignore_eos", False),
+        think=given.get("think"),
+        template_args=given.get("template_args", {}),
+        chosen=None if base else frozenset(numbers),
     )
 
 
@@ -214,5 +235,45 @@ def _wanted(name: str, value: Any) -> str | None:
         return None if is_right else "a text or several"
     if name == "verify":
         return None if value in _VERIFICATIONS else f"one of {', '.join(_VERIFICATIONS)}"
-    kind = Sampling if name == "sampling" else bool
+    if name == "think":
+        return None if value in LEVELS else f"one of {', '.join(LEVELS)}"
+    kinds = {"sampling": Sampling, "template_args": Mapping}
+    kind = kinds.get(name, bool)
     return None if isinstance(value, kind) else kind.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """Sampling by the names of `Sampling` that a file recommends, and one sentence about it."""
+
+    values: Mapping[str, float]
+    note: str | None = None
+
+
+_KEYS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repeat_penalty",
+}
+"""Names in files, below `general.sampling.` (llama.cpp PR 17120), and ours."""
+
+
+def recommended_sampling(given: Mapping[str, Any]) -> Recommended:
+    """What is usable of a file's `general.sampling` keys."""
+    values: dict[str, float] = {}
+    refused: list[str] = []
+    for key, name in _KEYS.items():
+        value = given.get(key)
+        if name == "top_k" and isinstance(value, int) and value < 0:
+            value = 0  # all of them, as llama.cpp takes it
+        if value is not None and _wanted(name, value):
+            refused.append(f"{key} {shown(str(value))}")
+        elif value is not None:
+            values[name] = round(value, 6)  # float32 in files
+    parts = [f"{name.replace('_', '-')} {value:g}" for name, value in values.items()]
+    notes = [f"the model's file recommends {', '.join(parts)}: used where no option says otherwise"]
+    refusal = f"the file's sampling of {', '.join(refused)} makes no sense and is ignored"
+    notes = (notes if values else []) + ([refusal] if refused else [])
+    return Recommended(values, "; ".join(notes) or None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import gpu_backends
+from localspec.engine.devices import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.forecast import Expectation
@@ -112,7 +112,7 @@ def _read(path: Path) -> tuple[str | None, ModelFacts | None, str | None]:
 
 def _predicted_tps(path: Path, facts: ModelFacts) -> float | None:
     """Of plain decoding with default settings; None unless a probe covers this model."""
-    layers = -1 if gpu_backends() else 0
+    layers = -1 if graphics() else 0
     config = EngineConfig.of(path, ctx=4096, threads=default_threads(), gpu_layers=layers)
     expected = Expectation.of(config, facts)
     return expected and expected.decode(0).mid

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import engine_health, gpu_backends
+from localspec.engine.device_health import sound_devices
+from localspec.engine.devices import engine_reports, free_bytes, graphics
+from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
+from localspec.engine.workers import Worker, check_types, devices_of
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
@@ -20,6 +23,7 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
+from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
 from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
@@ -28,6 +32,9 @@ from localspec.settings import NONE, Settings, Speculation
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
+    from localspec.engine.process import EngineProcess
+
+    AnyEngine = LlamaEngine | EngineProcess
 
 
 def checked_facts(model: Path) -> ModelFacts:
@@ -41,9 +48,9 @@ def checked_facts(model: Path) -> ModelFacts:
 
 
 def called(model: Path) -> str:
-    """The name of another program's file, which may be a mere hash; else its path."""
+    """The name of another program's file, which may be a mere hash; else the file's own."""
     found = found_models() if model.name.startswith(_BLOB) else []
-    return next((other.name for other in found if other.path == model), str(model))
+    return next((other.name for other in found if other.path == model), model.name)
 
 
 _BLOB = "sha256-"
@@ -58,10 +65,26 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
         raise UserError(problem)
 
 
+def _check_devices(settings: Settings) -> None:
+    """Raise UserError for a device that the engine does not have, or a worker that is not there."""
+    if not settings.device and not settings.workers:
+        return
+    far = [device for worker in settings.workers for device in devices_of(Worker.of(worker))]
+    known = [device.name for device in (*(engine_reports() or []), *far)]
+    unknown = [name for name in settings.device if name not in known]
+    if unknown:
+        raise UserError(f"no device {unknown[0]!r}: the engine has {', '.join(known) or 'none'}")
+    if settings.workers:
+        check_types(settings.kv_k, settings.kv_v)
+
+
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
 """The longest draft that is chosen without a cap."""
+SNAPSHOTS, FEW_SNAPSHOTS, SNAPSHOTS_BYTES = 8, 4, 512_000_000
+"""States to roll back to that are kept unasked: at most, where their size is unknown, and together.
+Each costs every pass some copies; longer drafts seldom stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +98,7 @@ class EnginePlan:
     facts: ModelFacts
     draft_facts: ModelFacts | None = None
     spec: Speculation = "auto"
+    template: str = "auto"
 
     @property
     def settings(self) -> Settings:
@@ -85,6 +109,7 @@ class EnginePlan:
             spec=self.spec if self.max_draft else NONE,
             draft=draft,
             draft_max=self.max_draft,
+            template=self.template,
             threads_batch=self.target.n_threads_batch,
         )
 
@@ -100,7 +125,7 @@ class EnginePlan:
         draft = self.draft and self.draft.with_settings(repack=False)
         return replace(self, target=self.target.with_settings(repack=False), draft=draft)
 
-    def limited_by(self, target: "LlamaEngine", notify: Notify) -> Self:
+    def limited_by(self, target: "AnyEngine", notify: Notify) -> Self:
         """The same with drafts that the loaded target can roll back; `notify` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
@@ -116,16 +141,20 @@ class EnginePlan:
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
+    _check_devices(settings)
     max_draft = _max_draft(config)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
-    target = _engine_config(config.model, settings, facts, n_ctx, max_draft + 1)
+    rolling = replace(settings, n_rs_seq=_n_snapshots(settings, facts, max_draft))
+    target = _engine_config(config.model, rolling, facts, n_ctx, max_draft + 1)
     draft, draft_facts = None, None
     if config.draft is not None and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
         draft = _engine_config(config.draft, settings, draft_facts, n_ctx, 1)
-    plan = EnginePlan(target, draft, max_draft, facts, draft_facts, settings.spec)
+    plan = EnginePlan(
+        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
+    )
     check_memory(plan.models)
     return plan
 
@@ -135,22 +164,60 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
 
     Raises ModelError also for a file that this build would die of.
     """
-    plan = plan_engines(config)
+    plan = plan_engines(_on_sound_devices(config, notify))
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
-        try_load(engine.model, facts, notify)
+        try_load(engine.model, called(engine.model), facts, notify)
+    if note := beyond_training(plan.facts, plan.target.n_ctx):
+        notify(note)
     warn_of_reading(plan.models, notify)
     return plan
 
 
-def load_engine(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> "LlamaEngine":
-    """Load one engine; the first one loads libllama too."""
+def beyond_training(facts: ModelFacts, n_ctx: int) -> str | None:
+    """A sentence on a context that the model does not know, or knows by position scaling alone."""
+    trained, scaled = facts.n_ctx_train, facts.n_ctx_scaled or 0
+    if trained is None or n_ctx <= trained:
+        return None
+    asked = f"--ctx {n_ctx:,}: the model was trained on {trained:,} tokens"
+    if n_ctx <= scaled:
+        return f"{asked}, and its file's position scaling (YaRN or alike) reaches {scaled:,}"
+    if scaled > trained:
+        return f"{asked}, and text beyond the {scaled:,} that its file's YaRN reaches is worthless"
+    return f"{asked}, and text beyond them is worthless: its file has no YaRN scaling"
+
+
+def _on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
+    """The same without devices that compute wrong numbers."""
+    settings = config.settings
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    sound = sound_devices(used, notify)
+    if len(sound) == len(used):
+        return config
+    names = tuple(device.name for device in sound)
+    return config.with_settings(device=names, gpu_layers=settings.gpu_layers if names else 0)
+
+
+def load_engine(
+    config: EngineConfig,
+    interrupt: Interrupt,
+    on_progress: Progress,
+    notify: Notify = lambda message: None,
+) -> "AnyEngine":
+    """Load one engine; with workers, whose loss would end its process, in one of its own."""
+    if config.settings.workers:
+        from localspec.engine.process import EngineProcess  # noqa: PLC0415 - seldom used
+
+        return EngineProcess(config, interrupt, on_progress, notify)
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
-    return LlamaEngine(config, interrupt, on_progress)
+    try:
+        return LlamaEngine(config, interrupt, on_progress)
+    except ModelError as error:
+        raise ModelError(str(error).replace(config.model.name, called(config.model), 1)) from error
 
 
-def check_pair(target: "LlamaEngine", draft: "LlamaEngine") -> None:
+def check_pair(target: "AnyEngine", draft: "AnyEngine") -> None:
     """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
     tokenizers = target.vocabulary.tokenizer, draft.vocabulary.tokenizer
     problem = pair_problem(*tokenizers, rolls_back=draft.rollback_limit != 0)
@@ -170,6 +237,19 @@ def _max_draft(config: SessionConfig) -> int:
     return settings.draft_max or (AUTO_DRAFT if settings.spec == "auto" else DEFAULT_DRAFT)
 
 
+def _n_snapshots(settings: Settings, facts: ModelFacts, max_draft: int) -> int:
+    """States to keep for drafts of that length; the engine needs none where there is no state."""
+    if settings.n_rs_seq or not max_draft:
+        return settings.n_rs_seq
+    most = min(max_draft, settings.ubatch // settings.n_sequences - 1)
+    if settings.draft_max or facts.state_bytes == 0:
+        return most
+    if facts.state_bytes is None:
+        return min(most, FEW_SNAPSHOTS)
+    fitting = SNAPSHOTS_BYTES // (facts.state_bytes * settings.n_sequences)
+    return min(most, SNAPSHOTS, fitting)
+
+
 def _engine_config(
     model: Path, settings: Settings, facts: ModelFacts, n_ctx: int, n_outputs: int
 ) -> EngineConfig:
@@ -181,7 +261,17 @@ def _engine_config(
         ctx=n_ctx,
         threads=settings.threads or default_threads(),
         flash_attn="on" if needs_flash else settings.flash_attn,
-        gpu_layers=settings.gpu_layers if gpu_backends() else 0,
     )
     check_cache_types(chosen, facts)
-    return EngineConfig(model, chosen, n_outputs)
+    return EngineConfig(model, replace(chosen, gpu_layers=_gpu_layers(chosen, facts)), n_outputs)
+
+
+def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
+    """As asked for, or as many as fit on the GPUs that are here; 0 where none is."""
+    devices = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    if not devices or settings.gpu_layers > 0:
+        return settings.gpu_layers if devices else 0
+    assert settings.ctx
+    n_sequences = settings.n_sequences
+    needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
+    return layers_that_fit(facts.n_layers, needed, free_bytes(devices))

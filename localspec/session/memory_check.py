@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import UNIFIED, gpu_backends
+from localspec.engine.devices import graphics
 from localspec.errors import UserError
 from localspec.forecast.host import host_of
 from localspec.hardware.detect import available_memory_bytes, reservable_bytes, swap_bytes
@@ -89,7 +89,10 @@ def _free_bytes(mapped_bytes: int) -> _Free:
 
 
 def _is_elsewhere(config: EngineConfig) -> bool:
-    return bool(config.settings.gpu_layers and gpu_backends() - UNIFIED)
+    """Whether it goes to devices that do not share this machine's memory."""
+    settings = config.settings
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    return bool(used) and not any(device.shares_memory for device in used)
 
 
 def _need(config: EngineConfig, facts: ModelFacts) -> Need:
@@ -98,9 +101,11 @@ def _need(config: EngineConfig, facts: ModelFacts) -> Need:
         facts, settings.attention, config.n_ctx, host_of(settings),
         n_sequences=settings.n_sequences, n_batch=settings.ubatch,
     )  # fmt: skip
+    snapshots_bytes = settings.n_rs_seq * settings.n_sequences * (facts.state_bytes or 0)
+    own_bytes = memory.own_bytes + snapshots_bytes
     if settings.mmap:
-        return Need(memory.own_bytes, memory.repacked_bytes, facts.weight_bytes)
-    return Need(memory.own_bytes + facts.weight_bytes)
+        return Need(own_bytes, memory.repacked_bytes, facts.weight_bytes)
+    return Need(own_bytes + facts.weight_bytes)
 
 
 def _repacked(need: Need) -> str:

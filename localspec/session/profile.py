@@ -14,6 +14,8 @@ from typing import Any, Self
 import psutil
 
 from localspec import paths
+from localspec.engine.device_health import devices_text
+from localspec.engine.devices import graphics
 from localspec.engine.health import engine_fingerprint
 from localspec.hardware.detect import power
 from localspec.hardware.machine import hardware_key
@@ -197,4 +199,5 @@ def _read(path: Path) -> list[Profile]:
 def _path(model: Path) -> Path:
     folder = paths.data_dir() / "profiles"
     folder.mkdir(exist_ok=True)
-    return folder / f"{fingerprint(model)}-{hardware_key()}.json"
+    devices = devices_text(graphics())
+    return folder / f"{fingerprint(model)}-{hardware_key(devices)}.json"

@@ -9,9 +9,8 @@ from localspec.decode.generation import FinishReason, Generation
 from localspec.decode.speculator import Gain, Speculator
 from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
-from localspec.dialogue.markup import Thoughts
-from localspec.dialogue.stream import TextStream
-from localspec.engine.base import Vocabulary
+from localspec.dialogue.markup import AnswerPart
+from localspec.dialogue.parser import AnswerParser
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
 from localspec.session.config import ReplyOptions
@@ -64,10 +63,12 @@ class Turns:
 class Reply:
     """What a model says to a prompt. Iterate over it, once, for pieces of text as they come.
 
-    `text`, `thought`, `tokens`, `steps`, `stats` and `timings` grow meanwhile. `text` is a str and
-    the pieces together; `stats` counts drafted and accepted tokens and passes of the target;
-    `timings` has seconds (`prefill_s`, `ttft_s`, `decode_s`) and tokens per second (`prefill_tps`,
-    `decode_tps`); `options` is how the reply is made, with the seed that was drawn.
+    `text`, `thought`, `tool_call`, `tokens`, `steps`, `stats` and `timings` grow meanwhile. `text`
+    is a str and the pieces together; `thought` is the reasoning without its marks and `tool_call`
+    the text of tool calls with theirs; both are empty where there is none. `stats` counts drafted
+    and accepted tokens and passes of the target; `timings` has seconds (`prefill_s`, `ttft_s`,
+    `decode_s`) and tokens per second (`prefill_tps`, `decode_tps`); `options` is how the reply is
+    made, with the seed that was drawn.
 
     Ctrl-C in the main thread, `stop()`, or leaving the loop ends it with what it has
     (`finish_reason` "interrupted"); a second Ctrl-C raises. Iterating raises UserError where the
@@ -78,38 +79,37 @@ class Reply:
         self,
         generation: Generation,
         pass_steps: Iterator[Step],
-        vocabulary: Vocabulary,
+        parser: AnswerParser,
         options: ReplyOptions,
         turns: Turns,
         speculator: Speculator,
     ) -> None:
-        self.text = ""
+        self.text = self.thought = self.tool_call = ""
+        self.said = ""
+        """Text and tool calls in the order in which they came."""
         self.options = options
         self.steps: list[Step] = []
         self.stats = DraftStats()
         self.timings = Timings()
         self._generation = generation
         self._pass_steps = pass_steps
-        self._vocabulary = vocabulary
-        self._stream = TextStream(options.stop)
+        self._parser = parser
         self._turns = turns
         self._speculator = speculator
-        self._thought = ""
-        self._thoughts: Thoughts | None = None
         self.is_stopped = False
 
     def __repr__(self) -> str:
         return f"<Reply {self.text!r}, {len(self.tokens)} tokens, ended by {self.finish_reason}>"
 
     @property
-    def thought(self) -> str:
-        """The reasoning, `<think>`, without its marks; empty where there is none or it is text."""
-        return self._thought.strip()
-
-    @property
     def tokens(self) -> list[int]:
         """Emitted ids, without the end of generation."""
         return self._generation.tokens
+
+    @property
+    def n_thought_tokens(self) -> int:
+        """Tokens of the reasoning, without its marks."""
+        return self._parser.n_tokens.get("thought", 0)
 
     @property
     def n_prompt_tokens(self) -> int:
@@ -142,13 +142,13 @@ class Reply:
 
     def by_piece(self) -> Generator[str]:
         """Generate; yields text as soon as it is certain."""
-        with closing(self.by_step()) as texts:
-            for text in texts:
-                if text:
+        with closing(self.by_step()) as steps:
+            for parts in steps:
+                if text := "".join(part.text for part in parts if part.kind == "text"):
                     yield text
 
-    def by_step(self) -> Generator[str]:
-        """Generate; yields the text of each step, perhaps empty, and last what was held back."""
+    def by_step(self) -> Generator[list[AnswerPart]]:
+        """Generate; yields the parts of each step, perhaps none, and last what was held back."""
         if self.finish_reason is not None:
             return
         with self._turns.taken_by(self):
@@ -163,7 +163,7 @@ class Reply:
             finally:
                 # A caller that leaves early closes this generator.
                 self._generation.finish("interrupted")
-        yield self._split(self._stream.finish(), is_end=True)
+        yield self._keep(self._parser.finish())
 
     def finish(self) -> "Reply":
         """Generate to the end."""
@@ -177,39 +177,38 @@ class Reply:
         if self._turns.running is self:
             self._turns.interrupt.request()
 
-    def split(self, *, in_thought: bool) -> "Reply":
-        """Keep the reasoning out of `text`; `in_thought`: the prompt has opened it."""
-        self._thoughts = Thoughts(in_thought=in_thought)
-        return self
-
     def _next_step(self) -> Step | None:
         with self._turns.evaluating:
             if self.is_stopped:
                 self._generation.finish("interrupted")
             return next(self._pass_steps, None)
 
-    def _take(self, step: Step) -> str:
+    def _take(self, step: Step) -> list[AnswerPart]:
         n_before = self._generation.n_tokens - len(step.tokens)
-        text = ""
+        parts: list[AnswerPart] = []
         for n, token in enumerate(step.tokens, n_before + 1):
-            text += self._stream.push(self._vocabulary.piece(token))
-            if self._stream.is_stopped:
+            parts += self._parser.push(token)
+            if self._parser.is_stopped:
                 self._generation.cut(n)
                 step = step.cut(n - n_before)
                 break
         self.steps.append(step)
         self.stats.add(step)
         self.timings.add(step, perf_counter())
-        return self._split(text)
+        return self._keep(parts)
 
-    def _split(self, text: str, *, is_end: bool = False) -> str:
-        """Add some text; the part that belongs to the answer."""
-        if self._thoughts:
-            parts = self._thoughts.feed(text) + (self._thoughts.finish() if is_end else [])
-            self._thought += "".join(part.text for part in parts if part.is_thought)
-            text = "".join(part.text for part in parts if not part.is_thought)
-        self.text += text
-        return text
+    def _keep(self, parts: list[AnswerPart]) -> list[AnswerPart]:
+        """Add what has become certain."""
+        for part in parts:
+            if part.kind == "thought":
+                self.thought += part.text
+                continue
+            self.said += part.text
+            if part.kind == "text":
+                self.text += part.text
+            else:
+                self.tool_call += part.text
+        return parts
 
 
 class AsyncPieces(AsyncIterator[str]):

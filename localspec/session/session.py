@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
@@ -11,23 +12,31 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
-from localspec.dialogue.template import ChatTemplate, Message, Prompts
+from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
+from localspec.dialogue.parser import AnswerParser
+from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.renderer import RENDERER
+from localspec.dialogue.specials import Specials
+from localspec.dialogue.tail import n_stable
+from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
-from localspec.notify import Notify, Progress
+from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore, fastest_draft
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.chat_template import choose_template
+from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
 from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
+from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
+    from localspec.session.loading import AnyEngine
 
 
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "LlamaEngine"]:
-    def load(config: EngineConfig) -> "LlamaEngine":
+def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "AnyEngine"]:
+    def load(config: EngineConfig) -> "AnyEngine":
         if interrupt.requested:
             raise Interrupted
         return load_engine(config, interrupt, lambda fraction: None)
@@ -37,17 +46,31 @@ def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "Ll
     return replace(plan, draft=config), load(config)
 
 
+def _talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
+    """A sound plan whose chat template has been compiled."""
+    RENDERER.start()
+    plan = sound_plan(config, notify)
+    choose_template(plan.facts.tokenizer, plan.template).compiled()
+    return plan
+
+
 class Session:
     """Close it, or use it in a `with` statement. One reply at a time."""
 
     def __init__(
-        self, plan: EnginePlan, target: "LlamaEngine", draft: "LlamaEngine | None"
+        self,
+        plan: EnginePlan,
+        target: "AnyEngine",
+        draft: "AnyEngine | None",
+        notify: Notify = silent,
     ) -> None:
         self.plan = plan
         self.target = target
         self.draft = draft
+        self.notify = notify
         self.load_s = 0.0
         self.context = target.context()
+        self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
         self._drafters = drafters_for(target, draft)
@@ -58,23 +81,26 @@ class Session:
         config: SessionConfig,
         notify: Notify = lambda message: None,
         on_progress: Progress = lambda fraction: None,
+        *,
+        talks: bool = False,
     ) -> Self:
         """Check what can be checked without loading, then load.
 
         `notify` hears what the user should know, `on_progress` the loaded fraction of the target.
+        `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = sound_plan(config, notify)
+        plan = _talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress)
+                target = load_engine(plan.target, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
                     check_pair(target, draft)
-                session = cls(plan, target, draft)
+                session = cls(plan, target, draft, notify)
                 session.prepare()
                 if interrupt.requested:
                     raise Interrupted
@@ -133,31 +159,54 @@ class Session:
         return self.plan.spec if self.plan.max_draft else "none"
 
     @cached_property
+    def prompting(self) -> Prompting:
+        """How the target is asked."""
+        chosen = choose_template(self.plan.facts.tokenizer, self.plan.template)
+        return Prompting(chosen, self.target.vocabulary, self.notify)
+
+    @property
     def prompts(self) -> Prompts:
         """Messages to prompts of the target. ModelError where its chat template is broken."""
-        vocabulary = self.target.vocabulary
-        source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
-        template = None if source is None else ChatTemplate(source, bos, eos)
-        return Prompts(template, vocabulary, bos)
+        return self.prompting.prompts()
+
+    def prompts_for(self, options: ReplyOptions, now: datetime | None = None) -> Prompts:
+        """The same as a reply's options and the date of a conversation want it."""
+        values = TemplateValues(options.think, options.template_args, now)
+        return self.prompting.prompts(values)
+
+    @cached_property
+    def markup(self) -> Markup:
+        """The marks of the target's thoughts and tool calls."""
+        template = self.prompts.template
+        return Markup.of(template.source if template else None, self.target.vocabulary)
+
+    def parser(self, options: ReplyOptions, markup: Markup, opening: Opening) -> AnswerParser:
+        """What takes one answer apart."""
+        return AnswerParser(markup, self.target.vocabulary, options.stop, opening)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids that ask for the assistant's next turn; without a template, paragraphs."""
-        return self.prompts.of(messages)
+        """Ids that ask for the assistant's next turn, to measure with; else as `prompts.of`."""
+        try:
+            return self.prompts.of(messages)
+        except TemplateError as error:
+            raise TemplateError(error.reason, "measure another file of this model") from error
 
     def raw_prompt(self, text: str) -> list[int]:
-        """Token ids of a text to be continued."""
+        """Token ids of a text to be continued: a prompt by hand, whose control tokens are meant."""
         self.check_open()
-        return self.target.vocabulary.tokenize(text, add_special=True)
+        return Specials(self.target.vocabulary).ids(text, "", add_special=True)
 
     def reply(
         self,
         prompt: Sequence[int],
         options: ReplyOptions,
         speculator: Speculator | None = None,
+        parser: AnswerParser | None = None,
     ) -> Reply:
         """A reply to a prompt of token ids, generated while it is iterated over.
 
-        Your own `speculator` replaces the session's.
+        Your own `speculator` replaces the session's. `parser` splits the answer; without one all
+        of it is text.
         Raises UserError for a prompt that is empty or longer than the context, or after `close`.
         """
         self.check_open()
@@ -168,6 +217,7 @@ class Session:
                 f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: "
                 "use a larger --ctx"
             )
+        options = self.effective(options)
         eog = self.target.vocabulary.eog
         sampling = options.sampling
         if options.ignore_eos:
@@ -179,9 +229,22 @@ class Session:
         )
         generation = Generation(prompt, sampling, limits, options.verify)
         speculator = speculator or self._speculator(options)
-        steps = drive(generation, self.context, speculator, self.target.interrupt)
-        vocabulary = self.target.vocabulary
-        return Reply(generation, steps, vocabulary, options, self._turns, speculator)
+        interrupt, n_repeated = self.target.interrupt, self._n_repeated(prompt)
+        steps = drive(generation, self.context, speculator, interrupt, n_repeated)
+        parser = parser or self.parser(options, PLAIN, UNOPENED)
+        return Reply(generation, steps, parser, options, self._turns, speculator)
+
+    def effective(self, options: ReplyOptions) -> ReplyOptions:
+        """With the sampling that the file recommends where nobody chose another."""
+        if options.chosen is not None and self.recommended.note:
+            self.notify(self.recommended.note)
+            self.recommended = replace(self.recommended, note=None)
+        return options.with_recommended(self.recommended.values)
+
+    def _n_repeated(self, prompt: Sequence[int]) -> int:
+        """How much of a prompt the next one repeats, where the memory needs to know that."""
+        is_free = self.target.rollback_limit is None
+        return 0 if is_free else n_stable(prompt, self.prompting.tails)
 
     def _speculator(self, options: ReplyOptions) -> Speculator:
         spec = options.spec or self.speculation

@@ -24,6 +24,7 @@ from localspec.settings import Attention, Settings
 if TYPE_CHECKING:
     from localspec.engine.interrupt import Interrupt
     from localspec.engine.llama.engine import LlamaContext, LlamaEngine
+    from localspec.engine.process import EngineProcess, ProcessContext
 
 N_TOKENS = 4
 """Tokens of one sample, unless the weights set another number; they are rolled back after it."""
@@ -45,11 +46,11 @@ class Candidate:
     """The shortest time of a token as an anchor, by depth."""
 
     @property
-    def context(self) -> "LlamaContext":
+    def context(self) -> "LlamaContext | ProcessContext":
         return self.timer.context
 
     @property
-    def engine(self) -> "LlamaEngine":
+    def engine(self) -> "LlamaEngine | EngineProcess":
         return self.context.engine
 
     @property

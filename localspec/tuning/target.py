@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.devices import engine_reports
 from localspec.forecast.forecast import Expectation
-from localspec.forecast.machine import engine_features, engine_reports
+from localspec.forecast.machine import engine_features
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts

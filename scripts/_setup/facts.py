@@ -7,9 +7,11 @@ import os
 import platform
 import re
 import shutil
-import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from _setup.graphics import Card, OneApi, Rocm, Vulkan, cards, one_api, rocm, vulkan
+from _setup.run import output_of
 
 USER_VARIABLES = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CC", "CXX")
 _COMPILER_PAIRS = (("cc", "c++"), ("gcc", "g++"), ("clang", "clang++"))
@@ -62,6 +64,11 @@ class Facts:
     gpus: tuple[Gpu, ...] = ()
     n_jobs: int = 1
     user_environment: tuple[tuple[str, str], ...] = ()
+    cards: tuple[Card, ...] = ()
+    vulkan: Vulkan = field(default_factory=Vulkan)
+    rocm: Rocm | None = None
+    one_api: OneApi | None = None
+    distribution: frozenset[str] = frozenset()
 
 
 def gather() -> Facts:
@@ -78,22 +85,17 @@ def gather() -> Facts:
         gpus=_gpus(),
         n_jobs=_n_jobs(),
         user_environment=tuple((k, os.environ[k]) for k in USER_VARIABLES if os.environ.get(k)),
+        cards=cards(),
+        vulkan=vulkan(),
+        rocm=rocm(),
+        one_api=one_api(),
+        distribution=_distribution(),
     )
-
-
-def _output_of(*command: str) -> str | None:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
 
 
 def _processor() -> tuple[str, frozenset[str]]:
     if platform.system() == "Darwin":
-        return (_output_of("sysctl", "-n", "machdep.cpu.brand_string") or "").strip(), frozenset()
+        return (output_of("sysctl", "-n", "machdep.cpu.brand_string") or "").strip(), frozenset()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -109,7 +111,7 @@ def _compiler() -> Compiler | None:
     for cc, cxx in _compiler_candidates():
         # Asked by its macros, not its name or --version: wrappers, ccache and Apple's stub (which
         # is there without a compiler behind it) all answer truly.
-        macros = _output_of(*cxx.split(), "-dM", "-E", "-x", "c++", os.devnull)
+        macros = output_of(*cxx.split(), "-dM", "-E", "-x", "c++", os.devnull)
         if macros and shutil.which(cc.split()[0]):
             version = re.search(r'#define __VERSION__ "(.*)"', macros)
             return Compiler(_family(macros), version[1] if version else "unknown", cc, cxx)
@@ -136,7 +138,7 @@ def _family(macros: str) -> str:
 def _visual_studio() -> Compiler | None:
     installer = Path(os.environ.get("PROGRAMFILES(X86)", "C:/Program Files (x86)"))
     vswhere = installer / "Microsoft Visual Studio" / "Installer" / "vswhere.exe"
-    version = _output_of(str(vswhere), "-latest", "-property", "installationVersion")
+    version = output_of(str(vswhere), "-latest", "-property", "installationVersion")
     if version or shutil.which("cl"):
         return Compiler("other", (version or "unknown").strip(), "cl", "cl")
     return None
@@ -145,7 +147,7 @@ def _visual_studio() -> Compiler | None:
 def _cuda() -> Cuda | None:
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home, "bin")))
-    answer = _output_of(nvcc, "--version") if nvcc else None
+    answer = output_of(nvcc, "--version") if nvcc else None
     if not nvcc or not answer:
         return None
     version = re.search(r"release ([\d.]+)", answer)
@@ -169,7 +171,7 @@ def _has_library(home: Path, name: str) -> bool:
 
 def _gpus() -> tuple[Gpu, ...]:
     query = ("--query-gpu=name,compute_cap", "--format=csv,noheader")
-    answer = _output_of("nvidia-smi", *query) or ""
+    answer = output_of("nvidia-smi", *query) or ""
     asked = re.findall(r"^(.+), *(\d+)\.(\d+)$", answer, re.MULTILINE)
     if asked:
         return tuple(Gpu(name, major + minor) for name, major, minor in asked)
@@ -180,6 +182,16 @@ def _gpus() -> tuple[Gpu, ...]:
 def _model_of(information: Path) -> str:
     model = re.search(r"^Model:\s*(.+)$", information.read_text(errors="replace"), re.MULTILINE)
     return model[1] if model else "NVIDIA GPU"
+
+
+def _distribution() -> frozenset[str]:
+    """The system's own id and those of its kin: ubuntu, debian."""
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    values = re.findall(r'^ID(?:_LIKE)?="?([^"\n]*)', text, re.MULTILINE)
+    return frozenset(" ".join(values).split())
 
 
 def _n_jobs() -> int:

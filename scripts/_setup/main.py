@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 usage, 130 stopped."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.cuda_arch and options.backend not in (None, "cuda"):
+    if options.arch and options.backend not in (None, "cuda", "rocm"):
         parser.error(f"--cuda-arch is for the CUDA backend, not for {options.backend}")
     for name in ("SIGTERM", "SIGHUP"):  # a closed terminal must not leave compilers behind
         if hasattr(signal, name):
@@ -57,7 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", *get_args(Backend)],
         help="what the engine computes on; remembered (default: as last time, at first auto)",
     )
-    parser.add_argument("--cuda-arch", metavar="N", help='GPU architectures, as "90" or "86;90"')
+    parser.add_argument(
+        "--gpu-target",
+        "--cuda-arch",
+        dest="arch",
+        metavar="N",
+        help='what to build for: "90" or "86;90" for CUDA, "gfx1100" for ROCm',
+    )
     parser.add_argument("--dev", action="store_true", help="also what scripts/test needs")
     parser.add_argument("--rebuild", action="store_true", help="make .venv and the engine anew")
     parser.add_argument(
@@ -86,9 +92,9 @@ def _set_up(options: argparse.Namespace) -> None:
 def _wishes(options: argparse.Namespace, before: Stamp | None) -> Wishes:
     """What was asked for once holds until something else is, so that scripts/demo need not know."""
     backend: Backend | Literal["auto"] | None = options.backend
-    arch: str | None = options.cuda_arch
+    arch: str | None = options.arch
     if backend is None and arch:
-        backend = "cuda"
+        backend = "rocm" if arch.startswith("gfx") else "cuda"
     if backend is None and before and not options.wheel_out:
         backend, arch = before.backend, before.cuda_arch
     version = parse_engine_version(_pyproject())
@@ -99,7 +105,7 @@ def _wanted(plan: Plan, wishes: Wishes, before: Stamp | None, *, dev: bool) -> S
     return Stamp(
         checkout=str(ROOT),
         python=(venv.python_version() if before else None) or platform.python_version(),
-        engine=plan.engine_id,
+        engine=plan.installed_id,
         project=stamp.project_digest(_pyproject(), venv.STARTER_MODEL, *venv.TEST_MODELS),
         dev=dev,
         backend=wishes.backend,
@@ -128,9 +134,8 @@ def _install(plan: Plan, facts: Facts, wishes: Wishes, options: argparse.Namespa
         say(f"localspec is set up: {_engine_name(plan)}; nothing to do")
         return
     keeps_venv = bool(before and before.venv_serves(wanted))
-    keeps_engine = bool(
-        keeps_venv and before and before.engine == plan.engine_id and venv.has_engine(plan.version)
-    )
+    is_same = before is not None and before.engine == plan.installed_id
+    keeps_engine = keeps_venv and is_same and venv.has_engine(plan.version)
     wheel = None if options.rebuild else find_wheel(plan, cache_folder())
     _explain(plan, facts, "in .venv" if keeps_engine else "built before" if wheel else None)
     if not (keeps_engine or wheel):
@@ -141,6 +146,9 @@ def _install(plan: Plan, facts: Facts, wishes: Wishes, options: argparse.Namespa
         stamp.write(VENV, replace(wanted, engine="", project=""))
         wheel = wheel or build_wheel(plan, venv.python_of(VENV), cache_folder())
         _step(venv.installing_engine(wheel))
+        venv.remove_module()
+        if plan.is_prebuilt:
+            _step(venv.installing_module())
     stamp.write(VENV, replace(wanted, project=""))
     _step(venv.installing_project(dev=wanted.dev))
     _step(venv.installing_models(dev=wanted.dev))
@@ -175,6 +183,7 @@ def _dry_run(plan: Plan, options: argparse.Namespace) -> None:
         commands.append(Command("copying", ("cp", str(wheel), str(options.wheel_out))))
     else:
         commands.append(venv.installing_engine(wheel))
+        commands += [venv.installing_module()] if plan.is_prebuilt else []
         commands.append(venv.installing_project(dev=options.dev))
         commands.append(venv.installing_models(dev=options.dev))
     print(*(command.as_shell() for command in commands), sep="\n")

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from _setup.facts import Facts
+from _setup.module import LEAST_GLIBC, PACKAGE
+from _setup.obstacles import Target, obstacles, vulkan_obstacles
 
-Backend = Literal["cpu", "cuda", "metal"]
+Backend = Literal["cpu", "cuda", "metal", "vulkan", "rocm", "sycl"]
 
 LEAN = (
     "-DLLAVA_BUILD=OFF",
@@ -42,6 +44,8 @@ PORTABLE_ARM = ("-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16",)
 # `ldtilecfg` in the first batch of two or more tokens. Without dead-store elimination they stay,
 # and the engine keeps AMX.
 KEEP_TILE_CONFIG = "-fno-tree-dse -fno-dse"
+# Pairs of K and V types that flash attention reads on CUDA; of others it makes f16 copies, slowly.
+FA_QUANTS = "f16-f16;bf16-bf16;q8_0-q8_0;q4_0-q4_0;q8_0-q4_0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Plan:
     compiler: tuple[str, ...]
     n_jobs: int
     cublas_package: str | None
+    is_prebuilt: bool
+    """Whether the backend is a module that others have built, beside an engine for the CPU."""
     notes: tuple[str, ...]
     obstacles: tuple[str, ...]
 
@@ -73,7 +79,13 @@ class Plan:
     def engine_id(self) -> str:
         """Names the engine that is wanted here; changes with version, flags and processor."""
         flags = [pair for pair in self.environment if pair[0] not in ("CC", "CXX")]
-        return f"{self.version}-{self.backend}-{_digest([self.version, flags, self.target])}"
+        engine = "cpu" if self.is_prebuilt else self.backend
+        return f"{self.version}-{engine}-{_digest([self.version, flags, self.target])}"
+
+    @property
+    def installed_id(self) -> str:
+        """What lies in `.venv`: the engine, and whether a module does beside it."""
+        return f"{self.engine_id}-module" if self.is_prebuilt else self.engine_id
 
     @property
     def build_id(self) -> str:
@@ -85,17 +97,32 @@ def make_plan(facts: Facts, wishes: Wishes) -> Plan:
     """Choose a backend where none is asked for, and everything that follows from it."""
     backend, reason = _choose(facts, wishes)
     arch = _cuda_arch(facts, wishes) if backend == "cuda" else None
+    is_prebuilt = backend == "vulkan" and _needs_module(facts, wishes)
     return Plan(
         version=wishes.version,
         backend=backend,
         reason=reason,
-        environment=_environment(facts, wishes, backend, arch),
+        environment=_environment(facts, wishes, "cpu" if is_prebuilt else backend, arch),
         target=_target(facts, wishes),
         compiler=_compiler_identity(facts, backend),
         n_jobs=facts.n_jobs,
         cublas_package=_cublas_package(facts, wishes) if backend == "cuda" else None,
+        is_prebuilt=is_prebuilt,
         notes=tuple(_notes(facts, wishes, backend)),
-        obstacles=tuple(_obstacles(facts, wishes, backend, arch)),
+        obstacles=tuple(
+            obstacles(
+                facts,
+                "cpu" if is_prebuilt else backend,
+                _target_of(facts, wishes, backend, arch),
+            )
+        ),
+    )
+
+
+def _target_of(facts: Facts, wishes: Wishes, backend: Backend, arch: str | None) -> Target:
+    targets = _rocm_targets(facts, wishes) if backend == "rocm" else (arch,)
+    return Target(
+        any(targets), bool(facts.cuda and facts.cuda.cublas) or bool(_cublas_package(facts, wishes))
     )
 
 
@@ -111,11 +138,27 @@ def _choose(facts: Facts, wishes: Wishes) -> tuple[Backend, str]:
     cuda, gpu = facts.cuda, facts.gpus[0].name if facts.gpus else None
     if cuda and gpu:
         return "cuda", f"CUDA {cuda.version} and an {gpu} are here"
+    vendor = next((card.vendor for card in facts.cards), None)
+    if vendor and (not vulkan_obstacles(facts) or _needs_module(facts, wishes)):
+        return "vulkan", f"a GPU of {vendor} and Vulkan are here"
     if gpu:
         return "cpu", f"an {gpu} is here, but no nvcc (install the CUDA toolkit to use it)"
+    if vendor:
+        return (
+            "cpu",
+            f"a GPU of {vendor} is here: `scripts/setup --backend vulkan` uses it",
+        )
     if cuda:
         return "cpu", f"CUDA {cuda.version} is here, but no NVIDIA GPU"
     return "cpu", "no GPU that the engine can use was found"
+
+
+def _needs_module(facts: Facts, wishes: Wishes) -> bool:
+    """Whether Vulkan cannot be compiled here, and a module of others runs here."""
+    libc = re.fullmatch(r"glibc (\d+)\.(\d+)", facts.libc)
+    runs = libc is not None and (int(libc[1]), int(libc[2])) >= LEAST_GLIBC
+    runs &= facts.machine.lower() in ("x86_64", "amd64") and facts.vulkan.loader
+    return runs and not wishes.portable and bool(vulkan_obstacles(facts))
 
 
 def _cuda_arch(facts: Facts, wishes: Wishes) -> str | None:
@@ -136,7 +179,11 @@ def _environment(
         values |= {"CC": facts.compiler.cc, "CXX": facts.compiler.cxx}
     if backend == "cuda" and facts.cuda:
         values |= {"CUDACXX": facts.cuda.nvcc}
-    if _needs_tile_fix(facts, wishes):
+    if backend == "rocm" and facts.rocm:
+        values |= {"HIPCXX": facts.rocm.compiler, "HIP_PATH": facts.rocm.home}
+    if backend == "sycl" and facts.one_api:
+        values |= {"CC": facts.one_api.cc, "CXX": facts.one_api.cxx}
+    if _needs_tile_fix(facts, wishes) and backend != "sycl":
         values |= {"CFLAGS": KEEP_TILE_CONFIG, "CXXFLAGS": KEEP_TILE_CONFIG}
     for name in ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS"):  # the user's own come last, so they win
         if name in user:
@@ -158,12 +205,26 @@ def _backend_flags(
         return ()
     if backend == "metal":
         return ("-DGGML_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON")
+    if backend == "vulkan":
+        return ("-DGGML_VULKAN=ON",)
+    if backend == "rocm":
+        targets = ";".join(_rocm_targets(facts, wishes))
+        return ("-DGGML_HIP=ON", *([f"-DGPU_TARGETS={targets}"] if targets else []))
+    if backend == "sycl":
+        return ("-DGGML_SYCL=ON", "-DGGML_SYCL_F16=ON")
     flags = ["-DGGML_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={arch or 'native'}"]
+    flags.append(f"-DGGML_CUDA_FA_QUANTS={FA_QUANTS}")
     if wishes.portable:  # a library that happens to be here need not be there
         flags.append("-DGGML_CUDA_NCCL=OFF")
     if facts.cuda and not facts.cuda.driver_library:
         flags.append("-DGGML_CUDA_NO_VMM=ON")
     return tuple(flags)
+
+
+def _rocm_targets(facts: Facts, wishes: Wishes) -> tuple[str, ...]:
+    """As asked for, else of the GPUs that are here."""
+    asked = (wishes.cuda_arch or "").replace(",", ";").split(";")
+    return tuple(filter(None, asked)) or (facts.rocm.targets if facts.rocm else ())
 
 
 def _cublas_package(facts: Facts, wishes: Wishes) -> str | None:
@@ -206,6 +267,18 @@ def _notes(facts: Facts, wishes: Wishes, backend: Backend) -> list[str]:
         notes.append(_portable_note(facts, backend))
     if backend == "cuda" and facts.cuda and not facts.cuda.driver_library:
         notes.append("no libcuda to link with here: built without virtual memory management (VMM)")
+    if backend == "vulkan" and _needs_module(facts, wishes):
+        what = vulkan_obstacles(facts)[0]
+        notes.append(f"a prebuilt Vulkan module is used ({PACKAGE}). To compile one: {what}")
+    elif backend == "vulkan" and facts.vulkan.lacking:
+        lacking = " and ".join(facts.vulkan.lacking)
+        notes.append(f"this glslc knows no {lacking}: a newer one makes prompts faster")
+    closed = [card.node for card in facts.cards if not card.is_open and card.node]
+    if closed:
+        notes.append(
+            f"you may not compute on {closed[0]}: `sudo usermod -aG render,video $USER`, then log"
+            " in again"
+        )
     return notes
 
 
@@ -217,45 +290,6 @@ def _portable_note(facts: Facts, backend: Backend) -> str:
     if backend == "cuda" and facts.cuda:
         needs.append(f"libcudart and libcublas of CUDA {facts.cuda.major}")
     return f"the wheel does not use what only this CPU has; it needs {', '.join(needs)}"
-
-
-def _obstacles(facts: Facts, wishes: Wishes, backend: Backend, arch: str | None) -> list[str]:
-    """Sentences; the first is what the user is told. Empty: the build can go ahead."""
-    found: list[str] = []
-    if facts.compiler is None:
-        found.append(_no_compiler(facts))
-    if backend == "metal" and facts.system != "Darwin":
-        found.append(f"Metal is built on macOS only, and this is {facts.system}.")
-    if backend == "cuda" and facts.cuda is None:
-        found.append(
-            "The CUDA backend needs nvcc, which is not on PATH, in CUDA_HOME or in /usr/local/cuda:"
-            " install the CUDA toolkit."
-        )
-    if backend == "cuda" and _lacks_cublas(facts, wishes):
-        found.append(
-            f"The CUDA toolkit of {facts.cuda and facts.cuda.nvcc} has no cuBLAS:"
-            " install it (libcublas-dev on Debian and Ubuntu, libcublas-devel on Fedora)."
-        )
-    if backend == "cuda" and arch is None:
-        found.append(
-            "No NVIDIA GPU is here to build for: name its architecture (--cuda-arch 90 is an H100)."
-        )
-    return found
-
-
-def _lacks_cublas(facts: Facts, wishes: Wishes) -> bool:
-    return facts.cuda is not None and not (facts.cuda.cublas or _cublas_package(facts, wishes))
-
-
-def _no_compiler(facts: Facts) -> str:
-    named = [f"{k}={v}" for k, v in facts.user_environment if k in ("CC", "CXX")]
-    if named:
-        return f"The C++ compiler {' '.join(named)} does not work here: mend or unset it."
-    how = {
-        "Darwin": "xcode-select --install",
-        "Windows": "winget install Microsoft.VisualStudio.2022.BuildTools, with the C++ workload",
-    }.get(facts.system, "apt install g++ on Debian and Ubuntu, dnf install gcc-c++ on Fedora")
-    return f"Building the engine needs a C++ compiler, and none was found: {how}."
 
 
 def parse_engine_version(pyproject_text: str) -> str:

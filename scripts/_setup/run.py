@@ -49,6 +49,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def output_of(*command: str) -> str | None:
+    """What a short command prints; None where it is absent, fails or hangs."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
 def run(command: Command, log: Path) -> None:
     """Run to the end, or raise SetupError with the last lines of the log and where it is kept."""
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import platform
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def making(venv: Path) -> Command:
 def installing_engine(wheel: Path) -> Command:
     # By force: another build of the same version looks the same to pip.
     return _pip("installing the engine", "--force-reinstall", "--no-deps", str(wheel))
+
+
+def installing_module() -> Command:
+    """A backend that others have built, beside the engine."""
+    script = Path(__file__).with_name("module.py")
+    command = (sys.executable, str(script), str(_module_folder()))
+    return Command("fetching the Vulkan module", command)
+
+
+def remove_module() -> None:
+    """pip does not know of it."""
+    shutil.rmtree(_module_folder(), ignore_errors=True)
+
+
+def _module_folder() -> Path:
+    version = ".".join((python_version() or platform.python_version()).split(".")[:2])
+    name = "Lib/site-packages" if _IS_WINDOWS else f"lib/python{version}/site-packages"
+    return VENV / name / "llama_cpp" / "lib" / "modules"
 
 
 def installing_project(*, dev: bool) -> Command:

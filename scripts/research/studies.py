@@ -14,7 +14,9 @@ STUDIES = {
     "bench-overhead": "engine.overhead",
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
+    "bench-turns": "engine.turns",
     "bench-against-llama-bench": "engine.llama_bench",
+    "judge-templates": "dialogue.templates",
     "structure": "structure",
 }
 

@@ -18,13 +18,9 @@ from models import gemma, smollm2
 
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
-<<<<<<< HEAD
 from localspec.engine.threads import thread_counts
-from localspec.quality import divergence_of, reference_of, shipped_text, windows_of
-=======
 from localspec.quality.divergence import shipped_text, windows_of
 from localspec.quality.evaluate import divergence_of, reference_of
->>>>>>> tidy
 from localspec.session.config import SessionConfig
 from localspec.settings import Attention, Settings
 from localspec.tuning.search import search

@@ -211,7 +211,7 @@ def test_stats_itemise_the_last_answer() -> None:
 def test_a_full_context_is_seen_before_it_happens() -> None:
     """Every turn costs some 40 tokens here; the reserve is a quarter of the context."""
     options = (*GREEDY, "--ctx", "128")
-    lines = notes(piped(*["tell a"] * 9, options=(*options, "--when-full", "stop")))
+    lines = notes(piped(*["tell a"] * 9, options=(*options, "--when-full", "stop"), code=1))
     warned = next(i for i, note in enumerate(lines) if note.startswith("the context is nearly"))
     refused = [note for note in lines if "/undo or /clear" in note]
     assert refused
@@ -238,7 +238,7 @@ def test_an_answer_that_outgrows_the_context_goes_on_without_old_turns() -> None
 
 
 def test_a_line_that_is_no_text_does_not_end_the_chat() -> None:
-    run = piped("tell a", "\udcff", "tell b")
+    run = piped("tell a", "\udcff", "tell b", code=1)
     assert any("not UTF-8" in note for note in notes(run))
     assert run.stdout == ANSWERS["a"] + "\n" + ANSWERS["b"] + "\n"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from mamba import MambaShape, write_random_mamba
+from hybrids import MambaShape, write_random_mamba
 from models import gemma, smollm2
 
 from localspec.engine.base import EngineConfig, hold, rows_of

@@ -42,8 +42,9 @@ def lasting_name(name: str | None) -> str | None:
 class ChatState:
     """The conversation and all that lies beside it.
 
-    `attachments` go before the next message; `last` and `thought` are the last answer's figures
-    and reasoning; `unsent` is a message that could not be answered.
+    `attachments` go before the next message; `last` has the last answer's figures; `unsent` is a
+    message that could not be answered; `is_asking`: one is read or answered now, and
+    `has_failed`: that failed for one.
     """
 
     chat: Chat
@@ -51,8 +52,9 @@ class ChatState:
     models: Models
     attachments: list[str] = field(default_factory=list[str])
     last: Figures | None = None
-    thought: str = ""
     unsent: str = ""
+    is_asking: bool = False
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit
 from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
 from localspec.errors import UserError
+from localspec.fields import Think
 from localspec.format import count
 
 MAX_BYTES = 10_000_000
@@ -22,7 +23,7 @@ def read_text(path: Path) -> str:
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: cut out a part")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: only text files can be added") from error
     except OSError as error:
@@ -133,10 +134,21 @@ def when_full(state: ChatState) -> str:
 
 
 def think(state: ChatState, argument: str) -> None:
-    """Show the reasoning that came before the last answer."""
-    if not state.thought.strip():
+    """Show the reasoning that came before the last answer, or ask for more or less of it."""
+    level = next((level for level in get_args(Think) if level == argument), None)
+    if level is not None:
+        state.chat.set_thinking(level)
+        state.chat.remember(think=level)
+        if loaded := state.chat.loaded:
+            loaded.session.prompts_for(state.chat.options, state.chat.conversation.date)
+        return
+    if argument:
+        raise UserError(f"/think is one of {', '.join(get_args(Think))}, not {argument!r}")
+    answers = [turn.answer for turn in state.chat.conversation.turns if turn.answer]
+    thought = answers[-1].thought.strip() if answers else ""
+    if not thought:
         raise UserError("the last answer had no reasoning section")
-    state.frontend.say(state.thought.strip())
+    state.frontend.say(thought)
 
 
 def leave(state: ChatState, argument: str) -> None:

@@ -34,6 +34,12 @@ def draft(state: ChatState, argument: str) -> None:
     _reload(state, chosen, draft=lasting_name(argument), spec=spec)
 
 
+def template(state: ChatState, argument: str) -> None:
+    """Ask with another chat template: a family's, or that of a file."""
+    name = lasting_name(argument) or argument
+    _reload(state, state.chat.config.with_settings(template=name), template=name)
+
+
 def spec(state: ChatState, argument: str) -> None:
     """Choose who drafts tokens: the draft model, lookup, whichever pays, or none."""
     if argument not in SPECULATIONS:

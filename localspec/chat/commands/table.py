@@ -7,7 +7,9 @@ from localspec.chat.chat import WhenFull
 from localspec.chat.commands import conversation as said
 from localspec.chat.commands import model
 from localspec.chat.commands.command import ChatState, Command, Next
+from localspec.dialogue.families import FAMILIES
 from localspec.errors import UserError
+from localspec.fields import Think
 from localspec.settings import CACHE_TYPES
 
 
@@ -42,7 +44,11 @@ COMMANDS = (
     Command("sessions", "", "list saved conversations", said.sessions),
     Command("export", "FILE", "write it as .md or .json", said.export, takes_path=True),
     Command("stats", "", "itemise the last answer", said.stats),
-    Command("think", "", "show the last reasoning", said.think),
+    Command("think", "[on|off|low|medium|high]", "show or switch reasoning",
+            said.think, lambda m: get_args(Think)),
+    Command("template", "NAME|FILE|auto", "ask with another chat template", model.template,
+            lambda m: ("auto", *FAMILIES), lambda s: f"template: {s.chat.config.settings.template}",
+            takes_path=True),
     Command("full", "ask|drop|stop", "what to do in a full context", said.full,
             lambda m: get_args(WhenFull), said.when_full),
     Command("tune", "[SECONDS]", "find the best settings here", model.tune),

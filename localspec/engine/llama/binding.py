@@ -2,7 +2,7 @@
 
 Its log stays in memory: an error message can quote the engine's reason, and nothing is printed
 unless asked for. Before it aborts the process on a broken assumption, one sentence goes to stderr.
-`doctor` reads the devices and features that the engine reports.
+`doctor` reads the features that the engine reports.
 """
 
 import ctypes
@@ -12,9 +12,8 @@ from collections import deque
 from typing import Any, NewType, TextIO
 
 from localspec.engine.child import STOPPED
-from localspec.engine.health import NOT_INSTALLED
+from localspec.engine.health import NOT_INSTALLED, module_files
 from localspec.errors import EngineError
-from localspec.hardware.machine import Reported
 
 # Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
 # milliseconds and so starve the thread that they wait for when other programs want the cores. Some
@@ -32,11 +31,18 @@ except (OSError, RuntimeError) as error:
         f"the engine's library does not load ({error}): rebuild it with scripts/setup --rebuild"
     ) from error
 
+
+def _ggml_of(libllama: Any) -> Any:
+    """Windows finds only a library's own names in it, and loads each library once."""
+    return libllama if hasattr(libllama, "ggml_backend_dev_count") else ggml
+
+
 C: Any = bindings
 """llama.h, function by function; ctypes has no types worth checking."""
 
-libggml: Any = ggml
-"""ggml's own functions, for which the caller declares the types."""
+libggml: Any = _ggml_of(bindings._lib)  # pyright: ignore[reportPrivateUsage]
+"""ggml's own functions, through libllama: the wheel's other copies of libggml know none of its
+devices. The caller declares the types."""
 
 output_address: Any = bindings._lib["llama_get_logits"]  # pyright: ignore[reportPrivateUsage]
 """llama_get_logits as a plain address: the binding's pointer costs as much as the call."""
@@ -112,43 +118,21 @@ def initialise(echo: TextIO | None = None) -> None:
     C.llama_log_set(_log_callback, ctypes.c_void_p(0))
     libggml.ggml_set_abort_callback(_abort_callback)
     C.llama_backend_init()
+    _load_modules()
     _ready = True
 
 
-def engine_devices() -> list[Reported]:
-    """Every device that this build can compute on."""
-    initialise()
-    _declare()
-    return [
-        _device(libggml.ggml_backend_dev_get(i)) for i in range(libggml.ggml_backend_dev_count())
-    ]
+def _load_modules() -> None:
+    """Backends that scripts/setup put beside the engine; they bring a log of their own."""
+    libggml.ggml_backend_load.restype = ctypes.c_void_p
+    libggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
+    for path in module_files():
+        for base in path.parent.glob("*ggml-base*"):
+            ctypes.CDLL(str(base)).ggml_log_set(_log_callback, ctypes.c_void_p(0))
+        libggml.ggml_backend_load(os.fsencode(path))
 
 
 def engine_features() -> str:
     """The build's instruction sets and options, in the engine's own words."""
     initialise()
     return C.llama_print_system_info().decode("utf-8", "replace").strip(" |")
-
-
-def _device(device: int) -> Reported:
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-    return Reported(
-        name=libggml.ggml_backend_dev_name(device).decode(),
-        description=libggml.ggml_backend_dev_description(device).decode(),
-        free_bytes=free.value or None,
-        total_bytes=total.value or None,
-    )
-
-
-def _declare() -> None:
-    libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    libggml.ggml_backend_dev_get.restype = ctypes.c_void_p
-    libggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p] + [
-        ctypes.POINTER(ctypes.c_size_t)
-    ] * 2
-    for name in ("ggml_backend_dev_name", "ggml_backend_dev_description"):
-        function = getattr(libggml, name)
-        function.argtypes = [ctypes.c_void_p]
-        function.restype = ctypes.c_char_p

@@ -19,8 +19,10 @@ from localspec.engine.base import EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch, LlamaLogits
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
+from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
-from localspec.engine.llama.state import load_sequence, save_sequence
+from localspec.engine.llama.replay import rollback_limit
+from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.errors import EngineError
 from localspec.notify import Progress
@@ -54,17 +56,18 @@ class LlamaEngine:
         self.handle: Handle | None = None
         try:
             self.handle = create_context(config, self.model)
-            self.memory = C.llama_get_memory(self.handle)
+            self.memory = LlamaMemory(self.handle, self.model)
             self._batch = LlamaBatch(
                 min(config.settings.ubatch, config.n_ctx), config.settings.n_sequences
             )
             self._contexts: list[LlamaContext] = []
+            self._is_torn = False
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
             self._output_address: int | None = None
             self._output_rows = np.empty((0, self.vocabulary.n_tokens), np.float32)
-            self.n_window: int = C.llama_model_n_swa(self.model)
-            self.rollback_limit = self._probe_rollback()
+            self.n_window = self.memory.n_window
+            self.rollback_limit = rollback_limit(self.memory, self.scratch(), config)
         except BaseException:
             self.close()
             raise
@@ -129,14 +132,6 @@ class LlamaEngine:
             results.insert(i, refusal)
         return results
 
-    def forget(self, sequence: int, start: int) -> bool:
-        """Drop a sequence's cells from position `start` on; False where the memory refuses."""
-        return C.llama_memory_seq_rm(self.memory, sequence, start, -1)
-
-    def length(self, sequence: int) -> int:
-        """How many positions of the sequence have been evaluated."""
-        return C.llama_memory_seq_pos_max(self.memory, sequence) + 1
-
     def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
         """Requests for which there is room, and why not for the others, by their place."""
         jobs: list[_Job] = []
@@ -146,8 +141,10 @@ class LlamaEngine:
             assert context.engine is self
             if refusal := context.refusal(len(tokens)):
                 refusals[i] = refusal
-            else:
-                jobs.append((context, tokens, n_logits))
+                continue
+            jobs.append((context, tokens, n_logits))
+            if self.memory.n_window:
+                context.note_window(len(tokens))
         return jobs, refusals
 
     def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
@@ -156,6 +153,8 @@ class LlamaEngine:
             if self._batch.room == 0:
                 self._flush()
             part = tokens[done : done + self._batch.room]
+            if self.memory.keeps_state:
+                context.memory.begin(len(context.held))
             self._batch.add(part, len(context.held), context.sequence, wanted=wanted)
             context.held.extend(part)
             done += len(part)
@@ -163,11 +162,12 @@ class LlamaEngine:
     def _flush(self) -> None:
         if self._batch.n_rows == 0:
             return
+        self._is_torn = False
         try:
             self._check(self._decode_batch())
         except BaseException:
             for context in self._contexts:
-                context.resynchronise()
+                context.resynchronise(is_torn=self._is_torn)
             raise
         finally:
             self._batch.clear()
@@ -184,6 +184,8 @@ class LlamaEngine:
         self.busy_s += perf_counter() - started
         if guarded:
             C.llama_set_abort_callback(self.handle, NO_ABORT, None)
+        self._is_torn = code != 0
+        self.memory.n_flushes += 1
         return code
 
     def _check(self, code: int) -> None:
@@ -206,17 +208,6 @@ class LlamaEngine:
             self._output_address = address
         return self._output_rows[:n_rows]
 
-    def _probe_rollback(self) -> int | None:
-        """How many new tokens can be rolled back; trying it also warms the model up."""
-        probe = LlamaContext(self, 0)
-        probe.eval([0, min(1, self.vocabulary.n_tokens - 1)], 0)
-        can_roll_back = self.forget(0, 1)
-        self.forget(0, -1)
-        if not can_roll_back:
-            return 0
-        # A windowed cache keeps a micro-batch more than its window: shorter drafts are safe.
-        return self.config.settings.ubatch - 1 if self.n_window else None
-
 
 class LlamaContext:
     """One sequence of a LlamaEngine."""
@@ -225,6 +216,7 @@ class LlamaContext:
         self.engine = engine
         self.sequence = sequence
         self.held: list[int] = []
+        self.memory = SequenceMemory(engine.memory, sequence)
 
     @property
     def tokens(self) -> list[int]:
@@ -238,33 +230,51 @@ class LlamaContext:
             raise result
         return result
 
+    def go_back(self, n: int) -> None:
+        """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
+        if n >= len(self.held):
+            return
+        if self.engine.memory.is_limited:
+            n = self.memory.go_back(n, len(self.held))
+        else:
+            self.engine.memory.forget(self.sequence, n)
+        del self.held[n:]
+
     def truncate(self, n: int) -> None:
-        """Keep the first `n` tokens: by rollback, else by evaluating them again."""
+        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
         assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
-        if n == len(self.held):
-            return
-        if self._can_roll_back(n) and self.engine.forget(self.sequence, n):
-            del self.held[n:]
-            return
-        kept = self.held[:n]
-        self.clear()
-        self.eval(kept, 0)
+        wanted = self.held[:n]
+        self.go_back(n)
+        if len(self.held) < n:
+            self.eval(wanted[len(self.held) :], 0)
 
     def clear(self) -> None:
         """Forget everything, which every kind of memory can."""
-        self.engine.forget(self.sequence, -1)
+        self.memory.clear()
         self.held = []
+
+    def checkpoint_place(self, n: int) -> int | None:
+        """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
+        return self.memory.place(n, len(self.held))
+
+    def checkpoint(self) -> None:
+        """Remember this place, so that going back to it evaluates nothing."""
+        self.memory.checkpoint(len(self.held))
+
+    def note_window(self, n_more: int) -> None:
+        """`n_more` tokens are coming, and perhaps the window's first cells go for them."""
+        if self.memory.crosses(len(self.held), n_more):
+            self.checkpoint()
 
     def save(self, path: Path) -> None:
         """Write what the cache holds, with its tokens, to a file."""
-        save_sequence(self.engine.handle, self.sequence, self.held, path)
+        save_sequence(self.memory, self.held, path)
 
     def restore(self, path: Path) -> bool:
         """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
         self.clear()
-        n_ctx = self.engine.config.n_ctx
-        tokens = load_sequence(self.engine.handle, self.sequence, n_ctx, path)
-        if tokens is None or len(tokens) != self.engine.length(self.sequence):
+        tokens = load_sequence(self.memory, self.engine.config.n_ctx, path)
+        if tokens is None or len(tokens) != self.engine.memory.length(self.sequence):
             self.clear()
             return False
         self.held = tokens
@@ -273,14 +283,16 @@ class LlamaContext:
     @property
     def state_bytes(self) -> int:
         """The size of what `save` writes."""
-        return C.llama_state_seq_get_size(self.engine.handle, self.sequence)
+        engine_bytes = C.llama_state_seq_get_size(self.engine.handle, self.sequence)
+        return engine_bytes + checkpoint_bytes(self.memory)
 
-    def resynchronise(self) -> None:
-        """After a failed decode: hold what the cache says it holds."""
-        if self.engine.rollback_limit == 0:
-            self.clear()
-        else:
-            del self.held[self.engine.length(self.sequence) :]
+    def resynchronise(self, *, is_torn: bool) -> None:
+        """After a failed decode: hold what the cache says it holds. It `is_torn` if evaluation had
+        begun: nobody knows then what a state is of."""
+        n = self.engine.memory.length(self.sequence)
+        if is_torn and self.engine.memory.keeps_state:
+            n = self.memory.resume(n)
+        del self.held[n:]
 
     def refusal(self, n: int) -> EngineError | None:
         """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
@@ -290,11 +302,3 @@ class LlamaContext:
         return EngineError(
             f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
         )
-
-    def _can_roll_back(self, n: int) -> bool:
-        # Rolling back behind the cells that a windowed cache dropped "succeeds" and gives garbage.
-        window = self.engine.n_window
-        if n == 0 or not window:
-            return True
-        first = C.llama_memory_seq_pos_min(self.engine.memory, self.sequence)
-        return first == 0 or first < n - window

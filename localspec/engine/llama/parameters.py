@@ -12,6 +12,9 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, libggml
+from localspec.engine.llama.devices import device_list, split
+from localspec.engine.llama.worker import add_workers
+from localspec.engine.workers import addresses_of
 from localspec.errors import EngineError, ModelError
 from localspec.model.kv import cache_type
 from localspec.notify import Progress
@@ -30,7 +33,6 @@ def experts_on_cpu(n_layers: int) -> Any:
     """The engine's list of overrides for the first `n_layers`, to be kept alive; None for none."""
     if n_layers <= 0:
         return None
-    libggml.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p
     cpu = libggml.ggml_backend_cpu_buffer_type()
     overrides = (_Override * (n_layers + 1))()
     for layer in range(n_layers):
@@ -57,6 +59,10 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
 
     params, settings = C.llama_model_default_params(), config.settings
     params.n_gpu_layers = settings.gpu_layers
+    add_workers(addresses_of(settings.workers))
+    devices, shares = device_list(settings), split(settings)
+    params.devices = devices and ctypes.addressof(devices)
+    params.tensor_split = shares and ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
     params.load_mode = C.LLAMA_LOAD_MODE_MMAP if settings.mmap else C.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = settings.repack
     params.load_mtp = settings.load_mtp
@@ -65,7 +71,7 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     callback = params.progress_callback = C.llama_progress_callback(report)
     engine_log.clear()
     model = C.llama_model_load_from_file(os.fsencode(config.model), params)
-    del callback, on_cpu
+    del callback, on_cpu, devices, shares
     if interrupt.requested:
         if model:
             C.llama_model_free(model)

@@ -12,8 +12,6 @@ from itertools import chain
 from math import inf
 from typing import Any
 
-import llama_cpp
-
 from localspec.engine.llama.prober import loaded
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import there_and_back
@@ -32,9 +30,8 @@ def main() -> int:
     best = dict.fromkeys(counts, inf)
     with loaded(setting, SHAPE, N_LAYERS, "Q4_0") as timer:
         timer.median(1, 0)
-        handle: Any = timer.context.engine.handle
         for n in chain.from_iterable(there_and_back(counts, ROUNDS)):
-            llama_cpp.llama_set_n_threads(handle, n, n)
+            timer.context.engine.set_threads(n, n)
             best[n] = min(best[n], timer.median(1, 0))
     for n, seconds in best.items():
         sys.stdout.write(f"{n} {seconds}\n")

@@ -1,15 +1,37 @@
 """A model's vocabulary: text to ids and ids to bytes."""
 
 import ctypes
+import os
+from collections.abc import Mapping
 from functools import cached_property
+from itertools import repeat
+from pathlib import Path
 
-from localspec.engine.llama.binding import C, Handle
+from localspec.engine.base import SpecialKind
+from localspec.engine.llama.binding import C, Handle, engine_log, initialise
 from localspec.errors import ModelError
 from localspec.model.tokenizer import Tokenizer
 
 _PIECE_BYTES = 256
+_GUARD = "\x01"
+"""A character that no token joins to another one."""
 _KINDS = ("none", "llama", "gpt2", "bert", "t5", "rwkv", "plamo2")
 """Names in files, in the order of enum llama_vocab_type."""
+
+
+def load_vocabulary(path: Path) -> "LlamaVocabulary":
+    """A model's vocabulary without its weights, kept until this process ends.
+
+    Raises ModelError where the file does not load.
+    """
+    initialise()
+    params = C.llama_model_default_params()
+    params.vocab_only = True
+    engine_log.clear()
+    model = C.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelError(f"{path.name} does not load: {engine_log.reason()}")
+    return LlamaVocabulary(model)
 
 
 class LlamaVocabulary:
@@ -19,16 +41,58 @@ class LlamaVocabulary:
         self._model = model
         self._vocab = C.llama_model_get_vocab(model)
         self._pieces: dict[int, bytes] = {}
-        self._eog: frozenset[int] | None = None
         self.n_tokens: int = C.llama_vocab_n_tokens(self._vocab)
 
     @property
     def eog(self) -> frozenset[int]:
-        """Ids that end a generation."""
-        if self._eog is None:
-            is_eog = C.llama_vocab_is_eog
-            self._eog = frozenset(i for i in range(self.n_tokens) if is_eog(self._vocab, i))
+        """Ids that end a generation.
+
+        libllama takes `</s>` for one by its text (PaddleOCR has it); in Qwen's files it is text.
+        """
         return self._eog
+
+    @cached_property
+    def _eog(self) -> frozenset[int]:
+        fim = (C.llama_vocab_fim_pad, C.llama_vocab_fim_rep, C.llama_vocab_fim_sep)
+        known = {*self._kinds, *self._ends, *(get(self._vocab) for get in fim)}
+        found = (i for i in known if i >= 0 and C.llama_vocab_is_eog(self._vocab, i))
+        return frozenset(i for i in found if not self._is_ordinary(i))
+
+    @property
+    def specials(self) -> Mapping[str, SpecialKind]:
+        """Texts that `tokenize` reads as one token wherever they stand."""
+        return self._specials
+
+    @cached_property
+    def _specials(self) -> Mapping[str, SpecialKind]:
+        found: dict[str, SpecialKind] = {}
+        for token, kind in self._kinds.items():
+            if kind & _CONTROL:
+                found[self.text(token)] = "ordinary" if self._is_ordinary(token) else "control"
+            elif kind & C.LLAMA_TOKEN_ATTR_USER_DEFINED:
+                found[self.text(token)] = "user"
+        found.pop("", None)
+        return found
+
+    @cached_property
+    def _kinds(self) -> dict[int, int]:
+        """The attributes of all tokens that are not simply text."""
+        ids = range(0 if self.is_empty else self.n_tokens)
+        kinds = map(C.llama_vocab_get_attr, repeat(self._vocab), ids)
+        normal = C.LLAMA_TOKEN_ATTR_NORMAL
+        return {i: kind for i, kind in zip(ids, kinds, strict=True) if kind != normal}
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        """What the file begins and ends texts and turns with; -1 for none."""
+        ends = C.llama_vocab_bos, C.llama_vocab_eos, C.llama_vocab_eot
+        return frozenset(get(self._vocab) for get in ends)
+
+    def _is_ordinary(self, token: int) -> bool:
+        """Whether the file calls a token text and does not use it; careless files do use some."""
+        is_normal = self._kinds.get(token, 0) & C.LLAMA_TOKEN_ATTR_NORMAL
+        is_used = token in self._ends or self.text(token) in (self.chat_template or "")
+        return bool(is_normal) and not is_used
 
     @cached_property
     def bos(self) -> int | None:
@@ -63,17 +127,42 @@ class LlamaVocabulary:
         """The token as the vocabulary spells it, control tokens included."""
         return (C.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Ids of `text`, control tokens recognised; `add_special` adds BOS where due."""
+    @property
+    def adds_space(self) -> bool:
+        """Whether `tokenize` puts a space before a text and behind each control token."""
+        return self._adds_space
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        return b"".join(map(self.piece, self._tokenize("a"))) == b" a"
+
+    def tokenize(
+        self, text: str, *, add_special: bool, parse_special: bool = True, goes_on: bool = False
+    ) -> list[int]:
+        """Ids of `text`; `add_special` adds BOS where due.
+
+        `parse_special`: texts of control tokens become these tokens. `goes_on`: other text stands
+        before it, so no space is added.
+        """
         if self.is_empty:
             raise ModelError(
                 "this model carries no tokenizer, so it cannot read text: use another GGUF file"
             )
+        if not (goes_on and self.adds_space):
+            return self._tokenize(text, parse_special, add_special)
+        n_guard = len(self._tokenize(_GUARD))
+        return self._tokenize(_GUARD + text, parse_special)[n_guard:]
+
+    def _tokenize(
+        self, text: str, parse_special: bool = False, add_special: bool = False
+    ) -> list[int]:
         data = text.encode(errors="replace")
         capacity = len(data) + 8
         while True:
             ids = (C.llama_token * capacity)()
-            n = C.llama_tokenize(self._vocab, data, len(data), ids, capacity, add_special, True)
+            n = C.llama_tokenize(
+                self._vocab, data, len(data), ids, capacity, add_special, parse_special
+            )
             if n >= 0:
                 return ids[:n]
             capacity = -n
@@ -101,7 +190,7 @@ class LlamaVocabulary:
             eos_id=self.eos,
             adds_bos=C.llama_vocab_get_add_bos(self._vocab),
             adds_eos=C.llama_vocab_get_add_eos(self._vocab),
-            has_chat_template=self.chat_template is not None,
+            chat_template=self.chat_template,
             texts=self._texts,
         )
 
@@ -110,6 +199,10 @@ class LlamaVocabulary:
             return []
         get_text = C.llama_vocab_get_text
         return [get_text(self._vocab, i) or b"" for i in range(self.n_tokens)]
+
+
+_CONTROL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
+"""What `llama_tokenize` recognises only on request."""
 
 
 def _id_or_none(token: int) -> int | None:

@@ -27,6 +27,7 @@ import typer
 from models import smollm2
 
 from localspec.chat.screen import ScreenView, screen_console, warm_up
+from localspec.dialogue.markup import UNOPENED
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.session import ReplyOptions, Session, SessionConfig
@@ -160,11 +161,11 @@ def _view_share(n: int) -> dict[str, float]:
         prompt = session.chat_prompt([Message(role="user", content=PROMPT)])
         for _ in range(3):
             view, cost_s = ScreenView(out, lambda: os.terminal_size((100, 40)), console), 0.0
-            view.begin(in_thought=False, n_prompt=len(prompt))
+            view.begin(UNOPENED, len(prompt))
             reply = session.reply(prompt, ReplyOptions(Sampling(temperature=0), n, ignore_eos=True))
-            for text in reply:
+            for parts in reply.by_step():
                 started = time.perf_counter()
-                view.write(text, None)
+                view.write(parts, None)
                 cost_s += time.perf_counter() - started
             assert reply.timings.decode_s
             shares.append(cost_s / reply.timings.decode_s)

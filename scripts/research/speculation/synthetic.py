@@ -52,8 +52,14 @@ class ScriptedContext:
     def tokens(self) -> Sequence[int]:
         return self.inner.tokens
 
-    def truncate(self, n: int) -> None:
-        self.inner.truncate(n)
+    def go_back(self, n: int) -> None:
+        self.inner.go_back(n)
+
+    def checkpoint_place(self, n: int) -> int | None:
+        return self.inner.checkpoint_place(n)
+
+    def checkpoint(self) -> None:
+        self.inner.checkpoint()
 
 
 class ScriptedEngine:

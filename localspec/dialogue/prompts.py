@@ -1,0 +1,116 @@
+"""What a user asks to a prompt's tokens: the one way from messages to ids, for one model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+from localspec.dialogue.borders import Borders, Rendered
+from localspec.dialogue.specials import Specials
+from localspec.dialogue.tail import Tail, tail_of
+from localspec.dialogue.template import ChatTemplate, Message
+from localspec.engine.base import Vocabulary
+from localspec.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Messages to a prompt, for one model. `generate`, `chat`, `bench` and programs use the same.
+
+    `template` None: a base model, whose messages are paragraphs, each ended by an empty line.
+    Control tokens are the template's own: a message that spells one says its letters.
+    """
+
+    template: ChatTemplate | None
+    vocabulary: Vocabulary
+    bos: str = ""
+
+    def of(self, messages: Sequence[Message]) -> list[int]:
+        """Ids that ask for the assistant's next turn. ModelError where the template fails."""
+        return self.ids(self.rendered(messages))
+
+    def rendered(self, messages: Sequence[Message]) -> Rendered:
+        """The prompt that asks for the assistant's next turn. ModelError or UserError."""
+        borders = Borders.beside(messages)
+        marked = [borders.marked(each, i, self.specials) for i, each in enumerate(messages)]
+        return Rendered(self._text(marked), borders, marked)
+
+    def ids(self, prompt: Rendered) -> list[int]:
+        """Ids of a whole prompt."""
+        return self.stretch(prompt, 0, len(prompt.text))
+
+    def stretch(self, prompt: Rendered, start: int, end: int) -> list[int]:
+        """Ids of a part of it, before which other tokens are known, if anything.
+
+        A template writes BOS itself where its model wants it; a second one would confuse the model.
+        """
+        text = prompt.without_borders(prompt.text[start:end])
+        has_bos = self.template is not None and bool(self.bos) and text.startswith(self.bos)
+        add_special = start == 0 and not has_bos
+        mark = prompt.borders.mark
+        return self.specials.ids(text, mark, add_special=add_special, goes_on=start > 0)
+
+    @cached_property
+    def tail(self) -> Tail:
+        """What ends a prompt and is not repeated by the conversation's next one."""
+        return tail_of(self.of)
+
+    @cached_property
+    def specials(self) -> Specials:
+        """What the model's control tokens are."""
+        return Specials(self.vocabulary, self.template.source if self.template else "")
+
+    def _text(self, messages: Sequence[Message]) -> str:
+        if self.template is None:
+            return "".join(message["content"] + "\n\n" for message in messages)
+        return self.template.render(messages)
+
+
+def checked_text(text: Any) -> str:
+    """A text with something in it. UserError for anything else."""
+    if not isinstance(text, str):
+        raise UserError(f"{text!r} is no text: give a str")
+    if not text.strip():
+        raise UserError("the prompt is empty: give some text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the prompt cannot be written in UTF-8: {error}") from error
+    return text
+
+
+def messages_of(asked: Any) -> list[Message]:
+    """Messages from a text, or from messages with `role` and `content`. UserError for others."""
+    if isinstance(asked, str):
+        return [Message(role="user", content=checked_text(asked))]
+    if not isinstance(asked, Sequence) or not asked:
+        raise UserError(f"{asked!r} is nothing to answer: give a text or a list of messages")
+    roles = get_args(Message.__annotations__["role"])
+    for message in asked:
+        if not isinstance(message, Mapping) or message.get("role") not in roles:
+            names = ", ".join(roles)
+            raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
+        if message["role"] != "assistant" or message.get("content"):
+            checked_text(message.get("content"))
+    return without_empty_answers(asked)
+
+
+def without_empty_answers(said: Sequence[Message]) -> list[Message]:
+    """The same where each answer says something, as templates want it.
+
+    A question that got an empty answer, or a thought alone, goes with the next one: roles still
+    take turns.
+    """
+    kept: list[Message] = []
+    is_open = False
+    for message in said:
+        if message["role"] == "assistant" and not (message.get("content") or "").strip():
+            is_open = True
+            continue
+        if is_open and kept and kept[-1]["role"] == message["role"] == "user":
+            content = f"{kept[-1]['content']}\n\n{message['content']}"
+            kept[-1] = Message(role="user", content=content)
+        else:
+            kept.append(message)
+        is_open = False
+    return kept

@@ -1,0 +1,43 @@
+"""Where a prompt parts from the conversation's next one.
+
+A template ends a prompt with what asks for the answer. The next prompt repeats that, or it does
+not: Qwen3.5's prompts end with `<think>`, and its history never has it. Whatever the answer, what
+stands before is repeated. A memory that cannot go back to any place needs to know it beforehand.
+"""
+
+from collections.abc import Callable, Sequence
+
+from localspec.dialogue.template import Message
+from localspec.engine.base import shared_prefix
+from localspec.errors import LocalspecError
+
+SLACK = 2
+"""Tokens before it: the first letters of an answer can merge with them."""
+GUESS = 32
+"""Tokens from the end, for prompts that end otherwise; few templates ask with so many."""
+
+_QUESTION = Message(role="user", content="Why?")
+_ANSWER = Message(role="assistant", content="So.")
+
+Tail = tuple[int, ...]
+
+
+def tail_of(ask: Callable[[Sequence[Message]], Sequence[int]]) -> Tail:
+    """The tokens that end each prompt of `ask` and are not repeated; none where it fails."""
+    try:
+        first, second = ask([_QUESTION]), ask([_QUESTION, _ANSWER, _QUESTION])
+    except LocalspecError:
+        return ()
+    return tuple(first[shared_prefix(first, second) :])
+
+
+def n_stable(prompt: Sequence[int], tails: Sequence[Tail]) -> int:
+    """How many tokens of `prompt` the conversation's next one has, too.
+
+    `tails` are those of all ways to ask; 0 where nobody has asked, and for a short prompt that ends
+    in no known way.
+    """
+    fitting = [len(tail) for tail in tails if tuple(prompt[len(prompt) - len(tail) :]) == tail]
+    if fitting:
+        return max(0, len(prompt) - max(fitting) - SLACK)
+    return len(prompt) - GUESS if tails and len(prompt) >= 2 * GUESS else 0

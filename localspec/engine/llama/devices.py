@@ -1,0 +1,114 @@
+"""The devices that this build can compute on, as ggml lists them, and the ones given to libllama.
+
+ggml is asked through libllama: a wheel holds libggml under three names, and a copy that libllama
+does not use has a list of its own.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from localspec.engine.llama.binding import C, initialise, libggml
+from localspec.engine.workers import Worker, addresses_of
+from localspec.hardware.machine import DeviceKind, Reported, backend_of, computing
+from localspec.settings import Settings
+
+_KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
+"""enum ggml_backend_dev_type."""
+
+
+def reported() -> list[Reported]:
+    """Every device that this build can compute on, in ggml's order, with those of added workers."""
+    initialise()
+    return [_reported(handle) for handle in _handles()]
+
+
+def device_list(settings: Settings) -> Any:
+    """What llama_model_params.devices points at; None: libllama takes all GPUs.
+
+    Without layers for a GPU the list is empty. A GPU that libllama knows of gets the processor's
+    weights into its own host memory, which no repacked kernel reads, and every wide batch.
+    Keep the array alive until the model is loaded.
+    """
+    if settings.gpu_layers == 0:
+        return _array([])
+    known = reported()
+    if not settings.device and not any(device.backend == "rpc" for device in known):
+        return None
+    handles = dict(zip((device.name for device in known), _handles(), strict=True))
+    return _array([handles[device.name] for device in _chosen(known, settings)])
+
+
+def split(settings: Settings) -> Any:
+    """What llama_model_params.tensor_split points at: shares of the layers by memory, where a
+    worker may not use all of its own; None: libllama shares them out by what is free."""
+    limits = {w.address: w for w in map(Worker.of, settings.workers) if w.limit_bytes is not None}
+    if not limits:
+        return None
+    shares = (ctypes.c_float * C.llama_max_devices())()
+    for i, device in enumerate(_chosen(reported(), settings)):
+        free = device.free_bytes or 0
+        limit = limits.get(device.name)
+        shares[i] = float(limit.limited(free) or 0) if limit else float(free)
+    return shares
+
+
+def _chosen(known: Sequence[Reported], settings: Settings) -> list[Reported]:
+    return computing(known, settings.device, addresses_of(settings.workers))
+
+
+def _array(handles: Sequence[int]) -> Any:
+    """Ended by a null pointer."""
+    return (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
+
+
+def _handles() -> list[int]:
+    return [libggml.ggml_backend_dev_get(i) for i in range(libggml.ggml_backend_dev_count())]
+
+
+def _reported(handle: int) -> Reported:
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    libggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    registry = libggml.ggml_backend_dev_backend_reg(handle)
+    backend = backend_of(_text(libggml.ggml_backend_reg_name(registry)))
+    name = _text(libggml.ggml_backend_dev_name(handle))
+    description = _text(libggml.ggml_backend_dev_description(handle))
+    return Reported(
+        # ggml counts workers as RPC0, RPC1 in the order of a process; their address stays.
+        name=description if backend == "rpc" else name,
+        description=description,
+        total_bytes=total.value or None,
+        free_bytes=free.value or None,
+        kind=_KINDS.get(libggml.ggml_backend_dev_type(handle), "accel"),
+        backend=backend,
+    )
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")
+
+
+def _declare() -> None:
+    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+    sizes = [ctypes.POINTER(size)] * 2
+    for name, result, *arguments in (
+        ("ggml_backend_dev_count", size),
+        ("ggml_backend_dev_get", pointer, size),
+        ("ggml_backend_dev_name", text, pointer),
+        ("ggml_backend_dev_description", text, pointer),
+        ("ggml_backend_dev_memory", None, pointer, *sizes),
+        ("ggml_backend_dev_type", ctypes.c_int, pointer),
+        ("ggml_backend_dev_backend_reg", pointer, pointer),
+        ("ggml_backend_reg_name", text, pointer),
+        ("ggml_backend_reg_by_name", pointer, text),
+        ("ggml_backend_reg_get_proc_address", pointer, pointer, text),
+        ("ggml_backend_register", None, pointer),
+        ("ggml_backend_dev_by_name", pointer, text),
+        ("ggml_backend_load", pointer, text),
+        ("ggml_backend_cpu_buffer_type", pointer),
+    ):
+        function = getattr(libggml, name)
+        function.restype, function.argtypes = result, arguments
+
+
+_declare()

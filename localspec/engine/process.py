@@ -1,0 +1,333 @@
+"""An engine in a process of its own, for devices whose loss would end this one.
+
+libllama ends its process where a worker is lost in the middle of a pass. So an engine with workers
+stands behind a pipe. Requests and results cross it as plain values, logits lie in shared memory:
+some 0.05 ms a pass. When the process ends, every context is empty and the error says why. The next
+call starts it again, without the workers if they are not back; whoever holds a conversation
+evaluates it again and goes on.
+"""
+
+import mmap
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from localspec.engine.base import EngineConfig, Request, require_number
+from localspec.engine.child import PYTHON_M
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.workers import Worker, devices_of
+from localspec.errors import EngineError, LocalspecError, ModelError, UserError
+from localspec.notify import Notify, Progress
+
+CHILD = "localspec.engine.llama.served"
+FLAG_BYTES = mmap.PAGESIZE
+"""Before the logits: whether this side wants the pass to stop."""
+POLL_S, GRACE_S = 0.05, 1.0
+_KINDS = {kind.__name__: kind for kind in (EngineError, ModelError, UserError)}
+
+
+class ProcessLogits:
+    """Rows in shared memory; use after the next decode is a bug that is caught."""
+
+    def __init__(self, engine: "EngineProcess", rows: npt.NDArray[np.float32]) -> None:
+        self._engine, self._rows, self._decode = engine, rows, engine.n_decodes
+
+    def row(self, i: int) -> npt.NDArray[np.float32]:
+        """Scores of row `i`, shape (n_vocab,)."""
+        assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
+        return self._rows[i]
+
+    def argmax(self, i: int) -> int:
+        """The id with the highest score in row `i`."""
+        row = self.row(i)
+        best = int(row.argmax())
+        require_number(row[best])
+        return best
+
+
+class ProcessContext:
+    """One sequence of an EngineProcess; what it holds is known on both sides of the pipe."""
+
+    def __init__(self, engine: "EngineProcess", place: int) -> None:
+        self.engine = engine
+        self.place = place
+        self.held: list[int] = []
+
+    @property
+    def tokens(self) -> list[int]:
+        """What the cache holds, in order. Not to be changed from outside."""
+        return self.held
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> ProcessLogits:
+        """Append `tokens` and return logits for the last `n_logits` of them."""
+        result = self.engine.decode([(self, tokens, n_logits)])[0]
+        if isinstance(result, LocalspecError):
+            raise result
+        return result
+
+    def go_back(self, n: int) -> None:
+        """Keep the first `n` tokens, or as many as can be kept; told with the next decode where
+        the answer is known."""
+        if n >= len(self.held):
+            return
+        if self.engine.rollback_limit is None:
+            self.engine.later.append((self.place, n))
+            del self.held[n:]
+        else:
+            del self.held[self._ask("go_back", n) :]
+
+    def truncate(self, n: int) -> None:
+        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
+        wanted = self.held[:n]
+        self.go_back(n)
+        if len(self.held) < n:
+            self.eval(wanted[len(self.held) :], 0)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._ask("clear")
+        self.held = []
+
+    def checkpoint_place(self, n: int) -> int | None:
+        """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
+        return None if self.engine.rollback_limit is None else self._ask("checkpoint_place", n)
+
+    def checkpoint(self) -> None:
+        """Remember this place, so that going back to it evaluates nothing."""
+        if self.engine.rollback_limit is not None:
+            self._ask("checkpoint")
+
+    def save(self, path: Path) -> None:
+        """Write what the cache holds, with its tokens, to a file."""
+        self._ask("save", path)
+
+    def restore(self, path: Path) -> bool:
+        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
+        self.held = self._ask("restore", path) or []
+        return bool(self.held)
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what `save` writes."""
+        return self._ask("state_bytes")
+
+    def _ask(self, verb: str, *arguments: Any) -> Any:
+        return self.engine.ask("context", self.place, verb, *arguments)
+
+
+class EngineProcess:
+    """The Engine of another process. `notify` hears when it goes on without its workers."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        interrupt: Interrupt,
+        on_progress: Progress = lambda fraction: None,
+        notify: Notify = lambda message: None,
+    ) -> None:
+        self.config, self.interrupt, self._notify = config, interrupt, notify
+        self.busy_s, self.n_decodes, self.n_window = 0.0, 0, 0
+        self.later: list[tuple[int, int]] = []
+        """Rollbacks that go along with the next request."""
+        self.rollback_limit: int | None = None
+        self._contexts: list[ProcessContext] = []
+        self._child: _Child | None = None
+        self.vocabulary = _vocabulary_of(config.model)
+        self._start(config, on_progress)
+
+    def close(self) -> None:
+        """End the process; a second call does nothing."""
+        child, self._child = self._child, None
+        if child:
+            child.close()
+
+    def context(self) -> ProcessContext:
+        """A new, empty sequence."""
+        n = len(self._contexts)
+        if n == self.config.settings.n_sequences:
+            raise EngineError(f"all {n} sequences of this engine are in use")
+        self._contexts.append(ProcessContext(self, n))
+        return self._contexts[-1]
+
+    def scratch(self) -> ProcessContext:
+        """The first sequence for measurements before it is used; to be left empty."""
+        return ProcessContext(self, 0)
+
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """From the next decode on."""
+        self.ask("set_threads", n_threads, n_threads_batch)
+
+    def decode(self, requests: Sequence[Request]) -> list[ProcessLogits | LocalspecError]:
+        """Evaluate all requests; see `engine.base.Engine.decode`."""
+        asked = [(_place(context), list(tokens), n) for context, tokens, n in requests]
+        refusals = self.ask("decode", asked)
+        self.n_decodes += 1
+        results: list[ProcessLogits | LocalspecError] = []
+        assert self._child
+        start = 0
+        for (context, tokens, n_logits), refusal in zip(requests, refusals, strict=True):
+            if refusal:
+                results.append(EngineError(refusal))
+                continue
+            assert isinstance(context, ProcessContext)
+            context.held.extend(tokens)
+            results.append(ProcessLogits(self, self._child.rows[start : start + n_logits]))
+            start += n_logits
+        return results
+
+    def ask(self, *request: Any) -> Any:
+        """The answer of the other side. Raises its error, Interrupted, or EngineError where the
+        process has ended."""
+        child = self._child or self._revived()
+        backs, self.later = self.later, []
+        try:
+            answer = child.answer((backs, *request), lambda: self.interrupt.requested)
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        self.busy_s = answer.busy_s
+        if answer.held is not None:
+            for context, n in zip(self._contexts, answer.held, strict=False):
+                del context.held[n:]
+        if answer.error == Interrupted.__name__:
+            raise Interrupted
+        if answer.error:
+            raise _KINDS.get(answer.error, EngineError)(answer.value)
+        return answer.value
+
+    def _start(self, config: EngineConfig, on_progress: Progress = lambda fraction: None) -> None:
+        child = _Child(config, self.vocabulary.n_tokens)
+        try:
+            found = child.loaded(on_progress, lambda: self.interrupt.requested)
+        except (EOFError, OSError):
+            raise EngineError(child.reason()) from None
+        except BaseException:
+            child.close()
+            raise
+        self.rollback_limit, self.n_window = found
+        self._child = child
+
+    def _lost(self) -> EngineError:
+        child, self._child = self._child, None
+        reason = child.reason() if child else "it is closed"
+        for context in self._contexts:
+            context.held = []
+        workers = ", ".join(self.config.settings.workers)
+        return EngineError(
+            f"the engine with {workers} was lost ({reason}): what was said is kept, and the next"
+            " message goes on"
+        )
+
+    def _revived(self) -> "_Child":
+        """Again as it was, or without the workers where they are not back."""
+        devices_of.cache_clear()
+        workers = self.config.settings.workers
+        try:
+            for worker in workers:
+                devices_of(Worker.of(worker))
+            self._start(self.config)
+        except LocalspecError as error:
+            self._notify(f"{error}; this machine goes on alone")
+            self._start(self.config.with_settings(workers=(), device=(), gpu_layers=0))
+        assert self._child
+        return self._child
+
+
+def _place(context: Any) -> int:
+    assert isinstance(context, ProcessContext)
+    return context.place
+
+
+def _vocabulary_of(model: Path) -> Any:
+    from localspec.engine.llama.vocabulary import load_vocabulary  # noqa: PLC0415 - loads libllama
+
+    return load_vocabulary(model)
+
+
+class Answer:
+    """What the other side says: a value or the name of an error with its sentence; how many tokens
+    each context holds, where that may have changed; and its seconds inside the engine."""
+
+    __slots__ = ("busy_s", "error", "held", "value")
+
+    def __init__(self, value: Any, error: str, held: list[int] | None, busy_s: float) -> None:
+        self.value, self.error, self.held, self.busy_s = value, error, held, busy_s
+
+
+class _Child:
+    """The process, its pipe and the memory that both share."""
+
+    def __init__(self, config: EngineConfig, n_vocab: int) -> None:
+        n_bytes = FLAG_BYTES + 4 * config.n_outputs * n_vocab
+        with tempfile.TemporaryFile() as file:
+            file.truncate(n_bytes)
+            self._memory = mmap.mmap(file.fileno(), n_bytes)
+            self._pipe, theirs = Pipe()
+            self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+            fds = (theirs.fileno(), file.fileno())
+            self._process = subprocess.Popen(
+                [*PYTHON_M, CHILD, *map(str, fds), str(n_vocab)],
+                pass_fds=fds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=self._errors, start_new_session=True,
+                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+            )  # fmt: skip
+            theirs.close()
+        shape = config.n_outputs, n_vocab
+        self.rows = np.frombuffer(self._memory, np.float32, shape[0] * shape[1], FLAG_BYTES)
+        self.rows = self.rows.reshape(shape)
+        self._pipe.send(config)
+
+    def answer(self, request: Any, is_stopped: Callable[[], bool]) -> Answer:
+        """Send a request and wait. Raises EOFError or OSError where the process has ended."""
+        self._memory[0] = is_stopped()
+        self._pipe.send(request)
+        return self._received(is_stopped)
+
+    def loaded(
+        self, on_progress: Progress, is_stopped: Callable[[], bool]
+    ) -> tuple[int | None, int]:
+        """Wait for the model. Raises as `EngineProcess.ask`."""
+        while isinstance(found := self._received(is_stopped), float):
+            on_progress(found)
+        if found.error == Interrupted.__name__:
+            raise Interrupted
+        if found.error:
+            raise _KINDS.get(found.error, EngineError)(found.value)
+        return found.value
+
+    def _received(self, is_stopped: Callable[[], bool]) -> Any:
+        while not self._pipe.poll(POLL_S):
+            self._memory[0] = is_stopped()
+        return self._pipe.recv()
+
+    def reason(self) -> str:
+        """End it; why it ended before, in its own last words."""
+        self._end()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        self._errors.close()
+        return lines[-1].removeprefix("localspec: ") if lines else "it gave no reason"
+
+    def close(self) -> None:
+        """End it."""
+        self._end()
+        self._errors.close()
+
+    def _end(self) -> None:
+        self._pipe.close()
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def connection(fd: int) -> Connection:
+    """The child's end of the pipe."""
+    return Connection(fd)

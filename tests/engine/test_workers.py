@@ -1,0 +1,281 @@
+"""Other machines' devices, on loopback: the same numbers, and a lost one loses nothing.
+
+A worker is a device of type GPU with the processor's exact logits, so these tests are also those of
+placing layers, for machines without a GPU.
+"""
+
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import ANSWER, LOCALSPEC, clean_environment, localspec
+from models import smollm2
+
+from localspec.engine.base import EngineConfig, hold, rows_of
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.process import EngineProcess
+from localspec.engine.workers import Worker, check_types, devices_of
+from localspec.errors import EngineError, UserError
+from localspec.model.synthetic import Shape, write_random_model
+
+SHAPE = Shape(n_layers=12, n_embd=128, n_heads=4, n_kv_heads=2, n_ff=256, n_vocab=512)
+TOKENS = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+class Running:
+    """`localspec worker` on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self._process = subprocess.Popen(
+            [LOCALSPEC, "worker", "--listen", self.address, "--threads", "1"],
+            env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stderr
+        assert self.address in self._process.stderr.readline()
+        until_s = time.monotonic() + 30
+        while not self._listens() and time.monotonic() < until_s:
+            time.sleep(0.05)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", int(self.address[10:])), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[list[str]]:
+    """Two of them."""
+    running = [Running(free_port()) for _ in range(2)]
+    yield [each.address for each in running]
+    for each in running:
+        each.kill()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "random.gguf"
+    write_random_model(path, SHAPE, "Q8_0")
+    return path
+
+
+def config_of(model: Path, **settings: Any) -> EngineConfig:
+    chosen = {"ctx": 512, "threads": 1, "n_outputs": 4, "repack": False, **settings}
+    return EngineConfig.of(model, **chosen)
+
+
+@contextmanager
+def loaded(config: EngineConfig) -> Iterator[EngineProcess]:
+    engine = EngineProcess(config, Interrupt())
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def logits_of(engine: Any) -> np.ndarray:
+    """After a prompt, single tokens, a rollback and another token."""
+    context = engine.context()
+    rows = [context.eval(TOKENS[:6], 2).row(i).copy() for i in range(2)]
+    rows += [context.eval([token], 1).row(0).copy() for token in TOKENS[6:]]
+    context.truncate(7)
+    rows.append(context.eval([5], 1).row(0).copy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 10, -1])
+def test_layers_elsewhere_give_the_same_numbers(
+    model: Path, workers: list[str], n_layers: int
+) -> None:
+    here = LlamaEngine(config_of(model, gpu_layers=0))
+    expected = logits_of(here)
+    here.close()
+    for used in (workers[:1], workers):
+        with loaded(config_of(model, gpu_layers=n_layers, workers=used)) as engine:
+            assert np.array_equal(logits_of(engine), expected)
+
+
+def test_a_saved_state_of_layers_elsewhere_is_held_again(
+    model: Path, workers: list[str], tmp_path: Path
+) -> None:
+    with loaded(config_of(model, workers=workers)) as engine:
+        context = engine.context()
+        context.eval(TOKENS, 1)
+        context.save(tmp_path / "state")
+        expected = context.eval([7], 1).row(0).copy()
+        context.clear()
+        assert context.restore(tmp_path / "state")
+        assert context.tokens == TOKENS
+        assert np.array_equal(context.eval([7], 1).row(0), expected)
+        assert context.state_bytes > 0
+
+
+def test_a_request_that_does_not_fit_ends_alone(model: Path, workers: list[str]) -> None:
+    with loaded(config_of(model, ctx=256, n_sequences=2, workers=workers[:1])) as engine:
+        small, large = engine.context(), engine.context()
+        fits, refused = engine.decode([(small, TOKENS, 1), (large, [1] * 300, 1)])
+        assert rows_of(fits).row(0).shape == (SHAPE.n_vocab,)
+        with pytest.raises(EngineError, match="do not fit"):
+            rows_of(refused)
+        assert (small.tokens, large.tokens) == (TOKENS, [])
+
+
+def test_a_stop_is_seen_and_the_context_goes_on(model: Path, workers: list[str]) -> None:
+    with loaded(config_of(model, ctx=512, ubatch=32, workers=workers[:1])) as engine:
+        context = engine.context()
+        engine.interrupt.request()
+        with pytest.raises(Interrupted):
+            context.eval([1] * 500, 0)
+        engine.interrupt.requested = False
+        assert len(context.tokens) < 500
+        assert hold(context, TOKENS, 1).row(0).shape == (SHAPE.n_vocab,)
+
+
+def test_a_lost_worker_is_an_error_and_the_engine_goes_on_alone(
+    model: Path, workers: list[str]
+) -> None:
+    said: list[str] = []
+    running = Running(free_port())
+    config = config_of(model, workers=(running.address, workers[0]))
+    engine = EngineProcess(config, Interrupt(), notify=said.append)
+    try:
+        context = engine.context()
+        expected = context.eval(TOKENS, 1).row(0).copy()
+        running.kill()
+        with pytest.raises(EngineError, match="was lost"):
+            context.eval([1], 1)
+        assert context.tokens == []
+        assert np.array_equal(hold(context, TOKENS, 1).row(0), expected)
+        assert "goes on alone" in said[0]
+    finally:
+        engine.close()
+
+
+def test_a_conversation_outlives_its_worker(workers: list[str]) -> None:
+    running = Running(free_port())
+    chat = subprocess.Popen(
+        [LOCALSPEC, "chat", smollm2(), "--json-lines", "--no-save", "--temp", "0", "--spec", "none",
+         "--threads", "1", "-n", "400", "--workers", f"{running.address},{workers[0]}"],
+        env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert chat.stdin
+    assert chat.stdout
+    chat.stdin.write("Tell me a long story about a fox.\n")
+    chat.stdin.flush()
+    seen = [json.loads(chat.stdout.readline())]
+    while seen[-1]["event"] != "text":
+        seen.append(json.loads(chat.stdout.readline()))
+    running.kill()
+    while "was lost" not in seen[-1].get("text", ""):
+        seen.append(json.loads(chat.stdout.readline()))
+    chat.stdin.write("Say hello.\n")
+    rest, _ = chat.communicate()
+    answers = [e for line in rest.splitlines() if (e := json.loads(line))["event"] == "answer"]
+    assert answers[-1]["finish_reason"] in ("stop", "length")
+    assert answers[-1]["n_prompt"] > 40, "the question and what was said of the first answer"
+    assert "goes on alone" in rest
+
+
+def test_commands_take_workers_and_say_so(workers: list[str]) -> None:
+    plain = localspec("generate", smollm2(), *ANSWER, "-p", "Count to ten.", "-n", "12",
+                      "--no-repack", "--gpu-layers", "0", "--json")  # fmt: skip
+    far = localspec("generate", smollm2(), *ANSWER, "-p", "Count to ten.", "-n", "12",
+                    "--no-repack", "--workers", ",".join(workers), "--json")  # fmt: skip
+    assert far.code == 0, far.stderr
+    assert far.document["text"] == plain.document["text"]
+    assert far.document["config"]["workers"] == workers
+
+
+# --- who is no worker -------------------------------------------------------------------------
+
+
+def answering(reply: bytes, *, closes: bool) -> Callable[[socket.socket], None]:
+    def serve(listener: socket.socket) -> None:
+        held = []
+        while True:
+            try:
+                peer, _ = listener.accept()
+                peer.sendall(reply)
+            except OSError:
+                return
+            held.append(peer)
+            if closes:
+                peer.close()
+
+    return serve
+
+
+HELLO_OF_ANOTHER_VERSION = (28).to_bytes(8, "little") + bytes([99, 0, 0]) + bytes(25)
+PEERS = {
+    "silent": answering(b"", closes=False),
+    "closing": answering(b"", closes=True),
+    "http": answering(b"HTTP/1.1 400 Bad Request\r\n\r\n", closes=True),
+    "other version": answering(HELLO_OF_ANOTHER_VERSION, closes=False),
+    "noise": answering(bytes(range(256)) * 8, closes=False),
+}
+
+
+@pytest.mark.parametrize("kind", PEERS)
+def test_a_foreign_peer_is_a_sentence_within_three_seconds(kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=PEERS[kind], args=(listener,), daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(UserError, match=address):
+            devices_of(Worker.of(address))
+        assert time.monotonic() - started < 3.5
+
+
+def test_nobody_there_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="no worker listens"):
+        devices_of(Worker.of(f"127.0.0.1:{free_port()}"))
+
+
+@pytest.mark.parametrize("text", ["host:port", ":5", "host:70000", "host:1=lots", "", "a:1=8KB"])
+def test_what_is_no_address_is_a_sentence(text: str) -> None:
+    with pytest.raises(UserError, match="is no worker"):
+        Worker.of(text)
+
+
+def test_an_address_may_leave_out_the_port_and_limit_the_memory() -> None:
+    assert Worker.of("box") == Worker("box:50052")
+    assert Worker.of("10.0.0.2:7=8GB") == Worker("10.0.0.2:7", 8_000_000_000)
+    assert Worker.of("box=1.5g").limited(9_000_000_000) == 1_500_000_000
+
+
+def test_cache_types_that_can_end_a_worker_are_refused() -> None:
+    check_types("q8_0", "q8_0")
+    for pair in (("q8_0", "q4_0"), ("q4_1", "q4_1"), ("f16", "q8_0")):
+        with pytest.raises(UserError, match="can end the worker"):
+            check_types(*pair)
+
+
+def test_a_worker_listens_elsewhere_only_when_told_that_the_network_is_trusted() -> None:
+    run = localspec("worker", "--listen", "0.0.0.0")
+    assert run.code == 2
+    assert "--trust-network" in run.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        run = localspec("worker", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert run.code == 2
+    assert "cannot be listened at" in run.stderr

@@ -1,0 +1,61 @@
+"""Templates that want all time or memory, each in a way of its own."""
+
+BIG = 1_900_000_000
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
+HOSTILE = {
+    "loops": LOOPS.replace("BODY", ""),
+    "loops that write": LOOPS.replace("BODY", "xxxxxxxxxxxxxxxx"),
+    "loops that set": LOOPS.replace("BODY", "{% set c = a * b %}"),
+    "center": f"{{{{ 'x'|center({BIG}) }}}}",
+    "center of a variable": f"{{{{ messages[0].content|center({BIG}) }}}}",
+    "ljust": f"{{{{ messages[0].content.ljust({BIG}) }}}}",
+    "zfill": f"{{{{ messages[0].content.zfill({BIG}) }}}}",
+    "expandtabs": f"{{{{ '\t'.expandtabs({BIG}) }}}}",
+    "percent": f"{{{{ '%{BIG}d' % 1 }}}}",
+    "format filter": f"{{{{ '%{BIG}d'|format(1) }}}}",
+    "format method": f"{{{{ '{{:{BIG}d}}'.format(1) }}}}",
+    "to_bytes": f"{{{{ (1).to_bytes({BIG}, 'big')|length }}}}",
+    "times": "{% set x = messages[0].content * 999999999 %}{{ x|length }}",
+    "three times": "{{ 'x' * 999999999 }}{{ 'y' * 999999999 }}{{ 'z' * 999999999 }}",
+    "lists": "{{ (messages * 99999999)|length }}",
+    "power": "{{ 9 ** 999999999 }}",
+    "shift": "{{ (2 ** 99999999) * (2 ** 99999999) }}",
+    "join": "{{ range(99999)|map('string')|join('x' * 99999) }}",
+    "doubling by ~": "{% set n = namespace(x='xx') %}"
+    "{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+    "doubling by +": "{% set n = namespace(x=[1]) %}"
+    "{% for a in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x|length }}",
+    "namespace that grows": "{% set n = namespace(x='') %}"
+    "{% for a in range(99999) %}{% set n.x = n.x ~ 'x' * 9999 %}{% endfor %}{{ n.x }}",
+    "indent": "{{ ('\n' * 999999)|indent(9999) }}",
+    "lipsum": "{{ lipsum(n=99999) }}",
+    "slice": "{{ range(9)|slice(99999999)|list|length }}",
+    "batch": "{{ range(9)|batch(999999999, 0)|list|length }}",
+    "wordwrap": "{{ ('a ' * 4999999)|wordwrap(1) }}",
+    "replace": "{{ ('a' * 99999)|replace('a', 'b' * 99999) }}",
+    "tojson": "{{ ([[[['x' * 999] * 99] * 99] * 99])|tojson(indent=999) }}",
+    "urlize": "{{ ('http://' * 999999)|urlize }}",
+    "striptags": "{{ ('<' * 9999999)|striptags }}",
+    "cycler": "{% set c = cycler(*range(99999)) %}" + LOOPS.replace("BODY", "{{ c.next() }}"),
+    "joiner": "{% set j = joiner('x' * 99999999) %}{{ j() }}{{ j() }}{{ j() }}{{ j() }}",
+    "strftime": f"{{{{ strftime_now('%{BIG}Y') }}}}",
+    "macro that calls itself": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+    "macro that calls itself twice": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}"
+    "{% endif %}{% endmacro %}{{ f(99) }}",
+    "loop that calls itself": "{% for a in [[1]] recursive %}{{ loop([a]) }}{% endfor %}",
+    "sum": "{{ range(99999)|map('string')|map('list')|sum(start=[])|length }}",
+    "sort": LOOPS.replace("BODY", "{{ range(99999)|sort|length }}"),
+    "unique": "{{ ('abcdefgh' * 9999999)|unique|list|length }}",
+    "parentheses": "{{ " + "(" * 300 + "1" + ")" * 300 + " }}",
+    "conditions": "{% if 1 %}" * 400 + "{% endif %}" * 400,
+    "nested loops": "".join(f"{{% for a{i} in [1] %}}" for i in range(25)) + "{% endfor %}" * 25,
+    "a long number": "{{ " + "9" * 5000 + " }}",
+    "a long sum": "{{ " + "1+" * 20000 + "1 }}",
+    "a long source": "{{ messages[0].content }}" * 200_000,
+    "no cycle": "{{ cycler() }}",
+    "a split that folds": "{{ ('a' * 99999999).split('a')|length }}",
+    "all letters": "{{ ('ab' * 49999999)|list|length }}",
+    "translate": "{{ ('a' * 99999).translate({97: 'b' * 99999})|length }}",
+    "groupby": LOOPS.replace("BODY", "{{ messages|groupby('role')|length }}"),
+}
+"""A few of them fail at once, by a limit of Python or of jinja, and must say so as well."""
