@@ -337,7 +337,7 @@ def test_keys_typed_ahead_are_in_the_line_alone(open_chat: Open) -> None:
 
 
 def test_the_line_at_the_bottom_counts_as_the_line_below_the_answer(open_chat: Open) -> None:
-    terminal = open_chat()
+    terminal = open_chat(PROMPT_TOOLKIT_NO_CPR="")
     for n, message in enumerate(("tell a", "tell b"), 1):
         ask(terminal, message, n)
         text = terminal.wait(rf"{STATUS}(.|\n)*{STATUS} · /help$")
