@@ -57,10 +57,10 @@ def test_it_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = write_changed(tmp_path / "deadly.gguf", DEADLY["a negative epsilon"])
     facts = checked_facts(path)
     with pytest.raises(ModelError, match=r"GGML_ASSERT"):
-        try_load(path, facts, silent)
+        try_load(path, "it", facts, silent)
     monkeypatch.setattr("localspec.session.trial.run_module", _never)
     with pytest.raises(ModelError, match=r"GGML_ASSERT"):
-        try_load(path, facts, silent)
+        try_load(path, "it", facts, silent)
 
 
 def _never(*_: object) -> None:
@@ -69,10 +69,10 @@ def _never(*_: object) -> None:
 
 def test_a_known_file_starts_without_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = checked_facts(tiny())
-    try_load(tiny(), facts, silent)
+    try_load(tiny(), "it", facts, silent)
     monkeypatch.setattr("localspec.session.trial.run_module", _never)
     started = time.perf_counter()
-    try_load(tiny(), facts, silent)
+    try_load(tiny(), "it", facts, silent)
     assert time.perf_counter() - started < 0.3
 
 
@@ -90,7 +90,7 @@ def test_a_child_that_somebody_else_ended_is_no_verdict(monkeypatch: pytest.Monk
     other = tiny().with_name("other.gguf")
     other.write_bytes(tiny().read_bytes() + b"other")
     for _ in range(2):
-        try_load(other, facts, silent)
+        try_load(other, "it", facts, silent)
     assert calls == 2
 
 
@@ -109,4 +109,4 @@ def test_a_head_that_no_check_saw_dies_in_the_child(tmp_path: Path) -> None:
     """A segmentation fault of a file whose header is refused today, as of next month's heads."""
     path = write_mtp_head(tmp_path / "mtp-Tiny-F32.gguf")
     with pytest.raises(ModelError, match="SIGSEGV"):
-        try_load(path, ModelFacts.of(read_header(path)), silent)
+        try_load(path, "it", ModelFacts.of(read_header(path)), silent)
