@@ -145,7 +145,7 @@ class Model:
         prompts = session.prompts_for(options)
         prompt = prompts.rendered(messages_of(asked))
         markup = session.markup if split_thought else session.markup.unsplit()
-        parser = session.parser(options, markup, markup.opening(prompt.clean))
+        parser = session.parser(options, markup, markup.opening(prompt.clean, prompt.asking))
         return session.reply(prompts.ids(prompt), options, parser=parser)
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:

@@ -59,7 +59,8 @@ def json_line(document: Any) -> str:
 
 def console(**options: Any) -> "Console":
     """Where Rich draws: square brackets are text, and orders that came with a text are shown."""
-    return _console_class()(**{"markup": False, "highlight": False, **options})
+    usual: dict[str, Any] = {"markup": False, "highlight": False}
+    return _console_class()(**usual | options)
 
 
 @cache

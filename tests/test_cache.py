@@ -82,6 +82,7 @@ def flip(path: Path, at: int = 5000) -> None:
 # --- without links -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_bytes_are_there_once_from_pull_to_remove(cache: Cache, tiny: bytes) -> None:
     path = Path(cache.pull()["path"])
     n_names = 40 + 1  # refs/main
@@ -110,6 +111,7 @@ def test_the_bytes_are_there_once_from_pull_to_remove(cache: Cache, tiny: bytes)
     assert cache.n_bytes == 0
 
 
+@pytest.mark.slow
 def test_a_file_of_the_hub_s_client_is_found_and_not_fetched(cache: Cache, tiny: bytes) -> None:
     path = cache.by_the_library()
     n_sent = cache.hub.n_stored_sent
@@ -138,6 +140,24 @@ def test_a_second_copy_is_freed_with_the_first(cache: Cache, tiny: bytes) -> Non
     blob.parent.mkdir(exist_ok=True)
     shutil.copy(path, blob)
     assert cache("remove", NAME, "--yes", "--json").document["freed_bytes"] == 2 * len(tiny)
+    assert cache.n_bytes == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["", "1"])
+def test_another_revision_with_the_same_bytes_is_not_fetched(
+    cache: Cache, tiny: bytes, links: str
+) -> None:
+    """Where no link can lead to them, the file gets a second name, or is copied."""
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = links
+    first = Path(cache.pull()["path"])
+    cache.hub.add(REPO, "README.md", b"new")
+    second = cache.pull()
+    assert (second["fetched_bytes"], cache.hub.n_stored_sent) == (0, len(tiny))
+    assert Path(second["path"]) != first
+    assert Path(second["path"]).read_bytes() == tiny
+    removed = cache("remove", f"{REPO}:F16", "--yes", "--json")
+    assert removed.document["freed_bytes"] == len(tiny), "the last name goes with the other"
     assert cache.n_bytes == 0
 
 

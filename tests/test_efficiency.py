@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ from research.efficiency.validate import scores_of
 
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.devices import Match, all_devices, find_device
-from localspec.prediction.published import PublishedRates, family_of, load, type_class
-from localspec.prediction.rates import AttentionWork, WeightWork
+from localspec.prediction.conditions import UNDATED
+from localspec.prediction.efficiency import load
+from localspec.prediction.families import family_of, type_class
+from localspec.prediction.published import PublishedRates
+from localspec.prediction.rates import AttentionWork, Shares, WeightWork
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
-MEASURED = RESEARCH / "efficiency" / "data" / "measured.csv"
+MEASURED = RESEARCH / "efficiency" / "data" / "measured_2026.csv"
 GRAPHICS = [device for device in all_devices() if device.kind != "cpu"]
 F16 = BY_NAME["F16"]
 
@@ -32,34 +36,43 @@ def scores() -> dict[str, list[dict[str, float | str]]]:
     return scores_of(MEASURED)
 
 
+# Of runs of December 2025 to October 2026, whose chips and sources were left out. What the goals of
+# docs/measurements/predictions-elsewhere.md miss is said there.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rows", "backend", "test", "median_error"),
+    ("backend", "test", "median_error"),
     [
-        ("backends", "cuda", "decode", 0.10),
-        ("backends", "metal", "decode", 0.10),
-        ("backends", "vulkan", "decode", 0.12),
-        ("backends", "rocm", "decode", 0.10),
-        ("backends", "cpu", "decode", 0.20),
-        ("recent", "cuda", "decode", 0.07),
-        ("backends", "cuda", "prefill", 0.20),
-        ("backends", "metal", "prefill", 0.20),
-        ("backends", "rocm", "prefill", 0.20),
-        ("backends", "cpu", "prefill", 0.22),
+        ("cuda", "decode", 0.21),
+        ("metal", "decode", 0.10),
+        ("vulkan", "decode", 0.20),
+        ("rocm", "decode", 0.22),
+        ("cpu", "decode", 0.30),
+        ("cuda", "prefill", 0.20),
+        ("metal", "prefill", 0.15),
+        ("cpu", "prefill", 0.32),
     ],
 )
 def test_devices_that_were_left_out_are_predicted_this_well(
-    scores: dict[str, list[dict[str, float | str]]],
-    rows: str, backend: str, test: str, median_error: float,
-) -> None:  # fmt: skip
-    (score,) = [s for s in scores[rows] if (s["backend"], s["test"]) == (backend, test)]
+    scores: dict[str, list[dict[str, float | str]]], backend: str, test: str, median_error: float
+) -> None:
+    (score,) = [s for s in scores["backends"] if (s["backend"], s["test"]) == (backend, test)]
     assert float(score["median_error"]) <= median_error
-    assert 0.75 <= float(score["coverage80"]) <= 0.88
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["backends", "kinds"])
+def test_intervals_hold_what_they_promise(
+    scores: dict[str, list[dict[str, float | str]]], rows: str
+) -> None:
+    large = [s for s in scores[rows] if int(s["n"]) >= 40]
+    assert len(large) >= 6
+    for score in large:
+        assert 0.65 <= float(score["coverage80"]) <= 0.95, score
 
 
 @pytest.mark.slow
 def test_rivals_are_further_off(scores: dict[str, list[dict[str, float | str]]]) -> None:
-    for backend in ("cuda", "metal", "vulkan"):
+    for backend in ("cuda", "metal"):
         ours = next(
             s for s in scores["backends"] if (s["backend"], s["test"]) == (backend, "decode")
         )
@@ -86,12 +99,15 @@ REFUSED = (
 
 
 @pytest.mark.slow
-def test_nine_of_ten_dense_rows_of_one_device_are_predicted(
+def test_nine_of_ten_rows_of_one_device_are_predicted(
     scores: dict[str, list[dict[str, float | str]]],
 ) -> None:
     predicted = sum(int(row["n"]) for row in scores["backends"])
-    refused = sum(int(row["n"]) for row in scores["skipped"] if row["reason"] in REFUSED)
+    others = ("several devices", "speculative", "another kind of test", "no speed")
+    refused = sum(int(row["n"]) for row in scores["skipped"] if row["reason"] not in others)
     assert predicted >= 0.9 * (predicted + refused)
+    kinds = {row["kind"] for row in scores["kinds"]}
+    assert kinds == {"dense", "moe", "hybrid", "mla"}
 
 
 @pytest.mark.slow
@@ -108,18 +124,17 @@ def test_a_table_of_a_device_that_the_fit_never_saw(tmp_path: Path) -> None:
         "mine,NVIDIA L4,cuda,Llama 2 7B,6.74,3.56,Q4_0,pp512,2000,\n"
         "mine,NVIDIA L4,cuda,Llama 2 7B,6.74,3.56,Q4_0,tg128,99,n_gpu=2 (layer split)\n"
         "mine,Toaster 9000,cuda,Llama 2 7B,6.74,3.56,Q4_0,tg128,66,\n"
-        "mine,NVIDIA L4,cuda,tiny,0.1,0.1,Q4_0,tg128,66,\n"
+        "mine,NVIDIA L4,cuda,tiny,0.1,0.1,Q4_0,tg128,660,\n"
         "mine,NVIDIA L4,cuda,Qwen3-30B-A3B,30,16,Q4_0,tg128,66,\n"
     )
     document = scores_of(table)
-    assert [row["n"] for row in document["backends"]] == [1, 1]
+    assert [row["n"] for row in document["backends"]] == [3, 1]
+    assert {row["kind"] for row in document["kinds"]} == {"dense", "moe"}
     assert document["backends"][0]["median_error"] < 0.35
     reasons = {row["reason"]: row["n"] for row in document["skipped"]}
     assert reasons == {
         "several devices": 1,
         "device not in the table": 1,
-        "smaller than 3 GiB": 1,
-        "mixture of experts": 1,
     }
 
 
@@ -138,7 +153,9 @@ def test_odd_rows_are_read_or_counted(tmp_path: Path) -> None:
         "NVIDIA L4,cuda,Llama 2 7B,6.74,3.56,Q4_0,pp512+tg128,66,\n"
         "NVIDIA L4,cuda,Llama 2 7B,6.74,,Q4_0,tg128,66,\n"
         "NVIDIA L4,cuda,Llama 2 7B,6.74,3.56,Q4_0,tg128,nan,\n"
-        "NVIDIA L4,sycl,Llama 2 7B,6.74,3.56,Q4_0,tg128,66,\n"
+        "NVIDIA L4,abacus,Llama 2 7B,6.74,3.56,Q4_0,tg128,66,\n"
+        "Intel Arc B580,sycl,Llama 2 7B,6.74,3.56,Q4_0,tg128,66,\n"
+        "Adreno 750,OpenCL,Llama 3 8B,8,4.58,Q4_0,tg128,8,\n"
         "Toaster 9000,cpu,Llama 2 7B,6.74,3.56,Q4_0,tg128,66,\n"
         ",,,,,,,,,,,\n"
         "NVIDIA L4\n",
@@ -147,8 +164,10 @@ def test_odd_rows_are_read_or_counted(tmp_path: Path) -> None:
     document = scores_of(table)
     rows = {(row["backend"], row["test"]): row for row in document["backends"]}
     assert {key: row["n"] for key, row in rows.items()} == {
-        ("cuda", "decode"): 1,
+        ("cuda", "decode"): 2,
         ("metal", "decode"): 1,
+        ("sycl", "decode"): 1,
+        ("opencl", "decode"): 1,
         ("cpu", "prefill"): 1,
         ("cpu", "decode"): 1,
         ("cuda", "prefill"): 1,
@@ -156,7 +175,6 @@ def test_odd_rows_are_read_or_counted(tmp_path: Path) -> None:
     assert rows["cuda", "decode"]["median_error"] < 0.3
     assert {row["reason"]: row["n"] for row in document["skipped"]} == {
         "another kind of test": 4,
-        "file size not known": 1,
         "no speed": 1,
         "backend not known": 1,
         "memory bandwidth of the processor not known": 1,
@@ -173,8 +191,6 @@ def test_a_table_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None
 
 @given(st.sampled_from(GRAPHICS), st.floats(1.01, 4.0), st.sampled_from(["Q4_0", "Q4_K", "F16"]))
 def test_more_bandwidth_is_never_slower(device: object, factor: float, kind: str) -> None:
-    from dataclasses import replace
-
     slow = PublishedRates.of(Match((device,)))
     faster = slow.run.bandwidth_bytes_per_s * factor
     fast = replace(slow, run=replace(slow.run, bandwidth_bytes_per_s=faster))
@@ -188,7 +204,8 @@ def test_every_device_gets_a_sane_prediction(device: object) -> None:
     ideal = 3.6e9 / rates.run.bandwidth_bytes_per_s
     seconds = rates.weights(WeightWork(BY_NAME["Q4_0"], 3.6e9, 6.7e9), 1).seconds
     assert 0.9 * ideal <= seconds <= 12 * ideal
-    assert rates.decode_spread.low < 1 < rates.decode_spread.high
+    spread = rates.spread("decode", Shares())
+    assert spread.low < 1 < spread.high
     attention = AttentionWork(32, 8, 128, 128, 4096, F16, F16)
     assert rates.attention(attention, 1).seconds > 0
     assert rates.weights(WeightWork(F16, 16e9, 8e9), 4096).bound == "compute"
@@ -197,8 +214,8 @@ def test_every_device_gets_a_sane_prediction(device: object) -> None:
 def test_an_ambiguous_device_has_a_wider_interval() -> None:
     both, one = find_device("Apple M4 Max"), find_device("m4 max 40")
     wide, narrow = PublishedRates.of(both), PublishedRates.of(one)
-    width = [r.decode_spread.high / r.decode_spread.low for r in (wide, narrow)]
-    assert width[0] > width[1]
+    spreads = [rates.spread("decode", Shares()) for rates in (wide, narrow)]
+    assert spreads[0].high / spreads[0].low > spreads[1].high / spreads[1].low
 
 
 @pytest.mark.parametrize(
@@ -222,14 +239,32 @@ def test_families(name: str, family: str) -> None:
 
 def test_type_classes() -> None:
     names = ("F16", "Q8_0", "Q4_0", "Q4_K_M", "UD-Q6_K_XL", "Q3_K_S", "IQ2_XXS")
-    assert len({type_class(name) for name in names}) == 5
+    assert len({type_class(name) for name in names}) == 6
 
 
-def test_every_interval_says_what_it_rests_on() -> None:
-    for support in load().support.values():
-        for entry in support.values():
-            assert entry.n_runs >= 20
-            assert entry.n_devices >= 5
+def test_a_prediction_says_what_it_rests_on() -> None:
+    known, unknown = (PublishedRates.of(find_device(name)) for name in ("RTX 4090", "Adreno 750"))
+    assert "this device among them" in known.source
+    assert "none is known of opencl" in unknown.source
+
+
+def test_what_is_not_known_widens() -> None:
+    """A backend that nobody measured, a kind of model, a build: each may be further off."""
+    known = PublishedRates.of(find_device("RTX 4090"))
+
+    def width(rates: PublishedRates) -> float:
+        spread = rates.spread("decode", Shares())
+        return spread.high / spread.low
+
+    assert width(PublishedRates.of(find_device("Adreno 750"))) > 1.5 * width(known)
+    assert width(replace(known, run=replace(known.run, era=UNDATED))) > width(known)
+    assert width(PublishedRates.of(find_device("RTX 4090"), "sycl")) > width(known)
+
+
+def test_habits_of_sources_are_not_shipped() -> None:
+    for coefficients in load().coefficients.values():
+        assert not [name for name in coefficients.values if name.startswith("habit")]
+        assert any(name.startswith("backend family") for name in coefficients.values)
 
 
 def test_a_processor_is_one_chip_however_sources_write_it() -> None:

@@ -3,14 +3,18 @@
 import json
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hub import Hub
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sparse import write_mtp_head
 
 from localspec import paths
 from localspec.errors import LocalspecError
+from localspec.forecast.forecast import facts_of
 from localspec.gguf.hub_name import HubFile, HubRepository, hub_name_of
 from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape, write_random_model
@@ -171,6 +175,7 @@ SENTENCES = {
     "own/Gated-GGUF:Q4_K_M": ("is gated", "accept its licence", "HF_TOKEN"),
     "own/Nothing-GGUF:Q4_K_M": ("does not exist or is private", "check the name"),
     "hf:own/Safe/model.safetensors": ("is no GGUF file",),
+    "hf:own/One/weight.gguf": ("does not exist in its repo", "name one of hf:own/One/weights.gguf"),
     # heads by their own name
     "hf:own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf": ("only the draft head (MTP)",),
     "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),
@@ -181,6 +186,7 @@ SENTENCES = {
     "ollama:nobody:7b": ("`ollama pull nobody:7b`", "list --known"),
     "nobody:7b": ("no model is called 'nobody:7b'",),
     "./nobody.gguf": ("there is no file nobody.gguf",),
+    "models/a/b.gguf": ("there is no file models/a/b.gguf",),
 }
 
 
@@ -238,6 +244,7 @@ def test_files_of_the_hub_are_found_whoever_brought_them(hub: Hub, model: bytes)
     for name in (REPO, f"hf:{REPO}", f"hf.co/{REPO}:Q8_0", f"https://hf.co/{REPO}"):
         assert resolve(name) == file, name
     assert locate(f"{REPO}:Q4_K_M") == f"hf:{REPO}:Q4_K_M"
+    assert resolve(f"hf:{REPO}/Tiny-1B-Q8_0.gguf") == file, "though no branch leads to its commit"
     (file.parent / "Tiny-1B-Q4_K_M.gguf").write_bytes(model)
     with pytest.raises(LocalspecError, match=r"several models .* name one of hf:bartowski"):
         resolve(REPO)
@@ -315,3 +322,23 @@ def test_a_file_that_is_none_says_what_it_is(
         read_header(path)
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- other doors -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [REPO, f"hf.co/{REPO}:q8_0", "own/Hidden-GGUF", "own/One"])
+def test_a_repository_is_predicted_from_a_header(hub: Hub, name: str) -> None:
+    assert facts_of(name).n_layers == TINY.n_layers
+
+
+STARTS = ("", "hf:", "hf.co/", "https://hf.co/", "ollama:", "o/r", "o/r:", "hf:o/r@", "file://")
+
+
+@given(st.sampled_from(STARTS), st.text(max_size=20))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_text_is_a_place_or_a_sentence(hub: Hub, start: str, rest: str) -> None:
+    with suppress(LocalspecError):
+        locate(start + rest)

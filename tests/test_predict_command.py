@@ -79,8 +79,7 @@ def test_this_machine(model: str) -> None:
         for n in ("0", "2", "99")
     ]  # fmt: skip
     speeds = [json.loads(run.stdout)["rows"][0]["decode_tps"]["mid"] for run in split]
-    assert speeds == sorted(speeds)
-    assert len(set(speeds)) == 3
+    assert len(set(speeds)) == 3  # a tiny model's launches cost more there than its weights here
     assert "measuring" not in split[0].stderr
 
 

@@ -301,6 +301,16 @@ def test_a_broken_template_is_a_sentence(source: str) -> None:
         rendered(source, said("Q"))
 
 
+def test_variables_that_are_no_json_are_refused() -> None:
+    with pytest.raises(UserError, match="JSON"):
+        ChatTemplate(LETTERED, variables={"x": object()})
+
+
+def test_a_source_of_megabytes_is_refused_before_it_is_copied() -> None:
+    with pytest.raises(TemplateError, match="characters"):
+        ChatTemplate("{{ messages }}" * 100_000)
+
+
 def test_the_words_of_a_template_cannot_pose_as_ours() -> None:
     with pytest.raises(TemplateError) as caught:
         rendered(
@@ -426,7 +436,7 @@ def test_a_long_conversation_has_a_larger_budget(renderer: Renderer) -> None:
 
 
 def test_a_template_may_look_at_all_messages_for_each_one(renderer: Renderer) -> None:
-    """Gemma 4's does: 800 messages take 1.4 s, and 2 messages nothing."""
+    """As Gemma 4's does: the budget grows with the square of their number."""
     inner = "{% for n in messages %}{% if n.role == 'x' %}{% endif %}{% endfor %}"
     source = f"{{% for m in messages %}}{inner}{{{{ m.content }}}}{{% endfor %}}"
     say = {"messages": said(*(["w"] * 601)), "values": {}, "now": None}

@@ -65,7 +65,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="A name, a path to a .gguf, or hf:owner/repo/file.gguf. Default: the starter.",
+        help="A name, a path to a .gguf, or owner/repo:Q4_K_M of the hub. Default: the starter.",
         autocompletion=model_names,
     ),
 ]

@@ -29,8 +29,8 @@ OfflineOption = Annotated[
 def pull(
     model: str = typer.Argument(
         "starter",
-        metavar="NAME|hf:owner/repo/file|URL",
-        help="The model; NAME:Q8_0 names a quantization, for hf:owner/repo one is chosen.",
+        metavar="NAME|owner/repo[:Q4_K_M]|URL",
+        help="The model; NAME:Q8_0 names a quantization, for owner/repo one is chosen.",
         autocompletion=model_names,
     ),
     no_draft: bool = typer.Option(False, "--no-draft", help="Of a pair, only the model."),
@@ -43,6 +43,8 @@ def pull(
     """Get a model and its draft, in a quantization that fits this machine.
 
     localspec pull qwen3-8b
+
+    localspec pull owner/repo:Q4_K_M
 
     localspec pull hf:owner/repo/model.gguf@revision
     """

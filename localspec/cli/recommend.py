@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from localspec.cli.options import JsonFlag
-from localspec.cli.output import fields_of, print_json, table_of
+from localspec.cli.output import fields_of, fitting, print_json, table_of
 from localspec.display import console as console_of
 from localspec.errors import UserError
 from localspec.format import size
@@ -136,7 +136,6 @@ def _head(offer: "Recommendation") -> str | None:
 
 _DROPPED = ("first", "K/V", "context", "KL", "draft or head")
 """Columns that a narrow terminal drops, in this order."""
-_UNLIMITED = 1000
 
 
 def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use") -> None:
@@ -174,23 +173,11 @@ def _table(console: "Console", offers: "Sequence[Recommendation]", use: "Use") -
         ),
         "KL": lambda offer: _number(offer.kld, ".3f"),
     }
-    table = _filled(offers, columns)
-    unlimited = console.options.update(max_width=_UNLIMITED)
-    for name in _DROPPED:
-        if console.measure(table, options=unlimited).maximum <= console.width:
-            break
-        del columns[name]
-        table = _filled(offers, columns)
-    return table
 
+    def made(names: "Sequence[str]") -> "Table":
+        return table_of(*names, rows=[[columns[name](offer) for name in names] for offer in offers])
 
-def _filled(
-    offers: "Sequence[Recommendation]", columns: "dict[str, Callable[[Recommendation], str]]"
-) -> "Table":
-    table = table_of(*columns)
-    for offer in offers:
-        table.add_row(*(cell(offer) for cell in columns.values()))
-    return table
+    return fitting(console, made, tuple(columns), *_DROPPED)
 
 
 def _drafter(offer: "Recommendation") -> str:

@@ -88,6 +88,12 @@ class Rendered:
         """The prompt."""
         return self.said(0, len(self.text))
 
+    @cached_property
+    def asking(self) -> str | None:
+        """What the template writes behind the last question; None where that is not known."""
+        span = self.span(len(self.messages) - 1)
+        return None if span is None else self.said(span[1], len(self.text))
+
     def said(self, start: int, end: int) -> str:
         """A part of the prompt."""
         return self.without_borders(self.text[start:end]).replace(self.borders.mark, "")

@@ -115,6 +115,12 @@ FAMILIES = {
         tokens=("[gMASK]", "<sop>", "<|user|>", "<|assistant|>"),
         begin="[gMASK]<sop>",
     ),
+    "apertus": Family(
+        ("<|user_start|>", "<|user_end|>"),
+        ("<|assistant_start|>", "<|assistant_end|>"),
+        ("<|system_start|>", "<|system_end|>"),
+        tokens=("<|user_start|>", "<|user_end|>", "<|assistant_start|>"),
+    ),
     "exaone": Family(
         ("[|user|]", "\n"),
         ("[|assistant|]", "[|endofturn|]\n"),

@@ -6,7 +6,7 @@ they do not expect without a word. So a sample is rendered first, a conversation
 whose words occur nowhere else, in one form after the other until no word is lost.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise, product
 from typing import Any, Literal, NotRequired, TypedDict, get_args
@@ -134,22 +134,21 @@ def _sample(shape: Shape) -> list[Message]:
 
 def _forms(shape: Shape, thought: tuple[str, ...]) -> Iterator[Form]:
     """Forms that make a difference for this shape, the plainest first."""
-    roles = [role for role, _, _ in shape]
+    roles: list[Role] = [role for role, _, _ in shape]
     spoken = [role for role in roles if role != "system"]
     is_even = all(a != b for a, b in pairwise(spoken)) and all(says for _, says, _ in shape)
     systems: Sequence[System] = get_args(System) if "system" in roles else ("own",)
     joins = (False,) if is_even else (False, True)
     thoughts = (thought, ()) if thought else ((),)
-    choices = product(_subsets(dict.fromkeys(roles)), joins, systems, thoughts)
+    choices = product(_subsets(tuple(dict.fromkeys(roles))), joins, systems, thoughts)
     for in_parts, is_joined, system, fields in choices:
         yield Form(in_parts, system, is_joined, fields)
 
 
-def _subsets(roles: Iterable[Role]) -> list[frozenset[Role]]:
+def _subsets(roles: tuple[Role, ...]) -> list[frozenset[Role]]:
     """None of them and all of them first, which most templates mean."""
-    own = tuple(roles)
-    some = [chosen for n in range(1, len(own)) for chosen in combinations(own, n)]
-    return [frozenset(chosen) for chosen in dict.fromkeys([(), own, *some])]
+    some = [chosen for n in range(1, len(roles)) for chosen in combinations(roles, n)]
+    return [frozenset(chosen) for chosen in dict.fromkeys([(), roles, *some])]
 
 
 _Loss = tuple[int, int, int, int]

@@ -17,11 +17,16 @@ from jinja2 import meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from localspec.dialogue.forms import THOUGHT_FIELDS, Form, Message, Shape, find_form, shape_of
 
 GIVEN = {"messages", "bos_token", "eos_token", "add_generation_prompt", "tools", "strftime_now"}
 """Names that every template is given."""
+
+
+N_FORMS = 1000
+"""Forms that are remembered of one template."""
 
 
 class Generation(Extension):
@@ -44,17 +49,39 @@ class NoTools(jinja2.Undefined):
     __hash__ = jinja2.Undefined.__hash__
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    sandbox = ImmutableSandboxedEnvironment(
+class Sandbox(ImmutableSandboxedEnvironment):
+    """jinja2's sandbox, with a short way to what a template itself or a message keeps.
+
+    Templates ask for these a million times in long conversations, and no object of Python is there.
+    """
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """An attribute or an item."""
+        if type(obj) is dict and attribute in obj and attribute not in _OF_DICTS:
+            return obj[attribute]
+        if type(obj) is Namespace and not attribute.startswith("_"):
+            return getattr(obj, attribute, None) or super().getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
+_OF_DICTS = frozenset(dir(dict))
+
+
+def _environment() -> Sandbox:
+    sandbox = Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", Generation],
     )
     sandbox.filters["tojson"] = _to_json
-    sandbox.tests["none"] = lambda value: value is None or isinstance(value, NoTools)
+    sandbox.tests["none"] = _is_none
     functions: dict[str, Any] = sandbox.globals
     functions["raise_exception"] = _raise
     return sandbox
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or isinstance(value, NoTools)
 
 
 def _to_json(
@@ -65,7 +92,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     return json.dumps(
-        None if isinstance(value, NoTools) else value,
+        None if _is_none(value) else value,
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,
@@ -103,6 +130,8 @@ class Compiled:
         shape = shape_of(said)
         key = json.dumps(values, sort_keys=True), shape
         if key not in self._forms:
+            if len(self._forms) >= N_FORMS:
+                self._forms.clear()
             fields = self._thought_fields if any(thinks for _, _, thinks in shape) else ()
             self._forms[key] = find_form(shape, fields, rendered)
         return self._forms[key].text(said, rendered)
@@ -126,6 +155,6 @@ class Compiled:
 
 def _tested(tree: nodes.Template) -> set[str]:
     """Names that the source gives a value only where they have none."""
-    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if isinstance(n.node, nodes.Name))
     kinds = ("defined", "undefined", "default", "d")
-    return {test.node.name for test in tests if test.name in kinds}
+    tests = (n for n in tree.find_all((nodes.Test, nodes.Filter)) if n.name in kinds)
+    return {test.node.name for test in tests if isinstance(test.node, nodes.Name)}

@@ -32,6 +32,11 @@ class Section:
     def marks(self) -> tuple[str, ...]:
         return (self.opening, *self.closings)
 
+    def is_closed_in(self, text: str) -> bool:
+        """Whether it ends there behind its last beginning."""
+        begun = text.rfind(self.opening) + len(self.opening)
+        return any(text.find(mark, begun) >= 0 for mark in self.closings)
+
     def is_named_in(self, source: str) -> bool:
         """Whether a template speaks of it."""
         return all(text in source for text in self.evidence or (self.opening,))
@@ -52,6 +57,11 @@ _THOUGHTS = (
     Section("thought", "<Thought>", ("</Thought>",)),
     Section("thought", "<thinking>", ("</thinking>",)),
     Section("thought", "<reasoning>", ("</reasoning>",)),
+    Section("thought", "<think_fast>", ("</think_fast>",)),
+    Section("thought", "<think_faster>", ("</think_faster>",)),
+    Section("thought", "<unused94>thought", ("<unused95>",), evidence=("<unused94>",)),
+    Section("thought", "## Thinking", ("## Final Response",),
+            evidence=("## Thinking", "## Final Response")),
     Section("thought", "<longcat_think>", ("</longcat_think>",)),
     Section("thought", "<think:opensource>", ("</think:opensource>",),
             evidence=("<think{}>", ":opensource")),

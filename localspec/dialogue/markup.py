@@ -66,13 +66,23 @@ class Markup:
         """All of an answer is text, its marks too."""
         return Markup(names=self.names, drops_space=self.drops_space)
 
-    def opening(self, prompt: str) -> Opening:
-        """Where the answer to `prompt` begins: templates open sections themselves."""
+    def opening(self, prompt: str, asking: str | None = None) -> Opening:
+        """Where the answer to `prompt` begins: templates open sections themselves.
+
+        `asking`: the end of it that is the template's own. A section is open that is not closed
+        there. Where it is not known, a mark has to be the last of the prompt: a question can be
+        about marks.
+        """
         if self.frame is not None:
-            return Opening(header=self.frame.header_of(prompt))
-        end = prompt.rstrip()
-        opened = (section for section in self.sections if end.endswith(section.opening))
-        return Opening(next(opened, None))
+            return Opening(header=self.frame.header_of(asking or prompt))
+        if asking is None:
+            end = prompt.rstrip()
+            opened = [section for section in self.sections if end.endswith(section.opening)]
+        else:
+            begun = [(asking.rfind(s.opening), s) for s in self.sections if s.opening in asking]
+            _, last = max(begun, key=lambda one: one[0], default=(0, None))
+            opened = [last] if last and not last.is_closed_in(asking) else []
+        return Opening(opened[0] if opened else None)
 
 
 PLAIN = Markup()

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from localspec.dialogue.borders import Borders, Rendered
 from localspec.dialogue.specials import Specials
+from localspec.dialogue.tail import Tail, tail_of
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.engine.base import Vocabulary
 from localspec.errors import UserError
@@ -48,6 +49,11 @@ class Prompts:
         add_special = start == 0 and not has_bos
         mark = prompt.borders.mark
         return self.specials.ids(text, mark, add_special=add_special, goes_on=start > 0)
+
+    @cached_property
+    def tail(self) -> Tail:
+        """What ends a prompt and is not repeated by the conversation's next one."""
+        return tail_of(self.of)
 
     @cached_property
     def specials(self) -> Specials:

@@ -3,6 +3,7 @@
 `renderer` runs it with a budget, `forms` finds out how it wants its messages.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -10,12 +11,14 @@ from typing import Any
 
 from localspec.dialogue.forms import Message
 from localspec.dialogue.renderer import RENDERER, RenderError
-from localspec.errors import ModelError
+from localspec.errors import ModelError, UserError
 from localspec.gguf.cursor import shown
 
 __all__ = ["ChatTemplate", "Message", "TemplateError"]
 
 MOST_SHOWN = 200
+MOST_CHARACTERS = 1_000_000
+"""Of a source; published ones have up to 30,000."""
 
 
 class TemplateError(ModelError):
@@ -30,7 +33,9 @@ class TemplateError(ModelError):
 
 
 class ChatTemplate:
-    """A Jinja chat template, compiled once a process. TemplateError where the source is not one.
+    """A Jinja chat template, compiled once a process.
+
+    Raises TemplateError where the source is not one, UserError for variables that are not JSON.
 
     `variables`: further names for the template, as `enable_thinking`. `now`: what it takes for
     today, so that a conversation has one date; None: the date of each rendering.
@@ -47,6 +52,7 @@ class ChatTemplate:
         self.source = source
         self._values = {**(variables or {}), "bos_token": bos, "eos_token": eos}
         self._now = now and now.isoformat()
+        _check_values(self._values)
         _compile(source)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
@@ -66,8 +72,17 @@ class ChatTemplate:
         return frozenset(_answer(self.source, "variables")["variables"])
 
 
+def _check_values(values: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"a template's variables are what JSON can have: {error}") from error
+
+
 @lru_cache(8)
 def _compile(source: str) -> None:
+    if len(source) > MOST_CHARACTERS:
+        raise TemplateError(f"it has {len(source):,} characters, and {MOST_CHARACTERS:,} at most")
     _answer(source, None)
 
 

@@ -95,7 +95,8 @@ class Transcript:
 
     def opening(self, system: str | None, turns: Sequence[Turn]) -> Opening:
         """Where the answer begins: the template may have opened a section."""
-        return self._markup.opening(self._write(system, turns).clean)
+        prompt = self._write(system, turns)
+        return self._markup.opening(prompt.clean, prompt.asking)
 
     def _write(self, system: str | None, turns: Sequence[Turn]) -> Rendered:
         asked = system, tuple(turns)

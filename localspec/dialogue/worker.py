@@ -88,8 +88,9 @@ def _limit_memory(n_bytes: int | None) -> None:
     """Limit the address space; None: as the system has it."""
     if resource:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        is_open = n_bytes is not None and hard in (resource.RLIM_INFINITY, max(hard, n_bytes))
-        resource.setrlimit(resource.RLIMIT_AS, (n_bytes if is_open else hard, hard))
+        lowest = hard if n_bytes is None else n_bytes
+        is_open = hard in (resource.RLIM_INFINITY, max(hard, lowest))
+        resource.setrlimit(resource.RLIMIT_AS, (lowest if is_open else hard, hard))
 
 
 def _holds_memory_limit(base_bytes: int) -> bool:

@@ -4,13 +4,16 @@ Small models with random weights stand in for real ones: thin ones of two depths
 of a pass and of a layer (intercept and slope), one large enough to leave the caches gives the time
 an element of each weight type by batch width, and a thin one with a filled cache gives attention by
 cache type and depth. It works alike on every backend. A child process measures; what it found is
-kept, by machine, engine build and power state, and only what is missing is measured.
+kept, by machine, engine build and power state, and only what is missing is measured. Beside other
+programs it waits, repeats and keeps the least of its times, and measures all of it again as soon as
+the machine is calm.
 """
 
 import json
 import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from time import perf_counter
 
 from localspec import paths
 from localspec.engine.child import run_module
@@ -18,7 +21,7 @@ from localspec.engine.health import engine_fingerprint
 from localspec.engine.threads import WAITING
 from localspec.errors import EngineError
 from localspec.format import percent
-from localspec.hardware.activity import BUSY
+from localspec.hardware.activity import BUSY, await_calm, is_calm
 from localspec.hardware.detect import power
 from localspec.hardware.machine import machine_key
 from localspec.hardware.probe_results import Probe, ProbeNeeds
@@ -26,8 +29,14 @@ from localspec.notify import Notify
 from localspec.store import Kept, hashed
 
 CHILD = "localspec.engine.llama.prober"
+REPEATS, PATIENCE_S = 2, 30.0
+"""How often a disturbed probe is repeated, and after how many seconds no more."""
 LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
+
+
+PROCESSOR, GRAPHICS = 0, -1
+"""Layers on the GPU, of a probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +67,29 @@ def probe_machine(
     `notify` hears of each stage. Raises EngineError where the engine cannot be measured.
     """
     kept = None if again else kept_probe(setting)
+    if kept and kept.others_share > BUSY and is_calm():
+        notify("other programs disturbed the last probe: measuring again")
+        needs, kept = needs.with_more(ProbeNeeds.of(kept)), None
     taken = f"{datetime.now(UTC):%Y-%m-%d}"
     known = kept or Probe(taken=taken, setting=f"{setting.text}, {power().text}")
     missing = needs.missing_from(known)
     if missing.is_empty:
         return known
-    found = _measure(setting, missing, notify, with_overhead=not known.layer_s)
-    merged = replace(
+    found = _calmly_measured(setting, missing, notify, with_overhead=not known.layer_s)
+    merged = _merged(known, replace(found, taken=taken))
+    if found.others_share > BUSY:
+        notify(
+            f"other programs had {percent(found.others_share)} of the processor meanwhile, so this"
+            " is slower than an idle machine; the next prediction on a calm machine measures again"
+        )
+    _kept(setting).save(merged)
+    return merged
+
+
+def _merged(known: Probe, found: Probe) -> Probe:
+    return replace(
         known,
-        taken=taken,
+        taken=found.taken,
         pass_s=known.pass_s or found.pass_s,
         layer_s=known.layer_s or found.layer_s,
         weight_s={**known.weight_s, **found.weight_s},
@@ -74,13 +97,22 @@ def probe_machine(
         read_bytes_per_s=known.read_bytes_per_s or found.read_bytes_per_s,
         others_share=max(known.others_share, found.others_share),
     )
-    if found.others_share > BUSY:
-        notify(
-            f"other programs had {percent(found.others_share)} of the processor meanwhile, so this"
-            " is slower than an idle machine: `localspec predict --probe again` repeats it"
-        )
-    _kept(setting).save(merged)
-    return merged
+
+
+def _calmly_measured(
+    setting: ProbeSetting, needs: ProbeNeeds, notify: Notify, *, with_overhead: bool
+) -> Probe:
+    """When the machine is calm; else the least of a few measurements, which disturbance adds to."""
+    await_calm(notify)
+    started_s = perf_counter()
+    found = _measure(setting, needs, notify, with_overhead=with_overhead)
+    for _ in range(REPEATS):
+        if found.others_share <= BUSY or perf_counter() - started_s > PATIENCE_S:
+            break
+        notify("other programs were at work: measuring once more")
+        again = _measure(setting, needs, notify, with_overhead=with_overhead)
+        found = found.least(again)
+    return found
 
 
 def _measure(

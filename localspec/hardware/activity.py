@@ -7,12 +7,13 @@ counters; a virtual machine's neighbours show as stolen time and as nothing else
 
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import psutil
 
 from localspec.format import percent
 from localspec.hardware.detect import power, read_int
+from localspec.notify import Notify
 
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 BUSY = 0.10
@@ -84,6 +85,25 @@ class Watch:
             mhz_after=_mhz(),
             n_throttles=None if throttles is None else throttles - (self._throttles or 0),
         )
+
+
+LOOK_S, LOOKS = 0.5, 10
+"""How long a look at the machine takes, and how many a measurement waits for calm."""
+
+
+def is_calm() -> bool:
+    """Whether other programs leave the processors alone, by half a second of watching."""
+    watch = Watch()
+    sleep(LOOK_S)
+    return watch.stop().taken_share <= BUSY
+
+
+def await_calm(notify: Notify) -> bool:
+    """Wait some seconds for other programs to end; whether they did."""
+    if is_calm():
+        return True
+    notify("waiting for other programs to leave the processor alone")
+    return any(is_calm() for _ in range(LOOKS))
 
 
 def _busy_s() -> float:

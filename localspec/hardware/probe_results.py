@@ -8,7 +8,7 @@ the cache and on the size of a head.
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import log
 from operator import itemgetter
 from typing import Any, Self
@@ -19,6 +19,11 @@ class Curve(tuple[tuple[float, float], ...]):
     kernel switches make cliffs that no smooth curve would follow."""
 
     __slots__ = ()
+
+    def least(self, other: "Curve") -> "Curve":
+        """The lesser value at each point that both have."""
+        known = dict(other)
+        return Curve((x, min(y, known.get(x, y))) for x, y in self)
 
     def at(self, x: float) -> float:
         """The value at `x`: beyond the ends as steep as before them, and never negative."""
@@ -116,6 +121,26 @@ class Probe:
     read_bytes_per_s: float | None = None
     others_share: float = 0.0
 
+    def least(self, other: "Probe") -> "Probe":
+        """Of two probes of the same cases, the lesser times: what disturbs only adds to them."""
+        return replace(
+            self,
+            pass_s=self.pass_s.least(other.pass_s),
+            layer_s=self.layer_s.least(other.layer_s),
+            weight_s={
+                case: curve.least(other.weight_s.get(case, curve))
+                for case, curve in self.weight_s.items()
+            },
+            attention_s={
+                case: _least_costs(costs, other.attention_s.get(case, costs))
+                for case, costs in self.attention_s.items()
+            },
+            read_bytes_per_s=max(
+                filter(None, (self.read_bytes_per_s, other.read_bytes_per_s)), default=None
+            ),
+            others_share=min(self.others_share, other.others_share),
+        )
+
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError where it is no probe."""
@@ -173,6 +198,25 @@ class ProbeNeeds:
             tuple(c for c in self.weights_at_ends if c not in known and c not in weights),
         )
 
+    @classmethod
+    def of(cls, probe: Probe) -> Self:
+        """All that a probe has measured."""
+        ends = {case for case, curve in probe.weight_s.items() if len(curve) <= len(END_WIDTHS)}
+        return cls(
+            tuple(case for case in probe.weight_s if case not in ends),
+            tuple(probe.attention_s),
+            tuple(ends),
+        )
+
+    def with_more(self, more: "ProbeNeeds") -> "ProbeNeeds":
+        """Both; what one asks for at all widths is not asked for at the ends."""
+        weights = dict.fromkeys((*self.weights, *more.weights))
+        ends = dict.fromkeys((*self.weights_at_ends, *more.weights_at_ends))
+        attention = dict.fromkeys((*self.attention, *more.attention))
+        return ProbeNeeds(
+            tuple(weights), tuple(attention), tuple(case for case in ends if case not in weights)
+        )
+
     @property
     def is_empty(self) -> bool:
         return not self.weights and not self.attention and not self.weights_at_ends
@@ -194,6 +238,16 @@ def sizes_around(n_bytes: float) -> tuple[int, ...]:
     """The probed sizes between which a model's lies; one where it is near that or beyond."""
     share = size_share(n_bytes)
     return SIZES_BYTES if 0.1 < share < 0.9 else (SIZES_BYTES[round(share)],)
+
+
+def _least_costs(
+    one: tuple[AttentionCost, ...], other: tuple[AttentionCost, ...]
+) -> tuple[AttentionCost, ...]:
+    known = {cost.width: cost.by_cells for cost in other}
+    return tuple(
+        AttentionCost(cost.width, cost.by_cells.least(known.get(cost.width, cost.by_cells)))
+        for cost in one
+    )
 
 
 def _curve(pairs: Any) -> Curve:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from localspec.gguf.header import Header, Tensor, file_type
 from localspec.gguf.types import GgmlType
+from localspec.model.hints import scaled_context, values_below
 from localspec.model.kind import is_of_encoder
 from localspec.model.kv import (
     block_problem,
@@ -66,10 +67,6 @@ class Streamed:
     type: GgmlType
     n_bytes: float
     n_elements: float
-
-
-MAX_SCALING = 1024
-"""Larger factors of position scaling are mistakes."""
 
 
 def weights_of(header: Header, n_layers: int) -> tuple[WeightGroup, ...]:
@@ -152,16 +149,16 @@ class ModelFacts:
     weight_bytes: int
     n_embd: int
     n_ctx_train: int | None
-    n_ctx_scaled: int | None
     n_vocab: int | None
     n_experts: int
     n_experts_used: int
     tokenizer: Tokenizer
     state_bytes: int | None
-    sampling: Mapping[str, Any] = field(repr=False)
     layers: tuple[Layer, ...] = field(repr=False)
     weights: tuple[WeightGroup, ...] = field(repr=False)
     encoder_bytes: int = 0
+    n_ctx_scaled: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     @classmethod
     def of(
@@ -190,13 +187,13 @@ class ModelFacts:
             weight_bytes=sum(tensor.n_bytes for tensor in text),
             n_embd=count("embedding_length") or 0,
             n_ctx_train=count("context_length"),
-            n_ctx_scaled=_scaled(header),
+            n_ctx_scaled=scaled_context(header),
             n_vocab=count("vocab_size") if tokenizer.n_tokens is None else tokenizer.n_tokens,
             n_experts=count("expert_count") or 0,
             n_experts_used=_most(header, "expert_used_count"),
             tokenizer=tokenizer,
             state_bytes=state_bytes(header, layers),
-            sampling=_below(header, "general.sampling."),
+            sampling=values_below(header, "general.sampling."),
             layers=layers,
             weights=weights_of(header, _most_blocks(header)),
             encoder_bytes=sum(t.n_bytes for t in header.tensors if is_of_encoder(t)),
@@ -295,22 +292,6 @@ def _most_blocks(header: Header) -> int:
         for name in ("block_count", "nextn_predict_layers")
     )
     return n_blocks - n_extra
-
-
-def _scaled(header: Header) -> int | None:
-    """The context that a file's position scaling reaches; libllama applies it unasked."""
-    scaling = _below(header, header.own_key("rope.scaling."))
-    factor, original = scaling.get("factor"), scaling.get("original_context_length")
-    is_known = isinstance(factor, float) and isinstance(original, int)
-    if scaling.get("type") not in ("yarn", "linear", "longrope") or not is_known:
-        return None
-    return int(factor * original) if 1 < factor < MAX_SCALING and original > 0 else None
-
-
-def _below(header: Header, prefix: str) -> dict[str, Any]:
-    """Values by the ends of their keys; nobody has checked them."""
-    pairs = header.metadata.items()
-    return {key.removeprefix(prefix): value for key, value in pairs if key.startswith(prefix)}
 
 
 def _most(header: Header, name: str) -> int:

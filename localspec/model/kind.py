@@ -96,7 +96,10 @@ def kind_of(header: Header) -> FileKind:
 def _by_tensors(header: Header) -> FileKind | None:
     """What holds whatever the architecture is called."""
     names = [tensor.name for tensor in header.tensors]
-    if any(name.endswith((".lora_a", ".lora_b")) for name in names):
+    is_text = header.text("tokenizer.ggml.model") is not None
+    if is_text and not names:
+        return VOCABULARY
+    if header.text("adapter.type") or any(name.endswith((".lora_a", ".lora_b")) for name in names):
         return ADAPTER
     if any(name.endswith(".in_sum2") for name in names):
         return MATRIX
@@ -104,7 +107,6 @@ def _by_tensors(header: Header) -> FileKind | None:
         return _head(header, "assistant")
     if "fc.weight" in names and header.array(header.own_key("target_layers")) is not None:
         return _head(header, _feature_head(header, names))
-    is_text = header.text("tokenizer.ggml.model") is not None
     if not is_text and names and any(_IMAGE_TENSORS.match(name) for name in names):
         return IMAGE
     return None

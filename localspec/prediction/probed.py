@@ -26,7 +26,7 @@ from localspec.hardware.probe_results import (
 )
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import WEIGHT_TYPES
-from localspec.prediction.rates import AttentionWork, Spread, Term, WeightWork
+from localspec.prediction.rates import AttentionWork, Shares, Spread, Term, Test, WeightWork
 from localspec.settings import Attention
 
 # Measured over predicted speed of real models on two machines, by tests/acceptance/test_probe.py
@@ -49,7 +49,7 @@ class ProbedRates:
     width: int = WIDTHS[0]
     size_bytes: float = SIZES_BYTES[-1]
 
-    def for_model(self, n_embd: int, streamed_bytes: float) -> Self:
+    def for_model(self, n_embd: int, streamed_bytes: float, traits: tuple[str, ...] = ()) -> Self:
         return replace(self, width=width_class(n_embd), size_bytes=streamed_bytes)
 
     @property
@@ -58,13 +58,9 @@ class ProbedRates:
             f"a probe of this machine through the engine, {self.probe.taken} ({self.probe.setting})"
         )
 
-    @property
-    def decode_spread(self) -> Spread:
-        return DECODE_SPREAD
-
-    @property
-    def prefill_spread(self) -> Spread:
-        return PREFILL_SPREAD
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        """The same for all models."""
+        return DECODE_SPREAD if test == "decode" else PREFILL_SPREAD
 
     @property
     def stream_bytes_per_s(self) -> float:

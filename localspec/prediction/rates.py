@@ -7,12 +7,13 @@ come from published runs of the same kind of device or from a probe of this mach
 lose nothing: they are the ceiling, which shows what is left to gain, and no expectation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
 from localspec.gguf.types import GgmlType
 
 Binding = Literal["memory", "compute"]
+Test = Literal["decode", "prefill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,14 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """Of a predicted time: what launches and what attention take of it."""
+
+    overhead: float = 0.0
+    attention: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class WeightWork:
     """Weights of one type in one pass.
 
@@ -42,6 +51,7 @@ class WeightWork:
     type: GgmlType
     n_bytes: float
     n_elements: float
+    is_expert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +90,15 @@ class Rates(Protocol):
         """Where the figures are from, in a few words."""
         ...
 
-    def for_model(self, n_embd: int, streamed_bytes: float) -> "Rates":
-        """The rates for a model's width and size, where these are known to matter."""
+    def for_model(
+        self, n_embd: int, streamed_bytes: float, traits: tuple[str, ...] = ()
+    ) -> "Rates":
+        """The rates for a model's width, size and kind, where these are known to matter."""
         ...
 
-    @property
-    def decode_spread(self) -> Spread: ...
-
-    @property
-    def prefill_spread(self) -> Spread: ...
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        """How far measured speeds lie from the prediction, `shares` of whose time are known."""
+        ...
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         """Time to stream these weights and to multiply `n_tokens` by them."""
@@ -99,6 +109,36 @@ class Rates(Protocol):
     def overhead_s(self, n_layers: int, n_tokens: int) -> float:
         """Time of a pass that no byte or operation explains."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """Rates whose every time is longer by a factor, which runs of the machine itself taught."""
+
+    rates: Rates
+    factor: float
+
+    @property
+    def source(self) -> str:
+        return self.rates.source
+
+    def for_model(self, n_embd: int, streamed_bytes: float, traits: tuple[str, ...] = ()) -> Self:
+        return replace(self, rates=self.rates.for_model(n_embd, streamed_bytes, traits))
+
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        return self.rates.spread(test, shares)
+
+    def weights(self, work: WeightWork, n_tokens: int) -> Term:
+        return self._longer(self.rates.weights(work, n_tokens))
+
+    def attention(self, work: AttentionWork, n_tokens: int) -> Term:
+        return self._longer(self.rates.attention(work, n_tokens))
+
+    def overhead_s(self, n_layers: int, n_tokens: int) -> float:
+        return self.factor * self.rates.overhead_s(n_layers, n_tokens)
+
+    def _longer(self, term: Term) -> Term:
+        return Term(self.factor * term.seconds, term.bound)
 
 
 EXACT = Spread(1.0, 1.0)
@@ -112,15 +152,11 @@ class IdealRates:
     flops_per_s: float | None
     source: str = "ceiling"
 
-    @property
-    def decode_spread(self) -> Spread:
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        """None."""
         return EXACT
 
-    @property
-    def prefill_spread(self) -> Spread:
-        return EXACT
-
-    def for_model(self, n_embd: int, streamed_bytes: float) -> Self:
+    def for_model(self, n_embd: int, streamed_bytes: float, traits: tuple[str, ...] = ()) -> Self:
         """The same: the ceiling does not depend on it."""
         return self
 

@@ -20,7 +20,15 @@ from localspec.gguf.types import GgmlType
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.model.layers import Layer
-from localspec.prediction.rates import AttentionWork, Rates, Spread, Term, WeightWork
+from localspec.prediction.rates import (
+    AttentionWork,
+    Rates,
+    Shares,
+    Spread,
+    Term,
+    Test,
+    WeightWork,
+)
 from localspec.settings import Attention
 
 MAX_BREAK_EVEN = 4096
@@ -69,6 +77,16 @@ class PassTime:
     attention_s: float
     overhead_s: float
 
+    @classmethod
+    def sum_of(cls, parts: Iterable["PassTime"]) -> "PassTime":
+        """Of passes, or of devices, one after the other."""
+        known = list(parts)
+        return cls(*(sum(getattr(part, name) for part in known) for name in cls.__slots__))
+
+    @property
+    def shares(self) -> Shares:
+        return Shares(self.overhead_s / self.seconds, self.attention_s / self.seconds)
+
     @property
     def seconds(self) -> float:
         return self.weights_s + self.attention_s + self.overhead_s
@@ -109,27 +127,29 @@ class Roofline:
             self._share_time(share, layers, width, depth)
             for share, layers in zip(self.shares, self._layers_by_share, strict=True)
         ]
-        return PassTime(
-            *(sum(getattr(part, name) for part in parts) for name in PassTime.__slots__)
-        )
+        return PassTime.sum_of(parts)
 
     def seconds(self, n_tokens: int, depth: int, n_sequences: int = 1) -> float:
         return self.pass_time(n_tokens, depth, n_sequences).seconds
 
     def decode(self, depth: int, n_sequences: int = 1) -> Speed:
         """Tokens per second of all sequences together."""
-        return Speed.of(n_sequences / self.seconds(1, depth, n_sequences), self._decode_spread)
+        time = self.pass_time(1, depth, n_sequences)
+        return Speed.of(n_sequences / time.seconds, self._spread("decode", time))
 
     def prefill_s(self, n_tokens: int, depth: int = 0, n_batch: int = 512) -> float:
         """Time to read `n_tokens` in micro-batches of `n_batch`, up to an answer's first token."""
-        starts = range(0, n_tokens, n_batch)
-        return sum(
-            self.pass_time(min(n_batch, n_tokens - at), depth + at, is_prompt=True).seconds
-            for at in starts
-        )
+        return self._prompt_time(n_tokens, depth, n_batch).seconds
 
     def prefill(self, n_tokens: int, depth: int = 0) -> Speed:
-        return Speed.of(n_tokens / self.prefill_s(n_tokens, depth), self._prefill_spread)
+        time = self._prompt_time(n_tokens, depth)
+        return Speed.of(n_tokens / time.seconds, self._spread("prefill", time))
+
+    def _prompt_time(self, n_tokens: int, depth: int, n_batch: int = 512) -> PassTime:
+        return PassTime.sum_of(
+            self.pass_time(min(n_batch, n_tokens - at), depth + at, is_prompt=True)
+            for at in range(0, n_tokens, n_batch)
+        )
 
     def verify(self, width: int, depth: int, n_sequences: int = 1) -> float:
         """v(n) = T(n) / T(1): what a pass over `width` tokens a sequence costs in plain passes."""
@@ -146,13 +166,8 @@ class Roofline:
         place = bisect_left(batches, True, key=computes)
         return batches[place] if place < len(batches) else None
 
-    @property
-    def _decode_spread(self) -> Spread:
-        return _widest(share.rates.decode_spread for share in self.shares)
-
-    @property
-    def _prefill_spread(self) -> Spread:
-        return _widest(share.rates.prefill_spread for share in self.shares)
+    def _spread(self, test: Test, time: PassTime) -> Spread:
+        return _widest(share.rates.spread(test, time.shares) for share in self.shares)
 
     @cached_property
     def _layers_by_share(self) -> tuple[Counter[Layer], ...]:
@@ -182,18 +197,20 @@ class Roofline:
         """Weights by type, and how many tokens multiply them."""
         layers = self.facts.n_layers
         is_last = float(share is self.shares[-1])
-        works: dict[tuple[GgmlType, int], WeightWork] = {}
+        works: dict[tuple[GgmlType, int, bool], WeightWork] = {}
         for part in self.facts.streamed(width.n_all):
             is_output = part.role in ("output", "embedding")
             scale = is_last if is_output else share.n_layers / layers
-            key = part.type, width.n_outputs if is_output else width.n_all
-            known = works.get(key, WeightWork(part.type, 0.0, 0.0))
+            is_expert = part.role == "experts"
+            key = part.type, width.n_outputs if is_output else width.n_all, is_expert
+            known = works.get(key, WeightWork(part.type, 0.0, 0.0, is_expert))
             works[key] = WeightWork(
                 part.type,
                 known.n_bytes + scale * part.n_bytes,
                 known.n_elements + scale * part.n_elements,
+                is_expert,
             )
-        return [(work, n) for (_, n), work in works.items() if work.n_bytes]
+        return [(work, n) for (_, n, _), work in works.items() if work.n_bytes]
 
     def _attention(self, layer: Layer, n_tokens: int, depth: int) -> AttentionWork | None:
         if not layer.n_kv_heads or not layer.key_size:

@@ -6,6 +6,7 @@ are the hub's. A CRC-32 of every 4 MiB says later where they changed: a flipped 
 costs one block to mend.
 """
 
+import glob
 import hashlib
 import os
 import shutil
@@ -22,8 +23,14 @@ from localspec.notify import Notify
 from localspec.registry.download import Download, download
 from localspec.registry.manifest import Pulled, record
 from localspec.registry.moved import pulled_files
-from localspec.registry.remote_file import CachePaths, RemoteFile, publish, shelf_of
-from localspec.store import in_turn
+from localspec.registry.remote_file import (
+    CachePaths,
+    RemoteFile,
+    publish,
+    repository_folder,
+    shelf_of,
+)
+from localspec.store import in_turn, write_whole
 
 BLOCK_BYTES = 4 << 20
 
@@ -121,7 +128,7 @@ def pull_file(
         return known, 0
     with _alone(file, shelf, notify):
         was_here = shelf.blob.exists()
-        fetched = (known is not None and known.fetched) or not was_here
+        fetched = not was_here or _was_fetched(file, known)
         digest, n_fetched = _proved(file, shelf, name, notify, on_progress)
     path = publish(file, shelf)
     entry = replace(
@@ -160,6 +167,13 @@ def _not_writable(place: Path, reason: str | None) -> HardwareError:
     )
 
 
+def _was_fetched(file: RemoteFile, known: Pulled | None) -> bool:
+    """Whether the bytes that are here came by localspec, for this revision or another."""
+    if known is not None:
+        return known.fetched
+    return any(one.fetched and one.sha256 == file.digest for one in pulled_files())
+
+
 def _known(path: Path) -> Pulled | None:
     return next((entry for entry in pulled_files() if entry.path == str(path)), None)
 
@@ -181,6 +195,9 @@ def _proved(
             return digest, 0
         notify(f"{file.reference} is here and damaged: fetching it again")
         _drop(shelf)
+    twin = _twin(file, shelf, on_progress)
+    if twin is not None:
+        return twin, 0
     before = shelf.partial.stat().st_size if shelf.partial.exists() else 0
     record(_entry(file, shelf, name, fetched=True))
     wanted = Download(file.reference, file.address, file.headers, file.n_bytes)
@@ -197,6 +214,31 @@ def _proved(
     shelf.blob.parent.mkdir(parents=True, exist_ok=True)
     shelf.partial.replace(shelf.blob)
     return digest, digest.n_bytes - before
+
+
+def _twin(file: RemoteFile, shelf: CachePaths, on_progress: OnProgress) -> Digest | None:
+    """Put the same bytes of another revision in place, where no link can lead to them."""
+    if file.hub is None or shelf.blob != shelf.pointer:
+        return None
+    snapshots = repository_folder(file.hub.repository) / "snapshots"
+    for other in snapshots.glob(f"*/{glob.escape(file.hub.file)}"):
+        if other.is_symlink() or other.stat().st_size != file.n_bytes:
+            continue
+        digest = _digest(file, other, on_progress)
+        if _is_right(file, other, digest):
+            shelf.blob.parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(other, shelf.blob)
+            return digest
+    return None
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """By another name of the same file, where the disk has those. Raises OSError."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        with write_whole(target) as partial:
+            shutil.copyfile(source, partial)
 
 
 def _drop(shelf: CachePaths) -> None:

@@ -36,6 +36,10 @@ from localspec.registry.variants import RepositoryFile
 T = TypeVar("T")
 
 
+class NoSuchFileError(ModelError):
+    """A repository that is there, without the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file that can be fetched. Of the hub: its `digest` (SHA-256, or git's SHA-1 of a small
@@ -123,7 +127,9 @@ def _patiently(name: str, ask: Callable[[], T], notify: Notify) -> T:
             raise ModelError(f"{name} {offline()}") from error
         except errors.HfHubHTTPError as error:
             if error.response.status_code not in BUSY:
-                raise ModelError(f"{name} {refusal(error.response)}") from error
+                is_file = error.response.headers.get("x-error-code") == "EntryNotFound"
+                kind = NoSuchFileError if is_file else ModelError
+                raise kind(f"{name} {refusal(error.response)}") from error
             _wait(retry, name, later_of(error.response))
         except http_errors(client) as error:
             if isinstance(error, errors.HFValidationError):

@@ -6,6 +6,8 @@ with their last name, folders when they are empty.
 
 import os
 import shutil
+import stat
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,8 +54,15 @@ def pulled_as(reference: str, *, with_adopted: bool = False) -> list[Pulled]:
 
 
 def planned_removals(files: Sequence[Pulled]) -> list[Removal]:
-    """The effect of removing files, without removing them."""
-    return [_removal(file) for file in files]
+    """The effect of removing files together, without removing them."""
+    going = {Path(file.path) for file in files}
+    doomed = [_doomed(file, going) for file in files]
+    n_names = Counter(_inode(place) for place in {place for places in doomed for place in places})
+    counted = set[tuple[int, int]]()
+    return [
+        Removal(file, sum(_freed_bytes(place, n_names, counted) for place in places), places)
+        for file, places in zip(files, doomed, strict=True)
+    ]
 
 
 def remove(removal: Removal) -> None:
@@ -115,16 +124,32 @@ def _nothing_of(reference: str) -> UserError:
     return no_such_model(reference, dict(zip(names, names, strict=True)))
 
 
-def _removal(file: Pulled) -> Removal:
+def _doomed(file: Pulled, going: set[Path]) -> tuple[Path, ...]:
+    """What goes with a file: its name, the part that came, and bytes that nothing else names."""
     path = Path(file.path)
     doomed = [path] if os.path.lexists(path) else []
     if file.partial and os.path.lexists(file.partial):
         doomed.append(Path(file.partial))
     blob = _blob_of(path) or _second_copy(file)
-    if blob is not None and not _other_names(path, blob):
+    if blob is not None and not _other_names(going | {path}, blob):
         doomed.append(blob)
-    freed = sum(place.stat().st_size for place in doomed if not place.is_symlink())
-    return Removal(file, freed, tuple(doomed))
+    return tuple(doomed)
+
+
+def _inode(place: Path) -> tuple[int, int]:
+    status = place.lstat()
+    return status.st_dev, status.st_ino
+
+
+def _freed_bytes(
+    place: Path, n_names: Counter[tuple[int, int]], counted: set[tuple[int, int]]
+) -> int:
+    """Once a file, and only if its last name goes; a link has none."""
+    status, inode = place.lstat(), _inode(place)
+    if not stat.S_ISREG(status.st_mode) or inode in counted or n_names[inode] < status.st_nlink:
+        return 0
+    counted.add(inode)
+    return status.st_size
 
 
 def _blob_of(path: Path) -> Path | None:
@@ -145,10 +170,10 @@ def _second_copy(file: Pulled) -> Path | None:
     return blob if blob.exists() else None
 
 
-def _other_names(path: Path, blob: Path) -> bool:
+def _other_names(going: set[Path], blob: Path) -> bool:
     snapshots = blob.parent.parent / "snapshots"
     links = (Path(place) / name for place, _, names in os.walk(snapshots) for name in names)
-    return any(_blob_of(link) == blob for link in links if link != path)
+    return any(_blob_of(link) == blob for link in links if link not in going)
 
 
 def _clear(path: Path) -> None:

@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub_name import HUB, HubRepository, with_file
+from localspec.gguf.hub_name import HUB, HubFile, HubRepository, with_file
 from localspec.gguf.remote import read_remote
 from localspec.model.kind import kind_of
 from localspec.notify import Notify
 from localspec.registry.catalog import entry_of
-from localspec.registry.remote_file import repository_files
+from localspec.registry.remote_file import (
+    NoSuchFileError,
+    RemoteFile,
+    describe,
+    repository_files,
+)
 from localspec.registry.variants import (
     RepositoryFile,
     Variant,
@@ -83,6 +88,18 @@ def _some(found: list[Variant], name: HubRepository, files: list[RepositoryFile]
 
 def _offers(name: HubRepository, files: Sequence[str]) -> str:
     return few([with_file(name, file).name for file in sorted(files)])
+
+
+def described(file: HubFile, notify: Notify) -> tuple[RemoteFile, ...]:
+    """As `describe`; where the file is not in its repository, its files are offered."""
+    try:
+        return describe(file.name, notify)
+    except NoSuchFileError as error:
+        name = HubRepository(file.repository, revision=file.revision)
+        files = [one.file for one in gguf_files(name, notify)]
+        raise ModelError(
+            f"{file.name} does not exist in its repository: name one of {_offers(name, files)}"
+        ) from error
 
 
 def _of_one_model(name: HubRepository, found: list[Variant]) -> list[Variant]:

@@ -13,6 +13,7 @@ import re
 import shlex
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.hub_name import (
@@ -24,7 +25,7 @@ from localspec.gguf.hub_name import (
     is_of_hub,
 )
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
-from localspec.registry.here import file_here
+from localspec.registry.here import file_here, same_file_here
 from localspec.registry.manifest import Pulled
 from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
@@ -32,6 +33,7 @@ from localspec.registry.remote_file import cached
 from localspec.registry.variants import TYPE, quantization_of
 
 ADDRESSES = ("http://", "https://")
+FILE_ADDRESS = "file://"
 _OLLAMA = re.compile(
     r"(?:ollama:|(?:https?://)?(?:www\.)?(?:ollama\.com|registry\.ollama\.ai)/)(?:library/)?",
     re.IGNORECASE,
@@ -69,6 +71,9 @@ def locate(reference: str | None) -> Path | str:
     name = STARTER if reference is None else reference
     if _is_file(name):
         return Path(name)
+    name = name.strip()
+    if name.lower().startswith(FILE_ADDRESS):
+        return _existing(unquote(name[len(FILE_ADDRESS) :]))
     if _OLLAMA.match(name) or name.lower().startswith(ORIGINS):
         return _of_origin(_OLLAMA.sub("ollama:", name, count=1))
     hub = hub_name_of(name)
@@ -145,7 +150,7 @@ def _of_origin(name: str) -> Path | str:
 
 
 def _here(hub: HubName) -> Path | None:
-    return _cached(hub) if isinstance(hub, HubFile) else file_here(hub)
+    return _cached(hub) or same_file_here(hub) if isinstance(hub, HubFile) else file_here(hub)
 
 
 def _is_file(name: str) -> bool:

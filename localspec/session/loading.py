@@ -48,9 +48,9 @@ def checked_facts(model: Path) -> ModelFacts:
 
 
 def called(model: Path) -> str:
-    """The name of another program's file, which may be a mere hash; else its path."""
+    """The name of another program's file, which may be a mere hash; else the file's own."""
     found = found_models() if model.name.startswith(_BLOB) else []
-    return next((other.name for other in found if other.path == model), str(model))
+    return next((other.name for other in found if other.path == model), model.name)
 
 
 _BLOB = "sha256-"
@@ -168,7 +168,7 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     plan = plan_engines(_on_sound_devices(config, notify))
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
-        try_load(engine.model, facts, notify)
+        try_load(engine.model, called(engine.model), facts, notify)
     if note := beyond_training(plan.facts, plan.target.n_ctx):
         notify(note)
     warn_of_reading(plan.models, notify)
@@ -212,7 +212,17 @@ def load_engine(
         return EngineProcess(config, interrupt, on_progress, notify)
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
-    return LlamaEngine(config, interrupt, on_progress)
+    try:
+        return LlamaEngine(config, interrupt, on_progress)
+    except ModelError as error:
+        reason = str(error).replace(config.model.name, called(config.model), 1)
+        is_new = any(what in reason for what in _UNKNOWN)
+        advice = ": it is newer than this engine, so get a newer one with scripts/setup"
+        raise ModelError(f"{reason}{advice if is_new else ''}") from error
+
+
+_UNKNOWN = ("unknown model architecture", "unknown pre-tokenizer")
+"""How libllama says that it does not know a model of its future."""
 
 
 def check_pair(target: "AnyEngine", draft: "AnyEngine") -> None:

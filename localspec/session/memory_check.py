@@ -101,7 +101,7 @@ def _need(config: EngineConfig, facts: ModelFacts) -> Need:
         facts, settings.attention, config.n_ctx, host_of(settings),
         n_sequences=settings.n_sequences, n_batch=settings.ubatch,
     )  # fmt: skip
-    snapshots_bytes = settings.n_sequences * settings.n_rs_seq * (facts.state_bytes or 0)
+    snapshots_bytes = settings.n_rs_seq * settings.n_sequences * (facts.state_bytes or 0)
     own_bytes = memory.own_bytes + snapshots_bytes
     if settings.mmap:
         return Need(own_bytes, memory.repacked_bytes, facts.weight_bytes)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from localspec.dialogue.prompts import Prompts
+from localspec.dialogue.tail import Tail
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.thinking import think_variables
 from localspec.errors import UserError
@@ -64,6 +65,11 @@ class Prompting:
                 self._template(values), self._vocabulary, self._vocabulary.bos_text
             )
         return found
+
+    @property
+    def tails(self) -> list[Tail]:
+        """How the prompts end that were made so far, in each way to ask."""
+        return [prompts.tail for prompts in self._made.values()]
 
     def _template(self, values: TemplateValues) -> ChatTemplate | None:
         plain = self._compiled({}, values.now)

@@ -11,7 +11,7 @@ from typing import Literal
 from localspec.errors import ModelError, UserError
 from localspec.forecast.machine import MachineChoice
 from localspec.gguf.hub_library import hub
-from localspec.gguf.hub_name import HubRepository, hub_name_of, is_of_hub
+from localspec.gguf.hub_name import HubFile, HubRepository, hub_name_of, is_of_hub
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
@@ -22,6 +22,7 @@ from localspec.registry.catalog import Entry, entry_of
 from localspec.registry.moved import pulled_files
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
+from localspec.registry.repository import described
 from localspec.registry.resolve import (
     ADDRESSES,
     hub_name,
@@ -190,7 +191,9 @@ def _plan_reference(reference: str, wish: Wish, notify: Notify) -> PullPlan:
         reference, reasons = of_repository(name, wish.where, notify)
     elif name and not name.file.lower().endswith(".gguf"):
         raise UserError(f"{name.name} is no GGUF file: name one that ends in .gguf")
-    return PullPlan((PlannedFile("model", None, describe(reference, notify)),), reasons)
+    is_file = isinstance(name, HubFile)
+    files = described(name, notify) if is_file else describe(reference, notify)
+    return PullPlan((PlannedFile("model", None, files),), reasons)
 
 
 def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> PullPlan:

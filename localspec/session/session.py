@@ -18,7 +18,7 @@ from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.renderer import RENDERER
 from localspec.dialogue.specials import Specials
-from localspec.dialogue.tail import Tail, n_stable, tail_of
+from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -253,11 +253,7 @@ class Session:
     def n_repeated(self, prompt: Sequence[int]) -> int:
         """How much of a prompt the next one repeats, where the memory needs to know that."""
         is_free = self.target.rollback_limit is None
-        return 0 if is_free else n_stable(prompt, self._tail)
-
-    @cached_property
-    def _tail(self) -> Tail | None:
-        return tail_of(self.chat_prompt)
+        return 0 if is_free else n_stable(prompt, self.prompting.tails)
 
     def speculator(
         self, spec: Speculation | None = None, draft_max: int | None = None

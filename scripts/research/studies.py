@@ -14,8 +14,10 @@ STUDIES = {
     "bench-overhead": "engine.overhead",
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
+    "bench-turns": "engine.turns",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
+    "judge-vocabularies": "dialogue.vocabularies",
     "structure": "structure",
 }
 

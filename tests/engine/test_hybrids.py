@@ -1,5 +1,6 @@
 """Memories that cannot go back as attention can: states and windows, on small random models."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Run, localspec
 from hybrids import LIMITED, ROLLING, STATES, WINDOW, write_random_limited
+from turns import TEMPLATE, turns
 
-from localspec.api import Model
 from localspec.api import load as load_model
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.interrupt import Interrupted
@@ -260,55 +262,16 @@ def test_a_window_that_was_passed_goes_back_to_the_question(
         assert np.corrcoef(row, truth.row([*prompt, 3]))[0, 1] > 0.999, n_question
 
 
-TEMPLATE = (
-    "{%- for m in messages -%}[{{ m.role[0] }}]"
-    "{%- if m.role == 'assistant' -%}{{ m.content.split('</think>')[-1] }}"
-    "{%- else -%}{{ m.content }}{%- endif -%}.\\n"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}[a]{{ '<think>\\n' }}{%- endif -%}"
-)
-"""It drops thoughts, and asks for them with what its history never has."""
-N_TURNS, N_ANSWER = 10, 40
-
-
-def counted(model: Model) -> list[int]:
-    """Rows that the engine really evaluates from now on, one number a decode."""
-    engine, rows = model.session.target, list[int]()
-    decode = engine._decode_batch
-
-    def counting() -> int:
-        rows.append(engine._batch.n_rows)
-        return decode()
-
-    engine._decode_batch = counting
-    return rows
-
-
-def question(turn: int) -> str:
-    return f"Question {turn}: what is {turn} times {turn + 1}, and what is it the square of?"
-
-
 def conversation(path: Path, spec: str) -> tuple[list[str], int]:
     """Ten answers, and how many drafted tokens were accepted; every turn's cost is checked."""
-    said: list[dict[str, str]] = []
     answers, n_accepted = [], 0
     with load_model(path, spec=spec, draft="none", ctx=4096, threads=1, ubatch=64) as model:
-        rows = counted(model)
-
-        def n_tokens(text: str) -> int:
-            return len(model.session.raw_prompt(text))
-
-        for turn in range(N_TURNS):
-            said.append({"role": "user", "content": question(turn)})
-            rows.clear()
-            reply = model.chat(said, max_tokens=N_ANSWER, temperature=0)
-            n_last = n_tokens(said[-2]["content"].split("</think>")[-1]) if turn else 0
-            n_read = reply.timings.n_prefilled
-            assert n_read <= n_last + n_tokens(question(turn)) + 64, (turn, n_read)
-            assert sum(rows) == sum(step.evaluated for step in reply.steps), turn
+        for turn in turns(model):
+            reply = turn.reply
+            assert reply.timings.n_prefilled <= turn.n_new + 64
+            assert turn.n_rows == sum(step.evaluated for step in reply.steps)
             answers.append(reply.text)
             n_accepted += reply.stats.accepted
-            said.append({"role": "assistant", "content": f"{reply.text}</think>It is {turn}."})
     return answers, n_accepted
 
 
@@ -322,3 +285,40 @@ def test_a_turn_reads_the_last_answer_and_the_question_and_says_so(
     drafted, n_accepted = conversation(models[name], "lookup")
     assert drafted == plain
     assert (n_accepted > 0) == (name != "mamba")
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_stop_text_inside_a_draft_and_another_try_change_no_answer(
+    models: dict[str, Path], name: str
+) -> None:
+    """A stop text cuts behind rows that are rolled back already: the next turn must not."""
+    asked = [{"role": "user", "content": "abc abc abc abc abc abc"}]
+    with load_model(models[name], spec="none", ctx=1024, threads=1) as model:
+        whole = model.chat(asked, max_tokens=60, temperature=0).text
+    stop = whole[30:33]
+    cut = whole[: whole.index(stop)]
+    with load_model(models[name], spec="lookup", draft_max=7, ctx=1024, threads=1) as model:
+        for _ in range(2):
+            assert model.chat(asked, max_tokens=60, temperature=0, stop=stop).text == cut
+            again = model.chat(asked, max_tokens=60, temperature=0)
+            assert again.text == whole
+            assert again.timings.n_prefilled <= 64
+
+
+def test_a_chat_goes_on_tomorrow_from_its_last_question(models: dict[str, Path]) -> None:
+    """Through the whole program: what is kept on disk can be gone back to."""
+    options = ("--threads", "1", "--temp", "0", "-n", "40", "--json-lines")
+    first = localspec("chat", models["qwen35"], *options, stdin=f"{QUESTION}\n{QUESTION}".encode())
+    later = localspec("chat", "--continue", *options, stdin=QUESTION.encode())
+    read = [event["n_evaluated"] for run in (first, later) for event in answers(run)]
+    n_question = read[0]
+    assert all(n <= n_question + 40 for n in read[1:]), read
+
+
+QUESTION = "What was it that the keeper of the lighthouse saw in the night of the storm?"
+
+
+def answers(run: Run) -> list[dict[str, Any]]:
+    assert run.code == 0, run.stderr
+    events = map(json.loads, run.stdout.splitlines())
+    return [event for event in events if event["event"] == "answer"]

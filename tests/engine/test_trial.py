@@ -57,10 +57,10 @@ def test_it_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = write_changed(tmp_path / "deadly.gguf", DEADLY["a negative epsilon"])
     facts = checked_facts(path)
     with pytest.raises(ModelError, match=r"GGML_ASSERT"):
-        try_load(path, facts, silent)
+        try_load(path, "it", facts, silent)
     monkeypatch.setattr("localspec.session.trial.run_module", _never)
     with pytest.raises(ModelError, match=r"GGML_ASSERT"):
-        try_load(path, facts, silent)
+        try_load(path, "it", facts, silent)
 
 
 def _never(*_: object) -> None:
@@ -69,10 +69,10 @@ def _never(*_: object) -> None:
 
 def test_a_known_file_starts_without_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = checked_facts(tiny())
-    try_load(tiny(), facts, silent)
+    try_load(tiny(), "it", facts, silent)
     monkeypatch.setattr("localspec.session.trial.run_module", _never)
     started = time.perf_counter()
-    try_load(tiny(), facts, silent)
+    try_load(tiny(), "it", facts, silent)
     assert time.perf_counter() - started < 0.3
 
 
@@ -90,7 +90,7 @@ def test_a_child_that_somebody_else_ended_is_no_verdict(monkeypatch: pytest.Monk
     other = tiny().with_name("other.gguf")
     other.write_bytes(tiny().read_bytes() + b"other")
     for _ in range(2):
-        try_load(other, facts, silent)
+        try_load(other, "it", facts, silent)
     assert calls == 2
 
 
@@ -105,8 +105,28 @@ def test_a_model_with_half_of_its_weights_ends_no_process(tmp_path: Path, kind: 
     assert "stopped itself" not in run.stderr
 
 
-def test_a_head_that_no_check_saw_dies_in_the_child(tmp_path: Path) -> None:
-    """A segmentation fault of a file whose header is refused today, as of next month's heads."""
-    path = write_mtp_head(tmp_path / "mtp-Tiny-F32.gguf")
+@pytest.mark.parametrize("free_bytes", [1 << 40, 0], ids=["evaluated", "built"])
+def test_a_head_that_no_check_saw_dies_in_the_child(
+    tmp_path: Path, free_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segmentation fault of a file whose header is refused today, as of next month's heads; also
+    where the memory is too small to touch its weights.
+    """
+    monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: free_bytes)
+    path = write_mtp_head(tmp_path / f"mtp-Tiny-{free_bytes}.gguf")
+    facts = ModelFacts.of(read_header(path))
+    with path.open("ab") as file:  # a file of its own, of which no verdict is known
+        file.write(b"0" * (1 + (free_bytes > 0)))
     with pytest.raises(ModelError, match="SIGSEGV"):
-        try_load(path, ModelFacts.of(read_header(path)), silent)
+        try_load(path, "it", facts, silent)
+
+
+def test_a_model_that_is_too_large_to_be_touched_is_let_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: 0)
+    path = tmp_path / "large.gguf"
+    path.write_bytes(tiny().read_bytes() + b"large")
+    try_load(path, "it", checked_facts(path), silent)
+    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    try_load(path, "it", checked_facts(path), silent)

@@ -78,7 +78,7 @@ def _seal(path: Path, memory: SequenceMemory) -> None:
     with path.open("ab") as file:
         if newest is not None:
             file.write(_CHECKPOINT.pack(newest.n_tokens, memory.memory.flags, newest.is_whole))
-            file.write(newest.data)
+            file.write(newest.data.data)
     n_bytes = path.stat().st_size
     seal = _SEAL.pack(_MAGIC, n_engine, n_bytes, _checksum(path, n_bytes))
     with path.open("ab") as file:

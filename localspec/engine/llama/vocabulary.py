@@ -43,20 +43,28 @@ class LlamaVocabulary:
         self._pieces: dict[int, bytes] = {}
         self.n_tokens: int = C.llama_vocab_n_tokens(self._vocab)
 
-    @cached_property
+    @property
     def eog(self) -> frozenset[int]:
         """Ids that end a generation.
 
         libllama takes `</s>` for one by its text (PaddleOCR has it); in Qwen's files it is text.
         """
+        return self._eog
+
+    @cached_property
+    def _eog(self) -> frozenset[int]:
         fim = (C.llama_vocab_fim_pad, C.llama_vocab_fim_rep, C.llama_vocab_fim_sep)
         known = {*self._kinds, *self._ends, *(get(self._vocab) for get in fim)}
         found = (i for i in known if i >= 0 and C.llama_vocab_is_eog(self._vocab, i))
         return frozenset(i for i in found if not self._is_ordinary(i))
 
-    @cached_property
+    @property
     def specials(self) -> Mapping[str, SpecialKind]:
         """Texts that `tokenize` reads as one token wherever they stand."""
+        return self._specials
+
+    @cached_property
+    def _specials(self) -> Mapping[str, SpecialKind]:
         found: dict[str, SpecialKind] = {}
         for token, kind in self._kinds.items():
             if kind & _CONTROL:
@@ -119,9 +127,13 @@ class LlamaVocabulary:
         """The token as the vocabulary spells it, control tokens included."""
         return (C.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
 
-    @cached_property
+    @property
     def adds_space(self) -> bool:
         """Whether `tokenize` puts a space before a text and behind each control token."""
+        return self._adds_space
+
+    @cached_property
+    def _adds_space(self) -> bool:
         return b"".join(map(self.piece, self._tokenize("a"))) == b" a"
 
     def tokenize(

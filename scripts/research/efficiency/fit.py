@@ -1,36 +1,38 @@
-"""Fit the shares that devices reach and write localspec/prediction/efficiency.json.
+"""Fit the factors that devices reach and write localspec/prediction/efficiency.json.
 
     scripts/research/run fit-efficiency [--check]
 
-Reads data/measured.csv and verify_cost.csv; the same data give the same file. `--check`
-only says whether the shipped file is what they give.
+Reads measured.csv, measured_2026.csv, verify_cost.csv and batch_2026.csv in the folder data; the
+same data give the same file. `--check` only says whether the shipped file is what they give.
 """
 
-import csv
 import inspect
 import json
-import re
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 import typer
-from research.efficiency.intervals import TAILS, Errors
-from research.efficiency.regression import problem_of, unseen, unseen_errors
+from research.efficiency.batches import Batch, curves_of, read_batches
+from research.efficiency.intervals import Calibration, Seen
+from research.efficiency.regression import Fitted, Problem
 from research.efficiency.runs import Run, read_runs
 
 from localspec.errors import UserError
-from localspec.prediction.published import Coefficients, type_class
+from localspec.prediction.efficiency import Coefficients
 
 DATA = Path(__file__).parent / "data"
+TABLES = ("measured.csv", "measured_2026.csv")
 TARGET = Path(inspect.getfile(Coefficients)).with_name("efficiency.json")
-MIN_GIB = 3.0
-WIDTHS = (2, 4, 8, 16)
-DIGITS = 5
+BATCH_TABLES = ("verify_cost.csv", "batch_2026.csv")
+DIGITS = 4
+LEAST = 0.0005
+"""Of a column's value that is worth shipping."""
 ROUNDING = 5e-3
+TESTS = ("decode", "prefill")
 
 
 def main(
@@ -45,47 +47,94 @@ def main(
         raise UserError(f"{TARGET.name} is not what the data give: fit without --check")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fit:
-    """Of published runs of one test; `others`: by chip, what all runs but that chip's determine."""
+    """Of published runs of one test, with the errors of what was left out."""
 
-    coefficients: Coefficients
-    others: dict[str, Coefficients]
-    errors: Errors
+    fitted: Fitted
+    seen: Seen
+    calibration: Calibration
+
+    @property
+    def test(self) -> str:
+        return self.fitted.problem.runs[0].test
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> "Fit":
+        """Raises nothing; runs are of one test."""
+        fitted, seen = Fitted(Problem.of(runs)), Seen(runs)
+        return cls(fitted, seen, Calibration(fitted, seen))
 
 
 @cache
-def fit_of(test: str) -> Fit:
-    """What shipped predictions rest on, and how far they are off where a chip was not seen."""
-    problem = problem_of([run for run in published_runs() if run.test == test])
-    others = unseen(problem)
-    return Fit(problem.solve(), others, unseen_errors(problem, others))
+def fit_of(test: str, until: str | None = None) -> Fit:
+    """What shipped predictions rest on, or would have rested on after a month."""
+    return Fit.of([run for run in published_runs(until) if run.test == test])
 
 
 @cache
-def published_runs() -> list[Run]:
-    """What the fit rests on."""
-    return read_runs(DATA / "measured.csv", MIN_GIB)[0]
+def published_runs(until: str | None = None) -> list[Run]:
+    """What the fit rests on; runs of one source that differ in nothing are one.
+
+    `until`: "2026-04" leaves out later runs, and undated ones of the later table.
+    """
+    runs = [
+        run
+        for name in TABLES
+        for run in read_runs(DATA / name)[0]
+        if until is None or (run.month or (until if name == TABLES[0] else "9999")) <= until
+    ]
+    same: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        size = round(run.file_bytes / 1e7)
+        same[run.conditions, run.source, run.test, run.shape, size, run.depth, run.n_tokens].append(
+            run
+        )
+    return [_middle(group) for group in same.values()]
+
+
+def _middle(runs: list[Run]) -> Run:
+    """The one of the median speed."""
+    return sorted(runs, key=lambda run: run.tokens_per_s)[len(runs) // 2]
 
 
 def fitted() -> dict[str, Any]:
     """The whole data file."""
     document: dict[str, Any] = {
         "about": "Fitted by `scripts/research/run fit-efficiency` to runs in its folder data, whose"
-        " rows name sources. Coefficients of logarithms of time over what a device's figures say;"
-        " 80 % intervals of speed over its prediction, from the errors of devices that were left"
-        " out of the fit.",
-        "support": {},
-        "verify": verify_curves(DATA / "verify_cost.csv"),
+        " rows name sources. Factors are logarithms of time over what a device's figures say;"
+        " scales and quantiles are of errors of runs whose source and chip were left out.",
+        "backends": {},
+        "uncertainty": {},
+        "verify": _verify(),
     }
-    for test in ("decode", "prefill"):
+    for test in TESTS:
         fit = fit_of(test)
-        document[test] = {
-            "values": {name: round(x, DIGITS) for name, x in fit.coefficients.values.items()},
-            "layer_s": dict(fit.coefficients.layer_s) if test == "decode" else {},
+        known = fit.fitted.coefficients
+        uncertainty = fit.calibration.uncertainty
+        document[test] = {"values": _shipped(known), "floors": dict(known.floors)}
+        document["uncertainty"][test] = {
+            "scales": uncertainty.scales,
+            "quantiles": uncertainty.quantiles,
         }
-        document["support"][test] = _support(fit.errors)
+        document["backends"][test] = _support(fit.fitted.problem.runs)
     return document
+
+
+def _shipped(known: Coefficients) -> dict[str, float]:
+    """What a prediction for a user's machine can use: no source's habits."""
+    return {
+        name: round(x, DIGITS)
+        for name, x in known.values.items()
+        if not name.startswith("habit") and (abs(x) >= LEAST or name.startswith("device"))
+    }
+
+
+def _support(runs: Sequence[Run]) -> dict[str, list[int]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        found[run.conditions.backend].append(run.chip)
+    return {name: [len(chips), len(set(chips))] for name, chips in sorted(found.items())}
 
 
 def _agree(one: Any, other: Any) -> bool:
@@ -99,27 +148,13 @@ def _agree(one: Any, other: Any) -> bool:
     return one == other
 
 
-def verify_curves(path: Path) -> dict[str, list[list[float]]]:
-    """T(n) / T(1) of dense models at n = 2, 4, 8 and 16, medians by backend and type, and wider."""
-    found: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            backend = re.split(r"[ -]", row["backend"].lower())[0]
-            ratio = row["relative_step_time_T(k)/T(1)"]
-            if row["moe"] == "0" and ratio and int(row["batch_k"]) in WIDTHS:
-                kind = type_class(re.split(r"[.\- ]", row["quant"])[-1])  # some are file names
-                for name in (f"{backend}, {kind}", backend, "all"):
-                    found[name][int(row["batch_k"])].append(float(ratio))
+def published_batches() -> list[Batch]:
+    """What v(n) rests on."""
+    return read_batches(*(DATA / name for name in BATCH_TABLES))
+
+
+def _verify() -> dict[str, list[list[float]]]:
+    curves = curves_of(published_batches())
     return {
-        name: [[n, round(median(by_width[n]), 3)] for n in WIDTHS]
-        for name, by_width in found.items()
-        if all(by_width[n] for n in WIDTHS)
+        name: [[n, round(curve[n], 3)] for n in sorted(curve)] for name, curve in curves.items()
     }
-
-
-def _support(errors: Errors) -> dict[str, dict[str, float]]:
-    """The interval of every group that has enough runs and chips, and what it rests on."""
-    found = {
-        name: errors.support(name, errors.tails.get(name, TAILS[0])) for name in errors.groups()
-    }
-    return {name: asdict(support) for name, support in found.items() if support}

@@ -1,110 +1,182 @@
-"""Intervals of measured over predicted speed, wide enough to hold 4 of 5 runs of unseen devices.
+"""Intervals that hold out of sample: errors of runs that were left out, scaled by what is known.
 
-The errors of chips that were left out of the fit give the quantiles. A backend's runs are told
-apart by the engine's age where every age has enough chips: users' runs of old engines scatter more
-than today's. Chips differ by more than the runs of one chip do, so plain 10 % quantiles hold too
-few runs of a new chip; the tail is chosen by group so that chips left out once more are held as
-often as promised.
+Every run is predicted twice: without its source, and without its source and its chip. The scale of
+the errors is fitted (Laplace, log-linear, with a ridge) to what was known in each case; quantiles
+of the scaled errors, by backend and held to those of all, make the interval. Pairs of a chip and a
+source err together, so a pair of many runs does not count as many, and few pairs widen.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
+from research.efficiency.regression import Fitted, Floats
 from research.efficiency.runs import Run
 
-from localspec.prediction.published import Support
+from localspec.prediction.conditions import RunConditions, of_part, whole
+from localspec.prediction.rates import Shares
+from localspec.prediction.uncertainty import Uncertainty, causes
 
-MIN_RUNS, MIN_CHIPS = 20, 5
-"""Of other chips, in a group that gives an interval."""
-TAILS = tuple(round(0.005 * i, 3) for i in range(2, 41))
+Mask = NDArray[np.bool_]
+
 PROMISED = 0.8
-EVERYTHING = "all"
+RIDGE, STEPS = 4.0, 30
+HELD = 6.0
+"""Pairs' worth of trust in all backends beside one's own."""
+LEAST = 0.9
+"""Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
+OLD = ("llamafile", "2023", "2024")
+OLD_WEIGHT = 0.2
+"""Of errors of old engines: nobody is promised those."""
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Measured over predicted speed of runs whose chip the fit did not see."""
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A run as it was predicted, and the error: log(measured / predicted seconds)."""
 
-    runs: tuple[Run, ...]
-    ratios: tuple[float, ...]
+    run: Run
+    shares: Shares
+    error: float
+    sees_chip: bool
 
-    def support(self, name: str, tail: float, without: str | None = None) -> Support | None:
-        """The interval of a group, without a chip; None where too little is left."""
-        chosen = self._members(name, without)
-        n_chips = len({chip for chip, _ in chosen})
-        if len(chosen) < MIN_RUNS or n_chips < MIN_CHIPS + (without is None):
-            return None
-        ratios = [ratio for _, ratio in chosen]
-        low, high = (round(float(np.quantile(ratios, share)), 4) for share in (tail, 1 - tail))
-        return Support(len(chosen), n_chips, low, high)
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.run.chip, self.run.source
 
-    def of(self, run: Run) -> Support:
-        """What a run is promised by other chips."""
-        name = self.group(run)
-        found = self.support(name, self.tails.get(name, TAILS[0]), without=run.chip)
-        assert found, "a group is chosen for its support"
-        return found
 
-    def groups(self) -> list[str]:
-        """All that could give intervals."""
-        return sorted({name for run in self.runs for name in self._names(run)})
+class Seen:
+    """Which columns the runs of other sources, and other chips, take part in."""
 
-    def group(self, run: Run) -> str:
-        """The narrowest that has enough runs of other chips."""
-        enough = (name for name in self._names(run) if self.support(name, 0.1, without=run.chip))
-        return next(enough, EVERYTHING)
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._pairs: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+        by_pair: defaultdict[tuple[str, str], set[RunConditions]] = defaultdict(set)
+        for run in runs:
+            by_pair[run.chip, run.source].add(run.conditions)
+        for pair, conditions in by_pair.items():
+            for known in conditions:
+                for kind, name, _ in (*whole(known), *of_part(known, "weights")):
+                    self._pairs[f"{kind}: {name}"].add(pair)
+
+    def without(self, run: Run, *, chip: bool) -> Callable[[str], bool]:
+        """Whether a column is supported where a run's source, or its chip, too, is left out."""
+
+        def knows(column: str) -> bool:
+            return any(
+                source != run.source and (not chip or name != run.chip)
+                for name, source in self._pairs.get(column, ())
+            )
+
+        return knows
+
+
+class Calibration:
+    """The uncertainty that the cases of a fit give, and that without some of them."""
+
+    def __init__(self, fitted: Fitted, seen: Seen) -> None:
+        self.seen, runs = seen, fitted.problem.runs
+        shares = fitted.shares()
+        self.cases = [
+            Case(run, shares[i], float(errors[i]), sees)
+            for sees in (True, False)
+            for errors in (fitted.unseen(leave_chip=not sees),)
+            for i, run in enumerate(runs)
+            if not sees or self._is_elsewhere(run)
+        ]
+
+    def _is_elsewhere(self, run: Run) -> bool:
+        known = run.conditions
+        return self.seen.without(run, chip=False)(f"device: {known.backend}, {known.chip}")
 
     @cached_property
-    def tails(self) -> dict[str, float]:
-        """By group, the tail whose intervals hold nearest to 80 % of the runs of unseen chips."""
-        members: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(
-            lambda: defaultdict(list)
+    def uncertainty(self) -> Uncertainty:
+        """Of all cases."""
+        return self._calibrated(np.ones(len(self.cases), bool), self.scales)
+
+    def without(self, chip: str, source: str) -> Uncertainty:
+        """Quantiles of cases of other chips and other sources; the scale is that of all."""
+        keep = [c.run.chip != chip and c.run.source != source for c in self.cases]
+        return self._calibrated(np.array(keep), self.scales)
+
+    @cached_property
+    def _causes(self) -> tuple[list[str], Floats]:
+        rows = [
+            dict(
+                causes(
+                    case.run.conditions,
+                    self.seen.without(case.run, chip=not case.sees_chip),
+                    case.shares,
+                )
+            )
+            for case in self.cases
+        ]
+        names = sorted({name for row in rows for name in row})
+        return names, np.array([[row.get(name, 0.0) for name in names] for row in rows])
+
+    @cached_property
+    def _weights(self) -> Floats:
+        counts = Counter((case.pair, case.sees_chip) for case in self.cases)
+        return np.array(
+            [
+                (OLD_WEIGHT if case.run.conditions.era in OLD else 1.0)
+                / sqrt(counts[case.pair, case.sees_chip])
+                for case in self.cases
+            ]
         )
-        for run, ratio in zip(self.runs, self.ratios, strict=True):
-            members[self.group(run)][run.chip].append(ratio)
-        return {
-            name: min(TAILS, key=lambda tail: abs(self._held(name, chips, tail) - PROMISED))
-            for name, chips in members.items()
-        }
-
-    def _held(self, name: str, chips: Mapping[str, list[float]], tail: float) -> float:
-        held, n = 0, 0
-        for chip, ratios in chips.items():
-            support = self.support(name, tail, without=chip)
-            held += sum(bool(support and support.low <= x <= support.high) for x in ratios)
-            n += len(ratios)
-        return held / n
-
-    def _names(self, run: Run) -> tuple[str, ...]:
-        """From the narrowest on. Families have too few chips: a new one falls outside too often."""
-        known = run.place.circumstances
-        by_age = (f"{known.backend}, {known.era}",) if known.backend in self._aged else ()
-        return *by_age, known.backend, EVERYTHING
 
     @cached_property
-    def _aged(self) -> set[str]:
-        """Backends of which every age with enough runs has enough chips, too."""
-        runs: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-        for run in self.runs:
-            known = run.place.circumstances
-            runs[known.backend, known.era].append(run.chip)
-        few = {
-            backend
-            for (backend, _), chips in runs.items()
-            if len(chips) >= MIN_RUNS and len(set(chips)) <= MIN_CHIPS
-        }
-        return {backend for backend, _ in runs} - few
-
-    def _members(self, name: str, without: str | None) -> list[tuple[str, float]]:
-        return [(chip, ratio) for chip, ratio in self._by_group.get(name, ()) if chip != without]
+    def scales(self) -> dict[str, float]:
+        """log s = x beta by the likelihood of a Laplace distribution, log s + |error| / s."""
+        names, x = self._causes
+        size = np.abs([case.error for case in self.cases])
+        beta = np.zeros(len(names))
+        beta[names.index("all")] = np.log(np.mean(size))
+        centre = beta.copy()
+        for _ in range(STEPS):
+            ratio = np.clip(size / np.exp(x @ beta), 0, 8)
+            gradient = x.T @ (self._weights * (1 - ratio)) + RIDGE * (beta - centre)
+            curvature = (x.T * (self._weights * np.maximum(ratio, 0.3))) @ x
+            beta -= np.linalg.solve(curvature + RIDGE * np.eye(len(beta)), gradient)
+        return {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
 
     @cached_property
-    def _by_group(self) -> dict[str, list[tuple[str, float]]]:
-        found: defaultdict[str, list[tuple[str, float]]] = defaultdict(list)
-        for run, ratio in zip(self.runs, self.ratios, strict=True):
-            for name in self._names(run):
-                found[name].append((run.chip, ratio))
-        return dict(found)
+    def _scaled(self) -> Floats:
+        names, x = self._causes
+        scale = np.exp(x @ np.array([self.scales[name] for name in names]))
+        return np.array([case.error for case in self.cases]) / scale
+
+    def _calibrated(self, keep: Mask, scales: dict[str, float]) -> Uncertainty:
+        overall = self._quantiles(keep)
+        found = {"all": overall}
+        for backend in sorted(set(self._backends)):
+            chosen = keep & (self._backends == backend)
+            n_pairs = len(set(self._pairs[chosen]))
+            if n_pairs:
+                own, share = self._quantiles(chosen), n_pairs / (n_pairs + HELD)
+                found[str(backend)] = (
+                    round(share * own[0] + (1 - share) * overall[0], 4),
+                    round(share * own[1] + (1 - share) * overall[1], 4),
+                )
+        return Uncertainty(scales, found)
+
+    @cached_property
+    def _backends(self) -> NDArray[np.str_]:
+        return np.array([case.run.conditions.backend for case in self.cases])
+
+    @cached_property
+    def _pairs(self) -> NDArray[np.intp]:
+        """A number for each pair of a chip and a source."""
+        numbers = {pair: i for i, pair in enumerate({case.pair: None for case in self.cases})}
+        return np.array([numbers[case.pair] for case in self.cases])
+
+    def _quantiles(self, chosen: Mask) -> tuple[float, float]:
+        """Between which the promised share of weight lies; neither crosses the prediction."""
+        order = np.argsort(self._scaled[chosen])
+        values, weights = self._scaled[chosen][order], self._weights[chosen][order]
+        at = (np.cumsum(weights) - weights / 2) / weights.sum()
+        tail = (1 - PROMISED) / 2
+        low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
+        return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)

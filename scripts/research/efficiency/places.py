@@ -5,30 +5,25 @@ libraries and the machine's cooling is taken from its notes, or from tables of w
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
+from research.efficiency.notes import Notes, number
 from research.efficiency.processors import chip_of, processor_of
+from research.efficiency.shapes import Shape
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
-from localspec.prediction.published import (
-    EIGHT,
-    HALF,
-    K_QUANTS,
-    LOW,
-    NEWEST,
-    TYPICAL_INTENSITY,
-    RunConditions,
-    circumstances,
-    type_class,
-)
+from localspec.prediction.conditions import NEWEST, TYPICAL_INTENSITY, UNDATED, RunConditions
+from localspec.prediction.families import EIGHT, HALF, K_QUANTS, LOW, type_class
+from localspec.prediction.published import circumstances
 
 GIB = 2**30
 
 # The engine's age by source, where a row's notes do not say it; what is in neither is of today.
 ERAS: tuple[tuple[str, str], ...] = (
-    ("discussion #4167 M5", NEWEST),
+    ("discussion #4167 M5", "2025"),
     ("discussion #4167 over-time", "2024"),
     ("discussion #4167", "2023"),
     ("XiongjieDai", "2024"),
@@ -50,9 +45,20 @@ THROTTLED: tuple[tuple[str, str], ...] = (("mac-llm-bench", "Apple M5"),)
 18.3 and 18.4 GiB at 5.5 and 2.5 tokens a second in one series."""
 _QUANT = re.compile(r"(UD-)?(I?Q\d|TQ\d|B?F(P)?(16|32)|MXFP|NVFP)")
 _CLASS_BY_BITS = ((12.0, HALF), (7.0, EIGHT), (4.2, K_QUANTS), (0.0, LOW))
-ROCBLAS_S_PER_FLOP = 1 / 5.1e12 - 1 / 36.9e12
-"""What a matrix product takes longer on Strix Halo with rocBLAS's own kernels than with hipBLASLt:
-5.1 and 36.9 TFLOP/s by mamf-finder (llm-tracker.info, Strix Halo page). No run is in it."""
+METHODS = (
+    ("localscore", "LocalScore"),
+    ("avgtps", "average with the prompt"),
+    ("toksout", "average with the prompt"),
+    ("decode", "server"),
+    ("prefill", "server"),
+    ("server_gen", "server"),
+    ("eval_rate", "server"),
+)
+"""How a test was timed, by its name; llama-bench is the rule."""
+USUAL_CYCLE = 16
+"""Single-precision operations of a core and cycle: two fused multiply-adds of 128 bits."""
+_ADDITION = re.compile(r" \((Metal|\d+-core GPU, \d+ GB)\)$")
+"""What sources add to a device's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +70,28 @@ class Place:
     bandwidth_range: tuple[float, float]
     memory_bytes: int | None = None
     knows_compute: bool = True
-    is_throttled: bool = False
-    prefill_s_per_flop: float = 0.0
 
 
-def place_of(row: dict[str, str], notes: dict[str, str], kind: str) -> Place | str:
+def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Place | str:
     """Of a row of CSV and its class of weight type; a reason where its device is not known."""
-    if row["backend"].lower() == "cpu":
-        return _processor(row, notes, kind)
-    cores, memory = (_figure(notes.get(key, "")) for key in ("gpu_cores", "accel_ram"))
-    match = _match(row["device"], cores, memory)
-    backend = row["backend"].lower()
+    if row["backend"] == "cpu":
+        return _processor(row, notes, kind, shape)
+    cores = number(notes.get("gpu_cores")) or _said_cores(row["device"])
+    memory = number(notes.get("accel_ram")) or notes.memory_gb
+    match = _match(_ADDITION.sub("", row["device"]), cores, memory)
+    inside = re.search(r"\(([^()]+)\)", row["device"])
+    if inside and (match.device is None or match.device.kind == "cpu"):
+        match = _match(inside[1], cores, None)
     if match.device is None or match.device.kind == "cpu":
         return "device not in the table"
-    known = _by_source(circumstances(match.device, backend).with_type(kind), row)
+    backend = row["backend"] or match.device.kind
+    known = circumstances(match.device, backend).with_type(kind)
     least, most = match.bandwidth_range or (known.bandwidth_bytes_per_s,) * 2
-    slow_library = backend == "rocm" and _has_rocblas_alone(row, notes, known.family)
     return Place(
         chip=match.device.name,
-        circumstances=known,
+        circumstances=_by_source(known, row, notes, shape),
         bandwidth_range=(least, most),
         memory_bytes=None if backend == "metal" else max(match.device.memory_bytes, default=None),
-        is_throttled=any(
-            source in row.get("source", "") and row["device"] == name for source, name in THROTTLED
-        ),
-        prefill_s_per_flop=ROCBLAS_S_PER_FLOP if slow_library else 0.0,
     )
 
 
@@ -99,28 +102,43 @@ def class_of(quant: str, bits_per_weight: float) -> str:
     return next(kind for least, kind in _CLASS_BY_BITS if bits_per_weight >= least)
 
 
-def _processor(row: dict[str, str], notes: dict[str, str], kind: str) -> Place | str:
+def _processor(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Place | str:
     """By the bandwidth in a row's notes, else by what its generation's memory can be."""
     known = processor_of(row["device"])
-    said = _figure(notes.get("bw", "")) or _memory_gbps(row["device"])
+    said = number(notes.get("bw")) or _said_gbps(row["device"]) or _memory_gbps(row["device"])
+    counted = re.search(r"(\d+) cores at ([\d.]+) GHz", row["device"])
     if known is None and said is None:
         return "memory bandwidth of the processor not known"
     bandwidth = said * 1e9 if said else known.bandwidth_bytes_per_s if known else 0.0
     flops = known.flops_per_s if known else None
+    if flops is None and counted:
+        flops = float(counted[1]) * float(counted[2]) * 1e9 * USUAL_CYCLE
+    chip = chip_of(row["device"])
     run = RunConditions(
         backend="cpu",
         family=f"{known.kind} processor" if known else "processor",
         type_class=kind,
         bandwidth_bytes_per_s=bandwidth,
         fp32_flops_per_s=flops or bandwidth / TYPICAL_INTENSITY,
+        chip=chip,
     )
     limits = (known.least_bytes_per_s, known.most_bytes_per_s) if known and not said else None
     return Place(
-        chip=chip_of(row["device"]),
-        circumstances=_by_source(run, row),
+        chip=chip,
+        circumstances=_by_source(run, row, notes, shape),
         bandwidth_range=limits or (bandwidth, bandwidth),
         knows_compute=flops is not None,
     )
+
+
+def _said_cores(name: str) -> float | None:
+    found = re.search(r"(\d+)-core GPU", name)
+    return float(found[1]) if found else None
+
+
+def _said_gbps(name: str) -> float | None:
+    found = re.search(r"(\d+(?:\.\d+)?) GB/s", name)
+    return float(found[1]) if found else None
 
 
 def _memory_gbps(name: str) -> float | None:
@@ -129,18 +147,43 @@ def _memory_gbps(name: str) -> float | None:
     return device.bandwidth_bytes_per_s / 1e9 if device and device.kind == "cpu" else None
 
 
-def _by_source(run: RunConditions, row: dict[str, str]) -> RunConditions:
+def _by_source(
+    run: RunConditions, row: dict[str, str], notes: Notes, shape: Shape
+) -> RunConditions:
     source = row.get("source", "")
-    harness = re.split(r"@| results| \(", source)[0].strip() or None
-    return replace(run, era=_era(source, row.get("notes", "")), harness=harness)
+    traits = ("moe",) * shape.is_mixture + (shape.kind,) * (shape.kind != "dense")
+    traits += ("gemma",) * ("gemma" in row["model"].lower())
+    return replace(
+        run,
+        era=_era(source, notes),
+        traits=traits,
+        width=shape.n_embd,
+        group=shape.group,
+        cache=notes.cache,
+        habits=tuple(_habits(run, row, notes)),
+    )
 
 
-def _era(source: str, notes: str) -> str:
-    year = re.search(r"\b(2023|2024|2025|2026)-\d\d", notes)
+def _habits(run: RunConditions, row: dict[str, str], notes: Notes) -> Iterator[tuple[str, str]]:
+    """What a source did that a user's machine does not do."""
+    source, test = row.get("source", ""), row["test"].lower()
+    if method := next((name for text, name in METHODS if text in test), None):
+        yield "method", method
+    if source:
+        yield "source", notes.source_of(source)
+    if notes.power_cap:
+        yield "state", "power cap"
+    if any(text in source and row["device"] == name for text, name in THROTTLED):
+        yield "state", f"throttled {row['device']}"
+    if run.backend == "rocm" and _has_rocblas_alone(notes, run.family):
+        yield "library", f"rocBLAS alone, {row['test'][:2]}"
+
+
+def _era(source: str, notes: Notes) -> str:
     named = next((era for text, era in ERAS if text in source), None)
-    if named is None and year:
-        named = min(year[1], NEWEST)
-    return named or NEWEST
+    if named is None and notes.month:
+        named = notes.month[:4]
+    return named or (NEWEST if notes.get("build") else UNDATED)
 
 
 @cache
@@ -166,14 +209,9 @@ def _as_typed(name: str, cores: float | None) -> Match:
     return Match(tuple(device for device in found if device.gpu_cores in (None, cores)) or found)
 
 
-def _figure(text: str) -> float | None:
-    found = re.match(r"\d+(\.\d+)?", text)
-    return float(found[0]) if found else None
-
-
-def _has_rocblas_alone(row: dict[str, str], notes: dict[str, str], family: str) -> bool:
+def _has_rocblas_alone(notes: Notes, family: str) -> bool:
     """Toolboxes turn hipBLASLt on; builds by hand have it where their notes say so."""
     if family != "AMD Strix Halo":
         return False
-    said = f"{notes.get('build', '')} {notes.get('env', '')}".lower()
+    said = f"{notes.get('build')} {notes.get('env')}".lower()
     return "hblt0" in said or ("llama.cpp-" in said and "hipblaslt=1" not in said)

@@ -21,10 +21,13 @@ _ADDED = re.compile(
     r"|- \d+gb|(?<![-\w])(intel|amd|raspberry)\b"
 )
 # What brings processors' names from systems, cpuinfo and people to one form.
-_NOISE = re.compile(r"\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*?ghz")
+_NOISE = re.compile(r"\((?:metal|cpu(?: only)?)\)|\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*?ghz")
 _CORES = re.compile(r"(\d+)-cores?\b")
+_VIRTUAL = re.compile(r"(\d+) vcpu")
+CORE_GBPS = 10.0
+"""What one core can draw from a server's memory, about: a share of a machine has no more."""
 _AMD_CORES = (
-    (r"ryzen 9 (pro )?\d95\d", 16), (r"ryzen 9 (pro )?[79]945hx", 16),
+    (r"ryzen ai max\+ 395", 16), (r"ryzen 9 (pro )?\d95\d", 16), (r"ryzen 9 (pro )?[79]945hx", 16),
     (r"ryzen 9 (pro )?\d90\d", 12),
     (r"ryzen 9", 8), (r"ryzen 7", 8), (r"ryzen 5 (pro )?[123]5\d\dh?", 4), (r"ryzen 5", 6),
     (r"ryzen 3", 4), (r"embedded r1", 2),
@@ -63,16 +66,18 @@ def processor_of(name: str) -> Processor | None:
     if found is None:
         return None
     cores = _n_cores(plain)
+    shared = _VIRTUAL.search(plain)
+    most = float(shared[1]) * CORE_GBPS if shared else float("inf")
     return Processor(
         found["class"],
-        min(found["gbps"]) * 1e9,
-        max(found["gbps"]) * 1e9,
+        min(most / 2, *found["gbps"]) * 1e9,
+        min(most, max(found["gbps"])) * 1e9,
         cores * found["cycle"] * found["ghz"] * 1e9 if cores else None,
     )
 
 
 def _n_cores(name: str) -> float | None:
-    said = _CORES.search(name)
+    said = _VIRTUAL.search(name) or _CORES.search(name)
     if said:
         return float(said[1])
     known: dict[str, float] = _table()["cores"]

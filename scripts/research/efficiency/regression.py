@@ -1,177 +1,239 @@
-"""Fit shares of published figures to published runs: robust, with a ridge, and leaving chips out.
+"""Fit factors of the parts of a pass to published runs: robust, with a ridge, leaving runs out.
 
-Decoding: log t is fitted, t = n_layers a + bytes / bandwidth * exp(X theta), by Gauss-Newton with
-Huber weights; the ridge scales every kind of coefficient by how far it is believed to vary. Prefill
-has no overhead term. Rows of one chip and source share their weight, so that no source outvotes
-others by repeating itself.
+    log t = log( sum over parts base * exp(X_part theta) ) + noise
+
+by Gauss-Newton with Huber weights; the ridge scales every kind of column by how far it is believed
+to vary, so that a device is held to its family, a family to its backend. Rows of one chip and
+source share their weight, so that no source outvotes others by repeating itself. What all other
+runs determine follows from the normal equations less a group's own part of them.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from research.efficiency.intervals import Errors
 from research.efficiency.runs import Run
-from research.efficiency.scales import LAYER_S, SCALES
+from research.efficiency.scales import DEVICE, SCALES
 
-from localspec.prediction.published import CACHE_STREAM, Coefficients, features
+from localspec.prediction.conditions import Part, of_part, whole
+from localspec.prediction.efficiency import Coefficients
+from localspec.prediction.rates import Shares
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
 
-RIDGE, HUBER, STEPS, PRECISION = 0.05, 0.08, 60, 2e-4
-STATE = "state"
-"""A throttled machine's own slowness, so that its chip's relatives do not inherit all of it. Of one
-machine, it is no constant: nothing is predicted with it."""
-MIN_CHIPS = 2
-"""What fewer chips would determine is refused: the wider group stands in."""
+RIDGE, HUBER, STEPS, PRECISION = 0.05, 0.08, 40, 2e-3
+"""The last is the largest change of a logarithm of seconds that ends the steps."""
+PARTS: dict[str, tuple[Part, ...]] = {
+    "decode": ("launches", "weights", "experts", "attention"),
+    "prefill": ("launches", "weights", "experts", "attention", "streaming"),
+}
+FLOORS: dict[str, dict[str, float]] = {"decode": {"weights": 0.8, "experts": 0.8}, "prefill": {}}
+"""Of a part's base, which it takes at least: weights stream little faster than rated, and that only
+where a cache keeps some of them."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Runs of one test as arrays; `ideal_s` is what the figures alone say, `names` the columns,
-    `chips` what takes part in each."""
+    """Runs of one test as arrays: a matrix of columns and a vector of seconds for every part."""
 
     runs: Sequence[Run]
     names: list[str]
-    chips: list[set[str]]
     scales: Floats
-    x: Floats
-    ideal_s: Floats
-    fixed_s: Floats
-    measured_s: Floats
+    x: tuple[Floats, ...]
+    bases: tuple[Floats, ...]
+    target: Floats
     weights: Floats
 
-    def solve(self, without: str | None = None) -> Coefficients:
-        """The coefficients that the runs of all other chips determine; those of too few are not."""
-        theta = self._all if without is None else self._theta(without, self._all)
-        values = {
-            name: float(scale * x)
-            for name, scale, x in zip(self.names, self.scales, theta, strict=True)
-            if x and not name.startswith(STATE)
-        }
-        return Coefficients(values, LAYER_S)
+    @classmethod
+    def of(cls, runs: Sequence[Run], names: list[str] | None = None) -> "Problem":
+        """Of runs of one test; `names`: the columns of another problem, others are left out."""
+        test = runs[0].test
+        scales, parts = SCALES[test], PARTS[test]
+        rows = [[dict(_columns(run, part)) for part in parts] for run in runs]
+        if names is None:
+            found = {name for row in rows for part in row for name in part}
+            names = sorted(name for name in found if scales.get(name.partition(":")[0]))
+        position = {name: i for i, name in enumerate(names)}
+        sizes = np.array([scales[name.partition(":")[0]] for name in names])
+        x = [np.zeros((len(runs), len(names))) for _ in parts]
+        for i, row in enumerate(rows):
+            for matrix, part in zip(x, row, strict=True):
+                for name, value in part.items():
+                    if name in position:
+                        matrix[i, position[name]] = value * sizes[position[name]]
+        bases = [np.array([run.bases.get(part, 0.0) for run in runs]) for part in parts]
+        counts = Counter((run.chip, run.source) for run in runs)
+        return cls(
+            runs, names, sizes, tuple(x), tuple(bases),
+            target=np.log([run.seconds for run in runs]),
+            weights=np.array([1 / sqrt(counts[run.chip, run.source]) for run in runs]),
+        )  # fmt: skip
+
+    def shares(self, theta: Floats) -> Floats:
+        """Of launches and of attention in predicted seconds."""
+        parts = self._parts(theta)
+        total = sum(parts)
+        names = PARTS[self.runs[0].test]
+        wanted = [parts[names.index(part)] / total for part in ("launches", "attention")]
+        return np.array(wanted).T
+
+    def _parts(self, theta: Floats) -> list[Floats]:
+        return [fixed + varying for fixed, varying in self._fixed_and_varying(theta)]
+
+    def _fixed_and_varying(self, theta: Floats) -> list[tuple[Floats, Floats]]:
+        """Of every part, what its base takes at least, and what the columns change."""
+        test = self.runs[0].test
+        found: list[tuple[Floats, Floats]] = []
+        for part, base, x in zip(PARTS[test], self.bases, self.x, strict=True):
+            floor = FLOORS[test].get(part, 0.0)
+            varying = (1 - floor) * base * np.exp(np.clip(x @ theta, -20, 20))
+            found.append((floor * base, varying))
+        return found
+
+    def linear(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Logarithms of predicted seconds, and their derivatives."""
+        parts = self._fixed_and_varying(theta)
+        total = sum(fixed + varying for fixed, varying in parts)
+        jacobian = sum(
+            (varying / total)[:, None] * x for (_, varying), x in zip(parts, self.x, strict=True)
+        )
+        return np.log(total), jacobian
+
+
+def _columns(run: Run, part: Part) -> Iterator[tuple[str, float]]:
+    for kind, name, value in (*whole(run.conditions), *of_part(run.conditions, part)):
+        yield f"{kind}: {name}", value
+
+
+class Fitted:
+    """The solution for all runs, and what others determine where a group is left out."""
+
+    def __init__(self, problem: Problem, start: Floats | None = None) -> None:
+        self.problem = problem
+        self.theta = _gauss_newton(problem, start)
+        self._predicted, self._jacobian = problem.linear(self.theta)
+        residual = problem.target - self._predicted
+        self._w = problem.weights / np.maximum(1.0, np.abs(residual) / HUBER)
+        self._residual = residual
+        self._a = _normal(self._jacobian, self._w) + RIDGE * np.eye(len(self.theta))
+        self._last: dict[str, tuple[Floats, Floats]] = {}
 
     @cached_property
-    def _all(self) -> Floats:
-        return self._theta(None, np.zeros(len(self.names)))
-
-    def _theta(self, without: str | None, start: Floats) -> Floats:
-        """In units of the scales; zero where too few chips take part."""
-        keep = np.array([run.chip != without for run in self.runs])
-        used = [
-            i
-            for i, (name, chips) in enumerate(zip(self.names, self.chips, strict=True))
-            if len(chips - {without}) >= (1 if name.startswith(STATE) else MIN_CHIPS)
-        ]
-        theta = np.zeros(len(self.names))
-        theta[used] = _gauss_newton(
-            self.x[np.ix_(keep, used)], self.ideal_s[keep], self.fixed_s[keep],
-            self.measured_s[keep], self.weights[keep], start[used],
-        )  # fmt: skip
-        return theta
-
-    def predicted(self, coefficients: Coefficients, rows: NDArray[np.bool_]) -> Floats:
-        """Tokens per second."""
-        indices = np.flatnonzero(rows)
-        least = 1.0 if self.runs[0].test == "decode" else 0.0  # nothing streams faster than rated
-        places = [self.runs[i].place for i in indices]
-        factors = [max(least, coefficients.factor(place.circumstances)) for place in places]
-        seconds = self.ideal_s[indices] * np.array(factors) + self.fixed_s[indices]
-        return np.array([_tokens(self.runs[i]) for i in indices]) / seconds
-
-
-def problem_of(runs: Sequence[Run]) -> Problem:
-    """Of runs of one test."""
-    scales = SCALES[runs[0].test]
-    rows = [
-        {
-            f"{kind}: {name}": (value, scales[kind])
-            for kind, name, value in features(run.place.circumstances)
-            if scales[kind]
+    def coefficients(self) -> Coefficients:
+        """With what every device has beside its family, held to nothing as the columns are."""
+        problem = self.problem
+        values = {
+            name: float(scale * x)
+            for name, scale, x in zip(problem.names, problem.scales, self.theta, strict=True)
         }
-        | ({f"{STATE}: {run.chip}": (1.0, scales[STATE])} if run.place.is_throttled else {})
-        for run in runs
-    ]
-    names = sorted({name for row in rows for name in row})
-    position = {name: i for i, name in enumerate(names)}
-    x = np.zeros((len(runs), len(names)))
-    sizes = np.zeros(len(names))
-    for i, row in enumerate(rows):
-        for name, (value, scale) in row.items():
-            x[i, position[name]] = value * scale
-            sizes[position[name]] = scale
-    sources = Counter((run.chip, run.place.circumstances.harness) for run in runs)
-    return Problem(
-        runs=runs,
-        names=names,
-        chips=[{runs[i].chip for i in np.flatnonzero(column)} for column in x.T],
-        scales=sizes,
-        x=x,
-        ideal_s=np.array([ideal_s(run) for run in runs]),
-        fixed_s=np.array([_fixed_s(run) for run in runs]),
-        measured_s=np.array([_tokens(run) / run.tokens_per_s for run in runs]),
-        weights=np.array([1 / sqrt(sources[r.chip, r.place.circumstances.harness]) for r in runs]),
-    )
+        devices: defaultdict[str, list[int]] = defaultdict(list)
+        for i, run in enumerate(problem.runs):
+            devices[f"device: {run.conditions.backend}, {run.chip}"].append(i)
+        values |= {name: self.device(rows) for name, rows in devices.items()}
+        return Coefficients(values, FLOORS[problem.runs[0].test])
+
+    def device(self, rows: Sequence[int], errors: Floats | None = None) -> float:
+        """What runs of one device have in common beside their prediction."""
+        if not rows:
+            return 0.0
+        w, scale = self._w[rows], DEVICE[self.problem.runs[0].test]
+        found = (self._residual if errors is None else errors)[rows]
+        return float((w @ found) / (w.sum() + RIDGE / scale**2))
+
+    def without(self, chip: str | None, source: str | None) -> Floats:
+        """Columns' values that the runs of other chips and other sources determine.
+
+        One Newton step from the solution for all, with its robust weights.
+        """
+        others, inverse = self._without_source(source or "")
+        rows = [i for i in self._groups["chip", chip or ""] if self._source(i) != source]
+        j, r = self._weighted(rows)
+        spread = inverse @ j.T
+        left = r - j @ (others - self.theta)
+        return others - spread @ np.linalg.solve(np.eye(len(rows)) - j @ spread, left)
+
+    def _without_source(self, source: str) -> tuple[Floats, Floats]:
+        """Values without a source, and the inverse of the curvature there; the last is kept."""
+        if source not in self._last:
+            j, r = self._weighted(self._groups["source", source])
+            if 4 * len(r) > len(self.theta):
+                inverse = np.linalg.inv(self._a - j.T @ j)
+            else:
+                spread = self._inverse @ j.T
+                inner = np.linalg.solve(np.eye(len(r)) - j @ spread, spread.T)
+                inverse = self._inverse + spread @ inner
+            self._last = {source: (self.theta - inverse @ (j.T @ r), inverse)}
+        return self._last[source]
+
+    def _weighted(self, rows: list[int]) -> tuple[Floats, Floats]:
+        """Derivatives and residuals of runs, by the square roots of their weights."""
+        root = np.sqrt(self._w[rows])
+        return self._jacobian[rows] * root[:, None], self._residual[rows] * root
+
+    @cached_property
+    def _inverse(self) -> Floats:
+        return np.linalg.inv(self._a)
+
+    def _source(self, row: int) -> str:
+        return self.problem.runs[row].source
+
+    @cached_property
+    def _groups(self) -> defaultdict[tuple[str, str], list[int]]:
+        found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for i, run in enumerate(self.problem.runs):
+            found["chip", run.chip].append(i)
+            found["source", run.source].append(i)
+        return found
+
+    def shares(self) -> list[Shares]:
+        """What launches and attention take of every prediction."""
+        return [Shares(float(a), float(b)) for a, b in self.problem.shares(self.theta)]
+
+    def unseen(self, wanted: Container[int] | None = None, *, leave_chip: bool = True) -> Floats:
+        """log(measured / predicted seconds) of every run, its chip and source left out."""
+        pairs: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for i, run in enumerate(self.problem.runs):
+            if wanted is not None and i not in wanted:
+                continue
+            pairs[run.source, run.chip].append(i)
+        errors = np.zeros(len(self.problem.runs))
+        for (source, chip), rows in sorted(pairs.items()):
+            step = self.without(chip if leave_chip else None, source) - self.theta
+            errors[rows] = self._residual[rows] - self._jacobian[rows] @ step
+            if not leave_chip:
+                errors[rows] -= self.device(self._elsewhere(rows[0]))
+        return errors
+
+    def _elsewhere(self, row: int) -> list[int]:
+        """Runs of the same device by other sources."""
+        run = self.problem.runs[row]
+        return [
+            i
+            for i in self._groups["chip", run.chip]
+            if self.problem.runs[i].conditions.backend == run.conditions.backend
+            and self._source(i) != run.source
+        ]
 
 
-def ideal_s(run: Run) -> float:
-    """What a run's pass takes at the device's figures."""
-    known = run.place.circumstances
-    if run.test == "decode":
-        cache = CACHE_STREAM[run.flash] * run.shape.kv_bytes * run.depth
-        return (run.streamed_bytes + cache) / known.bandwidth_bytes_per_s
-    return _flops(run) / known.fp32_flops_per_s
+def _normal(jacobian: Floats, weights: Floats) -> Floats:
+    return (jacobian.T * weights) @ jacobian
 
 
-def _flops(run: Run) -> float:
-    """Of a prompt: every token meets all weights, and on average half of the prompt's others."""
-    attention = run.shape.n_layers * run.shape.n_embd * (run.n_tokens + 2 * run.depth) * 2
-    return run.n_tokens * (2 * run.shape.multiplied_params + attention)
-
-
-def unseen(problem: Problem) -> dict[str, Coefficients]:
-    """By chip, the coefficients that the runs of all other chips determine."""
-    return {chip: problem.solve(without=chip) for chip in sorted({r.chip for r in problem.runs})}
-
-
-def unseen_errors(problem: Problem, others: dict[str, Coefficients] | None = None) -> Errors:
-    """Measured over predicted speed of every run, predicted without any run of its chip."""
-    chips = np.array([run.chip for run in problem.runs])
-    ratios = np.zeros(len(problem.runs))
-    for chip, coefficients in (others or unseen(problem)).items():
-        out = chips == chip
-        measured = [run.tokens_per_s for run in problem.runs if run.chip == chip]
-        ratios[out] = np.array(measured) / problem.predicted(coefficients, out)
-    return Errors(tuple(problem.runs), tuple(ratios))
-
-
-def _fixed_s(run: Run) -> float:
-    if run.test == "prefill":
-        return run.place.prefill_s_per_flop * _flops(run)
-    return run.shape.n_layers * LAYER_S[run.place.circumstances.backend]
-
-
-def _tokens(run: Run) -> float:
-    return 1.0 if run.test == "decode" else float(run.n_tokens)
-
-
-def _gauss_newton(
-    x: Floats, ideal: Floats, fixed: Floats, measured: Floats, w: Floats, start: Floats
-) -> Floats:
-    theta, target = start.copy(), np.log(measured)
+def _gauss_newton(problem: Problem, start: Floats | None) -> Floats:
+    theta = np.zeros(len(problem.names)) if start is None else start.copy()
     for _ in range(STEPS):
-        scaled = ideal * np.exp(x @ theta)
-        residual = np.log(scaled + fixed) - target
-        robust = w / np.maximum(1.0, np.abs(residual) / HUBER)
-        jacobian = x * (scaled / (scaled + fixed))[:, None]
-        curvature = jacobian.T @ (jacobian * robust[:, None]) + RIDGE * np.eye(len(theta))
+        predicted, jacobian = problem.linear(theta)
+        residual = predicted - problem.target
+        robust = problem.weights / np.maximum(1.0, np.abs(residual) / HUBER)
+        curvature = _normal(jacobian, robust) + RIDGE * np.eye(len(theta))
         gradient = jacobian.T @ (robust * residual) + RIDGE * theta
-        step = np.clip(np.linalg.solve(curvature, gradient), -0.5, 0.5)
+        step = np.clip(np.linalg.solve(curvature, gradient), -1.0, 1.0)
         theta -= step
-        if np.abs(step).max() < PRECISION:
+        if np.abs(jacobian @ step).max() < PRECISION:
             break
     return theta

@@ -2,35 +2,51 @@
 
 Columns: source, device, backend, model, params_b, file_size_gib, quant, test, tokens_per_s, notes.
 `read_runs` sorts rows into runs that can be predicted and others, by reason: several devices,
-mixtures of experts, models whose size or device is not known, models that do not fit.
+models or devices that are not known, models that do not fit. A file without a size has that of its
+weights and quantization.
 """
 
 import csv
 import re
 from collections import Counter
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
+from research.efficiency.notes import Notes, number
 from research.efficiency.places import Place, class_of, place_of
-from research.efficiency.shapes import Shape, shape_of
+from research.efficiency.shapes import MTP_SHARE, Shape, is_exact, shape_of
+
+from localspec.prediction.conditions import BESIDE_LAYERS, LAUNCH_S, Part, RunConditions
 
 GIB = 2**30
-BACKENDS = ("cuda", "metal", "vulkan", "rocm", "cpu")
-DECODE = re.compile(r"(?:(?:tg|server_gen) ?(?P<n>[1-9]\d*)?|decode|eval_rate|localscore_gen)")
+BACKENDS = ("cuda", "metal", "vulkan", "rocm", "cpu", "sycl", "opencl", "hexagon")
+UNSAID = ("llamacpp", "unspecified", "unknown", "other", "gpu")
+DECODE = re.compile(
+    r"(?:(?:tg|server_gen) ?(?P<n>[1-9]\d*)?|decode|eval_rate|avgtps|localscore_gen)"
+)
 PREFILL = re.compile(r"(?:pp ?(?P<n>[1-9]\d*)|prefill|localscore_prompt)")
 DEPTH = re.compile(r" ?@ ?d(\d+)$")
-EXPERTS = re.compile(
-    r"\d+B-A\d|\d+B\.A\d|x\d+B\b|moe|gpt-oss|mixtral|scout|maverick|glm-4\.[57]|dots\.llm|minimax"
-    r"|deepseek[- ]?(v[23]|r1$|r1-0|2)|hunyuan-a|\bE[24]B\b|ling-|kimi|\bA\d+B\b",
-    re.IGNORECASE,
-)
 # A mean over LocalScore's nine mixes of prompt and answer lengths.
 LOCALSCORE_PROMPT, LOCALSCORE_DEPTH = 900, 1500
-USUAL_LENGTH = 256
-BYTES_PER_WEIGHT = 0.6
-"""Of files whose row does not say how many weights they hold: Q4_K_M with its larger tables."""
+USUAL_LENGTH, MICRO_BATCH = 256, 512
 RESERVE_BYTES = 4e8
 """Beside the streamed weights: buffers and a short cache."""
+# Bits of a weight on average over a file, by the start of a quantization's name.
+_BITS: tuple[tuple[str, float], ...] = (
+    (r"(B?F|FP)16", 16.0), (r"F(P)?32", 32.0), (r"Q8_K", 9.5), (r"Q8", 8.5), (r"Q6_K_", 7.2),
+    (r"Q6", 6.6), (r"Q5_K_XL", 5.9), (r"Q5_K_S", 5.55), (r"Q5", 5.7), (r"Q4_K_XL", 4.95),
+    (r"Q4_K_S|IQ4_NL|Q4_0", 4.65), (r"Q4_1", 5.1), (r"Q4", 4.9), (r"IQ4_XS", 4.35),
+    (r"(MX|NV)FP4", 4.6), (r"Q3_K_L", 4.3), (r"Q3_K_(M|XL)", 3.95), (r"Q3_K", 3.55),
+    (r"IQ3_(M|S)", 3.6), (r"I?Q3", 3.3), (r"IQ2_XX", 2.3), (r"IQ2", 2.7), (r"Q2_K", 3.1),
+    (r"P?Q2_0", 2.13), (r"[PT]*Q1|IQ1", 1.4),
+)  # fmt: skip
+USUAL_BITS = 4.9
+SPARE_BITS = {"Q8_0": 8.5}
+BETTER_BITS = 6.5
+"""Of weights beside the experts, in files whose experts have fewer: makers keep them better."""
+CACHE_BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q5_1": 6.0, "q5_0": 5.5,
+              "q4_1": 5.0, "q4_0": 4.5, "iq4_nl": 4.5}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +59,87 @@ class Run:
     file_bytes: float
     depth: float
     n_tokens: int
-    flash: bool
     tokens_per_s: float
+    source: str
+    month: str | None
+    row: int
 
     @property
     def chip(self) -> str:
         return self.place.chip
 
     @property
+    def conditions(self) -> RunConditions:
+        return self.place.circumstances
+
+    @property
+    def bases(self) -> dict[Part, float]:
+        """Seconds of the parts of a pass, or of a prompt, by the device's figures alone."""
+        return self._decode() if self.test == "decode" else self._prefill()
+
+    @property
+    def seconds(self) -> float:
+        """Measured, of one pass or of the prompt."""
+        return (1.0 if self.test == "decode" else self.n_tokens) / self.tokens_per_s
+
+    def tokens_per(self, seconds: float) -> float:
+        """Speed, of a pass or a prompt that takes so long."""
+        return (1.0 if self.test == "decode" else self.n_tokens) / seconds
+
+    @property
     def streamed_bytes(self) -> float:
         """Of weights, by each decoded token."""
-        return self.shape.streamed_bytes(self.file_bytes)
+        return self._dense_bytes + self._expert_bytes * self.shape.used_share
+
+    @property
+    def _expert_bytes(self) -> float:
+        """Of all experts. The weights beside them are no smaller."""
+        shape = self.shape
+        if not shape.is_mixture:
+            return 0.0
+        mean = 8 * self.file_bytes / shape.n_params
+        beside = shape.n_params - shape.expert_params
+        bits = min(mean * 1.5, max(mean, BETTER_BITS)) if mean < 8 else mean
+        return max(0.5 * self.file_bytes, self.file_bytes - beside * bits / 8)
+
+    @property
+    def _dense_bytes(self) -> float:
+        shape = self.shape
+        rest = shape.n_params - shape.expert_params
+        return (self.file_bytes - self._expert_bytes) * shape.dense_params / rest
+
+    def _decode(self) -> dict[Part, float]:
+        known, shape = self.conditions, self.shape
+        cache = shape.cached_bytes(self.depth) * CACHE_BITS.get(known.cache[0], 16.0) / 16
+        return {
+            "launches": LAUNCH_S["decode"] * (shape.n_layers + BESIDE_LAYERS),
+            "weights": self._dense_bytes / known.bandwidth_bytes_per_s,
+            "experts": self._expert_bytes * shape.used_share / known.bandwidth_bytes_per_s,
+            "attention": cache / known.bandwidth_bytes_per_s,
+        }
+
+    def _prefill(self) -> dict[Part, float]:
+        known, shape, n = self.conditions, self.shape, self.n_tokens
+        n_passes = ceil(n / MICRO_BATCH)
+        touched = self._expert_bytes * shape.touched_share(n / n_passes)
+        pairs = n * (n + 2 * self.depth) / 2
+        scores = 4 * pairs * shape.attending_layers * shape.query_width
+        return {
+            "launches": LAUNCH_S["prefill"] * (shape.n_layers + BESIDE_LAYERS) * n_passes,
+            "weights": 2 * n * shape.multiplied_params / known.fp32_flops_per_s,
+            "experts": 2 * n * shape.expert_params * shape.used_share / known.fp32_flops_per_s,
+            "attention": scores / known.fp32_flops_per_s,
+            "streaming": n_passes * (self._dense_bytes + touched) / known.bandwidth_bytes_per_s,
+        }
 
 
-def read_runs(path: Path, min_gib: float) -> tuple[list[Run], Counter[str]]:
+def read_runs(path: Path, min_gib: float = 0.0) -> tuple[list[Run], Counter[str]]:
     """The runs that can be predicted, and how many rows cannot, by reason."""
     runs: list[Run] = []
     skipped = Counter[str]()
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        for row in csv.DictReader(file):
-            run = _run({key: (row.get(key) or "").strip() for key in row if key}, min_gib)
+        for i, row in enumerate(csv.DictReader(file)):
+            run = _run({key: (row.get(key) or "").strip() for key in row if key}, min_gib, i)
             if isinstance(run, Run):
                 runs.append(run)
             else:
@@ -70,48 +147,82 @@ def read_runs(path: Path, min_gib: float) -> tuple[list[Run], Counter[str]]:
     return runs, skipped
 
 
-def _run(row: dict[str, str], min_gib: float) -> Run | str:
+def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
     """A run, or why it is none."""
-    notes = _notes(row.get("notes", ""))
+    notes = Notes(row.get("notes", ""))
     test = row["test"].lower()
     plain = DEPTH.sub("", test)
     decode, prefill = DECODE.fullmatch(plain), PREFILL.fullmatch(plain)
-    speed, size_gib = _number(row["tokens_per_s"]), _number(row["file_size_gib"])
+    speed, size_gib = number(row["tokens_per_s"]), number(row["file_size_gib"])
+    backend = _backend(row, notes)
     checks = (
         (not decode and not prefill, "another kind of test"),
         (not speed, "no speed"),
-        (not size_gib, "file size not known"),
-        (size_gib is not None and size_gib < min_gib, f"smaller than {min_gib:g} GiB"),
-        (_n_devices(notes) > 1, "several devices"),
-        (_is_mixture(row, notes), "mixture of experts"),
-        ("ple" in notes, "per-layer embeddings"),
-        (notes.get("spec") == "1", "speculative"),
-        (row["backend"].lower() not in BACKENDS, "backend not known"),
+        (notes.n_devices > 1 or " + " in row["device"], "several devices"),
+        (notes.is_speculative, "speculative"),
+        (notes.is_partly_offloaded, "partly on the processor"),
+        (backend is None, "backend not known"),
     )
     reason = next((reason for failed, reason in checks if failed), None)
-    if reason or speed is None or size_gib is None:
+    if reason or speed is None or backend is None:
         return reason or "no speed"
-    file_bytes = size_gib * GIB
-    n_params = (_number(row.get("params_b", "")) or 0) * 1e9 or file_bytes / BYTES_PER_WEIGHT
-    shape = shape_of(row["model"], n_params)
-    place = place_of(row, notes, class_of(row["quant"], 8 * file_bytes / shape.n_params))
+    said = (number(row.get("params_b", "")) or 0) * 1e9 or None
+    params = said or (size_gib * GIB * 8 / _bits(row["quant"]) if size_gib else None)
+    shape = shape_of(row["model"], params, is_mixture=notes.is_mixture)
+    if shape is None:
+        return "neither size nor weights known"
+    file_bytes = _file_bytes(size_gib, said, shape, row["quant"])
+    if file_bytes < min_gib * GIB:
+        return f"smaller than {min_gib:g} GiB"
+    kind = class_of(row["quant"], 8 * file_bytes / shape.n_params)
+    place = place_of(row | {"backend": backend}, notes, kind, shape)
     if isinstance(place, str):
         return place
-    if place.memory_bytes and shape.streamed_bytes(file_bytes) + RESERVE_BYTES > place.memory_bytes:
-        return "does not fit in the device's memory"
-    if prefill and not place.knows_compute:
-        return "arithmetic of the processor not known"
     length, depth = _lengths(test, decode or prefill)
-    return Run(
+    run = Run(
         place=place,
         test="decode" if decode else "prefill",
         shape=shape,
         file_bytes=file_bytes,
-        depth=depth + (length / 2 if decode else 0),
+        depth=max(depth, notes.prompt_tokens) + (length / 2 if decode else 0),
         n_tokens=length,
-        flash=notes.get("fa") != "0",
         tokens_per_s=speed,
+        source=notes.source_of(row.get("source", "")),
+        month=notes.month,
+        row=index,
     )
+    return _checked(run)
+
+
+def _checked(run: Run) -> Run | str:
+    place = run.place
+    if place.memory_bytes and 0.97 * run.file_bytes > place.memory_bytes:
+        return "does not fit in the device's memory"
+    if run.test == "prefill" and not place.knows_compute:
+        return "arithmetic of the processor not known"
+    return run
+
+
+def _backend(row: dict[str, str], notes: Notes) -> str | None:
+    """None for one that is not known; "" where the device decides."""
+    said = re.split(r"[ ,(]", row["backend"].lower())[0]
+    if notes.n_gpu_layers == 0 or said == "cpu":
+        return "cpu"
+    said = {"hip": "rocm", "mps": "metal"}.get(said, said)
+    return said if said in BACKENDS else "" if said in UNSAID else None
+
+
+def _bits(quant: str) -> float:
+    name = quant.upper().removeprefix("UD-")
+    return next((bits for start, bits in _BITS if re.match(start, name)), USUAL_BITS)
+
+
+def _file_bytes(size_gib: float | None, said: float | None, shape: Shape, quant: str) -> float:
+    """Of the model's own weights: a head for drafts that is in the file, too, is not streamed."""
+    if not size_gib:
+        return shape.n_params * _bits(quant) / 8
+    extra = said / shape.n_params - 1 if said and is_exact(said) else 0.0
+    return size_gib * GIB / (1 + extra if 0 < extra <= MTP_SHARE else 1)
 
 
 def _lengths(test: str, match: re.Match[str] | None) -> tuple[int, float]:
@@ -121,22 +232,3 @@ def _lengths(test: str, match: re.Match[str] | None) -> tuple[int, float]:
     depth = DEPTH.search(test)
     length = int((match and match["n"]) or USUAL_LENGTH)
     return length, float(depth[1]) if depth else 0.0
-
-
-def _is_mixture(row: dict[str, str], notes: dict[str, str]) -> bool:
-    return notes.get("moe", "0") != "0" or bool(EXPERTS.search(row["model"]))
-
-
-def _n_devices(notes: dict[str, str]) -> float:
-    return _number(notes.get("n_gpu", "")) or 1
-
-
-def _notes(text: str) -> dict[str, str]:
-    pairs = (part.strip().partition("=") for part in text.split(";"))
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _number(text: str | None) -> float | None:
-    """The number that a cell begins with; thousands may be set off by commas."""
-    found = re.match(r"~?(\d[\d,]*(?:\.\d+)?|\.\d+)", text or "")
-    return float(found[1].replace(",", "")) if found else None

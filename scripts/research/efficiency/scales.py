@@ -1,25 +1,52 @@
-"""How far each kind of coefficient is believed to vary, in units of a logarithm.
+"""How far each kind of column is believed to vary, in units of a logarithm.
 
-The ridge of the fit holds a coefficient to zero in proportion: a kind that varies little must be
-asked for by many runs. Mostly from a search over the leave-one-chip-out error.
+The ridge of the fit holds a column to zero in proportion: a kind that varies little must be asked
+for by many runs. From a search over the errors of runs whose chip and source were left out.
 """
 
 DECODE_SCALES = {
-    "backend": 0.49, "family": 0.122, "backend family": 0.367, "type": 0.098,
-    "backend type": 0.206, "family type": 0.147, "era": 0.12, "backend era": 0.3,
-    "family era": 0.21, "backend harness": 0.35, "memory": 0.07, "laptop": 0.2, "bandwidth": 0.052,
-    "bandwidth in backend": 0.21, "bandwidth in family": 0.1, "bandwidth by type": 0.1,
-    "intensity": 0.1, "intensity in backend": 0.15, "intensity by type": 0.48, "matrix rate": 0.0,
-    "matrix rate in backend": 0.0, "state": 0.35,
+    "moe": 0.1, "hybrid": 0.1, "mla": 0.1, "gemma": 0.1, "habit, method anywhere": 0.15,
+    "habit, launches by method anywhere": 0.3, "habit, state anywhere": 0.5,
+    "attention": 1, "attention by cache": 0.167, "attention by group": 0.3,
+    "attention by group in backend": 0.15, "attention in backend": 0.5, "attention in family": 0.3,
+    "attention of gemma": 0.3, "attention of gemma in backend": 0.2, "attention of hybrid": 0.3,
+    "attention of hybrid in backend": 0.2, "attention of mla": 1.5,
+    "attention of mla in backend": 0.7, "attention, not fused": 0.5, "backend": 0.588,
+    "backend era": 0.252, "backend family": 0.44, "backend type": 0.247, "bandwidth": 0.0624,
+    "bandwidth in backend": 0.252, "era": 0.1, "experts": 0.3, "experts by type": 0.1,
+    "experts in backend": 0.2, "experts in family": 0.1, "family": 0.146, "family type": 0.176,
+    "gemma in backend": 0.1, "habit, launches by method": 0.5, "habit, library": 1,
+    "habit, method": 0.2, "habit, source": 0.15, "habit, state": 0.5, "hybrid in backend": 0.1,
+    "intensity": 0.12, "intensity by type": 1.04, "intensity in backend": 0.18, "laptop": 0.2,
+    "launches": 0.4, "launches in backend": 0.49, "launches in era": 0.5, "launches in family": 0.3,
+    "launches of gemma": 0.5, "launches of gemma in backend": 0.3, "launches of hybrid": 0.5,
+    "launches of hybrid in backend": 0.167, "launches of mla": 0.5,
+    "launches of mla in backend": 0.3, "launches of moe": 0.5, "launches of moe in backend": 0.3,
+    "memory": 0.084, "mla in backend": 0.1, "moe in backend": 0.1, "moe in era": 0.0556,
+    "type": 0.118, "width": 0.06, "width in backend": 0.06,
 }  # fmt: skip
 PREFILL_SCALES = {
-    "backend": 1.4, "family": 1.25, "backend family": 0.056, "type": 0.28, "backend type": 0.3,
-    "family type": 0.15, "era": 0.3, "backend era": 0.3, "family era": 0.2, "backend harness": 0.25,
-    "memory": 0.1, "laptop": 0.5, "bandwidth": 0.1, "bandwidth in backend": 0.196,
-    "bandwidth in family": 0.1, "bandwidth by type": 0.0, "intensity": 0.1,
-    "intensity in backend": 0.21, "intensity by type": 0.1, "matrix rate": 0.3,
-    "matrix rate in backend": 0.3, "state": 2.0,
+    "moe": 0.1, "hybrid": 0.1, "mla": 0.1, "gemma": 0.1, "habit, method anywhere": 0.15,
+    "habit, state anywhere": 0.5,
+    "attention": 1.8, "attention by cache": 0.167, "attention by group": 0.3,
+    "attention by group in backend": 0.15, "attention in backend": 0.5, "attention in family": 0.3,
+    "attention of gemma": 0.3, "attention of gemma in backend": 0.2, "attention of hybrid": 0.3,
+    "attention of hybrid in backend": 0.2, "attention of mla": 1.5,
+    "attention of mla in backend": 0.7, "attention, not fused": 0.5, "backend": 0.661,
+    "backend era": 0.2, "backend family": 0.0524, "backend type": 0.255, "bandwidth": 0.085,
+    "bandwidth in backend": 0.167, "era": 0.1, "experts": 0.3, "experts by type": 0.1,
+    "experts in backend": 0.2, "experts in family": 0.1, "family": 1.06, "family type": 0.23,
+    "gemma in backend": 0.0556, "habit, launches by method": 0.5, "habit, library": 0.556,
+    "habit, method": 0.2, "habit, source": 0.15, "habit, state": 0.5, "hybrid in backend": 0.1,
+    "intensity": 0.085, "intensity by type": 0.085, "intensity in backend": 0.178, "laptop": 0.2,
+    "launches": 0.556, "launches in backend": 0.7, "launches in era": 0.5,
+    "launches in family": 0.3, "launches of gemma": 0.5, "launches of gemma in backend": 0.3,
+    "launches of hybrid": 0.5, "launches of hybrid in backend": 0.3, "launches of mla": 0.5,
+    "launches of mla in backend": 0.3, "launches of moe": 0.5, "launches of moe in backend": 0.3,
+    "matrix rate": 0.3, "matrix rate in backend": 0.3, "memory": 0.085, "mla in backend": 0.1,
+    "moe in backend": 0.1, "moe in era": 0.1, "streaming in backend": 0.3, "type": 0.428,
+    "width": 0.085, "width in backend": 0.085,
 }  # fmt: skip
 SCALES = {"decode": DECODE_SCALES, "prefill": PREFILL_SCALES}
-LAYER_S = {"cuda": 1.225e-5, "metal": 5e-5, "rocm": 8e-5, "vulkan": 1.2e-4, "cpu": 1.4e-4}
-"""Overhead of a layer in decoding, from a search over the leave-one-chip-out error."""
+DEVICE = {"decode": 0.1, "prefill": 0.15}
+"""Of a device beside its family, in units of the noise of a run."""

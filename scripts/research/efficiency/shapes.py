@@ -1,87 +1,112 @@
 """Shapes of the models that published runs name: what a token streams, and what it multiplies.
 
-A row of a CSV has a model's name, a rounded number of weights and the size of its file. How many
-bytes a pass streams depends on the embedding table, which is not streamed unless it is tied to the
-output, and prefill multiplies neither table (the last token's logits aside). Known models are named
-here, with figures from their public config.json; others get the shape usual at their size.
+A row of a CSV has a model's name, a rounded number of weights and perhaps the size of its file.
+data/shapes.csv has the rest, from the models' public config.json: a name's pattern, 10^9 weights,
+layers, embedding length, bytes of F16 keys and values that a token caches, rows of a table, tied
+tables, kind; of mixtures 10^9 weights in routed experts, experts of a layer and those a token uses;
+10^9 weights of which a token reads a row; a sliding window and the share of the cache behind it;
+numbers of all query heads.
+Other models get the shape usual at their size, mixtures what their names say ("30B-A3B").
 """
 
+import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+TABLE = Path(__file__).parent / "data" / "shapes.csv"
+NEAR = 0.17
+"""Sources round: 14 for 14.77, 7 for 7.62."""
+SLACK = 0.5e9
+"""By which small models may be rounded: 1 for 0.596."""
+ATTENDING = {"dense": 1.0, "mla": 1.0, "hybrid": 0.25}
+"""Share of the layers that attend over the whole context."""
+MTP_SHARE = 0.04
+"""By at most so much a file with a head for drafts has more weights than the model alone."""
+EXPERTS_USED, EXPERT_SHARE = 0.65, 0.94
+"""Of a mixture that is not in the table: of its active weights those in experts, of all weights."""
+MIXTURE = re.compile(
+    r"\d+b[- .]?a\d|\d+x\d+b|\bmoe\b|gpt.oss|mixtral|scout|maverick|\bglm 4\.[567](?! 9)"
+    r"|dots\.llm|minimax|deepseek (v[23]|r1$|r1 0|coder v2)|hunyuan a|\bling\b|kimi|\ba\d+b\b"
+    r"|trinity mini|laguna|olmoe|ernie 4\.5 21b|next 80b|nemotron 3 super"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`kv_bytes` of F16 keys and values that a cached token takes; `n_vocab` rows of a table."""
+    """`kv_bytes` of F16 keys and values that a cached token takes; `n_vocab` rows of a table.
+
+    `expert_params` in all routed experts, `lookup_params` of which a token reads a row.
+    """
 
     n_params: float
     n_layers: int
     n_embd: int
-    kv_bytes: int
+    kv_bytes: float
     n_vocab: int
     is_tied: bool = False
+    kind: str = "dense"
+    expert_params: float = 0.0
+    n_experts: int = 0
+    n_used: int = 0
+    lookup_params: float = 0.0
+    window_tokens: int | None = None
+    windowed_share: float = 0.0
+    attention_width: int = 0
+
+    @property
+    def is_mixture(self) -> bool:
+        return self.n_experts > 0
 
     @property
     def table_params(self) -> float:
         return self.n_vocab * self.n_embd
 
     @property
+    def unread_params(self) -> float:
+        """Of tables that a pass does not stream."""
+        return self.lookup_params + (0.0 if self.is_tied else self.table_params)
+
+    @property
+    def dense_params(self) -> float:
+        """That every token streams."""
+        return max(0.05 * self.n_params, self.n_params - self.expert_params - self.unread_params)
+
+    @property
     def multiplied_params(self) -> float:
-        """Of all tokens of a prompt: without the tables of input and output."""
-        return self.n_params - self.table_params * (1 if self.is_tied else 2)
+        """Of all tokens of a prompt, experts left out: without the tables of input and output."""
+        return max(0.5 * self.dense_params, self.dense_params - self.table_params)
 
-    def streamed_bytes(self, file_bytes: float) -> float:
-        """Of a file, in its own mean precision, what one token needs."""
-        if self.is_tied:
-            return file_bytes
-        return file_bytes - self.table_params * min(2.0, file_bytes / self.n_params)
+    @property
+    def used_share(self) -> float:
+        """Of the experts, by one token."""
+        return self.n_used / self.n_experts if self.n_experts else 0.0
 
+    def touched_share(self, n_tokens: float) -> float:
+        """Of the experts, by a pass."""
+        return 1 - (1 - self.used_share) ** n_tokens
 
-# Names, weights in 10^9, layers, embedding length, KV bytes a token, vocabulary, tied tables.
-_KNOWN: tuple[tuple[str, float, int, int, int, int, bool], ...] = (
-    (r"code ?llama|llama 34b", 33.74, 48, 8_192, 196_608, 32_000, False),
-    (r"llama v?2|llama 7b|7b v2", 6.74, 32, 4_096, 524_288, 32_000, False),
-    (r"llama v?2|llama 13b", 13.02, 40, 5_120, 819_200, 32_000, False),
-    (r"llama v?2", 68.98, 80, 8_192, 327_680, 32_000, False),
-    (r"llama 65b", 65.29, 80, 8_192, 2_621_440, 32_000, False),
-    (r"llama 33b|llama 30b", 32.53, 60, 6_656, 1_597_440, 32_000, False),
-    (r"llama|shisa|hermes|nemotron", 1.24, 16, 2_048, 32_768, 128_256, True),
-    (r"llama|shisa|hermes", 3.21, 28, 3_072, 114_688, 128_256, True),
-    (r"llama|shisa|hermes", 8.03, 32, 4_096, 131_072, 128_256, False),
-    (r"llama|shisa|hermes", 70.55, 80, 8_192, 327_680, 128_256, False),
-    (r"mistral(?! small| nemo)|zephyr", 7.25, 32, 4_096, 131_072, 32_768, False),
-    (r"nemo", 12.25, 40, 5_120, 163_840, 131_072, False),
-    (r"ministral", 13.51, 40, 5_120, 163_840, 131_072, False),
-    (r"ministral", 8.02, 36, 4_096, 147_456, 131_072, False),
-    (r"mistral small|devstral|magistral", 23.57, 40, 5_120, 163_840, 131_072, False),
-    (r"qwen ?2|r1|qwen 7b", 1.54, 28, 1_536, 28_672, 151_936, True),
-    (r"qwen ?2", 3.09, 36, 2_048, 36_864, 151_936, True),
-    (r"qwen ?2|r1", 7.62, 28, 3_584, 57_344, 152_064, False),
-    (r"qwen ?2|r1", 14.77, 48, 5_120, 196_608, 152_064, False),
-    (r"qwen ?2|qwq|r1", 32.76, 64, 5_120, 262_144, 152_064, False),
-    (r"qwen ?2", 72.71, 80, 8_192, 327_680, 152_064, False),
-    (r"r1", 8.03, 32, 4_096, 131_072, 128_256, False),
-    (r"r1", 70.55, 80, 8_192, 327_680, 128_256, False),
-    (r"qwen ?3(?!\.)", 1.72, 28, 2_048, 114_688, 151_936, True),
-    (r"qwen ?3(?!\.)", 4.02, 36, 2_560, 147_456, 151_936, True),
-    (r"qwen ?3(?!\.)", 8.19, 36, 4_096, 147_456, 151_936, False),
-    (r"qwen ?3(?!\.)", 14.77, 40, 5_120, 163_840, 151_936, False),
-    (r"qwen ?3(?!\.)", 32.76, 64, 5_120, 262_144, 151_936, False),
-    (r"qwen ?3\.[5-9]", 4.2, 32, 2_560, 32_768, 248_320, True),
-    (r"qwen ?3\.[5-9]", 8.95, 32, 4_096, 32_768, 248_320, False),
-    (r"qwen ?3\.[5-9]", 26.9, 64, 5_120, 65_536, 248_320, False),
-    (r"gemma 2", 9.24, 42, 3_584, 344_064, 256_000, True),
-    (r"gemma 2", 27.23, 46, 4_608, 376_832, 256_000, True),
-    (r"gemma 3", 4.3, 34, 2_560, 139_264, 262_208, True),
-    (r"gemma 3", 11.77, 48, 3_840, 393_216, 262_208, True),
-    (r"gemma 3", 27.01, 62, 5_376, 507_904, 262_208, True),
-    (r"gemma 4", 30.7, 60, 5_376, 491_520, 262_144, True),
-    (r"phi 4|phi 3 medium", 14.66, 40, 5_120, 204_800, 100_352, False),
-    (r"phi 4 mini|phi 4", 3.84, 32, 3_072, 131_072, 200_064, True),
-    (r"granite", 8.17, 40, 4_096, 163_840, 49_159, True),
-)  # fmt: skip
-NEAR = 0.17
-"""Sources round: 14 for 14.77, 7 for 7.62."""
+    def cached_bytes(self, depth: float) -> float:
+        """Of keys and values that a token at a depth reads."""
+        seen = min(depth, self.window_tokens or depth)
+        return self.kv_bytes * (self.windowed_share * seen + (1 - self.windowed_share) * depth)
+
+    @property
+    def query_width(self) -> int:
+        """Numbers of all query heads."""
+        return self.attention_width or self.n_embd
+
+    @property
+    def group(self) -> float:
+        """Query heads that share one of keys and values."""
+        full = 4 * self.query_width * self.n_layers * ATTENDING[self.kind]
+        return max(1.0, full / self.kv_bytes)
+
+    @property
+    def attending_layers(self) -> float:
+        return self.n_layers * ATTENDING[self.kind] * (1 - self.windowed_share)
+
 
 # Layers, embedding length and KV bytes usual up to so many 10^9 weights.
 _USUAL: tuple[tuple[float, int, int, int], ...] = (
@@ -103,16 +128,96 @@ _USUAL_VOCABULARY = 151_936
 _TIED_BELOW = 5e9
 
 
-def shape_of(model: str, n_params: float) -> Shape:
-    """By a model's name and the number of weights that its source gives."""
+def shape_of(model: str, n_params: float | None, *, is_mixture: bool = False) -> Shape | None:
+    """By a model's name and the number of weights that its source gives, if it does.
+
+    None where neither says how many weights there are.
+    """
     name = re.sub(r"[^a-z0-9.]+", " ", model.lower())
-    near = [
-        Shape(known[1] * 1e9, *known[2:])
-        for known in _KNOWN
-        if re.search(known[0], name) and abs(known[1] * 1e9 / n_params - 1) < NEAR
+    said = _said_params(name)
+    mixture = is_mixture or bool(MIXTURE.search(name))
+    near = _nearest(name, n_params or said, is_mixture=mixture)
+    if near is None and said and n_params:
+        near = _nearest(name, said, is_mixture=mixture)
+    if near is not None:
+        return near
+    weights = n_params or said
+    if not weights:
+        return None
+    usual = _usual(name, weights)
+    return _as_mixture(usual, name) if mixture else usual
+
+
+def is_exact(n_params: float) -> bool:
+    """Whether a source counted: 27.32 and not 27."""
+    return abs(n_params / 1e9 - round(n_params / 1e9)) > 1e-6
+
+
+def _nearest(name: str, n_params: float | None, *, is_mixture: bool) -> Shape | None:
+    """The known shape of that name and size; the first of that name without a size."""
+    named = [
+        shape
+        for pattern, shape in _known()
+        if shape.is_mixture == is_mixture and pattern.search(name)
     ]
-    if near:
-        return min(near, key=lambda shape: abs(shape.n_params - n_params))
-    usual = next(row for row in _USUAL if n_params <= row[0] * 1e9)
+    if n_params is None:
+        return named[0] if len({shape.n_params for shape in named}) == 1 else None
+
+    def distance(shape: Shape) -> float:
+        return abs(shape.n_params - n_params)
+
+    near = [s for s in named if distance(s) < max(NEAR * n_params, min(SLACK, 0.45 * s.n_params))]
+    return min(near, key=distance, default=None)
+
+
+def _said_params(name: str) -> float | None:
+    """The largest number of weights in a name: "qwen3 30b a3b"."""
+    found = re.findall(r"(?<![\da.])(\d+(?:\.\d+)?) ?([bm])(?![a-z])", name)
+    sizes = [float(n) * (1e9 if unit == "b" else 1e6) for n, unit in found]
+    return max(sizes, default=None)
+
+
+def _usual(name: str, n_params: float) -> Shape:
+    row = next(row for row in _USUAL if n_params <= row[0] * 1e9)
     is_tied = n_params < _TIED_BELOW or "gemma" in name
-    return Shape(n_params, *usual[1:], _USUAL_VOCABULARY, is_tied)
+    n_vocab = min(_USUAL_VOCABULARY, int(0.3 * n_params / row[2]))
+    return Shape(n_params, row[1], row[2], row[3], n_vocab, is_tied)
+
+
+def _as_mixture(shape: Shape, name: str) -> Shape:
+    """By the active weights in its name, else a tenth."""
+    said = re.search(r"a(\d+(?:\.\d+)?)b", name)
+    active = float(said[1]) * 1e9 if said else 0.1 * shape.n_params
+    experts = EXPERT_SHARE * shape.n_params
+    share = min(0.9, EXPERTS_USED * active / experts)
+    n_layers, n_embd = (48, 2048) if active < 6e9 else (60, 4096)
+    return replace(
+        shape, n_layers=n_layers, n_embd=n_embd, kv_bytes=98_304, is_tied=False,
+        n_vocab=min(_USUAL_VOCABULARY, int(0.02 * shape.n_params / n_embd)),
+        expert_params=experts, n_experts=128, n_used=max(1, round(128 * share)),
+    )  # fmt: skip
+
+
+@cache
+def _known() -> tuple[tuple[re.Pattern[str], Shape], ...]:
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        return tuple((re.compile(row["name"]), _shape(row)) for row in csv.DictReader(file))
+
+
+def _shape(row: dict[str, str]) -> Shape:
+    return Shape(
+        n_params=float(row["params_b"]) * 1e9,
+        n_layers=int(row["layers"]),
+        n_embd=int(row["embd"]),
+        kv_bytes=float(row["kv_bytes"]),
+        n_vocab=int(row["vocab"]),
+        is_tied=row["tied"] == "1",
+        kind=row["kind"],
+        expert_params=float(row["expert_b"] or 0) * 1e9,
+        n_experts=int(row["experts"] or 0),
+        n_used=int(row["used"] or 0),
+        lookup_params=float(row["lookup_b"] or 0) * 1e9,
+        window_tokens=int(row["window"]) if row["window"] else None,
+        windowed_share=float(row["windowed"] or 0),
+        attention_width=int(row["attention_width"]),
+    )

@@ -1,19 +1,19 @@
 """How right are predictions for devices that the fit never saw?
 
-    scripts/research/run validate-predictions --csv FILE [--json] [--min-gib 3]
+    scripts/research/run validate-predictions --csv FILE [--json] [--min-gib 0] [--until 2026-04]
 
-FILE has the columns of data/measured.csv. Every dense run on one device is predicted from
-the device's published figures. A chip that the fit's own data contain is predicted by a fit without
-any row of that chip, whatever source it is from, and its interval comes from the errors of other
-chips; others are predicted as shipped. Errors are |predicted / measured - 1|. Rivals' formulas are
-scored on the same rows. The last column is what would be left if a chip were known: a run predicted
-with what the median of the chip's other runs came to, for chips with three runs or more. Nothing
-that knows a device by its name alone can be expected to do better than that.
+FILE has the columns of data/measured.csv. Every run on one device is predicted from the device's
+published figures, by a fit without any row of its chip, whatever source it is from, and without any
+row of its source, whatever chip it is of; its interval comes from the errors of other chips and
+sources. What a row says of itself (a server's clock, a power cap) is used as others taught it.
+Errors are |predicted / measured - 1|. Rivals' formulas are scored on the same rows. The last column
+is what would be left if a chip were known: a run predicted with what the median of the chip's other
+runs came to, for chips with three runs or more.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,19 +21,21 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from research.efficiency.fit import MIN_GIB, fit_of
-from research.efficiency.regression import problem_of
+from research.efficiency.batches import left_out
+from research.efficiency.fit import TESTS, Fit, fit_of, published_batches
+from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
 
-from localspec.prediction.published import Support
+from localspec.prediction.conditions import NEWEST
+from localspec.prediction.rates import Shares, Spread
 
 RIVALS: dict[str, Callable[[Run], float]] = {
-    "bandwidth / file": lambda run: run.place.circumstances.bandwidth_bytes_per_s / run.file_bytes,
+    "bandwidth / file": lambda run: run.conditions.bandwidth_bytes_per_s / run.file_bytes,
     "0.55 bandwidth / file": lambda run: (
-        0.55 * run.place.circumstances.bandwidth_bytes_per_s / run.file_bytes
+        0.55 * run.conditions.bandwidth_bytes_per_s / run.file_bytes
     ),
     "1 / (file / (0.67 bandwidth) + 1 ms)": lambda run: (
-        1 / (run.file_bytes / (0.67 * run.place.circumstances.bandwidth_bytes_per_s) + 1e-3)
+        1 / (run.file_bytes / (0.67 * run.conditions.bandwidth_bytes_per_s) + 1e-3)
     ),
 }
 FEWEST_RUNS = 3
@@ -63,52 +65,64 @@ def main(
         Path, typer.Option("--csv", help="Measured runs, in the form of measured.csv.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-    min_gib: Annotated[float, typer.Option(help="Smallest file that counts, in GiB.")] = MIN_GIB,
+    min_gib: Annotated[float, typer.Option(help="Smallest file that counts, in GiB.")] = 0.0,
+    until: Annotated[
+        str | None, typer.Option(help="Fit runs until this month, predict later ones: 2026-04.")
+    ] = None,
 ) -> None:
     """Predict published runs and compare."""
-    document = scores_of(table, min_gib)
+    document = scores_of(table, min_gib, until)
     if as_json:
         print(json.dumps(document))
     else:
         _show(document)
 
 
-def scores_of(table: Path, min_gib: float = MIN_GIB) -> dict[str, Any]:
+def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> dict[str, Any]:
     """What `--json` prints. Raises UserError where the table is none."""
     _check(table)
     runs, skipped = read_runs(table, min_gib)
-    outcomes = [*outcomes_of(runs, "decode"), *outcomes_of(runs, "prefill")]
+    if until:
+        runs = [run for run in runs if run.month and run.month > until]
+    outcomes = [o for test in TESTS for o in outcomes_of(runs, fit_of(test, until))]
+    recent = [o for o in outcomes if o.run.conditions.era in ("2025", NEWEST)]
     return {
-        "groups": _scores(outcomes, by_family=True),
-        "backends": _scores(outcomes, by_family=False),
-        "recent": _scores(
-            [o for o in outcomes if o.run.place.circumstances.era == "2025"], by_family=False
-        ),
+        "groups": _scores(outcomes, "backend", "family", "test"),
+        "backends": _scores(outcomes, "backend", "test"),
+        "kinds": _scores(outcomes, "backend", "kind", "test"),
+        "recent": _scores(recent, "backend", "test"),
+        "verify": left_out(published_batches()),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
 
 
-def outcomes_of(runs: list[Run], test: str) -> list[Outcome]:
-    """Every run of a test, each chip predicted by what others measured."""
-    fit = fit_of(test)
-    outcomes: list[Outcome] = []
-    for chip, chosen in _by_chip(run for run in runs if run.test == test).items():
-        target = problem_of(chosen)
-        speeds = target.predicted(
-            fit.others.get(chip, fit.coefficients), np.ones(len(chosen), bool)
-        )
-        for run, speed in zip(chosen, speeds, strict=True):
-            support = fit.errors.of(run)
-            low, high = _widened(run, support)
-            outcomes.append(Outcome(run, float(speed), speed * low, speed * high))
-    return outcomes
+def outcomes_of(runs: list[Run], fit: Fit) -> list[Outcome]:
+    """Every run of a fit's test, predicted by what other chips and other sources determine."""
+    pairs: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.test == fit.test:
+            pairs[run.chip, run.source].append(run)
+    return [outcome for pair, of_pair in pairs.items() for outcome in _unseen(fit, pair, of_pair)]
 
 
-def _widened(run: Run, support: Support) -> tuple[float, float]:
+def _unseen(fit: Fit, pair: tuple[str, str], runs: list[Run]) -> Iterator[Outcome]:
+    problem = Problem.of(runs, fit.fitted.problem.names)
+    theta, uncertainty = fit.fitted.without(*pair), fit.calibration.without(*pair)
+    seconds = np.exp(problem.linear(theta)[0])
+    for run, took, (overhead, attention) in zip(runs, seconds, problem.shares(theta), strict=True):
+        shares = Shares(float(overhead), float(attention))
+        knows = fit.seen.without(run, chip=True)
+        spread = uncertainty.spread(run.conditions, knows, shares)
+        speed = run.tokens_per(float(took))
+        low, high = _widened(run, spread)
+        yield Outcome(run, speed, speed * low, speed * high)
+
+
+def _widened(run: Run, spread: Spread) -> tuple[float, float]:
     """An ambiguous device may be any of its candidates."""
-    own, (least, most) = run.place.circumstances.bandwidth_bytes_per_s, run.place.bandwidth_range
-    return support.low * least / own, support.high * most / own
+    own, (least, most) = run.conditions.bandwidth_bytes_per_s, run.place.bandwidth_range
+    return spread.low * least / own, spread.high * most / own
 
 
 def _by_chip(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -118,13 +132,13 @@ def _by_chip(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return chips
 
 
-def _scores(outcomes: list[Outcome], *, by_family: bool) -> list[dict[str, Any]]:
+def _scores(outcomes: list[Outcome], *names: str) -> list[dict[str, Any]]:
     groups: defaultdict[tuple[str, ...], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        known = outcome.run.place.circumstances
-        family = (known.family,) if by_family else ()
-        groups[known.backend, *family, outcome.run.test].append(outcome)
-    names = ("backend", "family", "test") if by_family else ("backend", "test")
+        key = {"test": outcome.run.test}
+        groups[
+            tuple(key.get(name) or getattr(outcome.run.conditions, name) for name in names)
+        ].append(outcome)
     return [
         dict(zip(names, key, strict=True)) | _score(group) for key, group in sorted(groups.items())
     ]
@@ -158,7 +172,7 @@ def _known_chip_error(outcomes: list[Outcome]) -> float | None:
 
 def _rivals(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for backend, runs in _decoding(outcomes, lambda run: run.place.circumstances.backend).items():
+    for backend, runs in _decoding(outcomes, lambda run: run.conditions.backend).items():
         for formula, speed in RIVALS.items():
             errors = [abs(speed(run) / run.tokens_per_s - 1) for run in runs]
             rows.append(
@@ -197,6 +211,7 @@ def _show(document: dict[str, Any]) -> None:
     for title, key in (
         ("by family", "groups"),
         ("by backend", "backends"),
+        ("by kind of model", "kinds"),
         ("of builds from 2025 on", "recent"),
     ):
         print(
@@ -204,13 +219,19 @@ def _show(document: dict[str, Any]) -> None:
             f"{'chip known':>12}"
         )
         for row in document[key]:
-            name = ", ".join(row[part] for part in ("backend", "family", "test") if part in row)
+            name = ", ".join(
+                row[part] for part in ("backend", "family", "kind", "test") if part in row
+            )
             known = row["known_chip_error"]
             print(
                 f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}"
                 f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
                 f"{'' if known is None else f'{known:.1%}':>12}"
             )
+    print("\nv(n) of devices that were left out, n of 2, 4, 8 and 16")
+    for row in document["verify"]:
+        name = f"{row['backend']}, {row['kind']}"
+        print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
     print("\nrivals' formulas on the same runs, decoding")
     for row in document["rivals"]:
         print(

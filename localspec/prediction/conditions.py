@@ -1,0 +1,180 @@
+"""What the time of published runs depends on: conditions of a run, and the columns of the fit.
+
+A pass is a sum of parts, each a base that figures give times an exponential of fitted columns:
+
+    decode:   launches, weights, experts and cache, each bytes / bandwidth; launches a time a layer
+    prefill:  launches, weights, experts and attention, each operations / fp32 rate; streaming
+
+Kernels are written for a generation of devices, so a device is held to its family, and its family
+to its backend. What sources do (`habits`: a server's clock, a power cap, a prompt that counts) is
+told apart from what devices do; a prediction for a user's machine has none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import log
+from typing import Literal, Self
+
+from localspec.model.facts import ModelFacts
+from localspec.prediction.families import SHARED_MEMORY
+
+NEWEST = "2026"
+"""The age class of engine builds of today."""
+UNDATED = "undated"
+
+Part = Literal["launches", "weights", "experts", "attention", "streaming"]
+
+LAUNCH_S = {"decode": 1e-5, "prefill": 3e-5}
+"""Of a layer, before the fit: a launch takes a few microseconds, and a layer has a dozen."""
+BESIDE_LAYERS = 2
+"""Layers' worth of launches that a pass has beside them."""
+TYPICAL_BANDWIDTH = 4e11
+TYPICAL_INTENSITY = 0.03
+TYPICAL_WIDTH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RunConditions:
+    """What a device's share of its figures depends on.
+
+    `traits` of the model: "moe", "hybrid", "mla". `width`: its embedding length. `habits`: (kind,
+    name) of what the source did, none for us. `cache`: the type of keys, and whether the fused
+    kernel read them. `group`: heads of queries that share one of keys and values.
+    """
+
+    backend: str
+    family: str
+    type_class: str
+    bandwidth_bytes_per_s: float
+    fp32_flops_per_s: float
+    fp16_flops_per_s: float | None = None
+    era: str = NEWEST
+    chip: str = ""
+    traits: tuple[str, ...] = ()
+    width: int = TYPICAL_WIDTH
+    cache: tuple[str, bool] = ("f16", True)
+    group: float = 4.0
+    habits: tuple[tuple[str, str], ...] = ()
+    is_laptop: bool = False
+
+    def with_type(self, type_class: str) -> Self:
+        return replace(self, type_class=type_class)
+
+    @property
+    def kind(self) -> str:
+        """The trait that decides most."""
+        return next((kind for kind in ("mla", "moe", "hybrid") if kind in self.traits), "dense")
+
+
+Column = tuple[str, str, float]
+"""(kind, name, value) of a coefficient that a part of a run takes part in."""
+
+
+def whole(run: RunConditions) -> Iterator[Column]:
+    """Columns of all parts alike."""
+    backend, family, era = run.backend, run.family, run.era
+    for kind, name in (
+        ("era", era),
+        ("backend era", f"{backend}, {era}"),
+        ("family era", f"{family}, {era}"),
+        ("laptop", "yes" if run.is_laptop else "no"),
+        ("device", f"{backend}, {run.chip}"),
+        *((trait, "all") for trait in run.traits),
+        *((f"{trait} in backend", backend) for trait in run.traits),
+        *((f"{trait} in era", f"{backend}, {era}") for trait in run.traits),
+    ):
+        yield kind, name, 1.0
+    for kind, name in run.habits:
+        yield f"habit, {kind}", f"{backend}, {name}", 1.0
+        yield f"habit, {kind} anywhere", name, 1.0
+
+
+def of_part(run: RunConditions, part: Part) -> Iterator[Column]:
+    """Columns of one part of a run."""
+    if part == "launches":
+        yield from _launches(run)
+    elif part in ("weights", "experts"):
+        yield from _weights(run)
+        if part == "experts":
+            yield from _experts(run)
+    elif part == "attention":
+        yield from _attention(run)
+    else:
+        yield "streaming in backend", run.backend, 1.0
+
+
+def _launches(run: RunConditions) -> Iterator[Column]:
+    backend = run.backend
+    yield "launches", "all", 1.0
+    yield "launches in backend", backend, 1.0
+    yield "launches in family", f"{backend}, {run.family}", 1.0
+    yield "launches in era", f"{backend}, {run.era}", 1.0
+    for trait in run.traits:
+        yield f"launches of {trait}", "all", 1.0
+        yield f"launches of {trait} in backend", backend, 1.0
+    for kind, name in run.habits:
+        if kind == "method":
+            yield "habit, launches by method", f"{backend}, {name}", 1.0
+            yield "habit, launches by method anywhere", name, 1.0
+
+
+def _weights(run: RunConditions) -> Iterator[Column]:
+    backend, family, kind = run.backend, run.family, run.type_class
+    for group, name in (
+        ("backend", backend),
+        ("family", family),
+        ("backend family", f"{backend}, {family}"),
+        ("type", kind),
+        ("backend type", f"{backend}, {kind}"),
+        ("family type", f"{backend}, {family}, {kind}"),
+        ("memory", "shared" if backend == "metal" or family in SHARED_MEMORY else "own"),
+    ):
+        yield group, name, 1.0
+    speed = log(run.bandwidth_bytes_per_s / TYPICAL_BANDWIDTH)
+    intensity = log(run.bandwidth_bytes_per_s / run.fp32_flops_per_s / TYPICAL_INTENSITY)
+    matrix = log((run.fp16_flops_per_s or run.fp32_flops_per_s) / run.fp32_flops_per_s)
+    width = log(run.width / TYPICAL_WIDTH)
+    yield "bandwidth", "all", speed
+    yield "bandwidth in backend", backend, speed
+    yield "bandwidth in family", family, speed
+    yield "bandwidth by type", f"{backend}, {kind}", speed
+    yield "matrix rate", "all", matrix
+    yield "matrix rate in backend", backend, matrix
+    yield "intensity", "all", intensity
+    yield "intensity in backend", backend, intensity
+    yield "intensity by type", f"{backend}, {kind}", intensity
+    yield "width", "all", width
+    yield "width in backend", backend, width
+
+
+def _experts(run: RunConditions) -> Iterator[Column]:
+    yield "experts", "all", 1.0
+    yield "experts in backend", run.backend, 1.0
+    yield "experts in family", f"{run.backend}, {run.family}", 1.0
+    yield "experts by type", f"{run.backend}, {run.type_class}", 1.0
+
+
+def _attention(run: RunConditions) -> Iterator[Column]:
+    cache_type, flash = run.cache
+    how = "" if flash else ", not fused"
+    yield "attention", "all", 1.0
+    yield "attention in backend", run.backend, 1.0
+    yield "attention in family", f"{run.backend}, {run.family}", 1.0
+    yield "attention by group", "all", log(run.group / 4)
+    yield "attention by group in backend", run.backend, log(run.group / 4)
+    yield "attention, not fused", run.backend, float(not flash)
+    yield "attention by cache", f"{run.backend}, {cache_type}{how}", 1.0
+    for trait in run.traits:
+        yield f"attention of {trait}", "all", 1.0
+        yield f"attention of {trait} in backend", run.backend, 1.0
+
+
+def traits_of(facts: ModelFacts) -> tuple[str, ...]:
+    """What makes a model's passes unlike those of a dense transformer."""
+    found = {
+        "moe": facts.n_experts > 0,
+        "hybrid": any(layer.is_recurrent for layer in facts.layers),
+        "mla": any(layer.key_size and not layer.value_size for layer in facts.layers),
+        "gemma": facts.architecture.startswith("gemma"),
+    }
+    return tuple(trait for trait, holds in found.items() if holds)

@@ -1,0 +1,64 @@
+"""Families of devices and classes of weight types: what kernels are written for."""
+
+import re
+
+# The first pattern found in a device's lower-case name decides.
+_FAMILIES: tuple[tuple[str, str], ...] = (
+    (r"apple .*ultra", "Apple Ultra"),
+    (r"apple m([5-9]|\d\d)", "Apple M5 and later"),
+    (r"apple .*max", "Apple Max"),
+    (r"apple .*pro", "Apple Pro"),
+    (r"apple", "Apple base"),
+    (r"\b(h100|h200|h20|a100|a800|gh200|b200|b300|a30)\b", "NVIDIA HBM"),
+    (r"\b(v100|titan v|gv100)\b", "NVIDIA Volta"),
+    (r"p100", "NVIDIA P100"),
+    (r"\bgb10\b", "NVIDIA GB10"),
+    (r"\bada\b|rtx 40[5-9]\d|\bl40|\bl4\b|\bl20\b", "NVIDIA Ada"),
+    (r"rtx 50[5-9]\d|blackwell|rtx pro", "NVIDIA Blackwell"),
+    (
+        r"quadro rtx|titan rtx|rtx 20\d\d|gtx 16\d\d|tesla t4|nvidia t4|\bt\d{3,4}\b|mx4\d0",
+        "NVIDIA Turing",
+    ),
+    (r"orin", "NVIDIA Orin"),
+    (r"rtx 30[5-9]\d|rtx a\d{3,4}|\ba(10|40|2|16)\b", "NVIDIA Ampere"),
+    (r"nvidia|geforce|tesla|quadro", "NVIDIA Pascal and older"),
+    (r"qualcomm|adreno|hexagon", "Qualcomm"),
+    (r"intel.* b\d\d|battlemage|1[34]0v", "Intel Arc B"),
+    (r"arc.*a\d\d|intel", "Intel Arc A"),
+    (r"strix halo|8060s|8050s", "AMD Strix Halo"),
+    (r"ryzen|\b\d{3}m\b", "AMD integrated"),
+    (r"rx 9|r9700", "AMD RDNA4"),
+    (r"rx 7|w7\d00", "AMD RDNA3"),
+    (r"rx [56]|w6\d00", "AMD RDNA1/2"),
+    (r"instinct|\bmi\d", "AMD Instinct"),
+)
+SHARED_MEMORY = frozenset({"AMD Strix Halo", "AMD integrated", "NVIDIA Orin", "NVIDIA GB10"})
+OTHER = "other"
+THROUGH_METAL = "Apple through MoltenVK"
+"""Vulkan has no driver there: its shaders are translated, whatever the chip."""
+
+HALF, EIGHT, LEGACY, K_QUANTS, LOW = "16 bit", "8 bit", "4 and 5 bit blocks", "K-quants", "low bit"
+CODEBOOKS, MICROSCALED, TERNARY = "codebooks", "microscaled 4 bit", "1 and 2 bit"
+_TYPE_CLASSES: tuple[tuple[str, str], ...] = (
+    (r"^(F16|BF16|FP16|F32|FP32)", HALF),
+    (r"^Q8", EIGHT),
+    (r"^(MX|NV)FP4", MICROSCALED),
+    (r"^(Q[45]_[01]|IQ4_NL)", LEGACY),
+    (r"^Q[456]_K", K_QUANTS),
+    (r"^I?Q[123]_(S|M|XS|XXS)\b|^IQ", CODEBOOKS),
+    (r"^([PT]*Q[12]_0|TQ)", TERNARY),
+)
+
+
+def family_of(device_name: str, backend: str = "") -> str:
+    """The family of a device by its name in the table; "other" for what is in none."""
+    lowered = device_name.lower()
+    if backend == "vulkan" and lowered.startswith("apple"):
+        return THROUGH_METAL
+    return next((name for pattern, name in _FAMILIES if re.search(pattern, lowered)), OTHER)
+
+
+def type_class(type_name: str) -> str:
+    """The class of a weight type or of a quantization by name: Q4_K_M and Q6_K are K-quants."""
+    name = type_name.upper().removeprefix("UD-")
+    return next((kind for pattern, kind in _TYPE_CLASSES if re.search(pattern, name)), LOW)

@@ -1,0 +1,65 @@
+"""How far a prediction from published runs may be off, by what is known of it.
+
+    log s = sum of causes        low, high = predicted * exp(-quantiles * s)
+
+s scales the errors of runs whose source was left out of the fit, their chip, too, where it counts
+as unseen; the quantiles are those of all such errors in units of their s, so that 80 % of runs lie
+between them whatever the shape of the errors (conformal prediction, Lei et al. 2018).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import exp
+from typing import Any, Self
+
+from localspec.prediction.conditions import UNDATED, RunConditions
+from localspec.prediction.rates import Shares, Spread
+
+LARGEST = 1.6
+"""Of s: no interval is wider than what nothing is known of."""
+
+
+def causes(
+    run: RunConditions, knows: Callable[[str], bool], shares: Shares
+) -> Iterator[tuple[str, float]]:
+    """(name, value) of what makes errors larger or smaller. `knows`: is a column supported?"""
+    yield "all", 1.0
+    yield f"backend {run.backend}", 1.0
+    for trait in run.traits:
+        yield trait, 1.0
+    unseen = {
+        "device": f"device: {run.backend}, {run.chip}",
+        "family": f"backend family: {run.backend}, {run.family}",
+        "weight type": f"backend type: {run.backend}, {run.type_class}",
+        **{f"{trait} models": f"{trait} in backend: {run.backend}" for trait in run.traits},
+    }
+    for what, column in unseen.items():
+        if not knows(column):
+            yield f"{what.replace('moe', 'mixture')} not seen", 1.0
+    if run.era == UNDATED:
+        yield "build not known", 1.0
+    yield "overhead", shares.overhead
+    yield "attention", shares.attention
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """Of one test. `quantiles` by backend: of log(measured / predicted seconds) over s."""
+
+    scales: Mapping[str, float]
+    quantiles: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        quantiles = {name: (low, high) for name, (low, high) in document["quantiles"].items()}
+        return cls(document["scales"], quantiles)
+
+    def spread(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> Spread:
+        """Factors on a predicted speed."""
+        scale = self.scale(run, knows, shares)
+        low, high = self.quantiles.get(run.backend, self.quantiles["all"])
+        return Spread(exp(-high * scale), exp(-low * scale))
+
+    def scale(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> float:
+        found = causes(run, knows, shares)
+        return min(LARGEST, exp(sum(self.scales.get(name, 0.0) * x for name, x in found)))
