@@ -1,0 +1,333 @@
+"""What a client meets: answers, streams, errors that say what to do, and a server that says no."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from serving import Served, events_of, fake_server
+
+CHAT = "/v1/chat/completions"
+HELLO = [{"role": "user", "content": "Hello"}]
+FEW = {"max_tokens": 6, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with fake_server() as made:
+        yield made
+
+
+def test_a_chat_is_answered(server: Served) -> None:
+    document = server.chat(**FEW)
+    choice = document["choices"][0]
+    assert document["object"] == "chat.completion"
+    assert document["model"] == "tiny"
+    assert len(choice["message"]["content"]) == 6
+    assert choice["finish_reason"] == "length"
+    usage = document["usage"]
+    assert usage["completion_tokens"] == 6
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 6
+    assert document["timings"]["predicted_n"] == 6
+    assert document["timings"]["tokens_per_pass"] == 1.0
+
+
+def test_a_stream_says_the_same(server: Served) -> None:
+    whole = server.chat(**FEW)["choices"][0]["message"]["content"]
+    body = {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}, **FEW}
+    status, text, headers = server.ask("POST", CHAT, body)
+    assert status == 200
+    assert headers["content-type"].startswith("text/event-stream")
+    *chunks, last = events_of(text)
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": None}
+    said = [chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks]
+    assert "".join(said) == whole
+    assert len([text for text in said if text]) == 6, "as soon as it is certain"
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-2:] == [None, "length"]
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 6
+    assert {chunk["id"] for chunk in [*chunks, last]} == {chunks[0]["id"]}
+
+
+def test_a_completion_takes_texts_and_ids(server: Served) -> None:
+    status, document = server.post("/v1/completions", prompt=["ab", "cd"], **FEW)
+    assert status == 200
+    assert [choice["index"] for choice in document["choices"]] == [0, 1]
+    one = server.post("/v1/completions", prompt="cd", **FEW)[1]["choices"][0]["text"]
+    assert document["choices"][1]["text"] == one
+    ids = [ord(c) % 8 for c in "cd"]
+    assert server.post("/v1/completions", prompt=ids, **FEW)[1]["choices"][0]["text"] == one
+    assert server.post("/completions", prompt="cd", **FEW)[0] == 200
+
+
+def test_several_choices_have_several_seeds(server: Served) -> None:
+    document = server.chat(n=3, max_tokens=12, temperature=1.5, seed=4)
+    texts = [choice["message"]["content"] for choice in document["choices"]]
+    assert len(set(texts)) == 3
+    assert (
+        server.chat(max_tokens=12, temperature=1.5, seed=5)["choices"][0]["message"]["content"]
+        in texts
+    ), "the second choice has the next seed"
+    assert document["usage"]["completion_tokens"] == 36
+
+
+def test_a_stop_text_is_not_said(server: Served) -> None:
+    text = server.chat(max_tokens=12, temperature=0)["choices"][0]["message"]["content"]
+    cut = server.chat(max_tokens=12, temperature=0, stop=text[4:6])["choices"][0]
+    assert cut["message"]["content"] == text[: text.index(text[4:6])]
+    assert cut["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": "  "}]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "UTF-8"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 2}, "top_p"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_completion_tokens": -5}, "max_tokens"),
+        ({"stop": [1]}, "stop"),
+        ({"n": 0}, "n 0"),
+        ({"n": True}, "n True"),
+        ({"stream": "yes"}, "stream"),
+        ({"seed": "x"}, "seed"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "no place for tools"),
+        ({"tools": [{}]}, "tools[0]"),
+        ({"reasoning_effort": "immense"}, "reasoning_effort"),
+        ({"chat_template_kwargs": 3}, "chat_template_kwargs"),
+        ({"temprature": 1}, "temperature"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_named(server: Served, wrong: dict[str, Any], word: str) -> None:
+    """Nothing is ignored silently, and nothing is a 500."""
+    status, document = server.post(CHAT, **{"messages": HELLO, **FEW, **wrong})
+    assert status == 400
+    error = document["error"]
+    assert word in error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"user": "me", "metadata": {"a": "b"}, "store": False},
+        {"logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}},
+        {"response_format": {"type": "text"}, "tools": [], "tool_choice": "auto"},
+        {"seed": None, "stop": None, "n": None, "tools": None, "logit_bias": None},
+        {"model": "gpt-4o", "top_k": -1, "stream_options": None},
+    ],
+    ids=str,
+)
+def test_fields_that_ask_for_nothing_change_nothing(server: Served, more: dict[str, Any]) -> None:
+    whole = server.chat(**FEW)["choices"][0]["message"]
+    assert server.chat(**FEW, **more)["choices"][0]["message"] == whole
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"text"', b"null", b"\xff", b"[" * 99999, b'{"messages": NaN}']
+)
+def test_a_body_that_is_no_request_is_refused(server: Served, body: bytes) -> None:
+    status, document, _ = server.ask("POST", CHAT, body)
+    assert status == 400
+    assert document["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("prompt", [[], [[]], 5, [1, "a"], [99], [-1], [True], {"a": 1}, None])
+def test_a_prompt_that_is_none_is_refused(server: Served, prompt: Any) -> None:
+    status, document = server.post("/v1/completions", prompt=prompt, **FEW)
+    assert (status, document["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(server: Served) -> None:
+    status, document = server.post("/v1/completions", prompt="x" * 600)
+    error = document["error"]
+    assert (status, error["code"]) == (400, "context_length_exceeded")
+    assert (error["n_prompt_tokens"], error["n_ctx"]) == (600, 512)
+
+
+def test_a_reply_that_fills_the_context_ends_with_length(server: Served) -> None:
+    status, document = server.post("/v1/completions", prompt="x" * 500, temperature=0)
+    assert status == 200
+    assert document["choices"][0]["finish_reason"] == "length"
+
+
+def test_models_health_and_metrics(server: Served) -> None:
+    models = server.ask("GET", "/v1/models")[1]
+    assert [model["id"] for model in models["data"]] == ["tiny"]
+    assert server.ask("GET", "/v1/models/tiny")[0] == 200
+    assert server.ask("GET", "/v1/models/other")[0] == 404
+    assert server.ask("GET", "/health")[:2] == (200, {"status": "ok"})
+    before = server.ask("GET", "/metrics")[1]
+    server.chat(**FEW)
+    after = server.ask("GET", "/metrics")[1]
+    assert _metric(after, "llamacpp:tokens_predicted_total") == 6 + _metric(
+        before, "llamacpp:tokens_predicted_total"
+    )
+    assert 'localspec:first_token_seconds_bucket{le="+Inf"}' in after
+    assert server.ask("GET", "/slots")[1] == {"running": [], "n_waiting": 0}
+
+
+def _metric(text: str, name: str) -> float:
+    line = next(line for line in text.splitlines() if line.startswith(name + " "))
+    return float(line.split()[1])
+
+
+def test_wrong_addresses_and_methods_are_json_too(server: Served) -> None:
+    for method, path, wanted in (("GET", "/nothing", 404), ("GET", CHAT, 405)):
+        status, document, _ = server.ask(method, path)
+        assert (status, "message" in document["error"]) == (wanted, True)
+
+
+def test_keys_are_asked_for_everywhere_but_at_the_door() -> None:
+    with fake_server(keys=("secret", "other")) as server:
+        assert server.ask("GET", "/health")[0] == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+            status, document, _ = server.ask("GET", "/v1/models", headers=headers)
+            assert (status, document["error"]["code"]) == (401, "invalid_api_key")
+        for headers in ({"Authorization": "Bearer other"}, {"X-Api-Key": "secret"}):
+            assert server.ask("GET", "/v1/models", headers=headers)[0] == 200
+
+
+def test_pages_of_other_origins_ask_only_where_that_is_wanted(server: Served) -> None:
+    origin = {"Origin": "http://localhost:3000"}
+    assert "access-control-allow-origin" not in server.ask("GET", "/v1/models", None, origin)[2]
+    with fake_server(origins=("http://localhost:3000",), keys=("k",)) as open_:
+        preflight = {**origin, "Access-Control-Request-Method": "POST"}
+        status, _, headers = open_.ask("OPTIONS", CHAT, None, preflight)
+        assert (status, headers["access-control-allow-origin"]) == (200, origin["Origin"])
+        assert open_.ask("GET", "/v1/models", None, origin)[0] == 401
+
+
+def test_a_body_has_a_limit() -> None:
+    with fake_server(most_bytes=1000) as server:
+        status, document, _ = server.ask("POST", CHAT, b'"' + b"x" * 2000 + b'"')
+        assert status == 413
+        assert "1,000 bytes" in document["error"]["message"]
+
+
+def stream(server: Served, **body: Any) -> socket.socket:
+    """A stream that has begun; its headers and first bytes have been read."""
+    data = json.dumps({"messages": HELLO, "stream": True, "temperature": 0, **body}).encode()
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    connection.sendall(head + data)
+    assert b"200 OK" in connection.recv(4096)
+    return connection
+
+
+def rest(runs: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    text = b""
+    with runs:
+        while data := runs.recv(65536):
+            text += data
+    return text
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_client_that_goes_away_ends_its_reply(is_stream: bool) -> None:
+    with fake_server(n_sequences=1, pass_s=0.01) as server:
+        runs = stream(server, max_tokens=400)
+        if is_stream:
+            runs.close()
+        else:
+            waits = http.client.HTTPConnection("127.0.0.1", server.port)
+            waits.request("POST", CHAT, json.dumps({"messages": HELLO, "max_tokens": 400}))
+            time.sleep(0.05)
+            runs.close()
+            time.sleep(0.1)
+            waits.close()
+        server.wait_until_idle()
+        assert server.desk.scheduler._prefixes.n_free == 1
+        assert server.desk.metrics.n_done == 0
+        assert server.desk.metrics.n_aborted == (1 if is_stream else 2)
+
+
+def test_a_full_server_says_so_and_when_to_come_again() -> None:
+    with fake_server(n_sequences=1, n_waiting=1, pass_s=0.01) as server:
+        streams = [stream(server, max_tokens=300) for _ in range(2)]
+        for is_stream in (False, True):
+            body = {"messages": HELLO, "stream": is_stream}
+            status, document, headers = server.ask("POST", CHAT, body)
+            assert status == 429
+            assert document["error"]["type"] == "rate_limit_error"
+            assert int(headers["retry-after"]) >= 1
+        assert server.ask("GET", "/health")[0] == 200
+        for each in streams:
+            each.close()
+        server.wait_until_idle()
+        assert server.chat(**FEW)
+        assert server.desk.metrics.n_refused == 2
+
+
+def test_the_queue_has_a_deadline() -> None:
+    with fake_server(n_sequences=1, pass_s=0.01, wait_s=0.1) as server:
+        runs = stream(server, max_tokens=300)
+        status, document = server.post(CHAT, messages=HELLO)
+        assert status == 429
+        assert "turn" in document["error"]["message"]
+        runs.close()
+
+
+def test_silence_is_filled_with_pings() -> None:
+    """Clients give up on a connection that says nothing while a long prompt is read."""
+    with fake_server(pass_s=0.2, ping_s=0.05) as server:
+        body = {"messages": HELLO, "stream": True, "max_tokens": 2}
+        text = server.ask("POST", CHAT, body)[1]
+        assert text.count(": ping\n\n") >= 2
+        assert events_of(text)
+
+
+def test_a_bug_ends_the_requests_of_its_pass_and_not_the_server() -> None:
+    with fake_server() as server:
+        server.engine.fails = True
+        status, document = server.post(CHAT, messages=HELLO)
+        assert status == 500
+        assert "a bug" in document["error"]["message"]
+        body = {"messages": HELLO, "stream": True}
+        status, text, _ = server.ask("POST", CHAT, body)
+        assert status == 200
+        assert json.loads(text.split("data: ")[-1])["error"]["type"] == "server_error"
+        server.engine.fails = False
+        assert server.chat(**FEW)
+        server.engine.fails = True
+        for _ in range(3):
+            server.post(CHAT, messages=HELLO)
+        assert server.ask("GET", "/health")[0] == 503, "who watches it can start it again"
+
+
+def test_a_server_that_closes_lets_replies_end() -> None:
+    with fake_server(n_sequences=1, pass_s=0.01) as server:
+        runs = stream(server, max_tokens=40)
+        waits: list[int] = []
+        late = threading.Thread(target=lambda: waits.append(server.post(CHAT, messages=HELLO)[0]))
+        late.start()
+        time.sleep(0.1)
+        server.running.stop(20.0)
+        assert b"[DONE]" in rest(runs)
+        late.join()
+        assert waits == [503]
+
+
+def test_a_server_that_must_close_tells_who_was_cut_off() -> None:
+    with fake_server(n_sequences=1, pass_s=0.01) as server:
+        runs = stream(server, max_tokens=400)
+        server.running.stop(0.05)
+        assert b"the server was stopped" in rest(runs)
