@@ -67,6 +67,7 @@ class Served:
     """A server that runs. `ask` sends one request and reads all of the answer."""
 
     port: int
+    session: Session
     running: Running
     desk: Desk
     engine: Any
@@ -123,7 +124,7 @@ def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
         thread = threading.Thread(target=running.serve, args=(listener,))
         thread.start()
         try:
-            yield Served(port, running, desk, session.target)
+            yield Served(port, session, running, desk, session.target)
         finally:
             running.stop(0.0)
             thread.join(30)

@@ -1,0 +1,225 @@
+"""The server on a real model: company changes no answer, and who leaves makes room."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+from command import LOCALSPEC
+from models import smollm2
+from serving import Served, events_of, served
+
+from localspec.decode.generation import Generation
+from localspec.engine.base import EngineConfig, hold, shared_prefix
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.model.synthetic import Shape, write_random_model
+from localspec.serve.messages import END, Done, Event
+from localspec.serve.order import Orders
+from localspec.serve.server import desk_of
+from localspec.session import Session, SessionConfig
+
+PROMPTS = [
+    "Name three colours.",
+    "Repeat this list: apple, pear, plum, apple, pear, plum, apple, pear, plum.",
+    "Why is the sky blue?",
+    "Count from one to ten.",
+]
+GREEDY = {"temperature": 0, "max_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory: pytest.TempPathFactory, tested_home: Path) -> Iterator[Served]:
+    """Four users with speculation by cost. What it learns of speed is its own."""
+    home = tmp_path_factory.mktemp("served") / "home"
+    shutil.copytree(tested_home, home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALSPEC_HOME", str(home))
+        config = SessionConfig.of(smollm2(), ctx=1024, n_sequences=4, kv_unified=True)
+        with Session.open(config) as session, served(session, desk_of(session)) as made:
+            yield made
+
+
+def answers(server: Served, bodies: list[dict[str, Any]]) -> list[Generation]:
+    """The replies to requests that run at once."""
+    orders = Orders(server.session)
+    generations: list[Generation] = []
+    ends = SimpleQueue[Event]()
+    for body in bodies:
+        choice = orders.chat(body).choices[0]
+        generations.append(choice.generation)
+        server.desk.submit(
+            choice.submit(server.desk.new_id(), None),
+            lambda event: ends.put(event) if isinstance(event, END) else None,
+        )
+    assert all(isinstance(ends.get(timeout=120), Done) for _ in bodies)
+    return generations
+
+
+def is_near_tie(server: Served, one: Generation, other: Generation) -> bool:
+    """Whether two answers part where the best two logits are nearer than widths of passes are."""
+    n = shared_prefix(one.history, other.history)
+    text, n_steps = one.history[:n], 8
+    config = server.engine.config.with_settings(n_sequences=1, kv_unified=False)
+    engine = server.engine.sibling(config)
+    try:
+        context = engine.context()
+        wide = hold(context, text, n_steps)
+        rows = [wide.row(i).copy() for i in range(n_steps)]
+        context.go_back(n - n_steps)
+        narrow = [context.eval([token], 1).row(0).copy() for token in text[-n_steps:]]
+    finally:
+        engine.close()
+    best = np.sort(narrow[-1])[-2:]
+    difference = max(np.abs(a - b).max() for a, b in zip(rows, narrow, strict=True))
+    return bool(best[1] - best[0] <= 2 * difference)
+
+
+def asked(text: str, **how: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], **how}
+
+
+@pytest.mark.parametrize("n_users", [2, 4])
+@pytest.mark.parametrize("how", [GREEDY, {"temperature": 0.7, "seed": 11, "max_tokens": 24}])
+def test_company_changes_no_answer(starter: Served, n_users: int, how: dict[str, Any]) -> None:
+    """By the rule of the same answer: greedy ones part at a near tie only, seeded ones like them
+    where the drawn number lies between two tokens."""
+    bodies = [asked(prompt, **how) for prompt in PROMPTS[:n_users]]
+    alone = [answers(starter, [body])[0] for body in bodies]
+    together = answers(starter, bodies)
+    assert len({tuple(each.tokens) for each in alone}) == n_users
+    equal = [a.tokens == b.tokens for a, b in zip(alone, together, strict=True)]
+    if how["temperature"]:
+        assert sum(equal) >= n_users - 1
+        return
+    for a, b in zip(alone, together, strict=True):
+        assert a.tokens == b.tokens or is_near_tie(starter, a, b)
+
+
+def test_the_next_turn_reads_its_new_tokens_only(starter: Served) -> None:
+    said = [{"role": "user", "content": "Tell me a long story about a fox. " * 8}]
+    first = starter.post("/v1/chat/completions", messages=said, **GREEDY)[1]
+    answer = first["choices"][0]["message"]["content"]
+    said += [{"role": "assistant", "content": answer}, {"role": "user", "content": "Go on."}]
+    second = starter.post("/v1/chat/completions", messages=said, **GREEDY)[1]
+    cached = second["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert cached >= first["usage"]["prompt_tokens"]
+    assert second["timings"]["prompt_n"] == second["usage"]["prompt_tokens"] - cached
+
+
+def test_drafts_are_accounted_for(starter: Served) -> None:
+    """Copying is where lookups pay; whatever was decided, the figures agree."""
+    timings = starter.chat(PROMPTS[1], **GREEDY)["timings"]
+    assert 0 <= timings["draft_n_accepted"] <= timings["draft_n"]
+    n_said = timings["predicted_n"]
+    assert timings["passes"] >= n_said - timings["draft_n_accepted"]
+
+
+def test_who_leaves_makes_room(starter: Served) -> None:
+    """A hundred clients that hang up must leave no sequence behind."""
+    body = json.dumps({"messages": [{"role": "user", "content": "Tell a story."}], "stream": True})
+    for i in range(24):
+        connection = http.client.HTTPConnection("127.0.0.1", starter.port, timeout=30)
+        connection.request("POST", "/v1/chat/completions", body)
+        if i % 3:
+            connection.getresponse().read1(64)
+        connection.close()
+    starter.wait_until_idle()
+    assert starter.desk.scheduler._prefixes.n_free == 4
+    engine = starter.desk.scheduler._engine
+    for context in engine._contexts:
+        assert engine.memory.length(context.sequence) == len(context.tokens)
+    assert starter.chat(PROMPTS[0], **GREEDY)
+
+
+def test_openais_own_client_reads_it(starter: Served) -> None:
+    openai = pytest.importorskip("openai", reason="OpenAI's client is not installed")
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{starter.port}/v1", api_key="none") as client:
+        said: Any = [{"role": "user", "content": PROMPTS[0]}]
+        whole = client.chat.completions.create(model="any", messages=said, **GREEDY)
+        parts = client.chat.completions.create(
+            model="any", messages=said, stream=True, stream_options={"include_usage": True},
+            **GREEDY,
+        )  # fmt: skip
+        chunks = list(parts)
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert text == whole.choices[0].message.content
+        assert chunks[-1].usage == whole.usage or chunks[-1].usage.total_tokens > 0
+        assert [model.id for model in client.models.list()] == ["tiny"]
+        done = client.completions.create(model="any", prompt="The sky is", **GREEDY)
+        assert done.choices[0].text
+        with pytest.raises(openai.BadRequestError, match="temperature"):
+            client.chat.completions.create(model="any", messages=said, temperature=-1)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
+    path = tmp_path_factory.mktemp("models") / "random.gguf"
+    write_random_model(path, Shape(), "F16")
+    config = EngineConfig.of(path, 8, ctx=256, threads=1, n_sequences=3, kv_unified=True, ubatch=64)
+    made = LlamaEngine(config)
+    yield made
+    made.close()
+
+
+def test_forked_sequences_share_what_they_hold_and_go_their_own_ways(engine: LlamaEngine) -> None:
+    """A shared system prompt is read once; what one forgets or adds is nobody else's."""
+    first, second = engine.context(), engine.context()
+    text = list(range(5, 45))
+    hold(first, text, 1)
+    n_before = engine.busy_s
+    second.fork(first, 30)
+    assert engine.busy_s == n_before, "nothing was evaluated"
+    assert second.tokens == text[:30]
+    forked = hold(second, [*text[:30], 9, 8, 7], 1).row(0).copy()
+    first.go_back(10)
+    after = hold(second, [*text[:30], 9, 8, 7, 6], 1).row(0).copy()
+    fresh = engine.context()
+    assert np.abs(hold(fresh, [*text[:30], 9, 8, 7], 1).row(0) - forked).max() < 0.1
+    assert np.abs(hold(fresh, [*text[:30], 9, 8, 7, 6], 1).row(0) - after).max() < 0.1
+    assert first.tokens == text[:10]
+
+
+def test_uneven_widths_beside_a_prompt_are_one_pass(engine: LlamaEngine) -> None:
+    contexts = engine._contexts
+    for context in contexts:
+        context.go_back(0)
+    engine.decode([(context, [1, 2, 3], 1) for context in contexts])
+    before = engine.memory.n_flushes
+    widths = [(4, 4), (1, 1), (20, 0)]
+    engine.decode([(c, [5] * n, wanted) for c, (n, wanted) in zip(contexts, widths, strict=True)])
+    assert engine.memory.n_flushes == before + 1
+
+
+def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path) -> None:
+    """The line that says it is ready is what scripts wait for; SIGTERM lets a stream end."""
+    command = [LOCALSPEC, "serve", "--port", "0", "--parallel", "2", "--ctx", "512",
+               "--spec", "none", "--alias", "mine"]  # fmt: skip
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ.copy()
+    ) as server:
+        assert server.stderr
+        assert server.stdout
+        ready = next(line for line in server.stderr if "answers at" in line)
+        assert "mine answers at http://127.0.0.1:" in ready
+        port = int(ready.partition("127.0.0.1:")[2].partition("/")[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        body = {"messages": [{"role": "user", "content": PROMPTS[2]}], "stream": True, **GREEDY}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        answer = connection.getresponse()
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        chunks = events_of(answer.read().decode())
+        assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+        connection.close()
+        assert "closing" in server.stderr.read()
+        assert server.stdout.read() == ""
+        assert server.wait(30) == 0
