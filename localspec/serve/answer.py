@@ -113,10 +113,8 @@ class Answer:
             found.append(self._said(place, "content", rest))
         for i, call in enumerate(choice.calls or ()):
             found.append(self._chunk(place, delta={"tool_calls": [{"index": i, **call}]}))
-        is_chat = self._order.door == "chat"
-        last: dict[str, Any] = {"delta": {}} if is_chat else {"text": ""}
-        timings = _timings([event.account])
-        return [*found, {**self._chunk(place, choice.reason, **last), "timings": timings}]
+        ending = self._said(place, reason=choice.reason)
+        return [*found, {**ending, "timings": _timings([event.account])}]
 
     @property
     def last_chunks(self) -> list[dict[str, Any]]:
@@ -131,16 +129,19 @@ class Answer:
         self._begun[place] = True
         return [self._chunk(place, delta={"role": "assistant", "content": None})]
 
-    def _said(self, place: int, name: str, text: str) -> dict[str, Any]:
-        is_chat = self._order.door == "chat"
-        return self._chunk(place, **({"delta": {name: text}} if is_chat else {"text": text}))
+    def _said(
+        self, place: int, name: str = "content", text: str = "", reason: str | None = None
+    ) -> dict[str, Any]:
+        if self._order.door == "chat":
+            return self._chunk(place, reason=reason, delta={name: text} if text else {})
+        return self._chunk(place, reason=reason, text=text)
 
     @property
     def _chunk_head(self) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self._order.door == "chat" else "text_completion"
         return {**self._head, "object": kind}
 
-    def _chunk(self, place: int, reason: str | None = None, **said: Any) -> dict[str, Any]:
+    def _chunk(self, place: int, *, reason: str | None = None, **said: Any) -> dict[str, Any]:
         return {**self._chunk_head, "choices": [_choice_of(place, reason, **said)]}
 
     # figures

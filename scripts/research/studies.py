@@ -15,6 +15,7 @@ STUDIES = {
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",
+    "bench-serve": "serve.load",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
     "judge-vocabularies": "dialogue.vocabularies",
