@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - models have marks with characters that resemble others
 """The text of a model's tool calls to OpenAI's calls; None where it is no call that is known.
 
 Models write JSON with a name and arguments, alone or in a list, a name before a JSON object, or
@@ -11,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _ARGUMENTS = ("arguments", "parameters", "args")
-_NAMED = re.compile(r"""([\w.-]+)(?:">|>|\[ARGS\])?$""")
-"""A name right before its arguments."""
+_NAMED = re.compile(
+    r"""(?:<function=|<function\ name="|(?<=\])|\A|<｜tool▁sep｜>|functions\.)([\w.-]+)"""
+    r"""(?:>|">|\[ARGS\]|<｜tool▁sep｜>|\s*```json|:\d+\s*<\|tool_call_argument_begin\|>)$"""
+)
+"""A name right before its arguments, as Llama, Mistral, DeepSeek and Kimi write it."""
 _TAGGED = re.compile(r"<function=([\w.-]+)>(.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([\w.-]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from command import LOCALSPEC
+from hybrids import LIMITED, write_random_limited
 from models import smollm2
+from scripted import Script, write_script
 from serving import Served, events_of, served
 
 from localspec.decode.generation import Generation
@@ -215,6 +218,63 @@ def test_uneven_widths_beside_a_prompt_are_one_pass(engine: LlamaEngine) -> None
     widths = [(4, 4), (1, 1), (20, 0)]
     engine.decode([(c, [5] * n, wanted) for c, (n, wanted) in zip(contexts, widths, strict=True)])
     assert engine.memory.n_flushes == before + 1
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_memories_that_cannot_roll_back_freely_serve_several_users(
+    name: str, tmp_path: Path
+) -> None:
+    """Recurrent, hybrid and windowed models take chunks, drafts and turns of many, too."""
+    path = write_random_limited(tmp_path / "model.gguf", name)
+    config = SessionConfig.of(path, ctx=512, spec="lookup", n_sequences=3, kv_unified=True)
+    with Session.open(config) as session, served(session, desk_of(session)) as server:
+        asked_ = [{"prompt": prompt, **GREEDY} for prompt in ("the cat", "1 2 3 1 2 3 1", "x" * 70)]
+        alone = [_text(server, body) for body in asked_]
+        with ThreadPoolExecutor(3) as pool:
+            together = list(pool.map(lambda body: _text(server, body), asked_))
+        assert together == alone
+        again = {**asked_[2], "prompt": asked_[2]["prompt"] + alone[2] + " and on"}
+        assert _text(server, again) == _text(server, again)
+        server.wait_until_idle()
+
+
+def _text(server: Served, body: dict[str, Any]) -> str:
+    status, document = server.post("/v1/completions", **body)
+    assert status == 200, document
+    return document["choices"][0]["text"]
+
+
+def test_thoughts_and_tool_calls_are_fields_of_their_own(tmp_path: Path) -> None:
+    """Front ends fold thoughts and run calls; a call that nobody asked for is text."""
+    template = (
+        "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}{# <think> <tool_call> #}<|gen|>"
+    )
+    pieces = [
+        "<think>", "hm ", "well", "</think>", "\n\nLook:\n", "<tool_call>", '\n{"name": ',
+        '"get_weather", ', '"arguments": {', '"city": "Paris"}}', "\n</tool_call>",
+    ]  # fmt: skip
+    path = write_script(tmp_path / "tools.gguf", Script(pieces, template))
+    config = SessionConfig.of(path, ctx=512, n_sequences=2, kv_unified=True)
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}]
+    with Session.open(config) as session, served(session, desk_of(session)) as server:
+        choice = server.chat("x", tools=tools, temperature=0)["choices"][0]
+        message = choice["message"]
+        assert message["reasoning_content"] == "hm well"
+        assert message["content"].strip() == "Look:"
+        assert [call["function"]["name"] for call in message["tool_calls"]] == ["get_weather"]
+        assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"city": "Paris"}
+        assert choice["finish_reason"] == "tool_calls"
+        body = {"messages": [{"role": "user", "content": "x"}], "tools": tools, "stream": True}
+        chunks = events_of(server.ask("POST", "/v1/chat/completions", body)[1])
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "hm well"
+        (called,) = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+        assert (called["index"], called["function"]["name"]) == (0, "get_weather")
+        assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+        plain = server.chat("x", temperature=0)["choices"][0]
+        assert "<tool_call>" in plain["message"]["content"]
+        assert plain["finish_reason"] == "stop"
 
 
 def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path) -> None:

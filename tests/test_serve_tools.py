@@ -1,0 +1,112 @@
+# ruff: noqa: RUF001 - models have marks with characters that resemble others
+"""Tool calls as clients want them, of the forms that models write."""
+
+import json
+from typing import Any
+
+import pytest
+
+from localspec.dialogue.template import ChatTemplate
+from localspec.serve.problem import RefusedError
+from localspec.serve.tool_calls import calls_of
+from localspec.serve.turns import messages_of, tools_of
+
+PARIS = {"city": "Paris"}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
+        '<tool_call>{"arguments": "{\\"city\\": \\"Paris\\"}", "name": "get_weather"}</tool_call>',
+        '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "1"}]',
+        '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}',
+        '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}',
+        '<function=get_weather>{"city": "Paris"}</function>',
+        '<function name="get_weather">{"city": "Paris"}</function>',
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"
+        '{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0"
+        '<|tool_call_argument_begin|>{"city": "Paris"}<|tool_call_end|>',
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n"
+        "</tool_call>",
+        '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", "parameters":'
+        ' {"city": "Paris"}}]<|END_ACTION|>',
+    ],
+)
+def test_the_usual_forms_are_one_call(text: str) -> None:
+    calls = calls_of(text)
+    assert calls is not None
+    assert [call["function"]["name"] for call in calls] == ["get_weather"]
+    assert json.loads(calls[0]["function"]["arguments"]) == PARIS
+    assert calls[0]["type"] == "function"
+    assert calls[0]["id"].startswith("call_")
+
+
+def test_several_calls_keep_their_order_and_have_ids_of_their_own() -> None:
+    one = '<tool_call>{"name": "a", "arguments": {}}</tool_call>\n'
+    calls = calls_of(one + one.replace('"a"', '"b"'))
+    assert calls is not None
+    assert [call["function"]["name"] for call in calls] == ["a", "b"]
+    assert calls[0]["id"] != calls[1]["id"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>get the weather</tool_call>",
+        '<tool_call>{"name": "get_weather", "argum',
+        "<tool_call>[1, 2]</tool_call>",
+        "<tool_call></tool_call>",
+        '<tool_call>{"city": "Paris"}</tool_call>',
+    ],
+)
+def test_what_is_no_call_stays_text(text: str) -> None:
+    """A cut or garbled call must neither vanish nor end the request."""
+    assert calls_of(text) is None
+
+
+def test_a_conversation_with_calls_reaches_the_template() -> None:
+    said: list[dict[str, Any]] = [
+        {"role": "user", "content": "Weather?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "c1", "type": "function",
+                 "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]},
+    ]  # fmt: skip
+    source = (
+        "{% for t in tools %}[{{ t.function.name }}]{% endfor %}"
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "{{ c.function.name }}({{ c.function.arguments.city }}){% endfor %}{% endfor %}"
+    )
+    tools = tools_of({"tools": [TOOL]}, source)
+    text = ChatTemplate(source, variables={"tools": tools}).render(messages_of(said))
+    assert text == "[get_weather]<user>Weather?<assistant>get_weather(Paris)<tool>sunny"
+
+
+def test_tools_that_may_not_be_called_are_not_told() -> None:
+    assert tools_of({"tools": [TOOL], "tool_choice": "none"}, "{{ tools }}") == []
+
+
+@pytest.mark.parametrize("calls", [[{}], [{"function": {"name": "f", "arguments": "{"}}], "x"])
+def test_a_malformed_history_of_calls_is_refused(calls: Any) -> None:
+    said = [{"role": "assistant", "content": "", "tool_calls": calls}]
+    with pytest.raises(RefusedError, match=r"messages\[0\]"):
+        messages_of([{"role": "user", "content": "x"}, *said][::-1])
+
+
+def test_a_thought_comes_back_with_its_answer() -> None:
+    said = messages_of(
+        [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": "y", "reasoning_content": "because"},
+            {"role": "user", "content": "z"},
+        ]
+    )
+    assert said[1].get("thought") == "because"
