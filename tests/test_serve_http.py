@@ -6,10 +6,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from serving import Served, events_of, fake_server
+
+from localspec.cli.serve import ServeFlags
+from localspec.errors import EngineError, UserError
+from localspec.serve.server import bound
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -241,6 +246,7 @@ def rest(runs: socket.socket) -> bytes:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_client_that_goes_away_ends_its_reply(is_stream: bool) -> None:
     with fake_server(n_sequences=1, pass_s=0.01) as server:
@@ -260,6 +266,7 @@ def test_a_client_that_goes_away_ends_its_reply(is_stream: bool) -> None:
         assert server.desk.metrics.n_aborted == (1 if is_stream else 2)
 
 
+@pytest.mark.slow
 def test_a_full_server_says_so_and_when_to_come_again() -> None:
     with fake_server(n_sequences=1, n_waiting=1, pass_s=0.01) as server:
         streams = [stream(server, max_tokens=300) for _ in range(2)]
@@ -277,6 +284,7 @@ def test_a_full_server_says_so_and_when_to_come_again() -> None:
         assert server.desk.metrics.n_refused == 2
 
 
+@pytest.mark.slow
 def test_the_queue_has_a_deadline() -> None:
     with fake_server(n_sequences=1, pass_s=0.01, wait_s=0.1) as server:
         runs = stream(server, max_tokens=300)
@@ -286,6 +294,7 @@ def test_the_queue_has_a_deadline() -> None:
         runs.close()
 
 
+@pytest.mark.slow
 def test_silence_is_filled_with_pings() -> None:
     """Clients give up on a connection that says nothing while a long prompt is read."""
     with fake_server(pass_s=0.2, ping_s=0.05) as server:
@@ -295,6 +304,7 @@ def test_silence_is_filled_with_pings() -> None:
         assert events_of(text)
 
 
+@pytest.mark.slow
 def test_a_bug_ends_the_requests_of_its_pass_and_not_the_server() -> None:
     with fake_server() as server:
         server.engine.fails = True
@@ -313,6 +323,7 @@ def test_a_bug_ends_the_requests_of_its_pass_and_not_the_server() -> None:
         assert server.ask("GET", "/health")[0] == 503, "who watches it can start it again"
 
 
+@pytest.mark.slow
 def test_a_server_that_closes_lets_replies_end() -> None:
     with fake_server(n_sequences=1, pass_s=0.01) as server:
         runs = stream(server, max_tokens=40)
@@ -326,8 +337,31 @@ def test_a_server_that_closes_lets_replies_end() -> None:
         assert waits == [503]
 
 
+@pytest.mark.slow
 def test_a_server_that_must_close_tells_who_was_cut_off() -> None:
     with fake_server(n_sequences=1, pass_s=0.01) as server:
         runs = stream(server, max_tokens=400)
         server.running.stop(0.05)
         assert b"the server was stopped" in rest(runs)
+
+
+def test_a_port_that_is_taken_is_a_sentence() -> None:
+    with bound("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EngineError, match="use --port"):
+            bound("127.0.0.1", port)
+    with pytest.raises(EngineError, match=r"no\.such\.host"):
+        bound("no.such.host.invalid", 0)
+
+
+def test_keys_come_from_options_a_file_and_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("one\n\n two \n", encoding="utf-8")
+    monkeypatch.setenv("LOCALSPEC_API_KEY", "three")
+    assert ServeFlags(api_key=["zero"], api_key_file=file).keys == ("zero", "three", "one", "two")
+    file.write_text("\n", encoding="utf-8")
+    for wrong in (file, tmp_path / "nothing"):
+        with pytest.raises(UserError, match="--api-key-file"):
+            _ = ServeFlags(api_key_file=wrong).keys

@@ -53,19 +53,10 @@ class ServeFlags:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys. UserError for a file that cannot be read."""
+        """All keys. UserError for a file that has none."""
         found = [*(self.api_key or ()), os.environ.get(KEYS_VARIABLE, "")]
-        if self.api_key_file is not None:
-            try:
-                found += self.api_key_file.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(
-                    f"--api-key-file {self.api_key_file} cannot be read: {error}"
-                ) from error
-        keys = tuple(dict.fromkeys(key.strip() for key in found if key.strip()))
-        if self.api_key_file is not None and not keys:
-            raise UserError(f"--api-key-file {self.api_key_file} has no key in it")
-        return keys
+        found += _keys_of(self.api_key_file) if self.api_key_file else []
+        return tuple(dict.fromkeys(key.strip() for key in found if key.strip()))
 
     def http(self, session: "Session") -> "HttpOptions":
         """As the server takes them."""
@@ -76,6 +67,16 @@ class ServeFlags:
         return HttpOptions(
             name, self.keys, tuple(self.cors or ()), self.queue_s, about=about(session)
         )
+
+
+def _keys_of(path: Path) -> list[str]:
+    try:
+        keys = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--api-key-file {path} cannot be read: {error}") from error
+    if not keys:
+        raise UserError(f"--api-key-file {path} has no key in it")
+    return keys
 
 
 @command

@@ -1,12 +1,11 @@
 """How much of the waiting prompts goes along with a pass: as much as the others' pace allows.
 
-The rows of a pass that also answers are bounded by a latency target through the measured cost of
-passes, v(n). Passes with prompts are wider than any draft, where the calibration extrapolates, so
-their real time corrects it. Between the answers of nobody, a whole micro-batch is read.
+A pass that also answers is bounded by a latency target. What the answers take of it is v(n), the
+measured cost of passes; each row of a prompt takes `row_s` more, which passes with prompts teach.
+Where nobody waits for his next token, a whole micro-batch is read.
 """
 
 from collections.abc import Sequence
-from math import exp, log
 
 from localspec.decode.costs import PassCosts
 from localspec.decode.drafters.base import Draft
@@ -18,8 +17,12 @@ LEAST_TARGET_S, PLAIN_PASSES = 0.05, 2.0
 """Without a target of the user's: twice a pass without prompts, and at least so long."""
 LEAST_ROWS = 8
 """Of prompts in each pass: a machine that is slower than its target still reads on."""
+FEW_ROWS = 17
+"""A width that a calibration usually knows, for the first guess of a row's time."""
+LEAST_SHARE, MOST_SHARE = 0.01, 0.5
+"""Of a plain pass, what a row is taken to need before one was seen."""
 GAIN = 0.25
-"""How fast the correction follows."""
+"""How fast the estimate follows."""
 
 
 class Paced:
@@ -33,30 +36,22 @@ class Paced:
     ) -> None:
         self._speculator, self._costs = speculator, costs
         self._n_most, self._target_s = n_most, target_s
-        self._n_other_rows, self._depth, self._log = 0, 0, 0.0
+        self._n_other_rows, self._depth, self._was_seen = 0, 0, False
+        self.row_s = _first_guess(costs)
+        """Seconds more for each row of a prompt."""
 
     def n_rows(self, n_decoding: int, depth: int) -> int:
         """Rows of prompts beside so many replies, the longest of them `depth` tokens."""
         if not n_decoding:
             return self._n_most
-        limit_s = self.limit_s(n_decoding, depth)
-        low, high = min(LEAST_ROWS, self._n_most), self._n_most
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._seconds(n_decoding + middle, depth) <= limit_s:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        left_s = self.limit_s(n_decoding, depth) - self._costs.seconds(n_decoding, depth)
+        return min(self._n_most, max(LEAST_ROWS, int(left_s / self.row_s + 1e-6)))
 
     def limit_s(self, n_decoding: int, depth: int) -> float:
         """What a pass of so many replies may take with prompts."""
         if self._target_s is not None:
             return self._target_s
         return max(LEAST_TARGET_S, PLAIN_PASSES * self._costs.seconds(n_decoding, depth))
-
-    def _seconds(self, n_rows: int, depth: int) -> float:
-        return self._costs.seconds(n_rows, depth) * exp(self._log)
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
         """As the speculator."""
@@ -67,9 +62,14 @@ class Paced:
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """As the speculator, and from passes with prompts."""
         self._speculator.learn(steps, width, seconds)
-        expected_s = self._costs.seconds(width, self._depth) if width else 0.0
-        if self._n_other_rows >= LEAST_ROWS and expected_s > 0 and seconds > 0:
-            self._log += GAIN * (log(seconds / expected_s) - self._log)
+        if self._n_other_rows < LEAST_ROWS or width < self._n_other_rows:
+            return
+        n_answers = width - self._n_other_rows
+        answers_s = self._costs.seconds(n_answers, self._depth) if n_answers else 0.0
+        plain_s = self._costs.seconds(1, 0)
+        found_s = max(LEAST_SHARE * plain_s, (seconds - answers_s) / self._n_other_rows)
+        self.row_s += (GAIN if self._was_seen else 1.0) * (found_s - self.row_s)
+        self._was_seen = True
 
     @property
     def gain(self) -> Gain:
@@ -80,3 +80,11 @@ class Paced:
     def reason(self) -> str:
         """The speculator's."""
         return self._speculator.reason
+
+
+def _first_guess(costs: PassCosts) -> float:
+    """As wide passes are known, or dear where they are not."""
+    plain_s = costs.seconds(1, 0)
+    row_s = (costs.seconds(FEW_ROWS, 0) - plain_s) / (FEW_ROWS - 1)
+    is_known = len(costs.curve.points) > 1
+    return max(LEAST_SHARE * plain_s, row_s) if is_known else MOST_SHARE * plain_s

@@ -28,6 +28,8 @@ from localspec.session.session import Session
 
 DRAIN_S = 30.0
 """What replies may take after the first Ctrl-C."""
+LINGER_S = 3
+"""What a client may take to read its end."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -95,7 +97,13 @@ class Running:
     def __init__(self, session: Session, desk: Desk, options: HttpOptions, **how: Any) -> None:
         self._desk = desk
         app = Server(Orders(session, **how), desk, options).app
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=LINGER_S,
+        )
         self._uvicorn = _Uvicorn(config)
         self._n_signals = 0
         self._ending: threading.Thread | None = None
