@@ -80,6 +80,11 @@ def test_several_choices_have_several_seeds(server: Served) -> None:
     assert document["usage"]["completion_tokens"] == 36
 
 
+def test_a_reply_of_no_tokens_is_empty(server: Served) -> None:
+    choice = server.chat(max_tokens=0)["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
+
+
 def test_a_stop_text_is_not_said(server: Served) -> None:
     text = server.chat(max_tokens=12, temperature=0)["choices"][0]["message"]["content"]
     cut = server.chat(max_tokens=12, temperature=0, stop=text[4:6])["choices"][0]
@@ -116,6 +121,7 @@ def test_a_stop_text_is_not_said(server: Served) -> None:
         ({"reasoning_effort": "immense"}, "reasoning_effort"),
         ({"chat_template_kwargs": 3}, "chat_template_kwargs"),
         ({"temprature": 1}, "temperature"),
+        ({"\ud800": 1}, "field"),
     ],
     ids=str,
 )

@@ -32,9 +32,9 @@ from localspec.serve.messages import (
     Submit,
     Taken,
 )
-from localspec.serve.pace import LEAST_ROWS, Paced
+from localspec.serve.pace import LEAST_ROWS, Paced, shares
 from localspec.serve.prefixes import Prefixes
-from localspec.serve.scheduler import Room, Scheduler, shares
+from localspec.serve.scheduler import WORTH_WAIT, Room, Scheduler
 
 GREEDY = Sampling(temperature=0)
 COSTS = PassCosts(PassCurve.of([[1, 0.01, 0.0], [101, 0.11, 0.0]]))
@@ -380,6 +380,20 @@ def test_the_account_tells_what_a_reply_took() -> None:
     house.finish()
     assert house.last(again).account.n_cached == 48, "the newest token was never evaluated"
     assert house.last(again).account.timings.n_prefilled == 3
+
+
+def test_a_prompt_that_several_ask_is_read_once() -> None:
+    """As with `n` choices, or agents that share a long system prompt."""
+    house = House(n_chunk=64)
+    ids = [house.submit([*LONG, i], max_tokens=4) for i in range(3)]
+    other = house.submit([1, 2, 3], max_tokens=1)
+    house.step()
+    assert isinstance(house.last(other), Done), "others go past the ones that wait for the prompt"
+    house.finish()
+    n_evaluated = sum(n for rows in house.engine.passes for n, _ in rows)
+    assert n_evaluated < len(LONG) + 2 * WORTH_WAIT + 20
+    for id_ in ids:
+        assert house.generations[id_].tokens == house.alone(id_)
 
 
 # prefixes

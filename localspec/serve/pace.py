@@ -88,3 +88,20 @@ def _first_guess(costs: PassCosts) -> float:
     row_s = (costs.seconds(FEW_ROWS, 0) - plain_s) / (FEW_ROWS - 1)
     is_known = len(costs.curve.points) > 1
     return max(LEAST_SHARE * plain_s, row_s) if is_known else MOST_SHARE * plain_s
+
+
+def shares(wanted: Sequence[int], room: int) -> list[int]:
+    """How much of `room` each of some prompts gets, in order of arrival.
+
+    The first has half of it for sure; short ones go next, and what they leave is the first's.
+    """
+    if not wanted:
+        return []
+    given = [0] * len(wanted)
+    given[0] = min(wanted[0], (room + 1) // 2)
+    room -= given[0]
+    for i in sorted(range(1, len(wanted)), key=lambda i: wanted[i]):
+        given[i] = min(wanted[i], room)
+        room -= given[i]
+    given[0] += min(wanted[0] - given[0], room)
+    return given

@@ -44,6 +44,10 @@ class Prefixes:
         """Cells that idle sequences hold."""
         return sum(seat.n_held for seat in self._seats if not seat.is_busy)
 
+    def n_held(self, prompt: Sequence[int]) -> int:
+        """How many of a prompt's first tokens some sequence holds."""
+        return max(shared_prefix(seat.context.tokens, prompt) for seat in self._seats)
+
     def take(self, prompt: Sequence[int]) -> tuple[Context, int]:
         """A context for a prompt, and how many of its first tokens it holds; one is free.
 

@@ -28,13 +28,19 @@ class Problem:
     def document(self) -> dict[str, Any]:
         """The body; also one event of a stream that has begun."""
         kind = _KINDS.get(self.status, "server_error")
-        error = {"message": self.sentence, "type": kind, "param": self.param, "code": self.code}
+        message, param = _written(self.sentence), self.param and _written(self.param)
+        error = {"message": message, "type": kind, "param": param, "code": self.code}
         return {"error": error | dict(self.more)}
 
     @property
     def headers(self) -> dict[str, str]:
         """Whole seconds, rounded up."""
         return {} if self.retry_s is None else {"retry-after": str(ceil(self.retry_s))}
+
+
+def _written(text: str) -> str:
+    """What a client sent may be no UTF-8."""
+    return text.encode(errors="replace").decode()
 
 
 class RefusedError(UserError):

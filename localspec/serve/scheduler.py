@@ -8,13 +8,13 @@ fails ends alone. One that is cancelled takes part in no further pass.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from localspec.decode.driver import Batch, Slot, step
 from localspec.decode.generation import Generation
 from localspec.decode.step import Step
-from localspec.engine.base import Engine
+from localspec.engine.base import Engine, shared_prefix
 from localspec.errors import EngineError, LocalspecError
 from localspec.serve.messages import (
     Abort,
@@ -28,13 +28,15 @@ from localspec.serve.messages import (
     Submit,
     Taken,
 )
-from localspec.serve.pace import Paced
+from localspec.serve.pace import Paced, shares
 from localspec.serve.prefixes import Prefixes
 from localspec.session.reply import parsed
 
 USUAL_S, USUAL_GAIN = 2.0, 0.2
 """How long a reply takes before one was seen, and how fast that is learned."""
 MOST_RETRY_S = 60.0
+WORTH_WAIT = 32
+"""Tokens that another one is reading, and that need not be read twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,20 +192,36 @@ class Scheduler:
         return gone
 
     def _admitted(self) -> list[Event]:
-        """Let requests in, in order of arrival, while there is room for the worst case."""
+        """Let requests in, in order of arrival, while there is room for the worst case.
+
+        One whose prompt is being read for another waits until it can share what was read.
+        """
         events: list[Event] = []
-        while self.waiting and self._prefixes.n_free:
-            job = self.waiting[0]
-            n_lacking = self._n_lacking(job)
-            if n_lacking > self._n_spare:
-                break
-            self.waiting.popleft()
+        for job in tuple(self.waiting):
             if job.generation.is_finished:
+                self.waiting.remove(job)
                 events.append(self._ended(job))
                 continue
+            if self._is_being_read(job):
+                continue
+            n_lacking = self._n_lacking(job)
+            if not self._prefixes.n_free or n_lacking > self._n_spare:
+                break
+            self.waiting.remove(job)
             self._prefixes.forget(n_lacking, job.generation.history)
             self._seat(job)
         return events
+
+    def _is_being_read(self, job: Job) -> bool:
+        if self._engine.rollback_limit is not None:
+            return False  # such a memory shares nothing
+        prompt = job.generation.history
+        n_held = self._prefixes.n_held(prompt)
+        return any(
+            slot.n_unread and shared_prefix(slot.generation.history, prompt) >= n_held + WORTH_WAIT
+            for slot in (each.slot for each in self.running)
+            if slot
+        )
 
     def _n_lacking(self, job: Job) -> int:
         """Cells that idle sequences must give up for a job."""
@@ -264,20 +282,3 @@ class Scheduler:
         took_s = self._clock() - job.came_s - account.queued_s
         self._usual_s += USUAL_GAIN * (took_s - self._usual_s)
         return Done(job.id, account)
-
-
-def shares(wanted: Sequence[int], room: int) -> list[int]:
-    """How much of `room` each of some prompts gets, in order of arrival.
-
-    The first has half of it for sure; short ones go next, and what they leave is the first's.
-    """
-    if not wanted:
-        return []
-    given = [0] * len(wanted)
-    given[0] = min(wanted[0], (room + 1) // 2)
-    room -= given[0]
-    for i in sorted(range(1, len(wanted)), key=lambda i: wanted[i]):
-        given[i] = min(wanted[i], room)
-        room -= given[i]
-    given[0] += min(wanted[0] - given[0], room)
-    return given
