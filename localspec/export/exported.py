@@ -56,5 +56,5 @@ def not_told(config: SessionConfig, told: Set[str]) -> list[str]:
     return [
         f"be told {ROWS[name].text(value)}"
         for name, value in config.settings.changed.items()
-        if ROWS[name].is_engine and name not in told
+        if (ROWS[name].is_engine or name == "template") and name not in told
     ]

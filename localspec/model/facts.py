@@ -149,16 +149,16 @@ class ModelFacts:
     weight_bytes: int
     n_embd: int
     n_ctx_train: int | None
-    n_ctx_scaled: int | None
     n_vocab: int | None
     n_experts: int
     n_experts_used: int
     tokenizer: Tokenizer
     state_bytes: int | None
-    sampling: Mapping[str, Any] = field(repr=False)
     layers: tuple[Layer, ...] = field(repr=False)
     weights: tuple[WeightGroup, ...] = field(repr=False)
     encoder_bytes: int = 0
+    n_ctx_scaled: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     @classmethod
     def of(

@@ -17,6 +17,7 @@ STUDIES = {
     "bench-turns": "engine.turns",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
+    "judge-vocabularies": "dialogue.vocabularies",
     "structure": "structure",
 }
 
