@@ -146,7 +146,8 @@ class Calibration:
             gradient = x.T @ (self._weights * (1 - ratio)) + RIDGE * (beta - centre)
             curvature = (x.T * (self._weights * np.maximum(ratio, 0.3))) @ x
             beta -= np.linalg.solve(curvature + RIDGE * np.eye(len(beta)), gradient)
-        return {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
+        found = {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
+        return {UNSEEN_BACKEND: TWICE} | found
 
     @cached_property
     def _scaled(self) -> Floats:
