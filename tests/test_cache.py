@@ -82,6 +82,7 @@ def flip(path: Path, at: int = 5000) -> None:
 # --- without links -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_bytes_are_there_once_from_pull_to_remove(cache: Cache, tiny: bytes) -> None:
     path = Path(cache.pull()["path"])
     n_names = 40 + 1  # refs/main
@@ -110,6 +111,7 @@ def test_the_bytes_are_there_once_from_pull_to_remove(cache: Cache, tiny: bytes)
     assert cache.n_bytes == 0
 
 
+@pytest.mark.slow
 def test_a_file_of_the_hub_s_client_is_found_and_not_fetched(cache: Cache, tiny: bytes) -> None:
     path = cache.by_the_library()
     n_sent = cache.hub.n_stored_sent

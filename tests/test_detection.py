@@ -255,8 +255,9 @@ def test_layers_go_where_libllama_puts_them() -> None:
     card, chip = device("Vulkan0", "gpu"), device("Vulkan1", "igpu")
     processor, far = device("CPU", "cpu", "cpu"), device("RPC0", "gpu", "rpc")
     listed = [card, chip, processor, device("BLAS", "accel", "cpu"), far]
-    assert computing(listed) == [far, card]
-    assert computing([chip, processor, far]) == [far, chip]
+    assert computing(listed, workers=["RPC0"]) == [far, card]
+    assert computing(listed) == [card], "a worker that was not asked for is left alone"
+    assert computing([chip, processor, far], workers=["RPC0"]) == [far, chip]
     assert computing(listed, ["Vulkan1", "Vulkan0"]) == [chip, card]
     assert computing([processor]) == computing(listed, ["CPU"]) == []
     assert chip.shares_memory

@@ -97,6 +97,7 @@ def test_a_socks_proxy_without_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 # --- proxies -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_socks_proxy_is_used(hub: Hub, pull: Callable[..., Run]) -> None:
     pytest.importorskip("socksio", reason="SOCKS proxies need the package socksio")
     with Proxy("socks").running() as proxy:
@@ -121,6 +122,7 @@ def test_a_proxy_that_refuses_is_named(
         assert proxy.asked == ["CONNECT hub.invalid:443"]
 
 
+@pytest.mark.slow
 def test_a_proxy_that_is_not_there_is_named(pull: Callable[..., Run]) -> None:
     run = pull(HTTP_PROXY="http://me:secret@127.0.0.1:9")
     assert_refused(run, 1, "does not answer", "through HTTP_PROXY=http://127.0.0.1:9")
@@ -144,6 +146,7 @@ def closed(own: Authority) -> Generator[Hub]:
         yield hub
 
 
+@pytest.mark.slow
 def test_an_authority_of_one_s_own_is_trusted_if_it_is_named(
     closed: Hub, tmp_path: Path, own: Authority
 ) -> None:
@@ -170,6 +173,7 @@ def test_an_https_hub_is_reached_through_a_proxy(
 # --- mirrors and portals -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_mirror_may_have_a_path(hub: Hub, pull: Callable[..., Run]) -> None:
     hub.path = "/hf"
     mirror = f"{hub.address}/hf"
@@ -217,6 +221,7 @@ def test_a_portal_is_told_from_the_hub(
     assert_refused(read, 1, *PORTAL)
 
 
+@pytest.mark.slow
 def test_a_portal_in_the_middle_spoils_nothing(hub: Hub, pull: Callable[..., Run]) -> None:
     """The part that has come is kept, and no page becomes part of a model."""
 

@@ -436,7 +436,7 @@ def test_a_long_conversation_has_a_larger_budget(renderer: Renderer) -> None:
 
 
 def test_a_template_may_look_at_all_messages_for_each_one(renderer: Renderer) -> None:
-    """Gemma 4's does: 800 messages take 1.4 s, and 2 messages nothing."""
+    """As Gemma 4's does: the budget grows with the square of their number."""
     inner = "{% for n in messages %}{% if n.role == 'x' %}{% endif %}{% endfor %}"
     source = f"{{% for m in messages %}}{inner}{{{{ m.content }}}}{{% endfor %}}"
     say = {"messages": said(*(["w"] * 601)), "values": {}, "now": None}

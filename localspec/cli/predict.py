@@ -103,7 +103,9 @@ def predict(
         None, metavar="MODEL", help="A draft model, which need not be here."
     ),
     plot: Path | None = typer.Option(
-        None, metavar="FILE", help="Write a picture of the gain of drafts (.svg)."
+        None,
+        metavar="FILE",
+        help="Write a picture of the speed, its interval and the gain of drafts (.svg).",
     ),
     as_json: JsonFlag = False,
 ) -> None:
@@ -136,7 +138,29 @@ def write_plot(forecast: "Forecast", path: Path) -> None:
     target = forecast.facts.name or forecast.facts.path
     draft = forecast.draft.name or forecast.draft.path if forecast.draft else "lookup"
     title = f"{draft} drafts for {target} on {forecast.machine.name}"
-    write_text(path, "--plot", picture(title, [_gains(row) for row in forecast.speculation]))
+    panels = [_speeds(forecast), *(_gains(row) for row in forecast.speculation)]
+    write_text(path, "--plot", picture(title, panels))
+
+
+def _speeds(forecast: "Forecast") -> "Chart":
+    """Plain decoding by depth, with the interval, and what it rests on."""
+    from localspec.bench.report.chart import Chart, ChartPoint, Series
+
+    first = forecast.rows[0]
+    rows = [r for r in forecast.rows if (r.cache, r.batch) == (first.cache, first.batch)]
+    names = {"mid": "predicted", "low": "80 % interval", "high": ""}
+    series = tuple(
+        Series(
+            label,
+            tuple(ChartPoint(row.depth, getattr(row.decode, name)) for row in rows),
+            "line",
+            dashed=name != "mid",
+            tone=0 if name == "mid" else None,
+        )
+        for name, label in names.items()
+    )
+    title = f"rests on {forecast.machine.rates_source}"
+    return Chart("speed", title, "", "tokens in the context", "tokens per second", series)
 
 
 def _gains(row: "SpeculationRow") -> "Chart":

@@ -17,6 +17,7 @@ from jinja2 import meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from localspec.dialogue.forms import THOUGHT_FIELDS, Form, Message, Shape, find_form, shape_of
 
@@ -48,8 +49,26 @@ class NoTools(jinja2.Undefined):
     __hash__ = jinja2.Undefined.__hash__
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    sandbox = ImmutableSandboxedEnvironment(
+class Sandbox(ImmutableSandboxedEnvironment):
+    """jinja2's sandbox, with a short way to what a template itself or a message keeps.
+
+    Templates ask for these a million times in long conversations, and no object of Python is there.
+    """
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """An attribute or an item."""
+        if type(obj) is dict and attribute in obj and attribute not in _OF_DICTS:
+            return obj[attribute]
+        if type(obj) is Namespace and not attribute.startswith("_"):
+            return getattr(obj, attribute, None) or super().getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
+_OF_DICTS = frozenset(dir(dict))
+
+
+def _environment() -> Sandbox:
+    sandbox = Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", Generation],

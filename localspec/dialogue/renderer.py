@@ -126,11 +126,13 @@ class Child:
     def close(self) -> None:
         """End it, whatever it does."""
         self._selector.close()
+        is_ours = self.owner == os.getpid()
+        if is_ours:
+            self._process.kill()
         for pipe in (self._input, self._output):
             with suppress(OSError):
                 pipe.close()
-        if self.owner == os.getpid():
-            self._process.kill()
+        if is_ours:
             self._process.wait()
 
     def _line(self, wall_s: float, budget: Budget | None, *, is_watched: bool = False) -> bytes:

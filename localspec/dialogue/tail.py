@@ -1,8 +1,9 @@
 """Where a prompt parts from the conversation's next one.
 
 A template ends a prompt with what asks for the answer. The next prompt repeats that, or it does
-not: Qwen3.5's prompts end with `<think>`, and its history never has it. Whatever the answer, what
-stands before is repeated. A memory that cannot go back to any place needs to know it beforehand.
+not: Qwen3.5's prompts end with `<think>`, and its history never has it; an empty answer may leave
+no trace at all. The last question and what stands before it are repeated in any case. A memory that
+cannot go back to any place needs to know that place beforehand.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,23 +13,30 @@ from localspec.engine.base import shared_prefix
 from localspec.errors import LocalspecError
 
 SLACK = 2
-"""Tokens before it: the first letters of an answer can merge with them."""
+"""Tokens before it, which can merge with other ones behind them."""
 GUESS = 32
 """Tokens from the end, for prompts that end otherwise; few templates ask with so many."""
 
-_QUESTION = Message(role="user", content="Why?")
+_QUESTION, _OTHER = Message(role="user", content="Why?"), Message(role="user", content="Say no")
 _ANSWER = Message(role="assistant", content="So.")
 
 Tail = tuple[int, ...]
 
 
 def tail_of(ask: Callable[[Sequence[Message]], Sequence[int]]) -> Tail:
-    """The tokens that end each prompt of `ask` and are not repeated; none where it fails."""
+    """The tokens that end each prompt of `ask` behind its question; none where it fails.
+
+    They are the same whatever was asked. Where a template makes them depend on the question, they
+    are what another turn does not repeat.
+    """
     try:
-        first, second = ask([_QUESTION]), ask([_QUESTION, _ANSWER, _QUESTION])
+        first, other = ask([_QUESTION]), ask([_OTHER])
+        later = ask([_QUESTION, _ANSWER, _QUESTION])
     except LocalspecError:
         return ()
-    return tuple(first[shared_prefix(first, second) :])
+    n_same = shared_prefix(first[::-1], other[::-1])
+    n_new = len(first) - shared_prefix(first, later)
+    return tuple(first[len(first) - max(n_same, n_new) :])
 
 
 def n_stable(prompt: Sequence[int], tails: Sequence[Tail]) -> int:

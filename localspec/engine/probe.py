@@ -13,6 +13,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from time import perf_counter
 
 from localspec import paths
 from localspec.engine.child import run_module
@@ -28,9 +29,14 @@ from localspec.notify import Notify
 from localspec.store import Kept, hashed
 
 CHILD = "localspec.engine.llama.prober"
-REPEATS = 2
+REPEATS, PATIENCE_S = 2, 30.0
+"""How often a disturbed probe is repeated, and after how many seconds no more."""
 LIMIT_S = 120.0
 """Far above what the probe takes: a machine that swaps must not hang it."""
+
+
+PROCESSOR, GRAPHICS = 0, -1
+"""Layers on the GPU, of a probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +104,10 @@ def _calmly_measured(
 ) -> Probe:
     """When the machine is calm; else the least of a few measurements, which disturbance adds to."""
     await_calm(notify)
+    started_s = perf_counter()
     found = _measure(setting, needs, notify, with_overhead=with_overhead)
     for _ in range(REPEATS):
-        if found.others_share <= BUSY:
+        if found.others_share <= BUSY or perf_counter() - started_s > PATIENCE_S:
             break
         notify("other programs were at work: measuring once more")
         again = _measure(setting, needs, notify, with_overhead=with_overhead)

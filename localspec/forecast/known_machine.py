@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from localspec.engine.devices import engine_reports, may_have_graphics
-from localspec.engine.probe import ProbeSetting, kept_probe
+from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.host import host_of
-from localspec.forecast.machine import PROCESSOR
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.devices import GIB, Device, find_device
 from localspec.hardware.machine import (

@@ -5,15 +5,16 @@ same device stand in; a processor is unknown without a probe.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.devices import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
-from localspec.engine.probe import ProbeSetting, kept_probe, probe_machine
+from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads
 from localspec.errors import EngineError, HardwareError, UserError
+from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.host import host_of
 from localspec.hardware.devices import Match, find_device
 from localspec.hardware.machine import LocalDevice, local_devices
@@ -25,12 +26,9 @@ from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
-from localspec.prediction.rates import IdealRates, Rates
+from localspec.prediction.rates import Corrected, IdealRates, Rates
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Settings
-
-PROCESSOR, GRAPHICS = 0, -1
-"""Layers on the GPU, of a probe."""
 
 ProbeChoice = Literal["auto", "again", "off"]
 
@@ -63,6 +61,7 @@ class PredictedMachine:
     host_rates: Rates | None = None
     n_offloaded: int = -1
     notes: tuple[str, ...] = ()
+    experience: Experience = field(default_factory=Experience)
     host: Host | None = None
     """How weights lie in a processor's memory; None on a GPU."""
 
@@ -82,7 +81,7 @@ class PredictedMachine:
 
     def _shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
         """Who computes which layers. libllama offloads the last ones, the output matrix first."""
-        rates = _rates_for(facts, self.rates)
+        rates = Corrected(_rates_for(facts, self.rates), self.experience.factor(facts))
         if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
             return (Share(rates, facts.n_layers),)
         n_on_gpu = max(0, self.n_offloaded - 1)
@@ -234,11 +233,14 @@ def _probed(
 ) -> PredictedMachine:
     on_gpu = device.backend != "cpu"
 
+    again = choice.probe == "again"
+
     def measured(where: int) -> ProbedRates:
-        again = choice.probe == "again"
         return _probed_rates(needs, where, choice.n_threads, notify, again=again)
 
-    rates = measured(GRAPHICS if on_gpu else PROCESSOR)
+    place = GRAPHICS if on_gpu else PROCESSOR
+    rates = measured(place)
+    experience = experience_of(_setting(place, choice.n_threads, notify, again=False))
     n_offloaded = choice.n_gpu_layers
     notes = _notes(Match(()), needed_bytes, device.free_bytes)
     if on_gpu and n_offloaded < 0:
@@ -260,8 +262,9 @@ def _probed(
         rates=rates,
         host_rates=host,
         n_offloaded=n_offloaded,
-        notes=notes,
+        notes=(*notes, *experience.notes),
         host=None if on_gpu else _host(notify),
+        experience=experience,
     )
 
 
@@ -273,11 +276,15 @@ def _probed_rates(
     needs: ProbeNeeds, n_gpu_layers: int, n_threads: int | None, notify: Notify, *, again: bool
 ) -> ProbedRates:
     """What was kept and, for the rest, measured now. Raises EngineError where that fails."""
-    health = engine_health(notify)
-    if n_threads is None and n_gpu_layers == PROCESSOR:
-        n_threads = measured_threads(notify, repack=health.can_repack, again=again)
-    setting = ProbeSetting(n_threads or default_threads(), n_gpu_layers, health.can_repack)
+    setting = _setting(n_gpu_layers, n_threads, notify, again=again)
     return ProbedRates(probe_machine(setting, needs, notify, again=again))
+
+
+def _setting(place: int, n_threads: int | None, notify: Notify, *, again: bool) -> ProbeSetting:
+    health = engine_health(notify)
+    if n_threads is None and place == PROCESSOR:
+        n_threads = measured_threads(notify, repack=health.can_repack, again=again)
+    return ProbeSetting(n_threads or default_threads(), place, health.can_repack)
 
 
 def kept_rates(config: EngineConfig, facts: ModelFacts, cache: Attention) -> ProbedRates | None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import exp, sqrt
 
+from localspec.errors import LocalspecError
 from localspec.forecast.known_machine import KnownMachine, RoughRates
 from localspec.forecast.known_models import AS_TRAINED, known_facts, quant_of
 from localspec.forecast.quantization import COMFORTABLE_TPS
@@ -236,8 +237,11 @@ def _years(entry: Entry) -> float:
 
 
 def better_than_starter() -> str | None:
-    """What would be better here than the starter, in a sentence; None where nothing is."""
-    machine = KnownMachine.here(may_read=True)
+    """What would be better here than the starter, in a sentence; None where nothing is known."""
+    try:
+        machine = KnownMachine.here(may_read=True)
+    except LocalspecError:
+        return None
     offers = recommendations(list(load_catalog().values()), machine, USES[0])
     if not offers or offers[0].entry.name == STARTER:
         return None

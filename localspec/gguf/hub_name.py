@@ -92,6 +92,8 @@ def bare_hub_name(reference: str) -> HubName | None:
     steps = base.split("/")
     if len(steps) < 2 or not all(map(_STEP.fullmatch, (steps[0], steps[1].partition(":")[0]))):
         return None
+    if steps[0].lower() in _OTHER_KINDS:  # a folder of one's own, rather
+        return None
     is_file = base.lower().endswith(".gguf") and ":" not in base
     if is_file != (len(steps) > 2) or ".." in steps:
         return None

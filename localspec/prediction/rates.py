@@ -7,7 +7,7 @@ come from published runs of the same kind of device or from a probe of this mach
 lose nothing: they are the ceiling, which shows what is left to gain, and no expectation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
 from localspec.gguf.types import GgmlType
@@ -109,6 +109,36 @@ class Rates(Protocol):
     def overhead_s(self, n_layers: int, n_tokens: int) -> float:
         """Time of a pass that no byte or operation explains."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """Rates whose every time is longer by a factor, which runs of the machine itself taught."""
+
+    rates: Rates
+    factor: float
+
+    @property
+    def source(self) -> str:
+        return self.rates.source
+
+    def for_model(self, n_embd: int, streamed_bytes: float, traits: tuple[str, ...] = ()) -> Self:
+        return replace(self, rates=self.rates.for_model(n_embd, streamed_bytes, traits))
+
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        return self.rates.spread(test, shares)
+
+    def weights(self, work: WeightWork, n_tokens: int) -> Term:
+        return self._longer(self.rates.weights(work, n_tokens))
+
+    def attention(self, work: AttentionWork, n_tokens: int) -> Term:
+        return self._longer(self.rates.attention(work, n_tokens))
+
+    def overhead_s(self, n_layers: int, n_tokens: int) -> float:
+        return self.factor * self.rates.overhead_s(n_layers, n_tokens)
+
+    def _longer(self, term: Term) -> Term:
+        return Term(self.factor * term.seconds, term.bound)
 
 
 EXACT = Spread(1.0, 1.0)

@@ -29,6 +29,7 @@ from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timer
+from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.hardware.detect import power
 from localspec.model.identity import fingerprint
@@ -237,13 +238,18 @@ class LearnedStore:
         if learned is None:
             return
         target, draft = learned.target, learned.drafting.get(ModelDrafter.source)
-        document = _document(target.learned(), target.change_s, draft.learned() if draft else None)
+        curve = target.learned()
+        document = _document(curve, target.change_s, draft.learned() if draft else None)
         document["acceptance"] = {
             law: {name: each.counts() for name, each in by_source.items() if each.n_judged}
             for law, by_source in learned.by_law.items()
         }
         with suppress(OSError):
             self._kept.save(document)
+        expected = Expectation.of(self._target.config, self._facts)
+        if expected:
+            plain_s = curve.seconds(1, 0)
+            remember(self._target.config, self._facts, expected.roofline.seconds(1, 0), plain_s)
 
     def _measured(self) -> dict[str, Any]:
         widths = [n for n in WIDTHS if n <= self._max_draft + 1]

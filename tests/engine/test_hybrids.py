@@ -1,5 +1,6 @@
 """Memories that cannot go back as attention can: states and windows, on small random models."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Run, localspec
 from hybrids import LIMITED, ROLLING, STATES, WINDOW, write_random_limited
 from turns import TEMPLATE, turns
 
@@ -244,7 +246,7 @@ def test_a_window_that_was_passed_goes_back_to_the_question(
     engine, truth = load(models["gemma3"], ubatch=64), Truth(load(models["gemma3"]))
     rng = np.random.default_rng(1)
     long, answer = rng.integers(1, 500, 400).tolist(), rng.integers(1, 500, 300).tolist()
-    for n_question in (400, WINDOW, WINDOW // 2):
+    for n_question in (400, WINDOW + 30, WINDOW, WINDOW // 2):
         context, prompt = engine.scratch(), long[:n_question]
         context.clear()
         place = context.checkpoint_place(n_question - 2)
@@ -301,3 +303,22 @@ def test_a_stop_text_inside_a_draft_and_another_try_change_no_answer(
             again = model.chat(asked, max_tokens=60, temperature=0)
             assert again.text == whole
             assert again.timings.n_prefilled <= 64
+
+
+def test_a_chat_goes_on_tomorrow_from_its_last_question(models: dict[str, Path]) -> None:
+    """Through the whole program: what is kept on disk can be gone back to."""
+    options = ("--threads", "1", "--temp", "0", "-n", "40", "--json-lines")
+    first = localspec("chat", models["qwen35"], *options, stdin=f"{QUESTION}\n{QUESTION}".encode())
+    later = localspec("chat", "--continue", *options, stdin=QUESTION.encode())
+    read = [event["n_evaluated"] for run in (first, later) for event in answers(run)]
+    n_question = read[0]
+    assert all(n <= n_question + 40 for n in read[1:]), read
+
+
+QUESTION = "What was it that the keeper of the lighthouse saw in the night of the storm?"
+
+
+def answers(run: Run) -> list[dict[str, Any]]:
+    assert run.code == 0, run.stderr
+    events = map(json.loads, run.stdout.splitlines())
+    return [event for event in events if event["event"] == "answer"]

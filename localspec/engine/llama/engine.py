@@ -144,7 +144,7 @@ class LlamaEngine:
                 continue
             jobs.append((context, tokens, n_logits))
             if self.memory.n_window:
-                context.note_window(len(tokens))
+                context.memory.note_window(len(context.held), len(tokens))
         return jobs, refusals
 
     def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
@@ -260,11 +260,6 @@ class LlamaContext:
     def checkpoint(self) -> None:
         """Remember this place, so that going back to it evaluates nothing."""
         self.memory.checkpoint(len(self.held))
-
-    def note_window(self, n_more: int) -> None:
-        """`n_more` tokens are coming, and perhaps the window's first cells go for them."""
-        if self.memory.crosses(len(self.held), n_more):
-            self.checkpoint()
 
     def save(self, path: Path) -> None:
         """Write what the cache holds, with its tokens, to a file."""

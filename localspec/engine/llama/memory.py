@@ -147,14 +147,17 @@ class SequenceMemory:
         memory = self.memory
         if not memory.is_limited or n < n_held or memory.flags is None:
             return None
-        if memory.keeps_state or (n - n_held >= WORTH_A_PASS and n > memory.n_window):
+        if memory.keeps_state:
             return n
-        # A window that is not full yet is copied when it is about to be: `crosses`.
+        if n > memory.n_window and (n - n_held >= WORTH_A_PASS or not n_held):
+            return n
+        # A window that is not full yet is copied when it is about to be: `note_window`.
         return n_held if n_held > memory.n_window else None
 
-    def crosses(self, n_held: int, n_more: int) -> bool:
-        """Whether a window is about to lose the beginning, which was never copied."""
-        return 0 < n_held <= self.memory.n_window < n_held + n_more
+    def note_window(self, n_held: int, n_more: int) -> None:
+        """`n_more` tokens are coming. A window that loses its first cells for them is copied."""
+        if 0 < n_held <= self.memory.n_window < n_held + n_more:
+            self.checkpoint(n_held)
 
     def checkpoint(self, n_held: int) -> None:
         """Remember this place, if there is room; the oldest ones make it."""

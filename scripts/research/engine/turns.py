@@ -22,7 +22,6 @@ from models import gemma
 from turns import TEMPLATE, turns
 
 from localspec.api import load
-from localspec.engine.llama.memory import SequenceMemory
 
 LONG, N_LONG_ANSWER = "On this day the keeper saw seven ships. " * 166, 700
 
@@ -30,6 +29,8 @@ LONG, N_LONG_ANSWER = "On this day the keeper saw seven ships. " * 166, 700
 @contextmanager
 def without_checkpoints() -> Iterator[None]:
     """As if no place could be remembered."""
+    from localspec.engine.llama.memory import SequenceMemory  # noqa: PLC0415 - loads libllama
+
     real = SequenceMemory.checkpoint
     SequenceMemory.checkpoint = lambda self, n_held: None  # type: ignore[method-assign]
     try:
