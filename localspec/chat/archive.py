@@ -201,7 +201,7 @@ def _markdown(conversation: Conversation) -> str:
 def _with_thought(answer: Answer) -> str:
     """The answer, below its thought as a quotation."""
     thought = answer.thought.strip()
-    quoted = [f"> {line}".rstrip() for line in thought.split("\n") if thought]
+    quoted = [f"> {line}".rstrip() for line in thought.split("\n")] if thought else []
     return "\n".join([*quoted, *([""] if quoted else []), answer.text.strip()]).rstrip()
 
 
