@@ -280,6 +280,7 @@ def test_a_stop_text_and_messages(speaker: api.Model) -> None:
         (3, "nothing to answer"),
         ([{"role": "robot", "content": "x"}], "robot"),
         ([{"role": "user"}], "None is no text"),
+        ([{"role": "assistant", "content": "x", "thought": 3}], "the thought 3"),
         ("\ud800", "UTF-8"),
     ],
 )
