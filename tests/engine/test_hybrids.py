@@ -246,7 +246,7 @@ def test_a_window_that_was_passed_goes_back_to_the_question(
     engine, truth = load(models["gemma3"], ubatch=64), Truth(load(models["gemma3"]))
     rng = np.random.default_rng(1)
     long, answer = rng.integers(1, 500, 400).tolist(), rng.integers(1, 500, 300).tolist()
-    for n_question in (400, WINDOW, WINDOW // 2):
+    for n_question in (400, WINDOW + 30, WINDOW, WINDOW // 2):
         context, prompt = engine.scratch(), long[:n_question]
         context.clear()
         place = context.checkpoint_place(n_question - 2)

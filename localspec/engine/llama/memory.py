@@ -147,7 +147,9 @@ class SequenceMemory:
         memory = self.memory
         if not memory.is_limited or n < n_held or memory.flags is None:
             return None
-        if memory.keeps_state or (n - n_held >= WORTH_A_PASS and n > memory.n_window):
+        if memory.keeps_state:
+            return n
+        if n > memory.n_window and (n - n_held >= WORTH_A_PASS or not n_held):
             return n
         # A window that is not full yet is copied when it is about to be: `note_window`.
         return n_held if n_held > memory.n_window else None
