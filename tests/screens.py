@@ -39,6 +39,7 @@ class Terminal:
             # Ignored by what runs in the background; a person at a terminal has it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        self.screen.write_process_input = self.child.send
 
     def read(self, seconds: float = 0.05) -> None:
         """Take what has come."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import process_time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localspec.dialogue.frame import FRAME
@@ -130,6 +130,7 @@ BITS = [
 ]
 
 
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(BITS), max_size=12), st.integers(0, 100_000))
 def test_any_text_has_the_same_parts_however_it_comes(bits: list[str], seed: int) -> None:
     """Nothing but marks and spaces is lost, whatever a model writes."""
@@ -148,6 +149,7 @@ SAID = "¡Yes, I do!"
 FRAME_BITS = [*FRAME.marks, "assistant", " to=f.x", "analysis", "final", SAID, "json", "\n"]
 
 
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(FRAME_BITS), max_size=12), st.integers(0, 100_000))
 def test_messages_with_headers_have_the_same_parts_too(bits: list[str], seed: int) -> None:
     text = "".join(bits)
@@ -249,17 +251,17 @@ def test_old_answers_are_read_whoever_wrote_them() -> None:
 
 @pytest.mark.parametrize("source", [EVERY_SOURCE, FRAMED], ids=["sections", "frame"])
 def test_a_token_costs_less_than_20_microseconds(source: str) -> None:
-    """Prose, code and brackets; 4.7 were measured on a core of a server."""
+    """Prose, code and brackets; 3.0 to 4.4 were measured on one core of a Xeon (AMX)."""
     words = [" the", "\n", " <div>", "</", "div", ">", "[0]", " a <", " b:", " Here", " is", "\n\n"]
     rng = random.Random(0)
-    pieces = ["<think>", *rng.choices(words, k=2000), "</think>", *rng.choices(words, k=2000)]
+    pieces = ["<think>", *rng.choices(words, k=500), "</think>", *rng.choices(words, k=500)]
 
     def seconds() -> float:
         started = process_time()
         parsed(source, pieces, HEADER, stop=("STOP", "\nUser:"))
         return (process_time() - started) / len(pieces)
 
-    assert min(seconds() for _ in range(5)) < 20e-6
+    assert min(seconds() for _ in range(3)) < 20e-6
 
 
 def sources() -> list[Path]:

@@ -244,6 +244,7 @@ def test_files_of_the_hub_are_found_whoever_brought_them(hub: Hub, model: bytes)
     for name in (REPO, f"hf:{REPO}", f"hf.co/{REPO}:Q8_0", f"https://hf.co/{REPO}"):
         assert resolve(name) == file, name
     assert locate(f"{REPO}:Q4_K_M") == f"hf:{REPO}:Q4_K_M"
+    assert resolve(f"hf:{REPO}/Tiny-1B-Q8_0.gguf") == file, "though no branch leads to its commit"
     (file.parent / "Tiny-1B-Q4_K_M.gguf").write_bytes(model)
     with pytest.raises(LocalspecError, match=r"several models .* name one of hf:bartowski"):
         resolve(REPO)

@@ -200,7 +200,8 @@ def _markdown(conversation: Conversation) -> str:
 
 def _with_thought(answer: Answer) -> str:
     """The answer, below its thought as a quotation."""
-    quoted = [f"> {line}".rstrip() for line in answer.thought.strip().split("\n")]
+    thought = answer.thought.strip()
+    quoted = [f"> {line}".rstrip() for line in thought.split("\n")] if thought else []
     return "\n".join([*quoted, *([""] if quoted else []), answer.text.strip()]).rstrip()
 
 

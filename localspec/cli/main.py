@@ -65,7 +65,7 @@ def _prepare_streams() -> None:
         sys.stdin.reconfigure(errors="surrogateescape")
         if not sys.stdin.isatty():
             # A mark before the text is none of it, and only a new line ends a line.
-            sys.stdin.reconfigure(encoding="utf-8-sig", newline="\n")
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 

@@ -1,1 +1,1 @@
-"""Messages to tokens, and tokens to text: templates, marks of thought, transcripts."""
+"""Messages to tokens, and tokens to thought, text and tool calls."""

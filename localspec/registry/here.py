@@ -10,7 +10,7 @@ from pathlib import Path
 from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, hub_name_of, with_file
 from localspec.registry.moved import pulled_files
-from localspec.registry.other_apps import FoundModel, found_models
+from localspec.registry.other_apps import found_models
 from localspec.registry.variants import RepositoryFile, Variant, few, in_folder, variants, with_tag
 
 _LM_STUDIO, _OLLAMA = "lmstudio:", "ollama:"
@@ -31,6 +31,14 @@ def file_here(wanted: HubRepository) -> Path | None:
     return files[found[0].file] if found else _in_ollama(wanted)
 
 
+def same_file_here(wanted: HubFile) -> Path | None:
+    """One file by its name in the repository, where the hub's cache has no branch that leads to it:
+    of a commit that was asked for, or of another program.
+    """
+    whole = HubRepository(wanted.repository, revision=wanted.revision)
+    return _files(whole).get(wanted.file)
+
+
 def _files(wanted: HubRepository) -> dict[str, Path]:
     """By their names in the repository; a model's first part only."""
     files: dict[str, Path] = {}
@@ -48,13 +56,13 @@ def _named() -> Iterator[tuple[HubName | None, Path]]:
             yield hub_name_of(file.reference), Path(file.path)
     for model in found_models():
         if model.name.startswith((HUB, _LM_STUDIO)):
-            yield _hub_name(model), model.path
+            yield _hub_name(HUB + model.name.partition(":")[2]), model.path
 
 
-def _hub_name(model: FoundModel) -> HubName | None:
+def _hub_name(name: str) -> HubName | None:
     """What another program's name is on the hub, if it has that form."""
     try:
-        return hub_name_of(HUB + model.name.partition(":")[2])
+        return hub_name_of(name)
     except UserError:
         return None
 
@@ -63,7 +71,7 @@ def _in_ollama(wanted: HubRepository) -> Path | None:
     for model in found_models():
         if not model.name.startswith(_OLLAMA):
             continue
-        name = hub_name_of(model.name.removeprefix(_OLLAMA))
+        name = _hub_name(model.name.removeprefix(_OLLAMA))
         if not isinstance(name, HubRepository) or not _is_same(name.repository, wanted.repository):
             continue
         if not wanted.tag or _is_same(name.tag or "", wanted.tag):

@@ -25,7 +25,7 @@ from localspec.gguf.hub_name import (
     is_of_hub,
 )
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
-from localspec.registry.here import file_here
+from localspec.registry.here import file_here, same_file_here
 from localspec.registry.manifest import Pulled
 from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
@@ -150,7 +150,7 @@ def _of_origin(name: str) -> Path | str:
 
 
 def _here(hub: HubName) -> Path | None:
-    return _cached(hub) if isinstance(hub, HubFile) else file_here(hub)
+    return _cached(hub) or same_file_here(hub) if isinstance(hub, HubFile) else file_here(hub)
 
 
 def _is_file(name: str) -> bool:

@@ -214,7 +214,14 @@ def load_engine(
     try:
         return LlamaEngine(config, interrupt, on_progress)
     except ModelError as error:
-        raise ModelError(str(error).replace(config.model.name, called(config.model), 1)) from error
+        reason = str(error).replace(config.model.name, called(config.model), 1)
+        is_new = any(what in reason for what in _UNKNOWN)
+        advice = ": it is newer than this engine, so get a newer one with scripts/setup"
+        raise ModelError(f"{reason}{advice if is_new else ''}") from error
+
+
+_UNKNOWN = ("unknown model architecture", "unknown pre-tokenizer")
+"""How libllama says that it does not know a model of its future."""
 
 
 def check_pair(target: "AnyEngine", draft: "AnyEngine") -> None:

@@ -3,8 +3,9 @@
 libllama asserts what its writers took for granted, and next month's models break other assumptions
 than today's. What it dies of is found by letting it die: a child maps the file and builds its
 graphs, and the verdict is kept by the file's fingerprint and the build's. A file that was loaded
-before costs the reading of that verdict. One token passes through the weights as well, if what it
-reads leaves as much memory again: the pages are cached then for the engine that follows.
+before costs the reading of that verdict. Where the file leaves as much memory again, one token
+passes through its weights as well, and the pages are cached for the engine that follows; of a
+larger one no weight is touched.
 """
 
 import importlib
@@ -41,7 +42,7 @@ def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
     kept = _kept(model)
     verdict = kept.load()
     if verdict is None:
-        if facts.streamed_bytes > SAID_BYTES:
+        if facts.weight_bytes > SAID_BYTES:
             notify(f"{name} is new here: a process of its own tries it first")
         verdict = _tried(model, facts)
         if verdict is None:
@@ -56,7 +57,7 @@ def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
 
 def _tried(model: Path, facts: ModelFacts) -> Verdict | None:
     """None where somebody else ended the child: that says nothing about the file."""
-    is_small = 2 * facts.streamed_bytes <= available_memory_bytes()
+    is_small = 2 * facts.weight_bytes <= available_memory_bytes()
     evaluate = ["evaluate"] if is_small else []
     ending = run_module(CHILD, [str(model), *evaluate], _meanwhile, LIMIT_S)
     if ending.is_success:

@@ -319,3 +319,27 @@ def test_a_note_is_not_written_into_the_prompt(open_chat: Open) -> None:
     terminal = open_chat(model=mamba())
     terminal.wait(r"speculation is off: .*\(its memory is recurrent\)")
     assert terminal.leave() == 0
+
+
+def test_keys_typed_ahead_are_in_the_line_alone(open_chat: Open) -> None:
+    """Whenever they come: while it answers, and between the answer and the prompt."""
+    terminal = open_chat()
+    terminal.send("tell s\r")
+    typed = ""
+    while len(re.findall(STATUS, terminal.text().rpartition("\n")[0])) < 1 or len(typed) < 20:
+        typed += "xyz"[len(typed) % 3]
+        terminal.send(typed[-1])
+        terminal.wait(lambda text: True)
+        time.sleep(0.01)
+    text = terminal.wait(lambda text: f"> {typed}" in text.replace("\n", ""))
+    above = text.rpartition("> ")[0]
+    assert not re.search("xyz|yzx|zxy", above)
+
+
+def test_the_line_at_the_bottom_counts_as_the_line_below_the_answer(open_chat: Open) -> None:
+    terminal = open_chat(PROMPT_TOOLKIT_NO_CPR="")
+    for n, message in enumerate(("tell a", "tell b"), 1):
+        ask(terminal, message, n)
+        text = terminal.wait(rf"{STATUS}(.|\n)*{STATUS} · /help$")
+        below, bottom = re.findall(STATUS, text)[-2:]
+        assert below == bottom

@@ -105,8 +105,28 @@ def test_a_model_with_half_of_its_weights_ends_no_process(tmp_path: Path, kind: 
     assert "stopped itself" not in run.stderr
 
 
-def test_a_head_that_no_check_saw_dies_in_the_child(tmp_path: Path) -> None:
-    """A segmentation fault of a file whose header is refused today, as of next month's heads."""
-    path = write_mtp_head(tmp_path / "mtp-Tiny-F32.gguf")
+@pytest.mark.parametrize("free_bytes", [1 << 40, 0], ids=["evaluated", "built"])
+def test_a_head_that_no_check_saw_dies_in_the_child(
+    tmp_path: Path, free_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segmentation fault of a file whose header is refused today, as of next month's heads; also
+    where the memory is too small to touch its weights.
+    """
+    monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: free_bytes)
+    path = write_mtp_head(tmp_path / f"mtp-Tiny-{free_bytes}.gguf")
+    facts = ModelFacts.of(read_header(path))
+    with path.open("ab") as file:  # a file of its own, of which no verdict is known
+        file.write(b"0" * (1 + (free_bytes > 0)))
     with pytest.raises(ModelError, match="SIGSEGV"):
-        try_load(path, "it", ModelFacts.of(read_header(path)), silent)
+        try_load(path, "it", facts, silent)
+
+
+def test_a_model_that_is_too_large_to_be_touched_is_let_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: 0)
+    path = tmp_path / "large.gguf"
+    path.write_bytes(tiny().read_bytes() + b"large")
+    try_load(path, "it", checked_facts(path), silent)
+    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    try_load(path, "it", checked_facts(path), silent)

@@ -115,7 +115,7 @@ def fitted() -> dict[str, Any]:
         document[test] = {"values": _shipped(known), "floors": dict(known.floors)}
         document["uncertainty"][test] = {
             "scales": uncertainty.scales,
-            "quantiles": uncertainty.quantiles,
+            "quantiles": {name: [*pair] for name, pair in uncertainty.quantiles.items()},
         }
         document["backends"][test] = _support(fit.fitted.problem.runs)
     return document

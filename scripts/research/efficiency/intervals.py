@@ -27,6 +27,8 @@ PROMISED = 0.8
 RIDGE, STEPS = 4.0, 30
 HELD = 6.0
 """Pairs' worth of trust in all backends beside one's own."""
+FEWEST = 0.03
+"""Of a tail; the tails of few pairs are thinner, because a new pair may lie beyond all of them."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
 OLD = ("llamafile", "2023", "2024")
@@ -177,6 +179,7 @@ class Calibration:
         order = np.argsort(self._scaled[chosen])
         values, weights = self._scaled[chosen][order], self._weights[chosen][order]
         at = (np.cumsum(weights) - weights / 2) / weights.sum()
-        tail = (1 - PROMISED) / 2
+        n_pairs = len(set(self._pairs[chosen]))
+        tail = max(FEWEST, (1 - PROMISED) / 2 - 1 / (2 * n_pairs))
         low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
         return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)
