@@ -42,6 +42,11 @@ def tested_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALSPEC_HOME", str(home))
         engine_health(lambda message: None)
+    # What passes cost and which files were tried changes speeds, never answers: once for all tests.
+    for name in ("calibration", "trials"):
+        shared = home.parent / name
+        shared.mkdir(exist_ok=True)
+        (home / "cache" / name).symlink_to(shared)
     return home
 
 
@@ -58,12 +63,7 @@ def localspec_home(
         return home
     monkeypatch.delenv("PYTHONPATH", raising=False)
     tested_home = request.getfixturevalue("tested_home")
-    shutil.copytree(tested_home, home)
-    # What passes cost and which files were tried changes speeds, never answers: once for all tests.
-    for name in ("calibration", "trials"):
-        shared = tested_home.parent / name
-        shared.mkdir(exist_ok=True)
-        (home / "cache" / name).symlink_to(shared)
+    shutil.copytree(tested_home, home, symlinks=True)
     return home
 
 
