@@ -69,7 +69,7 @@ def test_intervals_hold_what_they_promise(
     large = [s for s in scores[rows] if int(s["n"]) >= 40]
     assert len(large) >= 6
     for score in large:
-        assert 0.65 <= float(score["coverage80"]) <= 0.95, score
+        assert 0.65 <= float(score["coverage80"]) <= 0.97, score
 
 
 @pytest.mark.slow
