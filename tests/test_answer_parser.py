@@ -221,8 +221,8 @@ def test_a_stop_text_stops_in_a_thought_and_at_a_mark() -> None:
 
 
 def test_tokens_are_counted_by_what_they_say() -> None:
-    thought = ["<think>", "\n", "First", " this", ".", "\n", "</think>", "\n\n"]
-    pieces = [*thought, "It", " is", b"\xf0\x9f", b"\x99\x82"]
+    thought = ["<think>", "\n", " First", " this", ".", "\n", "</think>", "\n\n"]
+    pieces = [*thought, "\nIt", " is", b"\xf0\x9f", b"\x99\x82"]
     found, parser = parsed("", pieces)
     assert found == [("thought", "First this."), ("text", "It is\U0001f642")]
     assert parser.n_tokens == {"thought": 3, "text": 4}

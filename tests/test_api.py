@@ -280,6 +280,7 @@ def test_a_stop_text_and_messages(speaker: api.Model) -> None:
         (3, "nothing to answer"),
         ([{"role": "robot", "content": "x"}], "robot"),
         ([{"role": "user"}], "None is no text"),
+        ([{"role": "assistant", "content": "x", "thought": 3}], "the thought 3"),
         ("\ud800", "UTF-8"),
     ],
 )
@@ -328,7 +329,7 @@ def test_one_reply_at_a_time(model: api.Model) -> None:
         model.chat("two", max_tokens=2)
     assert next(first)
     del first
-    assert model.chat("two", max_tokens=2).finish_reason == "length"
+    assert model.chat("two", max_tokens=2, ignore_eos=True).finish_reason == "length"
 
 
 @engine

@@ -173,6 +173,7 @@ SENTENCES = {
     "own/Safe": ("only safetensors", "look for a GGUF of it", "search=Safe"),
     "https://huggingface.co/own/Tiny3.2-1B": ("only safetensors", "`localspec pull tiny3.2-1b`"),
     "own/Gated-GGUF:Q4_K_M": ("is gated", "accept its licence", "HF_TOKEN"),
+    "lmstudio/tiny3.2-1b": ("does not exist or is private", "`localspec pull tiny3.2-1b`"),
     "own/Nothing-GGUF:Q4_K_M": ("does not exist or is private", "check the name"),
     "hf:own/Safe/model.safetensors": ("is no GGUF file",),
     "hf:own/One/weight.gguf": ("does not exist in its repo", "name one of hf:own/One/weights.gguf"),

@@ -413,6 +413,15 @@ def test_ctrl_c_ends_a_rendering_at_once(renderer: Renderer) -> None:
     assert renderer.answer(LETTERED, HELLO) == {"text": "[u:Q]"}
 
 
+def test_a_child_that_somebody_killed_is_replaced(renderer: Renderer) -> None:
+    """The system, short of memory, may choose it while it idles."""
+    renderer.answer(LETTERED, HELLO)
+    assert renderer._child
+    renderer._child._process.kill()
+    renderer._child._process.wait()
+    assert renderer.answer(LETTERED, HELLO) == {"text": "[u:Q]"}
+
+
 def test_threads_share_the_child(renderer: Renderer) -> None:
     texts: dict[int, str] = {}
 

@@ -62,8 +62,9 @@ def _prepare_streams() -> None:
     if is_lost:
         raise LocalspecError("standard output is closed: send it to a file or to /dev/null")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")
-        if not sys.stdin.isatty():
+        if sys.stdin.isatty():
+            sys.stdin.reconfigure(errors="surrogateescape")
+        else:
             # A mark before the text is none of it, and only a new line ends a line.
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -92,6 +92,8 @@ def messages_of(asked: Any) -> list[Message]:
             raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
         if message["role"] != "assistant" or message.get("content"):
             checked_text(message.get("content"))
+        if not isinstance(message.get("thought", ""), str):
+            raise UserError(f"the thought {message['thought']!r} is no text: give a str")
     return without_empty_answers(asked)
 
 

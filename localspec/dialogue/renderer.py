@@ -82,7 +82,8 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, *sys.path],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=None if os.environ.get("LOCALSPEC_DEBUG") == "1" else subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C in the terminal is meant for this process alone
             )  # fmt: skip
         except OSError as error:
@@ -95,15 +96,15 @@ class Child:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._output, selectors.EVENT_READ)
         self._limits: dict[str, Any] | None = None
-        self.owner = os.getpid()
+        self._owner = os.getpid()
 
     def answer(self, source: str, say: Any, budget: Budget) -> dict[str, Any]:
         """The reply to a request. Raises SpentError where the budget does not last."""
-        here = self._here()
-        asked = json.dumps({"source": source, "say": say})
+        here, said = self._here(), json.dumps(say)
         n_messages = len(say["messages"]) if isinstance(say, dict) else 0
-        budget = budget.for_conversation(n_messages, len(json.dumps(say))).on(here["slowness"])
-        line = f'{{"asked": {asked}, "limits": {json.dumps(asdict(budget))}}}\n'
+        budget = budget.for_conversation(n_messages, len(said)).on(here["slowness"])
+        about = json.dumps({"source": source, **asdict(budget)})
+        line = f'{about[:-1]}, "say": {said}}}\n'
         try:
             self._input.write(line.encode())
             self._input.flush()
@@ -114,6 +115,11 @@ class Child:
         if reply.get("is_full"):
             raise budget.memory_spent
         return reply
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it runs, and is not the one that a fork has from its parent."""
+        return self._owner == os.getpid() and self._process.poll() is None
 
     def _here(self) -> dict[str, Any]:
         """What the system limits here, and how slow the processor is."""
@@ -126,7 +132,7 @@ class Child:
     def close(self) -> None:
         """End it, whatever it does."""
         self._selector.close()
-        is_ours = self.owner == os.getpid()
+        is_ours = self._owner == os.getpid()
         if is_ours:
             self._process.kill()
         for pipe in (self._input, self._output):
@@ -201,9 +207,8 @@ class Renderer:
             self._close()
 
     def _running(self) -> Child:
-        if self._child and self._child.owner != os.getpid():
-            self._child.close()  # a fork has its parent's
-            self._child = None
+        if self._child and not self._child.is_usable:
+            self._close()
         self._child = self._child or Child()
         return self._child
 

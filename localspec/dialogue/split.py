@@ -24,7 +24,7 @@ def marks_of(texts: tuple[str, ...]) -> Marks:
 class Held:
     """Text of an answer that is not certain yet, and the parts that are.
 
-    `n_tokens` counts tokens by the kind of the text that they begin in; marks have none.
+    `n_tokens` counts tokens by the kind of the text that they begin; marks and spaces have none.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,13 @@ class Held:
         self.text = self.text[n:]
         self._offset += n
         while self._starts and self._starts[0] < self._offset:
+            if kind is None and self._end_of_first() > self._offset:
+                return  # the rest of the token can be a part
             start = self._starts.popleft()
             self._marks.discard(start)
             if kind is not None:
                 self.n_tokens[kind] += 1
+
+    def _end_of_first(self) -> int:
+        """Where the first token ends that something is held of, as far as it was fed."""
+        return self._starts[1] if len(self._starts) > 1 else self._offset + len(self.text)

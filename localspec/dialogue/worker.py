@@ -1,6 +1,6 @@
 """The process that `renderer` starts: it renders templates until its input ends, within limits.
 
-    request   {"asked": {"source", "say"}, "limits": {"cpu_s", "memory_bytes", "n_characters"}}
+    request   {"source", "say", "cpu_s", "memory_bytes", "n_characters"}
     reply     {"text"}, {"variables"}, {}, {"error"} or {"is_full"}
 
 Each is one line of JSON. `say` is null to compile alone, "variables", or {"messages", "values",
@@ -39,11 +39,10 @@ def serve() -> None:
     _write({"has_limit": has_limit, "has_clock": has_clock, "start_s": time.process_time()})
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        limits = request["limits"]
         if has_limit:
-            _limit_memory(base_bytes + limits["memory_bytes"])
-        _limit_time(limits["cpu_s"])
-        reply = _reply(request["asked"], limits["n_characters"])
+            _limit_memory(base_bytes + request["memory_bytes"])
+        _limit_time(request["cpu_s"])
+        reply = _reply(request)
         _limit_time(0.0)
         if has_limit:
             _limit_memory(None)
@@ -55,9 +54,9 @@ def _write(reply: dict[str, Any]) -> None:
     sys.stdout.buffer.flush()
 
 
-def _reply(asked: dict[str, Any], n_characters: int) -> dict[str, Any]:
+def _reply(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return _said(asked, n_characters)
+        return _said(**request)
     except MemoryError:
         return {"is_full": True}
     except Exception as error:  # noqa: BLE001 - a template can raise anything
@@ -66,8 +65,8 @@ def _reply(asked: dict[str, Any], n_characters: int) -> dict[str, Any]:
         return {"error": (text or type(error).__name__) + line}
 
 
-def _said(asked: dict[str, Any], n_characters: int) -> dict[str, Any]:
-    template, say = compiled(asked["source"]), asked["say"]
+def _said(*, source: str, say: Any, n_characters: int, **limits: float) -> dict[str, Any]:
+    template = compiled(source)
     if say is None:
         return {}
     if say == "variables":

@@ -17,6 +17,8 @@ from time import perf_counter
 
 from localspec import paths
 from localspec.engine.child import run_module
+from localspec.engine.device_health import devices_text
+from localspec.engine.devices import graphics
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.threads import WAITING
 from localspec.errors import EngineError
@@ -31,8 +33,9 @@ from localspec.store import Kept, hashed
 CHILD = "localspec.engine.llama.prober"
 REPEATS, PATIENCE_S = 2, 30.0
 """How often a disturbed probe is repeated, and after how many seconds no more."""
-LIMIT_S = 120.0
-"""Far above what the probe takes: a machine that swaps must not hang it."""
+LIMIT_S, COMPILING_LIMIT_S = 120.0, 600.0
+"""Far above what the probe takes: a machine that swaps must not hang it. A GPU's driver may compile
+for minutes first."""
 
 
 PROCESSOR, GRAPHICS = 0, -1
@@ -134,7 +137,8 @@ def _measure(
         elif kind == "found":
             found.append(Probe.from_json(json.loads(rest)))
 
-    ending = run_module(CHILD, [request], on_line, LIMIT_S)
+    limit_s = COMPILING_LIMIT_S if setting.n_gpu_layers else LIMIT_S
+    ending = run_module(CHILD, [request], on_line, limit_s)
     ending.raise_known()
     if not ending.is_success or not found:
         raise EngineError(
@@ -146,4 +150,5 @@ def _measure(
 def _kept(setting: ProbeSetting) -> Kept[Probe]:
     parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
     parts += "".join(f" {os.environ.get(name)}" for name in WAITING)
+    parts += devices_text(graphics()) if setting.n_gpu_layers else ""
     return Kept(hashed(paths.cache_dir() / "probe", parts), Probe.from_json, Probe.to_json)

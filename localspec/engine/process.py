@@ -7,30 +7,24 @@ call starts it again, without the workers if they are not back; whoever holds a 
 evaluates it again and goes on.
 """
 
-import mmap
-import os
-import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, Pipe
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+<<<<<<< HEAD
 from localspec.engine.base import Context, EngineConfig, Request, require_number
 from localspec.engine.child import PYTHON_M
+=======
+from localspec.engine.base import EngineConfig, Request, require_number
+>>>>>>> main
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.pipe import ERRORS, Child
 from localspec.engine.workers import Worker, devices_of
-from localspec.errors import EngineError, LocalspecError, ModelError, UserError
+from localspec.errors import EngineError, LocalspecError
 from localspec.notify import Notify, Progress
-
-CHILD = "localspec.engine.llama.served"
-FLAG_BYTES = mmap.PAGESIZE
-"""Before the logits: whether this side wants the pass to stop."""
-POLL_S, GRACE_S = 0.05, 1.0
-_KINDS = {kind.__name__: kind for kind in (EngineError, ModelError, UserError)}
 
 
 class ProcessLogits:
@@ -141,7 +135,7 @@ class EngineProcess:
         """Rollbacks that go along with the next request."""
         self.rollback_limit: int | None = None
         self._contexts: list[ProcessContext] = []
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self.vocabulary = _vocabulary_of(config.model)
         self._start(config, on_progress)
 
@@ -201,11 +195,11 @@ class EngineProcess:
         if answer.error == Interrupted.__name__:
             raise Interrupted
         if answer.error:
-            raise _KINDS.get(answer.error, EngineError)(answer.value)
+            raise ERRORS.get(answer.error, EngineError)(answer.value)
         return answer.value
 
     def _start(self, config: EngineConfig, on_progress: Progress = lambda fraction: None) -> None:
-        child = _Child(config, self.vocabulary.n_tokens)
+        child = Child(config, self.vocabulary.n_tokens)
         try:
             found = child.loaded(on_progress, lambda: self.interrupt.requested)
         except (EOFError, OSError):
@@ -227,7 +221,7 @@ class EngineProcess:
             " message goes on"
         )
 
-    def _revived(self) -> "_Child":
+    def _revived(self) -> Child:
         """Again as it was, or without the workers where they are not back."""
         devices_of.cache_clear()
         workers = self.config.settings.workers
@@ -251,86 +245,3 @@ def _vocabulary_of(model: Path) -> Any:
     from localspec.engine.llama.vocabulary import load_vocabulary  # noqa: PLC0415 - loads libllama
 
     return load_vocabulary(model)
-
-
-class Answer:
-    """What the other side says: a value or the name of an error with its sentence; how many tokens
-    each context holds, where that may have changed; and its seconds inside the engine."""
-
-    __slots__ = ("busy_s", "error", "held", "value")
-
-    def __init__(self, value: Any, error: str, held: list[int] | None, busy_s: float) -> None:
-        self.value, self.error, self.held, self.busy_s = value, error, held, busy_s
-
-
-class _Child:
-    """The process, its pipe and the memory that both share."""
-
-    def __init__(self, config: EngineConfig, n_vocab: int) -> None:
-        n_bytes = FLAG_BYTES + 4 * config.n_outputs * n_vocab
-        with tempfile.TemporaryFile() as file:
-            file.truncate(n_bytes)
-            self._memory = mmap.mmap(file.fileno(), n_bytes)
-            self._pipe, theirs = Pipe()
-            self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-            fds = (theirs.fileno(), file.fileno())
-            self._process = subprocess.Popen(
-                [*PYTHON_M, CHILD, *map(str, fds), str(n_vocab)],
-                pass_fds=fds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=self._errors, start_new_session=True,
-                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-            )  # fmt: skip
-            theirs.close()
-        shape = config.n_outputs, n_vocab
-        self.rows = np.frombuffer(self._memory, np.float32, shape[0] * shape[1], FLAG_BYTES)
-        self.rows = self.rows.reshape(shape)
-        self._pipe.send(config)
-
-    def answer(self, request: Any, is_stopped: Callable[[], bool]) -> Answer:
-        """Send a request and wait. Raises EOFError or OSError where the process has ended."""
-        self._memory[0] = is_stopped()
-        self._pipe.send(request)
-        return self._received(is_stopped)
-
-    def loaded(
-        self, on_progress: Progress, is_stopped: Callable[[], bool]
-    ) -> tuple[int | None, int]:
-        """Wait for the model. Raises as `EngineProcess.ask`."""
-        while isinstance(found := self._received(is_stopped), float):
-            on_progress(found)
-        if found.error == Interrupted.__name__:
-            raise Interrupted
-        if found.error:
-            raise _KINDS.get(found.error, EngineError)(found.value)
-        return found.value
-
-    def _received(self, is_stopped: Callable[[], bool]) -> Any:
-        while not self._pipe.poll(POLL_S):
-            self._memory[0] = is_stopped()
-        return self._pipe.recv()
-
-    def reason(self) -> str:
-        """End it; why it ended before, in its own last words."""
-        self._end()
-        self._errors.seek(0)
-        lines = self._errors.read().strip().splitlines()
-        self._errors.close()
-        return lines[-1].removeprefix("localspec: ") if lines else "it gave no reason"
-
-    def close(self) -> None:
-        """End it."""
-        self._end()
-        self._errors.close()
-
-    def _end(self) -> None:
-        self._pipe.close()
-        try:
-            self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def connection(fd: int) -> Connection:
-    """The child's end of the pipe."""
-    return Connection(fd)

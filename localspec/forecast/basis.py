@@ -6,9 +6,11 @@ from localspec.engine.devices import engine_reports
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
-from localspec.forecast.experience import experience_of
+from localspec.errors import EngineError
+from localspec.forecast.experience import Experience, experience_of
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.machine import LocalDevice, local_devices
+from localspec.hardware.probe_results import Probe
 from localspec.notify import silent
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import Shares, WeightWork
@@ -23,8 +25,7 @@ def prediction_basis() -> dict[str, Any]:
     devices = local_devices(engine_reports())
     graphics = [device for device in devices if device.backend != "cpu"]
     device, place = (graphics[0], GRAPHICS) if graphics else (devices[-1], PROCESSOR)
-    setting = ProbeSetting(default_threads(), place, engine_health(silent).can_repack)
-    probe, experience = kept_probe(setting), experience_of(setting)
+    probe, experience = _measured(place)
     source = f"a probe of {probe.taken}" if probe else _unprobed(device)
     return {
         "device": device.name,
@@ -32,6 +33,15 @@ def prediction_basis() -> dict[str, Any]:
         "corrected_by": "; ".join(experience.notes) or "nothing that ran here yet",
         **_published(device),
     }
+
+
+def _measured(place: int) -> tuple[Probe | None, Experience]:
+    """What this machine's own probe and runs say; nothing without an engine."""
+    try:
+        setting = ProbeSetting(default_threads(), place, engine_health(silent).can_repack)
+        return kept_probe(setting), experience_of(setting)
+    except EngineError:
+        return None, Experience()
 
 
 def _unprobed(device: LocalDevice) -> str:

@@ -24,10 +24,11 @@ from localspec.hardware.machine import (
     memory_read_bytes_per_s,
 )
 from localspec.model.facts import ModelFacts
+from localspec.prediction.conditions import traits_of
 from localspec.prediction.host_memory import Host
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
-from localspec.prediction.rates import IdealRates, Rates, Spread
+from localspec.prediction.rates import IdealRates, Rates, Shares, Spread, Test
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Settings
 
@@ -53,8 +54,7 @@ class RoughRates(IdealRates):
     def of_read(cls, bytes_per_s: float) -> Self:
         return cls(REACHED * bytes_per_s, None, "memory bandwidth alone")
 
-    @property
-    def decode_spread(self) -> Spread:
+    def spread(self, test: Test, shares: Shares) -> Spread:
         """Wide: builds, processors and weight types differ that much."""
         return Spread(0.5, 1.3)
 
@@ -107,7 +107,7 @@ class KnownMachine:
         rates = self._rates_for(facts, cache)
         if rates is None:
             return None
-        rates = rates.for_model(facts.n_embd, facts.streamed_bytes)
+        rates = rates.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts))
         return Roofline(facts, (Share(rates, facts.n_layers),), cache)
 
     def _rates_for(self, facts: ModelFacts, cache: Attention) -> Rates | None:

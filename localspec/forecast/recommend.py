@@ -4,7 +4,7 @@ Every model of models.toml whose header is known is predicted, in every quantiza
 repository is known to have, without a network and without measuring. RULE says how they are ranked:
 
     value = size * 2^years * exp(-LOSS * divergence) * min(1, speed / comfortable)
-                 * min(1, comfortable first token / first token)
+                 * min(1, speed / READING_TPS) * min(1, comfortable first token / first token)
 
 `size` is the parameters; of a mixture the geometric mean of all and those that a token uses. That a
 year makes a model as good as one of twice the size is the slow half of what Xiao et al. 2024
@@ -37,6 +37,8 @@ LOSS = 2.0
 """Per nat of Kullback-Leibler divergence: Q4_K_M costs 6 % of a model's size, Q2_K 59 %."""
 FIRST_YEAR = 2024
 UNKNOWN_LOSS = 0.1
+READING_TPS = 6.0
+"""As fast as people read; below it slowness counts twice."""
 BATCH = 512
 """Tokens of a micro-batch."""
 CODER = 1.5
@@ -219,7 +221,8 @@ def _value(offer: Recommendation, use: Use) -> float:
     if use.wants_code and is_coder(offer.entry):
         value *= CODER
     if offer.decode is not None:
-        value *= min(1.0, offer.decode.mid / use.comfortable_tps)
+        tps = offer.decode.mid
+        value *= min(1.0, tps / use.comfortable_tps) * min(1.0, tps / READING_TPS)
     if offer.first_token_s is not None:
         value *= min(1.0, use.comfortable_first_s / offer.first_token_s)
     return value
@@ -243,9 +246,10 @@ def better_than_starter() -> str | None:
     except LocalspecError:
         return None
     offers = recommendations(list(load_catalog().values()), machine, USES[0])
-    if not offers or offers[0].entry.name == STARTER:
+    pleasant = [o for o in offers if o.decode is None or o.decode.mid >= READING_TPS]
+    if not pleasant or pleasant[0].entry.name == STARTER:
         return None
-    best = offers[0]
+    best = pleasant[0]
     speed = f", about {best.decode.mid:.0f} tok/s" if best.decode else ""
     return (
         f"better here: `localspec pull {best.reference}` ({best.facts.weight_bytes / 1e9:.1f} GB"

@@ -122,18 +122,16 @@ class Probe:
     others_share: float = 0.0
 
     def least(self, other: "Probe") -> "Probe":
-        """Of two probes of the same cases, the lesser times: what disturbs only adds to them."""
+        """Of two probes of the same cases, the lesser times: what disturbs only adds to them.
+
+        Overheads and attention are differences of times, so the calmer probe's are kept whole.
+        """
+        calmer = min(self, other, key=lambda probe: probe.others_share)
         return replace(
-            self,
-            pass_s=self.pass_s.least(other.pass_s),
-            layer_s=self.layer_s.least(other.layer_s),
+            calmer,
             weight_s={
                 case: curve.least(other.weight_s.get(case, curve))
                 for case, curve in self.weight_s.items()
-            },
-            attention_s={
-                case: _least_costs(costs, other.attention_s.get(case, costs))
-                for case, costs in self.attention_s.items()
             },
             read_bytes_per_s=max(
                 filter(None, (self.read_bytes_per_s, other.read_bytes_per_s)), default=None
@@ -238,16 +236,6 @@ def sizes_around(n_bytes: float) -> tuple[int, ...]:
     """The probed sizes between which a model's lies; one where it is near that or beyond."""
     share = size_share(n_bytes)
     return SIZES_BYTES if 0.1 < share < 0.9 else (SIZES_BYTES[round(share)],)
-
-
-def _least_costs(
-    one: tuple[AttentionCost, ...], other: tuple[AttentionCost, ...]
-) -> tuple[AttentionCost, ...]:
-    known = {cost.width: cost.by_cells for cost in other}
-    return tuple(
-        AttentionCost(cost.width, cost.by_cells.least(known.get(cost.width, cost.by_cells)))
-        for cost in one
-    )
 
 
 def _curve(pairs: Any) -> Curve:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from localspec.prediction.conditions import UNDATED, RunConditions
 from localspec.prediction.rates import Shares, Spread
 
-LARGEST = 1.6
+LARGEST = 1.0
 """Of s: no interval is wider than what nothing is known of."""
 
 
@@ -28,6 +28,7 @@ def causes(
     for trait in run.traits:
         yield trait, 1.0
     unseen = {
+        "backend": f"backend: {run.backend}",
         "device": f"device: {run.backend}, {run.chip}",
         "family": f"backend family: {run.backend}, {run.family}",
         "weight type": f"backend type: {run.backend}, {run.type_class}",

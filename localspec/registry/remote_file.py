@@ -36,7 +36,11 @@ from localspec.registry.variants import RepositoryFile
 T = TypeVar("T")
 
 
-class NoSuchFileError(ModelError):
+class RefusedError(ModelError):
+    """A hub that answered, and does not give what was asked for."""
+
+
+class NoSuchFileError(RefusedError):
     """A repository that is there, without the file."""
 
 
@@ -128,7 +132,7 @@ def _patiently(name: str, ask: Callable[[], T], notify: Notify) -> T:
         except errors.HfHubHTTPError as error:
             if error.response.status_code not in BUSY:
                 is_file = error.response.headers.get("x-error-code") == "EntryNotFound"
-                kind = NoSuchFileError if is_file else ModelError
+                kind = NoSuchFileError if is_file else RefusedError
                 raise kind(f"{name} {refusal(error.response)}") from error
             _wait(retry, name, later_of(error.response))
         except http_errors(client) as error:

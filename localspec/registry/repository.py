@@ -15,6 +15,7 @@ from localspec.notify import Notify
 from localspec.registry.catalog import entry_of
 from localspec.registry.remote_file import (
     NoSuchFileError,
+    RefusedError,
     RemoteFile,
     describe,
     repository_files,
@@ -56,15 +57,26 @@ def _alone(file: RepositoryFile) -> Variant:
 
 def gguf_files(name: HubRepository, notify: Notify) -> list[RepositoryFile]:
     """UserError with the next step where a repository has none."""
-    files = repository_files(name.repository, name.revision, notify)
+    try:
+        files = repository_files(name.repository, name.revision, notify)
+    except RefusedError as error:
+        entry = entry_of(_plain(name))
+        if entry is None or entry.repository == name.repository:
+            raise
+        raise ModelError(f"{error}; `localspec pull {entry.name}` gets that model") from error
     found = [file for file in files if file.file.lower().endswith(".gguf")]
     if not found:
         raise UserError(_without_gguf(name, [file.file for file in files]))
     return found
 
 
+def _plain(name: HubRepository) -> str:
+    """The name of a repository, which may be that of an entry: `qwen/qwen3-8b` of LM Studio."""
+    return name.repository.rpartition("/")[2]
+
+
 def _without_gguf(name: HubRepository, files: Sequence[str]) -> str:
-    repository = name.repository.rpartition("/")[2]
+    repository = _plain(name)
     kinds = {"safetensors": ".safetensors", "PyTorch weights": ".bin", "ONNX": ".onnx"}
     have = next((kind for kind, end in kinds.items() if any(f.endswith(end) for f in files)), None)
     only = f"only {have}, which llama.cpp does not read" if have else "no model at all"

@@ -15,6 +15,7 @@ from turns import TEMPLATE, turns
 from localspec.api import load as load_model
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.interrupt import Interrupted
+from localspec.engine.llama import memory
 from localspec.engine.llama.engine import LlamaContext, LlamaEngine
 from localspec.engine.llama.replay import rollback_limit
 
@@ -237,6 +238,27 @@ def test_a_saved_conversation_goes_back_to_its_last_question(
     assert len(other.tokens) >= 299
     row = next_row(other, [*range(1, 302), 5])
     assert row == pytest.approx(truth.row([*range(1, 302), 5]), abs=ROUNDING)
+
+
+def test_checkpoints_are_few_and_small(
+    load: Load, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states of a large model are hundreds of megabytes each."""
+    context = load(models["mamba"]).context()
+    for n in range(1, 9):
+        context.eval([n], 0)
+        context.checkpoint()
+    kept = context.memory.checkpoints
+    assert [each.n_tokens for each in kept] == [6, 7, 8]
+    monkeypatch.setattr(memory, "MOST_BYTES", 2 * kept[0].data.size + 1)
+    context.eval([9], 0)
+    context.checkpoint()
+    assert [each.n_tokens for each in context.memory.checkpoints] == [8, 9]
+    monkeypatch.setattr(memory, "MOST_BYTES", kept[0].data.size - 1)
+    context.eval([10], 0)
+    context.checkpoint()
+    context.go_back(9)
+    assert context.tokens == []
 
 
 def test_a_window_that_was_passed_goes_back_to_the_question(

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from typing import Any, NewType, TextIO
 
+from localspec.display import note
 from localspec.engine.child import STOPPED
 from localspec.engine.health import NOT_INSTALLED, module_files
 from localspec.errors import EngineError
@@ -98,7 +99,7 @@ def _on_log(level: int, text: bytes, _: int | None) -> None:
 def _on_abort(message: bytes) -> None:
     # libllama calls abort() after this; leaving first spares the user a core dump and a backtrace.
     reason = message.decode("utf-8", "replace").rsplit("/", 1)[-1]
-    sys.stderr.write(f"localspec: {STOPPED} ({reason}); `localspec doctor` checks it\n")
+    sys.stderr.write(f"localspec: {STOPPED} ({note(reason)}); `localspec doctor` checks it\n")
     sys.stderr.flush()
     os._exit(1)
 

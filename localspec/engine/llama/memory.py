@@ -169,13 +169,20 @@ class SequenceMemory:
         known = self.newest is not None and self.newest.n_tokens == n_held
         if not n_held or known or not memory.is_limited or memory.flags is None:
             return
+        self._make_room(self.newest.data.size if self.newest else 0)
         data = memory.read(self.sequence, memory.flags)
         if data is None:
             return
+        self._make_room(data.size)
         is_whole = not memory.keeps_state and n_held <= memory.n_window
         self.checkpoints.append(Checkpoint(n_held, data, is_whole))
-        while len(self.checkpoints) > MOST or self.n_bytes > MOST_BYTES:
+
+    def _make_room(self, size: int) -> None:
+        """For one more of that size: before it is copied, that of the newest is a good guess."""
+        full = self.n_bytes + size > MOST_BYTES
+        while self.checkpoints and (full or len(self.checkpoints) >= MOST):
             del self.checkpoints[0]
+            full = self.n_bytes + size > MOST_BYTES
 
     def take_over(self, checkpoint: Checkpoint | None) -> None:
         """After everything it holds was loaded from elsewhere: with this checkpoint of it."""

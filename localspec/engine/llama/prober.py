@@ -61,6 +61,8 @@ def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
     n_few, n_many = THIN_LAYERS
     with loaded(setting, THIN, n_few) as few, loaded(setting, THIN, n_many) as many:
         short, long = dict[int, float](), dict[int, float]()
+        for timer in (few, many):
+            _compile(timer, [(width, 0) for width in OVERHEAD_WIDTHS])
         for width in chain.from_iterable(there_and_back(OVERHEAD_WIDTHS, 2)):
             for timer, times in ((few, short), (many, long)):
                 times[width] = min(timer.median(width, 0), times.get(width, inf))
@@ -139,12 +141,20 @@ def _more(times: Medians, width: int, cells: int) -> float:
 
 def _medians(timer: Timer, places: list[tuple[int, int]], until_s: float) -> Medians:
     """By width and depth."""
+    _compile(timer, places)
     found: Medians = {}
     for place in chain.from_iterable(there_and_back(places, 2)):
         if place in found and perf_counter() > until_s:
             break
         found[place] = min(timer.median(*place), found.get(place, inf))
     return found
+
+
+def _compile(timer: Timer, places: list[tuple[int, int]]) -> None:
+    """Each pass once untimed on a GPU: its driver compiles a program at its first use."""
+    if timer.context.engine.config.settings.gpu_layers:
+        for place in places:
+            timer.seconds(*place)
 
 
 def _attentive(head_size: int, n_threads: int) -> Shape:

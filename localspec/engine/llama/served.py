@@ -18,7 +18,7 @@ import numpy as np
 from localspec.engine.base import EngineConfig, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.process import FLAG_BYTES, Answer, connection
+from localspec.engine.pipe import FLAG_BYTES, Answer, connection
 from localspec.errors import LocalspecError
 
 

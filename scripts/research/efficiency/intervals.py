@@ -29,6 +29,8 @@ HELD = 6.0
 """Pairs' worth of trust in all backends beside one's own."""
 FEWEST = 0.03
 """Of a tail; the tails of few pairs are thinner, because a new pair may lie beyond all of them."""
+UNSEEN_BACKEND, TWICE = "backend not seen", 0.7
+"""Believed before any run: errors there are twice as large. Few backends can teach it."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
 OLD = ("llamafile", "2023", "2024")
@@ -136,13 +138,16 @@ class Calibration:
         size = np.abs([case.error for case in self.cases])
         beta = np.zeros(len(names))
         beta[names.index("all")] = np.log(np.mean(size))
+        if UNSEEN_BACKEND in names:
+            beta[names.index(UNSEEN_BACKEND)] = TWICE
         centre = beta.copy()
         for _ in range(STEPS):
             ratio = np.clip(size / np.exp(x @ beta), 0, 8)
             gradient = x.T @ (self._weights * (1 - ratio)) + RIDGE * (beta - centre)
             curvature = (x.T * (self._weights * np.maximum(ratio, 0.3))) @ x
             beta -= np.linalg.solve(curvature + RIDGE * np.eye(len(beta)), gradient)
-        return {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
+        found = {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
+        return {UNSEEN_BACKEND: TWICE} | found
 
     @cached_property
     def _scaled(self) -> Floats:

@@ -17,7 +17,7 @@ DECODE_SCALES = {
     "experts in backend": 0.2, "experts in family": 0.1, "family": 0.146, "family type": 0.176,
     "gemma in backend": 0.1, "habit, launches by method": 0.5, "habit, library": 1,
     "habit, method": 0.2, "habit, source": 0.15, "habit, state": 0.5, "hybrid in backend": 0.1,
-    "intensity": 0.12, "intensity by type": 1.04, "intensity in backend": 0.18, "laptop": 0.2,
+    "intensity": 0.12, "intensity by type": 0.45, "intensity in backend": 0.18, "laptop": 0.2,
     "launches": 0.4, "launches in backend": 0.49, "launches in era": 0.5, "launches in family": 0.3,
     "launches of gemma": 0.5, "launches of gemma in backend": 0.3, "launches of hybrid": 0.5,
     "launches of hybrid in backend": 0.167, "launches of mla": 0.5,

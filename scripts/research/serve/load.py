@@ -2,7 +2,7 @@
 
     scripts/research/run bench-serve [--model NAME] [--users 1,2,4] [--rounds 2] [--json]
 
-A closed loop: each user sends the next question when the last one is answered. It runs on the
+A closed loop: each user sends two questions, the second when the first is answered. It runs on the
 scheduler and the engine of `localspec serve`, without HTTP, in the order A B B A. The ratio is that
 of total tokens a second in neighbouring runs; a round's first runs, which warm up, are left out.
 """
@@ -96,11 +96,12 @@ def measure(users: Users, session: Session, n: int, kind: str, rounds: int) -> L
     found: dict[str, list[float]] = {"none": [], "auto": []}
     ratios: list[float] = []
     makers = {"none": Plain, "auto": session.speculator}
-    users.tps(makers["auto"](), KINDS[kind][:n], n)
+    questions = KINDS[kind][: 2 * n]
+    users.tps(makers["auto"](), questions[:n], n)
     users.drafted = users.accepted = 0
     for _ in range(rounds):
         runs = [
-            (way, users.tps(makers[way](), KINDS[kind], n))
+            (way, users.tps(makers[way](), questions, n))
             for way in ("none", "auto", "auto", "none")
         ]
         for way, tps in runs:
@@ -123,19 +124,30 @@ def main(
     )
     with Session.open(config) as session:
         all_users = Users(session, tokens)
-        loads = [measure(all_users, session, n, kind, rounds) for kind in KINDS for n in numbers]
+        loads: list[Load] = []
+        for kind in KINDS:
+            for n in numbers:
+                loads.append(measure(all_users, session, n, kind, rounds))
+                if not as_json:
+                    _show(loads)
     if as_json:
         print(json.dumps([asdict(load) for load in loads]))
-        return
-    print("| Questions | Users | none, tok/s | auto, tok/s | auto to none | drafted | accepted |")
-    print("|---|---|---|---|---|---|---|")
-    for load in loads:
-        ratio = statistics.median(load.ratios)
-        spread = f"{ratio:.2f} ({min(load.ratios):.2f} to {max(load.ratios):.2f})"
+
+
+def _show(loads: list[Load]) -> None:
+    """The last row, with a head before the first."""
+    load, ratio = loads[-1], statistics.median(loads[-1].ratios)
+    if len(loads) == 1:
         print(
-            f"| {load.kind} | {load.users} | {load.none_tps:.1f} | {load.auto_tps:.1f} | {spread} |"
-            f" {load.drafted} | {load.accepted} |"
+            "| Questions | Users | none, tok/s | auto, tok/s | auto to none | drafted | accepted |"
         )
+        print("|---|---|---|---|---|---|---|")
+    spread = f"{ratio:.2f} ({min(load.ratios):.2f} to {max(load.ratios):.2f})"
+    print(
+        f"| {load.kind} | {load.users} | {load.none_tps:.1f} | {load.auto_tps:.1f} | {spread} |"
+        f" {load.drafted} | {load.accepted} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
