@@ -14,12 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-<<<<<<< HEAD
 from localspec.engine.base import Context, EngineConfig, Request, require_number
-from localspec.engine.child import PYTHON_M
-=======
-from localspec.engine.base import EngineConfig, Request, require_number
->>>>>>> main
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.pipe import ERRORS, Child
 from localspec.engine.workers import Worker, devices_of

@@ -139,7 +139,7 @@ def _show(loads: list[Load]) -> None:
     load, ratio = loads[-1], statistics.median(loads[-1].ratios)
     if len(loads) == 1:
         print(
-            "| Questions | Users | none, tok/s | auto, tok/s | auto to none | drafted | accepted |"
+            "| Questions | Users | none, tok/s | auto, tok/s | auto : none | drafted | accepted |"
         )
         print("|---|---|---|---|---|---|---|")
     spread = f"{ratio:.2f} ({min(load.ratios):.2f} to {max(load.ratios):.2f})"
