@@ -347,6 +347,7 @@ def test_a_server_that_closes_lets_replies_end() -> None:
 def test_a_server_that_must_close_tells_who_was_cut_off() -> None:
     with fake_server(n_sequences=1, pass_s=0.01) as server:
         runs = stream(server, max_tokens=400)
+        time.sleep(0.3)  # it has begun
         server.running.stop(0.05)
         assert b"the server was stopped" in rest(runs)
 
