@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localspec.dialogue.template import ChatTemplate
-from localspec.serve.problem import RefusedError
+from localspec.serve.problem import BadRequestError
 from localspec.serve.tool_calls import calls_of
 from localspec.serve.turns import messages_of, tools_of
 
@@ -97,7 +97,7 @@ def test_tools_that_may_not_be_called_are_not_told() -> None:
 @pytest.mark.parametrize("calls", [[{}], [{"function": {"name": "f", "arguments": "{"}}], "x"])
 def test_a_malformed_history_of_calls_is_refused(calls: Any) -> None:
     said = [{"role": "assistant", "content": "", "tool_calls": calls}]
-    with pytest.raises(RefusedError, match=r"messages\[0\]"):
+    with pytest.raises(BadRequestError, match=r"messages\[0\]"):
         messages_of([{"role": "user", "content": "x"}, *said][::-1])
 
 

@@ -15,7 +15,7 @@ from hostile import HOSTILE
 
 from localspec.dialogue.families import FAMILIES, family_of, template_named
 from localspec.dialogue.forms import Message
-from localspec.dialogue.renderer import Budget, Renderer, SpentError
+from localspec.dialogue.renderer import RenderBudget, SpentError, TemplateRenderer
 from localspec.dialogue.template import ChatTemplate, TemplateError
 from localspec.errors import UserError
 
@@ -367,8 +367,8 @@ def test_a_hostile_template_has_a_second_and_300_mb() -> None:
 
 
 @pytest.fixture
-def renderer() -> Renderer:
-    made = Renderer()
+def renderer() -> TemplateRenderer:
+    made = TemplateRenderer()
     yield made
     made.close()
 
@@ -376,16 +376,16 @@ def renderer() -> Renderer:
 HELLO = {"messages": said("Q"), "values": {}, "now": None}
 
 
-def test_a_budget_that_is_spent_ends_one_template_and_no_other(renderer: Renderer) -> None:
+def test_a_budget_that_is_spent_ends_one_template_and_no_other(renderer: TemplateRenderer) -> None:
     with pytest.raises(SpentError, match=r"more than 0\.1 s of processor time"):
-        renderer.answer(HOSTILE["loops"], HELLO, Budget(cpu_s=0.1))
+        renderer.answer(HOSTILE["loops"], HELLO, RenderBudget(cpu_s=0.1))
     with pytest.raises(SpentError, match="more than 64 MB of memory"):
-        renderer.answer(HOSTILE["doubling by ~"], HELLO, Budget(memory_bytes=64_000_000))
+        renderer.answer(HOSTILE["doubling by ~"], HELLO, RenderBudget(memory_bytes=64_000_000))
     assert renderer.answer(LETTERED, HELLO) == {"text": "[u:Q]"}
 
 
 def test_a_system_without_limits_is_watched(
-    renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    renderer: TemplateRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows has no `resource`, macOS enforces no limit of memory."""
     (tmp_path / "resource.py").write_text("raise ImportError")
@@ -394,11 +394,11 @@ def test_a_system_without_limits_is_watched(
         "{% set c = a * b %}", "{% set n.x = n.x + ['x' * (99999 + b)] %}"
     )
     with pytest.raises(SpentError, match="more than 64 MB of memory"):
-        renderer.answer(grows, HELLO, Budget(cpu_s=5.0, memory_bytes=64_000_000))
+        renderer.answer(grows, HELLO, RenderBudget(cpu_s=5.0, memory_bytes=64_000_000))
     assert renderer.answer(LETTERED, HELLO) == {"text": "[u:Q]"}
 
 
-def test_ctrl_c_ends_a_rendering_at_once(renderer: Renderer) -> None:
+def test_ctrl_c_ends_a_rendering_at_once(renderer: TemplateRenderer) -> None:
     renderer.answer(LETTERED, HELLO)
     pressed = []
 
@@ -408,12 +408,12 @@ def test_ctrl_c_ends_a_rendering_at_once(renderer: Renderer) -> None:
 
     threading.Timer(0.1, press).start()
     with pytest.raises(KeyboardInterrupt):
-        renderer.answer(HOSTILE["loops"], HELLO, Budget(cpu_s=20.0))
+        renderer.answer(HOSTILE["loops"], HELLO, RenderBudget(cpu_s=20.0))
     assert time.monotonic() - pressed[0] < 0.1
     assert renderer.answer(LETTERED, HELLO) == {"text": "[u:Q]"}
 
 
-def test_a_child_that_somebody_killed_is_replaced(renderer: Renderer) -> None:
+def test_a_child_that_somebody_killed_is_replaced(renderer: TemplateRenderer) -> None:
     """The system, short of memory, may choose it while it idles."""
     renderer.answer(LETTERED, HELLO)
     assert renderer._child
@@ -422,7 +422,7 @@ def test_a_child_that_somebody_killed_is_replaced(renderer: Renderer) -> None:
     assert renderer.answer(LETTERED, HELLO) == {"text": "[u:Q]"}
 
 
-def test_threads_share_the_child(renderer: Renderer) -> None:
+def test_threads_share_the_child(renderer: TemplateRenderer) -> None:
     texts: dict[int, str] = {}
 
     def ask(i: int) -> None:
@@ -437,19 +437,19 @@ def test_threads_share_the_child(renderer: Renderer) -> None:
     assert texts == {i: f"[u:{str(i) * 1000}]" for i in range(8)}
 
 
-def test_a_long_conversation_has_a_larger_budget(renderer: Renderer) -> None:
+def test_a_long_conversation_has_a_larger_budget(renderer: TemplateRenderer) -> None:
     """Five million characters in 200 turns: a budget for short ones would refuse them."""
     turns = said(*(["word " * 2500] * 401))
     say = {"messages": turns, "values": {}, "now": None}
     assert len(renderer.answer(LETTERED, say)["text"]) > 5_000_000
 
 
-def test_a_template_may_look_at_all_messages_for_each_one(renderer: Renderer) -> None:
+def test_a_template_may_look_at_all_messages_for_each_one(renderer: TemplateRenderer) -> None:
     """As Gemma 4's does: the budget grows with the square of their number."""
     inner = "{% for n in messages %}{% if n.role == 'x' %}{% endif %}{% endfor %}"
     source = f"{{% for m in messages %}}{inner}{{{{ m.content }}}}{{% endfor %}}"
     say = {"messages": said(*(["w"] * 601)), "values": {}, "now": None}
-    tight = Budget(cpu_s=0.02)
+    tight = RenderBudget(cpu_s=0.02)
     assert renderer.answer(source, say, tight)["text"] == "w" * 601
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from localspec.bench.case import Case, Work, read_prompts
-from localspec.engine.devices import graphics
+from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.host import host_of

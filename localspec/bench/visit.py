@@ -23,7 +23,7 @@ from localspec.bench.prediction import Prediction, facts_of
 from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
-from localspec.engine.devices import engine_reports, graphics
+from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_fingerprint, engine_version
 from localspec.forecast.machine import engine_features
 from localspec.hardware.activity import Circumstances, Watch

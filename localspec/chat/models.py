@@ -18,7 +18,7 @@ from localspec.chat.archive import Record
 from localspec.dialogue.transcript import Transcript
 from localspec.engine.base import EngineConfig
 from localspec.engine.device_health import devices_text
-from localspec.engine.devices import graphics
+from localspec.engine.graphics import graphics
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.forecast.forecast import Expectation

@@ -102,7 +102,7 @@ def _engine() -> dict[str, Any]:
 
 
 def _devices() -> dict[str, Any]:
-    from localspec.engine.devices import engine_reports
+    from localspec.engine.graphics import engine_reports
     from localspec.hardware.detect import power
     from localspec.hardware.machine import local_devices
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from localspec.forecast.known_machine import KnownMachine
-    from localspec.forecast.recommend import Recommendation, Use
+    from localspec.forecast.recommend import Purpose, Recommendation
 
 UseName = Literal["chat", "code", "long", "many-users"]
 SHOWN = 10
@@ -78,7 +78,7 @@ def _bytes(text: str) -> int:
 
 
 def document(
-    offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use"
+    offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Purpose"
 ) -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     from localspec.forecast.recommend import RULE
@@ -94,7 +94,7 @@ def document(
     }
 
 
-def _offer_document(offer: "Recommendation", use: "Use") -> dict[str, Any]:
+def _offer_document(offer: "Recommendation", use: "Purpose") -> dict[str, Any]:
     entry, memory = offer.entry, offer.memory
     return {
         **fields_of(entry, "name", "title", "repository", "license", "released"),
@@ -112,7 +112,7 @@ def _offer_document(offer: "Recommendation", use: "Use") -> dict[str, Any]:
     }
 
 
-def command_of(offer: "Recommendation", use: "Use") -> str:
+def command_of(offer: "Recommendation", use: "Purpose") -> str:
     """One line to copy: fetch it, and talk to it with these settings."""
     name, cache = offer.reference, offer.cache
     options = [f"--ctx {offer.n_ctx}"]
@@ -138,7 +138,7 @@ _DROPPED = ("first", "K/V", "context", "KL", "draft or head")
 """Columns that a narrow terminal drops, in this order."""
 
 
-def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use") -> None:
+def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Purpose") -> None:
     from rich.text import Text
 
     from localspec.forecast.recommend import RULE
@@ -157,7 +157,7 @@ def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use
     console.print(Text(f"\n  {command_of(offers[0], use)}"))
 
 
-def _table(console: "Console", offers: "Sequence[Recommendation]", use: "Use") -> "Table":
+def _table(console: "Console", offers: "Sequence[Recommendation]", use: "Purpose") -> "Table":
     """As many columns as fit the terminal, without the least needed."""
     each = " each" if use.n_users > 1 else ""
     columns: dict[str, Callable[[Recommendation], str]] = {

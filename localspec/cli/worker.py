@@ -66,7 +66,7 @@ def _check(address: str, *, is_trusted: bool) -> None:
 
 
 def _best_device() -> str:
-    from localspec.engine.devices import graphics
+    from localspec.engine.graphics import graphics
 
     return next((device.name for device in graphics()), "CPU")
 

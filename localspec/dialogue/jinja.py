@@ -29,7 +29,7 @@ N_FORMS = 1000
 """Forms that are remembered of one template."""
 
 
-class Generation(Extension):
+class GenerationTag(Extension):
     """`{% generation %}` marks what a model is trained on; in a prompt only its body counts."""
 
     tags = {"generation"}  # noqa: RUF012 - as jinja declares it
@@ -71,7 +71,7 @@ def _environment() -> Sandbox:
     sandbox = Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols", Generation],
+        extensions=["jinja2.ext.loopcontrols", GenerationTag],
     )
     sandbox.filters["tojson"] = _to_json
     sandbox.tests["none"] = _is_none

@@ -30,7 +30,7 @@ POLL_S = 0.01
 WALL = 8.0
 """Seconds on the wall for one of processor time, where other programs run too."""
 _PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[1:]; import localspec.dialogue.worker as w; w.serve()"
+    "import sys; sys.path[:] = sys.argv[1:]; import localspec.dialogue.rendering as w; w.serve()"
 )
 
 
@@ -43,7 +43,7 @@ class SpentError(RenderError):
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RenderBudget:
     """What a request may take: processor time, memory, and characters of the prompt."""
 
     cpu_s: float = 0.5
@@ -75,7 +75,7 @@ class Budget:
         return SpentError(f"it takes more than {self.memory_bytes / 1e6:.0f} MB of memory")
 
 
-class Child:
+class RenderChild:
     """The process. It ends with its input, and so does not outlive this one."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Child:
         self._limits: dict[str, Any] | None = None
         self._owner = os.getpid()
 
-    def answer(self, source: str, say: Any, budget: Budget) -> dict[str, Any]:
+    def answer(self, source: str, say: Any, budget: RenderBudget) -> dict[str, Any]:
         """The reply to a request. Raises SpentError where the budget does not last."""
         here, said = self._here(), json.dumps(say)
         n_messages = len(say["messages"]) if isinstance(say, dict) else 0
@@ -141,7 +141,9 @@ class Child:
         if is_ours:
             self._process.wait()
 
-    def _line(self, wall_s: float, budget: Budget | None, *, is_watched: bool = False) -> bytes:
+    def _line(
+        self, wall_s: float, budget: RenderBudget | None, *, is_watched: bool = False
+    ) -> bytes:
         pieces: list[bytes] = []
         deadline = time.monotonic() + wall_s
         while not pieces or not pieces[-1].endswith(b"\n"):
@@ -154,7 +156,7 @@ class Child:
                 raise budget.memory_spent
         return b"".join(pieces)
 
-    def _read(self, budget: Budget | None) -> bytes:
+    def _read(self, budget: RenderBudget | None) -> bytes:
         data = os.read(self._output.fileno(), 1 << 20)
         if data:
             return data
@@ -172,19 +174,19 @@ class Child:
         return 0
 
 
-class Renderer:
+class TemplateRenderer:
     """The one child of this process, for any number of templates and threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._child: Child | None = None
+        self._child: RenderChild | None = None
 
     def start(self) -> None:
         """Let the child start while there is other work."""
         with self._lock:
             self._running()
 
-    def answer(self, source: str, say: Any, budget: Budget | None = None) -> dict[str, Any]:
+    def answer(self, source: str, say: Any, budget: RenderBudget | None = None) -> dict[str, Any]:
         """What the child replies (`worker` has the requests).
 
         Raises RenderError, or EngineError where there can be no child. A template that spent its
@@ -193,7 +195,7 @@ class Renderer:
         with self._lock:
             child = self._running()
             try:
-                reply = child.answer(source, say, budget or Budget())
+                reply = child.answer(source, say, budget or RenderBudget())
             except BaseException:
                 self._close()
                 raise
@@ -206,10 +208,10 @@ class Renderer:
         with self._lock:
             self._close()
 
-    def _running(self) -> Child:
+    def _running(self) -> RenderChild:
         if self._child and not self._child.is_usable:
             self._close()
-        self._child = self._child or Child()
+        self._child = self._child or RenderChild()
         return self._child
 
     def _close(self) -> None:
@@ -218,5 +220,5 @@ class Renderer:
             self._child = None
 
 
-RENDERER = Renderer()
+RENDERER = TemplateRenderer()
 atexit.register(RENDERER.close)

@@ -28,7 +28,7 @@ ERRORS = {kind.__name__: kind for kind in (EngineError, ModelError, UserError)}
 """By the names under which they cross the pipe."""
 
 
-class Answer:
+class PipeAnswer:
     """What the other side says: a value or the name of an error with its sentence; how many tokens
     each context holds, where that may have changed; and its seconds inside the engine."""
 
@@ -61,7 +61,7 @@ class Child:
         self.rows = self.rows.reshape(shape)
         self._pipe.send(config)
 
-    def answer(self, request: Any, is_stopped: Callable[[], bool]) -> Answer:
+    def answer(self, request: Any, is_stopped: Callable[[], bool]) -> PipeAnswer:
         """Send a request and wait. Raises EOFError or OSError where the process has ended."""
         self._memory[0] = is_stopped()
         self._pipe.send(request)

@@ -18,7 +18,7 @@ from time import perf_counter
 from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.device_health import devices_text
-from localspec.engine.devices import graphics
+from localspec.engine.graphics import graphics
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.threads import WAITING
 from localspec.errors import EngineError

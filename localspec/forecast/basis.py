@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localspec.engine.devices import engine_reports
+from localspec.engine.graphics import engine_reports
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads

@@ -1,6 +1,6 @@
 """How weights lie in this processor's memory under an engine's settings."""
 
-from localspec.engine.devices import graphics
+from localspec.engine.graphics import graphics
 from localspec.hardware.detect import processor_features
 from localspec.prediction.host_memory import Host
 from localspec.settings import Settings

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from localspec.engine.devices import engine_reports, may_have_graphics
+from localspec.engine.graphics import engine_reports, may_have_graphics
 from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError

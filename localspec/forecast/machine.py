@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.devices import engine_reports, free_bytes, graphics
+from localspec.engine.graphics import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads

@@ -58,7 +58,7 @@ class _Choice:
         return _REASONS.get(self.account and self.account.finish_reason, "length")
 
 
-class Answer:
+class AnswerDocument:
     """The documents of one order, as its events come; `place` is a choice's."""
 
     def __init__(self, order: Order, model: str) -> None:

@@ -21,12 +21,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from localspec.errors import LocalspecError
-from localspec.serve.answer import Answer
+from localspec.serve.answer import AnswerDocument
 from localspec.serve.desk import Desk
 from localspec.serve.guard import KeyGuard
 from localspec.serve.messages import END, Delta, Done, Event, Failed, Taken
 from localspec.serve.order import Order, Orders
-from localspec.serve.problem import Problem, RefusedError, problem_of, refused
+from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
@@ -170,7 +170,7 @@ class Server:
     async def _answered(self, request: Request, read: Callable[[Any], Order]) -> Response:
         body = await _body(request, self._options.most_bytes)
         order = await run_in_threadpool(read, body)
-        answer = Answer(order, self._options.model)
+        answer = AnswerDocument(order, self._options.model)
         listening = _Listening(self._desk, order, self._options.wait_s)
         if not order.is_stream:
             return await self._whole(request, listening, answer)
@@ -187,7 +187,9 @@ class Server:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
-    async def _whole(self, request: Request, listening: _Listening, answer: Answer) -> Response:
+    async def _whole(
+        self, request: Request, listening: _Listening, answer: AnswerDocument
+    ) -> Response:
         gone = asyncio.create_task(_gone(request))
         done = asyncio.create_task(_collect(listening, answer))
         try:
@@ -201,7 +203,7 @@ class Server:
             gone.cancel()
             done.cancel()
 
-    async def _events(self, listening: _Listening, answer: Answer) -> AsyncIterator[str]:
+    async def _events(self, listening: _Listening, answer: AnswerDocument) -> AsyncIterator[str]:
         try:
             async for found in _pinged(listening, self._options.ping_s):
                 if found is None:
@@ -242,7 +244,7 @@ async def _pinged(
         pending.cancel()
 
 
-async def _collect(listening: _Listening, answer: Answer) -> None:
+async def _collect(listening: _Listening, answer: AnswerDocument) -> None:
     """All events of an order. Raises what one of its replies failed of."""
     while (found := await listening.next()) is not None:
         place, event = found
@@ -263,7 +265,7 @@ def _event(document: dict[str, Any]) -> str:
 
 
 async def _body(request: Request, most_bytes: int) -> Any:
-    """The JSON of a body. RefusedError for one that is none, or too long."""
+    """The JSON of a body. BadRequestError for one that is none, or too long."""
     data = bytearray()
     async for part in request.stream():
         data += part
@@ -276,7 +278,7 @@ async def _body(request: Request, most_bytes: int) -> Any:
 
 
 def _too_long(most_bytes: int) -> LocalspecError:
-    return RefusedError(Problem(413, f"the body is longer than {most_bytes:,} bytes"))
+    return BadRequestError(Problem(413, f"the body is longer than {most_bytes:,} bytes"))
 
 
 def _response(problem: Problem) -> Response:

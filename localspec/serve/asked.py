@@ -42,7 +42,7 @@ _EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "
 
 
 def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
-    """The fields that say something. RefusedError for one that cannot be kept."""
+    """The fields that say something. BadRequestError for one that cannot be kept."""
     if not isinstance(body, Mapping):
         raise refused("the body is no JSON object: send one")
     given = {str(name): value for name, value in body.items() if value is not None}
@@ -57,7 +57,7 @@ def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
 
 
 def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
-    """How a reply is made. RefusedError names the wrong field."""
+    """How a reply is made. BadRequestError names the wrong field."""
     keywords: dict[str, Any] = {"verify": verify}
     for name, keyword in _SAMPLING.items():
         if name in given:

@@ -22,7 +22,7 @@ from localspec.serve.asked import (
     wants_usage,
 )
 from localspec.serve.messages import Submit
-from localspec.serve.problem import Problem, RefusedError, refused
+from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.serve.turns import check_ids, messages_of, prompts_of, tools_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
@@ -32,7 +32,7 @@ MOST_PROMPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class OneAnswer:
     """One reply that is asked for."""
 
     generation: Generation
@@ -49,7 +49,7 @@ class Order:
     """Everything that one request asks for."""
 
     door: Door
-    choices: Sequence[Choice]
+    choices: Sequence[OneAnswer]
     n_prompt: int
     is_stream: bool = False
     wants_usage: bool = False
@@ -67,7 +67,7 @@ class Orders:
     verify: Literal["auto", "match", "rejection"] = "auto"
 
     def chat(self, body: Any) -> Order:
-        """Of /v1/chat/completions. RefusedError for what cannot be answered."""
+        """Of /v1/chat/completions. BadRequestError for what cannot be answered."""
         given, session = checked(body, CHAT), self.session
         said = messages_of(given.get("messages"))
         template = session.prompts.template
@@ -92,14 +92,14 @@ class Orders:
         return self._order("chat", given, choices, has_tools=bool(tools))
 
     def completion(self, body: Any) -> Order:
-        """Of /v1/completions. RefusedError for what cannot be answered."""
+        """Of /v1/completions. BadRequestError for what cannot be answered."""
         given, session = checked(body, COMPLETION), self.session
         prompts = prompts_of(given.get("prompt"))
         n = number_of_choices(given)
         if len(prompts) * n > MOST_PROMPTS:
             raise refused(f"{len(prompts) * n} replies are more than {MOST_PROMPTS}", "prompt")
         options = session.effective(options_of(given, self.verify))
-        choices: list[Choice] = []
+        choices: list[OneAnswer] = []
         for prompt in prompts:
             ids = session.raw_prompt(prompt) if isinstance(prompt, str) else prompt
             check_ids(ids, session.target.vocabulary.n_tokens)
@@ -109,10 +109,10 @@ class Orders:
             ]
         return self._order("completion", given, choices)
 
-    def _choice(self, ids: list[int], options: ReplyOptions, parser: AnswerParser) -> Choice:
+    def _choice(self, ids: list[int], options: ReplyOptions, parser: AnswerParser) -> OneAnswer:
         n_ctx = self.session.n_ctx
         if len(ids) >= n_ctx:
-            raise RefusedError(
+            raise BadRequestError(
                 Problem(
                     400,
                     f"the prompt has {len(ids):,} tokens and the context holds {n_ctx:,}, with the"
@@ -122,13 +122,13 @@ class Orders:
                 )
             )
         generation = self.session.generation(ids, options)
-        return Choice(generation, parser, self.session.n_repeated(ids))
+        return OneAnswer(generation, parser, self.session.n_repeated(ids))
 
     def _order(
         self,
         door: Door,
         given: Mapping[str, Any],
-        choices: list[Choice],
+        choices: list[OneAnswer],
         *,
         has_tools: bool = False,
     ) -> Order:

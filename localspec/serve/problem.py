@@ -43,7 +43,7 @@ def _written(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-class RefusedError(UserError):
+class BadRequestError(UserError):
     """A request that cannot be answered as it is."""
 
     def __init__(self, problem: Problem) -> None:
@@ -51,14 +51,14 @@ class RefusedError(UserError):
         self.problem = problem
 
 
-def refused(sentence: str, param: str | None = None, **more: Any) -> RefusedError:
+def refused(sentence: str, param: str | None = None, **more: Any) -> BadRequestError:
     """A wrong field."""
-    return RefusedError(Problem(400, sentence, param, **more))
+    return BadRequestError(Problem(400, sentence, param, **more))
 
 
 def problem_of(error: LocalspecError) -> Problem:
     """An error of localspec's as an answer."""
-    if isinstance(error, RefusedError):
+    if isinstance(error, BadRequestError):
         return error.problem
     if isinstance(error, BusyError):
         status = CLOSING if error.is_closing else FULL

@@ -14,7 +14,7 @@ _TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
 def messages_of(asked: Any) -> list[Message]:
-    """Messages for the template. RefusedError names the one that is wrong."""
+    """Messages for the template. BadRequestError names the one that is wrong."""
     if not isinstance(asked, list) or not asked:
         raise refused("messages is no list with something in it: send at least one", "messages")
     said = [_message(each, f"messages[{i}]") for i, each in enumerate(asked)]
@@ -91,7 +91,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 def tools_of(given: Mapping[str, Any], source: str | None) -> list[Any]:
     """The tools that the template is told of, none where `tool_choice` is "none".
 
-    RefusedError where its `source` has no place for tools, or a choice cannot be enforced.
+    BadRequestError where its `source` has no place for tools, or a choice cannot be enforced.
     """
     tools, choice = given.get("tools", []), given.get("tool_choice", "auto")
     if not isinstance(tools, list):
@@ -137,7 +137,7 @@ def _is_id(value: Any) -> bool:
 
 
 def check_ids(ids: list[int], n_vocab: int) -> None:
-    """RefusedError for an id that the model does not have."""
+    """BadRequestError for an id that the model does not have."""
     wrong = next((i for i in ids if not 0 <= i < n_vocab), None)
     if wrong is not None:
         raise refused(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.devices import graphics
+from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.forecast import Expectation

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.device_health import sound_devices
-from localspec.engine.devices import engine_reports, free_bytes, graphics
+from localspec.engine.graphics import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.devices import graphics
+from localspec.engine.graphics import graphics
 from localspec.errors import UserError
 from localspec.forecast.host import host_of
 from localspec.hardware.detect import available_memory_bytes, reservable_bytes, swap_bytes

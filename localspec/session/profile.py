@@ -15,7 +15,7 @@ import psutil
 
 from localspec import paths
 from localspec.engine.device_health import devices_text
-from localspec.engine.devices import graphics
+from localspec.engine.graphics import graphics
 from localspec.engine.health import engine_fingerprint
 from localspec.hardware.detect import power
 from localspec.hardware.machine import hardware_key

@@ -31,7 +31,7 @@ _ASSERTION = re.compile(rf"{re.escape(STOPPED)} \((.*)\);", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TrialVerdict:
     """How the trial of a file ended: `death` None if the child survived."""
 
     death: str | None
@@ -55,16 +55,16 @@ def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
         )
 
 
-def _tried(model: Path, facts: ModelFacts) -> Verdict | None:
+def _tried(model: Path, facts: ModelFacts) -> TrialVerdict | None:
     """None where somebody else ended the child: that says nothing about the file."""
     is_small = 2 * facts.weight_bytes <= available_memory_bytes()
     evaluate = ["evaluate"] if is_small else []
     ending = run_module(CHILD, [str(model), *evaluate], _meanwhile, LIMIT_S)
     if ending.is_success:
-        return Verdict(None)
+        return TrialVerdict(None)
     if ending.is_killed or ending.is_timeout:
         return None
-    return Verdict(death) if (death := _death(ending)) else None
+    return TrialVerdict(death) if (death := _death(ending)) else None
 
 
 def _meanwhile(line: str) -> None:
@@ -80,6 +80,6 @@ def _death(ending: Ending) -> str | None:
     return ending.reason if ending.code < 0 else None
 
 
-def _kept(model: Path) -> Kept[Verdict]:
+def _kept(model: Path) -> Kept[TrialVerdict]:
     path = hashed(paths.cache_dir() / "trials", f"{fingerprint(model)} {engine_fingerprint()}")
-    return Kept(path, lambda kept: Verdict(**kept), asdict)
+    return Kept(path, lambda kept: TrialVerdict(**kept), asdict)

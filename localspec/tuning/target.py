@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.devices import engine_reports
+from localspec.engine.graphics import engine_reports
 from localspec.forecast.forecast import Expectation
 from localspec.forecast.machine import engine_features
 from localspec.hardware.detect import available_memory_bytes

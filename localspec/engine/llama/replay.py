@@ -49,7 +49,7 @@ class Scratch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReplayVerdict:
     """Whether tokens can be taken back, and how checkpoints are copied; None: they are not."""
 
     rolls_back: bool
@@ -73,7 +73,7 @@ def rollback_limit(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) 
     return memory.n_snapshots
 
 
-def _verdict(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) -> Verdict:
+def _verdict(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) -> ReplayVerdict:
     kept = _kept(config)
     if known := kept.load():
         return known
@@ -81,8 +81,8 @@ def _verdict(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) -> Ver
     copies = ((flags, partial(_resumes, memory, scratch, flags)) for flags in (PARTIAL, WHOLE))
     flags = next((flags for flags, claim in copies if _holds(claim, scratch)), None)
     has_snapshots, claim = memory.n_snapshots > 0, partial(_rolls_back, memory, scratch)
-    verdict = Verdict(has_snapshots and _holds(claim, scratch), flags)
-    if verdict == Verdict(has_snapshots, PARTIAL) and perf_counter() - started > LONG_S:
+    verdict = ReplayVerdict(has_snapshots and _holds(claim, scratch), flags)
+    if verdict == ReplayVerdict(has_snapshots, PARTIAL) and perf_counter() - started > LONG_S:
         kept.save(verdict)
     return verdict
 
@@ -130,8 +130,8 @@ def _agree(one: Row, other: Row) -> bool:
     return bool(np.abs(one - other).max() <= LARGEST_ERROR * other.std())
 
 
-def _kept(config: EngineConfig) -> Kept[Verdict]:
+def _kept(config: EngineConfig) -> Kept[ReplayVerdict]:
     numbers = [getattr(config.settings, name) for name, row in ROWS.items() if not row.is_exact]
     key = (fingerprint(config.model), engine_fingerprint(), config.settings.n_rs_seq, numbers)
     path = hashed(paths.cache_dir() / "replay", repr(key))
-    return Kept(path, lambda document: Verdict(**document), asdict)
+    return Kept(path, lambda document: ReplayVerdict(**document), asdict)

@@ -18,7 +18,7 @@ import numpy as np
 from localspec.engine.base import EngineConfig, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.pipe import FLAG_BYTES, Answer, connection
+from localspec.engine.pipe import FLAG_BYTES, PipeAnswer, connection
 from localspec.errors import LocalspecError
 
 
@@ -53,15 +53,15 @@ class Served:
             "context": self._context,
         }
 
-    def answer(self, backs: list[tuple[int, int]], verb: str, *arguments: Any) -> Answer:
+    def answer(self, backs: list[tuple[int, int]], verb: str, *arguments: Any) -> PipeAnswer:
         """Do what was put off, and what is asked for."""
         try:
             for place, n in backs:
                 self.contexts[place].go_back(n)
-            return Answer(self._verbs[verb](*arguments), "", None, self.engine.busy_s)
+            return PipeAnswer(self._verbs[verb](*arguments), "", None, self.engine.busy_s)
         except (LocalspecError, Interrupted) as error:
             held = [len(context.tokens) for context in self.contexts]
-            return Answer(str(error), type(error).__name__, held, self.engine.busy_s)
+            return PipeAnswer(str(error), type(error).__name__, held, self.engine.busy_s)
 
     def _decode(self, asked: list[tuple[int, list[int], int]]) -> list[str | None]:
         """Why each request was refused; the rows of the others are in shared memory."""
@@ -103,10 +103,10 @@ def _load(config: EngineConfig, pipe: Connection, memory: mmap.mmap, n_vocab: in
     try:
         engine = LlamaEngine(config, _SharedInterrupt(memory), pipe.send)
     except (LocalspecError, Interrupted) as error:
-        pipe.send(Answer(str(error), type(error).__name__, None, 0.0))
+        pipe.send(PipeAnswer(str(error), type(error).__name__, None, 0.0))
         return None
     served = Served(engine, memory, n_vocab)
-    pipe.send(Answer((engine.rollback_limit, engine.n_window), "", None, engine.busy_s))
+    pipe.send(PipeAnswer((engine.rollback_limit, engine.n_window), "", None, engine.busy_s))
     return served
 
 
