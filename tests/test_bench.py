@@ -25,6 +25,7 @@ from localspec.bench.measure import measure
 from localspec.bench.plan import ANCHOR_EVERY, Sweep, anchor_of, make_plan, schedule
 from localspec.bench.prediction import Prediction, facts_of, predict
 from localspec.bench.row import rows_of
+from localspec.bench.sample import loops
 from localspec.bench.store import Visited, read_results
 from localspec.bench.visit import CHILD, visit
 from localspec.cli.options import numbers
@@ -129,6 +130,13 @@ def test_speeds_are_of_what_was_asked() -> None:
     assert only_read[0].decode_s is None
     assert only_write[0].prefill_s is None
     assert all(0 < s.engine_s < (s.decode_s or 0) for s in (*depth, *users, *only_write))
+
+
+def test_a_reply_that_repeats_itself_loops() -> None:
+    sentence = list(range(8))
+    assert loops([*sentence, 9, *sentence, 10, *sentence])
+    assert not loops([*sentence, 9, *sentence, 10])
+    assert not loops(list(range(100)))
 
 
 @pytest.mark.engine

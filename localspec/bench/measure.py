@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import Any
 
 from localspec.bench.case import Case, Work, read_prompts
-from localspec.bench.sample import Measurement, Sample
+from localspec.bench.sample import LOOPING, Measurement, Sample, loops
 from localspec.decode.driver import Batch, Slot, step
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.speculator import Plain
@@ -147,6 +147,8 @@ def _timed(
 
 def _of_reply(reply: Reply, engine_s: float, category: str | None) -> Sample:
     watch, rest = reply.timings, reply.steps[1:]
+    if category is not None and loops(reply.tokens):
+        category = LOOPING
     return Sample(
         prefill_s=watch.prefill_s,
         first_s=watch.ttft_s,

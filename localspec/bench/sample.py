@@ -14,11 +14,23 @@ The first three are the roofline: an ideal machine takes only them. "Probed" par
 random models on the same engine; see `predict`.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from localspec.bench.prediction import Prediction
+
+LOOPING = "looping"
+"""The category of replies that loop: they flatter whatever drafts from the text."""
+LOOP_LENGTH, LOOP_TIMES = 8, 3
+
+
+def loops(tokens: Sequence[int]) -> bool:
+    """Whether a reply says the same eight tokens in a row three times."""
+    starts = range(len(tokens) - LOOP_LENGTH + 1)
+    said = Counter(tuple(tokens[i : i + LOOP_LENGTH]) for i in starts)
+    return any(n >= LOOP_TIMES for n in said.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,11 @@ from typing import Annotated, Any, Literal
 import psutil
 import typer
 from models import named
-from research.speculation.gains import DISTURBED, Row, has_loop, results_of
+from research.speculation.gains import DISTURBED, Row, results_of
 from research.speculation.questions import Question, choose, read_questions
 from research.speculation.synthetic import ScriptedContext, SyntheticDrafter
 
+from localspec.bench.sample import loops
 from localspec.decode.chances import Learned
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
@@ -235,7 +236,7 @@ class Bench:
             passes=counts.passes,
             drafted=counts.drafted,
             accepted=counts.accepted,
-            loops=has_loop(reply.tokens),
+            loops=loops(reply.tokens),
             story=reply.speculation_summary,
             others=others,
         )

@@ -5,14 +5,12 @@ category are averaged geometrically, with a 95 % interval over its questions (bo
 that loop flatter speculation and are a category of their own.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-LOOP_LENGTH, LOOP_TIMES = 8, 3
 N_RESAMPLED = 4000
 DISTURBED = 0.08
 """A reply beside which others took more of the machine does not count."""
@@ -128,10 +126,3 @@ def _mean(setting: str, results: Iterable[dict[str, Any]]) -> dict[str, Any] | N
         "acceptance": None,
         "n_prompts": sum(r["n_prompts"] for r in mine),
     }
-
-
-def has_loop(tokens: Sequence[int]) -> bool:
-    grams = Counter(
-        tuple(tokens[i : i + LOOP_LENGTH]) for i in range(len(tokens) - LOOP_LENGTH + 1)
-    )
-    return any(n >= LOOP_TIMES for n in grams.values())

@@ -11,7 +11,7 @@ reply, as in a session; every index begins empty. Replies that loop are a catego
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from models import named
 from research.speculation.questions import choose, read_questions
 from research.speculation.recording import recorded
 
+from localspec.bench.sample import LOOPING, loops
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve
@@ -43,8 +44,6 @@ from localspec.session.calibration import calibration_path
 GREEDY = Sampling(temperature=0)
 MAX_DRAFT = 16
 FIXED = "lookup-2,lookup-3,lookup-5,lookup-8,draft-1,draft-2,draft-3,draft-4"
-LOOP_LENGTH, LOOP_TIMES = 8, 3
-"""A reply loops that says so many tokens in a row so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,7 @@ def ratios(
         if len(recording.reply) > 1:
             plain_s = play(recording, machine, lambda _: Plain(), max_tokens)
             took_s = play(recording, machine, make, max_tokens)
-            category = "looping" if has_loop(recording.reply) else recording.category
+            category = LOOPING if loops(recording.reply) else recording.category
             logs[category].append(float(np.log(plain_s / took_s)))
     return {name: float(np.exp(np.mean(found))) for name, found in sorted(logs.items())}
 
@@ -227,13 +226,6 @@ def _policy(setting: str, machine: Machine) -> Make:
         return lambda drafters: Adaptive(learned, drafters, MAX_DRAFT)
     name, n = setting.split("-")
     return lambda drafters: Fixed(drafters[0 if name == "lookup" else 1], int(n))
-
-
-def has_loop(tokens: Sequence[int]) -> bool:
-    """Whether a text repeats itself, which flatters lookups."""
-    starts = range(len(tokens) - LOOP_LENGTH + 1)
-    grams = Counter(tuple(tokens[i : i + LOOP_LENGTH]) for i in starts)
-    return any(n >= LOOP_TIMES for n in grams.values())
 
 
 def mean_of(table: dict[str, float]) -> float:
