@@ -142,7 +142,7 @@ def test_a_reply_that_repeats_itself_loops() -> None:
 @pytest.mark.engine
 def test_drafts_are_counted_by_category() -> None:
     samples = measure(
-        Case(config("lookup"), Work(0, 24, prompts=prompts(), per_category=1)), 1
+        Case(config("lookup"), Work(0, 9, prompts=prompts(), per_category=1)), 1
     ).samples
     assert [s.category for s in samples] == ["echo", "chat"]
     assert sum(s.drafted for s in samples) > 0
