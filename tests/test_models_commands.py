@@ -17,6 +17,9 @@ from hub import Hub
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.registry.pull import BLOCK_BYTES
 
+pytestmark = pytest.mark.slow
+"""Each command asks a hub on loopback, in a process of its own."""
+
 REPO, FILE = "owner/repo-GGUF", "model-F16.gguf"
 NAME = f"hf:{REPO}/{FILE}"
 TINY = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)

@@ -20,6 +20,9 @@ from localspec.registry import download as module
 from localspec.registry import download as patience
 from localspec.registry.manifest import pulled
 
+pytestmark = pytest.mark.slow
+"""Each command asks a hub on loopback, in a process of its own."""
+
 REPO = "owner/repo-GGUF"
 FILE = "model-Q4_0.gguf"
 
