@@ -337,7 +337,7 @@ def test_stop_ends_a_reply_from_another_thread(model: api.Model) -> None:
     reply = model.stream("one", seed=1)
     threading.Timer(0.2, reply.stop).start()
     assert reply.finish().finish_reason == "interrupted"
-    assert model.chat("two", max_tokens=2).finish_reason == "length"
+    assert model.chat("two", max_tokens=2, ignore_eos=True).finish_reason == "length"
 
 
 @engine
@@ -349,7 +349,7 @@ def test_a_thread_may_do_it_all() -> None:
         try:
             with load(tiny()) as loaded:
                 list(loaded.stream("a", max_tokens=4))
-                found.append(loaded.chat("a", max_tokens=4).finish_reason)
+                found.append(loaded.chat("a", max_tokens=4, ignore_eos=True).finish_reason)
         except BaseException as error:  # noqa: BLE001 - compared below
             found.append(error)
 
@@ -371,7 +371,7 @@ def test_a_stream_that_another_thread_closes_leaves_ctrl_c_alone(model: api.Mode
     thread.join()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    assert model.chat("a", max_tokens=2).finish_reason == "length"
+    assert model.chat("a", max_tokens=2, ignore_eos=True).finish_reason == "length"
     assert signal.getsignal(signal.SIGINT) == handler
 
 
@@ -385,7 +385,7 @@ def test_ctrl_c_ends_a_stream_and_raises_in_chat(model: api.Model) -> None:
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         model.chat("a", seed=1)
-    assert model.chat("a", max_tokens=2).finish_reason == "length"
+    assert model.chat("a", max_tokens=2, ignore_eos=True).finish_reason == "length"
 
 
 @engine
