@@ -16,8 +16,8 @@ from localspec.forecast.known_machine import KnownMachine, RoughRates
 from localspec.forecast.recommend import (
     RULE,
     USES,
-    Purpose,
     Recommendation,
+    UseCase,
     better_than_starter,
     head_of,
     is_coder,
@@ -31,7 +31,7 @@ ENTRIES = list(load_catalog().values())
 CHAT, CODE, LONG, MANY = USES
 
 
-def offers(device: str, use: Purpose = CHAT, gib: int | None = None) -> tuple[Recommendation, ...]:
+def offers(device: str, use: UseCase = CHAT, gib: int | None = None) -> tuple[Recommendation, ...]:
     machine = KnownMachine.named(device, gib and gib * GIB)
     return recommendations(ENTRIES, machine, use)
 
@@ -53,14 +53,14 @@ def processor(room: float, bytes_per_s: float | None = None) -> KnownMachine:
     ],
 )
 def test_what_is_first_is_what_people_run_there(
-    device: str, gib: int | None, use: Purpose, among: set[str]
+    device: str, gib: int | None, use: UseCase, among: set[str]
 ) -> None:
     assert offers(device, use, gib)[0].entry.name in among
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.name)
 @pytest.mark.parametrize("device", ["RTX 3060 12GB", "Apple M2 Pro", "DGX Spark"])
-def test_everything_fits_with_its_caches_and_draft(device: str, use: Purpose) -> None:
+def test_everything_fits_with_its_caches_and_draft(device: str, use: UseCase) -> None:
     machine = KnownMachine.named(device)
     found = recommendations(ENTRIES, machine, use)
     assert found

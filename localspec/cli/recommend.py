@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from localspec.forecast.known_machine import KnownMachine
-    from localspec.forecast.recommend import Purpose, Recommendation
+    from localspec.forecast.recommend import Recommendation, UseCase
 
 UseName = Literal["chat", "code", "long", "many-users"]
 SHOWN = 10
@@ -78,7 +78,7 @@ def _bytes(text: str) -> int:
 
 
 def document(
-    offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Purpose"
+    offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "UseCase"
 ) -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     from localspec.forecast.recommend import RULE
@@ -94,7 +94,7 @@ def document(
     }
 
 
-def _offer_document(offer: "Recommendation", use: "Purpose") -> dict[str, Any]:
+def _offer_document(offer: "Recommendation", use: "UseCase") -> dict[str, Any]:
     entry, memory = offer.entry, offer.memory
     return {
         **fields_of(entry, "name", "title", "repository", "license", "released"),
@@ -112,7 +112,7 @@ def _offer_document(offer: "Recommendation", use: "Purpose") -> dict[str, Any]:
     }
 
 
-def command_of(offer: "Recommendation", use: "Purpose") -> str:
+def command_of(offer: "Recommendation", use: "UseCase") -> str:
     """One line to copy: fetch it, and talk to it with these settings."""
     name, cache = offer.reference, offer.cache
     options = [f"--ctx {offer.n_ctx}"]
@@ -138,7 +138,7 @@ _DROPPED = ("first", "K/V", "context", "KL", "draft or head")
 """Columns that a narrow terminal drops, in this order."""
 
 
-def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Purpose") -> None:
+def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "UseCase") -> None:
     from rich.text import Text
 
     from localspec.forecast.recommend import RULE
@@ -157,7 +157,7 @@ def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Pur
     console.print(Text(f"\n  {command_of(offers[0], use)}"))
 
 
-def _table(console: "Console", offers: "Sequence[Recommendation]", use: "Purpose") -> "Table":
+def _table(console: "Console", offers: "Sequence[Recommendation]", use: "UseCase") -> "Table":
     """As many columns as fit the terminal, without the least needed."""
     each = " each" if use.n_users > 1 else ""
     columns: dict[str, Callable[[Recommendation], str]] = {

@@ -1,44 +1,23 @@
 """An engine in a process of its own, for devices whose loss would end this one.
 
 libllama ends its process where a worker is lost in the middle of a pass. So an engine with workers
-stands behind a pipe. Requests and results cross it as plain values, logits lie in shared memory:
-some 0.05 ms a pass. When the process ends, every context is empty and the error says why. The next
-call starts it again, without the workers if they are not back; whoever holds a conversation
-evaluates it again and goes on.
+stands behind a pipe. Requests and results cross it as plain values, logits lie in shared memory.
+When the process ends, every context is empty and the error says why. The next call starts it again,
+without the workers if they are not back; whoever holds a conversation evaluates it again and goes
+on.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from localspec.engine.base import Context, EngineConfig, Request, require_number
+from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.logits import BufferLogits
 from localspec.engine.pipe import ERRORS, Child
 from localspec.engine.workers import Worker, devices_of
 from localspec.errors import EngineError, LocalspecError
 from localspec.notify import Notify, Progress
-
-
-class ProcessLogits:
-    """Rows in shared memory; use after the next decode is a bug that is caught."""
-
-    def __init__(self, engine: "EngineProcess", rows: npt.NDArray[np.float32]) -> None:
-        self._engine, self._rows, self._decode = engine, rows, engine.n_decodes
-
-    def row(self, i: int) -> npt.NDArray[np.float32]:
-        """Scores of row `i`, shape (n_vocab,)."""
-        assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
-        return self._rows[i]
-
-    def argmax(self, i: int) -> int:
-        """The id with the highest score in row `i`."""
-        row = self.row(i)
-        best = int(row.argmax())
-        require_number(row[best])
-        return best
 
 
 class ProcessContext:
@@ -54,7 +33,7 @@ class ProcessContext:
         """What the cache holds, in order. Not to be changed from outside."""
         return self.held
 
-    def eval(self, tokens: Sequence[int], n_logits: int) -> ProcessLogits:
+    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
         """Append `tokens` and return logits for the last `n_logits` of them."""
         result = self.engine.decode([(self, tokens, n_logits)])[0]
         if isinstance(result, LocalspecError):
@@ -156,12 +135,12 @@ class EngineProcess:
         """From the next decode on."""
         self.ask("set_threads", n_threads, n_threads_batch)
 
-    def decode(self, requests: Sequence[Request]) -> list[ProcessLogits | LocalspecError]:
+    def decode(self, requests: Sequence[Request]) -> list[BufferLogits | LocalspecError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
         asked = [(_place(context), list(tokens), n) for context, tokens, n in requests]
         refusals = self.ask("decode", asked)
         self.n_decodes += 1
-        results: list[ProcessLogits | LocalspecError] = []
+        results: list[BufferLogits | LocalspecError] = []
         assert self._child
         start = 0
         for (context, tokens, n_logits), refusal in zip(requests, refusals, strict=True):
@@ -170,7 +149,7 @@ class EngineProcess:
                 continue
             assert isinstance(context, ProcessContext)
             context.held.extend(tokens)
-            results.append(ProcessLogits(self, self._child.rows[start : start + n_logits]))
+            results.append(BufferLogits(self, self._child.rows[start : start + n_logits]))
             start += n_logits
         return results
 

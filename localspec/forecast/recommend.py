@@ -46,7 +46,7 @@ CODER = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Purpose:
+class UseCase:
     """What is asked of a machine; tokens. `depth` is what the context holds while writing."""
 
     name: str
@@ -60,10 +60,10 @@ class Purpose:
 
 
 USES = (
-    Purpose("chat", 8192, 2048, 512, COMFORTABLE_TPS, 5.0),
-    Purpose("code", 32768, 8192, 4096, 1.5 * COMFORTABLE_TPS, 20.0, wants_code=True),
-    Purpose("long", 65536, 32768, 32768, COMFORTABLE_TPS / 2, 180.0),
-    Purpose("many-users", 8192, 2048, 512, 10.0, 10.0, n_users=8),
+    UseCase("chat", 8192, 2048, 512, COMFORTABLE_TPS, 5.0),
+    UseCase("code", 32768, 8192, 4096, 1.5 * COMFORTABLE_TPS, 20.0, wants_code=True),
+    UseCase("long", 65536, 32768, 32768, COMFORTABLE_TPS / 2, 180.0),
+    UseCase("many-users", 8192, 2048, 512, 10.0, 10.0, n_users=8),
 )
 
 
@@ -99,7 +99,7 @@ class Recommendation:
 
 
 def recommendations(
-    entries: Sequence[Entry], machine: KnownMachine, use: Purpose
+    entries: Sequence[Entry], machine: KnownMachine, use: UseCase
 ) -> tuple[Recommendation, ...]:
     """What fits, best first; one line a model. Models for code alone are for code."""
     by_name = {entry.name: entry for entry in entries}
@@ -126,7 +126,7 @@ def known_speed(entry: Entry, machine: KnownMachine) -> Speed | None:
 
 
 def _best_of(
-    entry: Entry, by_name: dict[str, Entry], machine: KnownMachine, use: Purpose
+    entry: Entry, by_name: dict[str, Entry], machine: KnownMachine, use: UseCase
 ) -> Recommendation | None:
     kinds = dict.fromkeys((quantization_of(entry.file), *entry.quants))
     draft = by_name.get(entry.draft or "")
@@ -135,7 +135,7 @@ def _best_of(
 
 
 def _offer(
-    entry: Entry, kind: str, draft: Entry | None, machine: KnownMachine, use: Purpose
+    entry: Entry, kind: str, draft: Entry | None, machine: KnownMachine, use: UseCase
 ) -> Recommendation | None:
     facts = known_facts(entry, kind)
     if facts is None:
@@ -173,7 +173,7 @@ def _memory(
     cache: Attention,
     n_ctx: int,
     machine: KnownMachine,
-    use: Purpose,
+    use: UseCase,
 ) -> Memory:
     memory = memory_of(facts, cache, n_ctx, machine.host, n_sequences=use.n_users)
     beside = known_facts(draft) if draft else None
@@ -182,7 +182,7 @@ def _memory(
     return memory.with_draft(memory_of(beside, cache, n_ctx, machine.host).beside_bytes)
 
 
-def _speed(roofline: Roofline | None, use: Purpose, n_ctx: int) -> Speed | None:
+def _speed(roofline: Roofline | None, use: UseCase, n_ctx: int) -> Speed | None:
     """Of each user, with the context as full as it is on average.
 
     Where arithmetic is not known, users wait for each other: a batch might bring nothing.
@@ -194,7 +194,7 @@ def _speed(roofline: Roofline | None, use: Purpose, n_ctx: int) -> Speed | None:
     return Speed(*(rate / use.n_users for rate in (speed.low, speed.mid, speed.high)))
 
 
-def _first_s(roofline: Roofline | None, use: Purpose, n_ctx: int) -> float | None:
+def _first_s(roofline: Roofline | None, use: UseCase, n_ctx: int) -> float | None:
     """None where compute is not known: bandwidth alone would promise too much.
 
     A micro-batch in the middle stands for all, since time grows in proportion to depth.
@@ -215,7 +215,7 @@ def _kld(kind: str) -> float | None:
     return 0.0 if kind in AS_TRAINED else quant.kld if quant else None
 
 
-def _value(offer: Recommendation, use: Purpose) -> float:
+def _value(offer: Recommendation, use: UseCase) -> float:
     loss = UNKNOWN_LOSS if offer.kld is None else offer.kld
     value = _size(offer.facts) * 2 ** _years(offer.entry) * exp(-LOSS * loss)
     if use.wants_code and is_coder(offer.entry):

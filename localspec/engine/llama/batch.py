@@ -1,4 +1,4 @@
-"""What goes into a decode and what comes out: a `llama_batch` over NumPy arrays, and logits.
+"""What goes into a decode: a `llama_batch` over NumPy arrays.
 
 The engine reads five parallel arrays. Slices fill them in microseconds; a Python loop would take as
 many per token. NumPy owns the memory, so nothing has to be freed.
@@ -6,40 +6,11 @@ many per token. NumPy owns the memory, so nothing has to be freed.
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from localspec.engine.base import require_number
 from localspec.engine.llama.binding import C
-
-
-class Counting(Protocol):
-    """An engine that counts its decodes."""
-
-    n_decodes: int
-
-
-class LlamaLogits:
-    """Rows of the engine's output buffer; use after the next decode is a bug that is caught."""
-
-    def __init__(self, engine: Counting, rows: npt.NDArray[np.float32]) -> None:
-        self._engine = engine
-        self._rows = rows
-        self._decode = engine.n_decodes
-
-    def row(self, i: int) -> npt.NDArray[np.float32]:
-        """Scores of row `i`, shape (n_vocab,)."""
-        assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
-        return self._rows[i]
-
-    def argmax(self, i: int) -> int:
-        """The id with the highest score in row `i`."""
-        row = self.row(i)
-        best = int(row.argmax())
-        require_number(row[best])
-        return best
 
 
 class LlamaBatch:

@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.llama.batch import LlamaBatch, LlamaLogits
+from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.replay import rollback_limit
 from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
 from localspec.engine.llama.vocabulary import LlamaVocabulary
+from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
 from localspec.notify import Progress
 
@@ -108,7 +109,7 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
-    def decode(self, requests: Sequence[Request]) -> list[LlamaLogits | EngineError]:
+    def decode(self, requests: Sequence[Request]) -> list[BufferLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
         jobs, refusals = self._admit(requests)
         n_outputs = sum([n_logits for _, _, n_logits in jobs])
@@ -124,8 +125,8 @@ class LlamaEngine:
                 self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
         self._flush()
         rows, ends = self._output(n_outputs), accumulate(n_logits for _, _, n_logits in jobs)
-        results: list[LlamaLogits | EngineError] = [
-            LlamaLogits(self, rows[end - n_logits : end])
+        results: list[BufferLogits | EngineError] = [
+            BufferLogits(self, rows[end - n_logits : end])
             for end, (_, _, n_logits) in zip(ends, jobs, strict=True)
         ]
         for i, refusal in refusals.items():
@@ -223,7 +224,7 @@ class LlamaContext:
         """What the cache holds, in order. Not to be changed from outside."""
         return self.held
 
-    def eval(self, tokens: Sequence[int], n_logits: int) -> LlamaLogits:
+    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
         """Append `tokens` and return logits for the last `n_logits` of them."""
         result = self.engine.decode([(self, tokens, n_logits)])[0]
         if isinstance(result, EngineError):
