@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from localspec.errors import LocalspecError, ModelError
+from localspec.model.tokenizer import Tokenizer
 from localspec.settings import Settings
 
 
@@ -99,6 +100,21 @@ class Vocabulary(Protocol):
 
     def text(self, token: int) -> str:
         """The token as the vocabulary spells it, control tokens included."""
+        ...
+
+
+class ModelVocabulary(Vocabulary, Protocol):
+    """The vocabulary of a model file, which also knows what templates and drafts ask of it."""
+
+    @property
+    def bos_text(self) -> str: ...
+
+    @property
+    def eos_text(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What decides whether a draft's token ids mean the same."""
         ...
 
 

@@ -8,21 +8,20 @@ wall time is localspec's own overhead.
 import ctypes
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import Context, EngineConfig, Request
+from localspec.engine.base import EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
-from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
+from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.memory import LlamaMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.replay import rollback_limit
-from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
@@ -32,7 +31,7 @@ _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
 """From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
 
-_Job = tuple["LlamaContext", Sequence[int], int]
+_Job = tuple[LlamaContext, Sequence[int], int]
 
 
 class LlamaEngine:
@@ -97,7 +96,7 @@ class LlamaEngine:
         """From the next decode on."""
         C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
-    def context(self) -> "LlamaContext":
+    def context(self) -> LlamaContext:
         """A new, empty sequence."""
         n = len(self._contexts)
         if n == self.config.settings.n_sequences:
@@ -105,7 +104,7 @@ class LlamaEngine:
         self._contexts.append(LlamaContext(self, n))
         return self._contexts[-1]
 
-    def scratch(self) -> "LlamaContext":
+    def scratch(self) -> LlamaContext:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
@@ -148,7 +147,7 @@ class LlamaEngine:
                 context.memory.note_window(len(context.held), len(tokens))
         return jobs, refusals
 
-    def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
+    def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
         while done < len(tokens):
             if self._batch.room == 0:
@@ -208,103 +207,3 @@ class LlamaEngine:
             self._output_rows = np.frombuffer(buffer, np.float32).reshape(shape)
             self._output_address = address
         return self._output_rows[:n_rows]
-
-
-class LlamaContext:
-    """One sequence of a LlamaEngine."""
-
-    def __init__(self, engine: LlamaEngine, sequence: int) -> None:
-        self.engine = engine
-        self.sequence = sequence
-        self.held: list[int] = []
-        self.memory = SequenceMemory(engine.memory, sequence)
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
-
-    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
-        """Append `tokens` and return logits for the last `n_logits` of them."""
-        result = self.engine.decode([(self, tokens, n_logits)])[0]
-        if isinstance(result, EngineError):
-            raise result
-        return result
-
-    def go_back(self, n: int) -> None:
-        """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
-        if n >= len(self.held):
-            return
-        if self.engine.memory.is_limited:
-            n = self.memory.go_back(n, len(self.held))
-        else:
-            self.engine.memory.forget(self.sequence, n)
-        del self.held[n:]
-
-    def truncate(self, n: int) -> None:
-        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
-        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
-        wanted = self.held[:n]
-        self.go_back(n)
-        if len(self.held) < n:
-            self.eval(wanted[len(self.held) :], 0)
-
-    def fork(self, other: Context, n: int) -> None:
-        """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""
-        assert isinstance(other, LlamaContext)
-        memory = self.engine.memory
-        if memory.is_limited or not self.engine.config.settings.kv_unified:
-            return
-        self.clear()
-        memory.share(other.sequence, self.sequence, n)
-        self.held = other.held[:n]
-
-    def clear(self) -> None:
-        """Forget everything, which every kind of memory can."""
-        self.memory.clear()
-        self.held = []
-
-    def checkpoint_place(self, n: int) -> int | None:
-        """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
-        return self.memory.place(n, len(self.held))
-
-    def checkpoint(self) -> None:
-        """Remember this place, so that going back to it evaluates nothing."""
-        self.memory.checkpoint(len(self.held))
-
-    def save(self, path: Path) -> None:
-        """Write what the cache holds, with its tokens, to a file."""
-        save_sequence(self.memory, self.held, path)
-
-    def restore(self, path: Path) -> bool:
-        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
-        self.clear()
-        tokens = load_sequence(self.memory, self.engine.config.n_ctx, path)
-        if tokens is None or len(tokens) != self.engine.memory.length(self.sequence):
-            self.clear()
-            return False
-        self.held = tokens
-        return True
-
-    @property
-    def state_bytes(self) -> int:
-        """The size of what `save` writes."""
-        engine_bytes = C.llama_state_seq_get_size(self.engine.handle, self.sequence)
-        return engine_bytes + checkpoint_bytes(self.memory)
-
-    def resynchronise(self, *, is_torn: bool) -> None:
-        """After a failed decode: hold what the cache says it holds. It `is_torn` if evaluation had
-        begun: nobody knows then what a state is of."""
-        n = self.engine.memory.length(self.sequence)
-        if is_torn and self.engine.memory.keeps_state:
-            n = self.memory.resume(n)
-        del self.held[n:]
-
-    def refusal(self, n: int) -> EngineError | None:
-        """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
-        needed, limit = len(self.held) + n, self.engine.config.n_ctx
-        if needed <= limit:
-            return None
-        return EngineError(
-            f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
-        )
