@@ -120,6 +120,31 @@ class ReplyFlags:
 
 
 @dataclass(frozen=True)
+class GrammarFlags:
+    """What the reply keeps."""
+
+    json_schema: str | None = option(
+        None, "Reply in JSON that keeps the schema in this file.", "--json-schema",
+        metavar="FILE", panel=PROMPT,
+    )  # fmt: skip
+    grammar: str | None = option(
+        None, "Keep the grammar in this file, GBNF or Lark.", "--grammar", metavar="FILE",
+        panel=PROMPT,
+    )  # fmt: skip
+    regex: str | None = option(
+        None, "Keep this regular expression.", "--regex", metavar="TEXT", panel=PROMPT
+    )
+
+    @property
+    def keywords(self) -> "ReplyKeywords":
+        """As the library takes them. Raises UserError for a file that cannot be read."""
+        files = {"schema": self.json_schema, "grammar": self.grammar}
+        texts = {name: _file_text(name, file) for name, file in files.items() if file is not None}
+        keywords: Any = texts | ({} if self.regex is None else {"regex": self.regex})
+        return keywords
+
+
+@dataclass(frozen=True)
 class PromptFlags:
     """One prompt: a question, or a text to continue."""
 
@@ -153,6 +178,14 @@ class PromptFlags:
             return text
         before = [Message(role="system", content=system)] if system else []
         return [*before, Message(role="user", content=text)]
+
+
+def _file_text(what: str, file: str) -> str:
+    try:
+        return _decode(f"the {what}", Path(file).read_bytes())
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"the {what} file {file!r} cannot be read ({reason})") from error
 
 
 def _variable(text: str) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
+from localspec.cli.flags import EngineFlags, GrammarFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command
 from localspec.cli.output import fields_of, print_json
@@ -133,6 +133,7 @@ def generate(
     engine: EngineFlags,
     flags: ReplyFlags,
     prompt: PromptFlags,
+    grammar: GrammarFlags,
     model: ModelArgument = None,
     as_json: bool = typer.Option(
         False, "--json", help="One JSON document with text, tokens and timings."
@@ -145,7 +146,10 @@ def generate(
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
     text = prompt.text(flags.system)
-    asked, keywords = prompt.messages(text, flags.system), flags.keywords(engine.verify)
+    asked, keywords = (
+        prompt.messages(text, flags.system),
+        {**flags.keywords(engine.verify), **grammar.keywords},
+    )
     config = engine.session_config(model)
     from localspec.api import Model
     from localspec.session.chat_template import NO_TEMPLATE

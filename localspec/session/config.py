@@ -4,6 +4,7 @@ The command line and the Python API both ask here, so that a model, its draft, i
 the seed and the way of verifying are found alike.
 """
 
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
+from localspec.engine.constraint import Grammar, GrammarKind
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
@@ -58,7 +60,8 @@ class ReplyOptions:
 
     `spec` and `draft_max` default to the session's. A drafter that the session has not loaded
     drafts nothing, and the session's `draft_max` is the limit. `think` and `template_args` are for
-    the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all.
+    the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all. `grammar`:
+    what the reply keeps.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -71,6 +74,7 @@ class ReplyOptions:
     think: Think | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     chosen: frozenset[str] | None = None
+    grammar: Grammar | None = None
 
     def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
         """With a file's sampling where it was not `chosen`."""
@@ -147,7 +151,8 @@ class ReplyKeywords(TypedDict, total=False):
     `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else "rejection");
     `ignore_eos`: never choose an end token. What a model's file recommends replaces the defaults of
     sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
-    name) are for the chat template.
+    name) are for the chat template. The reply keeps one of `schema` (a JSON schema: an object, a
+    bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`.
     """
 
     sampling: Sampling | None
@@ -163,6 +168,9 @@ class ReplyKeywords(TypedDict, total=False):
     ignore_eos: bool
     think: Think | None
     template_args: Mapping[str, Any] | None
+    schema: Mapping[str, Any] | bool | str | None
+    grammar: str | None
+    regex: str | None
 
 
 _BOUNDS: Mapping[str, tuple[type, float, float]] = {
@@ -203,7 +211,22 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         think=given.get("think"),
         template_args=given.get("template_args", {}),
         chosen=None if base else frozenset(numbers),
+        grammar=_grammar(given),
     )
+
+
+_GRAMMARS: tuple[GrammarKind, ...] = ("schema", "grammar", "regex")
+
+
+def _grammar(given: Mapping[str, Any]) -> Grammar | None:
+    """The one that is given. Raises UserError for several."""
+    kinds = [kind for kind in _GRAMMARS if kind in given]
+    if len(kinds) > 1:
+        raise UserError(f"a reply cannot keep a {kinds[0]} and a {kinds[1]}: give one of them")
+    for kind in kinds:
+        value = given[kind]
+        return Grammar(kind, value if isinstance(value, str) else json.dumps(value))
+    return None
 
 
 def _check(name: str, value: Any) -> None:
@@ -237,7 +260,10 @@ def _wanted(name: str, value: Any) -> str | None:
         return None if value in _VERIFICATIONS else f"one of {', '.join(_VERIFICATIONS)}"
     if name == "think":
         return None if value in LEVELS else f"one of {', '.join(LEVELS)}"
-    kinds = {"sampling": Sampling, "template_args": Mapping}
+    if name == "schema":
+        is_right = isinstance(value, Mapping | bool | str)
+        return None if is_right else "a JSON schema"
+    kinds = {"sampling": Sampling, "template_args": Mapping, "grammar": str, "regex": str}
     kind = kinds.get(name, bool)
     return None if isinstance(value, kind) else kind.__name__
 

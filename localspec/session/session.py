@@ -21,6 +21,7 @@ from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.base import EngineConfig
+from localspec.engine.constraint import Constraint, GrammarTokenizer
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine
 from localspec.errors import UserError
@@ -187,6 +188,16 @@ class Session:
         """What takes one answer apart."""
         return AnswerParser(markup, self.target.vocabulary, options.stop, opening)
 
+    def check_grammar(self, options: ReplyOptions, opening: Opening) -> None:
+        """Raise UserError where an answer does not begin with what a grammar speaks of."""
+        if options.grammar is None or opening == UNOPENED:
+            return
+        what = "a header" if opening.section is None else f"a {opening.section.kind}"
+        raise UserError(
+            f"this model's answers begin with {what}, where a {options.grammar.kind} does not"
+            " reach: use --think off, another --template, or another model"
+        )
+
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn, to measure with; else as `prompts.of`."""
         try:
@@ -239,7 +250,16 @@ class Session:
             max_tokens=options.max_tokens,
             stop_tokens=frozenset() if options.ignore_eos else eog,
         )
-        return Generation(prompt, sampling, limits, options.verify)
+        constraint = None
+        if options.grammar:
+            if options.ignore_eos:
+                raise UserError("a grammar says where a reply ends: leave --ignore-eos out")
+            constraint = Constraint.of(options.grammar, self._grammar_tokenizer, len(prompt))
+        return Generation(prompt, sampling, limits, options.verify, constraint)
+
+    @cached_property
+    def _grammar_tokenizer(self) -> GrammarTokenizer:
+        return GrammarTokenizer(self.target.vocabulary)
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""
