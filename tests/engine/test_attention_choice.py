@@ -79,10 +79,9 @@ def test_a_kept_choice_is_used_and_said(load: Loads, monkeypatch: pytest.MonkeyP
     assert "2.00 x as fast here, 512 tokens deep" in said[-1]
 
 
-def test_what_was_measured_beside_other_programs_is_not_kept(
-    load: Loads, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_busy_to_tell_is_not_kept(load: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "BUSY", -1.0)
+    monkeypatch.setattr(attention, "READING_S", 0.0)
     said: list[str] = []
     for _ in range(2):
         fastest(config_of(tiny()), load, said.append)
