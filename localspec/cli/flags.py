@@ -43,6 +43,10 @@ class EngineFlags(Settings):
     no_profile: bool = option(
         False, "Ignore the settings that `tune` kept.", "--no-profile", panel=ENGINE
     )
+    no_auto: bool = option(
+        False, "Leave open settings as the engine has them; do not measure.", "--no-auto",
+        panel=ENGINE,
+    )  # fmt: skip
     given: frozenset[str] = frozenset()
 
     def session_config(self, model: str | None) -> "SessionConfig":
@@ -52,7 +56,7 @@ class EngineFlags(Settings):
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
-        return session_config(model, settings, given, notify, fetched)
+        return session_config(model, settings, given, notify, fetched, is_auto=not self.no_auto)
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """A model's file and how it is run; an unresolved draft, "auto", counts as none."""
+    """A model's file and how it is run; an unresolved draft, "auto", counts as none.
+
+    `is_auto`: what is left open and costs no quality is chosen by what was measured here.
+    """
 
     model: Path
     settings: Settings = field(default_factory=Settings)
+    is_auto: bool = False
 
     @classmethod
     def of(cls, model: Path, draft: Path | None = None, **settings: Any) -> Self:
@@ -119,10 +123,13 @@ def session_config(
     given: frozenset[str] | None = None,
     notify: Notify = silent,
     fetch: Fetch | None = None,
+    *,
+    is_auto: bool = True,
 ) -> SessionConfig:
     """A model and its draft by name; the tuned profile fills settings other than those `given`.
 
-    `given` None: no profile is used. Raises UserError or ModelError.
+    `given` None: no profile is used. `is_auto` as in `SessionConfig`. Raises UserError or
+    ModelError.
     """
     settings = settings.checked()
     if settings.draft == NONE and settings.spec == "draft":
@@ -130,7 +137,7 @@ def session_config(
     target = find_or_fetch(name, fetch)
     draft = draft_file(settings.draft, name, fetch)
     mark_used(target)
-    config = SessionConfig(target, settings).with_draft(draft)
+    config = SessionConfig(target, settings, is_auto).with_draft(draft)
     if given is None:
         return config
     return replace(config, settings=with_profile(target, config.settings, given, notify))

@@ -26,6 +26,7 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
+from localspec.session import attention
 from localspec.session.calibration import LearnedStore, fastest_draft
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
@@ -33,6 +34,24 @@ from localspec.session.loading import EnginePlan, check_pair, load_engine, sound
 from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
+
+
+def _load_target(
+    plan: EnginePlan,
+    config: SessionConfig,
+    interrupt: Interrupt,
+    on_progress: Progress,
+    notify: Notify,
+) -> tuple[EnginePlan, TimedEngine]:
+    """The target with the attention that is fastest here, where that is left open."""
+
+    def load(config: EngineConfig) -> TimedEngine:
+        return load_engine(config, interrupt, on_progress, notify)
+
+    if not (config.is_auto and attention.is_open(plan.target, plan.facts)):
+        return plan, load(plan.target)
+    chosen, target = attention.fastest(plan.target, load, notify)
+    return replace(plan, target=chosen), target
 
 
 def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, TimedEngine]:
@@ -95,7 +114,7 @@ class Session:
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress, notify)
+                plan, target = _load_target(plan, config, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
                     plan, draft = _load_draft(plan, interrupt)
