@@ -142,10 +142,12 @@ class GrammarFlags:
     @property
     def keywords(self) -> "ReplyKeywords":
         """As the library takes them. Raises UserError for a file that cannot be read."""
-        files = {"schema": self.json_schema, "grammar": self.grammar}
-        texts = {name: _file_text(name, file) for name, file in files.items() if file is not None}
-        keywords: Any = texts | ({} if self.regex is None else {"regex": self.regex})
-        return keywords
+        schema, grammar = self.json_schema, self.grammar
+        return {
+            "schema": None if schema is None else _file_text("schema", schema),
+            "grammar": None if grammar is None else _file_text("grammar", grammar),
+            "regex": self.regex,
+        }
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from localspec.format import count
 if TYPE_CHECKING:
     from localspec.chat.answering import AnswerView
     from localspec.session import Reply, ReplyOptions, Session
+    from localspec.session.config import ReplyKeywords
 
 
 def summary(reply: "Reply") -> str:
@@ -146,11 +147,12 @@ def generate(
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
     text = prompt.text(flags.system)
-    asked, keywords = (
-        prompt.messages(text, flags.system),
-        {**flags.keywords(engine.verify), **grammar.keywords},
-    )
+    asked = prompt.messages(text, flags.system)
+    keywords: ReplyKeywords = {**flags.keywords(engine.verify), **grammar.keywords}
     config = engine.session_config(model)
+    from localspec.session.config import reply_options
+
+    reply_options(**keywords)  # a wrong one costs no loading
     from localspec.api import Model
     from localspec.session.chat_template import NO_TEMPLATE
 

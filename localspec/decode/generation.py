@@ -34,8 +34,8 @@ class Generation:
     """A reply to `prompt`, a list of token ids that must not be empty.
 
     `law` says how drafts are verified: greedy, by match or by rejection (engine/sampling.py). Where
-    a request fails, `error` says why, and `finish_reason` is "failed". A `constraint` is kept at each
-    position of a draft, too.
+    a request fails, `error` says why, and `finish_reason` is "failed". A `constraint` is kept at
+    each position of a draft, too.
     """
 
     def __init__(

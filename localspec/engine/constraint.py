@@ -35,6 +35,11 @@ class Grammar:
     kind: GrammarKind
     text: str
 
+    def checked(self) -> Self:
+        """The same. Raises UserError for what cannot be kept."""
+        self.compiled()
+        return self
+
     def compiled(self) -> str:
         """As the matcher takes it. Raises UserError for what cannot be kept."""
         from llguidance import LLMatcher, grammar_from  # noqa: PLC0415 - seldom used

@@ -19,7 +19,6 @@ from localspec.engine.constraint import Grammar, GrammarKind
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
-from localspec.gguf.cursor import shown
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
 from localspec.registry.resolve import NotHereError, draft_of, is_one_file, resolve
@@ -227,25 +226,25 @@ _GRAMMARS: tuple[GrammarKind, ...] = ("schema", "grammar", "regex")
 
 def _grammar(given: Mapping[str, Any]) -> Grammar | None:
     """The one that is given. Raises UserError for several."""
-    kinds = [kind for kind in _GRAMMARS if kind in given]
-    if len(kinds) > 1:
-        raise UserError(f"a reply cannot keep a {kinds[0]} and a {kinds[1]}: give one of them")
-    for kind in kinds:
-        value = given[kind]
-        return Grammar(kind, value if isinstance(value, str) else json.dumps(value))
-    return None
+    found: list[tuple[GrammarKind, Any]] = [(k, given[k]) for k in _GRAMMARS if k in given]
+    if len(found) > 1:
+        raise UserError(f"a reply cannot keep a {found[0][0]} and a {found[1][0]}: give one")
+    if not found:
+        return None
+    kind, value = found[0]
+    return Grammar(kind, value if isinstance(value, str) else json.dumps(value)).checked()
 
 
 def _check(name: str, value: Any) -> None:
     """Raise UserError unless a keyword exists and can have that value."""
     if name not in ReplyKeywords.__annotations__:
         raise no_such("keyword", name, ReplyKeywords.__annotations__)
-    wanted = _wanted(name, value)
+    wanted = wanted_of(name, value)
     if wanted:
         raise UserError(f"{name} {value!r} is not {wanted}")
 
 
-def _wanted(name: str, value: Any) -> str | None:
+def wanted_of(name: str, value: Any) -> str | None:
     """The values that a keyword accepts, in words; None if this value is valid."""
     if name in _BOUNDS:
         kind, low, high = _BOUNDS[name]
@@ -273,40 +272,3 @@ def _wanted(name: str, value: Any) -> str | None:
     kinds = {"sampling": Sampling, "template_args": Mapping, "grammar": str, "regex": str}
     kind = kinds.get(name, bool)
     return None if isinstance(value, kind) else kind.__name__
-
-
-@dataclass(frozen=True, slots=True)
-class Recommended:
-    """Sampling by the names of `Sampling` that a file recommends, and one sentence about it."""
-
-    values: Mapping[str, float]
-    note: str | None = None
-
-
-_KEYS = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_repeat": "repeat_penalty",
-}
-"""Names in files, below `general.sampling.` (llama.cpp PR 17120), and ours."""
-
-
-def recommended_sampling(given: Mapping[str, Any]) -> Recommended:
-    """What is usable of a file's `general.sampling` keys."""
-    values: dict[str, float] = {}
-    refused: list[str] = []
-    for key, name in _KEYS.items():
-        value = given.get(key)
-        if name == "top_k" and isinstance(value, int) and value < 0:
-            value = 0  # all of them, as llama.cpp takes it
-        if value is not None and _wanted(name, value):
-            refused.append(f"{key} {shown(str(value))}")
-        elif value is not None:
-            values[name] = round(value, 6)  # float32 in files
-    parts = [f"{name.replace('_', '-')} {value:g}" for name, value in values.items()]
-    notes = [f"the model's file recommends {', '.join(parts)}: used where no option says otherwise"]
-    refusal = f"the file's sampling of {', '.join(refused)} makes no sense and is ignored"
-    notes = (notes if values else []) + ([refusal] if refused else [])
-    return Recommended(values, "; ".join(notes) or None)

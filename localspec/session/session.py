@@ -16,61 +16,23 @@ from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
 from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
-from localspec.dialogue.renderer import RENDERER
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
-from localspec.engine.base import EngineConfig
 from localspec.engine.constraint import Constraint, GrammarTokenizer
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
-from localspec.session import attention
-from localspec.session.calibration import LearnedStore, fastest_draft
+from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
-from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
-from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.engines import load_draft, load_target, talking_plan
+from localspec.session.loading import EnginePlan, check_pair, sound_plan
 from localspec.session.prompting import Prompting, TemplateValues
+from localspec.session.recommended import recommended_sampling
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
-
-
-def _load_target(
-    plan: EnginePlan,
-    config: SessionConfig,
-    interrupt: Interrupt,
-    on_progress: Progress,
-    notify: Notify,
-) -> tuple[EnginePlan, TimedEngine]:
-    """The target with the attention that is fastest here, where that is left open."""
-
-    def load(config: EngineConfig) -> TimedEngine:
-        return load_engine(config, interrupt, on_progress, notify)
-
-    if not (config.is_auto and attention.is_open(plan.target, plan.facts)):
-        return plan, load(plan.target)
-    chosen, target = attention.fastest(plan.target, load, notify)
-    return replace(plan, target=chosen), target
-
-
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, TimedEngine]:
-    def load(config: EngineConfig) -> TimedEngine:
-        if interrupt.requested:
-            raise Interrupted
-        return load_engine(config, interrupt, lambda fraction: None)
-
-    assert plan.draft
-    config = fastest_draft(plan.draft, load)
-    return replace(plan, draft=config), load(config)
-
-
-def _talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
-    """A sound plan whose chat template has been compiled."""
-    RENDERER.start()
-    plan = sound_plan(config, notify)
-    choose_template(plan.facts.tokenizer, plan.template).compiled()
-    return plan
 
 
 class Session:
@@ -109,15 +71,15 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = _talking_plan(config, notify) if talks else sound_plan(config, notify)
+        plan = talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                plan, target = _load_target(plan, config, interrupt, on_progress, notify)
+                plan, target = load_target(plan, config, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
-                    plan, draft = _load_draft(plan, interrupt)
+                    plan, draft = load_draft(plan, interrupt)
                     check_pair(target, draft)
                 session = cls(plan, target, draft, notify)
                 session.prepare()
