@@ -43,6 +43,10 @@ class EngineFlags(Settings):
     no_profile: bool = option(
         False, "Ignore the settings that `tune` kept.", "--no-profile", panel=ENGINE
     )
+    no_auto: bool = option(
+        False, "Leave open settings as the engine has them; do not measure.", "--no-auto",
+        panel=ENGINE,
+    )  # fmt: skip
     given: frozenset[str] = frozenset()
 
     def session_config(self, model: str | None) -> "SessionConfig":
@@ -52,7 +56,7 @@ class EngineFlags(Settings):
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
-        return session_config(model, settings, given, notify, fetched)
+        return session_config(model, settings, given, notify, fetched, is_auto=not self.no_auto)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,33 @@ class ReplyFlags:
 
 
 @dataclass(frozen=True)
+class GrammarFlags:
+    """What the reply keeps."""
+
+    json_schema: str | None = option(
+        None, "Reply in JSON that keeps the schema in this file.", "--json-schema",
+        metavar="FILE", panel=PROMPT,
+    )  # fmt: skip
+    grammar: str | None = option(
+        None, "Keep the grammar in this file, GBNF or Lark.", "--grammar", metavar="FILE",
+        panel=PROMPT,
+    )  # fmt: skip
+    regex: str | None = option(
+        None, "Keep this regular expression.", "--regex", metavar="TEXT", panel=PROMPT
+    )
+
+    @property
+    def keywords(self) -> "ReplyKeywords":
+        """As the library takes them. Raises UserError for a file that cannot be read."""
+        schema, grammar = self.json_schema, self.grammar
+        return {
+            "schema": None if schema is None else _file_text("schema", schema),
+            "grammar": None if grammar is None else _file_text("grammar", grammar),
+            "regex": self.regex,
+        }
+
+
+@dataclass(frozen=True)
 class PromptFlags:
     """One prompt: a question, or a text to continue."""
 
@@ -153,6 +184,14 @@ class PromptFlags:
             return text
         before = [Message(role="system", content=system)] if system else []
         return [*before, Message(role="user", content=text)]
+
+
+def _file_text(what: str, file: str) -> str:
+    try:
+        return _decode(f"the {what}", Path(file).read_bytes())
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"the {what} file {file!r} cannot be read ({reason})") from error
 
 
 def _variable(text: str) -> tuple[str, Any]:
