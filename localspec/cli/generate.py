@@ -61,6 +61,7 @@ def document(session: "Session", reply: "Reply") -> dict[str, Any]:
             "story": reply.speculation_summary,
         },
         "prediction": _prediction(session, reply),
+        "computed_on": list(session.plan.computed_on),
         "config": _effective_config(session, reply.options),
     }
 

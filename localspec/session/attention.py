@@ -1,8 +1,9 @@
 """Which attention kernel: the fused one or the plain one, as measured here.
 
 Both give the same answer but for rounding. Which is faster depends on processor, build, model and
-depth: on x86 the fused kernel is slow for heads of 64, on GPUs it is the other way round. Where the
-setting is open, the loaded weights are asked: two small caches take turns behind some text. What
+depth: on x86 the fused kernel is slow for heads of 64. On GPUs it is the faster one, and a driver
+may compile for minutes before it can be timed. So where the setting is open and the processor
+computes all layers, the loaded weights are asked: two small caches take turns behind some text. What
 was found is kept by model, machine, engine build, settings and power state.
 """
 
@@ -68,9 +69,12 @@ class Found:
 
 
 def is_open(config: EngineConfig, facts: ModelFacts) -> bool:
-    """Whether there is a choice: not with workers, quantized values, or scores beyond memory."""
+    """Whether there is a choice: not on GPUs, with quantized values, or with scores beyond
+    memory."""
     settings = config.settings
-    if settings.flash_attn != "auto" or settings.workers or cache_type(settings.kv_v).is_quantized:
+    if settings.flash_attn != "auto" or cache_type(settings.kv_v).is_quantized:
+        return False
+    if settings.gpu_layers or settings.workers:
         return False
     n_heads = max((layer.n_heads or 0 for layer in facts.layers), default=0)
     scores_bytes = 4 * n_heads * config.n_ctx * min(settings.ubatch, config.n_ctx)

@@ -73,6 +73,8 @@ def _check_devices(settings: Settings) -> None:
         check_types(settings.kv_k, settings.kv_v)
 
 
+PROCESSOR_NAME = "CPU"
+"""As ggml calls it."""
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
@@ -107,6 +109,15 @@ class EnginePlan:
             template=self.template,
             threads_batch=self.target.n_threads_batch,
         )
+
+    @property
+    def computed_on(self) -> tuple[str, ...]:
+        """Devices that hold layers of the target, the processor's last."""
+        settings, n_layers = self.target.settings, self.facts.n_layers
+        used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+        names = tuple(device.name for device in used)
+        is_all = bool(names) and not 0 <= settings.gpu_layers <= n_layers
+        return names if is_all else (*names, PROCESSOR_NAME)
 
     @property
     def models(self) -> tuple[Loaded, ...]:

@@ -108,6 +108,7 @@ def test_an_interrupted_measurement_leaves_nothing_loaded(
         {"flash_attn": "off"},
         {"kv_v": "q8_0"},
         {"workers": ("localhost:1",)},
+        {"gpu_layers": 1},
         {"ctx": 2**30},  # scores of the plain kernel would not fit into memory
     ],
 )
