@@ -3,8 +3,8 @@
 Both give the same answer but for rounding. Which is faster depends on processor, build, model and
 depth: on x86 the fused kernel is slow for heads of 64. On GPUs it is the faster one, and a driver
 may compile for minutes before it can be timed. So where the setting is open and the processor
-computes all layers, the loaded weights are asked: two small caches take turns behind some text. What
-was found is kept by model, machine, engine build, settings and power state.
+computes all layers, the loaded weights are asked: two small caches take turns behind some text.
+What was found is kept by model, machine, engine build, settings and power state.
 """
 
 from collections.abc import Callable, Mapping
