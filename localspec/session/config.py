@@ -5,6 +5,7 @@ the seed and the way of verifying are found alike.
 """
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ from localspec.session.profile import with_profile
 from localspec.settings import NONE, Settings, Speculation
 
 AUTO = "auto"
+NO_AUTO = "LOCALSPEC_NO_AUTO"
+"""A variable that counts as --no-auto wherever it is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ def session_config(
     target = find_or_fetch(name, fetch)
     draft = draft_file(settings.draft, name, fetch)
     mark_used(target)
+    is_auto = is_auto and not os.environ.get(NO_AUTO)
     config = SessionConfig(target, settings, is_auto).with_draft(draft)
     if given is None:
         return config

@@ -37,6 +37,7 @@ def nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return tmp_path / f"{config.model.name}.json"
 
     monkeypatch.setattr(attention, "calibration_path", path)
+    monkeypatch.delenv("LOCALSPEC_NO_AUTO")
 
 
 @pytest.fixture
@@ -136,7 +137,9 @@ def test_a_session_tells_what_it_uses_and_measurements_of_the_engine_are_left_al
     with Session.open(chosen) as session:
         assert session.plan.settings.flash_attn == "off"
         assert session.target.config.settings.flash_attn == "off"
+    monkeypatch.setenv("LOCALSPEC_NO_AUTO", "1")
+    everywhere = session_config(str(tiny()), Settings(draft="none"), None)
     as_it_is = session_config(str(tiny()), Settings(draft="none"), None, is_auto=False)
-    for config in (as_it_is, SessionConfig.of(tiny())):
+    for config in (everywhere, as_it_is, SessionConfig.of(tiny())):
         with Session.open(config) as session:
             assert session.plan.settings.flash_attn == "auto"
