@@ -2,7 +2,7 @@
 
     hf:owner/repo/file.gguf[@revision]      one file
     hf:owner/repo[:TAG][@revision]          a repository; TAG is a quantization, a folder or a file
-    hf://owner/repo@revision/file.gguf      as the hub's own file system writes it; also @revision:TAG
+    hf://owner/repo@revision/file.gguf      as the file system of the hub writes it
     hf.co/owner/repo:TAG                    as Ollama and llama.cpp write it, with any host name
     https://huggingface.co/owner/repo       a page: also /tree/REVISION/FOLDER, /blob/REVISION/FILE,
                                             /resolve/REVISION/FILE?download=true
