@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from localspec.errors import LocalspecError, ModelError
+from localspec.model.heads import HeadFacts
 from localspec.settings import Settings
 
 
@@ -186,6 +187,40 @@ Result = Logits | LocalspecError
 """Of a request: its rows, or the error that ends this request alone."""
 
 
+HeadRequest = tuple[Context, Sequence[int]]
+"""A context, and the tokens that follow what it holds: the pending one, and those drafted since."""
+
+
+class Head(Protocol):
+    """A draft head beside an engine. It reads hidden states of the engine's passes, which stay on
+    the engine's side of the seam."""
+
+    @property
+    def facts(self) -> HeadFacts: ...
+
+    @property
+    def n_longest(self) -> int:
+        """The longest draft that it can make."""
+        ...
+
+    def draft(self, requests: Sequence[HeadRequest], window: int = ...) -> Sequence[Logits]:
+        """One row for each request: scores of what comes next, as `Engine.decode` of a draft model
+        would give. A draft is asked for token by token, from its pending one on.
+
+        Of a context that is new to it, it reads at most `window` tokens, and at most those whose
+        hidden states were kept. Raises EngineError.
+        """
+        ...
+
+    def scratch(self) -> Context:
+        """For measurements, before anything is drafted: hidden states are zeros."""
+        ...
+
+    def close(self) -> None:
+        """Free everything, before the engine is freed; a second call does nothing."""
+        ...
+
+
 class Engine(Protocol):
     """A loaded model with a cache for one or more sequences."""
 
@@ -212,6 +247,14 @@ class Engine(Protocol):
         A request that would outgrow its sequence's limit gives an EngineError and is not
         evaluated. Raises EngineError where the engine fails for all, Interrupted on request; either
         way every context's `tokens` says what its cache then holds.
+        """
+        ...
+
+    def head(self, facts: HeadFacts, n: int) -> Head:
+        """A draft head for drafts of at most `n` tokens; from now on hidden states are kept for it.
+
+        Raises EngineError where this engine or this build cannot run it, ModelError where its file
+        does not load.
         """
         ...
 
