@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from localspec.errors import LocalspecError, ModelError
 from localspec.model.heads import HeadFacts
+from localspec.model.tokenizer import Tokenizer
 from localspec.settings import Settings
 
 
@@ -100,6 +101,21 @@ class Vocabulary(Protocol):
 
     def text(self, token: int) -> str:
         """The token as the vocabulary spells it, control tokens included."""
+        ...
+
+
+class ModelVocabulary(Vocabulary, Protocol):
+    """The vocabulary of a model file, which also knows what templates and drafts ask of it."""
+
+    @property
+    def bos_text(self) -> str: ...
+
+    @property
+    def eos_text(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What decides whether a draft's token ids mean the same."""
         ...
 
 
@@ -247,14 +263,6 @@ class Engine(Protocol):
         A request that would outgrow its sequence's limit gives an EngineError and is not
         evaluated. Raises EngineError where the engine fails for all, Interrupted on request; either
         way every context's `tokens` says what its cache then holds.
-        """
-        ...
-
-    def head(self, facts: HeadFacts, n: int) -> Head:
-        """A draft head for drafts of at most `n` tokens; from now on hidden states are kept for it.
-
-        Raises EngineError where this engine or this build cannot run it, ModelError where its file
-        does not load.
         """
         ...
 

@@ -6,7 +6,7 @@ abort, and missing memory with swapping; a check gives a sentence instead.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.device_health import sound_devices
@@ -14,6 +14,7 @@ from localspec.engine.graphics import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
+from localspec.engine.timing import TimedEngine
 from localspec.engine.workers import Worker, check_types, devices_of
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
@@ -29,12 +30,6 @@ from localspec.session.config import SessionConfig
 from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
 from localspec.session.trial import try_load
 from localspec.settings import MAX_DRAFT, NONE, Settings, Speculation
-
-if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
-    from localspec.engine.process import EngineProcess
-
-    AnyEngine = LlamaEngine | EngineProcess
 
 
 def checked_facts(model: Path) -> ModelFacts:
@@ -125,7 +120,7 @@ class EnginePlan:
         draft = self.draft and self.draft.with_settings(repack=False)
         return replace(self, target=self.target.with_settings(repack=False), draft=draft)
 
-    def limited_by(self, target: "AnyEngine", notify: Notify) -> Self:
+    def limited_by(self, target: TimedEngine, notify: Notify) -> Self:
         """The same with drafts that the loaded target can roll back; `notify` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
@@ -204,7 +199,7 @@ def load_engine(
     interrupt: Interrupt,
     on_progress: Progress,
     notify: Notify = lambda message: None,
-) -> "AnyEngine":
+) -> TimedEngine:
     """Load one engine; with workers, whose loss would end its process, in one of its own."""
     if config.settings.workers:
         from localspec.engine.process import EngineProcess  # noqa: PLC0415 - seldom used
@@ -225,7 +220,7 @@ _UNKNOWN = ("unknown model architecture", "unknown pre-tokenizer")
 """How libllama says that it does not know a model of its future."""
 
 
-def check_pair(target: "AnyEngine", draft: "AnyEngine") -> None:
+def check_pair(target: TimedEngine, draft: TimedEngine) -> None:
     """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
     tokenizers = target.vocabulary.tokenizer, draft.vocabulary.tokenizer
     problem = pair_problem(*tokenizers, rolls_back=draft.rollback_limit != 0)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from localspec.decode.chances import Learned
 from localspec.decode.drafters import drafters_for
@@ -22,6 +22,7 @@ from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.timing import TimedEngine
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore, fastest_draft
@@ -32,12 +33,9 @@ from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 
-if TYPE_CHECKING:
-    from localspec.session.loading import AnyEngine
 
-
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "AnyEngine"]:
-    def load(config: EngineConfig) -> "AnyEngine":
+def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, TimedEngine]:
+    def load(config: EngineConfig) -> TimedEngine:
         if interrupt.requested:
             raise Interrupted
         return load_engine(config, interrupt, lambda fraction: None)
@@ -61,8 +59,8 @@ class Session:
     def __init__(
         self,
         plan: EnginePlan,
-        target: "AnyEngine",
-        draft: "AnyEngine | None",
+        target: TimedEngine,
+        draft: TimedEngine | None,
         notify: Notify = silent,
     ) -> None:
         self.plan = plan

@@ -158,9 +158,7 @@ class ChainHead(LlamaHead):
         self._add_rows(tokens, place, context.sequence, np.stack(states))
         return context.sequence, place
 
-    def _add_lacking(
-        self, context: LlamaContext, token: int, known: _Known, window: int
-    ) -> Place:
+    def _add_lacking(self, context: LlamaContext, token: int, known: _Known, window: int) -> Place:
         """The pending token and those before it that the head has not read."""
         held, rows, sequence = context.held, known.rows, context.sequence
         position = len(held)
