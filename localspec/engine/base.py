@@ -211,13 +211,9 @@ class Head(Protocol):
     """A draft head beside an engine. It reads hidden states of the engine's passes, which stay on
     the engine's side of the seam."""
 
-    @property
-    def facts(self) -> HeadFacts: ...
-
-    @property
-    def n_longest(self) -> int:
-        """The longest draft that it can make."""
-        ...
+    facts: HeadFacts
+    n_longest: int
+    """The longest draft that it can make."""
 
     def draft(self, requests: Sequence[HeadRequest], window: int = ...) -> Sequence[Logits]:
         """One row for each request: scores of what comes next, as `Engine.decode` of a draft model

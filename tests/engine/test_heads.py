@@ -6,9 +6,9 @@ import pytest
 from heads import write_agreeing
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.llama.chain_head import ChainHead
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.llama.head import LlamaHead
 from localspec.model.heads import HeadFacts
 
 PROMPT, N_TOKENS = list(range(20, 60)), 24
@@ -37,7 +37,7 @@ def plain(context: LlamaContext, prompt: list[int], n: int = N_TOKENS) -> list[i
     return text
 
 
-def step(head: LlamaHead, context: LlamaContext, last: int, n: int) -> list[int]:
+def step(head: ChainHead, context: LlamaContext, last: int, n: int) -> list[int]:
     """Draft n tokens, verify them, go back: what stands, and the target's own next one."""
     tokens, n_held = [last], len(context.tokens)
     for _ in range(n):
