@@ -133,7 +133,7 @@ class ChainHead(LlamaHead):
         known.settle(context.held)
         if self.facts.needs_target_cache:
             place = len(context.held)
-            state = self._true(known.rows, place, place + 1)
+            state = self._true(context.sequence, place, place + 1)
             self.batch.add_states(tokens, place, context.sequence, state, wanted=True)
             return context.sequence, place
         return self._add_lacking(context, tokens[0], known, window)
@@ -151,7 +151,7 @@ class ChainHead(LlamaHead):
         if self.facts.needs_target_cache:
             place = position
         if self._offset:
-            states = [self._true(known.rows, position, position + 1)[0], *known.states]
+            states = [self._true(context.sequence, position, position + 1)[0], *known.states]
             place = position
         else:
             tokens = tokens[-1:]
@@ -169,7 +169,7 @@ class ChainHead(LlamaHead):
         if start > known.end:  # what it has read does not reach so far
             self.forget(sequence, 0)
         known.end, known.tail = position + 1, token
-        text, states = [*held[start:position], token], self._true(rows, start, position + 1)
+        text, states = [*held[start:position], token], self._true(sequence, start, position + 1)
         n_early = max(0, len(text) - 1 - N_FOLDED)
         if n_early:
             place = start - self._shift
@@ -189,19 +189,21 @@ class ChainHead(LlamaHead):
         """The first one last: the next step goes on from what it gives."""
         return range(self._n_chained - 1, -1, -1)
 
-    def _true(self, rows: FeatureRows, start: int, end: int) -> Rows:
+    def _true(self, sequence: int, start: int, end: int) -> Rows:
         """The target's states of pairs `start` .. `end` - 1; zeros where they were not kept."""
-        states = np.zeros((end - start, self.n_embd), np.float32)
+        rows, states = self.features.of(sequence), np.zeros((end - start, self.n_embd), np.float32)
         first = max(start, rows.first + 1)
         if rows.first < rows.end and first < end <= rows.end + 1:
-            states[first - start :] = self._encoded(rows.of(first - 1, end - 1))
+            features = rows.of(first - 1, end - 1)
+            encoded = self._encoded(features, first - 1, sequence) if self._is_eagle else features
+            states[first - start :] = encoded
         return states
 
-    def _encoded(self, features: Rows) -> Rows:
-        """What the head reads of a target's features; EAGLE-3 makes one state of several."""
-        if not self._is_eagle:
-            return features
+    def _encoded(self, features: Rows, position: int, sequence: int) -> Rows:
+        """EAGLE-3's encoder makes one state of several. libllama wants positions that follow those
+        of the cache, although the encoder has none."""
         n = len(features)
-        self._taps.add_states([0] * n, 0, 0, features, wanted=True)
+        self.forget(sequence, position)
+        self._taps.add_states([0] * n, position, sequence, features, wanted=True)
         self.run(self._taps, encodes=True)
         return self.states(n).copy()
