@@ -9,6 +9,7 @@ from typing import Protocol
 
 from localspec.engine.base import Context, Request
 from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.features import Features
 from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
 from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
 from localspec.engine.logits import BufferLogits
@@ -21,6 +22,7 @@ class CacheOwner(TimedEngine, Protocol):
 
     handle: Handle | None
     memory: LlamaMemory
+    features: Features | None
 
     def decode(self, requests: Sequence[Request]) -> Sequence[BufferLogits | EngineError]: ...
 
@@ -78,6 +80,8 @@ class LlamaContext:
         """Forget everything, which every kind of memory can."""
         self.memory.clear()
         self.held = []
+        if self.engine.features:
+            self.engine.features.forget(self.sequence)
 
     def checkpoint_place(self, n: int) -> int | None:
         """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""

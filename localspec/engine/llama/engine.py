@@ -18,13 +18,16 @@ from localspec.engine.base import EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
+from localspec.engine.llama.chain_head import ChainHead
 from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.features import Features
 from localspec.engine.llama.memory import LlamaMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.replay import rollback_limit
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
+from localspec.model.heads import HeadFacts
 from localspec.notify import Progress
 
 _ABORTED, _NO_SLOT = 2, 1
@@ -54,6 +57,10 @@ class LlamaEngine:
             weights_of.model if weights_of else load_model(config, self.interrupt, on_progress)
         )
         self.handle: Handle | None = None
+        self.features: Features | None = None
+        """What is kept of each pass for a draft head."""
+        self._parts: list[tuple[int, int, int]] = []
+        self._heads: list[ChainHead] = []
         try:
             self.handle = create_context(config, self.model)
             self.memory = LlamaMemory(self.handle, self.model)
@@ -74,6 +81,8 @@ class LlamaEngine:
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
+        for head in self._heads:
+            head.close()
         if self.handle:
             C.llama_free(self.handle)
             self.handle = None
@@ -108,12 +117,26 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
+    def head(self, facts: HeadFacts, n: int) -> ChainHead:
+        """A draft head for drafts of at most `n` tokens; see `engine.base.Head`."""
+        assert self.handle
+        n_embd = (C.llama_model_n_embd if facts.taps else C.llama_model_n_embd_out)(self.model)
+        self.features = Features(self.handle, n_embd, facts.taps)
+        try:
+            head = ChainHead(self, facts, n)
+        except BaseException:
+            self.features = None
+            raise
+        self._heads.append(head)
+        return head
+
     def decode(self, requests: Sequence[Request]) -> list[BufferLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
         jobs, refusals = self._admit(requests)
         n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
+        self._n_left = sum([len(tokens) for _, tokens, _ in jobs]) if self.features else 0
         for context, tokens, n_logits in jobs:
             if len(tokens) > n_logits:
                 self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
@@ -155,6 +178,8 @@ class LlamaEngine:
             part = tokens[done : done + self._batch.room]
             if self.memory.keeps_state:
                 context.memory.begin(len(context.held))
+            if self.features:
+                self._parts.append((context.sequence, len(context.held), len(part)))
             self._batch.add(part, len(context.held), context.sequence, wanted=wanted)
             context.held.extend(part)
             done += len(part)
@@ -164,13 +189,19 @@ class LlamaEngine:
             return
         self._is_torn = False
         try:
+            if self.features:
+                self._n_left -= self._batch.n_rows
+                self.features.prepare(self._n_left)
             self._check(self._decode_batch())
+            if self.features:
+                self.features.take(self._parts)
         except BaseException:
             for context in self._contexts:
                 context.resynchronise(is_torn=self._is_torn)
             raise
         finally:
             self._batch.clear()
+            self._parts.clear()
 
     def _decode_batch(self) -> int:
         guarded = self._batch.n_rows >= _PREFILL_ROWS

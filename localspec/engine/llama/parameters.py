@@ -83,8 +83,11 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     return model
 
 
-def create_context(config: EngineConfig, model: Handle) -> Handle:
-    """Allocate the cache and the compute buffers; raises EngineError with the engine's reason."""
+def create_context(config: EngineConfig, model: Handle, **changes: Any) -> Handle:
+    """Allocate the cache and the compute buffers; raises EngineError with the engine's reason.
+
+    `changes` are parameters of libllama's own.
+    """
     params, settings = C.llama_context_default_params(), config.settings
     params.n_ctx = config.n_ctx * settings.n_sequences
     params.n_batch = params.n_ubatch = min(settings.ubatch, config.n_ctx)
@@ -101,6 +104,8 @@ def create_context(config: EngineConfig, model: Handle) -> Handle:
     params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attn]
     params.op_offload = settings.op_offload
     params.swa_full = False
+    for name, value in changes.items():
+        setattr(params, name, value)
     engine_log.clear()
     context = C.llama_init_from_model(model, params)
     if not context:
