@@ -142,10 +142,12 @@ class GrammarFlags:
     @property
     def keywords(self) -> "ReplyKeywords":
         """As the library takes them. Raises UserError for a file that cannot be read."""
+        from localspec.store import read_text
+
         schema, grammar = self.json_schema, self.grammar
         return {
-            "schema": None if schema is None else _file_text("schema", schema),
-            "grammar": None if grammar is None else _file_text("grammar", grammar),
+            "schema": schema and read_text(Path(schema), f"the schema {schema!r}"),
+            "grammar": grammar and read_text(Path(grammar), f"the grammar {grammar!r}"),
             "regex": self.regex,
         }
 
@@ -184,14 +186,6 @@ class PromptFlags:
             return text
         before = [Message(role="system", content=system)] if system else []
         return [*before, Message(role="user", content=text)]
-
-
-def _file_text(what: str, file: str) -> str:
-    try:
-        return _decode(f"the {what}", Path(file).read_bytes())
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"the {what} file {file!r} cannot be read ({reason})") from error
 
 
 def _variable(text: str) -> tuple[str, Any]:

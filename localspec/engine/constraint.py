@@ -138,14 +138,12 @@ class Constraint:
     def _is_over(self, history: Sequence[int]) -> bool:
         """Follow the history; whether a token in it has ended the reply."""
         said = list(history[self._n_prompt :])
-        end = next((i for i, token in enumerate(said) if token in self._tokenizer.eog), len(said))
-        self._follow(said[:end])
-        return end < len(said)
-
-    def _follow(self, said: list[int]) -> None:
         n_shared = shared_prefix(self._taken, said)
         if n_shared < len(self._taken):
             self._matcher.rollback(len(self._taken) - n_shared)
-        if n_shared < len(said) and not self._matcher.consume_tokens(said[n_shared:]):
+        new = said[n_shared:]
+        end = next((i for i, token in enumerate(new) if token in self._tokenizer.eog), len(new))
+        if end and not self._matcher.consume_tokens(new[:end]):
             raise EngineError(f"the reply left its grammar: {self._matcher.get_error()}")
-        self._taken = said
+        self._taken = said[: n_shared + end]
+        return end < len(new)

@@ -7,11 +7,12 @@ computes all layers, the loaded weights are asked: two small caches take turns b
 What was found is kept by model, machine, engine build, settings and power state.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.timing import TimedEngine, Timer, there_and_back
@@ -22,7 +23,7 @@ from localspec.model.kv import CELLS_STEP, cache_type, padded_cells
 from localspec.notify import Notify
 from localspec.session.calibration import calibration_path
 from localspec.settings import FlashAttention
-from localspec.store import Kept
+from localspec.store import Kept, document_of, value_of
 
 if TYPE_CHECKING:
     from localspec.engine.llama.engine import LlamaEngine
@@ -61,11 +62,6 @@ class Found:
             f"flash attention is off: {gain:.2f} x as fast here, {self.depth:,} tokens deep"
             " (--no-auto leaves it on)"
         )
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError where it is none."""
-        return cls(int(document["depth"]), float(document["auto_s"]), float(document["off_s"]))
 
 
 def is_open(config: EngineConfig, facts: ModelFacts) -> bool:
@@ -158,4 +154,4 @@ def _depth(timer: Timer, config: EngineConfig) -> int:
 
 def _kept(config: EngineConfig) -> Kept[Found]:
     path = calibration_path(config.with_settings(flash_attn="auto"), None)
-    return Kept(path.with_suffix(".flash.json"), Found.of, asdict)
+    return Kept(path.with_suffix(".flash.json"), partial(value_of, Found), document_of)
