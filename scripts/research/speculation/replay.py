@@ -38,8 +38,9 @@ from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
-from localspec.session import Session, SessionConfig
 from localspec.session.calibration import calibration_path
+from localspec.session.config import SessionConfig
+from localspec.session.session import Session
 
 GREEDY = Sampling(temperature=0)
 MAX_DRAFT = 16
