@@ -1,6 +1,6 @@
 """A draft head in a file of its own is no model: every command says so, and none dies of it."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,12 +122,6 @@ def test_every_command_refuses_it_as_a_draft(
     names = {"FILE": sidecar, "MODEL": model, "TEXT": text}
     run = localspec(*(names.get(word, word) for word in command))
     assert_refused(run, 2 if command[0] == "bench" else 1, REFUSED)
-
-
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Which quantization `pull` takes: it fits if one does, and more room never makes it worse."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -78,12 +77,6 @@ def test_more_room_or_speed_never_costs_quality(rate: float, a: int, b: int) -> 
         if best.speed and best.speed.mid < COMFORTABLE_TPS:
             assert all(speed < COMFORTABLE_TPS for speed in speeds)
         assert _loss(_best(made, large)) <= _loss(best)
-
-
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
 
 
 def test_a_repository_without_a_file_gets_one_with_reasons(hub: Hub, tmp_path: Path) -> None:
