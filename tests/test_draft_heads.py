@@ -139,6 +139,7 @@ def test_pull_reads_the_header_before_it_fetches_what_is_named_like_a_head(
     assert not list(tmp_path.glob("hf/hub/**/*.gguf"))
 
 
+@pytest.mark.slow
 def test_pull_and_list_say_what_a_head_with_a_model_s_name_is(
     hub: Hub, command: Callable[..., Run], sidecar: Path
 ):

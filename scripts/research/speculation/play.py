@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from research.speculation.worlds import MAX_DRAFT, Calibration, Luck, World
 
@@ -27,6 +28,11 @@ class Reply:
     n_prompt: int
     max_tokens: int
     law: str = "greedy"
+
+    @classmethod
+    def numbered(cls, n_prompt: int, max_tokens: int) -> Self:
+        """The token at place i of the reply is i."""
+        return cls([-1] * n_prompt + [0], n_prompt, max_tokens)
 
     @property
     def n_tokens(self) -> int:
@@ -125,7 +131,7 @@ def play(world: World, learned: Learned, n: int, luck: Luck) -> Played:
     lookup = LookupInWorld(world, luck) if world.lookup else None
     model = ModelInWorld(world, luck) if world.draft_cost is not None else None
     policy = Adaptive(learned, [d for d in (lookup, model) if d], MAX_DRAFT)
-    reply, played, last = Reply([-1] * world.n_prompt + [0], world.n_prompt, n), Played(0.0, []), 1
+    reply, played, last = Reply.numbered(world.n_prompt, n), Played(0.0, []), 1
     while reply.n_tokens < n:
         if model:
             model.passes = 0.0
