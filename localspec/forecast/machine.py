@@ -4,31 +4,35 @@ A probe through the engine gives this machine's figures. Where it cannot run, pu
 same device stand in; a processor is unknown without a probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.graphics import engine_reports, free_bytes, graphics
+from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads
+from localspec.engine.workers import addresses_of
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.host import host_of
+from localspec.forecast.several import Peer, Peers, PeerShare
+from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.devices import Match, find_device
-from localspec.hardware.machine import LocalDevice, local_devices
+from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.conditions import traits_of
 from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import layers_that_fit, memory_of
+from localspec.prediction.memory import memory_of
+from localspec.prediction.placement import layers_that_fit
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import Corrected, IdealRates, Rates
 from localspec.prediction.roofline import Roofline, Share
-from localspec.settings import Attention, Settings
+from localspec.settings import Attention, Settings, Split
 
 ProbeChoice = Literal["auto", "again", "off"]
 
@@ -41,6 +45,16 @@ class MachineChoice:
     n_threads: int | None = None
     n_gpu_layers: int = -1
     probe: ProbeChoice = "auto"
+    workers: tuple[str, ...] = ()
+    split: Split = "auto"
+
+    @property
+    def own_devices(self) -> tuple[str, ...]:
+        """Names of this engine's devices, where `device` is that and no other machine."""
+        names = tuple(part.strip() for part in (self.device or "").split(",") if part.strip())
+        known = {each.name for each in (engine_reports() or [])} if names else set[str]()
+        known |= set(addresses_of(self.workers))
+        return names if names and set(names) <= known else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +76,11 @@ class PredictedMachine:
     n_offloaded: int = -1
     notes: tuple[str, ...] = ()
     experience: Experience = field(default_factory=Experience)
+    needed_bytes: int | None = None
     host: Host | None = None
     """How weights lie in a processor's memory; None on a GPU."""
+    peers: Peers | None = None
+    """The devices that share the layers; None where there is one, or a published one."""
 
     @property
     def rates_source(self) -> str:
@@ -71,7 +88,30 @@ class PredictedMachine:
 
     def roofline(self, facts: ModelFacts, cache: Attention) -> Roofline:
         """What a model should take here."""
+        if self.peers:
+            return self.peers.roofline(facts, cache, self._rated(facts))
         return Roofline(facts, self._shares_of(facts), cache)
+
+    def peer_shares(self, facts: ModelFacts, cache: Attention) -> tuple[PeerShare, ...]:
+        """Layers and seconds of a token by device; empty where no devices were measured."""
+        return self.peers.told(facts, cache, self._rated(facts)) if self.peers else ()
+
+    def verdict(self, facts: ModelFacts, cache: Attention) -> str | None:
+        """Whether sharing pays, in a sentence; None where nothing is shared with a worker."""
+        alone = self.peers and self.peers.alone(facts, cache, self._rated(facts))
+        if alone is None or self.needed_bytes is None:
+            return None
+        here, shared = alone.decode(0).mid, self.roofline(facts, cache).decode(0).mid
+        speeds = f"{shared:.1f} tok/s together, {here:.1f} on this machine's processor alone"
+        if self.needed_bytes > available_memory_bytes():
+            return f"this machine alone does not hold the model: sharing makes it run ({speeds})"
+        if here >= shared:
+            return f"sharing is slower here, the devices only hold more: {speeds}"
+        return f"sharing is faster here: {speeds}"
+
+    def _rated(self, facts: ModelFacts) -> Callable[[Rates], Rates]:
+        factor = self.experience.factor(facts)
+        return lambda rates: Corrected(_rates_for(facts, rates), factor)
 
     def ceiling(self, facts: ModelFacts, cache: Attention) -> Roofline | None:
         """What it would take if nothing but bandwidth and compute counted; None: not known."""
@@ -86,7 +126,7 @@ class PredictedMachine:
             return (Share(rates, facts.n_layers),)
         n_on_gpu = max(0, self.n_offloaded - 1)
         on_host = Share(_rates_for(facts, self.host_rates), facts.n_layers - n_on_gpu)
-        return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
+        return (on_host, Share(rates, n_on_gpu)) if self.n_offloaded else (on_host,)
 
 
 def ideal_roofline(
@@ -115,17 +155,23 @@ def predicted_machine(
     Raises UserError for an unknown or ambiguous name, HardwareError where nothing is known.
     """
     needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
-    if choice.device is not None:
+    if choice.device is not None and not choice.own_devices:
+        if choice.workers:
+            raise UserError(
+                "--workers share with this machine: leave --device out, or name its own"
+            )
         named = _named(find_device(choice.device), models[0], needed, choice.n_gpu_layers)
         if choice.n_gpu_layers < 0:
             return named
         needs = probe_needs(models, caches, variants)
         return _beside_processor(named, choice, needs, notify)
+    if used := _shared_by(choice):
+        return _several(choice, used, models, caches, n_ctx, notify, variants)
     device = _chosen(choice)
     if choice.probe != "off":
         try:
             needs = probe_needs(models, caches, variants)
-            return _probed(choice, device, needs, needed, models[0].n_layers, notify)
+            return _probed(choice, device, needs, needed, models[0], notify)
         except EngineError as error:
             notify(f"{error}; published figures stand in")
     return _published(device, needed)
@@ -228,7 +274,7 @@ def _probed(
     device: LocalDevice,
     needs: ProbeNeeds,
     needed_bytes: int,
-    n_layers: int,
+    facts: ModelFacts,
     notify: Notify,
 ) -> PredictedMachine:
     on_gpu = device.backend != "cpu"
@@ -244,9 +290,9 @@ def _probed(
     n_offloaded = choice.n_gpu_layers
     notes = _notes(Match(()), needed_bytes, device.free_bytes)
     if on_gpu and n_offloaded < 0:
-        n_offloaded = layers_that_fit(n_layers, needed_bytes, free_bytes(graphics()))
+        n_offloaded = layers_that_fit(facts, needed_bytes, [device.free_bytes])
         if n_offloaded >= 0:
-            notes = (f"{n_offloaded} of {n_layers} layers fit on GPUs",)
+            notes = (f"{n_offloaded} of {facts.n_layers + 1} layers fit on GPUs",)
     is_split = on_gpu and n_offloaded >= 0
     host = measured(PROCESSOR) if is_split else None
     read = rates.read_bytes_per_s
@@ -294,3 +340,90 @@ def kept_rates(config: EngineConfig, facts: ModelFacts, cache: Attention) -> Pro
     if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
         return None
     return ProbedRates(probe).for_model(facts.n_embd, facts.streamed_bytes)
+
+
+def _shared_by(choice: MachineChoice) -> list[Reported]:
+    """The devices to measure one by one: several, or workers, or named ones; none otherwise."""
+    if not choice.n_gpu_layers or choice.probe == "off":
+        return []
+    used = graphics(choice.own_devices, choice.workers)
+    return used if len(used) > 1 or choice.workers or choice.own_devices else []
+
+
+def _several(
+    choice: MachineChoice,
+    used: Sequence[Reported],
+    models: Sequence[ModelFacts],
+    caches: Sequence[Attention],
+    n_ctx: int,
+    notify: Notify,
+    variants: Sequence[ModelFacts],
+) -> PredictedMachine:
+    """All of them, each from its own probe, and the processor for what is left."""
+    needs, again = probe_needs(models, caches, variants), choice.probe == "again"
+    needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
+    settings = {d.name: _peer_setting(d, choice.n_threads, notify) for d in used}
+    peers = tuple(
+        Peer(d.name, ProbedRates(probe_machine(settings[d.name], needs, notify, again=again)),
+             d.free_bytes)
+        for d in used
+    )  # fmt: skip
+    free = [peer.free_bytes for peer in peers]
+    n_offloaded = choice.n_gpu_layers
+    if n_offloaded < 0:
+        n_offloaded = layers_that_fit(models[0], needed, free)
+    host = _probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
+    total = None if None in free else sum(filter(None, free))
+    return PredictedMachine(
+        name=" + ".join(peer.name for peer in peers),
+        bandwidth_bytes_per_s=None,
+        flops_per_s=None,
+        source="measured",
+        memory_bytes=total,
+        free_bytes=total,
+        rates=peers[0].rates,
+        host_rates=host,
+        n_offloaded=n_offloaded,
+        needed_bytes=needed,
+        peers=Peers(peers, host, n_offloaded, choice.split, n_ctx),
+    )
+
+
+def _peer_setting(device: Reported, n_threads: int | None, notify: Notify) -> ProbeSetting:
+    place = ((), (device.name,)) if device.backend == "rpc" else ((device.name,), ())
+    health = engine_health(notify)
+    return ProbeSetting(n_threads or default_threads(), GRAPHICS, health.can_repack, *place)
+
+
+def known_shares(settings: Settings, facts: ModelFacts) -> tuple[str, ...]:
+    """Shares of the layers by speed, from earlier probes; empty: libllama's own, by memory.
+
+    Raises UserError where speed was asked for and is not known.
+    """
+    if settings.split == "memory" or not settings.gpu_layers:
+        return ()
+    used = graphics(settings.device, settings.workers)
+    if len(used) < 2:
+        return ()
+    probes = [
+        kept_probe(_peer_setting(each, settings.threads, lambda message: None)) for each in used
+    ]
+    host = kept_probe(ProbeSetting(settings.threads or 1, PROCESSOR, settings.repack))
+    is_whole = settings.gpu_layers < 0 or settings.gpu_layers > facts.n_layers
+    if None in probes or (host is None and not is_whole):
+        if settings.split == "speed":
+            raise UserError(
+                "--split speed needs the speeds of these devices: run `localspec predict MODEL`"
+                " with the same --device and --workers once, or take --split memory"
+            )
+        return ()
+    peers = tuple(
+        Peer(d.name, ProbedRates(probe), d.free_bytes)
+        for d, probe in zip(used, probes, strict=True)
+        if probe
+    )
+    rates = ProbedRates(host) if host else None
+    n_ctx = settings.ctx or 4096
+    found = Peers(peers, rates, settings.gpu_layers, settings.split, n_ctx)
+    shares = found.shares(facts, settings.attention, lambda each: _rates_for(facts, each))
+    return tuple(f"{share:g}" for share in shares)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.device_health import sound_devices
-from localspec.engine.graphics import engine_reports, free_bytes, graphics
+from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
-from localspec.engine.workers import Worker, check_types, devices_of
+from localspec.engine.workers import Worker, addresses_of, check_types, devices_of
 from localspec.errors import ModelError, UserError
+from localspec.forecast.machine import known_shares
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.kind import kind_of
@@ -23,7 +24,8 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
-from localspec.prediction.memory import layers_that_fit, memory_of
+from localspec.prediction.memory import memory_of
+from localspec.prediction.placement import layers_that_fit
 from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
 from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
@@ -152,7 +154,9 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     if config.draft is not None and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
-        draft = _engine_config(config.draft, settings, draft_facts, n_ctx, n_sequences)
+        # A worker serves one engine at a time, and a draft waits for each of its tokens.
+        near = replace(settings, workers=(), device=_own_devices(settings))
+        draft = _engine_config(config.draft, near, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
         target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
     )
@@ -278,7 +282,14 @@ def _engine_config(
         flash_attn="on" if needs_flash else settings.flash_attn,
     )
     check_cache_types(chosen, facts)
-    return EngineConfig(model, replace(chosen, gpu_layers=_gpu_layers(chosen, facts)), n_outputs)
+    placed = replace(chosen, gpu_layers=_gpu_layers(chosen, facts))
+    return EngineConfig(model, replace(placed, shares=known_shares(placed, facts)), n_outputs)
+
+
+def _own_devices(settings: Settings) -> tuple[str, ...]:
+    """The named ones that are this machine's own."""
+    addresses = addresses_of(settings.workers)
+    return tuple(name for name in settings.device if name not in addresses)
 
 
 def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
@@ -289,4 +300,4 @@ def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
     assert settings.ctx
     n_sequences = settings.n_sequences
     needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
-    return layers_that_fit(facts.n_layers, needed, free_bytes(devices))
+    return layers_that_fit(facts, needed, [device.free_bytes for device in devices])

@@ -22,6 +22,7 @@ from typing import Any
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.way import measured_way
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import EngineError
@@ -34,6 +35,7 @@ from localspec.hardware.probe_results import (
     AttentionCase,
     AttentionCost,
     Curve,
+    Link,
     Probe,
     WeightCase,
 )
@@ -47,6 +49,7 @@ WIDE = 128
 CELLS = (1, 1024)
 THIN = Shape(n_embd=128, n_heads=2, n_kv_heads=2, n_ff=128)
 THIN_LAYERS = (4, 36)
+HOP_ROUNDS = 5
 HEAD_SIZE, FF = 64, 6
 """Few layers with much in each, so that little depends on the overhead that is taken off."""
 ATTENTIVE_LAYERS, ATTENTIVE_NUMBERS, HEADS_PER_KV = 8, 512, 2
@@ -69,6 +72,20 @@ def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
     layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
     passes = {w: max(0.0, short[w] - n_few * layers[w]) for w in OVERHEAD_WIDTHS}
     return Curve(passes.items()), Curve(layers.items())
+
+
+def way_to(setting: ProbeSetting, fixed: tuple[Curve, Curve]) -> Link:
+    """What layers on both sides take longer than on each alone; and the way itself.
+
+    The thin model's layers are too short to hide anything. Its output matrix is on the device.
+    """
+    n_half = THIN_LAYERS[0] // 2
+    here, there = overhead(replace(setting, n_gpu_layers=0)), fixed
+    alone_s = sum(each[0].at(1) + n_half * each[1].at(1) for each in (here, there))
+    with loaded(replace(setting, n_gpu_layers=n_half + 1), THIN, 2 * n_half) as timer:
+        _compile(timer, [(1, 0)])
+        both_s = min(timer.median(1, 0) for _ in range(HOP_ROUNDS))
+    return Link(*measured_way((*setting.device, *setting.workers)), max(0.0, both_s - alone_s))
 
 
 def weights(
@@ -197,6 +214,8 @@ def loaded(
             flash_attn="auto" if flash is None else "on" if flash else "off",
             gpu_layers=setting.n_gpu_layers,
             repack=setting.repack,
+            device=setting.device or setting.workers,
+            workers=setting.workers,
         )
         engine = LlamaEngine(config)
         try:
@@ -228,10 +247,17 @@ class Allowance:
 
 def main() -> int:
     request: dict[str, Any] = json.loads(sys.argv[1])
-    setting = ProbeSetting(request["n_threads"], request["n_gpu_layers"], request["repack"])
+    setting = ProbeSetting(
+        request["n_threads"], request["n_gpu_layers"], request["repack"],
+        tuple(request["device"]), tuple(request["workers"]),
+    )  # fmt: skip
     watch = Watch()
     _say("measuring the overhead of passes and layers")
     fixed = overhead(setting)
+    link = None
+    if setting.n_gpu_layers and request["with_overhead"]:
+        _say("measuring the way to the device and back")
+        link = way_to(setting, fixed)
     read_bytes_per_s = None
     if request["with_overhead"] and setting.n_gpu_layers == 0:
         _say("reading memory")
@@ -251,7 +277,8 @@ def main() -> int:
     for case in cases:
         _say(f"measuring attention with {case.type_k} keys and {case.type_v} values")
         attention_s[case] = attention(setting, case, time.until(ATTENTION_PARTS))
-    found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, watch.stop().taken_share)
+    taken_share = watch.stop().taken_share
+    found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, taken_share, link)
     sys.stdout.write(f"found {json.dumps(found.to_json())}\n")
     return 0
 
