@@ -165,8 +165,9 @@ def predicted_machine(
             return named
         needs = probe_needs(models, caches, variants)
         return _beside_processor(named, choice, needs, notify)
-    if used := _shared_by(choice):
-        return _several(choice, used, models, caches, n_ctx, notify, variants)
+    if _shared_by(choice):
+        needs = probe_needs(models, caches, variants)
+        return _several(choice, models[0], needs, needed, n_ctx, notify)
     device = _chosen(choice)
     if choice.probe != "off":
         try:
@@ -352,16 +353,14 @@ def _shared_by(choice: MachineChoice) -> list[Reported]:
 
 def _several(
     choice: MachineChoice,
-    used: Sequence[Reported],
-    models: Sequence[ModelFacts],
-    caches: Sequence[Attention],
+    facts: ModelFacts,
+    needs: ProbeNeeds,
+    needed_bytes: int,
     n_ctx: int,
     notify: Notify,
-    variants: Sequence[ModelFacts],
 ) -> PredictedMachine:
     """All of them, each from its own probe, and the processor for what is left."""
-    needs, again = probe_needs(models, caches, variants), choice.probe == "again"
-    needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
+    used, again = _shared_by(choice), choice.probe == "again"
     settings = {d.name: _peer_setting(d, choice.n_threads, notify) for d in used}
     peers = tuple(
         Peer(d.name, ProbedRates(probe_machine(settings[d.name], needs, notify, again=again)),
@@ -371,7 +370,7 @@ def _several(
     free = [peer.free_bytes for peer in peers]
     n_offloaded = choice.n_gpu_layers
     if n_offloaded < 0:
-        n_offloaded = layers_that_fit(models[0], needed, free)
+        n_offloaded = layers_that_fit(facts, needed_bytes, free)
     host = _probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
     total = None if None in free else sum(filter(None, free))
     return PredictedMachine(
@@ -384,7 +383,7 @@ def _several(
         rates=peers[0].rates,
         host_rates=host,
         n_offloaded=n_offloaded,
-        needed_bytes=needed,
+        needed_bytes=needed_bytes,
         peers=Peers(peers, host, n_offloaded, choice.split, n_ctx),
     )
 

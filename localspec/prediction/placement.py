@@ -6,7 +6,8 @@ devices. A device's part of the way from 0 to 1 is its share; a unit goes where 
     device(i) = the first one whose shares up to it exceed (i - first) / N
 
 Layers are computed one after the other, so time is least where the fastest device has all that its
-memory holds, then the next. Source: llama_model_base::load_tensors of llama.cpp (src/llama-model.cpp).
+memory holds, then the next. Source: load_tensors in
+src/llama-model.cpp of llama.cpp.
 """
 
 from bisect import bisect_right

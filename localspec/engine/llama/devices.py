@@ -41,8 +41,8 @@ def device_list(settings: Settings) -> Any:
 
 
 def split(settings: Settings) -> Any:
-    """What llama_model_params.tensor_split points at: shares of the layers by memory, where a
-    worker may not use all of its own or `shares` are set; None: libllama shares them out by what is free."""
+    """What llama_model_params.tensor_split points at: the shares that are set, or by memory where a
+    worker may not use all of its own; None: libllama shares layers out by what is free."""
     if settings.shares:
         return _floats([float(share) for share in settings.shares])
     limits = {w.address: w for w in map(Worker.of, settings.workers) if w.limit_bytes is not None}
