@@ -172,7 +172,7 @@ _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "batch" and value == "auto":
+    if (name, value) in (("batch", "auto"), ("workers", ())):
         return ()
     is_right, wanted = _KEYWORDS[name]
     is_list = name in _LISTS and isinstance(value, Sequence) and not isinstance(value, str)
