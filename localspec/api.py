@@ -137,15 +137,17 @@ class Model:
         Leaving the loop ends it; so does Ctrl-C. `raw`: continue a text as it is, without the
         chat template. `split_thought` False: all of it is text, with its marks.
         """
-        options = reply_options(**sampling)
         session = self.session
         session.check_open()
+        options = reply_options(**sampling)
         if raw:
             return session.reply(session.raw_prompt(checked_text(asked)), options)
         prompts = session.prompts_for(options)
         prompt = prompts.rendered(messages_of(asked))
         markup = session.markup if split_thought else session.markup.unsplit()
-        parser = session.parser(options, markup, markup.opening(prompt.clean, prompt.asking))
+        opening = markup.opening(prompt.clean, prompt.asking)
+        session.check_grammar(options, opening)
+        parser = session.parser(options, markup, opening)
         return session.reply(prompts.ids(prompt), options, parser=parser)
 
     def astream(self, asked: Prompt, **sampling: Unpack[ReplyKeywords]) -> AsyncPieces:

@@ -57,6 +57,7 @@ def localspec_home(
     """No test reads or writes the user's own configuration, data or caches."""
     home = tmp_path / "localspec-home"
     monkeypatch.setenv("LOCALSPEC_HOME", str(home))
+    monkeypatch.setenv("LOCALSPEC_NO_AUTO", "1")
     if not needs_engine(request.node):
         _hide_engine(monkeypatch)
         home.mkdir()

@@ -24,7 +24,7 @@ from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.scheduler import Room, Scheduler
 from localspec.serve.server import Running, bound
-from localspec.session.config import Recommended
+from localspec.session.recommended import Recommended
 from localspec.session.reply import Turns
 from localspec.session.session import Session
 

@@ -314,6 +314,23 @@ def test_who_fails_does_not_spend_the_budget_of_others() -> None:
     assert policy.may_lose_s(0) < 0.5 * policy.may_lose_s(1)
 
 
+def test_what_was_read_of_a_reply_that_is_over_is_forgotten() -> None:
+    """A server runs for weeks: keys of old replies would pile up, and come again for new ones."""
+    costs = PassCosts(PassCurve((Point(1, 1.0), Point(17, 1.1))))
+    learned = Learned(costs, {"model": PassCosts(PassCurve((Point(1, 1e-3), Point(64, 2e-2))))})
+    policy = Adaptive(learned, [ModelDrafter(FakeEngine(), 8)], 8)
+    (paid,) = policy._paid
+    for _ in range(6):
+        reply = under_way()
+        for _ in range(3):
+            (draft,) = policy.draft([reply])  # pyright: ignore[reportArgumentType]
+            n = len(draft.tokens)
+            policy.learn([Step((1,), n, 0, draft.source, 1 + n, 0.0, 0.0)], 1 + n, 1.0)
+            reply.history.append(1)
+        assert set(paid._n_read) <= {id(reply.history)}
+    assert paid._n_read
+
+
 def test_nothing_is_drafted_where_there_is_no_room() -> None:
     policy = policy_of(FLAT)
     full = under_way(max_tokens=11)

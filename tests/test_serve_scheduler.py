@@ -185,6 +185,22 @@ def test_replies_go_on_while_a_long_prompt_is_read() -> None:
     assert all(COSTS.seconds(width, 0) <= limit_s + 1e-9 for width in widths)
 
 
+def test_the_depth_of_a_prompt_lengthens_nobodys_pass() -> None:
+    """Twice a usual pass of those that talk: a long prompt behind them must not count as usual."""
+    house = House(n_chunk=400)
+    costs = PassCosts(PassCurve.of([[1, 0.03, 0.0005], [101, 0.13, 0.0005]]))
+    house.scheduler._pace = SetPace(Plain(), costs, 400)
+    talker = house.submit([1, 2], max_tokens=60)
+    house.step(3)
+    house.engine.passes.clear()
+    house.submit(LONG, max_tokens=2)
+    house.step(3)
+    depth = len(house.generations[talker].history)
+    limit_s = 2 * costs.seconds(1, depth)
+    widths = [sum(n for n, _ in rows) for rows in house.engine.passes]
+    assert all(costs.seconds(width, depth) <= limit_s for width in widths)
+
+
 def test_a_latency_target_of_the_users_is_kept() -> None:
     house = House(n_chunk=400, target_s=0.1)
     house.submit([1, 2], max_tokens=60)

@@ -43,6 +43,10 @@ class EngineFlags(Settings):
     no_profile: bool = option(
         False, "Ignore the settings that `tune` kept.", "--no-profile", panel=ENGINE
     )
+    no_auto: bool = option(
+        False, "Leave open settings as the engine has them; do not measure.", "--no-auto",
+        panel=ENGINE,
+    )  # fmt: skip
     given: frozenset[str] = frozenset()
 
     def session_config(self, model: str | None) -> "SessionConfig":
@@ -52,7 +56,7 @@ class EngineFlags(Settings):
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
-        return session_config(model, settings, given, notify, fetched)
+        return session_config(model, settings, given, notify, fetched, is_auto=not self.no_auto)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,35 @@ class ReplyFlags:
         from localspec.session.config import reply_options
 
         return reply_options(**self.keywords(verify))
+
+
+@dataclass(frozen=True)
+class GrammarFlags:
+    """What the reply keeps."""
+
+    json_schema: str | None = option(
+        None, "Reply in JSON that keeps the schema in this file.", "--json-schema",
+        metavar="FILE", panel=PROMPT,
+    )  # fmt: skip
+    grammar: str | None = option(
+        None, "Keep the grammar in this file, GBNF or Lark.", "--grammar", metavar="FILE",
+        panel=PROMPT,
+    )  # fmt: skip
+    regex: str | None = option(
+        None, "Keep this regular expression.", "--regex", metavar="TEXT", panel=PROMPT
+    )
+
+    @property
+    def keywords(self) -> "ReplyKeywords":
+        """As the library takes them. Raises UserError for a file that cannot be read."""
+        from localspec.store import read_text
+
+        schema, grammar = self.json_schema, self.grammar
+        return {
+            "schema": schema and read_text(Path(schema), f"the schema {schema!r}"),
+            "grammar": grammar and read_text(Path(grammar), f"the grammar {grammar!r}"),
+            "regex": self.regex,
+        }
 
 
 @dataclass(frozen=True)

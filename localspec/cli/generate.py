@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec.cli.flags import EngineFlags, PromptFlags, ReplyFlags
+from localspec.cli.flags import EngineFlags, GrammarFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command
 from localspec.cli.output import fields_of, print_json
@@ -17,6 +17,7 @@ from localspec.format import count
 if TYPE_CHECKING:
     from localspec.chat.answering import AnswerView
     from localspec.session import Reply, ReplyOptions, Session
+    from localspec.session.config import ReplyKeywords
 
 
 def summary(reply: "Reply") -> str:
@@ -60,6 +61,7 @@ def document(session: "Session", reply: "Reply") -> dict[str, Any]:
             "story": reply.speculation_summary,
         },
         "prediction": _prediction(session, reply),
+        "computed_on": list(session.plan.computed_on),
         "config": _effective_config(session, reply.options),
     }
 
@@ -133,6 +135,7 @@ def generate(
     engine: EngineFlags,
     flags: ReplyFlags,
     prompt: PromptFlags,
+    grammar: GrammarFlags,
     model: ModelArgument = None,
     as_json: bool = typer.Option(
         False, "--json", help="One JSON document with text, tokens and timings."
@@ -145,8 +148,12 @@ def generate(
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
     text = prompt.text(flags.system)
-    asked, keywords = prompt.messages(text, flags.system), flags.keywords(engine.verify)
+    asked = prompt.messages(text, flags.system)
+    keywords: ReplyKeywords = {**flags.keywords(engine.verify), **grammar.keywords}
     config = engine.session_config(model)
+    from localspec.session.config import reply_options
+
+    reply_options(**keywords)  # a wrong one costs no loading
     from localspec.api import Model
     from localspec.session.chat_template import NO_TEMPLATE
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
 from localspec.engine.base import Result
+from localspec.engine.constraint import Constraint
 from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
 from localspec.errors import LocalspecError
 
@@ -33,7 +34,8 @@ class Generation:
     """A reply to `prompt`, a list of token ids that must not be empty.
 
     `law` says how drafts are verified: greedy, by match or by rejection (engine/sampling.py). Where
-    a request fails, `error` says why, and `finish_reason` is "failed".
+    a request fails, `error` says why, and `finish_reason` is "failed". A `constraint` is kept at
+    each position of a draft, too.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Generation:
         sampling: Sampling,
         limits: Limits,
         verification: Verification = "match",
+        constraint: Constraint | None = None,
     ) -> None:
         assert prompt, "a prompt has at least one token"
         self.history = list(prompt)
@@ -51,7 +54,7 @@ class Generation:
         self.finish_reason: FinishReason | None = None
         self.error: LocalspecError | None = None
         self._sampling = sampling
-        self._chooser = Chooser(sampling)
+        self._chooser = Chooser(sampling, constraint)
         if limits.max_tokens == 0:
             self.finish("length")
 

@@ -121,6 +121,11 @@ class PaidDrafter:
         reach = _powers(chances.of_any_less(-KAPPA), longest)
         return Offer(chances, reach, None, window, n_missing, reading_s, spread_s)
 
+    def keep(self, histories: Sequence[list[int]]) -> None:
+        """Forget what was read of other replies: a later one may be known by the same key."""
+        keys = {id(history) for history in histories}
+        self._n_read = {key: n for key, n in self._n_read.items() if key in keys}
+
     def look(self, depth: int) -> None:
         """Costs are those of that depth."""
         self._depth = depth

@@ -95,6 +95,8 @@ class Adaptive:
         if [id(h) for h in histories] != [id(budget.history) for budget in self._budgets]:
             known = {id(budget.history): budget for budget in self._budgets}
             self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
+            for paid in self._paid:
+                paid.keep(histories)
         self._places = [(each.n_tokens, each.room) for each in generations]
         self._reads_prompt = not all(n_tokens for n_tokens, _ in self._places)
         self._generations, self._depth = generations, max(map(len, histories))

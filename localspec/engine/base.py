@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from localspec.errors import LocalspecError, ModelError
+from localspec.model.heads import HeadFacts
+from localspec.model.tokenizer import Tokenizer
 from localspec.settings import Settings
 
 
@@ -102,6 +104,21 @@ class Vocabulary(Protocol):
         ...
 
 
+class ModelVocabulary(Vocabulary, Protocol):
+    """The vocabulary of a model file, which also knows what templates and drafts ask of it."""
+
+    @property
+    def bos_text(self) -> str: ...
+
+    @property
+    def eos_text(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What decides whether a draft's token ids mean the same."""
+        ...
+
+
 def require_number(highest: np.float32) -> None:
     """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
     if highest != highest:  # what only NaN is, and cheaper than isnan
@@ -184,6 +201,36 @@ Request = tuple[Context, Sequence[int], int]
 
 Result = Logits | LocalspecError
 """Of a request: its rows, or the error that ends this request alone."""
+
+
+HeadRequest = tuple[Context, Sequence[int]]
+"""A context, and the tokens that follow what it holds: the pending one, and those drafted since."""
+
+
+class Head(Protocol):
+    """A draft head beside an engine. It reads hidden states of the engine's passes, which stay on
+    the engine's side of the seam."""
+
+    facts: HeadFacts
+    n_longest: int
+    """The longest draft that it can make."""
+
+    def draft(self, requests: Sequence[HeadRequest], window: int = ...) -> Sequence[Logits]:
+        """One row for each request: scores of what comes next, as `Engine.decode` of a draft model
+        would give. A draft is asked for token by token, from its pending one on.
+
+        Of a context that is new to it, it reads at most `window` tokens, and at most those whose
+        hidden states were kept. Raises EngineError.
+        """
+        ...
+
+    def scratch(self) -> Context:
+        """For measurements, before anything is drafted: hidden states are zeros."""
+        ...
+
+    def close(self) -> None:
+        """Free everything, before the engine is freed; a second call does nothing."""
+        ...
 
 
 class Engine(Protocol):

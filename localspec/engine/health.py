@@ -8,6 +8,7 @@ and right. Verdicts are kept by a fingerprint of the build, taken without loadin
 
 import hashlib
 import importlib.util
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -51,9 +52,14 @@ def library_folder() -> Path:
 
 
 def module_files() -> list[Path]:
-    """Backends that were built by others and lie beside the engine, each with its own libggml."""
+    """Backends that were built by others, each with its own libggml: those beside the engine, and
+    the one that GGML_BACKEND_PATH names, which is ggml's own variable."""
     files = sorted((library_folder() / "modules").glob("*ggml-*"))
-    return [path for path in files if "ggml-base" not in path.name]
+    found = [path for path in files if "ggml-base" not in path.name]
+    named = os.environ.get("GGML_BACKEND_PATH")
+    if named and not Path(named).is_file():
+        raise EngineError(f"GGML_BACKEND_PATH={named} is no file: correct it or unset it")
+    return [*found, Path(named)] if named else found
 
 
 CHILD = "localspec.engine.llama.selftest"

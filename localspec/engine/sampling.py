@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from localspec.engine.base import Logits, require_number
+from localspec.engine.constraint import Constraint
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -117,12 +118,18 @@ def certain(token: int) -> Distribution:
 
 
 class Chooser:
-    """Applies one `Sampling` to rows of logits that continue a history."""
+    """Applies one `Sampling` to rows of logits that continue a history.
 
-    def __init__(self, sampling: Sampling) -> None:
+    A `constraint` says which tokens may follow at all.
+    """
+
+    def __init__(self, sampling: Sampling, constraint: Constraint | None = None) -> None:
         self.sampling = sampling
+        self._constraint = constraint
         self._banned = np.array(sorted(sampling.banned), np.int64)
-        self._edits_row = sampling.repeat_penalty != 1.0 or bool(sampling.banned)
+        self._edits_row = bool(
+            sampling.repeat_penalty != 1.0 or sampling.banned or constraint is not None
+        )
 
     @property
     def window(self) -> int:
@@ -133,7 +140,7 @@ class Chooser:
         """The best id in row `i`."""
         if self.sampling.repeat_penalty == 1.0:
             best = logits.argmax(i)
-            if best not in self.sampling.banned:
+            if best not in self.sampling.banned and self._allows(history, best):
                 return best
         return int(self._edited(logits.row(i), history).argmax())
 
@@ -159,6 +166,9 @@ class Chooser:
         number = uniform(self.sampling.seed, len(history), Purpose.TOKEN)
         return self.distribution(logits, i, history).draw(number)
 
+    def _allows(self, history: Sequence[int], token: int) -> bool:
+        return self._constraint is None or self._constraint.allows(history, token)
+
     def _edited(
         self, row: npt.NDArray[np.float32], history: Sequence[int]
     ) -> npt.NDArray[np.float32]:
@@ -170,6 +180,8 @@ class Chooser:
             penalty = self.sampling.repeat_penalty
             row[seen] = np.where(scores > 0, scores / penalty, scores * penalty)
         row[self._banned] = -np.inf
+        if self._constraint is not None:
+            row[~self._constraint.allowed(history)] = -np.inf
         return row
 
 

@@ -7,22 +7,45 @@ and back (A B C, C B A): a disturbance then falls on all of them alike.
 
 from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from localspec.engine.base import hold
-from localspec.engine.interrupt import Interrupted
-
-if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaContext
-    from localspec.engine.process import ProcessContext
+from localspec.engine.base import Context, Engine, ModelVocabulary, hold
+from localspec.engine.interrupt import Interrupt, Interrupted
 
 SEED = 1
 FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
 """Repeats of a pass: until they have taken enough; a long one is not repeated."""
 
 T = TypeVar("T")
+
+
+class TimedEngine(Engine, Protocol):
+    """An engine that sums the seconds inside it, and that can be interrupted."""
+
+    busy_s: float
+    interrupt: Interrupt
+
+    @property
+    def vocabulary(self) -> ModelVocabulary: ...
+
+    def context(self) -> "TimedContext": ...
+
+    def scratch(self) -> "TimedContext":
+        """The first sequence for measurements before it is used; to be left empty."""
+        ...
+
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """From the next decode on."""
+        ...
+
+
+class TimedContext(Context, Protocol):
+    """A sequence of an engine that sums its seconds."""
+
+    @property
+    def engine(self) -> TimedEngine: ...
 
 
 def made_up_tokens(n_vocab: int, n_tokens: int) -> list[int]:
@@ -38,7 +61,7 @@ def there_and_back(items: Sequence[T], n_rounds: int) -> Iterator[Sequence[T]]:
 class Timer:
     """Times passes of one sequence; what it holds at the end is for the caller to forget."""
 
-    def __init__(self, context: "LlamaContext | ProcessContext") -> None:
+    def __init__(self, context: TimedContext) -> None:
         self.context = context
         self._tokens: list[int] = []
 
@@ -85,7 +108,7 @@ class Timer:
             times.append(self.seconds(n_tokens, depth, len(times) + 1))
         return median(times)
 
-    def _ready(self, depth: int) -> "LlamaContext | ProcessContext":
+    def _ready(self, depth: int) -> TimedContext:
         if self.context.engine.interrupt.requested:
             raise Interrupted
         if len(self.context.tokens) != depth:

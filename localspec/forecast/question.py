@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 from localspec.errors import UserError, no_such
 from localspec.forecast.forecast import Forecast, Question, facts_of, forecast
-from localspec.forecast.machine import MachineChoice, ProbeChoice, predicted_machine
+from localspec.forecast.machine import MachineChoice, ProbeChoice
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem

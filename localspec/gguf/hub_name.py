@@ -2,6 +2,7 @@
 
     hf:owner/repo/file.gguf[@revision]      one file
     hf:owner/repo[:TAG][@revision]          a repository; TAG is a quantization, a folder or a file
+    hf://owner/repo@revision/file.gguf      as the file system of the hub writes it
     hf.co/owner/repo:TAG                    as Ollama and llama.cpp write it, with any host name
     https://huggingface.co/owner/repo       a page: also /tree/REVISION/FOLDER, /blob/REVISION/FILE,
                                             /resolve/REVISION/FILE?download=true
@@ -25,9 +26,12 @@ _HOSTS = ("huggingface.co", "hf.co")
 _PREFIX = re.compile(r"(?:hf|huggingface):(?://)?", re.IGNORECASE)
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _STEP = re.compile(r"[A-Za-z0-9_][\w.-]*")
-_FILES = ("blob", "resolve", "raw")
+_FILES = ("blame", "blob", "resolve", "raw")
 _PAGES = ("commit", "commits", "discussions", "edit", "settings", "tree", "upload")
 _OTHER_KINDS = ("datasets", "spaces", "collections", "papers", "models", "docs")
+_REVISION = re.compile(r"(refs/(?:pr|convert)/[^/:]+|[^/:]+)(?=[/:])(.*)")
+_API = re.compile(r"/*api/(?:resolve-cache/)?models/", re.IGNORECASE)
+_QUOTES = "\"'`<>"
 _FILE_ENDING = re.compile(r"\.(gguf|safetensors|bin|pth?|onnx|json|txt|md|zip)$", re.IGNORECASE)
 
 
@@ -72,7 +76,7 @@ def hub_name_of(reference: str) -> HubName | None:
 
     Raises UserError if it names the hub and neither a file nor a repository.
     """
-    text = reference.strip()
+    text = reference.strip().strip(_QUOTES)
     prefix = _PREFIX.match(text)
     rest = text[prefix.end() :] if prefix else text
     if _SCHEME.match(rest):
@@ -88,7 +92,8 @@ def hub_name_of(reference: str) -> HubName | None:
 
 def bare_hub_name(reference: str) -> HubName | None:
     """The same for `owner/repo[:TAG]` and `owner/repo/file.gguf` without a prefix."""
-    base = reference.partition("@")[0]
+    reference = reference.strip().strip(_QUOTES)
+    base = _without_query(reference, reference)[0]
     steps = base.split("/")
     if len(steps) < 2 or not all(map(_STEP.fullmatch, (steps[0], steps[1].partition(":")[0]))):
         return None
@@ -173,18 +178,24 @@ def _host_before(text: str) -> str | None:
 
 
 def _without_query(path: str, reference: str) -> tuple[str, str | None]:
-    """Path and revision of `owner/repo/file.gguf?download=true@revision`."""
+    """Path and revision of `owner/repo/file.gguf?download=true@revision`.
+
+    What follows a revision belongs to the path: a file or a tag; else it is a branch with slashes.
+    """
     path, _, revision = path.partition("@")
-    return re.split(r"[?#]", path, maxsplit=1)[0], revision or None
+    found = _REVISION.fullmatch(revision)
+    if found and (found[2].startswith(":") or _FILE_ENDING.search(found[2])):
+        path, revision = path + found[2], found[1]
+    return re.split(r"[?#]", path, maxsplit=1)[0], unquote(revision) or None
 
 
 def _of_path(path: str, revision: str | None, reference: str) -> HubName:
-    steps = [unquote(step) for step in path.strip("/").split("/")]
+    steps = [unquote(step) for step in _API.sub("", path).split("/") if step]
     if len(steps) > 1 and steps[0].lower() in _OTHER_KINDS:
         raise UserError(f"{reference!r} is no model of the hub: name it as {FORM}")
-    if len(steps) == 2 and ":" in steps[1]:
+    if len(steps) > 1 and ":" in steps[1]:
         steps[1], _, tag = steps[1].partition(":")
-        return HubRepository(_repository(steps, reference), _tag(tag), None, revision)
+        return _tagged(_repository(steps, reference), "/".join([tag, *steps[2:]]), revision)
     repository, rest = _repository(steps, reference), steps[2:]
     if rest and rest[0] in (*_FILES, *_PAGES) and len(rest) > 1:
         return _of_page(repository, rest, revision)
@@ -194,9 +205,17 @@ def _of_path(path: str, revision: str | None, reference: str) -> HubName:
 
 
 def _repository(steps: list[str], reference: str) -> str:
+    """Its name, without the ending of an address that `git clone` takes."""
     if len(steps) < 2 or not all(map(_STEP.fullmatch, steps[:2])) or ".." in steps:
         raise UserError(f"{reference!r} is not of the form {FORM}")
-    return f"{steps[0]}/{steps[1]}"
+    return f"{steps[0]}/{steps[1].removesuffix('.git')}"
+
+
+def _tagged(repository: str, tag: str, revision: str | None) -> HubName:
+    """`repo:Q8_0`, and `repo:folder/file.gguf`, which is a file."""
+    if "/" in tag and _FILE_ENDING.search(tag):
+        return HubFile(repository, tag, revision)
+    return HubRepository(repository, _tag(tag), None, revision)
 
 
 def _tag(tag: str) -> str | None:

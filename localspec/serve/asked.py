@@ -18,7 +18,12 @@ _SAMPLING = {
 }  # fmt: skip
 """Fields of requests by the keyword of a reply."""
 _LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
-_READ = {*_SAMPLING, *_LENGTHS, "model", "stream", "stream_options", "n"}
+_GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
+             "guided_json": "schema", "guided_grammar": "grammar",
+             "guided_regex": "regex"}  # fmt: skip
+"""llama.cpp's and vLLM's fields by the keyword of a reply."""
+_READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
+         "response_format"}  # fmt: skip
 CHAT = frozenset({*_READ, "messages", "tools", "tool_choice", "reasoning_effort",
                   "chat_template_kwargs"})  # fmt: skip
 COMPLETION = frozenset({*_READ, "prompt"})
@@ -31,7 +36,7 @@ HARMLESS = frozenset({
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({}, []),
     "logprobs": (False,), "top_logprobs": (0,), "n_probs": (0,), "best_of": (1,), "suffix": ("",),
-    "response_format": ({"type": "text"},), "modalities": (["text"],), "typical_p": (1,),
+    "modalities": (["text"],), "typical_p": (1,),
     "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
     "min_tokens": (0,), "echo": (False,), "id_slot": (-1,),
 }  # fmt: skip
@@ -73,7 +78,27 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
             wanted = ", ".join(_EFFORTS)
             raise refused(f"reasoning_effort {effort!r} is not one of {wanted}", "reasoning_effort")
         keywords["think"] = _EFFORTS[effort]
-    return _made(keywords)
+    keywords |= {key: given[name] for name, key in _GRAMMARS.items() if name in given}
+    return _made(keywords | _format(given))
+
+
+def _format(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`response_format` as a keyword of a reply: OpenAI's, and llama.cpp's with a schema in it."""
+    asked = given.get("response_format", {"type": "text"})
+    kind = asked.get("type") if isinstance(asked, Mapping) else None
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"schema": asked.get("schema", {"type": "object"})}
+    if kind != "json_schema":
+        raise refused(
+            f"response_format {asked!r} is none of the types text, json_object and json_schema",
+            "response_format",
+        )
+    inner = asked.get("json_schema", asked)
+    if not isinstance(inner, Mapping) or "schema" not in inner:
+        raise refused("response_format json_schema has no schema", "response_format")
+    return {"schema": inner["schema"]}
 
 
 def _made(keywords: dict[str, Any]) -> ReplyOptions:

@@ -84,6 +84,7 @@ class Orders:
             sentence = f"the chat template refuses these messages ({error.reason})"
             raise refused(sentence, "messages") from error
         opening = session.markup.opening(prompt.clean)
+        session.check_grammar(options, opening)
         n = number_of_choices(given)
         choices = [
             self._choice(ids, each, session.parser(each, session.markup, opening))

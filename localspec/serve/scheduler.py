@@ -250,7 +250,8 @@ class Scheduler:
         slots = [job.slot for job in self.running if job.slot]
         ready = [slot for slot in slots if not slot.n_unread and not slot.is_to_pause]
         reading = [slot for slot in slots if slot not in ready]
-        depth = max((len(slot.generation.history) for slot in slots), default=0)
+        # Whose prompt is read waits for no token: its depth makes nobody's usual pass longer.
+        depth = max((len(slot.generation.history) for slot in ready), default=0)
         room = self._pace.n_rows(len(ready), depth)
         chunks: list[tuple[Slot, int]] = []
         for slot, n in zip(reading, shares([s.n_chunk for s in reading], room), strict=True):

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from localspec import paths
 from localspec.decode.chances import Learned
@@ -28,7 +28,7 @@ from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
-from localspec.engine.timing import Timer
+from localspec.engine.timing import TimedEngine, Timer
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.hardware.detect import power
@@ -37,9 +37,6 @@ from localspec.model.kv import cache_type
 from localspec.prediction.speculation import expected_tokens
 from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed
-
-if TYPE_CHECKING:
-    from localspec.session.loading import AnyEngine
 
 LIMIT_S = 2.0
 """For the target and its draft model together."""
@@ -78,7 +75,7 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def measure_change(engine: "AnyEngine", plain_s: float, limit_s: float) -> float:
+def measure_change(engine: TimedEngine, plain_s: float, limit_s: float) -> float:
     """Extra seconds of a one-token pass after one of two tokens; 0 if time is short."""
     if 3 * _N_CHANGES * plain_s > limit_s:
         return 0.0
@@ -88,7 +85,7 @@ def measure_change(engine: "AnyEngine", plain_s: float, limit_s: float) -> float
 
 
 def measure(
-    engine: "AnyEngine", widths: Sequence[int], limit_s: float, start: PassCurve | None = None
+    engine: TimedEngine, widths: Sequence[int], limit_s: float, start: PassCurve | None = None
 ) -> PassCurve:
     """T(n, depth) of the widths that fit into `limit_s`; one token is measured in any case.
 
@@ -158,7 +155,7 @@ FLASH_CHOICES: tuple[Literal["auto", "off"], ...] = ("auto", "off")
 
 
 def fastest_draft(
-    config: EngineConfig, load: Callable[[EngineConfig], "AnyEngine"]
+    config: EngineConfig, load: Callable[[EngineConfig], TimedEngine]
 ) -> EngineConfig:
     """`config` with the flash attention that drafts fastest, unless the user chose it.
 
@@ -186,7 +183,7 @@ def _checked_flash(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], "AnyEngine"]) -> float:
+def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], TimedEngine]) -> float:
     """Seconds of one drafted token behind some text."""
     engine = load(config)
     try:
@@ -208,7 +205,7 @@ _FORMER_SOURCES = {"suffix": "lookup"}
 class LearnedStore:
     """Loads and keeps what sessions learn about a pair of engines."""
 
-    def __init__(self, plan: EnginePlan, target: "AnyEngine", draft: "AnyEngine | None") -> None:
+    def __init__(self, plan: EnginePlan, target: TimedEngine, draft: TimedEngine | None) -> None:
         self._target, self._draft = target, draft
         self._facts, self._max_draft = plan.facts, plan.max_draft
         self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))

@@ -4,6 +4,8 @@ The command line and the Python API both ask here, so that a model, its draft, i
 the seed and the way of verifying are found alike.
 """
 
+import json
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +16,10 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
+from localspec.engine.constraint import Grammar, GrammarKind
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
-from localspec.gguf.cursor import shown
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
 from localspec.registry.resolve import NotHereError, draft_of, is_one_file, resolve
@@ -25,14 +27,20 @@ from localspec.session.profile import with_profile
 from localspec.settings import NONE, Settings, Speculation
 
 AUTO = "auto"
+NO_AUTO = "LOCALSPEC_NO_AUTO"
+"""A variable that counts as --no-auto wherever it is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """A model's file and how it is run; an unresolved draft, "auto", counts as none."""
+    """A model's file and how it is run; an unresolved draft, "auto", counts as none.
+
+    `is_auto`: what is left open and costs no quality is chosen by what was measured here.
+    """
 
     model: Path
     settings: Settings = field(default_factory=Settings)
+    is_auto: bool = False
 
     @classmethod
     def of(cls, model: Path, draft: Path | None = None, **settings: Any) -> Self:
@@ -58,7 +66,8 @@ class ReplyOptions:
 
     `spec` and `draft_max` default to the session's. A drafter that the session has not loaded
     drafts nothing, and the session's `draft_max` is the limit. `think` and `template_args` are for
-    the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all.
+    the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all. `grammar`:
+    what the reply keeps.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -71,6 +80,7 @@ class ReplyOptions:
     think: Think | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     chosen: frozenset[str] | None = None
+    grammar: Grammar | None = None
 
     def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
         """With a file's sampling where it was not `chosen`."""
@@ -115,10 +125,13 @@ def session_config(
     given: frozenset[str] | None = None,
     notify: Notify = silent,
     fetch: Fetch | None = None,
+    *,
+    is_auto: bool = True,
 ) -> SessionConfig:
     """A model and its draft by name; the tuned profile fills settings other than those `given`.
 
-    `given` None: no profile is used. Raises UserError or ModelError.
+    `given` None: no profile is used. `is_auto` as in `SessionConfig`. Raises UserError or
+    ModelError.
     """
     settings = settings.checked()
     if settings.draft == NONE and settings.spec == "draft":
@@ -126,7 +139,8 @@ def session_config(
     target = find_or_fetch(name, fetch)
     draft = draft_file(settings.draft, name, fetch)
     mark_used(target)
-    config = SessionConfig(target, settings).with_draft(draft)
+    is_auto = is_auto and not os.environ.get(NO_AUTO)
+    config = SessionConfig(target, settings, is_auto).with_draft(draft)
     if given is None:
         return config
     return replace(config, settings=with_profile(target, config.settings, given, notify))
@@ -147,7 +161,8 @@ class ReplyKeywords(TypedDict, total=False):
     `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else "rejection");
     `ignore_eos`: never choose an end token. What a model's file recommends replaces the defaults of
     sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
-    name) are for the chat template.
+    name) are for the chat template. The reply keeps one of `schema` (a JSON schema: an object, a
+    bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`.
     """
 
     sampling: Sampling | None
@@ -163,6 +178,9 @@ class ReplyKeywords(TypedDict, total=False):
     ignore_eos: bool
     think: Think | None
     template_args: Mapping[str, Any] | None
+    schema: Mapping[str, Any] | bool | str | None
+    grammar: str | None
+    regex: str | None
 
 
 _BOUNDS: Mapping[str, tuple[type, float, float]] = {
@@ -203,19 +221,34 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         think=given.get("think"),
         template_args=given.get("template_args", {}),
         chosen=None if base else frozenset(numbers),
+        grammar=_grammar(given),
     )
+
+
+_GRAMMARS: tuple[GrammarKind, ...] = ("schema", "grammar", "regex")
+
+
+def _grammar(given: Mapping[str, Any]) -> Grammar | None:
+    """The one that is given. Raises UserError for several."""
+    found: list[tuple[GrammarKind, Any]] = [(k, given[k]) for k in _GRAMMARS if k in given]
+    if len(found) > 1:
+        raise UserError(f"a reply cannot keep a {found[0][0]} and a {found[1][0]}: give one")
+    if not found:
+        return None
+    kind, value = found[0]
+    return Grammar(kind, value if isinstance(value, str) else json.dumps(value)).checked()
 
 
 def _check(name: str, value: Any) -> None:
     """Raise UserError unless a keyword exists and can have that value."""
     if name not in ReplyKeywords.__annotations__:
         raise no_such("keyword", name, ReplyKeywords.__annotations__)
-    wanted = _wanted(name, value)
+    wanted = wanted_of(name, value)
     if wanted:
         raise UserError(f"{name} {value!r} is not {wanted}")
 
 
-def _wanted(name: str, value: Any) -> str | None:
+def wanted_of(name: str, value: Any) -> str | None:
     """The values that a keyword accepts, in words; None if this value is valid."""
     if name in _BOUNDS:
         kind, low, high = _BOUNDS[name]
@@ -237,43 +270,9 @@ def _wanted(name: str, value: Any) -> str | None:
         return None if value in _VERIFICATIONS else f"one of {', '.join(_VERIFICATIONS)}"
     if name == "think":
         return None if value in LEVELS else f"one of {', '.join(LEVELS)}"
-    kinds = {"sampling": Sampling, "template_args": Mapping}
+    if name == "schema":
+        is_right = isinstance(value, Mapping | bool | str)
+        return None if is_right else "a JSON schema"
+    kinds = {"sampling": Sampling, "template_args": Mapping, "grammar": str, "regex": str}
     kind = kinds.get(name, bool)
     return None if isinstance(value, kind) else kind.__name__
-
-
-@dataclass(frozen=True, slots=True)
-class Recommended:
-    """Sampling by the names of `Sampling` that a file recommends, and one sentence about it."""
-
-    values: Mapping[str, float]
-    note: str | None = None
-
-
-_KEYS = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_repeat": "repeat_penalty",
-}
-"""Names in files, below `general.sampling.` (llama.cpp PR 17120), and ours."""
-
-
-def recommended_sampling(given: Mapping[str, Any]) -> Recommended:
-    """What is usable of a file's `general.sampling` keys."""
-    values: dict[str, float] = {}
-    refused: list[str] = []
-    for key, name in _KEYS.items():
-        value = given.get(key)
-        if name == "top_k" and isinstance(value, int) and value < 0:
-            value = 0  # all of them, as llama.cpp takes it
-        if value is not None and _wanted(name, value):
-            refused.append(f"{key} {shown(str(value))}")
-        elif value is not None:
-            values[name] = round(value, 6)  # float32 in files
-    parts = [f"{name.replace('_', '-')} {value:g}" for name, value in values.items()]
-    notes = [f"the model's file recommends {', '.join(parts)}: used where no option says otherwise"]
-    refusal = f"the file's sampling of {', '.join(refused)} makes no sense and is ignored"
-    notes = (notes if values else []) + ([refusal] if refused else [])
-    return Recommended(values, "; ".join(notes) or None)

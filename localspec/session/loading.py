@@ -6,17 +6,14 @@ abort, and missing memory with swapping; a check gives a sentence instead.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.device_health import sound_devices
-from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
-from localspec.engine.workers import Worker, addresses_of, check_types, devices_of
+from localspec.engine.timing import TimedEngine
 from localspec.errors import ModelError, UserError
-from localspec.forecast.machine import known_shares
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.kind import kind_of
@@ -24,19 +21,18 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
-from localspec.prediction.memory import memory_of
-from localspec.prediction.placement import layers_that_fit
 from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
+from localspec.session.devices import (
+    check_devices,
+    computing_names,
+    on_sound_devices,
+    own_devices,
+    placed,
+)
 from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
 from localspec.session.trial import try_load
 from localspec.settings import MAX_DRAFT, NONE, Settings, Speculation
-
-if TYPE_CHECKING:
-    from localspec.engine.llama.engine import LlamaEngine
-    from localspec.engine.process import EngineProcess
-
-    AnyEngine = LlamaEngine | EngineProcess
 
 
 def checked_facts(model: Path) -> ModelFacts:
@@ -65,19 +61,6 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
     problem = facts.kv_problem(*types_of(attention), flash_attention=attention.is_flash)
     if problem:
         raise UserError(problem)
-
-
-def _check_devices(settings: Settings) -> None:
-    """Raise UserError for a device that the engine does not have, or a worker that is not there."""
-    if not settings.device and not settings.workers:
-        return
-    far = [device for worker in settings.workers for device in devices_of(Worker.of(worker))]
-    known = [device.name for device in (*(engine_reports() or []), *far)]
-    unknown = [name for name in settings.device if name not in known]
-    if unknown:
-        raise UserError(f"no device {unknown[0]!r}: the engine has {', '.join(known) or 'none'}")
-    if settings.workers:
-        check_types(settings.kv_k, settings.kv_v)
 
 
 DEFAULT_CTX = 4096
@@ -116,6 +99,11 @@ class EnginePlan:
         )
 
     @property
+    def computed_on(self) -> tuple[str, ...]:
+        """Devices that hold layers of the target, the processor's last."""
+        return computing_names(self.target.settings, self.facts.n_layers)
+
+    @property
     def models(self) -> tuple[Loaded, ...]:
         """What is loaded, the target first."""
         target = (self.target, self.facts)
@@ -127,7 +115,7 @@ class EnginePlan:
         draft = self.draft and self.draft.with_settings(repack=False)
         return replace(self, target=self.target.with_settings(repack=False), draft=draft)
 
-    def limited_by(self, target: "AnyEngine", notify: Notify) -> Self:
+    def limited_by(self, target: TimedEngine, notify: Notify) -> Self:
         """The same with drafts that the loaded target can roll back; `notify` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
@@ -143,7 +131,7 @@ class EnginePlan:
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
-    _check_devices(settings)
+    check_devices(settings)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
     n_sequences = settings.n_sequences
@@ -155,7 +143,7 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
         # A worker serves one engine at a time, and a draft waits for each of its tokens.
-        near = replace(settings, workers=(), device=_own_devices(settings))
+        near = replace(settings, workers=(), device=own_devices(settings))
         draft = _engine_config(config.draft, near, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
         target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
@@ -169,7 +157,7 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
 
     Raises ModelError also for a file that this build would die of.
     """
-    plan = plan_engines(_on_sound_devices(config, notify))
+    plan = plan_engines(on_sound_devices(config, notify))
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, called(engine.model), facts, notify)
@@ -192,23 +180,12 @@ def beyond_training(facts: ModelFacts, n_ctx: int) -> str | None:
     return f"{asked}, and text beyond them is worthless: its file has no YaRN scaling"
 
 
-def _on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
-    """The same without devices that compute wrong numbers."""
-    settings = config.settings
-    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-    sound = sound_devices(used, notify)
-    if len(sound) == len(used):
-        return config
-    names = tuple(device.name for device in sound)
-    return config.with_settings(device=names, gpu_layers=settings.gpu_layers if names else 0)
-
-
 def load_engine(
     config: EngineConfig,
     interrupt: Interrupt,
     on_progress: Progress,
     notify: Notify = lambda message: None,
-) -> "AnyEngine":
+) -> TimedEngine:
     """Load one engine; with workers, whose loss would end its process, in one of its own."""
     if config.settings.workers:
         from localspec.engine.process import EngineProcess  # noqa: PLC0415 - seldom used
@@ -229,7 +206,7 @@ _UNKNOWN = ("unknown model architecture", "unknown pre-tokenizer")
 """How libllama says that it does not know a model of its future."""
 
 
-def check_pair(target: "AnyEngine", draft: "AnyEngine") -> None:
+def check_pair(target: TimedEngine, draft: TimedEngine) -> None:
     """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
     tokenizers = target.vocabulary.tokenizer, draft.vocabulary.tokenizer
     problem = pair_problem(*tokenizers, rolls_back=draft.rollback_limit != 0)
@@ -282,22 +259,4 @@ def _engine_config(
         flash_attn="on" if needs_flash else settings.flash_attn,
     )
     check_cache_types(chosen, facts)
-    placed = replace(chosen, gpu_layers=_gpu_layers(chosen, facts))
-    return EngineConfig(model, replace(placed, shares=known_shares(placed, facts)), n_outputs)
-
-
-def _own_devices(settings: Settings) -> tuple[str, ...]:
-    """The named ones that are this machine's own."""
-    addresses = addresses_of(settings.workers)
-    return tuple(name for name in settings.device if name not in addresses)
-
-
-def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
-    """As asked for, or as many as fit on the GPUs that are here; 0 where none is."""
-    devices = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-    if not devices or settings.gpu_layers > 0:
-        return settings.gpu_layers if devices else 0
-    assert settings.ctx
-    n_sequences = settings.n_sequences
-    needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
-    return layers_that_fit(facts, needed, [device.free_bytes for device in devices])
+    return EngineConfig(model, placed(chosen, facts), n_outputs)

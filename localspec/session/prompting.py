@@ -4,19 +4,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.tail import Tail
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.thinking import think_variables
+from localspec.engine.base import ModelVocabulary
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.notify import Notify
 from localspec.session.chat_template import ChosenTemplate
-
-if TYPE_CHECKING:
-    from localspec.engine.llama.vocabulary import LlamaVocabulary
 
 OWN_NAMES = ("messages", "bos_token", "eos_token", "add_generation_prompt")
 """What every template is given, which nobody else may set."""
@@ -45,9 +43,7 @@ class TemplateValues:
 class Prompting:
     """Prompts for one model; `notify` hears once what a choice means for its template."""
 
-    def __init__(
-        self, chosen: ChosenTemplate, vocabulary: "LlamaVocabulary", notify: Notify
-    ) -> None:
+    def __init__(self, chosen: ChosenTemplate, vocabulary: ModelVocabulary, notify: Notify) -> None:
         self._chosen = chosen
         self._vocabulary = vocabulary
         self._notify = notify

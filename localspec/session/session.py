@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from localspec.decode.chances import Learned
 from localspec.decode.drafters import drafters_for
@@ -16,43 +16,23 @@ from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
 from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
-from localspec.dialogue.renderer import RENDERER
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
-from localspec.engine.base import EngineConfig
+from localspec.engine.constraint import Constraint, GrammarTokenizer
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.timing import TimedEngine
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
-from localspec.session.calibration import LearnedStore, fastest_draft
+from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
-from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
-from localspec.session.loading import EnginePlan, check_pair, load_engine, sound_plan
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.engines import load_draft, load_target, talking_plan
+from localspec.session.loading import EnginePlan, check_pair, sound_plan
 from localspec.session.prompting import Prompting, TemplateValues
+from localspec.session.recommended import recommended_sampling
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
-
-if TYPE_CHECKING:
-    from localspec.session.loading import AnyEngine
-
-
-def _load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, "AnyEngine"]:
-    def load(config: EngineConfig) -> "AnyEngine":
-        if interrupt.requested:
-            raise Interrupted
-        return load_engine(config, interrupt, lambda fraction: None)
-
-    assert plan.draft
-    config = fastest_draft(plan.draft, load)
-    return replace(plan, draft=config), load(config)
-
-
-def _talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
-    """A sound plan whose chat template has been compiled."""
-    RENDERER.start()
-    plan = sound_plan(config, notify)
-    choose_template(plan.facts.tokenizer, plan.template).compiled()
-    return plan
 
 
 class Session:
@@ -61,8 +41,8 @@ class Session:
     def __init__(
         self,
         plan: EnginePlan,
-        target: "AnyEngine",
-        draft: "AnyEngine | None",
+        target: TimedEngine,
+        draft: TimedEngine | None,
         notify: Notify = silent,
     ) -> None:
         self.plan = plan
@@ -91,15 +71,15 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = _talking_plan(config, notify) if talks else sound_plan(config, notify)
+        plan = talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
         target = draft = None
         try:
             with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress, notify)
+                plan, target = load_target(plan, config, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
-                    plan, draft = _load_draft(plan, interrupt)
+                    plan, draft = load_draft(plan, interrupt)
                     check_pair(target, draft)
                 session = cls(plan, target, draft, notify)
                 session.prepare()
@@ -189,6 +169,16 @@ class Session:
         """What takes one answer apart."""
         return AnswerParser(markup, self.target.vocabulary, options.stop, opening)
 
+    def check_grammar(self, options: ReplyOptions, opening: Opening) -> None:
+        """Raise UserError where an answer does not begin with what a grammar speaks of."""
+        if options.grammar is None or opening == UNOPENED:
+            return
+        what = "a header" if opening.section is None else f"a {opening.section.kind}"
+        raise UserError(
+            f"this model's answers begin with {what}, where a {options.grammar.kind} does not"
+            " reach: use --think off, another --template, or another model"
+        )
+
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn, to measure with; else as `prompts.of`."""
         try:
@@ -241,7 +231,16 @@ class Session:
             max_tokens=options.max_tokens,
             stop_tokens=frozenset() if options.ignore_eos else eog,
         )
-        return Generation(prompt, sampling, limits, options.verify)
+        constraint = None
+        if options.grammar:
+            if options.ignore_eos:
+                raise UserError("a grammar says where a reply ends: leave --ignore-eos out")
+            constraint = Constraint.of(options.grammar, self._grammar_tokenizer, len(prompt))
+        return Generation(prompt, sampling, limits, options.verify, constraint)
+
+    @cached_property
+    def _grammar_tokenizer(self) -> GrammarTokenizer:
+        return GrammarTokenizer(self.target.vocabulary)
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""

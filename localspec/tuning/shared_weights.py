@@ -14,7 +14,7 @@ from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.timing import Timer, there_and_back
+from localspec.engine.timing import TimedContext, TimedEngine, Timer, there_and_back
 from localspec.errors import LocalspecError
 from localspec.model.kv import CELLS_STEP, padded_cells
 from localspec.quality.divergence import Windows
@@ -23,8 +23,6 @@ from localspec.settings import Attention, Settings
 
 if TYPE_CHECKING:
     from localspec.engine.interrupt import Interrupt
-    from localspec.engine.llama.engine import LlamaContext, LlamaEngine
-    from localspec.engine.process import EngineProcess, ProcessContext
 
 N_TOKENS = 4
 """Tokens of one sample, unless the weights set another number; they are rolled back after it."""
@@ -46,11 +44,11 @@ class Candidate:
     """The shortest time of a token as an anchor, by depth."""
 
     @property
-    def context(self) -> "LlamaContext | ProcessContext":
+    def context(self) -> TimedContext:
         return self.timer.context
 
     @property
-    def engine(self) -> "LlamaEngine | EngineProcess":
+    def engine(self) -> TimedEngine:
         return self.context.engine
 
     @property

@@ -6,9 +6,9 @@ import pytest
 from command import assert_refused, localspec, tiny
 from scripted import Script, write_script
 
+import localspec.session.engines as engines_module
 from localspec.dialogue.template import TemplateError
 from localspec.session import Session, SessionConfig
-from localspec.session import session as session_module
 
 pytestmark = pytest.mark.engine
 QUICK = ("--temp", "0", "--spec", "none", "-n", "8")
@@ -30,7 +30,7 @@ def test_a_broken_template_costs_no_loading(
 ) -> None:
     """A model of 70 GB would be read for minutes before one sentence."""
     config = SessionConfig.of(scripted(tmp_path / "m.gguf", BROKEN[kind]))
-    monkeypatch.setattr(session_module, "load_engine", None)
+    monkeypatch.setattr(engines_module, "load_engine", None)
     with pytest.raises(TemplateError):
         Session.open(config, talks=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import ANSWER, assert_refused, finish, start, tiny, wait_for_cpu
+from command import ANSWER, assert_refused, finish, start, wait_for_cpu
 from models import smollm2
 
 from localspec.cli import main
@@ -33,8 +33,9 @@ def test_quantize_leaves_nothing_when_it_is_stopped(tmp_path: Path, number: sign
 
 @pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4])
 def test_ctrl_c_while_it_starts_is_a_sentence(tmp_path: Path, seconds: float) -> None:
-    """Importing, loading or answering: there is never a traceback."""
-    process = start("generate", tiny(), *PLAIN, "-p", "x", "--ignore-eos", "--json", cwd=tmp_path)
+    """Importing, loading or answering, which takes long: there is never a traceback."""
+    asked = ("-p", "x", "--ignore-eos", "--json")
+    process = start("generate", smollm2(), *PLAIN, *asked, cwd=tmp_path)
     wait_for_cpu(process, seconds)
     process.send_signal(signal.SIGINT)
     run = finish(process)

@@ -16,7 +16,8 @@ from localspec.api import load as load_model
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.llama import memory
-from localspec.engine.llama.engine import LlamaContext, LlamaEngine
+from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.replay import rollback_limit
 
 Load = Callable[..., LlamaEngine]

@@ -11,7 +11,8 @@ from models import gemma, smollm2
 
 from localspec.chat.models import state_key
 from localspec.engine.base import EngineConfig, hold
-from localspec.engine.llama.engine import LlamaContext, LlamaEngine
+from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.engine import LlamaEngine
 
 Load = Callable[..., LlamaContext]
 

@@ -301,3 +301,26 @@ def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path) -> No
         assert "closing" in server.stderr.read()
         assert server.stdout.read() == ""
         assert server.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["red"]}}}},
+        {"json_schema": {"type": "integer", "minimum": 1, "maximum": 9}},
+        {"grammar": 'root ::= "[" [0-9] "]"'},
+        {"regex": "true|false"},
+    ],
+    ids=str,
+)
+def test_answers_keep_what_was_asked_for(starter: Served, asked: dict[str, Any]) -> None:
+    """Also in company of one that is free."""
+    free = {"messages": [{"role": "user", "content": PROMPTS[1]}], **GREEDY}
+    bound = {"messages": [{"role": "user", "content": "Answer in JSON."}], **asked}
+    replies = answers(starter, [free, {**bound, "max_tokens": 200, "seed": 1}, free])
+    text = b"".join(map(starter.session.target.vocabulary.piece, replies[1].tokens))
+    if replies[1].finish_reason == "stop":
+        json.loads(text)
+    assert text
+    assert replies[0].finish_reason in {"stop", "length"}

@@ -1,5 +1,8 @@
 """What goes into a decode: a `llama_batch` over NumPy arrays.
 
+A draft head reads hidden states, too: a row may have a token and a vector of `n_embd` numbers, or
+in `states_only` nothing but the vector.
+
 The engine reads five parallel arrays. Slices fill them in microseconds; a Python loop would take as
 many per token. NumPy owns the memory, so nothing has to be freed.
 """
@@ -9,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from localspec.engine.llama.binding import C
 
@@ -16,7 +20,7 @@ from localspec.engine.llama.binding import C
 class LlamaBatch:
     """Up to `capacity` rows (token, position, sequence, wants logits)."""
 
-    def __init__(self, capacity: int, n_sequences: int) -> None:
+    def __init__(self, capacity: int, n_sequences: int, n_embd: int = 0) -> None:
         self.capacity = capacity
         self.n_rows = 0
         self._token = np.zeros(capacity, np.int32)
@@ -27,10 +31,12 @@ class LlamaBatch:
         self._first_id = self._sequence_ids.ctypes.data
         self._sequence_of = np.full(capacity, self._first_id, np.uintp)
         self._steps = np.arange(capacity, dtype=np.int32)
+        self._states = np.zeros((capacity, n_embd), np.float32)
+        self._tokens_at = _pointer(self._token, C.llama_token)
         self._struct: Any = C.llama_batch(
             0,
-            _pointer(self._token, C.llama_token),
-            None,
+            self._tokens_at,
+            _pointer(self._states, ctypes.c_float) if n_embd else None,
             _pointer(self._position, C.llama_pos),
             _pointer(self._n_sequence_ids, ctypes.c_int32),
             ctypes.cast(
@@ -60,9 +66,32 @@ class LlamaBatch:
         self._sequence_of[rows] = self._first_id + sequence * self._sequence_ids.itemsize
         self._wanted[rows] = wanted
 
+    def add_states(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        sequence: int,
+        states: npt.NDArray[np.float32],
+        *,
+        wanted: bool,
+    ) -> None:
+        """The same with a hidden state for each token."""
+        self._states[self.n_rows : self.n_rows + len(tokens)] = states
+        self.add(tokens, position, sequence, wanted=wanted)
+
+    def want_last(self) -> None:
+        """Logits for the row that was added last."""
+        self._wanted[self.n_rows - 1] = True
+
+    def states_only(self) -> Any:
+        """The engine's structure without tokens."""
+        self.filled().token = None
+        return self._struct
+
     def filled(self) -> Any:
         """The engine's structure, with as many rows as were added."""
         self._struct.n_tokens = self.n_rows
+        self._struct.token = self._tokens_at
         return self._struct
 
 

@@ -8,31 +8,33 @@ wall time is localspec's own overhead.
 import ctypes
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import Context, EngineConfig, Request
+from localspec.engine.base import EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
-from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
+from localspec.engine.llama.chain_head import ChainHead
+from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.features import Features
+from localspec.engine.llama.memory import LlamaMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.replay import rollback_limit
-from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
+from localspec.model.heads import HeadFacts
 from localspec.notify import Progress
 
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
 """From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
 
-_Job = tuple["LlamaContext", Sequence[int], int]
+_Job = tuple[LlamaContext, Sequence[int], int]
 
 
 class LlamaEngine:
@@ -55,6 +57,10 @@ class LlamaEngine:
             weights_of.model if weights_of else load_model(config, self.interrupt, on_progress)
         )
         self.handle: Handle | None = None
+        self.features: Features | None = None
+        """What is kept of each pass for a draft head."""
+        self._parts: list[tuple[int, int, int]] = []
+        self._heads: list[ChainHead] = []
         try:
             self.handle = create_context(config, self.model)
             self.memory = LlamaMemory(self.handle, self.model)
@@ -75,6 +81,8 @@ class LlamaEngine:
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
+        for head in self._heads:
+            head.close()
         if self.handle:
             C.llama_free(self.handle)
             self.handle = None
@@ -97,7 +105,7 @@ class LlamaEngine:
         """From the next decode on."""
         C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
-    def context(self) -> "LlamaContext":
+    def context(self) -> LlamaContext:
         """A new, empty sequence."""
         n = len(self._contexts)
         if n == self.config.settings.n_sequences:
@@ -105,9 +113,22 @@ class LlamaEngine:
         self._contexts.append(LlamaContext(self, n))
         return self._contexts[-1]
 
-    def scratch(self) -> "LlamaContext":
+    def scratch(self) -> LlamaContext:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
+
+    def head(self, facts: HeadFacts, n: int) -> ChainHead:
+        """A draft head for drafts of at most `n` tokens; see `engine.base.Head`."""
+        assert self.handle
+        n_embd = (C.llama_model_n_embd if facts.taps else C.llama_model_n_embd_out)(self.model)
+        self.features = Features(self.handle, n_embd, facts.taps)
+        try:
+            head = ChainHead(self, facts, n)
+        except BaseException:
+            self.features = None
+            raise
+        self._heads.append(head)
+        return head
 
     def decode(self, requests: Sequence[Request]) -> list[BufferLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
@@ -115,6 +136,7 @@ class LlamaEngine:
         n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
+        self._n_left = sum([len(tokens) for _, tokens, _ in jobs]) if self.features else 0
         for context, tokens, n_logits in jobs:
             if len(tokens) > n_logits:
                 self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
@@ -148,7 +170,7 @@ class LlamaEngine:
                 context.memory.note_window(len(context.held), len(tokens))
         return jobs, refusals
 
-    def _append(self, context: "LlamaContext", tokens: Sequence[int], *, wanted: bool) -> None:
+    def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
         while done < len(tokens):
             if self._batch.room == 0:
@@ -156,6 +178,8 @@ class LlamaEngine:
             part = tokens[done : done + self._batch.room]
             if self.memory.keeps_state:
                 context.memory.begin(len(context.held))
+            if self.features:
+                self._parts.append((context.sequence, len(context.held), len(part)))
             self._batch.add(part, len(context.held), context.sequence, wanted=wanted)
             context.held.extend(part)
             done += len(part)
@@ -165,13 +189,19 @@ class LlamaEngine:
             return
         self._is_torn = False
         try:
+            if self.features:
+                self._n_left -= self._batch.n_rows
+                self.features.prepare(self._n_left)
             self._check(self._decode_batch())
+            if self.features:
+                self.features.take(self._parts)
         except BaseException:
             for context in self._contexts:
                 context.resynchronise(is_torn=self._is_torn)
             raise
         finally:
             self._batch.clear()
+            self._parts.clear()
 
     def _decode_batch(self) -> int:
         guarded = self._batch.n_rows >= _PREFILL_ROWS
@@ -208,103 +238,3 @@ class LlamaEngine:
             self._output_rows = np.frombuffer(buffer, np.float32).reshape(shape)
             self._output_address = address
         return self._output_rows[:n_rows]
-
-
-class LlamaContext:
-    """One sequence of a LlamaEngine."""
-
-    def __init__(self, engine: LlamaEngine, sequence: int) -> None:
-        self.engine = engine
-        self.sequence = sequence
-        self.held: list[int] = []
-        self.memory = SequenceMemory(engine.memory, sequence)
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
-
-    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
-        """Append `tokens` and return logits for the last `n_logits` of them."""
-        result = self.engine.decode([(self, tokens, n_logits)])[0]
-        if isinstance(result, EngineError):
-            raise result
-        return result
-
-    def go_back(self, n: int) -> None:
-        """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
-        if n >= len(self.held):
-            return
-        if self.engine.memory.is_limited:
-            n = self.memory.go_back(n, len(self.held))
-        else:
-            self.engine.memory.forget(self.sequence, n)
-        del self.held[n:]
-
-    def truncate(self, n: int) -> None:
-        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
-        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
-        wanted = self.held[:n]
-        self.go_back(n)
-        if len(self.held) < n:
-            self.eval(wanted[len(self.held) :], 0)
-
-    def fork(self, other: Context, n: int) -> None:
-        """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""
-        assert isinstance(other, LlamaContext)
-        memory = self.engine.memory
-        if memory.is_limited or not self.engine.config.settings.kv_unified:
-            return
-        self.clear()
-        memory.share(other.sequence, self.sequence, n)
-        self.held = other.held[:n]
-
-    def clear(self) -> None:
-        """Forget everything, which every kind of memory can."""
-        self.memory.clear()
-        self.held = []
-
-    def checkpoint_place(self, n: int) -> int | None:
-        """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
-        return self.memory.place(n, len(self.held))
-
-    def checkpoint(self) -> None:
-        """Remember this place, so that going back to it evaluates nothing."""
-        self.memory.checkpoint(len(self.held))
-
-    def save(self, path: Path) -> None:
-        """Write what the cache holds, with its tokens, to a file."""
-        save_sequence(self.memory, self.held, path)
-
-    def restore(self, path: Path) -> bool:
-        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
-        self.clear()
-        tokens = load_sequence(self.memory, self.engine.config.n_ctx, path)
-        if tokens is None or len(tokens) != self.engine.memory.length(self.sequence):
-            self.clear()
-            return False
-        self.held = tokens
-        return True
-
-    @property
-    def state_bytes(self) -> int:
-        """The size of what `save` writes."""
-        engine_bytes = C.llama_state_seq_get_size(self.engine.handle, self.sequence)
-        return engine_bytes + checkpoint_bytes(self.memory)
-
-    def resynchronise(self, *, is_torn: bool) -> None:
-        """After a failed decode: hold what the cache says it holds. It `is_torn` if evaluation had
-        begun: nobody knows then what a state is of."""
-        n = self.engine.memory.length(self.sequence)
-        if is_torn and self.engine.memory.keeps_state:
-            n = self.memory.resume(n)
-        del self.held[n:]
-
-    def refusal(self, n: int) -> EngineError | None:
-        """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
-        needed, limit = len(self.held) + n, self.engine.config.n_ctx
-        if needed <= limit:
-            return None
-        return EngineError(
-            f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
-        )

@@ -65,9 +65,6 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     params.tensor_split = shares and ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
     params.load_mode = C.LLAMA_LOAD_MODE_MMAP if settings.mmap else C.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = settings.repack
-    # Layers of the processor beside a GPU: in the GPU's host memory no repacked kernel reads them.
-    # `repack` off leaves them there, for a GPU that computes wide batches with them.
-    params.no_host = settings.repack and settings.gpu_layers > 0
     params.load_mtp = settings.load_mtp
     on_cpu = experts_on_cpu(settings.cpu_moe)
     params.tensor_buft_overrides = on_cpu and ctypes.addressof(on_cpu)
@@ -86,8 +83,11 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     return model
 
 
-def create_context(config: EngineConfig, model: Handle) -> Handle:
-    """Allocate the cache and the compute buffers; raises EngineError with the engine's reason."""
+def create_context(config: EngineConfig, model: Handle, **changes: Any) -> Handle:
+    """Allocate the cache and the compute buffers; raises EngineError with the engine's reason.
+
+    `changes` are parameters of libllama's own.
+    """
     params, settings = C.llama_context_default_params(), config.settings
     params.n_ctx = config.n_ctx * settings.n_sequences
     params.n_batch = params.n_ubatch = min(settings.ubatch, config.n_ctx)
@@ -104,6 +104,8 @@ def create_context(config: EngineConfig, model: Handle) -> Handle:
     params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attn]
     params.op_offload = settings.op_offload
     params.swa_full = False
+    for name, value in changes.items():
+        setattr(params, name, value)
     engine_log.clear()
     context = C.llama_init_from_model(model, params)
     if not context:

@@ -1,0 +1,149 @@
+"""What a reply may say: a JSON schema, a grammar or an expression that each of its tokens keeps.
+
+llguidance matches; see https://github.com/guidance-ai/llguidance for what it takes. A `Constraint`
+follows a history: before it answers it takes back what the history lost and takes in what it
+gained. So draft positions, rejected drafts and cut replies need no calls of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from localspec.engine.base import Vocabulary, shared_prefix
+from localspec.errors import EngineError, UserError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+GrammarKind = Literal["schema", "grammar", "regex"]
+_FORMATS: dict[GrammarKind, Literal["json_schema", "gbnf", "regex"]] = {
+    "schema": "json_schema",
+    "grammar": "gbnf",
+    "regex": "regex",
+}
+_CONTROL = b"\xff"
+"""How llguidance knows a control token, which no text contains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A JSON schema in JSON, a grammar in GBNF or Lark, or a regular expression of Rust's."""
+
+    kind: GrammarKind
+    text: str
+
+    def checked(self) -> Self:
+        """The same. Raises UserError for what cannot be kept."""
+        self.compiled()
+        return self
+
+    def compiled(self) -> str:
+        """As the matcher takes it. Raises UserError for what cannot be kept."""
+        from llguidance import LLMatcher, grammar_from  # noqa: PLC0415 - seldom used
+
+        try:
+            made = grammar_from(_FORMATS[self.kind], self.text)
+        except (ValueError, RecursionError) as error:
+            raise self._refused(str(error)) from error
+        is_wrong, reasons = LLMatcher.validate_grammar_with_warnings(made)
+        if is_wrong or reasons:
+            raise self._refused(reasons[0])
+        return made
+
+    def _refused(self, reason: str) -> UserError:
+        first = next((line.strip() for line in reason.splitlines() if line.strip()), "no reason")
+        return UserError(f"the {self.kind} cannot be kept: {first.removeprefix('WARNING: ')}")
+
+
+class GrammarTokenizer:
+    """A vocabulary as the matcher reads it; made once, which takes up to a second."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 - seldom used
+
+        if not vocabulary.eog:
+            raise UserError("this model has no token that ends a reply, which a grammar needs")
+        self.n_tokens = vocabulary.n_tokens
+        self.eog = vocabulary.eog
+        wrapper = TokenizerWrapper(_Described(vocabulary))
+        self.handle: LLTokenizer = LLTokenizer(wrapper, eos_token=sorted(vocabulary.eog))
+
+    def matcher(self, grammar: Grammar) -> "LLMatcher":
+        """At the start of a reply. Raises UserError for a grammar that cannot be kept."""
+        from llguidance import LLMatcher  # noqa: PLC0415 - seldom used
+
+        matcher = LLMatcher(self.handle, grammar.compiled(), log_level=0)
+        if matcher.is_error():
+            raise UserError(f"the {grammar.kind} cannot be kept: {matcher.get_error()}")
+        return matcher
+
+
+class _Described:
+    """What llguidance asks of a tokenizer."""
+
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.eos_token_id = min(vocabulary.eog)
+        self.tokens = [
+            vocabulary.piece(i) or _CONTROL + vocabulary.text(i).encode()
+            for i in range(vocabulary.n_tokens)
+        ]
+        self.special_token_ids = [i for i, t in enumerate(self.tokens) if t.startswith(_CONTROL)]
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        said = text.decode(errors="replace") if isinstance(text, bytes) else text
+        return self._vocabulary.tokenize(said, add_special=False, parse_special=False, goes_on=True)
+
+
+class Constraint:
+    """One reply's: which tokens may follow its history, of which `n_prompt` are the prompt's."""
+
+    def __init__(self, matcher: "LLMatcher", tokenizer: GrammarTokenizer, n_prompt: int) -> None:
+        self._matcher = matcher
+        self._tokenizer = tokenizer
+        self._n_prompt = n_prompt
+        self._taken: list[int] = []
+
+    @classmethod
+    def of(cls, grammar: Grammar, tokenizer: GrammarTokenizer, n_prompt: int) -> Self:
+        """Raises UserError for a grammar that cannot be kept."""
+        return cls(tokenizer.matcher(grammar), tokenizer, n_prompt)
+
+    def allows(self, history: Sequence[int], token: int) -> bool:
+        """Whether `token` may follow; much cheaper than all that may."""
+        if self._is_over(history):
+            return True
+        if token in self._tokenizer.eog:
+            return self._matcher.is_accepting()
+        return self._matcher.validate_tokens([token]) == 1
+
+    def allowed(self, history: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Of each token whether it may follow, shape (n_vocab,). Raises EngineError where the
+        matcher gives up."""
+        n_tokens = self._tokenizer.n_tokens
+        if self._is_over(history):
+            return np.ones(n_tokens, np.bool_)
+        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        allowed = np.unpackbits(mask, count=n_tokens, bitorder="little").astype(np.bool_)
+        if not allowed.any():
+            reason = self._matcher.get_error() or "no token of the model continues it"
+            raise EngineError(f"the grammar cannot be followed further: {reason}")
+        return allowed
+
+    def _is_over(self, history: Sequence[int]) -> bool:
+        """Follow the history; whether a token in it has ended the reply."""
+        said = list(history[self._n_prompt :])
+        n_shared = shared_prefix(self._taken, said)
+        if n_shared < len(self._taken):
+            self._matcher.rollback(len(self._taken) - n_shared)
+        new = said[n_shared:]
+        end = next((i for i, token in enumerate(new) if token in self._tokenizer.eog), len(new))
+        if end and not self._matcher.consume_tokens(new[:end]):
+            raise EngineError(f"the reply left its grammar: {self._matcher.get_error()}")
+        self._taken = said[: n_shared + end]
+        return end < len(new)

@@ -1,0 +1,209 @@
+"""Heads that draft token by token: MTP, Gemma 4's assistants and EAGLE-3.
+
+With x the text and f the target's hidden states, the head reads at each position p the pair
+(x[p], f[p-1]) and gives scores of x[p+1] and a state of its own, which stands for f[p] in the next
+step of a draft:
+
+- MTP: f is the target's last state; layers behind those of the target, with a cache of their own.
+  Of several heads, the i-th drafts the i-th token and reads the whole draft before it.
+- Gemma 4's assistants read the target's cache instead; all steps of a draft are at one position.
+- EAGLE-3: f are the inputs of three layers, which an encoder makes one vector of. The pair of p
+  stands at position p - 1.
+
+Pairs of accepted tokens are read with the target's states, in the same call as the first step of
+the next draft: n calls for n tokens. The last pair of such a call, that of the pending token, is
+right whatever the target then says; those behind it hold the head's own states and are dropped.
+
+Source: common/speculative.cpp of llama.cpp, which reads accepted tokens in a call of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from localspec.engine.base import HeadRequest
+from localspec.engine.llama.batch import LlamaBatch
+from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.features import N_KEPT, FeatureRows, Rows
+from localspec.engine.llama.head import MTP_CONTEXT, HeadTarget, LlamaHead
+from localspec.engine.llama.unstable import unstable
+from localspec.engine.logits import BufferLogits
+from localspec.model.heads import HeadFacts
+
+N_FOLDED = 16
+"""Pairs that are read together with a draft's first step; more go before it, without logits."""
+
+
+Place = tuple[int, int]
+"""A sequence, and a position in the head's cache."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the head's cache holds of one sequence: pairs up to `end`, with true states.
+
+    `tail` is the token of the last one, which was pending then. `states` are the head's own, behind
+    each step of the draft so far.
+    """
+
+    rows: FeatureRows
+    end: int = 0
+    tail: int = -1
+    states: list[Rows] = field(default_factory=list[Rows])
+
+    def settle(self, held: Sequence[int]) -> None:
+        """Forget what the target has taken back since. The pending token may stand."""
+        stable, self.rows.n_unchanged = self.rows.n_unchanged, len(held)
+        if self.end > stable:
+            stands = self.end == stable + 1 <= len(held) and held[stable] == self.tail
+            self.end = self.end if stands else stable
+        self.end = min(self.end, len(held))
+        self.states.clear()
+
+
+class ChainHead(LlamaHead):
+    """A head that drafts one token after another."""
+
+    def __init__(self, target: HeadTarget, facts: HeadFacts, n: int) -> None:
+        n_sequences = target.config.settings.n_sequences
+        self._is_eagle = facts.method == "eagle3"
+        n_rows = max(N_KEPT, n_sequences * (N_FOLDED + 1))
+        parameters: dict[str, Any] = {"ctx_type": MTP_CONTEXT}
+        if self._is_eagle:
+            # Its graph gives logits for all rows or for none (src/models/eagle3.cpp).
+            parameters = {"n_outputs_max": n_rows}
+        super().__init__(target, facts, n_rows=n_rows, **parameters)
+        self._n_chained = facts.n_heads if facts.method == "mtp" else 1
+        chained = self._n_chained if self._n_chained > 1 else n
+        self.n_longest = min(n, chained, facts.n_draft_max or n)
+        self._shift = int(self._is_eagle)
+        self._known: dict[int, _Known] = {}
+        self._offset = unstable("llama_set_nextn_layer_offset") if self._n_chained > 1 else None
+        width = self.features.width if self._is_eagle else 0
+        self._taps = LlamaBatch(N_KEPT, n_sequences, width)
+        self._early = LlamaBatch(N_KEPT, n_sequences, self.n_embd)
+
+    def draft(
+        self, requests: Sequence[HeadRequest], window: int = N_KEPT
+    ) -> Sequence[BufferLogits]:
+        """One row for each request; see `engine.base.Head.draft`."""
+        try:
+            return self._draft(requests, window)
+        except BaseException:
+            self.batch.clear()
+            self._known.clear()
+            raise
+
+    def _draft(self, requests: Sequence[HeadRequest], window: int) -> Sequence[BufferLogits]:
+        known: list[_Known] = []
+        places: list[Place] = []
+        ends: list[int] = []
+        for context, tokens in requests:
+            assert isinstance(context, LlamaContext)
+            known.append(self._of(context.sequence))
+            places.append(self._add(context, tokens, known[-1], window))
+            ends.append(self.batch.n_rows)
+        n_rows, n_drafted = self.batch.n_rows, len(requests[0][1]) - 1
+        self._run(self.batch, places, [n_drafted] if n_drafted else self._all_heads)
+        states = self.states(n_rows)
+        for each, end in zip(known, ends, strict=True):
+            each.states.append(states[end - 1].copy())
+        if self._is_eagle:
+            return self.logits([end - 1 for end in ends], n_rows)
+        return self.logits(range(len(ends)), len(ends))
+
+    def _run(self, batch: LlamaBatch, places: Sequence[Place], heads: Sequence[int]) -> None:
+        """Evaluate rows in place of those that are there, by these heads one after another."""
+        for head in heads:
+            if not self.facts.needs_target_cache:
+                for sequence, position in places:
+                    self.forget(sequence, position)
+            if self._offset:
+                self._offset(self.handle, head)
+            self.run(batch, keeps=head != heads[-1])
+
+    def _add(
+        self, context: LlamaContext, tokens: Sequence[int], known: _Known, window: int
+    ) -> Place:
+        """Add the rows of one request to the batch; where they begin."""
+        if len(tokens) > 1:
+            return self._add_step(context, tokens, known)
+        known.settle(context.held)
+        if self.facts.needs_target_cache:
+            place = len(context.held)
+            state = self._true(context.sequence, place, place + 1)
+            self.batch.add_states(tokens, place, context.sequence, state, wanted=True)
+            return context.sequence, place
+        return self._add_lacking(context, tokens[0], known, window)
+
+    def _of(self, sequence: int) -> _Known:
+        rows, known = self.features.of(sequence), self._known.get(sequence)
+        if known is None or known.rows is not rows:
+            known = self._known[sequence] = _Known(rows)
+        return known
+
+    def _add_step(self, context: LlamaContext, tokens: Sequence[int], known: _Known) -> Place:
+        """The newest token of a draft, with the head's own state."""
+        position, states = len(context.held), known.states[-1:]
+        place = position + len(tokens) - 1 - self._shift
+        if self.facts.needs_target_cache:
+            place = position
+        if self._offset:
+            states = [self._true(context.sequence, position, position + 1)[0], *known.states]
+            place = position
+        else:
+            tokens = tokens[-1:]
+        self._add_rows(tokens, place, context.sequence, np.stack(states))
+        return context.sequence, place
+
+    def _add_lacking(self, context: LlamaContext, token: int, known: _Known, window: int) -> Place:
+        """The pending token and those before it that the head has not read."""
+        held, rows, sequence = context.held, known.rows, context.sequence
+        position = len(held)
+        start = rows.first + 1 if rows.first or self._is_eagle else 0
+        if not rows.first < position <= rows.end:
+            start = position  # nothing was kept of what is there
+        start = max(start, known.end or position + 1 - window)
+        if start > known.end:  # what it has read does not reach so far
+            self.forget(sequence, 0)
+        known.end, known.tail = position + 1, token
+        text, states = [*held[start:position], token], self._true(sequence, start, position + 1)
+        n_early = max(0, len(text) - 1 - N_FOLDED)
+        if n_early:
+            place = start - self._shift
+            self._early.add_states(text[:n_early], place, sequence, states[:n_early], wanted=False)
+            self._run(self._early, [(sequence, place)], self._all_heads)
+        place = start + n_early - self._shift
+        self._add_rows(text[n_early:], place, sequence, states[n_early:])
+        return sequence, place
+
+    def _add_rows(self, tokens: Sequence[int], place: int, sequence: int, states: Rows) -> None:
+        """With scores of what follows the last one."""
+        self.batch.add_states(tokens, place, sequence, states, wanted=self._is_eagle)
+        self.batch.want_last()
+
+    @property
+    def _all_heads(self) -> Sequence[int]:
+        """The first one last: the next step goes on from what it gives."""
+        return range(self._n_chained - 1, -1, -1)
+
+    def _true(self, sequence: int, start: int, end: int) -> Rows:
+        """The target's states of pairs `start` .. `end` - 1; zeros where they were not kept."""
+        rows, states = self.features.of(sequence), np.zeros((end - start, self.n_embd), np.float32)
+        first = max(start, rows.first + 1)
+        if rows.first < rows.end and first < end <= rows.end + 1:
+            features = rows.of(first - 1, end - 1)
+            encoded = self._encoded(features, first - 1, sequence) if self._is_eagle else features
+            states[first - start :] = encoded
+        return states
+
+    def _encoded(self, features: Rows, position: int, sequence: int) -> Rows:
+        """EAGLE-3's encoder makes one state of several. libllama wants positions that follow those
+        of the cache, although the encoder has none."""
+        n = len(features)
+        self.forget(sequence, position)
+        self._taps.add_states([0] * n, position, sequence, features, wanted=True)
+        self.run(self._taps, encodes=True)
+        return self.states(n).copy()

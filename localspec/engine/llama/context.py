@@ -1,0 +1,129 @@
+"""LlamaContext: one sequence in an engine's cache, and the tokens that it holds.
+
+It knows its engine as the owner of the cache, so `engine.py` imports this and not the reverse.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from localspec.engine.base import Context, Request
+from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.features import Features
+from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
+from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
+from localspec.engine.logits import BufferLogits
+from localspec.engine.timing import TimedEngine
+from localspec.errors import EngineError
+
+
+class CacheOwner(TimedEngine, Protocol):
+    """The engine of a sequence: libllama's context and its memory, behind the seam's verbs."""
+
+    handle: Handle | None
+    memory: LlamaMemory
+    features: Features | None
+
+    def decode(self, requests: Sequence[Request]) -> Sequence[BufferLogits | EngineError]: ...
+
+
+class LlamaContext:
+    """One sequence in the cache of a LlamaEngine."""
+
+    def __init__(self, engine: CacheOwner, sequence: int) -> None:
+        self.engine = engine
+        self.sequence = sequence
+        self.held: list[int] = []
+        self.memory = SequenceMemory(engine.memory, sequence)
+
+    @property
+    def tokens(self) -> list[int]:
+        """What the cache holds, in order. Not to be changed from outside."""
+        return self.held
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
+        """Append `tokens` and return logits for the last `n_logits` of them."""
+        result = self.engine.decode([(self, tokens, n_logits)])[0]
+        if isinstance(result, EngineError):
+            raise result
+        return result
+
+    def go_back(self, n: int) -> None:
+        """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
+        if n >= len(self.held):
+            return
+        if self.engine.memory.is_limited:
+            n = self.memory.go_back(n, len(self.held))
+        else:
+            self.engine.memory.forget(self.sequence, n)
+        del self.held[n:]
+
+    def truncate(self, n: int) -> None:
+        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
+        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
+        wanted = self.held[:n]
+        self.go_back(n)
+        if len(self.held) < n:
+            self.eval(wanted[len(self.held) :], 0)
+
+    def fork(self, other: Context, n: int) -> None:
+        """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""
+        assert isinstance(other, LlamaContext)
+        memory = self.engine.memory
+        if memory.is_limited or not self.engine.config.settings.kv_unified:
+            return
+        self.clear()
+        memory.share(other.sequence, self.sequence, n)
+        self.held = other.held[:n]
+
+    def clear(self) -> None:
+        """Forget everything, which every kind of memory can."""
+        self.memory.clear()
+        self.held = []
+        if self.engine.features:
+            self.engine.features.forget(self.sequence)
+
+    def checkpoint_place(self, n: int) -> int | None:
+        """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
+        return self.memory.place(n, len(self.held))
+
+    def checkpoint(self) -> None:
+        """Remember this place, so that going back to it evaluates nothing."""
+        self.memory.checkpoint(len(self.held))
+
+    def save(self, path: Path) -> None:
+        """Write what the cache holds, with its tokens, to a file."""
+        save_sequence(self.memory, self.held, path)
+
+    def restore(self, path: Path) -> bool:
+        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
+        self.clear()
+        tokens = load_sequence(self.memory, self.engine.config.n_ctx, path)
+        if tokens is None or len(tokens) != self.engine.memory.length(self.sequence):
+            self.clear()
+            return False
+        self.held = tokens
+        return True
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what `save` writes."""
+        engine_bytes = C.llama_state_seq_get_size(self.engine.handle, self.sequence)
+        return engine_bytes + checkpoint_bytes(self.memory)
+
+    def resynchronise(self, *, is_torn: bool) -> None:
+        """After a failed decode: hold what the cache says it holds. It `is_torn` if evaluation had
+        begun: nobody knows then what a state is of."""
+        n = self.engine.memory.length(self.sequence)
+        if is_torn and self.engine.memory.keeps_state:
+            n = self.memory.resume(n)
+        del self.held[n:]
+
+    def refusal(self, n: int) -> EngineError | None:
+        """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
+        needed, limit = len(self.held) + n, self.engine.config.n_ctx
+        if needed <= limit:
+            return None
+        return EngineError(
+            f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
+        )

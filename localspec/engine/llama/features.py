@@ -1,0 +1,137 @@
+"""Hidden states of a target's passes, kept for a draft head: the newest rows of each sequence.
+
+A row is what the head reads of one evaluated token: the state behind the last layer (`nextn`), or
+the inputs of some layers side by side (taps). libllama hands them out after each call, one row for
+every token of the batch, and the next call overwrites them. Where many tokens follow in the same
+decode, none are asked for: a prompt is read as fast as without a head, which begins with its end.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from localspec.engine.llama.binding import Handle
+from localspec.engine.llama.unstable import unstable
+from localspec.errors import EngineError
+
+Rows = npt.NDArray[np.float32]
+
+N_KEPT = 64
+"""Rows of a sequence that are kept; a head that was left alone reads no more than these."""
+NEXT_WORTH, TAPS_WORTH = 32, 2048
+"""So many tokens that follow are reason enough to do without rows. Taps are part of the graph, so
+that switching them makes libllama plan its buffers anew."""
+
+
+class FeatureRows:
+    """Rows of one sequence's positions `first` .. `end` - 1, the newest that it evaluated."""
+
+    def __init__(self, width: int) -> None:
+        self.first = self.end = 0
+        self.n_unchanged = 0
+        """Tokens that are what they were when this was set."""
+        self._start = 0  # the place of row `first`
+        self._rows = np.zeros((4 * N_KEPT, width), np.float32)
+
+    def take(self, position: int, n: int, rows: Rows | None) -> None:
+        """`n` tokens were evaluated from `position` on, in place of what was there; rows None:
+        theirs are not known."""
+        self.n_unchanged = min(self.n_unchanged, position)
+        if rows is None:
+            self.first = self.end = position + n
+            return
+        if not self.first <= position <= self.end:
+            self.first = self.end = position
+        rows = rows[-N_KEPT:]
+        first_new = position + n - len(rows)
+        if first_new > position:
+            self.first = self.end = first_new
+        self.end = first_new
+        self._make_room(len(rows))
+        place = self._start + self.end - self.first
+        self._rows[place : place + len(rows)] = rows
+        self.end += len(rows)
+        surplus = max(0, self.end - self.first - N_KEPT)
+        self.first, self._start = self.first + surplus, self._start + surplus
+
+    def _make_room(self, n: int) -> None:
+        """For `n` more rows behind `end`: what is kept moves to the front, seldom."""
+        held = self.end - self.first
+        if held == 0:
+            self._start = 0
+        elif self._start + held + n > len(self._rows):
+            self._rows[:held] = self._rows[self._start : self._start + held].copy()
+            self._start = 0
+
+    def of(self, start: int, end: int) -> Rows:
+        """Rows of positions `start` .. `end` - 1, a view; all of them must be kept."""
+        assert self.first <= start <= end <= self.end
+        place = self._start + start - self.first
+        return self._rows[place : place + end - start]
+
+
+class Features:
+    """What a target's context gives to a head, and what is kept of it.
+
+    `layers`: taps by layer, at its input; none: the state behind the last one.
+    """
+
+    def __init__(self, context: Handle, n_embd: int, layers: Sequence[int]) -> None:
+        self.layers = tuple(layers)
+        self.width = n_embd * max(1, len(self.layers))
+        self._context, self._n_embd, self._is_on = context, n_embd, False
+        self._sequences: dict[int, FeatureRows] = {}
+        what = "layer_inp" if self.layers else "nextn"
+        self._switch = unstable(f"llama_set_embeddings_{what}")
+        self._address = unstable(f"llama_get_embeddings_{what}")
+
+    def of(self, sequence: int) -> FeatureRows:
+        """The rows of a sequence."""
+        if sequence not in self._sequences:
+            self._sequences[sequence] = FeatureRows(self.width)
+        return self._sequences[sequence]
+
+    def forget(self, sequence: int) -> None:
+        """The sequence now holds what no pass has evaluated."""
+        self._sequences.pop(sequence, None)
+
+    def prepare(self, n_following: int) -> None:
+        """Before a call that is followed by that many rows of the same decode."""
+        is_wanted = n_following < (TAPS_WORTH if self.layers else NEXT_WORTH)
+        if is_wanted != self._is_on:
+            self.switch(on=is_wanted)
+
+    def switch(self, *, on: bool) -> None:
+        """From the next call on."""
+        self._is_on = on
+        if not self.layers:
+            self._switch(self._context, on, False)
+        for layer in self.layers:
+            self._switch(self._context, layer, on)
+
+    def take(self, parts: Sequence[tuple[int, int, int]]) -> None:
+        """After a call: (sequence, position, rows) of its parts, in the order of the batch."""
+        n_rows = sum([n for _, _, n in parts])
+        rows = self._rows(n_rows) if self._is_on else None
+        start = 0
+        for sequence, position, n in parts:
+            own = None if rows is None else rows[start : start + n]
+            self.of(sequence).take(position, n, own)
+            start += n
+
+    def _rows(self, n: int) -> Rows:
+        if not self.layers:
+            return array_at(self._address(self._context), n, self._n_embd)
+        columns = [array_at(self._address(self._context, i), n, self._n_embd) for i in self.layers]
+        return np.concatenate(columns, axis=1)
+
+
+def array_at(address: int | None, n: int, width: int) -> Rows:
+    """The engine's floats there as an array, shape (n, width); the next call overwrites them."""
+    if address is None:
+        raise EngineError("the engine gave no hidden states")
+    buffer: Any = (ctypes.c_float * (n * width)).from_address(address)
+    return np.frombuffer(buffer, np.float32).reshape(n, width)

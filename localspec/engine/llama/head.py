@@ -1,0 +1,170 @@
+"""What all draft heads of libllama share: a context of their own beside the target's, and batches
+of tokens with hidden states.
+
+A head is a few layers of the target's file, or a small model in a file of its own. Its cache has
+the positions of the target's, and may begin anywhere: it reads the newest rows that were kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.interrupt import Interrupt
+from localspec.engine.llama.batch import LlamaBatch
+from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.features import N_KEPT, Features, array_at
+from localspec.engine.llama.parameters import create_context, load_model
+from localspec.engine.llama.unstable import unstable
+from localspec.engine.llama.vocabulary import LlamaVocabulary
+from localspec.engine.logits import BufferLogits
+from localspec.errors import EngineError
+from localspec.model.heads import HeadFacts
+
+MTP_CONTEXT = 1
+"""LLAMA_CONTEXT_TYPE_MTP."""
+
+
+class HeadTarget(Protocol):
+    """The engine that a head drafts for."""
+
+    config: EngineConfig
+    interrupt: Interrupt
+    vocabulary: LlamaVocabulary
+    handle: Handle | None
+    features: Features | None
+
+    @property
+    def model(self) -> Handle: ...
+
+
+class LlamaHead:
+    """A head's model and context. `n_rows` is the room of a batch; each of its rows has a state of
+    `width` numbers, and at most `n_outputs` of them have logits."""
+
+    def __init__(
+        self,
+        target: HeadTarget,
+        facts: HeadFacts,
+        *,
+        n_rows: int = N_KEPT,
+        n_outputs: int | None = None,
+        **parameters: Any,
+    ) -> None:
+        n_sequences = target.config.settings.n_sequences
+        settings = replace(target.config.settings, load_mtp=True, kv_k="f16", kv_v="f16")
+        path = facts.path or target.config.model
+        self.config = EngineConfig(path, settings, n_outputs or n_sequences)
+        self.facts, self.target, self.interrupt = facts, target, target.interrupt
+        self.vocabulary = target.vocabulary
+        self.busy_s, self.n_decodes = 0.0, 0
+        self.model: Handle | None = None
+        self.handle: Handle | None = None
+        try:
+            if facts.path is not None:
+                self.model = load_model(self.config, self.interrupt, lambda fraction: None)
+            self.handle = create_context(
+                self.config, self.model or target.model, ctx_other=target.handle, n_batch=n_rows,
+                n_ubatch=n_rows, kv_unified=True, n_rs_seq=0, **parameters,
+            )  # fmt: skip
+            unstable("llama_set_embeddings_nextn")(self.handle, True, False)
+        except BaseException:
+            self.close()
+            raise
+        model = self.model or target.model
+        self.n_embd: int = C.llama_model_n_embd_out(model)
+        self._n_vocab: int = C.llama_vocab_n_tokens(C.llama_model_get_vocab(model))
+        self._memory = C.llama_get_memory(self.handle)
+        self._states_at = unstable("llama_get_embeddings_nextn")
+        self.batch = LlamaBatch(n_rows, n_sequences, self.n_embd)
+
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+        if self.handle:
+            C.llama_free(self.handle)
+        if self.model:
+            C.llama_model_free(self.model)
+        self.handle = self.model = None
+
+    @property
+    def features(self) -> Features:
+        """What the target keeps for it."""
+        assert self.target.features, "a head is made by its target"
+        return self.target.features
+
+    def forget(self, sequence: int, position: int) -> None:
+        """Drop a sequence's cells from a position on."""
+        if self._memory:
+            C.llama_memory_seq_rm(self._memory, sequence, position, -1)
+
+    def run(self, batch: LlamaBatch, *, keeps: bool = False, encodes: bool = False) -> None:
+        """Evaluate what was added, which the batch `keeps` on request. EngineError where the engine
+        fails."""
+        call = C.llama_encode if encodes else C.llama_decode
+        filled = batch.states_only() if encodes else batch.filled()
+        started = perf_counter()
+        code = call(self.handle, filled)
+        C.llama_synchronize(self.handle)
+        self.busy_s += perf_counter() - started
+        self.n_decodes += 1
+        if not keeps:
+            batch.clear()
+        if code != 0:
+            raise EngineError(f"the draft head could not evaluate (code {code})")
+
+    def states(self, n_rows: int) -> npt.NDArray[np.float32]:
+        """Hidden states of the last call, one of each row, shape (n_rows, n_embd), a view."""
+        return array_at(self._states_at(self.handle), n_rows, self.n_embd)
+
+    def add_made_up(self, tokens: Sequence[int], position: int, n_logits: int) -> None:
+        """Add rows with states of zeros; the last `n_logits` have scores."""
+        zeros, n_silent = np.zeros((len(tokens), self.n_embd), np.float32), len(tokens) - n_logits
+        place = 0 if self.facts.needs_target_cache else position
+        for part, wanted in ((tokens[:n_silent], False), (tokens[n_silent:], True)):
+            self.batch.add_states(part, place, 0, zeros[: len(part)], wanted=wanted)
+            place += 0 if self.facts.needs_target_cache else len(part)
+
+    def logits(self, rows: Sequence[int], n_rows: int) -> list[BufferLogits]:
+        """These rows of the `n_rows` outputs of the last call."""
+        address = C.llama_get_logits(self.handle)
+        scores = np.ctypeslib.as_array(address, (n_rows, self._n_vocab))
+        return [BufferLogits(self, scores[i : i + 1]) for i in rows]
+
+    def scratch(self) -> "HeadScratch":
+        """For measurements, before anything is drafted: hidden states are zeros."""
+        return HeadScratch(self)
+
+
+class HeadScratch:
+    """A sequence of a head for measurements, which stands for no text."""
+
+    def __init__(self, engine: LlamaHead) -> None:
+        self.engine = engine
+        self.tokens: list[int] = []
+
+    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
+        """Append tokens with states of zeros; scores of the last one."""
+        head = self.engine
+        for start in range(0, len(tokens), head.batch.capacity):
+            part = tokens[start : start + head.batch.capacity]
+            head.add_made_up(part, len(self.tokens), n_logits)
+            head.run(head.batch)
+            self.tokens += part
+        return head.logits([0], 1)[0] if n_logits else BufferLogits(head, _NO_ROWS)
+
+    def go_back(self, n: int) -> None:
+        """Keep the first `n` tokens."""
+        self.engine.forget(0, n)
+        del self.tokens[n:]
+
+    truncate = go_back
+
+    def checkpoint(self) -> None:
+        """Nothing: a head can go back to any place."""
+
+
+_NO_ROWS = np.empty((0, 0), np.float32)

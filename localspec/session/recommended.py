@@ -1,0 +1,45 @@
+"""Sampling that a model's file recommends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from localspec.gguf.cursor import shown
+from localspec.session.config import wanted_of
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """Sampling by the names of `Sampling` that a file recommends, and one sentence about it."""
+
+    values: Mapping[str, float]
+    note: str | None = None
+
+
+_KEYS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repeat_penalty",
+}
+"""Names in files, below `general.sampling.` (llama.cpp PR 17120), and ours."""
+
+
+def recommended_sampling(given: Mapping[str, Any]) -> Recommended:
+    """What is usable of a file's `general.sampling` keys."""
+    values: dict[str, float] = {}
+    refused: list[str] = []
+    for key, name in _KEYS.items():
+        value = given.get(key)
+        if name == "top_k" and isinstance(value, int) and value < 0:
+            value = 0  # all of them, as llama.cpp takes it
+        if value is not None and wanted_of(name, value):
+            refused.append(f"{key} {shown(str(value))}")
+        elif value is not None:
+            values[name] = round(value, 6)  # float32 in files
+    parts = [f"{name.replace('_', '-')} {value:g}" for name, value in values.items()]
+    notes = [f"the model's file recommends {', '.join(parts)}: used where no option says otherwise"]
+    refusal = f"the file's sampling of {', '.join(refused)} makes no sense and is ignored"
+    notes = (notes if values else []) + ([refusal] if refused else [])
+    return Recommended(values, "; ".join(notes) or None)
