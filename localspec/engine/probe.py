@@ -112,14 +112,13 @@ def _calmly_measured(
 ) -> Probe:
     """When the machine is calm; else the least of a few measurements, which disturbance adds to.
 
-    A worker may run on this machine, where it would count as another program.
+    A worker may run on this machine, where it would count as another program: calm before counts.
     """
-    if setting.workers:
-        found = _measure(setting, needs, notify, with_overhead=with_overhead)
-        return replace(found, others_share=0.0)
-    await_calm(notify)
+    calm = await_calm(notify)
     started_s = perf_counter()
     found = _measure(setting, needs, notify, with_overhead=with_overhead)
+    if setting.workers and calm:
+        return replace(found, others_share=0.0)
     for _ in range(REPEATS):
         if found.others_share <= BUSY or perf_counter() - started_s > PATIENCE_S:
             break
