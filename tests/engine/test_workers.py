@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from command import ANSWER, LOCALSPEC, clean_environment, localspec
 from models import smollm2
+from working import Running, free_port
 
 from localspec.engine.base import EngineConfig, hold, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -30,38 +31,6 @@ from localspec.model.synthetic import Shape, write_random_model
 
 SHAPE = Shape(n_layers=12, n_embd=128, n_heads=4, n_kv_heads=2, n_ff=256, n_vocab=512)
 TOKENS = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
-class Running:
-    """`localspec worker` on loopback."""
-
-    def __init__(self, port: int) -> None:
-        self.address = f"127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [LOCALSPEC, "worker", "--listen", self.address, "--threads", "1"],
-            env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stderr
-        assert self.address in self._process.stderr.readline()
-        until_s = time.monotonic() + 30
-        while not self._listens() and time.monotonic() < until_s:
-            time.sleep(0.05)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", int(self.address[10:])), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 @pytest.fixture(scope="module")
