@@ -14,12 +14,8 @@ from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.host import host_of
-from localspec.forecast.machine import (
-    MachineChoice,
-    PredictedMachine,
-    ProbeChoice,
-    predicted_machine,
-)
+from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
@@ -27,7 +23,7 @@ from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
 from localspec.prediction.roofline import Speed
 from localspec.session.loading import checked_facts
-from localspec.settings import Attention
+from localspec.settings import Attention, Settings
 
 
 @cache
@@ -102,7 +98,7 @@ class Predictor:
         self._probe: ProbeChoice = probe
         self._notify = notify
         self._cases = cases
-        self._machines: dict[tuple[int | None, int], PredictedMachine | None] = {}
+        self._machines: dict[Settings, PredictedMachine | None] = {}
 
     def of(self, case: Case) -> Prediction | None:
         """None where nothing is known of the machine, or where the case only times a curve."""
@@ -119,18 +115,17 @@ class Predictor:
     def _machine(self, case: Case) -> PredictedMachine | None:
         key = _device_key(case)
         if key not in self._machines:
-            self._machines[key] = self._found(*key)
+            self._machines[key] = self._found(key)
         return self._machines[key]
 
-    def _found(self, n_threads: int | None, n_gpu_layers: int) -> PredictedMachine | None:
-        same = [case for case in self._cases if _device_key(case) == (n_threads, n_gpu_layers)]
+    def _found(self, key: Settings) -> PredictedMachine | None:
+        same = [case for case in self._cases if _device_key(case) == key]
         models = dict.fromkeys(
             path for case in same for path in (case.config.model, case.config.draft) if path
         )
         caches = list(dict.fromkeys(case.settings.attention for case in same))
-        layers = n_gpu_layers if graphics() else 0
-        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe)
         try:
+            choice = _choice(key, self._probe)
             facts = [facts_of(path) for path in models]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)
         except LocalspecError as error:
@@ -139,8 +134,16 @@ class Predictor:
             return None
 
 
-def _device_key(case: Case) -> tuple[int | None, int]:
-    return case.settings.threads, case.settings.gpu_layers
+def _device_key(case: Case) -> Settings:
+    """What decides who computes, and nothing else."""
+    names = ("threads", "gpu_layers", "device", "workers", "split")
+    return Settings(**{name: getattr(case.settings, name) for name in names})
+
+
+def _choice(key: Settings, probe: ProbeChoice) -> MachineChoice:
+    layers = key.gpu_layers if graphics(key.device, key.workers) else 0
+    threads, named = key.threads or default_threads(), ",".join(key.device) or None
+    return MachineChoice(named, threads, layers, probe, key.workers, key.split)
 
 
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
@@ -149,7 +152,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
     roofline = machine.roofline(facts, attention)
     depth = _middle(work)
     parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
-    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
+    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s + p.hops_s) for p in parts)
     n_prompt = work.n_prompt * work.batch
     wide_s = roofline.pass_time(PEAK_TOKENS, 0, is_prompt=True).weights_s
     n_ctx = case.session_config.settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
