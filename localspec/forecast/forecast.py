@@ -21,7 +21,8 @@ from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
 from localspec.notify import silent
 from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
+from localspec.prediction.memory import Memory, memory_of
+from localspec.prediction.quants import QUANTS, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.repository import usual_file
