@@ -26,7 +26,8 @@ from localspec.prediction.quants import QUANTS, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
 from localspec.registry.repository import usual_file
-from localspec.registry.resolve import locate, named_entry, written_name
+from localspec.registry.resolve import locate, written_name
+from localspec.registry.spelling import named_entry
 from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32
