@@ -22,12 +22,13 @@ from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
 from localspec.notify import silent
 from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
+from localspec.prediction.memory import Memory, memory_of
+from localspec.prediction.quants import QUANTS, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
-from localspec.registry.catalog import STARTER, entry_of
 from localspec.registry.repository import usual_file
-from localspec.registry.resolve import locate
+from localspec.registry.resolve import locate, written_name
+from localspec.registry.spelling import named_entry
 from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32
@@ -134,8 +135,8 @@ def _header_of(reference: str | None) -> Header:
 
 def _published_facts(reference: str | None) -> ModelFacts | None:
     """Without a tokenizer, which no configuration tells."""
-    entry = entry_of(reference or STARTER)
-    facts = known_facts(entry) if entry else None
+    entry, kind = named_entry(written_name(reference))
+    facts = known_facts(entry, kind) if entry else None
     return facts and replace(facts, path=f"{facts.path} (from its published configuration)")
 
 
