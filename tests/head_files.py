@@ -182,3 +182,20 @@ def dflash() -> File:
 def dspark() -> File:
     file = dflash().having(markov_w1__weight=(8, N_VOCAB), markov_w2__weight=(8, N_VOCAB))
     return file.having(conf_proj__weight=(N + 8, 1))
+
+
+def eagle3_of(header: Header, *taps: int) -> File:
+    """A whole head for a real target, which libllama loads."""
+    n = header.integer(header.own_key("embedding_length")) or 0
+    keys = _keys(n, 1, target_layers=ints(*taps), target_hidden_size=n)
+    keys |= {"feed_forward_length": 64, "attention.layer_norm_rms_epsilon": 1e-5}
+    heads, kv = 4 * 16, 2 * 16
+    block: dict[str, Shape] = {
+        "attn_norm": (n,), "attn_norm_2": (n,), "ffn_norm": (n,),
+        "attn_q": (2 * n, heads), "attn_k": (2 * n, kv), "attn_v": (2 * n, kv),
+        "attn_output": (heads, n), "ffn_gate": (n, 64), "ffn_up": (n, 64), "ffn_down": (64, n),
+    }  # fmt: skip
+    tensors: dict[str, Shape] = {"fc.weight": (3 * n, n), "output_norm.weight": (n,)}
+    tensors |= {f"blk.0.{name}.weight": shape for name, shape in block.items()}
+    words = {key: v for key, v in header.metadata.items() if key.startswith("tokenizer.")}
+    return File("eagle3", keys, tensors, words, {})
