@@ -159,7 +159,7 @@ def _check_shared_cache(pair: HeadPair) -> None:
     layers = layers_of(pair.target)
     if len(layers) < 2 or layers[-2].window_tokens is None or layers[-1].window_tokens is not None:
         raise pair.unfit("the target's last two layers are not one with a window and one without")
-    own = _layers_of_assistant(pair)
+    own = layers_of_assistant(pair.head)
     if not any(layer.window_tokens for layer in own):
         raise pair.broken("has no layer with a sliding window, which llama.cpp takes for granted")
     for layer in own:
@@ -173,9 +173,8 @@ def _check_shared_cache(pair: HeadPair) -> None:
             )
 
 
-def _layers_of_assistant(pair: HeadPair) -> tuple[Layer, ...]:
+def layers_of_assistant(head: Header) -> tuple[Layer, ...]:
     """All of them: it counts each as a head."""
-    head = pair.head
     prefix = "gemma4."
     keys = {key.replace(f"{head.architecture}.", prefix): v for key, v in head.metadata.items()}
     keys |= {"general.architecture": "gemma4", prefix + "nextn_predict_layers": 0}
