@@ -14,6 +14,7 @@ from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads
 from localspec.errors import EngineError, HardwareError, UserError
+from localspec.forecast.corrections import Corrections
 from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.host import host_of
 from localspec.hardware.devices import Match, find_device
@@ -26,7 +27,7 @@ from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
-from localspec.prediction.rates import Corrected, IdealRates, Rates
+from localspec.prediction.rates import IdealRates, Rates
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Settings
 
@@ -61,7 +62,7 @@ class PredictedMachine:
     host_rates: Rates | None = None
     n_offloaded: int = -1
     notes: tuple[str, ...] = ()
-    experience: Experience = field(default_factory=Experience)
+    experience: Experience | Corrections = field(default_factory=Experience)
     host: Host | None = None
     """How weights lie in a processor's memory; None on a GPU."""
 
@@ -81,7 +82,7 @@ class PredictedMachine:
 
     def _shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
         """Who computes which layers. libllama offloads the last ones, the output matrix first."""
-        rates = Corrected(_rates_for(facts, self.rates), self.experience.factor(facts))
+        rates = self.experience.corrected(facts, _rates_for(facts, self.rates))
         if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
             return (Share(rates, facts.n_layers),)
         n_on_gpu = max(0, self.n_offloaded - 1)

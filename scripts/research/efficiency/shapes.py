@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from localspec.model.usual import USUAL_VOCABULARY, usual_shape
+
 TABLE = Path(__file__).parent / "data" / "shapes.csv"
 NEAR = 0.17
 """Sources round: 14 for 14.77, 7 for 7.62."""
@@ -108,26 +110,6 @@ class Shape:
         return self.n_layers * ATTENDING[self.kind] * (1 - self.windowed_share)
 
 
-# Layers, embedding length and KV bytes usual up to so many 10^9 weights.
-_USUAL: tuple[tuple[float, int, int, int], ...] = (
-    (0.8, 24, 1_024, 12_288),
-    (1.7, 16, 2_048, 32_768),
-    (2.5, 28, 2_048, 50_000),
-    (3.6, 28, 3_072, 114_688),
-    (5.0, 36, 2_560, 147_456),
-    (9.9, 32, 4_096, 131_072),
-    (12.9, 40, 5_120, 163_840),
-    (16.0, 48, 5_120, 196_608),
-    (25.0, 40, 5_120, 163_840),
-    (28.0, 62, 5_376, 300_000),
-    (36.0, 64, 5_120, 262_144),
-    (90.0, 80, 8_192, 327_680),
-    (float("inf"), 94, 8_192, 400_000),
-)
-_USUAL_VOCABULARY = 151_936
-_TIED_BELOW = 5e9
-
-
 def shape_of(model: str, n_params: float | None, *, is_mixture: bool = False) -> Shape | None:
     """By a model's name and the number of weights that its source gives, if it does.
 
@@ -178,10 +160,9 @@ def _said_params(name: str) -> float | None:
 
 
 def _usual(name: str, n_params: float) -> Shape:
-    row = next(row for row in _USUAL if n_params <= row[0] * 1e9)
-    is_tied = n_params < _TIED_BELOW or "gemma" in name
-    n_vocab = min(_USUAL_VOCABULARY, int(0.3 * n_params / row[2]))
-    return Shape(n_params, row[1], row[2], row[3], n_vocab, is_tied)
+    usual = usual_shape(n_params)
+    is_tied = usual.is_tied or "gemma" in name
+    return Shape(n_params, usual.n_layers, usual.n_embd, usual.kv_bytes, usual.n_vocab, is_tied)
 
 
 def _as_mixture(shape: Shape, name: str) -> Shape:
@@ -193,7 +174,7 @@ def _as_mixture(shape: Shape, name: str) -> Shape:
     n_layers, n_embd = (48, 2048) if active < 6e9 else (60, 4096)
     return replace(
         shape, n_layers=n_layers, n_embd=n_embd, kv_bytes=98_304, is_tied=False,
-        n_vocab=min(_USUAL_VOCABULARY, int(0.02 * shape.n_params / n_embd)),
+        n_vocab=min(USUAL_VOCABULARY, int(0.02 * shape.n_params / n_embd)),
         expert_params=experts, n_experts=128, n_used=max(1, round(128 * share)),
     )  # fmt: skip
 
