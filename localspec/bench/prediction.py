@@ -5,14 +5,17 @@ prediction keeps the times of wider passes: with the measured acceptance they gi
 drafting should have reached.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from localspec.bench.case import Case, Work, read_prompts
+from localspec.engine.base import EngineConfig
 from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
+from localspec.forecast.experience import remember
+from localspec.forecast.forecast import Expectation
 from localspec.forecast.host import host_of
 from localspec.forecast.machine import (
     MachineChoice,
@@ -208,3 +211,15 @@ def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
     n_bytes = memory_of(facts, attention, n_ctx, host, n_sequences=case.work.batch).total_bytes
     beside = memory_of(facts_of(draft), attention, n_ctx, host).beside_bytes if draft else 0
     return n_bytes + beside
+
+
+def learn(case: Case, plain_s: float | None) -> None:
+    """Let a plain pass, of `plain_s` in the engine, correct later predictions here."""
+    work, settings = case.work, case.settings
+    if not plain_s or settings.spec != "none" or work.batch > 1 or settings.cpu_moe:
+        return
+    decided = replace(settings, threads=settings.threads or default_threads())
+    config, facts = EngineConfig(case.config.model, decided), facts_of(case.config.model)
+    expected = Expectation.of(config, facts)
+    if expected:
+        remember(config, facts, expected.roofline.seconds(1, _middle(work)), plain_s)
