@@ -45,6 +45,7 @@ class MachineFlags:
         "gpu_layers", "Layers on the GPU, the others on this processor; -1: all that fit.",
         panel=_MACHINE,
     )  # fmt: skip
+    cpu_moe: int = setting("cpu_moe", panel=_MACHINE)
     probe: Literal["auto", "again", "off"] = option(
         "auto", "Measure this machine: if needed, again, or never.",
         panel=_MACHINE,

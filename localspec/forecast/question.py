@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 from localspec.errors import UserError, no_such
+from localspec.fields import ALL_LAYERS
 from localspec.forecast.forecast import Forecast, Question, facts_of, forecast
 from localspec.forecast.from_runs import named_by_runs, only_runs_know, with_runs
 from localspec.forecast.machine import (
@@ -161,6 +162,7 @@ _MACHINE = {
     "device": "device",
     "threads": "n_threads",
     "gpu_layers": "n_gpu_layers",
+    "cpu_moe": "n_cpu_moe",
     "probe": "probe",
 }
 _LISTS = ("kv_k", "kv_v", "depth", "batch", "accept", "runs")
@@ -180,6 +182,7 @@ _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "device": (lambda value: isinstance(value, str), "the name of a device"),
     "threads": (_whole(1, MAX_THREADS), f"a number from 1 to {MAX_THREADS}"),
     "gpu_layers": (_whole(-MAX_TOKENS, MAX_TOKENS), "a number of layers"),
+    "cpu_moe": (_whole(0, ALL_LAYERS), "a number of layers"),
     "probe": _word(*get_args(ProbeChoice)),
 }
 """What each may be, and that in words."""

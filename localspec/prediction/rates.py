@@ -78,8 +78,9 @@ class AttentionWork:
 
     @property
     def flops_per_token(self) -> float:
-        """Of scores and of the weighted sum of values."""
-        return 2 * self.n_cells * self.n_heads * (self.key_size + self.value_size)
+        """Of scores and of the weighted sum of values; latent keys are values, too (MLA)."""
+        values = self.value_size or self.key_size
+        return 2 * self.n_cells * self.n_heads * (self.key_size + values)
 
 
 class Rates(Protocol):

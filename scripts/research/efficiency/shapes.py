@@ -5,7 +5,7 @@ data/shapes.csv has the rest as the makers publish it, written down by hand and 
 their files: a name's pattern, 10^9 weights, layers, embedding length, bytes of F16 keys and values
 that a token caches, rows of a table, tied tables, kind; of mixtures 10^9 weights in routed experts,
 experts of a layer and those a token uses; 10^9 weights of which a token reads a row; a sliding
-window and the share of the cache behind it; numbers of all query heads.
+window and the share of the cache behind it; numbers of all query heads; 10^6 bytes of state.
 Other models get the shape usual at their size, mixtures what their names say ("30B-A3B").
 """
 
@@ -56,6 +56,8 @@ class Shape:
     window_tokens: int | None = None
     windowed_share: float = 0.0
     attention_width: int = 0
+    state_bytes: float = 0.0
+    """Of recurrent layers, which a token reads and writes."""
 
     @property
     def is_mixture(self) -> bool:
@@ -201,4 +203,5 @@ def _shape(row: dict[str, str]) -> Shape:
         window_tokens=int(row["window"]) if row["window"] else None,
         windowed_share=float(row["windowed"] or 0),
         attention_width=int(row["attention_width"]),
+        state_bytes=float(row["state_mb"] or 0) * 1e6,
     )
