@@ -16,6 +16,7 @@ from localspec.prediction.rates import AttentionWork, IdealRates, WeightWork
 from localspec.prediction.roofline import Roofline, Share
 from localspec.prediction.speculation import (
     DraftCosts,
+    Drafting,
     acceptance_of,
     advice,
     best_length,
@@ -202,7 +203,7 @@ def test_a_large_batch_stops_speculation_from_paying(facts: ModelFacts) -> None:
     rates = IdealRates(1e10, 2e11)  # breaks even at 10 to 20 tokens a pass
     gains = {
         item.use.name: item.gain
-        for item in advice(roofline(facts, rates), roofline(facts, A100), 8192)
+        for item in advice(roofline(facts, rates), Drafting(roofline(facts, A100)), 8192)
     }
     assert gains["chat"].n_draft > 0
     assert gains["chat of 8 users"].speedup < gains["chat"].speedup

@@ -115,7 +115,7 @@ def predict(
     asked: QuestionFlags,
     model: ModelArgument = None,
     draft: str | None = typer.Option(
-        None, metavar="MODEL", help="A draft model, which need not be here."
+        None, metavar="MODEL|own|auto", help="A draft model or head; own: the head in MODEL's file."
     ),
     plot: Path | None = typer.Option(
         None,

@@ -12,6 +12,7 @@ from localspec.cli.output import fields_of, fitting, labelled_table, table_of
 from localspec.display import console as console_of
 from localspec.forecast.corrections import RestingRun
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
+from localspec.forecast.heads import HeadForecast
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
 from localspec.prediction.speculation import Advice
@@ -25,6 +26,12 @@ MODEL = (
 )  # fmt: skip
 
 
+HEAD = (
+    "method", "file", "is_inside", "n_draft_max", "weight_bytes", "step_bytes", "token_bytes",
+    "context_bytes", "n_snapshots", "snapshot_bytes", "memory_bytes", "pays_for_users",
+)  # fmt: skip
+
+
 def document(forecast: Forecast) -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     return {
@@ -34,6 +41,7 @@ def document(forecast: Forecast) -> dict[str, Any]:
         "ceiling_tps": forecast.ceiling_tps,
         "break_even_batch": forecast.break_even_batch,
         "speculation": _speculation(forecast),
+        "head": forecast.head and _head_document(forecast.head),
         "advice": [_advice_document(item) for item in forecast.advice],
         "quants": [asdict(quant) for quant in forecast.quants] or None,
         "notes": list(forecast.machine.notes),
@@ -72,6 +80,20 @@ def _speculation(forecast: Forecast) -> dict[str, Any] | None:
         "draft": forecast.draft.path,
         "rows": [_speculation_row(row) for row in forecast.speculation],
     }
+
+
+def _head_document(head: HeadForecast) -> dict[str, Any]:
+    users = [
+        {
+            "n_users": each.n_users,
+            "break_even_acceptance": each.break_even,
+            "acceptance": each.best.acceptance,
+            "n_draft": each.best.n_draft,
+            "speedup": each.best.speedup,
+        }
+        for each in head.users
+    ]
+    return {**fields_of(head, *HEAD), "users": users}
 
 
 def _speculation_row(row: SpeculationRow) -> dict[str, Any]:
@@ -116,6 +138,8 @@ def show(forecast: Forecast) -> None:
     console.print(_rows(console, forecast))
     for line in _findings(forecast):
         console.print(Text(line))
+    if forecast.head is not None:
+        console.print(Text(_head_lines(forecast.head)))
     if forecast.draft is not None:
         _show_speculation(console, forecast)
     console.print(Text("\nSpeculation by use" + _drafter(forecast)))
@@ -184,6 +208,29 @@ def _findings(forecast: Forecast) -> list[str]:
     if forecast.break_even_batch:
         lines.append(f"Arithmetic is the limit from a batch of {forecast.break_even_batch} on.")
     return ["", *lines] if lines else []
+
+
+def _head_lines(head: HeadForecast) -> str:
+    """What the head costs, and for whom it pays."""
+    where = "in the model's file" if head.is_inside else size(head.weight_bytes)
+    if head.n_snapshots and head.snapshot_bytes is None:
+        states = ", and states of the model of unknown size"
+    else:
+        taken = head.n_snapshots * (head.snapshot_bytes or 0)
+        states = f", of which {head.n_snapshots} states {size(taken)}" if taken else ""
+    cells = f"{head.token_bytes:,} bytes a token" if head.token_bytes else "none of its own"
+    lines = [
+        f"\nDraft head ({head.method}), {where}: a step reads {size(round(head.step_bytes))}",
+        f"  {size(head.memory_bytes)} of memory for each user{states}; cache: {cells}",
+    ]
+    for each in head.users:
+        pays = "never pays" if each.break_even is None else f"from {percent(each.break_even)}"
+        best = (
+            f"draft {each.best.n_draft}: {each.best.speedup:.2f} x" if each.best.n_draft else "off"
+        )
+        at = f"at {percent(each.best.acceptance)} acceptance"
+        lines.append(f"  {each.n_users:2} users  {pays:10}  {best} {at}")
+    return "\n".join(lines).replace(" 1 users", " 1 user ")
 
 
 def _show_speculation(console: Console, forecast: Forecast) -> None:

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+N_KEPT = 64
+"""Rows of a target's hidden states that are kept for a head, and the most that it reads at once."""
+
 HeadMethod = Literal["mtp", "gemma4-assistant", "eagle3", "dflash", "dspark"]
 
 
