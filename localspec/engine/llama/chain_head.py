@@ -26,11 +26,11 @@ import numpy as np
 from localspec.engine.base import HeadRequest
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.features import N_KEPT, FeatureRows, Rows
+from localspec.engine.llama.features import FeatureRows, Rows
 from localspec.engine.llama.head import MTP_CONTEXT, HeadTarget, LlamaHead
 from localspec.engine.llama.unstable import unstable
 from localspec.engine.logits import BufferLogits
-from localspec.model.heads import HeadFacts
+from localspec.model.heads import N_KEPT, HeadFacts
 
 N_FOLDED = 16
 """Pairs that are read together with a draft's first step; more go before it, without logits."""

@@ -18,13 +18,13 @@ from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.features import N_KEPT, Features, array_at
+from localspec.engine.llama.features import Features, array_at
 from localspec.engine.llama.parameters import create_context, load_model
 from localspec.engine.llama.unstable import unstable
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
-from localspec.model.heads import HeadFacts
+from localspec.model.heads import N_KEPT, HeadFacts
 
 MTP_CONTEXT = 1
 """LLAMA_CONTEXT_TYPE_MTP."""
@@ -96,6 +96,10 @@ class LlamaHead:
         """What the target keeps for it."""
         assert self.target.features, "a head is made by its target"
         return self.target.features
+
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """From the next call on."""
+        C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
     def is_ready(self, context: Context) -> bool:
         """Whether the state behind what it holds was kept; see `engine.base.Head.is_ready`."""
