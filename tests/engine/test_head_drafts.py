@@ -4,19 +4,17 @@ The fixtures' heads guess right by construction, or wrong where noise is added, 
 or beside it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from drafted import SometimesFixed, run
 from heads import EOS, KINDS, N_BEFORE_END, ORDER, write_agreeing
 
-from localspec.decode.drafters.base import Draft
 from localspec.decode.drafters.heads import MtpDrafter
-from localspec.decode.driver import Batch, Slot, step
+from localspec.decode.driver import Slot
 from localspec.decode.generation import Generation, Limits
-from localspec.decode.speculator import Fixed, Plain, Speculator
-from localspec.decode.step import Step
+from localspec.decode.speculator import Fixed
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Sampling
@@ -89,28 +87,6 @@ def generations(n: int, max_tokens: int = N_TOKENS) -> list[Generation]:
         Generation(prompt, GREEDY, Limits(N_CTX, max_tokens + 3 * i, frozenset({EOS})))
         for i, prompt in enumerate(PROMPTS[:n])
     ]
-
-
-def run(slots: Sequence[Slot], engine: LlamaEngine, speculator: Speculator) -> list[list[Step]]:
-    """To the end of all: the steps of each."""
-    steps: dict[int, list[Step]] = {id(slot.generation): [] for slot in slots}
-    while not all(slot.generation.is_finished for slot in slots):
-        batch = Batch.of(slots, 512)
-        done = step(batch, engine, speculator)
-        for generation, one in zip(batch.generations, done, strict=True):
-            steps[id(generation)].append(one)
-    return [steps[id(slot.generation)] for slot in slots]
-
-
-class SometimesFixed(Fixed):
-    """Drafts in some passes only, and leaves the head alone for long in between."""
-
-    n_passes = 0
-
-    def draft(self, asked: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
-        self.n_passes += 1
-        drafts = self.n_passes % 24 in (2, 3, 5, 6, 7, 21, 22, 23)
-        return super().draft(asked) if drafts else Plain().draft(asked)
 
 
 def expected(generation: Generation) -> list[int]:
