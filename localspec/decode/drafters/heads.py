@@ -96,3 +96,12 @@ class Eagle3Drafter(HeadDrafter):
     option: ClassVar[str] = "eagle3"
     label: ClassVar[str] = "EAGLE-3 head"
     methods: ClassVar[frozenset[HeadMethod]] = frozenset({"eagle3"})
+
+
+class DflashDrafter(HeadDrafter):
+    """DFlash and DSpark: a small model fills a whole block in one pass."""
+
+    source: ClassVar[str] = "dflash"
+    option: ClassVar[str] = "dflash"
+    label: ClassVar[str] = "DFlash head"
+    methods: ClassVar[frozenset[HeadMethod]] = frozenset({"dflash", "dspark"})

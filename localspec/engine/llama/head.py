@@ -16,7 +16,7 @@ import numpy.typing as npt
 from localspec.engine.base import Context, EngineConfig
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
-from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.binding import C, Handle, engine_log
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.features import Features, array_at
 from localspec.engine.llama.parameters import create_context, load_model
@@ -97,6 +97,10 @@ class LlamaHead:
         assert self.target.features, "a head is made by its target"
         return self.target.features
 
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """From the next call on."""
+        C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
+
     def is_ready(self, context: Context) -> bool:
         """Whether the state behind what it holds was kept; see `engine.base.Head.is_ready`."""
         assert isinstance(context, LlamaContext)
@@ -122,7 +126,9 @@ class LlamaHead:
         if not keeps:
             batch.clear()
         if code != 0:
-            raise EngineError(f"the draft head could not evaluate (code {code})")
+            raise EngineError(
+                f"the draft head could not evaluate (code {code}): {engine_log.reason()}"
+            )
 
     def states(self, n_rows: int) -> npt.NDArray[np.float32]:
         """Hidden states of the last call, one of each row, shape (n_rows, n_embd), a view."""
@@ -131,10 +137,11 @@ class LlamaHead:
     def add_made_up(self, tokens: Sequence[int], position: int, n_logits: int) -> None:
         """Add rows with states of zeros; the last `n_logits` have scores."""
         zeros, n_silent = np.zeros((len(tokens), self.n_embd), np.float32), len(tokens) - n_logits
-        place = 0 if self.facts.needs_target_cache else position
         for part, wanted in ((tokens[:n_silent], False), (tokens[n_silent:], True)):
-            self.batch.add_states(part, place, 0, zeros[: len(part)], wanted=wanted)
-            place += 0 if self.facts.needs_target_cache else len(part)
+            # A head without a cache reads no rows but those that it drafts from.
+            if wanted or not self.facts.needs_target_cache:
+                self.batch.add_states(part, position, 0, zeros[: len(part)], wanted=wanted)
+            position += len(part)
 
     def logits(self, rows: Sequence[int], n_rows: int) -> list[BufferLogits]:
         """These rows of the `n_rows` outputs of the last call."""
@@ -160,7 +167,8 @@ class HeadScratch:
         for start in range(0, len(tokens), head.batch.capacity):
             part = tokens[start : start + head.batch.capacity]
             head.add_made_up(part, len(self.tokens), n_logits)
-            head.run(head.batch)
+            if head.batch.n_rows:
+                head.run(head.batch)
             self.tokens += part
         return head.logits([0], 1)[0] if n_logits else BufferLogits(head, _NO_ROWS)
 
