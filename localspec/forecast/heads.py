@@ -28,8 +28,8 @@ from localspec.prediction.speculation import (
     acceptance_of,
     speculation_at,
 )
+from localspec.settings import OWN
 
-OWN = "own"
 USERS = (1, 2, 4, 8, 16, 32)
 MOST_SNAPSHOTS = 8
 

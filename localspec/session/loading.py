@@ -30,7 +30,7 @@ from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
 from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
 from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
-from localspec.session.trial import try_load
+from localspec.session.trial import try_head, try_load
 from localspec.settings import NONE, Settings, Speculation
 
 
@@ -190,6 +190,8 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, called(engine.model), facts, notify)
+    if plan.head:
+        try_head(plan.target.model, plan.facts, plan.head.facts, notify)
     if note := beyond_training(plan.facts, plan.target.n_ctx):
         notify(note)
     warn_of_reading(plan.models, notify, plan.beside)

@@ -53,7 +53,8 @@ def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
 def try_head(model: Path, facts: ModelFacts, head: HeadFacts, notify: Notify) -> None:
     """ModelError where a draft head beside `model`, which has been tried, would end the process."""
     name = head.path.name if head.path else f"the draft head in {model.name}"
-    death = _death_of(model, facts, f"{name} is new here: it is tried first", notify, head)
+    said = f"{name} is new here: a process of its own tries it beside {model.name} first"
+    death = _death_of(model, facts, said if facts.weight_bytes > SAID_BYTES else None, notify, head)
     if death:
         raise ModelError(
             f"{name} does not draft for {model.name}, because the engine would die of it ({death}):"

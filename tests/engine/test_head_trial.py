@@ -16,6 +16,8 @@ from localspec.notify import silent
 from localspec.session.loading import checked_facts
 from localspec.session.trial import try_head
 
+OTHER = "a process of its own tries it beside"
+
 
 @pytest.fixture
 def target() -> tuple[Path, ModelFacts]:
@@ -42,8 +44,9 @@ def test_a_right_head_is_tried_once(
     monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: free_bytes)
     file = right().but(rope__freq_base=float(10_000 + free_bytes % 7))
     head, said = head_for(target[0], file, tmp_path / "head.gguf"), list[str]()
+    monkeypatch.setattr("localspec.session.trial.SAID_BYTES", 0)
     try_head(*target, head, said.append)
-    assert said == ["head.gguf is new here: it is tried first"]
+    assert said == [f"head.gguf is new here: {OTHER} tiny.gguf first"]
     monkeypatch.setattr("localspec.session.trial.run_module", _never)
     try_head(*target, head, said.append)
     assert len(said) == 1
@@ -70,13 +73,14 @@ def test_what_the_engine_would_die_of_is_a_sentence(
         try_head(*target, head, silent)
 
 
-def test_a_head_inside(tmp_path: Path) -> None:
-    path = write_agreeing(tmp_path / "m.gguf")
+def test_a_head_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localspec.session.trial.SAID_BYTES", 0)
+    path = write_agreeing(tmp_path / "m.gguf", 0.0625)
     facts, head = checked_facts(path), head_of(read_header(path))
     assert isinstance(head, HeadFacts)
     said: list[str] = []
     try_head(path, facts, head, said.append)
-    assert said == ["the draft head in m.gguf is new here: it is tried first"]
+    assert said == [f"the draft head in m.gguf is new here: {OTHER} m.gguf first"]
 
 
 def test_facts_cross_to_the_child(tmp_path: Path, target: tuple[Path, ModelFacts]) -> None:
