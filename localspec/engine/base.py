@@ -147,6 +147,12 @@ Result = Logits | LocalspecError
 """Of a request: its rows, or the error that ends this request alone."""
 
 
+class HeadRow(Logits, Protocol):
+    """A row of a draft head. `chance`: that its best token is accepted, where the head says it."""
+
+    chance: float | None
+
+
 HeadRequest = tuple[Context, Sequence[int]]
 """A context, and the tokens that follow what it holds: the pending one, and those drafted since."""
 
@@ -159,7 +165,7 @@ class Head(Protocol):
     n_longest: int
     """The longest draft that it can make."""
 
-    def draft(self, requests: Sequence[HeadRequest], window: int = ...) -> Sequence[Logits]:
+    def draft(self, requests: Sequence[HeadRequest], window: int = ...) -> Sequence[HeadRow]:
         """One row for each request: scores of what comes next, as `Engine.decode` of a draft model
         would give. A draft is asked for token by token, from its pending one on.
 

@@ -1,4 +1,4 @@
-"""Gemma 4's assistants and EAGLE-3 heads change no greedy answer.
+"""Gemma 4's assistants, EAGLE-3, DFlash and DSpark heads change no greedy answer.
 
 An assistant that agrees by construction has all of its drafts accepted. The other heads have random
 weights, so nearly all they say is rejected.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from beside import SMALL, write_assistant, write_eagle3, write_gemma4
+from beside import N_BLOCK, SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
 from drafted import SometimesFixed, run
 
 from localspec.decode.drafters import head_kind
@@ -48,6 +48,8 @@ PAIRS: dict[str, tuple[Write, Write]] = {
     ),
     "EAGLE-3": (_llama, write_eagle3),
     "EAGLE-3 of few tokens": (_llama, lambda path: write_eagle3(path, n_own_vocab=200)),
+    "DFlash": (_llama, write_dflash),
+    "DSpark": (_llama, lambda path: write_dflash(path, is_dspark=True)),
 }
 
 
@@ -154,7 +156,7 @@ def test_a_conversation_that_goes_back_and_on(pair: Beside, plain: Replies) -> N
     speculator: Speculator = Fixed(drafter_of(pair, engine, 4), 4)
     context = engine.context()
     saved = pair.target.with_name("state")
-    prompts = [PROMPTS[2], PROMPTS[2][:40] + [9, 8, 7], PROMPTS[0]]
+    prompts = [PROMPTS[2], [*PROMPTS[2][:40], 9, 8, 7], PROMPTS[0]]
     asked = [Generation(prompt, GREEDY, Limits(N_CTX, 16)) for prompt in prompts]
     for each in asked:
         run([Slot(each, context)], engine, speculator)
@@ -195,3 +197,16 @@ def test_scores_of_a_step_are_those_of_a_whole_text(pair: Beside) -> None:
     assert np.array_equal(known, np.isfinite(stepped))
     assert float(np.abs(whole[known] - stepped[known]).max()) < 0.02 * float(whole[known].std())
     engine.close()
+
+
+def test_a_draft_is_as_long_as_a_block_at_most(pair: Beside) -> None:
+    """And DSpark says of each of its tokens how likely it is accepted."""
+    engine = engine_of(pair, 16)
+    head, context = engine.head(pair.head, 16), engine.context()
+    block = pair.head.block
+    assert head.n_longest == (N_BLOCK - block.first if block else 16)
+    context.eval(PROMPTS[0][:-1], 1)
+    chances = [head.draft([(context, [1] * n)])[0].chance for n in range(1, head.n_longest + 1)]
+    engine.close()
+    assert all((chance is not None) == (pair.name == "DSpark") for chance in chances)
+    assert all(chance is None or 0 <= chance <= 1 for chance in chances)
