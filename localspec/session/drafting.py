@@ -5,21 +5,20 @@ draft model that the catalog pairs with the target. Names propose and headers de
 that costs time is loaded; look-ups need none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from localspec.decode.drafters import HEAD_METHODS
 from localspec.engine.base import EngineConfig
-from localspec.errors import LocalspecError, ModelError, UserError
+from localspec.errors import LocalspecError, UserError
+from localspec.forecast.heads import AskedHead
 from localspec.gguf.header import Header
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.head_fit import head_of, is_head
 from localspec.model.heads import HeadFacts
-from localspec.model.layers import Layer, layers_of
-from localspec.prediction.memory import head_bytes
 from localspec.registry.resolve import catalog_entry, draft_of, head_file
 from localspec.registry.variants import model_of
 from localspec.session.memory_check import Need, is_elsewhere
@@ -94,20 +93,18 @@ _MARKS = ("mtp", "eagle3", "dflash", "dspark", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class HeadPlan:
-    """A head that will be loaded; `header` is that of its file, which may be the target's."""
+    """A head that will be loaded."""
 
-    facts: HeadFacts
-    header: Header = field(repr=False, compare=False)
+    head: AskedHead
 
     @property
-    def is_own(self) -> bool:
-        """Whether it is in the target's own file."""
-        return self.facts.path is None
+    def facts(self) -> HeadFacts:
+        return self.head.facts
 
     @property
     def draft(self) -> str:
         """As `Settings.draft` has it."""
-        return OWN if self.is_own else str(self.facts.path)
+        return OWN if self.head.is_inside else str(self.facts.path)
 
     @property
     def name(self) -> str:
@@ -118,24 +115,11 @@ class HeadPlan:
         """The memory that it takes of this machine's, beside a target and its facts."""
         if is_elsewhere(target):
             return Need()
-        settings = target.settings
-        own_bytes = head_bytes(
-            self.facts.method, self._layers(facts), facts, target.n_ctx, settings.n_sequences
-        )
-        weight_bytes = 0 if self.is_own else sum(t.n_bytes for t in self.header.tensors)
-        if settings.mmap:
-            return Need(own_bytes, mapped_bytes=weight_bytes)
-        return Need(own_bytes + weight_bytes)
-
-    def _layers(self, target: ModelFacts) -> Sequence[Layer]:
-        """Those with a cache of their own. Layers of an MTP head are like the target's last that
-        attends to everything."""
-        if self.facts.needs_target_cache:
-            return ()
-        if self.facts.method != "mtp":
-            return layers_of(self.header)
-        like = [layer for layer in target.layers if layer.has_cache and not layer.window_tokens]
-        return like[-1:] * self.facts.n_heads
+        n_users = target.settings.n_sequences
+        own_bytes = self.head.context_bytes(facts, target.n_ctx, n_users)
+        if target.settings.mmap:
+            return Need(own_bytes, mapped_bytes=self.head.beside_bytes)
+        return Need(own_bytes + self.head.beside_bytes)
 
 
 def planned_head(settings: Settings, target: Header, draft: Path | None) -> HeadPlan | None:
@@ -156,13 +140,12 @@ def planned_head(settings: Settings, target: Header, draft: Path | None) -> Head
         raise UserError(f"--spec draft needs a draft model, and {name} is a draft head")
     if not (draft or is_own) and spec != "mtp":
         raise UserError(f"--spec {spec} needs a draft head: name its file with --draft")
-    facts = head_of(target, head)
-    if isinstance(facts, str):
-        raise ModelError(facts)
+    found = AskedHead.of(target, head)
+    facts = found.facts
     if not _is_wanted(facts, spec):
         fitting = next(each for each, methods in HEAD_METHODS.items() if facts.method in methods)
         raise UserError(f"--spec {spec} does not fit {name}: it is a head for --spec {fitting}")
-    return HeadPlan(facts, head or target)
+    return HeadPlan(found)
 
 
 def most_drafted(settings: Settings, n_ctx: int) -> int:

@@ -166,7 +166,7 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     rolling = replace(
         settings,
         n_rs_seq=n_snapshots(settings, facts, max_draft),
-        load_mtp=settings.load_mtp or bool(head and head.is_own),
+        load_mtp=settings.load_mtp or bool(head and head.head.is_inside),
     )
     target = _engine_config(config.model, rolling, facts, n_ctx, n_sequences * (max_draft + 1))
     draft, draft_facts = None, None
