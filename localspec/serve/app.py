@@ -26,6 +26,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.guard import KeyGuard
 from localspec.serve.messages import END, Delta, Done, Event, Failed, Taken
 from localspec.serve.order import Order, Orders
+from localspec.serve.page import page_routes
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 
 PING_S = 15.0
@@ -95,10 +96,8 @@ class Server:
         routes = [Route(p + path, f, methods=[m]) for path, f, m in v1 for p in ("/v1", "")]
         routes.append(Route("/v1/models/{name:path}", self.model, methods=["GET"]))
         routes += [Route(path, self.health, methods=["GET"]) for path in ("/health", "/v1/health")]
-        routes += [
-            Route("/metrics", self.metrics, methods=["GET"]),
-            Route("/slots", self.slots, methods=["GET"]),
-        ]
+        routes += [Route("/metrics", self.metrics), Route("/slots", self.slots)]
+        routes += page_routes(desk, options.model, orders.session.n_ctx)
         middleware = [Middleware(KeyGuard, keys=options.keys)]
         if options.origins:
             cors = Middleware(
