@@ -23,7 +23,8 @@ from localspec.serve.app import HttpOptions
 from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
-from localspec.serve.scheduler import Room, Scheduler
+from localspec.serve.queue import Room
+from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
 from localspec.session.recommended import Recommended
 from localspec.session.reply import Turns

@@ -198,6 +198,10 @@ def test_models_health_and_metrics(server: Served) -> None:
         before, "llamacpp:tokens_predicted_total"
     )
     assert 'localspec:first_token_seconds_bucket{le="+Inf"}' in after
+    name = "localspec:inter_token_seconds_count"
+    assert _metric(after, name) == 5 + _metric(before, name), "six tokens have five gaps"
+    assert _metric(after, "localspec:queue_seconds_count") >= 1
+    assert _metric(after, "llamacpp:n_busy_slots_per_decode") >= 1
     assert server.ask("GET", "/slots")[1] == {"running": [], "n_waiting": 0}
 
 

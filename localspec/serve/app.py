@@ -17,8 +17,9 @@ from localspec.errors import LocalspecError
 from localspec.serve.answering import Answering, Limits
 from localspec.serve.desk import Desk
 from localspec.serve.guard import KeyGuard
+from localspec.serve.information import Information
 from localspec.serve.order import Orders
-from localspec.serve.pages import Pages
+from localspec.serve.page import page_routes
 from localspec.serve.problem import Problem, problem_of
 from localspec.serve.protocols import openai
 from localspec.serve.protocols.base import Door
@@ -46,7 +47,8 @@ class Server:
         doors = openai.doors(orders)
         self._written = {path: door.written for door in doors for path in door.paths}
         answering = Answering(desk, options.model, options.limits)
-        routes = Pages(desk, options.model, options.about).routes()
+        routes = Information(desk, options.model, options.about).routes()
+        routes += page_routes(desk, options.model, orders.session.n_ctx)
         routes += [route for door in doors for route in _routes(answering, door)]
         middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
         if options.origins:

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, compared in constant time; health needs none."""
+"""Who may ask: API keys, compared in constant time; health and the bare page need none."""
 
 import hmac
 from collections.abc import Callable, Sequence
@@ -7,9 +7,10 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from localspec.serve.page import OPEN_PAGE
 from localspec.serve.problem import Problem
 
-OPEN = ("/health", "/v1/health")
+OPEN = (OPEN_PAGE, "/health", "/v1/health")
 
 
 class KeyGuard:

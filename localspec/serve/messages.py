@@ -96,6 +96,22 @@ class Failed:
     error: LocalspecError
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a pass did: of `n_rows` rows `n_drafted` were drafts, and `n_tokens` tokens are new.
+
+    `n_users` ran and `n_waiting` waited. `gaps_s`: how long each reply that went on had been silent
+    before its new tokens.
+    """
+
+    n_users: int
+    n_waiting: int
+    n_rows: int
+    n_drafted: int
+    n_tokens: int
+    gaps_s: Sequence[float] = ()
+
+
 Event = Taken | Delta | Done | Failed
 END = (Done, Failed)
 """Nothing comes behind one of these."""

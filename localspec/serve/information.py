@@ -10,7 +10,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.problem import BadRequestError, Problem
 
 
-class Pages:
+class Information:
     """GET handlers. `about` is what /v1/models tells of the model."""
 
     def __init__(self, desk: Desk, model: str, about: dict[str, Any]) -> None:
