@@ -109,6 +109,11 @@ class Served:
             sleep(0.01)
 
 
+def data_of(text: str) -> list[Any]:
+    """The documents of a stream without OpenAI's end."""
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+
+
 def events_of(text: str) -> list[Any]:
     """The documents of a stream; its end is checked."""
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data")]

@@ -166,7 +166,7 @@ def test_a_body_that_is_no_request_is_refused(server: Served, body: bytes) -> No
     assert document["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("prompt", [[], [[]], 5, [1, "a"], [99], [-1], [True], {"a": 1}, None])
+@pytest.mark.parametrize("prompt", [[], [[]], 5, ["a", 5.5], [99], [-1], [True], {"a": 1}, None])
 def test_a_prompt_that_is_none_is_refused(server: Served, prompt: Any) -> None:
     status, document = server.post("/v1/completions", prompt=prompt, **FEW)
     assert (status, document["error"]["type"]) == (400, "invalid_request_error")
@@ -202,7 +202,8 @@ def test_models_health_and_metrics(server: Served) -> None:
     assert _metric(after, name) == 5 + _metric(before, name), "six tokens have five gaps"
     assert _metric(after, "localspec:queue_seconds_count") >= 1
     assert _metric(after, "llamacpp:n_busy_slots_per_decode") >= 1
-    assert server.ask("GET", "/slots")[1] == {"running": [], "n_waiting": 0}
+    slots = server.ask("GET", "/slots")[1]
+    assert [(slot["id"], slot["is_processing"]) for slot in slots] == [(0, False), (1, False)]
 
 
 def _metric(text: str, name: str) -> float:

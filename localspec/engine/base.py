@@ -64,6 +64,18 @@ SpecialKind = Literal["control", "user", "ordinary"]
 ones are text by the file and control tokens by the engine."""
 
 
+@dataclass(frozen=True, slots=True)
+class FimTokens:
+    """What a vocabulary marks a text with whose middle is wanted: before what stands before it,
+    before what stands behind it, before the middle; and before a repository and each file of it."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repo: int | None = None
+    file: int | None = None
+
+
 class Vocabulary(Protocol):
     """Text to token ids and back; ids are 0 .. n_tokens - 1."""
 
@@ -83,6 +95,11 @@ class Vocabulary(Protocol):
     @property
     def adds_space(self) -> bool:
         """Whether `tokenize` puts a space before a text and behind each control token."""
+        ...
+
+    @property
+    def fim(self) -> FimTokens | None:
+        """None where the model was not made to fill a middle in."""
         ...
 
     def tokenize(

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from localspec.errors import LocalspecError
 from localspec.serve.answer import Answer
 from localspec.serve.desk import Desk
-from localspec.serve.messages import END, Delta, Done, Event, Failed, Taken
+from localspec.serve.messages import END, Delta, Done, Event, Failed, Progress, Taken
 from localspec.serve.order import Order
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols.base import Door, Writer
@@ -114,7 +114,7 @@ class _Listening:
         for place, choice in enumerate(order.choices):
             id_ = desk.new_id()
             self._open[id_] = place
-            desk.submit(choice.submit(id_, wait_s), self._hear)
+            desk.submit(choice.submit(id_, wait_s, order.wishes), self._hear)
 
     def _hear(self, event: Event) -> None:
         """In the engine's thread."""
@@ -140,7 +140,7 @@ class _Listening:
 
 async def _pinged(
     listening: _Listening, ping_s: float
-) -> AsyncIterator[tuple[int, Delta | Done | Failed] | None]:
+) -> AsyncIterator[tuple[int, Progress | Delta | Done | Failed] | None]:
     """The events that say something; None after so long a silence."""
     pending = asyncio.create_task(listening.next())
     try:

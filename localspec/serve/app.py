@@ -21,8 +21,9 @@ from localspec.serve.information import Information
 from localspec.serve.order import Orders
 from localspec.serve.page import page_routes
 from localspec.serve.problem import Problem, problem_of
-from localspec.serve.protocols import openai
+from localspec.serve.protocols import llama, openai
 from localspec.serve.protocols.base import Door
+from localspec.serve.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ class Server:
     """`app` is the ASGI application."""
 
     def __init__(self, orders: Orders, desk: Desk, options: HttpOptions) -> None:
-        doors = openai.doors(orders)
+        doors = [*openai.doors(orders), *llama.doors(orders)]
         self._written = {path: door.written for door in doors for path in door.paths}
         answering = Answering(desk, options.model, options.limits)
-        routes = Information(desk, options.model, options.about).routes()
+        routes = Information(orders.session, desk, options.model, options.about).routes()
+        routes += Tokens(orders, options.limits.most_bytes).routes()
         routes += page_routes(desk, options.model, orders.session.n_ctx)
         routes += [route for door in doors for route in _routes(answering, door)]
         middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
