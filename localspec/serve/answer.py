@@ -4,6 +4,7 @@ The text of a tool call waits for the reply's end, because only then it is known
 turns out to be none is text.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -37,13 +38,27 @@ class Called:
     call: dict[str, Any]
 
     @property
+    def id(self) -> str:
+        """As OpenAI writes it: call_..."""
+        return self.call["id"]
+
+    @property
     def name(self) -> str:
         return self.call["function"]["name"]
 
     @property
     def arguments(self) -> str:
-        """JSON."""
+        """JSON, as the model wrote it."""
         return self.call["function"]["arguments"]
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The arguments by name; what is no JSON object is one argument."""
+        try:
+            found = json.loads(self.arguments or "{}")
+        except ValueError:
+            found = self.arguments
+        return found if isinstance(found, dict) else {"arguments": found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +77,21 @@ News = Piece | Called | Ended | Progress
 class Choice:
     """One reply so far."""
 
-    text: str = ""
-    thought: str = ""
+    runs: list[Piece] = field(default_factory=list[Piece])
+    """Text and thoughts, each as long as it goes on."""
     tokens: list[int] = field(default_factory=list[int])
-    calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    calls: list[Called] = field(default_factory=list[Called])
     end: Ended | None = None
     held: str = ""
     """What may become tool calls."""
+
+    @property
+    def text(self) -> str:
+        return "".join(run.text for run in self.runs if run.kind == "text")
+
+    @property
+    def thought(self) -> str:
+        return "".join(run.text for run in self.runs if run.kind == "thought")
 
     @property
     def reason(self) -> Reason:
@@ -91,20 +114,22 @@ class Choice:
     def finish(self, account: Account, stopped_by: str | None) -> list[News]:
         """The reply is over; its calls, or the text that is none."""
         fresh: list[News] = []
-        self.calls = (calls_of(self.held) if self.held else None) or []
-        if self.held and not self.calls:
+        found = calls_of(self.held) if self.held else None
+        if self.held and not found:
             fresh.append(self.say("text", self.held))
-        fresh += [Called(i, call) for i, call in enumerate(self.calls)]
+        self.calls = [Called(i, call) for i, call in enumerate(found or ())]
+        fresh += self.calls
         reason = "tool_calls" if self.calls else _REASONS.get(account.finish_reason, "length")
         self.end = Ended(reason, account, stopped_by)
         return [*fresh, self.end]
 
     def say(self, kind: Literal["text", "thought"], text: str) -> Piece:
         """Go on with a text."""
-        if kind == "thought":
-            self.thought += text
+        if self.runs and self.runs[-1].kind == kind:
+            text_before = self.runs.pop().text
+            self.runs.append(Piece(kind, text_before + text))
         else:
-            self.text += text
+            self.runs.append(Piece(kind, text))
         return Piece(kind, text)
 
 
@@ -123,7 +148,7 @@ class Answer:
         choice, asked = self.choices[place], self.order.choices[place]
         if isinstance(event, Progress):
             return [event]
-        begun = [choice.say("text", asked.echo)] if asked.echo and not choice.text else []
+        begun = [choice.say("text", asked.echo)] if asked.echo and not choice.runs else []
         if isinstance(event, Delta):
             return [*begun, *choice.add(event, has_tools=self.order.has_tools)]
         return [*begun, *choice.finish(event.account, asked.parser.stopped_by)]

@@ -49,7 +49,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Fields that are not supported yet, and the values with which they ask for nothing."""
 MOST_CHOICES = 16
 _EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high",
-            "xhigh": "high"}  # fmt: skip
+            "xhigh": "high", "max": "high", "on": "on"}  # fmt: skip
 
 
 def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from localspec.serve.answering import body_of
 from localspec.serve.asked import CHAT, checked, flag
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, refused
+from localspec.serve.protocols import anthropic
 from localspec.serve.texts import checked_id
 from localspec.serve.turns import utf8
 
@@ -42,6 +43,7 @@ class Tokens:
             "/tokenize": self._tokenized,
             "/detokenize": self._detokenized,
             "/apply-template": self._templated,
+            anthropic.COUNT: self._counted,
         }
         routes = [Route(path, self._page(make), methods=["POST"]) for path, make in pages.items()]
         missing = [Route(path, _missing, methods=["POST"]) for path in NOT_HERE]
@@ -82,6 +84,10 @@ class Tokens:
         n_vocab = self._orders.session.target.vocabulary.n_tokens
         checked_ids = [checked_id(each, n_vocab, "tokens") for each in ids]
         return {"content": self._orders.text_of(checked_ids)}
+
+    def _counted(self, body: Any) -> dict[str, int]:
+        given = checked(anthropic.chat_of(body, is_answered=False), CHAT)
+        return {"input_tokens": len(self._orders.chat_ids(self._orders.asked(given)))}
 
     def _templated(self, body: Any) -> dict[str, Any]:
         given: Mapping[str, Any] = checked(body, TEMPLATE)

@@ -103,7 +103,10 @@ class ChatWriter(_Chunks):
         if choice.thought:
             message["reasoning_content"] = choice.thought
         if choice.calls:
-            message |= {"content": choice.text or None, "tool_calls": choice.calls}
+            message |= {
+                "content": choice.text or None,
+                "tool_calls": [each.call for each in choice.calls],
+            }
         return _choice_of(place, choice.reason, message=message)
 
     def _new(self, news: News) -> dict[str, Any]:
