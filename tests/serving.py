@@ -110,8 +110,9 @@ class Served:
 
 
 def data_of(text: str) -> list[Any]:
-    """The documents of a stream without OpenAI's end."""
-    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    """The documents of a stream, however its events are named and it ends."""
+    lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 def events_of(text: str) -> list[Any]:

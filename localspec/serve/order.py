@@ -53,7 +53,7 @@ class OneAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Everything that one request asks for; `given` are its fields."""
+    """Everything that one request asks for; `given` are its fields as they came."""
 
     given: Mapping[str, Any]
     choices: Sequence[OneAnswer]
@@ -84,8 +84,11 @@ class Orders:
     session: Session
     verify: Literal["auto", "match", "rejection"] = "auto"
 
-    def chat(self, body: Any) -> Order:
-        """Of /v1/chat/completions. BadRequestError for what cannot be answered."""
+    def chat(self, body: Any, came: Mapping[str, Any] | None = None) -> Order:
+        """Of /v1/chat/completions. BadRequestError for what cannot be answered.
+
+        `came`: the body of another protocol that this one was made from.
+        """
         given = checked(body, CHAT)
         asked, session = self.asked(given), self.session
         ids, options = self.chat_ids(asked), asked.options
@@ -95,7 +98,8 @@ class Orders:
             self._choice(ids, each, session.parser(each, session.markup, opening))
             for each in _seeded(options, number_of_choices(given))
         ]
-        return self._order(given, choices, has_tools=asked.has_tools)
+        order = self._order(given, choices, has_tools=asked.has_tools)
+        return order if came is None else replace(order, given=came)
 
     def asked(self, given: Mapping[str, Any]) -> Asked:
         """The conversation in a body, rendered. BadRequestError where the template refuses it."""
