@@ -97,7 +97,8 @@ class Served:
     def chat(self, text: str = "Hello", **body: Any) -> Any:
         """The document of a good answer."""
         messages = [{"role": "user", "content": text}]
-        status, document = self.post("/v1/chat/completions", messages=messages, **body)
+        how = {"model": "any", "messages": messages, **body}
+        status, document = self.post("/v1/chat/completions", **how)
         assert status == 200, document
         return document
 

@@ -16,7 +16,7 @@ from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
 from localspec.serve.server import bound
 
-CHAT = "/v1/chat/completions"
+CHAT = "/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 FEW = {"max_tokens": 6, "temperature": 0}
 
@@ -383,3 +383,13 @@ def test_keys_come_from_options_a_file_and_the_environment(
     for wrong in (file, tmp_path / "nothing"):
         with pytest.raises(UserError, match="--api-key-file"):
             _ = ServeFlags(api_key_file=wrong).keys
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_openais_own_addresses_want_a_model_by_name(server: Served, path: str) -> None:
+    """Any name will do; a request without one is no request of OpenAI's."""
+    body = {"messages": HELLO, **FEW} if "chat" in path else {"input": "Hello"}
+    assert server.post(path, **body)[0] == 200
+    status, document = server.post("/v1" + path, **body)
+    assert (status, document["error"]["param"]) == (400, "model")
+    assert server.post("/v1" + path, model="gpt-4o", **body)[0] == 200

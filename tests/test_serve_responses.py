@@ -14,7 +14,7 @@ from localspec.serve.protocols.responses import chat_of
 from localspec.serve.protocols.responses_events import ResponseWriter
 from localspec.session.config import ReplyOptions
 
-HELLO: Any = {"input": "Hello", "max_output_tokens": 6, "temperature": 0}
+HELLO: Any = {"model": "any", "input": "Hello", "max_output_tokens": 6, "temperature": 0}
 
 
 @pytest.fixture(scope="module")

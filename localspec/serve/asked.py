@@ -124,6 +124,13 @@ def flag(given: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     return value
 
 
+def check_model(given: Mapping[str, Any]) -> None:
+    """OpenAI's API has a model in each request. BadRequestError where there is none."""
+    if not isinstance(given.get("model"), str):
+        sentence = "model is missing: give a name, for which the loaded model answers"
+        raise refused(sentence, "model")
+
+
 def wishes_of(given: Mapping[str, Any]) -> Wishes:
     """llama.cpp's `return_progress`, `timings_per_token` and `cache_prompt`."""
     return Wishes(

@@ -10,7 +10,7 @@ from localspec.serve.problem import refused
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
           "tool": "tool", "function": "tool"}  # fmt: skip
-_TEXTS = ("text", "input_text", "output_text", "refusal")
+TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
 def messages_of(asked: Any) -> list[Message]:
@@ -51,7 +51,7 @@ def _content(content: Any, where: str) -> str:
     texts: list[str] = []
     for part in _list(content, where):
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in _TEXTS:
+        if kind not in TEXTS:
             raise refused(f"{where} has a part of type {kind!r}: this server reads text", where)
         texts.append(utf8(part.get("text", part.get("refusal")), where))
     return "\n".join(texts)

@@ -7,10 +7,12 @@ goes on as one of chat, so that it is read or refused there.
 from collections.abc import Mapping
 from typing import Any
 
+from localspec.serve.asked import check_model
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.base import Door
 from localspec.serve.protocols.responses_events import ResponseWriter
+from localspec.serve.turns import TEXTS
 
 _STORED = {
     "previous_response_id": "this server keeps no responses: send the whole conversation as input",
@@ -31,7 +33,15 @@ def doors(orders: Orders) -> list[Door]:
     def read(body: Any) -> Order:
         return orders.chat(chat_of(body), body)
 
-    return [Door(("/v1/responses", "/responses"), read, ResponseWriter)]
+    def read_named(body: Any) -> Order:
+        order = read(body)
+        check_model(order.given)
+        return order
+
+    return [
+        Door(("/v1/responses",), read_named, ResponseWriter),
+        Door(("/responses",), read, ResponseWriter),
+    ]
 
 
 def chat_of(body: Any) -> dict[str, Any]:
@@ -123,9 +133,15 @@ def _turn(said: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _content(content: Any, where: str) -> Any:
-    """As chat takes it. Parts of other types than text are refused there, by their names."""
-    if not isinstance(content, str | list):
+    """As chat takes it: a text, or parts that are texts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
         raise refused(f"{where} has no content that is a text or a list of parts", where)
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind not in TEXTS:
+            raise refused(f"{where} has a part of type {kind!r}: this server reads text", where)
     return content
 
 
