@@ -126,9 +126,10 @@ def events_of(text: str) -> list[Any]:
 @contextmanager
 def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
     """A running server on a free port."""
+    defaults = options.pop("defaults", {})
     limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
     options = {"model": "tiny", "limits": limits, **options}
-    running = Running(session, desk, HttpOptions(**options))
+    running = Running(session, desk, HttpOptions(**options), defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=(listener,))
