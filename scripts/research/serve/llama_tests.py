@@ -54,7 +54,7 @@ os.execv(words[0], words)
 def main(
     source: Annotated[Path, typer.Option(help="A source tree of llama.cpp.")],
     model: Annotated[str, typer.Option(help="The model of all tests.")] = "smollm2",
-    only: Annotated[str, typer.Option(help="Files whose name has this.")] = "",
+    only: Annotated[str, typer.Option(help="The file test_NAME.py alone.")] = "",
     seconds: Annotated[int, typer.Option(help="For each file.")] = 300,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -69,7 +69,9 @@ def main(
         templates = Path(folder) / "models" / "templates"
         shutil.copytree(source / "models" / "templates", templates)
         shim = _shim(Path(folder), named(model))
-        rows = [_row(path, shim, seconds) for path in sorted(copy.glob(f"unit/test_*{only}*.py"))]
+        rows = [
+            _row(path, shim, seconds) for path in sorted(copy.glob(f"unit/test_{only or '*'}.py"))
+        ]
     _print(rows, as_json=as_json)
 
 
