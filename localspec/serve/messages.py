@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from localspec.decode.generation import FinishReason, Generation
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.decode.stats import DraftStats, Timings
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
@@ -74,10 +75,11 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Parts of a reply that are certain now."""
+    """Parts of a reply that are certain now, and how likely its new tokens were, if wanted."""
 
     id: int
     parts: Sequence[AnswerPart]
+    logprobs: Sequence[TokenLogprobs] = ()
 
 
 @dataclass(frozen=True, slots=True)

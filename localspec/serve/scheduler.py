@@ -267,7 +267,8 @@ class Scheduler:
         job.account.add(made, now)
         if generation.is_finished:
             parts += parser.finish()
-        events: list[Event] = [Delta(job.id, parts)] if parts else []
+        is_news = parts or made.logprobs
+        events: list[Event] = [Delta(job.id, parts, made.logprobs)] if is_news else []
         if generation.is_finished:
             events.append(self._ended(job))
         return events
