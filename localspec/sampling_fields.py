@@ -37,9 +37,14 @@ class SamplingRow:
         return least if self.high == inf else f"{noun} from {self.low} to {self.high}"
 
     def accepts(self, value: Any) -> bool:
-        kind = Integral if self.is_whole else Real
-        is_number = isinstance(value, kind) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high
+        """Whether this is one of them."""
+        kind: type[Any] = Integral if self.is_whole else Real
+        return is_a(value, kind) and self.low <= value <= self.high
+
+
+def is_a(value: Any, kind: type[Any]) -> bool:
+    """Whether this is a number of that kind, and not true or false."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _row(default: float, help_: str, low: float, high: float = inf, **columns: Any) -> Any:

@@ -18,11 +18,13 @@ from localspec.decode.speculator import Plain
 from localspec.dialogue.prompts import Prompts
 from localspec.engine.interrupt import Interrupt
 from localspec.notify import silent
+from localspec.serve.answering import Limits
 from localspec.serve.app import HttpOptions
 from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
-from localspec.serve.scheduler import Room, Scheduler
+from localspec.serve.queue import Room
+from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
 from localspec.session.recommended import Recommended
 from localspec.session.reply import Turns
@@ -107,6 +109,11 @@ class Served:
             sleep(0.01)
 
 
+def data_of(text: str) -> list[Any]:
+    """The documents of a stream without OpenAI's end."""
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+
+
 def events_of(text: str) -> list[Any]:
     """The documents of a stream; its end is checked."""
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data")]
@@ -117,7 +124,8 @@ def events_of(text: str) -> list[Any]:
 @contextmanager
 def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
     """A running server on a free port."""
-    options = {"model": "tiny", **options}
+    limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
+    options = {"model": "tiny", "limits": limits, **options}
     running = Running(session, desk, HttpOptions(**options))
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]

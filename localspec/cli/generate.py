@@ -181,7 +181,7 @@ def generate(
     keywords: ReplyKeywords = {
         **flags.keywords(engine.verify),
         **grammar.keywords,
-        "logprobs": logprobs,
+        "logprobs": output.logprobs,
     }
     config = engine.session_config(model)
     from localspec.session.config import reply_options

@@ -163,7 +163,6 @@ class Batch:
                     draft.confidences,
                     draft.why,
                     seconds * share + slot.read_s,
-                    slot.generation.newest_logprobs(len(new)),
                 )
             )
             slot.n_read, slot.read_s = 0, 0.0

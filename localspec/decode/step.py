@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from localspec.decode.logprobs import TokenLogprobs
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -17,7 +15,7 @@ class Step:
 
     `draft_s` and `eval_s` are seconds of drafting and of the target, `seconds` those of the whole
     step. Requests that share a pass share its seconds by their rows. `confidences` are those of the
-    draft, `why` names the decision. `logprobs` are those of `tokens`, if they are wanted. The step of a
+    draft, `why` names the decision. The step of a
     request that failed has no tokens.
     """
 
@@ -31,10 +29,8 @@ class Step:
     confidences: Sequence[int] = ()
     why: str = ""
     seconds: float = 0.0
-    logprobs: Sequence[TokenLogprobs] = ()
 
     def cut(self, n_tokens: int) -> "Step":
         """The same with its first `n_tokens` tokens only, because a stop string ended there."""
         n_accepted = min(self.accepted, n_tokens)
-        logprobs = self.logprobs[:n_tokens]
-        return replace(self, tokens=self.tokens[:n_tokens], accepted=n_accepted, logprobs=logprobs)
+        return replace(self, tokens=self.tokens[:n_tokens], accepted=n_accepted)

@@ -8,14 +8,13 @@ forbids them. Several values for one token add up.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
 from localspec.dialogue.specials import Specials
 from localspec.engine.base import Vocabulary
 from localspec.errors import UserError
-from localspec.sampling_fields import Sampling
+from localspec.sampling_fields import Sampling, is_a
 
 Bias = tuple[int | str, float | None]
 """An id or a text, and what is added; None: never chosen."""
@@ -57,10 +56,9 @@ def _pairs(value: Any) -> list[tuple[Any, Any]] | None:
 
 
 def _is_right(key: Any, bias: Any) -> bool:
-    is_key = isinstance(key, str | Integral) and not isinstance(key, bool) and key != ""
-    if not is_key or bias is True or not isinstance(bias, Real):
+    if not (is_a(key, Integral) or (isinstance(key, str) and key)):
         return False
-    return isfinite(bias) and abs(bias) <= LARGEST
+    return bias is False or (is_a(bias, Real) and abs(bias) <= LARGEST)
 
 
 def _key(key: Any) -> int | str:

@@ -26,7 +26,7 @@ from localspec.engine.base import EngineConfig, hold, rows_of, shared_prefix
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Purpose, Sampling, truncated, uniform
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.serve.messages import END, Done, Event
+from localspec.serve.messages import END, Done, Event, Wishes
 from localspec.serve.order import Orders
 from localspec.serve.server import desk_of
 from localspec.session import Session, SessionConfig
@@ -61,7 +61,7 @@ def answers(server: Served, bodies: list[dict[str, Any]]) -> list[Generation]:
         choice = orders.chat(body).choices[0]
         generations.append(choice.generation)
         server.desk.submit(
-            choice.submit(server.desk.new_id(), None),
+            choice.submit(server.desk.new_id(), None, Wishes()),
             lambda event: ends.put(event) if isinstance(event, END) else None,
         )
     assert all(isinstance(ends.get(timeout=120), Done) for _ in bodies)
