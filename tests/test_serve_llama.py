@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from serving import Served, data_of, events_of, fake_server
 
-from localspec.engine.base import FimTokens
+from localspec.engine.vocabulary import FimTokens
 
 FEW = {"n_predict": 6, "temperature": 0}
 

@@ -27,6 +27,7 @@ from localspec.serve.asked import (
     wishes_of,
     with_defaults,
 )
+from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
 from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.serve.texts import Texts
@@ -46,6 +47,8 @@ class OneAnswer:
     n_stable: int
     options: ReplyOptions
     echo: str = ""
+    texts: TokenTexts | None = None
+    """Where it is to say how likely its tokens are."""
 
     def submit(self, id_: int, wait_s: float | None, wishes: Wishes) -> Submit:
         """The message that asks for it."""
@@ -178,7 +181,9 @@ class Orders:
                 )
             )
         generation = self.session.generation(ids, options)
-        return OneAnswer(generation, parser, self.session.n_repeated(ids), options)
+        n_stable, vocabulary = self.session.n_repeated(ids), self.session.target.vocabulary
+        texts = None if options.logprobs is None else TokenTexts(vocabulary)
+        return OneAnswer(generation, parser, n_stable, options, texts=texts)
 
     def _order(
         self, given: Mapping[str, Any], choices: list[OneAnswer], *, has_tools: bool = False

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localspec.engine.base import FimTokens
+from localspec.engine.vocabulary import FimTokens
 from localspec.serve.problem import refused
 from localspec.serve.turns import utf8
 from localspec.session.session import Session

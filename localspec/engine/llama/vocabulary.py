@@ -7,8 +7,8 @@ from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
-from localspec.engine.base import FimTokens, SpecialKind
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise
+from localspec.engine.vocabulary import FimTokens, SpecialKind
 from localspec.errors import ModelError
 from localspec.model.tokenizer import Tokenizer
 
@@ -136,9 +136,13 @@ class LlamaVocabulary:
     def _adds_space(self) -> bool:
         return b"".join(map(self.piece, self._tokenize("a"))) == b" a"
 
-    @cached_property
+    @property
     def fim(self) -> FimTokens | None:
         """None where the model was not made to fill a middle in."""
+        return self._fim
+
+    @cached_property
+    def _fim(self) -> FimTokens | None:
         needed = (C.llama_vocab_fim_pre, C.llama_vocab_fim_suf, C.llama_vocab_fim_mid)
         found = [_id_or_none(get(self._vocab)) for get in needed]
         repo, file = (_id_or_none(get(self._vocab)) for get in _FIM_FILES)

@@ -3,10 +3,10 @@
     scripts/research/run judge-server --source .../vendor/llama.cpp [--model smollm2] [--only NAME]
 
 `--source` is a source tree of llama.cpp, as llama-cpp-python's source archive has it. Its tests are
-copied into a temporary folder; their download of models is left out, so every test runs on `--model`
-and those that look for the words of another model fail. A program that stands for llama-server
-maps its flags. Printed is a line for each file: passed, failed, and out of scope by the name of what
-this server does not do. Takes about 15 minutes on 2 cores.
+copied into a temporary folder. Their download of models is left out, so every test runs on
+`--model`, and those that look for the words of another model fail. A program that stands for
+llama-server maps its flags. Printed is a line for each file: passed, failed, and the name of what
+this server does not do where a file is about that. Takes about half an hour on 2 cores.
 """
 
 import json
