@@ -50,7 +50,7 @@ class Server:
         self._written = {path: door.written for door in doors for path in door.paths}
         self._written[anthropic.COUNT] = anthropic_events.written
         answering = Answering(desk, options.model, options.limits)
-        routes = Information(orders.session, desk, options.model, options.about).routes()
+        routes = Information(orders, desk, options.model, options.about).routes()
         routes += Tokens(orders, options.limits.most_bytes).routes()
         routes += page_routes(desk, options.model, orders.session.n_ctx)
         routes += [route for door in doors for route in _routes(answering, door)]

@@ -29,7 +29,7 @@ from localspec.serve.asked import (
 )
 from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
-from localspec.serve.problem import BadRequestError, Problem, refused
+from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
 from localspec.serve.texts import Texts
 from localspec.serve.turns import messages_of, tools_of
 from localspec.session.config import ReplyOptions
@@ -145,6 +145,12 @@ class Orders:
         given = self._given(body, INFILL)
         return self._raw(given, [Texts(self.session).infill(given)])
 
+    @property
+    def usual(self) -> ReplyOptions:
+        """How a reply is made where a request says nothing."""
+        given = self._given({}, CHAT)
+        return self.session.effective(options_of(given, self.verify))
+
     def text_of(self, ids: Sequence[int]) -> str:
         """What tokens say, control tokens by their names."""
         vocabulary = self.session.target.vocabulary
@@ -176,7 +182,7 @@ class Orders:
                     400,
                     f"the prompt has {len(ids):,} tokens and the context holds {n_ctx:,}, with the"
                     " reply: shorten it, or start the server with a larger --ctx",
-                    code="context_length_exceeded",
+                    code=TOO_LONG,
                     more=(("n_prompt_tokens", len(ids)), ("n_ctx", n_ctx)),
                 )
             )
