@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from localspec.cli.flags import EngineFlags
 from localspec.cli.notify import notify, progress
-from localspec.cli.options import ModelArgument, command, option
+from localspec.cli.options import KEYS_VARIABLE, ModelArgument, command, option
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from localspec.session import Session
 
 SERVER = "Server"
-KEYS_VARIABLE = "LOCALSPEC_API_KEY"
 
 
 @dataclass(frozen=True)
