@@ -7,8 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from localspec.engine.base import EngineConfig, Request, Result, require_number, rows_of
+from localspec.engine.base import (
+    EngineConfig,
+    HeadRequest,
+    Request,
+    Result,
+    require_number,
+    rows_of,
+)
 from localspec.errors import EngineError
+from localspec.model.heads import HeadFacts
 
 
 @dataclass
@@ -104,3 +112,25 @@ class FakeEngine:
         """Logits of what follows `tokens`."""
         before = tokens[-2] if len(tokens) > 1 else 0
         return self.table[before, tokens[-1]]
+
+
+class FakeHead:
+    """A head whose scores are those of an engine of its own, for `n_longest` tokens at most."""
+
+    facts = HeadFacts("mtp")
+
+    def __init__(self, engine: FakeEngine, n_longest: int = 8) -> None:
+        self._engine = engine
+        self.n_longest = n_longest
+        self.is_awake = True
+        self.n_calls = 0
+
+    def is_ready(self, context: FakeContext) -> bool:
+        was, self.is_awake = self.is_awake, True
+        return was and bool(context.tokens)
+
+    def draft(self, requests: Sequence[HeadRequest], window: int = 64) -> list[FakeLogits]:
+        assert len({len(tokens) for _, tokens in requests}) == 1
+        self.n_calls += 1
+        texts = [[*context.tokens, *tokens] for context, tokens in requests]
+        return [FakeLogits(self._engine.logits(text)[None]) for text in texts]

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeContext, FakeEngine
+from fakes import FakeContext, FakeEngine, FakeHead
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import write_scripted
 
 from localspec.decode.drafters.base import Draft
 from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.heads import MtpDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.driver import Batch, Slot, drive, step
 from localspec.decode.generation import Generation, Limits
@@ -31,6 +32,8 @@ SPECULATORS = {
     "plain": Plain,
     "lookup": lambda: Fixed(LookupDrafter(), 3),
     "draft": lambda: Fixed(ModelDrafter(FakeEngine(seed=9, n_sequences=4), 8), 3),
+    "head": lambda: Fixed(MtpDrafter(FakeHead(FakeEngine(seed=9))), 3),
+    "head of one token": lambda: Fixed(MtpDrafter(FakeHead(FakeEngine(), 1)), 3),
     "itself": lambda: Fixed(ModelDrafter(FakeEngine(n_sequences=4), 8), 2),
 }
 

@@ -1,15 +1,17 @@
 """Lookup by example and against a slow, obvious search; what every drafter keeps to."""
 
 import pytest
-from fakes import FakeEngine
+from fakes import FakeContext, FakeEngine, FakeHead
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localspec.decode.drafters import DRAFTERS, drafters_for
 from localspec.decode.drafters.base import NO_DRAFT, Drafter, DraftRequest
 from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.heads import MtpDrafter
 from localspec.decode.drafters.lookup import LookupDrafter, LookupIndex, level_of
 from localspec.engine.sampling import Sampling
+from localspec.model.heads import HeadFacts
 
 COUNTS = st.integers(0, 5)
 GREEDY = Sampling(temperature=0)
@@ -100,8 +102,16 @@ def test_a_later_turn_finds_what_earlier_ones_said() -> None:
 
 @pytest.fixture(params=sorted(kind.option for kind in DRAFTERS))
 def drafter(request: pytest.FixtureRequest) -> Drafter:
-    """One of each that there is, with a target and a draft model of 8 tokens."""
-    return drafters_for(FakeEngine(), FakeEngine(seed=4, n_sequences=3))[request.param]
+    """One of each that there is, with a target, and a draft model or head of 8 tokens."""
+    kind = next(kind for kind in DRAFTERS if kind.option == request.param)
+    head = FakeHead(FakeEngine(seed=4))
+    head.facts = HeadFacts(min(getattr(kind, "methods", {"mtp"})))
+    return drafters_for(FakeEngine(), FakeEngine(seed=4, n_sequences=3), head)[request.param]
+
+
+def asked(history: list[int], n: int) -> DraftRequest:
+    """With a context of the target that has evaluated all but the pending token."""
+    return DraftRequest(history, n, GREEDY, context=FakeContext(FakeEngine(), history[:-1]))
 
 
 def test_what_is_not_loaded_does_not_draft() -> None:
@@ -125,7 +135,7 @@ def test_drafters_are_told_apart() -> None:
 def test_a_draft_keeps_to_its_request(drafter: Drafter, texts: list[list[int]], n: int) -> None:
     """More tokens than asked for would outgrow the context; a confidence off the scale would
     break what is learned."""
-    drafts = drafter.draft([DraftRequest(list(text), n, GREEDY) for text in texts])
+    drafts = drafter.draft([asked(list(text), n) for text in texts])
     assert len(drafts) == len(texts)
     for draft in drafts:
         assert len(draft.tokens) <= n
@@ -137,11 +147,11 @@ def test_a_draft_keeps_to_its_request(drafter: Drafter, texts: list[list[int]], 
 def test_a_reply_that_sits_out_a_pass_keeps_its_place(drafter: Drafter) -> None:
     """A pass without a draft for somebody must not cost the next one a new reading."""
     a, b = [1, 2, 3, 1, 2], [4, 5, 6, 4, 5]
-    alone = [list(drafter.draft([DraftRequest([*text], 2, GREEDY)])[0].tokens) for text in (a, b)]
+    alone = [list(drafter.draft([asked([*text], 2)])[0].tokens) for text in (a, b)]
     drafter.forget()
-    drafter.draft([DraftRequest(a, 2, GREEDY), DraftRequest(b, 2, GREEDY)])
-    out = drafter.draft([DraftRequest(a, 0, GREEDY), DraftRequest(b, 2, GREEDY)])
-    back = drafter.draft([DraftRequest(a, 2, GREEDY), DraftRequest(b, 0, GREEDY)])
+    drafter.draft([asked(a, 2), asked(b, 2)])
+    out = drafter.draft([asked(a, 0), asked(b, 2)])
+    back = drafter.draft([asked(a, 2), asked(b, 0)])
     assert [list(out[1].tokens), list(back[0].tokens)] == alone[::-1]
 
 
@@ -179,3 +189,23 @@ def test_a_drafter_forgets_the_sampling_of_replies_that_are_gone() -> None:
     banned = Sampling(temperature=0, banned=frozenset(first.tokens))
     (second,) = drafter.draft([DraftRequest(history, 1, banned)])
     assert second.tokens != first.tokens
+
+
+def test_a_head_drafts_for_several_replies_in_one_call_a_token() -> None:
+    head = FakeHead(FakeEngine(seed=4))
+    drafts = MtpDrafter(head).draft([asked([1, 2], 3), asked([3, 4, 5], 3), asked([6, 7], 0)])
+    assert [len(draft.tokens) for draft in drafts] == [3, 3, 0]
+    assert head.n_calls == 3
+
+
+def test_a_head_waits_for_the_state_behind_the_text() -> None:
+    """A guess without it would be worthless, and would count against the head."""
+    head = FakeHead(FakeEngine(seed=4))
+    drafter = MtpDrafter(head)
+    head.is_awake = False
+    history = [1, 2, 3]
+    assert [len(drafter.draft([asked(history, 2)])[0].tokens) for _ in range(2)] == [0, 2]
+    taken_back = FakeContext(FakeEngine(), [1])
+    (draft,) = drafter.draft([DraftRequest(history, 2, GREEDY, context=taken_back)])
+    assert draft.source == "mtp"
+    assert not draft.tokens

@@ -16,7 +16,7 @@ from research.speculation.synthetic import ScriptedContext, SyntheticDrafter, sc
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve, Point
-from localspec.decode.drafters.draft_model import confidence_bin
+from localspec.decode.drafters.unfinished import confidence_bin
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive

@@ -11,7 +11,7 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
-from localspec.engine.base import SpecialKind
+from localspec.engine.vocabulary import SpecialKind
 
 CONTROLS: dict[str, SpecialKind] = {
     "<s>": "control", "</s>": "control", "<|user|>": "control", "<|assistant|>": "control",

@@ -29,7 +29,7 @@ class Slot:
 
     def __init__(self, generation: Generation, context: Context, n_stable: int = 0) -> None:
         self.generation = generation
-        self.context = context
+        self.context = generation.context = context
         self.n_read = 0
         started = perf_counter()
         missing(context, generation.history, 1)

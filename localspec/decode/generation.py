@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.engine.base import Result
+from localspec.engine.base import Context, Result
 from localspec.engine.constraint import Constraint
 from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
 from localspec.errors import LocalspecError
@@ -53,6 +53,8 @@ class Generation:
         self.law: Law = "greedy" if sampling.is_greedy else verification
         self.finish_reason: FinishReason | None = None
         self.error: LocalspecError | None = None
+        self.context: Context | None = None
+        """Whose cache it runs on, for drafters that read the target's hidden states."""
         self._sampling = sampling
         self._chooser = Chooser(sampling, constraint)
         if limits.max_tokens == 0:
@@ -88,7 +90,9 @@ class Generation:
     ) -> DraftRequest:
         """What a drafter needs to know to guess `n_tokens` tokens, at most `room`."""
         rejects = self.law == "rejection"
-        return DraftRequest(self.history, n_tokens, self._sampling, rejects, stop, window)
+        return DraftRequest(
+            self.history, n_tokens, self._sampling, rejects, stop, window, self.context
+        )
 
     def accept(self, draft: Draft, result: Result) -> list[int]:
         """Accept what is right of the draft and choose one more token; a row of logits each.

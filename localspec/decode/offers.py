@@ -65,16 +65,15 @@ class WhilePays:
     pass_s: Sequence[float]
     token_s: float
     longest: int
-    n_evaluated: int = 1
+    n_evaluated: int = 0
 
     def evaluates(self, confidences: Sequence[int]) -> bool:
         """Is it worth asking the drafter what comes next?"""
-        pays = self._pays(confidences, 1)
-        self.n_evaluated += pays
-        return pays
+        return self._pays(confidences, 1)
 
     def takes(self, confidences: Sequence[int], confidence: int) -> bool:
         """Is a next token of this confidence, not drawn yet, worth verifying?"""
+        self.n_evaluated += 1
         return self._pays([*confidences, confidence], 0)
 
     def _pays(self, confidences: Sequence[int], n_asked: int) -> bool:
@@ -118,7 +117,8 @@ class PaidDrafter:
             n_missing = min(n_missing, window)
             reading_s = self.token_s(n_missing) - self.token_s(1)
             spread_s = reading_s / max(1, min(generation.room, max(HORIZON, generation.n_tokens)))
-        reach = _powers(chances.of_any_less(-KAPPA), longest)
+        n_longest = min(longest, self._drafter.n_longest or longest)
+        reach = _powers(chances.of_any_less(-KAPPA), n_longest)
         return Offer(chances, reach, None, window, n_missing, reading_s, spread_s)
 
     def keep(self, histories: Sequence[list[int]]) -> None:
@@ -153,6 +153,7 @@ class PaidDrafter:
     def learn(self, steps: Sequence[Step], draft_s: float) -> None:
         """What drafting took. A cache holds its own draft but for the last token."""
         asked, self._asked = self._asked, {}
+        asked = {i: each for i, each in asked.items() if each[-1].n_evaluated}
         if not asked:
             return
         for i, (key, depth, _, _) in asked.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from localspec.dialogue.frame import FRAME, Frame
 from localspec.dialogue.markers import SECTIONS, THINK, Kind, Section
-from localspec.engine.base import Vocabulary
+from localspec.engine.vocabulary import Vocabulary
 
 _TAG = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|◁[^◁▷]+▷")
 """What a vocabulary may have as one token; a mark can be several of them with text between."""

@@ -8,7 +8,7 @@ from localspec.dialogue.markers import Kind
 from localspec.dialogue.markup import EVERY, UNOPENED, AnswerPart, Markup, Opening
 from localspec.dialogue.sections import SectionSplitter
 from localspec.dialogue.stream import TextStream
-from localspec.engine.base import Vocabulary
+from localspec.engine.vocabulary import Vocabulary
 
 
 class AnswerParser:

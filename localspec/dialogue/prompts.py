@@ -9,7 +9,7 @@ from localspec.dialogue.borders import Borders, Rendered
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import Tail, tail_of
 from localspec.dialogue.template import ChatTemplate, Message
-from localspec.engine.base import Vocabulary
+from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import UserError
 
 

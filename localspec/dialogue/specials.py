@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from localspec.engine.base import Vocabulary
+from localspec.engine.vocabulary import Vocabulary
 
 _SPACE = " \t\n\v\f\r"
 """What C's isspace accepts, which control tokens can swallow."""

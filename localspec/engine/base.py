@@ -8,17 +8,17 @@ everything else (chat turns, prompt reuse, draft catch-up) from those three. Wha
 are plain values, so that an engine can stand in another process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import LocalspecError, ModelError
 from localspec.model.heads import HeadFacts
-from localspec.model.tokenizer import Tokenizer
 from localspec.settings import Settings
 
 
@@ -57,66 +57,6 @@ class EngineConfig:
     def n_threads_batch(self) -> int:
         """For longer passes."""
         return self.settings.threads_batch or self.n_threads
-
-
-SpecialKind = Literal["control", "user", "ordinary"]
-"""Control tokens are read on request, those that the user of a model defined always. Ordinary
-ones are text by the file and control tokens by the engine."""
-
-
-class Vocabulary(Protocol):
-    """Text to token ids and back; ids are 0 .. n_tokens - 1."""
-
-    @property
-    def n_tokens(self) -> int: ...
-
-    @property
-    def eog(self) -> frozenset[int]:
-        """Ids that end a generation."""
-        ...
-
-    @property
-    def specials(self) -> Mapping[str, SpecialKind]:
-        """Texts that `tokenize` reads as one token wherever they stand."""
-        ...
-
-    @property
-    def adds_space(self) -> bool:
-        """Whether `tokenize` puts a space before a text and behind each control token."""
-        ...
-
-    def tokenize(
-        self, text: str, *, add_special: bool, parse_special: bool = True, goes_on: bool = False
-    ) -> list[int]:
-        """Ids of `text`; `add_special` adds BOS where due.
-
-        `parse_special`: texts of control tokens become these tokens. `goes_on`: other text stands
-        before it, so no space is added.
-        """
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token adds, perhaps part of a character; none for control."""
-        ...
-
-    def text(self, token: int) -> str:
-        """The token as the vocabulary spells it, control tokens included."""
-        ...
-
-
-class ModelVocabulary(Vocabulary, Protocol):
-    """The vocabulary of a model file, which also knows what templates and drafts ask of it."""
-
-    @property
-    def bos_text(self) -> str: ...
-
-    @property
-    def eos_text(self) -> str: ...
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """What decides whether a draft's token ids mean the same."""
-        ...
 
 
 def require_number(highest: np.float32) -> None:
@@ -222,6 +162,11 @@ class Head(Protocol):
         Of a context that is new to it, it reads at most `window` tokens, and at most those whose
         hidden states were kept. Raises EngineError.
         """
+        ...
+
+    def is_ready(self, context: Context) -> bool:
+        """Whether the hidden state behind what `context` holds was kept. It is from the next pass
+        on if not; a head that is not asked for some passes costs them nothing."""
         ...
 
     def scratch(self) -> Context:

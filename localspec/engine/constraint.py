@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import Vocabulary, shared_prefix
+from localspec.engine.base import shared_prefix
+from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import EngineError, UserError
 
 if TYPE_CHECKING:

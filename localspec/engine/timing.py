@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from localspec.engine.base import Context, Engine, ModelVocabulary, hold
+from localspec.engine.base import Context, Engine, hold
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.vocabulary import ModelVocabulary
 
 SEED = 1
 FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05

@@ -27,7 +27,7 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import Vocabulary
+from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import UserError
 from localspec.quality.reference import Floats, Ids, Rows
 

@@ -2,10 +2,11 @@
 
 from localspec.decode.drafters.base import Drafter
 from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.heads import Eagle3Drafter, MtpDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
-from localspec.engine.base import Engine
+from localspec.engine.base import Engine, Head
 
-DRAFTERS: tuple[type[Drafter], ...] = (LookupDrafter, ModelDrafter)
+DRAFTERS: tuple[type[Drafter], ...] = (LookupDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter)
 
 LABELS = {kind.source: kind.label for kind in DRAFTERS}
 """Their names for people, by source."""
@@ -17,7 +18,9 @@ N_CONFIDENCES = {kind.source: kind.n_confidences for kind in DRAFTERS}
 """How many bins of confidence they have, by source."""
 
 
-def drafters_for(target: Engine, draft: Engine | None) -> dict[str, Drafter]:
+def drafters_for(
+    target: Engine, draft: Engine | None, head: Head | None = None
+) -> dict[str, Drafter]:
     """One of each that these engines allow, by its --spec value."""
-    made = {kind.option: kind.of(target, draft) for kind in DRAFTERS}
+    made = {kind.option: kind.of(target, draft, head) for kind in DRAFTERS}
     return {option: drafter for option, drafter in made.items() if drafter}

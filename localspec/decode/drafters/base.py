@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
-from localspec.engine.base import Engine
+from localspec.engine.base import Context, Engine, Head
 from localspec.engine.sampling import Distribution, Sampling
 
 
@@ -37,7 +37,8 @@ class DraftRequest:
     `history` is one list for a whole reply and only ever grows, so a drafter can index what is new.
     With `wants_distributions` a drafter that draws says what from; otherwise it gives its best
     guesses. Without `stop` it drafts as many tokens as it can. A draft model that has not seen
-    `history` reads only its last `window` tokens; None: all of them.
+    `history` reads only its last `window` tokens; None: all of them. `context` is the target's, for
+    drafters that read its hidden states.
     """
 
     history: list[int]
@@ -46,6 +47,7 @@ class DraftRequest:
     wants_distributions: bool = False
     stop: StopRule | None = None
     window: int | None = None
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Drafter(Protocol):
 
     `source` is the name under which its drafts are counted, `option` the value of --spec that means
     this drafter alone, `label` its name for people. A draft that `is_free` costs next to nothing,
-    so it can be made before it is wanted.
+    so it can be made before it is wanted. It drafts at most `n_longest` tokens; None: any number.
     """
 
     source: ClassVar[str]
@@ -81,9 +83,13 @@ class Drafter(Protocol):
     is_free: ClassVar[bool]
     n_confidences: ClassVar[int]
 
+    @property
+    def n_longest(self) -> int | None: ...
+
     @classmethod
-    def of(cls, target: Engine, draft: Engine | None) -> Self | None:
-        """One for a target and the draft model beside it; None where it lacks what it needs."""
+    def of(cls, target: Engine, draft: Engine | None, head: Head | None) -> Self | None:
+        """One for a target, and the draft model or head beside it; None where it lacks what it
+        needs."""
         ...
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:

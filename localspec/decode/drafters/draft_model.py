@@ -12,19 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
-from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
-from localspec.engine.base import Context, Engine, Logits, missing, rows_of, shared_prefix
-from localspec.engine.sampling import Chooser, Distribution, Purpose, uniform
+from localspec.decode.drafters.base import Draft, DraftRequest
+from localspec.decode.drafters.unfinished import N_CONFIDENCES, UnfinishedDraft, complete
+from localspec.engine.base import (
+    Context,
+    Engine,
+    Head,
+    Logits,
+    missing,
+    rows_of,
+    shared_prefix,
+)
+from localspec.engine.sampling import Chooser
 
 N_SINKS = 4
 """First tokens of a text that are read in any case."""
-CONFIDENCES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
-"""Borders of the bins of confidence, by the probability of the draft model's best token."""
-
-
-def confidence_bin(probability: float) -> int:
-    """The bin of a probability, 0 to 1: how many of `CONFIDENCES` it reaches."""
-    return sum(probability >= border for border in CONFIDENCES)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,51 +77,6 @@ class DraftView:
         self.context.truncate(0)
 
 
-@dataclass(slots=True)
-class _UnfinishedDraft:
-    """One draft in the making."""
-
-    request: DraftRequest
-    view: DraftView
-    chooser: Chooser
-    n_tokens: int
-    tokens: list[int] = field(default_factory=list[int])
-    distributions: list[Distribution] = field(default_factory=list[Distribution])
-    confidences: list[int] = field(default_factory=list[int])
-    is_done: bool = False
-
-    def take(self, logits: Logits) -> None:
-        """Choose the next token from its logits, if it is worth verifying."""
-        history, stop = self.request.history, self.request.stop
-        text = [*history[-self.chooser.window :], *self.tokens]
-        q, token = None, 0
-        if self.request.wants_distributions:
-            q = self.chooser.distribution(logits, 0, text)
-            confidence = confidence_bin(float(q.probabilities.max()))
-        else:
-            token, probability = self.chooser.best(logits, 0, text, measured=stop is not None)
-            confidence = confidence_bin(probability)
-        if stop and not stop.takes(self.confidences, confidence):
-            self.is_done = True
-            return
-        if q is not None:
-            place = len(history) + len(self.tokens)
-            token = q.draw(uniform(self.chooser.sampling.seed, place, Purpose.DRAFT))
-            self.distributions.append(q)
-        self.tokens.append(token)
-        self.confidences.append(confidence)
-        self.is_done = len(self.tokens) >= self.n_tokens or bool(
-            stop and not stop.evaluates(self.confidences)
-        )
-
-    def draft(self, source: str) -> Draft:
-        """What it came to."""
-        if self.request.n_tokens == 0:
-            return NO_DRAFT
-        distributions = self.distributions if self.request.wants_distributions else None
-        return Draft(self.tokens, source, distributions, self.confidences)
-
-
 class ModelDrafter:
     """Drafts with an engine whose vocabulary is the target's in its first `n_vocab` ids.
 
@@ -130,7 +87,8 @@ class ModelDrafter:
     option: ClassVar[str] = "draft"
     label: ClassVar[str] = "draft model"
     is_free: ClassVar[bool] = False
-    n_confidences: ClassVar[int] = len(CONFIDENCES) + 1
+    n_confidences: ClassVar[int] = N_CONFIDENCES
+    n_longest: int | None = None
 
     def __init__(self, engine: Engine, n_vocab: int) -> None:
         self._engine = engine
@@ -143,7 +101,7 @@ class ModelDrafter:
         self._choosers: dict[int, Chooser] = {}
 
     @classmethod
-    def of(cls, target: Engine, draft: Engine | None) -> Self | None:
+    def of(cls, target: Engine, draft: Engine | None, head: Head | None) -> Self | None:
         """None without a draft model."""
         return cls(draft, target.vocabulary.n_tokens) if draft else None
 
@@ -154,15 +112,12 @@ class ModelDrafter:
         """
         self._assign(requests)
         drafts = [self._begin(request) for request in requests]
-        active = [draft for draft in drafts if not draft.is_done]
-        pending: list[Sequence[int]] = [draft.view.missing() for draft in active]
-        while active:
-            jobs = [(d.view.context, t, 1) for d, t in zip(active, pending, strict=True)]
-            for draft, result in zip(active, self._engine.decode(jobs), strict=True):
-                draft.take(rows_of(result))
-            active = [draft for draft in active if not draft.is_done]
-            pending = [draft.tokens[-1:] for draft in active]
+        complete(drafts, self._rows)
         return [draft.draft(self.source) for draft in drafts]
+
+    def _rows(self, drafts: Sequence[UnfinishedDraft[DraftView]]) -> list[Logits]:
+        jobs = [(d.place.context, d.tokens[-1:] or d.place.missing(), 1) for d in drafts]
+        return [rows_of(result) for result in self._engine.decode(jobs)]
 
     def forget(self) -> None:
         """Drop what the contexts are known to share with replies; the next draft reads anew."""
@@ -183,22 +138,22 @@ class ModelDrafter:
                 self._views[key] = best
                 self._n_checked[key] = 0
 
-    def _begin(self, request: DraftRequest) -> _UnfinishedDraft:
+    def _begin(self, request: DraftRequest) -> UnfinishedDraft[DraftView]:
         key, history = id(request.history), request.history
         n_vocab = self._engine.vocabulary.n_tokens
         chooser = self._chooser(request)
         if request.n_tokens == 0:
-            return _UnfinishedDraft(request, self._views[key], chooser, 0, is_done=True)
+            return UnfinishedDraft(request, self._views[key], chooser, 0)
         if any(token >= n_vocab for token in history[self._n_checked[key] :]):
             # The target's vocabulary is larger, and the text has gone where the draft's ends.
-            return _UnfinishedDraft(request, self._views[key], chooser, 0, is_done=True)
+            return UnfinishedDraft(request, self._views[key], chooser, 0)
         self._n_checked[key] = len(history)
         view = self._views[key]
         view.follow(history, request.window)
         # The last drafted token is not evaluated, hence one more than the context has room for.
         room = self._engine.config.n_ctx - len(view.text) + 1
         n_tokens = min(request.n_tokens, room)
-        return _UnfinishedDraft(request, view, chooser, n_tokens, is_done=n_tokens <= 0)
+        return UnfinishedDraft(request, view, chooser, n_tokens)
 
     def _chooser(self, request: DraftRequest) -> Chooser:
         """The reply's, which never draws ids that only one of the two vocabularies has."""

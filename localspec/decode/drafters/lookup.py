@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Self
 
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
-from localspec.engine.base import Engine, shared_prefix
+from localspec.engine.base import Engine, Head, shared_prefix
 
 LENGTHS = (1, 2, 3, 4, 6, 9, 16)
 """From these match lengths on a match counts as better."""
@@ -148,6 +148,7 @@ class LookupDrafter:
     label: ClassVar[str] = "lookup"
     is_free: ClassVar[bool] = True
     n_confidences: ClassVar[int] = N_CONFIDENCES
+    n_longest: int | None = None
 
     def __init__(self, *, remembers: bool = True) -> None:
         self._remembers = remembers
@@ -155,7 +156,7 @@ class LookupDrafter:
         self._idle: list[_Conversation] = []
 
     @classmethod
-    def of(cls, target: Engine, draft: Engine | None) -> Self:
+    def of(cls, target: Engine, draft: Engine | None, head: Head | None) -> Self:
         """Any target will do. Among many users, nobody's replies serve another one's drafts."""
         return cls(remembers=target.config.settings.n_sequences == 1)
 

@@ -21,6 +21,9 @@ Rows = npt.NDArray[np.float32]
 
 N_KEPT = 64
 """Rows of a sequence that are kept; a head that was left alone reads no more than these."""
+N_AWAKE = 16
+"""Passes for which states are handed out after a head asked for them: they cost each pass a copy,
+and a head that does not pay may stay away for the rest of a reply."""
 NEXT_WORTH, TAPS_WORTH = 32, 2048
 """So many tokens that follow are reason enough to do without rows. Taps are part of the graph, so
 that switching them makes libllama plan its buffers anew."""
@@ -83,6 +86,7 @@ class Features:
         self.layers = tuple(layers)
         self.width = n_embd * max(1, len(self.layers))
         self._context, self._n_embd, self._is_on = context, n_embd, False
+        self._n_awake = N_AWAKE
         self._sequences: dict[int, FeatureRows] = {}
         what = "layer_inp" if self.layers else "nextn"
         self._switch = unstable(f"llama_set_embeddings_{what}")
@@ -98,9 +102,15 @@ class Features:
         """The sequence now holds what no pass has evaluated."""
         self._sequences.pop(sequence, None)
 
+    def ask(self) -> None:
+        """A head wants states, now and for some passes."""
+        self._n_awake = N_AWAKE
+
     def prepare(self, n_following: int) -> None:
         """Before a call that is followed by that many rows of the same decode."""
-        is_wanted = n_following < (TAPS_WORTH if self.layers else NEXT_WORTH)
+        self._n_awake -= n_following == 0
+        is_near = n_following < (TAPS_WORTH if self.layers else NEXT_WORTH)
+        is_wanted = is_near and self._n_awake >= 0
         if is_wanted != self._is_on:
             self.switch(on=is_wanted)
 

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import EngineConfig
+from localspec.engine.base import Context, EngineConfig
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.features import N_KEPT, Features, array_at
 from localspec.engine.llama.parameters import create_context, load_model
 from localspec.engine.llama.unstable import unstable
@@ -95,6 +96,13 @@ class LlamaHead:
         """What the target keeps for it."""
         assert self.target.features, "a head is made by its target"
         return self.target.features
+
+    def is_ready(self, context: Context) -> bool:
+        """Whether the state behind what it holds was kept; see `engine.base.Head.is_ready`."""
+        assert isinstance(context, LlamaContext)
+        self.features.ask()
+        rows = self.features.of(context.sequence)
+        return rows.first < len(context.held) <= rows.end
 
     def forget(self, sequence: int, position: int) -> None:
         """Drop a sequence's cells from a position on."""

@@ -7,8 +7,8 @@ from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
-from localspec.engine.base import SpecialKind
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise
+from localspec.engine.vocabulary import SpecialKind
 from localspec.errors import ModelError
 from localspec.model.tokenizer import Tokenizer
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localspec import paths
-from localspec.engine.base import Vocabulary
 from localspec.engine.health import engine_version
+from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import EngineError, UserError
 
 MODELS = "vendor/llama.cpp/models"

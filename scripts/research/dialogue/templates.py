@@ -29,7 +29,7 @@ from localspec.dialogue.markup import Markup
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import ChatTemplate, Message, TemplateError
 from localspec.dialogue.transcript import Answer, Transcript, Turn
-from localspec.engine.base import Vocabulary
+from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import UserError
 from localspec.gguf.reader import read_header
 from localspec.model.tokenizer import Tokenizer

@@ -20,7 +20,7 @@ from research.dialogue.archive import load_vocabulary, open_archive
 
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import ChatTemplate, Message
-from localspec.engine.base import Vocabulary
+from localspec.engine.vocabulary import Vocabulary
 
 USUAL = "llama-bpe"
 """Whose test texts stand in for a vocabulary without any."""

@@ -9,7 +9,7 @@ from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve, Point
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.decode.drafters.draft_model import confidence_bin
+from localspec.decode.drafters.unfinished import confidence_bin
 from localspec.decode.offers import WINDOW
 from localspec.decode.policy import Adaptive
 from localspec.decode.step import Step
@@ -72,6 +72,7 @@ class ModelInWorld:
     luck: Luck
     source: str = "model"
     is_free: bool = False
+    n_longest: int | None = None
     passes: float = 0.0
     n_read: int = 0
 

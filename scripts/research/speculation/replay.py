@@ -29,8 +29,8 @@ from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.decode.drafters.draft_model import confidence_bin
 from localspec.decode.drafters.lookup import LookupDrafter
+from localspec.decode.drafters.unfinished import confidence_bin
 from localspec.decode.offers import WINDOW
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
@@ -129,6 +129,7 @@ class RecordedModel:
     machine: Machine
     source: ClassVar[str] = "model"
     is_free: ClassVar[bool] = False
+    n_longest: ClassVar[int | None] = None
     seconds: float = 0.0
     n_read: int = 0
 

@@ -1,0 +1,84 @@
+"""A draft in the making: token after token out of rows of scores, for draft models and heads.
+
+A token's confidence is how likely the drafter itself finds it, in bins. With `stop` a token is
+drawn only if one as likely is worth verifying: a drawn one is never thrown away.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
+from localspec.engine.base import Logits
+from localspec.engine.sampling import Chooser, Distribution, Purpose, uniform
+
+CONFIDENCES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
+"""Borders of the bins of confidence, by the probability of the drafter's best token."""
+N_CONFIDENCES = len(CONFIDENCES) + 1
+
+Place = TypeVar("Place")
+
+
+def confidence_bin(probability: float) -> int:
+    """The bin of a probability, 0 to 1: how many of `CONFIDENCES` it reaches."""
+    return sum(probability >= border for border in CONFIDENCES)
+
+
+@dataclass(slots=True)
+class UnfinishedDraft(Generic[Place]):
+    """One draft of at most `n_tokens`; `place` is what its drafter reads the text in."""
+
+    request: DraftRequest
+    place: Place
+    chooser: Chooser
+    n_tokens: int
+    tokens: list[int] = field(default_factory=list[int])
+    distributions: list[Distribution] = field(default_factory=list[Distribution])
+    confidences: list[int] = field(default_factory=list[int])
+    is_done: bool = False
+
+    def __post_init__(self) -> None:
+        self.is_done = self.is_done or self.n_tokens <= 0
+
+    def take(self, logits: Logits) -> None:
+        """Choose the next token from its logits, if it is worth verifying."""
+        history, stop = self.request.history, self.request.stop
+        text = [*history[-self.chooser.window :], *self.tokens]
+        q, token = None, 0
+        if self.request.wants_distributions:
+            q = self.chooser.distribution(logits, 0, text)
+            confidence = confidence_bin(float(q.probabilities.max()))
+        else:
+            token, probability = self.chooser.best(logits, 0, text, measured=stop is not None)
+            confidence = confidence_bin(probability)
+        if stop and not stop.takes(self.confidences, confidence):
+            self.is_done = True
+            return
+        if q is not None:
+            place = len(history) + len(self.tokens)
+            token = q.draw(uniform(self.chooser.sampling.seed, place, Purpose.DRAFT))
+            self.distributions.append(q)
+        self.tokens.append(token)
+        self.confidences.append(confidence)
+        self.is_done = len(self.tokens) >= self.n_tokens or bool(
+            stop and not stop.evaluates(self.confidences)
+        )
+
+    def draft(self, source: str) -> Draft:
+        """What it came to."""
+        if self.request.n_tokens == 0:
+            return NO_DRAFT
+        distributions = self.distributions if self.request.wants_distributions else None
+        return Draft(self.tokens, source, distributions, self.confidences)
+
+
+def complete(
+    drafts: Sequence[UnfinishedDraft[Place]],
+    evaluate: Callable[[Sequence[UnfinishedDraft[Place]]], Sequence[Logits]],
+) -> None:
+    """Draft on until all are done; `evaluate` gives a row for the next token of each."""
+    active = [draft for draft in drafts if not draft.is_done]
+    while active:
+        for draft, logits in zip(active, evaluate(active), strict=True):
+            draft.take(logits)
+        active = [draft for draft in active if not draft.is_done]
