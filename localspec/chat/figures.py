@@ -112,9 +112,9 @@ class Figures:
 
     n_tokens: int
     n_thought: int
-    n_prompt: int
-    n_evaluated: int
-    n_context: int
+    n_prompt: int | None
+    n_evaluated: int | None
+    n_context: int | None
     n_ctx: int | None
     finish_reason: str
     seed: int
@@ -206,14 +206,16 @@ def _parts(figures: Figures, with_first_token: bool) -> Iterator[str]:
         yield f"{count(figures.n_thought, 'token')} of thought"
     if with_first_token and figures.ttft_s is not None:
         yield f"first token {_first_token(figures)}"
-    yield context_text(figures.n_context, figures.n_ctx)
+    yield f"context {context_text(figures.n_context, figures.n_ctx)}"
     if figures.finish_reason in _ENDINGS:
         yield _ENDINGS[figures.finish_reason]
 
 
-def context_text(n_held: int, n_ctx: int | None) -> str:
+def context_text(n_held: int | None, n_ctx: int | None) -> str:
     """How full the context is."""
-    return f"context {n_held:,}" + ("" if n_ctx is None else f" / {n_ctx:,}")
+    if n_held is None:
+        return "unknown"
+    return f"{n_held:,}" + ("" if n_ctx is None else f" / {n_ctx:,}")
 
 
 def stats(figures: Figures, *, is_here: bool = True) -> list[tuple[str, ...]]:
@@ -232,7 +234,7 @@ def stats(figures: Figures, *, is_here: bool = True) -> list[tuple[str, ...]]:
         ),
         *((source.name, _accepted(source)) for source in figures.sources),
         *([("speculation", figures.story)] if figures.story else []),
-        ("context", context_text(figures.n_context, figures.n_ctx).removeprefix("context ")),
+        ("context", context_text(figures.n_context, figures.n_ctx)),
         ("seed", str(figures.seed)),
         ("ended by", figures.finish_reason),
     ]
@@ -261,6 +263,8 @@ def _shares(figures: Figures) -> str:
 
 
 def _prompt(figures: Figures) -> str:
+    if figures.n_prompt is None:
+        return "the server did not say"
     text = f"{count(figures.n_prompt, 'token')}, {figures.n_evaluated:,} of them read anew"
     return text + (f" at {figures.prefill_tps:,.0f} tok/s" if figures.prefill_tps else "")
 

@@ -6,6 +6,7 @@ an answer, what it said until then is kept.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -72,18 +73,18 @@ class RemoteRun:
         """What it came to, by the server's own account; where that is missing, by what came."""
         usage, timings = self.usage, self.timings
         n_tokens = _number(usage, "completion_tokens") or self.n_pieces
-        n_prompt = _number(usage, "prompt_tokens") or 0
+        n_prompt = _number(usage, "prompt_tokens")
         n_cached = _number(_object(usage, "prompt_tokens_details"), "cached_tokens") or 0
         passes = _number(timings, "passes") or n_tokens
         drafted = _number(timings, "draft_n") or 0
         accepted = _number(timings, "draft_n_accepted") or 0
-        n_context = n_prompt + n_tokens
-        is_full = self.finish_reason == "length" and model.n_ctx and n_context >= model.n_ctx
+        n_context = None if n_prompt is None else n_prompt + n_tokens
+        is_full = self.finish_reason == "length" and (n_context or 0) >= (model.n_ctx or inf)
         return Figures(
             n_tokens=n_tokens,
             n_thought=_number(_object(usage, "completion_tokens_details"), "reasoning_tokens") or 0,
             n_prompt=n_prompt,
-            n_evaluated=n_prompt - n_cached,
+            n_evaluated=None if n_prompt is None else n_prompt - n_cached,
             n_context=n_context,
             n_ctx=model.n_ctx,
             finish_reason="context" if is_full else self.finish_reason,
@@ -132,7 +133,7 @@ def _answered(chat: Chat, model: RemoteModel, view: AnswerView) -> Figures:
         finally:
             view.end()
     figures = run.figures(model, options.sampling.seed, view.paused_s)
-    model.n_held = figures.n_context
+    model.n_held = figures.n_context or 0
     if run.said or run.thought or run.finish_reason != "interrupted":
         document = figures.to_json()
         answer = Answer(

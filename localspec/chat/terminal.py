@@ -55,7 +55,7 @@ class TerminalFrontend:
         atexit.register(self._quiet.close)
         self._stopped_at = 0.0
         self._is_waiting = False
-        self._held: tuple[Conversation | None, int] = None, 0
+        self._held: tuple[Conversation | None, int | None] = None, 0
         chat.notify = self.say
         chat.on_loaded = self._loaded
         chat.on_progress = self._editor.refresh
@@ -170,7 +170,8 @@ class TerminalFrontend:
         conversation, n_context = self._held
         if conversation is not self._chat.conversation:
             n_context = loaded.n_held
-        return SEPARATOR.join([loaded.name, context_text(n_context, loaded.n_ctx), "/help"])
+        context = f"context {context_text(n_context, loaded.n_ctx)}"
+        return SEPARATOR.join([loaded.name, context, "/help"])
 
     def _progress(self) -> str:
         return f"loading {self._chat.model_name} {percent(self._chat.loading.fraction)}"
