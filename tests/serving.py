@@ -18,6 +18,7 @@ from localspec.decode.speculator import Plain
 from localspec.dialogue.prompts import Prompts
 from localspec.engine.interrupt import Interrupt
 from localspec.notify import silent
+from localspec.serve.answering import Limits
 from localspec.serve.app import HttpOptions
 from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
@@ -118,7 +119,8 @@ def events_of(text: str) -> list[Any]:
 @contextmanager
 def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
     """A running server on a free port."""
-    options = {"model": "tiny", **options}
+    limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
+    options = {"model": "tiny", "limits": limits, **options}
     running = Running(session, desk, HttpOptions(**options))
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]

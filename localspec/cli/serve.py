@@ -59,12 +59,13 @@ class ServeFlags:
 
     def http(self, session: "Session") -> "HttpOptions":
         """As the server takes them."""
+        from localspec.serve.answering import Limits
         from localspec.serve.app import HttpOptions
         from localspec.serve.server import about
 
         name = self.alias or session.plan.target.model.stem
         return HttpOptions(
-            name, self.keys, tuple(self.cors or ()), self.queue_s, about=about(session)
+            name, self.keys, tuple(self.cors or ()), Limits(self.queue_s), about(session)
         )
 
 

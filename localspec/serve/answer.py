@@ -1,182 +1,149 @@
-"""Events of replies to OpenAI's documents: whole, or as the chunks of a stream.
+"""What the replies of one order have said: one account of it, which each protocol writes its way.
 
-`timings` has llama.cpp's names, and `tokens_per_pass`. A stream says each tool call at its end, in
-one piece with its index and id, because only then it is known to be one.
+The text of a tool call waits for the reply's end, because only then it is known to be one. What
+turns out to be none is text.
 """
 
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from localspec import __version__
 from localspec.decode.generation import FinishReason
 from localspec.dialogue.markup import AnswerPart
 from localspec.serve.messages import Account, Delta, Done
 from localspec.serve.order import Order
 from localspec.serve.tool_calls import calls_of
 
-_OBJECTS = {"chat": "chat.completion", "completion": "text_completion"}
-_IDS = {"chat": "chatcmpl-", "completion": "cmpl-"}
-_REASONS: dict[FinishReason | None, str] = {"stop": "stop"}
-_NAMES = {"text": "content", "thought": "reasoning_content"}
+Reason = Literal["stop", "length", "tool_calls"]
+_REASONS: dict[FinishReason | None, Reason] = {"stop": "stop"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that a reply goes on with."""
+
+    kind: Literal["text", "thought"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A tool call: the reply's `index`-th, as OpenAI writes it."""
+
+    index: int
+    call: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.call["function"]["name"]
+
+    @property
+    def arguments(self) -> str:
+        """JSON."""
+        return self.call["function"]["arguments"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The reply is over. `stopped_by`: the text that it was to end before."""
+
+    reason: Reason
+    account: Account
+    stopped_by: str | None = None
+
+
+News = Piece | Called | Ended
 
 
 @dataclass(slots=True)
-class _Choice:
-    """What was said so far; the text of tool calls waits for its end."""
+class Choice:
+    """One reply so far."""
 
-    said: dict[str, str] = field(default_factory=dict[str, str])
-    call: str = ""
-    calls: list[dict[str, Any]] | None = None
-    account: Account | None = None
+    text: str = ""
+    thought: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    end: Ended | None = None
+    held: str = ""
+    """What may become tool calls."""
 
-    def add(self, parts: Sequence[AnswerPart], *, has_tools: bool) -> list[tuple[str, str]]:
-        """Take parts; fields and texts that are to be said now."""
-        fresh: list[tuple[str, str]] = []
+    @property
+    def reason(self) -> Reason:
+        return self.end.reason if self.end else "length"
+
+    def add(self, parts: Sequence[AnswerPart], *, has_tools: bool) -> list[News]:
+        """Take parts; those that are to be said now."""
+        fresh: list[News] = []
         for part in parts:
             if part.kind == "tool_call" and has_tools:
-                self.call += part.text
-                continue
-            name = _NAMES.get(part.kind, "content")
-            self.said[name] = self.said.get(name, "") + part.text
-            fresh.append((name, part.text))
+                self.held += part.text
+            else:
+                fresh.append(self._said("thought" if part.is_thought else "text", part.text))
         return fresh
 
-    def end(self, account: Account) -> str:
-        """The reply is over; text that turned out to be no call."""
-        self.account, self.calls = account, calls_of(self.call) if self.call else None
-        text = "" if self.calls else self.call
-        self.said["content"] = self.said.get("content", "") + text
-        return text
+    def finish(self, account: Account, stopped_by: str | None) -> list[News]:
+        """The reply is over; its calls, or the text that is none."""
+        fresh: list[News] = []
+        self.calls = (calls_of(self.held) if self.held else None) or []
+        if self.held and not self.calls:
+            fresh.append(self._said("text", self.held))
+        fresh += [Called(i, call) for i, call in enumerate(self.calls)]
+        reason = "tool_calls" if self.calls else _REASONS.get(account.finish_reason, "length")
+        self.end = Ended(reason, account, stopped_by)
+        return [*fresh, self.end]
 
-    @property
-    def reason(self) -> str:
-        if self.calls:
-            return "tool_calls"
-        return _REASONS.get(self.account and self.account.finish_reason, "length")
-
-
-class AnswerDocument:
-    """The documents of one order, as its events come; `place` is a choice's."""
-
-    def __init__(self, order: Order, model: str) -> None:
-        self._order = order
-        self._choices = [_Choice() for _ in order.choices]
-        self._begun = [False] * len(order.choices)
-        self._head = {
-            "id": _IDS[order.door] + secrets.token_hex(12),
-            "object": _OBJECTS[order.door],
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": f"localspec-{__version__}",
-        }
-
-    # whole
-
-    def add(self, place: int, event: Delta | Done) -> None:
-        """Take an event, for `document`."""
-        if isinstance(event, Delta):
-            self._choices[place].add(event.parts, has_tools=self._order.has_tools)
+    def _said(self, kind: Literal["text", "thought"], text: str) -> Piece:
+        if kind == "thought":
+            self.thought += text
         else:
-            self._choices[place].end(event.account)
+            self.text += text
+        return Piece(kind, text)
 
-    @property
-    def document(self) -> dict[str, Any]:
-        """All of it, when every choice is done."""
-        make = self._message_choice if self._order.door == "chat" else self._text_choice
-        choices = [make(place, choice) for place, choice in enumerate(self._choices)]
-        return {**self._head, "choices": choices, "usage": self.usage, "timings": self.timings}
 
-    def _message_choice(self, place: int, choice: _Choice) -> dict[str, Any]:
-        content = choice.said.get("content", "")
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if thought := choice.said.get("reasoning_content"):
-            message["reasoning_content"] = thought
-        if choice.calls:
-            message |= {"content": content or None, "tool_calls": choice.calls}
-        return _choice_of(place, choice.reason, message=message)
+class Answer:
+    """The replies of one order, as its events come; `place` is a choice's."""
 
-    def _text_choice(self, place: int, choice: _Choice) -> dict[str, Any]:
-        return _choice_of(place, choice.reason, text=choice.said.get("content", ""))
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.choices = [Choice() for _ in order.choices]
+        self.key = secrets.token_hex(12)
+        """For ids of it and of its parts."""
+        self.created = int(time.time())
 
-    # streamed
-
-    def chunks(self, place: int, event: Delta | Done) -> list[dict[str, Any]]:
-        """What an event adds to the stream."""
-        choice, found = self._choices[place], self._opening(place)
+    def add(self, place: int, event: Delta | Done) -> list[News]:
+        """What an event brings."""
+        choice = self.choices[place]
         if isinstance(event, Delta):
-            fresh = choice.add(event.parts, has_tools=self._order.has_tools)
-            return found + [self._said(place, name, text) for name, text in fresh]
-        if rest := choice.end(event.account):
-            found.append(self._said(place, "content", rest))
-        for i, call in enumerate(choice.calls or ()):
-            found.append(self._chunk(place, delta={"tool_calls": [{"index": i, **call}]}))
-        ending = self._said(place, reason=choice.reason)
-        return [*found, {**ending, "timings": _timings([event.account])}]
-
-    @property
-    def last_chunks(self) -> list[dict[str, Any]]:
-        """Behind all choices: the figures, if they are wanted."""
-        if not self._order.wants_usage:
-            return []
-        return [{**self._chunk_head, "choices": [], "usage": self.usage, "timings": self.timings}]
-
-    def _opening(self, place: int) -> list[dict[str, Any]]:
-        if self._begun[place] or self._order.door != "chat":
-            return []
-        self._begun[place] = True
-        return [self._chunk(place, delta={"role": "assistant", "content": None})]
-
-    def _said(
-        self, place: int, name: str = "content", text: str = "", reason: str | None = None
-    ) -> dict[str, Any]:
-        if self._order.door == "chat":
-            return self._chunk(place, reason=reason, delta={name: text} if text else {})
-        return self._chunk(place, reason=reason, text=text)
-
-    @property
-    def _chunk_head(self) -> dict[str, Any]:
-        kind = "chat.completion.chunk" if self._order.door == "chat" else "text_completion"
-        return {**self._head, "object": kind}
-
-    def _chunk(self, place: int, *, reason: str | None = None, **said: Any) -> dict[str, Any]:
-        return {**self._chunk_head, "choices": [_choice_of(place, reason, **said)]}
-
-    # figures
+            return choice.add(event.parts, has_tools=self.order.has_tools)
+        return choice.finish(event.account, self.order.choices[place].parser.stopped_by)
 
     @property
     def accounts(self) -> list[Account]:
         """Of the choices that are done."""
-        return [choice.account for choice in self._choices if choice.account]
+        return [choice.end.account for choice in self.choices if choice.end]
 
     @property
-    def usage(self) -> dict[str, Any]:
-        """Tokens of all choices; a prompt counts once for all of its choices."""
-        accounts = self.accounts
-        n_tokens = sum(each.n_tokens for each in accounts)
-        n_cached = min(self._order.n_prompt, sum(each.n_cached for each in accounts))
-        n_thought = sum(each.n_thought for each in accounts)
-        return {
-            "prompt_tokens": self._order.n_prompt,
-            "completion_tokens": n_tokens,
-            "total_tokens": self._order.n_prompt + n_tokens,
-            "prompt_tokens_details": {"cached_tokens": n_cached},
-            "completion_tokens_details": {"reasoning_tokens": n_thought},
-        }
+    def n_tokens(self) -> int:
+        return sum(each.n_tokens for each in self.accounts)
+
+    @property
+    def n_thought(self) -> int:
+        return sum(each.n_thought for each in self.accounts)
+
+    @property
+    def n_cached(self) -> int:
+        """Of the prompts; one counts once for all of its choices."""
+        return min(self.order.n_prompt, sum(each.n_cached for each in self.accounts))
 
     @property
     def timings(self) -> dict[str, Any]:
         """Of all choices together."""
-        return _timings(self.accounts)
+        return timings_of(self.accounts)
 
 
-def _choice_of(place: int, reason: str | None, **said: Any) -> dict[str, Any]:
-    return {"index": place, **said, "logprobs": None, "finish_reason": reason}
-
-
-def _timings(accounts: Sequence[Account]) -> dict[str, Any]:
+def timings_of(accounts: Sequence[Account]) -> dict[str, Any]:
+    """Figures with llama.cpp's names, and `passes`, `tokens_per_pass` and `queued_ms`."""
     timings, stats = [a.timings for a in accounts], [a.stats for a in accounts]
     n_read = sum(each.n_prefilled for each in timings)
     read_s = sum(each.prefill_s or 0.0 for each in timings)

@@ -27,7 +27,6 @@ from localspec.serve.turns import check_ids, messages_of, prompts_of, tools_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
-Door = Literal["chat", "completion"]
 MOST_PROMPTS = 64
 
 
@@ -48,7 +47,6 @@ class OneAnswer:
 class Order:
     """Everything that one request asks for."""
 
-    door: Door
     choices: Sequence[OneAnswer]
     n_prompt: int
     is_stream: bool = False
@@ -90,7 +88,7 @@ class Orders:
             self._choice(ids, each, session.parser(each, session.markup, opening))
             for each in _seeded(options, n)
         ]
-        return self._order("chat", given, choices, has_tools=bool(tools))
+        return self._order(given, choices, has_tools=bool(tools))
 
     def completion(self, body: Any) -> Order:
         """Of /v1/completions. BadRequestError for what cannot be answered."""
@@ -108,7 +106,7 @@ class Orders:
                 self._choice(ids, each, session.parser(each, PLAIN, UNOPENED))
                 for each in _seeded(options, n)
             ]
-        return self._order("completion", given, choices)
+        return self._order(given, choices)
 
     def _choice(self, ids: list[int], options: ReplyOptions, parser: AnswerParser) -> OneAnswer:
         n_ctx = self.session.n_ctx
@@ -127,7 +125,6 @@ class Orders:
 
     def _order(
         self,
-        door: Door,
         given: Mapping[str, Any],
         choices: list[OneAnswer],
         *,
@@ -135,7 +132,7 @@ class Orders:
     ) -> Order:
         n = number_of_choices(given)
         n_prompt = sum(choice.generation.n_prompt for choice in choices[::n])
-        return Order(door, choices, n_prompt, flag(given, "stream"), wants_usage(given), has_tools)
+        return Order(choices, n_prompt, flag(given, "stream"), wants_usage(given), has_tools)
 
 
 def _seeded(options: ReplyOptions, n: int) -> list[ReplyOptions]:

@@ -1,0 +1,140 @@
+"""OpenAI's chat completions and completions, whole and as chunks, with llama.cpp's `timings`.
+
+A stream says each tool call in one piece with its index and id.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from localspec import __version__
+from localspec.serve.answer import Answer, Called, Choice, Ended, News, timings_of
+from localspec.serve.order import Orders
+from localspec.serve.problem import Problem
+from localspec.serve.protocols.base import PING, Door, event
+
+FINGERPRINT = f"localspec-{__version__}"
+_NAMES = {"text": "content", "thought": "reasoning_content"}
+
+
+def doors(orders: Orders) -> list[Door]:
+    """The addresses of OpenAI's that answer."""
+    return [
+        Door(("/v1/chat/completions", "/chat/completions"), orders.chat, ChatWriter),
+        Door(("/v1/completions", "/completions"), orders.completion, TextWriter),
+    ]
+
+
+class _Chunks:
+    """What both kinds of OpenAI's documents share."""
+
+    id_, kind, chunk_kind = "", "", ""
+    ping = PING
+
+    def __init__(self, answer: Answer, model: str) -> None:
+        self._answer = answer
+        self._head = {
+            "id": self.id_ + answer.key,
+            "object": self.kind,
+            "created": answer.created,
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it, when every choice is done."""
+        choices = [self._choice(place, each) for place, each in enumerate(self._answer.choices)]
+        return {**self._head, "choices": choices, **self._figures}
+
+    def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
+        """What is new of a choice."""
+        for each in news:
+            if isinstance(each, Ended):
+                chunk = self._chunk(place, None, reason=each.reason)
+                yield event({**chunk, "timings": timings_of([each.account])})
+            else:
+                yield event(self._chunk(place, each))
+
+    def opening(self) -> Iterable[str]:
+        """What a stream begins with."""
+        return ()
+
+    def closing(self) -> Iterator[str]:
+        """Behind all choices: the figures, if they are wanted."""
+        if self._answer.order.wants_usage:
+            yield event({**self._head, "object": self.chunk_kind, "choices": [], **self._figures})
+        yield "data: [DONE]\n\n"
+
+    def failed(self, problem: Problem) -> str:
+        """An error in a stream that has begun."""
+        return event(problem.as_openai())
+
+    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _new(self, news: News | None) -> dict[str, Any]:
+        """What a chunk has of it; None: its end."""
+        raise NotImplementedError
+
+    def _chunk(self, place: int, news: News | None, reason: str | None = None) -> dict[str, Any]:
+        choice = _choice_of(place, reason, **self._new(news))
+        return {**self._head, "object": self.chunk_kind, "choices": [choice]}
+
+    @property
+    def _figures(self) -> dict[str, Any]:
+        return {"usage": usage(self._answer), "timings": self._answer.timings}
+
+
+class ChatWriter(_Chunks):
+    """Of /v1/chat/completions."""
+
+    id_, kind, chunk_kind = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+
+    def opening(self) -> Iterator[str]:
+        """Each choice says who speaks."""
+        for place in range(len(self._answer.choices)):
+            choice = _choice_of(place, None, delta={"role": "assistant", "content": None})
+            yield event({**self._head, "object": self.chunk_kind, "choices": [choice]})
+
+    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        if choice.thought:
+            message["reasoning_content"] = choice.thought
+        if choice.calls:
+            message |= {"content": choice.text or None, "tool_calls": choice.calls}
+        return _choice_of(place, choice.reason, message=message)
+
+    def _new(self, news: News | None) -> dict[str, Any]:
+        if news is None or isinstance(news, Ended):
+            return {"delta": {}}
+        if isinstance(news, Called):
+            return {"delta": {"tool_calls": [{"index": news.index, **news.call}]}}
+        return {"delta": {_NAMES[news.kind]: news.text}}
+
+
+class TextWriter(_Chunks):
+    """Of /v1/completions."""
+
+    id_, kind, chunk_kind = "cmpl-", "text_completion", "text_completion"
+
+    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+        return _choice_of(place, choice.reason, text=choice.text)
+
+    def _new(self, news: News | None) -> dict[str, Any]:
+        return {"text": getattr(news, "text", "")}
+
+
+def _choice_of(place: int, reason: str | None, **said: Any) -> dict[str, Any]:
+    return {"index": place, **said, "logprobs": None, "finish_reason": reason}
+
+
+def usage(answer: Answer) -> dict[str, Any]:
+    """Tokens of all choices; a prompt counts once for all of its choices."""
+    n_prompt, n_tokens = answer.order.n_prompt, answer.n_tokens
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_tokens,
+        "total_tokens": n_prompt + n_tokens,
+        "prompt_tokens_details": {"cached_tokens": answer.n_cached},
+        "completion_tokens_details": {"reasoning_tokens": answer.n_thought},
+    }
