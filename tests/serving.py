@@ -24,6 +24,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
+from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
 from localspec.session.recommended import Recommended
@@ -117,11 +118,13 @@ def events_of(text: str) -> list[Any]:
 
 
 @contextmanager
-def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
+def served(
+    session: Session, desk: Desk, resident: Resident | None = None, **options: Any
+) -> Iterator[Served]:
     """A running server on a free port."""
     limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
     options = {"model": "tiny", "limits": limits, **options}
-    running = Running(session, desk, HttpOptions(**options))
+    running = Running(session, desk, HttpOptions(**options), resident)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=(listener,))

@@ -29,12 +29,14 @@ from localspec.serve.messages import (
     Drain,
     Event,
     Failed,
+    LateError,
     Submit,
     Taken,
 )
 from localspec.serve.metrics import Metrics
 from localspec.serve.pace import LEAST_ROWS, Paced, shares
 from localspec.serve.prefixes import Prefixes
+from localspec.serve.problem import problem_of
 from localspec.serve.queue import Room
 from localspec.serve.scheduler import WORTH_WAIT, Scheduler
 
@@ -77,6 +79,7 @@ class House:
     n_chunk: int = 64
     speculator: Speculator = field(default_factory=Plain)
     target_s: float | None = None
+    deadline_s: float | None = None
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -85,7 +88,7 @@ class House:
         self.prefixes = Prefixes(self.contexts)
         pace = SetPace(self.speculator, COSTS, self.n_chunk, self.target_s)
         n_cells = self.n_cells or self.n_sequences * self.n_ctx
-        room = Room(n_cells, self.n_waiting)
+        room = Room(n_cells, self.n_waiting, self.deadline_s)
         self.scheduler = Scheduler(self.engine, self.prefixes, pace, room, lambda: self.now)
         self.events: dict[int, list[Event]] = {}
         self.generations: dict[int, Generation] = {}
@@ -323,6 +326,26 @@ def test_who_waits_too_long_is_told() -> None:
     house.finish()
     assert isinstance(house.last(runs), Done)
     assert house.last(runs).account.timings.ttft_s == 0.0
+
+
+def test_a_deadline_counts_the_wait_and_the_answer() -> None:
+    """A client that has given up must not be worked for, wherever its request is."""
+    house = House(n_sequences=1, deadline_s=5.0)
+    runs, waits = house.submit([1, 2], max_tokens=500), house.submit([3])
+    house.step()
+    house.now = 4.0
+    comes_later = house.submit([4], max_tokens=2)
+    house.step()
+    house.now = 5.1
+    house.step()
+    for id_ in (runs, waits):
+        error = house.last(id_).error
+        assert isinstance(error, LateError)
+        assert problem_of(error).status == 503
+        assert "5 s" in str(error)
+        assert "retry-after" in problem_of(error).headers
+    house.finish()
+    assert isinstance(house.last(comes_later), Done)
 
 
 def test_a_request_that_is_cancelled_takes_part_in_no_further_pass() -> None:

@@ -23,6 +23,7 @@ from localspec.serve.page import page_routes
 from localspec.serve.problem import Problem, problem_of
 from localspec.serve.protocols import openai
 from localspec.serve.protocols.base import Door
+from localspec.serve.resident import HeldModel, Resident
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,18 @@ Written = Callable[[Problem], dict[str, Any]]
 class Server:
     """`app` is the ASGI application."""
 
-    def __init__(self, orders: Orders, desk: Desk, options: HttpOptions) -> None:
+    def __init__(
+        self, orders: Orders, desk: Desk, options: HttpOptions, resident: Resident | None = None
+    ) -> None:
         doors = openai.doors(orders)
         self._written = {path: door.written for door in doors for path in door.paths}
         answering = Answering(desk, options.model, options.limits)
         routes = Information(desk, options.model, options.about).routes()
-        routes += page_routes(desk, options.model, orders.session.n_ctx)
+        routes += page_routes(desk, options.model, orders.session.n_ctx, resident)
         routes += [route for door in doors for route in _routes(answering, door)]
         middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
+        if resident:
+            middleware.append(Middleware(HeldModel, resident=resident))
         if options.origins:
             cors = Middleware(
                 CORSMiddleware, allow_origins=options.origins, allow_methods=["*"],

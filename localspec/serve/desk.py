@@ -95,13 +95,16 @@ class Desk:
     # in the thread
 
     def _run(self) -> None:
-        scheduler = self.scheduler
-        while not self._is_stopped and not (scheduler.is_closing and scheduler.is_idle):
-            self._receive(is_patient=scheduler.is_idle)
-            if not scheduler.is_idle:
+        while not self._is_stopped and not self._is_over:
+            self._receive(is_patient=self.scheduler.is_idle)
+            if not self.scheduler.is_idle:
                 self._pass()
-        self._tell(scheduler.fail_all(EngineError("the server was stopped")))
+        self._tell(self.scheduler.fail_all(EngineError("the server was stopped")))
         self._receive(is_patient=False)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.scheduler.is_closing and self.scheduler.is_idle
 
     def _receive(self, *, is_patient: bool) -> None:
         """Take all messages that are there; wait for one if there is nothing else to do."""

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from localspec.serve.answering import check_model
 from localspec.serve.desk import Desk
 from localspec.serve.problem import BadRequestError, Problem
 
@@ -36,10 +37,7 @@ class Information:
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
-        name = request.path_params["name"]
-        if name != self._name:
-            sentence = f"there is no model {name!r}: this server has {self._name!r}"
-            raise BadRequestError(Problem(404, sentence, "model", "model_not_found"))
+        check_model({"model": request.path_params["name"]}, self._name)
         return JSONResponse(self._model)
 
     async def health(self, request: Request) -> Response:

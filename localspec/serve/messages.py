@@ -20,6 +20,10 @@ class BusyError(LocalspecError):
         self.is_closing = is_closing
 
 
+class LateError(BusyError):
+    """The request's deadline is over."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Submit:
     """A reply to make. `n_stable` as in `decode.driver.Slot`; it waits no longer than `wait_s`."""

@@ -24,6 +24,7 @@ from localspec.serve.order import Orders
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
+from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 from localspec.session.session import Session
 
@@ -36,22 +37,31 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many requests may wait, and how long a pass may take with prompts; None: by its cost."""
+    """How many requests may wait, and how long a pass may take with prompts; None: by its cost.
+
+    `deadline_s`: of a request from its arrival to its end; None: none.
+    """
 
     n_waiting: int = 64
     target_s: float | None = None
+    deadline_s: float | None = None
 
 
 def desk_of(session: Session, load: Load = Load()) -> Desk:
     """A desk for a session whose engine has one pool of cells, for as many users as sequences."""
+    return Desk(scheduler_of(session, load))
+
+
+def scheduler_of(session: Session, load: Load) -> Scheduler:
+    """What runs on the session's engine."""
     engine, settings = session.target, session.plan.target.settings
     n = settings.n_sequences
     contexts = [session.context, *(engine.context() for _ in range(n - 1))]
     n_rows = min(settings.ubatch, session.n_ctx) - session.plan.target.n_outputs
     costs = session.learned().target
     pace = Paced(session.speculator(), costs, max(1, n_rows), load.target_s)
-    room = Room(n * session.n_ctx, load.n_waiting)
-    return Desk(Scheduler(engine, Prefixes(contexts), pace, room, perf_counter))
+    room = Room(n * session.n_ctx, load.n_waiting, load.deadline_s)
+    return Scheduler(engine, Prefixes(contexts), pace, room, perf_counter)
 
 
 def about(session: Session) -> dict[str, Any]:
@@ -95,9 +105,19 @@ class _Uvicorn(uvicorn.Server):
 class Running:
     """A server on a listening socket; `serve` returns when it has ended."""
 
-    def __init__(self, session: Session, desk: Desk, options: HttpOptions, **how: Any) -> None:
+    def __init__(
+        self,
+        session: Session,
+        desk: Desk,
+        options: HttpOptions,
+        resident: Resident | None = None,
+        **how: Any,
+    ) -> None:
         self._desk = desk
-        app = Server(Orders(session, **how), desk, options).app
+        orders = Orders(session, **how)
+        app = Server(orders, desk, options, resident).app
+        if resident:
+            self._follow(resident, orders)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -108,6 +128,18 @@ class Running:
         self._uvicorn = _Uvicorn(config)
         self._n_signals = 0
         self._ending: threading.Thread | None = None
+
+    def _follow(self, resident: Resident, orders: Orders) -> None:
+        """Go on with each session that takes the place of another one."""
+        room = self._desk.scheduler.room
+        load = Load(room.n_waiting, self._desk.scheduler.target_s, room.deadline_s)
+
+        def adopt(session: Session) -> None:
+            orders.session = session
+            self._desk.scheduler = scheduler_of(session, load)
+
+        resident.on_loaded = adopt
+        resident.is_idle = lambda: self._desk.scheduler.is_idle
 
     def serve(self, listener: socket.socket, on_end: Callable[[], None] = lambda: None) -> None:
         """Answer until `stop`, Ctrl-C or SIGTERM; `on_end` is told of the first of these."""
