@@ -98,7 +98,8 @@ class Served:
     def chat(self, text: str = "Hello", **body: Any) -> Any:
         """The document of a good answer."""
         messages = [{"role": "user", "content": text}]
-        status, document = self.post("/v1/chat/completions", messages=messages, **body)
+        how = {"model": "any", "messages": messages, **body}
+        status, document = self.post("/v1/chat/completions", **how)
         assert status == 200, document
         return document
 
@@ -108,6 +109,12 @@ class Served:
         while scheduler.running or scheduler.waiting:
             assert perf_counter() - started < 20, "a request was not ended"
             sleep(0.01)
+
+
+def data_of(text: str) -> list[Any]:
+    """The documents of a stream, however its events are named and it ends."""
+    lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 def events_of(text: str) -> list[Any]:

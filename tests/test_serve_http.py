@@ -16,7 +16,7 @@ from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
 from localspec.serve.server import bound
 
-CHAT = "/v1/chat/completions"
+CHAT = "/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 FEW = {"max_tokens": 6, "temperature": 0}
 
@@ -166,7 +166,7 @@ def test_a_body_that_is_no_request_is_refused(server: Served, body: bytes) -> No
     assert document["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("prompt", [[], [[]], 5, [1, "a"], [99], [-1], [True], {"a": 1}, None])
+@pytest.mark.parametrize("prompt", [[], [[]], 5, ["a", 5.5], [99], [-1], [True], {"a": 1}, None])
 def test_a_prompt_that_is_none_is_refused(server: Served, prompt: Any) -> None:
     status, document = server.post("/v1/completions", prompt=prompt, **FEW)
     assert (status, document["error"]["type"]) == (400, "invalid_request_error")
@@ -202,7 +202,8 @@ def test_models_health_and_metrics(server: Served) -> None:
     assert _metric(after, name) == 5 + _metric(before, name), "six tokens have five gaps"
     assert _metric(after, "localspec:queue_seconds_count") >= 1
     assert _metric(after, "llamacpp:n_busy_slots_per_decode") >= 1
-    assert server.ask("GET", "/slots")[1] == {"running": [], "n_waiting": 0}
+    slots = server.ask("GET", "/slots")[1]
+    assert [(slot["id"], slot["is_processing"]) for slot in slots] == [(0, False), (1, False)]
 
 
 def _metric(text: str, name: str) -> float:
@@ -382,3 +383,13 @@ def test_keys_come_from_options_a_file_and_the_environment(
     for wrong in (file, tmp_path / "nothing"):
         with pytest.raises(UserError, match="--api-key-file"):
             _ = ServeFlags(api_key_file=wrong).keys
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_openais_own_addresses_want_a_model_by_name(server: Served, path: str) -> None:
+    """Any name will do; a request without one is no request of OpenAI's."""
+    body = {"messages": HELLO, **FEW} if "chat" in path else {"input": "Hello"}
+    assert server.post(path, **body)[0] == 200
+    status, document = server.post("/v1" + path, **body)
+    assert (status, document["error"]["param"]) == (400, "model")
+    assert server.post("/v1" + path, model="gpt-4o", **body)[0] == 200

@@ -117,7 +117,7 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
 
     localspec serve model.gguf --parallel 4 --port 8080
 
-    curl localhost:8080/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
+    curl localhost:8080/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
     """
     keys = flags.keys
     config = engine.session_config(model)

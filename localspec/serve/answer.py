@@ -4,15 +4,15 @@ The text of a tool call waits for the reply's end, because only then it is known
 turns out to be none is text.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from localspec.decode.generation import FinishReason
-from localspec.dialogue.markup import AnswerPart
-from localspec.serve.messages import Account, Delta, Done
+from localspec.serve.messages import Account, Delta, Done, Progress
 from localspec.serve.order import Order
 from localspec.serve.tool_calls import calls_of
 
@@ -22,10 +22,12 @@ _REASONS: dict[FinishReason | None, Reason] = {"stop": "stop"}
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that a reply goes on with."""
+    """Text that a reply goes on with; `tokens` since the last piece; `account`, if wished for."""
 
     kind: Literal["text", "thought"]
     text: str
+    tokens: Sequence[int] = ()
+    account: Account | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,27 @@ class Called:
     call: dict[str, Any]
 
     @property
+    def id(self) -> str:
+        """As OpenAI writes it: call_..."""
+        return self.call["id"]
+
+    @property
     def name(self) -> str:
         return self.call["function"]["name"]
 
     @property
     def arguments(self) -> str:
-        """JSON."""
+        """JSON, as the model wrote it."""
         return self.call["function"]["arguments"]
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The arguments by name; what is no JSON object is one argument."""
+        try:
+            found = json.loads(self.arguments or "{}")
+        except ValueError:
+            found = self.arguments
+        return found if isinstance(found, dict) else {"arguments": found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,50 +70,66 @@ class Ended:
     stopped_by: str | None = None
 
 
-News = Piece | Called | Ended
+News = Piece | Called | Ended | Progress
 
 
 @dataclass(slots=True)
 class Choice:
     """One reply so far."""
 
-    text: str = ""
-    thought: str = ""
-    calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    runs: list[Piece] = field(default_factory=list[Piece])
+    """Text and thoughts, each as long as it goes on."""
+    tokens: list[int] = field(default_factory=list[int])
+    calls: list[Called] = field(default_factory=list[Called])
     end: Ended | None = None
     held: str = ""
     """What may become tool calls."""
 
     @property
+    def text(self) -> str:
+        return "".join(run.text for run in self.runs if run.kind == "text")
+
+    @property
+    def thought(self) -> str:
+        return "".join(run.text for run in self.runs if run.kind == "thought")
+
+    @property
     def reason(self) -> Reason:
         return self.end.reason if self.end else "length"
 
-    def add(self, parts: Sequence[AnswerPart], *, has_tools: bool) -> list[News]:
-        """Take parts; those that are to be said now."""
+    def add(self, delta: Delta, *, has_tools: bool) -> list[News]:
+        """Take what has come; what of it is to be said now."""
         fresh: list[News] = []
-        for part in parts:
+        tokens = delta.tokens
+        self.tokens += tokens
+        for part in delta.parts:
             if part.kind == "tool_call" and has_tools:
                 self.held += part.text
-            else:
-                fresh.append(self._said("thought" if part.is_thought else "text", part.text))
+                continue
+            piece = self.say("thought" if part.is_thought else "text", part.text)
+            fresh.append(replace(piece, tokens=tokens, account=delta.account))
+            tokens = ()
         return fresh
 
     def finish(self, account: Account, stopped_by: str | None) -> list[News]:
         """The reply is over; its calls, or the text that is none."""
         fresh: list[News] = []
-        self.calls = (calls_of(self.held) if self.held else None) or []
-        if self.held and not self.calls:
-            fresh.append(self._said("text", self.held))
-        fresh += [Called(i, call) for i, call in enumerate(self.calls)]
+        found = calls_of(self.held) if self.held else None
+        if self.held and not found:
+            fresh.append(self.say("text", self.held))
+        self.calls = [Called(i, call) for i, call in enumerate(found or ())]
+        fresh += self.calls
         reason = "tool_calls" if self.calls else _REASONS.get(account.finish_reason, "length")
         self.end = Ended(reason, account, stopped_by)
         return [*fresh, self.end]
 
-    def _said(self, kind: Literal["text", "thought"], text: str) -> Piece:
-        if kind == "thought":
-            self.thought += text
+    def say(self, kind: Literal["text", "thought"], text: str) -> Piece:
+        """Go on with a text."""
+        if self.runs and self.runs[-1].kind == kind:
+            text_before = self.runs.pop().text
+            self.runs.append(Piece(kind, text_before + text))
         else:
-            self.text += text
+            self.runs.append(Piece(kind, text))
         return Piece(kind, text)
 
 
@@ -111,12 +143,15 @@ class Answer:
         """For ids of it and of its parts."""
         self.created = int(time.time())
 
-    def add(self, place: int, event: Delta | Done) -> list[News]:
+    def add(self, place: int, event: Progress | Delta | Done) -> list[News]:
         """What an event brings."""
-        choice = self.choices[place]
+        choice, asked = self.choices[place], self.order.choices[place]
+        if isinstance(event, Progress):
+            return [event]
+        begun = [choice.say("text", asked.echo)] if asked.echo and not choice.runs else []
         if isinstance(event, Delta):
-            return choice.add(event.parts, has_tools=self.order.has_tools)
-        return choice.finish(event.account, self.order.choices[place].parser.stopped_by)
+            return [*begun, *choice.add(event, has_tools=self.order.has_tools)]
+        return [*begun, *choice.finish(event.account, asked.parser.stopped_by)]
 
     @property
     def accounts(self) -> list[Account]:
@@ -164,4 +199,15 @@ def timings_of(accounts: Sequence[Account]) -> dict[str, Any]:
         "passes": passes,
         "tokens_per_pass": n_said / passes if passes else None,
         "queued_ms": 1e3 * sum(each.queued_s for each in accounts),
+    }
+
+
+def progress_of(progress: Progress) -> dict[str, Any]:
+    """How far a prompt is read, with llama.cpp's names: `processed` counts what was held, too."""
+    n_done = progress.n_cached + progress.n_read
+    return {
+        "total": progress.n_prompt,
+        "cache": progress.n_cached,
+        "processed": n_done,
+        "time_ms": 1e3 * progress.read_s,
     }

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from localspec.errors import LocalspecError
 from localspec.serve.answer import Answer
 from localspec.serve.desk import Desk
-from localspec.serve.messages import END, Delta, Done, Event, Failed, Taken
+from localspec.serve.messages import END, Delta, Done, Event, Failed, Progress, Taken
 from localspec.serve.order import Order
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols.base import Door, Writer
@@ -52,7 +52,7 @@ class Answering:
         """The response to a request."""
         body = await body_of(request, self._limits.most_bytes)
         if self._limits.is_strict:
-            check_model(body, self._model)
+            refuse_other_names(body, self._model)
         order = await run_in_threadpool(door.read, body)
         answer = Answer(order)
         writer = door.writer(answer, self._model)
@@ -120,7 +120,7 @@ class _Listening:
         for place, choice in enumerate(order.choices):
             id_ = desk.new_id()
             self._open[id_] = place
-            desk.submit(choice.submit(id_, wait_s), self._hear)
+            desk.submit(choice.submit(id_, wait_s, order.wishes), self._hear)
 
     def _hear(self, event: Event) -> None:
         """In the engine's thread."""
@@ -146,7 +146,7 @@ class _Listening:
 
 async def _pinged(
     listening: _Listening, ping_s: float
-) -> AsyncIterator[tuple[int, Delta | Done | Failed] | None]:
+) -> AsyncIterator[tuple[int, Progress | Delta | Done | Failed] | None]:
     """The events that say something; None after so long a silence."""
     pending = asyncio.create_task(listening.next())
     try:
@@ -195,7 +195,7 @@ async def body_of(request: Request, most_bytes: int) -> Any:
         raise refused(f"the body is no JSON: {error}") from error
 
 
-def check_model(body: Any, name: str) -> None:
+def refuse_other_names(body: Any, name: str) -> None:
     """BadRequestError where another model is asked for."""
     wanted = body.get("model") if isinstance(body, dict) else None
     if wanted not in (None, "", name):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localspec.errors import UserError, no_such
+from localspec.serve.messages import Wishes
 from localspec.serve.problem import refused
 from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options
 
@@ -23,27 +24,32 @@ _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
              "guided_regex": "regex"}  # fmt: skip
 """llama.cpp's and vLLM's fields by the keyword of a reply."""
 _READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
-         "response_format"}  # fmt: skip
+         "response_format", "cache_prompt", "timings_per_token", "return_progress"}  # fmt: skip
 CHAT = frozenset({*_READ, "messages", "tools", "tool_choice", "reasoning_effort",
                   "chat_template_kwargs"})  # fmt: skip
-COMPLETION = frozenset({*_READ, "prompt"})
+COMPLETION = frozenset({*_READ, "prompt", "suffix", "echo"})
+NATIVE = frozenset({*COMPLETION, "return_tokens", "response_fields"})
+"""Of llama.cpp's /completion."""
+INFILL = frozenset({*NATIVE, "input_prefix", "input_suffix", "input_extra"}) - {"suffix", "echo"}
 HARMLESS = frozenset({
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-    "prompt_cache_retention", "cache_prompt", "verbosity", "timings_per_token", "return_progress",
-    "reasoning_format",
+    "prompt_cache_retention", "verbosity",
 })  # fmt: skip
 """They say who asks and why, or how a hosted service is to be run."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({}, []),
-    "logprobs": (False,), "top_logprobs": (0,), "n_probs": (0,), "best_of": (1,), "suffix": ("",),
+    "logprobs": (False,), "top_logprobs": (0,), "n_probs": (0,), "best_of": (1,),
     "modalities": (["text"],), "typical_p": (1,),
     "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
-    "min_tokens": (0,), "echo": (False,), "id_slot": (-1,),
+    "min_tokens": (0,), "id_slot": (-1,), "reasoning_format": ("auto", "deepseek"),
+    "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
+    "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
+    "min_keep": (0,), "lora": ([],), "post_sampling_probs": (False,), "samplers": ([],),
 }  # fmt: skip
 """Fields that are not supported yet, and the values with which they ask for nothing."""
 MOST_CHOICES = 16
 _EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high",
-            "xhigh": "high"}  # fmt: skip
+            "xhigh": "high", "max": "high", "on": "on"}  # fmt: skip
 
 
 def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
@@ -72,6 +78,8 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
         keywords["max_tokens"] = lengths[0]
     if given.get("top_k") == -1:
         keywords["top_k"] = 0
+    if given.get("seed") == -1:  # llama.cpp's for any
+        del keywords["seed"]
     effort = given.get("reasoning_effort")
     if effort is not None:
         if effort not in _EFFORTS:
@@ -108,12 +116,28 @@ def _made(keywords: dict[str, Any]) -> ReplyOptions:
         raise refused(str(error), str(error).partition(" ")[0]) from error
 
 
-def flag(given: Mapping[str, Any], name: str) -> bool:
-    """A field that is true or false, false where it is not given."""
-    value = given.get(name, False)
+def flag(given: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """A field that is true or false."""
+    value = given.get(name, default)
     if not isinstance(value, bool):
         raise refused(f"{name} {value!r} is neither true nor false", name)
     return value
+
+
+def check_model(given: Mapping[str, Any]) -> None:
+    """OpenAI's API has a model in each request. BadRequestError where there is none."""
+    if not isinstance(given.get("model"), str):
+        sentence = "model is missing: give a name, for which the loaded model answers"
+        raise refused(sentence, "model")
+
+
+def wishes_of(given: Mapping[str, Any]) -> Wishes:
+    """llama.cpp's `return_progress`, `timings_per_token` and `cache_prompt`."""
+    return Wishes(
+        progress=flag(given, "return_progress"),
+        accounts=flag(given, "timings_per_token"),
+        reuses=flag(given, "cache_prompt", default=True),
+    )
 
 
 def number_of_choices(given: Mapping[str, Any]) -> int:

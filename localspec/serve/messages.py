@@ -24,6 +24,19 @@ class LateError(BusyError):
     """The request's deadline is over."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is wanted beside a reply.
+
+    `progress`: to hear how its prompt is read. `accounts`: one with each delta. `reuses`: what a
+    sequence holds of its prompt need not be read.
+    """
+
+    progress: bool = False
+    accounts: bool = False
+    reuses: bool = True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Submit:
     """A reply to make. `n_stable` as in `decode.driver.Slot`; it waits no longer than `wait_s`."""
@@ -33,6 +46,7 @@ class Submit:
     parser: AnswerParser
     n_stable: int = 0
     wait_s: float | None = None
+    wishes: Wishes = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +92,26 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Parts of a reply that are certain now."""
+    """Parts of a reply that are certain now, and the `tokens` since the last one.
+
+    `account`: so far, where that is wished for.
+    """
 
     id: int
     parts: Sequence[AnswerPart]
+    tokens: Sequence[int] = ()
+    account: Account | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a prompt's `n_prompt` tokens `n_cached` were held and `n_read` are read, in `read_s`."""
+
+    id: int
+    n_prompt: int
+    n_cached: int
+    n_read: int
+    read_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +146,6 @@ class Pass:
     gaps_s: Sequence[float] = ()
 
 
-Event = Taken | Delta | Done | Failed
+Event = Taken | Progress | Delta | Done | Failed
 END = (Done, Failed)
 """Nothing comes behind one of these."""

@@ -37,6 +37,8 @@ class Job:
     came_s: float
     worst: int
     slot: Slot | None = None
+    n_told: int = 0
+    """Tokens of its reply that were told."""
 
     @classmethod
     def of(cls, asked: Submit, now: float) -> "Job":

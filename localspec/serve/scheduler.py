@@ -8,11 +8,13 @@ fails ends alone. One that is cancelled takes part in no further pass.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 from localspec.decode.driver import Batch, Slot, step
 from localspec.decode.step import Step
-from localspec.engine.base import Engine, shared_prefix
+from localspec.dialogue.markup import AnswerPart
+from localspec.engine.base import Context, Engine, shared_prefix
 from localspec.errors import EngineError, LocalspecError
 from localspec.serve.messages import (
     Abort,
@@ -22,6 +24,7 @@ from localspec.serve.messages import (
     Failed,
     Message,
     Pass,
+    Progress,
     Submit,
     Taken,
 )
@@ -61,6 +64,11 @@ class Scheduler:
         return self._pace.target_s
 
     @property
+    def contexts(self) -> list[Context]:
+        """Of all sequences, in their order."""
+        return self._prefixes.contexts
+
+    @property
     def waiting(self) -> deque[Job]:
         """In order of arrival, too."""
         return self.queue.jobs
@@ -97,8 +105,8 @@ class Scheduler:
         for job, made in zip(grown, steps, strict=True):
             events += self._advanced(job, made, now)
         for job in read:
-            if job.generation.is_finished:
-                events.append(self._ended(job))
+            is_over = job.generation.is_finished
+            events += [self._ended(job)] if is_over else self._progress(job)
         return events
 
     def fail_all(self, error: LocalspecError) -> list[Event]:
@@ -162,10 +170,11 @@ class Scheduler:
             self.waiting.remove(job)
             self._prefixes.forget(n_lacking, job.generation.history)
             self._seat(job)
+            events += self._progress(job)
         return events
 
     def _is_being_read(self, job: Job) -> bool:
-        if self._engine.rollback_limit is not None:
+        if self._engine.rollback_limit is not None or not job.asked.wishes.reuses:
             return False  # such a memory shares nothing
         prompt = job.generation.history
         n_held = self._prefixes.n_held(prompt)
@@ -186,7 +195,8 @@ class Scheduler:
 
     def _seat(self, job: Job) -> None:
         generation = job.generation
-        context, job.account.n_cached = self._prefixes.take(generation.history)
+        known = generation.history if job.asked.wishes.reuses else []
+        context, job.account.n_cached = self._prefixes.take(known)
         job.slot = Slot(generation, context, job.asked.n_stable)
         job.account.queued_s = self._clock() - job.came_s
         self.running.append(job)
@@ -234,10 +244,30 @@ class Scheduler:
         job.account.add(made, now)
         if generation.is_finished:
             parts += parser.finish()
-        events: list[Event] = [Delta(job.id, parts)] if parts else []
+        events: list[Event] = [] if job.n_told else self._progress(job, made.eval_s)
+        events += self._delta(job, parts) if parts else []
         if generation.is_finished:
             events.append(self._ended(job))
         return events
+
+    def _delta(self, job: Job, parts: Sequence[AnswerPart]) -> list[Event]:
+        generation, account = job.generation, None
+        tokens = generation.history[generation.n_prompt + job.n_told :]
+        job.n_told += len(tokens)
+        if job.asked.wishes.accounts:
+            account = deepcopy(job.account)
+            account.n_tokens = job.n_told
+        return [Delta(job.id, parts, tokens, account)]
+
+    def _progress(self, job: Job, read_s: float | None = None) -> list[Event]:
+        """What was read of a prompt, if somebody wants to hear it."""
+        slot, account = job.slot, job.account
+        if not job.asked.wishes.progress or slot is None or job.generation.error:
+            return []
+        n_held = account.n_prompt if read_s is not None else len(slot.context.tokens)
+        n_read, read_s = n_held - account.n_cached, slot.read_s if read_s is None else read_s
+        read_s = read_s if n_read else 0.0
+        return [Progress(job.id, account.n_prompt, account.n_cached, n_read, read_s)]
 
     def _ended(self, job: Job) -> Event:
         if job in self.running:

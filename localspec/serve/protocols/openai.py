@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from localspec import __version__
-from localspec.serve.answer import Answer, Called, Choice, Ended, News, timings_of
-from localspec.serve.order import Orders
+from localspec.serve.answer import Answer, Called, Choice, Ended, News, progress_of, timings_of
+from localspec.serve.asked import check_model
+from localspec.serve.messages import Progress
+from localspec.serve.order import Order, Orders
 from localspec.serve.problem import Problem
 from localspec.serve.protocols.base import PING, Door, event
 
@@ -17,10 +19,17 @@ _NAMES = {"text": "content", "thought": "reasoning_content"}
 
 
 def doors(orders: Orders) -> list[Door]:
-    """The addresses of OpenAI's that answer."""
+    """The addresses of OpenAI's that answer. A model is named where they are OpenAI's own."""
+
+    def read(body: Any) -> Order:
+        order = orders.chat(body)
+        check_model(order.given)
+        return order
+
     return [
-        Door(("/v1/chat/completions", "/chat/completions"), orders.chat, ChatWriter),
-        Door(("/v1/completions", "/completions"), orders.completion, TextWriter),
+        Door(("/v1/chat/completions",), read, ChatWriter),
+        Door(("/chat/completions",), orders.chat, ChatWriter),
+        Door(("/v1/completions",), orders.completion, TextWriter),
     ]
 
 
@@ -49,11 +58,12 @@ class _Chunks:
     def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
         """What is new of a choice."""
         for each in news:
-            if isinstance(each, Ended):
-                chunk = self._chunk(place, None, reason=each.reason)
-                yield event({**chunk, "timings": timings_of([each.account])})
-            else:
-                yield event(self._chunk(place, each))
+            reason = each.reason if isinstance(each, Ended) else None
+            account = None if isinstance(each, Called | Progress) else each.account
+            more = {"timings": timings_of([account])} if account else {}
+            if isinstance(each, Progress):
+                more = {"prompt_progress": progress_of(each)}
+            yield event({**self._chunk(place, each, reason), **more})
 
     def opening(self) -> Iterable[str]:
         """What a stream begins with."""
@@ -72,11 +82,11 @@ class _Chunks:
     def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _new(self, news: News | None) -> dict[str, Any]:
-        """What a chunk has of it; None: its end."""
+    def _new(self, news: News) -> dict[str, Any]:
+        """What a chunk has of it."""
         raise NotImplementedError
 
-    def _chunk(self, place: int, news: News | None, reason: str | None = None) -> dict[str, Any]:
+    def _chunk(self, place: int, news: News, reason: str | None) -> dict[str, Any]:
         choice = _choice_of(place, reason, **self._new(news))
         return {**self._head, "object": self.chunk_kind, "choices": [choice]}
 
@@ -98,14 +108,18 @@ class ChatWriter(_Chunks):
 
     def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        message["annotations"] = []
         if choice.thought:
             message["reasoning_content"] = choice.thought
         if choice.calls:
-            message |= {"content": choice.text or None, "tool_calls": choice.calls}
+            message |= {
+                "content": choice.text or None,
+                "tool_calls": [each.call for each in choice.calls],
+            }
         return _choice_of(place, choice.reason, message=message)
 
-    def _new(self, news: News | None) -> dict[str, Any]:
-        if news is None or isinstance(news, Ended):
+    def _new(self, news: News) -> dict[str, Any]:
+        if isinstance(news, Ended | Progress):
             return {"delta": {}}
         if isinstance(news, Called):
             return {"delta": {"tool_calls": [{"index": news.index, **news.call}]}}
@@ -120,7 +134,7 @@ class TextWriter(_Chunks):
     def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
         return _choice_of(place, choice.reason, text=choice.text)
 
-    def _new(self, news: News | None) -> dict[str, Any]:
+    def _new(self, news: News) -> dict[str, Any]:
         return {"text": getattr(news, "text", "")}
 
 
