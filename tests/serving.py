@@ -129,9 +129,10 @@ def served(
     session: Session, desk: Desk, resident: Resident | None = None, **options: Any
 ) -> Iterator[Served]:
     """A running server on a free port."""
+    defaults = options.pop("defaults", {})
     limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
     options = {"model": "tiny", "limits": limits, **options}
-    running = Running(session, desk, HttpOptions(**options), resident)
+    running = Running(session, desk, HttpOptions(**options), resident, defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=(listener,))

@@ -14,6 +14,7 @@ from serving import Served, events_of, fake_server
 
 from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
+from localspec.serve.asked import check_defaults
 from localspec.serve.server import bound
 
 CHAT = "/chat/completions"
@@ -393,3 +394,20 @@ def test_openais_own_addresses_want_a_model_by_name(server: Served, path: str) -
     status, document = server.post("/v1" + path, **body)
     assert (status, document["error"]["param"]) == (400, "model")
     assert server.post("/v1" + path, model="gpt-4o", **body)[0] == 200
+
+
+def test_fields_may_have_values_of_the_servers_own() -> None:
+    """What a request says goes first, by whichever of a length's names."""
+    with fake_server(defaults={"max_tokens": 3, "temperature": 0, "echo": True}) as server:
+        usage = server.chat()["usage"]
+        assert usage["completion_tokens"] == 3
+        assert server.chat(max_completion_tokens=5)["usage"]["completion_tokens"] == 5
+        whole = server.post("/completion", prompt="abc", n_predict=4)[1]
+        assert len(whole["content"]) == len("abc") + 4
+        assert whole["generation_settings"]["temperature"] == 0
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": "hot"}, {"temprature": 1}, {"n": 0}])
+def test_a_default_that_no_request_may_have_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        check_defaults(wrong)

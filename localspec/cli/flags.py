@@ -103,7 +103,7 @@ class ReplyFlags:
             "verify": verify,
             "ignore_eos": self.ignore_eos,
             "think": self.think,
-            "template_args": dict(map(_variable, self.template_arg or ())),
+            "template_args": dict(map(_template_variable, self.template_arg or ())),
         }
 
     def _sampling(self) -> "ReplyKeywords":
@@ -188,11 +188,15 @@ class PromptFlags:
         return [*before, Message(role="user", content=text)]
 
 
-def _variable(text: str) -> tuple[str, Any]:
-    """A name and its value. UserError for a text that is not NAME=VALUE."""
-    name, sign, value = check_text("--template-arg", text).partition("=")
+def _template_variable(text: str) -> tuple[str, Any]:
+    return variable(text, "--template-arg", "enable_thinking=false")
+
+
+def variable(text: str, what: str, such: str) -> tuple[str, Any]:
+    """A name and its value, in JSON or as text. UserError for a text that is not NAME=VALUE."""
+    name, sign, value = check_text(what, text).partition("=")
     if not sign or not name.strip().isidentifier():
-        raise UserError(f"--template-arg {text!r} is not NAME=VALUE: enable_thinking=false, say")
+        raise UserError(f"{what} {text!r} is not NAME=VALUE: {such}, say")
     try:
         return name.strip(), json.loads(value)
     except ValueError:

@@ -67,6 +67,26 @@ def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
     return given
 
 
+def check_defaults(defaults: Mapping[str, Any]) -> None:
+    """UserError for what no request may say."""
+    given = checked(defaults, CHAT | INFILL)
+    options_of(given, "auto")
+    variables_of(given)
+    wishes_of(given)
+    number_of_choices(given)
+
+
+def with_defaults(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], known: frozenset[str]
+) -> dict[str, Any]:
+    """Fields with the server's own values where they are not given. A length has three names."""
+    has_length = any(name in given for name in _LENGTHS)
+    kept = {name: value for name, value in defaults.items() if name in known}
+    if has_length:
+        kept = {name: value for name, value in kept.items() if name not in _LENGTHS}
+    return {**kept, **given}
+
+
 def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     """How a reply is made. BadRequestError names the wrong field."""
     keywords: dict[str, Any] = {"verify": verify}

@@ -25,6 +25,7 @@ from localspec.serve.asked import (
     variables_of,
     wants_usage,
     wishes_of,
+    with_defaults,
 )
 from localspec.serve.messages import Submit, Wishes
 from localspec.serve.problem import BadRequestError, Problem, refused
@@ -78,18 +79,20 @@ class Asked:
 class Orders:
     """Makes orders for a loaded session; safe from several threads.
 
-    `verify`: how sampled drafts are accepted where the request does not matter.
+    `verify`: how sampled drafts are accepted where the request does not matter. `defaults`: fields
+    by name for requests that leave them out, as `check_defaults` passes them.
     """
 
     session: Session
     verify: Literal["auto", "match", "rejection"] = "auto"
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def chat(self, body: Any, came: Mapping[str, Any] | None = None) -> Order:
         """Of /v1/chat/completions. BadRequestError for what cannot be answered.
 
         `came`: the body of another protocol that this one was made from.
         """
-        given = checked(body, CHAT)
+        given = self._given(body, CHAT)
         asked, session = self.asked(given), self.session
         ids, options = self.chat_ids(asked), asked.options
         opening = session.markup.opening(asked.prompt.clean)
@@ -126,17 +129,17 @@ class Orders:
 
     def completion(self, body: Any) -> Order:
         """Of /v1/completions. BadRequestError for what cannot be answered."""
-        given = checked(body, COMPLETION)
+        given = self._given(body, COMPLETION)
         return self._raw(given, Texts(self.session).prompts(given))
 
     def native(self, body: Any) -> Order:
         """Of llama.cpp's /completion."""
-        given = checked(body, NATIVE)
+        given = self._given(body, NATIVE)
         return self._raw(given, Texts(self.session).prompts(given))
 
     def infill(self, body: Any) -> Order:
         """Of llama.cpp's /infill."""
-        given = checked(body, INFILL)
+        given = self._given(body, INFILL)
         return self._raw(given, [Texts(self.session).infill(given)])
 
     def text_of(self, ids: Sequence[int]) -> str:
@@ -144,6 +147,9 @@ class Orders:
         vocabulary = self.session.target.vocabulary
         pieces = (vocabulary.piece(i) or vocabulary.text(i).encode() for i in ids)
         return b"".join(pieces).decode(errors="replace")
+
+    def _given(self, body: Any, known: frozenset[str]) -> dict[str, Any]:
+        return with_defaults(checked(body, known), self.defaults, known)
 
     def _raw(self, given: Mapping[str, Any], prompts: Sequence[list[int]]) -> Order:
         session, n = self.session, number_of_choices(given)
