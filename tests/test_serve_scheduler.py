@@ -505,6 +505,35 @@ def test_the_sequence_that_was_not_used_for_longest_goes_first() -> None:
     assert n == len(CHAT)
 
 
+@pytest.mark.parametrize("n_sequences", [2, 3, 4])
+def test_background_tasks_make_room_for_one_another(n_sequences: int) -> None:
+    """A front end asks for a title, tags and follow-ups behind each turn: the chat stays warm."""
+    prefixes = held(*[[] for _ in range(n_sequences)])
+    chat = list(CHAT)
+    for turn in range(4):
+        context, n = prefixes.take([*chat, 5])
+        assert n == (len(chat) if turn else 0)
+        chat += [5, turn % 8, 6]
+        context.tokens = list(chat)
+        prefixes.give_back(context)
+        for task in ([6, 6, 1], [7, 7, 2], [0, 0, 3]):
+            prompt = [*task, *chat]
+            context, _ = prefixes.take(prompt, goes_on=False)
+            context.tokens = prompt
+            prefixes.give_back(context)
+
+
+def test_a_chat_that_nobody_came_back_to_goes_in_the_end() -> None:
+    prefixes = held(CHAT, [])
+    for i in range(200):
+        prompt = [5, i % 8, i // 8 % 8, *OTHER[:30]]
+        context, _ = prefixes.take(prompt)
+        context.tokens = prompt
+        prefixes.give_back(context)
+    _, n = prefixes.take([*CHAT, 1])
+    assert n == 0
+
+
 def test_of_another_conversation_nothing_is_left() -> None:
     """Reuse is by equal tokens alone: a privacy fault otherwise, not a slow-down."""
     prefixes = held(CHAT)

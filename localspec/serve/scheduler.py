@@ -195,8 +195,9 @@ class Scheduler:
 
     def _seat(self, job: Job) -> None:
         generation = job.generation
-        known = generation.history if job.asked.wishes.reuses else []
-        context, job.account.n_cached = self._prefixes.take(known)
+        wishes = job.asked.wishes
+        known = generation.history if wishes.reuses else []
+        context, job.account.n_cached = self._prefixes.take(known, goes_on=wishes.goes_on)
         job.slot = Slot(generation, context, job.asked.n_stable)
         job.account.queued_s = self._clock() - job.came_s
         self.running.append(job)
