@@ -103,6 +103,18 @@ class Served:
         assert status == 200, document
         return document
 
+    @contextmanager
+    def streaming(self, **body: Any) -> Iterator[http.client.HTTPResponse]:
+        """A stream that has begun; leaving it hangs up."""
+        said = [{"role": "user", "content": "Hello"}]
+        document = {"model": "tiny", "messages": said, "stream": True, **body}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("POST", "/v1/chat/completions", json.dumps(document))
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
     def wait_until_idle(self) -> None:
         """Until no request is left. A sequence that leaked would fail here."""
         scheduler, started = self.desk.scheduler, perf_counter()

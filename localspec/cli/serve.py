@@ -69,6 +69,10 @@ class ServeFlags:
         False, "Refuse requests for a model of another name, with status 404.", "--strict-model",
         panel=SERVER,
     )  # fmt: skip
+    slot_save_path: Path | None = option(
+        None, "Folder of the files that POST /slots/ID?action=save writes.", "--slot-save-path",
+        panel=SERVER, metavar="DIR",
+    )  # fmt: skip
     idle_unload: float | None = option(
         None, "Free the model after so many minutes without requests; the next one loads it.",
         "--idle-unload", panel=SERVER, min=0.001, metavar="MIN",
@@ -95,7 +99,8 @@ class ServeFlags:
 
         name = self.alias or session.plan.target.model.stem
         limits = Limits(self.queue_s, is_strict=self.strict_model)
-        return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, about(session))
+        folder = self.slot_save_path
+        return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, about(session), folder)
 
     @property
     def load(self) -> "Load":
@@ -130,6 +135,8 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     curl localhost:8080/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
     """
     keys, defaults = flags.keys, flags.defaults
+    if flags.slot_save_path and not flags.slot_save_path.is_dir():
+        raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
     config = engine.session_config(model)
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
     from localspec.serve.asked import check_defaults

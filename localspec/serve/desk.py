@@ -7,9 +7,12 @@ it. A listener is called in the engine's thread and must only pass the event on.
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
 from time import perf_counter
+from typing import Any, Generic, TypeVar
 
 from localspec.errors import EngineError
 from localspec.serve.messages import (
@@ -28,9 +31,23 @@ from localspec.serve.recent import Recent
 from localspec.serve.scheduler import Scheduler
 
 Listener = Callable[[Event], None]
+T = TypeVar("T")
 _log = logging.getLogger("localspec.serve")
 MOST_BUGS = 3
 """Passes in a row that fail in an unknown way, before the server calls itself broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[T]):
+    run: Callable[[Scheduler], T]
+    future: Future[T]
+
+    def answer(self, scheduler: Scheduler) -> None:
+        """Whatever goes wrong is the caller's."""
+        try:
+            self.future.set_result(self.run(scheduler))
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            self.future.set_exception(error)
 
 
 class Desk:
@@ -40,7 +57,7 @@ class Desk:
         self.scheduler, self.clock = scheduler, clock
         self.metrics, self.recent = Metrics(), Recent()
         self.began = clock()
-        self._messages = SimpleQueue[tuple[Message, Listener | None]]()
+        self._messages = SimpleQueue[tuple[Message | _Call[Any], Listener | None]]()
         self._listeners: dict[int, Listener] = {}
         self._ids = count(1)
         self._n_bugs = 0
@@ -73,6 +90,15 @@ class Desk:
     def abort(self, wanted: int) -> None:
         """Nobody listens to that request any more."""
         self._messages.put((Abort(wanted), None))
+
+    def call(self, run: Callable[[Scheduler], T]) -> Future[T]:
+        """Have something done in the engine's thread, between two passes."""
+        call = _Call(run, Future[T]())
+        if self._thread.is_alive():
+            self._messages.put((call, None))
+        else:
+            call.future.set_exception(BusyError("the server is closing", 1.0, is_closing=True))
+        return call.future
 
     def drain(self) -> None:
         """Take no more requests; the thread ends with those that are here."""
@@ -114,6 +140,9 @@ class Desk:
             except Empty:
                 return
             is_patient = False
+            if isinstance(message, _Call):
+                message.answer(self.scheduler)
+                continue
             if listener and isinstance(message, Submit):
                 self._listeners[message.id] = listener
             if isinstance(message, Abort):

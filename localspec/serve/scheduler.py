@@ -115,6 +115,12 @@ class Scheduler:
             job.generation.fail(error)
         return [self._ended(job) for job in list(self.running)]
 
+    def keep(self, context: Context) -> None:
+        """An idle sequence was filled from outside: others make room for it where that is due."""
+        self._prefixes.give_back(context)
+        taken = sum(each.worst for each in self.running) + self._prefixes.n_idle_tokens
+        self._prefixes.forget(taken - self.room.n_cells, context.tokens)
+
     # requests come and go
 
     def _submitted(self, asked: Submit) -> Event:
