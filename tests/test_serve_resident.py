@@ -12,7 +12,6 @@ from serving import FakeSession, SlowEngine, fake_desk, fake_server, served
 from localspec.chat import tty
 from localspec.cli.notify import live_line
 from localspec.errors import EngineError
-from localspec.serve import server as serving_module
 from localspec.serve.answering import Limits
 from localspec.serve.resident import Resident
 
@@ -70,7 +69,7 @@ def test_without_a_time_it_stays() -> None:
     assert resident.session.is_closed
 
 
-def test_a_server_answers_before_and_after_it_was_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_answers_before_and_after_it_was_freed() -> None:
     """The same answer, and whoever only watches wakes nothing up."""
     first = Closable()
     made = [first]
@@ -83,11 +82,8 @@ def test_a_server_answers_before_and_after_it_was_freed(monkeypatch: pytest.Monk
         made.append(Closable())
         return made[-1]
 
-    def fresh(session: Closable, load: Any) -> Any:
-        return fake_desk(session.engine, load.n_waiting).scheduler
-
-    monkeypatch.setattr(serving_module, "scheduler_of", fresh)
     desk, resident = fake_desk(first.engine, 4), Resident(first, again, 0.05)
+    desk.remake = lambda session: fake_desk(session.engine, 4).scheduler
     with served(first, desk, resident) as server:
         before = server.chat(**FEW)["choices"][0]["message"]["content"]
         until(lambda: not resident.is_loaded)

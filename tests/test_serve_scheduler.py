@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from localspec.engine.base import Request, Result
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
 from localspec.errors import EngineError
+from localspec.serve.disk_cache import DiskCache
 from localspec.serve.messages import (
     Abort,
     BusyError,
@@ -558,3 +560,63 @@ def test_the_last_token_of_a_prompt_is_evaluated_again() -> None:
     prefixes = held(CHAT)
     _, n = prefixes.take(CHAT)
     assert n == len(CHAT) - 1
+
+
+def on_disk(tmp_path: Path, n_sequences: int = 1) -> tuple[Prefixes, DiskCache]:
+    engine, disk = FakeEngine(n_sequences=n_sequences, n_ctx=4096), DiskCache(tmp_path, 1e6)
+    return Prefixes([engine.context() for _ in range(n_sequences)], disk), disk
+
+
+def used(prefixes: Prefixes, prompt: list[int], *, goes_on: bool = True) -> int:
+    """Answer a prompt; how much of it was held."""
+    context, n = prefixes.take(prompt, goes_on=goes_on)
+    context.tokens = list(prompt)
+    prefixes.give_back(context)
+    return n
+
+
+BOOK, NOVEL = [1, 2, 3, 4, 5] * 100, [6, 7, 0] * 200
+
+
+def test_what_must_go_is_read_back_from_disk_for_its_next_turn(tmp_path: Path) -> None:
+    prefixes, disk = on_disk(tmp_path)
+    assert [used(prefixes, text) for text in (BOOK, NOVEL)] == [0, 0]
+    assert used(prefixes, [*BOOK, 7]) == len(BOOK)
+    assert used(prefixes, [*NOVEL, 1]) == len(NOVEL)
+    assert len(disk.entries) == 2
+    again, _ = on_disk(tmp_path)
+    assert used(again, [*BOOK, 7]) == len(BOOK), "also after a restart"
+
+
+def test_files_are_for_what_comes_back_and_is_long(tmp_path: Path) -> None:
+    prefixes, disk = on_disk(tmp_path)
+    for prompt in (CHAT, OTHER, CHAT):
+        used(prefixes, prompt)
+    used(prefixes, BOOK, goes_on=False)
+    used(prefixes, CHAT)
+    assert disk.entries == []
+
+
+def test_the_disk_keeps_its_limit_and_survives_what_others_do_to_it(tmp_path: Path) -> None:
+    prefixes, disk = on_disk(tmp_path)
+    disk._most_bytes = 4000
+    for i in range(6):
+        used(prefixes, [i, *BOOK])
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.state")) <= 4000
+    assert {entry.path for entry in disk.entries} == set(tmp_path.glob("*.state"))
+    kept = disk.entries[-1].tokens
+    for path in tmp_path.glob("*.*"):
+        path.unlink()
+    assert used(prefixes, [*kept, 7]) == 0
+    (tmp_path / "x.state").write_text("x")
+    (tmp_path / "x.tokens").write_text("{")
+    found = on_disk(tmp_path)[1].entries
+    assert {entry.path for entry in found} == set(tmp_path.glob("*.state"))
+    assert not (tmp_path / "x.state").exists(), "what nobody can use goes"
+
+
+def test_idle_conversations_go_to_disk_before_the_engine_is_freed(tmp_path: Path) -> None:
+    prefixes, _ = on_disk(tmp_path)
+    used(prefixes, BOOK)
+    prefixes.keep_all()
+    assert used(on_disk(tmp_path)[0], [*BOOK, 1]) == len(BOOK)

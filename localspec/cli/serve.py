@@ -69,6 +69,10 @@ class ServeFlags:
         False, "Refuse requests for a model of another name, with status 404.", "--strict-model",
         panel=SERVER,
     )  # fmt: skip
+    disk_cache: float | None = option(
+        None, "GB of files for conversations that the cache has no room for. Default: none.",
+        "--disk-cache", panel=SERVER, min=0, metavar="GB",
+    )  # fmt: skip
     slot_save_path: Path | None = option(
         None, "Folder of the files that POST /slots/ID?action=save writes.", "--slot-save-path",
         panel=SERVER, metavar="DIR",
@@ -108,7 +112,8 @@ class ServeFlags:
         from localspec.serve.server import Load
 
         target_s = None if self.latency_target is None else self.latency_target / 1e3
-        return Load(self.queue, target_s, self.deadline)
+        disk_bytes = None if self.disk_cache is None else self.disk_cache * 1e9
+        return Load(self.queue, target_s, self.deadline, disk_bytes)
 
     @property
     def idle_s(self) -> float | None:

@@ -29,6 +29,7 @@ from localspec.serve.messages import (
 from localspec.serve.metrics import Metrics
 from localspec.serve.recent import Recent
 from localspec.serve.scheduler import Scheduler
+from localspec.session.session import Session
 
 Listener = Callable[[Event], None]
 T = TypeVar("T")
@@ -51,10 +52,19 @@ class _Call(Generic[T]):
 
 
 class Desk:
-    """Starts with `start`. `submit` and `abort` are safe from any thread."""
+    """Starts with `start`. `submit` and `abort` are safe from any thread.
 
-    def __init__(self, scheduler: Scheduler, clock: Callable[[], float] = perf_counter) -> None:
+    `remake`: the scheduler of another session.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        remake: Callable[[Session], Scheduler] | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
         self.scheduler, self.clock = scheduler, clock
+        self.remake = remake or (lambda session: self.scheduler)
         self.metrics, self.recent = Metrics(), Recent()
         self.began = clock()
         self._messages = SimpleQueue[tuple[Message | _Call[Any], Listener | None]]()

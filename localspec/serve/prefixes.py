@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from localspec.engine.base import Context, shared_prefix
+from localspec.serve.disk_cache import LEAST_TOKENS, DiskCache
 
 CONTINUES = 0.5
 """Of an idle sequence's tokens: a prompt that shares more of them is the same conversation."""
@@ -38,11 +39,14 @@ class _Seat:
 
 
 class Prefixes:
-    """All contexts of an engine; `take` one for a request, and give it back."""
+    """All contexts of an engine; `take` one for a request, and give it back.
 
-    def __init__(self, contexts: Sequence[Context]) -> None:
+    What must go is kept on `disk` where there is one.
+    """
+
+    def __init__(self, contexts: Sequence[Context], disk: DiskCache | None = None) -> None:
         self._seats = [_Seat(context) for context in contexts]
-        self._clock = 0
+        self._disk, self._clock = disk, 0
 
     @property
     def contexts(self) -> list[Context]:
@@ -73,9 +77,12 @@ class Prefixes:
         donor = max(self._seats, key=lambda each: shares[id(each)])
         n = shares[id(donor)]
         is_next = shares[id(seat)] > CONTINUES * seat.n_held > 0
+        if not is_next:
+            self._keep(seat)
         seat.n_turns = is_next * seat.n_turns + (1.0 if goes_on else UNWATCHED)
         if n >= shares[id(seat)] + LEAST_SHARED:
             seat.context.fork(donor.context, n)
+        self._read_back(seat, wanted)
         seat.is_busy = True
         seat.context.go_back(shared_prefix(seat.context.tokens, wanted))
         return seat.context, len(seat.context.tokens)
@@ -99,6 +106,7 @@ class Prefixes:
             if n_tokens <= 0:
                 return
             n_tokens -= seat.n_held
+            self._keep(seat)
             seat.context.go_back(0)
 
     def _chosen(self, shares: dict[int, int]) -> _Seat:
@@ -107,6 +115,25 @@ class Prefixes:
         if own:
             return max(own, key=lambda seat: (shares[id(seat)], seat.used))
         return min(free, key=lambda seat: (self._worth(seat, shares[id(seat)]), seat.used))
+
+    def keep_all(self) -> None:
+        """Before the engine is freed."""
+        for seat in self._seats:
+            if not seat.is_busy:
+                self._keep(seat)
+
+    def _keep(self, seat: _Seat) -> None:
+        """Before it is forgotten."""
+        if self._disk and seat.n_turns >= 1:  # titles and tags do not come back
+            self._disk.put(seat.context)
+
+    def _read_back(self, seat: _Seat, wanted: Sequence[int]) -> None:
+        """From the disk, where that spares much; the prompt has room for all of it."""
+        entry, n = self._disk.longest(wanted) if self._disk else (None, 0)
+        n_here = shared_prefix(seat.context.tokens, wanted)
+        if self._disk and entry and n >= n_here + LEAST_TOKENS and len(entry.tokens) <= len(wanted):
+            seat.context.go_back(0)
+            self._disk.restore(entry, seat.context)
 
     def _worth(self, seat: _Seat, n_shared: int) -> float:
         """What is lost with all of it but `n_shared` tokens."""

@@ -36,6 +36,7 @@ class Resident:
         self.session, self.is_loaded = session, True
         self.on_loaded: Callable[[Session], None] = lambda session: None
         self.is_idle: Callable[[], bool] = lambda: True
+        self.on_freeing: Callable[[], None] = lambda: None
         self._open_again, self.idle_s = open_again, idle_s
         self._n_holding, self._since, self._is_closed = 0, perf_counter(), False
         self._changed = threading.Condition()
@@ -77,6 +78,7 @@ class Resident:
                 elif not self.is_idle():
                     self._changed.wait(SOON_S)
                 else:
+                    self.on_freeing()
                     self.session.close()
                     self.is_loaded = False
 

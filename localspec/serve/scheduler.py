@@ -115,6 +115,10 @@ class Scheduler:
             job.generation.fail(error)
         return [self._ended(job) for job in list(self.running)]
 
+    def keep_all(self) -> None:
+        """The engine is about to be freed: idle conversations go to disk, where that is wanted."""
+        self._prefixes.keep_all()
+
     def keep(self, context: Context) -> None:
         """An idle sequence was filled from outside: others make room for it where that is due."""
         self._prefixes.give_back(context)
