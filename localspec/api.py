@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from localspec.tuning.target import GoalName
 
 Prompt = str | Sequence[Message]
-_ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "ctx")
+_ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "cpu_moe", "ctx")
 """Settings that a forecast depends on."""
 _log = logging.getLogger("localspec")
 
@@ -196,13 +196,20 @@ def predict(
     `model` and `draft` are names as for `load`, and need not be here: headers are read by HTTP
     range. `device`: another machine, None is this one. `question`: `kv_k`, `kv_v`, `depth`,
     `batch` ("auto": up to the break-even), `accept` (one value or several), `flash_attn`, `ctx`,
-    `prompt_tokens`, `quants`, `draft`, `threads`, `gpu_layers`, `probe` ("auto", "again", "off").
+    `prompt_tokens`, `quants`, `draft`, `threads`, `gpu_layers`, `cpu_moe`, `probe` ("auto",
+    "again", "off"), `runs` (one or several files of results that correct the prediction).
     Speeds are in tokens per second of all sequences together, `low` to `high` an 80 % interval.
 
     Raises UserError for an unknown name or a wrong value, ModelError for an unreadable header,
     HardwareError where nothing is known of the machine.
     """
     name = None if model is None else str(model)
+    files = question.pop("runs", None)
+    if files:
+        from localspec.bench.measured_runs import runs_of  # noqa: PLC0415 - and with it the benchmark
+
+        names = [files] if isinstance(files, str | Path) else files
+        question["runs"] = runs_of(names, _log.info)
     return answer(name, *read_question(device=device, **question), _log.info)
 
 

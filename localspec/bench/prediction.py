@@ -5,14 +5,17 @@ prediction keeps the times of wider passes: with the measured acceptance they gi
 drafting should have reached.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from localspec.bench.case import Case, Work, read_prompts
+from localspec.engine.base import EngineConfig
 from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
+from localspec.forecast.experience import remember
+from localspec.forecast.forecast import Expectation
 from localspec.forecast.host import host_of
 from localspec.forecast.machine import (
     MachineChoice,
@@ -95,6 +98,10 @@ class Prediction:
         return PassParts(*map(part, PassParts.__slots__))
 
 
+_DeviceKey = tuple[int | None, int, int]
+"""Threads, layers on the GPU, layers whose experts stay with the processor."""
+
+
 class Predictor:
     """Predicts cases on this machine; probes it once for each number of threads and GPU layers."""
 
@@ -102,7 +109,7 @@ class Predictor:
         self._probe: ProbeChoice = probe
         self._notify = notify
         self._cases = cases
-        self._machines: dict[tuple[int | None, int], PredictedMachine | None] = {}
+        self._machines: dict[_DeviceKey, PredictedMachine | None] = {}
 
     def of(self, case: Case) -> Prediction | None:
         """None where nothing is known of the machine, or where the case only times a curve."""
@@ -119,17 +126,18 @@ class Predictor:
     def _machine(self, case: Case) -> PredictedMachine | None:
         key = _device_key(case)
         if key not in self._machines:
-            self._machines[key] = self._found(*key)
+            self._machines[key] = self._found(key)
         return self._machines[key]
 
-    def _found(self, n_threads: int | None, n_gpu_layers: int) -> PredictedMachine | None:
-        same = [case for case in self._cases if _device_key(case) == (n_threads, n_gpu_layers)]
+    def _found(self, key: _DeviceKey) -> PredictedMachine | None:
+        n_threads, n_gpu_layers, n_cpu_moe = key
+        same = [case for case in self._cases if _device_key(case) == key]
         models = dict.fromkeys(
             path for case in same for path in (case.config.model, case.config.draft) if path
         )
         caches = list(dict.fromkeys(case.settings.attention for case in same))
         layers = n_gpu_layers if graphics() else 0
-        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe)
+        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe, n_cpu_moe)
         try:
             facts = [facts_of(path) for path in models]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)
@@ -139,8 +147,8 @@ class Predictor:
             return None
 
 
-def _device_key(case: Case) -> tuple[int | None, int]:
-    return case.settings.threads, case.settings.gpu_layers
+def _device_key(case: Case) -> _DeviceKey:
+    return case.settings.threads, case.settings.gpu_layers, case.settings.cpu_moe
 
 
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
@@ -208,3 +216,15 @@ def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
     n_bytes = memory_of(facts, attention, n_ctx, host, n_sequences=case.work.batch).total_bytes
     beside = memory_of(facts_of(draft), attention, n_ctx, host).beside_bytes if draft else 0
     return n_bytes + beside
+
+
+def learn(case: Case, plain_s: float | None) -> None:
+    """Let a plain pass, of `plain_s` in the engine, correct later predictions here."""
+    work, settings = case.work, case.settings
+    if not plain_s or settings.spec != "none" or work.batch > 1 or settings.cpu_moe:
+        return
+    decided = replace(settings, threads=settings.threads or default_threads())
+    config, facts = EngineConfig(case.config.model, decided), facts_of(case.config.model)
+    expected = Expectation.of(config, facts)
+    if expected:
+        remember(config, facts, expected.roofline.seconds(1, _middle(work)), plain_s)

@@ -19,7 +19,7 @@ import psutil
 from localspec import __version__
 from localspec.bench.case import Case
 from localspec.bench.plan import PlannedCase, schedule
-from localspec.bench.prediction import Prediction, facts_of
+from localspec.bench.prediction import Prediction, facts_of, learn
 from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
@@ -123,6 +123,8 @@ def _visited(
     case = planned.case
     prediction = predict(case)
     found = visit(case, n_samples, stage, limit_s)
+    if found.measurement and not found.circumstances.disturbances:
+        learn(case, found.measurement.plain_s)
     return Visited(
         number=planned.number,
         case=case,

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from localspec.cli.output import fields_of, fitting, labelled_table, table_of
 from localspec.display import console as console_of
+from localspec.forecast.corrections import RestingRun
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
@@ -36,6 +37,15 @@ def document(forecast: Forecast) -> dict[str, Any]:
         "advice": [_advice_document(item) for item in forecast.advice],
         "quants": [asdict(quant) for quant in forecast.quants] or None,
         "notes": list(forecast.machine.notes),
+        "runs": [_run(each) for each in forecast.machine.experience.runs],
+    }
+
+
+def _run(each: RestingRun) -> dict[str, Any]:
+    return {
+        **fields_of(each.run, "source", "device", "backend", "file", "test", "n_tokens", "depth"),
+        "tokens_per_s": each.run.tokens_per_s,
+        **fields_of(each, "predicted_per_s", "is_of_machine", "is_of_model"),
     }
 
 

@@ -14,6 +14,7 @@ from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads
 from localspec.errors import EngineError, HardwareError, UserError
+from localspec.forecast.corrections import Corrections
 from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.host import host_of
 from localspec.hardware.devices import Match, find_device
@@ -22,11 +23,12 @@ from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.conditions import traits_of
+from localspec.prediction.experts import experts_elsewhere
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
-from localspec.prediction.rates import Corrected, IdealRates, Rates
+from localspec.prediction.rates import IdealRates, Rates
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Settings
 
@@ -41,6 +43,7 @@ class MachineChoice:
     n_threads: int | None = None
     n_gpu_layers: int = -1
     probe: ProbeChoice = "auto"
+    n_cpu_moe: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class PredictedMachine:
     """Where a prediction holds; None is what is not known.
 
     `rates` are those of the device that computes most, `host_rates` of the processor beside a GPU,
-    for the layers that are not among the `n_offloaded`; < 0: all of them are.
+    for the layers that are not among the `n_offloaded` (< 0: all of them are) and for the experts
+    of the first `n_cpu_moe`.
     """
 
     name: str
@@ -60,8 +64,9 @@ class PredictedMachine:
     rates: Rates
     host_rates: Rates | None = None
     n_offloaded: int = -1
+    n_cpu_moe: int = 0
     notes: tuple[str, ...] = ()
-    experience: Experience = field(default_factory=Experience)
+    experience: Experience | Corrections = field(default_factory=Experience)
     host: Host | None = None
     """How weights lie in a processor's memory; None on a GPU."""
 
@@ -81,11 +86,15 @@ class PredictedMachine:
 
     def _shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
         """Who computes which layers. libllama offloads the last ones, the output matrix first."""
-        rates = Corrected(_rates_for(facts, self.rates), self.experience.factor(facts))
-        if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
+        host = self.host_rates and _rates_for(facts, self.host_rates)
+        is_split = host is not None and 0 <= self.n_offloaded <= facts.n_layers
+        n_on_gpu = max(0, self.n_offloaded - 1) if is_split else facts.n_layers
+        n_on_host = facts.n_layers - n_on_gpu
+        rates = self.experience.corrected(facts, _rates_for(facts, self.rates))
+        rates = experts_elsewhere(rates, host, facts, self.n_cpu_moe, n_on_host)
+        if host is None or not n_on_host:
             return (Share(rates, facts.n_layers),)
-        n_on_gpu = max(0, self.n_offloaded - 1)
-        on_host = Share(_rates_for(facts, self.host_rates), facts.n_layers - n_on_gpu)
+        on_host = Share(host, n_on_host)
         return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
 
 
@@ -115,9 +124,10 @@ def predicted_machine(
     Raises UserError for an unknown or ambiguous name, HardwareError where nothing is known.
     """
     needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
+    needed -= round(models[0].expert_bytes * models[0].expert_share(0, choice.n_cpu_moe))
     if choice.device is not None:
         named = _named(find_device(choice.device), models[0], needed, choice.n_gpu_layers)
-        if choice.n_gpu_layers < 0:
+        if choice.n_gpu_layers < 0 and not choice.n_cpu_moe:
             return named
         needs = probe_needs(models, caches, variants)
         return _beside_processor(named, choice, needs, notify)
@@ -163,12 +173,16 @@ def _beside_processor(
     """A device put into this machine, whose processor computes the other layers."""
     if choice.probe == "off":
         raise UserError(
-            "--gpu-layers with --device needs a probe of this processor: no --probe off"
+            "--gpu-layers and --cpu-moe beside --device need a probe of this processor: drop"
+            " --probe off"
         )
     again = choice.probe == "again"
     host = _probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
-    note = f"{named.n_offloaded} layers there, the others on the processor of this machine"
-    return replace(named, host_rates=host, notes=(*named.notes, note))
+    notes = [f"{named.n_offloaded} layers there, the others on the processor of this machine"]
+    notes = notes if named.n_offloaded >= 0 else []
+    if choice.n_cpu_moe:
+        notes.append(f"experts of {choice.n_cpu_moe} layers on the processor of this machine")
+    return replace(named, host_rates=host, n_cpu_moe=choice.n_cpu_moe, notes=(*named.notes, *notes))
 
 
 def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
@@ -247,7 +261,7 @@ def _probed(
         n_offloaded = layers_that_fit(n_layers, needed_bytes, free_bytes(graphics()))
         if n_offloaded >= 0:
             notes = (f"{n_offloaded} of {n_layers} layers fit on GPUs",)
-    is_split = on_gpu and n_offloaded >= 0
+    is_split = on_gpu and (n_offloaded >= 0 or choice.n_cpu_moe > 0)
     host = measured(PROCESSOR) if is_split else None
     read = rates.read_bytes_per_s
     known = device.match.device
@@ -262,6 +276,7 @@ def _probed(
         rates=rates,
         host_rates=host,
         n_offloaded=n_offloaded,
+        n_cpu_moe=choice.n_cpu_moe,
         notes=(*notes, *experience.notes),
         host=None if on_gpu else _host(notify),
         experience=experience,

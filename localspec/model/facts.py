@@ -139,6 +139,7 @@ class ModelFacts:
     """Facts of a language model; `of` reads them from a header and None is what it does not say.
 
     `n_params` and `weight_bytes` are of the text model; an encoder inside has `encoder_bytes`.
+    `expert_layer_bytes`: of experts by layer, empty where only their sum is known.
     """
 
     path: str
@@ -157,6 +158,7 @@ class ModelFacts:
     layers: tuple[Layer, ...] = field(repr=False)
     weights: tuple[WeightGroup, ...] = field(repr=False)
     encoder_bytes: int = 0
+    expert_layer_bytes: tuple[int, ...] = field(default=(), repr=False)
     n_ctx_scaled: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
@@ -196,6 +198,7 @@ class ModelFacts:
             sampling=values_below(header, "general.sampling."),
             layers=layers,
             weights=weights_of(header, _most_blocks(header)),
+            expert_layer_bytes=_expert_layers(text, len(layers)),
             encoder_bytes=sum(t.n_bytes for t in header.tensors if is_of_encoder(t)),
         )
 
@@ -224,6 +227,11 @@ class ModelFacts:
     @property
     def expert_bytes(self) -> int:
         return sum(group.n_bytes for group in self.weights if group.is_expert)
+
+    def expert_share(self, start: int, end: int) -> float:
+        """Of the experts' bytes, what the layers from `start` to before `end` have."""
+        by_layer = self.expert_layer_bytes or (1,) * self.n_layers
+        return sum(by_layer[max(0, start) : max(0, end)]) / (sum(by_layer) or 1)
 
     def flops(self, n_tokens: int, depth: int) -> float:
         """Operations of a pass whose tokens all see `depth` cells, or their window if that is less.
@@ -283,6 +291,15 @@ class ModelFacts:
             )
         keys = block_problem(self.layers, "key", type_k)
         return keys or block_problem(self.layers, "value", type_v)
+
+
+def _expert_layers(tensors: Iterable[Tensor], n_layers: int) -> tuple[int, ...]:
+    sums = [0] * n_layers
+    for tensor in tensors:
+        block = _BLOCK.match(tensor.name)
+        if block and int(block[1]) < n_layers and _role(tensor.name) == "experts":
+            sums[int(block[1])] += tensor.n_bytes
+    return tuple(sums) if any(sums) else ()
 
 
 def _most_blocks(header: Header) -> int:
