@@ -58,6 +58,18 @@ class ResultRow:
         return str(self.model["file"]).removesuffix(".gguf")
 
     @property
+    def is_of_llama_bench(self) -> bool:
+        """Whether llama-bench measured it, which times the engine alone."""
+        return self.environment["localspec"] is None
+
+    @property
+    def engine_visits(self) -> tuple[tuple[float, ...], ...]:
+        """Decoded tokens a second inside the engine, by visit."""
+        measured = [v.measurement.samples for v in self.visits if v.measurement]
+        rates = (tuple(s.n_tokens / s.engine_s for s in part if s.engine_s) for part in measured)
+        return tuple(filter(None, rates))
+
+    @property
     def is_curve(self) -> bool:
         """Whether the case only times wider passes."""
         return bool(self.case.work.widths)
