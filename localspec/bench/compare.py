@@ -17,7 +17,8 @@ from localspec.bench.store import Results
 from localspec.errors import UserError
 from localspec.settings import NONE
 
-Measure = Literal["decode", "prefill"]
+Measure = Literal["decode", "prefill", "energy"]
+"""Energy: tokens a joule."""
 
 _FACETS: dict[str, Callable[[ResultRow], str]] = {
     "model": lambda row: f"{row.model_name} ({row.model['digest']})",
@@ -42,6 +43,13 @@ class Compared:
     b_tps: float
     ratio: Ratio
     differs: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """In words of the measure."""
+        words = {"faster": "less energy", "slower": "more energy"}
+        found = self.ratio.verdict
+        return words.get(found, found) if self.measure == "energy" else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +115,14 @@ def _visits(row: ResultRow, measure: Measure, *, is_bare: bool = False) -> Visit
     """`is_bare`: answers by the time inside the engine."""
     if measure == "prefill":
         return row.prefill_visits
+    if measure == "energy":
+        return row.energy_visits
     return row.engine_visits if is_bare else row.decode_visits
 
 
 def _by(names: Sequence[str], measure: Measure) -> WorkKey:
     """The key that must be equal: the model and the work. Texts count by their file's name."""
-    other = {"n_prompt": 0} if measure == "decode" else {"n_gen": 0}
+    other = {"n_gen": 0} if measure == "prefill" else {"n_prompt": 0}
 
     def key(row: ResultRow) -> Any:
         work = row.case.work

@@ -91,6 +91,19 @@ class ResultRow:
         return median(rates) if rates else None
 
     @property
+    def energy_visits(self) -> tuple[tuple[float, ...], ...]:
+        """Decoded tokens a joule, by visit."""
+        measured = [v.measurement.samples for v in self.visits if v.measurement]
+        rates = (tuple(s.n_tokens / s.decode_j for s in part if s.decode_j) for part in measured)
+        return tuple(filter(None, rates))
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Of all sequences; None where the machine does not tell."""
+        told = [s for s in self.samples if s.decode_j]
+        return _share(sum(s.decode_j or 0.0 for s in told), sum(s.n_tokens for s in told))
+
+    @property
     def acceptance(self) -> float | None:
         return _share(sum(s.accepted for s in self.samples), sum(s.drafted for s in self.samples))
 

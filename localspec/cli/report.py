@@ -152,7 +152,7 @@ def _comparison(found: "Comparison") -> dict[str, Any]:
                 "setting": case.b.case.setting_text,
                 "measure": case.measure,
                 "ratio": fields_of(case.ratio, "low", "mid", "high"),
-                "verdict": case.ratio.verdict,
+                "verdict": case.verdict,
                 "before_tps": case.a_tps,
                 "after_tps": case.b_tps,
                 "differs": list(case.differs),
@@ -174,7 +174,9 @@ def _show_comparison(found: "Comparison") -> None:
     for text in found.differs:
         console.print(Text(text))
     drift = f", drift {100 * found.drift.sd:.1f} %" if found.drift else ""
-    console.print(Text(f"tok/s before and after; ratio with its 99 % interval{drift}\n"))
+    has_energy = any(case.measure == "energy" for case in found.cases)
+    unit = "tok/s (energy: tokens a joule)" if has_energy else "tok/s"
+    console.print(Text(f"{unit} before and after; ratio with its 99 % interval{drift}\n"))
     table = folding_table("case")
     for name in ("", "before", "after", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -189,7 +191,7 @@ def _show_comparison(found: "Comparison") -> None:
             number(case.a_tps),
             number(case.b_tps),
             interval(ratio.mid, ratio.low, ratio.high),
-            Text(ratio.verdict, style={"slower": "red", "faster": "green"}.get(ratio.verdict, "")),
+            Text(case.verdict, style={"slower": "red", "faster": "green"}.get(ratio.verdict, "")),
         )
     console.print(table)
     for side, rows in (("before", found.only_a), ("after", found.only_b)):
