@@ -370,6 +370,11 @@ PASTED = {
     "hf_hub_download(repo_id='o/r', filename='f.gguf', revision='v1')": "hf:o/r/f.gguf@v1",
     "o/r (Q4_K_M)": "o/r:Q4_K_M",
     "models--o--r": "hf:o/r",
+    "https://huggingface.co/o/r.": "https://huggingface.co/o/r",
+    "https://huggingface.co/o/r),": "https://huggingface.co/o/r",
+    "[r](https://huggingface.co/o/r)": "https://huggingface.co/o/r",
+    "llama-server \\\n    -hf o/r:Q4_K_M \\\n    -c 8192": "hf:o/r:Q4_K_M",
+    "hf download `\n  o/r f.gguf": "hf:o/r/f.gguf",
     "\u201cx-7b\u201d": "x-7b",
     # what is a name already
     "hf://o/r": "hf://o/r",
