@@ -18,6 +18,7 @@ from localspec.prediction.rates import AttentionWork, IdealRates, WeightWork
 from localspec.prediction.roofline import Roofline, Share
 from localspec.prediction.speculation import (
     DraftCosts,
+    Drafting,
     acceptance_of,
     advice,
     best_length,
@@ -204,7 +205,7 @@ def test_a_large_batch_stops_speculation_from_paying(facts: ModelFacts) -> None:
     rates = IdealRates(1e10, 2e11)  # breaks even at 10 to 20 tokens a pass
     gains = {
         item.use.name: item.gain
-        for item in advice(roofline(facts, rates), roofline(facts, A100), 8192)
+        for item in advice(roofline(facts, rates), Drafting(roofline(facts, A100)), 8192)
     }
     assert gains["chat"].n_draft > 0
     assert gains["chat of 8 users"].speedup < gains["chat"].speedup
@@ -249,7 +250,7 @@ def test_mixtures_weigh_what_is_published(facts: ModelFacts, published: Publishe
 
 def llama_3_8b(facts: ModelFacts) -> ModelFacts:
     """Llama-3-8B by its sums: 128,256 tokens of 4,096 numbers twice, the rest in 32 layers."""
-    from localspec.model.facts import WeightGroup
+    from localspec.model.weights import WeightGroup
 
     table, rest = 128_256 * 4_096, 8_030_000_000 - 2 * 128_256 * 4_096
     groups = (

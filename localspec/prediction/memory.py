@@ -4,11 +4,15 @@ Compute buffers hold the activations of one micro-batch, the attention mask and 
 for; their formula is fitted to what libllama reports.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+from localspec.gguf.types import BY_NAME
 from localspec.model.facts import ModelFacts
-from localspec.model.kv import types_of
+from localspec.model.heads import N_KEPT, HeadMethod
+from localspec.model.kv import cache_bytes, padded_cells, types_of
+from localspec.model.layers import Layer
 from localspec.prediction.host_memory import Host
 from localspec.settings import Attention
 
@@ -78,6 +82,23 @@ def memory_of(
         repacked_bytes=host.second_copy_bytes(facts) if host else 0,
         program_bytes=host.program_bytes(facts) if host else 0,
     )
+
+
+def head_bytes(
+    method: HeadMethod,
+    layers: Sequence[Layer],
+    target: ModelFacts,
+    n_ctx: int,
+    n_sequences: int = 1,
+) -> int:
+    """What a draft head's context takes without its weights: the cache of its own `layers` in f16,
+    the buffers of its passes, and the target's hidden states that are kept for it."""
+    cells = cache_bytes(tuple(layers), (BY_NAME["F16"], BY_NAME["F16"]), n_ctx, None)
+    n_outputs = N_KEPT if method in ("eagle3", "dflash", "dspark") else n_sequences
+    row = ACTIVATIONS * target.n_embd + padded_cells(n_ctx * n_sequences)
+    kept = n_sequences * 4 * N_KEPT * target.n_embd
+    buffers = N_KEPT * row + n_outputs * (target.n_vocab or 0) + kept
+    return n_sequences * cells + FLOAT_BYTES * buffers
 
 
 def _buffers_bytes(facts: ModelFacts, cache: Attention, n_cells: int, n_batch: int) -> int:
