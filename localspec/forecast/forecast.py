@@ -22,7 +22,8 @@ from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
 from localspec.notify import silent
 from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
+from localspec.prediction.memory import Memory, memory_of
+from localspec.prediction.quants import QUANTS, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
 from localspec.prediction.speculation import (
     Advice,
@@ -32,9 +33,8 @@ from localspec.prediction.speculation import (
     advice,
     speculation_at,
 )
-from localspec.registry.catalog import STARTER, entry_of
 from localspec.registry.repository import usual_file
-from localspec.registry.resolve import locate
+from localspec.registry.resolve import locate, named_entry, written_name
 from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32
@@ -143,8 +143,8 @@ def header_of(reference: str | None) -> Header:
 
 def _published_facts(reference: str | None) -> ModelFacts | None:
     """Without a tokenizer, which no configuration tells."""
-    entry = entry_of(reference or STARTER)
-    facts = known_facts(entry) if entry else None
+    entry, kind = named_entry(written_name(reference))
+    facts = known_facts(entry, kind) if entry else None
     return facts and replace(facts, path=f"{facts.path} (from its published configuration)")
 
 

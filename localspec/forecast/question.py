@@ -21,7 +21,7 @@ from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.notify import Notify
-from localspec.prediction.memory import variants_of
+from localspec.prediction.quants import variants_of
 from localspec.settings import MAX_THREADS, Attention, FlashAttention
 
 MAX_TOKENS = 16_777_216

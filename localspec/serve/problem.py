@@ -25,11 +25,19 @@ class Problem:
     more: tuple[tuple[str, Any], ...] = ()
 
     @property
-    def document(self) -> dict[str, Any]:
+    def kind(self) -> str:
+        """OpenAI's name for it."""
+        return _KINDS.get(self.status, "server_error")
+
+    @property
+    def message(self) -> str:
+        """The sentence in UTF-8, whatever a client sent."""
+        return _written(self.sentence)
+
+    def as_openai(self) -> dict[str, Any]:
         """The body; also one event of a stream that has begun."""
-        kind = _KINDS.get(self.status, "server_error")
-        message, param = _written(self.sentence), self.param and _written(self.param)
-        error = {"message": message, "type": kind, "param": param, "code": self.code}
+        param = self.param and _written(self.param)
+        error = {"message": self.message, "type": self.kind, "param": param, "code": self.code}
         return {"error": error | dict(self.more)}
 
     @property

@@ -15,11 +15,13 @@ from localspec.engine.base import EngineConfig
 from localspec.errors import LocalspecError, UserError
 from localspec.forecast.heads import AskedHead
 from localspec.gguf.header import Header
+from localspec.gguf.hub_name import HUB, HubFile, hub_name_of
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.head_fit import head_of, is_head
 from localspec.model.heads import HeadFacts
-from localspec.registry.resolve import catalog_entry, draft_of, head_file
+from localspec.registry.remote_file import cached
+from localspec.registry.resolve import catalog_entry, draft_of
 from localspec.registry.variants import model_of
 from localspec.session.memory_check import Need, is_elsewhere
 from localspec.settings import AUTO, MAX_DRAFT, NONE, OWN, Settings
@@ -75,9 +77,11 @@ def _proposed(target: Path, name: str | None) -> Iterator[Path]:
         if is_marked and path != target and _plain(path.name) == own:
             yield path
     entry = catalog_entry(name)
-    file = entry and head_file(entry)
-    if file:
-        yield file
+    if entry and entry.head not in (None, "own"):
+        hub = hub_name_of(f"{HUB}{entry.repository}/{entry.head}")
+        file = cached(hub) if isinstance(hub, HubFile) else None
+        if file:
+            yield file
 
 
 def _plain(file: str) -> str:
