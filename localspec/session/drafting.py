@@ -78,7 +78,7 @@ def _proposed(target: Path, name: str | None) -> Iterator[Path]:
             yield path
     entry = catalog_entry(name)
     if entry and entry.head not in (None, "own"):
-        hub = hub_name_of(f"{HUB}{entry.repository}/{entry.head}")
+        hub = hub_name_of(f"{HUB}{entry.head}")
         file = cached(hub) if isinstance(hub, HubFile) else None
         if file:
             yield file
