@@ -247,6 +247,9 @@ def test_a_head_is_found_in_the_file_and_beside_it(agreeing: HeadFiles) -> None:
     assert found_head(agreeing.target, None) == (str(head) if head else OWN)
     assert found_head(agreeing.target, None, "eagle3") is None
     assert found_head(agreeing.target.with_name("nowhere.gguf"), None) is None
+    empty = agreeing.target.with_name("empty.gguf")
+    empty.touch()
+    assert found_head(empty, None) is None
 
 
 @pytest.mark.parametrize("spec", ["mtp", "auto"])
