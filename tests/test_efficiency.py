@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,12 @@ def test_wider_passes_cost_more_and_mixtures_most(backend: str) -> None:
     assert dense[0] > 1.0
     assert dense == sorted(dense)
     assert experts[2] > dense[2]
+
+
+@pytest.mark.parametrize("name", ["Apple M4 Max", "RTX 4090", "RX 7900 XTX", "Arc B580"])
+@pytest.mark.parametrize(("n_embd", "n_layers"), [(640, 18), (4096, 32)])
+def test_one_row_more_never_halves_what_a_pass_takes(name: str, n_embd: int, n_layers: int) -> None:
+    """Fits of narrow and of wide passes meet: a cliff between them would invite drafts of 16."""
+    rates = PublishedRates.of(find_device(name)).for_model(n_embd, n_embd * 1e6)
+    seconds = [rates.overhead_s(n_layers, n) for n in range(1, 600)]
+    assert all(0.75 < b / a < 1.5 for a, b in pairwise(seconds))

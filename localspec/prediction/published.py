@@ -7,6 +7,7 @@ cost elsewhere. Drivers, power limits and heat are unknown: they are in the inte
 """
 
 from dataclasses import dataclass, replace
+from math import log
 from typing import Self
 
 from localspec.hardware.devices import Device, Match
@@ -29,6 +30,8 @@ from localspec.prediction.rates import (
     WeightWork,
 )
 
+WHOLE_PROMPT = 512
+"""Tokens of nearly all published prompts."""
 TYPICAL_FLOPS = 1e13
 """For the few devices of which no source gives a rate."""
 
@@ -101,10 +104,18 @@ class PublishedRates:
         return Term(compute_s, "compute") if compute_s > memory_s else Term(memory_s, "memory")
 
     def overhead_s(self, n_layers: int, n_tokens: int) -> float:
-        test: Test = "decode" if n_tokens <= SMALL_BATCH else "prefill"
+        """Of prompts between a small batch and the published lengths, in between: no run tells."""
+        if n_tokens >= WHOLE_PROMPT:
+            return self._launches_s("prefill", n_layers)
+        curve = self.known.verify_curve(self.run, "launches")
+        small_s = self._launches_s("decode", n_layers) * curve.at(min(n_tokens, SMALL_BATCH))
+        if n_tokens <= SMALL_BATCH:
+            return small_s
+        share = log(n_tokens / SMALL_BATCH) / log(WHOLE_PROMPT / SMALL_BATCH)
+        return small_s + share * (self._launches_s("prefill", n_layers) - small_s)
+
+    def _launches_s(self, test: Test, n_layers: int) -> float:
         factor = self.known.coefficients[test].factor(self.run, "launches")
-        if test == "decode":
-            factor *= self.known.verify_curve(self.run, "launches").at(n_tokens)
         return LAUNCH_S[test] * (n_layers + BESIDE_LAYERS) * factor
 
     def _seconds(self, run: RunConditions, test: Test, part: Part, n_bytes: float) -> float:
