@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from localspec.cli.recommend import command_of, document
 from localspec.cli.recommend import recommend as command
 from localspec.errors import ModelError, UserError
+from localspec.forecast import known_machine
 from localspec.forecast import recommend as module
 from localspec.forecast.forecast import facts_of
 from localspec.forecast.known_machine import KnownMachine, RoughRates
@@ -26,7 +27,9 @@ from localspec.forecast.recommend import (
     recommendations,
 )
 from localspec.hardware.devices import GIB
+from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.registry.catalog import load_catalog
+from localspec.settings import Attention
 
 ENTRIES = list(load_catalog().values())
 CHAT, CODE, LONG, MANY = USES
@@ -253,3 +256,21 @@ def test_a_slow_machine_is_told_what_can_be_read_along() -> None:
     """Two cores at 20 GB/s: not a 30B at four tokens a second."""
     best = recommendations(ENTRIES, processor(22e9, 2e10), CHAT)[0]
     assert best.decode.mid >= module.READING_TPS
+
+
+def test_two_gpus_hold_more_and_share_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [
+        local_devices([Reported(name, name, 24 * GIB, 24 * GIB, "gpu", "cuda")], [])[0]
+        for name in ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3090")
+    ]
+
+    def here(devices: list[LocalDevice]) -> KnownMachine:
+        monkeypatch.setattr(known_machine, "_devices_here", lambda: devices)
+        return KnownMachine.here(may_read=False)
+
+    both, fast, slow = here(cards), here(cards[:1]), here(cards[1:])
+    assert both.room_bytes == fast.room_bytes + slow.room_bytes
+    facts, cache = facts_of("qwen3-8b"), Attention()
+    rooflines = [machine.roofline(facts, cache) for machine in (slow, both, fast)]
+    speeds = [roofline.decode(0).mid for roofline in rooflines if roofline]
+    assert speeds[0] < speeds[1] < speeds[2], "layers are computed one after the other"

@@ -18,12 +18,8 @@ from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.forecast.heads import AskedHead, draft_bytes
 from localspec.forecast.host import host_of
-from localspec.forecast.machine import (
-    MachineChoice,
-    PredictedMachine,
-    ProbeChoice,
-    predicted_machine,
-)
+from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.gguf.reader import read_header
 from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
@@ -34,7 +30,7 @@ from localspec.prediction.roofline import Roofline, Speed
 from localspec.session.config import SessionConfig
 from localspec.session.drafting import planned_head
 from localspec.session.loading import checked_facts
-from localspec.settings import Attention, Speculation
+from localspec.settings import Attention, Settings, Speculation
 
 
 @cache
@@ -102,10 +98,6 @@ class Prediction:
         return PassParts(*map(part, PassParts.__slots__))
 
 
-_DeviceKey = tuple[int | None, int, int]
-"""Threads, layers on the GPU, layers whose experts stay with the processor."""
-
-
 class Predictor:
     """Predicts cases on this machine; probes it once for each number of threads and GPU layers."""
 
@@ -113,7 +105,7 @@ class Predictor:
         self._probe: ProbeChoice = probe
         self._notify = notify
         self._cases = cases
-        self._machines: dict[_DeviceKey, PredictedMachine | None] = {}
+        self._machines: dict[Settings, PredictedMachine | None] = {}
 
     def of(self, case: Case) -> Prediction | None:
         """None where nothing is known of the machine, or where the case only times a curve."""
@@ -133,14 +125,12 @@ class Predictor:
             self._machines[key] = self._found(key)
         return self._machines[key]
 
-    def _found(self, key: _DeviceKey) -> PredictedMachine | None:
-        n_threads, n_gpu_layers, n_cpu_moe = key
+    def _found(self, key: Settings) -> PredictedMachine | None:
         same = [case for case in self._cases if _device_key(case) == key]
         models = dict.fromkeys(case.config.model for case in same)
         caches = list(dict.fromkeys(case.settings.attention for case in same))
-        layers = n_gpu_layers if graphics() else 0
-        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe, n_cpu_moe)
         try:
+            choice = _choice(key, self._probe)
             facts = [facts_of(path) for path in models]
             facts += [model_of(each) for each in map(drafter_of, same) if each]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)
@@ -150,8 +140,16 @@ class Predictor:
             return None
 
 
-def _device_key(case: Case) -> _DeviceKey:
-    return case.settings.threads, case.settings.gpu_layers, case.settings.cpu_moe
+def _device_key(case: Case) -> Settings:
+    """What decides who computes, and nothing else."""
+    names = ("threads", "gpu_layers", "cpu_moe", "device", "workers", "split")
+    return Settings(**{name: getattr(case.settings, name) for name in names})
+
+
+def _choice(key: Settings, probe: ProbeChoice) -> MachineChoice:
+    layers = key.gpu_layers if graphics(key.device, key.workers) else 0
+    threads, named = key.threads or default_threads(), ",".join(key.device) or None
+    return MachineChoice(named, threads, layers, probe, key.workers, key.split, key.cpu_moe)
 
 
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
@@ -160,7 +158,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
     roofline = machine.roofline(facts, attention)
     depth = _middle(work)
     parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
-    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
+    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s + p.hops_s) for p in parts)
     n_prompt = work.n_prompt * work.batch
     wide_s = roofline.pass_time(PEAK_TOKENS, 0, is_prompt=True).weights_s
     n_ctx = case.session_config.settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _WORK = "Work"
 _SETTINGS = "Settings"
 SWEPT = tuple(row for row in ROWS.values() if row.is_swept)
+PLACING = ("device", "workers", "split")
+"""Settings that all cases of a run have in common."""
 DEFAULTS: dict[str, Any] = {"spec": NONE}
 """Where `bench` differs from other commands."""
 MAX_BATCH = 256
@@ -85,6 +87,9 @@ class SweepFlags:
         metavar="MODEL|own|auto",
         panel=_SETTINGS,
     )  # fmt: skip
+    device: tuple[str, ...] = setting("device", panel=_SETTINGS)
+    workers: tuple[str, ...] = setting("workers", panel=_SETTINGS)
+    split: str = setting("split", panel=_SETTINGS)
     no_profile: bool = option(
         False, "Ignore the settings that `tune` kept.", "--no-profile", panel=_SETTINGS
     )
@@ -208,11 +213,12 @@ def _settings(flags: SweepFlags) -> dict[str, tuple[Any, ...]]:
     defaults = {row.name: DEFAULTS.get(row.name, row.default) for row in SWEPT}
     defaults["threads"] = default_threads()
     given = flags.swept
-    return {
+    swept = {
         row.name: values_of(row, given[row.name]) if row.name in given else (defaults[row.name],)
         for row in sorted(SWEPT, key=lambda row: not row.is_engine)
         if row.name not in ("kv_k", "kv_v")
     }
+    return {**{name: (getattr(flags, name),) for name in PLACING}, **swept}
 
 
 def _pairs(flags: SweepFlags) -> tuple[tuple[str, str], ...]:

@@ -182,7 +182,11 @@ class EngineProcess:
         try:
             found = child.loaded(on_progress, lambda: self.interrupt.requested)
         except (EOFError, OSError):
-            raise EngineError(child.reason()) from None
+            workers = ", ".join(config.settings.workers)
+            where = f" with {workers}" if workers else ""
+            raise EngineError(
+                f"the engine{where} was lost while it was loading ({child.reason()})"
+            ) from None
         except BaseException:
             child.close()
             raise

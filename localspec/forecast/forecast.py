@@ -14,7 +14,8 @@ from localspec.engine.base import EngineConfig
 from localspec.errors import ModelError
 from localspec.forecast.heads import AskedHead, HeadForecast, draft_bytes, forecast_head
 from localspec.forecast.known_models import known_facts
-from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
+from localspec.forecast.machine import PredictedMachine, ideal_roofline
+from localspec.forecast.probing import kept_rates
 from localspec.gguf.hub_name import HubRepository, hub_name_of
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
@@ -34,7 +35,8 @@ from localspec.prediction.speculation import (
     speculation_at,
 )
 from localspec.registry.repository import usual_file
-from localspec.registry.resolve import locate, named_entry, written_name
+from localspec.registry.resolve import locate, written_name
+from localspec.registry.spelling import named_entry
 from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32

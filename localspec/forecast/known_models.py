@@ -13,9 +13,10 @@ from importlib import resources
 from typing import Any
 
 from localspec.gguf.types import BY_NAME
-from localspec.model.facts import ModelFacts, WeightGroup
+from localspec.model.facts import ModelFacts
 from localspec.model.layers import Layer
 from localspec.model.tokenizer import Tokenizer
+from localspec.model.weights import WeightGroup
 from localspec.prediction.quants import quant_named
 from localspec.registry.catalog import Entry
 from localspec.registry.resolve import quantization_of

@@ -16,11 +16,12 @@ from localspec.forecast.known_models import known_facts
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.devices import Device, match_reported
-from localspec.model.facts import ModelFacts, WeightGroup
+from localspec.model.facts import ModelFacts
 from localspec.model.layers import Layer
 from localspec.model.tokenizer import Tokenizer
 from localspec.model.usable import usable_facts
 from localspec.model.usual import usual_shape
+from localspec.model.weights import WeightGroup
 from localspec.prediction.quants import QUANTS, Quant, quant_named
 from localspec.prediction.rates import Test
 from localspec.registry.catalog import load_catalog

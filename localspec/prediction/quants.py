@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from localspec.gguf.types import BY_NAME, GgmlType
-from localspec.model.facts import ModelFacts, WeightGroup
+from localspec.model.facts import ModelFacts
+from localspec.model.weights import WeightGroup
 
 
 @dataclass(frozen=True, slots=True)

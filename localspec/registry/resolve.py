@@ -13,7 +13,6 @@ owner/repo[:TAG]             the hub, where nothing else is called so
 `pasted.py` finds the name in commands, links and pages.
 """
 
-import re
 import shlex
 from importlib import metadata
 from pathlib import Path
@@ -43,11 +42,8 @@ from localspec.registry.sites import (
     model_scope_file,
     not_here,
 )
-from localspec.registry.variants import TYPE, quantization_of
-
-_OWN_STEP = re.compile(r"ollama:|(?:docker|lmstudio):(?:[^/]+/)?", re.IGNORECASE)
-"""What stands before a name of the catalog in those of other programs."""
-_TAGGED = re.compile(r"([\w.-]+)(?::([\w.-]+))?")
+from localspec.registry.spelling import named_entry, split_type
+from localspec.registry.variants import quantization_of
 
 
 class NotHereError(ModelError):
@@ -134,19 +130,6 @@ def _as_in_ollama(name: str, models: list[FoundModel]) -> str | Path:
     raise no_such_model(name, spellings | {model.name: model.name for model in models})
 
 
-def named_entry(name: str) -> tuple[Entry | None, str | None]:
-    """The entry of a name and its quantization, also where another program spells it otherwise."""
-    own = _OWN_STEP.sub("", name, count=1)
-    plain, kind = split_type(own)
-    entry = entry_of(plain)
-    tagged = _TAGGED.fullmatch(own)
-    if entry is not None or tagged is None:
-        return entry, kind
-    base, tag = tagged[1], tagged[2] or "latest"
-    size = tag.partition("-")[0]
-    return entry_of(base if tag == "latest" else f"{base}-{size}"), quantization_of(f"-{tag}.gguf")
-
-
 def _of_origin(name: str) -> Path | str:
     """A model of another program by its name with a prefix; also one of the hub or the catalog."""
     origin, _, plain = name.partition(":")
@@ -211,12 +194,6 @@ def local_file(name: str | None) -> Path | None:
     """The file of a catalog entry if it is on this machine; None is the starter."""
     entry = entry_of(STARTER if name is None else name)
     return _file_of(entry, None) if entry else None
-
-
-def split_type(name: str) -> tuple[str, str | None]:
-    """`qwen3-8b:Q8_0` is a name and a quantization; other colons belong to a name."""
-    plain, _, kind = name.rpartition(":")
-    return (plain, kind.upper()) if plain and TYPE.fullmatch(kind) else (name, None)
 
 
 def hub_name(entry: Entry, kind: str | None = None) -> str:

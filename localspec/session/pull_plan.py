@@ -29,12 +29,11 @@ from localspec.registry.resolve import (
     is_one_file,
     local_file,
     locate,
-    named_entry,
     packaged_file,
-    split_type,
     written_name,
 )
 from localspec.registry.sites import ADDRESSES
+from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import goes_beside
 from localspec.session.pull_choice import of_entry, of_repository, spelled
 from localspec.session.sibling_heads import sibling_head
