@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 from models import named
-from research.speculation.eagle_text import Read, engine_for, read, written
 
 from localspec.errors import UserError
 from localspec.gguf.reader import read_header
@@ -28,6 +27,7 @@ from localspec.model.head_pair import n_layers_of
 if TYPE_CHECKING:
     import torch
     from research.speculation.eagle_head import EagleHead
+    from research.speculation.eagle_text import Read
 
 HELD_BACK = 0.05
 BATCH = 8
@@ -86,7 +86,9 @@ def _taps(n_layers: int) -> tuple[int, ...]:
     return 2, n_layers // 2, n_layers - 3
 
 
-def _texts(model: Path, n_tokens: int, taps: Sequence[int], seed: int) -> list[Read]:
+def _texts(model: Path, n_tokens: int, taps: Sequence[int], seed: int) -> "list[Read]":
+    from research.speculation.eagle_text import engine_for, read, written  # noqa: PLC0415
+
     engine, started = engine_for(model), time.monotonic()
     texts = list(written(engine, n_tokens, np.random.default_rng(seed)))
     _say(f"wrote {sum(map(len, texts)):,} tokens in {time.monotonic() - started:.0f} s")
@@ -95,7 +97,7 @@ def _texts(model: Path, n_tokens: int, taps: Sequence[int], seed: int) -> list[R
     return found
 
 
-def _drafted(texts: Sequence[Read], n: int) -> list[int]:
+def _drafted(texts: "Sequence[Read]", n: int) -> list[int]:
     """The tokens that the target chose most."""
     counts = Counter(int(token) for text in texts for token in text.best)
     return sorted(token for token, _ in counts.most_common(n))
@@ -113,7 +115,7 @@ def _places(ids: Sequence[int], header: object) -> "torch.Tensor":
 Batch = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
-def _batches(texts: Sequence[Read], places: "torch.Tensor") -> Iterator[Batch]:
+def _batches(texts: "Sequence[Read]", places: "torch.Tensor") -> Iterator[Batch]:
     """States, embeddings, and the head's numbers of the target's choices."""
     import torch  # noqa: PLC0415
 
@@ -133,7 +135,9 @@ def _labels(best: "torch.Tensor", k: int, n_steps: int) -> "torch.Tensor":
     return best[:, 1 + k : 1 + k + length]
 
 
-def _train(head: "EagleHead", texts: Sequence[Read], places: "torch.Tensor", how: Learning) -> None:
+def _train(
+    head: "EagleHead", texts: "Sequence[Read]", places: "torch.Tensor", how: Learning
+) -> None:
     import torch  # noqa: PLC0415
     from torch.nn.functional import cross_entropy  # noqa: PLC0415
 
@@ -164,7 +168,9 @@ def _train(head: "EagleHead", texts: Sequence[Read], places: "torch.Tensor", how
         _say(f"epoch {number + 1}: {', '.join(f'{float(loss.detach()):.2f}' for loss in losses)}")
 
 
-def _shares(head: "EagleHead", texts: Sequence[Read], places: "torch.Tensor", n_steps: int) -> str:
+def _shares(
+    head: "EagleHead", texts: "Sequence[Read]", places: "torch.Tensor", n_steps: int
+) -> str:
     """Of the target's choices, by position of the draft, each given that those before agree."""
     import torch  # noqa: PLC0415
 
