@@ -5,9 +5,9 @@
 A pass that checks a draft also evaluates the tokens behind its first wrong one. What the target
 says there follows a text that was not written, but its n-grams may come later (Jacobi trajectories:
 Fu et al. 2024, "Break the Sequential Dependency of LLM Inference Using Lookahead Decoding"). Here
-they are collected beside real look-ups, and offered where a look-up finds nothing, after two or
+they are collected beside real lookups, and offered where a lookup finds nothing, after two or
 after one known token. Offers are only judged by what the target then says; nothing is timed, and a
-share of accepted offers below v(2) - 1 is a loss at any price of a look-up.
+share of accepted offers below v(2) - 1 is a loss at any price of a lookup.
 """
 
 import sys
@@ -72,7 +72,7 @@ def main(
     tokens: Annotated[int, typer.Option(min=8, help="Of each reply.")] = 192,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
-    """Write greedy replies with look-ups, and print a table."""
+    """Write greedy replies with lookups, and print a table."""
     counts: dict[str, Count] = defaultdict(Count)
     config = SessionConfig.of(named(target), spec="lookup", ctx=CTX, draft_max=N_DRAFT)
     with Session.open(config) as session:
@@ -114,7 +114,7 @@ def _reply(context: Context, prompt: list[int], n_tokens: int, count: Count) -> 
 def _show(counts: dict[str, Count]) -> None:
     head = "| Category | Tokens | Passes | Without a draft | Rejected rows |"
     head += " Offers after 1 token | Accepted | Offers after 2 | Accepted |"
-    lines = [head, "|---|" + "--:|" * 8]
+    lines = [head, "|---|" + "---|" * 8]
     total = Counter[str]()
     for name, count in sorted(counts.items()):
         cells = [count.n_tokens, count.n_passes, count.n_without, count.n_rejected_rows]
