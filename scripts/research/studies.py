@@ -14,6 +14,7 @@ STUDIES = {
     "train-eagle3": "speculation.train_eagle3",
     "compare-answers": "engine.answers",
     "bench-overhead": "engine.overhead",
+    "bench-heads": "speculation.heads",
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",
