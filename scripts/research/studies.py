@@ -10,6 +10,8 @@ STUDIES = {
     "simulate-speculation": "speculation.simulate",
     "replay-speculation": "speculation.replay",
     "bench-speculation": "speculation.bench",
+    "harvest-speculation": "speculation.harvest",
+    "train-eagle3": "speculation.train_eagle3",
     "compare-answers": "engine.answers",
     "bench-overhead": "engine.overhead",
     "bench-heads": "speculation.heads",
