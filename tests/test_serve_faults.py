@@ -1,4 +1,4 @@
-"""What clients do to a server, in short; `scripts/research/run kill-clients` has the long versions."""
+"""What clients do to a server, in short; `scripts/research/run kill-clients` does more of it."""
 
 import random
 import socket
@@ -82,7 +82,7 @@ def test_full_cells_are_waited_for_or_refused() -> None:
         object.__setattr__(server.desk.scheduler.room, "n_cells", 200)
         before = server.chat(**FEW)["choices"][0]["message"]["content"]
         status, document = server.post("/completions", prompt="ab", max_tokens=300)
-        assert status == 500
+        assert status == 400
         assert "200" in document["error"]["message"]
         with ThreadPoolExecutor(6) as pool:
             asked = [pool.submit(server.chat, "Hello" * i, max_tokens=90) for i in range(1, 7)]
