@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from localspec.decode.generation import FinishReason
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.serve.messages import Account, Delta, Done, Progress
 from localspec.serve.order import Order
 from localspec.serve.tool_calls import calls_of
@@ -22,12 +23,14 @@ _REASONS: dict[FinishReason | None, Reason] = {"stop": "stop"}
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that a reply goes on with; `tokens` since the last piece; `account`, if wished for."""
+    """Text that a reply goes on with; `tokens` since the last piece; `account`, if wished for, and
+    `logprobs` of the tokens."""
 
     kind: Literal["text", "thought"]
     text: str
     tokens: Sequence[int] = ()
     account: Account | None = None
+    logprobs: Sequence[TokenLogprobs] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Ended:
     reason: Reason
     account: Account
     stopped_by: str | None = None
+    logprobs: Sequence[TokenLogprobs] = ()
+    """Of tokens behind the last piece."""
 
 
 News = Piece | Called | Ended | Progress
@@ -84,6 +89,8 @@ class Choice:
     end: Ended | None = None
     held: str = ""
     """What may become tool calls."""
+    untold: list[TokenLogprobs] = field(default_factory=list[TokenLogprobs])
+    """Of tokens since the last piece."""
 
     @property
     def text(self) -> str:
@@ -102,12 +109,14 @@ class Choice:
         fresh: list[News] = []
         tokens = delta.tokens
         self.tokens += tokens
+        self.untold += delta.logprobs
         for part in delta.parts:
             if part.kind == "tool_call" and has_tools:
                 self.held += part.text
                 continue
             piece = self.say("thought" if part.is_thought else "text", part.text)
-            fresh.append(replace(piece, tokens=tokens, account=delta.account))
+            untold, self.untold = self.untold, []
+            fresh.append(replace(piece, tokens=tokens, account=delta.account, logprobs=untold))
             tokens = ()
         return fresh
 
@@ -120,7 +129,7 @@ class Choice:
         self.calls = [Called(i, call) for i, call in enumerate(found or ())]
         fresh += self.calls
         reason = "tool_calls" if self.calls else _REASONS.get(account.finish_reason, "length")
-        self.end = Ended(reason, account, stopped_by)
+        self.end = Ended(reason, account, stopped_by, self.untold)
         return [*fresh, self.end]
 
     def say(self, kind: Literal["text", "thought"], text: str) -> Piece:
@@ -178,7 +187,10 @@ class Answer:
 
 
 def timings_of(accounts: Sequence[Account]) -> dict[str, Any]:
-    """Figures with llama.cpp's names, and `passes`, `tokens_per_pass` and `queued_ms`."""
+    """Figures with llama.cpp's names, and `passes`, `tokens_per_pass` and `queued_ms`.
+
+    As in llama.cpp a rate is 0 where nothing was read, or nothing followed the first tokens.
+    """
     timings, stats = [a.timings for a in accounts], [a.stats for a in accounts]
     n_read = sum(each.n_prefilled for each in timings)
     read_s = sum(each.prefill_s or 0.0 for each in timings)
@@ -190,14 +202,16 @@ def timings_of(accounts: Sequence[Account]) -> dict[str, Any]:
         "cache_n": sum(each.n_cached for each in accounts),
         "prompt_n": n_read,
         "prompt_ms": 1e3 * read_s,
-        "prompt_per_second": n_read / read_s if read_s else None,
+        "prompt_per_second": n_read / read_s if read_s else 0.0,
+        "prompt_per_token_ms": 1e3 * read_s / n_read if n_read else 0.0,
         "predicted_n": n_said,
         "predicted_ms": 1e3 * said_s,
-        "predicted_per_second": n_later / said_s if said_s else None,
+        "predicted_per_second": n_later / said_s if said_s else 0.0,
+        "predicted_per_token_ms": 1e3 * said_s / n_later if n_later else 0.0,
         "draft_n": sum(each.drafted for each in stats),
         "draft_n_accepted": sum(each.accepted for each in stats),
         "passes": passes,
-        "tokens_per_pass": n_said / passes if passes else None,
+        "tokens_per_pass": n_said / passes if passes else 0.0,
         "queued_ms": 1e3 * sum(each.queued_s for each in accounts),
     }
 

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from localspec.errors import UserError, no_such
+from localspec.sampling_fields import SAMPLING
 from localspec.serve.messages import Wishes
 from localspec.serve.problem import refused
 from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options
 
 _SAMPLING = {
-    "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
-    "repeat_penalty": "repeat_penalty", "repetition_penalty": "repeat_penalty", "seed": "seed",
-    "stop": "stop", "ignore_eos": "ignore_eos",
+    **{name: row.name for row in SAMPLING.values() for name in (row.name, *row.also)},
+    "seed": "seed", "stop": "stop", "ignore_eos": "ignore_eos", "min_tokens": "min_tokens",
+    "logit_bias": "logit_bias",
 }  # fmt: skip
 """Fields of requests by the keyword of a reply."""
 _LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
@@ -24,9 +25,10 @@ _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
              "guided_regex": "regex"}  # fmt: skip
 """llama.cpp's and vLLM's fields by the keyword of a reply."""
 _READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
-         "response_format", "cache_prompt", "timings_per_token", "return_progress"}  # fmt: skip
+         "response_format", "logprobs", "n_probs", "cache_prompt", "timings_per_token",
+         "return_progress"}  # fmt: skip
 CHAT = frozenset({*_READ, "messages", "tools", "tool_choice", "reasoning_effort",
-                  "chat_template_kwargs"})  # fmt: skip
+                  "chat_template_kwargs", "top_logprobs"})  # fmt: skip
 COMPLETION = frozenset({*_READ, "prompt", "suffix", "echo"})
 NATIVE = frozenset({*COMPLETION, "return_tokens", "response_fields"})
 """Of llama.cpp's /completion."""
@@ -37,11 +39,10 @@ HARMLESS = frozenset({
 })  # fmt: skip
 """They say who asks and why, or how a hosted service is to be run."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({}, []),
-    "logprobs": (False,), "top_logprobs": (0,), "n_probs": (0,), "best_of": (1,),
+    "top_logprobs": (0,), "best_of": (1,),
     "modalities": (["text"],), "typical_p": (1,),
     "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
-    "min_tokens": (0,), "id_slot": (-1,), "reasoning_format": ("auto", "deepseek"),
+    "id_slot": (-1,), "reasoning_format": ("auto", "deepseek"),
     "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
     "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
     "min_keep": (0,), "lora": ([],), "post_sampling_probs": (False,), "samplers": ([],),
@@ -100,6 +101,7 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
         keywords["top_k"] = 0
     if given.get("seed") == -1:  # llama.cpp's for any
         del keywords["seed"]
+    keywords["logprobs"] = logprobs_of(given)
     effort = given.get("reasoning_effort")
     if effort is not None:
         if effort not in _EFFORTS:
@@ -108,6 +110,19 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
         keywords["think"] = _EFFORTS[effort]
     keywords |= {key: given[name] for name, key in _GRAMMARS.items() if name in given}
     return _made(keywords | _format(given))
+
+
+def logprobs_of(given: Mapping[str, Any]) -> int | None:
+    """For how many likely tokens at each place: chat's true with `top_logprobs`, a completion's
+    number, or llama.cpp's `n_probs`; None for none."""
+    asked, top = given.get("logprobs"), given.get("top_logprobs")
+    if isinstance(asked, bool):
+        if top and not asked:
+            raise refused("top_logprobs needs logprobs: send it as true", "top_logprobs")
+        asked = (top or 0) if asked else None
+    elif top:
+        raise refused("top_logprobs needs logprobs: send it as true", "top_logprobs")
+    return given.get("n_probs") or None if asked is None else asked
 
 
 def _format(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the server tells of itself: its model, its health, its counts, what runs."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,6 @@ from localspec.serve.problem import BadRequestError, Problem
 from localspec.serve.protocols.llama import settings_of
 from localspec.serve.protocols.openai import FINGERPRINT
 from localspec.serve.queue import Job
-from localspec.session.config import reply_options
 
 
 class Information:
@@ -60,7 +60,9 @@ class Information:
         """GET /metrics."""
         scheduler = self._desk.scheduler
         text = self._desk.metrics.text(len(scheduler.running), len(scheduler.waiting))
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        began = str(int(time.time() - (self._desk.clock() - self._desk.began)))
+        headers = {"process-start-time-unix": began}
+        return PlainTextResponse(text, headers=headers, media_type="text/plain; version=0.0.4")
 
     async def slots(self, request: Request) -> Response:
         """GET /slots: each sequence, and the reply that it is busy with."""
@@ -78,9 +80,9 @@ class Information:
         """GET /props: how replies are made by default, and what the model is."""
         session = self._orders.session
         vocabulary = session.target.vocabulary
-        options = session.effective(reply_options())
         template = session.prompts.template
-        params = settings_of(options, session.n_ctx) | {"seed": -1}
+        params = settings_of(self._orders.usual, session.n_ctx)
+        params["seed"] = self._orders.defaults.get("seed", -1)
         document = {
             "default_generation_settings": {"n_ctx": session.n_ctx, "params": params},
             "total_slots": self._desk.scheduler.n_sequences,

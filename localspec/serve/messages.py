@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from localspec.decode.generation import FinishReason, Generation
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.decode.stats import DraftStats, Timings
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
@@ -96,13 +97,14 @@ class Taken:
 class Delta:
     """Parts of a reply that are certain now, and the `tokens` since the last one.
 
-    `account`: so far, where that is wished for.
+    `account`: so far, where that is wished for. `logprobs`: of `tokens`, if they are wanted.
     """
 
     id: int
     parts: Sequence[AnswerPart]
     tokens: Sequence[int] = ()
     account: Account | None = None
+    logprobs: Sequence[TokenLogprobs] = ()
 
 
 @dataclass(frozen=True, slots=True)

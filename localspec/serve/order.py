@@ -27,8 +27,9 @@ from localspec.serve.asked import (
     wishes_of,
     with_defaults,
 )
+from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
-from localspec.serve.problem import BadRequestError, Problem, refused
+from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
 from localspec.serve.texts import Texts
 from localspec.serve.turns import messages_of, tools_of
 from localspec.session.config import ReplyOptions
@@ -46,6 +47,8 @@ class OneAnswer:
     n_stable: int
     options: ReplyOptions
     echo: str = ""
+    texts: TokenTexts | None = None
+    """Where it is to say how likely its tokens are."""
 
     def submit(self, id_: int, wait_s: float | None, wishes: Wishes) -> Submit:
         """The message that asks for it."""
@@ -142,6 +145,12 @@ class Orders:
         given = self._given(body, INFILL)
         return self._raw(given, [Texts(self.session).infill(given)])
 
+    @property
+    def usual(self) -> ReplyOptions:
+        """How a reply is made where a request says nothing."""
+        given = self._given({}, CHAT)
+        return self.session.effective(options_of(given, self.verify))
+
     def text_of(self, ids: Sequence[int]) -> str:
         """What tokens say, control tokens by their names."""
         vocabulary = self.session.target.vocabulary
@@ -173,12 +182,14 @@ class Orders:
                     400,
                     f"the prompt has {len(ids):,} tokens and the context holds {n_ctx:,}, with the"
                     " reply: shorten it, or start the server with a larger --ctx",
-                    code="context_length_exceeded",
+                    code=TOO_LONG,
                     more=(("n_prompt_tokens", len(ids)), ("n_ctx", n_ctx)),
                 )
             )
         generation = self.session.generation(ids, options)
-        return OneAnswer(generation, parser, self.session.n_repeated(ids), options)
+        n_stable, vocabulary = self.session.n_repeated(ids), self.session.target.vocabulary
+        texts = None if options.logprobs is None else TokenTexts(vocabulary)
+        return OneAnswer(generation, parser, n_stable, options, texts=texts)
 
     def _order(
         self, given: Mapping[str, Any], choices: list[OneAnswer], *, has_tools: bool = False

@@ -256,7 +256,7 @@ class Scheduler:
         if generation.is_finished:
             parts += parser.finish()
         events: list[Event] = [] if job.n_told else self._progress(job, made.eval_s)
-        events += self._delta(job, parts) if parts else []
+        events += self._delta(job, parts) if parts or self._is_to_tell(job) else []
         if generation.is_finished:
             events.append(self._ended(job))
         return events
@@ -268,7 +268,13 @@ class Scheduler:
         if job.asked.wishes.accounts:
             account = deepcopy(job.account)
             account.n_tokens = job.n_told
-        return [Delta(job.id, parts, tokens, account)]
+        logprobs = generation.newest_logprobs(len(tokens))
+        return [Delta(job.id, parts, tokens, account, logprobs)]
+
+    def _is_to_tell(self, job: Job) -> bool:
+        """Whether tokens without text are wanted, too: those that end a reply."""
+        generation = job.generation
+        return generation.is_finished and len(generation.logprobs) > job.n_told
 
     def _progress(self, job: Job, read_s: float | None = None) -> list[Event]:
         """What was read of a prompt, if somebody wants to hear it."""

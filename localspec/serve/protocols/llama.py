@@ -6,6 +6,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from localspec.decode.logprobs import TokenLogprobs
+from localspec.sampling_fields import SAMPLING
 from localspec.serve.answer import Answer, Choice, Ended, News, Piece, progress_of, timings_of
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
@@ -66,7 +68,9 @@ class NativeWriter:
         for each in news:
             if isinstance(each, Ended):
                 end = self._whole(place, self._answer.choices[place])
-                yield event({**end, "content": "", "tokens": []})
+                yield event(
+                    {**end, "content": "", "tokens": [], **self._likely(place, each.logprobs)}
+                )
             elif isinstance(each, Piece | Progress):
                 yield event(self._part(place, each))
 
@@ -84,6 +88,7 @@ class NativeWriter:
             text, tokens = "", ()
         else:
             more = {"timings": timings_of([news.account])} if news.account else {}
+            more |= self._likely(place, news.logprobs)
             text, tokens = news.text, news.tokens
         self._n_told[place] += len(tokens)
         return {
@@ -96,6 +101,10 @@ class NativeWriter:
             "tokens_evaluated": self._answer.order.choices[place].generation.n_prompt,
             **more,
         }
+
+    def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        texts = self._answer.order.choices[place].texts
+        return {"completion_probabilities": texts.native(said)} if texts else {}
 
     def _reading(self, news: Progress) -> dict[str, Any]:
         """The figures while a prompt is read, where they are wanted."""
@@ -126,6 +135,7 @@ class NativeWriter:
             "stopping_word": end.stopped_by or "",
             "tokens_cached": end.account.n_cached,
             "timings": timings_of([end.account]),
+            **self._likely(place, generation.logprobs),
         }
         return _selected(whole, given.get("response_fields"))
 
@@ -145,11 +155,10 @@ def settings_of(options: ReplyOptions, n_ctx: int) -> dict[str, Any]:
         "n_predict": n_predict,
         "max_tokens": n_predict,
         "seed": sampling.seed,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repeat_penalty,
+        **{name: getattr(sampling, name) for name in SAMPLING},
+        "logit_bias": [[key, False if bias is None else bias] for key, bias in options.logit_bias],
+        "min_tokens": options.min_tokens,
+        "n_probs": options.logprobs or 0,
         "stop": list(options.stop),
         "ignore_eos": options.ignore_eos,
         "grammar": grammar.text if grammar else "",

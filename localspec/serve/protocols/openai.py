@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from localspec import __version__
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.serve.answer import Answer, Called, Choice, Ended, News, progress_of, timings_of
 from localspec.serve.asked import check_model
+from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import Problem
@@ -86,9 +88,18 @@ class _Chunks:
         """What a chunk has of it."""
         raise NotImplementedError
 
+    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        """How likely tokens were, as this document has it."""
+        raise NotImplementedError
+
     def _chunk(self, place: int, news: News, reason: str | None) -> dict[str, Any]:
-        choice = _choice_of(place, reason, **self._new(news))
+        said = () if isinstance(news, Called | Progress) else news.logprobs
+        choice = _choice_of(place, reason, **self._new(news), **self._likely(place, said))
         return {**self._head, "object": self.chunk_kind, "choices": [choice]}
+
+    def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        texts = self._answer.order.choices[place].texts
+        return {"logprobs": self._logprobs(texts, said)} if texts and said else {}
 
     @property
     def _figures(self) -> dict[str, Any]:
@@ -116,7 +127,11 @@ class ChatWriter(_Chunks):
                 "content": choice.text or None,
                 "tool_calls": [each.call for each in choice.calls],
             }
-        return _choice_of(place, choice.reason, message=message)
+        likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
+        return _choice_of(place, choice.reason, message=message, **likely)
+
+    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        return texts.chat(said)
 
     def _new(self, news: News) -> dict[str, Any]:
         if isinstance(news, Ended | Progress):
@@ -132,14 +147,18 @@ class TextWriter(_Chunks):
     id_, kind, chunk_kind = "cmpl-", "text_completion", "text_completion"
 
     def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
-        return _choice_of(place, choice.reason, text=choice.text)
+        likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
+        return _choice_of(place, choice.reason, text=choice.text, **likely)
+
+    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        return texts.completion(said, 0)
 
     def _new(self, news: News) -> dict[str, Any]:
         return {"text": getattr(news, "text", "")}
 
 
 def _choice_of(place: int, reason: str | None, **said: Any) -> dict[str, Any]:
-    return {"index": place, **said, "logprobs": None, "finish_reason": reason}
+    return {"index": place, "logprobs": None, **said, "finish_reason": reason}
 
 
 def usage(answer: Answer) -> dict[str, Any]:

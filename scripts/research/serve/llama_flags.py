@@ -53,14 +53,14 @@ def _speculation(given: dict[str, str]) -> list[str]:
     if "--model-draft" not in given:
         return ["--spec", "none"]
     draft = ["--draft", given["--model-draft"], "--spec", "draft"]
-    return draft + ["--draft-max", given.get("--spec-draft-n-max", "3")]
+    return [*draft, "--draft-max", given.get("--spec-draft-n-max", "3")]
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
     """Flags with their values; empty ones for flags alone."""
     pairs: dict[str, str] = {}
-    takes = {*RENAMED, *DEFAULTS, *WITH_VALUE, *REFUSED, "--ctx-size", "--model-draft", "--reasoning",
-             "--spec-draft-n-max", "--spec-type"}  # fmt: skip
+    others = {"--ctx-size", "--model-draft", "--reasoning", "--spec-draft-n-max", "--spec-type"}
+    takes = {*RENAMED, *DEFAULTS, *WITH_VALUE, *REFUSED, *others}
     i = 0
     while i < len(words):
         flag = words[i]

@@ -3,10 +3,10 @@
     scripts/research/run judge-server --source .../vendor/llama.cpp [--model smollm2] [--only NAME]
 
 `--source` is a source tree of llama.cpp, as llama-cpp-python's source archive has it. Its tests are
-copied into a temporary folder; their download of models is left out, so every test runs on `--model`
-and those that look for the words of another model fail. A program that stands for llama-server
-maps its flags. Printed is a line for each file: passed, failed, and out of scope by the name of what
-this server does not do. Takes about 15 minutes on 2 cores.
+copied into a temporary folder. Their download of models is left out, so every test runs on
+`--model`, and those that look for the words of another model fail. A program that stands for
+llama-server maps its flags. Printed is a line for each file: passed, failed, and the name of what
+this server does not do where a file is about that. Takes about half an hour on 2 cores.
 """
 
 import json
@@ -54,7 +54,7 @@ os.execv(words[0], words)
 def main(
     source: Annotated[Path, typer.Option(help="A source tree of llama.cpp.")],
     model: Annotated[str, typer.Option(help="The model of all tests.")] = "smollm2",
-    only: Annotated[str, typer.Option(help="Files whose name has this.")] = "",
+    only: Annotated[str, typer.Option(help="The file test_NAME.py alone.")] = "",
     seconds: Annotated[int, typer.Option(help="For each file.")] = 300,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -69,7 +69,9 @@ def main(
         templates = Path(folder) / "models" / "templates"
         shutil.copytree(source / "models" / "templates", templates)
         shim = _shim(Path(folder), named(model))
-        rows = [_row(path, shim, seconds) for path in sorted(copy.glob(f"unit/test_*{only}*.py"))]
+        rows = [
+            _row(path, shim, seconds) for path in sorted(copy.glob(f"unit/test_{only or '*'}.py"))
+        ]
     _print(rows, as_json=as_json)
 
 
