@@ -37,6 +37,7 @@ N_BOOTSTRAP = 2000
 PORT = 18800
 N_EACH = 3
 """Questions of each user in a run."""
+THREADS = str(psutil.cpu_count(logical=False) or 1)
 CTX = 2048
 """Tokens of each user."""
 
@@ -146,11 +147,10 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
 
 def commands(model: Path, llama: str, users: int, spec: str) -> dict[str, list[str]]:
     """How each server is started, by its name."""
-    threads = str(psutil.cpu_count(logical=False) or 1)
     ours = [sys.executable, "-P", "-m", "localspec", "serve", str(model), "--parallel", str(users),
-            "--ctx", str(CTX), "--threads", threads, "--port"]  # fmt: skip
-    theirs = [llama, "-m", str(model), "-np", str(users), "-c", str(CTX * users), "-t", threads,
-              "-tb", threads, "--kv-unified", "--no-webui", "--port"]  # fmt: skip
+            "--ctx", str(CTX), "--threads", THREADS, "--port"]  # fmt: skip
+    theirs = [llama, "-m", str(model), "-np", str(users), "-c", str(CTX * users), "-t", THREADS,
+              "-tb", THREADS, "--kv-unified", "--no-webui", "--port"]  # fmt: skip
     made = {
         "localspec": [*ours, str(PORT)],
         "localspec, no drafts": [*ours, str(PORT + 1), "--spec", "none"],
