@@ -19,6 +19,8 @@ STUDIES = {
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",
     "bench-serve": "serve.load",
+    "bench-servers": "serve.compare",
+    "kill-clients": "serve.faults",
     "judge-server": "serve.llama_tests",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
