@@ -136,6 +136,14 @@ class Constraint:
             raise EngineError(f"the grammar cannot be followed further: {reason}")
         return allowed
 
+    def forced(self, history: Sequence[int]) -> list[int]:
+        """The usual tokens of the text that must follow, perhaps none."""
+        return [] if self._is_over(history) else self._matcher.compute_ff_tokens()
+
+    def is_done(self, history: Sequence[int]) -> bool:
+        """Whether nothing but an end may follow."""
+        return not self._is_over(history) and self._matcher.is_stopped()
+
     def _is_over(self, history: Sequence[int]) -> bool:
         """Follow the history; whether a token in it has ended the reply."""
         said = list(history[self._n_prompt :])
