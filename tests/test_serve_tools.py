@@ -8,7 +8,7 @@ import pytest
 
 from localspec.dialogue.template import ChatTemplate
 from localspec.serve.problem import BadRequestError
-from localspec.serve.tool_calls import calls_of
+from localspec.dialogue.tool_calls import calls_of
 from localspec.serve.turns import messages_of, tools_of
 
 PARIS = {"city": "Paris"}
