@@ -97,7 +97,8 @@ class Served:
     def chat(self, text: str = "Hello", **body: Any) -> Any:
         """The document of a good answer."""
         messages = [{"role": "user", "content": text}]
-        status, document = self.post("/v1/chat/completions", messages=messages, **body)
+        how = {"model": "any", "messages": messages, **body}
+        status, document = self.post("/v1/chat/completions", **how)
         assert status == 200, document
         return document
 
@@ -110,8 +111,9 @@ class Served:
 
 
 def data_of(text: str) -> list[Any]:
-    """The documents of a stream without OpenAI's end."""
-    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    """The documents of a stream, however its events are named and it ends."""
+    lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 def events_of(text: str) -> list[Any]:
@@ -124,9 +126,10 @@ def events_of(text: str) -> list[Any]:
 @contextmanager
 def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
     """A running server on a free port."""
+    defaults = options.pop("defaults", {})
     limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
     options = {"model": "tiny", "limits": limits, **options}
-    running = Running(session, desk, HttpOptions(**options))
+    running = Running(session, desk, HttpOptions(**options), defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=(listener,))

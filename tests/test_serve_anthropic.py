@@ -77,7 +77,7 @@ def test_thoughts_text_and_calls_are_blocks_of_their_own() -> None:
 
 
 class _Told:
-    key, n_cached, n_tokens = "1", 0, 3
+    key, n_cached, n_tokens, n_thought = "1", 0, 3, 1
 
     class order:
         n_prompt = 1

@@ -15,9 +15,10 @@ from serving import Served, events_of, fake_server
 
 from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
+from localspec.serve.asked import check_defaults
 from localspec.serve.server import bound
 
-CHAT = "/v1/chat/completions"
+CHAT = "/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 FEW = {"max_tokens": 6, "temperature": 0}
 
@@ -174,7 +175,7 @@ def test_a_stop_text_is_not_said(server: Served) -> None:
         ({"regex": "("}, "cannot be kept"),
         ({"regex": 1}, "regex"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "no place for tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools have no place"),
         ({"tools": [{}]}, "tools[0]"),
         ({"reasoning_effort": "immense"}, "reasoning_effort"),
         ({"chat_template_kwargs": 3}, "chat_template_kwargs"),
@@ -435,3 +436,30 @@ def test_keys_come_from_options_a_file_and_the_environment(
     for wrong in (file, tmp_path / "nothing"):
         with pytest.raises(UserError, match="--api-key-file"):
             _ = ServeFlags(api_key_file=wrong).keys
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_openais_own_addresses_want_a_model_by_name(server: Served, path: str) -> None:
+    """Any name will do; a request without one is no request of OpenAI's."""
+    body = {"messages": HELLO, **FEW} if "chat" in path else {"input": "Hello"}
+    assert server.post(path, **body)[0] == 200
+    status, document = server.post("/v1" + path, **body)
+    assert (status, document["error"]["param"]) == (400, "model")
+    assert server.post("/v1" + path, model="gpt-4o", **body)[0] == 200
+
+
+def test_fields_may_have_values_of_the_servers_own() -> None:
+    """What a request says goes first, by whichever of a length's names."""
+    with fake_server(defaults={"max_tokens": 3, "temperature": 0, "echo": True}) as server:
+        usage = server.chat()["usage"]
+        assert usage["completion_tokens"] == 3
+        assert server.chat(max_completion_tokens=5)["usage"]["completion_tokens"] == 5
+        whole = server.post("/completion", prompt="abc", n_predict=4)[1]
+        assert len(whole["content"]) == len("abc") + 4
+        assert whole["generation_settings"]["temperature"] == 0
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": "hot"}, {"temprature": 1}, {"n": 0}])
+def test_a_default_that_no_request_may_have_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        check_defaults(wrong)

@@ -134,8 +134,14 @@ def test_texts_become_tokens_and_back(server: Served) -> None:
 def test_what_the_server_is(server: Served) -> None:
     props = server.ask("GET", "/props")[1]
     assert (props["total_slots"], props["default_generation_settings"]["n_ctx"]) == (2, 512)
+    with fake_server(defaults={"seed": 42, "temperature": 0.1}) as other:
+        params = other.ask("GET", "/props")[1]["default_generation_settings"]["params"]
+        assert (params["seed"], params["temperature"]) == (42, 0.1)
     said = [{"role": "user", "content": "Hi"}]
     assert server.post("/apply-template", messages=said)[1] == {"prompt": "Hi\n\n"}
+    for path in ("/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"):
+        assert server.post(path, messages=said)[1]["input_tokens"] == 4
+    assert server.post("/v1/responses/input_tokens", input="Hi")[1]["input_tokens"] == 4
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding", "/rerank"])

@@ -114,7 +114,7 @@ class ReplyFlags:
             "verify": verify,
             "ignore_eos": self.ignore_eos,
             "think": self.think,
-            "template_args": dict(map(_variable, self.template_arg or ())),
+            "template_args": dict(map(_template_variable, self.template_arg or ())),
         }
 
     def _sampling(self) -> "ReplyKeywords":
@@ -173,6 +173,11 @@ class PromptFlags:
     )
     raw: bool = option(False, "Continue the text as it is, without a chat template.", "--raw")
 
+    jsonl: str | None = option(
+        None, "Prompts from a file, one a line; answers as JSON lines. - is standard input.",
+        "--jsonl", metavar="FILE",
+    )  # fmt: skip
+
     def text(self, system: str | None) -> str:
         """The prompt. Raises UserError for none, two, an empty one, or one that is not UTF-8."""
         if self.raw and system:
@@ -199,6 +204,10 @@ class PromptFlags:
         return [*before, Message(role="user", content=text)]
 
 
+def _template_variable(text: str) -> tuple[str, Any]:
+    return variable(text, "--template-arg", "enable_thinking=false")
+
+
 def _bias(text: str) -> tuple[str, Any]:
     """A token and what is added. UserError for a text that is not TOKEN=N."""
     from localspec.session.bias import wanted_biases
@@ -213,15 +222,20 @@ def _bias(text: str) -> tuple[str, Any]:
     return pair
 
 
-def _variable(text: str) -> tuple[str, Any]:
-    """A name and its value. UserError for a text that is not NAME=VALUE."""
-    name, sign, value = check_text("--template-arg", text).partition("=")
+def variable(text: str, what: str, such: str) -> tuple[str, Any]:
+    """A name and its value, in JSON or as text. UserError for a text that is not NAME=VALUE."""
+    name, sign, value = check_text(what, text).partition("=")
     if not sign or not name.strip().isidentifier():
-        raise UserError(f"--template-arg {text!r} is not NAME=VALUE: enable_thinking=false, say")
+        raise UserError(f"{what} {text!r} is not NAME=VALUE: {such}, say")
     try:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value
+
+
+def read_prompts(file: str) -> str:
+    """A file of prompts; - is standard input. UserError for one that cannot be read."""
+    return _decode("the prompt file", _read(file)).removeprefix("\ufeff")
 
 
 def check_text(what: str, text: str) -> str:

@@ -2,8 +2,8 @@
 
     begin NAME middle ARGUMENTS (between NAME middle ARGUMENTS)* end
 
-Arguments are a JSON object, or tagged: each key and value between texts of the template. It does not
-know templates that write arguments before the name, or as a JSON string.
+Arguments are a JSON object, or tagged: each key and value between texts of the template. It does
+not know templates that write arguments before the name, or as a JSON string.
 """
 
 import re

@@ -109,8 +109,8 @@ class CallGrammar:
         if kind == "string":
             stop = re.match(r"<\[\d+\]>", close)
             if stop:
-                return [f"{rule}: {rule.upper()} {close}", f"{rule.upper()}: /(?s:.*)/"]
-            return [f"{rule}[suffix={json.dumps(tags.close)}]: /(?s:.*)/"]
+                return [f"{rule}: {rule.upper()} {close}", f"{rule.upper()}: {_free(schema)}"]
+            return [f"{rule}[suffix={json.dumps(tags.close)}]: {_free(schema)}"]
         whole = dict(schema) if isinstance(schema, Mapping) else {}
         for name in ("$defs", "definitions"):
             if name in function.parameters:
@@ -129,6 +129,13 @@ class CallGrammar:
             return json.dumps(part, ensure_ascii=False)
         (token,) = self.vocabulary.tokenize(part, add_special=False, goes_on=True)[-1:]
         return "" if token in self.vocabulary.eog else f"<[{token}]>"
+
+
+def _free(schema: Mapping[str, Any]) -> str:
+    """Any text of a length that a schema of texts allows."""
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    bounds = f"{{{low},{'' if high is None else high}}}" if low or high is not None else "*"
+    return f"/(?s:.{bounds})/"
 
 
 def _nothing(tags: Tags) -> str:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from localspec.decode.generation import FinishReason
 from localspec.decode.logprobs import TokenLogprobs
+from localspec.dialogue.tool_calls import calls_of
 from localspec.serve.messages import Account, Delta, Done, Progress
 from localspec.serve.order import Order
-from localspec.dialogue.tool_calls import calls_of
 
 Reason = Literal["stop", "length", "tool_calls"]
 _REASONS: dict[FinishReason | None, Reason] = {"stop": "stop"}
@@ -187,7 +187,10 @@ class Answer:
 
 
 def timings_of(accounts: Sequence[Account]) -> dict[str, Any]:
-    """Figures with llama.cpp's names, and `passes`, `tokens_per_pass` and `queued_ms`."""
+    """Figures with llama.cpp's names, and `passes`, `tokens_per_pass` and `queued_ms`.
+
+    As in llama.cpp a rate is 0 where nothing was read, or nothing followed the first tokens.
+    """
     timings, stats = [a.timings for a in accounts], [a.stats for a in accounts]
     n_read = sum(each.n_prefilled for each in timings)
     read_s = sum(each.prefill_s or 0.0 for each in timings)
@@ -199,14 +202,16 @@ def timings_of(accounts: Sequence[Account]) -> dict[str, Any]:
         "cache_n": sum(each.n_cached for each in accounts),
         "prompt_n": n_read,
         "prompt_ms": 1e3 * read_s,
-        "prompt_per_second": n_read / read_s if read_s else None,
+        "prompt_per_second": n_read / read_s if read_s else 0.0,
+        "prompt_per_token_ms": 1e3 * read_s / n_read if n_read else 0.0,
         "predicted_n": n_said,
         "predicted_ms": 1e3 * said_s,
-        "predicted_per_second": n_later / said_s if said_s else None,
+        "predicted_per_second": n_later / said_s if said_s else 0.0,
+        "predicted_per_token_ms": 1e3 * said_s / n_later if n_later else 0.0,
         "draft_n": sum(each.drafted for each in stats),
         "draft_n_accepted": sum(each.accepted for each in stats),
         "passes": passes,
-        "tokens_per_pass": n_said / passes if passes else None,
+        "tokens_per_pass": n_said / passes if passes else 0.0,
         "queued_ms": 1e3 * sum(each.queued_s for each in accounts),
     }
 

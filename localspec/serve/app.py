@@ -21,7 +21,7 @@ from localspec.serve.information import Information
 from localspec.serve.order import Orders
 from localspec.serve.page import page_routes
 from localspec.serve.problem import Problem, problem_of
-from localspec.serve.protocols import anthropic, anthropic_events, llama, openai
+from localspec.serve.protocols import anthropic, anthropic_events, llama, openai, responses
 from localspec.serve.protocols.base import Door
 from localspec.serve.tokens import Tokens
 
@@ -45,11 +45,12 @@ class Server:
     """`app` is the ASGI application."""
 
     def __init__(self, orders: Orders, desk: Desk, options: HttpOptions) -> None:
-        doors = [*openai.doors(orders), *llama.doors(orders), *anthropic.doors(orders)]
+        protocols = (openai, llama, anthropic, responses)
+        doors = [door for protocol in protocols for door in protocol.doors(orders)]
         self._written = {path: door.written for door in doors for path in door.paths}
         self._written[anthropic.COUNT] = anthropic_events.written
         answering = Answering(desk, options.model, options.limits)
-        routes = Information(orders.session, desk, options.model, options.about).routes()
+        routes = Information(orders, desk, options.model, options.about).routes()
         routes += Tokens(orders, options.limits.most_bytes).routes()
         routes += page_routes(desk, options.model, orders.session.n_ctx)
         routes += [route for door in doors for route in _routes(answering, door)]

@@ -19,6 +19,7 @@ _SAMPLING = {
     "logit_bias": "logit_bias",
 }  # fmt: skip
 """Fields of requests by the keyword of a reply."""
+_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
 _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
              "guided_json": "schema", "guided_grammar": "grammar",
@@ -27,7 +28,7 @@ _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
 _READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
          "response_format", "logprobs", "n_probs", "cache_prompt", "timings_per_token",
          "return_progress"}  # fmt: skip
-CHAT = frozenset({*_READ, "messages", "tools", "tool_choice", "reasoning_effort",
+CHAT = frozenset({*_READ, *_TOOLS, "messages", "reasoning_effort",
                   "chat_template_kwargs", "top_logprobs"})  # fmt: skip
 COMPLETION = frozenset({*_READ, "prompt", "suffix", "echo"})
 NATIVE = frozenset({*COMPLETION, "return_tokens", "response_fields"})
@@ -41,7 +42,7 @@ HARMLESS = frozenset({
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,), "best_of": (1,),
     "modalities": (["text"],), "typical_p": (1,),
-    "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
+    "functions": ([],), "function_call": ("none", "auto"),
     "id_slot": (-1,), "reasoning_format": ("auto", "deepseek"),
     "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
     "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
@@ -68,12 +69,33 @@ def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
     return given
 
 
+def check_defaults(defaults: Mapping[str, Any]) -> None:
+    """UserError for what no request may say."""
+    given = checked(defaults, CHAT | INFILL)
+    options_of(given, "auto")
+    variables_of(given)
+    wishes_of(given)
+    number_of_choices(given)
+
+
+def with_defaults(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], known: frozenset[str]
+) -> dict[str, Any]:
+    """Fields with the server's own values where they are not given. A length has three names."""
+    has_length = any(name in given for name in _LENGTHS)
+    kept = {name: value for name, value in defaults.items() if name in known}
+    if has_length:
+        kept = {name: value for name, value in kept.items() if name not in _LENGTHS}
+    return {**kept, **given}
+
+
 def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     """How a reply is made. BadRequestError names the wrong field."""
     keywords: dict[str, Any] = {"verify": verify}
     for name, keyword in _SAMPLING.items():
         if name in given:
             keywords[keyword] = given[name]
+    keywords |= {name: given[name] for name in _TOOLS if name in given}
     lengths = [given[name] for name in _LENGTHS if name in given]
     if lengths and lengths[0] != -1:  # llama.cpp's for no limit
         keywords["max_tokens"] = lengths[0]
@@ -137,6 +159,13 @@ def flag(given: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     if not isinstance(value, bool):
         raise refused(f"{name} {value!r} is neither true nor false", name)
     return value
+
+
+def check_model(given: Mapping[str, Any]) -> None:
+    """OpenAI's API has a model in each request. BadRequestError where there is none."""
+    if not isinstance(given.get("model"), str):
+        sentence = "model is missing: give a name, for which the loaded model answers"
+        raise refused(sentence, "model")
 
 
 def wishes_of(given: Mapping[str, Any]) -> Wishes:

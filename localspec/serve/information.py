@@ -1,5 +1,6 @@
 """What the server tells of itself: its model, its health, its counts, what runs."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,19 +10,19 @@ from starlette.routing import BaseRoute, Route
 
 from localspec.engine.base import Context
 from localspec.serve.desk import Desk
+from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem
 from localspec.serve.protocols.llama import settings_of
 from localspec.serve.protocols.openai import FINGERPRINT
 from localspec.serve.queue import Job
-from localspec.session.config import reply_options
-from localspec.session.session import Session
 
 
 class Information:
     """GET handlers. `about` is what /v1/models tells of the model."""
 
-    def __init__(self, session: Session, desk: Desk, model: str, about: dict[str, Any]) -> None:
-        self._session, self._desk, self._name = session, desk, model
+    def __init__(self, orders: Orders, desk: Desk, model: str, about: dict[str, Any]) -> None:
+        self._orders, self._session = orders, orders.session
+        self._desk, self._name = desk, model
         self._model = {"id": model, "object": "model", "owned_by": "localspec", **about}
 
     def routes(self) -> list[BaseRoute]:
@@ -61,7 +62,9 @@ class Information:
         """GET /metrics."""
         scheduler = self._desk.scheduler
         text = self._desk.metrics.text(len(scheduler.running), len(scheduler.waiting))
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        began = str(int(time.time() - (self._desk.clock() - self._desk.began)))
+        headers = {"process-start-time-unix": began}
+        return PlainTextResponse(text, headers=headers, media_type="text/plain; version=0.0.4")
 
     async def slots(self, request: Request) -> Response:
         """GET /slots: each sequence, and the reply that it is busy with."""
@@ -78,9 +81,9 @@ class Information:
     async def props(self, request: Request) -> Response:
         """GET /props: how replies are made by default, and what the model is."""
         session, vocabulary = self._session, self._session.target.vocabulary
-        options = session.effective(reply_options())
         template = session.prompts.template
-        params = settings_of(options, session.n_ctx) | {"seed": -1}
+        params = settings_of(self._orders.usual, session.n_ctx)
+        params["seed"] = self._orders.defaults.get("seed", -1)
         document = {
             "default_generation_settings": {"n_ctx": session.n_ctx, "params": params},
             "total_slots": self._desk.scheduler.n_sequences,

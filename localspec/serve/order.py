@@ -25,12 +25,13 @@ from localspec.serve.asked import (
     variables_of,
     wants_usage,
     wishes_of,
+    with_defaults,
 )
 from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
-from localspec.serve.problem import BadRequestError, Problem, refused
+from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
 from localspec.serve.texts import Texts
-from localspec.serve.turns import messages_of, tools_of
+from localspec.serve.turns import messages_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
@@ -56,7 +57,7 @@ class OneAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Everything that one request asks for; `given` are its fields."""
+    """Everything that one request asks for; `given` are its fields as they came."""
 
     given: Mapping[str, Any]
     choices: Sequence[OneAnswer]
@@ -81,38 +82,40 @@ class Asked:
 class Orders:
     """Makes orders for a loaded session; safe from several threads.
 
-    `verify`: how sampled drafts are accepted where the request does not matter.
+    `verify`: how sampled drafts are accepted where the request does not matter. `defaults`: fields
+    by name for requests that leave them out, as `check_defaults` passes them.
     """
 
     session: Session
     verify: Literal["auto", "match", "rejection"] = "auto"
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def chat(self, body: Any) -> Order:
-        """Of /v1/chat/completions. BadRequestError for what cannot be answered."""
-        given = checked(body, CHAT)
+    def chat(self, body: Any, came: Mapping[str, Any] | None = None) -> Order:
+        """Of /v1/chat/completions. BadRequestError for what cannot be answered.
+
+        `came`: the body of another protocol that this one was made from.
+        """
+        given = self._given(body, CHAT)
         asked, session = self.asked(given), self.session
         ids, options = self.chat_ids(asked), asked.options
         opening = session.markup.opening(asked.prompt.clean)
-        session.check_grammar(options, opening)
+        options = session.constrained(options, opening, asked.prompts)
         choices = [
             self._choice(ids, each, session.parser(each, session.markup, opening))
             for each in _seeded(options, number_of_choices(given))
         ]
-        return self._order(given, choices, has_tools=asked.has_tools)
+        order = self._order(given, choices, has_tools=asked.has_tools)
+        return order if came is None else replace(order, given=came)
 
     def asked(self, given: Mapping[str, Any]) -> Asked:
         """The conversation in a body, rendered. BadRequestError where the template refuses it."""
         session = self.session
         said = messages_of(given.get("messages"))
-        template = session.prompts.template
-        tools = tools_of(given, template.source if template else None)
         options, variables = options_of(given, self.verify), variables_of(given)
-        if tools:
-            variables = {**variables, "tools": tools}
         options = session.effective(replace(options, template_args=variables))
         try:
             prompts = session.prompts_for(options)
-            return Asked(prompts, prompts.rendered(said), options, bool(tools))
+            return Asked(prompts, prompts.rendered(said), options, options.tools is not None)
         except TemplateError as error:
             raise _refusing(error) from error
 
@@ -125,24 +128,33 @@ class Orders:
 
     def completion(self, body: Any) -> Order:
         """Of /v1/completions. BadRequestError for what cannot be answered."""
-        given = checked(body, COMPLETION)
+        given = self._given(body, COMPLETION)
         return self._raw(given, Texts(self.session).prompts(given))
 
     def native(self, body: Any) -> Order:
         """Of llama.cpp's /completion."""
-        given = checked(body, NATIVE)
+        given = self._given(body, NATIVE)
         return self._raw(given, Texts(self.session).prompts(given))
 
     def infill(self, body: Any) -> Order:
         """Of llama.cpp's /infill."""
-        given = checked(body, INFILL)
+        given = self._given(body, INFILL)
         return self._raw(given, [Texts(self.session).infill(given)])
+
+    @property
+    def usual(self) -> ReplyOptions:
+        """How a reply is made where a request says nothing."""
+        given = self._given({}, CHAT)
+        return self.session.effective(options_of(given, self.verify))
 
     def text_of(self, ids: Sequence[int]) -> str:
         """What tokens say, control tokens by their names."""
         vocabulary = self.session.target.vocabulary
         pieces = (vocabulary.piece(i) or vocabulary.text(i).encode() for i in ids)
         return b"".join(pieces).decode(errors="replace")
+
+    def _given(self, body: Any, known: frozenset[str]) -> dict[str, Any]:
+        return with_defaults(checked(body, known), self.defaults, known)
 
     def _raw(self, given: Mapping[str, Any], prompts: Sequence[list[int]]) -> Order:
         session, n = self.session, number_of_choices(given)
@@ -166,7 +178,7 @@ class Orders:
                     400,
                     f"the prompt has {len(ids):,} tokens and the context holds {n_ctx:,}, with the"
                     " reply: shorten it, or start the server with a larger --ctx",
-                    code="context_length_exceeded",
+                    code=TOO_LONG,
                     more=(("n_prompt_tokens", len(ids)), ("n_ctx", n_ctx)),
                 )
             )

@@ -8,6 +8,7 @@ from localspec.errors import LocalspecError, UserError
 from localspec.serve.messages import BusyError
 
 FULL, CLOSING = 429, 503
+TOO_LONG = "context_length_exceeded"
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
           405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
           501: "not_supported_error", 503: "unavailable_error"}  # fmt: skip
@@ -26,7 +27,10 @@ class Problem:
 
     @property
     def kind(self) -> str:
-        """OpenAI's name for it."""
+        """OpenAI's name for it, but for a prompt that is too long: llama.cpp's clients look for
+        that, and OpenAI's for the `code`."""
+        if self.code == TOO_LONG:
+            return "exceed_context_size_error"
         return _KINDS.get(self.status, "server_error")
 
     @property

@@ -16,7 +16,7 @@ from localspec.serve.answering import body_of
 from localspec.serve.asked import CHAT, checked, flag
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, refused
-from localspec.serve.protocols import anthropic
+from localspec.serve.protocols import anthropic, responses
 from localspec.serve.texts import checked_id
 from localspec.serve.turns import utf8
 
@@ -43,7 +43,10 @@ class Tokens:
             "/tokenize": self._tokenized,
             "/detokenize": self._detokenized,
             "/apply-template": self._templated,
-            anthropic.COUNT: self._counted,
+            anthropic.COUNT: self._counted_messages,
+            "/v1/chat/completions/input_tokens": self._counted,
+            "/chat/completions/input_tokens": self._counted,
+            "/v1/responses/input_tokens": self._counted_items,
         }
         routes = [Route(path, self._page(make), methods=["POST"]) for path, make in pages.items()]
         missing = [Route(path, _missing, methods=["POST"]) for path in NOT_HERE]
@@ -85,9 +88,17 @@ class Tokens:
         checked_ids = [checked_id(each, n_vocab, "tokens") for each in ids]
         return {"content": self._orders.text_of(checked_ids)}
 
-    def _counted(self, body: Any) -> dict[str, int]:
-        given = checked(anthropic.chat_of(body, is_answered=False), CHAT)
-        return {"input_tokens": len(self._orders.chat_ids(self._orders.asked(given)))}
+    def _counted(self, body: Any) -> dict[str, Any]:
+        given = checked(body, CHAT)
+        n = len(self._orders.chat_ids(self._orders.asked(given)))
+        return {"object": "response.input_tokens", "input_tokens": n}
+
+    def _counted_items(self, body: Any) -> dict[str, Any]:
+        return self._counted(responses.chat_of(body))
+
+    def _counted_messages(self, body: Any) -> dict[str, Any]:
+        counted = self._counted(anthropic.chat_of(body, is_answered=False))
+        return {"input_tokens": counted["input_tokens"]}
 
     def _templated(self, body: Any) -> dict[str, Any]:
         given: Mapping[str, Any] = checked(body, TEMPLATE)

@@ -164,3 +164,30 @@ def test_a_reply_ends_where_nothing_else_can_follow(model: Model) -> None:
     assert reply.stats.passes == len(reply.tokens)
     cut = model.chat("Say it.", regex="abc", temperature=0, max_tokens=len(reply.tokens))
     assert cut.finish_reason == "length"
+
+
+def test_many_prompts_are_answered_in_order_and_a_bad_line_loses_nothing(tmp_path: Path) -> None:
+    lines = tmp_path / "prompts.jsonl"
+    asked: list[Any] = [
+        {"id": "a", "prompt": "Say it.", "regex": "abc"},
+        "A date, please.",
+        {"prompt": "x", "temprature": 1},
+        {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "regex": None},
+        {"prompt": "x", "messages": []},
+        [1],
+        {"id": 5, "prompt": "Say it.", "regex": "no"},
+    ]
+    text = "\n".join(map(json.dumps, asked)) + "\n{broken\n\n" + json.dumps({"prompt": "  "})
+    lines.write_text(text)
+    run = localspec("generate", smollm2(), "--jsonl", lines, "--regex", DATE, "--temp", "0")
+    assert run.code == 1
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["line"] for each in found] == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert [each.get("id") for each in found] == ["a", *[None] * 5, 5, None, None]
+    assert (found[0]["text"], found[6]["text"]) == ("abc", "no")
+    assert re.fullmatch(DATE, found[1]["text"])
+    assert found[3]["completion_tokens"] == 2
+    assert ["error" in each for each in found] == [0, 0, 1, 0, 1, 1, 0, 1, 1]
+    assert "temperature" in found[2]["error"]
+    assert_refused(localspec("generate", smollm2(), "--jsonl", tmp_path / "none"), 2, "none")
+    assert_refused(localspec("generate", smollm2(), "--jsonl", lines, "-p", "x"), 2, "--jsonl")

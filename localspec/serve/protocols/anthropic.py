@@ -20,8 +20,10 @@ _BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*\n*")
 would share nothing with the one before."""
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _EFFORTS = {"enabled": "on", "adaptive": "on", "disabled": "none"}
-_EMPTY = ("mcp_servers", "container", "context_management", "cache_control", "inference_geo")
-"""Services of the hosted one. Marks of caching say nothing here: all that can be reused is."""
+_HOSTED = ("mcp_servers", "container", "context_management")
+"""Services of the hosted one."""
+_HARMLESS = ("cache_control", "inference_geo", "user_profile_id", "workspace_id", "diagnostics")
+"""They say who asks and where it is to run. Marks of caching: all that can be reused is."""
 
 
 def doors(orders: Orders) -> list[Door]:
@@ -40,9 +42,12 @@ def chat_of(body: Any, *, is_answered: bool = True) -> dict[str, Any]:
     given = {name: value for name, value in body.items() if value is not None}
     if is_answered and "max_tokens" not in given:
         raise refused("max_tokens is missing: say how long the answer may be", "max_tokens")
-    for name in _EMPTY:
-        if given.pop(name, None) and name not in ("cache_control", "inference_geo"):
+    for name in _HOSTED:
+        if given.pop(name, None):
             raise refused(f"{name} is not supported: leave it out", name)
+    if given.pop("speed", "standard") != "standard":
+        raise refused("speed is not supported: leave it out", "speed")
+    given = {name: value for name, value in given.items() if name not in _HARMLESS}
     if "n" in given:
         raise refused("n is no field of messages: leave it out", "n")
     made: dict[str, Any] = {"messages": _messages(given)}

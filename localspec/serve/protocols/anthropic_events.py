@@ -11,6 +11,9 @@ from localspec.serve.answer import Answer, Called, Ended, News, Piece
 from localspec.serve.problem import Problem
 from localspec.serve.protocols.base import event
 
+_CALLER = {"type": "direct"}
+_NO_USAGE = {"cache_creation": None, "cache_creation_input_tokens": 0, "inference_geo": None,
+             "server_tool_use": None, "service_tier": "standard"}  # fmt: skip
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
           405: "invalid_request_error", 413: "request_too_large", 429: "rate_limit_error",
@@ -45,7 +48,7 @@ class MessageWriter:
 
     def opening(self) -> Iterator[str]:
         """The message without its blocks. How much of the prompt was held is said at its end."""
-        usage = _usage(self._answer.order.n_prompt, 0, 0)
+        usage = _usage(self._answer.order.n_prompt)
         yield _event("message_start", message={**self._message, "usage": usage})
 
     def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
@@ -96,23 +99,25 @@ class MessageWriter:
     @property
     def _message(self) -> dict[str, Any]:
         head = {"id": f"msg_{self._answer.key}", "type": "message", "role": "assistant"}
-        return {**head, "model": self._model, "content": [], **_stop(None)}
+        rest = {"model": self._model, "content": [], "container": None, "stop_details": None}
+        return {**head, **rest, **_stop(None)}
 
     @property
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         answer = self._answer
-        return _usage(answer.order.n_prompt, answer.n_cached, answer.n_tokens)
+        spoken = (answer.n_tokens, answer.n_thought)
+        return _usage(answer.order.n_prompt, answer.n_cached, spoken)
 
 
 def _block(run: Piece, text: str) -> dict[str, Any]:
     if run.kind == "thought":
         return {"type": "thinking", "thinking": text, "signature": ""}
-    return {"type": "text", "text": text}
+    return {"type": "text", "text": text, "citations": None}
 
 
 def _tool_use(call: Called, arguments: Any) -> dict[str, Any]:
     id_ = call.id.replace("call_", "toolu_", 1)
-    return {"type": "tool_use", "id": id_, "name": call.name, "input": arguments}
+    return {"type": "tool_use", "id": id_, "name": call.name, "input": arguments, "caller": _CALLER}
 
 
 def _stop(end: Ended | None) -> dict[str, Any]:
@@ -123,10 +128,15 @@ def _stop(end: Ended | None) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": end.stopped_by if is_sequence else None}
 
 
-def _usage(n_prompt: int, n_cached: int, n_tokens: int) -> dict[str, int]:
-    """Of a prompt, `input_tokens` were read."""
-    read = {"input_tokens": n_prompt - n_cached, "cache_creation_input_tokens": 0}
-    return {**read, "cache_read_input_tokens": n_cached, "output_tokens": n_tokens}
+def _usage(n_prompt: int, n_cached: int = 0, spoken: tuple[int, int] = (0, 0)) -> dict[str, Any]:
+    """Of a prompt, `input_tokens` were read. `spoken`: all tokens, and those of thoughts."""
+    return {
+        **_NO_USAGE,
+        "input_tokens": n_prompt - n_cached,
+        "cache_read_input_tokens": n_cached,
+        "output_tokens": spoken[0],
+        "output_tokens_details": {"thinking_tokens": spoken[1]},
+    }
 
 
 def _event(kind: str, **said: Any) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 from localspec import __version__
 from localspec.decode.logprobs import TokenLogprobs
 from localspec.serve.answer import Answer, Called, Choice, Ended, News, progress_of, timings_of
+from localspec.serve.asked import check_model
 from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Progress
-from localspec.serve.order import Orders
+from localspec.serve.order import Order, Orders
 from localspec.serve.problem import Problem
 from localspec.serve.protocols.base import PING, Door, event
 
@@ -20,9 +21,16 @@ _NAMES = {"text": "content", "thought": "reasoning_content"}
 
 
 def doors(orders: Orders) -> list[Door]:
-    """The addresses of OpenAI's that answer."""
+    """The addresses of OpenAI's that answer. A model is named where they are OpenAI's own."""
+
+    def read(body: Any) -> Order:
+        order = orders.chat(body)
+        check_model(order.given)
+        return order
+
     return [
-        Door(("/v1/chat/completions", "/chat/completions"), orders.chat, ChatWriter),
+        Door(("/v1/chat/completions",), read, ChatWriter),
+        Door(("/chat/completions",), orders.chat, ChatWriter),
         Door(("/v1/completions",), orders.completion, TextWriter),
     ]
 
@@ -111,6 +119,7 @@ class ChatWriter(_Chunks):
 
     def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        message["annotations"] = []
         if choice.thought:
             message["reasoning_content"] = choice.thought
         if choice.calls:
