@@ -30,10 +30,11 @@ def checked_tools(tools: Any, choice: Any = "auto", parallel: Any = True) -> Too
 
 def _name_of(tool: Any, where: str) -> str:
     function = tool.get("function") if isinstance(tool, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise UserError(f"{where} is no function with a name")
+    name, parameters = function.get("name"), function.get("parameters")
     if not isinstance(name, str) or not name:
         raise UserError(f"{where} is no function with a name")
-    parameters = function.get("parameters")
     if not isinstance(parameters, Mapping | None):
         raise UserError(f"{where} has parameters that are no JSON schema")
     return name
