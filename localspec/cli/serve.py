@@ -12,7 +12,7 @@ from localspec.errors import UserError
 
 if TYPE_CHECKING:
     from localspec.serve.app import HttpOptions
-    from localspec.session import Session
+    from localspec.session.session import Session
 
 SERVER = "Server"
 KEYS_VARIABLE = "LOCALSPEC_API_KEY"
@@ -103,7 +103,7 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
     from localspec.serve.asked import check_defaults
     from localspec.serve.server import LOOPBACK, Load, Running, bound, desk_of
-    from localspec.session import Session
+    from localspec.session.session import Session
 
     target_s = None if flags.latency_target is None else flags.latency_target / 1e3
     check_defaults(defaults)
