@@ -5,11 +5,12 @@ follows a history: before it answers it takes back what the history lost and tak
 gained. So draft positions, rejected drafts and cut replies need no calls of their own.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,21 @@ class Grammar:
     def _refused(self, reason: str) -> UserError:
         first = next((line.strip() for line in reason.splitlines() if line.strip()), "no reason")
         return UserError(f"the {self.kind} cannot be kept: {first.removeprefix('WARNING: ')}")
+
+
+_GIVEN: tuple[GrammarKind, ...] = ("schema", "grammar", "regex")
+
+
+def grammar_of(given: Mapping[str, Any]) -> Grammar | None:
+    """The one of `schema`, `grammar` and `regex` that is given. UserError for several, and for one
+    that cannot be kept."""
+    found: list[tuple[GrammarKind, Any]] = [(kind, given[kind]) for kind in _GIVEN if kind in given]
+    if len(found) > 1:
+        raise UserError(f"a reply cannot keep a {found[0][0]} and a {found[1][0]}: give one")
+    if not found:
+        return None
+    kind, value = found[0]
+    return Grammar(kind, value if isinstance(value, str) else json.dumps(value)).checked()
 
 
 class GrammarTokenizer:

@@ -4,7 +4,6 @@ The command line and the Python API both ask here, so that a model, its draft, i
 the seed and the way of verifying are found alike.
 """
 
-import json
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from localspec.decode.drafters import HEAD_METHODS
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
 from localspec.dialogue.tools import Tools, checked_tools
-from localspec.engine.constraint import Grammar, GrammarKind
+from localspec.engine.constraint import Grammar, grammar_of
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
 from localspec.notify import Notify, silent
@@ -252,27 +251,13 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         think=given.get("think"),
         template_args=given.get("template_args", {}),
         chosen=None if base else frozenset(numbers),
-        grammar=_grammar(given),
+        grammar=grammar_of(given),
         tools=checked_tools(
             given.get("tools", ()),
             given.get("tool_choice", "auto"),
             given.get("parallel_tool_calls", True),
         ),
     )
-
-
-_GRAMMARS: tuple[GrammarKind, ...] = ("schema", "grammar", "regex")
-
-
-def _grammar(given: Mapping[str, Any]) -> Grammar | None:
-    """The one that is given. Raises UserError for several."""
-    found: list[tuple[GrammarKind, Any]] = [(k, given[k]) for k in _GRAMMARS if k in given]
-    if len(found) > 1:
-        raise UserError(f"a reply cannot keep a {found[0][0]} and a {found[1][0]}: give one")
-    if not found:
-        return None
-    kind, value = found[0]
-    return Grammar(kind, value if isinstance(value, str) else json.dumps(value)).checked()
 
 
 def _check(name: str, value: Any) -> None:
