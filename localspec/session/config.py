@@ -4,7 +4,6 @@ The command line and the Python API both ask here, so that a model, its draft, i
 the seed and the way of verifying are found alike.
 """
 
-import json
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,8 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 from localspec.decode.drafters import HEAD_METHODS
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
-from localspec.engine.constraint import Grammar, GrammarKind
+from localspec.dialogue.tools import Tools, checked_tools
+from localspec.engine.constraint import Grammar, grammar_of
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
 from localspec.notify import Notify, silent
@@ -30,10 +30,6 @@ from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
 
 NO_AUTO = "LOCALSPEC_NO_AUTO"
 """A variable that counts as --no-auto wherever it is set."""
-
-
-MOST_LOGPROBS = 1000
-"""Likely tokens beside one that was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +86,7 @@ class ReplyOptions:
     template_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     chosen: frozenset[str] | None = None
     grammar: Grammar | None = None
+    tools: Tools | None = None
 
     def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
         """With a file's sampling where it was not `chosen`."""
@@ -183,7 +180,9 @@ class ReplyKeywords(TypedDict, total=False):
     many of the likeliest beside it. What a model's file recommends replaces the defaults of
     sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
     name) are for the chat template. The reply keeps one of `schema` (a JSON schema: an object, a
-    bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`.
+    bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`. `tools` are functions as
+    OpenAI writes them, `tool_choice` ("auto", "none", "required", a name) whether one is called,
+    `parallel_tool_calls` (True) whether several are.
     """
 
     sampling: Sampling | None
@@ -208,6 +207,9 @@ class ReplyKeywords(TypedDict, total=False):
     schema: Mapping[str, Any] | bool | str | None
     grammar: str | None
     regex: str | None
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
 
 
 _NUMBERS: Mapping[str, SamplingRow] = {
@@ -215,7 +217,7 @@ _NUMBERS: Mapping[str, SamplingRow] = {
     "seed": SamplingRow("", -inf, is_whole=True),
     "max_tokens": SamplingRow("", 0, is_whole=True),
     "min_tokens": SamplingRow("", 0, is_whole=True),
-    "logprobs": SamplingRow("", 0, MOST_LOGPROBS, is_whole=True),
+    "logprobs": SamplingRow("", 0, 1000, is_whole=True),
 }
 _VERIFICATIONS = ("auto", "match", "rejection")
 
@@ -249,22 +251,13 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         think=given.get("think"),
         template_args=given.get("template_args", {}),
         chosen=None if base else frozenset(numbers),
-        grammar=_grammar(given),
+        grammar=grammar_of(given),
+        tools=checked_tools(
+            given.get("tools", ()),
+            given.get("tool_choice", "auto"),
+            given.get("parallel_tool_calls", True),
+        ),
     )
-
-
-_GRAMMARS: tuple[GrammarKind, ...] = ("schema", "grammar", "regex")
-
-
-def _grammar(given: Mapping[str, Any]) -> Grammar | None:
-    """The one that is given. Raises UserError for several."""
-    found: list[tuple[GrammarKind, Any]] = [(k, given[k]) for k in _GRAMMARS if k in given]
-    if len(found) > 1:
-        raise UserError(f"a reply cannot keep a {found[0][0]} and a {found[1][0]}: give one")
-    if not found:
-        return None
-    kind, value = found[0]
-    return Grammar(kind, value if isinstance(value, str) else json.dumps(value)).checked()
 
 
 def _check(name: str, value: Any) -> None:
@@ -290,6 +283,8 @@ def wanted_of(name: str, value: Any) -> str | None:
         return None if value in _VERIFICATIONS else f"one of {', '.join(_VERIFICATIONS)}"
     if name == "think":
         return None if value in LEVELS else f"one of {', '.join(LEVELS)}"
+    if name in ("tools", "tool_choice", "parallel_tool_calls"):
+        return None  # they are checked together
     if name == "schema":
         is_right = isinstance(value, Mapping | bool | str)
         return None if is_right else "a JSON schema"

@@ -21,6 +21,7 @@ STUDIES = {
     "bench-serve": "serve.load",
     "bench-servers": "serve.compare",
     "kill-clients": "serve.faults",
+    "maskbench": "serve.maskbench",
     "judge-server": "serve.llama_tests",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",

@@ -2,13 +2,14 @@
 
 from localspec.decode.drafters.base import Drafter
 from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.forced import ForcedDrafter
 from localspec.decode.drafters.heads import DflashDrafter, Eagle3Drafter, HeadDrafter, MtpDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.engine.base import Engine, Head
 from localspec.model.heads import HeadMethod
 
 DRAFTERS: tuple[type[Drafter], ...] = (
-    LookupDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter, DflashDrafter,
+    LookupDrafter, ForcedDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter, DflashDrafter,
 )  # fmt: skip
 
 LABELS = {kind.source: kind.label for kind in DRAFTERS}
