@@ -37,7 +37,7 @@ NGRAM = 3
 """Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
-_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers", "split", "shares"}
 
 
 def llama_server(config: SessionConfig) -> Exported:
@@ -70,16 +70,25 @@ def _engine(config: SessionConfig) -> list[list[str]]:
         flags[2] += ["--threads-batch", str(settings.threads_batch)]
     if settings.gpu_layers >= 0:
         flags.append(["--n-gpu-layers", str(settings.gpu_layers)])
-    if settings.device:
-        flags.append(["--device", ",".join(settings.device)])
-    if settings.workers:
-        flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
-    if settings.cpu_moe:
-        flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
+    flags += _placing(config)
     if not settings.mmap:
         flags.append(["--load-mode", "none"])
     if not settings.repack:
         flags.append(["--no-repack"])
+    return flags
+
+
+def _placing(config: SessionConfig) -> list[list[str]]:
+    """Who computes what."""
+    settings, flags = config.settings, list[list[str]]()
+    if settings.device:
+        flags.append(["--device", ",".join(settings.device)])
+    if settings.workers:
+        flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
+    if settings.shares:
+        flags.append(["--tensor-split", ",".join(settings.shares)])
+    if settings.cpu_moe:
+        flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
     return flags
 
 

@@ -1,14 +1,15 @@
-"""vLLM, TGI and TensorRT-LLM, servers for data-centre GPUs, and Hugging Face transformers.
+"""vLLM, SGLang, TGI and TensorRT-LLM, servers for data-centre GPUs, and Hugging Face transformers.
 
 The servers run the original weights, so only the context, the draft with its length, and an 8-bit
 cache carry over. transformers runs `generate` with an assistant model or prompt lookup. It unpacks
 GGUF files of common architectures to floats (`gguf_file`), so memory is that of the original model.
-All four follow the documentation and were not run here.
+All five follow the documentation and were not run here.
 """
 
 import json
 import shlex
 
+from localspec.engine.graphics import graphics
 from localspec.export.exported import (
     ADAPTS,
     Exported,
@@ -32,6 +33,8 @@ _NAMES = (
 def vllm(config: SessionConfig) -> Exported:
     """A command line of `vllm serve`."""
     flags = [["vllm", "serve", MODEL], ["--max-model-len", str(config.settings.ctx)]]
+    if (n_gpus := _n_gpus(config)) > 1:
+        flags.append(["--tensor-parallel-size", str(n_gpus)])
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8"])
     n = {"num_speculative_tokens": draft_length(config)}
@@ -40,7 +43,37 @@ def vllm(config: SessionConfig) -> Exported:
     if drafts(config):
         chosen = model if draft_of(config) else lookup
         flags.append(["--speculative-config", json.dumps(chosen)])
-    return Exported(_command(flags), _cannot(config), (_NAMES,))
+    return Exported(_command(flags), _cannot(config), _notes(config))
+
+
+def sglang(config: SessionConfig) -> Exported:
+    """A command line of `sglang.launch_server`."""
+    flags = [["python", "-m", "sglang.launch_server", "--model-path", MODEL]]
+    flags.append(["--context-length", str(config.settings.ctx)])
+    if (n_gpus := _n_gpus(config)) > 1:
+        flags.append(["--tp-size", str(n_gpus)])
+    if fp8_for(config):
+        flags.append(["--kv-cache-dtype", "fp8_e5m2"])
+    n = str(draft_length(config))
+    if drafts(config) and draft_of(config):
+        flags.append(["--speculative-algorithm", "STANDALONE"])
+        flags.append(["--speculative-draft-model-path", DRAFT, "--speculative-eagle-topk", "1"])
+        flags.append(["--speculative-num-steps", n, "--speculative-num-draft-tokens", n])
+    elif drafts(config):
+        flags.append(["--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", n])
+    return Exported(_command(flags), _cannot(config), _notes(config))
+
+
+def _n_gpus(config: SessionConfig) -> int:
+    """The named ones, else all that are here."""
+    settings = config.settings
+    return len(graphics(settings.device)) if settings.gpu_layers else 0
+
+
+def _notes(config: SessionConfig) -> tuple[str, ...]:
+    if _n_gpus(config) < 2:
+        return (_NAMES,)
+    return (_NAMES, "the number of GPUs must divide the model's attention heads")
 
 
 def tgi(config: SessionConfig) -> Exported:
@@ -98,6 +131,8 @@ _LOCAL = frozenset(
         "gpu_layers",
         "device",
         "workers",
+        "split",
+        "shares",
         "cpu_moe",
         "mmap",
         "repack",
