@@ -16,6 +16,8 @@ STUDIES = {
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",
     "bench-serve": "serve.load",
+    "bench-placement": "gpu.placement",
+    "check-gpu": "gpu.check",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
     "judge-vocabularies": "dialogue.vocabularies",
