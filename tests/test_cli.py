@@ -16,7 +16,7 @@ from localspec.cli.main import app
 COMMANDS = ("chat", "generate", "quantize", "doctor")
 QUESTION = ("-p", "Count from one to ten, then again from one to ten.")
 KEYS = {
-    "": "text thought tool_call tokens finish_reason prompt_tokens completion_tokens "
+    "": "text thought tool_call tokens logprobs finish_reason prompt_tokens completion_tokens "
     "thought_tokens timings speculation prediction computed_on config",
     "timings": "load_s prefill_s ttft_s decode_s prefill_tps decode_tps tpot_ms",
     "speculation": "drafted accepted passes tokens_per_pass by_source decisions gain story",
@@ -46,9 +46,19 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_importing_localspec_does_not_load_the_engine() -> None:
-    modules = imported("import localspec, localspec.session, localspec.registry.resolve")
-    assert "localspec.session.session" in modules
+    modules = imported("import localspec, localspec.session.session, localspec.registry.resolve")
     assert not modules & {"llama_cpp", "huggingface_hub", "typer"}
+
+
+def test_the_prompt_of_a_chat_waits_for_no_module_that_only_answers_need() -> None:
+    modules = imported("import localspec.chat.terminal, localspec.chat.repl, localspec.cli.chat")
+    assert not modules & {
+        "huggingface_hub",
+        "jinja2",
+        "localspec.forecast.forecast",
+        "localspec.session.session",
+        "localspec.session.loading",
+    }
 
 
 def test_without_arguments_there_is_help() -> None:

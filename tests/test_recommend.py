@@ -1,6 +1,7 @@
 """What to run: it fits, people would take it, and more machine is never worse."""
 
 import json
+from pathlib import Path
 from time import process_time
 
 import pytest
@@ -230,6 +231,25 @@ def test_predict_knows_a_name_without_a_network(monkeypatch: pytest.MonkeyPatch)
     assert found.weight_bytes == pytest.approx(5.03e9, rel=0.01)
     with pytest.raises(ModelError, match="cannot be read"):
         facts_of("hf:owner/repo/model.gguf")
+
+
+@pytest.mark.slow
+def test_the_page_of_twelve_machines_is_today_s() -> None:
+    """Speeds may move by one where constants are fitted anew; models and their order may not."""
+    page = Path(__file__).parents[1] / "docs/measurements/recommendations.md"
+    rows = [row for row in page.read_text("utf-8").splitlines() if row.count("|") == 6]
+    rows = rows[2:]  # below the head
+    assert len(rows) == 12
+    for row in rows:
+        name, *shown = (cell.strip() for cell in row.split("|")[1:-1])
+        device, _, size = name.rpartition(", ")
+        gib = int(size.removesuffix(" GB"))
+        found = [*offers(device, CHAT, gib)[:3], *offers(device, CODE, gib)[:1]]
+        for offer, cell in zip(found, shown, strict=True):
+            model, memory, speed = cell.split(", ")
+            assert f"{offer.entry.name} {offer.quantization}" == model, name
+            assert f"{offer.memory.used_bytes / 1e9:.1f} GB" == memory, name
+            assert offer.decode.mid == pytest.approx(float(speed), rel=0.03, abs=1.5), name
 
 
 def test_a_slow_machine_is_told_what_can_be_read_along() -> None:

@@ -47,7 +47,7 @@ class GoalFlags:
     ctx: int | None = setting(
         "ctx", "Tokens of the contexts that matter. Default: 4096 or the model's."
     )
-    draft: str = setting("draft", "A draft model to try; auto: the pair's.")
+    draft: str = setting("draft", "A draft model or head to try; auto: what goes with MODEL.")
     device: tuple[str, ...] = setting("device")
     workers: tuple[str, ...] = setting("workers")
     split: Split = setting("split")
@@ -79,12 +79,12 @@ def tune(
         _show(found.profile, path.name, as_json=as_json)
         return
     from localspec.cli.pull import fetched
-    from localspec.session.config import SessionConfig, draft_file
+    from localspec.session.config import SessionConfig, draft_for
     from localspec.tuning.search import tune_model
     from localspec.tuning.target import Goal
 
     placing = {"device": flags.device, "workers": flags.workers, "split": flags.split}
-    draft = draft_file(flags.draft, model, fetched)
+    draft = draft_for(path, model, flags.draft, fetch=fetched)
     config = SessionConfig.of(path, draft, ctx=flags.ctx, **placing)
     goal = Goal(flags.goal, flags.max_quality_loss)
     with watching(flags.budget) as listen:

@@ -13,10 +13,12 @@ from localspec.engine.graphics import graphics
 from localspec.export.exported import (
     ADAPTS,
     Exported,
+    ExportedHead,
     draft_length,
     draft_of,
     drafts,
     fp8_for,
+    head_in,
     looks_up,
     not_told,
 )
@@ -37,30 +39,8 @@ def vllm(config: SessionConfig) -> Exported:
         flags.append(["--tensor-parallel-size", str(n_gpus)])
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8"])
-    n = {"num_speculative_tokens": draft_length(config)}
-    model = {"method": "draft_model", "model": DRAFT, **n}
-    lookup = {"method": "ngram", **n, "prompt_lookup_max": NGRAM_MAX}
     if drafts(config):
-        chosen = model if draft_of(config) else lookup
-        flags.append(["--speculative-config", json.dumps(chosen)])
-    return Exported(_command(flags), _cannot(config), _notes(config))
-
-
-def sglang(config: SessionConfig) -> Exported:
-    """A command line of `sglang.launch_server`."""
-    flags = [["python", "-m", "sglang.launch_server", "--model-path", MODEL]]
-    flags.append(["--context-length", str(config.settings.ctx)])
-    if (n_gpus := _n_gpus(config)) > 1:
-        flags.append(["--tp-size", str(n_gpus)])
-    if fp8_for(config):
-        flags.append(["--kv-cache-dtype", "fp8_e5m2"])
-    n = str(draft_length(config))
-    if drafts(config) and draft_of(config):
-        flags.append(["--speculative-algorithm", "STANDALONE"])
-        flags.append(["--speculative-draft-model-path", DRAFT, "--speculative-eagle-topk", "1"])
-        flags.append(["--speculative-num-steps", n, "--speculative-num-draft-tokens", n])
-    elif drafts(config):
-        flags.append(["--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", n])
+        flags.append(["--speculative-config", json.dumps(_speculative(config))])
     return Exported(_command(flags), _cannot(config), _notes(config))
 
 
@@ -74,6 +54,50 @@ def _notes(config: SessionConfig) -> tuple[str, ...]:
     if _n_gpus(config) < 2:
         return (_NAMES,)
     return (_NAMES, "the number of GPUs must divide the model's attention heads")
+
+
+def _speculative(config: SessionConfig) -> dict[str, object]:
+    n = {"num_speculative_tokens": draft_length(config)}
+    if head := head_in(config):
+        method = "mtp" if head.method == "gemma4-assistant" else head.method
+        return {"method": method, **({"model": DRAFT} if head.path else {}), **n}
+    if draft_of(config):
+        return {"method": "draft_model", "model": DRAFT, **n}
+    return {"method": "ngram", **n, "prompt_lookup_max": NGRAM_MAX}
+
+
+SGLANG_HEADS = {"mtp": "NEXTN", "eagle3": "EAGLE3", "dflash": "DFLASH"}
+
+
+def sglang(config: SessionConfig) -> Exported:
+    """A command line of `sglang.launch_server`. MTP heads, which the original weights have inside,
+    are its NEXTN; a chain of tokens is drafted, not a tree."""
+    command = ["python", "-m", "sglang.launch_server", "--model-path", MODEL]
+    flags = [command, ["--context-length", str(config.settings.ctx)]]
+    if (n_gpus := _n_gpus(config)) > 1:
+        flags.append(["--tp-size", str(n_gpus)])
+    if fp8_for(config):
+        flags.append(["--kv-cache-dtype", "fp8_e4m3"])
+    head = head_in(config)
+    if drafts(config) and (head is None or head.method in SGLANG_HEADS):
+        flags += _sglang_drafts(config, head)
+    cannot = _cannot(config)
+    if head and head.method not in SGLANG_HEADS:
+        cannot += (f"draft with a head of the kind {head.method}",)
+    return Exported(_command(flags), cannot, _notes(config))
+
+
+def _sglang_drafts(config: SessionConfig, head: ExportedHead | None) -> list[list[str]]:
+    n = draft_length(config)
+    tokens = ["--speculative-num-draft-tokens", str(n + 1)]
+    steps = ["--speculative-num-steps", str(n), "--speculative-eagle-topk", "1", *tokens]
+    if head is None and not draft_of(config):
+        return [["--speculative-algorithm", "NGRAM", *tokens]]
+    algorithm = SGLANG_HEADS[head.method] if head else "STANDALONE"
+    flags = [["--speculative-algorithm", algorithm]]
+    if head is None or head.method != "mtp":
+        flags.append(["--speculative-draft-model-path", DRAFT])
+    return [*flags, tokens if algorithm == "DFLASH" else steps]
 
 
 def tgi(config: SessionConfig) -> Exported:
@@ -91,6 +115,8 @@ def tgi(config: SessionConfig) -> Exported:
     cannot = _cannot(config)
     if draft_of(config):
         cannot += ("draft with a small model (only with lookup or Medusa heads)",)
+    if head := head_in(config):
+        cannot += (f"draft with a head of the kind {head.method}",)
     return Exported(_command(flags), cannot, (_NAMES,))
 
 
@@ -99,7 +125,9 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
     options: list[str] = []
     if fp8_for(config):
         options += ["kv_cache_config:", "  dtype: fp8"]
-    if drafts(config):
+    head = head_in(config)
+    is_known = head is None or head.method in TENSORRT_HEADS
+    if drafts(config) and is_known:
         options += ["speculative_config:", *_decoding(config)]
     command = ["trtllm-serve", MODEL, "--max_seq_len", str(config.settings.ctx)]
     text = shlex.join(command)
@@ -108,11 +136,22 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
             "cat > options.yaml <<'END'\n" + "\n".join(options) + "\nEND\n"
             f"{text} --extra_llm_api_options options.yaml"
         )
-    return Exported(text + "\n", _cannot(config), (_NAMES,))
+    cannot = _cannot(config)
+    if head and not is_known:
+        cannot += (f"draft with a head of the kind {head.method}",)
+    return Exported(text + "\n", cannot, (_NAMES,))
+
+
+TENSORRT_HEADS = ("mtp", "eagle3")
 
 
 def _decoding(config: SessionConfig) -> list[str]:
     length = f"  max_draft_len: {draft_length(config)}"
+    if head := head_in(config):
+        n_layers = f"  num_nextn_predict_layers: {draft_length(config)}"
+        if head.method == "mtp":
+            return ["  decoding_type: MTP", n_layers]
+        return ["  decoding_type: Eagle", length, f"  speculative_model_dir: {DRAFT}"]
     if draft_of(config):
         return ["  decoding_type: Draft_Target", length, f"  speculative_model: {DRAFT}"]
     return ["  decoding_type: NGram", length, f"  max_matching_ngram_size: {NGRAM_MAX}"]
@@ -201,6 +240,8 @@ def _cache(config: SessionConfig) -> list[str]:
 def _transformers_cannot(config: SessionConfig) -> list[str]:
     settings = config.settings
     found = ["compute with the quantized weights: it unpacks them"]
+    if head := head_in(config):
+        found.append(f"draft with a head of the kind {head.method}")
     quantized = {settings.kv_k, settings.kv_v} & set(BITS)
     if settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")

@@ -6,13 +6,15 @@ from typing import Literal
 
 from localspec.engine.graphics import engine_reports
 from localspec.engine.workers import addresses_of
+from localspec.forecast.corrections import Corrections
 from localspec.forecast.experience import Experience
 from localspec.forecast.several import Peers, PeerShare
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.prediction.conditions import traits_of
+from localspec.prediction.experts import experts_elsewhere
 from localspec.prediction.host_memory import Host
-from localspec.prediction.rates import Corrected, IdealRates, Rates
+from localspec.prediction.rates import IdealRates, Rates
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Split
 
@@ -29,6 +31,7 @@ class MachineChoice:
     probe: ProbeChoice = "auto"
     workers: tuple[str, ...] = ()
     split: Split = "auto"
+    n_cpu_moe: int = 0
 
     @property
     def own_devices(self) -> tuple[str, ...]:
@@ -44,7 +47,8 @@ class PredictedMachine:
     """Where a prediction holds; None is what is not known.
 
     `rates` are those of the device that computes most, `host_rates` of the processor beside a GPU,
-    for the layers that are not among the `n_offloaded`; < 0: all of them are.
+    for the layers that are not among the `n_offloaded` (< 0: all of them are) and for the experts
+    of the first `n_cpu_moe`.
     """
 
     name: str
@@ -56,8 +60,9 @@ class PredictedMachine:
     rates: Rates
     host_rates: Rates | None = None
     n_offloaded: int = -1
+    n_cpu_moe: int = 0
     notes: tuple[str, ...] = ()
-    experience: Experience = field(default_factory=Experience)
+    experience: Experience | Corrections = field(default_factory=Experience)
     needed_bytes: int | None = None
     host: Host | None = None
     """How weights lie in a processor's memory; None on a GPU."""
@@ -92,8 +97,7 @@ class PredictedMachine:
         return f"sharing is faster here: {speeds}"
 
     def _rated(self, facts: ModelFacts) -> Callable[[Rates], Rates]:
-        factor = self.experience.factor(facts)
-        return lambda rates: Corrected(rates_for(facts, rates), factor)
+        return lambda rates: self.experience.corrected(facts, rates_for(facts, rates))
 
     def ceiling(self, facts: ModelFacts, cache: Attention) -> Roofline | None:
         """What it would take if nothing but bandwidth and compute counted; None: not known."""
@@ -103,12 +107,16 @@ class PredictedMachine:
 
     def _shares_of(self, facts: ModelFacts) -> tuple[Share, ...]:
         """Who computes which layers. libllama offloads the last ones, the output matrix first."""
-        rates = Corrected(rates_for(facts, self.rates), self.experience.factor(facts))
-        if self.host_rates is None or not 0 <= self.n_offloaded <= facts.n_layers:
+        host = self.host_rates and rates_for(facts, self.host_rates)
+        is_split = host is not None and 0 <= self.n_offloaded <= facts.n_layers
+        n_on_gpu = max(0, self.n_offloaded - 1) if is_split else facts.n_layers
+        n_on_host = facts.n_layers - n_on_gpu
+        rates = self.experience.corrected(facts, rates_for(facts, self.rates))
+        rates = experts_elsewhere(rates, host, facts, self.n_cpu_moe, n_on_host)
+        if host is None or not n_on_host:
             return (Share(rates, facts.n_layers),)
-        n_on_gpu = max(0, self.n_offloaded - 1)
-        on_host = Share(rates_for(facts, self.host_rates), facts.n_layers - n_on_gpu)
-        return (on_host, Share(rates, n_on_gpu)) if self.n_offloaded else (on_host,)
+        on_host = Share(host, n_on_host)
+        return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
 
 
 def ideal_roofline(

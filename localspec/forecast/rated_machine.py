@@ -44,13 +44,14 @@ def predicted_machine(
     Raises UserError for an unknown or ambiguous name, HardwareError where nothing is known.
     """
     needed = sum(memory_of(facts, caches[0], n_ctx).total_bytes for facts in models)
+    needed -= round(models[0].expert_bytes * models[0].expert_share(0, choice.n_cpu_moe))
     if choice.device is not None and not choice.own_devices:
         if choice.workers:
             raise UserError(
                 "--workers share with this machine: leave --device out, or name its own"
             )
         named = _named(find_device(choice.device), models[0], needed, choice.n_gpu_layers)
-        if choice.n_gpu_layers < 0:
+        if choice.n_gpu_layers < 0 and not choice.n_cpu_moe:
             return named
         needs = probe_needs(models, caches, variants)
         return _beside_processor(named, choice, needs, notify)
@@ -99,12 +100,16 @@ def _beside_processor(
     """A device put into this machine, whose processor computes the other layers."""
     if choice.probe == "off":
         raise UserError(
-            "--gpu-layers with --device needs a probe of this processor: no --probe off"
+            "--gpu-layers and --cpu-moe beside --device need a probe of this processor: drop"
+            " --probe off"
         )
     again = choice.probe == "again"
     host = probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
-    note = f"{named.n_offloaded} layers there, the others on the processor of this machine"
-    return replace(named, host_rates=host, notes=(*named.notes, note))
+    notes = [f"{named.n_offloaded} layers there, the others on the processor of this machine"]
+    notes = notes if named.n_offloaded >= 0 else []
+    if choice.n_cpu_moe:
+        notes.append(f"experts of {choice.n_cpu_moe} layers on the processor of this machine")
+    return replace(named, host_rates=host, n_cpu_moe=choice.n_cpu_moe, notes=(*named.notes, *notes))
 
 
 def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
@@ -183,7 +188,7 @@ def _probed(
         n_offloaded = layers_that_fit(facts, needed_bytes, [device.free_bytes])
         if n_offloaded >= 0:
             notes = (f"{n_offloaded} of {facts.n_layers + 1} layers fit on GPUs",)
-    is_split = on_gpu and n_offloaded >= 0
+    is_split = on_gpu and (n_offloaded >= 0 or choice.n_cpu_moe > 0)
     host = measured(PROCESSOR) if is_split else None
     read = rates.read_bytes_per_s
     known = device.match.device
@@ -198,6 +203,7 @@ def _probed(
         rates=rates,
         host_rates=host,
         n_offloaded=n_offloaded,
+        n_cpu_moe=choice.n_cpu_moe,
         notes=(*notes, *experience.notes),
         host=None if on_gpu else _host(notify),
         experience=experience,

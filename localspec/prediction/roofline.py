@@ -5,9 +5,10 @@
 
 with k the elements that a token multiplies. One pass streams the weights once for all of its tokens
 and the cache of every sequence; layers on different devices take their time one after the other,
-and where the device changes the hidden rows cross over, which is a hop.
-A prompt needs the output matrix for its last token only. Sources: Williams et al. 2009 (roofline),
-Pope et al. 2022 (inference of transformers). It does not know kernels: those are in the rates.
+and where the device changes the hidden rows cross over, which is a hop. A prompt needs the output
+matrix for its last token only; recurrent layers read and write a state for each sequence. Sources:
+Williams et al. 2009 (roofline), Pope et al. 2022 (inference of transformers). It does not know
+kernels: those are in the rates.
 """
 
 from bisect import bisect_left
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
-from localspec.gguf.types import GgmlType
+from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.hardware.probe_results import Link
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
@@ -210,6 +211,8 @@ class Roofline:
         self, share: Share, layers: Counter[Layer], width: Width, depth: int
     ) -> PassTime:
         terms = [share.rates.weights(work, n) for work, n in self._weights(share, width)]
+        if state := self._state(layers, width.n_sequences):
+            terms.append(share.rates.weights(state, 1))
         attention_s = width.n_sequences * sum(
             count * share.rates.attention(work, width.n_tokens).seconds
             for layer, count in layers.items()
@@ -240,6 +243,13 @@ class Roofline:
                 is_expert,
             )
         return [(work, n) for (_, n, _), work in works.items() if work.n_bytes]
+
+    def _state(self, layers: Counter[Layer], n_sequences: int) -> WeightWork | None:
+        """The states of recurrent layers, which every pass reads and writes."""
+        n_all = sum(layer.is_recurrent for layer in self.facts.layers)
+        n_own = sum(n for layer, n in layers.items() if layer.is_recurrent)
+        n_bytes = 2 * n_sequences * (self.facts.state_bytes or 0) * n_own / (n_all or 1)
+        return WeightWork(BY_NAME["F32"], n_bytes, n_bytes / 4) if n_bytes else None
 
     def _attention(self, layer: Layer, n_tokens: int, depth: int) -> AttentionWork | None:
         if not layer.n_kv_heads or not layer.key_size:

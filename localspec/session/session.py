@@ -10,7 +10,7 @@ from typing import Self
 from localspec.decode.chances import Learned
 from localspec.decode.drafters import drafters_for
 from localspec.decode.driver import drive
-from localspec.decode.generation import Generation, Limits
+from localspec.decode.generation import Generation
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
@@ -19,15 +19,15 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
-from localspec.engine.constraint import Constraint, GrammarTokenizer
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.timing import TimedEngine
+from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
-from localspec.session.engines import load_draft, load_target, talking_plan
+from localspec.session.engines import load_draft, load_head, load_target, talking_plan
+from localspec.session.generations import Generations
 from localspec.session.loading import EnginePlan, check_pair, sound_plan
 from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.recommended import recommended_sampling
@@ -44,17 +44,19 @@ class Session:
         target: TimedEngine,
         draft: TimedEngine | None,
         notify: Notify = silent,
+        head: TimedHead | None = None,
     ) -> None:
         self.plan = plan
         self.target = target
         self.draft = draft
+        self.head = head
         self.notify = notify
         self.load_s = 0.0
         self.context = target.context()
         self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
-        self._drafters = drafters_for(target, draft)
+        self._drafters = drafters_for(target, draft, head)
 
     @classmethod
     def open(
@@ -73,7 +75,7 @@ class Session:
         """
         plan = talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
-        target = draft = None
+        target = draft = head = None
         try:
             with Interrupt() as interrupt:
                 plan, target = load_target(plan, config, interrupt, on_progress, notify)
@@ -81,7 +83,9 @@ class Session:
                 if plan.draft:
                     plan, draft = load_draft(plan, interrupt)
                     check_pair(target, draft)
-                session = cls(plan, target, draft, notify)
+                if plan.head:
+                    plan, head = load_head(plan, target, notify)
+                session = cls(plan, target, draft, notify, head)
                 session.prepare()
                 if interrupt.requested:
                     raise Interrupted
@@ -103,7 +107,7 @@ class Session:
     def learned(self) -> Learned:
         """What passes cost here, loaded or measured once, and kept at the end."""
         if self._store is None:
-            self._store = LearnedStore(self.plan, self.target, self.draft)
+            self._store = LearnedStore(self.plan, self.target, self.draft, self.head)
         return self._store.learned or self._store.load()
 
     def forget(self) -> None:
@@ -214,33 +218,12 @@ class Session:
         return Reply(generation, steps, parser, options, self._turns, speculator)
 
     def generation(self, prompt: Sequence[int], options: ReplyOptions) -> Generation:
-        """A reply that has not begun. UserError for a prompt as in `reply`."""
-        if not prompt:
-            raise UserError("the prompt is empty: give some text")
-        if len(prompt) > self.n_ctx:
-            raise UserError(
-                f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: "
-                "use a larger --ctx"
-            )
-        eog = self.target.vocabulary.eog
-        sampling = options.sampling
-        if options.ignore_eos:
-            sampling = replace(sampling, banned=sampling.banned | eog)
-        limits = Limits(
-            n_ctx=self.n_ctx,
-            max_tokens=options.max_tokens,
-            stop_tokens=frozenset() if options.ignore_eos else eog,
-        )
-        constraint = None
-        if options.grammar:
-            if options.ignore_eos:
-                raise UserError("a grammar says where a reply ends: leave --ignore-eos out")
-            constraint = Constraint.of(options.grammar, self._grammar_tokenizer, len(prompt))
-        return Generation(prompt, sampling, limits, options.verify, constraint)
+        """A reply that has not begun. UserError as `Generations.of`."""
+        return self._generations.of(prompt, options)
 
     @cached_property
-    def _grammar_tokenizer(self) -> GrammarTokenizer:
-        return GrammarTokenizer(self.target.vocabulary)
+    def _generations(self) -> Generations:
+        return Generations(self.target.vocabulary, self.n_ctx)
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""

@@ -16,6 +16,7 @@ STUDIES = {
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",
     "bench-serve": "serve.load",
+    "judge-server": "serve.llama_tests",
     "bench-placement": "gpu.placement",
     "check-gpu": "gpu.check",
     "bench-against-llama-bench": "engine.llama_bench",

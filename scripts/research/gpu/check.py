@@ -31,7 +31,6 @@ from working import Running, free_port
 from localspec.engine.base import EngineConfig
 from localspec.engine.device_health import device_health
 from localspec.engine.graphics import graphics
-from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.threads import default_threads
 from localspec.engine.timing import Timer
 from localspec.errors import LocalspecError
@@ -99,6 +98,8 @@ class Place:
 
     @contextmanager
     def timer(self, path: Path, **settings: Any) -> Iterator[Timer]:
+        from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
+
         engine = LlamaEngine(replace(self.config(path, **settings), n_outputs=max(WIDTHS)))
         try:
             yield Timer(engine.context())

@@ -30,7 +30,6 @@ from working import Running, free_port
 from localspec.engine.base import EngineConfig
 from localspec.engine.graphics import graphics
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.process import EngineProcess
 from localspec.engine.timing import TimedEngine, Timer
 from localspec.forecast.machine import MachineChoice
@@ -81,6 +80,8 @@ def _worker(n_threads: int) -> Iterator[str]:
 
 def _token_s(path: Path, rounds: int, **settings: Any) -> float:
     """The least of some rounds: other programs only add."""
+    from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
+
     config = EngineConfig.of(path, ctx=N_CTX, **{"threads": 1, "gpu_layers": 0, **settings})
     engine = LlamaEngine(config)
     try:
@@ -155,6 +156,8 @@ def _no_layers(path: Path, worker: str, rounds: int) -> dict[str, Any]:
 
 def _pipe_ms(path: Path) -> float:
     """Of a pass through the pipe, outside the engine; less that of an engine in this process."""
+    from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
+
     config = EngineConfig.of(path, ctx=N_CTX, threads=1, gpu_layers=0)
     through, inside = EngineProcess(config, Interrupt()), LlamaEngine(config)
     try:
