@@ -51,14 +51,17 @@ SERVER_HEADS = {
 """`--spec-type` of each kind of head (common/speculative.cpp)."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
-_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers", "split", "shares"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers", "shares"}
 
 
 def llama_server(config: SessionConfig) -> Exported:
     """A command line."""
     flags = [*_engine(config), *_speculation(config)]
     lines = [shlex.join(flag) for flag in flags]
-    cannot = [*([ADAPTS] if drafts(config) else []), *not_told(config, _SERVER_TOLD)]
+    settings = config.settings
+    is_shared = settings.shares or settings.split == "memory"
+    told = _SERVER_TOLD | {"split"} if is_shared else _SERVER_TOLD
+    cannot = [*([ADAPTS] if drafts(config) else []), *not_told(config, told)]
     return Exported(
         text=" \\\n    ".join(["llama-server", *lines]) + "\n",
         cannot=tuple(cannot),
@@ -99,6 +102,8 @@ def _placing(config: SessionConfig) -> list[list[str]]:
         flags.append(["--device", ",".join(settings.device)])
     if settings.workers:
         flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
+    if settings.split == "memory":
+        flags.append(["--split-mode", "layer"])
     if settings.shares:
         flags.append(["--tensor-split", ",".join(settings.shares)])
     if settings.cpu_moe:
