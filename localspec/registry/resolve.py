@@ -172,14 +172,6 @@ def draft_of(reference: str | None) -> Path | None:
     return local_file(entry.draft) if entry and entry.draft else None
 
 
-def head_file(entry: Entry) -> Path | None:
-    """The file of an entry's draft head if it has one of its own, and that is on this machine."""
-    if entry.head in (None, "own"):
-        return None
-    hub = hub_name_of(f"{HUB}{entry.head}")
-    return _cached(hub) if isinstance(hub, HubFile) else None
-
-
 def catalog_entry(reference: str | None) -> Entry | None:
     """The entry that a reference names, or whose repository it is from."""
     name = written_name(reference)
