@@ -11,7 +11,7 @@ import pytest
 from command import localspec, tiny
 from head_files import assistant, dflash, dspark, eagle3, mtp
 
-from localspec.export import TARGETS
+from localspec.export import TARGETS, servers
 from localspec.export.llama_cpp import SERVER_HEADS
 from localspec.session.config import SessionConfig
 
@@ -45,6 +45,31 @@ def test_llama_server_gets_current_flags() -> None:
     assert look_up["--spec-ngram-simple-size-m"] == "5"
 
 
+def test_a_proxy_starts_the_server_or_knows_one_on_each_machine() -> None:
+    workers = ("10.0.0.7:50052=8GB", "box")
+    swap = TARGETS["llama-swap"](config(workers=workers)).text
+    assert "llama-server --port ${PORT}" in swap
+    assert "--rpc 10.0.0.7:50052,box:50052" in swap
+    assert "\\" not in swap, "a block of YAML needs no backslashes"
+    several = TARGETS["litellm"](config(workers=workers))
+    bases = re.findall(r'api_base: "(.*)"', several.text)
+    assert bases == [f"http://{host}:8080/v1" for host in ("127.0.0.1", "10.0.0.7", "box")]
+    assert "--rpc" not in several.text, "each machine has all of the model"
+
+
+def test_shares_of_devices_are_written() -> None:
+    found = flags(TARGETS["llama-server"](config(device=("A", "B"), shares=("3", "1"))).text)
+    assert (found["--device"], found["--tensor-split"]) == ("A,B", "3,1")
+
+
+def test_servers_for_several_gpus_use_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "graphics", lambda names: ["one", "two"])
+    assert flags(TARGETS["vllm"](config()).text)["--tensor-parallel-size"] == "2"
+    assert flags(TARGETS["sglang"](config()).text)["--tp-size"] == "2"
+    alone = config(gpu_layers=0)
+    assert "--tensor-parallel-size" not in flags(TARGETS["vllm"](alone).text)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("spec", ["none", "lookup", "draft"])
 def test_every_target_carries_the_context_and_says_what_it_cannot(name: str, spec: str) -> None:
@@ -52,7 +77,7 @@ def test_every_target_carries_the_context_and_says_what_it_cannot(name: str, spe
     exported = TARGETS[name](tuned)
     assert "2048" in exported.text
     assert all(clause[0].islower() and not clause.endswith(".") for clause in exported.cannot)
-    if name not in ("llama-server", "llama-cpp-python", "lm-studio"):
+    if name not in ("llama-server", "llama-cpp-python", "lm-studio", "llama-swap", "litellm"):
         assert any("q8_0" in c or "different types" in c for c in exported.cannot)
     if spec != "none":
         assert any("draft" in clause for clause in exported.cannot)

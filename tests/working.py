@@ -15,10 +15,10 @@ def free_port() -> int:
 class Running:
     """`localspec worker` on loopback."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, n_threads: int = 1) -> None:
         self.address = f"127.0.0.1:{port}"
         self._process = subprocess.Popen(
-            [LOCALSPEC, "worker", "--listen", self.address, "--threads", "1"],
+            [LOCALSPEC, "worker", "--listen", self.address, "--threads", str(n_threads)],
             env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stderr

@@ -42,6 +42,7 @@ def doctor(
         "machine": _machine(),
         "engine": _or_error(_engine),
         "devices": _or_error(_devices),
+        "graphics": _graphics(),
         "probe": _or_error(_probes),
         "prediction": _or_error(_prediction),
         "self_test": _or_error(lambda: _self_test(retest=retest)),
@@ -99,6 +100,14 @@ def _engine() -> dict[str, Any]:
         "features": engine_features(),
         "devices": [asdict(device) for device in reported()],
     }
+
+
+def _graphics() -> dict[str, Any]:
+    """What the system says of cards, whatever the engine was built for."""
+    from localspec.hardware.cards import system_cards, wired_limit_bytes
+
+    cards = [{**asdict(card), "problem": card.problem} for card in system_cards()]
+    return {"cards": cards, "wired_limit_bytes": wired_limit_bytes()}
 
 
 def _devices() -> dict[str, Any]:
@@ -207,8 +216,24 @@ def _of_type(name: str, value: float | None) -> str:
     return percent(value) if name.endswith("_shares") else f"{value:.1e}"
 
 
+def _card(card: dict[str, Any]) -> str:
+    own, mappable = card["own_bytes"], card["mappable_bytes"]
+    parts = [
+        card["driver"] and f"driver {card['driver']}",
+        card["render_node"],
+        card["gfx_target"],
+        own and f"{own / 1e9:.1f} GB of its own",
+        mappable and f"{mappable / 1e9:.1f} GB of the machine's mappable",
+        card["is_part_of_processor"] and "part of the processor",
+        card["problem"],
+    ]
+    return f"{card['vendor']}: {', '.join(filter(None, parts)) or '-'}"
+
+
 def _device(device: dict[str, Any]) -> str:
-    """One that the engine reports, or one of this machine with its published figures."""
+    """One that the engine reports, one of this machine with its published figures, or a card."""
+    if "vendor" in device:
+        return _card(device)
     total = device["total_bytes"]
     memory = f", {total / 1e9:.1f} GB" if total else ""
     if "reported_as" not in device:

@@ -12,8 +12,8 @@ from localspec.cli.output import fields_of, print_json
 from localspec.display import echo
 
 Target = Literal[
-    "llama-server", "ollama", "lm-studio", "llama-cpp-python", "vllm", "sglang", "tgi",
-    "tensorrt-llm", "transformers",
+    "llama-server", "ollama", "lm-studio", "llama-cpp-python", "llama-swap", "litellm", "vllm",
+    "sglang", "tgi", "tensorrt-llm", "transformers",
 ]  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def export(
 
     # What localspec chose for open settings.
     plan = plan_engines(config)
-    decided = fields_of(plan.target.settings, "ctx", "threads", "flash_attn")
+    decided = fields_of(plan.target.settings, "ctx", "threads", "flash_attn", "shares")
     chosen = SessionConfig(config.model.resolve(), replace(config.settings, **decided))
     if config.draft:
         chosen = chosen.with_draft(config.draft.resolve())

@@ -23,7 +23,9 @@ from localspec.hardware.machine import Reported
 PORT = 50052
 """llama.cpp's own."""
 CONNECT_S, GREET_S, ANSWER_S = 0.7, 1.4, 2.8
-"""To connect, and to have connected and greeted; and for all, libllama's start included."""
+"""To connect; to have connected and greeted; and for all that the other side may take."""
+LOADING_S, LATE = 30.0, 75
+"""For libllama to be loaded, which a busy machine takes seconds for; how the child says "late"."""
 _HELLO, _HELLO_BYTES, _HELLO_ANSWER_BYTES = 14, 24, 28
 _COUNT, _COUNT_ANSWER_BYTES, _MOST_DEVICES = 15, 4, 64
 CHILD = "localspec.engine.llama.worker"
@@ -79,9 +81,10 @@ def devices_of(worker: Worker) -> tuple[Reported, ...]:
         with suppress(ValueError, TypeError):
             found.append(Reported(**json.loads(line)))
 
-    ending = run_module(CHILD, [address], on_line, ANSWER_S - (monotonic() - started))
+    left_s = ANSWER_S - (monotonic() - started)
+    ending = run_module(CHILD, [address, str(left_s)], on_line, LOADING_S)
     ending.raise_known()
-    if ending.is_timeout:
+    if ending.is_timeout or ending.code == LATE:
         raise _silent(address)
     if not ending.is_success or not found:
         raise _foreign(address, ending.reason)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from localspec.export.exported import Exported
 from localspec.export.llama_cpp import llama_cpp_python, llama_server, lm_studio, ollama
+from localspec.export.proxies import litellm, llama_swap
 from localspec.export.servers import sglang, tensorrt_llm, tgi, transformers, vllm
 from localspec.session.config import SessionConfig
 
@@ -12,6 +13,8 @@ TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {
     "ollama": ollama,
     "lm-studio": lm_studio,
     "llama-cpp-python": llama_cpp_python,
+    "llama-swap": llama_swap,
+    "litellm": litellm,
     "vllm": vllm,
     "sglang": sglang,
     "tgi": tgi,

@@ -51,14 +51,17 @@ SERVER_HEADS = {
 """`--spec-type` of each kind of head (common/speculative.cpp)."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
-_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers"}
+_SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers", "shares"}
 
 
 def llama_server(config: SessionConfig) -> Exported:
     """A command line."""
     flags = [*_engine(config), *_speculation(config)]
     lines = [shlex.join(flag) for flag in flags]
-    cannot = [*([ADAPTS] if drafts(config) else []), *not_told(config, _SERVER_TOLD)]
+    settings = config.settings
+    is_shared = settings.shares or settings.split == "memory"
+    told = _SERVER_TOLD | {"split"} if is_shared else _SERVER_TOLD
+    cannot = [*([ADAPTS] if drafts(config) else []), *not_told(config, told)]
     return Exported(
         text=" \\\n    ".join(["llama-server", *lines]) + "\n",
         cannot=tuple(cannot),
@@ -84,16 +87,27 @@ def _engine(config: SessionConfig) -> list[list[str]]:
         flags[2] += ["--threads-batch", str(settings.threads_batch)]
     if settings.gpu_layers >= 0:
         flags.append(["--n-gpu-layers", str(settings.gpu_layers)])
-    if settings.device:
-        flags.append(["--device", ",".join(settings.device)])
-    if settings.workers:
-        flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
-    if settings.cpu_moe:
-        flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
+    flags += _placing(config)
     if not settings.mmap:
         flags.append(["--load-mode", "none"])
     if not settings.repack:
         flags.append(["--no-repack"])
+    return flags
+
+
+def _placing(config: SessionConfig) -> list[list[str]]:
+    """Who computes what."""
+    settings, flags = config.settings, list[list[str]]()
+    if settings.device:
+        flags.append(["--device", ",".join(settings.device)])
+    if settings.workers:
+        flags.append(["--rpc", ",".join(addresses_of(settings.workers))])
+    if settings.split == "memory":
+        flags.append(["--split-mode", "layer"])
+    if settings.shares:
+        flags.append(["--tensor-split", ",".join(settings.shares)])
+    if settings.cpu_moe:
+        flags.append(["--n-cpu-moe", str(settings.cpu_moe)])
     return flags
 
 

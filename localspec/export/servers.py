@@ -9,6 +9,7 @@ All five follow the documentation and were not run here.
 import json
 import shlex
 
+from localspec.engine.graphics import graphics
 from localspec.export.exported import (
     ADAPTS,
     Exported,
@@ -34,11 +35,25 @@ _NAMES = (
 def vllm(config: SessionConfig) -> Exported:
     """A command line of `vllm serve`."""
     flags = [["vllm", "serve", MODEL], ["--max-model-len", str(config.settings.ctx)]]
+    if (n_gpus := _n_gpus(config)) > 1:
+        flags.append(["--tensor-parallel-size", str(n_gpus)])
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8"])
     if drafts(config):
         flags.append(["--speculative-config", json.dumps(_speculative(config))])
-    return Exported(_command(flags), _cannot(config), (_NAMES,))
+    return Exported(_command(flags), _cannot(config), _notes(config))
+
+
+def _n_gpus(config: SessionConfig) -> int:
+    """The named ones, else all that are here."""
+    settings = config.settings
+    return len(graphics(settings.device)) if settings.gpu_layers else 0
+
+
+def _notes(config: SessionConfig) -> tuple[str, ...]:
+    if _n_gpus(config) < 2:
+        return (_NAMES,)
+    return (_NAMES, "the number of GPUs must divide the model's attention heads")
 
 
 def _speculative(config: SessionConfig) -> dict[str, object]:
@@ -59,6 +74,8 @@ def sglang(config: SessionConfig) -> Exported:
     are its NEXTN; a chain of tokens is drafted, not a tree."""
     command = ["python", "-m", "sglang.launch_server", "--model-path", MODEL]
     flags = [command, ["--context-length", str(config.settings.ctx)]]
+    if (n_gpus := _n_gpus(config)) > 1:
+        flags.append(["--tp-size", str(n_gpus)])
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8_e4m3"])
     head = head_in(config)
@@ -67,7 +84,7 @@ def sglang(config: SessionConfig) -> Exported:
     cannot = _cannot(config)
     if head and head.method not in SGLANG_HEADS:
         cannot += (f"draft with a head of the kind {head.method}",)
-    return Exported(_command(flags), cannot, (_NAMES,))
+    return Exported(_command(flags), cannot, _notes(config))
 
 
 def _sglang_drafts(config: SessionConfig, head: ExportedHead | None) -> list[list[str]]:
@@ -153,6 +170,8 @@ _LOCAL = frozenset(
         "gpu_layers",
         "device",
         "workers",
+        "split",
+        "shares",
         "cpu_moe",
         "mmap",
         "repack",

@@ -23,6 +23,8 @@ STUDIES = {
     "kill-clients": "serve.faults",
     "maskbench": "serve.maskbench",
     "judge-server": "serve.llama_tests",
+    "bench-placement": "gpu.placement",
+    "check-gpu": "gpu.check",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
     "judge-vocabularies": "dialogue.vocabularies",

@@ -121,6 +121,41 @@ def test_a_stop_is_seen_and_the_context_goes_on(model: Path, workers: list[str])
         assert hold(context, TOKENS, 1).row(0).shape == (SHAPE.n_vocab,)
 
 
+class SlowEngine(LlamaEngine):
+    """On a device that takes 10 ms a row, and that nothing stops in the middle of a pass."""
+
+    def _decode_batch(self) -> int:
+        n_rows = self._batch.n_rows
+        code = super()._decode_batch()
+        time.sleep(0.01 * n_rows)
+        return code
+
+
+def test_a_stop_in_a_long_prompt_is_seen_soon_on_a_slow_device(
+    model: Path, workers: list[str]
+) -> None:
+    engine = SlowEngine(config_of(model, ctx=2048, workers=workers[:1]))
+    try:
+        context = engine.context()
+        asked: list[float] = []
+
+        def stop() -> None:
+            asked.append(time.monotonic())
+            engine.interrupt.request()
+
+        threading.Timer(0.8, stop).start()
+        with pytest.raises(Interrupted):
+            context.eval([1] * 1500, 1)
+        assert time.monotonic() - asked[0] < 0.5
+        engine.interrupt.requested = False
+        n_read = len(context.tokens)
+        assert 0 < n_read < 1500
+        assert context.tokens == [1] * n_read
+        assert hold(context, TOKENS, 1).row(0).shape == (SHAPE.n_vocab,)
+    finally:
+        engine.close()
+
+
 def test_a_lost_worker_is_an_error_and_the_engine_goes_on_alone(
     model: Path, workers: list[str]
 ) -> None:

@@ -35,6 +35,9 @@ from localspec.notify import Progress
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
 """From here on the abort callback is worth its price: 0.5 ms a decode, from Python."""
+_PIECE_S = 0.3
+"""Of a pass over a piece of a prompt on a device: only the processor's backend can be stopped in
+the middle of one (ggml_backend_set_abort_callback is in ggml-cpu alone)."""
 
 _Job = tuple[LlamaContext, Sequence[int], int]
 
@@ -71,6 +74,7 @@ class LlamaEngine:
             )
             self._contexts: list[LlamaContext] = []
             self._is_torn = False
+            self._piece: int | None = None
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
             self._output_address: int | None = None
@@ -141,7 +145,7 @@ class LlamaEngine:
         self._n_left = sum([len(tokens) for _, tokens, _ in jobs]) if self.features else 0
         for context, tokens, n_logits in jobs:
             if len(tokens) > n_logits:
-                self._append(context, tokens[: len(tokens) - n_logits], wanted=False)
+                self._read(context, tokens[: len(tokens) - n_logits])
         if n_outputs > self._batch.room:
             self._flush()
         for context, tokens, n_logits in jobs:
@@ -172,6 +176,18 @@ class LlamaEngine:
                 context.memory.note_window(len(context.held), len(tokens))
         return jobs, refusals
 
+    def _read(self, context: LlamaContext, tokens: Sequence[int]) -> None:
+        """A prompt; of a long one on a device, pieces that a stop need not wait for."""
+        done, most = 0, self._piece or 2 * _PREFILL_ROWS
+        while self.config.settings.gpu_layers and len(tokens) - done > most:
+            n = self._piece or _PREFILL_ROWS
+            self._append(context, tokens[done : done + n], wanted=False)
+            self._flush()
+            if self.interrupt.requested:
+                raise Interrupted
+            done, most = done + n, self._piece or most
+        self._append(context, tokens[done:], wanted=False)
+
     def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
         done = 0
         while done < len(tokens):
@@ -194,7 +210,11 @@ class LlamaEngine:
             if self.features:
                 self._n_left -= self._batch.n_rows
                 self.features.prepare(self._n_left)
+            started, n_rows = perf_counter(), self._batch.n_rows
             self._check(self._decode_batch())
+            if n_rows >= min(self._piece or _PREFILL_ROWS, _PREFILL_ROWS):
+                fitting = int(n_rows * _PIECE_S / max(1e-6, perf_counter() - started))
+                self._piece = max(1, min(self.config.settings.ubatch, fitting))
             if self.features:
                 self.features.take(self._parts)
         except BaseException:

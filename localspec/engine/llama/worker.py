@@ -1,6 +1,6 @@
 """The two ends of llama.cpp's RPC, which make another machine's device one of this engine's.
 
-    python -m localspec.engine.llama.worker ADDRESS
+    python -m localspec.engine.llama.worker ADDRESS SECONDS
 
 asks a worker for its devices in a process of its own: libllama ends the process where the other
 side is no worker, or of another version. Lines are devices, as JSON.
@@ -10,11 +10,13 @@ import ctypes
 import json
 import os
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
 from localspec.engine.llama.binding import initialise, libggml
 from localspec.engine.llama.devices import reported
+from localspec.engine.workers import LATE
 from localspec.errors import EngineError
 
 _START = ctypes.CFUNCTYPE(
@@ -65,6 +67,11 @@ def _function(name: bytes) -> int:
 
 
 def main() -> int:
+    initialise()
+    # Nothing else ends a call into libllama that waits for the other side.
+    late = threading.Timer(float(sys.argv[2]), lambda: os._exit(LATE))
+    late.daemon = True
+    late.start()
     add_workers((sys.argv[1],))
     for device in reported():
         if device.backend == "rpc":
