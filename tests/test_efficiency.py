@@ -19,7 +19,7 @@ from localspec.hardware.machine import LocalDevice
 from localspec.prediction.conditions import UNDATED
 from localspec.prediction.efficiency import load
 from localspec.prediction.families import family_of, type_class
-from localspec.prediction.published import PublishedRates
+from localspec.prediction.published import PublishedRates, circumstances
 from localspec.prediction.rates import AttentionWork, Shares, WeightWork
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
@@ -303,3 +303,21 @@ def test_wider_passes_cost_more_and_mixtures_most(backend: str) -> None:
     assert dense[0] > 1.0
     assert dense == sorted(dense)
     assert experts[2] > dense[2]
+
+
+@pytest.mark.parametrize("backend", ["cuda", "rocm", "vulkan", "metal", "cpu", "sycl"])
+def test_little_arithmetic_for_its_memory_makes_wide_passes_dear(backend: str) -> None:
+    """Two devices of one memory: the one that computes less pays more for 8 tokens."""
+    known = load()
+    weak, strong = (
+        replace(
+            circumstances(find_device("RTX 3090").candidates[0], backend),
+            fp32_flops_per_s=flops, chip="", type_class="K-quants",
+        )
+        for flops in (5e12, 50e12)
+    )  # fmt: skip
+    dense = [known.verify_curve(run, "weights") for run in (weak, strong)]
+    assert dense[0].at(8) > 1.3 * dense[1].at(8)
+    assert all(curve.at(1) == 1.0 and curve.at(n) >= 1.0 for curve in dense for n in (2, 4, 8, 16))
+    experts = known.verify_curve(weak, "experts")
+    assert all(experts.at(n) > 0 for n in (2, 4, 8, 9, 16))

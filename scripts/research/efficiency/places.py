@@ -78,10 +78,10 @@ def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Plac
         return _processor(row, notes, kind, shape)
     cores = number(notes.get("gpu_cores")) or _said_cores(row["device"])
     memory = number(notes.get("accel_ram")) or notes.memory_gb
-    match = _match(_ADDITION.sub("", row["device"]), cores, memory)
+    match = match_of(_ADDITION.sub("", row["device"]), cores, memory)
     inside = re.search(r"\(([^()]+)\)", row["device"])
     if inside and (match.device is None or match.device.kind == "cpu"):
-        match = _match(inside[1], cores, None)
+        match = match_of(inside[1], cores, None)
     if match.device is None or match.device.kind == "cpu":
         return "device not in the table"
     backend = row["backend"] or match.device.kind
@@ -187,7 +187,7 @@ def _era(source: str, notes: Notes) -> str:
 
 
 @cache
-def _match(name: str, cores: float | None, memory: float | None) -> Match:
+def match_of(name: str, cores: float | None, memory: float | None) -> Match:
     """What a driver's name, else a person's, can mean."""
     exact = [device for device in all_devices() if device.name == ALIASES.get(name, name)]
     if exact:

@@ -137,6 +137,12 @@ class Fitted:
         values |= {name: self.device(rows) for name, rows in devices.items()}
         return Coefficients(values, FLOORS[problem.runs[0].test])
 
+    def coefficients_without(self, chip: str) -> Coefficients:
+        """By runs of other chips, of whatever source."""
+        problem, theta = self.problem, self.without(chip, None)
+        values = zip(problem.names, problem.scales * theta, strict=True)
+        return Coefficients(dict(values), FLOORS[problem.runs[0].test])
+
     def device(self, rows: Sequence[int], errors: Floats | None = None) -> float:
         """What runs of one device have in common beside their prediction."""
         if not rows:

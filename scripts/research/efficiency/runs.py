@@ -167,7 +167,7 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
     if reason or speed is None or backend is None:
         return reason or "no speed"
     said = (number(row.get("params_b", "")) or 0) * 1e9 or None
-    params = said or (size_gib * GIB * 8 / _bits(row["quant"]) if size_gib else None)
+    params = said or (size_gib * GIB * 8 / usual_bits(row["quant"]) if size_gib else None)
     shape = shape_of(row["model"], params, is_mixture=notes.is_mixture)
     if shape is None:
         return "neither size nor weights known"
@@ -212,7 +212,7 @@ def _backend(row: dict[str, str], notes: Notes) -> str | None:
     return said if said in BACKENDS else "" if said in UNSAID else None
 
 
-def _bits(quant: str) -> float:
+def usual_bits(quant: str) -> float:
     name = quant.upper().removeprefix("UD-")
     return next((bits for start, bits in _BITS if re.match(start, name)), USUAL_BITS)
 
@@ -220,7 +220,7 @@ def _bits(quant: str) -> float:
 def _file_bytes(size_gib: float | None, said: float | None, shape: Shape, quant: str) -> float:
     """Of the model's own weights: a head for drafts that is in the file, too, is not streamed."""
     if not size_gib:
-        return shape.n_params * _bits(quant) / 8
+        return shape.n_params * usual_bits(quant) / 8
     extra = said / shape.n_params - 1 if said and is_exact(said) else 0.0
     return size_gib * GIB / (1 + extra if 0 < extra <= MTP_SHARE else 1)
 

@@ -21,12 +21,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from research.efficiency.batches import left_out
 from research.efficiency.fit import TESTS, Fit, fit_of, published_batches
 from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
+from research.efficiency.widths import left_out
 
 from localspec.prediction.conditions import NEWEST
+from localspec.prediction.efficiency import Coefficients
 from localspec.prediction.rates import Shares, Spread
 
 RIVALS: dict[str, Callable[[Run], float]] = {
@@ -91,7 +92,7 @@ def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> di
         "backends": _scores(outcomes, "backend", "test"),
         "kinds": _scores(outcomes, "backend", "kind", "test"),
         "recent": _scores(recent, "backend", "test"),
-        "verify": left_out(published_batches()),
+        "verify": left_out(published_batches(), _known_without),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
@@ -117,6 +118,11 @@ def _unseen(fit: Fit, pair: tuple[str, str], runs: list[Run]) -> Iterator[Outcom
         speed = run.tokens_per(float(took))
         low, high = _widened(run, spread)
         yield Outcome(run, speed, speed * low, speed * high)
+
+
+def _known_without(chip: str) -> Coefficients:
+    """What parts of a plain pass take by runs of other chips."""
+    return fit_of("decode").fitted.coefficients_without(chip)
 
 
 def _widened(run: Run, spread: Spread) -> tuple[float, float]:
