@@ -63,6 +63,7 @@ class Run:
     source: str
     month: str | None
     row: int
+    micro_batch: int = MICRO_BATCH
 
     @property
     def chip(self) -> str:
@@ -120,7 +121,7 @@ class Run:
 
     def _prefill(self) -> dict[Part, float]:
         known, shape, n = self.conditions, self.shape, self.n_tokens
-        n_passes = ceil(n / MICRO_BATCH)
+        n_passes = ceil(n / self.micro_batch)
         touched = self._expert_bytes * shape.touched_share(n / n_passes)
         pairs = n * (n + 2 * self.depth) / 2
         scores = 4 * pairs * shape.attending_layers * shape.query_width
@@ -179,17 +180,19 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
     if isinstance(place, str):
         return place
     length, depth = _lengths(test, decode or prefill)
+    depth = max(depth, notes.prompt_tokens) + (length / 2 if decode else 0)
     run = Run(
-        place=place,
+        place=place.at_depth(depth if decode else depth + length / 2),
         test="decode" if decode else "prefill",
         shape=shape,
         file_bytes=file_bytes,
-        depth=max(depth, notes.prompt_tokens) + (length / 2 if decode else 0),
+        depth=depth,
         n_tokens=length,
         tokens_per_s=speed,
         source=notes.source_of(row.get("source", "")),
         month=notes.month,
         row=index,
+        micro_batch=notes.micro_batch or MICRO_BATCH,
     )
     return _checked(run)
 
