@@ -25,6 +25,7 @@ from localspec.fields import (
 
 FlashAttention = Literal["auto", "on", "off"]
 Speculation = Literal["auto", "none", "lookup", "draft"]
+Split = Literal["auto", "memory", "speed"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 MAX_THREADS = 512
@@ -138,6 +139,15 @@ class Settings:
         (), "Machines that run `localspec worker`, to share the layers.",
         Names("HOST:PORT[=8GB],..."), "with the workers {}", is_exact=False, is_loading=True,
         is_swept=False, is_tuned=False,
+    )  # fmt: skip
+    split: Split = row(
+        "auto", "Share layers out by free memory, or by speed; auto: what is predicted faster.",
+        Choice(get_args(Split)), "layers shared out by {}", is_exact=False, is_loading=True,
+        is_swept=False, is_tuned=False,
+    )  # fmt: skip
+    shares: tuple[str, ...] = row(
+        (), "Each device's share of the layers.", Names(), "shares {}", is_exact=False,
+        is_loading=True, is_offered=False,
     )  # fmt: skip
     load_mtp: bool = row(
         False, "Load a model's own draft heads.", Switch(), "draft heads {}", is_loading=True,

@@ -1,6 +1,6 @@
 """A draft head in a file of its own is no model: every command says so, and none dies of it."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -125,12 +125,6 @@ def test_every_command_refuses_it_as_a_draft(
 
 
 @pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
-
-
-@pytest.fixture
 def command(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
     return lambda *words: localspec(*words, **hub.environment(tmp_path / "hf"))
 
@@ -145,6 +139,7 @@ def test_pull_reads_the_header_before_it_fetches_what_is_named_like_a_head(
     assert not list(tmp_path.glob("hf/hub/**/*.gguf"))
 
 
+@pytest.mark.slow
 def test_pull_and_list_say_what_a_head_with_a_model_s_name_is(
     hub: Hub, command: Callable[..., Run], sidecar: Path
 ):

@@ -201,7 +201,7 @@ def test_the_longer_a_plain_pass_was_not_seen_the_less_is_known_of_it() -> None:
 
 def under_way(max_tokens: int = 512) -> Reply:
     """One of several replies in progress, of ten tokens so far."""
-    reply = Reply(40, max_tokens)
+    reply = Reply.numbered(40, max_tokens)
     reply.history += [0] * 9
     return reply
 

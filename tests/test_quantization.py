@@ -1,6 +1,5 @@
 """Which quantization `pull` takes: it fits if one does, and more room never makes it worse."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -80,12 +79,7 @@ def test_more_room_or_speed_never_costs_quality(rate: float, a: int, b: int) -> 
         assert _loss(_best(made, large)) <= _loss(best)
 
 
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
-
-
+@pytest.mark.slow
 def test_a_repository_without_a_file_gets_one_with_reasons(hub: Hub, tmp_path: Path) -> None:
     for kind in ("Q4_0", "Q8_0"):
         hub.add("owner/repo-GGUF", f"model-{kind}.gguf", model(tmp_path, kind).read_bytes())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME, GgmlType
+from localspec.hardware.probe_results import Link
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.memory import QUANTS, memory_of
@@ -101,7 +102,7 @@ def test_keys_and_values_count_by_their_own_type(facts: ModelFacts) -> None:
 def test_layers_on_two_devices_take_the_time_of_both(facts: ModelFacts) -> None:
     slow, fast = IdealRates(1e10, None), IdealRates(1e11, None)
     times = [
-        Roofline(facts, (Share(slow, 4 - n), Share(fast, n)), CACHE).seconds(1, 100)
+        Roofline(facts, (Share(slow, 4 - n), *[Share(fast, n)] * (n > 0)), CACHE).seconds(1, 100)
         for n in range(5)
     ]
     assert times == sorted(times, reverse=True)
@@ -252,3 +253,16 @@ def llama_3_8b(facts: ModelFacts) -> ModelFacts:
         WeightGroup("feed_forward", F16, rest, 2 * rest, False, True),
     )
     return replace(facts, weights=groups, n_embd=4096)
+
+
+def test_the_output_matrix_alone_is_worth_a_device_and_a_hop_costs_what_its_link_says(
+    facts: ModelFacts,
+) -> None:
+    slow, fast = IdealRates(1e9, None), IdealRates(1e10, None)
+    alone = Roofline(facts, (Share(slow, 4),), CACHE).seconds(1, 0)
+    output = Roofline(facts, (Share(slow, 4), Share(fast, 0)), CACHE)
+    assert output.seconds(1, 0) < alone
+    linked = Roofline(facts, (Share(slow, 4), Share(fast, 0, Link(1e-4, 1e8, 2e-3))), CACHE)
+    n_bytes = 4 * (facts.n_embd + (facts.n_vocab or 0))
+    hop_s = linked.seconds(1, 0) - output.seconds(1, 0)
+    assert hop_s == pytest.approx(2e-3 + n_bytes / 1e8)

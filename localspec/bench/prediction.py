@@ -17,12 +17,8 @@ from localspec.errors import LocalspecError
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.forecast.host import host_of
-from localspec.forecast.machine import (
-    MachineChoice,
-    PredictedMachine,
-    ProbeChoice,
-    predicted_machine,
-)
+from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
@@ -157,7 +153,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
     roofline = machine.roofline(facts, attention)
     depth = _middle(work)
     parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
-    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
+    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s + p.hops_s) for p in parts)
     n_prompt = work.n_prompt * work.batch
     wide_s = roofline.pass_time(PEAK_TOKENS, 0, is_prompt=True).weights_s
     n_ctx = case.session_config.settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)

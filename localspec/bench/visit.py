@@ -25,7 +25,7 @@ from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
 from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_fingerprint, engine_version
-from localspec.forecast.machine import engine_features
+from localspec.forecast.rated_machine import engine_features
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key

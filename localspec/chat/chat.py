@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
-from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.loading import LoadedModel, LoadingModel
 from localspec.fields import Think
 from localspec.notify import Notify, Progress
-from localspec.session import ReplyOptions, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig
 
 WhenFull = Literal["ask", "drop", "stop"]
 """What happens to old turns in a full context."""

@@ -7,7 +7,7 @@ from typing import Protocol, TextIO
 
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.figures import Figures, line
-from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.loading import LoadedModel, LoadingModel
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.display import shown_on

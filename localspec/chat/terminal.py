@@ -19,7 +19,7 @@ from localspec.chat.conversation import Conversation
 from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, line
-from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.loading import LoadedModel, LoadingModel
 from localspec.chat.screen import ScreenView, screen_console, warm_up
 from localspec.chat.thought import SHOWN_BY, PlainThoughtView
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from localspec.chat.chat import Chat, WhenFull
     from localspec.chat.conversation import Conversation
     from localspec.chat.frontend import Frontend
-    from localspec.chat.models import LoadedModel
-    from localspec.session import SessionConfig
+    from localspec.chat.loading import LoadedModel
+    from localspec.session.config import SessionConfig
 
 _TALK = "Conversation"
 ENGINE_SETTINGS = ("draft", "spec", "kv_k", "kv_v", "template")
@@ -270,6 +270,12 @@ class NamedModels:
         from localspec.cli.options import model_names
 
         return model_names("")
+
+    def check(self, config: "SessionConfig") -> None:
+        """Raises UserError or ModelError where loading would fail."""
+        from localspec.session.loading import plan_engines
+
+        plan_engines(config)
 
     def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
         """Find better settings in another process, which has the machine to itself."""

@@ -16,8 +16,9 @@ from localspec.format import count
 
 if TYPE_CHECKING:
     from localspec.chat.answering import AnswerView
-    from localspec.session import Reply, ReplyOptions, Session
-    from localspec.session.config import ReplyKeywords
+    from localspec.session.config import ReplyKeywords, ReplyOptions
+    from localspec.session.reply import Reply
+    from localspec.session.session import Session
 
 
 def summary(reply: "Reply") -> str:

@@ -20,7 +20,7 @@ from localspec.cli.options import (
 )
 from localspec.cli.output import print_json, write_text
 from localspec.errors import UserError
-from localspec.settings import MAX_THREADS, FlashAttention
+from localspec.settings import MAX_THREADS, FlashAttention, Split
 
 if TYPE_CHECKING:
     from localspec.bench.report.chart import Chart
@@ -37,7 +37,7 @@ class MachineFlags:
     """The machine to predict for."""
 
     device: str | None = option(
-        None, 'Another machine, e.g. "RTX 4090" or "Apple M4 Max". Default: this one.',
+        None, 'Another machine, e.g. "RTX 4090", or devices of this one by their names.',
         metavar="NAME", panel=_MACHINE,
     )  # fmt: skip
     threads: int | None = setting("threads", min=1, max=MAX_THREADS, panel=_MACHINE)
@@ -46,6 +46,8 @@ class MachineFlags:
         panel=_MACHINE,
     )  # fmt: skip
     cpu_moe: int = setting("cpu_moe", panel=_MACHINE)
+    workers: tuple[str, ...] = setting("workers", panel=_MACHINE)
+    split: Split = setting("split", panel=_MACHINE)
     probe: Literal["auto", "again", "off"] = option(
         "auto", "Measure this machine: if needed, again, or never.",
         panel=_MACHINE,

@@ -29,6 +29,8 @@ def document(forecast: Forecast) -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     return {
         "device": {**fields_of(forecast.machine, *DEVICE), "rates": forecast.machine.rates_source},
+        "devices": _devices(forecast),
+        "verdict": _verdict(forecast),
         "model": fields_of(forecast.facts, *MODEL),
         "rows": [_row(row) for row in forecast.rows],
         "ceiling_tps": forecast.ceiling_tps,
@@ -47,6 +49,16 @@ def _run(each: RestingRun) -> dict[str, Any]:
         "tokens_per_s": each.run.tokens_per_s,
         **fields_of(each, "predicted_per_s", "is_of_machine", "is_of_model"),
     }
+
+
+def _devices(forecast: Forecast) -> list[dict[str, Any]] | None:
+    """Who computes which layers; null where the devices were not measured one by one."""
+    shares = forecast.machine.peer_shares(forecast.facts, forecast.rows[0].cache)
+    return [asdict(share) for share in shares] or None
+
+
+def _verdict(forecast: Forecast) -> str | None:
+    return forecast.machine.verdict(forecast.facts, forecast.rows[0].cache)
 
 
 def _row(row: ForecastRow) -> dict[str, Any]:
@@ -138,6 +150,14 @@ def _heading(forecast: Forecast) -> list[str]:
     lines.append(f"  from {machine.rates_source}")
     if machine.free_bytes is not None:
         lines.append(f"  {size(machine.free_bytes)} of memory free")
+    for share in machine.peer_shares(facts, forecast.rows[0].cache):
+        output = " and the output matrix" if share.has_output else ""
+        lines.append(
+            f"  {share.name}: {share.n_layers} layers{output}, {_seconds(share.token_s)} a token,"
+            f" {_seconds(share.hop_s)} to reach it"
+        )
+    verdict = _verdict(forecast)
+    lines += [f"  {verdict}"] if verdict else []
     return [*lines, *(f"  {note}" for note in machine.notes), ""]
 
 

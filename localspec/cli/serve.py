@@ -12,7 +12,7 @@ from localspec.errors import UserError
 
 if TYPE_CHECKING:
     from localspec.serve.app import HttpOptions
-    from localspec.session import Session
+    from localspec.session.session import Session
 
 SERVER = "Server"
 KEYS_VARIABLE = "LOCALSPEC_API_KEY"
@@ -91,7 +91,7 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     config = engine.session_config(model)
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
     from localspec.serve.server import LOOPBACK, Load, Running, bound, desk_of
-    from localspec.session import Session
+    from localspec.session.session import Session
 
     target_s = None if flags.latency_target is None else flags.latency_target / 1e3
     with bound(flags.host, flags.port) as listener:

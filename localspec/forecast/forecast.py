@@ -13,7 +13,8 @@ from typing import Self
 from localspec.engine.base import EngineConfig
 from localspec.errors import ModelError
 from localspec.forecast.known_models import known_facts
-from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
+from localspec.forecast.machine import PredictedMachine, ideal_roofline
+from localspec.forecast.probing import kept_rates
 from localspec.gguf.hub_name import HubRepository, hub_name_of
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from localspec.errors import LocalspecError
-from localspec.forecast.machine import MachineChoice, PredictedMachine, predicted_machine
+from localspec.forecast.machine import MachineChoice, PredictedMachine
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify

@@ -9,19 +9,15 @@ from localspec.errors import UserError, no_such
 from localspec.fields import ALL_LAYERS
 from localspec.forecast.forecast import Forecast, Question, facts_of, forecast
 from localspec.forecast.from_runs import named_by_runs, only_runs_know, with_runs
-from localspec.forecast.machine import (
-    MachineChoice,
-    PredictedMachine,
-    ProbeChoice,
-    predicted_machine,
-)
+from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
 from localspec.forecast.measured import MeasuredRun
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.notify import Notify
 from localspec.prediction.memory import variants_of
-from localspec.settings import MAX_THREADS, Attention, FlashAttention
+from localspec.settings import MAX_THREADS, Attention, FlashAttention, Split
 
 MAX_TOKENS = 16_777_216
 MAX_BATCH = 4096
@@ -164,8 +160,10 @@ _MACHINE = {
     "gpu_layers": "n_gpu_layers",
     "cpu_moe": "n_cpu_moe",
     "probe": "probe",
+    "workers": "workers",
+    "split": "split",
 }
-_LISTS = ("kv_k", "kv_v", "depth", "batch", "accept", "runs")
+_LISTS = ("kv_k", "kv_v", "depth", "batch", "accept", "runs", "workers")
 _TOKENS = "a number of tokens"
 _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "kv_k": (_is_cache_type, "a type of the K cache"),
@@ -184,12 +182,14 @@ _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gpu_layers": (_whole(-MAX_TOKENS, MAX_TOKENS), "a number of layers"),
     "cpu_moe": (_whole(0, ALL_LAYERS), "a number of layers"),
     "probe": _word(*get_args(ProbeChoice)),
+    "workers": (lambda value: isinstance(value, str), "a list of host:port"),
+    "split": _word(*get_args(Split)),
 }
 """What each may be, and that in words."""
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "batch" and value == "auto":
+    if (name, value) in (("batch", "auto"), ("workers", ())):
         return ()
     is_right, wanted = _KEYWORDS[name]
     is_list = name in _LISTS and isinstance(value, Sequence) and not isinstance(value, str)

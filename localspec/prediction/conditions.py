@@ -41,8 +41,8 @@ class RunConditions:
 
     `traits` of the model: "moe", "hybrid", "mla". `width`: its embedding length. `habits`: (kind,
     name) of what the source did, none for us. `cache`: the type of keys, and whether the fused
-    kernel read them. `group`: heads of queries that share one of keys and values. `n_cells`: how deep
-    attention looks: what is far does not fit into caches.
+    kernel read them. `group`: heads of queries that share one of keys and values. `n_cells`: how
+    deep attention looks: what is far does not fit into caches.
     """
 
     backend: str

@@ -88,20 +88,6 @@ def memory_of(
     )
 
 
-USABLE = 0.95
-"""Of a GPU's free memory: drivers and other programs take some after it was asked for."""
-
-
-def layers_that_fit(n_layers: int, needed_bytes: int, free_bytes: int | None) -> int:
-    """How many of the layers fit where all of the model needs `needed_bytes`; -1: all.
-
-    All, too, where nobody knows the free memory. A mixture of experts is not taken apart.
-    """
-    if free_bytes is None or needed_bytes <= USABLE * free_bytes:
-        return -1
-    return int(n_layers * USABLE * free_bytes / needed_bytes)
-
-
 def _buffers_bytes(facts: ModelFacts, cache: Attention, n_cells: int, n_batch: int) -> int:
     most_heads = max((layer.n_heads for layer in facts.layers), default=0)
     scores = 0 if cache.is_flash else most_heads * n_cells

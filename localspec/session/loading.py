@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.device_health import sound_devices
-from localspec.engine.graphics import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
 from localspec.engine.timing import TimedEngine
-from localspec.engine.workers import Worker, check_types, devices_of
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
@@ -24,9 +21,15 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
-from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
+from localspec.session.devices import (
+    check_devices,
+    computing_names,
+    on_sound_devices,
+    own_devices,
+    placed,
+)
 from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
 from localspec.session.trial import try_load
 from localspec.settings import MAX_DRAFT, NONE, Settings, Speculation
@@ -60,21 +63,6 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
         raise UserError(problem)
 
 
-def _check_devices(settings: Settings) -> None:
-    """Raise UserError for a device that the engine does not have, or a worker that is not there."""
-    if not settings.device and not settings.workers:
-        return
-    far = [device for worker in settings.workers for device in devices_of(Worker.of(worker))]
-    known = [device.name for device in (*(engine_reports() or []), *far)]
-    unknown = [name for name in settings.device if name not in known]
-    if unknown:
-        raise UserError(f"no device {unknown[0]!r}: the engine has {', '.join(known) or 'none'}")
-    if settings.workers:
-        check_types(settings.kv_k, settings.kv_v)
-
-
-PROCESSOR_NAME = "CPU"
-"""As ggml calls it."""
 DEFAULT_CTX = 4096
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
@@ -113,11 +101,7 @@ class EnginePlan:
     @property
     def computed_on(self) -> tuple[str, ...]:
         """Devices that hold layers of the target, the processor's last."""
-        settings, n_layers = self.target.settings, self.facts.n_layers
-        used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-        names = tuple(device.name for device in used)
-        is_all = bool(names) and not 0 <= settings.gpu_layers <= n_layers
-        return names if is_all else (*names, PROCESSOR_NAME)
+        return computing_names(self.target.settings, self.facts.n_layers)
 
     @property
     def models(self) -> tuple[Loaded, ...]:
@@ -147,7 +131,7 @@ class EnginePlan:
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
-    _check_devices(settings)
+    check_devices(settings)
     facts = checked_facts(config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
     n_sequences = settings.n_sequences
@@ -158,7 +142,9 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     if config.draft is not None and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
-        draft = _engine_config(config.draft, settings, draft_facts, n_ctx, n_sequences)
+        # A worker serves one engine at a time, and a draft waits for each of its tokens.
+        near = replace(settings, workers=(), device=own_devices(settings))
+        draft = _engine_config(config.draft, near, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
         target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
     )
@@ -171,7 +157,7 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
 
     Raises ModelError also for a file that this build would die of.
     """
-    plan = plan_engines(_on_sound_devices(config, notify))
+    plan = plan_engines(on_sound_devices(config, notify))
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, called(engine.model), facts, notify)
@@ -192,17 +178,6 @@ def beyond_training(facts: ModelFacts, n_ctx: int) -> str | None:
     if scaled > trained:
         return f"{asked}, and text beyond the {scaled:,} that its file's YaRN reaches is worthless"
     return f"{asked}, and text beyond them is worthless: its file has no YaRN scaling"
-
-
-def _on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
-    """The same without devices that compute wrong numbers."""
-    settings = config.settings
-    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-    sound = sound_devices(used, notify)
-    if len(sound) == len(used):
-        return config
-    names = tuple(device.name for device in sound)
-    return config.with_settings(device=names, gpu_layers=settings.gpu_layers if names else 0)
 
 
 def load_engine(
@@ -284,15 +259,4 @@ def _engine_config(
         flash_attn="on" if needs_flash else settings.flash_attn,
     )
     check_cache_types(chosen, facts)
-    return EngineConfig(model, replace(chosen, gpu_layers=_gpu_layers(chosen, facts)), n_outputs)
-
-
-def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
-    """As asked for, or as many as fit on the GPUs that are here; 0 where none is."""
-    devices = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-    if not devices or settings.gpu_layers > 0:
-        return settings.gpu_layers if devices else 0
-    assert settings.ctx
-    n_sequences = settings.n_sequences
-    needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
-    return layers_that_fit(facts.n_layers, needed, free_bytes(devices))
+    return EngineConfig(model, placed(chosen, facts), n_outputs)

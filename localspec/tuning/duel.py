@@ -29,7 +29,8 @@ from localspec.errors import LocalspecError
 from localspec.quality.divergence import Divergence, Windows, shipped_text, windows_of
 from localspec.quality.evaluate import divergence_of, reference_of
 from localspec.quality.reference import Reference
-from localspec.session import ReplyOptions, Session, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.session import Session
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, gains_of, turns
 from localspec.tuning.state import SearchState, Trial

@@ -23,7 +23,7 @@ from typing import Literal, Self
 from localspec.engine.base import EngineConfig
 from localspec.engine.graphics import engine_reports
 from localspec.forecast.forecast import Expectation
-from localspec.forecast.machine import engine_features
+from localspec.forecast.rated_machine import engine_features
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.machine import local_devices
 from localspec.model.facts import ModelFacts

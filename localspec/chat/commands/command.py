@@ -8,7 +8,7 @@ from typing import Protocol
 from localspec.chat.chat import Chat
 from localspec.chat.figures import Figures
 from localspec.chat.frontend import Frontend
-from localspec.session import SessionConfig
+from localspec.session.config import SessionConfig
 
 
 class Models(Protocol):
@@ -24,6 +24,10 @@ class Models(Protocol):
 
     def names(self) -> Sequence[str]:
         """The models that have names."""
+        ...
+
+    def check(self, config: SessionConfig) -> None:
+        """Raises UserError or ModelError where loading would fail."""
         ...
 
     def tune(self, config: SessionConfig, seconds: float | None) -> SessionConfig:

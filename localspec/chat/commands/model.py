@@ -6,8 +6,7 @@ from typing import Any, get_args
 
 from localspec.chat.commands.command import ChatState, lasting_name
 from localspec.errors import UserError
-from localspec.session import SessionConfig
-from localspec.session.loading import plan_engines
+from localspec.session.config import SessionConfig
 from localspec.settings import Speculation
 
 SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
@@ -105,7 +104,7 @@ def seed(state: ChatState, argument: str) -> None:
 
 def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
     """Check, then load; the old settings come back where the new ones fail."""
-    plan_engines(config)
+    state.models.check(config)
     loaded = state.chat.reconfigure(config, state.frontend.wait)
     state.chat.remember(**settings)
     target = loaded.session.plan.target

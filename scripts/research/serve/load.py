@@ -23,8 +23,8 @@ from localspec.serve.messages import Done, Submit
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.scheduler import Room, Scheduler
-from localspec.session import Session, SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.config import SessionConfig, reply_options
+from localspec.session.session import Session
 
 TALK = (
     "Why is the sky blue?", "Name three rivers and say where they are.",
