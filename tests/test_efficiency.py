@@ -317,7 +317,7 @@ def test_little_arithmetic_for_its_memory_makes_wide_passes_dear(backend: str) -
         for flops in (5e12, 50e12)
     )  # fmt: skip
     dense = [known.verify_curve(run, "weights") for run in (weak, strong)]
-    assert dense[0].at(8) > dense[1].at(8) * (1.5 if backend == "rocm" else 1.0)
+    assert dense[0].at(8) >= dense[1].at(8) * (1.5 if backend == "rocm" else 1.0)
     assert all(curve.at(1) == 1.0 and curve.at(n) >= 1.0 for curve in dense for n in (2, 4, 8, 16))
     experts = known.verify_curve(weak, "experts")
     assert all(experts.at(n) > 0 for n in (2, 4, 8, 9, 16))

@@ -54,5 +54,10 @@ def expert_curve(values: Mapping[str, float], run: RunConditions) -> Curve:
 
 
 def _sum(values: Mapping[str, float], run: RunConditions, n_tokens: int) -> float:
-    found = width_columns(run, n_tokens)
-    return sum(x * values.get(f"{kind}: {name}", 0.0) for kind, name, x in found)
+    parts = {True: 0.0, False: 0.0}
+    found = list(width_columns(run, n_tokens))
+    for kind, name, x in found:
+        parts[kind.startswith("intensity")] += x * values.get(f"{kind}: {name}", 0.0)
+    intensity = next(x for kind, _, x in found if kind == "intensity")
+    # More arithmetic never makes a pass dearer, whatever few devices of a backend may say.
+    return parts[False] + (parts[True] if parts[True] * intensity >= 0 else 0.0)
