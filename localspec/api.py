@@ -24,7 +24,7 @@ from localspec.registry.resolve import resolve
 from localspec.session.config import (
     ReplyKeywords,
     SessionConfig,
-    draft_file,
+    draft_for,
     reply_options,
     session_config,
 )
@@ -50,12 +50,13 @@ def load(
     profile: bool = True,
     **fields: Any,
 ) -> "Model":
-    """Load a model, with a draft model where one goes with it.
+    """Load a model, with a draft model or head where one goes with it.
 
     `name_or_path`: a name of models.toml, a path to a .gguf, `hf:owner/repo/file.gguf` (pulled if
-    it is not here) or a model of another program; None is the starter. `draft`: another one, "auto"
-    (the pair's, if it is here) or "none". `fields` are fields of `Settings` and go before
-    `settings`. Settings that `tune` kept replace defaults, unless `profile` is False.
+    it is not here) or a model of another program; None is the starter. `draft`: a draft model or
+    head, "own" (the head in the model's file), "auto" (what goes with it, if it is here) or "none".
+    `fields` are fields of `Settings` and go before `settings`. Settings that `tune` kept replace
+    defaults, unless `profile` is False.
 
     Raises UserError for an unknown name or a wrong value, ModelError for an unusable file,
     EngineError where the engine refuses.
@@ -239,7 +240,8 @@ def tune(
         if not isinstance(value, Real) or value < 0:
             raise UserError(f"{noun} {value!r} is not a number of at least 0")
     name = None if model is None else str(model)
-    config = SessionConfig.of(resolve(name), draft_file(draft, name), ctx=ctx)
+    target = resolve(name)
+    config = SessionConfig.of(target, draft_for(target, name, draft), ctx=ctx)
     return tune_model(config, Goal(goal, max_quality_loss), budget, _log.info).profile
 
 

@@ -14,6 +14,7 @@ from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.model.usable import check_usable
 
+OF_ANOTHER = "sidecar.gguf cannot draft for model.gguf: it is of a model of 'qwen35', and the"
 REFUSED = "has only the draft head (MTP) of a model, not its layers; give the path of a whole"
 
 
@@ -105,14 +106,14 @@ def test_every_command_refuses_it(sidecar: Path, command: tuple[str, ...]):
         ("predict", "MODEL", "--draft", "FILE", "--probe", "off"),
         ("generate", "MODEL", "--draft", "FILE", "-p", "Hi"),
         ("chat", "MODEL", "--draft", "FILE", "-p", "Hi"),
-        ("bench", "MODEL", "--draft", "FILE", "--spec", "draft", "--prompts", "TEXT"),
+        ("bench", "MODEL", "--draft", "FILE", "--spec", "mtp", "--prompts", "TEXT"),
         ("tune", "MODEL", "--draft", "FILE"),
         ("quality", "MODEL", "--reference", "FILE"),
         ("export", "MODEL", "--draft", "FILE", "--to", "llama-server"),
     ],
     ids=lambda command: command[0],
 )
-def test_every_command_refuses_it_as_a_draft(
+def test_every_command_refuses_one_of_another_model_as_a_draft(
     sidecar: Path, tmp_path: Path, command: tuple[str, ...]
 ):
     model, text = tmp_path / "model.gguf", tmp_path / "prompts.jsonl"
@@ -121,7 +122,8 @@ def test_every_command_refuses_it_as_a_draft(
     text.write_text('{"prompt": "Hi"}\n')
     names = {"FILE": sidecar, "MODEL": model, "TEXT": text}
     run = localspec(*(names.get(word, word) for word in command))
-    assert_refused(run, 2 if command[0] == "bench" else 1, REFUSED)
+    expected = REFUSED if command[0] == "quality" else OF_ANOTHER
+    assert_refused(run, 2 if command[0] == "bench" else 1, expected)
 
 
 @pytest.fixture

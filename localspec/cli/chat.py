@@ -259,11 +259,11 @@ class NamedModels:
 
         return resolve(name)
 
-    def draft_of(self, name: str) -> Path | None:
-        """The draft that goes with a named model, if it is here."""
-        from localspec.registry.resolve import draft_of
+    def draft_for(self, model: Path, name: str) -> str:
+        """Who drafts for a named model, of what is here."""
+        from localspec.session.config import draft_for
 
-        return draft_of(name)
+        return draft_for(model, name)
 
     def names(self) -> list[str]:
         """Models that have names."""

@@ -45,9 +45,9 @@ class MachineFlags:
         "gpu_layers", "Layers on the GPU, the others on this processor; -1: all that fit.",
         panel=_MACHINE,
     )  # fmt: skip
-    cpu_moe: int = setting("cpu_moe", panel=_MACHINE)
     workers: tuple[str, ...] = setting("workers", panel=_MACHINE)
     split: Split = setting("split", panel=_MACHINE)
+    cpu_moe: int = setting("cpu_moe", panel=_MACHINE)
     probe: Literal["auto", "again", "off"] = option(
         "auto", "Measure this machine: if needed, again, or never.",
         panel=_MACHINE,
@@ -117,7 +117,7 @@ def predict(
     asked: QuestionFlags,
     model: ModelArgument = None,
     draft: str | None = typer.Option(
-        None, metavar="MODEL", help="A draft model, which need not be here."
+        None, metavar="MODEL|own|auto", help="A draft model or head; own: the head in MODEL's file."
     ),
     plot: Path | None = typer.Option(
         None,
@@ -140,7 +140,8 @@ def predict(
     forecast = answer(model, *read_question(**keywords), notify)
     if plot:
         write_plot(forecast, plot)
-    from localspec.cli.predict_output import document, show
+    from localspec.cli.predict_document import document
+    from localspec.cli.predict_output import show
 
     if as_json:
         print_json(document(forecast))

@@ -29,9 +29,9 @@ class MachineChoice:
     n_threads: int | None = None
     n_gpu_layers: int = -1
     probe: ProbeChoice = "auto"
-    n_cpu_moe: int = 0
     workers: tuple[str, ...] = ()
     split: Split = "auto"
+    n_cpu_moe: int = 0
 
     @property
     def own_devices(self) -> tuple[str, ...]:

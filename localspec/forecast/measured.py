@@ -12,16 +12,17 @@ from functools import cache
 from pathlib import Path
 
 from localspec.errors import LocalspecError
-from localspec.forecast.known_models import known_facts, quant_of
+from localspec.forecast.known_models import known_facts
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.devices import Device, match_reported
-from localspec.model.facts import ModelFacts, WeightGroup
+from localspec.model.facts import ModelFacts
 from localspec.model.layers import Layer
 from localspec.model.tokenizer import Tokenizer
 from localspec.model.usable import usable_facts
 from localspec.model.usual import usual_shape
-from localspec.prediction.memory import QUANTS, Quant
+from localspec.model.weights import WeightGroup
+from localspec.prediction.quants import QUANTS, Quant, quant_named
 from localspec.prediction.rates import Test
 from localspec.registry.catalog import load_catalog
 from localspec.registry.variants import quantization_of
@@ -144,7 +145,7 @@ def _group(role: str, n_elements: int, is_streamed: bool = True) -> WeightGroup:
 
 
 def _quant(name: str) -> Quant:
-    return quant_of(name) or next(quant for quant in QUANTS if quant.name == "Q4_K_M")
+    return quant_named(name) or next(quant for quant in QUANTS if quant.name == "Q4_K_M")
 
 
 def _scaled(facts: ModelFacts, weight_bytes: int) -> ModelFacts:

@@ -7,8 +7,9 @@ from typing import Any, get_args
 
 from localspec.errors import UserError, no_such
 from localspec.fields import ALL_LAYERS
-from localspec.forecast.forecast import Forecast, Question, facts_of, forecast
+from localspec.forecast.forecast import Forecast, Question, facts_of, forecast, header_of
 from localspec.forecast.from_runs import named_by_runs, only_runs_know, with_runs
+from localspec.forecast.heads import asked_head
 from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
 from localspec.forecast.measured import MeasuredRun
 from localspec.forecast.rated_machine import predicted_machine
@@ -16,7 +17,7 @@ from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.notify import Notify
-from localspec.prediction.memory import variants_of
+from localspec.prediction.quants import variants_of
 from localspec.settings import MAX_THREADS, Attention, FlashAttention, Split
 
 MAX_TOKENS = 16_777_216
@@ -31,8 +32,9 @@ class QuestionOptions:
 
     `kv_k` and `kv_v` None: the usual types, each for both. `flash_attn` "auto" counts as on. No
     `batch`: all that are worth it, up to the break-even. `ctx` None: 4096 or the model's, the
-    smaller, but no less than the depths need. `draft` names a model to draft, which need not be
-    here. `runs`: measured ones that correct the prediction.
+    smaller, but no less than the depths need. `draft` names a model or head to draft, which need
+    not be here; `own`: the head in the model's file. `runs`: measured ones that correct the
+    prediction.
     """
 
     kv_k: tuple[str, ...] | None = None
@@ -95,12 +97,15 @@ def answer(
 ) -> Forecast:
     """The forecast for a model by any name it has. Raises LocalspecError."""
     facts = facts_of(model)
-    draft = facts_of(asked.draft) if asked.draft else None
-    if draft:
+    head = asked_head(asked.draft, lambda: header_of(model), header_of)
+    named = asked.draft if asked.draft not in ("auto", "none") else None
+    draft = head.model if head else facts_of(named) if named else None
+    if draft and not head:
         _check_pair(facts, draft)
     question = asked.question(facts, notify)
     models = [facts, draft] if draft else [facts]
-    return forecast(facts, draft, _machine(choice, asked, models, question, notify), question)
+    machine = _machine(choice, asked, models, question, notify)
+    return forecast(facts, head or draft, machine, question)
 
 
 def _machine(
@@ -163,7 +168,7 @@ _MACHINE = {
     "workers": "workers",
     "split": "split",
 }
-_LISTS = ("kv_k", "kv_v", "depth", "batch", "accept", "runs", "workers")
+_LISTS = ("kv_k", "kv_v", "depth", "batch", "accept", "workers", "runs")
 _TOKENS = "a number of tokens"
 _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "kv_k": (_is_cache_type, "a type of the K cache"),

@@ -45,7 +45,7 @@ def causes(
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Of one test. `quantiles` by backend and kind of model: of log(measured / predicted) over s."""
+    """Of one test. `quantiles` of log(measured / predicted) over s, by backend and kind."""
 
     scales: Mapping[str, float]
     quantiles: Mapping[str, tuple[float, float]]

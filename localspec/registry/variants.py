@@ -91,7 +91,7 @@ def with_tag(found: Sequence[Variant], tag: str) -> list[Variant]:
     The first of these meanings that fits decides; `Q4_K_XL` means `UD-Q4_K_XL` where that is alone.
     """
     wanted = tag.casefold()
-    kind = _plain(tag)
+    kind = re.sub(r"(?<!UD)[- ]", "_", _plain(tag))
     part = re.compile(rf"(^|[-_./]){re.escape(wanted)}([-_./]|$)")
     meanings = (
         lambda one: wanted in (one.file.casefold(), _base(one.file).casefold()),

@@ -14,6 +14,7 @@ from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
 from localspec.engine.timing import TimedEngine
 from localspec.errors import ModelError, UserError
+from localspec.gguf.header import Header
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.kind import kind_of
@@ -30,14 +31,18 @@ from localspec.session.devices import (
     own_devices,
     placed,
 )
-from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
-from localspec.session.trial import try_load
-from localspec.settings import MAX_DRAFT, NONE, Settings, Speculation
+from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
+from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
+from localspec.session.trial import try_head, try_load
+from localspec.settings import NONE, Settings, Speculation
 
 
 def checked_facts(model: Path) -> ModelFacts:
     """A file's facts. Raises ModelError if it is damaged, or no model that the engine loads."""
-    header = read_header(model)
+    return _checked(read_header(model), model)
+
+
+def _checked(header: Header, model: Path) -> ModelFacts:
     facts = usable_facts(header)
     problem = kind_of(header).engine_problem
     if problem:
@@ -64,17 +69,12 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
 
 
 DEFAULT_CTX = 4096
-DEFAULT_DRAFT = 3
-AUTO_DRAFT = 16
-"""The longest draft that is chosen without a cap."""
-SNAPSHOTS, FEW_SNAPSHOTS, SNAPSHOTS_BYTES = 8, 4, 512_000_000
-"""States to roll back to that are kept unasked: at most, where their size is unknown, and together.
-Each costs every pass some copies; longer drafts seldom stand."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """What will be loaded: configuration and facts of the target and, if any, the draft."""
+    """What will be loaded: configuration and facts of the target and, if any, the draft model;
+    or a draft head."""
 
     target: EngineConfig
     draft: EngineConfig | None
@@ -84,11 +84,13 @@ class EnginePlan:
     draft_facts: ModelFacts | None = None
     spec: Speculation = "auto"
     template: str = "auto"
+    head: HeadPlan | None = None
 
     @property
     def settings(self) -> Settings:
         """All settings in effect: the target's, with the drafter and its longest draft."""
-        draft = str(self.draft.model) if self.draft else NONE
+        draft = self.head.draft if self.head else NONE
+        draft = str(self.draft.model) if self.draft else draft
         return replace(
             self.target.settings,
             spec=self.spec if self.max_draft else NONE,
@@ -110,6 +112,11 @@ class EnginePlan:
         draft = (self.draft, self.draft_facts) if self.draft and self.draft_facts else None
         return (target, draft) if draft else (target,)
 
+    @property
+    def beside(self) -> Need:
+        """What a head takes."""
+        return self.head.need(self.target, self.facts) if self.head else Need()
+
     def without_repacking(self) -> Self:
         """The same for an engine build that must not repack weights."""
         draft = self.draft and self.draft.with_settings(repack=False)
@@ -125,30 +132,38 @@ class EnginePlan:
                 f"speculation is off: {target.config.model.name} cannot roll back its state"
                 " (its memory is recurrent)"
             )
-        return replace(self, max_draft=limit, draft=self.draft if limit else None)
+        if limit:
+            return replace(self, max_draft=limit)
+        return replace(self, max_draft=0, draft=None, head=None)
 
 
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
     check_devices(settings)
-    facts = checked_facts(config.model)
+    header = read_header(config.model)
+    facts = _checked(header, config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
     n_sequences = settings.n_sequences
-    max_draft = min(_max_draft(config), _longest_draft(settings, n_ctx))
-    rolling = replace(settings, n_rs_seq=_n_snapshots(settings, facts, max_draft))
+    max_draft = most_drafted(settings, n_ctx)
+    head = planned_head(settings, header, config.draft) if max_draft else None
+    rolling = replace(
+        settings,
+        n_rs_seq=n_snapshots(settings, facts, max_draft),
+        load_mtp=settings.load_mtp or bool(head and head.head.is_inside),
+    )
     target = _engine_config(config.model, rolling, facts, n_ctx, n_sequences * (max_draft + 1))
     draft, draft_facts = None, None
-    if config.draft is not None and settings.spec in ("auto", "draft"):
+    if config.draft is not None and not head and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
         # A worker serves one engine at a time, and a draft waits for each of its tokens.
         near = replace(settings, workers=(), device=own_devices(settings))
         draft = _engine_config(config.draft, near, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
-        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
+        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template, head
     )
-    check_memory(plan.models)
+    check_memory(plan.models, plan.beside)
     return plan
 
 
@@ -161,9 +176,11 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, called(engine.model), facts, notify)
+    if plan.head:
+        try_head(plan.target.model, plan.facts, plan.head.facts, notify)
     if note := beyond_training(plan.facts, plan.target.n_ctx):
         notify(note)
-    warn_of_reading(plan.models, notify)
+    warn_of_reading(plan.models, notify, plan.beside)
     return plan
 
 
@@ -215,35 +232,6 @@ def check_pair(target: TimedEngine, draft: TimedEngine) -> None:
             f"{draft.config.model.name} cannot draft for {target.config.model.name}: {problem}; "
             "use a smaller attention model of the same family"
         )
-
-
-def _max_draft(config: SessionConfig) -> int:
-    settings = config.settings
-    if settings.spec == "draft" and config.draft is None:
-        raise UserError("--spec draft needs a draft model: name one with --draft")
-    if settings.spec == NONE:
-        return 0
-    return settings.draft_max or (AUTO_DRAFT if settings.spec == "auto" else DEFAULT_DRAFT)
-
-
-def _longest_draft(settings: Settings, n_ctx: int) -> int:
-    """So that drafts of all sequences take half a micro-batch: prompts have the other half."""
-    if settings.n_sequences == 1:
-        return MAX_DRAFT
-    return max(0, min(settings.ubatch, n_ctx) // (2 * settings.n_sequences) - 1)
-
-
-def _n_snapshots(settings: Settings, facts: ModelFacts, max_draft: int) -> int:
-    """States to keep for drafts of that length; the engine needs none where there is no state."""
-    if settings.n_rs_seq or not max_draft:
-        return settings.n_rs_seq
-    most = min(max_draft, settings.ubatch // settings.n_sequences - 1)
-    if settings.draft_max or facts.state_bytes == 0:
-        return most
-    if facts.state_bytes is None:
-        return min(most, FEW_SNAPSHOTS)
-    fitting = SNAPSHOTS_BYTES // (facts.state_bytes * settings.n_sequences)
-    return min(most, SNAPSHOTS, fitting)
 
 
 def _engine_config(

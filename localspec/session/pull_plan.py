@@ -24,15 +24,15 @@ from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
 from localspec.registry.repository import described
 from localspec.registry.resolve import (
-    ADDRESSES,
     hub_name,
     is_one_file,
     local_file,
     locate,
-    named_entry,
     packaged_file,
-    split_type,
+    written_name,
 )
+from localspec.registry.sites import ADDRESSES
+from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import goes_beside
 from localspec.session.pull_choice import of_entry, of_repository, spelled
 
@@ -94,6 +94,7 @@ def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
 
     Raises UserError, ModelError or HardwareError; then nothing but headers was fetched.
     """
+    reference = written_name(reference)
     entry, kind = _named_entry(reference)
     plan = (
         _plan_entry(entry, kind, wish, notify)

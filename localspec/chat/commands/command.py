@@ -18,8 +18,8 @@ class Models(Protocol):
         """The model's file. Raises UserError or ModelError."""
         ...
 
-    def draft_of(self, name: str) -> Path | None:
-        """The draft model of a named model, if it is here."""
+    def draft_for(self, model: Path, name: str) -> str:
+        """Who drafts for a named model, of what is here, as `Settings.draft` has it."""
         ...
 
     def names(self) -> Sequence[str]:

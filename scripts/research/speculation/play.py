@@ -76,6 +76,7 @@ class ModelInWorld:
     source: str = "model"
     is_free: bool = False
     n_longest: int | None = None
+    is_at_once: bool = False
     passes: float = 0.0
     n_read: int = 0
 

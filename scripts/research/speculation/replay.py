@@ -116,6 +116,7 @@ class RecordedModel:
     source: ClassVar[str] = "model"
     is_free: ClassVar[bool] = False
     n_longest: ClassVar[int | None] = None
+    is_at_once: ClassVar[bool] = False
     seconds: float = 0.0
     n_read: int = 0
 
