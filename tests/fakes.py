@@ -25,6 +25,8 @@ class FakeVocabulary:
     eog: frozenset[int] = frozenset()
     specials: ClassVar[dict[str, str]] = {}
     adds_space = False
+    fim = None
+    bos_text = eos_text = ""
 
     def tokenize(self, text: str, **how: bool) -> list[int]:
         return [ord(c) % self.n_tokens for c in text]

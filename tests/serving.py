@@ -18,11 +18,13 @@ from localspec.decode.speculator import Plain
 from localspec.dialogue.prompts import Prompts
 from localspec.engine.interrupt import Interrupt
 from localspec.notify import silent
+from localspec.serve.answering import Limits
 from localspec.serve.app import HttpOptions
 from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
-from localspec.serve.scheduler import Room, Scheduler
+from localspec.serve.queue import Room
+from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
 from localspec.session.recommended import Recommended
 from localspec.session.reply import Turns
@@ -95,7 +97,8 @@ class Served:
     def chat(self, text: str = "Hello", **body: Any) -> Any:
         """The document of a good answer."""
         messages = [{"role": "user", "content": text}]
-        status, document = self.post("/v1/chat/completions", messages=messages, **body)
+        how = {"model": "any", "messages": messages, **body}
+        status, document = self.post("/v1/chat/completions", **how)
         assert status == 200, document
         return document
 
@@ -105,6 +108,12 @@ class Served:
         while scheduler.running or scheduler.waiting:
             assert perf_counter() - started < 20, "a request was not ended"
             sleep(0.01)
+
+
+def data_of(text: str) -> list[Any]:
+    """The documents of a stream, however its events are named and it ends."""
+    lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 def events_of(text: str) -> list[Any]:
@@ -117,8 +126,10 @@ def events_of(text: str) -> list[Any]:
 @contextmanager
 def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
     """A running server on a free port."""
-    options = {"model": "tiny", **options}
-    running = Running(session, desk, HttpOptions(**options))
+    defaults = options.pop("defaults", {})
+    limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
+    options = {"model": "tiny", "limits": limits, **options}
+    running = Running(session, desk, HttpOptions(**options), defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=(listener,))

@@ -16,7 +16,7 @@ from localspec.cli.main import app
 COMMANDS = ("chat", "generate", "quantize", "doctor")
 QUESTION = ("-p", "Count from one to ten, then again from one to ten.")
 KEYS = {
-    "": "text thought tool_call tokens finish_reason prompt_tokens completion_tokens "
+    "": "text thought tool_call tokens logprobs finish_reason prompt_tokens completion_tokens "
     "thought_tokens timings speculation prediction computed_on config",
     "timings": "load_s prefill_s ttft_s decode_s prefill_tps decode_tps tpot_ms",
     "speculation": "drafted accepted passes tokens_per_pass by_source decisions gain story",

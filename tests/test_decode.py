@@ -63,10 +63,11 @@ def reply(
     limits: Limits | None = None,
     verification: str = "match",
     engine: FakeEngine | None = None,
+    n_logprobs: int | None = None,
 ) -> Generation:
     engine = engine or FakeEngine()
     limits = limits or Limits(n_ctx=512, max_tokens=40)
-    generation = Generation(PROMPT, sampling, limits, verification)
+    generation = Generation(PROMPT, sampling, limits, verification, None, n_logprobs)
     context = engine.context()
     for _ in drive(generation, context, speculator(kind, n_draft), Interrupt()):
         if not generation.is_finished:
@@ -90,6 +91,50 @@ def test_a_seed_gives_the_same_text_with_and_without_drafts(
     """`match` verification promises the same text for the same seed, penalties included."""
     sampling = Sampling(temperature=1.0, seed=seed, repeat_penalty=penalty)
     assert reply(kind, 3, sampling).tokens == reply("none", 0, sampling).tokens
+
+
+ENDS = frozenset([0, 5])
+
+
+@pytest.mark.parametrize("kind", DRAFTERS)
+@given(
+    seed=st.integers(0, 1000),
+    temperature=st.sampled_from([0, 1.0]),
+    frequency=st.sampled_from([0.0, 0.7]),
+    last_n=st.sampled_from([2, -1]),
+    min_tokens=st.sampled_from([0, 3, 17]),
+)
+@settings(max_examples=12, deadline=None)
+def test_penalties_biases_and_logarithms_are_the_same_whoever_drafts(
+    kind: str, seed: int, temperature: float, frequency: float, last_n: int, min_tokens: int
+) -> None:
+    sampling = Sampling(
+        temperature,
+        frequency_penalty=frequency,
+        presence_penalty=0.3,
+        repeat_last_n=last_n,
+        seed=seed,
+        bias=((1, 1.5), (2, -1.0)),
+    )
+    limits = Limits(512, 40, ENDS, min_tokens)
+    plain, drafted = (reply(each, 4, sampling, limits, n_logprobs=2) for each in ("none", kind))
+    assert drafted.tokens == plain.tokens
+    assert plain.n_tokens >= min_tokens
+    assert drafted.logprobs == plain.logprobs
+    table = FakeEngine().table
+    history = [*PROMPT, *plain.tokens]
+    for i, each in enumerate(plain.logprobs, len(PROMPT)):
+        row = table[history[i - 2], history[i - 1]].astype(float)
+        assert each.token == history[i]
+        assert each.logprob == pytest.approx(row[history[i]] - np.log(np.exp(row).sum()))
+        assert [token for token, _ in each.top] == list(np.argsort(-row, kind="stable")[:2])
+
+
+def test_a_cut_reply_has_the_logarithms_of_what_is_left() -> None:
+    generation = reply("lookup", 4, n_logprobs=0)
+    generation.cut(3)
+    assert [each.token for each in generation.logprobs] == generation.tokens
+    assert len(generation.tokens) == 3
 
 
 @pytest.mark.parametrize("kind", DRAFTERS)

@@ -125,6 +125,8 @@ FILES = {
     f"www.huggingface.co/{REPO}:Q8_0": Q8,
     f"ollama:hf.co/{REPO}:Q8_0": Q8,
     f"hf.co/{REPO}:Tiny-1B-Q8_0.gguf": Q8,
+    # a draft head by its own name
+    "hf:own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf": "own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf",
     # addresses of files
     f"{PAGE}/blob/main/Tiny-1B-Q8_0.gguf": Q8,
     f"{PAGE}/resolve/main/Tiny-1B-Q8_0.gguf?download=true": Q8,
@@ -195,8 +197,7 @@ SENTENCES = {
     "own/Nothing-GGUF:Q4_K_M": ("does not exist or is private", "check the name"),
     "hf:own/Safe/model.safetensors": ("is no GGUF file",),
     "hf:own/One/weight.gguf": ("does not exist in its repo", "name one of hf:own/One/weights.gguf"),
-    # heads by their own name
-    "hf:own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf": ("only the draft head (MTP)",),
+    # a head where a model is asked for
     "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),
     # names that lead nowhere
     "https://huggingface.co/datasets/a/b": ("is no model of the hub",),

@@ -1,13 +1,15 @@
 """Filters against a slow, obvious implementation; random numbers; acceptance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fakes import FakeLogits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localspec.engine.sampling import Chooser, Purpose, Sampling, truncated, uniform
-from localspec.errors import ModelError
+from localspec.engine.sampling import Chooser, Least, Purpose, Sampling, truncated, uniform
+from localspec.errors import EngineError, ModelError
 
 
 def obvious(row: np.ndarray, s: Sampling) -> dict[int, float]:
@@ -67,6 +69,53 @@ def test_a_penalty_makes_a_repeated_token_less_likely_and_leaves_the_logits_alon
     assert chooser.greedy(FakeLogits(rows), 0, [0]) == 1
     assert chooser.greedy(FakeLogits(rows), 0, [2]) == 0
     assert rows.tolist() == [[2.0, 1.5, -1.0]]
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    history=st.lists(st.integers(0, 8), max_size=12),
+    last_n=st.sampled_from([-1, 0, 1, 4, 64]),
+    repeat=st.sampled_from([1.0, 1.3, 0.7]),
+    frequency=st.sampled_from([0.0, 0.4, -1.0]),
+    presence=st.sampled_from([0.0, 1.5]),
+)
+@settings(max_examples=60, deadline=None)
+def test_penalties_are_llama_cpps(
+    seed: int, history: list[int], last_n: int, repeat: float, frequency: float, presence: float
+) -> None:
+    """Divide or multiply, less count x frequency, less presence, of the last n tokens."""
+    row = np.random.default_rng(seed).normal(0, 3, 9).astype(np.float32)
+    expected = row.astype(float)
+    window = history if last_n < 0 else history[len(history) - min(last_n, len(history)) :]
+    for i in set(window):
+        expected[i] = row[i] / repeat if row[i] > 0 else row[i] * repeat
+        expected[i] -= window.count(i) * frequency + presence
+    weights = np.exp(expected - expected.max())
+    penalties = {"repeat_penalty": repeat, "frequency_penalty": frequency}
+    sampling = Sampling(
+        1.0, 0, 1.0, 0.0, **penalties, presence_penalty=presence, repeat_last_n=last_n
+    )
+    found = Chooser(sampling).distribution(FakeLogits(row[None]), 0, history)
+    assert found.probabilities == pytest.approx(weights / weights.sum(), rel=1e-4)
+    greedy = Chooser(replace(sampling, temperature=0)).greedy(FakeLogits(row[None]), 0, history)
+    assert expected[greedy] == pytest.approx(expected.max(), rel=1e-5)
+
+
+def test_a_bias_moves_a_token_and_a_ban_outlasts_it() -> None:
+    rows = FakeLogits(np.array([[2.0, 1.0, 0.0]], np.float32))
+    assert Chooser(Sampling(0, bias=((2, 5.0),))).greedy(rows, 0, [0]) == 2
+    banned = Sampling(0, bias=((2, 50.0),), banned=frozenset([2]))
+    assert Chooser(banned).greedy(rows, 0, [0]) == 0
+    with pytest.raises(EngineError, match="no token is left"):
+        Chooser(Sampling(0, banned=frozenset([0, 1, 2]))).greedy(rows, 0, [0])
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_no_end_comes_before_its_time(temperature: float) -> None:
+    rows = FakeLogits(np.array([[9.0, 1.0, 0.0]], np.float32))
+    chooser = Chooser(Sampling(temperature), least=Least(3, frozenset([0])))
+    assert chooser.token(rows, 0, [1, 1]) != 0
+    assert chooser.token(rows, 0, [1, 1, 1]) == 0
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from serving import Served, events_of, fake_server
 
 from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
+from localspec.serve.asked import check_defaults
 from localspec.serve.server import bound
 
-CHAT = "/v1/chat/completions"
+CHAT = "/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 FEW = {"max_tokens": 6, "temperature": 0}
 
@@ -80,6 +82,49 @@ def test_several_choices_have_several_seeds(server: Served) -> None:
     assert document["usage"]["completion_tokens"] == 36
 
 
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"seed": 3}])
+def test_each_token_has_its_logarithm_whole_or_streamed(
+    server: Served, how: dict[str, Any]
+) -> None:
+    asked = {**FEW, "max_tokens": 9, "logprobs": True, "top_logprobs": 3, **how}
+    choice = server.chat(**asked)["choices"][0]
+    content = choice["logprobs"]["content"]
+    assert "".join(each["token"] for each in content) == choice["message"]["content"]
+    assert [bytes(each["bytes"]).decode() for each in content] == [e["token"] for e in content]
+    for each in content:
+        tops = [top["logprob"] for top in each["top_logprobs"]]
+        assert len(tops) == 3
+        assert tops == sorted(tops, reverse=True)
+        assert tops[0] >= each["logprob"]
+        assert sum(map(exp, tops)) <= 1
+    chunks = events_of(server.post(CHAT, messages=HELLO, stream=True, **asked)[1])
+    found = [c["logprobs"]["content"] for e in chunks for c in e["choices"] if c["logprobs"]]
+    assert [each for part in found for each in part] == content
+
+
+def test_completions_have_the_logarithms_of_their_kind(server: Served) -> None:
+    asked = {"prompt": "cd", "max_tokens": 5, "temperature": 0}
+    choice = server.post("/v1/completions", **asked, logprobs=2)[1]["choices"][0]
+    said = choice["logprobs"]
+    assert "".join(said["tokens"]) == choice["text"]
+    assert said["text_offset"] == [0, 1, 2, 3, 4]
+    best = [max(top.values()) for top in said["top_logprobs"]]
+    assert best == said["token_logprobs"], "greedy takes the likeliest"
+    native = server.post("/completion", **asked, n_probs=2)[1]["completion_probabilities"]
+    assert [each["logprob"] for each in native] == said["token_logprobs"]
+    assert all(len(each["top_logprobs"]) == 2 for each in native)
+
+
+def test_a_bias_forbids_and_forces(server: Served) -> None:
+    ids = {"temperature": 0, "max_tokens": 6}
+    said = server.chat(**ids)["choices"][0]["message"]["content"]
+    used = sorted({ord(c) - 97 for c in said})
+    for bias in ({str(i): -100 for i in used}, [[i, False] for i in used]):
+        other = server.chat(**ids, logit_bias=bias)["choices"][0]["message"]["content"]
+        assert not set(other) & set(said)
+    assert server.chat(**ids, logit_bias={"3": 100})["choices"][0]["message"]["content"] == "d" * 6
+
+
 def test_a_reply_of_no_tokens_is_empty(server: Served) -> None:
     choice = server.chat(max_tokens=0)["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
@@ -111,9 +156,17 @@ def test_a_stop_text_is_not_said(server: Served) -> None:
         ({"n": True}, "n True"),
         ({"stream": "yes"}, "stream"),
         ({"seed": "x"}, "seed"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": "2"}, "logprobs"),
+        ({"logit_bias": {"50": 1}}, "logit_bias"),
+        ({"logit_bias": [[5]]}, "logit_bias"),
+        ({"logit_bias": {"5": True}}, "logit_bias"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"frequency_penalty": "x"}, "frequency_penalty"),
+        ({"repeat_last_n": -2}, "repeat_last_n"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"min_tokens": 1, "regex": "a"}, "min_tokens"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"response_format": {"type": "json_object"}, "grammar": 'root ::= "a"'}, "one"),
@@ -166,7 +219,7 @@ def test_a_body_that_is_no_request_is_refused(server: Served, body: bytes) -> No
     assert document["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("prompt", [[], [[]], 5, [1, "a"], [99], [-1], [True], {"a": 1}, None])
+@pytest.mark.parametrize("prompt", [[], [[]], 5, ["a", 5.5], [99], [-1], [True], {"a": 1}, None])
 def test_a_prompt_that_is_none_is_refused(server: Served, prompt: Any) -> None:
     status, document = server.post("/v1/completions", prompt=prompt, **FEW)
     assert (status, document["error"]["type"]) == (400, "invalid_request_error")
@@ -198,7 +251,12 @@ def test_models_health_and_metrics(server: Served) -> None:
         before, "llamacpp:tokens_predicted_total"
     )
     assert 'localspec:first_token_seconds_bucket{le="+Inf"}' in after
-    assert server.ask("GET", "/slots")[1] == {"running": [], "n_waiting": 0}
+    name = "localspec:inter_token_seconds_count"
+    assert _metric(after, name) == 5 + _metric(before, name), "six tokens have five gaps"
+    assert _metric(after, "localspec:queue_seconds_count") >= 1
+    assert _metric(after, "llamacpp:n_busy_slots_per_decode") >= 1
+    slots = server.ask("GET", "/slots")[1]
+    assert [(slot["id"], slot["is_processing"]) for slot in slots] == [(0, False), (1, False)]
 
 
 def _metric(text: str, name: str) -> float:
@@ -378,3 +436,30 @@ def test_keys_come_from_options_a_file_and_the_environment(
     for wrong in (file, tmp_path / "nothing"):
         with pytest.raises(UserError, match="--api-key-file"):
             _ = ServeFlags(api_key_file=wrong).keys
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_openais_own_addresses_want_a_model_by_name(server: Served, path: str) -> None:
+    """Any name will do; a request without one is no request of OpenAI's."""
+    body = {"messages": HELLO, **FEW} if "chat" in path else {"input": "Hello"}
+    assert server.post(path, **body)[0] == 200
+    status, document = server.post("/v1" + path, **body)
+    assert (status, document["error"]["param"]) == (400, "model")
+    assert server.post("/v1" + path, model="gpt-4o", **body)[0] == 200
+
+
+def test_fields_may_have_values_of_the_servers_own() -> None:
+    """What a request says goes first, by whichever of a length's names."""
+    with fake_server(defaults={"max_tokens": 3, "temperature": 0, "echo": True}) as server:
+        usage = server.chat()["usage"]
+        assert usage["completion_tokens"] == 3
+        assert server.chat(max_completion_tokens=5)["usage"]["completion_tokens"] == 5
+        whole = server.post("/completion", prompt="abc", n_predict=4)[1]
+        assert len(whole["content"]) == len("abc") + 4
+        assert whole["generation_settings"]["temperature"] == 0
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": "hot"}, {"temprature": 1}, {"n": 0}])
+def test_a_default_that_no_request_may_have_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        check_defaults(wrong)

@@ -32,9 +32,11 @@ from localspec.serve.messages import (
     Submit,
     Taken,
 )
+from localspec.serve.metrics import Metrics
 from localspec.serve.pace import LEAST_ROWS, Paced, shares
 from localspec.serve.prefixes import Prefixes
-from localspec.serve.scheduler import WORTH_WAIT, Room, Scheduler
+from localspec.serve.queue import Room
+from localspec.serve.scheduler import WORTH_WAIT, Scheduler
 
 GREEDY = Sampling(temperature=0)
 COSTS = PassCosts(PassCurve.of([[1, 0.01, 0.0], [101, 0.11, 0.0]]))
@@ -396,6 +398,29 @@ def test_the_account_tells_what_a_reply_took() -> None:
     house.finish()
     assert house.last(again).account.n_cached == 48, "the newest token was never evaluated"
     assert house.last(again).account.timings.n_prefilled == 3
+
+
+def test_metrics_show_what_was_drafted_and_how_long_replies_were_silent() -> None:
+    house, metrics = House(speculator=Fixed(LookupDrafter(remembers=False), 3)), Metrics()
+    ids = [house.submit(LONG[:41], max_tokens=12) for _ in range(2)]
+    while not house.scheduler.is_idle:
+        house.step()
+        house.now += 0.04
+        metrics.add_pass(house.scheduler.last)
+    accounts = [house.last(id_).account for id_ in ids]
+    for account in accounts:
+        metrics.add(account)
+    text = metrics.text(0, 0)
+    drafted = sum(account.stats.drafted for account in accounts)
+    assert f"localspec:pass_draft_rows_sum {drafted:.6f}" in text
+    assert f"llamacpp:spec_decode_num_draft_tokens_total {drafted}" in text
+    n_gaps = sum(account.stats.passes - 1 for account in accounts)
+    assert f"localspec:inter_token_seconds_count {n_gaps}" in text
+    assert f'localspec:inter_token_seconds_bucket{{le="0.05"}} {n_gaps}' in text
+    assert 'localspec:inter_token_seconds_bucket{le="0.03"} 0' in text
+    hits = [line for line in text.splitlines() if "per_pos_total{" in line]
+    assert [line.partition("position=")[2][:3] for line in hits] == ['"0"', '"1"', '"2"']
+    assert sum(int(line.split()[-1]) for line in hits) == sum(a.stats.accepted for a in accounts)
 
 
 def test_a_prompt_that_several_ask_is_read_once() -> None:

@@ -6,6 +6,7 @@ A prompt is one text, in UTF-8, that is not empty. A full web or hub reference i
 import json
 import sys
 from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from localspec.cli.notify import notify
 from localspec.cli.options import option
 from localspec.errors import UserError
 from localspec.fields import Think
+from localspec.sampling_fields import SAMPLING
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
@@ -24,10 +26,15 @@ SPECULATION = "Speculation"
 _SAMPLING = "Sampling"
 PROMPT = "Prompt"
 WhenSampled = Literal["auto", "match", "rejection"]
-_CHOICES = {
-    "temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
-    "repeat_penalty": "repeat_penalty",
-}  # fmt: skip
+_CHOICES = {each.option: each.name for each in SAMPLING.values()}
+"""Keywords of a reply by the names of options."""
+
+
+def _sampled(name: str) -> Any:
+    """An option for a field of `Sampling`."""
+    row = SAMPLING[name]
+    high = None if row.high == inf else row.high
+    return option(row.default, row.help, panel=_SAMPLING, min=row.low, max=high)
 
 
 @dataclass(frozen=True)
@@ -62,22 +69,24 @@ class EngineFlags(Settings):
 class ReplyFlags:
     """How tokens are chosen, and where a reply ends."""
 
-    temp: float = option(
-        0.8, "Temperature; 0 takes the best token.", panel=_SAMPLING, min=0, max=100
-    )
-    top_k: int = option(40, "Keep the K best tokens; 0: all.", panel=_SAMPLING, min=0)
-    top_p: float = option(
-        0.95, "Keep the best tokens up to this total probability.", panel=_SAMPLING, min=0, max=1
-    )
-    min_p: float = option(
-        0.05, "Drop tokens less likely than this x the best.", panel=_SAMPLING, min=0, max=1
-    )
-    repeat_penalty: float = option(
-        1.0, "Above 1: discourage repetition.", panel=_SAMPLING, min=0.01, max=100
-    )
+    temp: float = _sampled("temperature")
+    top_k: int = _sampled("top_k")
+    top_p: float = _sampled("top_p")
+    min_p: float = _sampled("min_p")
+    repeat_penalty: float = _sampled("repeat_penalty")
+    frequency_penalty: float = _sampled("frequency_penalty")
+    presence_penalty: float = _sampled("presence_penalty")
+    repeat_last_n: int = _sampled("repeat_last_n")
+    logit_bias: list[str] | None = option(
+        None, "Add to the scores of a token, or of a text's; false forbids. May be repeated.",
+        panel=_SAMPLING, metavar="TOKEN=N",
+    )  # fmt: skip
     seed: int | None = option(None, "Same seed, same reply. Default: random.", panel=_SAMPLING)
     max_tokens: int | None = option(
         None, "Stop after N tokens. Default: at the end.", "--max-tokens", "-n", min=0, metavar="N"
+    )
+    min_tokens: int | None = option(
+        None, "No end token before N tokens.", "--min-tokens", min=0, metavar="N"
     )
     stop: list[str] | None = option(None, "Stop before this text; may be repeated.", metavar="TEXT")
     ignore_eos: bool = option(False, "Never choose an end token.", "--ignore-eos")
@@ -98,11 +107,13 @@ class ReplyFlags:
             **self._sampling(),
             "seed": self.seed,
             "max_tokens": self.max_tokens,
+            "min_tokens": self.min_tokens,
+            "logit_bias": list(map(_bias, self.logit_bias or ())),
             "stop": [check_text("--stop", text) for text in self.stop or ()],
             "verify": verify,
             "ignore_eos": self.ignore_eos,
             "think": self.think,
-            "template_args": dict(map(_variable, self.template_arg or ())),
+            "template_args": dict(map(_template_variable, self.template_arg or ())),
         }
 
     def _sampling(self) -> "ReplyKeywords":
@@ -187,11 +198,29 @@ class PromptFlags:
         return [*before, Message(role="user", content=text)]
 
 
-def _variable(text: str) -> tuple[str, Any]:
-    """A name and its value. UserError for a text that is not NAME=VALUE."""
-    name, sign, value = check_text("--template-arg", text).partition("=")
+def _template_variable(text: str) -> tuple[str, Any]:
+    return variable(text, "--template-arg", "enable_thinking=false")
+
+
+def _bias(text: str) -> tuple[str, Any]:
+    """A token and what is added. UserError for a text that is not TOKEN=N."""
+    from localspec.session.bias import wanted_biases
+
+    key, _, value = check_text("--logit-bias", text).rpartition("=")
+    try:
+        pair = key, json.loads(value)
+    except ValueError:
+        pair = "", None
+    if wanted_biases([pair]):
+        raise UserError(f"--logit-bias {text!r} is not TOKEN=N: 1234=-1.5 or ' Paris'=false, say")
+    return pair
+
+
+def variable(text: str, what: str, such: str) -> tuple[str, Any]:
+    """A name and its value, in JSON or as text. UserError for a text that is not NAME=VALUE."""
+    name, sign, value = check_text(what, text).partition("=")
     if not sign or not name.strip().isidentifier():
-        raise UserError(f"--template-arg {text!r} is not NAME=VALUE: enable_thinking=false, say")
+        raise UserError(f"{what} {text!r} is not NAME=VALUE: {such}, say")
     try:
         return name.strip(), json.loads(value)
     except ValueError:

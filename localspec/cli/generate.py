@@ -3,16 +3,15 @@
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from localspec.cli.flags import EngineFlags, GrammarFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
-from localspec.cli.options import ModelArgument, command
+from localspec.cli.options import ModelArgument, command, option
 from localspec.cli.output import fields_of, print_json
 from localspec.format import count
+from localspec.sampling_fields import SAMPLING
 
 if TYPE_CHECKING:
     from localspec.chat.answering import AnswerView
@@ -45,6 +44,7 @@ def document(session: "Session", reply: "Reply") -> dict[str, Any]:
         "thought": reply.thought,
         "tool_call": reply.tool_call,
         "tokens": reply.tokens,
+        "logprobs": _logprobs(session, reply),
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.n_prompt_tokens,
         "completion_tokens": len(reply.tokens),
@@ -67,6 +67,22 @@ def document(session: "Session", reply: "Reply") -> dict[str, Any]:
     }
 
 
+def _logprobs(session: "Session", reply: "Reply") -> list[dict[str, Any]] | None:
+    """Of each token; null where nobody asked for them."""
+    if reply.options.logprobs is None:
+        return None
+    vocabulary = session.target.vocabulary
+
+    def one(token: int, logprob: float) -> dict[str, Any]:
+        text = vocabulary.piece(token) or vocabulary.text(token).encode()
+        return {"token": token, "text": text.decode(errors="replace"), "logprob": logprob}
+
+    return [
+        {**one(each.token, each.logprob), "top": [one(*pair) for pair in each.top]}
+        for each in reply.logprobs
+    ]
+
+
 def _prediction(session: "Session", reply: "Reply") -> dict[str, Any] | None:
     """Of plain decoding, halfway through this reply; null until `predict` has measured for it."""
     from localspec.forecast.forecast import Expectation
@@ -86,9 +102,11 @@ def _effective_config(session: "Session", options: "ReplyOptions") -> dict[str, 
         **settings,
         "extra_buffers": settings["repack"],  # its name in earlier versions
         "verify": options.verify,
-        "temp": sampling.temperature,
-        **fields_of(sampling, "top_k", "top_p", "min_p", "repeat_penalty", "seed"),
+        **{row.option: getattr(sampling, row.name) for row in SAMPLING.values()},
+        "seed": sampling.seed,
+        "logit_bias": [[key, False if bias is None else bias] for key, bias in options.logit_bias],
         "max_tokens": options.max_tokens,
+        "min_tokens": options.min_tokens,
         "stop": list(options.stop),
         "ignore_eos": options.ignore_eos,
         "think": options.think,
@@ -131,16 +149,27 @@ def _raw_helps() -> Generator[None]:
         raise TemplateError(error.reason, advice) from error
 
 
+@dataclass(frozen=True)
+class OutputFlags:
+    """What is printed."""
+
+    as_json: bool = option(
+        False, "One JSON document with text, tokens and timings.", "--json"
+    )  # fmt: skip
+    logprobs: int | None = option(
+        None, "In the document: how likely each token was, and the N likeliest beside it.",
+        min=0, max=1000, metavar="N",
+    )  # fmt: skip
+
+
 @command
 def generate(
     engine: EngineFlags,
     flags: ReplyFlags,
     prompt: PromptFlags,
     grammar: GrammarFlags,
+    output: OutputFlags,
     model: ModelArgument = None,
-    as_json: bool = typer.Option(
-        False, "--json", help="One JSON document with text, tokens and timings."
-    ),
 ) -> None:
     """Print one reply, for scripts.
 
@@ -150,7 +179,11 @@ def generate(
     """
     text = prompt.text(flags.system)
     asked = prompt.messages(text, flags.system)
-    keywords: ReplyKeywords = {**flags.keywords(engine.verify), **grammar.keywords}
+    keywords: ReplyKeywords = {
+        **flags.keywords(engine.verify),
+        **grammar.keywords,
+        "logprobs": output.logprobs,
+    }
     config = engine.session_config(model)
     from localspec.session.config import reply_options
 
@@ -162,7 +195,7 @@ def generate(
         loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
     with _raw_helps(), loaded:
         reply = loaded.stream(asked, raw=prompt.raw, **keywords)
-        if as_json:
+        if output.as_json:
             print_json(document(loaded.session, reply.finish()))
         else:
             _show(reply)

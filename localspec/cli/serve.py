@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from localspec.cli.flags import EngineFlags
+from localspec.cli.flags import EngineFlags, variable
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
 from localspec.errors import UserError
@@ -47,6 +47,10 @@ class ServeFlags:
         None, "Let pages of this origin ask; * is any; may be repeated.", "--cors", panel=SERVER,
         metavar="ORIGIN",
     )  # fmt: skip
+    default: list[str] | None = option(
+        None, "A field for requests that leave it out, as temperature=0.2; may be repeated.",
+        "--default", panel=SERVER, metavar="FIELD=VALUE",
+    )  # fmt: skip
     alias: str | None = option(
         None, "The model's name in answers. Default: its file's.", panel=SERVER, metavar="NAME"
     )
@@ -58,14 +62,21 @@ class ServeFlags:
         found += _keys_of(self.api_key_file) if self.api_key_file else []
         return tuple(dict.fromkeys(key.strip() for key in found if key.strip()))
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Of requests, their values in JSON or as text."""
+        such = "temperature=0.2"
+        return dict(variable(text, "--default", such) for text in self.default or ())
+
     def http(self, session: "Session") -> "HttpOptions":
         """As the server takes them."""
+        from localspec.serve.answering import Limits
         from localspec.serve.app import HttpOptions
         from localspec.serve.server import about
 
         name = self.alias or session.plan.target.model.stem
         return HttpOptions(
-            name, self.keys, tuple(self.cors or ()), self.queue_s, about=about(session)
+            name, self.keys, tuple(self.cors or ()), Limits(self.queue_s), about(session)
         )
 
 
@@ -85,21 +96,24 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
 
     localspec serve model.gguf --parallel 4 --port 8080
 
-    curl localhost:8080/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
+    curl localhost:8080/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
     """
-    keys = flags.keys
+    keys, defaults = flags.keys, flags.defaults
     config = engine.session_config(model)
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
+    from localspec.serve.asked import check_defaults
     from localspec.serve.server import LOOPBACK, Load, Running, bound, desk_of
     from localspec.session.session import Session
 
     target_s = None if flags.latency_target is None else flags.latency_target / 1e3
+    check_defaults(defaults)
     with bound(flags.host, flags.port) as listener:
         with progress("loading") as on_progress:
             session = Session.open(config, notify, on_progress, talks=True)
         with session:
             desk = desk_of(session, Load(flags.queue, target_s))
-            server = Running(session, desk, flags.http(session), verify=engine.verify)
+            how: Any = {"verify": engine.verify, "defaults": defaults}
+            server = Running(session, desk, flags.http(session), **how)
             if flags.host not in LOOPBACK and not keys:
                 notify(f"{flags.host} can be reached by others: anybody may ask, without a key")
             notify(_ready(session, flags, listener.getsockname()[1]))

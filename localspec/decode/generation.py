@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.engine.base import Context, Result
+from localspec.decode.logprobs import TokenLogprobs
+from localspec.engine.base import Context, Logits, Result
 from localspec.engine.constraint import Constraint
-from localspec.engine.sampling import Chooser, Sampling, accept_match, accept_rejection
+from localspec.engine.sampling import Chooser, Least, Sampling, accept_match, accept_rejection
 from localspec.errors import LocalspecError
 
 FinishReason = Literal["stop", "length", "context", "interrupted", "failed"]
@@ -23,11 +24,13 @@ Law = Literal["greedy", "match", "rejection"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where a reply ends: at a stop token, after `max_tokens` (None: no limit), at `n_ctx`."""
+    """Where a reply ends: at a stop token, after `max_tokens` (None: no limit), at `n_ctx`. Before
+    `min_tokens` no stop token is chosen."""
 
     n_ctx: int
     max_tokens: int | None = None
     stop_tokens: frozenset[int] = frozenset()
+    min_tokens: int = 0
 
 
 class Generation:
@@ -35,7 +38,8 @@ class Generation:
 
     `law` says how drafts are verified: greedy, by match or by rejection (engine/sampling.py). Where
     a request fails, `error` says why, and `finish_reason` is "failed". A `constraint` is kept at
-    each position of a draft, too.
+    each position of a draft, too. `n_logprobs`: with each token, its `logprobs` and those of so
+    many likely ones; None: without.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Generation:
         limits: Limits,
         verification: Verification = "match",
         constraint: Constraint | None = None,
+        n_logprobs: int | None = None,
     ) -> None:
         assert prompt, "a prompt has at least one token"
         self.history = list(prompt)
@@ -55,10 +60,19 @@ class Generation:
         self.error: LocalspecError | None = None
         self.context: Context | None = None
         """Whose cache it runs on, for drafters that read the target's hidden states."""
+        self.logprobs: list[TokenLogprobs] = []
+        """Of each token of the reply."""
         self._sampling = sampling
-        self._chooser = Chooser(sampling, constraint)
+        self._n_logprobs = n_logprobs
+        self._chooser = Chooser(sampling, constraint, self._least)
         if limits.max_tokens == 0:
             self.finish("length")
+
+    @property
+    def _least(self) -> Least | None:
+        limits = self.limits
+        least = Least(self.n_prompt + limits.min_tokens, limits.stop_tokens)
+        return least if limits.min_tokens and limits.stop_tokens else None
 
     @property
     def tokens(self) -> list[int]:
@@ -115,7 +129,20 @@ class Generation:
             return []
         new = self._end_at_limits(self.history[start:], start - self.n_prompt)
         del self.history[start + len(new) :]
+        self._judge(new, result)
         return new
+
+    def _judge(self, new: Sequence[int], logits: Logits) -> None:
+        """Note how likely the model found new tokens."""
+        if self._n_logprobs is not None:
+            self.logprobs += [
+                TokenLogprobs.of(logits.row(i), token, self._n_logprobs)
+                for i, token in enumerate(new)
+            ]
+
+    def newest_logprobs(self, n: int) -> Sequence[TokenLogprobs]:
+        """Of the newest tokens, if they are wanted."""
+        return self.logprobs[len(self.logprobs) - n :] if n and self.logprobs else ()
 
     def finish(self, reason: FinishReason) -> None:
         """End the reply; the first reason stands."""
@@ -129,6 +156,7 @@ class Generation:
     def cut(self, n_tokens: int) -> None:
         """End the reply at its first `n_tokens` tokens, because a stop string was found there."""
         del self.history[self.n_prompt + n_tokens :]
+        del self.logprobs[n_tokens:]
         self.finish_reason = "stop"
 
     def _end_at_limits(self, new: list[int], n_before: int) -> list[int]:

@@ -15,7 +15,8 @@ class Step:
 
     `draft_s` and `eval_s` are seconds of drafting and of the target, `seconds` those of the whole
     step. Requests that share a pass share its seconds by their rows. `confidences` are those of the
-    draft, `why` names the decision. The step of a request that failed has no tokens.
+    draft, `why` names the decision. The step of a
+    request that failed has no tokens.
     """
 
     tokens: tuple[int, ...]

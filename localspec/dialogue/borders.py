@@ -98,6 +98,14 @@ class Rendered:
         """A part of the prompt."""
         return self.without_borders(self.text[start:end]).replace(self.borders.mark, "")
 
+    def plain(self, message: Message) -> Message:
+        """A message of it as it was, without characters and marks."""
+        plain = message.copy()
+        for part in ("content", "thought"):
+            if text := message.get(part):
+                plain[part] = self.without_borders(text).replace(self.borders.mark, "")
+        return plain
+
     def without_borders(self, text: str) -> str:
         return self.borders.pattern.sub("", text)
 

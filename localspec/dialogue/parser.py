@@ -33,6 +33,11 @@ class AnswerParser:
         return self._stream.is_stopped
 
     @property
+    def stopped_by(self) -> str | None:
+        """The stop text that has come."""
+        return self._stream.stopped_by
+
+    @property
     def n_tokens(self) -> Mapping[Kind, int]:
         """How many tokens the parts have; marks are no part."""
         return self._splitter.held.n_tokens

@@ -29,17 +29,21 @@ class TextStream:
     """Takes tokens' bytes and gives text.
 
     It holds back bytes of an unfinished character, and text that may begin a stop string. Bytes
-    that are not UTF-8 become U+FFFD. `n_decoded` characters have been read, `n_held` of them are
-    held back.
+    that are not UTF-8 become U+FFFD. `stopped_by` is the stop text that has come. `n_decoded`
+    characters have been read, `n_held` of them are held back.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        self.is_stopped = False
+        self.stopped_by: str | None = None
         self.n_decoded = 0
         self._stop = Marks(text for text in stop if text)
         self._stops = any(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stopped_by is not None
 
     @property
     def n_held(self) -> int:
@@ -63,7 +67,7 @@ class TextStream:
             return text
         self._held += text
         found = self._stop.pattern.search(self._held)
-        self.is_stopped = found is not None
+        self.stopped_by = found[0] if found else None
         n_certain = found.start() if found else self._stop.n_certain(self._held)
         certain = self._held[:n_certain]
         self._held = "" if found else self._held[n_certain:]

@@ -1,6 +1,6 @@
 """Logits to a distribution to a token, and the rules by which drafted tokens are accepted.
 
-The chain follows llama.cpp's default order: repetition penalty, top-k, top-p, min-p, then
+The chain follows llama.cpp's default order: bias, penalties, top-k, top-p, min-p, then
 temperature; each truncation looks at the probabilities of what the one before it left. A
 `Distribution` is sparse, because a truncated one has tens of tokens where the vocabulary has 10^5.
 
@@ -28,6 +28,8 @@ import numpy.typing as npt
 
 from localspec.engine.base import Logits, require_number
 from localspec.engine.constraint import Constraint
+from localspec.errors import EngineError
+from localspec.sampling_fields import Sampling
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -55,29 +57,8 @@ def _mix(x: int) -> int:
     return x ^ (x >> 31)
 
 
-_REPEAT_WINDOW = 64
-"""How many of the last tokens the repetition penalty looks at; llama.cpp's default."""
-
 _BLOCKS = 32
 """The vocabulary is folded this many times to find a threshold for top-k."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a token is chosen. `temperature` 0 is greedy; 0, 1, 0 and 1 turn the filters off."""
-
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    seed: int = 0
-    banned: frozenset[int] = frozenset()
-    """Ids that are never chosen."""
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,30 +98,48 @@ def certain(token: int) -> Distribution:
     return Distribution(np.array([token]), np.array([1.0]))
 
 
+@dataclass(frozen=True, slots=True)
+class Least:
+    """None of `ends` is chosen while a history is shorter than `n_tokens`."""
+
+    n_tokens: int
+    ends: frozenset[int]
+
+
 class Chooser:
     """Applies one `Sampling` to rows of logits that continue a history.
 
-    A `constraint` says which tokens may follow at all.
+    A `constraint` says which tokens may follow at all, `least` how long a reply is.
     """
 
-    def __init__(self, sampling: Sampling, constraint: Constraint | None = None) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        constraint: Constraint | None = None,
+        least: Least | None = None,
+    ) -> None:
         self.sampling = sampling
         self._constraint = constraint
+        self._least = least
         self._banned = np.array(sorted(sampling.banned), np.int64)
-        self._edits_row = bool(
-            sampling.repeat_penalty != 1.0 or sampling.banned or constraint is not None
-        )
+        self._ends = np.array(sorted(least.ends) if least else [], np.int64)
+        self._biased = np.array([token for token, _ in sampling.bias], np.int64)
+        self._bias = np.array([value for _, value in sampling.bias], np.float32)
+        self._moves_row = bool(sampling.penalizes or sampling.bias)
+        self._edits_row = bool(self._moves_row or sampling.banned or constraint or least)
 
     @property
     def window(self) -> int:
-        """How many of the newest tokens matter to the choice of the next."""
-        return _REPEAT_WINDOW if self.sampling.repeat_penalty != 1.0 else 1
+        """How many of the newest tokens matter to the choice of the next; 0: all of them."""
+        if not self.sampling.penalizes:
+            return 1
+        return max(0, self.sampling.repeat_last_n)
 
     def greedy(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """The best id in row `i`."""
-        if self.sampling.repeat_penalty == 1.0:
+        if not self._moves_row:
             best = logits.argmax(i)
-            if best not in self.sampling.banned and self._allows(history, best):
+            if self._allows(history, best):
                 return best
         return int(self._edited(logits.row(i), history).argmax())
 
@@ -167,22 +166,41 @@ class Chooser:
         return self.distribution(logits, i, history).draw(number)
 
     def _allows(self, history: Sequence[int], token: int) -> bool:
+        if token in self.sampling.banned or (self._is_short(history) and token in self._ends):
+            return False
         return self._constraint is None or self._constraint.allows(history, token)
+
+    def _is_short(self, history: Sequence[int]) -> bool:
+        return self._least is not None and len(history) < self._least.n_tokens
 
     def _edited(
         self, row: npt.NDArray[np.float32], history: Sequence[int]
     ) -> npt.NDArray[np.float32]:
+        """Raises EngineError where no token is left."""
         require_number(row.max())
         row = row.copy()
-        if self.sampling.repeat_penalty != 1.0:
-            seen = np.unique(np.array(history[-_REPEAT_WINDOW:], np.int64))
-            scores = row[seen]
-            penalty = self.sampling.repeat_penalty
-            row[seen] = np.where(scores > 0, scores / penalty, scores * penalty)
+        row[self._biased] += self._bias
+        if self.sampling.penalizes:
+            _penalize(row, self.sampling, history[-self.window :])
         row[self._banned] = -np.inf
+        if self._is_short(history):
+            row[self._ends] = -np.inf
         if self._constraint is not None:
             row[~self._constraint.allowed(history)] = -np.inf
+        if row.max() == -np.inf:
+            raise EngineError("no token is left to choose: forbid fewer by logit_bias")
         return row
+
+
+def _penalize(row: npt.NDArray[np.float32], sampling: Sampling, window: Sequence[int]) -> None:
+    """As llama.cpp does: divide or multiply, then subtract by count and by presence."""
+    if not window:
+        return
+    seen, counts = np.unique(np.array(window, np.int64), return_counts=True)
+    scores, penalty = row[seen], sampling.repeat_penalty
+    scores = np.where(scores > 0, scores / penalty, scores * penalty)
+    scores -= counts * sampling.frequency_penalty + sampling.presence_penalty
+    row[seen] = scores
 
 
 def truncated(row: npt.NDArray[np.float32], sampling: Sampling) -> Distribution:

@@ -1,6 +1,7 @@
 """What is asked of an engine's vocabulary: text to token ids and back."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from localspec.model.tokenizer import Tokenizer
@@ -8,6 +9,18 @@ from localspec.model.tokenizer import Tokenizer
 SpecialKind = Literal["control", "user", "ordinary"]
 """Control tokens are read on request, those that the user of a model defined always. Ordinary
 ones are text by the file and control tokens by the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class FimTokens:
+    """What a vocabulary marks a text with whose middle is wanted: before what stands before it,
+    before what stands behind it, before the middle; and before a repository and each file of it."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repo: int | None = None
+    file: int | None = None
 
 
 class Vocabulary(Protocol):
@@ -29,6 +42,11 @@ class Vocabulary(Protocol):
     @property
     def adds_space(self) -> bool:
         """Whether `tokenize` puts a space before a text and behind each control token."""
+        ...
+
+    @property
+    def fim(self) -> FimTokens | None:
+        """None where the model was not made to fill a middle in."""
         ...
 
     def tokenize(

@@ -81,6 +81,8 @@ IMAGE = FileKind("image model", f"makes pictures and is no language model; {WHOL
 
 WRITERS = (MODEL.name, WITH_HEAD.name, WITH_ENCODER.name)
 """The names of those that can write text."""
+HEADS = (MTP_HEAD.name, "assistant", "EAGLE-3 head", "DFlash head", "DSpark head")
+"""The names of draft heads in files of their own."""
 
 _TYPES = {"adapter": ADAPTER, "imatrix": MATRIX, "mmproj": PROJECTOR, "vocab": VOCABULARY}
 

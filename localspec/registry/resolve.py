@@ -176,7 +176,7 @@ def head_file(entry: Entry) -> Path | None:
     """The file of an entry's draft head if it has one of its own, and that is on this machine."""
     if entry.head in (None, "own"):
         return None
-    hub = hub_name_of(f"{HUB}{entry.repository}/{entry.head}")
+    hub = hub_name_of(f"{HUB}{entry.head}")
     return _cached(hub) if isinstance(hub, HubFile) else None
 
 

@@ -61,6 +61,14 @@ def goes_beside(file: str) -> bool:
     return quantization_of(file) is None and _CALIBRATION.search(_stem(file)) is not None
 
 
+_HEADS = re.compile(r"(^|/)(mtp|eagle3|dflash|dspark)[-_./]|-assistant[-_.]", re.IGNORECASE)
+
+
+def names_a_head(file: str) -> bool:
+    """Whether its name proposes a draft head, which its header has to confirm."""
+    return _HEADS.search(file) is not None
+
+
 def variants(files: Iterable[RepositoryFile], like: str | None = None) -> list[Variant]:
     """The quantizations of a repository, by size; of the model that the file `like` is of."""
     found: dict[tuple[str, str], list[RepositoryFile]] = {}

@@ -1,182 +1,196 @@
-"""Events of replies to OpenAI's documents: whole, or as the chunks of a stream.
+"""What the replies of one order have said: one account of it, which each protocol writes its way.
 
-`timings` has llama.cpp's names, and `tokens_per_pass`. A stream says each tool call at its end, in
-one piece with its index and id, because only then it is known to be one.
+The text of a tool call waits for the reply's end, because only then it is known to be one. What
+turns out to be none is text.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from localspec import __version__
 from localspec.decode.generation import FinishReason
-from localspec.dialogue.markup import AnswerPart
-from localspec.serve.messages import Account, Delta, Done
+from localspec.decode.logprobs import TokenLogprobs
+from localspec.serve.messages import Account, Delta, Done, Progress
 from localspec.serve.order import Order
 from localspec.serve.tool_calls import calls_of
 
-_OBJECTS = {"chat": "chat.completion", "completion": "text_completion"}
-_IDS = {"chat": "chatcmpl-", "completion": "cmpl-"}
-_REASONS: dict[FinishReason | None, str] = {"stop": "stop"}
-_NAMES = {"text": "content", "thought": "reasoning_content"}
+Reason = Literal["stop", "length", "tool_calls"]
+_REASONS: dict[FinishReason | None, Reason] = {"stop": "stop"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that a reply goes on with; `tokens` since the last piece; `account`, if wished for, and
+    `logprobs` of the tokens."""
+
+    kind: Literal["text", "thought"]
+    text: str
+    tokens: Sequence[int] = ()
+    account: Account | None = None
+    logprobs: Sequence[TokenLogprobs] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A tool call: the reply's `index`-th, as OpenAI writes it."""
+
+    index: int
+    call: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """As OpenAI writes it: call_..."""
+        return self.call["id"]
+
+    @property
+    def name(self) -> str:
+        return self.call["function"]["name"]
+
+    @property
+    def arguments(self) -> str:
+        """JSON, as the model wrote it."""
+        return self.call["function"]["arguments"]
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The arguments by name; what is no JSON object is one argument."""
+        try:
+            found = json.loads(self.arguments or "{}")
+        except ValueError:
+            found = self.arguments
+        return found if isinstance(found, dict) else {"arguments": found}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The reply is over. `stopped_by`: the text that it was to end before."""
+
+    reason: Reason
+    account: Account
+    stopped_by: str | None = None
+    logprobs: Sequence[TokenLogprobs] = ()
+    """Of tokens behind the last piece."""
+
+
+News = Piece | Called | Ended | Progress
 
 
 @dataclass(slots=True)
-class _Choice:
-    """What was said so far; the text of tool calls waits for its end."""
+class Choice:
+    """One reply so far."""
 
-    said: dict[str, str] = field(default_factory=dict[str, str])
-    call: str = ""
-    calls: list[dict[str, Any]] | None = None
-    account: Account | None = None
+    runs: list[Piece] = field(default_factory=list[Piece])
+    """Text and thoughts, each as long as it goes on."""
+    tokens: list[int] = field(default_factory=list[int])
+    calls: list[Called] = field(default_factory=list[Called])
+    end: Ended | None = None
+    held: str = ""
+    """What may become tool calls."""
+    untold: list[TokenLogprobs] = field(default_factory=list[TokenLogprobs])
+    """Of tokens since the last piece."""
 
-    def add(self, parts: Sequence[AnswerPart], *, has_tools: bool) -> list[tuple[str, str]]:
-        """Take parts; fields and texts that are to be said now."""
-        fresh: list[tuple[str, str]] = []
-        for part in parts:
+    @property
+    def text(self) -> str:
+        return "".join(run.text for run in self.runs if run.kind == "text")
+
+    @property
+    def thought(self) -> str:
+        return "".join(run.text for run in self.runs if run.kind == "thought")
+
+    @property
+    def reason(self) -> Reason:
+        return self.end.reason if self.end else "length"
+
+    def add(self, delta: Delta, *, has_tools: bool) -> list[News]:
+        """Take what has come; what of it is to be said now."""
+        fresh: list[News] = []
+        tokens = delta.tokens
+        self.tokens += tokens
+        self.untold += delta.logprobs
+        for part in delta.parts:
             if part.kind == "tool_call" and has_tools:
-                self.call += part.text
+                self.held += part.text
                 continue
-            name = _NAMES.get(part.kind, "content")
-            self.said[name] = self.said.get(name, "") + part.text
-            fresh.append((name, part.text))
+            piece = self.say("thought" if part.is_thought else "text", part.text)
+            untold, self.untold = self.untold, []
+            fresh.append(replace(piece, tokens=tokens, account=delta.account, logprobs=untold))
+            tokens = ()
         return fresh
 
-    def end(self, account: Account) -> str:
-        """The reply is over; text that turned out to be no call."""
-        self.account, self.calls = account, calls_of(self.call) if self.call else None
-        text = "" if self.calls else self.call
-        self.said["content"] = self.said.get("content", "") + text
-        return text
+    def finish(self, account: Account, stopped_by: str | None) -> list[News]:
+        """The reply is over; its calls, or the text that is none."""
+        fresh: list[News] = []
+        found = calls_of(self.held) if self.held else None
+        if self.held and not found:
+            fresh.append(self.say("text", self.held))
+        self.calls = [Called(i, call) for i, call in enumerate(found or ())]
+        fresh += self.calls
+        reason = "tool_calls" if self.calls else _REASONS.get(account.finish_reason, "length")
+        self.end = Ended(reason, account, stopped_by, self.untold)
+        return [*fresh, self.end]
 
-    @property
-    def reason(self) -> str:
-        if self.calls:
-            return "tool_calls"
-        return _REASONS.get(self.account and self.account.finish_reason, "length")
-
-
-class AnswerDocument:
-    """The documents of one order, as its events come; `place` is a choice's."""
-
-    def __init__(self, order: Order, model: str) -> None:
-        self._order = order
-        self._choices = [_Choice() for _ in order.choices]
-        self._begun = [False] * len(order.choices)
-        self._head = {
-            "id": _IDS[order.door] + secrets.token_hex(12),
-            "object": _OBJECTS[order.door],
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": f"localspec-{__version__}",
-        }
-
-    # whole
-
-    def add(self, place: int, event: Delta | Done) -> None:
-        """Take an event, for `document`."""
-        if isinstance(event, Delta):
-            self._choices[place].add(event.parts, has_tools=self._order.has_tools)
+    def say(self, kind: Literal["text", "thought"], text: str) -> Piece:
+        """Go on with a text."""
+        if self.runs and self.runs[-1].kind == kind:
+            text_before = self.runs.pop().text
+            self.runs.append(Piece(kind, text_before + text))
         else:
-            self._choices[place].end(event.account)
+            self.runs.append(Piece(kind, text))
+        return Piece(kind, text)
 
-    @property
-    def document(self) -> dict[str, Any]:
-        """All of it, when every choice is done."""
-        make = self._message_choice if self._order.door == "chat" else self._text_choice
-        choices = [make(place, choice) for place, choice in enumerate(self._choices)]
-        return {**self._head, "choices": choices, "usage": self.usage, "timings": self.timings}
 
-    def _message_choice(self, place: int, choice: _Choice) -> dict[str, Any]:
-        content = choice.said.get("content", "")
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if thought := choice.said.get("reasoning_content"):
-            message["reasoning_content"] = thought
-        if choice.calls:
-            message |= {"content": content or None, "tool_calls": choice.calls}
-        return _choice_of(place, choice.reason, message=message)
+class Answer:
+    """The replies of one order, as its events come; `place` is a choice's."""
 
-    def _text_choice(self, place: int, choice: _Choice) -> dict[str, Any]:
-        return _choice_of(place, choice.reason, text=choice.said.get("content", ""))
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.choices = [Choice() for _ in order.choices]
+        self.key = secrets.token_hex(12)
+        """For ids of it and of its parts."""
+        self.created = int(time.time())
 
-    # streamed
-
-    def chunks(self, place: int, event: Delta | Done) -> list[dict[str, Any]]:
-        """What an event adds to the stream."""
-        choice, found = self._choices[place], self._opening(place)
+    def add(self, place: int, event: Progress | Delta | Done) -> list[News]:
+        """What an event brings."""
+        choice, asked = self.choices[place], self.order.choices[place]
+        if isinstance(event, Progress):
+            return [event]
+        begun = [choice.say("text", asked.echo)] if asked.echo and not choice.runs else []
         if isinstance(event, Delta):
-            fresh = choice.add(event.parts, has_tools=self._order.has_tools)
-            return found + [self._said(place, name, text) for name, text in fresh]
-        if rest := choice.end(event.account):
-            found.append(self._said(place, "content", rest))
-        for i, call in enumerate(choice.calls or ()):
-            found.append(self._chunk(place, delta={"tool_calls": [{"index": i, **call}]}))
-        ending = self._said(place, reason=choice.reason)
-        return [*found, {**ending, "timings": _timings([event.account])}]
-
-    @property
-    def last_chunks(self) -> list[dict[str, Any]]:
-        """Behind all choices: the figures, if they are wanted."""
-        if not self._order.wants_usage:
-            return []
-        return [{**self._chunk_head, "choices": [], "usage": self.usage, "timings": self.timings}]
-
-    def _opening(self, place: int) -> list[dict[str, Any]]:
-        if self._begun[place] or self._order.door != "chat":
-            return []
-        self._begun[place] = True
-        return [self._chunk(place, delta={"role": "assistant", "content": None})]
-
-    def _said(
-        self, place: int, name: str = "content", text: str = "", reason: str | None = None
-    ) -> dict[str, Any]:
-        if self._order.door == "chat":
-            return self._chunk(place, reason=reason, delta={name: text} if text else {})
-        return self._chunk(place, reason=reason, text=text)
-
-    @property
-    def _chunk_head(self) -> dict[str, Any]:
-        kind = "chat.completion.chunk" if self._order.door == "chat" else "text_completion"
-        return {**self._head, "object": kind}
-
-    def _chunk(self, place: int, *, reason: str | None = None, **said: Any) -> dict[str, Any]:
-        return {**self._chunk_head, "choices": [_choice_of(place, reason, **said)]}
-
-    # figures
+            return [*begun, *choice.add(event, has_tools=self.order.has_tools)]
+        return [*begun, *choice.finish(event.account, asked.parser.stopped_by)]
 
     @property
     def accounts(self) -> list[Account]:
         """Of the choices that are done."""
-        return [choice.account for choice in self._choices if choice.account]
+        return [choice.end.account for choice in self.choices if choice.end]
 
     @property
-    def usage(self) -> dict[str, Any]:
-        """Tokens of all choices; a prompt counts once for all of its choices."""
-        accounts = self.accounts
-        n_tokens = sum(each.n_tokens for each in accounts)
-        n_cached = min(self._order.n_prompt, sum(each.n_cached for each in accounts))
-        n_thought = sum(each.n_thought for each in accounts)
-        return {
-            "prompt_tokens": self._order.n_prompt,
-            "completion_tokens": n_tokens,
-            "total_tokens": self._order.n_prompt + n_tokens,
-            "prompt_tokens_details": {"cached_tokens": n_cached},
-            "completion_tokens_details": {"reasoning_tokens": n_thought},
-        }
+    def n_tokens(self) -> int:
+        return sum(each.n_tokens for each in self.accounts)
+
+    @property
+    def n_thought(self) -> int:
+        return sum(each.n_thought for each in self.accounts)
+
+    @property
+    def n_cached(self) -> int:
+        """Of the prompts; one counts once for all of its choices."""
+        return min(self.order.n_prompt, sum(each.n_cached for each in self.accounts))
 
     @property
     def timings(self) -> dict[str, Any]:
         """Of all choices together."""
-        return _timings(self.accounts)
+        return timings_of(self.accounts)
 
 
-def _choice_of(place: int, reason: str | None, **said: Any) -> dict[str, Any]:
-    return {"index": place, **said, "logprobs": None, "finish_reason": reason}
+def timings_of(accounts: Sequence[Account]) -> dict[str, Any]:
+    """Figures with llama.cpp's names, and `passes`, `tokens_per_pass` and `queued_ms`.
 
-
-def _timings(accounts: Sequence[Account]) -> dict[str, Any]:
+    As in llama.cpp a rate is 0 where nothing was read, or nothing followed the first tokens.
+    """
     timings, stats = [a.timings for a in accounts], [a.stats for a in accounts]
     n_read = sum(each.n_prefilled for each in timings)
     read_s = sum(each.prefill_s or 0.0 for each in timings)
@@ -188,13 +202,26 @@ def _timings(accounts: Sequence[Account]) -> dict[str, Any]:
         "cache_n": sum(each.n_cached for each in accounts),
         "prompt_n": n_read,
         "prompt_ms": 1e3 * read_s,
-        "prompt_per_second": n_read / read_s if read_s else None,
+        "prompt_per_second": n_read / read_s if read_s else 0.0,
+        "prompt_per_token_ms": 1e3 * read_s / n_read if n_read else 0.0,
         "predicted_n": n_said,
         "predicted_ms": 1e3 * said_s,
-        "predicted_per_second": n_later / said_s if said_s else None,
+        "predicted_per_second": n_later / said_s if said_s else 0.0,
+        "predicted_per_token_ms": 1e3 * said_s / n_later if n_later else 0.0,
         "draft_n": sum(each.drafted for each in stats),
         "draft_n_accepted": sum(each.accepted for each in stats),
         "passes": passes,
-        "tokens_per_pass": n_said / passes if passes else None,
+        "tokens_per_pass": n_said / passes if passes else 0.0,
         "queued_ms": 1e3 * sum(each.queued_s for each in accounts),
+    }
+
+
+def progress_of(progress: Progress) -> dict[str, Any]:
+    """How far a prompt is read, with llama.cpp's names: `processed` counts what was held, too."""
+    n_done = progress.n_cached + progress.n_read
+    return {
+        "total": progress.n_prompt,
+        "cache": progress.n_cached,
+        "processed": n_done,
+        "time_ms": 1e3 * progress.read_s,
     }

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from localspec.errors import UserError, no_such
+from localspec.sampling_fields import SAMPLING
+from localspec.serve.messages import Wishes
 from localspec.serve.problem import refused
 from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options
 
 _SAMPLING = {
-    "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
-    "repeat_penalty": "repeat_penalty", "repetition_penalty": "repeat_penalty", "seed": "seed",
-    "stop": "stop", "ignore_eos": "ignore_eos",
+    **{name: row.name for row in SAMPLING.values() for name in (row.name, *row.also)},
+    "seed": "seed", "stop": "stop", "ignore_eos": "ignore_eos", "min_tokens": "min_tokens",
+    "logit_bias": "logit_bias",
 }  # fmt: skip
 """Fields of requests by the keyword of a reply."""
 _LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
@@ -23,27 +25,32 @@ _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
              "guided_regex": "regex"}  # fmt: skip
 """llama.cpp's and vLLM's fields by the keyword of a reply."""
 _READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
-         "response_format"}  # fmt: skip
+         "response_format", "logprobs", "n_probs", "cache_prompt", "timings_per_token",
+         "return_progress"}  # fmt: skip
 CHAT = frozenset({*_READ, "messages", "tools", "tool_choice", "reasoning_effort",
-                  "chat_template_kwargs"})  # fmt: skip
-COMPLETION = frozenset({*_READ, "prompt"})
+                  "chat_template_kwargs", "top_logprobs"})  # fmt: skip
+COMPLETION = frozenset({*_READ, "prompt", "suffix", "echo"})
+NATIVE = frozenset({*COMPLETION, "return_tokens", "response_fields"})
+"""Of llama.cpp's /completion."""
+INFILL = frozenset({*NATIVE, "input_prefix", "input_suffix", "input_extra"}) - {"suffix", "echo"}
 HARMLESS = frozenset({
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-    "prompt_cache_retention", "cache_prompt", "verbosity", "timings_per_token", "return_progress",
-    "reasoning_format",
+    "prompt_cache_retention", "verbosity",
 })  # fmt: skip
 """They say who asks and why, or how a hosted service is to be run."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({}, []),
-    "logprobs": (False,), "top_logprobs": (0,), "n_probs": (0,), "best_of": (1,), "suffix": ("",),
+    "top_logprobs": (0,), "best_of": (1,),
     "modalities": (["text"],), "typical_p": (1,),
     "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
-    "min_tokens": (0,), "echo": (False,), "id_slot": (-1,),
+    "id_slot": (-1,), "reasoning_format": ("auto", "deepseek"),
+    "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
+    "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
+    "min_keep": (0,), "lora": ([],), "post_sampling_probs": (False,), "samplers": ([],),
 }  # fmt: skip
 """Fields that are not supported yet, and the values with which they ask for nothing."""
 MOST_CHOICES = 16
 _EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high",
-            "xhigh": "high"}  # fmt: skip
+            "xhigh": "high", "max": "high", "on": "on"}  # fmt: skip
 
 
 def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
@@ -61,6 +68,26 @@ def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
     return given
 
 
+def check_defaults(defaults: Mapping[str, Any]) -> None:
+    """UserError for what no request may say."""
+    given = checked(defaults, CHAT | INFILL)
+    options_of(given, "auto")
+    variables_of(given)
+    wishes_of(given)
+    number_of_choices(given)
+
+
+def with_defaults(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], known: frozenset[str]
+) -> dict[str, Any]:
+    """Fields with the server's own values where they are not given. A length has three names."""
+    has_length = any(name in given for name in _LENGTHS)
+    kept = {name: value for name, value in defaults.items() if name in known}
+    if has_length:
+        kept = {name: value for name, value in kept.items() if name not in _LENGTHS}
+    return {**kept, **given}
+
+
 def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     """How a reply is made. BadRequestError names the wrong field."""
     keywords: dict[str, Any] = {"verify": verify}
@@ -72,6 +99,9 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
         keywords["max_tokens"] = lengths[0]
     if given.get("top_k") == -1:
         keywords["top_k"] = 0
+    if given.get("seed") == -1:  # llama.cpp's for any
+        del keywords["seed"]
+    keywords["logprobs"] = logprobs_of(given)
     effort = given.get("reasoning_effort")
     if effort is not None:
         if effort not in _EFFORTS:
@@ -80,6 +110,19 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
         keywords["think"] = _EFFORTS[effort]
     keywords |= {key: given[name] for name, key in _GRAMMARS.items() if name in given}
     return _made(keywords | _format(given))
+
+
+def logprobs_of(given: Mapping[str, Any]) -> int | None:
+    """For how many likely tokens at each place: chat's true with `top_logprobs`, a completion's
+    number, or llama.cpp's `n_probs`; None for none."""
+    asked, top = given.get("logprobs"), given.get("top_logprobs")
+    if isinstance(asked, bool):
+        if top and not asked:
+            raise refused("top_logprobs needs logprobs: send it as true", "top_logprobs")
+        asked = (top or 0) if asked else None
+    elif top:
+        raise refused("top_logprobs needs logprobs: send it as true", "top_logprobs")
+    return given.get("n_probs") or None if asked is None else asked
 
 
 def _format(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,12 +151,28 @@ def _made(keywords: dict[str, Any]) -> ReplyOptions:
         raise refused(str(error), str(error).partition(" ")[0]) from error
 
 
-def flag(given: Mapping[str, Any], name: str) -> bool:
-    """A field that is true or false, false where it is not given."""
-    value = given.get(name, False)
+def flag(given: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """A field that is true or false."""
+    value = given.get(name, default)
     if not isinstance(value, bool):
         raise refused(f"{name} {value!r} is neither true nor false", name)
     return value
+
+
+def check_model(given: Mapping[str, Any]) -> None:
+    """OpenAI's API has a model in each request. BadRequestError where there is none."""
+    if not isinstance(given.get("model"), str):
+        sentence = "model is missing: give a name, for which the loaded model answers"
+        raise refused(sentence, "model")
+
+
+def wishes_of(given: Mapping[str, Any]) -> Wishes:
+    """llama.cpp's `return_progress`, `timings_per_token` and `cache_prompt`."""
+    return Wishes(
+        progress=flag(given, "return_progress"),
+        accounts=flag(given, "timings_per_token"),
+        reuses=flag(given, "cache_prompt", default=True),
+    )
 
 
 def number_of_choices(given: Mapping[str, Any]) -> int:

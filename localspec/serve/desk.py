@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import count
 from queue import Empty, SimpleQueue
+from time import perf_counter
 
 from localspec.errors import EngineError
 from localspec.serve.messages import (
@@ -23,6 +24,7 @@ from localspec.serve.messages import (
     Submit,
 )
 from localspec.serve.metrics import Metrics
+from localspec.serve.recent import Recent
 from localspec.serve.scheduler import Scheduler
 
 Listener = Callable[[Event], None]
@@ -34,9 +36,10 @@ MOST_BUGS = 3
 class Desk:
     """Starts with `start`. `submit` and `abort` are safe from any thread."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
-        self.metrics = Metrics()
+    def __init__(self, scheduler: Scheduler, clock: Callable[[], float] = perf_counter) -> None:
+        self.scheduler, self.clock = scheduler, clock
+        self.metrics, self.recent = Metrics(), Recent()
+        self.began = clock()
         self._messages = SimpleQueue[tuple[Message, Listener | None]]()
         self._listeners: dict[int, Listener] = {}
         self._ids = count(1)
@@ -115,6 +118,7 @@ class Desk:
             self._tell(self.scheduler.take(message))
 
     def _pass(self) -> None:
+        started = self.clock()
         try:
             self._tell(self.scheduler.step())
         except Exception as error:  # noqa: BLE001 - one bug must not end the server
@@ -123,8 +127,9 @@ class Desk:
             self._tell(self.scheduler.fail_all(EngineError(f"a bug in localspec ({error!r})")))
             return
         self._n_bugs = 0
-        self.metrics.n_passes += 1
-        self.metrics.n_rows += self.scheduler.width
+        if passed := self.scheduler.last:
+            self.metrics.add_pass(passed)
+            self.recent.add(passed, started, self.clock())
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -1,21 +1,28 @@
-"""Who may ask: API keys, compared in constant time; health needs none."""
+"""Who may ask: API keys, compared in constant time; health and the bare page need none."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from localspec.serve.page import OPEN_PAGE
 from localspec.serve.problem import Problem
 
-OPEN = ("/health", "/v1/health")
+OPEN = (OPEN_PAGE, "/health", "/v1/health")
 
 
 class KeyGuard:
-    """ASGI middleware: without `keys` everybody may ask."""
+    """ASGI middleware: without `keys` everybody may ask. `written`: an address's form of errors."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[str],
+        written: Callable[[str, Problem], dict[str, Any]],
+    ) -> None:
+        self._app, self._written = app, written
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -24,7 +31,8 @@ class KeyGuard:
             return
         sentence = "this server wants a key: send one of its API keys as a Bearer token"
         problem = Problem(401, sentence, code="invalid_api_key")
-        await JSONResponse(problem.document, problem.status)(scope, receive, send)
+        document = self._written(scope["path"], problem)
+        await JSONResponse(document, problem.status)(scope, receive, send)
 
     def _admits(self, scope: Scope) -> bool:
         if not self._keys or scope["path"] in OPEN:

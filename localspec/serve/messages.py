@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from localspec.decode.generation import FinishReason, Generation
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.decode.stats import DraftStats, Timings
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
@@ -20,6 +21,19 @@ class BusyError(LocalspecError):
         self.is_closing = is_closing
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is wanted beside a reply.
+
+    `progress`: to hear how its prompt is read. `accounts`: one with each delta. `reuses`: what a
+    sequence holds of its prompt need not be read.
+    """
+
+    progress: bool = False
+    accounts: bool = False
+    reuses: bool = True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Submit:
     """A reply to make. `n_stable` as in `decode.driver.Slot`; it waits no longer than `wait_s`."""
@@ -29,6 +43,7 @@ class Submit:
     parser: AnswerParser
     n_stable: int = 0
     wait_s: float | None = None
+    wishes: Wishes = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +89,27 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Parts of a reply that are certain now."""
+    """Parts of a reply that are certain now, and the `tokens` since the last one.
+
+    `account`: so far, where that is wished for. `logprobs`: of `tokens`, if they are wanted.
+    """
 
     id: int
     parts: Sequence[AnswerPart]
+    tokens: Sequence[int] = ()
+    account: Account | None = None
+    logprobs: Sequence[TokenLogprobs] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a prompt's `n_prompt` tokens `n_cached` were held and `n_read` are read, in `read_s`."""
+
+    id: int
+    n_prompt: int
+    n_cached: int
+    n_read: int
+    read_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +128,22 @@ class Failed:
     error: LocalspecError
 
 
-Event = Taken | Delta | Done | Failed
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a pass did: of `n_rows` rows `n_drafted` were drafts, and `n_tokens` tokens are new.
+
+    `n_users` ran and `n_waiting` waited. `gaps_s`: how long each reply that went on had been silent
+    before its new tokens.
+    """
+
+    n_users: int
+    n_waiting: int
+    n_rows: int
+    n_drafted: int
+    n_tokens: int
+    gaps_s: Sequence[float] = ()
+
+
+Event = Taken | Progress | Delta | Done | Failed
 END = (Done, Failed)
 """Nothing comes behind one of these."""

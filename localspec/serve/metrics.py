@@ -3,37 +3,47 @@
 The engine's thread adds; any other may read, because each count is one number.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from localspec.serve.messages import Account
+from localspec.serve.messages import Account, Pass
 
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper borders of the bins of a histogram."""
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Upper borders of the bins of a histogram: waits."""
+GAPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
+"""Silences inside a reply."""
+ROWS = (0, 1, 2, 4, 8, 16, 32, 64)
+"""Drafted rows of a pass."""
 
 
 @dataclass(slots=True)
 class Histogram:
-    """Seconds, in bins."""
+    """Values in bins, each of which counts all up to its border."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * len(SECONDS))
+    borders: Sequence[float]
+    counts: list[int] = field(default_factory=list[int])
     n: int = 0
-    total_s: float = 0.0
+    total: float = 0.0
 
-    def add(self, seconds: float) -> None:
+    def __post_init__(self) -> None:
+        self.counts = [0] * len(self.borders)
+
+    def add(self, value: float) -> None:
         """Count one."""
         self.n += 1
-        self.total_s += seconds
-        for i, border in enumerate(SECONDS):
-            self.counts[i] += seconds <= border
+        self.total += value
+        for i, border in enumerate(self.borders):
+            self.counts[i] += value <= border
 
     def lines(self, name: str, help_: str) -> list[str]:
         """As Prometheus reads it."""
-        pairs = zip(SECONDS, self.counts, strict=True)
+        pairs = zip(self.borders, self.counts, strict=True)
         return [
             *_head(name, help_, "histogram"),
             *(f'{name}_bucket{{le="{border:g}"}} {count}' for border, count in pairs),
             f'{name}_bucket{{le="+Inf"}} {self.n}',
-            f"{name}_sum {self.total_s:.6f}",
+            f"{name}_sum {self.total:.6f}",
             f"{name}_count {self.n}",
         ]
 
@@ -48,15 +58,32 @@ class Metrics:
     n_aborted: int = 0
     n_passes: int = 0
     n_rows: int = 0
+    n_users: int = 0
+    n_draft_rows: int = 0
     n_prompt: int = 0
     n_cached: int = 0
     n_predicted: int = 0
+    n_longest: int = 0
     prompt_s: float = 0.0
     predicted_s: float = 0.0
+    n_drafts: int = 0
     n_drafted: int = 0
     n_accepted: int = 0
-    queue: Histogram = field(default_factory=Histogram)
-    first_token: Histogram = field(default_factory=Histogram)
+    by_position: Counter[int] = field(default_factory=Counter[int])
+    queue: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    first_token: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    inter_token: Histogram = field(default_factory=lambda: Histogram(GAPS))
+    drafted_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
+
+    def add_pass(self, passed: Pass) -> None:
+        """Count a pass of the model."""
+        self.n_passes += 1
+        self.n_rows += passed.n_rows
+        self.n_users += passed.n_users
+        self.n_draft_rows = passed.n_drafted
+        self.drafted_rows.add(passed.n_drafted)
+        for gap_s in passed.gaps_s:
+            self.inter_token.add(gap_s)
 
     def add(self, account: Account) -> None:
         """Count a reply that is done."""
@@ -65,23 +92,45 @@ class Metrics:
         self.n_prompt += timings.n_prefilled
         self.n_cached += account.n_cached
         self.n_predicted += account.n_tokens
+        self.n_longest = max(self.n_longest, account.n_prompt + account.n_tokens)
         self.prompt_s += timings.prefill_s or 0.0
         self.predicted_s += timings.decode_s or 0.0
         self.n_drafted += stats.drafted
         self.n_accepted += stats.accepted
+        for source in stats.by_source.values():
+            positions = source.by_position
+            self.n_drafts += positions[0][1] if positions else 0
+            self.by_position += Counter({i: hits for i, (hits, _) in enumerate(positions)})
         self.queue.add(account.queued_s)
         if timings.ttft_s is not None:
             self.first_token.add(timings.ttft_s)
 
     def text(self, n_running: int, n_waiting: int) -> str:
         """Of all of them, and of the requests that are here now."""
-        counters = {
+        lines = [
+            *_lines("counter", self._counters()),
+            *_lines("gauge", self._gauges(n_running, n_waiting)),
+            *self._positions(),
+            *self.queue.lines("localspec:queue_seconds", "Before a request ran."),
+            *self.first_token.lines("localspec:first_token_seconds", "To the first token."),
+            *self.inter_token.lines(
+                "localspec:inter_token_seconds",
+                "Silences inside a reply, one for each of its passes.",
+            ),
+            *self.drafted_rows.lines("localspec:pass_draft_rows", "Drafted rows (B) of a pass."),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _counters(self) -> dict[str, tuple[float, str]]:
+        return {
             "llamacpp:prompt_tokens_total": (self.n_prompt, "Prompt tokens evaluated."),
             "llamacpp:prompt_tokens_cached_total": (self.n_cached, "Prompt tokens reused."),
             "llamacpp:prompt_seconds_total": (self.prompt_s, "Seconds of prompts."),
             "llamacpp:tokens_predicted_total": (self.n_predicted, "Tokens of replies."),
             "llamacpp:tokens_predicted_seconds_total": (self.predicted_s, "Seconds of replies."),
             "llamacpp:n_decode_total": (self.n_passes, "Passes of the model."),
+            "llamacpp:n_tokens_max": (self.n_longest, "Tokens of the longest conversation."),
+            "llamacpp:spec_decode_num_drafts_total": (self.n_drafts, "Drafts judged."),
             "llamacpp:spec_decode_num_draft_tokens_total": (self.n_drafted, "Tokens drafted."),
             "llamacpp:spec_decode_num_accepted_tokens_total": (self.n_accepted, "And accepted."),
             "localspec:pass_rows_total": (self.n_rows, "Rows that the passes evaluated."),
@@ -90,17 +139,38 @@ class Metrics:
             "localspec:requests_refused_total": (self.n_refused, "Requests refused under load."),
             "localspec:requests_aborted_total": (self.n_aborted, "Requests left by the client."),
         }
-        gauges = {
+
+    def _gauges(self, n_running: int, n_waiting: int) -> dict[str, tuple[float, str]]:
+        later = self.n_predicted - self.first_token.n  # the first ones count as the prompt's
+        return {
             "llamacpp:requests_processing": (n_running, "Requests that run."),
             "llamacpp:requests_deferred": (n_waiting, "Requests that wait."),
-        }
-        lines: list[str] = []
-        for kind, values in (("counter", counters), ("gauge", gauges)):
-            for name, (value, help_) in values.items():
-                lines += [*_head(name, help_, kind), f"{name} {value:g}"]
-        lines += self.queue.lines("localspec:queue_seconds", "Seconds before a request ran.")
-        lines += self.first_token.lines("localspec:first_token_seconds", "To the first token.")
-        return "\n".join(lines) + "\n"
+            "llamacpp:prompt_tokens_seconds": (_ratio(self.n_prompt, self.prompt_s),
+                                               "Prompt tokens a second."),
+            "llamacpp:predicted_tokens_seconds": (_ratio(later, self.predicted_s),
+                                                  "Tokens a second of a reply."),
+            "llamacpp:n_busy_slots_per_decode": (_ratio(self.n_users, self.n_passes),
+                                                 "Requests that run during a pass."),
+            "localspec:draft_rows": (self.n_draft_rows, "Drafted rows (B) of the last pass."),
+        }  # fmt: skip
+
+    def _positions(self) -> Iterator[str]:
+        if not self.by_position:
+            return
+        name = "llamacpp:spec_decode_num_accepted_tokens_per_pos_total"
+        yield from _head(name, "Accepted tokens by their place in the draft.", "counter")
+        for i in range(max(self.by_position) + 1):
+            yield f'{name}{{position="{i}"}} {self.by_position[i]}'
+
+
+def _ratio(amount: float, by: float) -> float:
+    return amount / by if by else 0.0
+
+
+def _lines(kind: str, values: dict[str, tuple[float, str]]) -> Iterator[str]:
+    for name, (value, help_) in values.items():
+        yield from _head(name, help_, kind)
+        yield f"{name} {value:.15g}"
 
 
 def _head(name: str, help_: str, kind: str) -> list[str]:

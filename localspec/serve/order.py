@@ -4,71 +4,112 @@ None of it needs the engine's thread: vocabulary and template are only read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from localspec.decode.generation import Generation
+from localspec.dialogue.borders import Rendered
 from localspec.dialogue.markup import PLAIN, UNOPENED
 from localspec.dialogue.parser import AnswerParser
+from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import TemplateError
 from localspec.serve.asked import (
     CHAT,
     COMPLETION,
+    INFILL,
+    NATIVE,
     checked,
     flag,
     number_of_choices,
     options_of,
     variables_of,
     wants_usage,
+    wishes_of,
+    with_defaults,
 )
-from localspec.serve.messages import Submit
-from localspec.serve.problem import BadRequestError, Problem, refused
-from localspec.serve.turns import check_ids, messages_of, prompts_of, tools_of
+from localspec.serve.logprobs import TokenTexts
+from localspec.serve.messages import Submit, Wishes
+from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
+from localspec.serve.texts import Texts
+from localspec.serve.turns import messages_of, tools_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
-Door = Literal["chat", "completion"]
 MOST_PROMPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class OneAnswer:
-    """One reply that is asked for."""
+    """One reply that is asked for; `echo` is what it says first."""
 
     generation: Generation
     parser: AnswerParser
     n_stable: int
+    options: ReplyOptions
+    echo: str = ""
+    texts: TokenTexts | None = None
+    """Where it is to say how likely its tokens are."""
 
-    def submit(self, id_: int, wait_s: float | None) -> Submit:
+    def submit(self, id_: int, wait_s: float | None, wishes: Wishes) -> Submit:
         """The message that asks for it."""
-        return Submit(id_, self.generation, self.parser, self.n_stable, wait_s)
+        return Submit(id_, self.generation, self.parser, self.n_stable, wait_s, wishes)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Everything that one request asks for."""
+    """Everything that one request asks for; `given` are its fields as they came."""
 
-    door: Door
+    given: Mapping[str, Any]
     choices: Sequence[OneAnswer]
     n_prompt: int
     is_stream: bool = False
     wants_usage: bool = False
     has_tools: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A conversation as a template renders it."""
+
+    prompts: Prompts
+    prompt: Rendered
+    options: ReplyOptions
+    has_tools: bool
 
 
 @dataclass(slots=True)
 class Orders:
     """Makes orders for a loaded session; safe from several threads.
 
-    `verify`: how sampled drafts are accepted where the request does not matter.
+    `verify`: how sampled drafts are accepted where the request does not matter. `defaults`: fields
+    by name for requests that leave them out, as `check_defaults` passes them.
     """
 
     session: Session
     verify: Literal["auto", "match", "rejection"] = "auto"
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def chat(self, body: Any) -> Order:
-        """Of /v1/chat/completions. BadRequestError for what cannot be answered."""
-        given, session = checked(body, CHAT), self.session
+    def chat(self, body: Any, came: Mapping[str, Any] | None = None) -> Order:
+        """Of /v1/chat/completions. BadRequestError for what cannot be answered.
+
+        `came`: the body of another protocol that this one was made from.
+        """
+        given = self._given(body, CHAT)
+        asked, session = self.asked(given), self.session
+        ids, options = self.chat_ids(asked), asked.options
+        opening = session.markup.opening(asked.prompt.clean)
+        session.check_grammar(options, opening)
+        choices = [
+            self._choice(ids, each, session.parser(each, session.markup, opening))
+            for each in _seeded(options, number_of_choices(given))
+        ]
+        order = self._order(given, choices, has_tools=asked.has_tools)
+        return order if came is None else replace(order, given=came)
+
+    def asked(self, given: Mapping[str, Any]) -> Asked:
+        """The conversation in a body, rendered. BadRequestError where the template refuses it."""
+        session = self.session
         said = messages_of(given.get("messages"))
         template = session.prompts.template
         tools = tools_of(given, template.source if template else None)
@@ -78,37 +119,60 @@ class Orders:
         options = session.effective(replace(options, template_args=variables))
         try:
             prompts = session.prompts_for(options)
-            prompt = prompts.rendered(said)
-            ids = prompts.ids(prompt)
+            return Asked(prompts, prompts.rendered(said), options, bool(tools))
         except TemplateError as error:
-            sentence = f"the chat template refuses these messages ({error.reason})"
-            raise refused(sentence, "messages") from error
-        opening = session.markup.opening(prompt.clean)
-        session.check_grammar(options, opening)
-        n = number_of_choices(given)
-        choices = [
-            self._choice(ids, each, session.parser(each, session.markup, opening))
-            for each in _seeded(options, n)
-        ]
-        return self._order("chat", given, choices, has_tools=bool(tools))
+            raise _refusing(error) from error
+
+    def chat_ids(self, asked: Asked) -> list[int]:
+        """The tokens of a conversation."""
+        try:
+            return asked.prompts.ids(asked.prompt)
+        except TemplateError as error:
+            raise _refusing(error) from error
 
     def completion(self, body: Any) -> Order:
         """Of /v1/completions. BadRequestError for what cannot be answered."""
-        given, session = checked(body, COMPLETION), self.session
-        prompts = prompts_of(given.get("prompt"))
-        n = number_of_choices(given)
+        given = self._given(body, COMPLETION)
+        return self._raw(given, Texts(self.session).prompts(given))
+
+    def native(self, body: Any) -> Order:
+        """Of llama.cpp's /completion."""
+        given = self._given(body, NATIVE)
+        return self._raw(given, Texts(self.session).prompts(given))
+
+    def infill(self, body: Any) -> Order:
+        """Of llama.cpp's /infill."""
+        given = self._given(body, INFILL)
+        return self._raw(given, [Texts(self.session).infill(given)])
+
+    @property
+    def usual(self) -> ReplyOptions:
+        """How a reply is made where a request says nothing."""
+        given = self._given({}, CHAT)
+        return self.session.effective(options_of(given, self.verify))
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """What tokens say, control tokens by their names."""
+        vocabulary = self.session.target.vocabulary
+        pieces = (vocabulary.piece(i) or vocabulary.text(i).encode() for i in ids)
+        return b"".join(pieces).decode(errors="replace")
+
+    def _given(self, body: Any, known: frozenset[str]) -> dict[str, Any]:
+        return with_defaults(checked(body, known), self.defaults, known)
+
+    def _raw(self, given: Mapping[str, Any], prompts: Sequence[list[int]]) -> Order:
+        session, n = self.session, number_of_choices(given)
         if len(prompts) * n > MOST_PROMPTS:
             raise refused(f"{len(prompts) * n} replies are more than {MOST_PROMPTS}", "prompt")
         options = session.effective(options_of(given, self.verify))
         choices: list[OneAnswer] = []
-        for prompt in prompts:
-            ids = session.raw_prompt(prompt) if isinstance(prompt, str) else prompt
-            check_ids(ids, session.target.vocabulary.n_tokens)
+        for ids in prompts:
+            echo = self.text_of(ids) if flag(given, "echo") else ""
             choices += [
-                self._choice(ids, each, session.parser(each, PLAIN, UNOPENED))
+                replace(self._choice(ids, each, session.parser(each, PLAIN, UNOPENED)), echo=echo)
                 for each in _seeded(options, n)
             ]
-        return self._order("completion", given, choices)
+        return self._order(given, choices)
 
     def _choice(self, ids: list[int], options: ReplyOptions, parser: AnswerParser) -> OneAnswer:
         n_ctx = self.session.n_ctx
@@ -118,24 +182,27 @@ class Orders:
                     400,
                     f"the prompt has {len(ids):,} tokens and the context holds {n_ctx:,}, with the"
                     " reply: shorten it, or start the server with a larger --ctx",
-                    code="context_length_exceeded",
+                    code=TOO_LONG,
                     more=(("n_prompt_tokens", len(ids)), ("n_ctx", n_ctx)),
                 )
             )
         generation = self.session.generation(ids, options)
-        return OneAnswer(generation, parser, self.session.n_repeated(ids))
+        n_stable, vocabulary = self.session.n_repeated(ids), self.session.target.vocabulary
+        texts = None if options.logprobs is None else TokenTexts(vocabulary)
+        return OneAnswer(generation, parser, n_stable, options, texts=texts)
 
     def _order(
-        self,
-        door: Door,
-        given: Mapping[str, Any],
-        choices: list[OneAnswer],
-        *,
-        has_tools: bool = False,
+        self, given: Mapping[str, Any], choices: list[OneAnswer], *, has_tools: bool = False
     ) -> Order:
         n = number_of_choices(given)
         n_prompt = sum(choice.generation.n_prompt for choice in choices[::n])
-        return Order(door, choices, n_prompt, flag(given, "stream"), wants_usage(given), has_tools)
+        is_stream = flag(given, "stream")
+        wishes = wishes_of(given)
+        return Order(given, choices, n_prompt, is_stream, wants_usage(given), has_tools, wishes)
+
+
+def _refusing(error: TemplateError) -> BadRequestError:
+    return refused(f"the chat template refuses these messages ({error.reason})", "messages")
 
 
 def _seeded(options: ReplyOptions, n: int) -> list[ReplyOptions]:

@@ -36,6 +36,11 @@ class Prefixes:
         self._clock = 0
 
     @property
+    def contexts(self) -> list[Context]:
+        """All of them, in their order."""
+        return [seat.context for seat in self._seats]
+
+    @property
     def n_free(self) -> int:
         return sum(not seat.is_busy for seat in self._seats)
 

@@ -8,6 +8,7 @@ from localspec.errors import LocalspecError, UserError
 from localspec.serve.messages import BusyError
 
 FULL, CLOSING = 429, 503
+TOO_LONG = "context_length_exceeded"
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
           405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
           501: "not_supported_error", 503: "unavailable_error"}  # fmt: skip
@@ -25,11 +26,22 @@ class Problem:
     more: tuple[tuple[str, Any], ...] = ()
 
     @property
-    def document(self) -> dict[str, Any]:
+    def kind(self) -> str:
+        """OpenAI's name for it, but for a prompt that is too long: llama.cpp's clients look for
+        that, and OpenAI's for the `code`."""
+        if self.code == TOO_LONG:
+            return "exceed_context_size_error"
+        return _KINDS.get(self.status, "server_error")
+
+    @property
+    def message(self) -> str:
+        """The sentence in UTF-8, whatever a client sent."""
+        return _written(self.sentence)
+
+    def as_openai(self) -> dict[str, Any]:
         """The body; also one event of a stream that has begun."""
-        kind = _KINDS.get(self.status, "server_error")
-        message, param = _written(self.sentence), self.param and _written(self.param)
-        error = {"message": message, "type": kind, "param": param, "code": self.code}
+        param = self.param and _written(self.param)
+        error = {"message": self.message, "type": self.kind, "param": param, "code": self.code}
         return {"error": error | dict(self.more)}
 
     @property

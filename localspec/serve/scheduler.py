@@ -8,71 +8,33 @@ fails ends alone. One that is cancelled takes part in no further pass.
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 from localspec.decode.driver import Batch, Slot, step
-from localspec.decode.generation import Generation
 from localspec.decode.step import Step
-from localspec.engine.base import Engine, shared_prefix
+from localspec.dialogue.markup import AnswerPart
+from localspec.engine.base import Context, Engine, shared_prefix
 from localspec.errors import EngineError, LocalspecError
 from localspec.serve.messages import (
     Abort,
-    Account,
-    BusyError,
     Delta,
     Done,
     Event,
     Failed,
     Message,
+    Pass,
+    Progress,
     Submit,
     Taken,
 )
 from localspec.serve.pace import Paced, shares
 from localspec.serve.prefixes import Prefixes
+from localspec.serve.queue import Job, Queue, Room
 from localspec.session.reply import parsed
 
-USUAL_S, USUAL_GAIN = 2.0, 0.2
-"""How long a reply takes before one was seen, and how fast that is learned."""
-MOST_RETRY_S = 60.0
 WORTH_WAIT = 32
 """Tokens that another one is reading, and that need not be read twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """`n_cells` of the cache for all together, and how many requests may wait."""
-
-    n_cells: int
-    n_waiting: int
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A request that waits or runs; `worst` is what it may come to hold, in cells."""
-
-    asked: Submit
-    account: Account
-    came_s: float
-    worst: int
-    slot: Slot | None = None
-
-    @classmethod
-    def of(cls, asked: Submit, now: float) -> "Job":
-        generation = asked.generation
-        limits, n_prompt = generation.limits, generation.n_prompt
-        longest = limits.n_ctx if limits.max_tokens is None else n_prompt + limits.max_tokens
-        account = Account(n_prompt)
-        account.timings.start(now)
-        return cls(asked, account, now, max(n_prompt, min(longest, limits.n_ctx)))
-
-    @property
-    def id(self) -> int:
-        return self.asked.id
-
-    @property
-    def generation(self) -> Generation:
-        return self.asked.generation
 
 
 class Scheduler:
@@ -88,14 +50,23 @@ class Scheduler:
     ) -> None:
         self._engine, self._prefixes, self._pace = engine, prefixes, pace
         self._room, self._clock = room, clock
-        self._n_sequences = prefixes.n_free
-        self._usual_s = USUAL_S
-        self.waiting: deque[Job] = deque()
+        self.n_sequences = prefixes.n_free
+        self.queue = Queue(room, self.n_sequences, clock)
         self.running: list[Job] = []
         """In order of arrival."""
         self.is_closing = False
-        self.width = 0
-        """Rows of the last pass."""
+        self.last: Pass | None = None
+        """What the last call of `step` evaluated."""
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Of all sequences, in their order."""
+        return self._prefixes.contexts
+
+    @property
+    def waiting(self) -> deque[Job]:
+        """In order of arrival, too."""
+        return self.queue.jobs
 
     @property
     def is_idle(self) -> bool:
@@ -109,13 +80,12 @@ class Scheduler:
             self._abort(message.id)
             return []
         self.is_closing = True
-        waiting, self.waiting = self.waiting, deque()
-        return [Failed(job.id, self._closing()) for job in waiting]
+        return list(self.queue.close())
 
     def step(self) -> list[Event]:
         """One pass. An engine that fails for all ends every reply that runs, and no other."""
-        self.width = 0
-        events = self._expired() + self._admitted()
+        self.last = None
+        events = [*self.queue.expired(), *self._admitted()]
         batch = self._batch()
         if not batch.slots and not batch.chunks:
             return events
@@ -125,12 +95,13 @@ class Scheduler:
             steps = step(batch, self._engine, self._pace)
         except LocalspecError as error:
             return events + self.fail_all(error)
-        self.width, now = batch.width, self._clock()
-        for slot, made in zip(batch.slots, steps, strict=True):
-            events += self._advanced(by_slot[id(slot)], made, now)
+        now, grown = self._clock(), [by_slot[id(slot)] for slot in batch.slots]
+        self.last = self._account(batch.width, grown, steps, now)
+        for job, made in zip(grown, steps, strict=True):
+            events += self._advanced(job, made, now)
         for job in read:
-            if job.generation.is_finished:
-                events.append(self._ended(job))
+            is_over = job.generation.is_finished
+            events += [self._ended(job)] if is_over else self._progress(job)
         return events
 
     def fail_all(self, error: LocalspecError) -> list[Event]:
@@ -139,23 +110,16 @@ class Scheduler:
             job.generation.fail(error)
         return [self._ended(job) for job in list(self.running)]
 
-    def retry_s(self) -> float:
-        """When a new request may find room."""
-        n_before = len(self.waiting) + 1
-        return min(MOST_RETRY_S, max(1.0, self._usual_s * n_before / self._n_sequences))
-
     # requests come and go
 
     def _submitted(self, asked: Submit) -> Event:
         job = Job.of(asked, self._clock())
-        if self.is_closing:
-            return Failed(job.id, self._closing())
         if job.worst > self._room.n_cells:
             sentence = f"{job.worst:,} tokens do not fit into a cache of {self._room.n_cells:,}"
             return Failed(job.id, EngineError(f"{sentence}: ask for fewer max_tokens"))
-        if len(self.waiting) >= self._room.n_waiting + self._n_open:
-            sentence = f"{len(self.waiting)} requests wait already: try again later"
-            return Failed(job.id, BusyError(sentence, self.retry_s()))
+        refusal = self.queue.refusal(job, self._n_open, is_closing=self.is_closing)
+        if refusal:
+            return refusal
         self.waiting.append(job)
         return Taken(job.id)
 
@@ -169,27 +133,11 @@ class Scheduler:
         """Whether the first that waits does so for cells."""
         return bool(self.waiting) and self._n_lacking(self.waiting[0]) > self._n_spare
 
-    def _closing(self) -> BusyError:
-        return BusyError("the server is closing: ask another one", 1.0, is_closing=True)
-
     def _abort(self, wanted: int) -> None:
-        self.waiting = deque(job for job in self.waiting if job.id != wanted)
+        self.queue.leave(wanted)
         for job in [job for job in self.running if job.id == wanted]:
             job.generation.finish("interrupted")
             self._leave(job)
-
-    def _expired(self) -> list[Event]:
-        """Those that have waited too long."""
-        now, kept, gone = self._clock(), deque[Job](), list[Event]()
-        for job in self.waiting:
-            wait_s = job.asked.wait_s
-            if wait_s is None or now - job.came_s <= wait_s:
-                kept.append(job)
-                continue
-            sentence = f"no turn came within {wait_s:.0f} s: try again later"
-            gone.append(Failed(job.id, BusyError(sentence, self.retry_s())))
-        self.waiting = kept
-        return gone
 
     def _admitted(self) -> list[Event]:
         """Let requests in, in order of arrival, while there is room for the worst case.
@@ -210,10 +158,11 @@ class Scheduler:
             self.waiting.remove(job)
             self._prefixes.forget(n_lacking, job.generation.history)
             self._seat(job)
+            events += self._progress(job)
         return events
 
     def _is_being_read(self, job: Job) -> bool:
-        if self._engine.rollback_limit is not None:
+        if self._engine.rollback_limit is not None or not job.asked.wishes.reuses:
             return False  # such a memory shares nothing
         prompt = job.generation.history
         n_held = self._prefixes.n_held(prompt)
@@ -234,7 +183,8 @@ class Scheduler:
 
     def _seat(self, job: Job) -> None:
         generation = job.generation
-        context, job.account.n_cached = self._prefixes.take(generation.history)
+        known = generation.history if job.asked.wishes.reuses else []
+        context, job.account.n_cached = self._prefixes.take(known)
         job.slot = Slot(generation, context, job.asked.n_stable)
         job.account.queued_s = self._clock() - job.came_s
         self.running.append(job)
@@ -261,16 +211,57 @@ class Scheduler:
                 chunks.append((slot, n))
         return Batch(ready, chunks)
 
+    def _account(self, width: int, grown: list[Job], steps: list[Step], now: float) -> Pass:
+        spoke_s = [job.account.timings.last_emission for job in grown]
+        return Pass(
+            n_users=len(self.running),
+            n_waiting=len(self.waiting),
+            n_rows=width,
+            n_drafted=sum(made.drafted for made in steps),
+            n_tokens=sum(len(made.tokens) for made in steps),
+            gaps_s=[
+                now - before
+                for before, made in zip(spoke_s, steps, strict=True)
+                if before is not None and made.tokens
+            ],
+        )
+
     def _advanced(self, job: Job, made: Step, now: float) -> list[Event]:
         generation, parser = job.generation, job.asked.parser
         made, parts = parsed(made, generation, parser)
         job.account.add(made, now)
         if generation.is_finished:
             parts += parser.finish()
-        events: list[Event] = [Delta(job.id, parts)] if parts else []
+        events: list[Event] = [] if job.n_told else self._progress(job, made.eval_s)
+        events += self._delta(job, parts) if parts or self._is_to_tell(job) else []
         if generation.is_finished:
             events.append(self._ended(job))
         return events
+
+    def _delta(self, job: Job, parts: Sequence[AnswerPart]) -> list[Event]:
+        generation, account = job.generation, None
+        tokens = generation.history[generation.n_prompt + job.n_told :]
+        job.n_told += len(tokens)
+        if job.asked.wishes.accounts:
+            account = deepcopy(job.account)
+            account.n_tokens = job.n_told
+        logprobs = generation.newest_logprobs(len(tokens))
+        return [Delta(job.id, parts, tokens, account, logprobs)]
+
+    def _is_to_tell(self, job: Job) -> bool:
+        """Whether tokens without text are wanted, too: those that end a reply."""
+        generation = job.generation
+        return generation.is_finished and len(generation.logprobs) > job.n_told
+
+    def _progress(self, job: Job, read_s: float | None = None) -> list[Event]:
+        """What was read of a prompt, if somebody wants to hear it."""
+        slot, account = job.slot, job.account
+        if not job.asked.wishes.progress or slot is None or job.generation.error:
+            return []
+        n_held = account.n_prompt if read_s is not None else len(slot.context.tokens)
+        n_read, read_s = n_held - account.n_cached, slot.read_s if read_s is None else read_s
+        read_s = read_s if n_read else 0.0
+        return [Progress(job.id, account.n_prompt, account.n_cached, n_read, read_s)]
 
     def _ended(self, job: Job) -> Event:
         if job in self.running:
@@ -280,6 +271,5 @@ class Scheduler:
             return Failed(job.id, generation.error)
         account.n_tokens, account.finish_reason = generation.n_tokens, generation.finish_reason
         account.n_thought = job.asked.parser.n_tokens.get("thought", 0)
-        took_s = self._clock() - job.came_s - account.queued_s
-        self._usual_s += USUAL_GAIN * (took_s - self._usual_s)
+        self.queue.learn(self._clock() - job.came_s - account.queued_s)
         return Done(job.id, account)

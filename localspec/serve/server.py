@@ -23,7 +23,8 @@ from localspec.serve.desk import Desk
 from localspec.serve.order import Orders
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
-from localspec.serve.scheduler import Room, Scheduler
+from localspec.serve.queue import Room
+from localspec.serve.scheduler import Scheduler
 from localspec.session.session import Session
 
 DRAIN_S = 30.0

@@ -10,7 +10,7 @@ from localspec.serve.problem import refused
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
           "tool": "tool", "function": "tool"}  # fmt: skip
-_TEXTS = ("text", "input_text", "output_text", "refusal")
+TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
 def messages_of(asked: Any) -> list[Message]:
@@ -32,7 +32,7 @@ def _message(given: Any, where: str) -> Message:
     made: dict[str, Any] = {"role": _ROLES[role], "content": content}
     thought = given.get("reasoning_content") or given.get("reasoning")
     if thought is not None:
-        made["thought"] = _utf8(thought, f"{where}.reasoning_content")
+        made["thought"] = utf8(thought, f"{where}.reasoning_content")
     if calls := given.get("tool_calls"):
         made["tool_calls"] = [_call(call, f"{where}.tool_calls") for call in _list(calls, where)]
     made |= {key: given[key] for key in ("tool_call_id", "name") if given.get(key) is not None}
@@ -47,13 +47,13 @@ def _content(content: Any, where: str) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return _utf8(content, where)
+        return utf8(content, where)
     texts: list[str] = []
     for part in _list(content, where):
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in _TEXTS:
+        if kind not in TEXTS:
             raise refused(f"{where} has a part of type {kind!r}: this server reads text", where)
-        texts.append(_utf8(part.get("text", part.get("refusal")), where))
+        texts.append(utf8(part.get("text", part.get("refusal")), where))
     return "\n".join(texts)
 
 
@@ -63,7 +63,8 @@ def _list(value: Any, where: str) -> list[Any]:
     return value
 
 
-def _utf8(text: Any, where: str) -> str:
+def utf8(text: Any, where: str) -> str:
+    """A text of a request. BadRequestError for anything else, and for half a character."""
     if not isinstance(text, str):
         raise refused(f"{where} is no text", where)
     try:
@@ -111,35 +112,3 @@ def _check_tool(tool: Any, where: str) -> None:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise refused(f"{where} is no function with a name", where)
-
-
-def prompts_of(prompt: Any) -> list[str | list[int]]:
-    """The prompts of a completion: a text, ids, or several of either."""
-    if isinstance(prompt, str):
-        return [_utf8(prompt, "prompt")]
-    if not isinstance(prompt, list) or not prompt:
-        raise refused("prompt is neither a text nor a list with something in it", "prompt")
-    if all(_is_id(each) for each in prompt):
-        return [prompt]
-    found: list[str | list[int]] = []
-    for each in prompt:
-        if isinstance(each, str):
-            found.append(_utf8(each, "prompt"))
-        elif isinstance(each, list) and each and all(_is_id(token) for token in each):
-            found.append(each)
-        else:
-            raise refused(f"prompt has {each!r}, which is neither a text nor ids", "prompt")
-    return found
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def check_ids(ids: list[int], n_vocab: int) -> None:
-    """BadRequestError for an id that the model does not have."""
-    wrong = next((i for i in ids if not 0 <= i < n_vocab), None)
-    if wrong is not None:
-        raise refused(
-            f"prompt has the id {wrong}, and the model's are 0 to {n_vocab - 1:,}", "prompt"
-        )

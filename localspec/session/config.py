@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
@@ -18,18 +17,23 @@ from localspec.decode.drafters import HEAD_METHODS
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
 from localspec.engine.constraint import Grammar, GrammarKind
-from localspec.engine.sampling import Sampling
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
 from localspec.registry.resolve import NotHereError, is_one_file, resolve
+from localspec.sampling_fields import SAMPLING, Sampling, SamplingRow
+from localspec.session.bias import Bias, biases_of, wanted_biases
 from localspec.session.drafting import chosen_draft
 from localspec.session.profile import with_profile
 from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
 
 NO_AUTO = "LOCALSPEC_NO_AUTO"
 """A variable that counts as --no-auto wherever it is set."""
+
+
+MOST_LOGPROBS = 1000
+"""Likely tokens beside one that was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class ReplyOptions:
     `spec` and `draft_max` default to the session's. A drafter that the session has not loaded
     drafts nothing, and the session's `draft_max` is the limit. `think` and `template_args` are for
     the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all. `grammar`:
-    what the reply keeps.
+    what the reply keeps. `logprobs`: for so many likely tokens at each place; None: for none.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -77,6 +81,9 @@ class ReplyOptions:
     stop: tuple[str, ...] = ()
     verify: Verification = "match"
     ignore_eos: bool = False
+    min_tokens: int = 0
+    logprobs: int | None = None
+    logit_bias: tuple[Bias, ...] = ()
     spec: Speculation | None = None
     draft_max: int | None = None
     think: Think | None = None
@@ -167,9 +174,13 @@ class ReplyKeywords(TypedDict, total=False):
     """How a reply is made. Defaults are the same for the library and the command line.
 
     `temperature` (0.8; 0 takes the best token), `top_k` (40), `top_p` (0.95), `min_p` (0.05),
-    `repeat_penalty` (1.0) or all of them as `sampling`; `seed` (random); `max_tokens` (no limit);
-    `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else "rejection");
-    `ignore_eos`: never choose an end token. What a model's file recommends replaces the defaults of
+    `repeat_penalty` (1.0), `frequency_penalty` (0), `presence_penalty` (0) of the last
+    `repeat_last_n` (64) tokens, or all of them as `sampling`; `seed` (random); `max_tokens` (no
+    limit); `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else
+    "rejection"); `ignore_eos`: never choose an end token; `min_tokens`: not before so many.
+    `logit_bias`: what is added to the scores of tokens, by id or text, and False for those that are
+    never chosen. `logprobs`: how likely each token was, and so
+    many of the likeliest beside it. What a model's file recommends replaces the defaults of
     sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
     name) are for the chat template. The reply keeps one of `schema` (a JSON schema: an object, a
     bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`.
@@ -181,8 +192,14 @@ class ReplyKeywords(TypedDict, total=False):
     top_p: float
     min_p: float
     repeat_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    repeat_last_n: int
     seed: int | None
     max_tokens: int | None
+    min_tokens: int | None
+    logprobs: int | None
+    logit_bias: Mapping[Any, Any] | Sequence[Sequence[Any]] | None
     stop: str | Sequence[str] | None
     verify: Verification | Literal["auto"]
     ignore_eos: bool
@@ -193,14 +210,12 @@ class ReplyKeywords(TypedDict, total=False):
     regex: str | None
 
 
-_BOUNDS: Mapping[str, tuple[type, float, float]] = {
-    "temperature": (Real, 0, 100),
-    "top_k": (Integral, 0, inf),
-    "top_p": (Real, 0, 1),
-    "min_p": (Real, 0, 1),
-    "repeat_penalty": (Real, 0.01, 100),
-    "seed": (Integral, -inf, inf),
-    "max_tokens": (Integral, 0, inf),
+_NUMBERS: Mapping[str, SamplingRow] = {
+    **SAMPLING,
+    "seed": SamplingRow("", -inf, is_whole=True),
+    "max_tokens": SamplingRow("", 0, is_whole=True),
+    "min_tokens": SamplingRow("", 0, is_whole=True),
+    "logprobs": SamplingRow("", 0, MOST_LOGPROBS, is_whole=True),
 }
 _VERIFICATIONS = ("auto", "match", "rejection")
 
@@ -218,7 +233,7 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
     verify = given.get("verify", "auto")
     if verify == "auto":
         verify = "match" if has_seed else "rejection"
-    numbers = {name: given[name] for name in _BOUNDS if name in given and name != "max_tokens"}
+    numbers = {name: given[name] for name in (*SAMPLING, "seed") if name in given}
     if not has_seed:
         numbers["seed"] = secrets.randbits(32)
     stop = given.get("stop", ())
@@ -228,6 +243,9 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         verify=verify,
         ignore_eos=given.get("ignore_eos", False),
+        min_tokens=given.get("min_tokens", 0),
+        logprobs=given.get("logprobs"),
+        logit_bias=biases_of(given.get("logit_bias", {})),
         think=given.get("think"),
         template_args=given.get("template_args", {}),
         chosen=None if base else frozenset(numbers),
@@ -260,22 +278,14 @@ def _check(name: str, value: Any) -> None:
 
 def wanted_of(name: str, value: Any) -> str | None:
     """The values that a keyword accepts, in words; None if this value is valid."""
-    if name in _BOUNDS:
-        kind, low, high = _BOUNDS[name]
-        is_right = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
-        noun = "a whole number" if kind is Integral else "a number"
-        bounds = (
-            ""
-            if low == -inf
-            else f" of at least {low}"
-            if high == inf
-            else f" from {low} to {high}"
-        )
-        return None if is_right else noun + bounds
+    if name in _NUMBERS:
+        return None if _NUMBERS[name].accepts(value) else _NUMBERS[name].wanted
     if name == "stop":
         texts = [value] if isinstance(value, str) else value
         is_right = isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)
         return None if is_right else "a text or several"
+    if name == "logit_bias":
+        return wanted_biases(value)
     if name == "verify":
         return None if value in _VERIFICATIONS else f"one of {', '.join(_VERIFICATIONS)}"
     if name == "think":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localspec.gguf.cursor import shown
-from localspec.session.config import wanted_of
+from localspec.sampling_fields import SAMPLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,8 @@ class Recommended:
     note: str | None = None
 
 
-_KEYS = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_repeat": "repeat_penalty",
-}
-"""Names in files, below `general.sampling.` (llama.cpp PR 17120), and ours."""
+_KEYS = {each.file_key: each.name for each in SAMPLING.values() if each.file_key}
+"""Names in files and ours."""
 
 
 def recommended_sampling(given: Mapping[str, Any]) -> Recommended:
@@ -34,7 +28,7 @@ def recommended_sampling(given: Mapping[str, Any]) -> Recommended:
         value = given.get(key)
         if name == "top_k" and isinstance(value, int) and value < 0:
             value = 0  # all of them, as llama.cpp takes it
-        if value is not None and wanted_of(name, value):
+        if value is not None and not SAMPLING[name].accepts(value):
             refused.append(f"{key} {shown(str(value))}")
         elif value is not None:
             values[name] = round(value, 6)  # float32 in files

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager, suppress
 from time import perf_counter
 
 from localspec.decode.generation import FinishReason, Generation
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.decode.speculator import Gain, Speculator
 from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
@@ -119,6 +120,11 @@ class Reply:
     def tokens(self) -> list[int]:
         """Emitted ids, without the end of generation."""
         return self._generation.tokens
+
+    @property
+    def logprobs(self) -> list[TokenLogprobs]:
+        """How likely each of `tokens` was; empty where nobody asked for it."""
+        return self._generation.logprobs
 
     @property
     def n_thought_tokens(self) -> int:

@@ -10,7 +10,7 @@ from typing import Self
 from localspec.decode.chances import Learned
 from localspec.decode.drafters import drafters_for
 from localspec.decode.driver import drive
-from localspec.decode.generation import Generation, Limits
+from localspec.decode.generation import Generation
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
@@ -19,7 +19,6 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
-from localspec.engine.constraint import Constraint, GrammarTokenizer
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.errors import UserError
@@ -28,6 +27,7 @@ from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.engines import load_draft, load_head, load_target, talking_plan
+from localspec.session.generations import Generations
 from localspec.session.loading import EnginePlan, check_pair, sound_plan
 from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.recommended import recommended_sampling
@@ -218,33 +218,12 @@ class Session:
         return Reply(generation, steps, parser, options, self._turns, speculator)
 
     def generation(self, prompt: Sequence[int], options: ReplyOptions) -> Generation:
-        """A reply that has not begun. UserError for a prompt as in `reply`."""
-        if not prompt:
-            raise UserError("the prompt is empty: give some text")
-        if len(prompt) > self.n_ctx:
-            raise UserError(
-                f"the prompt has {len(prompt):,} tokens and the context holds {self.n_ctx:,}: "
-                "use a larger --ctx"
-            )
-        eog = self.target.vocabulary.eog
-        sampling = options.sampling
-        if options.ignore_eos:
-            sampling = replace(sampling, banned=sampling.banned | eog)
-        limits = Limits(
-            n_ctx=self.n_ctx,
-            max_tokens=options.max_tokens,
-            stop_tokens=frozenset() if options.ignore_eos else eog,
-        )
-        constraint = None
-        if options.grammar:
-            if options.ignore_eos:
-                raise UserError("a grammar says where a reply ends: leave --ignore-eos out")
-            constraint = Constraint.of(options.grammar, self._grammar_tokenizer, len(prompt))
-        return Generation(prompt, sampling, limits, options.verify, constraint)
+        """A reply that has not begun. UserError as `Generations.of`."""
+        return self._generations.of(prompt, options)
 
     @cached_property
-    def _grammar_tokenizer(self) -> GrammarTokenizer:
-        return GrammarTokenizer(self.target.vocabulary)
+    def _generations(self) -> Generations:
+        return Generations(self.target.vocabulary, self.n_ctx)
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""

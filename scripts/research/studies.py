@@ -17,6 +17,7 @@ STUDIES = {
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",
     "bench-serve": "serve.load",
+    "judge-server": "serve.llama_tests",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",
     "judge-vocabularies": "dialogue.vocabularies",

@@ -26,7 +26,7 @@ from localspec.engine.base import EngineConfig, hold, rows_of, shared_prefix
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Purpose, Sampling, truncated, uniform
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.serve.messages import END, Done, Event
+from localspec.serve.messages import END, Done, Event, Wishes
 from localspec.serve.order import Orders
 from localspec.serve.server import desk_of
 from localspec.session.config import SessionConfig
@@ -62,7 +62,7 @@ def answers(server: Served, bodies: list[dict[str, Any]]) -> list[Generation]:
         choice = orders.chat(body).choices[0]
         generations.append(choice.generation)
         server.desk.submit(
-            choice.submit(server.desk.new_id(), None),
+            choice.submit(server.desk.new_id(), None, Wishes()),
             lambda event: ends.put(event) if isinstance(event, END) else None,
         )
     assert all(isinstance(ends.get(timeout=120), Done) for _ in bodies)
@@ -128,10 +128,10 @@ def test_company_changes_no_answer(starter: Served, n_users: int, how: dict[str,
 
 def test_the_next_turn_reads_its_new_tokens_only(starter: Served) -> None:
     said = [{"role": "user", "content": "Tell me a long story about a fox. " * 8}]
-    first = starter.post("/v1/chat/completions", messages=said, **GREEDY)[1]
+    first = starter.post("/chat/completions", messages=said, **GREEDY)[1]
     answer = first["choices"][0]["message"]["content"]
     said += [{"role": "assistant", "content": answer}, {"role": "user", "content": "Go on."}]
-    second = starter.post("/v1/chat/completions", messages=said, **GREEDY)[1]
+    second = starter.post("/chat/completions", messages=said, **GREEDY)[1]
     cached = second["usage"]["prompt_tokens_details"]["cached_tokens"]
     assert cached >= first["usage"]["prompt_tokens"]
     assert second["timings"]["prompt_n"] == second["usage"]["prompt_tokens"] - cached
@@ -150,7 +150,7 @@ def test_who_leaves_makes_room(starter: Served) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "Tell a story."}], "stream": True})
     for i in range(24):
         connection = http.client.HTTPConnection("127.0.0.1", starter.port, timeout=30)
-        connection.request("POST", "/v1/chat/completions", body)
+        connection.request("POST", "/chat/completions", body)
         if i % 3:
             connection.getresponse().read1(64)
         connection.close()
@@ -267,7 +267,7 @@ def test_thoughts_and_tool_calls_are_fields_of_their_own(tmp_path: Path) -> None
         assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"city": "Paris"}
         assert choice["finish_reason"] == "tool_calls"
         body = {"messages": [{"role": "user", "content": "x"}], "tools": tools, "stream": True}
-        chunks = events_of(server.ask("POST", "/v1/chat/completions", body)[1])
+        chunks = events_of(server.ask("POST", "/chat/completions", body)[1])
         deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "hm well"
         (called,) = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
@@ -292,7 +292,7 @@ def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path) -> No
         port = int(ready.partition("127.0.0.1:")[2].partition("/")[0])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         body = {"messages": [{"role": "user", "content": PROMPTS[2]}], "stream": True, **GREEDY}
-        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        connection.request("POST", "/chat/completions", json.dumps(body))
         answer = connection.getresponse()
         server.send_signal(signal.SIGTERM)
         time.sleep(0.05)

@@ -163,6 +163,8 @@ class ModelDrafter:
         key = id(request.history)
         if key not in self._choosers:
             n_vocab = self._engine.vocabulary.n_tokens
-            banned = {t for t in request.sampling.banned | self._surplus if t < n_vocab}
-            self._choosers[key] = Chooser(replace(request.sampling, banned=frozenset(banned)))
+            sampling = request.sampling
+            banned = frozenset(t for t in sampling.banned | self._surplus if t < n_vocab)
+            bias = tuple(pair for pair in sampling.bias if pair[0] < n_vocab)
+            self._choosers[key] = Chooser(replace(sampling, banned=banned, bias=bias))
         return self._choosers[key]

@@ -8,7 +8,7 @@ from itertools import repeat
 from pathlib import Path
 
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise
-from localspec.engine.vocabulary import SpecialKind
+from localspec.engine.vocabulary import FimTokens, SpecialKind
 from localspec.errors import ModelError
 from localspec.model.tokenizer import Tokenizer
 
@@ -136,6 +136,21 @@ class LlamaVocabulary:
     def _adds_space(self) -> bool:
         return b"".join(map(self.piece, self._tokenize("a"))) == b" a"
 
+    @property
+    def fim(self) -> FimTokens | None:
+        """None where the model was not made to fill a middle in."""
+        return self._fim
+
+    @cached_property
+    def _fim(self) -> FimTokens | None:
+        needed = (C.llama_vocab_fim_pre, C.llama_vocab_fim_suf, C.llama_vocab_fim_mid)
+        found = [_id_or_none(get(self._vocab)) for get in needed]
+        repo, file = (_id_or_none(get(self._vocab)) for get in _FIM_FILES)
+        prefix, suffix, middle = found
+        if prefix is None or suffix is None or middle is None:
+            return None
+        return FimTokens(prefix, suffix, middle, repo, file)
+
     def tokenize(
         self, text: str, *, add_special: bool, parse_special: bool = True, goes_on: bool = False
     ) -> list[int]:
@@ -203,6 +218,9 @@ class LlamaVocabulary:
 
 _CONTROL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
 """What `llama_tokenize` recognises only on request."""
+
+
+_FIM_FILES = (C.llama_vocab_fim_rep, C.llama_vocab_fim_sep)
 
 
 def _id_or_none(token: int) -> int | None:

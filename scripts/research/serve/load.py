@@ -22,7 +22,8 @@ from localspec.dialogue.template import Message
 from localspec.serve.messages import Done, Submit
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
-from localspec.serve.scheduler import Room, Scheduler
+from localspec.serve.queue import Room
+from localspec.serve.scheduler import Scheduler
 from localspec.session.config import SessionConfig, reply_options
 from localspec.session.session import Session
 

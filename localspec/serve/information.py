@@ -1,0 +1,119 @@
+"""What the server tells of itself: its model, its health, its counts, what runs."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from localspec.engine.base import Context
+from localspec.serve.desk import Desk
+from localspec.serve.order import Orders
+from localspec.serve.problem import BadRequestError, Problem
+from localspec.serve.protocols.llama import settings_of
+from localspec.serve.protocols.openai import FINGERPRINT
+from localspec.serve.queue import Job
+
+
+class Information:
+    """GET handlers. `about` is what /v1/models tells of the model."""
+
+    def __init__(self, orders: Orders, desk: Desk, model: str, about: dict[str, Any]) -> None:
+        self._orders, self._session = orders, orders.session
+        self._desk, self._name = desk, model
+        self._model = {"id": model, "object": "model", "owned_by": "localspec", **about}
+
+    def routes(self) -> list[BaseRoute]:
+        """All of them."""
+        pages = {
+            "/v1/models": self.models,
+            "/models": self.models,
+            "/v1/models/{name:path}": self.model,
+            "/health": self.health,
+            "/v1/health": self.health,
+            "/metrics": self.metrics,
+            "/slots": self.slots,
+            "/props": self.props,
+        }
+        return [Route(path, page, methods=["GET"]) for path, page in pages.items()]
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        return JSONResponse({"object": "list", "data": [self._model]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        name = request.path_params["name"]
+        if name != self._name:
+            sentence = f"there is no model {name!r}: this server has {self._name!r}"
+            raise BadRequestError(Problem(404, sentence, "model", "model_not_found"))
+        return JSONResponse(self._model)
+
+    async def health(self, request: Request) -> Response:
+        """GET /health: 200 while requests are answered."""
+        problem = self._desk.problem
+        if problem:
+            raise BadRequestError(Problem(503, problem, retry_s=1.0))
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics."""
+        scheduler = self._desk.scheduler
+        text = self._desk.metrics.text(len(scheduler.running), len(scheduler.waiting))
+        began = str(int(time.time() - (self._desk.clock() - self._desk.began)))
+        headers = {"process-start-time-unix": began}
+        return PlainTextResponse(text, headers=headers, media_type="text/plain; version=0.0.4")
+
+    async def slots(self, request: Request) -> Response:
+        """GET /slots: each sequence, and the reply that it is busy with."""
+        jobs = tuple(self._desk.scheduler.running)
+        by_context = {id(job.slot.context): job for job in jobs if job.slot}
+        contexts = self._desk.scheduler.contexts
+        return JSONResponse(
+            [
+                {"id": i, "n_ctx": self._session.n_ctx, **_slot(context, by_context)}
+                for i, context in enumerate(contexts)
+            ]
+        )
+
+    async def props(self, request: Request) -> Response:
+        """GET /props: how replies are made by default, and what the model is."""
+        session, vocabulary = self._session, self._session.target.vocabulary
+        template = session.prompts.template
+        params = settings_of(self._orders.usual, session.n_ctx)
+        params["seed"] = self._orders.defaults.get("seed", -1)
+        document = {
+            "default_generation_settings": {"n_ctx": session.n_ctx, "params": params},
+            "total_slots": self._desk.scheduler.n_sequences,
+            "model_alias": self._name,
+            "model_path": str(session.plan.target.model),
+            "modalities": {"vision": False, "audio": False},
+            "chat_template": template.source if template else "",
+            "bos_token": vocabulary.bos_text,
+            "eos_token": vocabulary.eos_text,
+            "build_info": FINGERPRINT,
+            "is_sleeping": False,
+        }
+        return JSONResponse(document)
+
+
+def _slot(context: Context, by_context: Mapping[int, Job]) -> dict[str, Any]:
+    job = by_context.get(id(context))
+    n_held = len(context.tokens)
+    if job is None:
+        return {"is_processing": False, "id_task": -1, "n_held": n_held}
+    generation = job.generation
+    longest = generation.limits.max_tokens
+    n_said = generation.n_tokens
+    n_remain = -1 if longest is None else longest - n_said
+    said = {"has_next_token": not generation.is_finished, "n_remain": n_remain, "n_decoded": n_said}
+    return {
+        "is_processing": True,
+        "id_task": job.id,
+        "n_held": n_held,
+        "n_prompt_tokens": generation.n_prompt,
+        "n_prompt_tokens_cache": job.account.n_cached,
+        "next_token": [said],
+    }

@@ -1,0 +1,173 @@
+"""OpenAI's chat completions and completions, whole and as chunks, with llama.cpp's `timings`.
+
+A stream says each tool call in one piece with its index and id.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from localspec import __version__
+from localspec.decode.logprobs import TokenLogprobs
+from localspec.serve.answer import Answer, Called, Choice, Ended, News, progress_of, timings_of
+from localspec.serve.asked import check_model
+from localspec.serve.logprobs import TokenTexts
+from localspec.serve.messages import Progress
+from localspec.serve.order import Order, Orders
+from localspec.serve.problem import Problem
+from localspec.serve.protocols.base import PING, Door, event
+
+FINGERPRINT = f"localspec-{__version__}"
+_NAMES = {"text": "content", "thought": "reasoning_content"}
+
+
+def doors(orders: Orders) -> list[Door]:
+    """The addresses of OpenAI's that answer. A model is named where they are OpenAI's own."""
+
+    def read(body: Any) -> Order:
+        order = orders.chat(body)
+        check_model(order.given)
+        return order
+
+    return [
+        Door(("/v1/chat/completions",), read, ChatWriter),
+        Door(("/chat/completions",), orders.chat, ChatWriter),
+        Door(("/v1/completions",), orders.completion, TextWriter),
+    ]
+
+
+class _Chunks:
+    """What both kinds of OpenAI's documents share."""
+
+    id_, kind, chunk_kind = "", "", ""
+    ping = PING
+
+    def __init__(self, answer: Answer, model: str) -> None:
+        self._answer = answer
+        self._head = {
+            "id": self.id_ + answer.key,
+            "object": self.kind,
+            "created": answer.created,
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it, when every choice is done."""
+        choices = [self._choice(place, each) for place, each in enumerate(self._answer.choices)]
+        return {**self._head, "choices": choices, **self._figures}
+
+    def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
+        """What is new of a choice."""
+        for each in news:
+            reason = each.reason if isinstance(each, Ended) else None
+            account = None if isinstance(each, Called | Progress) else each.account
+            more = {"timings": timings_of([account])} if account else {}
+            if isinstance(each, Progress):
+                more = {"prompt_progress": progress_of(each)}
+            yield event({**self._chunk(place, each, reason), **more})
+
+    def opening(self) -> Iterable[str]:
+        """What a stream begins with."""
+        return ()
+
+    def closing(self) -> Iterator[str]:
+        """Behind all choices: the figures, if they are wanted."""
+        if self._answer.order.wants_usage:
+            yield event({**self._head, "object": self.chunk_kind, "choices": [], **self._figures})
+        yield "data: [DONE]\n\n"
+
+    def failed(self, problem: Problem) -> str:
+        """An error in a stream that has begun."""
+        return event(problem.as_openai())
+
+    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _new(self, news: News) -> dict[str, Any]:
+        """What a chunk has of it."""
+        raise NotImplementedError
+
+    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        """How likely tokens were, as this document has it."""
+        raise NotImplementedError
+
+    def _chunk(self, place: int, news: News, reason: str | None) -> dict[str, Any]:
+        said = () if isinstance(news, Called | Progress) else news.logprobs
+        choice = _choice_of(place, reason, **self._new(news), **self._likely(place, said))
+        return {**self._head, "object": self.chunk_kind, "choices": [choice]}
+
+    def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        texts = self._answer.order.choices[place].texts
+        return {"logprobs": self._logprobs(texts, said)} if texts and said else {}
+
+    @property
+    def _figures(self) -> dict[str, Any]:
+        return {"usage": usage(self._answer), "timings": self._answer.timings}
+
+
+class ChatWriter(_Chunks):
+    """Of /v1/chat/completions."""
+
+    id_, kind, chunk_kind = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+
+    def opening(self) -> Iterator[str]:
+        """Each choice says who speaks."""
+        for place in range(len(self._answer.choices)):
+            choice = _choice_of(place, None, delta={"role": "assistant", "content": None})
+            yield event({**self._head, "object": self.chunk_kind, "choices": [choice]})
+
+    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        message["annotations"] = []
+        if choice.thought:
+            message["reasoning_content"] = choice.thought
+        if choice.calls:
+            message |= {
+                "content": choice.text or None,
+                "tool_calls": [each.call for each in choice.calls],
+            }
+        likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
+        return _choice_of(place, choice.reason, message=message, **likely)
+
+    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        return texts.chat(said)
+
+    def _new(self, news: News) -> dict[str, Any]:
+        if isinstance(news, Ended | Progress):
+            return {"delta": {}}
+        if isinstance(news, Called):
+            return {"delta": {"tool_calls": [{"index": news.index, **news.call}]}}
+        return {"delta": {_NAMES[news.kind]: news.text}}
+
+
+class TextWriter(_Chunks):
+    """Of /v1/completions."""
+
+    id_, kind, chunk_kind = "cmpl-", "text_completion", "text_completion"
+
+    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+        likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
+        return _choice_of(place, choice.reason, text=choice.text, **likely)
+
+    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        return texts.completion(said, 0)
+
+    def _new(self, news: News) -> dict[str, Any]:
+        return {"text": getattr(news, "text", "")}
+
+
+def _choice_of(place: int, reason: str | None, **said: Any) -> dict[str, Any]:
+    return {"index": place, "logprobs": None, **said, "finish_reason": reason}
+
+
+def usage(answer: Answer) -> dict[str, Any]:
+    """Tokens of all choices; a prompt counts once for all of its choices."""
+    n_prompt, n_tokens = answer.order.n_prompt, answer.n_tokens
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_tokens,
+        "total_tokens": n_prompt + n_tokens,
+        "prompt_tokens_details": {"cached_tokens": answer.n_cached},
+        "completion_tokens_details": {"reasoning_tokens": answer.n_thought},
+    }

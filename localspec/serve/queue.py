@@ -1,0 +1,111 @@
+"""The requests that wait for their turn: a bounded queue in order of arrival.
+
+Whoever is refused is told when to come again: after so many usual replies as wait before it.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from localspec.decode.driver import Slot
+from localspec.decode.generation import Generation
+from localspec.serve.messages import Account, BusyError, Failed, Submit
+
+USUAL_S, USUAL_GAIN = 2.0, 0.2
+"""How long a reply takes before one was seen, and how fast that is learned."""
+MOST_RETRY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """`n_cells` of the cache for all together, and how many requests may wait."""
+
+    n_cells: int
+    n_waiting: int
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request that waits or runs; `worst` is what it may come to hold, in cells."""
+
+    asked: Submit
+    account: Account
+    came_s: float
+    worst: int
+    slot: Slot | None = None
+    n_told: int = 0
+    """Tokens of its reply that were told."""
+
+    @classmethod
+    def of(cls, asked: Submit, now: float) -> "Job":
+        generation = asked.generation
+        limits, n_prompt = generation.limits, generation.n_prompt
+        longest = limits.n_ctx if limits.max_tokens is None else n_prompt + limits.max_tokens
+        account = Account(n_prompt)
+        account.timings.start(now)
+        return cls(asked, account, now, max(n_prompt, min(longest, limits.n_ctx)))
+
+    @property
+    def id(self) -> int:
+        return self.asked.id
+
+    @property
+    def generation(self) -> Generation:
+        return self.asked.generation
+
+
+class Queue:
+    """`jobs` are those that wait; `n_at_once` requests run beside them."""
+
+    def __init__(self, room: Room, n_at_once: int, clock: Callable[[], float]) -> None:
+        self.jobs: deque[Job] = deque()
+        self._room, self._n_at_once, self._clock = room, n_at_once, clock
+        self._usual_s = USUAL_S
+
+    def refusal(self, job: Job, n_open: int, *, is_closing: bool) -> Failed | None:
+        """Why a request cannot wait; of those that do, `n_open` need not wait any longer."""
+        if is_closing:
+            return closing(job)
+        if len(self.jobs) >= self._room.n_waiting + n_open:
+            sentence = f"{len(self.jobs)} requests wait already: try again later"
+            return Failed(job.id, BusyError(sentence, self.retry_s()))
+        return None
+
+    def leave(self, wanted: int) -> None:
+        """A request is not wanted any more."""
+        self.jobs = deque(job for job in self.jobs if job.id != wanted)
+
+    def close(self) -> list[Failed]:
+        """Nobody waits any longer."""
+        jobs, self.jobs = self.jobs, deque()
+        return [closing(job) for job in jobs]
+
+    def expired(self) -> list[Failed]:
+        """Let those go that have waited too long."""
+        late = [job for job in self.jobs if self._is_late(job)]
+        for job in late:
+            self.jobs.remove(job)
+        return [self._too_late(job) for job in late]
+
+    def retry_s(self) -> float:
+        """When a new request may find room."""
+        n_before = len(self.jobs) + 1
+        return min(MOST_RETRY_S, max(1.0, self._usual_s * n_before / self._n_at_once))
+
+    def learn(self, took_s: float) -> None:
+        """A reply took so long."""
+        self._usual_s += USUAL_GAIN * (took_s - self._usual_s)
+
+    def _is_late(self, job: Job) -> bool:
+        wait_s = job.asked.wait_s
+        return wait_s is not None and self._clock() - job.came_s > wait_s
+
+    def _too_late(self, job: Job) -> Failed:
+        sentence = f"no turn came within {job.asked.wait_s:.0f} s: try again later"
+        return Failed(job.id, BusyError(sentence, self.retry_s()))
+
+
+def closing(job: Job) -> Failed:
+    """The answer of a server that ends."""
+    sentence = "the server is closing: ask another one"
+    return Failed(job.id, BusyError(sentence, 1.0, is_closing=True))

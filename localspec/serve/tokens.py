@@ -1,0 +1,117 @@
+"""Pages that answer without the engine: texts to tokens and back, messages to a prompt.
+
+What this server does not do has its page here, too: a sentence with status 501.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from localspec.dialogue.template import TemplateError
+from localspec.serve.answering import body_of
+from localspec.serve.asked import CHAT, checked, flag
+from localspec.serve.order import Orders
+from localspec.serve.problem import BadRequestError, Problem, refused
+from localspec.serve.protocols import anthropic, responses
+from localspec.serve.texts import checked_id
+from localspec.serve.turns import utf8
+
+EMBEDDINGS = "this server makes no embeddings: serve an embedding model with llama-server"
+RANKS = "this server ranks nothing: serve a reranking model with llama-server"
+NOT_HERE = {
+    "/v1/embeddings": EMBEDDINGS, "/embeddings": EMBEDDINGS, "/embedding": EMBEDDINGS,
+    "/v1/rerank": RANKS, "/rerank": RANKS, "/v1/reranking": RANKS, "/reranking": RANKS,
+    "/v1/audio/transcriptions": "this server reads text, and no audio",
+    "/v1/images/generations": "this server makes text, and no images",
+}  # fmt: skip
+TEMPLATE = CHAT | {"add_generation_prompt"}
+
+
+class Tokens:
+    """POST handlers; `most_bytes` of a body."""
+
+    def __init__(self, orders: Orders, most_bytes: int) -> None:
+        self._orders, self._most_bytes = orders, most_bytes
+
+    def routes(self) -> list[BaseRoute]:
+        """All of them."""
+        pages = {
+            "/tokenize": self._tokenized,
+            "/detokenize": self._detokenized,
+            "/apply-template": self._templated,
+            anthropic.COUNT: self._counted_messages,
+            "/v1/chat/completions/input_tokens": self._counted,
+            "/chat/completions/input_tokens": self._counted,
+            "/v1/responses/input_tokens": self._counted_items,
+        }
+        routes = [Route(path, self._page(make), methods=["POST"]) for path, make in pages.items()]
+        missing = [Route(path, _missing, methods=["POST"]) for path in NOT_HERE]
+        return [*routes, *missing]
+
+    def _page(self, make: Callable[[Any], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def page(request: Request) -> Response:
+            body = await body_of(request, self._most_bytes)
+            return JSONResponse(await run_in_threadpool(make, body))
+
+        return page
+
+    def _tokenized(self, body: Any) -> dict[str, Any]:
+        given = checked(body, frozenset({"content", "add_special", "parse_special", "with_pieces"}))
+        ids = self._orders.session.target.vocabulary.tokenize(
+            utf8(given.get("content", ""), "content"),
+            add_special=flag(given, "add_special"),
+            parse_special=flag(given, "parse_special", default=True),
+        )
+        if not flag(given, "with_pieces"):
+            return {"tokens": ids}
+        return {"tokens": [{"id": i, "piece": self._piece(i)} for i in ids]}
+
+    def _piece(self, token: int) -> str | list[int]:
+        """A token's text, or its bytes where they are a part of a character."""
+        vocabulary = self._orders.session.target.vocabulary
+        piece = vocabulary.piece(token) or vocabulary.text(token).encode()
+        try:
+            return piece.decode()
+        except UnicodeDecodeError:
+            return list(piece)
+
+    def _detokenized(self, body: Any) -> dict[str, Any]:
+        given = checked(body, frozenset({"tokens"}))
+        ids = given.get("tokens", [])
+        if not isinstance(ids, list):
+            raise refused("tokens is no list of ids", "tokens")
+        n_vocab = self._orders.session.target.vocabulary.n_tokens
+        checked_ids = [checked_id(each, n_vocab, "tokens") for each in ids]
+        return {"content": self._orders.text_of(checked_ids)}
+
+    def _counted(self, body: Any) -> dict[str, Any]:
+        given = checked(body, CHAT)
+        n = len(self._orders.chat_ids(self._orders.asked(given)))
+        return {"object": "response.input_tokens", "input_tokens": n}
+
+    def _counted_items(self, body: Any) -> dict[str, Any]:
+        return self._counted(responses.chat_of(body))
+
+    def _counted_messages(self, body: Any) -> dict[str, Any]:
+        counted = self._counted(anthropic.chat_of(body, is_answered=False))
+        return {"input_tokens": counted["input_tokens"]}
+
+    def _templated(self, body: Any) -> dict[str, Any]:
+        given: Mapping[str, Any] = checked(body, TEMPLATE)
+        asked = self._orders.asked(given)
+        template = asked.prompts.template
+        if flag(given, "add_generation_prompt", default=True) or template is None:
+            return {"prompt": asked.prompt.clean}
+        messages = [asked.prompt.plain(each) for each in asked.prompt.messages]
+        try:
+            return {"prompt": template.render(messages, add_generation_prompt=False)}
+        except TemplateError as error:
+            raise refused(f"the chat template refuses this ({error.reason})", "messages") from error
+
+
+async def _missing(request: Request) -> Response:
+    raise BadRequestError(Problem(501, NOT_HERE[request.url.path]))
