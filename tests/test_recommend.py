@@ -94,8 +94,9 @@ def test_more_memory_or_speed_never_makes_the_best_worse(
 
     small, large = sorted((a, b))
     lower, higher = sorted((slow, fast))
-    assert best(large, lower) >= best(small, lower)
-    assert best(small, higher) >= best(small, lower)
+    least = (1 - 1e-9) * best(small, lower)  # sums of floating point differ in their last digits
+    assert best(large, lower) >= least
+    assert best(small, higher) >= least
 
 
 def test_models_for_code_are_for_code() -> None:

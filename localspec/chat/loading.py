@@ -1,21 +1,24 @@
-"""A model that loads while the prompt already takes input, and what it is once it has loaded.
+"""A model that loads while the prompt already takes input, and who answers once it is there.
 
-Nothing here imports the engine, the session or NumPy: they are imported in the thread that loads.
+Nothing here imports the engine or a session: they are imported in the thread that loads.
 """
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from localspec.chat.remote import RemoteModel
+from localspec.format import count
 from localspec.notify import Progress
 
 if TYPE_CHECKING:
-    from localspec.chat.models import States
+    from localspec.chat.archive import Record
+    from localspec.chat.states import States
     from localspec.dialogue.transcript import Transcript
     from localspec.forecast.forecast import Expectation
-    from localspec.session.config import SessionConfig
+    from localspec.session.config import ReplyOptions, SessionConfig
     from localspec.session.session import Session
 
 
@@ -33,10 +36,71 @@ class LoadedModel:
     expectation: "Expectation | None"
     n_restored: int
 
+    @property
+    def name(self) -> str:
+        return self.config.model.name
+
+    @property
+    def n_ctx(self) -> int:
+        return self.session.n_ctx
+
+    @property
+    def n_held(self) -> int:
+        """Tokens of the conversation that need not be read again."""
+        return len(self.session.context.tokens)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "model": str(self.config.model),
+            "n_ctx": self.n_ctx,
+            "speculation": self.session.speculation,
+            "n_restored": self.n_restored,
+            "load_s": self.session.load_s,
+        }
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """For /stats."""
+        rows: list[tuple[str, ...]] = [("loading", f"{self.session.load_s:.2f} s")]
+        if self.n_restored:
+            rows.append(("restored", f"{self.n_restored:,} tokens from disk"))
+        return rows
+
+    def size_of(self, text: str) -> str | None:
+        """How much of a conversation a text takes."""
+        n_tokens = len(self.session.target.vocabulary.tokenize(text, add_special=False))
+        return f"{count(n_tokens, 'token')} of {self.n_ctx:,}"
+
+    def reading(self, n_prompt: int) -> str:
+        """What an answer waits for."""
+        n_held = min(self.n_held, n_prompt)
+        return f"reading the conversation: {n_held:,} of {n_prompt:,} tokens"
+
+    def effective(self, options: "ReplyOptions") -> "ReplyOptions":
+        """With what the model's file recommends."""
+        return self.session.effective(options)
+
+    def restore(self, record: "Record") -> None:
+        """Load the cache of a conversation, if it was saved."""
+        self.states.restore(record)
+
+    def save(self, record: "Record") -> None:
+        """Write the cache to disk, if it holds something new."""
+        self.states.save(record)
+
+    def save_behind(self, record: "Record") -> None:
+        """Likewise in the background, if that is quick."""
+        self.states.save_behind(record)
+
     def close(self) -> None:
         """Free the models."""
         self.states.settle()
         self.session.close()
+
+
+Partner = LoadedModel | RemoteModel
+"""Who answers: a model that is loaded here, or one that a server has."""
 
 
 REPORTED_STEP = 0.01
@@ -50,7 +114,7 @@ class LoadingModel:
 
     def __init__(
         self,
-        load: Callable[[Progress], LoadedModel],
+        load: Callable[[Progress], Partner],
         on_progress: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
@@ -58,7 +122,7 @@ class LoadingModel:
         self._load = load
         self._on_progress = on_progress
         self._on_end = on_end
-        self._model = Future[LoadedModel]()
+        self._model = Future[Partner]()
         self._is_abandoned = False
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -74,7 +138,7 @@ class LoadingModel:
         """Wait at most so long; whether loading has ended."""
         return bool(wait([self._model], seconds).done)
 
-    def result(self) -> LoadedModel:
+    def result(self) -> Partner:
         """What was loaded; raises what loading raised."""
         return self._model.result()
 

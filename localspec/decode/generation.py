@@ -12,7 +12,7 @@ from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
 from localspec.decode.logprobs import TokenLogprobs
-from localspec.engine.base import Context, Logits, Result
+from localspec.engine.base import Context, Result
 from localspec.engine.constraint import Constraint
 from localspec.engine.sampling import Chooser, Least, Sampling, accept_match, accept_rejection
 from localspec.errors import LocalspecError
@@ -124,19 +124,21 @@ class Generation:
             else:
                 accept_match(draft.tokens, result, self._chooser, self.history)
         except LocalspecError as error:
-            del self.history[start:]
-            self.fail(error)
-            return []
+            if self.limits.stop_tokens.isdisjoint(self.history[start:]):
+                del self.history[start:]
+                self.fail(error)
+                return []
+            # What failed lies behind the end, where only a draft made anybody look.
         new = self._end_at_limits(self.history[start:], start - self.n_prompt)
         del self.history[start + len(new) :]
         self._judge(new, result)
         return new
 
-    def _judge(self, new: Sequence[int], logits: Logits) -> None:
+    def _judge(self, new: Sequence[int], result: Result) -> None:
         """Note how likely the model found new tokens."""
-        if self._n_logprobs is not None:
+        if self._n_logprobs is not None and not isinstance(result, LocalspecError):
             self.logprobs += [
-                TokenLogprobs.of(logits.row(i), token, self._n_logprobs)
+                TokenLogprobs.of(result.row(i), token, self._n_logprobs)
                 for i, token in enumerate(new)
             ]
 

@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any, get_args
 
 from localspec.chat.commands.command import ChatState, lasting_name
+from localspec.chat.loading import LoadedModel
 from localspec.decode.drafters import HEAD_METHODS
 from localspec.errors import UserError
 from localspec.session.config import SessionConfig
@@ -52,7 +53,7 @@ def spec(state: ChatState, argument: str) -> None:
 def speculation(state: ChatState) -> str:
     """What `spec` has chosen, and what this model makes of it."""
     loaded = state.chat.loaded
-    now = f", now {loaded.session.speculation}" if loaded else ""
+    now = f", now {loaded.described['speculation']}" if loaded else ""
     return f"speculation: {state.chat.config.settings.spec}{now}"
 
 
@@ -73,12 +74,12 @@ def cache_types(state: ChatState) -> str:
 
 def tune(state: ChatState, argument: str) -> None:
     """Find the best settings for this machine and go on with them."""
-    chat = state.chat
+    chat, config = state.chat, state.chat.config
     seconds = _number(argument, "/tune") if argument else None
     state.frontend.wait(chat.loading)
     chat.unload()
     try:
-        chat.config = state.models.tune(chat.config, seconds)
+        chat.where = state.models.tune(config, seconds)
     finally:
         state.frontend.wait(chat.loading)
 
@@ -110,6 +111,7 @@ def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
     state.models.check(config)
     loaded = state.chat.reconfigure(config, state.frontend.wait)
     state.chat.remember(**settings)
+    assert isinstance(loaded, LoadedModel), "what was configured is loaded here"
     target = loaded.session.plan.target
     state.frontend.say(
         f"{target.model.name}, speculation {loaded.session.speculation},"
