@@ -20,7 +20,7 @@ from localspec.hardware.machine import LocalDevice
 from localspec.prediction.conditions import UNDATED
 from localspec.prediction.efficiency import load
 from localspec.prediction.families import family_of, type_class
-from localspec.prediction.published import PublishedRates
+from localspec.prediction.published import PublishedRates, circumstances
 from localspec.prediction.rates import AttentionWork, Shares, WeightWork
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
@@ -313,3 +313,21 @@ def test_one_row_more_never_halves_what_a_pass_takes(name: str, n_embd: int, n_l
     rates = PublishedRates.of(find_device(name)).for_model(n_embd, n_embd * 1e6)
     seconds = [rates.overhead_s(n_layers, n) for n in range(1, 600)]
     assert all(0.75 < b / a < 1.5 for a, b in pairwise(seconds))
+
+
+@pytest.mark.parametrize("backend", ["cuda", "rocm", "vulkan", "metal", "cpu", "sycl"])
+def test_little_arithmetic_for_its_memory_makes_wide_passes_dear(backend: str) -> None:
+    """Two devices of one memory: the one that computes less pays more for 8 tokens."""
+    known = load()
+    weak, strong = (
+        replace(
+            circumstances(find_device("RTX 3090").candidates[0], backend),
+            fp32_flops_per_s=flops, chip="", type_class="K-quants",
+        )
+        for flops in (5e12, 50e12)
+    )  # fmt: skip
+    dense = [known.verify_curve(run, "weights") for run in (weak, strong)]
+    assert dense[0].at(8) >= dense[1].at(8) * (1.5 if backend == "rocm" else 1.0)
+    assert all(curve.at(1) == 1.0 and curve.at(n) >= 1.0 for curve in dense for n in (2, 4, 8, 16))
+    experts = known.verify_curve(weak, "experts")
+    assert all(experts.at(n) > 0 for n in (2, 4, 8, 9, 16))

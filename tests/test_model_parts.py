@@ -127,6 +127,8 @@ def test_a_hybrid_reads_and_writes_its_state_for_each_sequence(tmp_path: Path) -
     for n_sequences in (1, 8):
         found = Roofline(facts, (Share(HOST, 4),), Attention()).pass_time(1, 0, n_sequences)
         assert found.weights_s * 1e10 == pytest.approx(weights + 2 * n_sequences * state)
+    deep = Roofline(facts, (Share(HOST, 4),), Attention()).pass_time(1, 1000)
+    assert deep.attention_s * 1e10 == pytest.approx(1001 * 2 * (16 + 16) * 2)  # one layer attends
     halves = Roofline(facts, (Share(HOST, 2), Share(GPU, 2)), Attention()).pass_time(1, 0)
     beside = 2 * 2 * 64 * 64
     assert halves.weights_s == pytest.approx(

@@ -1,8 +1,12 @@
 """A probe beside other programs waits, repeats, keeps the least, and is replaced in calm."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 
+import psutil
 import pytest
 
 from localspec.engine import probe
@@ -84,3 +88,22 @@ def test_replacing_measures_all_that_was_known() -> None:
     needs = ProbeNeeds((ends,), ()).with_more(ProbeNeeds.of(both))
     assert set(needs.weights) == {CASE, ends}
     assert not needs.weights_at_ends
+
+
+@pytest.mark.slow
+def test_a_process_that_holds_every_core_is_noticed() -> None:
+    """By the system's own counters, so that the probe waits and repeats beside it."""
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(psutil.cpu_count() or 1)
+    ]
+    try:
+        sleep(0.3)
+        assert not activity.is_calm()
+        watch = activity.Watch()
+        sleep(0.5)
+        assert watch.stop().taken_share > activity.BUSY
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()

@@ -198,7 +198,9 @@ def kv_read_bytes(facts: ModelFacts, attention: Attention, depth: int) -> tuple[
     k_bits, v_bits = (kind.bits_per_element for kind in types_of(attention))
     keys = values = 0.0
     for layer in facts.layers:
-        cells = min(depth, layer.window_tokens or depth) * (layer.n_kv_heads or 0)
+        cells = min(depth, layer.window_tokens or depth) * (
+            layer.n_kv_heads if layer.attends else 0
+        )
         keys += cells * (layer.key_size or 0) * k_bits / 8
         values += cells * (layer.value_size or 0) * v_bits / 8
     return keys, values

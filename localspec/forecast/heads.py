@@ -86,7 +86,10 @@ def asked_head(
     if name == "auto":
         header = target()
         return None if isinstance(head_of(header), str) else AskedHead.of(header, None)
-    head = header_of(name)
+    try:
+        head = header_of(name)
+    except ModelError:
+        return None  # whoever asks for its facts says why, or knows its published configuration
     return AskedHead.of(target(), head) if is_head(head) else None
 
 

@@ -111,12 +111,12 @@ class PredictedMachine:
         is_split = host is not None and 0 <= self.n_offloaded <= facts.n_layers
         n_on_gpu = max(0, self.n_offloaded - 1) if is_split else facts.n_layers
         n_on_host = facts.n_layers - n_on_gpu
-        rates = self.experience.corrected(facts, rates_for(facts, self.rates))
+        rates = self._rated(facts)(self.rates)
         rates = experts_elsewhere(rates, host, facts, self.n_cpu_moe, n_on_host)
-        if host is None or not n_on_host:
+        if host is None or not is_split:
             return (Share(rates, facts.n_layers),)
         on_host = Share(host, n_on_host)
-        return (on_host, Share(rates, n_on_gpu)) if n_on_gpu else (on_host,)
+        return (on_host, Share(rates, n_on_gpu)) if self.n_offloaded else (on_host,)
 
 
 def ideal_roofline(

@@ -138,7 +138,7 @@ class ModelFacts:
             * (layer.key_size + (layer.value_size or layer.key_size))
             * min(depth, layer.window_tokens or depth)
             for layer in self.layers
-            if layer.n_kv_heads
+            if layer.attends
         )
         return n_tokens * (2 * self.active_params + 2 * cells)
 

@@ -111,6 +111,11 @@ class Layer:
     is_recurrent: bool
 
     @property
+    def attends(self) -> bool:
+        """Whether a pass reads cached keys, of its own or of the layer that shares them."""
+        return bool(self.n_kv_heads and self.key_size) and (self.has_cache or not self.is_recurrent)
+
+    @property
     def n_keys(self) -> int:
         """Numbers that a token adds to the key cache."""
         return self.n_kv_heads * self.key_size if self.has_cache else 0

@@ -31,6 +31,8 @@ BESIDE_LAYERS = 2
 TYPICAL_BANDWIDTH = 4e11
 TYPICAL_INTENSITY = 0.03
 TYPICAL_WIDTH = 4096
+TYPICAL_CELLS = 4096
+FEWEST_CELLS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class RunConditions:
 
     `traits` of the model: "moe", "hybrid", "mla". `width`: its embedding length. `habits`: (kind,
     name) of what the source did, none for us. `cache`: the type of keys, and whether the fused
-    kernel read them. `group`: heads of queries that share one of keys and values.
+    kernel read them. `group`: heads of queries that share one of keys and values. `n_cells`: how
+    deep attention looks: what is far does not fit into caches.
     """
 
     backend: str
@@ -54,6 +57,7 @@ class RunConditions:
     width: int = TYPICAL_WIDTH
     cache: tuple[str, bool] = ("f16", True)
     group: float = 4.0
+    n_cells: float = TYPICAL_CELLS
     habits: tuple[tuple[str, str], ...] = ()
     is_laptop: bool = False
 
@@ -162,6 +166,9 @@ def _attention(run: RunConditions) -> Iterator[Column]:
     yield "attention in family", f"{run.backend}, {run.family}", 1.0
     yield "attention by group", "all", log(run.group / 4)
     yield "attention by group in backend", run.backend, log(run.group / 4)
+    depth = log(max(run.n_cells, FEWEST_CELLS) / TYPICAL_CELLS)
+    yield "attention by depth", "all", depth
+    yield "attention by depth in backend", run.backend, depth
     yield "attention, not fused", run.backend, float(not flash)
     yield "attention by cache", f"{run.backend}, {cache_type}{how}", 1.0
     for trait in run.traits:

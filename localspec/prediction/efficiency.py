@@ -16,6 +16,7 @@ from localspec.prediction.conditions import Part, RunConditions, of_part, whole
 from localspec.prediction.evidence import Spreads
 from localspec.prediction.rates import Shares, Spread, Test
 from localspec.prediction.uncertainty import Uncertainty
+from localspec.prediction.widths import dense_curve, expert_curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Efficiency:
     coefficients: Mapping[Test, Coefficients]
     uncertainty: Mapping[Test, Uncertainty]
     backends: Mapping[Test, Mapping[str, Support]]
-    verify: Mapping[str, tuple[tuple[float, float], ...]]
+    verify: Mapping[str, Mapping[str, float]]
     shared: Mapping[Test, Spreads]
     """How far runs of one source, device and model agree."""
 
@@ -64,10 +65,7 @@ class Efficiency:
                 test: {name: Support(*entry) for name, entry in document["backends"][test].items()}
                 for test in tests
             },
-            {
-                name: tuple((float(n), float(v)) for n, v in points)
-                for name, points in document["verify"].items()
-            },
+            document["verify"],
             {test: Spreads(**document["shared"][test]) for test in tests},
         )
 
@@ -94,12 +92,10 @@ class Efficiency:
         )
 
     def verify_curve(self, run: RunConditions, part: Part) -> Curve:
-        """T(n) / T(1) of small batches, of experts beyond the bytes that more of them take, by the
-        narrowest group that is known."""
-        dense = (f"{run.backend}, {run.type_class}", run.backend, "all")
-        names = (f"experts, {run.backend}", "experts") if part == "experts" else dense
-        points = next(self.verify[name] for name in names if name in self.verify)
-        return Curve(((1.0, 1.0), *points))
+        """T(n) / T(1) of small batches; of experts beyond the bytes that more of them take."""
+        if part == "experts":
+            return expert_curve(self.verify["experts"], run)
+        return dense_curve(self.verify["dense"], run)
 
 
 @cache

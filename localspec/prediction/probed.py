@@ -176,5 +176,5 @@ def _weight_cases(models: Sequence[ModelFacts]) -> set[WeightCase]:
 
 def _head_sizes(facts: ModelFacts) -> set[int]:
     """Of the layers that attend, as far as a plain transformer can have them."""
-    sizes = {layer.key_size for layer in facts.layers if layer.n_kv_heads and layer.key_size}
+    sizes = {layer.key_size for layer in facts.layers if layer.attends}
     return {min(size, LARGEST_HEAD) for size in sizes} or {USUAL_HEAD}

@@ -96,6 +96,7 @@ class PublishedRates:
             self.run,
             cache=(work.type_k.name.lower(), work.flash),
             group=work.n_heads / work.n_kv_heads,
+            n_cells=work.n_cells,
         )
         memory_s = self._seconds(run, "decode", "attention", work.n_bytes)
         if n_tokens <= SMALL_BATCH:

@@ -252,7 +252,7 @@ class Roofline:
         return WeightWork(BY_NAME["F32"], n_bytes, n_bytes / 4) if n_bytes else None
 
     def _attention(self, layer: Layer, n_tokens: int, depth: int) -> AttentionWork | None:
-        if not layer.n_kv_heads or not layer.key_size:
+        if not layer.attends:
             return None
         seen = depth + (n_tokens + 1) // 2  # on average a token sees half of its batch
         n_cells = seen if layer.window_tokens is None else min(seen, layer.window_tokens)

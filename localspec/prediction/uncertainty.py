@@ -45,7 +45,7 @@ def causes(
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Of one test. `quantiles` by backend: of log(measured / predicted seconds) over s."""
+    """Of one test. `quantiles` of log(measured / predicted) over s, by backend and kind."""
 
     scales: Mapping[str, float]
     quantiles: Mapping[str, tuple[float, float]]
@@ -58,7 +58,8 @@ class Uncertainty:
     def spread(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> Spread:
         """Factors on a predicted speed."""
         scale = self.scale(run, knows, shares)
-        low, high = self.quantiles.get(run.backend, self.quantiles["all"])
+        names = (f"{run.backend}, {run.kind}", run.backend, "all")
+        low, high = next(self.quantiles[name] for name in names if name in self.quantiles)
         return Spread(exp(-high * scale), exp(-low * scale))
 
     def scale(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> float:

@@ -17,10 +17,11 @@ from typing import Annotated, Any
 
 import typer
 from research.efficiency.agreement import spreads_of
-from research.efficiency.batches import Batch, curves_of, read_batches
+from research.efficiency.batches import Batch, read_batches
 from research.efficiency.intervals import Calibration, Seen
 from research.efficiency.regression import Fitted, Problem
 from research.efficiency.runs import Run, read_runs
+from research.efficiency.widths import widths_of
 
 from localspec.errors import UserError
 from localspec.prediction.efficiency import Coefficients
@@ -156,8 +157,9 @@ def published_batches() -> list[Batch]:
     return read_batches(*(DATA / name for name in BATCH_TABLES))
 
 
-def _verify() -> dict[str, list[list[float]]]:
-    curves = curves_of(published_batches())
+def _verify() -> dict[str, dict[str, float]]:
+    found = widths_of(published_batches(), fit_of("decode").fitted.coefficients)
     return {
-        name: [[n, round(curve[n], 3)] for n in sorted(curve)] for name, curve in curves.items()
+        name: {kind: round(x, DIGITS) for kind, x in sorted(values.items()) if abs(x) >= LEAST}
+        for name, values in asdict(found).items()
     }

@@ -2,8 +2,9 @@
 
 Every run is predicted twice: without its source, and without its source and its chip. The scale of
 the errors is fitted (Laplace, log-linear, with a ridge) to what was known in each case; quantiles
-of the scaled errors, by backend and held to those of all, make the interval. Pairs of a chip and a
-source err together, so a pair of many runs does not count as many, and few pairs widen.
+of the scaled errors of unseen chips, by backend and kind of model and held to those of all, make
+the interval. Pairs of a chip and a source err together, so a pair of many runs does not count as
+many, and few pairs widen.
 """
 
 from collections import Counter, defaultdict
@@ -25,10 +26,12 @@ Mask = NDArray[np.bool_]
 
 PROMISED = 0.8
 RIDGE, STEPS = 4.0, 30
-HELD = 6.0
-"""Pairs' worth of trust in all backends beside one's own."""
+HELD = 12.0
+"""Pairs' worth of trust in the wider group beside one's own."""
 FEWEST = 0.03
 """Of a tail; the tails of few pairs are thinner, because a new pair may lie beyond all of them."""
+THINNER = 0.25
+"""Of a pair: by how much."""
 UNSEEN_BACKEND, TWICE = "backend not seen", 0.7
 """Believed before any run: errors there are twice as large. Few backends can teach it."""
 LEAST = 0.9
@@ -156,18 +159,33 @@ class Calibration:
         return np.array([case.error for case in self.cases]) / scale
 
     def _calibrated(self, keep: Mask, scales: dict[str, float]) -> Uncertainty:
-        overall = self._quantiles(keep)
-        found = {"all": overall}
+        """Of cases whose chip was left out, too: by backend and kind of model, each held to what
+        is wider."""
+        keep = keep & self._is_unseen
+        found = {"all": self._quantiles(keep)}
         for backend in sorted(set(self._backends)):
             chosen = keep & (self._backends == backend)
-            n_pairs = len(set(self._pairs[chosen]))
-            if n_pairs:
-                own, share = self._quantiles(chosen), n_pairs / (n_pairs + HELD)
-                found[str(backend)] = (
-                    round(share * own[0] + (1 - share) * overall[0], 4),
-                    round(share * own[1] + (1 - share) * overall[1], 4),
-                )
+            if not chosen.any():
+                continue
+            found[str(backend)] = self._held(chosen, found["all"])
+            for kind in sorted(set(self._kinds[chosen])):
+                of_kind = chosen & (self._kinds == kind)
+                found[f"{backend}, {kind}"] = self._held(of_kind, found[str(backend)])
         return Uncertainty(scales, found)
+
+    def _held(self, chosen: Mask, wider: tuple[float, float]) -> tuple[float, float]:
+        n_pairs, own = len(set(self._pairs[chosen])), self._quantiles(chosen)
+        share = n_pairs / (n_pairs + HELD)
+        low, high = (share * a + (1 - share) * b for a, b in zip(own, wider, strict=True))
+        return round(low, 4), round(high, 4)
+
+    @cached_property
+    def _is_unseen(self) -> Mask:
+        return np.array([not case.sees_chip for case in self.cases])
+
+    @cached_property
+    def _kinds(self) -> NDArray[np.str_]:
+        return np.array([case.run.conditions.kind for case in self.cases])
 
     @cached_property
     def _backends(self) -> NDArray[np.str_]:
@@ -185,6 +203,6 @@ class Calibration:
         values, weights = self._scaled[chosen][order], self._weights[chosen][order]
         at = (np.cumsum(weights) - weights / 2) / weights.sum()
         n_pairs = len(set(self._pairs[chosen]))
-        tail = max(FEWEST, (1 - PROMISED) / 2 - 1 / (2 * n_pairs))
+        tail = max(FEWEST, (1 - PROMISED) / 2 - THINNER / n_pairs)
         low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
         return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)

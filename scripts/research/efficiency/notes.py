@@ -57,6 +57,15 @@ class Notes:
         return float(found[1]) if found else None
 
     @property
+    def n_threads(self) -> float | None:
+        return number(self.get("t"))
+
+    @property
+    def micro_batch(self) -> int | None:
+        found = number(self.get("ub"))
+        return round(found) if found else None
+
+    @property
     def power_cap(self) -> bool:
         found = re.search(r"(\d+) W of (\d+) W", self.text)
         return bool(found) and float(found[1]) < 0.75 * float(found[2])

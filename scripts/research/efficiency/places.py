@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Self
 
 from research.efficiency.notes import Notes, number
-from research.efficiency.processors import chip_of, processor_of
+from research.efficiency.processors import FAST_FIRST, chip_of, processor_of
 from research.efficiency.shapes import Shape
 
 from localspec.errors import UserError
@@ -71,6 +72,10 @@ class Place:
     memory_bytes: int | None = None
     knows_compute: bool = True
 
+    def at_depth(self, n_cells: float) -> Self:
+        """With attention that looks so far."""
+        return replace(self, circumstances=replace(self.circumstances, n_cells=n_cells))
+
 
 def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Place | str:
     """Of a row of CSV and its class of weight type; a reason where its device is not known."""
@@ -78,10 +83,10 @@ def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Plac
         return _processor(row, notes, kind, shape)
     cores = number(notes.get("gpu_cores")) or _said_cores(row["device"])
     memory = number(notes.get("accel_ram")) or notes.memory_gb
-    match = _match(_ADDITION.sub("", row["device"]), cores, memory)
+    match = match_of(_ADDITION.sub("", row["device"]), cores, memory)
     inside = re.search(r"\(([^()]+)\)", row["device"])
     if inside and (match.device is None or match.device.kind == "cpu"):
-        match = _match(inside[1], cores, None)
+        match = match_of(inside[1], cores, None)
     if match.device is None or match.device.kind == "cpu":
         return "device not in the table"
     backend = row["backend"] or match.device.kind
@@ -113,6 +118,9 @@ def _processor(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Pl
     flops = known.flops_per_s if known else None
     if flops is None and counted:
         flops = float(counted[1]) * float(counted[2]) * 1e9 * USUAL_CYCLE
+    cores = known.n_cores if known else number(counted[1]) if counted else None
+    if flops and cores and notes.n_threads:
+        flops *= min(1.0, notes.n_threads / cores) ** FAST_FIRST
     chip = chip_of(row["device"])
     run = RunConditions(
         backend="cpu",
@@ -187,7 +195,7 @@ def _era(source: str, notes: Notes) -> str:
 
 
 @cache
-def _match(name: str, cores: float | None, memory: float | None) -> Match:
+def match_of(name: str, cores: float | None, memory: float | None) -> Match:
     """What a driver's name, else a person's, can mean."""
     exact = [device for device in all_devices() if device.name == ALIASES.get(name, name)]
     if exact:

@@ -24,6 +24,8 @@ _ADDED = re.compile(
 _NOISE = re.compile(r"\((?:metal|cpu(?: only)?)\)|\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*?ghz")
 _CORES = re.compile(r"(\d+)-cores?\b")
 _VIRTUAL = re.compile(r"(\d+) vcpu")
+FAST_FIRST = 0.7
+"""Of how arithmetic grows with threads: the first have the fast cores and the higher clock."""
 CORE_GBPS = 10.0
 """What one core can draw from a server's memory, about: a share of a machine has no more."""
 _AMD_CORES = (
@@ -42,6 +44,7 @@ class Processor:
     least_bytes_per_s: float
     most_bytes_per_s: float
     flops_per_s: float | None
+    n_cores: float | None = None
 
     @property
     def bandwidth_bytes_per_s(self) -> float:
@@ -73,6 +76,7 @@ def processor_of(name: str) -> Processor | None:
         min(most / 2, *found["gbps"]) * 1e9,
         min(most, max(found["gbps"])) * 1e9,
         cores * found["cycle"] * found["ghz"] * 1e9 if cores else None,
+        cores,
     )
 
 

@@ -26,8 +26,10 @@ from localspec.prediction.rates import Shares
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-RIDGE, HUBER, STEPS, PRECISION = 0.05, 0.08, 40, 2e-3
+RIDGE, STEPS, PRECISION = 0.05, 40, 2e-3
 """The last is the largest change of a logarithm of seconds that ends the steps."""
+HUBER = {"decode": 0.08, "prefill": 0.15}
+"""The error from which on a run counts less: drivers make prompts differ by more."""
 PARTS: dict[str, tuple[Part, ...]] = {
     "decode": ("launches", "weights", "experts", "attention"),
     "prefill": ("launches", "weights", "experts", "attention", "streaming"),
@@ -74,6 +76,10 @@ class Problem:
             weights=np.array([1 / sqrt(counts[run.chip, run.source]) for run in runs]),
         )  # fmt: skip
 
+    @property
+    def huber(self) -> float:
+        return HUBER[self.runs[0].test]
+
     def shares(self, theta: Floats) -> Floats:
         """Of launches and of attention in predicted seconds."""
         parts = self._parts(theta)
@@ -118,7 +124,7 @@ class Fitted:
         self.theta = _gauss_newton(problem, start)
         self._predicted, self._jacobian = problem.linear(self.theta)
         residual = problem.target - self._predicted
-        self._w = problem.weights / np.maximum(1.0, np.abs(residual) / HUBER)
+        self._w = problem.weights / np.maximum(1.0, np.abs(residual) / problem.huber)
         self._residual = residual
         self._a = _normal(self._jacobian, self._w) + RIDGE * np.eye(len(self.theta))
         self._last: dict[str, tuple[Floats, Floats]] = {}
@@ -136,6 +142,12 @@ class Fitted:
             devices[f"device: {run.conditions.backend}, {run.chip}"].append(i)
         values |= {name: self.device(rows) for name, rows in devices.items()}
         return Coefficients(values, FLOORS[problem.runs[0].test])
+
+    def coefficients_without(self, chip: str) -> Coefficients:
+        """By runs of other chips, of whatever source."""
+        problem, theta = self.problem, self.without(chip, None)
+        values = zip(problem.names, problem.scales * theta, strict=True)
+        return Coefficients(dict(values), FLOORS[problem.runs[0].test])
 
     def device(self, rows: Sequence[int], errors: Floats | None = None) -> float:
         """What runs of one device have in common beside their prediction."""
@@ -229,7 +241,7 @@ def _gauss_newton(problem: Problem, start: Floats | None) -> Floats:
     for _ in range(STEPS):
         predicted, jacobian = problem.linear(theta)
         residual = predicted - problem.target
-        robust = problem.weights / np.maximum(1.0, np.abs(residual) / HUBER)
+        robust = problem.weights / np.maximum(1.0, np.abs(residual) / problem.huber)
         curvature = _normal(jacobian, robust) + RIDGE * np.eye(len(theta))
         gradient = jacobian.T @ (robust * residual) + RIDGE * theta
         step = np.clip(np.linalg.solve(curvature, gradient), -1.0, 1.0)

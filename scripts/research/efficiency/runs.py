@@ -63,6 +63,7 @@ class Run:
     source: str
     month: str | None
     row: int
+    micro_batch: int = MICRO_BATCH
 
     @property
     def chip(self) -> str:
@@ -120,7 +121,7 @@ class Run:
 
     def _prefill(self) -> dict[Part, float]:
         known, shape, n = self.conditions, self.shape, self.n_tokens
-        n_passes = ceil(n / MICRO_BATCH)
+        n_passes = ceil(n / self.micro_batch)
         touched = self._expert_bytes * shape.touched_share(n / n_passes)
         pairs = n * (n + 2 * self.depth) / 2
         scores = 4 * pairs * shape.attending_layers * shape.query_width
@@ -167,7 +168,7 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
     if reason or speed is None or backend is None:
         return reason or "no speed"
     said = (number(row.get("params_b", "")) or 0) * 1e9 or None
-    params = said or (size_gib * GIB * 8 / _bits(row["quant"]) if size_gib else None)
+    params = said or (size_gib * GIB * 8 / usual_bits(row["quant"]) if size_gib else None)
     shape = shape_of(row["model"], params, is_mixture=notes.is_mixture)
     if shape is None:
         return "neither size nor weights known"
@@ -179,17 +180,19 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
     if isinstance(place, str):
         return place
     length, depth = _lengths(test, decode or prefill)
+    depth = max(depth, notes.prompt_tokens) + (length / 2 if decode else 0)
     run = Run(
-        place=place,
+        place=place.at_depth(depth if decode else depth + length / 2),
         test="decode" if decode else "prefill",
         shape=shape,
         file_bytes=file_bytes,
-        depth=max(depth, notes.prompt_tokens) + (length / 2 if decode else 0),
+        depth=depth,
         n_tokens=length,
         tokens_per_s=speed,
         source=notes.source_of(row.get("source", "")),
         month=notes.month,
         row=index,
+        micro_batch=notes.micro_batch or MICRO_BATCH,
     )
     return _checked(run)
 
@@ -212,7 +215,7 @@ def _backend(row: dict[str, str], notes: Notes) -> str | None:
     return said if said in BACKENDS else "" if said in UNSAID else None
 
 
-def _bits(quant: str) -> float:
+def usual_bits(quant: str) -> float:
     name = quant.upper().removeprefix("UD-")
     return next((bits for start, bits in _BITS if re.match(start, name)), USUAL_BITS)
 
@@ -220,7 +223,7 @@ def _bits(quant: str) -> float:
 def _file_bytes(size_gib: float | None, said: float | None, shape: Shape, quant: str) -> float:
     """Of the model's own weights: a head for drafts that is in the file, too, is not streamed."""
     if not size_gib:
-        return shape.n_params * _bits(quant) / 8
+        return shape.n_params * usual_bits(quant) / 8
     extra = said / shape.n_params - 1 if said and is_exact(said) else 0.0
     return size_gib * GIB / (1 + extra if 0 < extra <= MTP_SHARE else 1)
 

@@ -5,6 +5,7 @@ for by many runs. From a search over the errors of runs whose chip and source we
 """
 
 DECODE_SCALES = {
+    "attention by depth": 0.3, "attention by depth in backend": 0.2,
     "moe": 0.1, "hybrid": 0.1, "mla": 0.1, "gemma": 0.1, "habit, method anywhere": 0.15,
     "habit, launches by method anywhere": 0.3, "habit, state anywhere": 0.5,
     "attention": 1, "attention by cache": 0.167, "attention by group": 0.3,
@@ -26,6 +27,7 @@ DECODE_SCALES = {
     "type": 0.118, "width": 0.06, "width in backend": 0.06,
 }  # fmt: skip
 PREFILL_SCALES = {
+    "attention by depth": 1.0, "attention by depth in backend": 0.3,
     "moe": 0.1, "hybrid": 0.1, "mla": 0.1, "gemma": 0.1, "habit, method anywhere": 0.15,
     "habit, state anywhere": 0.5,
     "attention": 1.8, "attention by cache": 0.167, "attention by group": 0.3,

@@ -21,12 +21,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from research.efficiency.batches import left_out
 from research.efficiency.fit import TESTS, Fit, fit_of, published_batches
 from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
+from research.efficiency.transfer import transfer
+from research.efficiency.widths import left_out
 
 from localspec.prediction.conditions import NEWEST
+from localspec.prediction.efficiency import Coefficients, load
 from localspec.prediction.rates import Shares, Spread
 
 RIVALS: dict[str, Callable[[Run], float]] = {
@@ -91,7 +93,8 @@ def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> di
         "backends": _scores(outcomes, "backend", "test"),
         "kinds": _scores(outcomes, "backend", "kind", "test"),
         "recent": _scores(recent, "backend", "test"),
-        "verify": left_out(published_batches()),
+        "verify": left_out(published_batches(), _known_without),
+        "transfer": [_transfer(test, outcomes) for test in TESTS],
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
@@ -117,6 +120,21 @@ def _unseen(fit: Fit, pair: tuple[str, str], runs: list[Run]) -> Iterator[Outcom
         speed = run.tokens_per(float(took))
         low, high = _widened(run, spread)
         yield Outcome(run, speed, speed * low, speed * high)
+
+
+def _transfer(test: Any, outcomes: list[Outcome]) -> dict[str, Any]:
+    """What runs of the same source would have corrected."""
+    found = [
+        (o.run, o.run.seconds * o.run.tokens_per_s / o.predicted)
+        for o in outcomes
+        if o.run.test == test
+    ]
+    return transfer(test, found, load().shared[test])
+
+
+def _known_without(chip: str) -> Coefficients:
+    """What parts of a plain pass take by runs of other chips."""
+    return fit_of("decode").fitted.coefficients_without(chip)
 
 
 def _widened(run: Run, spread: Spread) -> tuple[float, float]:
@@ -232,6 +250,7 @@ def _show(document: dict[str, Any]) -> None:
     for row in document["verify"]:
         name = f"{row['backend']}, {row['kind']}"
         print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
+    _show_transfer(document["transfer"])
     print("\nrivals' formulas on the same runs, decoding")
     for row in document["rivals"]:
         print(
@@ -241,3 +260,14 @@ def _show(document: dict[str, Any]) -> None:
     print("\nrows that are not predicted")
     for row in document["skipped"]:
         print(f"{row['n']:6}  {row['reason']}")
+
+
+def _show_transfer(rows: list[dict[str, Any]]) -> None:
+    print("\nwith runs of the same source: of the device, and of the model on another, too")
+    for row in rows:
+        parts = ("n", "median_error", "corrected_error"), (
+            "n_elsewhere", "elsewhere_error", "elsewhere_corrected_error",
+        )  # fmt: skip
+        for n, before, after in parts:
+            if row[n]:
+                print(f"{row['test']:44}{row[n]:6}{'':7}{row[before]:9.1%}{row[after]:9.1%}")
