@@ -1,5 +1,6 @@
 """An engine of 60 lines: logits are a fixed function of the last two tokens."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,17 @@ class FakeContext:
 
     def checkpoint(self) -> None:
         pass
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.tokens))
+
+    def restore(self, path: Path) -> bool:
+        self.tokens = json.loads(path.read_text())
+        return True
+
+    @property
+    def state_bytes(self) -> int:
+        return 8 * len(self.tokens)
 
 
 class FakeEngine:

@@ -24,6 +24,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
+from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
 from localspec.session.recommended import Recommended
@@ -102,6 +103,18 @@ class Served:
         assert status == 200, document
         return document
 
+    @contextmanager
+    def streaming(self, **body: Any) -> Iterator[http.client.HTTPResponse]:
+        """A stream that has begun; leaving it hangs up."""
+        said = [{"role": "user", "content": "Hello"}]
+        document = {"model": "tiny", "messages": said, "stream": True, **body}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("POST", "/v1/chat/completions", json.dumps(document))
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
     def wait_until_idle(self) -> None:
         """Until no request is left. A sequence that leaked would fail here."""
         scheduler, started = self.desk.scheduler, perf_counter()
@@ -124,12 +137,14 @@ def events_of(text: str) -> list[Any]:
 
 
 @contextmanager
-def served(session: Session, desk: Desk, **options: Any) -> Iterator[Served]:
+def served(
+    session: Session, desk: Desk, resident: Resident | None = None, **options: Any
+) -> Iterator[Served]:
     """A running server on a free port."""
     defaults = options.pop("defaults", {})
     limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
     options = {"model": "tiny", "limits": limits, **options}
-    running = Running(session, desk, HttpOptions(**options), defaults=defaults)
+    running = Running(session, desk, HttpOptions(**options), resident, defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=(listener,))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from localspec.engine.base import Request, Result
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
 from localspec.errors import EngineError
+from localspec.serve.disk_cache import DiskCache
 from localspec.serve.messages import (
     Abort,
     BusyError,
@@ -29,12 +31,14 @@ from localspec.serve.messages import (
     Drain,
     Event,
     Failed,
+    LateError,
     Submit,
     Taken,
 )
 from localspec.serve.metrics import Metrics
 from localspec.serve.pace import LEAST_ROWS, Paced, shares
 from localspec.serve.prefixes import Prefixes
+from localspec.serve.problem import problem_of
 from localspec.serve.queue import Room
 from localspec.serve.scheduler import WORTH_WAIT, Scheduler
 
@@ -77,6 +81,7 @@ class House:
     n_chunk: int = 64
     speculator: Speculator = field(default_factory=Plain)
     target_s: float | None = None
+    deadline_s: float | None = None
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -85,7 +90,7 @@ class House:
         self.prefixes = Prefixes(self.contexts)
         pace = SetPace(self.speculator, COSTS, self.n_chunk, self.target_s)
         n_cells = self.n_cells or self.n_sequences * self.n_ctx
-        room = Room(n_cells, self.n_waiting)
+        room = Room(n_cells, self.n_waiting, self.deadline_s)
         self.scheduler = Scheduler(self.engine, self.prefixes, pace, room, lambda: self.now)
         self.events: dict[int, list[Event]] = {}
         self.generations: dict[int, Generation] = {}
@@ -325,6 +330,26 @@ def test_who_waits_too_long_is_told() -> None:
     assert house.last(runs).account.timings.ttft_s == 0.0
 
 
+def test_a_deadline_counts_the_wait_and_the_answer() -> None:
+    """A client that has given up must not be worked for, wherever its request is."""
+    house = House(n_sequences=1, deadline_s=5.0)
+    runs, waits = house.submit([1, 2], max_tokens=500), house.submit([3])
+    house.step()
+    house.now = 4.0
+    comes_later = house.submit([4], max_tokens=2)
+    house.step()
+    house.now = 5.1
+    house.step()
+    for id_ in (runs, waits):
+        error = house.last(id_).error
+        assert isinstance(error, LateError)
+        assert problem_of(error).status == 503
+        assert "5 s" in str(error)
+        assert "retry-after" in problem_of(error).headers
+    house.finish()
+    assert isinstance(house.last(comes_later), Done)
+
+
 def test_a_request_that_is_cancelled_takes_part_in_no_further_pass() -> None:
     house = House()
     left, stays = house.submit(LONG, max_tokens=50), house.submit([1, 2], max_tokens=20)
@@ -482,6 +507,35 @@ def test_the_sequence_that_was_not_used_for_longest_goes_first() -> None:
     assert n == len(CHAT)
 
 
+@pytest.mark.parametrize("n_sequences", [2, 3, 4])
+def test_background_tasks_make_room_for_one_another(n_sequences: int) -> None:
+    """A front end asks for a title, tags and follow-ups behind each turn: the chat stays warm."""
+    prefixes = held(*[[] for _ in range(n_sequences)])
+    chat = list(CHAT)
+    for turn in range(4):
+        context, n = prefixes.take([*chat, 5])
+        assert n == (len(chat) if turn else 0)
+        chat += [5, turn % 8, 6]
+        context.tokens = list(chat)
+        prefixes.give_back(context)
+        for task in ([6, 6, 1], [7, 7, 2], [0, 0, 3]):
+            prompt = [*task, *chat]
+            context, _ = prefixes.take(prompt, goes_on=False)
+            context.tokens = prompt
+            prefixes.give_back(context)
+
+
+def test_a_chat_that_nobody_came_back_to_goes_in_the_end() -> None:
+    prefixes = held(CHAT, [])
+    for i in range(200):
+        prompt = [5, i % 8, i // 8 % 8, *OTHER[:30]]
+        context, _ = prefixes.take(prompt)
+        context.tokens = prompt
+        prefixes.give_back(context)
+    _, n = prefixes.take([*CHAT, 1])
+    assert n == 0
+
+
 def test_of_another_conversation_nothing_is_left() -> None:
     """Reuse is by equal tokens alone: a privacy fault otherwise, not a slow-down."""
     prefixes = held(CHAT)
@@ -506,3 +560,63 @@ def test_the_last_token_of_a_prompt_is_evaluated_again() -> None:
     prefixes = held(CHAT)
     _, n = prefixes.take(CHAT)
     assert n == len(CHAT) - 1
+
+
+def on_disk(tmp_path: Path, n_sequences: int = 1) -> tuple[Prefixes, DiskCache]:
+    engine, disk = FakeEngine(n_sequences=n_sequences, n_ctx=4096), DiskCache(tmp_path, 1e6)
+    return Prefixes([engine.context() for _ in range(n_sequences)], disk), disk
+
+
+def used(prefixes: Prefixes, prompt: list[int], *, goes_on: bool = True) -> int:
+    """Answer a prompt; how much of it was held."""
+    context, n = prefixes.take(prompt, goes_on=goes_on)
+    context.tokens = list(prompt)
+    prefixes.give_back(context)
+    return n
+
+
+BOOK, NOVEL = [1, 2, 3, 4, 5] * 100, [6, 7, 0] * 200
+
+
+def test_what_must_go_is_read_back_from_disk_for_its_next_turn(tmp_path: Path) -> None:
+    prefixes, disk = on_disk(tmp_path)
+    assert [used(prefixes, text) for text in (BOOK, NOVEL)] == [0, 0]
+    assert used(prefixes, [*BOOK, 7]) == len(BOOK)
+    assert used(prefixes, [*NOVEL, 1]) == len(NOVEL)
+    assert len(disk.entries) == 2
+    again, _ = on_disk(tmp_path)
+    assert used(again, [*BOOK, 7]) == len(BOOK), "also after a restart"
+
+
+def test_files_are_for_what_comes_back_and_is_long(tmp_path: Path) -> None:
+    prefixes, disk = on_disk(tmp_path)
+    for prompt in (CHAT, OTHER, CHAT):
+        used(prefixes, prompt)
+    used(prefixes, BOOK, goes_on=False)
+    used(prefixes, CHAT)
+    assert disk.entries == []
+
+
+def test_the_disk_keeps_its_limit_and_survives_what_others_do_to_it(tmp_path: Path) -> None:
+    prefixes, disk = on_disk(tmp_path)
+    disk._most_bytes = 4000
+    for i in range(6):
+        used(prefixes, [i, *BOOK])
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.state")) <= 4000
+    assert {entry.path for entry in disk.entries} == set(tmp_path.glob("*.state"))
+    kept = disk.entries[-1].tokens
+    for path in tmp_path.glob("*.*"):
+        path.unlink()
+    assert used(prefixes, [*kept, 7]) == 0
+    (tmp_path / "x.state").write_text("x")
+    (tmp_path / "x.tokens").write_text("{")
+    found = on_disk(tmp_path)[1].entries
+    assert {entry.path for entry in found} == set(tmp_path.glob("*.state"))
+    assert not (tmp_path / "x.state").exists(), "what nobody can use goes"
+
+
+def test_idle_conversations_go_to_disk_before_the_engine_is_freed(tmp_path: Path) -> None:
+    prefixes, _ = on_disk(tmp_path)
+    used(prefixes, BOOK)
+    prefixes.keep_all()
+    assert used(on_disk(tmp_path)[0], [*BOOK, 1]) == len(BOOK)

@@ -194,7 +194,7 @@ def _make_room(chat: Chat, loaded: LoadedModel, decide: Decide) -> tuple[Turn, .
     if choice == "cancel":
         raise Cancelled
     if choice == "drop" and found.can_drop:
-        _drop(chat, found)
+        drop_turns(chat, found)
     elif found.n_left < 1:
         raise found.refusal()
     else:
@@ -205,7 +205,8 @@ def _make_room(chat: Chat, loaded: LoadedModel, decide: Decide) -> tuple[Turn, .
     return chat.conversation.seen
 
 
-def _drop(chat: Chat, found: Shortage) -> None:
+def drop_turns(chat: Chat, found: Shortage) -> None:
+    """Hide the oldest turns from the model, and say so."""
     chat.add(Dropped(found.n_droppable))
     chat.notify(
         f"the model no longer sees the oldest {count(found.n_droppable, 'turn')}"
@@ -230,7 +231,7 @@ def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[
     found = _shortage(chat, loaded, len(run.tokens))
     if found is None or not found.can_drop:
         return None
-    _drop(chat, found)
+    drop_turns(chat, found)
     prompt = loaded.transcript.prompt(chat.conversation.system, chat.conversation.seen)
     return [*prompt, *run.tokens]
 

@@ -12,14 +12,18 @@ from typing import Any, Literal
 
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
-from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.models import LoadingModel, Partner
+from localspec.chat.remote import Elsewhere
+from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.notify import Notify, Progress
 from localspec.session import ReplyOptions, SessionConfig
 
 WhenFull = Literal["ask", "drop", "stop"]
 """What happens to old turns in a full context."""
-Open = Callable[[SessionConfig, Record, Notify, Progress], LoadedModel]
+Where = SessionConfig | Elsewhere
+"""A model that is to be loaded here, or one of a server's."""
+Open = Callable[[Where, Record, Notify, Progress], Partner]
 
 
 class Chat:
@@ -31,12 +35,12 @@ class Chat:
     def __init__(
         self,
         open_model: Open,
-        config: SessionConfig,
+        where: Where,
         options: ReplyOptions,
         record: Record,
         when_full: WhenFull,
     ) -> None:
-        self.config = config
+        self.where: Where = where
         self.when_full: WhenFull = when_full
         self.record = record
         self.conversation = Conversation.of(record.events())
@@ -49,9 +53,25 @@ class Chat:
         self._unwritten: list[Event] = []
 
     @property
+    def config(self) -> SessionConfig:
+        """How the model is loaded here. UserError for a server's."""
+        if isinstance(self.where, Elsewhere):
+            raise UserError(
+                f"{self.where.address.url} has the model: that is chosen where the server starts"
+            )
+        return self.where
+
+    @property
+    def model_name(self) -> str:
+        """Of the file, or as the server calls it; its address until that is known."""
+        if isinstance(self.where, SessionConfig):
+            return self.where.model.name
+        return self.loaded.name if self.loaded else self.where.name or self.where.address.url
+
+    @property
     def options(self) -> ReplyOptions:
         """How the next answer is made; one that is asked for again takes another seed."""
-        options = self.loaded.session.effective(self._options) if self.loaded else self._options
+        options = self.loaded.effective(self._options) if self.loaded else self._options
         seed = options.sampling.seed + self.conversation.n_retries
         return replace(options, sampling=replace(options.sampling, seed=seed))
 
@@ -59,16 +79,16 @@ class Chat:
     def loading(self) -> LoadingModel:
         """The model, which this begins to load."""
         if self._loading is None:
-            config, record, notify = self.config, self.record, lambda text: self.notify(text)
+            where, record, notify = self.where, self.record, lambda text: self.notify(text)
             self._loading = LoadingModel(
-                lambda report: self._open_model(config, record, notify, report),
+                lambda report: self._open_model(where, record, notify, report),
                 lambda: self.on_progress(),
                 lambda: self.on_loaded(),
             )
         return self._loading
 
     @property
-    def loaded(self) -> LoadedModel | None:
+    def loaded(self) -> Partner | None:
         """The model, if it has loaded."""
         loading = self._loading
         return loading.result() if loading and loading.is_done and not loading.failed else None
@@ -101,7 +121,7 @@ class Chat:
         self._unwritten.clear()
         self.conversation = Conversation.of(record.events())
         if self.loaded:
-            self.loaded.states.restore(record)
+            self.loaded.restore(record)
 
     def set_sampling(self, **changes: Any) -> None:
         """Sample otherwise from the next answer on."""
@@ -115,17 +135,17 @@ class Chat:
         self._options = replace(self._options, think=level)
 
     def reconfigure(
-        self, config: SessionConfig, wait: Callable[[LoadingModel], LoadedModel]
-    ) -> LoadedModel:
+        self, config: SessionConfig, wait: Callable[[LoadingModel], Partner]
+    ) -> Partner:
         """Load with other settings. Where that fails, restores the old ones and raises."""
-        old = self.config
+        old = self.where
         self.unload()
-        self.config = config
+        self.where = config
         try:
             return wait(self.loading)
         except BaseException:
             self.unload()
-            self.config = old
+            self.where = old
             raise
 
     def remember(self, **settings: Any) -> None:
@@ -135,7 +155,7 @@ class Chat:
     def save_state(self) -> None:
         """Write the cache to disk, if it holds something new."""
         if self.loaded and self.conversation.turns and self.record.is_kept:
-            self.loaded.states.save(self.record)
+            self.loaded.save(self.record)
 
     def unload(self) -> None:
         """Save the cache and free the model."""

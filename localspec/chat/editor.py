@@ -4,7 +4,7 @@ Enter sends the message, unless it ends with a backslash or has an open triple q
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -17,14 +17,13 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
 from localspec.chat.commands.command import Command, Models
-from localspec.chat.commands.table import COMMANDS
 
 
 class CommandCompleter(Completer):
     """Completes commands, what they take, and files; other lines are the user's own."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, commands: Sequence[Command]) -> None:
+        self._models, self._commands = models, commands
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(
@@ -36,11 +35,11 @@ class CommandCompleter(Completer):
             return
         name, space, argument = line[1:].partition(" ")
         if not space:
-            for command in COMMANDS:
+            for command in self._commands:
                 if command.name.startswith(name):
                     yield Completion(command.name, -len(name), f"/{command.name}", command.help)
             return
-        command = next((command for command in COMMANDS if command.name == name), None)
+        command = next((command for command in self._commands if command.name == name), None)
         if command:
             yield from self._arguments(command, argument, complete_event)
 
@@ -71,6 +70,7 @@ class Editor:
     def __init__(
         self,
         models: Models,
+        commands: Sequence[Command],
         history: Path | None,
         status: Callable[[], str],
         is_over: Callable[[], bool],
@@ -78,7 +78,7 @@ class Editor:
         self._is_over = is_over
         self._session: PromptSession[str] = PromptSession(
             history=FileHistory(str(history)) if history else InMemoryHistory(),
-            completer=CommandCompleter(models),
+            completer=CommandCompleter(models, commands),
             complete_while_typing=Condition(self._is_command),
             multiline=True,
             key_bindings=_keys(),

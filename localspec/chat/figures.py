@@ -112,10 +112,10 @@ class Figures:
 
     n_tokens: int
     n_thought: int
-    n_prompt: int
-    n_evaluated: int
-    n_context: int
-    n_ctx: int
+    n_prompt: int | None
+    n_evaluated: int | None
+    n_context: int | None
+    n_ctx: int | None
     finish_reason: str
     seed: int
     ttft_s: float | None
@@ -206,13 +206,20 @@ def _parts(figures: Figures, with_first_token: bool) -> Iterator[str]:
         yield f"{count(figures.n_thought, 'token')} of thought"
     if with_first_token and figures.ttft_s is not None:
         yield f"first token {_first_token(figures)}"
-    yield f"context {figures.n_context:,} / {figures.n_ctx:,}"
+    yield f"context {context_text(figures.n_context, figures.n_ctx)}"
     if figures.finish_reason in _ENDINGS:
         yield _ENDINGS[figures.finish_reason]
 
 
-def stats(figures: Figures) -> list[tuple[str, ...]]:
-    """Every figure of an answer, by name."""
+def context_text(n_held: int | None, n_ctx: int | None) -> str:
+    """How full the context is."""
+    if n_held is None:
+        return "unknown"
+    return f"{n_held:,}" + ("" if n_ctx is None else f" / {n_ctx:,}")
+
+
+def stats(figures: Figures, *, is_here: bool = True) -> list[tuple[str, ...]]:
+    """Every figure of an answer, by name; of predictions only where the model `is_here`."""
     decoding = figures.decode_tps
     return [
         ("prompt", _prompt(figures)),
@@ -220,11 +227,14 @@ def stats(figures: Figures) -> list[tuple[str, ...]]:
         ("answer", f"{count(figures.n_tokens, 'token')} in {count(figures.passes, 'pass')}"),
         *([("thought", count(figures.n_thought, "token"))] if figures.n_thought else []),
         ("decoding", "too short to tell" if decoding is None else speed(decoding)),
-        ("predicted", _predicted(figures)),
-        ("roofline", _roofline(figures)),
+        *(
+            [("predicted", _predicted(figures)), ("roofline", _roofline(figures))]
+            if is_here
+            else []
+        ),
         *((source.name, _accepted(source)) for source in figures.sources),
         *([("speculation", figures.story)] if figures.story else []),
-        ("context", f"{figures.n_context:,} of {figures.n_ctx:,} tokens"),
+        ("context", context_text(figures.n_context, figures.n_ctx)),
         ("seed", str(figures.seed)),
         ("ended by", figures.finish_reason),
     ]
@@ -253,6 +263,8 @@ def _shares(figures: Figures) -> str:
 
 
 def _prompt(figures: Figures) -> str:
+    if figures.n_prompt is None:
+        return "the server did not say"
     text = f"{count(figures.n_prompt, 'token')}, {figures.n_evaluated:,} of them read anew"
     return text + (f" at {figures.prefill_tps:,.0f} tok/s" if figures.prefill_tps else "")
 

@@ -7,7 +7,7 @@ from typing import Protocol, TextIO
 
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.figures import Figures, line
-from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.models import LoadingModel, Partner
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.display import shown_on
@@ -29,11 +29,11 @@ class Frontend(Protocol):
         """
         ...
 
-    def wait(self, loading: LoadingModel) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> Partner:
         """The model, once it has loaded. Raises what loading raised, and KeyboardInterrupt."""
         ...
 
-    def view(self, loaded: LoadedModel) -> AnswerView:
+    def view(self, loaded: Partner) -> AnswerView:
         """Where the next answer appears."""
         ...
 
@@ -103,13 +103,13 @@ class PipeFrontend:
         """Write a note."""
         self._notify(text)
 
-    def wait(self, loading: LoadingModel) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> Partner:
         """Wait in short steps, between which Ctrl-C is heard."""
         while not loading.wait(0.2):
             pass
         return loading.result()
 
-    def view(self, loaded: LoadedModel) -> AnswerView:
+    def view(self, loaded: Partner) -> AnswerView:
         """Plain text on stdout."""
         return PlainView(sys.stdout)
 

@@ -1,135 +1,20 @@
-"""A loaded model with all that a conversation needs of it, and its caches on disk.
+"""Who answers: a loaded model with all that a conversation needs of it, or one of a server's."""
 
-A saved cache lets a conversation go on tomorrow without being read again. Each conversation has one
-file, named after what the cache depends on (`state_key`). The file holds its own tokens; a prompt
-reuses what it shares with them.
-"""
-
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+from typing import Any
 
-from localspec import paths
 from localspec.chat.archive import Record
+from localspec.chat.remote import Elsewhere, RemoteModel
+from localspec.chat.states import States
 from localspec.dialogue.transcript import Transcript
-from localspec.engine.base import EngineConfig
-from localspec.engine.device_health import devices_text
-from localspec.engine.graphics import graphics
-from localspec.engine.health import engine_fingerprint
-from localspec.errors import EngineError
 from localspec.forecast.forecast import Expectation
-from localspec.model.identity import fingerprint
+from localspec.format import count
 from localspec.notify import Notify, Progress
-from localspec.session import Session, SessionConfig
+from localspec.session import ReplyOptions, Session, SessionConfig
 from localspec.session.chat_template import NO_TEMPLATE
-from localspec.settings import ROWS
-
-
-def state_key(config: EngineConfig) -> str:
-    """Equal for engines that can go on from each other's saved sequences. OSError without files.
-
-    Weights, cache types, the kernels' layout, the devices and the engine build count; the size of
-    the context and the number of threads do not. LLAMA_ATTN_ROT_DISABLE decides whether a quantized
-    cache is rotated, which no state file records (llama.cpp PR 21038).
-    """
-    settings = config.settings
-    parts = (
-        fingerprint(config.model),
-        *(getattr(settings, name) for name, row in ROWS.items() if not row.is_exact),
-        engine_fingerprint(),
-        devices_text(graphics(settings.device, settings.workers) if settings.gpu_layers else []),
-        os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
-    )
-    return sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-ENDING = ".state"
-MAX_BEHIND_BYTES = 256_000_000
-"""A quarter of a second of a fast disk; larger states are written once, on leaving."""
-MAX_BYTES = 2_000_000_000
-MAX_ALL_BYTES = 4_000_000_000
-
-
-class States:
-    """Saved caches for one loaded session.
-
-    A small cache is written in the background while the user reads and types, a large one when
-    they leave. The oldest files go when all together grow too large.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._key = state_key(session.plan.target)
-        self._thread: threading.Thread | None = None
-        self._saved: tuple[str, list[int]] | None = None
-
-    def restore(self, record: Record) -> int:
-        """Load what was saved of a conversation; returns its tokens, 0 for nothing."""
-        path = self._path(record)
-        if not path.exists() or not self._session.context.restore(path):
-            return 0
-        tokens = list(self._session.context.tokens)
-        self._saved = record.id, tokens
-        return len(tokens)
-
-    def save_behind(self, record: Record) -> None:
-        """Begin to save, if that is quick; `settle` before the next use of the context."""
-        self.settle()
-        if self._session.context.state_bytes <= MAX_BEHIND_BYTES:
-            self._thread = threading.Thread(target=self._save, args=(record,), daemon=True)
-            self._thread.start()
-
-    def settle(self) -> None:
-        """Wait until the context is free."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def save(self, record: Record) -> None:
-        """Save now, unless that was done or is too large."""
-        self.settle()
-        if self._session.context.state_bytes <= MAX_BYTES:
-            self._save(record)
-
-    def _save(self, record: Record) -> None:
-        context = self._session.context
-        if not context.tokens or self._saved == (record.id, context.tokens):
-            return
-        path = self._path(record)
-        try:
-            context.save(path)
-        except EngineError:
-            return  # a cache can be made again
-        self._saved = record.id, list(context.tokens)
-        for other in folder().glob(f"{record.id}.*{ENDING}"):
-            if other != path:
-                other.unlink(missing_ok=True)
-        _trim(path)
-
-    def _path(self, record: Record) -> Path:
-        return folder() / f"{record.id}.{self._key}{ENDING}"
-
-
-def folder() -> Path:
-    """The folder of saved caches."""
-    path = paths.cache_dir() / "conversations"
-    path.mkdir(exist_ok=True)
-    return path
-
-
-def _trim(newest: Path) -> None:
-    """Remove the oldest files until the rest is small enough."""
-    files = sorted(folder().glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime_ns)
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
-        if total <= MAX_ALL_BYTES or path == newest:
-            return
-        total -= path.stat().st_size
-        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +31,83 @@ class LoadedModel:
     expectation: Expectation | None
     n_restored: int
 
+    @property
+    def name(self) -> str:
+        return self.config.model.name
+
+    @property
+    def n_ctx(self) -> int:
+        return self.session.n_ctx
+
+    @property
+    def n_held(self) -> int:
+        """Tokens of the conversation that need not be read again."""
+        return len(self.session.context.tokens)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "model": str(self.config.model),
+            "n_ctx": self.n_ctx,
+            "speculation": self.session.speculation,
+            "n_restored": self.n_restored,
+            "load_s": self.session.load_s,
+        }
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """For /stats."""
+        rows: list[tuple[str, ...]] = [("loading", f"{self.session.load_s:.2f} s")]
+        if self.n_restored:
+            rows.append(("restored", f"{self.n_restored:,} tokens from disk"))
+        return rows
+
+    def size_of(self, text: str) -> str | None:
+        """How much of a conversation a text takes."""
+        n_tokens = len(self.session.target.vocabulary.tokenize(text, add_special=False))
+        return f"{count(n_tokens, 'token')} of {self.n_ctx:,}"
+
+    def reading(self, n_prompt: int) -> str:
+        """What an answer waits for."""
+        n_held = min(self.n_held, n_prompt)
+        return f"reading the conversation: {n_held:,} of {n_prompt:,} tokens"
+
+    def effective(self, options: ReplyOptions) -> ReplyOptions:
+        """With what the model's file recommends."""
+        return self.session.effective(options)
+
+    def restore(self, record: Record) -> None:
+        """Load the cache of a conversation, if it was saved."""
+        self.states.restore(record)
+
+    def save(self, record: Record) -> None:
+        """Write the cache to disk, if it holds something new."""
+        self.states.save(record)
+
+    def save_behind(self, record: Record) -> None:
+        """Likewise in the background, if that is quick."""
+        self.states.save_behind(record)
+
     def close(self) -> None:
         """Free the models."""
         self.states.settle()
         self.session.close()
 
 
+Partner = LoadedModel | RemoteModel
+"""Who answers: a model that is loaded here, or one that a server has."""
+
+
 def open_model(
+    where: SessionConfig | Elsewhere, record: Record, notify: Notify, on_progress: Progress
+) -> Partner:
+    """Load a model, or ask a server for its own. Raises LocalspecError."""
+    if isinstance(where, SessionConfig):
+        return load_model(where, record, notify, on_progress)
+    return RemoteModel.of(where)
+
+
+def load_model(
     config: SessionConfig, record: Record, notify: Notify, on_progress: Progress
 ) -> LoadedModel:
     """Load, and restore the conversation's cache if it was saved. Raises LocalspecError."""
@@ -186,7 +141,7 @@ class LoadingModel:
 
     def __init__(
         self,
-        load: Callable[[Progress], LoadedModel],
+        load: Callable[[Progress], Partner],
         on_progress: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
@@ -194,7 +149,7 @@ class LoadingModel:
         self._load = load
         self._on_progress = on_progress
         self._on_end = on_end
-        self._model = Future[LoadedModel]()
+        self._model = Future[Partner]()
         self._is_abandoned = False
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -210,7 +165,7 @@ class LoadingModel:
         """Wait at most so long; whether loading has ended."""
         return bool(wait([self._model], seconds).done)
 
-    def result(self) -> LoadedModel:
+    def result(self) -> Partner:
         """What was loaded; raises what loading raised."""
         return self._model.result()
 

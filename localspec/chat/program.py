@@ -11,7 +11,7 @@ from typing import Any
 from localspec.chat.answering import AnswerView
 from localspec.chat.figures import Figures
 from localspec.chat.frontend import PipeFrontend
-from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.models import LoadingModel, Partner
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
@@ -55,15 +55,15 @@ class ProgramFrontend(PipeFrontend):
         super().__init__(lambda: message_of(next_line()), _note)
         self._is_loaded = False
 
-    def wait(self, loading: LoadingModel) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> Partner:
         """Tell once that the model has loaded, and what it is."""
         loaded = super().wait(loading)
         if not self._is_loaded:
             self._is_loaded = True
-            emit("loaded", _described(loaded))
+            emit("loaded", loaded.described)
         return loaded
 
-    def view(self, loaded: LoadedModel) -> AnswerView:
+    def view(self, loaded: Partner) -> AnswerView:
         """Text as events."""
         return EventsView()
 
@@ -89,14 +89,3 @@ def message_of(line: str) -> str:
     if isinstance(document, dict):
         document = document.get("message")
     return document if isinstance(document, str) else line
-
-
-def _described(loaded: LoadedModel) -> dict[str, Any]:
-    session = loaded.session
-    return {
-        "model": str(loaded.config.model),
-        "n_ctx": session.n_ctx,
-        "speculation": session.speculation,
-        "n_restored": loaded.n_restored,
-        "load_s": session.load_s,
-    }

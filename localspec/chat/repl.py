@@ -6,7 +6,8 @@ from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit,
 from localspec.chat.commands.table import obey
 from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
-from localspec.chat.models import LoadedModel
+from localspec.chat.models import LoadedModel, Partner
+from localspec.chat.remote_answer import respond_remotely
 from localspec.dialogue.template import TemplateError
 from localspec.errors import LocalspecError, UserError
 
@@ -82,18 +83,25 @@ def _ask(state: ChatState, message: str) -> str:
 WAY_ON = "/undo takes messages back, /model NAME goes on with another model"
 
 
-def _answer(state: ChatState, loaded: LoadedModel) -> None:
-    view = state.frontend.view(loaded)
-    try:
-        run = respond(state.chat, loaded, view, state.frontend.decide)
-    except TemplateError as error:
-        raise TemplateError(error.reason, WAY_ON) from error
-    is_first, figures = state.last is None, Figures.of(run, loaded)
-    state.last = figures
+def _answer(state: ChatState, loaded: Partner) -> None:
+    figures, was_left = _answered(state, loaded)
+    is_first, state.last = state.last is None, figures
     state.frontend.finished(figures, is_first=is_first)
     if state.chat.conversation.pending is not None:
         state.frontend.say("the model said nothing yet; /regen asks again")
-    if run.was_left:
+    if was_left:
         raise EOFError
     if state.chat.record.is_kept:
-        loaded.states.save_behind(state.chat.record)
+        loaded.save_behind(state.chat.record)
+
+
+def _answered(state: ChatState, loaded: Partner) -> tuple[Figures, bool]:
+    """The figures of the answer, and whether the user left in the middle of it."""
+    view, decide = state.frontend.view(loaded), state.frontend.decide
+    if not isinstance(loaded, LoadedModel):
+        return respond_remotely(state.chat, loaded, view, decide), False
+    try:
+        run = respond(state.chat, loaded, view, decide)
+    except TemplateError as error:
+        raise TemplateError(error.reason, WAY_ON) from error
+    return Figures.of(run, loaded), run.was_left

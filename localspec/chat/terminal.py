@@ -15,15 +15,17 @@ from localspec import paths
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
+from localspec.chat.commands.table import commands_of
 from localspec.chat.conversation import Conversation
 from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
-from localspec.chat.figures import SEPARATOR, Figures, line
-from localspec.chat.models import LoadedModel, LoadingModel
+from localspec.chat.figures import SEPARATOR, Figures, context_text, line
+from localspec.chat.models import LoadedModel, LoadingModel, Partner
 from localspec.chat.screen import ScreenView, screen_console, warm_up
 from localspec.chat.thought import SHOWN_BY, PlainThoughtView
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.format import percent
+from localspec.session import Session
 
 TWICE_S = 2.0
 """Two Ctrl-C within it leave."""
@@ -46,12 +48,14 @@ class TerminalFrontend:
         self._chat = chat
         self._style = style
         self._console = screen_console()
-        self._editor = Editor(models, _history(chat), self._status, lambda: chat.has_failed)
+        self._editor = Editor(
+            models, commands_of(chat), _history(chat), self._status, lambda: chat.has_failed
+        )
         self._quiet = ExitStack()
         atexit.register(self._quiet.close)
         self._stopped_at = 0.0
         self._is_waiting = False
-        self._held: tuple[Conversation | None, int] = None, 0
+        self._held: tuple[Conversation | None, int | None] = None, 0
         chat.notify = self.say
         chat.on_loaded = self._loaded
         chat.on_progress = self._editor.refresh
@@ -73,7 +77,7 @@ class TerminalFrontend:
                     self._chat.loading.result()
                 raise
 
-    def wait(self, loading: LoadingModel) -> LoadedModel:
+    def wait(self, loading: LoadingModel) -> Partner:
         """The model, with progress until it is there."""
         waiting = Waiting(sys.stdout, self._progress)
         self._is_waiting = True
@@ -86,11 +90,11 @@ class TerminalFrontend:
             waiting.stop()
         return loading.result()
 
-    def view(self, loaded: LoadedModel) -> AnswerView:
+    def view(self, loaded: Partner) -> AnswerView:
         """Markdown, drafts or plain text, after a line that says what is waited for."""
         return WatchedView(
             self._inner(loaded),
-            lambda n: Waiting(sys.stdout, lambda: _reading(loaded, n)),
+            lambda n: Waiting(sys.stdout, lambda: loaded.reading(n)),
             self._quiet,
         )
 
@@ -146,9 +150,9 @@ class TerminalFrontend:
             if key in choices:
                 return choices[key]
 
-    def _inner(self, loaded: LoadedModel) -> AnswerView:
+    def _inner(self, loaded: Partner) -> AnswerView:
         if self._style.shows_drafts:
-            session, options = loaded.session, self._chat.options
+            session, options = _session(loaded), self._chat.options
             return DraftsView(
                 sys.stdout, self._console, lambda o: session.parser(options, session.markup, o)
             )
@@ -163,15 +167,14 @@ class TerminalFrontend:
         loaded = self._chat.loaded
         if loaded is None:
             return ""
-        session = loaded.session
         conversation, n_context = self._held
         if conversation is not self._chat.conversation:
-            n_context = len(session.context.tokens)
-        context = f"context {n_context:,} / {session.n_ctx:,}"
-        return SEPARATOR.join([loaded.config.model.name, context, "/help"])
+            n_context = loaded.n_held
+        context = f"context {context_text(n_context, loaded.n_ctx)}"
+        return SEPARATOR.join([loaded.name, context, "/help"])
 
     def _progress(self) -> str:
-        return f"loading {self._chat.config.model.name} {percent(self._chat.loading.fraction)}"
+        return f"loading {self._chat.model_name} {percent(self._chat.loading.fraction)}"
 
     def _loaded(self) -> None:
         """Called by the loading thread: show it, or leave where loading failed."""
@@ -192,9 +195,10 @@ def _history(chat: Chat) -> Path | None:
     return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 
-def _reading(loaded: LoadedModel, n_prompt: int) -> str:
-    n_held = min(len(loaded.session.context.tokens), n_prompt)
-    return f"reading the conversation: {n_held:,} of {n_prompt:,} tokens"
+def _session(loaded: Partner) -> Session:
+    """Who drafted a token is known of a model that is loaded here."""
+    assert isinstance(loaded, LoadedModel), "the command line refuses it"
+    return loaded.session
 
 
 def _wrapped(text: str, n_columns: int) -> list[str]:

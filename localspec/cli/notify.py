@@ -46,6 +46,25 @@ def bar(columns: Columns) -> "Generator[Progress | None]":
 
 
 @contextmanager
+def live_line(text: Callable[[], str]) -> Generator[Callable[[], None]]:
+    """A dim line on stderr that is written anew while it lasts; nothing where nobody watches.
+
+    It ends with what is yielded, or at the end.
+    """
+    from localspec.chat.frontend import is_dumb
+    from localspec.chat.tty import Waiting, terminal_size
+
+    if not sys.stderr.isatty() or is_dumb():
+        yield lambda: None
+        return
+    line = Waiting(sys.stderr, lambda: text()[: terminal_size().columns - 1])
+    try:
+        yield line.stop
+    finally:
+        line.stop()
+
+
+@contextmanager
 def progress(label: str) -> Generator[Callable[[float], None]]:
     """A listener that draws the finished fraction where a person watches."""
     with stages(label) as tell:

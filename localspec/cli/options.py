@@ -69,6 +69,8 @@ ModelArgument = Annotated[
         autocompletion=model_names,
     ),
 ]
+KEYS_VARIABLE = "LOCALSPEC_API_KEY"
+"""Where a server's keys, and the key of a client, may come from."""
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 

@@ -1,21 +1,28 @@
 """`localspec serve`: one model for many users, over HTTP."""
 
 import os
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localspec.cli.flags import EngineFlags, variable
-from localspec.cli.notify import notify, progress
-from localspec.cli.options import ModelArgument, command, option
+from localspec.cli.notify import live_line, notify, progress
+from localspec.cli.options import KEYS_VARIABLE, ModelArgument, command, option
 from localspec.errors import UserError
+from localspec.format import count, plus_minus, speed
+from localspec.notify import silent
 
 if TYPE_CHECKING:
     from localspec.serve.app import HttpOptions
+    from localspec.serve.desk import Desk
+    from localspec.serve.resident import Resident
+    from localspec.serve.server import Load
     from localspec.session import Session
 
 SERVER = "Server"
-KEYS_VARIABLE = "LOCALSPEC_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class ServeFlags:
     queue_s: float = option(
         300.0, "Seconds that one may wait.", "--queue-s", panel=SERVER, min=0, metavar="S"
     )
+    deadline: float | None = option(
+        None, "Seconds from a request's arrival to its end; status 503 beyond. Default: none.",
+        panel=SERVER, min=0.001, metavar="S",
+    )  # fmt: skip
     latency_target: float | None = option(
         None, "Milliseconds of a pass with prompts. Default: two plain passes, at least 50.",
         "--latency-target", panel=SERVER, min=1, metavar="MS",
@@ -54,6 +65,22 @@ class ServeFlags:
     alias: str | None = option(
         None, "The model's name in answers. Default: its file's.", panel=SERVER, metavar="NAME"
     )
+    strict_model: bool = option(
+        False, "Refuse requests for a model of another name, with status 404.", "--strict-model",
+        panel=SERVER,
+    )  # fmt: skip
+    disk_cache: float | None = option(
+        None, "GB of files for conversations that the cache has no room for. Default: none.",
+        "--disk-cache", panel=SERVER, min=0, metavar="GB",
+    )  # fmt: skip
+    slot_save_path: Path | None = option(
+        None, "Folder of the files that POST /slots/ID?action=save writes.", "--slot-save-path",
+        panel=SERVER, metavar="DIR",
+    )  # fmt: skip
+    idle_unload: float | None = option(
+        None, "Free the model after so many minutes without requests; the next one loads it.",
+        "--idle-unload", panel=SERVER, min=0.001, metavar="MIN",
+    )  # fmt: skip
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -75,9 +102,23 @@ class ServeFlags:
         from localspec.serve.server import about
 
         name = self.alias or session.plan.target.model.stem
-        return HttpOptions(
-            name, self.keys, tuple(self.cors or ()), Limits(self.queue_s), about(session)
-        )
+        limits = Limits(self.queue_s, is_strict=self.strict_model)
+        folder = self.slot_save_path
+        return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, about(session), folder)
+
+    @property
+    def load(self) -> "Load":
+        """What the server promises under load."""
+        from localspec.serve.server import Load
+
+        target_s = None if self.latency_target is None else self.latency_target / 1e3
+        disk_bytes = None if self.disk_cache is None else self.disk_cache * 1e9
+        return Load(self.queue, target_s, self.deadline, disk_bytes)
+
+    @property
+    def idle_s(self) -> float | None:
+        """When an idle model is freed."""
+        return None if self.idle_unload is None else self.idle_unload * 60
 
 
 def _keys_of(path: Path) -> list[str]:
@@ -99,25 +140,34 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     curl localhost:8080/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
     """
     keys, defaults = flags.keys, flags.defaults
+    if flags.slot_save_path and not flags.slot_save_path.is_dir():
+        raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
     config = engine.session_config(model)
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
     from localspec.serve.asked import check_defaults
-    from localspec.serve.server import LOOPBACK, Load, Running, bound, desk_of
+    from localspec.serve.resident import Resident
+    from localspec.serve.server import LOOPBACK, Running, bound, desk_of
     from localspec.session import Session
 
-    target_s = None if flags.latency_target is None else flags.latency_target / 1e3
     check_defaults(defaults)
+    how: Any = {"verify": engine.verify, "defaults": defaults}
     with bound(flags.host, flags.port) as listener:
         with progress("loading") as on_progress:
             session = Session.open(config, notify, on_progress, talks=True)
-        with session:
-            desk = desk_of(session, Load(flags.queue, target_s))
-            how: Any = {"verify": engine.verify, "defaults": defaults}
-            server = Running(session, desk, flags.http(session), **how)
+        again = partial(Session.open, config, silent, talks=True)
+        with closing(Resident(session, again, flags.idle_s)) as resident:
+            desk = desk_of(session, flags.load)
+            server = Running(session, desk, flags.http(session), resident, **how)
             if flags.host not in LOOPBACK and not keys:
                 notify(f"{flags.host} can be reached by others: anybody may ask, without a key")
             notify(_ready(session, flags, listener.getsockname()[1]))
-            server.serve(listener, lambda: notify("closing: replies that run come to their end"))
+            with live_line(lambda: _live(desk, resident)) as end:
+                server.serve(listener, lambda: _closing(end))
+
+
+def _closing(end: Callable[[], None]) -> None:
+    end()
+    notify("closing: replies that run come to their end")
 
 
 def _ready(session: "Session", flags: ServeFlags, port: int) -> str:
@@ -125,5 +175,32 @@ def _ready(session: "Session", flags: ServeFlags, port: int) -> str:
     name = flags.alias or session.plan.target.model.stem
     return (
         f"{name} answers at http://{host}:{port}/v1 · {flags.parallel} at once,"
-        f" a context of {session.n_ctx:,} tokens each"
+        f" a context of {session.n_ctx:,} tokens each{_expected(session, flags.parallel)}"
+    )
+
+
+def _expected(session: "Session", n_users: int) -> str:
+    """What this machine should do without drafts, where it was measured."""
+    from localspec.forecast.forecast import Expectation
+
+    expected = Expectation.of(session.plan.target, session.plan.facts)
+    if expected is None:
+        return ""
+    one = expected.decode(0)
+    text = f" · about {plus_minus(one.low, one.high)} tok/s for one user"
+    if n_users == 1:
+        return text
+    every = expected.decode(0, n_users)
+    return f"{text}, {plus_minus(every.low, every.high)} for {n_users} together, without drafts"
+
+
+def _live(desk: "Desk", resident: "Resident") -> str:
+    """Who is here, how fast, with what drafts, and who waits."""
+    now = desk.recent.moment(desk.clock())
+    n_users, n_waiting = len(desk.scheduler.running), len(desk.scheduler.waiting)
+    if not resident.is_loaded:
+        return "the model is not loaded: the next request loads it"
+    return (
+        f"{count(n_users, 'user')} · {speed(now.tokens_per_s)} ·"
+        f" {now.drafted_rows:.1f} drafted rows a pass · {n_waiting} waiting"
     )

@@ -124,9 +124,11 @@ class Generation:
             else:
                 accept_match(draft.tokens, result, self._chooser, self.history)
         except LocalspecError as error:
-            del self.history[start:]
-            self.fail(error)
-            return []
+            if self.limits.stop_tokens.isdisjoint(self.history[start:]):
+                del self.history[start:]
+                self.fail(error)
+                return []
+            # What failed lies behind the end, where only a draft made anybody look.
         new = self._end_at_limits(self.history[start:], start - self.n_prompt)
         del self.history[start + len(new) :]
         self._judge(new, result)

@@ -247,9 +247,9 @@ class Expectation:
             ideal_roofline(facts, attention, read) if read else None,
         )
 
-    def decode(self, depth: int) -> Speed:
-        """Tokens per second of plain decoding with `depth` tokens in the cache."""
-        return self.roofline.decode(depth)
+    def decode(self, depth: int, n_users: int = 1) -> Speed:
+        """Tokens per second of all users' plain decoding with `depth` tokens in each cache."""
+        return self.roofline.decode(depth, n_users)
 
     def bound(self, depth: int) -> str:
         """What binds plain decoding there."""

@@ -31,11 +31,15 @@ MOST_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`wait_s`: in the queue. `most_bytes`: of a body. `ping_s`: of silence in a stream."""
+    """`wait_s`: in the queue. `most_bytes`: of a body. `ping_s`: of silence in a stream.
+
+    `is_strict`: a request for another model is refused.
+    """
 
     wait_s: float | None = None
     most_bytes: int = MOST_BYTES
     ping_s: float = PING_S
+    is_strict: bool = False
 
 
 class Answering:
@@ -47,6 +51,8 @@ class Answering:
     async def answered(self, request: Request, door: Door) -> Response:
         """The response to a request."""
         body = await body_of(request, self._limits.most_bytes)
+        if self._limits.is_strict:
+            refuse_other_names(body, self._model)
         order = await run_in_threadpool(door.read, body)
         answer = Answer(order)
         writer = door.writer(answer, self._model)
@@ -187,6 +193,14 @@ async def body_of(request: Request, most_bytes: int) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise refused(f"the body is no JSON: {error}") from error
+
+
+def refuse_other_names(body: Any, name: str) -> None:
+    """BadRequestError where another model is asked for."""
+    wanted = body.get("model") if isinstance(body, dict) else None
+    if wanted not in (None, "", name):
+        sentence = f"there is no model {wanted!r}: this server has {name!r}"
+        raise BadRequestError(Problem(404, sentence, "model", "model_not_found"))
 
 
 def _too_long(most_bytes: int) -> LocalspecError:

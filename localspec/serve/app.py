@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,6 +24,8 @@ from localspec.serve.page import page_routes
 from localspec.serve.problem import Problem, problem_of
 from localspec.serve.protocols import anthropic, anthropic_events, llama, openai, responses
 from localspec.serve.protocols.base import Door
+from localspec.serve.resident import HeldModel, Resident
+from localspec.serve.slots import Slots
 from localspec.serve.tokens import Tokens
 
 
@@ -36,6 +39,8 @@ class HttpOptions:
     limits: Limits = field(default_factory=Limits)
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     """What /v1/models tells of the model."""
+    slot_folder: Path | None = None
+    """Where sequences are saved on request."""
 
 
 Written = Callable[[Problem], dict[str, Any]]
@@ -44,7 +49,9 @@ Written = Callable[[Problem], dict[str, Any]]
 class Server:
     """`app` is the ASGI application."""
 
-    def __init__(self, orders: Orders, desk: Desk, options: HttpOptions) -> None:
+    def __init__(
+        self, orders: Orders, desk: Desk, options: HttpOptions, resident: Resident | None = None
+    ) -> None:
         protocols = (openai, llama, anthropic, responses)
         doors = [door for protocol in protocols for door in protocol.doors(orders)]
         self._written = {path: door.written for door in doors for path in door.paths}
@@ -52,9 +59,12 @@ class Server:
         answering = Answering(desk, options.model, options.limits)
         routes = Information(orders, desk, options.model, options.about).routes()
         routes += Tokens(orders, options.limits.most_bytes).routes()
-        routes += page_routes(desk, options.model, orders.session.n_ctx)
+        routes += Slots(desk, options.slot_folder).routes()
+        routes += page_routes(desk, options.model, orders.session.n_ctx, resident)
         routes += [route for door in doors for route in _routes(answering, door)]
         middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
+        if resident:
+            middleware.append(Middleware(HeldModel, resident=resident))
         if options.origins:
             cors = Middleware(
                 CORSMiddleware, allow_origins=options.origins, allow_methods=["*"],

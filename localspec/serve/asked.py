@@ -172,6 +172,7 @@ def wishes_of(given: Mapping[str, Any]) -> Wishes:
         progress=flag(given, "return_progress"),
         accounts=flag(given, "timings_per_token"),
         reuses=flag(given, "cache_prompt", default=True),
+        goes_on=flag(given, "stream"),
     )
 
 

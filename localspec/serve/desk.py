@@ -7,9 +7,12 @@ it. A listener is called in the engine's thread and must only pass the event on.
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
 from time import perf_counter
+from typing import Any, Generic, TypeVar
 
 from localspec.errors import EngineError
 from localspec.serve.messages import (
@@ -26,21 +29,45 @@ from localspec.serve.messages import (
 from localspec.serve.metrics import Metrics
 from localspec.serve.recent import Recent
 from localspec.serve.scheduler import Scheduler
+from localspec.session.session import Session
 
 Listener = Callable[[Event], None]
+T = TypeVar("T")
 _log = logging.getLogger("localspec.serve")
 MOST_BUGS = 3
 """Passes in a row that fail in an unknown way, before the server calls itself broken."""
 
 
-class Desk:
-    """Starts with `start`. `submit` and `abort` are safe from any thread."""
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[T]):
+    run: Callable[[Scheduler], T]
+    future: Future[T]
 
-    def __init__(self, scheduler: Scheduler, clock: Callable[[], float] = perf_counter) -> None:
+    def answer(self, scheduler: Scheduler) -> None:
+        """Whatever goes wrong is the caller's."""
+        try:
+            self.future.set_result(self.run(scheduler))
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            self.future.set_exception(error)
+
+
+class Desk:
+    """Starts with `start`. `submit` and `abort` are safe from any thread.
+
+    `remake`: the scheduler of another session.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        remake: Callable[[Session], Scheduler] | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
         self.scheduler, self.clock = scheduler, clock
+        self.remake = remake or (lambda session: self.scheduler)
         self.metrics, self.recent = Metrics(), Recent()
         self.began = clock()
-        self._messages = SimpleQueue[tuple[Message, Listener | None]]()
+        self._messages = SimpleQueue[tuple[Message | _Call[Any], Listener | None]]()
         self._listeners: dict[int, Listener] = {}
         self._ids = count(1)
         self._n_bugs = 0
@@ -74,6 +101,15 @@ class Desk:
         """Nobody listens to that request any more."""
         self._messages.put((Abort(wanted), None))
 
+    def call(self, run: Callable[[Scheduler], T]) -> Future[T]:
+        """Have something done in the engine's thread, between two passes."""
+        call = _Call(run, Future[T]())
+        if self._thread.is_alive():
+            self._messages.put((call, None))
+        else:
+            call.future.set_exception(BusyError("the server is closing", 1.0, is_closing=True))
+        return call.future
+
     def drain(self) -> None:
         """Take no more requests; the thread ends with those that are here."""
         self._messages.put((Drain(), None))
@@ -95,13 +131,16 @@ class Desk:
     # in the thread
 
     def _run(self) -> None:
-        scheduler = self.scheduler
-        while not self._is_stopped and not (scheduler.is_closing and scheduler.is_idle):
-            self._receive(is_patient=scheduler.is_idle)
-            if not scheduler.is_idle:
+        while not self._is_stopped and not self._is_over:
+            self._receive(is_patient=self.scheduler.is_idle)
+            if not self.scheduler.is_idle:
                 self._pass()
-        self._tell(scheduler.fail_all(EngineError("the server was stopped")))
+        self._tell(self.scheduler.fail_all(EngineError("the server was stopped")))
         self._receive(is_patient=False)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.scheduler.is_closing and self.scheduler.is_idle
 
     def _receive(self, *, is_patient: bool) -> None:
         """Take all messages that are there; wait for one if there is nothing else to do."""
@@ -111,6 +150,9 @@ class Desk:
             except Empty:
                 return
             is_patient = False
+            if isinstance(message, _Call):
+                message.answer(self.scheduler)
+                continue
             if listener and isinstance(message, Submit):
                 self._listeners[message.id] = listener
             if isinstance(message, Abort):

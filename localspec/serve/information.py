@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localspec.engine.base import Context
+from localspec.serve.answering import refuse_other_names
 from localspec.serve.desk import Desk
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem
@@ -21,8 +22,8 @@ class Information:
     """GET handlers. `about` is what /v1/models tells of the model."""
 
     def __init__(self, orders: Orders, desk: Desk, model: str, about: dict[str, Any]) -> None:
-        self._orders, self._session = orders, orders.session
-        self._desk, self._name = desk, model
+        self._orders, self._desk, self._name = orders, desk, model
+        self._n_ctx = orders.session.n_ctx
         self._model = {"id": model, "object": "model", "owned_by": "localspec", **about}
 
     def routes(self) -> list[BaseRoute]:
@@ -45,10 +46,7 @@ class Information:
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
-        name = request.path_params["name"]
-        if name != self._name:
-            sentence = f"there is no model {name!r}: this server has {self._name!r}"
-            raise BadRequestError(Problem(404, sentence, "model", "model_not_found"))
+        refuse_other_names({"model": request.path_params["name"]}, self._name)
         return JSONResponse(self._model)
 
     async def health(self, request: Request) -> Response:
@@ -73,14 +71,15 @@ class Information:
         contexts = self._desk.scheduler.contexts
         return JSONResponse(
             [
-                {"id": i, "n_ctx": self._session.n_ctx, **_slot(context, by_context)}
+                {"id": i, "n_ctx": self._n_ctx, **_slot(context, by_context)}
                 for i, context in enumerate(contexts)
             ]
         )
 
     async def props(self, request: Request) -> Response:
         """GET /props: how replies are made by default, and what the model is."""
-        session, vocabulary = self._session, self._session.target.vocabulary
+        session = self._orders.session
+        vocabulary = session.target.vocabulary
         template = session.prompts.template
         params = settings_of(self._orders.usual, session.n_ctx)
         params["seed"] = self._orders.defaults.get("seed", -1)

@@ -21,17 +21,23 @@ class BusyError(LocalspecError):
         self.is_closing = is_closing
 
 
+class LateError(BusyError):
+    """The request's deadline is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What is wanted beside a reply.
 
     `progress`: to hear how its prompt is read. `accounts`: one with each delta. `reuses`: what a
-    sequence holds of its prompt need not be read.
+    sequence holds of its prompt need not be read. `goes_on`: another turn is likely to follow, as
+    of replies that somebody watches; front ends do not stream titles and tags.
     """
 
     progress: bool = False
     accounts: bool = False
     reuses: bool = True
+    goes_on: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

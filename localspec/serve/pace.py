@@ -35,7 +35,7 @@ class Paced:
         self, speculator: Speculator, costs: PassCosts, n_most: int, target_s: float | None = None
     ) -> None:
         self._speculator, self._costs = speculator, costs
-        self._n_most, self._target_s = n_most, target_s
+        self._n_most, self.target_s = n_most, target_s
         self._n_other_rows, self._depth, self._was_seen = 0, 0, False
         self.row_s = _first_guess(costs)
         """Seconds more for each row of a prompt."""
@@ -49,8 +49,8 @@ class Paced:
 
     def limit_s(self, n_decoding: int, depth: int) -> float:
         """What a pass of so many replies may take with prompts."""
-        if self._target_s is not None:
-            return self._target_s
+        if self.target_s is not None:
+            return self.target_s
         return max(LEAST_TARGET_S, PLAIN_PASSES * self._costs.seconds(n_decoding, depth))
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:

@@ -15,12 +15,13 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from localspec.serve.desk import Desk
+from localspec.serve.resident import Resident
 
 OPEN_PAGE = "/"
 """It has nothing of anybody's in it, and asks for the key that all else wants."""
 
 
-def page_routes(desk: Desk, name: str, n_ctx: int) -> list[Route]:
+def page_routes(desk: Desk, name: str, n_ctx: int, resident: Resident | None = None) -> list[Route]:
     """For a server whose model has that name; `n_ctx`: tokens that each user's context holds."""
 
     async def page(request: Request) -> HTMLResponse:
@@ -29,7 +30,8 @@ def page_routes(desk: Desk, name: str, n_ctx: int) -> list[Route]:
         return HTMLResponse(html, headers=headers)
 
     async def status(request: Request) -> JSONResponse:
-        about = {"model": name, "n_ctx": n_ctx}
+        is_loaded = resident is None or resident.is_loaded
+        about = {"model": name, "n_ctx": n_ctx, "is_loaded": is_loaded}
         return JSONResponse({**about, **status_of(desk)}, headers={"cache-control": "no-store"})
 
     return [

@@ -5,7 +5,7 @@ from math import ceil
 from typing import Any
 
 from localspec.errors import LocalspecError, UserError
-from localspec.serve.messages import BusyError
+from localspec.serve.messages import BusyError, LateError
 
 FULL, CLOSING = 429, 503
 TOO_LONG = "context_length_exceeded"
@@ -73,6 +73,6 @@ def problem_of(error: LocalspecError) -> Problem:
     if isinstance(error, BadRequestError):
         return error.problem
     if isinstance(error, BusyError):
-        status = CLOSING if error.is_closing else FULL
+        status = CLOSING if error.is_closing or isinstance(error, LateError) else FULL
         return Problem(status, str(error), retry_s=error.retry_s)
     return Problem(400 if isinstance(error, UserError) else 500, str(error))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from localspec.decode.driver import Slot
 from localspec.decode.generation import Generation
-from localspec.serve.messages import Account, BusyError, Failed, Submit
+from localspec.serve.messages import Account, BusyError, Failed, LateError, Submit
 
 USUAL_S, USUAL_GAIN = 2.0, 0.2
 """How long a reply takes before one was seen, and how fast that is learned."""
@@ -18,10 +18,14 @@ MOST_RETRY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`n_cells` of the cache for all together, and how many requests may wait."""
+    """`n_cells` of the cache for all together, and how many requests may wait.
+
+    `deadline_s`: how long a request may take, its wait and all; None: as long as it takes.
+    """
 
     n_cells: int
     n_waiting: int
+    deadline_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -82,10 +86,20 @@ class Queue:
 
     def expired(self) -> list[Failed]:
         """Let those go that have waited too long."""
-        late = [job for job in self.jobs if self._is_late(job)]
-        for job in late:
+        gone = [job for job in self.jobs if self._waits_too_long(job) or self.is_over(job)]
+        for job in gone:
             self.jobs.remove(job)
-        return [self._too_late(job) for job in late]
+        return [Failed(job.id, self._reason(job)) for job in gone]
+
+    def is_over(self, job: Job) -> bool:
+        """Whether a request has taken all the time that any may take."""
+        deadline_s = self._room.deadline_s
+        return deadline_s is not None and self._clock() - job.came_s > deadline_s
+
+    def too_late(self) -> BusyError:
+        """What such a request is told."""
+        sentence = f"not answered within {self._room.deadline_s:g} s: ask for less, or later"
+        return LateError(sentence, self.retry_s())
 
     def retry_s(self) -> float:
         """When a new request may find room."""
@@ -96,13 +110,15 @@ class Queue:
         """A reply took so long."""
         self._usual_s += USUAL_GAIN * (took_s - self._usual_s)
 
-    def _is_late(self, job: Job) -> bool:
+    def _waits_too_long(self, job: Job) -> bool:
         wait_s = job.asked.wait_s
         return wait_s is not None and self._clock() - job.came_s > wait_s
 
-    def _too_late(self, job: Job) -> Failed:
+    def _reason(self, job: Job) -> BusyError:
+        if self.is_over(job):
+            return self.too_late()
         sentence = f"no turn came within {job.asked.wait_s:.0f} s: try again later"
-        return Failed(job.id, BusyError(sentence, self.retry_s()))
+        return BusyError(sentence, self.retry_s())
 
 
 def closing(job: Job) -> Failed:

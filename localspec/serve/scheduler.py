@@ -49,7 +49,7 @@ class Scheduler:
         clock: Callable[[], float],
     ) -> None:
         self._engine, self._prefixes, self._pace = engine, prefixes, pace
-        self._room, self._clock = room, clock
+        self.room, self._clock = room, clock
         self.n_sequences = prefixes.n_free
         self.queue = Queue(room, self.n_sequences, clock)
         self.running: list[Job] = []
@@ -57,6 +57,11 @@ class Scheduler:
         self.is_closing = False
         self.last: Pass | None = None
         """What the last call of `step` evaluated."""
+
+    @property
+    def target_s(self) -> float | None:
+        """What a pass with prompts may take; None: by its cost."""
+        return self._pace.target_s
 
     @property
     def contexts(self) -> list[Context]:
@@ -85,7 +90,7 @@ class Scheduler:
     def step(self) -> list[Event]:
         """One pass. An engine that fails for all ends every reply that runs, and no other."""
         self.last = None
-        events = [*self.queue.expired(), *self._admitted()]
+        events = [*self.queue.expired(), *self._late(), *self._admitted()]
         batch = self._batch()
         if not batch.slots and not batch.chunks:
             return events
@@ -110,12 +115,22 @@ class Scheduler:
             job.generation.fail(error)
         return [self._ended(job) for job in list(self.running)]
 
+    def keep_all(self) -> None:
+        """The engine is about to be freed: idle conversations go to disk, where that is wanted."""
+        self._prefixes.keep_all()
+
+    def keep(self, context: Context) -> None:
+        """An idle sequence was filled from outside: others make room for it where that is due."""
+        self._prefixes.give_back(context)
+        taken = sum(each.worst for each in self.running) + self._prefixes.n_idle_tokens
+        self._prefixes.forget(taken - self.room.n_cells, context.tokens)
+
     # requests come and go
 
     def _submitted(self, asked: Submit) -> Event:
         job = Job.of(asked, self._clock())
-        if job.worst > self._room.n_cells:
-            sentence = f"{job.worst:,} tokens do not fit into a cache of {self._room.n_cells:,}"
+        if job.worst > self.room.n_cells:
+            sentence = f"{job.worst:,} tokens do not fit into a cache of {self.room.n_cells:,}"
             return Failed(job.id, EngineError(f"{sentence}: ask for fewer max_tokens"))
         refusal = self.queue.refusal(job, self._n_open, is_closing=self.is_closing)
         if refusal:
@@ -138,6 +153,13 @@ class Scheduler:
         for job in [job for job in self.running if job.id == wanted]:
             job.generation.finish("interrupted")
             self._leave(job)
+
+    def _late(self) -> list[Event]:
+        """End those that run and whose deadline is over."""
+        late = [job for job in self.running if self.queue.is_over(job)]
+        for job in late:
+            job.generation.fail(self.queue.too_late())
+        return [self._ended(job) for job in late]
 
     def _admitted(self) -> list[Event]:
         """Let requests in, in order of arrival, while there is room for the worst case.
@@ -175,7 +197,7 @@ class Scheduler:
     def _n_lacking(self, job: Job) -> int:
         """Cells that idle sequences must give up for a job."""
         taken = sum(each.worst for each in self.running) + self._prefixes.n_idle_tokens
-        return taken + job.worst - self._room.n_cells
+        return taken + job.worst - self.room.n_cells
 
     @property
     def _n_spare(self) -> int:
@@ -183,8 +205,9 @@ class Scheduler:
 
     def _seat(self, job: Job) -> None:
         generation = job.generation
-        known = generation.history if job.asked.wishes.reuses else []
-        context, job.account.n_cached = self._prefixes.take(known)
+        wishes = job.asked.wishes
+        known = generation.history if wishes.reuses else []
+        context, job.account.n_cached = self._prefixes.take(known, goes_on=wishes.goes_on)
         job.slot = Slot(generation, context, job.asked.n_stable)
         job.account.queued_s = self._clock() - job.came_s
         self.running.append(job)

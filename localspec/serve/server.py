@@ -17,15 +17,19 @@ from typing import Any
 
 import uvicorn
 
+from localspec import paths
 from localspec.errors import EngineError
 from localspec.serve.app import HttpOptions, Server
 from localspec.serve.desk import Desk
+from localspec.serve.disk_cache import DiskCache
 from localspec.serve.order import Orders
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
+from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 from localspec.session.session import Session
+from localspec.session.state_key import state_key
 
 DRAIN_S = 30.0
 """What replies may take after the first Ctrl-C."""
@@ -36,22 +40,41 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many requests may wait, and how long a pass may take with prompts; None: by its cost."""
+    """How many requests may wait, and how long a pass may take with prompts; None: by its cost.
+
+    `deadline_s`: of a request from its arrival to its end; None: none. `disk_bytes`: of files for
+    conversations whose place in the cache others needed; None: none are written.
+    """
 
     n_waiting: int = 64
     target_s: float | None = None
+    deadline_s: float | None = None
+    disk_bytes: float | None = None
 
 
 def desk_of(session: Session, load: Load = Load()) -> Desk:
     """A desk for a session whose engine has one pool of cells, for as many users as sequences."""
+    return Desk(scheduler_of(session, load), lambda other: scheduler_of(other, load))
+
+
+def scheduler_of(session: Session, load: Load) -> Scheduler:
+    """What runs on the session's engine."""
     engine, settings = session.target, session.plan.target.settings
     n = settings.n_sequences
     contexts = [session.context, *(engine.context() for _ in range(n - 1))]
     n_rows = min(settings.ubatch, session.n_ctx) - session.plan.target.n_outputs
     costs = session.learned().target
     pace = Paced(session.speculator(), costs, max(1, n_rows), load.target_s)
-    room = Room(n * session.n_ctx, load.n_waiting)
-    return Desk(Scheduler(engine, Prefixes(contexts), pace, room, perf_counter))
+    room = Room(n * session.n_ctx, load.n_waiting, load.deadline_s)
+    prefixes = Prefixes(contexts, _disk_cache(session, load.disk_bytes))
+    return Scheduler(engine, prefixes, pace, room, perf_counter)
+
+
+def _disk_cache(session: Session, most_bytes: float | None) -> DiskCache | None:
+    if most_bytes is None:
+        return None
+    folder = paths.cache_dir() / "served" / state_key(session.plan.target)
+    return DiskCache(folder, most_bytes)
 
 
 def about(session: Session) -> dict[str, Any]:
@@ -95,9 +118,19 @@ class _Uvicorn(uvicorn.Server):
 class Running:
     """A server on a listening socket; `serve` returns when it has ended."""
 
-    def __init__(self, session: Session, desk: Desk, options: HttpOptions, **how: Any) -> None:
+    def __init__(
+        self,
+        session: Session,
+        desk: Desk,
+        options: HttpOptions,
+        resident: Resident | None = None,
+        **how: Any,
+    ) -> None:
         self._desk = desk
-        app = Server(Orders(session, **how), desk, options).app
+        orders = Orders(session, **how)
+        app = Server(orders, desk, options, resident).app
+        if resident:
+            self._follow(resident, orders)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -108,6 +141,17 @@ class Running:
         self._uvicorn = _Uvicorn(config)
         self._n_signals = 0
         self._ending: threading.Thread | None = None
+
+    def _follow(self, resident: Resident, orders: Orders) -> None:
+        """Go on with each session that takes the place of another one."""
+
+        def adopt(session: Session) -> None:
+            orders.session = session
+            self._desk.scheduler = self._desk.remake(session)
+
+        resident.on_loaded = adopt
+        resident.is_idle = lambda: self._desk.scheduler.is_idle
+        resident.on_freeing = lambda: self._desk.scheduler.keep_all()
 
     def serve(self, listener: socket.socket, on_end: Callable[[], None] = lambda: None) -> None:
         """Answer until `stop`, Ctrl-C or SIGTERM; `on_end` is told of the first of these."""
@@ -131,6 +175,7 @@ class Running:
 
     def _end(self, wait_s: float) -> None:
         self._desk.close(wait_s)
+        self._desk.scheduler.keep_all()
         self._uvicorn.should_exit = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -9,10 +9,10 @@ import pytest
 from command import mamba, tiny
 from models import gemma, smollm2
 
-from localspec.chat.models import state_key
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
+from localspec.session.state_key import state_key
 
 Load = Callable[..., LlamaContext]
 

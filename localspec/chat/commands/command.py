@@ -85,7 +85,8 @@ Completions = Callable[[Models], Sequence[str]]
 class Command:
     """`usage` follows the name in `/help`; `choices`: what can complete its argument.
 
-    `shows` is what it says without an argument, instead of `run`; `takes_path`: it takes a file.
+    `shows` is what it says without an argument, instead of `run`; `takes_path`: it takes a file;
+    `is_here`: it is for a model that is loaded here, not for a server's.
     """
 
     name: str
@@ -95,3 +96,4 @@ class Command:
     choices: Completions = lambda models: ()
     shows: Callable[[ChatState], str] | None = None
     takes_path: bool = False
+    is_here: bool = False

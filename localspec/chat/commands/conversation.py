@@ -9,6 +9,8 @@ from localspec.chat.chat import WhenFull
 from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit
 from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
+from localspec.chat.models import LoadedModel
+from localspec.chat.remote import RemoteModel
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.format import count
@@ -99,9 +101,7 @@ def file(state: ChatState, argument: str) -> None:
     state.attachments.append(fenced(path.name, text))
     size = count(len(text), "character")
     if loaded := state.chat.loaded:
-        vocabulary = loaded.session.target.vocabulary
-        n_tokens = len(vocabulary.tokenize(text, add_special=False))
-        size = f"{count(n_tokens, 'token')} of {loaded.session.n_ctx:,}"
+        size = loaded.size_of(text) or size
     state.frontend.say(f"{path.name} ({size}) goes with the next message")
 
 
@@ -109,11 +109,9 @@ def stats(state: ChatState, argument: str) -> None:
     """Itemise the last answer."""
     if state.last is None:
         raise UserError("there was no answer yet to give figures of")
-    rows, record = stats_rows(state.last), state.chat.record
-    if loaded := state.chat.loaded:
-        rows.append(("loading", f"{loaded.session.load_s:.2f} s"))
-        if loaded.n_restored:
-            rows.append(("restored", f"{loaded.n_restored:,} tokens from disk"))
+    loaded, record = state.chat.loaded, state.chat.record
+    rows = stats_rows(state.last, is_here=not isinstance(loaded, RemoteModel))
+    rows += loaded.rows() if loaded else []
     rows.append(("saved in", str(record.path) if record.is_kept else "no file"))
     state.frontend.table(rows)
 
@@ -139,7 +137,8 @@ def think(state: ChatState, argument: str) -> None:
     if level is not None:
         state.chat.set_thinking(level)
         state.chat.remember(think=level)
-        if loaded := state.chat.loaded:
+        loaded = state.chat.loaded
+        if isinstance(loaded, LoadedModel):
             loaded.session.prompts_for(state.chat.options, state.chat.conversation.date)
         return
     if argument:

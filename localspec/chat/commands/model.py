@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any, get_args
 
 from localspec.chat.commands.command import ChatState, lasting_name
+from localspec.chat.models import LoadedModel
 from localspec.errors import UserError
 from localspec.session import SessionConfig
 from localspec.session.loading import plan_engines
@@ -50,7 +51,7 @@ def spec(state: ChatState, argument: str) -> None:
 def speculation(state: ChatState) -> str:
     """What `spec` has chosen, and what this model makes of it."""
     loaded = state.chat.loaded
-    now = f", now {loaded.session.speculation}" if loaded else ""
+    now = f", now {loaded.described['speculation']}" if loaded else ""
     return f"speculation: {state.chat.config.settings.spec}{now}"
 
 
@@ -71,12 +72,12 @@ def cache_types(state: ChatState) -> str:
 
 def tune(state: ChatState, argument: str) -> None:
     """Find the best settings for this machine and go on with them."""
-    chat = state.chat
+    chat, config = state.chat, state.chat.config
     seconds = _number(argument, "/tune") if argument else None
     state.frontend.wait(chat.loading)
     chat.unload()
     try:
-        chat.config = state.models.tune(chat.config, seconds)
+        chat.where = state.models.tune(config, seconds)
     finally:
         state.frontend.wait(chat.loading)
 
@@ -108,6 +109,7 @@ def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
     plan_engines(config)
     loaded = state.chat.reconfigure(config, state.frontend.wait)
     state.chat.remember(**settings)
+    assert isinstance(loaded, LoadedModel), "what was configured is loaded here"
     target = loaded.session.plan.target
     state.frontend.say(
         f"{target.model.name}, speculation {loaded.session.speculation},"

@@ -3,10 +3,11 @@
 import difflib
 from typing import get_args
 
-from localspec.chat.chat import WhenFull
+from localspec.chat.chat import Chat, WhenFull
 from localspec.chat.commands import conversation as said
 from localspec.chat.commands import model
 from localspec.chat.commands.command import ChatState, Command, Next
+from localspec.chat.remote import Elsewhere
 from localspec.dialogue.families import FAMILIES
 from localspec.errors import UserError
 from localspec.fields import Think
@@ -15,20 +16,27 @@ from localspec.settings import CACHE_TYPES
 
 def show_help(state: ChatState, argument: str) -> None:
     """List the commands and keys."""
-    rows = [(f"/{command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
+    rows = [(f"/{each.name} {each.usage}".rstrip(), each.help) for each in commands_of(state.chat)]
     state.frontend.table([*rows, *KEYS])
+
+
+def commands_of(chat: Chat) -> list[Command]:
+    """Those that make sense with whoever answers."""
+    is_here = not isinstance(chat.where, Elsewhere)
+    return [command for command in COMMANDS if is_here or not command.is_here]
 
 
 COMMANDS = (
     Command("help", "", "this list", show_help),
     Command("model", "NAME", "go on with another model", model.model,
-            lambda m: m.names(), lambda s: f"model: {s.chat.config.model}"),
+            lambda m: m.names(), lambda s: f"model: {s.chat.config.model}", is_here=True),
     Command("draft", "NAME|none", "use another draft model", model.draft,
-            lambda m: ("none", *m.names()), lambda s: f"draft: {s.chat.config.draft or 'none'}"),
+            lambda m: ("none", *m.names()), lambda s: f"draft: {s.chat.config.draft or 'none'}",
+            is_here=True),
     Command("spec", "auto|none|lookup|draft", "choose who drafts tokens", model.spec,
-            lambda m: model.SPECULATIONS, model.speculation),
+            lambda m: model.SPECULATIONS, model.speculation, is_here=True),
     Command("kv", "K [V]", "types of the K and V cache", model.kv,
-            lambda m: CACHE_TYPES, model.cache_types),
+            lambda m: CACHE_TYPES, model.cache_types, is_here=True),
     Command("system", "TEXT|none", "set the system prompt", said.system,
             shows=lambda s: f"system prompt: {s.chat.conversation.system or 'none'}"),
     Command("temp", "T", "temperature; 0: the likeliest token", model.temp,
@@ -48,10 +56,10 @@ COMMANDS = (
             said.think, lambda m: get_args(Think)),
     Command("template", "NAME|FILE|auto", "ask with another chat template", model.template,
             lambda m: ("auto", *FAMILIES), lambda s: f"template: {s.chat.config.settings.template}",
-            takes_path=True),
+            takes_path=True, is_here=True),
     Command("full", "ask|drop|stop", "what to do in a full context", said.full,
             lambda m: get_args(WhenFull), said.when_full),
-    Command("tune", "[SECONDS]", "find the best settings here", model.tune),
+    Command("tune", "[SECONDS]", "find the best settings here", model.tune, is_here=True),
     Command("clear", "", "start a new conversation", said.clear),
     Command("quit", "", "leave; Ctrl-D does too", said.leave),
 )  # fmt: skip
@@ -72,6 +80,8 @@ def obey(state: ChatState, line: str) -> Next | None:
         close = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
         advice = f"did you mean /{close[0]}?" if close else "/help lists them"
         raise UserError(f"there is no command /{name}: {advice}")
+    if command.is_here:
+        state.chat.config  # noqa: B018 - or the sentence why there is none
     if command.shows and not argument.strip():
         state.frontend.say(command.shows(state))
         return None

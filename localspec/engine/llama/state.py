@@ -2,7 +2,7 @@
 
 A file has cells and tokens but no logits and no random numbers: a restored sequence must evaluate a
 token before anything is chosen, as `hold` and the driver do. The engine checks the shape of what it
-loads but not which model wrote it; `chat.states.state_key` does. A damaged file would stop the
+loads but not which model wrote it; `session.state_key` does. A damaged file would stop the
 process, so a seal (lengths and CRC-32) follows the engine's data, where the engine does not read.
 Between them stands the newest checkpoint: without it a conversation that goes on tomorrow would be
 read again where its template drops the last thought.

@@ -96,7 +96,11 @@ def _row(path: Path, shim: Path, seconds: int) -> dict[str, object]:
     report = path.with_suffix(".xml")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
              "-o", "addopts=", str(path)]  # fmt: skip
-    environment = {**os.environ, "LLAMA_SERVER_BIN_PATH": str(shim), "PORT": os.environ.get("PORT", "18480")}
+    environment = {
+        **os.environ,
+        "LLAMA_SERVER_BIN_PATH": str(shim),
+        "PORT": os.environ.get("PORT", "18480"),
+    }
     try:
         subprocess.run(
             words, cwd=path.parent.parent, env=environment, timeout=seconds, check=False,

@@ -1,0 +1,114 @@
+"""Conversations on disk whose place in the cache another one needed.
+
+To read a file again takes a fraction of a second, to read a long prompt again a minute. A file is
+written only where it is worth that, in the engine's thread, and found again by the tokens that
+stand beside it; so a conversation outlives the server, too. The oldest go when all together grow
+too large. Files have a prompt's words in them, as token ids: nothing is written unless asked for.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from localspec.engine.base import Context, shared_prefix
+from localspec.errors import EngineError
+from localspec.store import write_text
+
+LEAST_TOKENS = 256
+"""Of a conversation that is worth a file, and that a file must spare a prompt."""
+MOST_STATE_BYTES = 1_000_000_000
+"""Half a second of a fast disk, in which everybody waits."""
+STATE, TOKENS = ".state", ".tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSequence:
+    """A file, and what it holds."""
+
+    path: Path
+    tokens: list[int]
+    n_bytes: int
+
+
+class DiskCache:
+    """Files of engines that can read each other's; `most_bytes` for all of them together."""
+
+    def __init__(self, folder: Path, most_bytes: float) -> None:
+        self._folder, self._most_bytes = folder, most_bytes
+        folder.mkdir(parents=True, exist_ok=True)
+        self.entries = [each for path in _by_age(folder) if (each := _usable(path))]
+        """The one that was not used for longest first."""
+
+    def put(self, context: Context) -> None:
+        """Keep what a sequence holds, if that is worth it; it is about to be forgotten."""
+        tokens = list(context.tokens)
+        if len(tokens) < LEAST_TOKENS or context.state_bytes > MOST_STATE_BYTES:
+            return
+        if self.longest(tokens)[1] > len(tokens) - LEAST_TOKENS:
+            return  # most of it is here already
+        name = sha256(json.dumps(tokens).encode()).hexdigest()[:24]
+        path = self._folder / f"{name}{STATE}"
+        try:
+            context.save(path)
+            write_text(path.with_suffix(TOKENS), json.dumps(tokens))
+        except (EngineError, OSError):
+            path.unlink(missing_ok=True)  # a cache can be made again
+            return
+        self.entries.append(KeptSequence(path, tokens, path.stat().st_size))
+        self._trim()
+
+    def longest(self, prompt: Sequence[int]) -> tuple[KeptSequence | None, int]:
+        """Which file spares most of a prompt, and how many tokens."""
+        best, n_best = None, 0
+        for entry in self.entries:
+            n = shared_prefix(entry.tokens, prompt)
+            if n > n_best:
+                best, n_best = entry, n
+        return best, n_best
+
+    def restore(self, entry: KeptSequence, context: Context) -> bool:
+        """Hold what a file has. One that cannot be read is dropped."""
+        is_good = entry.path.is_file() and context.restore(entry.path)
+        is_good = is_good and list(context.tokens) == entry.tokens
+        self.entries.remove(entry)
+        if not is_good:
+            context.go_back(0)
+            _drop(entry)
+            return False
+        self.entries.append(entry)
+        with suppress(OSError):
+            entry.path.touch()
+        return True
+
+    def _trim(self) -> None:
+        while sum(entry.n_bytes for entry in self.entries) > self._most_bytes:
+            _drop(self.entries.pop(0))
+
+
+def _by_age(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{STATE}"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def _usable(path: Path) -> KeptSequence | None:
+    found = _read(path)
+    if found is None:
+        path.unlink(missing_ok=True)
+    return found
+
+
+def _read(path: Path) -> KeptSequence | None:
+    try:
+        tokens = json.loads(path.with_suffix(TOKENS).read_text(encoding="utf-8"))
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        return None
+    is_good = isinstance(tokens, list) and all(isinstance(token, int) for token in tokens)
+    return KeptSequence(path, tokens, size) if is_good else None
+
+
+def _drop(entry: KeptSequence) -> None:
+    for path in (entry.path, entry.path.with_suffix(TOKENS)):
+        path.unlink(missing_ok=True)
