@@ -63,7 +63,7 @@ def main(
     if not tests.is_dir():
         raise SystemExit(f"{tests} is no folder: give the source tree of llama.cpp")
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "tests"
+        copy = Path(folder) / "tools" / "server" / "tests"
         shutil.copytree(tests, copy)
         (copy / "conftest.py").write_text(CONFTEST)
         templates = Path(folder) / "models" / "templates"
