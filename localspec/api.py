@@ -141,12 +141,14 @@ class Model:
         session.check_open()
         options = reply_options(**sampling)
         if raw:
+            if options.tools:
+                raise UserError("tools belong to a conversation: ask without raw")
             return session.reply(session.raw_prompt(checked_text(asked)), options)
         prompts = session.prompts_for(options)
         prompt = prompts.rendered(messages_of(asked))
         markup = session.markup if split_thought else session.markup.unsplit()
         opening = markup.opening(prompt.clean, prompt.asking)
-        session.check_grammar(options, opening)
+        options = session.constrained(options, opening, prompts)
         parser = session.parser(options, markup, opening)
         return session.reply(prompts.ids(prompt), options, parser=parser)
 

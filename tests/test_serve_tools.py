@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
+from localspec.dialogue.call_frame import CallFrame, Tags
+from localspec.dialogue.call_grammar import frame_of
+from localspec.dialogue.markers import SECTIONS
+from localspec.dialogue.markup import Markup
 from localspec.dialogue.template import ChatTemplate
+from localspec.dialogue.tool_calls import calls_of
+from localspec.dialogue.tools import checked_tools
+from localspec.errors import UserError
 from localspec.serve.problem import BadRequestError
-from localspec.serve.tool_calls import calls_of
-from localspec.serve.turns import messages_of, tools_of
+from localspec.serve.turns import messages_of
 
 PARIS = {"city": "Paris"}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
@@ -85,13 +91,84 @@ def test_a_conversation_with_calls_reaches_the_template() -> None:
         "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for c in m.tool_calls or [] %}"
         "{{ c.function.name }}({{ c.function.arguments.city }}){% endfor %}{% endfor %}"
     )
-    tools = tools_of({"tools": [TOOL]}, source)
-    text = ChatTemplate(source, variables={"tools": tools}).render(messages_of(said))
+    tools = checked_tools([TOOL])
+    assert tools
+    text = ChatTemplate(source, variables={"tools": list(tools.told)}).render(messages_of(said))
     assert text == "[get_weather]<user>Weather?<assistant>get_weather(Paris)<tool>sunny"
 
 
 def test_tools_that_may_not_be_called_are_not_told() -> None:
-    assert tools_of({"tools": [TOOL], "tool_choice": "none"}, "{{ tools }}") == []
+    assert checked_tools([TOOL], "none") is None
+    assert checked_tools([]) is None
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", "get_weather", {"type": "function", "function": {"name": "get_weather"}}]
+)
+def test_a_choice_names_what_must_be_called(choice: Any) -> None:
+    tools = checked_tools([TOOL], choice)
+    assert tools
+    assert tools.forced == ("get_weather",)
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "word"),
+    [
+        ("x", "auto", "tools is no list"),
+        ([{}], "auto", r"tools\[0\]"),
+        ([{"function": {"name": "f", "parameters": 3}}], "auto", "parameters"),
+        ([TOOL], "other", "get_weather"),
+        ([TOOL], {"function": {"name": "other"}}, "tool_choice"),
+        ([TOOL], 5, "tool_choice"),
+        ([], "required", "tool_choice"),
+    ],
+)
+def test_a_wrong_choice_is_refused(tools: Any, choice: Any, word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        checked_tools(tools, choice)
+
+
+HERMES = (
+    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>"
+    "{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}\n<tool_call>\n"
+    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n'
+    "</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TAGGED = (
+    "{{ tools }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>\n<function={{ c.function.name }}>\n"
+    "{% for k, v in c.function.arguments.items() %}<parameter={{ k }}>\n{{ v }}\n</parameter>\n"
+    "{% endfor %}</function>\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+
+
+def test_a_templates_frame_of_calls_is_found() -> None:
+    found = CallFrame.of(ChatTemplate(HERMES, variables={"tools": [TOOL]}))
+    assert found == CallFrame(
+        '<tool_call>\n{"name": "',
+        '", "arguments": ',
+        '}\n</tool_call><tool_call>\n{"name": "',
+        "}\n</tool_call>",
+    )
+    tagged = CallFrame.of(ChatTemplate(TAGGED, variables={"tools": [TOOL]}))
+    assert tagged == CallFrame(
+        "<tool_call>\n<function=",
+        "",
+        "</function>\n</tool_call><tool_call>\n<function=",
+        "</function>\n</tool_call>",
+        Tags(">\n<parameter=", ">\n", "\n</parameter>\n", "<parameter="),
+    )
+
+
+def test_a_template_that_writes_no_calls_gets_the_models_own_marks() -> None:
+    source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{{ tools }}"
+    template, sections = ChatTemplate(source), tuple(s for s in SECTIONS if s.kind == "tool_call")
+    found = frame_of(template, Markup(sections))
+    assert found
+    assert found.begin.startswith("<tool_call>")
+    assert frame_of(template, Markup()) is None, "and without any it is refused"
 
 
 @pytest.mark.parametrize("calls", [[{}], [{"function": {"name": "f", "arguments": "{"}}], "x"])

@@ -173,6 +173,11 @@ class PromptFlags:
     )
     raw: bool = option(False, "Continue the text as it is, without a chat template.", "--raw")
 
+    jsonl: str | None = option(
+        None, "Prompts from a file, one a line; answers as JSON lines. - is standard input.",
+        "--jsonl", metavar="FILE",
+    )  # fmt: skip
+
     def text(self, system: str | None) -> str:
         """The prompt. Raises UserError for none, two, an empty one, or one that is not UTF-8."""
         if self.raw and system:
@@ -226,6 +231,11 @@ def variable(text: str, what: str, such: str) -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value
+
+
+def read_prompts(file: str) -> str:
+    """A file of prompts; - is standard input. UserError for one that cannot be read."""
+    return _decode("the prompt file", _read(file)).removeprefix("\ufeff")
 
 
 def check_text(what: str, text: str) -> str:

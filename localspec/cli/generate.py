@@ -6,14 +6,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from localspec.cli.flags import EngineFlags, GrammarFlags, PromptFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
 from localspec.cli.output import fields_of, print_json
+from localspec.errors import UserError
 from localspec.format import count
 from localspec.sampling_fields import SAMPLING
 
 if TYPE_CHECKING:
+    from localspec.api import Model
     from localspec.chat.answering import AnswerView
     from localspec.session import Reply, ReplyOptions, Session
     from localspec.session.config import ReplyKeywords
@@ -148,6 +152,24 @@ def _raw_helps() -> Generator[None]:
         raise TemplateError(error.reason, advice) from error
 
 
+def _answer_lines(
+    model: "Model", prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords"
+) -> None:
+    """An answer for each line of a file. Exit code 1 where one has none."""
+    from localspec.cli.generate_lines import Lines
+
+    def one(reply: "Reply") -> dict[str, Any]:
+        whole = document(model.session, reply)
+        left_out = ("prediction", "computed_on", "config")
+        kept = {name: value for name, value in whole.items() if name not in left_out}
+        return {**kept, "seed": reply.options.sampling.seed}
+
+    n_failed = Lines(prompt, system, keywords).answer(model, one)
+    if n_failed:
+        notify(f"{count(n_failed, 'line')} got no answer: each has an `error`")
+        raise typer.Exit(1)
+
+
 @dataclass(frozen=True)
 class OutputFlags:
     """What is printed."""
@@ -176,7 +198,10 @@ def generate(
 
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
-    text = prompt.text(flags.system)
+    lines = prompt.jsonl is not None
+    if lines and (prompt.prompt is not None or prompt.file is not None):
+        raise UserError("--jsonl has the prompts: leave -p and -f out")
+    text = "" if lines else prompt.text(flags.system)
     asked = prompt.messages(text, flags.system)
     keywords: ReplyKeywords = {
         **flags.keywords(engine.verify),
@@ -192,6 +217,10 @@ def generate(
 
     with _raw_helps(), progress("loading") as on_progress:
         loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
+    if lines:
+        with loaded:
+            _answer_lines(loaded, prompt, flags.system, keywords)
+        return
     with _raw_helps(), loaded:
         reply = loaded.stream(asked, raw=prompt.raw, **keywords)
         if output.as_json:

@@ -37,6 +37,7 @@ PRIORS = {
     "lookup": Prior(
         (0.15, 0.21, 0.26, 0.5, 0.27, 0.65, 0.4, 0.75, 0.45, 0.8, 0.55, 0.87, 0.85, 0.95), 0.5
     ),
+    "forced": Prior((0.95,), 0.95),
     "model": Prior((0.25, 0.4, 0.5, 0.6, 0.72, 0.82, 0.9, 0.95), 0.7),
 }
 """What was measured of drafters; the others begin with even chances. Lookup: matches that are

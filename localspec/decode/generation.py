@@ -64,6 +64,7 @@ class Generation:
         """Of each token of the reply."""
         self._sampling = sampling
         self._n_logprobs = n_logprobs
+        self._constraint = constraint
         self._chooser = Chooser(sampling, constraint, self._least)
         if limits.max_tokens == 0:
             self.finish("length")
@@ -105,7 +106,14 @@ class Generation:
         """What a drafter needs to know to guess `n_tokens` tokens, at most `room`."""
         rejects = self.law == "rejection"
         return DraftRequest(
-            self.history, n_tokens, self._sampling, rejects, stop, window, self.context
+            self.history,
+            n_tokens,
+            self._sampling,
+            rejects,
+            stop,
+            window,
+            self.context,
+            self._constraint,
         )
 
     def accept(self, draft: Draft, result: Result) -> list[int]:
@@ -132,6 +140,8 @@ class Generation:
         new = self._end_at_limits(self.history[start:], start - self.n_prompt)
         del self.history[start + len(new) :]
         self._judge(new, result)
+        if self._constraint and not self.is_finished and self._constraint.is_done(self.history):
+            self.finish("stop")  # only an end can follow: no pass is needed to see it
         return new
 
     def _judge(self, new: Sequence[int], logits: Logits) -> None:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from localspec.decode.generation import FinishReason
 from localspec.decode.logprobs import TokenLogprobs
+from localspec.dialogue.tool_calls import calls_of
 from localspec.serve.messages import Account, Delta, Done, Progress
 from localspec.serve.order import Order
-from localspec.serve.tool_calls import calls_of
 
 Reason = Literal["stop", "length", "tool_calls"]
 _REASONS: dict[FinishReason | None, Reason] = {"stop": "stop"}

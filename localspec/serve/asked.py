@@ -19,6 +19,7 @@ _SAMPLING = {
     "logit_bias": "logit_bias",
 }  # fmt: skip
 """Fields of requests by the keyword of a reply."""
+_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
 _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
              "guided_json": "schema", "guided_grammar": "grammar",
@@ -27,7 +28,7 @@ _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
 _READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
          "response_format", "logprobs", "n_probs", "cache_prompt", "timings_per_token",
          "return_progress"}  # fmt: skip
-CHAT = frozenset({*_READ, "messages", "tools", "tool_choice", "reasoning_effort",
+CHAT = frozenset({*_READ, *_TOOLS, "messages", "reasoning_effort",
                   "chat_template_kwargs", "top_logprobs"})  # fmt: skip
 COMPLETION = frozenset({*_READ, "prompt", "suffix", "echo"})
 NATIVE = frozenset({*COMPLETION, "return_tokens", "response_fields"})
@@ -41,7 +42,7 @@ HARMLESS = frozenset({
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,), "best_of": (1,),
     "modalities": (["text"],), "typical_p": (1,),
-    "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
+    "functions": ([],), "function_call": ("none", "auto"),
     "id_slot": (-1,), "reasoning_format": ("auto", "deepseek"),
     "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
     "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
@@ -94,6 +95,7 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     for name, keyword in _SAMPLING.items():
         if name in given:
             keywords[keyword] = given[name]
+    keywords |= {name: given[name] for name in _TOOLS if name in given}
     lengths = [given[name] for name in _LENGTHS if name in given]
     if lengths and lengths[0] != -1:  # llama.cpp's for no limit
         keywords["max_tokens"] = lengths[0]

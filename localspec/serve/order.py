@@ -31,7 +31,7 @@ from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
 from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
 from localspec.serve.texts import Texts
-from localspec.serve.turns import messages_of, tools_of
+from localspec.serve.turns import messages_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
@@ -99,7 +99,7 @@ class Orders:
         asked, session = self.asked(given), self.session
         ids, options = self.chat_ids(asked), asked.options
         opening = session.markup.opening(asked.prompt.clean)
-        session.check_grammar(options, opening)
+        options = session.constrained(options, opening, asked.prompts)
         choices = [
             self._choice(ids, each, session.parser(each, session.markup, opening))
             for each in _seeded(options, number_of_choices(given))
@@ -111,15 +111,11 @@ class Orders:
         """The conversation in a body, rendered. BadRequestError where the template refuses it."""
         session = self.session
         said = messages_of(given.get("messages"))
-        template = session.prompts.template
-        tools = tools_of(given, template.source if template else None)
         options, variables = options_of(given, self.verify), variables_of(given)
-        if tools:
-            variables = {**variables, "tools": tools}
         options = session.effective(replace(options, template_args=variables))
         try:
             prompts = session.prompts_for(options)
-            return Asked(prompts, prompts.rendered(said), options, bool(tools))
+            return Asked(prompts, prompts.rendered(said), options, options.tools is not None)
         except TemplateError as error:
             raise _refusing(error) from error
 

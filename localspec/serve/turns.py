@@ -87,28 +87,3 @@ def _call(call: Any, where: str) -> dict[str, Any]:
             raise refused(f"{where} has arguments that are no JSON: {error}", where) from error
     named = {"name": function["name"], "arguments": arguments}
     return {"id": call.get("id", ""), "type": "function", "function": named}
-
-
-def tools_of(given: Mapping[str, Any], source: str | None) -> list[Any]:
-    """The tools that the template is told of, none where `tool_choice` is "none".
-
-    BadRequestError where its `source` has no place for tools, or a choice cannot be enforced.
-    """
-    tools, choice = given.get("tools", []), given.get("tool_choice", "auto")
-    if not isinstance(tools, list):
-        raise refused("tools is no list", "tools")
-    for i, tool in enumerate(tools):
-        _check_tool(tool, f"tools[{i}]")
-    if choice not in ("auto", "none"):
-        raise refused(f"tool_choice {choice!r} is not supported: use auto or none", "tool_choice")
-    if not tools or choice == "none":
-        return []
-    if source is None or "tools" not in source:
-        raise refused("this model's chat template has no place for tools: leave them out", "tools")
-    return tools
-
-
-def _check_tool(tool: Any, where: str) -> None:
-    function = tool.get("function") if isinstance(tool, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise refused(f"{where} is no function with a name", where)

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
+from localspec.dialogue.tools import Tools, checked_tools
 from localspec.engine.constraint import Grammar, GrammarKind
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
@@ -29,10 +30,6 @@ from localspec.settings import NONE, Settings, Speculation
 AUTO = "auto"
 NO_AUTO = "LOCALSPEC_NO_AUTO"
 """A variable that counts as --no-auto wherever it is set."""
-
-
-MOST_LOGPROBS = 1000
-"""Likely tokens beside one that was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +85,7 @@ class ReplyOptions:
     template_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     chosen: frozenset[str] | None = None
     grammar: Grammar | None = None
+    tools: Tools | None = None
 
     def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
         """With a file's sampling where it was not `chosen`."""
@@ -173,7 +171,9 @@ class ReplyKeywords(TypedDict, total=False):
     many of the likeliest beside it. What a model's file recommends replaces the defaults of
     sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
     name) are for the chat template. The reply keeps one of `schema` (a JSON schema: an object, a
-    bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`.
+    bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`. `tools` are functions as
+    OpenAI writes them, `tool_choice` ("auto", "none", "required", a name) whether one is called,
+    `parallel_tool_calls` (True) whether several are.
     """
 
     sampling: Sampling | None
@@ -198,6 +198,9 @@ class ReplyKeywords(TypedDict, total=False):
     schema: Mapping[str, Any] | bool | str | None
     grammar: str | None
     regex: str | None
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
 
 
 _NUMBERS: Mapping[str, SamplingRow] = {
@@ -205,7 +208,7 @@ _NUMBERS: Mapping[str, SamplingRow] = {
     "seed": SamplingRow("", -inf, is_whole=True),
     "max_tokens": SamplingRow("", 0, is_whole=True),
     "min_tokens": SamplingRow("", 0, is_whole=True),
-    "logprobs": SamplingRow("", 0, MOST_LOGPROBS, is_whole=True),
+    "logprobs": SamplingRow("", 0, 1000, is_whole=True),
 }
 _VERIFICATIONS = ("auto", "match", "rejection")
 
@@ -240,6 +243,11 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         template_args=given.get("template_args", {}),
         chosen=None if base else frozenset(numbers),
         grammar=_grammar(given),
+        tools=checked_tools(
+            given.get("tools", ()),
+            given.get("tool_choice", "auto"),
+            given.get("parallel_tool_calls", True),
+        ),
     )
 
 
@@ -280,6 +288,8 @@ def wanted_of(name: str, value: Any) -> str | None:
         return None if value in _VERIFICATIONS else f"one of {', '.join(_VERIFICATIONS)}"
     if name == "think":
         return None if value in LEVELS else f"one of {', '.join(LEVELS)}"
+    if name in ("tools", "tool_choice", "parallel_tool_calls"):
+        return None  # they are checked together
     if name == "schema":
         is_right = isinstance(value, Mapping | bool | str)
         return None if is_right else "a JSON schema"

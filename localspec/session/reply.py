@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from time import perf_counter
+from typing import Any
 
 from localspec.decode.generation import FinishReason, Generation
 from localspec.decode.logprobs import TokenLogprobs
@@ -12,6 +13,7 @@ from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
 from localspec.dialogue.parser import AnswerParser
+from localspec.dialogue.tool_calls import calls_of
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
 from localspec.session.config import ReplyOptions
@@ -120,6 +122,12 @@ class Reply:
     def tokens(self) -> list[int]:
         """Emitted ids, without the end of generation."""
         return self._generation.tokens
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """Calls as OpenAI writes them, with `id`, `type` and `function`: its `name`, and
+        `arguments` as JSON. Empty where `tool_call` is no known form."""
+        return calls_of(self.tool_call) or []
 
     @property
     def logprobs(self) -> list[TokenLogprobs]:

@@ -21,11 +21,11 @@ from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine
-from localspec.errors import UserError
 from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.constraining import check_tools, constrained
 from localspec.session.engines import load_draft, load_target, talking_plan
 from localspec.session.generations import Generations
 from localspec.session.loading import EnginePlan, check_pair, sound_plan
@@ -156,8 +156,11 @@ class Session:
 
     def prompts_for(self, options: ReplyOptions, now: datetime | None = None) -> Prompts:
         """The same as a reply's options and the date of a conversation want it."""
-        values = TemplateValues(options.think, options.template_args, now)
-        return self.prompting.prompts(values)
+        args = options.template_args
+        if options.tools:
+            check_tools(self.prompts.template)
+            args = {**args, "tools": list(options.tools.told)}
+        return self.prompting.prompts(TemplateValues(options.think, args, now))
 
     @cached_property
     def markup(self) -> Markup:
@@ -169,15 +172,12 @@ class Session:
         """What takes one answer apart."""
         return AnswerParser(markup, self.target.vocabulary, options.stop, opening)
 
-    def check_grammar(self, options: ReplyOptions, opening: Opening) -> None:
-        """Raise UserError where an answer does not begin with what a grammar speaks of."""
-        if options.grammar is None or opening == UNOPENED:
-            return
-        what = "a header" if opening.section is None else f"a {opening.section.kind}"
-        raise UserError(
-            f"this model's answers begin with {what}, where a {options.grammar.kind} does not"
-            " reach: use --think off, another --template, or another model"
-        )
+    def constrained(
+        self, options: ReplyOptions, opening: Opening, prompts: Prompts
+    ) -> ReplyOptions:
+        """The same with what the answer to a prompt keeps. As `constraining.constrained`."""
+        vocabulary = self.target.vocabulary
+        return constrained(options, opening, prompts, self.markup, vocabulary)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn, to measure with; else as `prompts.of`."""

@@ -16,6 +16,7 @@ STUDIES = {
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",
     "bench-serve": "serve.load",
+    "maskbench": "serve.maskbench",
     "judge-server": "serve.llama_tests",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",

@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from command import assert_refused, localspec
 from models import gemma, smollm2
 
 from localspec.api import Model
+from localspec.decode.drafters.forced import ForcedDrafter
+from localspec.decode.speculator import Fixed, Plain
 from localspec.engine.constraint import Constraint, Grammar, GrammarTokenizer
 from localspec.errors import UserError
 from localspec.notify import silent
@@ -126,3 +128,66 @@ def test_the_command(tmp_path: Path) -> None:
     assert_refused(
         localspec("generate", smollm2(), "-p", "Hi", "--json-schema", schema), 2, "an object"
     )
+
+
+class Constant:
+    """A schema of one value: all of its text is forced but for blanks."""
+
+    keys = ("identification_number", "international_designation", "manufacturing_location")
+    schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {key: {"enum": [f"the only {key} there is"]} for key in keys},
+        "required": list(keys),
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "how", [{"temperature": 0}, {"seed": 5}, {"seed": 5, "verify": "rejection"}]
+)
+def test_forced_tokens_save_passes_and_change_nothing(model: Model, how: dict[str, Any]) -> None:
+    session = model.session
+    ids = session.raw_prompt("The record as JSON:\n")
+    options = reply_options(schema=Constant.schema, max_tokens=120, **how)
+    plain = session.reply(ids, options, Plain()).finish()
+    drafted = session.reply(ids, options, Fixed(ForcedDrafter(), 16)).finish()
+    assert plain.tokens == drafted.tokens
+    assert plain.finish_reason == drafted.finish_reason == "stop"
+    assert drafted.stats.passes < 0.7 * plain.stats.passes
+    jsonschema.validate(json.loads(drafted.text), Constant.schema)
+
+
+def test_a_reply_ends_where_nothing_else_can_follow(model: Model) -> None:
+    """The pass that would only find the end token is saved, and `max_tokens` still counts first."""
+    reply = model.chat("Say it.", regex="abc", temperature=0)
+    assert (reply.text, reply.finish_reason) == ("abc", "stop")
+    assert reply.stats.passes == len(reply.tokens)
+    cut = model.chat("Say it.", regex="abc", temperature=0, max_tokens=len(reply.tokens))
+    assert cut.finish_reason == "length"
+
+
+def test_many_prompts_are_answered_in_order_and_a_bad_line_loses_nothing(tmp_path: Path) -> None:
+    lines = tmp_path / "prompts.jsonl"
+    asked: list[Any] = [
+        {"id": "a", "prompt": "Say it.", "regex": "abc"},
+        "A date, please.",
+        {"prompt": "x", "temprature": 1},
+        {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "regex": None},
+        {"prompt": "x", "messages": []},
+        [1],
+        {"id": 5, "prompt": "Say it.", "regex": "no"},
+    ]
+    text = "\n".join(map(json.dumps, asked)) + "\n{broken\n\n" + json.dumps({"prompt": "  "})
+    lines.write_text(text)
+    run = localspec("generate", smollm2(), "--jsonl", lines, "--regex", DATE, "--temp", "0")
+    assert run.code == 1
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["line"] for each in found] == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert [each.get("id") for each in found] == ["a", *[None] * 5, 5, None, None]
+    assert (found[0]["text"], found[6]["text"]) == ("abc", "no")
+    assert re.fullmatch(DATE, found[1]["text"])
+    assert found[3]["completion_tokens"] == 2
+    assert ["error" in each for each in found] == [0, 0, 1, 0, 1, 1, 0, 1, 1]
+    assert "temperature" in found[2]["error"]
+    assert_refused(localspec("generate", smollm2(), "--jsonl", tmp_path / "none"), 2, "none")
+    assert_refused(localspec("generate", smollm2(), "--jsonl", lines, "-p", "x"), 2, "--jsonl")

@@ -2,11 +2,14 @@
 
 from localspec.decode.drafters.base import Drafter
 from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.forced import ForcedDrafter
 from localspec.decode.drafters.heads import Eagle3Drafter, MtpDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.engine.base import Engine, Head
 
-DRAFTERS: tuple[type[Drafter], ...] = (LookupDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter)
+DRAFTERS: tuple[type[Drafter], ...] = (
+    LookupDrafter, ForcedDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter,
+)  # fmt: skip
 
 LABELS = {kind.source: kind.label for kind in DRAFTERS}
 """Their names for people, by source."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 from localspec.engine.base import Context, Engine, Head
+from localspec.engine.constraint import Constraint
 from localspec.engine.sampling import Distribution, Sampling
 
 
@@ -38,7 +39,7 @@ class DraftRequest:
     With `wants_distributions` a drafter that draws says what from; otherwise it gives its best
     guesses. Without `stop` it drafts as many tokens as it can. A draft model that has not seen
     `history` reads only its last `window` tokens; None: all of them. `context` is the target's, for
-    drafters that read its hidden states.
+    drafters that read its hidden states. `constraint` is what the reply keeps.
     """
 
     history: list[int]
@@ -48,6 +49,7 @@ class DraftRequest:
     stop: StopRule | None = None
     window: int | None = None
     context: Context | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)

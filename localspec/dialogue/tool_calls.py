@@ -8,7 +8,7 @@ parameters in tags. What is none of these stays text: nothing of an answer is lo
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _ARGUMENTS = ("arguments", "parameters", "args")
@@ -17,23 +17,42 @@ _NAMED = re.compile(
     r"""(?:>|">|\[ARGS\]|<｜tool▁sep｜>|\s*```json|:\d+\s*<\|tool_call_argument_begin\|>)$"""
 )
 """A name right before its arguments, as Llama, Mistral, DeepSeek and Kimi write it."""
-_TAGGED = re.compile(r"<function=([\w.-]+)>(.*?)</function>", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([\w.-]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.-]+)[^{}\[]*<\|message\|>$")
+"""A name in the header of a message."""
+_TAGGED = re.compile(
+    r"""<(?:｜DSML｜)?(?:function=|(?:function|invoke)\ name=")([\w.-]+)"?>(.*?)"""
+    r"""</(?:｜DSML｜)?(?:function|invoke)>""",
+    re.DOTALL,
+)
+_PARAMETER = re.compile(
+    r"""<(?:｜DSML｜)?(?:parameter=|param(?:eter)?\ name=")([\w.-]+)[^>]*>\n?(.*?)\n?"""
+    r"""</(?:｜DSML｜)?param(?:eter)?>""",
+    re.DOTALL,
+)
+_KEYED = re.compile(
+    r"<tool_call[^>]*>\s*([\w.-]+)\s*(?:<tool_sep[^>]*>\s*)?"
+    r"((?:<arg_key[^>]*>.*?</arg_value[^>]*>\s*)*)</tool_call[^>]*>",
+    re.DOTALL,
+)
+_PAIR = re.compile(
+    r"<arg_key[^>]*>(.*?)</arg_key[^>]*>\s*<arg_value[^>]*>(.*?)</arg_value[^>]*>", re.DOTALL
+)
 
 
 def calls_of(text: str) -> list[dict[str, Any]] | None:
     """Calls with `id`, `type` and `function`, in order; None where there is none, or a bad one."""
-    tagged = _TAGGED.findall(text)
-    if tagged and all(_PARAMETER.search(body) or not body.strip() for _, body in tagged):
-        return [_call(name, dict(_parameters(body))) for name, body in tagged]
-    calls: list[dict[str, Any]] = []
+    for calls, pairs in ((_TAGGED, _PARAMETER), (_KEYED, _PAIR)):
+        tagged = calls.findall(text)
+        if tagged and all(pairs.search(body) or not body.strip() for _, body in tagged):
+            return [_call(name, dict(_parameters(pairs.findall(body)))) for name, body in tagged]
+    found: list[dict[str, Any]] = []
     for before, value in _values(text):
         for each in value if isinstance(value, list) else [value]:
             call = _of_value(each, before)
             if call is None:
                 return None
-            calls.append(call)
-    return calls or None
+            found.append(call)
+    return found or None
 
 
 def _values(text: str) -> Iterator[tuple[str, Any]]:
@@ -58,12 +77,12 @@ def _of_value(value: Any, before: str) -> dict[str, Any] | None:
         key = next((key for key in _ARGUMENTS if key in function), None)
         if isinstance(name, str):
             return _call(name, function[key] if key else {})
-    named = _NAMED.search(before.rstrip())
+    named = _NAMED.search(before.rstrip()) or _RECIPIENT.search(before.rstrip())
     return _call(named[1], value) if named else None
 
 
-def _parameters(body: str) -> Iterator[tuple[str, Any]]:
-    for name, text in _PARAMETER.findall(body):
+def _parameters(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+    for name, text in pairs:
         try:
             yield name, json.loads(text)
         except ValueError:
