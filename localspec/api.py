@@ -24,7 +24,7 @@ from localspec.registry.resolve import resolve
 from localspec.session.config import (
     ReplyKeywords,
     SessionConfig,
-    draft_file,
+    draft_for,
     reply_options,
     session_config,
 )
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from localspec.tuning.target import GoalName
 
 Prompt = str | Sequence[Message]
-_ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "ctx")
+_ASKED = ("kv_k", "kv_v", "flash_attn", "threads", "gpu_layers", "cpu_moe", "ctx")
 """Settings that a forecast depends on."""
 _log = logging.getLogger("localspec")
 
@@ -50,12 +50,13 @@ def load(
     profile: bool = True,
     **fields: Any,
 ) -> "Model":
-    """Load a model, with a draft model where one goes with it.
+    """Load a model, with a draft model or head where one goes with it.
 
     `name_or_path`: a name of models.toml, a path to a .gguf, `hf:owner/repo/file.gguf` (pulled if
-    it is not here) or a model of another program; None is the starter. `draft`: another one, "auto"
-    (the pair's, if it is here) or "none". `fields` are fields of `Settings` and go before
-    `settings`. Settings that `tune` kept replace defaults, unless `profile` is False.
+    it is not here) or a model of another program; None is the starter. `draft`: a draft model or
+    head, "own" (the head in the model's file), "auto" (what goes with it, if it is here) or "none".
+    `fields` are fields of `Settings` and go before `settings`. Settings that `tune` kept replace
+    defaults, unless `profile` is False.
 
     Raises UserError for an unknown name or a wrong value, ModelError for an unusable file,
     EngineError where the engine refuses.
@@ -198,13 +199,20 @@ def predict(
     `model` and `draft` are names as for `load`, and need not be here: headers are read by HTTP
     range. `device`: another machine, None is this one. `question`: `kv_k`, `kv_v`, `depth`,
     `batch` ("auto": up to the break-even), `accept` (one value or several), `flash_attn`, `ctx`,
-    `prompt_tokens`, `quants`, `draft`, `threads`, `gpu_layers`, `probe` ("auto", "again", "off").
+    `prompt_tokens`, `quants`, `draft`, `threads`, `gpu_layers`, `cpu_moe`, `probe` ("auto",
+    "again", "off"), `runs` (one or several files of results that correct the prediction).
     Speeds are in tokens per second of all sequences together, `low` to `high` an 80 % interval.
 
     Raises UserError for an unknown name or a wrong value, ModelError for an unreadable header,
     HardwareError where nothing is known of the machine.
     """
     name = None if model is None else str(model)
+    files = question.pop("runs", None)
+    if files:
+        from localspec.bench.measured_runs import runs_of  # noqa: PLC0415 - and with it the benchmark
+
+        names = [files] if isinstance(files, str | Path) else files
+        question["runs"] = runs_of(names, _log.info)
     return answer(name, *read_question(device=device, **question), _log.info)
 
 
@@ -234,7 +242,8 @@ def tune(
         if not isinstance(value, Real) or value < 0:
             raise UserError(f"{noun} {value!r} is not a number of at least 0")
     name = None if model is None else str(model)
-    config = SessionConfig.of(resolve(name), draft_file(draft, name), ctx=ctx)
+    target = resolve(name)
+    config = SessionConfig.of(target, draft_for(target, name, draft), ctx=ctx)
     return tune_model(config, Goal(goal, max_quality_loss), budget, _log.info).profile
 
 

@@ -88,10 +88,10 @@ class _Name:
 
 @dataclass(frozen=True, slots=True)
 class ModelName(_Name):
-    """A model's name or path, `none`, or `auto` for the one that models.toml pairs with it."""
+    """A model's or head's name or path, `none`, `own`, or `auto` for what goes with a model."""
 
-    metavar: str | None = "MODEL|auto|none"
-    wanted: str = "the name or path of a model, auto or none"
+    metavar: str | None = "MODEL|own|auto|none"
+    wanted: str = "the name or path of a model or draft head, own, auto or none"
 
 
 @dataclass(frozen=True, slots=True)

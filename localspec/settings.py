@@ -24,13 +24,17 @@ from localspec.fields import (
 )
 
 FlashAttention = Literal["auto", "on", "off"]
-Speculation = Literal["auto", "none", "lookup", "draft"]
+Speculation = Literal["auto", "none", "lookup", "draft", "mtp", "eagle3", "dflash"]
+Split = Literal["auto", "memory", "speed"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 MAX_THREADS = 512
 """ggml aborts above it (GGML_MAX_N_THREADS)."""
 MAX_DRAFT = 64
 NONE = "none"
+AUTO = "auto"
+OWN = "own"
+"""The draft head in a model's own file, in place of a name."""
 
 _CACHE = Choice(CACHE_TYPES, "TYPE")
 _SPECULATION = "Speculation"
@@ -41,15 +45,17 @@ _ON_OFF = (("1", "on"), ("0", "off"))
 class Settings:
     """How a model is loaded and run; the machine and the model decide a None.
 
-    `spec` "auto" picks drafter and length at each step by measured cost and gain; "lookup" and
-    "draft" draft `draft_max` tokens each time (None: 3; for "auto" 16 at most). `ctx` None: 4096 or
+    `spec` "auto" picks drafter and length at each step by measured cost and gain; the others draft
+    `draft_max` tokens each time (None: 3; for "auto" 16 at most). `ctx` None: 4096 or
     the model's, the smaller; `threads` None: the physical cores. `gpu_layers` below 0: as many as
     fit on the GPUs (`device` names them), but for the experts of the first `cpu_moe` layers. Passes
     of several tokens use `threads_batch` threads (None: `threads`) and micro-batches of `ubatch`.
     """
 
     draft: str = row(
-        "auto", "Draft model; auto: the one that models.toml pairs with MODEL, if it is here.",
+        "auto",
+        "Draft model or head; own: the head in MODEL's file; auto: that, a head beside it, or the"
+        " draft that models.toml pairs with MODEL, if it is here.",
         ModelName(), "draft {}", panel=_SPECULATION, is_engine=False, is_swept=False,
     )  # fmt: skip
     spec: Speculation = row(
@@ -138,6 +144,15 @@ class Settings:
         (), "Machines that run `localspec worker`, to share the layers.",
         Names("HOST:PORT[=8GB],..."), "with the workers {}", is_exact=False, is_loading=True,
         is_swept=False, is_tuned=False,
+    )  # fmt: skip
+    split: Split = row(
+        "auto", "Share layers out by free memory, or by speed; auto: what is predicted faster.",
+        Choice(get_args(Split)), "layers shared out by {}", is_exact=False, is_loading=True,
+        is_swept=False, is_tuned=False,
+    )  # fmt: skip
+    shares: tuple[str, ...] = row(
+        (), "Each device's share of the layers.", Names(), "shares {}", is_exact=False,
+        is_loading=True, is_offered=False,
     )  # fmt: skip
     load_mtp: bool = row(
         False, "Load a model's own draft heads.", Switch(), "draft heads {}", is_loading=True,

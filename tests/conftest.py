@@ -4,10 +4,12 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hub import Hub
 
 from localspec import paths
 from localspec.engine.health import engine_health
@@ -110,3 +112,10 @@ def gguf_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_bytes(file.read(8 << 20))
     os.truncate(path, sum(part.stat().st_size for part in parts))
     return path
+
+
+@pytest.fixture
+def hub() -> Generator[Hub]:
+    """An empty hub on this machine."""
+    with Hub().running() as running:
+        yield running

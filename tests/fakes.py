@@ -40,6 +40,8 @@ class FakeVocabulary:
 
 
 class FakeLogits:
+    chance: float | None = None
+
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
 

@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from web import serving
+
 CHUNK = 64 << 10
 Fault = Callable[["Handler"], bool]
 """Answers a request in its own way and returns True, or leaves it."""
@@ -102,14 +104,8 @@ class Hub:
         scheme = "https" if self.tls else "http"
         self.address = f"{scheme}://127.0.0.1:{server.server_port}"
         self.storage = f"{scheme}://localhost:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with serving(server):
             yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 _HASHES: dict[int, tuple[bytes, str]] = {}
@@ -176,6 +172,17 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def send_part(self, n_bytes: int) -> None:
+        """The beginning of what was asked of the only file; the connection stays open."""
+        (files,) = self.hub.repositories.values()
+        (data,) = files.values()
+        begin = self.ask.begin or 0
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - begin))
+        self.end_headers()
+        self.send_bytes(data, begin, min(begin + n_bytes, len(data)))
 
     def send_json(self, document: object) -> None:
         body = json.dumps(document).encode()

@@ -193,6 +193,10 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "embedding model": _keyed(
         "qwen3", {"pooling_type": 3}, _spec("token_embd.weight"), _spec("blk.0.attn_q.weight")
     ),
+    "reranker": _keyed(
+        "qwen3", {"pooling_type": 4}, _spec("token_embd.weight"), _spec("cls.output.weight")
+    ),
+    "no language model": _bare({"general.architecture": "kokoro"}, "kokoro.albert.embd.weight"),
     "speech model": _keyed("wavtokenizer-dec", {}, _spec("token_embd.weight")),
     "diffusion model": _keyed("llada", {}, _spec("token_embd.weight")),
     "encoder-decoder": _keyed("t5", {}, _spec("token_embd.weight")),

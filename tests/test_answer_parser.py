@@ -130,15 +130,18 @@ BITS = [
 ]
 
 
+def in_pieces(text: str, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    cuts = sorted(rng.randrange(len(text) + 1) for _ in range(rng.randrange(len(text) + 1)))
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from(BITS), max_size=12), st.integers(0, 100_000))
 def test_any_text_has_the_same_parts_however_it_comes(bits: list[str], seed: int) -> None:
     """Nothing but marks and spaces is lost, whatever a model writes."""
     text = "".join(bits)
-    rng = random.Random(seed)
-    cuts = sorted(rng.randrange(len(text) + 1) for _ in range(rng.randrange(len(text) + 1)))
-    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    found, _ = parsed(EVERY_SOURCE, pieces)
+    found, _ = parsed(EVERY_SOURCE, in_pieces(text, seed))
     assert found == split(EVERY_SOURCE, text)
     said = "".join(part for _, part in found)
     assert said.count("a") >= sum(bit == "a" for bit in bits)
@@ -153,10 +156,7 @@ FRAME_BITS = [*FRAME.marks, "assistant", " to=f.x", "analysis", "final", SAID, "
 @given(st.lists(st.sampled_from(FRAME_BITS), max_size=12), st.integers(0, 100_000))
 def test_messages_with_headers_have_the_same_parts_too(bits: list[str], seed: int) -> None:
     text = "".join(bits)
-    rng = random.Random(seed)
-    cuts = sorted(rng.randrange(len(text) + 1) for _ in range(rng.randrange(len(text) + 1)))
-    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    found, _ = parsed(FRAMED, pieces, HEADER)
+    found, _ = parsed(FRAMED, in_pieces(text, seed), HEADER)
     assert found == split(FRAMED, text, HEADER)
     assert "".join(part for _, part in found).count(SAID) == bits.count(SAID)
 

@@ -240,6 +240,34 @@ def test_another_user_s_lock_is_a_sentence_with_its_place(
 
 
 @pytest.mark.slow
+def test_a_cache_of_another_user_is_used_and_what_is_missing_named(
+    hub: Hub, tmp_path: Path, tiny: bytes
+) -> None:
+    """Without the rights of root, files and locks of others may only be read."""
+    like_a_user = ["setpriv", "--bounding-set=-dac_override,-fowner,-chown"]
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("files of another user need root and setpriv: not tested here")
+    cache = Cache(hub, tmp_path / "hf")
+    cache.pull()
+    subprocess.run(["chown", "-R", "65534:65534", str(cache.home)], check=True)
+
+    def as_another(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*like_a_user, sys.executable, "-m", "localspec", *arguments]
+        environment = clean_environment() | cache.environment
+        environment |= {"LOCALSPEC_HOME": str(tmp_path / "own"), "HOME": str(tmp_path)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    n_sent = hub.n_stored_sent
+    done = as_another("pull", NAME)
+    assert (done.returncode, hub.n_stored_sent) == (0, n_sent), done.stderr
+    assert "whole" in as_another("verify").stdout
+    hub.add(REPO, "other-F16.gguf", tiny + b"other")
+    done = as_another("pull", f"hf:{REPO}/other-F16.gguf")
+    assert done.returncode == 1
+    assert "may only be read" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_full_disk_without_links_keeps_the_part(hub: Hub, disk: Callable[[str], Path]) -> None:
     data = hub.add(REPO, FILE, b"GGUF" + os.urandom(6_000_000))
     folder = disk("size=100m")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from research.catalog.build import TARGET, encoded, facts
 
-from localspec.forecast.known_models import header_sources, known_facts, quant_of
+from localspec.forecast.known_models import header_sources, known_facts
 from localspec.model.kv import types_of
 from localspec.registry.catalog import Entry, load_catalog
 from localspec.settings import Attention
@@ -91,7 +91,5 @@ def test_a_head_is_in_the_file_and_not_streamed() -> None:
     assert own.streamed_bytes == plain.streamed_bytes
 
 
-def test_names_of_quantizations() -> None:
-    assert quant_of("UD-Q4_K_XL").name == quant_of("Q4_K_M").name == "Q4_K_M"
-    assert quant_of("Q9_Z") is None
+def test_nothing_is_known_of_an_unknown_name() -> None:
     assert known_facts(replace(entry("starter"), name="unknown")) is None

@@ -46,9 +46,19 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_importing_localspec_does_not_load_the_engine() -> None:
-    modules = imported("import localspec, localspec.session, localspec.registry.resolve")
-    assert "localspec.session.session" in modules
+    modules = imported("import localspec, localspec.session.session, localspec.registry.resolve")
     assert not modules & {"llama_cpp", "huggingface_hub", "typer"}
+
+
+def test_the_prompt_of_a_chat_waits_for_no_module_that_only_answers_need() -> None:
+    modules = imported("import localspec.chat.terminal, localspec.chat.repl, localspec.cli.chat")
+    assert not modules & {
+        "huggingface_hub",
+        "jinja2",
+        "localspec.forecast.forecast",
+        "localspec.session.session",
+        "localspec.session.loading",
+    }
 
 
 def test_without_arguments_there_is_help() -> None:

@@ -1,19 +1,21 @@
 """A draft head in a file of its own is no model: every command says so, and none dies of it."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command import Run, assert_refused, localspec
+from head_files import File, dflash, eagle3, mtp, target, with_mtp
 from hub import Hub
 from hybrids import MambaShape, write_random_mamba
-from sparse import HEAD, N_BLOCKS, N_VOCAB, layers, write_blocks, write_mtp_head
+from sparse import HEAD, KINDS, N_BLOCKS, N_VOCAB, layers, write_blocks, write_mtp_head
 
 from localspec.errors import ModelError
 from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.model.usable import check_usable
 
+OF_ANOTHER = "sidecar.gguf cannot draft for model.gguf: it is of a model of 'qwen35', and the"
 REFUSED = "has only the draft head (MTP) of a model, not its layers; give the path of a whole"
 
 
@@ -105,14 +107,14 @@ def test_every_command_refuses_it(sidecar: Path, command: tuple[str, ...]):
         ("predict", "MODEL", "--draft", "FILE", "--probe", "off"),
         ("generate", "MODEL", "--draft", "FILE", "-p", "Hi"),
         ("chat", "MODEL", "--draft", "FILE", "-p", "Hi"),
-        ("bench", "MODEL", "--draft", "FILE", "--spec", "draft", "--prompts", "TEXT"),
+        ("bench", "MODEL", "--draft", "FILE", "--spec", "mtp", "--prompts", "TEXT"),
         ("tune", "MODEL", "--draft", "FILE"),
         ("quality", "MODEL", "--reference", "FILE"),
         ("export", "MODEL", "--draft", "FILE", "--to", "llama-server"),
     ],
     ids=lambda command: command[0],
 )
-def test_every_command_refuses_it_as_a_draft(
+def test_every_command_refuses_one_of_another_model_as_a_draft(
     sidecar: Path, tmp_path: Path, command: tuple[str, ...]
 ):
     model, text = tmp_path / "model.gguf", tmp_path / "prompts.jsonl"
@@ -121,13 +123,8 @@ def test_every_command_refuses_it_as_a_draft(
     text.write_text('{"prompt": "Hi"}\n')
     names = {"FILE": sidecar, "MODEL": model, "TEXT": text}
     run = localspec(*(names.get(word, word) for word in command))
-    assert_refused(run, 2 if command[0] == "bench" else 1, REFUSED)
-
-
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
+    expected = REFUSED if command[0] == "quality" else OF_ANOTHER
+    assert_refused(run, 2 if command[0] == "bench" else 1, expected)
 
 
 @pytest.fixture
@@ -136,24 +133,77 @@ def command(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
 
 
 @pytest.mark.parametrize("file", ["mtp-model-Q4_0.gguf", "MTP/model-Q4_0.gguf"])
-def test_pull_reads_the_header_before_it_fetches_what_is_named_like_a_head(
-    hub: Hub, command: Callable[..., Run], sidecar: Path, tmp_path: Path, file: str
+def test_a_head_alone_can_be_pulled(
+    hub: Hub, command: Callable[..., Run], sidecar: Path, file: str
 ):
-    hub.add("owner/repo-GGUF", file, sidecar.read_bytes() + bytes(3_000_000))
-    assert_refused(command("pull", f"hf:owner/repo-GGUF/{file}"), 1, REFUSED)
+    name = f"hf:owner/repo-GGUF/{file}"
+    hub.add("owner/repo-GGUF", file, sidecar.read_bytes())
+    (got,) = command("pull", name, "--json").document["files"]
+    assert (got["role"], got["bytes"]) == ("head", sidecar.stat().st_size)
+    (row,) = [row for row in command("list", "--json").document["models"] if row["name"] == name]
+    assert (row["kind"], row["problem"], row["drafts_for"]) == ("MTP head", None, [])
+
+
+def test_pull_reads_the_header_before_it_fetches_what_is_named_like_a_head(
+    hub: Hub, command: Callable[..., Run], tmp_path: Path
+):
+    """A projector in a head's clothes."""
+    projector = KINDS["projector"](tmp_path / "p.gguf").read_bytes()
+    hub.add("owner/repo-GGUF", "mtp-model-Q4_0.gguf", projector + bytes(3_000_000))
+    refused = "is the image or sound encoder of a model"
+    assert_refused(command("pull", "hf:owner/repo-GGUF/mtp-model-Q4_0.gguf"), 1, refused)
     assert hub.n_stored_sent < 2_000_000
     assert not list(tmp_path.glob("hf/hub/**/*.gguf"))
 
 
-def test_pull_and_list_say_what_a_head_with_a_model_s_name_is(
-    hub: Hub, command: Callable[..., Run], sidecar: Path
-):
+@pytest.mark.slow
+def test_a_head_with_a_model_s_name(hub: Hub, command: Callable[..., Run], sidecar: Path):
     name = "hf:owner/repo-GGUF/model-Q4_0.gguf"
     hub.add("owner/repo-GGUF", "model-Q4_0.gguf", sidecar.read_bytes())
     assert_refused(command("predict", name, "--probe", "off"), 1, REFUSED)  # remote
-    run = command("pull", name)
-    assert (run.code, run.stdout) == (1, "")
-    assert REFUSED in run.stderr.splitlines()[-1]
+    assert command("pull", name).code == 0
     (row,) = [row for row in command("list", "--json").document["models"] if row["name"] == name]
-    assert REFUSED in row["problem"]
-    assert row["predicted_tps"] is None
+    assert (row["kind"], row["predicted_tps"]) == ("MTP head", None)
+
+
+REPOSITORY = "owner/repo-GGUF"
+
+
+def put(hub: Hub, folder: Path, **files: File) -> None:
+    for number, (name, file) in enumerate(files.items()):
+        data = file.write(folder / f"{number}.gguf").read_bytes()
+        hub.add(REPOSITORY, name.replace("__", "/").replace("_", "-") + ".gguf", data)
+
+
+def test_pull_fetches_the_head_that_fits(hub: Hub, command: Callable[..., Run], tmp_path: Path):
+    """Names propose: the likeliest is of another model, and stays where it is."""
+    wrong, right = eagle3().but(target_hidden_size=128), eagle3()
+    put(hub, tmp_path, model_Q8=target(), eagle3_model_Q8=wrong, EAGLE3__model_F16=right)
+    files = command("pull", f"hf:{REPOSITORY}/model-Q8.gguf", "--json").document["files"]
+    assert [(file["role"], Path(file["path"]).name) for file in files] == [
+        ("model", "model-Q8.gguf"), ("head", "model-F16.gguf"),
+    ]  # fmt: skip
+    rows = {row["name"]: row for row in command("list", "--json").document["models"]}
+    model, head = (
+        rows[f"hf:{REPOSITORY}/model-Q8.gguf"],
+        rows[f"hf:{REPOSITORY}/EAGLE3/model-F16.gguf"],
+    )
+    assert model["head"] == head["name"]
+    assert head["drafts_for"] == [model["name"]]
+    assert head["kind"] == "EAGLE-3 head"
+
+
+@pytest.mark.parametrize("model", [target(), with_mtp()], ids=["none fits", "one inside"])
+def test_pull_leaves_heads_that_are_of_no_use(
+    hub: Hub, command: Callable[..., Run], tmp_path: Path, model: File
+):
+    put(hub, tmp_path, model_Q8=model, mtp_model_Q8=mtp("step35", 3), dflash_model=dflash().but(
+        block_size=1))  # fmt: skip
+    files = command("pull", f"hf:{REPOSITORY}/model-Q8.gguf", "--json").document["files"]
+    assert [file["role"] for file in files] == ["model"]
+
+
+def test_a_head_can_be_left_out(hub: Hub, command: Callable[..., Run], tmp_path: Path):
+    put(hub, tmp_path, model_Q8=target(), eagle3_model_Q8=eagle3())
+    files = command("pull", f"hf:{REPOSITORY}/model-Q8.gguf", "--no-draft", "--json")
+    assert [file["role"] for file in files.document["files"]] == ["model"]

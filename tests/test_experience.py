@@ -2,18 +2,23 @@
 
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.bench import prediction
+from localspec.bench.case import Case, Work
+from localspec.bench.sample import Measurement, Sample
 from localspec.forecast.experience import Experience
 from localspec.forecast.machine import PredictedMachine
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.rates import IdealRates
-from localspec.settings import Attention
+from localspec.session.config import SessionConfig
+from localspec.settings import Attention, Settings
 
 MACHINE = PredictedMachine("made up", 1e10, None, "made up", None, None, IdealRates(1e10, 1e12))
 
@@ -59,3 +64,22 @@ def test_what_is_kept_comes_back_and_damage_is_refused(facts: ModelFacts) -> Non
     for ratio in (0.0, -1.0, inf):
         with pytest.raises(ValueError, match="positive"):
             Experience.from_json({"ratios": {"a": ratio}})
+
+
+def test_a_bench_of_plain_decoding_corrects_later_predictions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By the time in the engine; drafts and several users say nothing of plain passes."""
+    path = tmp_path / "small.gguf"
+    write_random_model(path, Shape(n_layers=4, n_ctx=8192))
+    roofline = MACHINE.roofline(prediction.facts_of(path), Attention())
+    taught: list[tuple[float, float]] = []
+    monkeypatch.setattr(
+        prediction.Expectation, "of", classmethod(lambda cls, *_: cls(roofline, None))
+    )
+    monkeypatch.setattr(prediction, "remember", lambda _, __, *found: taught.append(found))
+    for spec, batch in (("none", 1), ("lookup", 1), ("none", 2)):
+        case = Case(SessionConfig(path, Settings(spec=spec, threads=1)), Work(batch=batch))
+        prediction.learn(case, Measurement((Sample(engine_s=3.0, n_passes=6),)).plain_s)
+    assert taught == [(roofline.seconds(1, 64), 0.5)]
+    assert Measurement((Sample(engine_s=3.0, n_passes=6, drafted=2),)).plain_s is None

@@ -2,14 +2,17 @@
 
 import inspect
 import json
+import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 from command import localspec, tiny
+from head_files import assistant, dflash, dspark, eagle3, mtp
 
 from localspec.export import TARGETS
+from localspec.export.llama_cpp import SERVER_HEADS
 from localspec.session.config import SessionConfig
 
 MODEL, DRAFT = Path("/models/target.gguf"), Path("/models/a draft.gguf")
@@ -53,6 +56,70 @@ def test_every_target_carries_the_context_and_says_what_it_cannot(name: str, spe
         assert any("q8_0" in c or "different types" in c for c in exported.cannot)
     if spec != "none":
         assert any("draft" in clause for clause in exported.cannot)
+
+
+HEADS = {"mtp": mtp(), "assistant": assistant(), "eagle3": eagle3(), "dflash": dflash(),
+         "dspark": dspark()}  # fmt: skip
+
+
+def with_head(folder: Path, kind: str) -> SessionConfig:
+    if kind == "own":
+        return config(spec="auto").with_settings(draft="own")
+    return config(spec="auto", draft=HEADS[kind].write(folder / "head.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "server", "vllm", "sglang"),
+    [
+        ("own", "draft-mtp", "mtp", "NEXTN"),
+        ("mtp", "draft-mtp", "mtp", "NEXTN"),
+        ("assistant", "draft-mtp", "mtp", None),
+        ("eagle3", "draft-eagle3", "eagle3", "EAGLE3"),
+        ("dflash", "draft-dflash", "dflash", "DFLASH"),
+        ("dspark", "draft-dspark", "dspark", None),
+    ],
+)
+def test_each_kind_of_head_by_the_name_it_has_there(
+    tmp_path: Path, kind: str, server: str, vllm: str, sglang: str | None
+) -> None:
+    """A head inside the model's file has no file of its own to name."""
+    tuned = with_head(tmp_path, kind)
+    found = flags(TARGETS["llama-server"](tuned).text)
+    path = None if kind == "own" else str(tmp_path / "head.gguf")
+    assert (found["--spec-type"], found.get("--spec-draft-model")) == (server, path)
+    assert found["--spec-draft-n-max"] == "3"
+    chosen = json.loads(flags(TARGETS["vllm"](tuned).text)["--speculative-config"])
+    assert (chosen["method"], "model" in chosen) == (vllm, kind != "own")
+    exported = TARGETS["sglang"](tuned)
+    assert flags(exported.text).get("--speculative-algorithm") == sglang
+    assert any("draft with a head" in clause for clause in exported.cannot) == (sglang is None)
+
+
+@pytest.mark.parametrize("kind", ["own", *HEADS])
+def test_ollama_drafts_with_some(tmp_path: Path, kind: str) -> None:
+    exported = TARGETS["ollama"](with_head(tmp_path, kind))
+    is_known = kind in ("own", "mtp", "assistant", "dflash")
+    assert ("PARAMETER draft_num_predict 3" in exported.text) == is_known
+    assert (f"DRAFT {tmp_path / 'head.gguf'}" in exported.text) == (is_known and kind != "own")
+    assert any("head (MTP and DFlash)" in clause for clause in exported.cannot) == (not is_known)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("kind", ["own", *HEADS])
+def test_no_engine_takes_a_head_for_a_draft_model(tmp_path: Path, name: str, kind: str) -> None:
+    exported = TARGETS[name](with_head(tmp_path, kind))
+    assert "draft-simple" not in exported.text
+    assert "draft_model" not in exported.text
+    assert "STANDALONE" not in exported.text
+    assert any("draft" in clause for clause in exported.cannot)
+
+
+def test_the_server_knows_these_kinds() -> None:
+    folder = Path(os.environ.get("LOCALSPEC_LLAMA_CPP", "/nowhere"))
+    if not folder.exists():
+        pytest.skip("LOCALSPEC_LLAMA_CPP does not name llama.cpp's source")
+    source = (folder / "common/speculative.cpp").read_text()
+    assert all(f'{{"{name}",' in source for name in SERVER_HEADS.values())
 
 
 @pytest.mark.engine

@@ -63,6 +63,34 @@ def test_a_limit_that_is_used_up_leaves_nothing(root: Path) -> None:
     assert memory_left_bytes(root) == 0
 
 
+@pytest.mark.parametrize(
+    ("version", "files", "left"),
+    [
+        (2, {"memory.swap.max": "0", "memory.swap.current": "0"}, 0),
+        (2, {"memory.swap.max": "3000", "memory.swap.current": "1000"}, 2000),
+        (2, {"memory.swap.max": "max"}, None),
+        # `docker run --memory` sets twice as much for both together
+        (1, {"memory.memsw.limit_in_bytes": "6000", "memory.limit_in_bytes": "4000"}, 2000),
+        (1, {"memory.memsw.limit_in_bytes": "4000", "memory.limit_in_bytes": "4000"}, 0),
+        (1, {"memory.memsw.limit_in_bytes": "9223372036854771712"}, None),
+    ],
+)
+def test_swap_ends_where_a_group_allows_no_more(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: int,
+    files: dict[str, str],
+    left: int | None,
+) -> None:
+    """A container without swap is killed where the machine would slow down."""
+    folder = root / "sys/fs/cgroup" / ("memory" if version == 1 else "")
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr(detect.psutil, "swap_memory", lambda: SimpleNamespace(free=FREE))
+    assert detect.swap_bytes() == (FREE if left is None else left)
+
+
 def test_numbers_of_processors() -> None:
     assert cpu_list("0-3,8,10-11\n") == {0, 1, 2, 3, 8, 10, 11}
     assert cpu_list("") == cpu_list("nonsense") == frozenset()

@@ -16,11 +16,12 @@ from localspec.gguf.cursor import Array, Value, ValueType
 from localspec.gguf.reader import Header, read_header, read_source
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, Typed, array_of, header_bytes, write_gguf
-from localspec.model.facts import ModelFacts, WeightRole, experts_touched
+from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.model.tokenizer import Tokenizer
 from localspec.model.usable import check_usable
+from localspec.model.weights import WeightRole, experts_touched
 
 F16, Q8_0 = cache_type("f16"), cache_type("q8_0")
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     write_random_model(path, LARGE, with_text=True)
     assert path.stat().st_size > 6 * BLOCK_BYTES
     return path.read_bytes()
-
-
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
 
 
 @pytest.fixture
@@ -311,11 +305,7 @@ def test_an_unfinished_pull_is_listed_and_can_be_removed(
         if request.ask.begin:
             request.refuse(404)
             return True
-        request.send_response(206)
-        request.send_header("Content-Range", f"bytes 0-{len(tiny) - 1}/{len(tiny)}")
-        request.send_header("Content-Length", str(len(tiny)))
-        request.end_headers()
-        request.send_bytes(tiny, 0, 5000)
+        request.send_part(5000)
         request.connection.close()
         return True
 

@@ -7,7 +7,8 @@ import pytest
 from localspec import paths
 from localspec.errors import UserError
 from localspec.registry.catalog import entry_of, load_catalog, read_models
-from localspec.registry.resolve import draft_of, hub_name, resolve, split_type
+from localspec.registry.resolve import draft_of, hub_name, resolve
+from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import (
     RepositoryFile,
     Variant,
@@ -154,3 +155,43 @@ def test_a_quantization_after_a_colon() -> None:
     assert split_type("llama3.2:3b") == ("llama3.2:3b", None)
     entry = load_catalog()["qwen2.5-coder-7b"]
     assert hub_name(entry, "Q8_0").endswith("/qwen2.5-coder-7b-instruct-q8_0.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "kind"),
+    [
+        ("llama3.2:1b-instruct-q8_0", "llama3.2-1b", "Q8_0"),
+        ("qwen3:30b", "qwen3-30b-a3b", None),
+        ("qwen3:30b-a3b-q4_K_M", "qwen3-30b-a3b", "Q4_K_M"),
+        ("qwen3.6:35b", "qwen3.6-35b-a3b", None),
+        ("qwen3:4b-instruct-2507", "qwen3-4b-2507", None),
+        ("gemma3:4b-it", "gemma3-4b", None),
+        ("ministral-3:8b", "ministral3-8b", None),
+        ("mistral-small3.2:24b", "mistral-small-3.2", None),
+        ("phi4-mini:3.8b", "phi4-mini", None),
+        ("nemotron-3-nano", "nemotron3-nano-30b-a3b", None),
+        ("Qwen3 8B", "qwen3-8b", None),
+        ("docker:ai/smollm2:360M-Q4_K_M", "smollm2-360m", "Q4_K_M"),
+        ("docker:ai/qwen3-coder:30B-A3B-UD-Q4_K_XL", "qwen3-coder-30b-a3b", "UD-Q4_K_XL"),
+        ("lmstudio:google/gemma-3-4b:q4_k_m", "gemma3-4b", "Q4_K_M"),
+        ("lmstudio:zai-org/glm-4.7-flash", "glm4.7-flash", None),
+        # other models than any entry, and names that several have
+        ("gemma3:4b-it-qat", None, None),
+        ("qwen3:4b-thinking-2507", None, None),
+        ("granite4", None, None),
+        ("devstral", None, None),
+        ("phi4-mini:14b", None, None),
+        ("qwen2.5-coder", None, None),
+    ],
+)
+def test_an_entry_has_the_names_of_other_programs(
+    name: str, entry: str | None, kind: str | None
+) -> None:
+    found, its_kind = named_entry(name)
+    assert (found and found.name) == entry
+    assert its_kind == kind
+
+
+def test_no_file_is_two_entries() -> None:
+    files = [(entry.repository, entry.file) for entry in load_catalog().values()]
+    assert len(set(files)) == len(files) >= 45

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from sparse import write_mtp_head
 
 from localspec import paths
-from localspec.errors import LocalspecError
+from localspec.errors import LocalspecError, UserError
 from localspec.forecast.forecast import facts_of
 from localspec.gguf.hub_name import HubFile, HubRepository, hub_name_of
 from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.notify import silent
-from localspec.registry.resolve import locate, resolve
+from localspec.registry.resolve import locate, resolve, written_name
 from localspec.session.pull_plan import Wish, plan_pull
 
 REPO = "bartowski/Tiny-1B-GGUF"
@@ -115,6 +115,8 @@ FILES = {
     f"hf://{REPO}:Q8_0": Q8,
     f"HF:{REPO}:q4_k_m": Q4,
     f"{REPO}:UD-Q4_K_XL": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
+    f"{REPO}:ud-q4 k xl": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
+    f"{REPO}:Q4-K-M": Q4,
     f"{REPO}:Q4_K_XL": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
     # with a host, as Ollama writes it
     f"hf.co/{REPO}:Q4_K_M": Q4,
@@ -123,6 +125,8 @@ FILES = {
     f"www.huggingface.co/{REPO}:Q8_0": Q8,
     f"ollama:hf.co/{REPO}:Q8_0": Q8,
     f"hf.co/{REPO}:Tiny-1B-Q8_0.gguf": Q8,
+    # a draft head by its own name
+    "hf:own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf": "own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf",
     # addresses of files
     f"{PAGE}/blob/main/Tiny-1B-Q8_0.gguf": Q8,
     f"{PAGE}/resolve/main/Tiny-1B-Q8_0.gguf?download=true": Q8,
@@ -162,6 +166,22 @@ FILES = {
     "ollama:tiny3.2:1b-q8_0": Q8,
     "https://ollama.com/library/tiny3.2:1b-instruct-q8_0": Q8,
     "ollama.com/library/tiny3.2:1b-instruct-q8_0": Q8,
+    # commands, as pages and guides have them
+    f"llama-server -hf {REPO}:Q8_0 -ngl 99": Q8,
+    f"-hf {REPO}:q8_0": Q8,
+    f"hf download {REPO} Tiny-1B-Q8_0.gguf --local-dir .": Q8,
+    f'huggingface-cli download {REPO} --include "*Q8_0*"': Q8,
+    f"ollama run hf.co/{REPO}:Q8_0": Q8,
+    "ollama run tiny3.2:1b-instruct-q8_0": Q8,
+    "docker model run ai/tiny3.2:1B-Q8_0": Q8,
+    "lms get lmstudio/tiny3.2-1b@q8_0": Q8,
+    # other sites, links and code
+    "docker.io/ai/tiny3.2:1B-Q8_0": Q8,
+    "https://hub.docker.com/r/ai/tiny3.2:1B-Q8_0": Q8,
+    "https://lmstudio.ai/models/lmstudio/tiny": Q4,
+    f"lmstudio://open_from_hf?model={REPO}&file=Tiny-1B-Q8_0.gguf": Q8,
+    f'Llama.from_pretrained(repo_id="{REPO}", filename="*q8_0.gguf")': Q8,
+    f"https://hf-mirror.com/{REPO}/blob/main/Tiny-1B-Q8_0.gguf": Q8,
 }
 SENTENCES = {
     # what is not there is offered by file
@@ -177,8 +197,7 @@ SENTENCES = {
     "own/Nothing-GGUF:Q4_K_M": ("does not exist or is private", "check the name"),
     "hf:own/Safe/model.safetensors": ("is no GGUF file",),
     "hf:own/One/weight.gguf": ("does not exist in its repo", "name one of hf:own/One/weights.gguf"),
-    # heads by their own name
-    "hf:own/MTP-GGUF/mtp-Big-27B-Q4_0.gguf": ("only the draft head (MTP)",),
+    # a head where a model is asked for
     "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),
     # names that lead nowhere
     "https://huggingface.co/datasets/a/b": ("is no model of the hub",),
@@ -188,6 +207,14 @@ SENTENCES = {
     "nobody:7b": ("no model is called 'nobody:7b'",),
     "./nobody.gguf": ("there is no file nobody.gguf",),
     "models/a/b.gguf": ("there is no file models/a/b.gguf",),
+    r"C:\Users\me\nobody.gguf": (r"there is no file C:\Users\me\nobody.gguf",),
+    # other sites
+    "ai/nobody:7B-Q4_K_M": ("in a registry of containers", "search=nobody", "list --known"),
+    "oci://quay.io/some/nobody": ("in a registry of containers", "search=nobody"),
+    "lms get some/nobody-7b": ("LM Studio has no some/nobody-7b", "`lms get some/nobody-7b`"),
+    "https://modelscope.cn/models/some/nobody": ("ms:some/nobody/file.gguf", "hf:some/nobody"),
+    "ms:some": ("is not of the form ms:owner/repo/file.gguf",),
+    "s3://bucket/nobody.gguf": ("an address of s3:", "name hf:owner/repo"),
 }
 
 
@@ -291,6 +318,94 @@ def test_a_name_is_read(name: str, meaning: object) -> None:
     assert found is None or hub_name_of(found.name) == found
 
 
+PASTED = {
+    # llama.cpp's programs
+    "llama-server -hf o/r:Q4_K_M -c 8192": "hf:o/r:Q4_K_M",
+    "$ ./build/bin/llama-cli --hf-repo o/r --hf-file f.gguf -p 'a b'": "hf:o/r/f.gguf",
+    "llama-server --hf-repo=o/r:Q8_0 -hfd o/d:Q4_0": "hf:o/r:Q8_0",
+    "LLAMA_CACHE=/x llama run -hf o/r": "hf:o/r",
+    "llama-server.exe -m folder\\f.gguf": "folder\\f.gguf",
+    "llama-server -dr ai/x:1B": "docker:ai/x:1B",
+    "llama-server -mu https://host/f.gguf": "https://host/f.gguf",
+    # clients of the hub
+    "hf download o/r f.gguf --local-dir here": "hf:o/r/f.gguf",
+    "hf download o/r --revision v1 f.gguf": "hf:o/r/f.gguf@v1",
+    "huggingface-cli download o/r --include '*Q4_K_M*'": "hf:o/r:Q4_K_M",
+    "git lfs clone git@hf.co:o/r.git": "hf.co/o/r.git",
+    "curl -L -o f.gguf https://hf.co/o/r/resolve/main/f.gguf": (
+        "https://hf.co/o/r/resolve/main/f.gguf"
+    ),
+    "vllm serve o/r --dtype auto": "hf:o/r",
+    # Ollama
+    "ollama run --verbose x:1b": "ollama:x:1b",
+    "FROM x:1b": "ollama:x:1b",
+    "ollama pull hf.co/o/r:Q4_K_M": "hf.co/o/r:Q4_K_M",
+    "ollama://x:1b": "ollama:x:1b",
+    "https://ollama.com/library/x/tags": "ollama:x",
+    "registry.ollama.ai/library/x:1b": "ollama:x:1b",
+    # Docker
+    "docker model pull ai/x:1B-Q4_K_M": "docker:ai/x:1B-Q4_K_M",
+    "docker model run hf.co/o/r:Q4_K_M": "hf.co/o/r:Q4_K_M",
+    "ai/x": "docker:ai/x",
+    "https://hub.docker.com/r/ai/x/tags": "docker:ai/x",
+    "index.docker.io/ai/x:latest": "docker:ai/x:latest",
+    "oci://docker.io/ai/x": "docker:ai/x",
+    # LM Studio, and programs that open links
+    "lms get o/x@q4_k_m": "lmstudio:o/x:q4_k_m",
+    "lms get o/X-GGUF@q4_k_m": "hf:o/X-GGUF:q4_k_m",
+    "lmstudio.ai/models/o/x": "lmstudio:o/x",
+    "lmstudio://open_from_hf?model=o/r": "hf:o/r",
+    "jan://models/huggingface/o/r": "hf:o/r",
+    "ramalama run huggingface://o/r/f.gguf": "huggingface://o/r/f.gguf",
+    # ModelScope
+    "ms:o/r/f.gguf": "https://modelscope.cn/models/o/r/resolve/master/f.gguf",
+    "modelscope download --model o/r f.gguf": (
+        "https://modelscope.cn/models/o/r/resolve/master/f.gguf"
+    ),
+    "www.modelscope.cn/models/o/r/file/view/master/a%2Ff.gguf?status=2": (
+        "https://modelscope.cn/models/o/r/resolve/master/a/f.gguf"
+    ),
+    "modelscope://o/r/f.gguf@v1": "https://modelscope.cn/models/o/r/resolve/v1/f.gguf",
+    # code, lists and signs around
+    'Llama.from_pretrained("o/r", filename="f.gguf", n_ctx=1)': "hf:o/r/f.gguf",
+    "hf_hub_download(repo_id='o/r', filename='f.gguf', revision='v1')": "hf:o/r/f.gguf@v1",
+    "o/r (Q4_K_M)": "o/r:Q4_K_M",
+    "models--o--r": "hf:o/r",
+    "\u201cx-7b\u201d": "x-7b",
+    # what is a name already
+    "hf://o/r": "hf://o/r",
+    "My Model.gguf": "My Model.gguf",
+    "ai/f.gguf": "ai/f.gguf",
+    "https://host/f.gguf": "https://host/f.gguf",
+    "llama-3-8b": "llama-3-8b",
+    "ollama": "ollama",
+}
+
+
+@pytest.mark.parametrize("text", PASTED)
+def test_the_name_is_found_in_what_people_paste(text: str) -> None:
+    name = written_name(text)
+    assert name == PASTED[text]
+    assert written_name(name) == name
+
+
+def test_a_file_of_that_name_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ollama run x", "ai/x", "'x'"):
+        path = Path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        assert locate(name) == path
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_name_or_one_sentence(text: str) -> None:
+    with suppress(UserError):
+        written_name(text)
+
+
 def test_a_mirror_may_have_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.lan/hf/")
     file = HubFile("o/r", "f.gguf")
@@ -321,6 +436,17 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
         (b"\x40\0\0\0\0\0\0\0" + b'{"__metadata__":{}}', ("but a safetensors file",)),
         (b"PK\x03\x04....", ("but a ZIP archive",)),
         (b"tjgg....", ("format before it",)),
+        (b"FUGG\0\0\0\3", ("for big-endian machines",)),
+        (b"GGUF\0\0\0\3" + bytes(80), ("for big-endian machines",)),
+        (b"GGUF\1\0\0\0" + bytes(80), ("GGUF file of version 1",)),
+        (b"GGUF\4\0\0\0" + bytes(80), ("GGUF file of version 4",)),
+        (b"\2\0\0\0\x13\0\0\0blk.0.attn_q.weight", ("an importance matrix", "old format")),
+        (b"MZqFpD='\n", ("but a llamafile",)),
+        (b"\x89HDF\r\n", ("HDF5 weights",)),
+        (b"m.gguf".ljust(257, b"\0") + b"ustar\0", ("but a tar archive",)),
+        (b"# of mine\nFROM ./m.gguf\n", ("but a Modelfile",)),
+        (b'{"architectures":["LlamaForCausalLM"]}', ("a configuration of a model",)),
+        (b'{"schemaVersion":2}', ("a manifest of Ollama",)),
         (bytes(600), ("begins with zeros",)),
         (b"", ("it is empty",)),
         (b"MZ..", ("it begins with 'MZ..'",)),

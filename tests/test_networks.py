@@ -230,11 +230,7 @@ def test_a_portal_in_the_middle_spoils_nothing(hub: Hub, pull: Callable[..., Run
             return False
         if request.ask.begin:
             return page(request)
-        request.send_response(206)
-        request.send_header("Content-Range", f"bytes 0-{len(DATA) - 1}/{len(DATA)}")
-        request.send_header("Content-Length", str(len(DATA)))
-        request.end_headers()
-        request.send_bytes(DATA, 0, 50_000)
+        request.send_part(50_000)
         request.connection.close()
         return True
 

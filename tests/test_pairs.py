@@ -1,6 +1,6 @@
 """A draft that cannot draft is refused before a gigabyte moves; one that can comes along."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -38,12 +38,6 @@ repository = "{DRAFT}"
 file = "small-F16.gguf"
 license = "MIT"
 """
-
-
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
 
 
 @pytest.fixture

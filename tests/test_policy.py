@@ -201,7 +201,7 @@ def test_the_longer_a_plain_pass_was_not_seen_the_less_is_known_of_it() -> None:
 
 def under_way(max_tokens: int = 512) -> Reply:
     """One of several replies in progress, of ten tokens so far."""
-    reply = Reply(40, max_tokens)
+    reply = Reply.numbered(40, max_tokens)
     reply.history += [0] * 9
     return reply
 
@@ -359,3 +359,30 @@ def test_a_reply_is_the_same_with_and_without(temperature: float) -> None:
     assert texts[0] == texts[1]
     assert any(step.drafted for step in steps)
     assert policy.gain.measured is not None
+
+
+class Paid(Guesses):
+    """A head that drafts what it is asked for."""
+
+    source: ClassVar[str] = "dflash"
+    is_free: ClassVar[bool] = False
+    n_longest: int = 6
+    is_at_once: bool = False
+
+
+class PaidAtOnce(Paid):
+    is_at_once: bool = True
+
+
+def test_a_block_costs_the_same_whatever_its_length() -> None:
+    """Token by token a draft ends where the next step does not pay; a block is used as a whole,
+    and never asked for longer than it is."""
+
+    def lengths(kind: type[Paid]) -> list[int]:
+        costs = PassCosts(PassCurve((Point(1, 1.0), Point(17, 1.1))))
+        head = PassCosts(PassCurve((Point(1, 0.3), Point(64, 0.4))))
+        policy = Adaptive(Learned(costs, {"dflash": head}), [kind()], 16)  # pyright: ignore[reportArgumentType]
+        return drafted(policy, 1)
+
+    assert 0 < lengths(Paid)[0] < 6
+    assert lengths(PaidAtOnce) == [6]

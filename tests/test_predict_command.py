@@ -80,7 +80,8 @@ def test_this_machine(model: str) -> None:
     ]  # fmt: skip
     speeds = [json.loads(run.stdout)["rows"][0]["decode_tps"]["mid"] for run in split]
     assert len(set(speeds)) == 3  # a tiny model's launches cost more there than its weights here
-    assert "measuring" not in split[0].stderr
+    # Beside other programs the first probe is replaced as soon as the machine is calm.
+    assert "other programs" in done.stderr + split[0].stderr or "measuring" not in split[0].stderr
 
 
 def test_batches_go_as_far_as_they_are_worth_it(model: str) -> None:

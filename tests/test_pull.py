@@ -28,12 +28,6 @@ FILE = "model-Q4_0.gguf"
 
 
 @pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
-
-
-@pytest.fixture
 def pull(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
     def run(*arguments: str, command: str = "pull", **more: str) -> Run:
         environment = hub.environment(tmp_path / "hf") | more
@@ -174,46 +168,22 @@ def test_two_pulls_at_once_end_with_one_good_file(hub: Hub, tmp_path: Path) -> N
 # --- what goes wrong on the way ----------------------------------------------------------------
 
 
-def cut_after(n_bytes: int, times: int) -> Callable[[Handler], bool]:
-    """The connection breaks in the middle of an answer."""
+def cut_after(n_bytes: int, times: int, *, silent_s: float = 0.0) -> Callable[[Handler], bool]:
+    """The connection breaks in the middle of an answer, or the server falls silent first."""
     left = [times]
 
     def fault(request: Handler) -> bool:
         if not (request.is_storage and left[0]):
             return False
         left[0] -= 1
-        send_part(request, n_bytes)
-        request.connection.close()
-        return True
-
-    return fault
-
-
-def stall_after(n_bytes: int, times: int) -> Callable[[Handler], bool]:
-    """The server falls silent in the middle of an answer, with the connection open."""
-    left = [times]
-
-    def fault(request: Handler) -> bool:
-        if not (request.is_storage and left[0]):
-            return False
-        left[0] -= 1
-        send_part(request, n_bytes)
+        request.send_part(n_bytes)
         request.wfile.flush()
-        time.sleep(3)
+        time.sleep(silent_s)
+        if not silent_s:
+            request.connection.close()
         return True
 
     return fault
-
-
-def send_part(request: Handler, n_bytes: int) -> None:
-    (files,) = request.hub.repositories.values()
-    (data,) = files.values()
-    begin = request.ask.begin or 0
-    request.send_response(206)
-    request.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
-    request.send_header("Content-Length", str(len(data) - begin))
-    request.end_headers()
-    request.send_bytes(data, begin, min(begin + n_bytes, len(data)))
 
 
 def answers(status: int, times: int, **headers: str) -> Callable[[Handler], bool]:
@@ -235,7 +205,7 @@ def answers(status: int, times: int, **headers: str) -> Callable[[Handler], bool
     ("fault", "n_requests"),
     [
         (cut_after(700_000, 3), 4),
-        (stall_after(1_000_000, 1), 2),
+        (cut_after(1_000_000, 1, silent_s=3), 2),
         (answers(503, 2), 3),
         (answers(500, 1), 2),
         (answers(429, 1, Retry_After="1"), 2),

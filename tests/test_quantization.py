@@ -1,6 +1,5 @@
 """Which quantization `pull` takes: it fits if one does, and more room never makes it worse."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from localspec.forecast.quantization import (
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.prediction.memory import QUANTS
+from localspec.prediction.quants import QUANTS, quant_named
 from localspec.prediction.roofline import Speed
 from localspec.registry.variants import Variant
 
@@ -80,12 +79,7 @@ def test_more_room_or_speed_never_costs_quality(rate: float, a: int, b: int) -> 
         assert _loss(_best(made, large)) <= _loss(best)
 
 
-@pytest.fixture
-def hub() -> Generator[Hub]:
-    with Hub().running() as running:
-        yield running
-
-
+@pytest.mark.slow
 def test_a_repository_without_a_file_gets_one_with_reasons(hub: Hub, tmp_path: Path) -> None:
     for kind in ("Q4_0", "Q8_0"):
         hub.add("owner/repo-GGUF", f"model-{kind}.gguf", model(tmp_path, kind).read_bytes())
@@ -114,3 +108,28 @@ def model(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / f"{kind}.gguf"
     write_random_model(path, SHAPE, kind, with_text=True)
     return path
+
+
+def test_dynamic_and_rare_quantizations_are_weighed_too() -> None:
+    """Repositories that have only these would else be chosen from by size alone."""
+    named = {
+        "UD-Q4_K_XL": "Q4_K_M", "Q4_K_L": "Q4_K_M", "UD-Q5_K_XL": "Q5_K_M", "Q6_K_L": "Q6_K",
+        "UD-Q8_K_XL": "Q8_0", "UD-Q2_K_XL": "Q2_K", "UD-Q3_K_XL": "Q3_K_L", "Q3_K_L": "Q3_K_L",
+        "UD-IQ2_XXS": "IQ2_XXS", "UD-IQ3_XXS": "IQ3_XXS", "BF16": "F16", "F16": "F16",
+    }  # fmt: skip
+    for name, counts_as in named.items():
+        quant = quant_named(name)
+        assert quant is not None, name
+        assert quant.name == counts_as
+    assert quant_named("Q9_Z") is quant_named("") is quant_named("APEX-MINI") is None
+
+
+def test_a_repository_of_dynamic_quantizations_has_one_chosen(tmp_path: Path) -> None:
+    write_random_model(tmp_path / "m.gguf", SHAPE)
+    facts = ModelFacts.of(read_header(tmp_path / "m.gguf"))
+    kinds = {"UD-Q8_K_XL": 9_000, "UD-Q4_K_XL": 5_000, "UD-Q2_K_XL": 3_000, "APEX-MINI": 1}
+    found = [Variant(kind, f"m-{kind}.gguf", size) for kind, size in kinds.items()]
+    choice = choose(found, facts, None, MachineChoice(probe="off"), lambda text: None)
+    assert choice is not None
+    assert choice.variant.type == "UD-Q4_K_XL", "nothing tells speed: what everyone takes"
+    assert "UD-Q8_K_XL" in choice.reasons[1]

@@ -1,6 +1,7 @@
 """What to run: it fits, people would take it, and more machine is never worse."""
 
 import json
+from pathlib import Path
 from time import process_time
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from localspec.cli.recommend import command_of, document
 from localspec.cli.recommend import recommend as command
 from localspec.errors import ModelError, UserError
+from localspec.forecast import known_machine
 from localspec.forecast import recommend as module
 from localspec.forecast.forecast import facts_of
 from localspec.forecast.known_machine import KnownMachine, RoughRates
@@ -25,7 +27,9 @@ from localspec.forecast.recommend import (
     recommendations,
 )
 from localspec.hardware.devices import GIB
+from localspec.hardware.machine import LocalDevice, Reported, local_devices
 from localspec.registry.catalog import load_catalog
+from localspec.settings import Attention
 
 ENTRIES = list(load_catalog().values())
 CHAT, CODE, LONG, MANY = USES
@@ -229,7 +233,44 @@ def test_predict_knows_a_name_without_a_network(monkeypatch: pytest.MonkeyPatch)
         facts_of("hf:owner/repo/model.gguf")
 
 
+@pytest.mark.slow
+def test_the_page_of_twelve_machines_is_today_s() -> None:
+    """Speeds may move by one where constants are fitted anew; models and their order may not."""
+    page = Path(__file__).parents[1] / "docs/measurements/recommendations.md"
+    rows = [row for row in page.read_text("utf-8").splitlines() if row.count("|") == 6]
+    rows = rows[2:]  # below the head
+    assert len(rows) == 12
+    for row in rows:
+        name, *shown = (cell.strip() for cell in row.split("|")[1:-1])
+        device, _, size = name.rpartition(", ")
+        gib = int(size.removesuffix(" GB"))
+        found = [*offers(device, CHAT, gib)[:3], *offers(device, CODE, gib)[:1]]
+        for offer, cell in zip(found, shown, strict=True):
+            model, memory, speed = cell.split(", ")
+            assert f"{offer.entry.name} {offer.quantization}" == model, name
+            assert f"{offer.memory.used_bytes / 1e9:.1f} GB" == memory, name
+            assert offer.decode.mid == pytest.approx(float(speed), rel=0.03, abs=1.5), name
+
+
 def test_a_slow_machine_is_told_what_can_be_read_along() -> None:
     """Two cores at 20 GB/s: not a 30B at four tokens a second."""
     best = recommendations(ENTRIES, processor(22e9, 2e10), CHAT)[0]
     assert best.decode.mid >= module.READING_TPS
+
+
+def test_two_gpus_hold_more_and_share_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [
+        local_devices([Reported(name, name, 24 * GIB, 24 * GIB, "gpu", "cuda")], [])[0]
+        for name in ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3090")
+    ]
+
+    def here(devices: list[LocalDevice]) -> KnownMachine:
+        monkeypatch.setattr(known_machine, "_devices_here", lambda: devices)
+        return KnownMachine.here(may_read=False)
+
+    both, fast, slow = here(cards), here(cards[:1]), here(cards[1:])
+    assert both.room_bytes == fast.room_bytes + slow.room_bytes
+    facts, cache = facts_of("qwen3-8b"), Attention()
+    rooflines = [machine.roofline(facts, cache) for machine in (slow, both, fast)]
+    speeds = [roofline.decode(0).mid for roofline in rooflines if roofline]
+    assert speeds[0] < speeds[1] < speeds[2], "layers are computed one after the other"

@@ -143,6 +143,7 @@ except ModelError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "extra", "said"),
     [

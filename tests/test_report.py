@@ -11,8 +11,9 @@ from browser import tab
 from command import localspec
 from measured import cases, results
 
-from localspec.bench.report.chart import log_ticks, ticks
+from localspec.bench.report.chart import Chart, ChartPoint, Series, log_ticks, ticks
 from localspec.bench.report.page import page
+from localspec.bench.report.svg import WIDTH, picture
 from localspec.bench.store import Results
 
 pytestmark = pytest.mark.engine  # its results are measured
@@ -139,6 +140,17 @@ def test_pictures_are_written(measured: Results, tmp_path: Path) -> None:
         assert [path.name for path in written] == sorted(f"{key}.svg" for key in PICTURES)
         for path in written:
             assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_no_title_of_a_panel_reaches_into_the_next() -> None:
+    series = Series("speed", (ChartPoint(0, 1), ChartPoint(1, 2)), "line")
+    title = "rests on a probe of this machine and on more words than one line has room for " * 2
+    charts = [Chart("a", each, "", "x", "y", (series,)) for each in (title, "short")]
+    root = ElementTree.fromstring(picture("Two", charts))
+    text = "{http://www.w3.org/2000/svg}text"
+    lines = [each.text or "" for each in root.iter(text)]
+    assert title.strip() in " ".join(lines)
+    assert max(map(len, lines)) * 7 < WIDTH
 
 
 def test_ticks_are_round_and_within() -> None:

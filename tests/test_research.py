@@ -45,6 +45,7 @@ def test_every_study_has_options(name: str) -> None:
     assert typer.main.get_command(app).params
 
 
+@pytest.mark.slow
 def test_a_wrong_option_is_a_sentence() -> None:
     done = start(RESEARCH, "bench-speculation", "--prompts", "/nowhere", "--settings", "lookup-99")
     assert (done.returncode, done.stdout) == (2, "")
@@ -52,6 +53,7 @@ def test_a_wrong_option_is_a_sentence() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_llama_bench_its_study_says_so_and_passes() -> None:
     study = "bench-against-llama-bench"
     done = start(RESEARCH, study, PATH="/nowhere", LLAMA_BENCH="")

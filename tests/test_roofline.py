@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME, GgmlType
+from localspec.hardware.probe_results import Link
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.prediction.memory import QUANTS, memory_of
+from localspec.prediction.memory import memory_of
+from localspec.prediction.quants import FURTHER, QUANTS
 from localspec.prediction.rates import AttentionWork, IdealRates, WeightWork
 from localspec.prediction.roofline import Roofline, Share
 from localspec.prediction.speculation import (
     DraftCosts,
+    Drafting,
     acceptance_of,
     advice,
     best_length,
@@ -101,7 +104,7 @@ def test_keys_and_values_count_by_their_own_type(facts: ModelFacts) -> None:
 def test_layers_on_two_devices_take_the_time_of_both(facts: ModelFacts) -> None:
     slow, fast = IdealRates(1e10, None), IdealRates(1e11, None)
     times = [
-        Roofline(facts, (Share(slow, 4 - n), Share(fast, n)), CACHE).seconds(1, 100)
+        Roofline(facts, (Share(slow, 4 - n), *[Share(fast, n)] * (n > 0)), CACHE).seconds(1, 100)
         for n in range(5)
     ]
     assert times == sorted(times, reverse=True)
@@ -202,7 +205,7 @@ def test_a_large_batch_stops_speculation_from_paying(facts: ModelFacts) -> None:
     rates = IdealRates(1e10, 2e11)  # breaks even at 10 to 20 tokens a pass
     gains = {
         item.use.name: item.gain
-        for item in advice(roofline(facts, rates), roofline(facts, A100), 8192)
+        for item in advice(roofline(facts, rates), Drafting(roofline(facts, A100)), 8192)
     }
     assert gains["chat"].n_draft > 0
     assert gains["chat of 8 users"].speedup < gains["chat"].speedup
@@ -230,20 +233,24 @@ class Published:
         Published("F16", 16.0005), Published("Q8_0", 8.5008), Published("Q6_K", 6.5633),
         Published("Q5_K_M", 5.7036), Published("Q5_K_S", 5.5704), Published("Q4_K_M", 4.8944),
         Published("Q4_K_S", 4.6672), Published("IQ4_XS", 4.4597), Published("Q3_K_M", 3.9960),
-        Published("Q2_K", 3.1593),
+        Published("Q2_K", 3.1593), Published("IQ4_NL", 4.6818), Published("Q3_K_L", 4.2979),
+        Published("IQ3_M", 3.7628), Published("IQ3_S", 3.6606), Published("IQ3_XS", 3.4977),
+        Published("IQ3_XXS", 3.2548), Published("Q3_K_S", 3.6429), Published("IQ2_M", 2.9294),
+        Published("Q2_K_S", 2.9697), Published("IQ2_S", 2.7403), Published("IQ2_XS", 2.5882),
+        Published("IQ2_XXS", 2.3824),
     ],
     ids=lambda published: published.name,
 )  # fmt: skip
 def test_mixtures_weigh_what_is_published(facts: ModelFacts, published: Published) -> None:
     llama = llama_3_8b(facts)
-    quant = next(quant for quant in QUANTS if quant.name == published.name)
+    quant = next(quant for quant in (*QUANTS, *FURTHER) if quant.name == published.name)
     size = quant.applied(llama).weight_bytes
     assert 8 * size / 8.03e9 == pytest.approx(published.bits, rel=0.02)
 
 
 def llama_3_8b(facts: ModelFacts) -> ModelFacts:
     """Llama-3-8B by its sums: 128,256 tokens of 4,096 numbers twice, the rest in 32 layers."""
-    from localspec.model.facts import WeightGroup
+    from localspec.model.weights import WeightGroup
 
     table, rest = 128_256 * 4_096, 8_030_000_000 - 2 * 128_256 * 4_096
     groups = (
@@ -252,3 +259,16 @@ def llama_3_8b(facts: ModelFacts) -> ModelFacts:
         WeightGroup("feed_forward", F16, rest, 2 * rest, False, True),
     )
     return replace(facts, weights=groups, n_embd=4096)
+
+
+def test_the_output_matrix_alone_is_worth_a_device_and_a_hop_costs_what_its_link_says(
+    facts: ModelFacts,
+) -> None:
+    slow, fast = IdealRates(1e9, None), IdealRates(1e10, None)
+    alone = Roofline(facts, (Share(slow, 4),), CACHE).seconds(1, 0)
+    output = Roofline(facts, (Share(slow, 4), Share(fast, 0)), CACHE)
+    assert output.seconds(1, 0) < alone
+    linked = Roofline(facts, (Share(slow, 4), Share(fast, 0, Link(1e-4, 1e8, 2e-3))), CACHE)
+    n_bytes = 4 * (facts.n_embd + (facts.n_vocab or 0))
+    hop_s = linked.seconds(1, 0) - output.seconds(1, 0)
+    assert hop_s == pytest.approx(2e-3 + n_bytes / 1e8)

@@ -45,6 +45,8 @@ def facts(**changes: object) -> object:
         (Attention("q8_0", "q4_0", "on"), Build("cuda"), "CUDA build"),
         (Attention("q5_1", "q5_1", "on"), Build("cuda", "CUDA : FA_QUANTS = q4_0-q4_0 |"), "q5_1"),
         (Attention("iq4_nl", "iq4_nl", "on"), Build("cuda", "FA_QUANTS = all"), "iq4_nl"),
+        (Attention("q8_0", "q4_0", "on"), Build("rpc"), "end a worker"),
+        (Attention("q4_1", "f16", "off"), Build("rpc"), "end a worker"),
     ],
 )
 def test_what_has_no_fast_kernel_is_left_out_with_a_reason(
@@ -60,6 +62,7 @@ def test_what_has_no_fast_kernel_is_left_out_with_a_reason(
     [
         (Attention("q8_0", "q4_0", "on"), Build()),
         (Attention("q8_0", "f16", "off"), Build("metal")),
+        (Attention("q8_0", "q8_0", "on"), Build("rpc")),
         (Attention("q8_0", "q8_0", "on"), Build("cuda")),
         (Attention("q5_1", "q4_0", "on"), Build("cuda", "CUDA : FA_QUANTS = q5_1-q4_0 | X = 1")),
         (Attention("q5_1", "q4_0", "on"), Build("cuda", "FA_QUANTS = all | ARCHS = 890")),

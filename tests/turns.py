@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from localspec.api import Model
-from localspec.session import Reply
+from localspec.session.reply import Reply
 
 TEMPLATE = (
     "{%- for m in messages -%}[{{ m.role[0] }}]"

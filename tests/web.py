@@ -22,6 +22,19 @@ def ranges(request: BaseHTTPRequestHandler, body: bytes) -> None:
     request.wfile.write(piece)
 
 
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Generator[None]:
+    """The server answers in a thread of its own until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 class Server:
     """Files by path, how they are answered, and what was asked."""
 
@@ -48,11 +61,5 @@ class Server:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with serving(server):
             yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()

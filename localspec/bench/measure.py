@@ -33,9 +33,11 @@ from localspec.engine.sampling import Sampling
 from localspec.engine.timing import Timer, made_up_tokens, there_and_back
 from localspec.hardware.detect import peak_resident_bytes
 from localspec.notify import Notify, silent
-from localspec.session import Reply, ReplyOptions, Session
+from localspec.session.config import ReplyOptions
 from localspec.session.loading import load_engine, sound_plan
 from localspec.session.memory_check import check_memory
+from localspec.session.reply import Reply
+from localspec.session.session import Session
 from localspec.store import document_of
 
 GREEDY = Sampling(temperature=0)

@@ -26,12 +26,13 @@ from localspec.settings import NONE
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Values of each option; `drafts` pairs a model with its draft model, `with_curve` adds cases
-    that time wider passes. `kv`: pairs of cache types; `settings`: values of others by name, the
+    """Values of each option; `drafts`: who drafts for a model with a drafter, as
+    `Settings.draft` has it; `with_curve` adds cases that time wider passes. `kv`: pairs of cache
+    types; `settings`: values of others by name, the
     last name varying fastest. `adapt` applies the model's tuned settings to a configuration."""
 
     models: tuple[Path, ...]
-    drafts: tuple[tuple[Path, Path], ...] = ()
+    drafts: Mapping[tuple[Path, str], str] = field(default_factory=dict[tuple[Path, str], str])
     n_prompt: tuple[int, ...] = (512,)
     n_gen: tuple[int, ...] = (128,)
     depth: tuple[int, ...] = (0,)
@@ -52,9 +53,8 @@ class Sweep:
         )
 
     def _configs(self) -> Iterator[SessionConfig]:
-        drafts = dict(self.drafts)
         for model, (kv_k, kv_v), chosen in product(self.models, self.kv, self._settings()):
-            draft = drafts.get(model) if chosen["spec"] in ("draft", "auto") else None
+            draft = self.drafts.get((model, chosen["spec"]))
             yield SessionConfig.of(model, draft, kv_k=kv_k, kv_v=kv_v, **chosen)
 
     def _settings(self) -> Iterator[dict[str, Any]]:

@@ -5,29 +5,32 @@ prediction keeps the times of wider passes: with the measured acceptance they gi
 drafting should have reached.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from localspec.bench.case import Case, Work, read_prompts
+from localspec.engine.base import EngineConfig
 from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
+from localspec.forecast.experience import remember
+from localspec.forecast.forecast import Expectation
+from localspec.forecast.heads import AskedHead, draft_bytes
 from localspec.forecast.host import host_of
-from localspec.forecast.machine import (
-    MachineChoice,
-    PredictedMachine,
-    ProbeChoice,
-    predicted_machine,
-)
+from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
+from localspec.forecast.rated_machine import predicted_machine
+from localspec.gguf.reader import read_header
 from localspec.hardware.probe_results import Curve
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
-from localspec.prediction.roofline import Speed
+from localspec.prediction.roofline import Roofline, Speed
+from localspec.session.config import SessionConfig
+from localspec.session.drafting import planned_head
 from localspec.session.loading import checked_facts
-from localspec.settings import Attention
+from localspec.settings import Attention, Settings, Speculation
 
 
 @cache
@@ -102,7 +105,7 @@ class Predictor:
         self._probe: ProbeChoice = probe
         self._notify = notify
         self._cases = cases
-        self._machines: dict[tuple[int | None, int], PredictedMachine | None] = {}
+        self._machines: dict[Settings, PredictedMachine | None] = {}
 
     def of(self, case: Case) -> Prediction | None:
         """None where nothing is known of the machine, or where the case only times a curve."""
@@ -119,19 +122,17 @@ class Predictor:
     def _machine(self, case: Case) -> PredictedMachine | None:
         key = _device_key(case)
         if key not in self._machines:
-            self._machines[key] = self._found(*key)
+            self._machines[key] = self._found(key)
         return self._machines[key]
 
-    def _found(self, n_threads: int | None, n_gpu_layers: int) -> PredictedMachine | None:
-        same = [case for case in self._cases if _device_key(case) == (n_threads, n_gpu_layers)]
-        models = dict.fromkeys(
-            path for case in same for path in (case.config.model, case.config.draft) if path
-        )
+    def _found(self, key: Settings) -> PredictedMachine | None:
+        same = [case for case in self._cases if _device_key(case) == key]
+        models = dict.fromkeys(case.config.model for case in same)
         caches = list(dict.fromkeys(case.settings.attention for case in same))
-        layers = n_gpu_layers if graphics() else 0
-        choice = MachineChoice(None, n_threads or default_threads(), layers, self._probe)
         try:
+            choice = _choice(key, self._probe)
             facts = [facts_of(path) for path in models]
+            facts += [model_of(each) for each in map(drafter_of, same) if each]
             return predicted_machine(choice, facts, caches, DEFAULT_CTX, self._notify)
         except LocalspecError as error:
             if self._probe != "off":
@@ -139,8 +140,16 @@ class Predictor:
             return None
 
 
-def _device_key(case: Case) -> tuple[int | None, int]:
-    return case.settings.threads, case.settings.gpu_layers
+def _device_key(case: Case) -> Settings:
+    """What decides who computes, and nothing else."""
+    names = ("threads", "gpu_layers", "cpu_moe", "device", "workers", "split")
+    return Settings(**{name: getattr(case.settings, name) for name in names})
+
+
+def _choice(key: Settings, probe: ProbeChoice) -> MachineChoice:
+    layers = key.gpu_layers if graphics(key.device, key.workers) else 0
+    threads, named = key.threads or default_threads(), ",".join(key.device) or None
+    return MachineChoice(named, threads, layers, probe, key.workers, key.split, key.cpu_moe)
 
 
 def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Prediction:
@@ -149,7 +158,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
     roofline = machine.roofline(facts, attention)
     depth = _middle(work)
     parts = [roofline.pass_time(n, depth, work.batch) for n in range(1, MAX_WIDTH + 1)]
-    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s) for p in parts)
+    passes = tuple(PassParts(p.weights_s, p.attention_s, p.overhead_s + p.hops_s) for p in parts)
     n_prompt = work.n_prompt * work.batch
     wide_s = roofline.pass_time(PEAK_TOKENS, 0, is_prompt=True).weights_s
     n_ctx = case.session_config.settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
@@ -159,7 +168,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
         decode_tps=roofline.decode(depth, work.batch),
         prefill_tps=roofline.prefill(work.n_prompt, work.depth) if n_prompt else None,
         first_s=work.batch * roofline.prefill_s(work.n_prompt, work.depth) if n_prompt else None,
-        memory_bytes=_memory_bytes(case, facts, n_ctx),
+        memory_bytes=_memory_bytes(case, roofline, n_ctx),
         bound=parts[0].bound,
         source=machine.rates_source,
         passes=passes,
@@ -195,16 +204,51 @@ def kv_read_bytes(facts: ModelFacts, attention: Attention, depth: int) -> tuple[
     return keys, values
 
 
+@cache
+def _drafter(model: Path, draft: str, spec: Speculation) -> ModelFacts | AskedHead | None:
+    config = SessionConfig.of(model, draft, spec=spec)
+    head = planned_head(config.settings, read_header(model), config.draft)
+    if head:
+        return head.head
+    return facts_of(config.draft) if config.draft else None
+
+
+def drafter_of(case: Case) -> ModelFacts | AskedHead | None:
+    """The draft model or head of a case, read once. Raises LocalspecError for one that cannot
+    draft."""
+    return _drafter(case.config.model, case.settings.draft, case.settings.spec)
+
+
+def model_of(drafter: ModelFacts | AskedHead) -> ModelFacts:
+    """What one of its passes reads."""
+    return drafter.model if isinstance(drafter, AskedHead) else drafter
+
+
 def _draft_s(case: Case, machine: PredictedMachine, depth: int) -> float:
-    if case.config.draft is None:
+    """Of one drafted token, of a block on average."""
+    drafter, attention = drafter_of(case), case.settings.attention
+    if drafter is None:
         return 0.0
-    draft = facts_of(case.config.draft)
-    return machine.roofline(draft, case.settings.attention).seconds(1, depth)
+    if isinstance(drafter, ModelFacts):
+        return machine.roofline(drafter, attention).seconds(1, depth)
+    block = drafter.facts.block
+    n_rows, n_drafted = (block.n_tokens, block.n_tokens - block.first) if block else (1, 1)
+    return machine.roofline(drafter.model, attention).seconds(n_rows, depth) / n_drafted
 
 
-def _memory_bytes(case: Case, facts: ModelFacts, n_ctx: int) -> int:
-    attention, draft = case.settings.attention, case.config.draft
-    host = host_of(case.settings)
-    n_bytes = memory_of(facts, attention, n_ctx, host, n_sequences=case.work.batch).total_bytes
-    beside = memory_of(facts_of(draft), attention, n_ctx, host).beside_bytes if draft else 0
-    return n_bytes + beside
+def _memory_bytes(case: Case, target: Roofline, n_ctx: int) -> int:
+    host, n = host_of(case.settings), case.work.batch
+    memory = memory_of(target.facts, case.settings.attention, n_ctx, host, n_sequences=n)
+    return memory.total_bytes + draft_bytes(drafter_of(case), target, n, n_ctx, host)
+
+
+def learn(case: Case, plain_s: float | None) -> None:
+    """Let a plain pass, of `plain_s` in the engine, correct later predictions here."""
+    work, settings = case.work, case.settings
+    if not plain_s or settings.spec != "none" or work.batch > 1 or settings.cpu_moe:
+        return
+    decided = replace(settings, threads=settings.threads or default_threads())
+    config, facts = EngineConfig(case.config.model, decided), facts_of(case.config.model)
+    expected = Expectation.of(config, facts)
+    if expected:
+        remember(config, facts, expected.roofline.seconds(1, _middle(work)), plain_s)

@@ -17,6 +17,7 @@ random models on the same engine; see `predict`.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any, Literal
 
 from localspec.bench.prediction import Prediction
@@ -87,6 +88,12 @@ class Measurement:
     peak_bytes: int | None = None
     speculation: str = "none"
     notes: tuple[str, ...] = ()
+
+    @property
+    def plain_s(self) -> float | None:
+        """Seconds in the engine of a pass of plain decoding; None where there was none."""
+        passes = [s.engine_s / s.n_passes for s in self.samples if s.n_passes and not s.drafted]
+        return median(passes) if passes else None
 
 
 Basis = Literal["computed", "probed", "measured", "left"]

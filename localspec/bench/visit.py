@@ -19,18 +19,20 @@ import psutil
 from localspec import __version__
 from localspec.bench.case import Case
 from localspec.bench.plan import PlannedCase, schedule
-from localspec.bench.prediction import Prediction, facts_of
+from localspec.bench.prediction import Prediction, drafter_of, facts_of, learn, model_of
 from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, run_module
 from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_fingerprint, engine_version
-from localspec.forecast.machine import engine_features
+from localspec.forecast.rated_machine import engine_features
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
+from localspec.model.facts import ModelFacts
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify, silent
+from localspec.settings import OWN
 from localspec.store import value_of
 
 CHILD = "localspec.bench.measure"
@@ -123,6 +125,8 @@ def _visited(
     case = planned.case
     prediction = predict(case)
     found = visit(case, n_samples, stage, limit_s)
+    if found.measurement and not found.circumstances.disturbances:
+        learn(case, found.measurement.plain_s)
     return Visited(
         number=planned.number,
         case=case,
@@ -133,7 +137,7 @@ def _visited(
         prediction=prediction,
         environment=environment(),
         model=model_record(case.config.model)
-        | ({"draft": model_record(case.config.draft)} if case.config.draft else {}),
+        | ({"draft": draft} if (draft := draft_record(case)) else {}),
     )
 
 
@@ -156,15 +160,25 @@ def environment() -> dict[str, Any]:
 @cache
 def model_record(path: Path) -> dict[str, Any]:
     """A model file's facts and its digest. Raises LocalspecError."""
-    facts = facts_of(path)
+    return {"file": path.name, **_facts_record(facts_of(path)), "digest": fingerprint(path)}
+
+
+def draft_record(case: Case) -> dict[str, Any] | None:
+    """The same of what drafts; the file of a head inside the model's is `own`."""
+    drafter, path = drafter_of(case), case.config.draft
+    if drafter is None:
+        return None
+    file = {"file": path.name if path else OWN, "digest": path and fingerprint(path)}
+    return file | _facts_record(model_of(drafter))
+
+
+def _facts_record(facts: ModelFacts) -> dict[str, Any]:
     return {
-        "file": path.name,
         "name": facts.name,
         "architecture": facts.architecture,
         "type": facts.file_type,
         "n_params": facts.n_params,
         "weight_bytes": facts.weight_bytes,
-        "digest": fingerprint(path),
     }
 
 

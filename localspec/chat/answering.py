@@ -13,13 +13,13 @@ from typing import Literal, Protocol
 from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered, Dropped
 from localspec.chat.figures import AnswerRun, Figures
-from localspec.chat.models import LoadedModel
+from localspec.chat.loading import LoadedModel
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.errors import UserError
 from localspec.format import count
-from localspec.session import ReplyOptions
+from localspec.session.config import ReplyOptions
 
 MAX_RESERVE = 512
 SHARE_RESERVED = 4

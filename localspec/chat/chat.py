@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
-from localspec.chat.models import LoadingModel, Partner
+from localspec.chat.loading import LoadingModel, Partner
 from localspec.chat.remote import Elsewhere
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.notify import Notify, Progress
-from localspec.session import ReplyOptions, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig
 
 WhenFull = Literal["ask", "drop", "stop"]
 """What happens to old turns in a full context."""

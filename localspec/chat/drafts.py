@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from localspec.decode.drafters.draft_model import ModelDrafter
+from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.step import Step
 from localspec.dialogue.markers import Kind
 from localspec.dialogue.markup import AnswerPart, Opening
@@ -44,7 +44,7 @@ class DraftsView:
         if step is None:
             self._show_parts(self._parser.finish(), Style())
             return
-        style = DRAFT if step.source == ModelDrafter.source else LOOKUP
+        style = LOOKUP if step.source == LookupDrafter.source else DRAFT
         for i, token in enumerate(step.tokens):
             self._show_parts(self._parser.push(token), style if i < step.accepted else Style())
 

@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from localspec.chat.models import LoadedModel
+from localspec.chat.loading import LoadedModel
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.stats import Timings
 from localspec.dialogue.parser import AnswerParser
 from localspec.format import count, elapsed, percent, plus_minus, speed
-from localspec.prediction.roofline import Speed
-from localspec.session import Reply
+
+if TYPE_CHECKING:
+    from localspec.prediction.roofline import Speed
+    from localspec.session.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class AnswerRun:
 
     seed: int
     parser: AnswerParser
-    replies: list[Reply] = field(default_factory=list[Reply])
+    replies: "list[Reply]" = field(default_factory=list)
     paused_s: float = 0.0
     was_left: bool = False
 
@@ -122,7 +124,7 @@ class Figures:
     predicted_ttft_s: float | None
     prefill_tps: float | None
     decode_tps: float | None
-    predicted: Speed | None
+    predicted: "Speed | None"
     ceiling_tps: float | None
     passes: int
     tokens_per_pass: float | None

@@ -7,7 +7,7 @@ from typing import Protocol, TextIO
 
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.figures import Figures, line
-from localspec.chat.models import LoadingModel, Partner
+from localspec.chat.loading import LoadingModel, Partner
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.display import shown_on

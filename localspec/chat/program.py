@@ -11,7 +11,7 @@ from typing import Any
 from localspec.chat.answering import AnswerView
 from localspec.chat.figures import Figures
 from localspec.chat.frontend import PipeFrontend
-from localspec.chat.models import LoadingModel, Partner
+from localspec.chat.loading import LoadingModel, Partner
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening

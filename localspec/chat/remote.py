@@ -5,7 +5,7 @@ from typing import Any
 
 from localspec.chat.archive import Record
 from localspec.chat.server import ServerAddress
-from localspec.session import ReplyOptions
+from localspec.session.config import ReplyOptions
 
 REMOTE_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
 _EFFORTS = {"off": "none", "low": "low", "medium": "medium", "high": "high"}

@@ -6,7 +6,7 @@ from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit,
 from localspec.chat.commands.table import obey
 from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
-from localspec.chat.models import LoadedModel, Partner
+from localspec.chat.loading import LoadedModel, Partner
 from localspec.chat.remote_answer import respond_remotely
 from localspec.dialogue.template import TemplateError
 from localspec.errors import LocalspecError, UserError

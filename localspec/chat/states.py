@@ -11,7 +11,7 @@ from pathlib import Path
 from localspec import paths
 from localspec.chat.archive import Record
 from localspec.errors import EngineError
-from localspec.session import Session
+from localspec.session.session import Session
 from localspec.session.state_key import state_key
 
 ENDING = ".state"

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -20,12 +21,14 @@ from localspec.chat.conversation import Conversation
 from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line
-from localspec.chat.models import LoadedModel, LoadingModel, Partner
+from localspec.chat.loading import LoadedModel, LoadingModel, Partner
 from localspec.chat.screen import ScreenView, screen_console, warm_up
 from localspec.chat.thought import SHOWN_BY, PlainThoughtView
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.format import percent
-from localspec.session import Session
+
+if TYPE_CHECKING:
+    from localspec.session.session import Session
 
 TWICE_S = 2.0
 """Two Ctrl-C within it leave."""
@@ -195,7 +198,7 @@ def _history(chat: Chat) -> Path | None:
     return paths.data_dir() / "chat-history" if chat.record.is_kept else None
 
 
-def _session(loaded: Partner) -> Session:
+def _session(loaded: Partner) -> "Session":
     """Who drafted a token is known of a model that is loaded here."""
     assert isinstance(loaded, LoadedModel), "the command line refuses it"
     return loaded.session

@@ -19,6 +19,7 @@ from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 from localspec.notify import silent
+from localspec.settings import NONE, Settings
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -175,7 +176,12 @@ def _show(path: Path, *, as_json: bool) -> None:
     notify(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")
 
 
-EVERY_WAY: dict[str, Any] = {"spec": "lookup,draft,auto"}
+def _is_possible(settings: Settings) -> bool:
+    """Whether what it drafts with is here."""
+    return settings.draft != NONE or settings.spec in ("auto", "lookup")
+
+
+EVERY_WAY: dict[str, Any] = {"spec": "lookup,draft,mtp,eagle3,dflash,auto"}
 
 
 def _same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> None:
@@ -192,7 +198,7 @@ def _same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> N
     texts = [prompt.text for prompt in asked] if asked else TEXTS
     configs = [case.config for case in sweep.cases()]
     if not is_asked:
-        configs = [config for config in configs if config.settings.spec != "draft" or config.draft]
+        configs = [config for config in configs if _is_possible(config.settings)]
     groups = by_plain(dict.fromkeys(configs))
     if not groups:
         raise UserError("--same-answer compares drafts with plain decoding: name some with --spec")

@@ -14,7 +14,7 @@ from localspec.cli.notify import notify
 from localspec.cli.options import MAX_TOKENS, numbers, option, setting, several, values_of
 from localspec.errors import UserError
 from localspec.fields import Choice, Row, Switch, value_text
-from localspec.settings import NONE, ROWS
+from localspec.settings import NONE, ROWS, Speculation
 
 if TYPE_CHECKING:
     from localspec.bench.plan import Sweep
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _WORK = "Work"
 _SETTINGS = "Settings"
 SWEPT = tuple(row for row in ROWS.values() if row.is_swept)
+PLACING = ("device", "workers", "split")
+"""Settings that all cases of a run have in common."""
 DEFAULTS: dict[str, Any] = {"spec": NONE}
 """Where `bench` differs from other commands."""
 MAX_BATCH = 256
@@ -81,9 +83,13 @@ class SweepFlags:
         None, "Cache types, K and V alike.", metavar="TYPE,...", panel=_SETTINGS
     )
     draft: str = setting(
-        "draft", "Draft model; auto: each model's own, if it is here.", metavar="MODEL|auto",
+        "draft", "Draft model or head; auto: what goes with each model, if it is here.",
+        metavar="MODEL|own|auto",
         panel=_SETTINGS,
     )  # fmt: skip
+    device: tuple[str, ...] = setting("device", panel=_SETTINGS)
+    workers: tuple[str, ...] = setting("workers", panel=_SETTINGS)
+    split: str = setting("split", panel=_SETTINGS)
     no_profile: bool = option(
         False, "Ignore the settings that `tune` kept.", "--no-profile", panel=_SETTINGS
     )
@@ -207,11 +213,12 @@ def _settings(flags: SweepFlags) -> dict[str, tuple[Any, ...]]:
     defaults = {row.name: DEFAULTS.get(row.name, row.default) for row in SWEPT}
     defaults["threads"] = default_threads()
     given = flags.swept
-    return {
+    swept = {
         row.name: values_of(row, given[row.name]) if row.name in given else (defaults[row.name],)
         for row in sorted(SWEPT, key=lambda row: not row.is_engine)
         if row.name not in ("kv_k", "kv_v")
     }
+    return {**{name: (getattr(flags, name),) for name in PLACING}, **swept}
 
 
 def _pairs(flags: SweepFlags) -> tuple[tuple[str, str], ...]:
@@ -231,12 +238,15 @@ def _types(option: str, text: str) -> tuple[str, ...]:
 
 
 def _drafts(
-    flags: SweepFlags, models: dict[Path, str | None], spec: tuple[str, ...]
-) -> tuple[tuple[Path, Path], ...]:
+    flags: SweepFlags, models: dict[Path, str | None], specs: tuple[Speculation, ...]
+) -> dict[tuple[Path, str], str]:
+    """What drafts for each model, by drafter."""
     from localspec.cli.pull import fetched
-    from localspec.session.config import draft_file
+    from localspec.session.config import draft_for
 
-    if not {"draft", "auto"} & set(spec):
-        return ()
-    pairs = [(path, draft_file(flags.draft, name, fetched)) for path, name in models.items()]
-    return tuple((target, draft) for target, draft in pairs if draft)
+    return {
+        (path, spec): draft_for(path, name, flags.draft, spec, fetched)
+        for path, name in models.items()
+        for spec in specs
+        if spec not in (NONE, "lookup")
+    }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localspec.chat.archive import Record
     from localspec.chat.chat import Chat
     from localspec.chat.frontend import Frontend
-    from localspec.session import SessionConfig
+    from localspec.session.config import SessionConfig
 
 
 @command
@@ -52,7 +52,7 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
     """The first lines: model and seed, and on the first run a word about the starter."""
     from localspec.chat.archive import latest
     from localspec.chat.conversation import first_line
-    from localspec.session import SessionConfig
+    from localspec.session.config import SessionConfig
 
     sampling = chat.options.sampling
     seed = "" if sampling.is_greedy else f", seed {sampling.seed}"
@@ -138,17 +138,23 @@ class NamedModels:
 
         return resolve(name)
 
-    def draft_of(self, name: str) -> Path | None:
-        """The draft that goes with a named model, if it is here."""
-        from localspec.registry.resolve import draft_of
+    def draft_for(self, model: Path, name: str) -> str:
+        """Who drafts for a named model, of what is here."""
+        from localspec.session.config import draft_for
 
-        return draft_of(name)
+        return draft_for(model, name)
 
     def names(self) -> list[str]:
         """Models that have names."""
         from localspec.cli.options import model_names
 
         return model_names("")
+
+    def check(self, config: "SessionConfig") -> None:
+        """Raises UserError or ModelError where loading would fail."""
+        from localspec.session.loading import plan_engines
+
+        plan_engines(config)
 
     def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
         """Find better settings in another process, which has the machine to itself."""

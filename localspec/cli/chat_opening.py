@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from localspec.chat.archive import Record
     from localspec.chat.chat import Chat, Where
     from localspec.chat.conversation import Conversation
-    from localspec.chat.models import Partner
+    from localspec.chat.loading import Partner
     from localspec.chat.remote import Elsewhere
 
 _TALK = "Conversation"

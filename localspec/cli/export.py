@@ -12,8 +12,8 @@ from localspec.cli.output import fields_of, print_json
 from localspec.display import echo
 
 Target = Literal[
-    "llama-server", "ollama", "lm-studio", "llama-cpp-python", "vllm", "tgi", "tensorrt-llm",
-    "transformers",
+    "llama-server", "ollama", "lm-studio", "llama-cpp-python", "vllm", "sglang", "tgi",
+    "tensorrt-llm", "transformers",
 ]  # fmt: skip
 
 

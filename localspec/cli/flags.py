@@ -19,8 +19,7 @@ from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
     from localspec.dialogue.template import Message
-    from localspec.session import ReplyOptions, SessionConfig
-    from localspec.session.config import ReplyKeywords
+    from localspec.session.config import ReplyKeywords, ReplyOptions, SessionConfig
 
 ENGINE = "Engine"
 SPECULATION = "Speculation"

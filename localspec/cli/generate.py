@@ -19,8 +19,9 @@ from localspec.sampling_fields import SAMPLING
 if TYPE_CHECKING:
     from localspec.api import Model
     from localspec.chat.answering import AnswerView
-    from localspec.session import Reply, ReplyOptions, Session
-    from localspec.session.config import ReplyKeywords
+    from localspec.session.config import ReplyKeywords, ReplyOptions
+    from localspec.session.reply import Reply
+    from localspec.session.session import Session
 
 
 def summary(reply: "Reply") -> str:

@@ -48,7 +48,8 @@ def list_models(
 def _document(row: "InventoryRow") -> dict[str, Any]:
     return {
         **fields_of(row, "name", "origin", "kind", "quantization", "draft", "last_used"),
-        **fields_of(row, "predicted_tps", "problem"),
+        **fields_of(row, "predicted_tps", "problem", "head"),
+        "drafts_for": list(row.drafts_for),
         "path": str(row.path),
         "bytes": row.n_bytes,
         "context": row.n_ctx,
@@ -84,12 +85,19 @@ def _cells(row: "InventoryRow", *, with_others: bool) -> list[Any]:
         size(row.n_bytes),
         row.quantization or "-",
         f"{row.n_ctx:,}" if row.n_ctx else "-",
-        row.draft or "-",
+        _drafter(row),
         f"{row.predicted_tps:.1f}" if row.predicted_tps else "-",
         row.last_used.partition("T")[0] if row.last_used else "never",
     ]
     more = [row.kind or "-", row.origin] if with_others else []
     return [Text(cell) for cell in (*cells, *more)]
+
+
+def _drafter(row: "InventoryRow") -> str:
+    """Who drafts for a model, or for whom a head drafts."""
+    if row.drafts_for:
+        return f"for {', '.join(row.drafts_for)}"
+    return {"own": "own head", None: row.draft or "-"}.get(row.head, row.head or "-")
 
 
 def _show_known(*, as_json: bool) -> None:

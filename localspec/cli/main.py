@@ -120,6 +120,8 @@ COMMANDS = {
 _MODULES = {"compare": "report", "verify": "pull", "remove": "pull", "quantize": "quality"}
 """Of commands that share a module; the others have one of their own name."""
 _FUNCTIONS = {"list": "list_models"}
+_OF_LLAMA_CPP = ("-hf", "-hfr", "--hf-repo")
+"""Its options before a model's name, which stands alone here."""
 
 
 def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -164,6 +166,7 @@ def invoke(arguments: list[str]) -> int:
     """
     if f"_{_NAME.upper()}_COMPLETE" in os.environ:
         app()(arguments, prog_name=_NAME)
+    arguments = [argument for argument in arguments if argument not in _OF_LLAMA_CPP]
     named = [argument for argument in arguments if not argument.startswith("-")]
     try:
         with typer.main.get_command(app(named[:1])).make_context(_NAME, arguments) as context:

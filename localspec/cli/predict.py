@@ -20,7 +20,7 @@ from localspec.cli.options import (
 )
 from localspec.cli.output import print_json, write_text
 from localspec.errors import UserError
-from localspec.settings import MAX_THREADS, FlashAttention
+from localspec.settings import MAX_THREADS, FlashAttention, Split
 
 if TYPE_CHECKING:
     from localspec.bench.report.chart import Chart
@@ -37,7 +37,7 @@ class MachineFlags:
     """The machine to predict for."""
 
     device: str | None = option(
-        None, 'Another machine, e.g. "RTX 4090" or "Apple M4 Max". Default: this one.',
+        None, 'Another machine, e.g. "RTX 4090", or devices of this one by their names.',
         metavar="NAME", panel=_MACHINE,
     )  # fmt: skip
     threads: int | None = setting("threads", min=1, max=MAX_THREADS, panel=_MACHINE)
@@ -45,10 +45,27 @@ class MachineFlags:
         "gpu_layers", "Layers on the GPU, the others on this processor; -1: all that fit.",
         panel=_MACHINE,
     )  # fmt: skip
+    workers: tuple[str, ...] = setting("workers", panel=_MACHINE)
+    split: Split = setting("split", panel=_MACHINE)
+    cpu_moe: int = setting("cpu_moe", panel=_MACHINE)
     probe: Literal["auto", "again", "off"] = option(
         "auto", "Measure this machine: if needed, again, or never.",
         panel=_MACHINE,
     )  # fmt: skip
+    results: list[str] | None = option(
+        None, "Results of bench or llama-bench, here or elsewhere, that correct it; repeatable.",
+        "--from", metavar="FILE", panel=_MACHINE,
+    )  # fmt: skip
+
+    def keywords(self) -> dict[str, Any]:
+        """As `predict` of the library takes them. UserError for files that are no results."""
+        words = asdict(self)
+        files = words.pop("results")
+        if files:
+            from localspec.bench.measured_runs import runs_of
+
+            words["runs"] = runs_of(files, notify)
+        return words
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,7 @@ def predict(
     asked: QuestionFlags,
     model: ModelArgument = None,
     draft: str | None = typer.Option(
-        None, metavar="MODEL", help="A draft model, which need not be here."
+        None, metavar="MODEL|own|auto", help="A draft model or head; own: the head in MODEL's file."
     ),
     plot: Path | None = typer.Option(
         None,
@@ -117,13 +134,14 @@ def predict(
     """
     if plot and plot.suffix.lower() != PICTURE:
         raise UserError(f"--plot {plot} is no picture that can be written: end it in {PICTURE}")
-    keywords = asdict(machine) | asked.keywords() | {"draft": draft}
+    keywords = machine.keywords() | asked.keywords() | {"draft": draft}
     from localspec.forecast.question import answer, read_question
 
     forecast = answer(model, *read_question(**keywords), notify)
     if plot:
         write_plot(forecast, plot)
-    from localspec.cli.predict_output import document, show
+    from localspec.cli.predict_document import document
+    from localspec.cli.predict_output import show
 
     if as_json:
         print_json(document(forecast))
@@ -139,6 +157,7 @@ def write_plot(forecast: "Forecast", path: Path) -> None:
     draft = forecast.draft.name or forecast.draft.path if forecast.draft else "lookup"
     title = f"{draft} drafts for {target} on {forecast.machine.name}"
     panels = [_speeds(forecast), *(_gains(row) for row in forecast.speculation)]
+    panels[1:1] = _resting(forecast)
     write_text(path, "--plot", picture(title, panels))
 
 
@@ -161,6 +180,37 @@ def _speeds(forecast: "Forecast") -> "Chart":
     )
     title = f"rests on {forecast.machine.rates_source}"
     return Chart("speed", title, "", "tokens in the context", "tokens per second", series)
+
+
+def _resting(forecast: "Forecast") -> "list[Chart]":
+    """The runs that the prediction rests on, each beside what was predicted without it."""
+    from localspec.bench.report.chart import Chart, ChartPoint, Series
+
+    runs = forecast.machine.experience.runs
+    if not runs:
+        return []
+    groups = {
+        "this machine": [each for each in runs if each.is_of_machine],
+        "this model elsewhere": [r for r in runs if r.is_of_model and not r.is_of_machine],
+        "others": [r for r in runs if not r.is_of_model and not r.is_of_machine],
+    }
+    series = [
+        Series(
+            name,
+            tuple(
+                ChartPoint(each.predicted_per_s, each.run.tokens_per_s, note=each.run.text)
+                for each in found
+            ),
+            tone=i,
+        )
+        for i, (name, found) in enumerate(groups.items())
+        if found
+    ]
+    ends = [f(each.predicted_per_s for each in runs) for f in (min, max)]
+    equal = Series("", tuple(ChartPoint(x, x) for x in ends), "line", tone=None)
+    title = f"rests on {len(runs)} measured runs"
+    labels = ("tokens per second, predicted without them", "measured")
+    return [Chart("runs", title, "", *labels, (equal, *series), is_log=True)]
 
 
 def _gains(row: "SpeculationRow") -> "Chart":

@@ -1,98 +1,18 @@
-"""A forecast as a document, whose names docs/reference/json.md lists, and as tables for people."""
+"""A forecast as tables for people; `predict_document` has it for programs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localspec.cli.output import fields_of, fitting, labelled_table, table_of
+from localspec.cli.output import fitting, labelled_table, table_of
+from localspec.cli.predict_document import verdict_of
 from localspec.display import console as console_of
-from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
+from localspec.forecast.forecast import Forecast, ForecastRow
+from localspec.forecast.heads import HeadForecast
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
-from localspec.prediction.speculation import Advice
-
-DEVICE = (
-    "name", "bandwidth_bytes_per_s", "flops_per_s", "memory_bytes", "free_bytes", "source",
-)  # fmt: skip
-MODEL = (
-    "path", "name", "architecture", "file_type", "n_params", "active_params", "n_layers",
-    "n_ctx_train", "weight_bytes", "streamed_bytes",
-)  # fmt: skip
-
-
-def document(forecast: Forecast) -> dict[str, Any]:
-    """Plain values; an unknown one is null."""
-    return {
-        "device": {**fields_of(forecast.machine, *DEVICE), "rates": forecast.machine.rates_source},
-        "model": fields_of(forecast.facts, *MODEL),
-        "rows": [_row(row) for row in forecast.rows],
-        "ceiling_tps": forecast.ceiling_tps,
-        "break_even_batch": forecast.break_even_batch,
-        "speculation": _speculation(forecast),
-        "advice": [_advice_document(item) for item in forecast.advice],
-        "quants": [asdict(quant) for quant in forecast.quants] or None,
-        "notes": list(forecast.machine.notes),
-    }
-
-
-def _row(row: ForecastRow) -> dict[str, Any]:
-    return {
-        **fields_of(row.cache, "kv_k", "kv_v"),
-        "flash_attn": row.cache.is_flash,
-        **fields_of(row, "depth", "batch", "token_s", "bound"),
-        "decode_tps": asdict(row.decode),
-        "decode_tps_per_user": row.decode.mid / row.batch,
-        "prefill_tps": row.prefill.mid,
-        "prefill_interval": fields_of(row.prefill, "low", "high"),
-        "ttft_s": row.first_token_s,
-        "memory_bytes": row.memory.total_bytes,
-        "memory": asdict(row.memory),
-    }
-
-
-def _speculation(forecast: Forecast) -> dict[str, Any] | None:
-    """Null without a draft model. Lookup has no draft cost, and `advice` covers it."""
-    if forecast.draft is None:
-        return None
-    return {
-        "draft": forecast.draft.path,
-        "rows": [_speculation_row(row) for row in forecast.speculation],
-    }
-
-
-def _speculation_row(row: SpeculationRow) -> dict[str, Any]:
-    costs, chances = row.costs, [gain.acceptance for gain in row.best]
-    return {
-        **fields_of(row, "depth", "batch"),
-        "draft_cost": costs.draft_cost,
-        "break_even_acceptance": row.break_even,
-        "best": [asdict(gain) for gain in row.best],
-        "by_length": [
-            {
-                "n_draft": n,
-                "verify": costs.verify(n + 1),
-                "speedup": {str(chance): costs.speedup(chance, n) for chance in chances},
-            }
-            for n in range(1, costs.max_draft + 1)
-        ],
-    }
-
-
-def _advice_document(item: Advice) -> dict[str, Any]:
-    gain = ("acceptance", "n_draft", "speedup")
-    return {
-        "use": item.use.name,
-        "depth": item.use.depth,
-        "batch": item.use.n_sequences,
-        **{name: getattr(item.gain, name, None) for name in gain},
-        "break_even_acceptance": item.break_even,
-        "sentence": item.sentence,
-    }
-
 
 DROPPED = ("first", "prefill", "memory", "bound by", "latency")
 """Columns that a narrow terminal drops, in this order."""
@@ -106,6 +26,8 @@ def show(forecast: Forecast) -> None:
     console.print(_rows(console, forecast))
     for line in _findings(forecast):
         console.print(Text(line))
+    if forecast.head is not None:
+        console.print(Text(_head_lines(forecast.head)))
     if forecast.draft is not None:
         _show_speculation(console, forecast)
     console.print(Text("\nSpeculation by use" + _drafter(forecast)))
@@ -128,6 +50,14 @@ def _heading(forecast: Forecast) -> list[str]:
     lines.append(f"  from {machine.rates_source}")
     if machine.free_bytes is not None:
         lines.append(f"  {size(machine.free_bytes)} of memory free")
+    for share in machine.peer_shares(facts, forecast.rows[0].cache):
+        output = " and the output matrix" if share.has_output else ""
+        lines.append(
+            f"  {share.name}: {share.n_layers} layers{output}, {_seconds(share.token_s)} a token,"
+            f" {_seconds(share.hop_s)} to reach it"
+        )
+    verdict = verdict_of(forecast)
+    lines += [f"  {verdict}"] if verdict else []
     return [*lines, *(f"  {note}" for note in machine.notes), ""]
 
 
@@ -174,6 +104,29 @@ def _findings(forecast: Forecast) -> list[str]:
     if forecast.break_even_batch:
         lines.append(f"Arithmetic is the limit from a batch of {forecast.break_even_batch} on.")
     return ["", *lines] if lines else []
+
+
+def _head_lines(head: HeadForecast) -> str:
+    """What the head costs, and for whom it pays."""
+    where = "in the model's file" if head.is_inside else size(head.weight_bytes)
+    if head.n_snapshots and head.snapshot_bytes is None:
+        states = ", and states of the model of unknown size"
+    else:
+        taken = head.n_snapshots * (head.snapshot_bytes or 0)
+        states = f", of which {head.n_snapshots} states {size(taken)}" if taken else ""
+    cells = f"{head.token_bytes:,} bytes a token" if head.token_bytes else "none of its own"
+    lines = [
+        f"\nDraft head ({head.method}), {where}: a step reads {size(round(head.step_bytes))}",
+        f"  {size(head.memory_bytes)} of memory for each user{states}; cache: {cells}",
+    ]
+    for each in head.users:
+        pays = "never pays" if each.break_even is None else f"from {percent(each.break_even)}"
+        best = (
+            f"draft {each.best.n_draft}: {each.best.speedup:.2f} x" if each.best.n_draft else "off"
+        )
+        at = f"at {percent(each.best.acceptance)} acceptance"
+        lines.append(f"  {each.n_users:2} users  {pays:10}  {best} {at}")
+    return "\n".join(lines).replace(" 1 users", " 1 user ")
 
 
 def _show_speculation(console: Console, forecast: Forecast) -> None:

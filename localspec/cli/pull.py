@@ -33,7 +33,9 @@ def pull(
         help="The model; NAME:Q8_0 names a quantization, for owner/repo one is chosen.",
         autocompletion=model_names,
     ),
-    no_draft: bool = typer.Option(False, "--no-draft", help="Of a pair, only the model."),
+    no_draft: bool = typer.Option(
+        False, "--no-draft", help="The model alone, without a draft or head."
+    ),
     probe: Literal["auto", "off"] = typer.Option(
         "auto", help="auto: measure this machine once, to choose a quantization by its speed."
     ),

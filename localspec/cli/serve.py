@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localspec.serve.desk import Desk
     from localspec.serve.resident import Resident
     from localspec.serve.server import Load
-    from localspec.session import Session
+    from localspec.session.session import Session
 
 SERVER = "Server"
 
@@ -147,7 +147,7 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     from localspec.serve.asked import check_defaults
     from localspec.serve.resident import Resident
     from localspec.serve.server import LOOPBACK, Running, bound, desk_of
-    from localspec.session import Session
+    from localspec.session.session import Session
 
     check_defaults(defaults)
     how: Any = {"verify": engine.verify, "defaults": defaults}

@@ -13,7 +13,7 @@ from localspec.cli.options import JsonFlag, ModelArgument, command, option, sett
 from localspec.cli.output import print_json, ruled_table
 from localspec.display import console as console_of
 from localspec.display import echo
-from localspec.settings import Settings, with_former_names, written
+from localspec.settings import Settings, Split, with_former_names, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,10 @@ class GoalFlags:
     ctx: int | None = setting(
         "ctx", "Tokens of the contexts that matter. Default: 4096 or the model's."
     )
-    draft: str = setting("draft", "A draft model to try; auto: the pair's.")
+    draft: str = setting("draft", "A draft model or head to try; auto: what goes with MODEL.")
+    device: tuple[str, ...] = setting("device")
+    workers: tuple[str, ...] = setting("workers")
+    split: Split = setting("split")
 
 
 @command
@@ -76,11 +79,13 @@ def tune(
         _show(found.profile, path.name, as_json=as_json)
         return
     from localspec.cli.pull import fetched
-    from localspec.session.config import SessionConfig, draft_file
+    from localspec.session.config import SessionConfig, draft_for
     from localspec.tuning.search import tune_model
     from localspec.tuning.target import Goal
 
-    config = SessionConfig.of(path, draft_file(flags.draft, model, fetched), ctx=flags.ctx)
+    placing = {"device": flags.device, "workers": flags.workers, "split": flags.split}
+    draft = draft_for(path, model, flags.draft, fetch=fetched)
+    config = SessionConfig.of(path, draft, ctx=flags.ctx, **placing)
     goal = Goal(flags.goal, flags.max_quality_loss)
     with watching(flags.budget) as listen:
         tuned = tune_model(config, goal, flags.budget, notify, listen)

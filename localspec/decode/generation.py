@@ -12,7 +12,7 @@ from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
 from localspec.decode.logprobs import TokenLogprobs
-from localspec.engine.base import Context, Logits, Result
+from localspec.engine.base import Context, Result
 from localspec.engine.constraint import Constraint
 from localspec.engine.sampling import Chooser, Least, Sampling, accept_match, accept_rejection
 from localspec.errors import LocalspecError
@@ -144,11 +144,11 @@ class Generation:
             self.finish("stop")  # only an end can follow: no pass is needed to see it
         return new
 
-    def _judge(self, new: Sequence[int], logits: Logits) -> None:
+    def _judge(self, new: Sequence[int], result: Result) -> None:
         """Note how likely the model found new tokens."""
-        if self._n_logprobs is not None:
+        if self._n_logprobs is not None and not isinstance(result, LocalspecError):
             self.logprobs += [
-                TokenLogprobs.of(logits.row(i), token, self._n_logprobs)
+                TokenLogprobs.of(result.row(i), token, self._n_logprobs)
                 for i, token in enumerate(new)
             ]
 

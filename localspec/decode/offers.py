@@ -97,6 +97,7 @@ class PaidDrafter:
 
     def __init__(self, drafter: Drafter, costs: PassCosts) -> None:
         self.source, self._drafter, self._costs = drafter.source, drafter, costs
+        self.is_at_once = drafter.is_at_once
         self._n_read: dict[int, int] = {}
         self._token_s: dict[int, float] = {}
         self._depth = 0
@@ -160,6 +161,7 @@ class PaidDrafter:
             self._n_read[key] = depth + min(steps[i].accepted, max(0, steps[i].drafted - 1))
         n, n_missing = len(asked), max(offer.n_missing for _, _, offer, _ in asked.values())
         rounds = max(stop.n_evaluated for *_, stop in asked.values())
+        rounds = 1 if self.is_at_once else rounds
         depth = max(depth for _, depth, _, _ in asked.values())
         if n_missing <= FEW:
             self._costs.learn(n, depth, draft_s / rounds)

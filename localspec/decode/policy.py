@@ -144,7 +144,7 @@ class Adaptive:
             row_s = offer.spread_s * (reach + (k == 1))
             if paid and offer.draft is None:
                 n_at_depth[k] += 1
-                row_s += more_s[n_at_depth[k] - 1]
+                row_s += 0.0 if paid.is_at_once and k > 1 else more_s[n_at_depth[k] - 1]
             b = n_drafted + 1
             cost_s = drafting_s + row_s + (hoped_s[b] or prices.hope_s(b))
             if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s:
@@ -182,7 +182,8 @@ class Adaptive:
     def _stop(self, n: int, chances: Chances, paid: PaidDrafter) -> WhilePays:
         n_rows = sum(self._plan.lengths)
         pass_s = self._prices.with_rows_s(n_rows - n, n_rows)
-        return WhilePays(chances, self._plan.rate, pass_s, paid.token_s(1), n)
+        token_s = 0.0 if paid.is_at_once else paid.token_s(1)
+        return WhilePays(chances, self._plan.rate, pass_s, token_s, n)
 
     # what a pass teaches
 

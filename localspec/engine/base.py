@@ -80,13 +80,8 @@ class Logits(Protocol):
         ...
 
 
-class Context(Protocol):
-    """One sequence in an engine's cache."""
-
-    @property
-    def engine(self) -> "Engine":
-        """Whose cache it is in."""
-        ...
+class Holder(Protocol):
+    """What holds tokens, evaluates more and takes them back."""
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -102,6 +97,15 @@ class Context(Protocol):
 
     def go_back(self, n: int) -> None:
         """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
+        ...
+
+
+class Context(Holder, Protocol):
+    """One sequence in an engine's cache."""
+
+    @property
+    def engine(self) -> "Engine":
+        """Whose cache it is in."""
         ...
 
     def truncate(self, n: int) -> None:
@@ -143,6 +147,12 @@ Result = Logits | LocalspecError
 """Of a request: its rows, or the error that ends this request alone."""
 
 
+class HeadRow(Logits, Protocol):
+    """A row of a draft head. `chance`: that its best token is accepted, where the head says it."""
+
+    chance: float | None
+
+
 HeadRequest = tuple[Context, Sequence[int]]
 """A context, and the tokens that follow what it holds: the pending one, and those drafted since."""
 
@@ -155,7 +165,7 @@ class Head(Protocol):
     n_longest: int
     """The longest draft that it can make."""
 
-    def draft(self, requests: Sequence[HeadRequest], window: int = ...) -> Sequence[Logits]:
+    def draft(self, requests: Sequence[HeadRequest], window: int = ...) -> Sequence[HeadRow]:
         """One row for each request: scores of what comes next, as `Engine.decode` of a draft model
         would give. A draft is asked for token by token, from its pending one on.
 
@@ -167,14 +177,6 @@ class Head(Protocol):
     def is_ready(self, context: Context) -> bool:
         """Whether the hidden state behind what `context` holds was kept. It is from the next pass
         on if not; a head that is not asked for some passes costs them nothing."""
-        ...
-
-    def scratch(self) -> Context:
-        """For measurements, before anything is drafted: hidden states are zeros."""
-        ...
-
-    def close(self) -> None:
-        """Free everything, before the engine is freed; a second call does nothing."""
         ...
 
 
@@ -227,9 +229,7 @@ def shared_prefix(a: Sequence[int], b: Sequence[int], known: int = 0) -> int:
     return next((i for i in range(known, end) if a[i] != b[i]), end)
 
 
-def missing(
-    context: Context, tokens: Sequence[int], n_logits: int, known: int = 0
-) -> Sequence[int]:
+def missing(context: Holder, tokens: Sequence[int], n_logits: int, known: int = 0) -> Sequence[int]:
     """Take `context` back to what it shares with `tokens`; what is left to evaluate of them.
 
     The last `n_logits` are left in any case, because only evaluation yields logits. `known` tokens
@@ -240,6 +240,6 @@ def missing(
     return tokens[len(context.tokens) :]
 
 
-def hold(context: Context, tokens: Sequence[int], n_logits: int) -> Logits:
+def hold(context: Holder, tokens: Sequence[int], n_logits: int) -> Logits:
     """Make `context` hold exactly `tokens`, evaluating only what it does not share with them."""
     return context.eval(missing(context, tokens, n_logits), n_logits)

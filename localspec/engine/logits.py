@@ -17,7 +17,10 @@ class Counting(Protocol):
 class BufferLogits:
     """Rows of an engine's output; use after the next decode is a bug that is caught."""
 
-    def __init__(self, engine: Counting, rows: npt.NDArray[np.float32]) -> None:
+    def __init__(
+        self, engine: Counting, rows: npt.NDArray[np.float32], chance: float | None = None
+    ) -> None:
+        self.chance = chance
         self._engine = engine
         self._rows = rows
         self._decode = engine.n_decodes

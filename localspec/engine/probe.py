@@ -25,7 +25,7 @@ from localspec.errors import EngineError
 from localspec.format import percent
 from localspec.hardware.activity import BUSY, await_calm, is_calm
 from localspec.hardware.detect import power
-from localspec.hardware.machine import machine_key
+from localspec.hardware.machine import Reported, machine_key
 from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
 from localspec.store import Kept, hashed
@@ -44,15 +44,19 @@ PROCESSOR, GRAPHICS = 0, -1
 
 @dataclass(frozen=True, slots=True)
 class ProbeSetting:
-    """Where the probe runs; `n_gpu_layers` 0 is the processor, < 0 all layers on the GPU."""
+    """Where the probe runs; `n_gpu_layers` 0 is the processor, < 0 all layers on the GPU, or on the
+    devices that are named, or on a worker (`host:port`)."""
 
     n_threads: int
     n_gpu_layers: int
     repack: bool
+    device: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        where = "the processor" if self.n_gpu_layers == 0 else "the GPU"
+        named = ", ".join((*self.device, *self.workers)) or "the GPU"
+        where = "the processor" if self.n_gpu_layers == 0 else named
         plain = "" if self.repack else ", weights not repacked"
         return f"{where}, {self.n_threads} thread{'s' * (self.n_threads != 1)}{plain}"
 
@@ -99,16 +103,22 @@ def _merged(known: Probe, found: Probe) -> Probe:
         attention_s={**known.attention_s, **found.attention_s},
         read_bytes_per_s=known.read_bytes_per_s or found.read_bytes_per_s,
         others_share=max(known.others_share, found.others_share),
+        link=known.link or found.link,
     )
 
 
 def _calmly_measured(
     setting: ProbeSetting, needs: ProbeNeeds, notify: Notify, *, with_overhead: bool
 ) -> Probe:
-    """When the machine is calm; else the least of a few measurements, which disturbance adds to."""
-    await_calm(notify)
+    """When the machine is calm; else the least of a few measurements, which disturbance adds to.
+
+    A worker may run on this machine, where it would count as another program: calm before counts.
+    """
+    calm = await_calm(notify)
     started_s = perf_counter()
     found = _measure(setting, needs, notify, with_overhead=with_overhead)
+    if setting.workers and calm:
+        return replace(found, others_share=0.0)
     for _ in range(REPEATS):
         if found.others_share <= BUSY or perf_counter() - started_s > PATIENCE_S:
             break
@@ -150,5 +160,10 @@ def _measure(
 def _kept(setting: ProbeSetting) -> Kept[Probe]:
     parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
     parts += "".join(f" {os.environ.get(name)}" for name in WAITING)
-    parts += devices_text(graphics()) if setting.n_gpu_layers else ""
+    used = graphics(setting.device, setting.workers) if setting.n_gpu_layers else []
+    parts += devices_text([each for each in used if _is_of(each, setting)])
     return Kept(hashed(paths.cache_dir() / "probe", parts), Probe.from_json, Probe.to_json)
+
+
+def _is_of(device: Reported, setting: ProbeSetting) -> bool:
+    return not setting.workers or device.name in setting.workers

@@ -9,7 +9,7 @@ on.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -17,6 +17,7 @@ from localspec.engine.logits import BufferLogits
 from localspec.engine.pipe import ERRORS, Child
 from localspec.engine.workers import Worker, devices_of
 from localspec.errors import EngineError, LocalspecError
+from localspec.model.heads import HeadFacts
 from localspec.notify import Notify, Progress
 
 
@@ -113,6 +114,10 @@ class EngineProcess:
         self.vocabulary = _vocabulary_of(config.model)
         self._start(config, on_progress)
 
+    def head(self, facts: HeadFacts, n: int) -> NoReturn:
+        """None: hidden states would have to cross the pipe."""
+        raise EngineError("an engine with --workers takes no draft head")
+
     def close(self) -> None:
         """End the process; a second call does nothing."""
         child, self._child = self._child, None
@@ -177,7 +182,11 @@ class EngineProcess:
         try:
             found = child.loaded(on_progress, lambda: self.interrupt.requested)
         except (EOFError, OSError):
-            raise EngineError(child.reason()) from None
+            workers = ", ".join(config.settings.workers)
+            where = f" with {workers}" if workers else ""
+            raise EngineError(
+                f"the engine{where} was lost while it was loading ({child.reason()})"
+            ) from None
         except BaseException:
             child.close()
             raise

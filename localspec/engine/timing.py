@@ -11,9 +11,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from localspec.engine.base import Context, Engine, hold
+from localspec.engine.base import Context, Engine, EngineConfig, Head, Holder, hold
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.vocabulary import ModelVocabulary
+from localspec.model.heads import HeadFacts
 
 SEED = 1
 FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
@@ -22,27 +23,61 @@ FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05
 T = TypeVar("T")
 
 
-class TimedEngine(Engine, Protocol):
-    """An engine that sums the seconds inside it, and that can be interrupted."""
+class Timed(Protocol):
+    """What sums the seconds inside it, and can be interrupted: an engine or a draft head."""
 
     busy_s: float
-    interrupt: Interrupt
+
+    @property
+    def interrupt(self) -> Interrupt: ...
+
+    @property
+    def config(self) -> EngineConfig: ...
+
+    @property
+    def vocabulary(self) -> ModelVocabulary: ...
+
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """From the next decode on."""
+        ...
+
+    def scratch(self) -> "Scratch":
+        """The first sequence for measurements before it is used; to be left empty."""
+        ...
+
+
+class Scratch(Holder, Protocol):
+    """A sequence for measurements; see `engine.base.Context`."""
+
+    @property
+    def engine(self) -> Timed: ...
+
+    def truncate(self, n: int) -> None: ...
+
+    def checkpoint(self) -> None: ...
+
+
+class TimedEngine(Timed, Engine, Protocol):
+    """An engine that can be timed."""
 
     @property
     def vocabulary(self) -> ModelVocabulary: ...
 
     def context(self) -> "TimedContext": ...
 
-    def scratch(self) -> "TimedContext":
-        """The first sequence for measurements before it is used; to be left empty."""
+    def scratch(self) -> "TimedContext": ...
+
+    def head(self, facts: HeadFacts, n: int) -> "TimedHead":
+        """A draft head for drafts of at most `n` tokens. EngineError where this engine, or its
+        build, cannot have it."""
         ...
 
-    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
-        """From the next decode on."""
-        ...
+
+class TimedHead(Timed, Head, Protocol):
+    """A draft head that can be timed; hidden states of measurements are zeros."""
 
 
-class TimedContext(Context, Protocol):
+class TimedContext(Context, Scratch, Protocol):
     """A sequence of an engine that sums its seconds."""
 
     @property
@@ -62,7 +97,7 @@ def there_and_back(items: Sequence[T], n_rounds: int) -> Iterator[Sequence[T]]:
 class Timer:
     """Times passes of one sequence; what it holds at the end is for the caller to forget."""
 
-    def __init__(self, context: TimedContext) -> None:
+    def __init__(self, context: Scratch) -> None:
         self.context = context
         self._tokens: list[int] = []
 
@@ -109,7 +144,7 @@ class Timer:
             times.append(self.seconds(n_tokens, depth, len(times) + 1))
         return median(times)
 
-    def _ready(self, depth: int) -> TimedContext:
+    def _ready(self, depth: int) -> Scratch:
         if self.context.engine.interrupt.requested:
             raise Interrupted
         if len(self.context.tokens) != depth:

@@ -1,7 +1,8 @@
 """Other machines that share the layers: are they there, and what do they offer?
 
-A worker is asked by a socket first, then in a child process: libllama has no time limit and ends
-the process where the other side is no worker.
+A worker is greeted by a socket first, as llama.cpp's RPC greets: a byte for the command, eight for
+the size of what follows, and the answer with its size. Then libllama asks it in a child process: it
+has no time limit, and ends its process where the other side is no worker.
 """
 
 import json
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from threading import Thread
+from time import monotonic
 from typing import Self
 
 from localspec.engine.child import run_module
@@ -19,7 +22,10 @@ from localspec.hardware.machine import Reported
 
 PORT = 50052
 """llama.cpp's own."""
-CONNECT_S, ANSWER_S = 0.7, 2.2
+CONNECT_S, GREET_S, ANSWER_S = 0.7, 1.4, 2.8
+"""To connect, and to have connected and greeted; and for all, libllama's start included."""
+_HELLO, _HELLO_BYTES, _HELLO_ANSWER_BYTES = 14, 24, 28
+_COUNT, _COUNT_ANSWER_BYTES, _MOST_DEVICES = 15, 4, 64
 CHILD = "localspec.engine.llama.worker"
 KEPT_TYPES = frozenset({"f32", "f16", "bf16", "q8_0", "q4_0"})
 """Caches that a worker's device is known to compute; keys and values must be alike, because others
@@ -65,35 +71,94 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*GB?", re.IGNORECASE)
 @cache
 def devices_of(worker: Worker) -> tuple[Reported, ...]:
     """What it offers of its memory. Raises UserError where none answers."""
-    address = worker.address
-    _connect(address)
+    address, started = worker.address, monotonic()
+    _greet(address)
     found: list[Reported] = []
 
     def on_line(line: str) -> None:
         with suppress(ValueError, TypeError):
             found.append(Reported(**json.loads(line)))
 
-    ending = run_module(CHILD, [address], on_line, ANSWER_S)
+    ending = run_module(CHILD, [address], on_line, ANSWER_S - (monotonic() - started))
     ending.raise_known()
     if ending.is_timeout:
-        raise UserError(f"{address} does not answer as a worker: is it `localspec worker`?")
+        raise _silent(address)
     if not ending.is_success or not found:
-        raise UserError(
-            f"{address} is no worker of this version ({ending.reason}): start the same localspec"
-            " there with `localspec worker`"
-        )
+        raise _foreign(address, ending.reason)
     return tuple(replace(each, free_bytes=worker.limited(each.free_bytes)) for each in found)
 
 
-def _connect(address: str) -> None:
+def _silent(address: str) -> UserError:
+    return UserError(
+        f"{address} does not answer as a worker: is it `localspec worker`, and does no other"
+        " program use it now?"
+    )
+
+
+def _foreign(address: str, reason: str) -> UserError:
+    return UserError(
+        f"{address} is no worker of this version ({reason}): start the same localspec there with"
+        " `localspec worker`"
+    )
+
+
+def _greet(address: str) -> None:
+    """Raise UserError for what is no worker. In a thread, because looking up a name and reading
+    byte by byte may take any time."""
+    failed: list[UserError] = []
+
+    def run() -> None:
+        try:
+            with _connected(address) as peer:
+                _check_greeting(address, peer)
+        except TimeoutError:
+            failed.append(_silent(address))
+        except OSError as error:
+            failed.append(_foreign(address, error.strerror or str(error)))
+        except UserError as error:
+            failed.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(GREET_S)
+    if failed or thread.is_alive():
+        raise failed[0] if failed else _silent(address)
+
+
+def _connected(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), CONNECT_S).close()
+        return socket.create_connection((host, int(port)), CONNECT_S)
     except OSError as error:
         raise UserError(
             f"no worker listens at {address} ({error.strerror or error}): start `localspec worker"
             f" --listen {address}` there, or leave it out of --workers"
         ) from error
+
+
+def _check_greeting(address: str, peer: socket.socket) -> None:
+    _answer(address, peer, _HELLO, bytes(_HELLO_BYTES), _HELLO_ANSWER_BYTES)
+    n_devices = int.from_bytes(_answer(address, peer, _COUNT, b"", _COUNT_ANSWER_BYTES), "little")
+    if not 0 < n_devices <= _MOST_DEVICES:
+        raise _foreign(address, f"it says that it has {n_devices:,} devices")
+
+
+def _answer(address: str, peer: socket.socket, command: int, asked: bytes, n_bytes: int) -> bytes:
+    peer.sendall(bytes([command]) + len(asked).to_bytes(8, "little") + asked)
+    size = int.from_bytes(_received(address, peer, 8), "little")
+    if size != n_bytes:
+        raise _foreign(address, "it answers something else")
+    return _received(address, peer, n_bytes)
+
+
+def _received(address: str, peer: socket.socket, n_bytes: int) -> bytes:
+    data = b""
+    while len(data) < n_bytes:
+        more = peer.recv(n_bytes - len(data))
+        if not more:
+            raise _foreign(address, "it hangs up")
+        data += more
+    return data
 
 
 def check_types(type_k: str, type_v: str) -> None:

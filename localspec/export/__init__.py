@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from localspec.export.exported import Exported
 from localspec.export.llama_cpp import llama_cpp_python, llama_server, lm_studio, ollama
-from localspec.export.servers import tensorrt_llm, tgi, transformers, vllm
+from localspec.export.servers import sglang, tensorrt_llm, tgi, transformers, vllm
 from localspec.session.config import SessionConfig
 
 TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {
@@ -13,6 +13,7 @@ TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {
     "lm-studio": lm_studio,
     "llama-cpp-python": llama_cpp_python,
     "vllm": vllm,
+    "sglang": sglang,
     "tgi": tgi,
     "tensorrt-llm": tensorrt_llm,
     "transformers": transformers,

@@ -2,10 +2,14 @@
 
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from localspec.gguf.reader import read_header
+from localspec.model.heads import HeadMethod
+from localspec.model.kind import kind_of
 from localspec.session.config import SessionConfig
-from localspec.settings import ROWS
+from localspec.settings import OWN, ROWS
 
 DEFAULT_DRAFT = 3
 """Draft length where localspec would adapt it: other engines need a fixed one."""
@@ -24,15 +28,50 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
+_METHODS: dict[str, HeadMethod] = {
+    "MTP head": "mtp",
+    "assistant": "gemma4-assistant",
+    "EAGLE-3 head": "eagle3",
+    "DFlash head": "dflash",
+    "DSpark head": "dspark",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedHead:
+    """A draft head; `path` None: it is in the model's own file."""
+
+    method: HeadMethod
+    path: Path | None = None
+
+
+def head_in(config: SessionConfig) -> ExportedHead | None:
+    """The draft head, where one is used. Raises ModelError for a file that is damaged."""
+    settings = config.settings
+    if settings.spec in ("none", "lookup", "draft"):
+        return None
+    if settings.draft == OWN or (settings.spec == "mtp" and config.draft is None):
+        return ExportedHead("mtp")
+    method = _method_of(config.draft) if config.draft and config.draft.is_file() else None
+    return ExportedHead(method, config.draft) if method else None
+
+
+@lru_cache(maxsize=1)
+def _method_of(path: Path) -> HeadMethod | None:
+    return _METHODS.get(kind_of(read_header(path)).name)
+
+
 def draft_of(config: SessionConfig) -> Path | None:
     """The draft model, where one is used."""
-    return config.draft if config.settings.spec in ("auto", "draft") else None
+    is_used = config.settings.spec in ("auto", "draft") and not head_in(config)
+    return config.draft if is_used else None
 
 
 def looks_up(config: SessionConfig) -> bool:
     """Whether drafts come from the text itself."""
     settings = config.settings
-    return settings.spec == "lookup" or (settings.spec == "auto" and config.draft is None)
+    is_alone = config.draft is None and not head_in(config)
+    return settings.spec == "lookup" or (settings.spec == "auto" and is_alone)
 
 
 def draft_length(config: SessionConfig) -> int:

@@ -10,6 +10,10 @@ LM Studio gets a configuration for its SDKs (`LLMLoadModelConfig` and `LLMPredic
 names from the SDK's reference. Its Python SDK has not always passed on the cache types
 (lmstudio-python issue 107); the app's own panel for a model does.
 
+Draft heads: the server tells each kind by `--spec-type`, and an MTP head in the model's own file
+needs no `--spec-draft-model`. Ollama's Modelfile has a line DRAFT for MTP and DFlash heads, which
+draft nothing until `draft_num_predict` is set (ollama PR 17865).
+
 Ollama gets a Modelfile, and two variables of the server, which apply to all of its models. It has
 one cache type for keys and values, f16, q8_0 or q4_0 (OLLAMA_KV_CACHE_TYPE), and no ordinary draft
 models (ollama issues 5800, 16245).
@@ -27,6 +31,7 @@ from localspec.export.exported import (
     draft_length,
     draft_of,
     drafts,
+    head_in,
     looks_up,
     not_told,
 )
@@ -35,6 +40,15 @@ from localspec.session.config import SessionConfig
 
 NGRAM = 3
 """Tokens that must match before lookup drafts; the server's default of 12 rarely does."""
+
+SERVER_HEADS = {
+    "mtp": "draft-mtp",
+    "gemma4-assistant": "draft-mtp",
+    "eagle3": "draft-eagle3",
+    "dflash": "draft-dflash",
+    "dspark": "draft-dspark",
+}
+"""`--spec-type` of each kind of head (common/speculative.cpp)."""
 
 _LLAMA_TOLD = USUAL | {"threads_batch"}
 _SERVER_TOLD = _LLAMA_TOLD | {"cpu_moe", "repack", "device", "workers"}
@@ -85,6 +99,9 @@ def _engine(config: SessionConfig) -> list[list[str]]:
 
 def _speculation(config: SessionConfig) -> list[list[str]]:
     n = str(draft_length(config))
+    if head := head_in(config):
+        flags = [["--spec-type", SERVER_HEADS[head.method], "--spec-draft-n-max", n]]
+        return [*flags, ["--spec-draft-model", str(head.path)]] if head.path else flags
     if draft := draft_of(config):
         return [
             ["--spec-type", "draft-simple", "--spec-draft-n-max", n],
@@ -132,8 +149,8 @@ def llama_cpp_python(config: SessionConfig) -> Exported:
     if looks_up(config):
         cannot.insert(0, "stop drafting where that does not pay")
         notes = ("lookup needs logits_all=True, which keeps n_ctx x vocabulary floats in memory",)
-    if draft_of(config):
-        cannot.insert(0, "draft with a model")
+    if draft_of(config) or head_in(config):
+        cannot.insert(0, f"draft with a {'head' if head_in(config) else 'model'}")
     return Exported(text, tuple(cannot), notes)
 
 
@@ -176,6 +193,8 @@ def _lm_studio_cannot(config: SessionConfig) -> list[str]:
         found.append(f"keep a {kind} cache (f16 stands in)")
     if looks_up(config):
         found.append("draft by prompt lookup")
+    elif head_in(config):
+        found.append("be told to draft with a head")
     elif drafts(config):
         found.append(ADAPTS)
     if settings.gpu_layers > 0:
@@ -204,7 +223,20 @@ def ollama(config: SessionConfig) -> Exported:
         lines.append(f"PARAMETER num_gpu {settings.gpu_layers}")
     if not settings.mmap:
         lines.append("PARAMETER use_mmap false")
+    lines += _ollama_draft(config)
     return Exported("\n".join(lines) + "\n", tuple(_ollama_cannot(config, kind)))
+
+
+OLLAMA_HEADS = ("mtp", "gemma4-assistant", "dflash")
+
+
+def _ollama_draft(config: SessionConfig) -> list[str]:
+    """A head inside the model's file needs a length and no line of its own."""
+    head = head_in(config)
+    if head is None or head.method not in OLLAMA_HEADS:
+        return []
+    file = [f"DRAFT {head.path}"] if head.path else []
+    return [*file, f"PARAMETER draft_num_predict {draft_length(config)}"]
 
 
 def _cache_type(config: SessionConfig) -> str:
@@ -225,7 +257,11 @@ def _ollama_cannot(config: SessionConfig, kind: str) -> list[str]:
             f"keep {settings.kv_k} keys and {settings.kv_v} values (one type for both, of {choice})"
         )
     found.append("set cache types and flash attention for one model alone")
-    if draft_of(config):
+    head = head_in(config)
+    if head:
+        is_known = head.method in OLLAMA_HEADS
+        found.append(ADAPTS if is_known else f"draft with an {head.method} head (MTP and DFlash)")
+    elif draft_of(config):
         found.append("draft with a small model")
     elif drafts(config):
         found.append("draft by prompt lookup")

@@ -1,9 +1,9 @@
-"""vLLM, TGI and TensorRT-LLM, servers for data-centre GPUs, and Hugging Face transformers.
+"""vLLM, SGLang, TGI and TensorRT-LLM, servers for data-centre GPUs, and Hugging Face transformers.
 
 The servers run the original weights, so only the context, the draft with its length, and an 8-bit
 cache carry over. transformers runs `generate` with an assistant model or prompt lookup. It unpacks
 GGUF files of common architectures to floats (`gguf_file`), so memory is that of the original model.
-All four follow the documentation and were not run here.
+All five follow the documentation and were not run here.
 """
 
 import json
@@ -12,10 +12,12 @@ import shlex
 from localspec.export.exported import (
     ADAPTS,
     Exported,
+    ExportedHead,
     draft_length,
     draft_of,
     drafts,
     fp8_for,
+    head_in,
     looks_up,
     not_told,
 )
@@ -34,13 +36,51 @@ def vllm(config: SessionConfig) -> Exported:
     flags = [["vllm", "serve", MODEL], ["--max-model-len", str(config.settings.ctx)]]
     if fp8_for(config):
         flags.append(["--kv-cache-dtype", "fp8"])
-    n = {"num_speculative_tokens": draft_length(config)}
-    model = {"method": "draft_model", "model": DRAFT, **n}
-    lookup = {"method": "ngram", **n, "prompt_lookup_max": NGRAM_MAX}
     if drafts(config):
-        chosen = model if draft_of(config) else lookup
-        flags.append(["--speculative-config", json.dumps(chosen)])
+        flags.append(["--speculative-config", json.dumps(_speculative(config))])
     return Exported(_command(flags), _cannot(config), (_NAMES,))
+
+
+def _speculative(config: SessionConfig) -> dict[str, object]:
+    n = {"num_speculative_tokens": draft_length(config)}
+    if head := head_in(config):
+        method = "mtp" if head.method == "gemma4-assistant" else head.method
+        return {"method": method, **({"model": DRAFT} if head.path else {}), **n}
+    if draft_of(config):
+        return {"method": "draft_model", "model": DRAFT, **n}
+    return {"method": "ngram", **n, "prompt_lookup_max": NGRAM_MAX}
+
+
+SGLANG_HEADS = {"mtp": "NEXTN", "eagle3": "EAGLE3", "dflash": "DFLASH"}
+
+
+def sglang(config: SessionConfig) -> Exported:
+    """A command line of `sglang.launch_server`. MTP heads, which the original weights have inside,
+    are its NEXTN; a chain of tokens is drafted, not a tree."""
+    command = ["python", "-m", "sglang.launch_server", "--model-path", MODEL]
+    flags = [command, ["--context-length", str(config.settings.ctx)]]
+    if fp8_for(config):
+        flags.append(["--kv-cache-dtype", "fp8_e4m3"])
+    head = head_in(config)
+    if drafts(config) and (head is None or head.method in SGLANG_HEADS):
+        flags += _sglang_drafts(config, head)
+    cannot = _cannot(config)
+    if head and head.method not in SGLANG_HEADS:
+        cannot += (f"draft with a head of the kind {head.method}",)
+    return Exported(_command(flags), cannot, (_NAMES,))
+
+
+def _sglang_drafts(config: SessionConfig, head: ExportedHead | None) -> list[list[str]]:
+    n = draft_length(config)
+    tokens = ["--speculative-num-draft-tokens", str(n + 1)]
+    steps = ["--speculative-num-steps", str(n), "--speculative-eagle-topk", "1", *tokens]
+    if head is None and not draft_of(config):
+        return [["--speculative-algorithm", "NGRAM", *tokens]]
+    algorithm = SGLANG_HEADS[head.method] if head else "STANDALONE"
+    flags = [["--speculative-algorithm", algorithm]]
+    if head is None or head.method != "mtp":
+        flags.append(["--speculative-draft-model-path", DRAFT])
+    return [*flags, tokens if algorithm == "DFLASH" else steps]
 
 
 def tgi(config: SessionConfig) -> Exported:
@@ -58,6 +98,8 @@ def tgi(config: SessionConfig) -> Exported:
     cannot = _cannot(config)
     if draft_of(config):
         cannot += ("draft with a small model (only with lookup or Medusa heads)",)
+    if head := head_in(config):
+        cannot += (f"draft with a head of the kind {head.method}",)
     return Exported(_command(flags), cannot, (_NAMES,))
 
 
@@ -66,7 +108,9 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
     options: list[str] = []
     if fp8_for(config):
         options += ["kv_cache_config:", "  dtype: fp8"]
-    if drafts(config):
+    head = head_in(config)
+    is_known = head is None or head.method in TENSORRT_HEADS
+    if drafts(config) and is_known:
         options += ["speculative_config:", *_decoding(config)]
     command = ["trtllm-serve", MODEL, "--max_seq_len", str(config.settings.ctx)]
     text = shlex.join(command)
@@ -75,11 +119,22 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
             "cat > options.yaml <<'END'\n" + "\n".join(options) + "\nEND\n"
             f"{text} --extra_llm_api_options options.yaml"
         )
-    return Exported(text + "\n", _cannot(config), (_NAMES,))
+    cannot = _cannot(config)
+    if head and not is_known:
+        cannot += (f"draft with a head of the kind {head.method}",)
+    return Exported(text + "\n", cannot, (_NAMES,))
+
+
+TENSORRT_HEADS = ("mtp", "eagle3")
 
 
 def _decoding(config: SessionConfig) -> list[str]:
     length = f"  max_draft_len: {draft_length(config)}"
+    if head := head_in(config):
+        n_layers = f"  num_nextn_predict_layers: {draft_length(config)}"
+        if head.method == "mtp":
+            return ["  decoding_type: MTP", n_layers]
+        return ["  decoding_type: Eagle", length, f"  speculative_model_dir: {DRAFT}"]
     if draft_of(config):
         return ["  decoding_type: Draft_Target", length, f"  speculative_model: {DRAFT}"]
     return ["  decoding_type: NGram", length, f"  max_matching_ngram_size: {NGRAM_MAX}"]
@@ -166,6 +221,8 @@ def _cache(config: SessionConfig) -> list[str]:
 def _transformers_cannot(config: SessionConfig) -> list[str]:
     settings = config.settings
     found = ["compute with the quantized weights: it unpacks them"]
+    if head := head_in(config):
+        found.append(f"draft with a head of the kind {head.method}")
     quantized = {settings.kv_k, settings.kv_v} & set(BITS)
     if settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")

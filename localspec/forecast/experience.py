@@ -1,16 +1,14 @@
 """What models that ran on this machine took beside their predictions, and what that corrects.
 
-    log factor = sum of w log(measured / predicted seconds) / (sum of w + HELD)
-
-One entry a model, its latest; a model's own run counts `OWN` times. A factor is held to 1 by
-`HELD` runs' worth of trust in the probe. Runs are kept by machine, engine build and setting, as
+One entry a model, its latest. `prediction.evidence` makes a factor of them: one model moves others
+a third of the way, its own run two thirds. Runs are kept by machine, engine build and setting, as
 probes are.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import exp, isfinite, log
+from math import isfinite, log
 from statistics import median
 from typing import Any, Self
 
@@ -21,12 +19,14 @@ from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting
 from localspec.format import percent
 from localspec.hardware.machine import machine_key
 from localspec.model.facts import ModelFacts
+from localspec.prediction.evidence import PROBED, Evidence, correction
+from localspec.prediction.rates import Corrected, Rates
 from localspec.store import Kept, hashed
 
-HELD, OWN = 2.0, 4.0
 MOST = log(2.0)
 """Of one run's logarithm: a machine that was busy then says little."""
 MAX_MODELS = 64
+HERE = "this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class Experience:
         return len(self.ratios)
 
     @property
+    def runs(self) -> tuple[()]:
+        """Only their ratios are kept."""
+        return ()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a prediction says of it."""
         if not self.ratios:
@@ -64,17 +69,24 @@ class Experience:
 
     def factor(self, facts: ModelFacts) -> float:
         """On the seconds that a probe predicts."""
-        own = _key(facts)
-        weights = {name: OWN if name == own else 1.0 for name in self.ratios}
-        found = sum(
-            w * max(-MOST, min(MOST, log(self.ratios[name]))) for name, w in weights.items()
-        )
-        return exp(found / (sum(weights.values()) + HELD))
+        return correction(self.evidence, Evidence(HERE, HERE, model_key(facts)), PROBED).factor
+
+    def corrected(self, facts: ModelFacts, rates: Rates) -> Rates:
+        """Rates with what ran here."""
+        return Corrected(rates, self.factor(facts))
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        """One for each model."""
+        return [
+            Evidence(HERE, HERE, name, max(-MOST, min(MOST, log(ratio))))
+            for name, ratio in self.ratios.items()
+        ]
 
     def with_run(self, facts: ModelFacts, ratio: float) -> Self:
         """With a model's latest run; the oldest ones are forgotten."""
-        others = {name: known for name, known in self.ratios.items() if name != _key(facts)}
-        recent = dict([*others.items(), (_key(facts), ratio)][-MAX_MODELS:])
+        others = {name: known for name, known in self.ratios.items() if name != model_key(facts)}
+        recent = dict([*others.items(), (model_key(facts), ratio)][-MAX_MODELS:])
         return type(self)(recent)
 
 
@@ -93,7 +105,8 @@ def remember(config: EngineConfig, facts: ModelFacts, predicted_s: float, taken_
         kept.save((kept.load() or Experience()).with_run(facts, taken_s / predicted_s))
 
 
-def _key(facts: ModelFacts) -> str:
+def model_key(facts: ModelFacts) -> str:
+    """One text for one model in one quantization."""
     return f"{facts.name or facts.path.rpartition('/')[2]}, {facts.file_type}, {facts.n_params}"
 
 

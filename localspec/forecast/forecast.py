@@ -12,8 +12,10 @@ from typing import Self
 
 from localspec.engine.base import EngineConfig
 from localspec.errors import ModelError
+from localspec.forecast.heads import AskedHead, HeadForecast, draft_bytes, forecast_head
 from localspec.forecast.known_models import known_facts
-from localspec.forecast.machine import PredictedMachine, ideal_roofline, kept_rates
+from localspec.forecast.machine import PredictedMachine, ideal_roofline
+from localspec.forecast.probing import kept_rates
 from localspec.gguf.hub_name import HubRepository, hub_name_of
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
@@ -21,12 +23,20 @@ from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
 from localspec.notify import silent
 from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import QUANTS, Memory, memory_of, variants_of
+from localspec.prediction.memory import Memory, memory_of
+from localspec.prediction.quants import QUANTS, variants_of
 from localspec.prediction.roofline import Roofline, Share, Speed
-from localspec.prediction.speculation import Advice, BestDraft, DraftCosts, advice, speculation_at
-from localspec.registry.catalog import STARTER, entry_of
+from localspec.prediction.speculation import (
+    Advice,
+    BestDraft,
+    DraftCosts,
+    Drafting,
+    advice,
+    speculation_at,
+)
 from localspec.registry.repository import usual_file
-from localspec.registry.resolve import locate
+from localspec.registry.resolve import locate, written_name
+from localspec.registry.spelling import named_entry
 from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32
@@ -94,7 +104,8 @@ class QuantRow:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The answer. `ceiling_tps`: decode at the device's bandwidth, with nothing lost."""
+    """The answer. `ceiling_tps`: decode at the device's bandwidth, with nothing lost. `draft` may
+    be a head, as the small model that a step of it is."""
 
     machine: PredictedMachine
     facts: ModelFacts
@@ -105,6 +116,7 @@ class Forecast:
     speculation: tuple[SpeculationRow, ...]
     advice: tuple[Advice, ...]
     quants: tuple[QuantRow, ...] = field(repr=False)
+    head: HeadForecast | None = None
 
 
 def facts_of(reference: str | None) -> ModelFacts:
@@ -114,7 +126,7 @@ def facts_of(reference: str | None) -> ModelFacts:
     configuration. Raises UserError or ModelError.
     """
     try:
-        return usable_facts(_header_of(reference))
+        return usable_facts(header_of(reference))
     except ModelError:
         known = _published_facts(reference)
         if known is None or isinstance(locate(reference), Path):
@@ -122,7 +134,7 @@ def facts_of(reference: str | None) -> ModelFacts:
         return known
 
 
-def _header_of(reference: str | None) -> Header:
+def header_of(reference: str | None) -> Header:
     place = locate(reference)
     if isinstance(place, Path):
         return read_header(place)
@@ -133,32 +145,47 @@ def _header_of(reference: str | None) -> Header:
 
 def _published_facts(reference: str | None) -> ModelFacts | None:
     """Without a tokenizer, which no configuration tells."""
-    entry = entry_of(reference or STARTER)
-    facts = known_facts(entry) if entry else None
+    entry, kind = named_entry(written_name(reference))
+    facts = known_facts(entry, kind) if entry else None
     return facts and replace(facts, path=f"{facts.path} (from its published configuration)")
 
 
 def forecast(
-    facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
+    facts: ModelFacts,
+    draft: ModelFacts | AskedHead | None,
+    machine: PredictedMachine,
+    question: Question,
 ) -> Forecast:
     """Every number that `predict` shows. Raises nothing: what is not known is None."""
     first = question.caches[0]
     target, ceiling = machine.roofline(facts, first), machine.ceiling(facts, first)
-    drafter = machine.roofline(draft, first) if draft else None
+    drafter = _drafting(draft, machine, first)
     break_even = target.break_even_batch()
     if not question.batches:
         question = replace(question, batches=_batches_up_to(break_even))
+    head, depth = None, question.depths[0]
+    if isinstance(draft, AskedHead) and drafter:
+        head = forecast_head(draft, target, drafter, question.n_ctx, depth)
     return Forecast(
         machine=machine,
         facts=facts,
-        draft=draft,
+        draft=draft.model if isinstance(draft, AskedHead) else draft,
         rows=tuple(_rows(facts, draft, machine, question)),
         ceiling_tps=ceiling and ceiling.decode(0).mid,
         break_even_batch=break_even,
         speculation=tuple(_speculation(target, drafter, question)),
         advice=advice(target, drafter, question.n_ctx),
         quants=tuple(_quants(facts, machine, first)) if question.with_quants else (),
+        head=head,
     )
+
+
+def _drafting(
+    draft: ModelFacts | AskedHead | None, machine: PredictedMachine, cache: Attention
+) -> Drafting | None:
+    if isinstance(draft, AskedHead):
+        return draft.drafting(machine.roofline(draft.model, cache))
+    return Drafting(machine.roofline(draft, cache)) if draft else None
 
 
 def _batches_up_to(break_even: int | None) -> tuple[int, ...]:
@@ -170,18 +197,19 @@ def _batches_up_to(break_even: int | None) -> tuple[int, ...]:
 
 
 def _rows(
-    facts: ModelFacts, draft: ModelFacts | None, machine: PredictedMachine, question: Question
+    facts: ModelFacts,
+    draft: ModelFacts | AskedHead | None,
+    machine: PredictedMachine,
+    question: Question,
 ) -> Sequence[ForecastRow]:
     rows: list[ForecastRow] = []
     for cache in question.caches:
         roofline = machine.roofline(facts, cache)
-        beside = memory_of(draft, cache, question.n_ctx, machine.host) if draft else None
-        draft_bytes = beside.beside_bytes if beside else 0
-        rows += [
-            _row(roofline, depth, batch, question, machine.host).with_draft(draft_bytes)
-            for depth in question.depths
-            for batch in question.batches
-        ]
+        for depth in question.depths:
+            for batch in question.batches:
+                row = _row(roofline, depth, batch, question, machine.host)
+                n_bytes = draft_bytes(draft, roofline, batch, question.n_ctx, machine.host)
+                rows.append(row.with_draft(n_bytes))
     return rows
 
 
@@ -203,7 +231,7 @@ def _row(
 
 
 def _speculation(
-    target: Roofline, drafter: Roofline | None, question: Question
+    target: Roofline, drafter: Drafting | None, question: Question
 ) -> Sequence[SpeculationRow]:
     rows: list[SpeculationRow] = []
     for depth in question.depths:

@@ -26,6 +26,7 @@ from localspec.hardware.machine import (
 from localspec.model.facts import ModelFacts
 from localspec.prediction.conditions import traits_of
 from localspec.prediction.host_memory import Host
+from localspec.prediction.placement import Placement
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import IdealRates, Rates, Shares, Spread, Test
@@ -69,6 +70,8 @@ class KnownMachine:
     room_bytes: int
     rates: Rates | None
     host: Host | None = None
+    several: tuple[tuple[Rates, float], ...] = ()
+    """Where GPUs share the layers: the rates of each and its memory."""
 
     @classmethod
     def named(cls, name: str, memory_bytes: int | None = None) -> Self:
@@ -84,9 +87,10 @@ class KnownMachine:
     @classmethod
     def here(cls, memory_bytes: int | None = None, *, may_read: bool) -> Self:
         """This machine; `may_read`: half a second of reading memory where nothing is known."""
-        device = _device_here()
+        device, *others = _devices_here()
         if device.backend != "cpu":
-            return cls._on_gpu(device, memory_bytes)
+            gpus = [cls._on_gpu(each, memory_bytes) for each in (device, *others)]
+            return gpus[0] if memory_bytes or len(gpus) == 1 else cls._together(gpus)
         memory = memory_bytes or available_memory_bytes()
         rates = _processor_rates(may_read=may_read)
         return cls(device.name, memory, int(FREE_ROOM * memory), rates, host_of(Settings()))
@@ -102,13 +106,32 @@ class KnownMachine:
         room = int(FREE_ROOM * memory) if is_free else _room_of(memory, shared=device.shares_memory)
         return cls(device.name, memory, room, rates)
 
+    @classmethod
+    def _together(cls, gpus: Sequence[Self]) -> Self:
+        """All of them: layers go by memory, as libllama shares them out."""
+        memory, room = sum(g.memory_bytes for g in gpus), sum(g.room_bytes for g in gpus)
+        known = [(gpu.rates, float(gpu.room_bytes)) for gpu in gpus if gpu.rates]
+        if len(known) < len(gpus):
+            return cls(" + ".join(gpu.name for gpu in gpus), memory, room, None)
+        several = tuple(known)
+        return cls(" + ".join(gpu.name for gpu in gpus), memory, room, known[0][0], None, several)
+
     def roofline(self, facts: ModelFacts, cache: Attention) -> Roofline | None:
         """Of a model with all layers here; None where no speed is known."""
         rates = self._rates_for(facts, cache)
         if rates is None:
             return None
-        rates = rates.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts))
-        return Roofline(facts, (Share(rates, facts.n_layers),), cache)
+        by_memory = [share for _, share in self.several]
+        counts = Placement.of(facts.n_layers, -1, by_memory).n_layers or (facts.n_layers,)
+        parts = [each for each, _ in self.several] or [rates]
+        return Roofline(
+            facts,
+            tuple(
+                Share(part.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts)), n)
+                for part, n in zip(parts, counts, strict=True)
+            ),
+            cache,
+        )
 
     def _rates_for(self, facts: ModelFacts, cache: Attention) -> Rates | None:
         """A probe that lacks this model's kinds of weights has still read the memory."""
@@ -137,13 +160,12 @@ def _room_of(memory_bytes: int, *, shared: bool) -> int:
     return int(SHARED_ROOM * memory_bytes) if shared else own
 
 
-def _device_here() -> LocalDevice:
-    """The GPU that the engine would use, else the processor; libllama is loaded only for GPUs."""
+def _devices_here() -> list[LocalDevice]:
+    """The GPUs that the engine would use, else the processor; libllama is loaded only for GPUs."""
     asks = may_have_graphics()
     reports = engine_reports() if asks else None
     devices: Sequence[LocalDevice] = local_devices(reports, None if asks else ())
-    graphics = [device for device in devices if device.backend != "cpu"]
-    return graphics[0] if graphics else devices[-1]
+    return [device for device in devices if device.backend != "cpu"] or [devices[-1]]
 
 
 def _processor_rates(*, may_read: bool) -> Rates | None:

@@ -13,14 +13,14 @@ from importlib import resources
 from typing import Any
 
 from localspec.gguf.types import BY_NAME
-from localspec.model.facts import ModelFacts, WeightGroup
+from localspec.model.facts import ModelFacts
 from localspec.model.layers import Layer
 from localspec.model.tokenizer import Tokenizer
-from localspec.prediction.memory import QUANTS, Quant
+from localspec.model.weights import WeightGroup
+from localspec.prediction.quants import quant_named
 from localspec.registry.catalog import Entry
 from localspec.registry.resolve import quantization_of
 
-_QUANTS = {quant.name: quant for quant in QUANTS}
 _NO_TOKENIZER = Tokenizer(None, None, None, None, None, None, None)
 AS_TRAINED = frozenset({"MXFP4"})
 """Quantizations whose types are in headers.json already."""
@@ -34,7 +34,7 @@ def known_facts(entry: Entry, quantization: str | None = None) -> ModelFacts | N
         return None
     if name in AS_TRAINED:
         return replace(_facts(entry, written), file_type=name)
-    quant = quant_of(name)
+    quant = quant_named(name)
     if quant is None:
         return None
     facts = quant.for_rows_of(written["n_embd"]).applied(_facts(entry, written))
@@ -42,12 +42,6 @@ def known_facts(entry: Entry, quantization: str | None = None) -> ModelFacts | N
     if quantization in (None, quantization_of(entry.file)) and entry.file_bytes:
         return replace(facts, weight_bytes=entry.file_bytes)
     return facts
-
-
-def quant_of(name: str) -> Quant | None:
-    """The mixture that a quantization's name means; UD-Q4_K_XL counts as Q4_K_M."""
-    bare = name.removeprefix("UD-").replace("_XL", "_M")
-    return _QUANTS.get(bare)
 
 
 def header_sources(entry: Entry) -> tuple[str, ...]:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from localspec.errors import LocalspecError
-from localspec.forecast.machine import MachineChoice, PredictedMachine, predicted_machine
+from localspec.forecast.machine import MachineChoice, PredictedMachine
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.prediction.memory import QUANTS, Quant, memory_of
+from localspec.prediction.memory import memory_of
+from localspec.prediction.quants import Quant, quant_named
 from localspec.prediction.roofline import Speed
 from localspec.registry.variants import Variant
 from localspec.settings import Attention
@@ -23,7 +25,7 @@ from localspec.settings import Attention
 N_CTX = 4096
 COMFORTABLE_TPS = 20.0
 USUAL = "Q4_K_M"
-_BY_NAME = {quant.name: quant for quant in QUANTS if quant.name not in ("F16", "BF16", "F32")}
+_UNQUANTIZED = ("F16", "BF16", "F32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,19 @@ def choose(
     notify: Notify,
 ) -> QuantizationChoice | None:
     """The best variant, None if no variant has a known quality. `facts` are of any variant."""
-    known = [variant for variant in variants if variant.type in _BY_NAME]
+    quants = {one: quant_named(one.type) for one in variants if one.type not in _UNQUANTIZED}
+    known = {variant: quant for variant, quant in quants.items() if quant}
     if not known:
         return None
-    others = [_as(variant, facts) for variant in known]
+    others = [_as(variant, quant, facts) for variant, quant in known.items()]
     machine = _machine(where, [facts, draft] if draft else [facts], others, notify)
     free = available_memory_bytes()
     if machine is not None:
         free = machine.free_bytes or machine.memory_bytes or free
     beside = memory_of(draft, Attention(), N_CTX).total_bytes if draft else 0
     offers = [
-        _offer(variant, other, beside, machine)
-        for variant, other in zip(known, others, strict=True)
+        _offer(variant, quant, other, beside, machine)
+        for (variant, quant), other in zip(known.items(), others, strict=True)
     ]
     best = _best(offers, free)
     return QuantizationChoice(best.variant, tuple(_reasons(best, offers, free)))
@@ -82,18 +85,22 @@ def _machine(
         return None
 
 
-def _as(variant: Variant, facts: ModelFacts) -> ModelFacts:
+def _as(variant: Variant, quant: Quant, facts: ModelFacts) -> ModelFacts:
     """The model in that quantization, of the size that its file has."""
-    other = _BY_NAME[variant.type].for_rows_of(facts.n_embd).applied(facts)
+    other = quant.for_rows_of(facts.n_embd).applied(facts)
     return replace(other, weight_bytes=variant.n_bytes)
 
 
 def _offer(
-    variant: Variant, facts: ModelFacts, beside_bytes: int, machine: PredictedMachine | None
+    variant: Variant,
+    quant: Quant,
+    facts: ModelFacts,
+    beside_bytes: int,
+    machine: PredictedMachine | None,
 ) -> QuantizationOffer:
     needed = memory_of(facts, Attention(), N_CTX).total_bytes + beside_bytes
     speed = machine.roofline(facts, Attention()).decode(0) if machine else None
-    return QuantizationOffer(variant, _BY_NAME[variant.type], needed, speed)
+    return QuantizationOffer(variant, quant, needed, speed)
 
 
 def _best(offers: Sequence[QuantizationOffer], free_bytes: int) -> QuantizationOffer:
@@ -103,8 +110,9 @@ def _best(offers: Sequence[QuantizationOffer], free_bytes: int) -> QuantizationO
     fast = [offer for offer in fitting if offer.speed and offer.speed.mid >= COMFORTABLE_TPS]
     if fast:
         return min(fast, key=_loss)
-    usual = _BY_NAME[USUAL].kld or 0.0
-    return min(fitting, key=lambda offer: abs(_loss(offer) - usual))
+    usual = quant_named(USUAL)
+    target = usual.kld if usual and usual.kld else 0.0
+    return min(fitting, key=lambda offer: abs(_loss(offer) - target))
 
 
 def _loss(offer: QuantizationOffer) -> float:

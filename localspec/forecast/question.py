@@ -6,14 +6,19 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 from localspec.errors import UserError, no_such
-from localspec.forecast.forecast import Forecast, Question, facts_of, forecast
-from localspec.forecast.machine import MachineChoice, ProbeChoice, predicted_machine
+from localspec.fields import ALL_LAYERS
+from localspec.forecast.forecast import Forecast, Question, facts_of, forecast, header_of
+from localspec.forecast.from_runs import named_by_runs, only_runs_know, with_runs
+from localspec.forecast.heads import asked_head
+from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
+from localspec.forecast.measured import MeasuredRun
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.notify import Notify
-from localspec.prediction.memory import variants_of
-from localspec.settings import MAX_THREADS, Attention, FlashAttention
+from localspec.prediction.quants import variants_of
+from localspec.settings import MAX_THREADS, Attention, FlashAttention, Split
 
 MAX_TOKENS = 16_777_216
 MAX_BATCH = 4096
@@ -27,8 +32,9 @@ class QuestionOptions:
 
     `kv_k` and `kv_v` None: the usual types, each for both. `flash_attn` "auto" counts as on. No
     `batch`: all that are worth it, up to the break-even. `ctx` None: 4096 or the model's, the
-    smaller, but no less than the depths need. `draft` names a model to draft, which need not be
-    here.
+    smaller, but no less than the depths need. `draft` names a model or head to draft, which need
+    not be here; `own`: the head in the model's file. `runs`: measured ones that correct the
+    prediction.
     """
 
     kv_k: tuple[str, ...] | None = None
@@ -41,6 +47,7 @@ class QuestionOptions:
     ctx: int | None = None
     quants: bool = False
     draft: str | None = None
+    runs: tuple[MeasuredRun, ...] = ()
 
     def question(self, facts: ModelFacts, notify: Notify) -> Question:
         """What this model can be asked; what it cannot is left out with a word.
@@ -90,19 +97,31 @@ def answer(
 ) -> Forecast:
     """The forecast for a model by any name it has. Raises LocalspecError."""
     facts = facts_of(model)
-    draft = facts_of(asked.draft) if asked.draft else None
-    if draft:
+    head = asked_head(asked.draft, lambda: header_of(model), header_of)
+    named = asked.draft if asked.draft not in ("auto", "none") else None
+    draft = head.model if head else facts_of(named) if named else None
+    if draft and not head:
         _check_pair(facts, draft)
     question = asked.question(facts, notify)
-    machine = predicted_machine(
-        choice,
-        [facts, draft] if draft else [facts],
-        question.caches,
-        question.n_ctx,
-        notify,
-        variants_of(facts) if asked.quants else (),
+    models = [facts, draft] if draft else [facts]
+    machine = _machine(choice, asked, models, question, notify)
+    return forecast(facts, head or draft, machine, question)
+
+
+def _machine(
+    choice: MachineChoice,
+    asked: QuestionOptions,
+    models: Sequence[ModelFacts],
+    question: Question,
+    notify: Notify,
+) -> PredictedMachine:
+    """As it is known, corrected by measured runs."""
+    choice = named_by_runs(choice, asked.runs)
+    variants = variants_of(models[0]) if asked.quants else ()
+    machine = only_runs_know(choice, asked.runs) or predicted_machine(
+        choice, models, question.caches, question.n_ctx, notify, variants
     )
-    return forecast(facts, draft, machine, question)
+    return with_runs(machine, choice, asked.runs, models, notify) if asked.runs else machine
 
 
 def read_question(**keywords: Any) -> tuple[MachineChoice, QuestionOptions]:
@@ -144,9 +163,12 @@ _MACHINE = {
     "device": "device",
     "threads": "n_threads",
     "gpu_layers": "n_gpu_layers",
+    "cpu_moe": "n_cpu_moe",
     "probe": "probe",
+    "workers": "workers",
+    "split": "split",
 }
-_LISTS = ("kv_k", "kv_v", "depth", "batch", "accept")
+_LISTS = ("kv_k", "kv_v", "depth", "batch", "accept", "workers", "runs")
 _TOKENS = "a number of tokens"
 _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "kv_k": (_is_cache_type, "a type of the K cache"),
@@ -159,16 +181,20 @@ _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ctx": (_whole(2, MAX_TOKENS), _TOKENS),
     "quants": (lambda value: isinstance(value, bool), "True or False"),
     "draft": (lambda value: isinstance(value, str), "the name of a model"),
+    "runs": (lambda value: isinstance(value, MeasuredRun), "a measured run"),
     "device": (lambda value: isinstance(value, str), "the name of a device"),
     "threads": (_whole(1, MAX_THREADS), f"a number from 1 to {MAX_THREADS}"),
     "gpu_layers": (_whole(-MAX_TOKENS, MAX_TOKENS), "a number of layers"),
+    "cpu_moe": (_whole(0, ALL_LAYERS), "a number of layers"),
     "probe": _word(*get_args(ProbeChoice)),
+    "workers": (lambda value: isinstance(value, str), "a list of host:port"),
+    "split": _word(*get_args(Split)),
 }
 """What each may be, and that in words."""
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "batch" and value == "auto":
+    if (name, value) in (("batch", "auto"), ("workers", ())):
         return ()
     is_right, wanted = _KEYWORDS[name]
     is_list = name in _LISTS and isinstance(value, Sequence) and not isinstance(value, str)

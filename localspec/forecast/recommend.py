@@ -18,11 +18,12 @@ from math import exp, sqrt
 
 from localspec.errors import LocalspecError
 from localspec.forecast.known_machine import KnownMachine, RoughRates
-from localspec.forecast.known_models import AS_TRAINED, known_facts, quant_of
+from localspec.forecast.known_models import AS_TRAINED, known_facts
 from localspec.forecast.quantization import COMFORTABLE_TPS
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.prediction.memory import Memory, memory_of
+from localspec.prediction.quants import quant_named
 from localspec.prediction.roofline import Roofline, Speed
 from localspec.registry.catalog import STARTER, Entry, load_catalog
 from localspec.registry.variants import quantization_of
@@ -211,7 +212,7 @@ def _is_rough(roofline: Roofline) -> bool:
 
 
 def _kld(kind: str) -> float | None:
-    quant = quant_of(kind)
+    quant = quant_named(kind)
     return 0.0 if kind in AS_TRAINED else quant.kld if quant else None
 
 

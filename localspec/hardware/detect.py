@@ -15,7 +15,7 @@ import psutil
 
 from localspec.hardware.cores import allowed_cpus, fast_apple_cores, fast_cores
 from localspec.hardware.gpus import line_of, low_power_mode, output_of
-from localspec.hardware.limits import cpu_quota, memory_left_bytes
+from localspec.hardware.limits import cpu_quota, memory_left_bytes, swap_left_bytes
 from localspec.hardware.limits import reservable_bytes as promised_bytes
 
 ROOT = Path("/")
@@ -72,11 +72,13 @@ def _address_space_bytes() -> int | None:
 
 
 def swap_bytes() -> int:
-    """Free swap space; 0 where the system does not tell."""
+    """Free swap space within every limit of the groups; 0 where the system does not tell."""
     try:
-        return psutil.swap_memory().free
+        free = psutil.swap_memory().free
     except (OSError, ValueError, RuntimeError, psutil.Error):
         return 0
+    left = swap_left_bytes(ROOT)
+    return free if left is None else min(free, left)
 
 
 def _fast_cores(allowed: frozenset[int]) -> int | None:

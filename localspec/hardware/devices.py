@@ -130,7 +130,8 @@ def match_reported(
 
 
 def _matched_length(device: Device, lowered: str) -> int:
-    return max((len(t) for t in device.matches if _name_pattern(t).search(lowered)), default=0)
+    within = (text for text in device.matches if text in lowered)
+    return max((len(text) for text in within if _name_pattern(text).search(lowered)), default=0)
 
 
 @cache

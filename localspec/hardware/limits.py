@@ -61,6 +61,15 @@ def memory_left_bytes(root: Path = Path("/")) -> int | None:
     return min((n for n in left if n is not None), default=None)
 
 
+def swap_left_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes of swap that the groups still allow; None without a limit. Many containers have none.
+
+    Version 1 limits memory and swap together (memory.memsw of cgroup-v1/memory.rst, section 2.4).
+    """
+    left = (_swap_left_in(group) for group in groups("memory", root))
+    return min((n for n in left if n is not None), default=None)
+
+
 def reservable_bytes(root: Path = Path("/")) -> int | None:
     """What the system still promises where it promises no more than it has; None where it may.
 
@@ -187,3 +196,14 @@ def _left_in(group: Group) -> int | None:
         return None
     dropped = sum(statistics.get(name, 0) for name in cached)
     return max(0, min(known) - (used or 0) + dropped)
+
+
+def _swap_left_in(group: Group) -> int | None:
+    if group.version == 2:
+        limit, used = group.number("memory.swap.max"), group.number("memory.swap.current")
+        return None if limit is None else max(0, limit - (used or 0))
+    both, memory = (group.number(f"memory.{name}limit_in_bytes") for name in ("memsw.", ""))
+    if both is None or memory is None:
+        return None
+    used, in_memory = (group.number(f"memory.{name}usage_in_bytes") for name in ("memsw.", ""))
+    return max(0, both - memory - max(0, (used or 0) - (in_memory or 0)))

@@ -101,6 +101,23 @@ class AttentionCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """Between the processor and a device, or a worker: seconds of the shortest round trip, bytes a
+    second, and what a pass takes longer where layers begin on the other side (`hop_s`)."""
+
+    round_trip_s: float
+    bytes_per_s: float
+    hop_s: float
+
+    def seconds(self, n_bytes: float) -> float:
+        """Of a hop with that many bytes of hidden rows."""
+        return self.hop_s + self.carry_s(n_bytes)
+
+    def carry_s(self, n_bytes: float) -> float:
+        return n_bytes / self.bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """Measured costs of one machine, engine build and setting.
 
@@ -120,6 +137,8 @@ class Probe:
     )
     read_bytes_per_s: float | None = None
     others_share: float = 0.0
+    link: Link | None = None
+    """To a device; None of the processor itself."""
 
     def least(self, other: "Probe") -> "Probe":
         """Of two probes of the same cases, the lesser times: what disturbs only adds to them.
@@ -159,6 +178,7 @@ class Probe:
             },
             read_bytes_per_s=document["read_bytes_per_s"],
             others_share=float(document["others_share"]),
+            link=Link(**document["link"]) if document.get("link") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -174,6 +194,7 @@ class Probe:
             },
             "read_bytes_per_s": self.read_bytes_per_s,
             "others_share": self.others_share,
+            "link": asdict(self.link) if self.link else None,
         }
 
 

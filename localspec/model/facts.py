@@ -1,17 +1,13 @@
 """Facts that follow from a header for running the model: sizes, heads, cache, tokenizer, weights.
 
-Decoding reads every matrix once a pass, but of an embedding table only the rows of its tokens, and
-of the experts of a layer those that the router chose for any of them. Names of tensors:
-src/llama-arch.cpp of llama.cpp. Compute buffers are not known here; caches are in `kv`.
+Compute buffers are not known here; caches are in `kv`.
 """
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from localspec.gguf.header import Header, Tensor, file_type
+from localspec.gguf.header import Header, file_type
 from localspec.gguf.types import GgmlType
 from localspec.model.hints import scaled_context, values_below
 from localspec.model.kind import is_of_encoder
@@ -22,116 +18,14 @@ from localspec.model.kv import (
 )
 from localspec.model.layers import HYBRID, RECURRENT, UNUSUAL_CACHE, Layer, layers_of, per_layer
 from localspec.model.tokenizer import Tokenizer
-
-WeightRole = Literal[
-    "embedding", "attention", "feed_forward", "experts", "output", "recurrent", "norm", "other"
-]
-
-# The first pattern that is found in a name decides; what matches none is "other".
-ROLES: tuple[tuple[str, WeightRole], ...] = (
-    (r"^(token_embd|per_layer_token_embd|position_embd|token_types|ple_embd)\.", "embedding"),
-    (r"^output\.", "output"),
-    (r"norm", "norm"),
-    (r"ffn_(up|gate|down|gate_up)(_exps|_chexps|\.\d+)\.", "experts"),
-    (r"(ffn|shexp|exp_probs)", "feed_forward"),
-    (r"(ssm|time_mix|channel_mix|shortconv|\.rs_)", "recurrent"),
-    (r"(attn|indexer)", "attention"),
+from localspec.model.weights import (
+    Streamed,
+    WeightGroup,
+    expert_layers,
+    experts_touched,
+    streamed,
+    weights_of,
 )
-# Tables of which a pass reads a row a token, and what is for images only.
-UNUSED = re.compile(
-    r"^(per_layer_token_embd|position_embd|token_types)\.|(^|\.)ple_embd\.|tid2eid|^blk\.\d+\.vis_"
-)
-_BLOCK = re.compile(r"^blk\.(\d+)\.")
-
-
-@dataclass(frozen=True, slots=True)
-class WeightGroup:
-    """All weights of one role and type; `is_streamed`: every token needs all of them."""
-
-    role: WeightRole
-    type: GgmlType
-    n_elements: int
-    n_bytes: int
-    is_expert: bool
-    is_streamed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Streamed:
-    """Weights of one role and type in one pass.
-
-    `n_bytes` are read once for all of its tokens, each of which multiplies `n_elements`.
-    """
-
-    role: WeightRole
-    type: GgmlType
-    n_bytes: float
-    n_elements: float
-
-
-def weights_of(header: Header, n_layers: int) -> tuple[WeightGroup, ...]:
-    """Every tensor of the text model in a group; blocks from `n_layers` on (NextN, MTP) are not
-    streamed.
-    """
-    is_tied = not any(tensor.name == "output.weight" for tensor in header.tensors)
-    sums: dict[tuple[WeightRole, GgmlType, bool, bool], list[int]] = defaultdict(lambda: [0, 0])
-    for tensor in header.tensors:
-        if is_of_encoder(tensor):
-            continue
-        role = _role(tensor.name)
-        is_streamed = _is_streamed(tensor, is_tied=is_tied, n_layers=n_layers)
-        total = sums[role, tensor.type, role == "experts", is_streamed]
-        total[0] += tensor.n_elements
-        total[1] += tensor.n_bytes
-    return tuple(
-        WeightGroup(role, kind, n_elements, n_bytes, is_expert, is_streamed)
-        for (role, kind, is_expert, is_streamed), (n_elements, n_bytes) in sums.items()
-    )
-
-
-def experts_touched(n_experts: int, n_used: int, n_tokens: int) -> float:
-    """How many experts of a layer some token of a pass uses: E (1 - (1 - k / E)^n).
-
-    An expectation for tokens that choose independently and evenly; real ones agree more often.
-    """
-    return max(0, n_experts) * (1 - (1 - _used_share(n_experts, n_used)) ** n_tokens)
-
-
-def streamed(
-    groups: Iterable[WeightGroup], n_experts: int, n_used: int, n_tokens: int
-) -> tuple[Streamed, ...]:
-    """What a pass over `n_tokens` reads and multiplies."""
-    touched = experts_touched(n_experts, n_used, n_tokens) / n_experts if n_experts > 0 else 1.0
-    used = _used_share(n_experts, n_used) if n_experts > 0 else 1.0
-    return tuple(
-        Streamed(
-            group.role,
-            group.type,
-            group.n_bytes * (touched if group.is_expert else 1.0),
-            group.n_elements * (used if group.is_expert else 1.0),
-        )
-        for group in groups
-        if group.is_streamed
-    )
-
-
-def _used_share(n_experts: int, n_used: int) -> float:
-    """Between 0 and 1, whatever an unchecked header says."""
-    return min(max(0, n_used), n_experts) / n_experts if n_experts > 0 else 0.0
-
-
-def _role(name: str) -> WeightRole:
-    for pattern, role in ROLES:
-        if re.search(pattern, name):
-            return role
-    return "other"
-
-
-def _is_streamed(tensor: Tensor, *, is_tied: bool, n_layers: int) -> bool:
-    if tensor.name.startswith("token_embd."):
-        return is_tied
-    block = _BLOCK.match(tensor.name)
-    return not UNUSED.search(tensor.name) and not (block and int(block[1]) >= n_layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +33,7 @@ class ModelFacts:
     """Facts of a language model; `of` reads them from a header and None is what it does not say.
 
     `n_params` and `weight_bytes` are of the text model; an encoder inside has `encoder_bytes`.
+    `expert_layer_bytes`: of experts by layer, empty where only their sum is known.
     """
 
     path: str
@@ -157,6 +52,7 @@ class ModelFacts:
     layers: tuple[Layer, ...] = field(repr=False)
     weights: tuple[WeightGroup, ...] = field(repr=False)
     encoder_bytes: int = 0
+    expert_layer_bytes: tuple[int, ...] = field(default=(), repr=False)
     n_ctx_scaled: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
@@ -196,6 +92,7 @@ class ModelFacts:
             sampling=values_below(header, "general.sampling."),
             layers=layers,
             weights=weights_of(header, _most_blocks(header)),
+            expert_layer_bytes=expert_layers(text, len(layers)),
             encoder_bytes=sum(t.n_bytes for t in header.tensors if is_of_encoder(t)),
         )
 
@@ -224,6 +121,11 @@ class ModelFacts:
     @property
     def expert_bytes(self) -> int:
         return sum(group.n_bytes for group in self.weights if group.is_expert)
+
+    def expert_share(self, start: int, end: int) -> float:
+        """Of the experts' bytes, what the layers from `start` to before `end` have."""
+        by_layer = self.expert_layer_bytes or (1,) * self.n_layers
+        return sum(by_layer[max(0, start) : max(0, end)]) / (sum(by_layer) or 1)
 
     def flops(self, n_tokens: int, depth: int) -> float:
         """Operations of a pass whose tokens all see `depth` cells, or their window if that is less.

@@ -36,7 +36,8 @@ _IMAGE_TENSORS = re.compile(
     r"|x_embedder|img_in)\."
 )
 _ENCODER_TENSORS = re.compile(r"(v|a|mm|vision_tower|audio_tower|multi_modal_projector)\.")
-POOLINGS = (1, 2, 3, 4)  # one vector for a text: by mean, first or last token, or a rank
+POOLINGS = (1, 2, 3)  # one vector for a text: by mean, first or last token
+RANK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,14 @@ CONTROL_VECTOR = FileKind(
 )
 VOCABULARY = FileKind("vocabulary", f"has no weights, only metadata; {WHOLE}")
 EMBEDDING = FileKind("embedding model", f"makes embeddings and cannot write text; {WHOLE}")
+RERANKER = FileKind("reranker", f"scores texts and cannot write any; {WHOLE}")
 NAMELESS = FileKind("unknown", f"does not say its architecture; {WHOLE}")
 IMAGE = FileKind("image model", f"makes pictures and is no language model; {WHOLE}")
 
 WRITERS = (MODEL.name, WITH_HEAD.name, WITH_ENCODER.name)
 """The names of those that can write text."""
+HEADS = (MTP_HEAD.name, "assistant", "EAGLE-3 head", "DFlash head", "DSpark head")
+"""The names of draft heads in files of their own."""
 
 _TYPES = {"adapter": ADAPTER, "imatrix": MATRIX, "mmproj": PROJECTOR, "vocab": VOCABULARY}
 
@@ -107,9 +111,17 @@ def _by_tensors(header: Header) -> FileKind | None:
         return _head(header, "assistant")
     if "fc.weight" in names and header.array(header.own_key("target_layers")) is not None:
         return _head(header, _feature_head(header, names))
+    if is_text and _is_reranker(header, names):
+        return RERANKER
     if not is_text and names and any(_IMAGE_TENSORS.match(name) for name in names):
         return IMAGE
     return None
+
+
+def _is_reranker(header: Header, names: list[str]) -> bool:
+    """It pools to a rank, or ends in a classifier instead of tokens."""
+    is_rank = header.integer(header.own_key("pooling_type")) == RANK
+    return is_rank or any(name.startswith("cls.") for name in names)
 
 
 def _is_assistant(header: Header, names: list[str]) -> bool:

@@ -105,7 +105,7 @@ class Tokenizer:
         """Why a model with the tokenizer `draft` cannot draft for one with this one, or None."""
         if self.kind != draft.kind:
             return f"their tokenizers are of different types, {self.kind} and {draft.kind}"
-        return self._ends_difference(draft) or self._tokens_difference(draft)
+        return self._ends_difference(draft) or self.tokens_difference(draft)
 
     def _ends_difference(self, draft: "Tokenizer") -> str | None:
         for i, end in enumerate(("BOS", "EOS")):
@@ -117,7 +117,8 @@ class Tokenizer:
                 return f"{end} is token {ids[0]} in one and {ids[1]} in the other"
         return None
 
-    def _tokens_difference(self, draft: "Tokenizer") -> str | None:
+    def tokens_difference(self, draft: "Tokenizer") -> str | None:
+        """The first token that is another in `draft`, but for the few that control; or None."""
         sizes = self.n_tokens, draft.n_tokens
         if sizes[0] is None or sizes[1] is None:
             return None

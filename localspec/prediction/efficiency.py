@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from localspec.hardware.probe_results import Curve
 from localspec.prediction.conditions import Part, RunConditions, of_part, whole
+from localspec.prediction.evidence import Spreads
 from localspec.prediction.rates import Shares, Spread, Test
 from localspec.prediction.uncertainty import Uncertainty
 
@@ -50,6 +51,8 @@ class Efficiency:
     uncertainty: Mapping[Test, Uncertainty]
     backends: Mapping[Test, Mapping[str, Support]]
     verify: Mapping[str, tuple[tuple[float, float], ...]]
+    shared: Mapping[Test, Spreads]
+    """How far runs of one source, device and model agree."""
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -65,6 +68,7 @@ class Efficiency:
                 name: tuple((float(n), float(v)) for n, v in points)
                 for name, points in document["verify"].items()
             },
+            {test: Spreads(**document["shared"][test]) for test in tests},
         )
 
     def spread(self, test: Test, run: RunConditions, shares: Shares) -> Spread:

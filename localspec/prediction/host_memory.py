@@ -12,7 +12,8 @@ The program's own size is fitted to two measured models (docs/measurements/memor
 
 from dataclasses import dataclass
 
-from localspec.model.facts import ModelFacts, WeightGroup
+from localspec.model.facts import ModelFacts
+from localspec.model.weights import WeightGroup
 
 AMX = frozenset({"amx_int8", "avx512_vnni"})
 _AMX_TYPES = frozenset({"Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "F16"})

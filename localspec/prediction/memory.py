@@ -1,22 +1,18 @@
-"""What a model takes of a device's memory, and what it would take in another quantization.
+"""What a model takes of a device's memory.
 
 Compute buffers hold the activations of one micro-batch, the attention mask and the logits asked
 for; their formula is fitted to what libllama reports.
-
-A quantization by name is a mixture: most matrices in one type, some in a better one, and the output
-matrix or tied embedding in another. The shares reproduce the bits per weight that llama.cpp's
-tools/quantize/README.md gives for Llama-3.1-8B within 2 %. Quality is published for LLaMA-3-8B on
-wikitext-2 (tools/perplexity/README.md): Kullback-Leibler divergence in nats a token against F16;
-smaller models lose more, larger ones less.
 """
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from localspec.gguf.types import BY_NAME, GgmlType
-from localspec.model.facts import ModelFacts, WeightGroup
-from localspec.model.kv import types_of
+from localspec.gguf.types import BY_NAME
+from localspec.model.facts import ModelFacts
+from localspec.model.heads import N_KEPT, HeadMethod
+from localspec.model.kv import cache_bytes, padded_cells, types_of
+from localspec.model.layers import Layer
 from localspec.prediction.host_memory import Host
 from localspec.settings import Attention
 
@@ -88,18 +84,21 @@ def memory_of(
     )
 
 
-USABLE = 0.95
-"""Of a GPU's free memory: drivers and other programs take some after it was asked for."""
-
-
-def layers_that_fit(n_layers: int, needed_bytes: int, free_bytes: int | None) -> int:
-    """How many of the layers fit where all of the model needs `needed_bytes`; -1: all.
-
-    All, too, where nobody knows the free memory. A mixture of experts is not taken apart.
-    """
-    if free_bytes is None or needed_bytes <= USABLE * free_bytes:
-        return -1
-    return int(n_layers * USABLE * free_bytes / needed_bytes)
+def head_bytes(
+    method: HeadMethod,
+    layers: Sequence[Layer],
+    target: ModelFacts,
+    n_ctx: int,
+    n_sequences: int = 1,
+) -> int:
+    """What a draft head's context takes without its weights: the cache of its own `layers` in f16,
+    the buffers of its passes, and the target's hidden states that are kept for it."""
+    cells = cache_bytes(tuple(layers), (BY_NAME["F16"], BY_NAME["F16"]), n_ctx, None)
+    n_outputs = N_KEPT if method in ("eagle3", "dflash", "dspark") else n_sequences
+    row = ACTIVATIONS * target.n_embd + padded_cells(n_ctx * n_sequences)
+    kept = n_sequences * 4 * N_KEPT * target.n_embd
+    buffers = N_KEPT * row + n_outputs * (target.n_vocab or 0) + kept
+    return n_sequences * cells + FLOAT_BYTES * buffers
 
 
 def _buffers_bytes(facts: ModelFacts, cache: Attention, n_cells: int, n_batch: int) -> int:
@@ -107,85 +106,3 @@ def _buffers_bytes(facts: ModelFacts, cache: Attention, n_cells: int, n_batch: i
     scores = 0 if cache.is_flash else most_heads * n_cells
     row = ACTIVATIONS * facts.n_embd + n_cells + scores
     return FLOAT_BYTES * (n_batch * row + (facts.n_vocab or 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Quant:
-    """A mixture of types; `better_share` of the elements of matrices are of type `better`.
-
-    `kld` None: not published for that model.
-    """
-
-    name: str
-    main: str
-    better: str
-    better_share: float
-    output: str
-    kld: float | None
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Of its matrices on average, the output's not counted."""
-        main, better = (BY_NAME[name].bits_per_element for name in (self.main, self.better))
-        return main + self.better_share * (better - main)
-
-    def applied(self, facts: ModelFacts) -> ModelFacts:
-        """The same model with its matrices in this mixture."""
-        groups = [part for group in facts.weights for part in self._converted(group)]
-        size = sum(group.n_bytes for group in groups)
-        return replace(facts, weights=tuple(groups), weight_bytes=size, file_type=self.name)
-
-    def _converted(self, group: WeightGroup) -> list[WeightGroup]:
-        if group.type.name == "F32" or group.role == "norm":
-            return [group]
-        if group.role == "output" or (group.role == "embedding" and group.is_streamed):
-            return [_as(group, BY_NAME[self.output], group.n_elements)]
-        n_better = round(self.better_share * group.n_elements)
-        parts = Counter({self.main: group.n_elements - n_better})
-        parts[self.better] += n_better
-        return [_as(group, BY_NAME[name], n) for name, n in parts.items() if n]
-
-    def for_rows_of(self, n_elements: int) -> "Quant":
-        """The same with what llama.cpp falls back to where blocks of 256 do not fill a row."""
-        if n_elements % 256 == 0:
-            return self
-        main, better, output = (
-            FALLBACKS.get(name, name) for name in (self.main, self.better, self.output)
-        )
-        return replace(self, main=main, better=better, output=output)
-
-
-def _as(group: WeightGroup, kind: GgmlType, n_elements: int) -> WeightGroup:
-    n_bytes = round(n_elements * kind.bits_per_element / 8)
-    return replace(group, type=kind, n_elements=n_elements, n_bytes=n_bytes)
-
-
-FALLBACKS = {
-    "IQ4_XS": "IQ4_NL",
-    "Q2_K": "IQ4_NL",
-    "Q3_K": "IQ4_NL",
-    "Q4_K": "Q5_0",
-    "Q5_K": "Q5_1",
-    "Q6_K": "Q8_0",
-}
-"""From src/llama-quant.cpp of llama.cpp."""
-
-QUANTS = (
-    Quant("F16", "F16", "F16", 0.0, "F16", 0.00055),
-    Quant("Q8_0", "Q8_0", "Q8_0", 0.0, "Q8_0", 0.00136),
-    Quant("Q6_K", "Q6_K", "Q6_K", 0.0, "Q6_K", 0.00545),
-    Quant("Q5_K_M", "Q5_K", "Q6_K", 0.12, "Q6_K", 0.01076),
-    Quant("Q5_K_S", "Q5_K", "Q5_K", 0.0, "Q6_K", 0.01660),
-    Quant("Q4_K_M", "Q4_K", "Q6_K", 0.14, "Q6_K", 0.03127),
-    Quant("Q4_K_S", "Q4_K", "Q5_K", 0.05, "Q6_K", 0.04314),
-    Quant("IQ4_XS", "IQ4_XS", "Q5_K", 0.03, "Q6_K", 0.03633),
-    Quant("Q4_1", "Q4_1", "Q4_1", 0.0, "Q6_K", 0.07168),
-    Quant("Q4_0", "Q4_0", "Q4_0", 0.0, "Q6_K", 0.07194),
-    Quant("Q3_K_M", "Q3_K", "Q4_K", 0.30, "Q6_K", 0.10191),
-    Quant("Q2_K", "Q2_K", "Q3_K", 0.37, "Q6_K", 0.44513),
-)
-
-
-def variants_of(facts: ModelFacts) -> tuple[ModelFacts, ...]:
-    """The model in every quantization of the table."""
-    return tuple(quant.for_rows_of(facts.n_embd).applied(facts) for quant in QUANTS)

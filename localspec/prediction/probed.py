@@ -25,7 +25,6 @@ from localspec.hardware.probe_results import (
     width_class,
 )
 from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import WEIGHT_TYPES
 from localspec.prediction.rates import AttentionWork, Shares, Spread, Term, Test, WeightWork
 from localspec.settings import Attention
 
@@ -163,6 +162,8 @@ def probe_needs(
 
 
 def _weight_cases(models: Sequence[ModelFacts]) -> set[WeightCase]:
+    from localspec.model.synthetic import WEIGHT_TYPES  # noqa: PLC0415 - brings NumPy
+
     known = {kind.name for kind in WEIGHT_TYPES} - {"F32"}
     return {
         WeightCase(part.type.name, width_class(facts.n_embd), size_bytes)

@@ -19,12 +19,18 @@ from localspec.prediction.conditions import (
 )
 from localspec.prediction.efficiency import Efficiency, load
 from localspec.prediction.families import HALF, family_of, type_class
-from localspec.prediction.rates import AttentionWork, Shares, Spread, Term, Test, WeightWork
+from localspec.prediction.rates import (
+    SMALL_BATCH,
+    AttentionWork,
+    Shares,
+    Spread,
+    Term,
+    Test,
+    WeightWork,
+)
 
 TYPICAL_FLOPS = 1e13
 """For the few devices of which no source gives a rate."""
-SMALL_BATCH = 16
-"""The widest pass with kernels of its own; wider ones compute like prefill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,11 @@ class PublishedRates:
         low, high = match.bandwidth_range or (own, own)
         run = circumstances(device, backend or device.kind)
         return cls(run, load(), (low / own, high / own))
+
+    def with_backend(self, backend: str) -> Self:
+        """The same device with another backend."""
+        family = family_of(self.run.chip, backend)
+        return replace(self, run=replace(self.run, backend=backend, family=family))
 
     @property
     def source(self) -> str:

@@ -78,8 +78,9 @@ class AttentionWork:
 
     @property
     def flops_per_token(self) -> float:
-        """Of scores and of the weighted sum of values."""
-        return 2 * self.n_cells * self.n_heads * (self.key_size + self.value_size)
+        """Of scores and of the weighted sum of values; latent keys are values, too (MLA)."""
+        values = self.value_size or self.key_size
+        return 2 * self.n_cells * self.n_heads * (self.key_size + values)
 
 
 class Rates(Protocol):
@@ -111,12 +112,20 @@ class Rates(Protocol):
         ...
 
 
+SMALL_BATCH = 16
+"""The widest pass that is like decoding; wider ones compute like prompts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """Rates whose every time is longer by a factor, which runs of the machine itself taught."""
+    """Rates whose times are longer by a factor, which measured runs taught: `factor` of decoding,
+    `prompt_factor` of reading prompts (None: the same). `unknown`: for both, the share of an
+    interval's width that is left."""
 
     rates: Rates
     factor: float
+    prompt_factor: float | None = None
+    unknown: tuple[float, float] = (1.0, 1.0)
 
     @property
     def source(self) -> str:
@@ -126,19 +135,24 @@ class Corrected:
         return replace(self, rates=self.rates.for_model(n_embd, streamed_bytes, traits))
 
     def spread(self, test: Test, shares: Shares) -> Spread:
-        return self.rates.spread(test, shares)
+        spread, left = self.rates.spread(test, shares), self.unknown[test == "prefill"]
+        return Spread(spread.low**left, spread.high**left)
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
-        return self._longer(self.rates.weights(work, n_tokens))
+        return self._longer(self.rates.weights(work, n_tokens), n_tokens)
 
     def attention(self, work: AttentionWork, n_tokens: int) -> Term:
-        return self._longer(self.rates.attention(work, n_tokens))
+        return self._longer(self.rates.attention(work, n_tokens), n_tokens)
 
     def overhead_s(self, n_layers: int, n_tokens: int) -> float:
-        return self.factor * self.rates.overhead_s(n_layers, n_tokens)
+        return self._factor(n_tokens) * self.rates.overhead_s(n_layers, n_tokens)
 
-    def _longer(self, term: Term) -> Term:
-        return Term(self.factor * term.seconds, term.bound)
+    def _factor(self, n_tokens: int) -> float:
+        of_prompts = self.prompt_factor if n_tokens > SMALL_BATCH else None
+        return self.factor if of_prompts is None else of_prompts
+
+    def _longer(self, term: Term, n_tokens: int) -> Term:
+        return Term(self._factor(n_tokens) * term.seconds, term.bound)
 
 
 EXACT = Spread(1.0, 1.0)

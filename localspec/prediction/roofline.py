@@ -4,19 +4,22 @@
                          + sum over layers attention(cells(d), K type, V type, n)
 
 with k the elements that a token multiplies. One pass streams the weights once for all of its tokens
-and the cache of every sequence; layers on different devices take their time one after the other.
-A prompt needs the output matrix for its last token only. Sources: Williams et al. 2009 (roofline),
-Pope et al. 2022 (inference of transformers). It does not know kernels: those are in the rates.
+and the cache of every sequence; layers on different devices take their time one after the other,
+and where the device changes the hidden rows cross over, which is a hop. A prompt needs the output
+matrix for its last token only; recurrent layers read and write a state for each sequence. Sources:
+Williams et al. 2009 (roofline), Pope et al. 2022 (inference of transformers). It does not know
+kernels: those are in the rates.
 """
 
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
-from localspec.gguf.types import GgmlType
+from localspec.gguf.types import BY_NAME, GgmlType
+from localspec.hardware.probe_results import Link
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.model.layers import Layer
@@ -32,14 +35,17 @@ from localspec.prediction.rates import (
 from localspec.settings import Attention
 
 MAX_BREAK_EVEN = 4096
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A device and how many of the layers it computes; the last share has the output matrix."""
+    """A device and how many of the layers it computes; the last share has the output matrix, and
+    may have nothing else. `link`: to the processor, None where it is the processor, or unknown."""
 
     rates: Rates
     n_layers: int
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class PassTime:
     weights_compute_s: float
     attention_s: float
     overhead_s: float
+    hops_s: float = 0.0
 
     @classmethod
     def sum_of(cls, parts: Iterable["PassTime"]) -> "PassTime":
@@ -85,11 +92,12 @@ class PassTime:
 
     @property
     def shares(self) -> Shares:
-        return Shares(self.overhead_s / self.seconds, self.attention_s / self.seconds)
+        beside_s = self.overhead_s + self.hops_s
+        return Shares(beside_s / self.seconds, self.attention_s / self.seconds)
 
     @property
     def seconds(self) -> float:
-        return self.weights_s + self.attention_s + self.overhead_s
+        return self.weights_s + self.attention_s + self.overhead_s + self.hops_s
 
     @property
     def weights_s(self) -> float:
@@ -103,6 +111,7 @@ class PassTime:
             "compute": self.weights_compute_s,
             "attention": self.attention_s,
             "overhead": self.overhead_s,
+            "hops": self.hops_s,
         }
         return max(parts, key=lambda name: parts[name])
 
@@ -112,7 +121,7 @@ class Roofline:
 
     def __init__(self, facts: ModelFacts, shares: tuple[Share, ...], cache: Attention) -> None:
         self.facts, self.cache = facts, cache
-        self.shares = tuple(share for share in shares if share.n_layers > 0)
+        self.shares = (*(share for share in shares[:-1] if share.n_layers > 0), shares[-1])
 
     def with_cache(self, cache: Attention) -> "Roofline":
         """The same with its cache kept otherwise."""
@@ -127,7 +136,28 @@ class Roofline:
             self._share_time(share, layers, width, depth)
             for share, layers in zip(self.shares, self._layers_by_share, strict=True)
         ]
-        return PassTime.sum_of(parts)
+        return replace(PassTime.sum_of(parts), hops_s=sum(self.hops_s(width)))
+
+    def share_s(self, depth: int) -> tuple[float, ...]:
+        """Seconds of each share for one token, without the hops."""
+        width = Width(1, 1, 1)
+        layers = zip(self.shares, self._layers_by_share, strict=True)
+        return tuple(self._share_time(each, own, width, depth).seconds for each, own in layers)
+
+    def hops_s(self, width: Width) -> tuple[float, ...]:
+        """Seconds to reach each share from the one before, the first from the processor (which its
+        own overhead covers), and with the last one's logits on their way back."""
+        row_bytes = FLOAT_BYTES * self.facts.n_embd * width.n_all
+        logits_bytes = FLOAT_BYTES * (self.facts.n_vocab or 0) * width.n_outputs
+        found: list[float] = []
+        before: Link | None = None
+        for i, share in enumerate(self.shares):
+            link = share.link
+            hop_s = link.hop_s if link and i else 0.0
+            found.append(hop_s + sum(each.carry_s(row_bytes) for each in (before, link) if each))
+            before = link
+        found[-1] += before.carry_s(logits_bytes) if before else 0.0
+        return tuple(found)
 
     def seconds(self, n_tokens: int, depth: int, n_sequences: int = 1) -> float:
         return self.pass_time(n_tokens, depth, n_sequences).seconds
@@ -181,6 +211,8 @@ class Roofline:
         self, share: Share, layers: Counter[Layer], width: Width, depth: int
     ) -> PassTime:
         terms = [share.rates.weights(work, n) for work, n in self._weights(share, width)]
+        if state := self._state(layers, width.n_sequences):
+            terms.append(share.rates.weights(state, 1))
         attention_s = width.n_sequences * sum(
             count * share.rates.attention(work, width.n_tokens).seconds
             for layer, count in layers.items()
@@ -211,6 +243,13 @@ class Roofline:
                 is_expert,
             )
         return [(work, n) for (_, n, _), work in works.items() if work.n_bytes]
+
+    def _state(self, layers: Counter[Layer], n_sequences: int) -> WeightWork | None:
+        """The states of recurrent layers, which every pass reads and writes."""
+        n_all = sum(layer.is_recurrent for layer in self.facts.layers)
+        n_own = sum(n for layer, n in layers.items() if layer.is_recurrent)
+        n_bytes = 2 * n_sequences * (self.facts.state_bytes or 0) * n_own / (n_all or 1)
+        return WeightWork(BY_NAME["F32"], n_bytes, n_bytes / 4) if n_bytes else None
 
     def _attention(self, layer: Layer, n_tokens: int, depth: int) -> AttentionWork | None:
         if not layer.n_kv_heads or not layer.key_size:

@@ -61,11 +61,15 @@ class BestDraft:
 
 @dataclass(frozen=True, slots=True)
 class DraftCosts:
-    """What one draft token costs, in plain passes of the target, and what a check of many costs."""
+    """What one draft token costs, in plain passes of the target, and what a check of many costs.
+
+    `block_cost`: what a draft of any length costs, of a head that fills a whole block at once.
+    """
 
     draft_cost: float
     verify: VerifyCost
     max_draft: int = MAX_DRAFT
+    block_cost: float = 0.0
 
     def speedup(self, alpha: float, n_draft: int) -> float:
         """S(g); 1 for no draft."""
@@ -73,7 +77,9 @@ class DraftCosts:
 
     def cost(self, n_draft: int) -> float:
         """Of a draft and its check; 1 for no draft."""
-        return n_draft * self.draft_cost + self.verify(n_draft + 1) if n_draft else 1.0
+        if not n_draft:
+            return 1.0
+        return self.block_cost + n_draft * self.draft_cost + self.verify(n_draft + 1)
 
     def best(self, alpha: float) -> BestDraft:
         """The length with the highest speed-up."""
@@ -115,17 +121,19 @@ MAX_WIDTH = 17
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A typical load: how deep the context is, how many users share the engine."""
+    """A typical load: how deep the context is, how many users share the engine, and the share of
+    drafts of `n_draft` tokens that published runs accepted."""
 
     name: str
     depth: int
     n_sequences: int
     accepted_share: float
+    n_draft: int = PUBLISHED_DRAFT
 
     @property
     def acceptance(self) -> float:
         """The chance that one drafted token is accepted."""
-        return acceptance_of(self.accepted_share, PUBLISHED_DRAFT)
+        return acceptance_of(self.accepted_share, self.n_draft)
 
 
 USES = (
@@ -135,6 +143,17 @@ USES = (
     Use("mathematics", 1024, 1, 0.721),
     Use("chat of 8 users", 1024, 8, 0.33),
 )
+HEAD_DRAFT = 3
+HEAD_SHARE = 0.66
+"""The median of 67 public runs of MTP, DSpark and DFlash heads, whatever the length."""
+HEAD_USES = (
+    Use("chat", 1024, 1, 0.48, HEAD_DRAFT),
+    Use("scripts", 1024, 1, 0.75, HEAD_DRAFT),
+    Use("code", 2048, 1, 0.90, HEAD_DRAFT),
+    Use("chat of 4 users", 1024, 4, 0.48, HEAD_DRAFT),
+)
+"""Of draft heads (MTP): Qwen3.8-27B in UD-Q4_K_XL, three tokens a draft, by kind of prompt. Source:
+github.com/sudoingX/qwen38-mtp at 01b319c, the sweeps of a Radeon, August 2026 (llama-server)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,23 +182,40 @@ class Advice:
         return f"draft {self.gain.n_draft}: {self.gain.speedup:.2f} x; {needs}, {typical}"
 
 
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """Who drafts: a model's or a head's times here. `n_block`: the rows of one pass of a head that
+    fills a block, None where tokens are drafted one by one. `max_draft`: the longest draft."""
+
+    roofline: Roofline
+    max_draft: int = MAX_DRAFT
+    n_block: int | None = None
+    is_head: bool = False
+
+    def costs(self, depth: int, n_sequences: int, plain_s: float) -> tuple[float, float]:
+        """Of a token and of a block, in plain passes that take `plain_s`."""
+        seconds = self.roofline.seconds(self.n_block or 1, depth, n_sequences) / plain_s
+        return (0.0, seconds) if self.n_block else (seconds, 0.0)
+
+
 def speculation_at(
-    target: Roofline, draft: Roofline | None, depth: int, n_sequences: int = 1
+    target: Roofline, draft: Drafting | None, depth: int, n_sequences: int = 1
 ) -> DraftCosts:
     """Costs of drafting and checking at a depth; without a draft model drafting costs nothing."""
     plain_s = target.seconds(1, depth, n_sequences)
     verify = [target.seconds(n, depth, n_sequences) / plain_s for n in range(1, MAX_WIDTH + 1)]
-    cost = draft.seconds(1, depth, n_sequences) / plain_s if draft else 0.0
-    return DraftCosts(cost, lambda n: verify[n - 1], MAX_WIDTH - 1)
+    token, block = draft.costs(depth, n_sequences, plain_s) if draft else (0.0, 0.0)
+    longest = min(MAX_WIDTH - 1, draft.max_draft) if draft else MAX_WIDTH - 1
+    return DraftCosts(token, lambda n: verify[n - 1], longest, block)
 
 
-def advice(target: Roofline, draft: Roofline | None, n_ctx: int) -> tuple[Advice, ...]:
+def advice(target: Roofline, draft: Drafting | None, n_ctx: int) -> tuple[Advice, ...]:
     """For every use whose context the model can hold."""
-    fitting = [use for use in USES if use.depth <= n_ctx]
-    return tuple(_advice(target, draft, use) for use in fitting)
+    uses = HEAD_USES if draft and draft.is_head else USES
+    return tuple(_advice(target, draft, use) for use in uses if use.depth <= n_ctx)
 
 
-def _advice(target: Roofline, draft: Roofline | None, use: Use) -> Advice:
+def _advice(target: Roofline, draft: Drafting | None, use: Use) -> Advice:
     speculation = speculation_at(target, draft, use.depth, use.n_sequences)
     gain = speculation.best(use.acceptance) if draft else None
     return Advice(use, gain, speculation.break_even_acceptance())

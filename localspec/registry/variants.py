@@ -61,6 +61,14 @@ def goes_beside(file: str) -> bool:
     return quantization_of(file) is None and _CALIBRATION.search(_stem(file)) is not None
 
 
+_HEADS = re.compile(r"(^|/)(mtp|eagle3|dflash|dspark)[-_./]|-assistant[-_.]", re.IGNORECASE)
+
+
+def names_a_head(file: str) -> bool:
+    """Whether its name proposes a draft head, which its header has to confirm."""
+    return _HEADS.search(file) is not None
+
+
 def variants(files: Iterable[RepositoryFile], like: str | None = None) -> list[Variant]:
     """The quantizations of a repository, by size; of the model that the file `like` is of."""
     found: dict[tuple[str, str], list[RepositoryFile]] = {}
@@ -91,7 +99,7 @@ def with_tag(found: Sequence[Variant], tag: str) -> list[Variant]:
     The first of these meanings that fits decides; `Q4_K_XL` means `UD-Q4_K_XL` where that is alone.
     """
     wanted = tag.casefold()
-    kind = _plain(tag)
+    kind = re.sub(r"(?<!UD)[- ]", "_", _plain(tag))
     part = re.compile(rf"(^|[-_./]){re.escape(wanted)}([-_./]|$)")
     meanings = (
         lambda one: wanted in (one.file.casefold(), _base(one.file).casefold()),

@@ -15,7 +15,7 @@ from localspec.decode.driver import Batch, Slot, step
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
 from localspec.engine.base import Context, Engine, shared_prefix
-from localspec.errors import EngineError, LocalspecError
+from localspec.errors import LocalspecError, UserError
 from localspec.serve.messages import (
     Abort,
     Delta,
@@ -131,7 +131,7 @@ class Scheduler:
         job = Job.of(asked, self._clock())
         if job.worst > self.room.n_cells:
             sentence = f"{job.worst:,} tokens do not fit into a cache of {self.room.n_cells:,}"
-            return Failed(job.id, EngineError(f"{sentence}: ask for fewer max_tokens"))
+            return Failed(job.id, UserError(f"{sentence}: ask for fewer max_tokens"))
         refusal = self.queue.refusal(job, self._n_open, is_closing=self.is_closing)
         if refusal:
             return refusal

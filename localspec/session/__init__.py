@@ -8,9 +8,3 @@ with Session.open(config) as session:
         print(text, end="")
     print(reply.timings.decode_tps, reply.stats.tokens_per_pass)
 """
-
-from localspec.session.config import ReplyOptions, SessionConfig
-from localspec.session.reply import Reply
-from localspec.session.session import Session
-
-__all__ = ["Reply", "ReplyOptions", "Session", "SessionConfig"]

@@ -24,14 +24,16 @@ from localspec import paths
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve, Point, predicted
+from localspec.decode.drafters import head_kind
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
-from localspec.engine.timing import TimedEngine, Timer
+from localspec.engine.timing import Timed, TimedEngine, TimedHead, Timer
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.hardware.detect import power
+from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
 from localspec.model.kv import cache_type
 from localspec.prediction.speculation import expected_tokens
@@ -51,9 +53,13 @@ _TYPICAL = 0.7
 """An acceptance, to rank widths by their expected rate."""
 
 
-def calibration_path(target: EngineConfig, draft: EngineConfig | None) -> Path:
-    """Where a pair's calibration is kept."""
-    parts = [_dependence(target), _dependence(draft) if draft else None]
+def calibration_path(
+    target: EngineConfig, draft: EngineConfig | None, head: HeadFacts | None = None
+) -> Path:
+    """Where the calibration of a target with a draft model or head is kept."""
+    parts: list[Any] = [_dependence(target), _dependence(draft) if draft else None]
+    if head:
+        parts.append([head.method, fingerprint(head.path) if head.path else None])
     key = json.dumps([_VERSION, parts, engine_fingerprint(), power().text])
     return hashed(paths.cache_dir() / "calibration", key, 20)
 
@@ -85,7 +91,7 @@ def measure_change(engine: TimedEngine, plain_s: float, limit_s: float) -> float
 
 
 def measure(
-    engine: TimedEngine, widths: Sequence[int], limit_s: float, start: PassCurve | None = None
+    engine: Timed, widths: Sequence[int], limit_s: float, start: PassCurve | None = None
 ) -> PassCurve:
     """T(n, depth) of the widths that fit into `limit_s`; one token is measured in any case.
 
@@ -203,12 +209,22 @@ _FORMER_SOURCES = {"suffix": "lookup"}
 
 
 class LearnedStore:
-    """Loads and keeps what sessions learn about a pair of engines."""
+    """Loads and keeps what sessions learn about a target with a draft model or head."""
 
-    def __init__(self, plan: EnginePlan, target: TimedEngine, draft: TimedEngine | None) -> None:
-        self._target, self._draft = target, draft
+    def __init__(
+        self,
+        plan: EnginePlan,
+        target: TimedEngine,
+        draft: TimedEngine | None,
+        head: TimedHead | None = None,
+    ) -> None:
+        self._target, self._draft = target, draft or head
+        self._source = head_kind(head.facts.method).source if head else ModelDrafter.source
         self._facts, self._max_draft = plan.facts, plan.max_draft
-        self._kept = kept_costs(calibration_path(target.config, draft.config if draft else None))
+        path = calibration_path(
+            target.config, draft.config if draft else None, head.facts if head else None
+        )
+        self._kept = kept_costs(path)
         self.learned: Learned | None = None
 
     def load(self) -> Learned:
@@ -221,7 +237,7 @@ class LearnedStore:
         self.learned = Learned(target)
         if self._draft and kept["draft"]:
             draft = PassCosts(PassCurve.of(kept["draft"]), reference=target)
-            self.learned.drafting[ModelDrafter.source] = draft
+            self.learned.drafting[self._source] = draft
         acceptance: dict[str, dict[str, Any]] = kept.get("acceptance", {})
         for law, by_source in acceptance.items():
             for source, counts in by_source.items():
@@ -234,7 +250,7 @@ class LearnedStore:
         learned = self.learned
         if learned is None:
             return
-        target, draft = learned.target, learned.drafting.get(ModelDrafter.source)
+        target, draft = learned.target, learned.drafting.get(self._source)
         curve = target.learned()
         document = _document(curve, target.change_s, draft.learned() if draft else None)
         document["acceptance"] = {

@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
+from localspec.decode.drafters import HEAD_METHODS
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
 from localspec.dialogue.tools import Tools, checked_tools
@@ -21,20 +22,21 @@ from localspec.errors import UserError, no_such
 from localspec.fields import Think
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
-from localspec.registry.resolve import NotHereError, draft_of, is_one_file, resolve
+from localspec.registry.resolve import NotHereError, is_one_file, resolve
 from localspec.sampling_fields import SAMPLING, Sampling, SamplingRow
 from localspec.session.bias import Bias, biases_of, wanted_biases
+from localspec.session.drafting import chosen_draft
 from localspec.session.profile import with_profile
-from localspec.settings import NONE, Settings, Speculation
+from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
 
-AUTO = "auto"
 NO_AUTO = "LOCALSPEC_NO_AUTO"
 """A variable that counts as --no-auto wherever it is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """A model's file and how it is run; an unresolved draft, "auto", counts as none.
+    """A model's file and how it is run; an unresolved draft, "auto", counts as none. The draft is a
+    model, a head in a file, or `own`, the head in the model's own file.
 
     `is_auto`: what is left open and costs no quality is chosen by what was measured here.
     """
@@ -44,17 +46,17 @@ class SessionConfig:
     is_auto: bool = False
 
     @classmethod
-    def of(cls, model: Path, draft: Path | None = None, **settings: Any) -> Self:
+    def of(cls, model: Path, draft: Path | str | None = None, **settings: Any) -> Self:
         """With settings by name. Raises UserError for an unknown one."""
         return cls(model, Settings.of(**settings)).with_draft(draft)
 
     @property
     def draft(self) -> Path | None:
-        """The draft model's file."""
+        """The file of the draft model or head."""
         name = self.settings.draft
-        return None if name in (NONE, AUTO) else Path(name)
+        return None if name in (NONE, AUTO, OWN) else Path(name)
 
-    def with_draft(self, draft: Path | None) -> Self:
+    def with_draft(self, draft: Path | str | None) -> Self:
         return self.with_settings(draft=NONE if draft is None else str(draft))
 
     def with_settings(self, **changes: Any) -> Self:
@@ -139,10 +141,10 @@ def session_config(
     ModelError.
     """
     settings = settings.checked()
-    if settings.draft == NONE and settings.spec == "draft":
-        raise UserError("--spec draft contradicts --draft none: name a draft model")
+    if settings.draft == NONE and settings.spec in ("draft", *HEAD_METHODS):
+        raise UserError(f"--spec {settings.spec} contradicts --draft none: name a draft")
     target = find_or_fetch(name, fetch)
-    draft = draft_file(settings.draft, name, fetch)
+    draft = draft_for(target, name, settings.draft, settings.spec, fetch)
     mark_used(target)
     is_auto = is_auto and not os.environ.get(NO_AUTO)
     config = SessionConfig(target, settings, is_auto).with_draft(draft)
@@ -151,11 +153,19 @@ def session_config(
     return replace(config, settings=with_profile(target, config.settings, given, notify))
 
 
-def draft_file(draft: str, model: str | None, fetch: Fetch | None = None) -> Path | None:
-    """The file of a draft for a model, both by name. Raises UserError or ModelError."""
-    if draft == NONE:
-        return None
-    return draft_of(model) if draft == AUTO else find_or_fetch(draft, fetch)
+def draft_for(
+    target: Path,
+    name: str | None,
+    draft: str = AUTO,
+    spec: Speculation = "auto",
+    fetch: Fetch | None = None,
+) -> str:
+    """Who drafts for a target, as a session's settings have it: a file, `own` or `none`.
+
+    `name`: what the user calls the target. Raises UserError or ModelError.
+    """
+    asked = Settings(draft=draft, spec=spec)
+    return chosen_draft(asked, target, name, lambda each: find_or_fetch(each, fetch))
 
 
 class ReplyKeywords(TypedDict, total=False):

@@ -5,7 +5,8 @@ from dataclasses import replace
 from localspec.dialogue.renderer import RENDERER
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.timing import TimedEngine
+from localspec.engine.timing import TimedEngine, TimedHead
+from localspec.errors import EngineError
 from localspec.notify import Notify, Progress
 from localspec.session import attention
 from localspec.session.calibration import fastest_draft
@@ -43,6 +44,18 @@ def load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, Time
     assert plan.draft
     config = fastest_draft(plan.draft, load)
     return replace(plan, draft=config), load(config)
+
+
+def load_head(
+    plan: EnginePlan, target: TimedEngine, notify: Notify
+) -> tuple[EnginePlan, TimedHead | None]:
+    """The plan's draft head, or a sentence why this engine goes on without."""
+    assert plan.head
+    try:
+        return plan, target.head(plan.head.facts, plan.max_draft)
+    except EngineError as error:
+        notify(f"drafts of {plan.head.name} are off: {error}")
+        return replace(plan, head=None), None
 
 
 def talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:

@@ -1,7 +1,7 @@
 """The models on this machine, by the name that each is used by."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localspec.engine.base import EngineConfig
@@ -9,23 +9,26 @@ from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.forecast import Expectation
-from localspec.gguf.reader import PART_NAME, read_header
+from localspec.gguf.reader import PART_NAME, Header, read_header
 from localspec.model.facts import ModelFacts
+from localspec.model.head_fit import head_of
 from localspec.model.identity import parts_of
-from localspec.model.kind import kind_of
+from localspec.model.kind import HEADS, WITH_HEAD, WRITERS, kind_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
 from localspec.registry.manifest import Pulled, last_used
 from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import FoundModel, found_models
 from localspec.registry.resolve import catalog_entry, local_file
+from localspec.settings import OWN
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryRow:
-    """A model; None means unknown. `problem` says why it cannot be used.
+    """A model or a draft head; None means unknown. `problem` says why it cannot be used.
 
-    `kind`: what its header says the file is.
+    `kind`: what its header says the file is. `head`: the draft head that fits it, `own` for the one
+    inside. `drafts_for`: the models here that a head fits.
     """
 
     name: str
@@ -39,6 +42,8 @@ class InventoryRow:
     last_used: str | None = None
     predicted_tps: float | None = None
     problem: str | None = None
+    head: str | None = None
+    drafts_for: tuple[str, ...] = ()
 
 
 def inventory(*, with_others: bool) -> list[InventoryRow]:
@@ -55,7 +60,46 @@ def inventory(*, with_others: bool) -> list[InventoryRow]:
         if model.path.resolve() not in seen:
             seen.add(model.path.resolve())
             rows.append(_row(model.name, model.path, model.origin))
-    return rows
+    return _paired(rows)
+
+
+def _paired(rows: list[InventoryRow]) -> list[InventoryRow]:
+    """The same with who drafts for whom, by headers."""
+    headers = {row.path: header for row in rows if (header := _whole_header(row)) is not None}
+    heads = {row.path: row for row in rows if row.kind in HEADS}
+    found: dict[Path, list[InventoryRow]] = {}
+    own = [row.path for row in rows if row.kind == WITH_HEAD.name and _fits(headers, row.path)]
+    for row in rows:
+        for path in heads if row.kind in WRITERS else ():
+            if _fits(headers, row.path, path):
+                found.setdefault(path, []).append(row)
+    by_model = {row.path: heads[path].name for path, fitting in found.items() for row in fitting}
+    by_model |= dict.fromkeys(own, OWN)
+    return [
+        replace(
+            row,
+            head=by_model.get(row.path),
+            drafts_for=tuple(each.name for each in found.get(row.path, ())),
+        )
+        for row in rows
+    ]
+
+
+def _whole_header(row: InventoryRow) -> Header | None:
+    """Of what takes part in a pair."""
+    if row.kind not in (*HEADS, *WRITERS) or (row.problem and row.kind in WRITERS):
+        return None
+    try:
+        return read_header(row.path)
+    except LocalspecError:
+        return None
+
+
+def _fits(headers: dict[Path, Header], target: Path, head: Path | None = None) -> bool:
+    model, other = headers.get(target), headers.get(head) if head else None
+    if model is None or (head and other is None):
+        return False
+    return not isinstance(head_of(model, other), str)
 
 
 def _own() -> Iterator[tuple[str, Path, str]]:
@@ -105,6 +149,8 @@ def _read(path: Path) -> tuple[str | None, ModelFacts | None, str | None]:
     try:
         header = read_header(path)
         kind = kind_of(header)
+        if kind.name in HEADS:
+            return kind.name, None, None
         return kind.name, usable_facts(header), kind.engine_problem
     except LocalspecError as error:
         return kind and kind.name, None, str(error)

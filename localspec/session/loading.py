@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.device_health import sound_devices
-from localspec.engine.graphics import engine_reports, free_bytes, graphics
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
 from localspec.engine.timing import TimedEngine
-from localspec.engine.workers import Worker, check_types, devices_of
 from localspec.errors import ModelError, UserError
+from localspec.gguf.header import Header
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.kind import kind_of
@@ -24,17 +22,27 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
-from localspec.prediction.memory import layers_that_fit, memory_of
 from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
-from localspec.session.memory_check import Loaded, check_memory, warn_of_reading
-from localspec.session.trial import try_load
-from localspec.settings import MAX_DRAFT, NONE, Settings, Speculation
+from localspec.session.devices import (
+    check_devices,
+    computing_names,
+    on_sound_devices,
+    own_devices,
+    placed,
+)
+from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
+from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
+from localspec.session.trial import try_head, try_load
+from localspec.settings import NONE, Settings, Speculation
 
 
 def checked_facts(model: Path) -> ModelFacts:
     """A file's facts. Raises ModelError if it is damaged, or no model that the engine loads."""
-    header = read_header(model)
+    return _checked(read_header(model), model)
+
+
+def _checked(header: Header, model: Path) -> ModelFacts:
     facts = usable_facts(header)
     problem = kind_of(header).engine_problem
     if problem:
@@ -60,33 +68,13 @@ def check_cache_types(settings: Settings, facts: ModelFacts) -> None:
         raise UserError(problem)
 
 
-def _check_devices(settings: Settings) -> None:
-    """Raise UserError for a device that the engine does not have, or a worker that is not there."""
-    if not settings.device and not settings.workers:
-        return
-    far = [device for worker in settings.workers for device in devices_of(Worker.of(worker))]
-    known = [device.name for device in (*(engine_reports() or []), *far)]
-    unknown = [name for name in settings.device if name not in known]
-    if unknown:
-        raise UserError(f"no device {unknown[0]!r}: the engine has {', '.join(known) or 'none'}")
-    if settings.workers:
-        check_types(settings.kv_k, settings.kv_v)
-
-
-PROCESSOR_NAME = "CPU"
-"""As ggml calls it."""
 DEFAULT_CTX = 4096
-DEFAULT_DRAFT = 3
-AUTO_DRAFT = 16
-"""The longest draft that is chosen without a cap."""
-SNAPSHOTS, FEW_SNAPSHOTS, SNAPSHOTS_BYTES = 8, 4, 512_000_000
-"""States to roll back to that are kept unasked: at most, where their size is unknown, and together.
-Each costs every pass some copies; longer drafts seldom stand."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """What will be loaded: configuration and facts of the target and, if any, the draft."""
+    """What will be loaded: configuration and facts of the target and, if any, the draft model;
+    or a draft head."""
 
     target: EngineConfig
     draft: EngineConfig | None
@@ -96,11 +84,13 @@ class EnginePlan:
     draft_facts: ModelFacts | None = None
     spec: Speculation = "auto"
     template: str = "auto"
+    head: HeadPlan | None = None
 
     @property
     def settings(self) -> Settings:
         """All settings in effect: the target's, with the drafter and its longest draft."""
-        draft = str(self.draft.model) if self.draft else NONE
+        draft = self.head.draft if self.head else NONE
+        draft = str(self.draft.model) if self.draft else draft
         return replace(
             self.target.settings,
             spec=self.spec if self.max_draft else NONE,
@@ -113,11 +103,7 @@ class EnginePlan:
     @property
     def computed_on(self) -> tuple[str, ...]:
         """Devices that hold layers of the target, the processor's last."""
-        settings, n_layers = self.target.settings, self.facts.n_layers
-        used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-        names = tuple(device.name for device in used)
-        is_all = bool(names) and not 0 <= settings.gpu_layers <= n_layers
-        return names if is_all else (*names, PROCESSOR_NAME)
+        return computing_names(self.target.settings, self.facts.n_layers)
 
     @property
     def models(self) -> tuple[Loaded, ...]:
@@ -125,6 +111,11 @@ class EnginePlan:
         target = (self.target, self.facts)
         draft = (self.draft, self.draft_facts) if self.draft and self.draft_facts else None
         return (target, draft) if draft else (target,)
+
+    @property
+    def beside(self) -> Need:
+        """What a head takes."""
+        return self.head.need(self.target, self.facts) if self.head else Need()
 
     def without_repacking(self) -> Self:
         """The same for an engine build that must not repack weights."""
@@ -141,28 +132,38 @@ class EnginePlan:
                 f"speculation is off: {target.config.model.name} cannot roll back its state"
                 " (its memory is recurrent)"
             )
-        return replace(self, max_draft=limit, draft=self.draft if limit else None)
+        if limit:
+            return replace(self, max_draft=limit)
+        return replace(self, max_draft=0, draft=None, head=None)
 
 
 def plan_engines(config: SessionConfig) -> EnginePlan:
     """Decide every setting and check for failures. Raises UserError or ModelError."""
     settings = config.settings.checked()
-    _check_devices(settings)
-    facts = checked_facts(config.model)
+    check_devices(settings)
+    header = read_header(config.model)
+    facts = _checked(header, config.model)
     n_ctx = settings.ctx or min(DEFAULT_CTX, facts.n_ctx_train or DEFAULT_CTX)
     n_sequences = settings.n_sequences
-    max_draft = min(_max_draft(config), _longest_draft(settings, n_ctx))
-    rolling = replace(settings, n_rs_seq=_n_snapshots(settings, facts, max_draft))
+    max_draft = most_drafted(settings, n_ctx)
+    head = planned_head(settings, header, config.draft) if max_draft else None
+    rolling = replace(
+        settings,
+        n_rs_seq=n_snapshots(settings, facts, max_draft),
+        load_mtp=settings.load_mtp or bool(head and head.head.is_inside),
+    )
     target = _engine_config(config.model, rolling, facts, n_ctx, n_sequences * (max_draft + 1))
     draft, draft_facts = None, None
-    if config.draft is not None and settings.spec in ("auto", "draft"):
+    if config.draft is not None and not head and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
-        draft = _engine_config(config.draft, settings, draft_facts, n_ctx, n_sequences)
+        # A worker serves one engine at a time, and a draft waits for each of its tokens.
+        near = replace(settings, workers=(), device=own_devices(settings))
+        draft = _engine_config(config.draft, near, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
-        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template
+        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template, head
     )
-    check_memory(plan.models)
+    check_memory(plan.models, plan.beside)
     return plan
 
 
@@ -171,13 +172,15 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
 
     Raises ModelError also for a file that this build would die of.
     """
-    plan = plan_engines(_on_sound_devices(config, notify))
+    plan = plan_engines(on_sound_devices(config, notify))
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, called(engine.model), facts, notify)
+    if plan.head:
+        try_head(plan.target.model, plan.facts, plan.head.facts, notify)
     if note := beyond_training(plan.facts, plan.target.n_ctx):
         notify(note)
-    warn_of_reading(plan.models, notify)
+    warn_of_reading(plan.models, notify, plan.beside)
     return plan
 
 
@@ -192,17 +195,6 @@ def beyond_training(facts: ModelFacts, n_ctx: int) -> str | None:
     if scaled > trained:
         return f"{asked}, and text beyond the {scaled:,} that its file's YaRN reaches is worthless"
     return f"{asked}, and text beyond them is worthless: its file has no YaRN scaling"
-
-
-def _on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
-    """The same without devices that compute wrong numbers."""
-    settings = config.settings
-    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-    sound = sound_devices(used, notify)
-    if len(sound) == len(used):
-        return config
-    names = tuple(device.name for device in sound)
-    return config.with_settings(device=names, gpu_layers=settings.gpu_layers if names else 0)
 
 
 def load_engine(
@@ -242,35 +234,6 @@ def check_pair(target: TimedEngine, draft: TimedEngine) -> None:
         )
 
 
-def _max_draft(config: SessionConfig) -> int:
-    settings = config.settings
-    if settings.spec == "draft" and config.draft is None:
-        raise UserError("--spec draft needs a draft model: name one with --draft")
-    if settings.spec == NONE:
-        return 0
-    return settings.draft_max or (AUTO_DRAFT if settings.spec == "auto" else DEFAULT_DRAFT)
-
-
-def _longest_draft(settings: Settings, n_ctx: int) -> int:
-    """So that drafts of all sequences take half a micro-batch: prompts have the other half."""
-    if settings.n_sequences == 1:
-        return MAX_DRAFT
-    return max(0, min(settings.ubatch, n_ctx) // (2 * settings.n_sequences) - 1)
-
-
-def _n_snapshots(settings: Settings, facts: ModelFacts, max_draft: int) -> int:
-    """States to keep for drafts of that length; the engine needs none where there is no state."""
-    if settings.n_rs_seq or not max_draft:
-        return settings.n_rs_seq
-    most = min(max_draft, settings.ubatch // settings.n_sequences - 1)
-    if settings.draft_max or facts.state_bytes == 0:
-        return most
-    if facts.state_bytes is None:
-        return min(most, FEW_SNAPSHOTS)
-    fitting = SNAPSHOTS_BYTES // (facts.state_bytes * settings.n_sequences)
-    return min(most, SNAPSHOTS, fitting)
-
-
 def _engine_config(
     model: Path, settings: Settings, facts: ModelFacts, n_ctx: int, n_outputs: int
 ) -> EngineConfig:
@@ -284,15 +247,4 @@ def _engine_config(
         flash_attn="on" if needs_flash else settings.flash_attn,
     )
     check_cache_types(chosen, facts)
-    return EngineConfig(model, replace(chosen, gpu_layers=_gpu_layers(chosen, facts)), n_outputs)
-
-
-def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
-    """As asked for, or as many as fit on the GPUs that are here; 0 where none is."""
-    devices = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-    if not devices or settings.gpu_layers > 0:
-        return settings.gpu_layers if devices else 0
-    assert settings.ctx
-    n_sequences = settings.n_sequences
-    needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
-    return layers_that_fit(facts.n_layers, needed, free_bytes(devices))
+    return EngineConfig(model, placed(chosen, facts), n_outputs)

@@ -39,7 +39,7 @@ class Need:
 
     @classmethod
     def of(cls, models: Sequence[Loaded]) -> "Need":
-        on_host = [_need(*pair) for pair in models if not _is_elsewhere(pair[0])]
+        on_host = [_need(*pair) for pair in models if not is_elsewhere(pair[0])]
         one_program = cls(-PROGRAM_BYTES * max(0, len(on_host) - 1))
         return sum(on_host, one_program)
 
@@ -47,9 +47,10 @@ class Need:
         return Need(*(getattr(self, f) + getattr(other, f) for f in self.__slots__))
 
 
-def check_memory(models: Sequence[Loaded]) -> None:
-    """Raise UserError where models do not fit together into the memory that is free now."""
-    need = Need.of(models)
+def check_memory(models: Sequence[Loaded], beside: Need = Need()) -> None:
+    """Raise UserError where models, and what is `beside` them, do not fit together into the memory
+    that is free now."""
+    need = Need.of(models) + beside
     free = _free_bytes(need.mapped_bytes)
     if need.own_bytes <= free.bytes:
         return
@@ -60,9 +61,9 @@ def check_memory(models: Sequence[Loaded]) -> None:
     )
 
 
-def warn_of_reading(models: Sequence[Loaded], notify: Notify) -> None:
+def warn_of_reading(models: Sequence[Loaded], notify: Notify, beside: Need = Need()) -> None:
     """Say so where mapped weights do not stay in memory, which makes each token read the disk."""
-    need, free = Need.of(models), available_memory_bytes()
+    need, free = Need.of(models) + beside, available_memory_bytes()
     kept = need.mapped_bytes - need.repacked_bytes
     if need.own_bytes + kept <= free:
         return
@@ -88,7 +89,7 @@ def _free_bytes(mapped_bytes: int) -> _Free:
     return _Free(free, f", and the rest would go to swap ({swap / 1e9:.1f} GB)" if swap else "")
 
 
-def _is_elsewhere(config: EngineConfig) -> bool:
+def is_elsewhere(config: EngineConfig) -> bool:
     """Whether it goes to devices that do not share this machine's memory."""
     settings = config.settings
     used = graphics(settings.device, settings.workers) if settings.gpu_layers else []

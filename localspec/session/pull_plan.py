@@ -3,7 +3,7 @@
 A plan reads only headers, so that a model which cannot work is refused before gigabytes are moved.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from localspec.gguf.hub_name import HubFile, HubRepository, hub_name_of, is_of_h
 from localspec.gguf.reader import Header, read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
+from localspec.model.head_fit import is_head
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable
 from localspec.notify import Notify
@@ -24,24 +25,25 @@ from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
 from localspec.registry.repository import described
 from localspec.registry.resolve import (
-    ADDRESSES,
     hub_name,
     is_one_file,
     local_file,
     locate,
-    named_entry,
     packaged_file,
-    split_type,
+    written_name,
 )
+from localspec.registry.sites import ADDRESSES
+from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import goes_beside
 from localspec.session.pull_choice import of_entry, of_repository, spelled
+from localspec.session.sibling_heads import sibling_head
 
-FileRole = Literal["model", "draft"]
+FileRole = Literal["model", "draft", "head"]
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How to pull: with or without a pair's draft, and the machine to choose for."""
+    """How to pull: with or without who drafts for the model, and the machine to choose for."""
 
     with_draft: bool = True
     where: MachineChoice = field(default_factory=MachineChoice)
@@ -67,7 +69,8 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """A model and its draft, if it has one, with the reasons for the quantization."""
+    """A model, its draft and its draft head, if it has them, with the reasons for the
+    quantization. A head that is asked for alone is the only file."""
 
     models: tuple[PlannedFile, ...]
     reasons: tuple[str, ...] = ()
@@ -94,18 +97,47 @@ def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
 
     Raises UserError, ModelError or HardwareError; then nothing but headers was fetched.
     """
+    reference = written_name(reference)
     entry, kind = _named_entry(reference)
     plan = (
         _plan_entry(entry, kind, wish, notify)
         if entry
         else _plan_reference(_reference(reference), wish, notify)
     )
-    for model in plan.models:  # of others the header is read when they are here
-        if any(goes_beside(file.file_name) for file in model.files):
-            check_usable(model.header)
+    plan = replace(plan, models=tuple(map(_checked, plan.models)))
     _check_pair(plan)
+    if wish.with_draft:
+        plan = _with_head(plan, entry, notify)
     check_disk(plan.missing_files)
     return plan
+
+
+def _checked(model: PlannedFile) -> PlannedFile:
+    """What is named like something beside a model is a head or refused; of others the header is
+    read when they are here."""
+    if not any(goes_beside(file.file_name) for file in model.files):
+        return model
+    header = model.header
+    if is_head(header):
+        return replace(model, role="head")
+    check_usable(header)
+    return model
+
+
+def _with_head(plan: PullPlan, entry: Entry | None, notify: Notify) -> PullPlan:
+    """The same with the head that fits the model, if its header can be read and there is one."""
+    model = plan.models[0]
+    if model.role != "model" or not model.files or is_offline():
+        return plan
+    try:
+        files = sibling_head(lambda: model.header, model.files[0], entry, notify)
+    except ModelError:  # no GGUF file: `carry_out` has the word
+        return plan
+    if not files:
+        return plan
+    head = PlannedFile("head", None, files)
+    reason = f"{files[0].file_name} is its draft head (--no-draft leaves it out)"
+    return replace(plan, models=(*plan.models, head), reasons=(*plan.reasons, reason))
 
 
 def carry_out(plan: PullPlan, notify: Notify, on_progress: OnProgress) -> list[Got]:
@@ -140,7 +172,8 @@ def _check_arrived(path: Path) -> None:
         header = read_header(path)
     except ModelError:
         return  # no GGUF file, or one that was damaged before it came: `list` and `verify` say so
-    check_usable(header)
+    if not is_head(header):
+        check_usable(header)
 
 
 def is_offline() -> bool:
@@ -234,7 +267,7 @@ def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) ->
 
 def _check_pair(plan: PullPlan) -> None:
     """ModelError where the draft cannot draft for the model."""
-    if len(plan.models) < 2:
+    if [model.role for model in plan.models] != ["model", "draft"]:
         return
     target, draft = (ModelFacts.of(model.header) for model in plan.models)
     problem = pair_problem(target.tokenizer, draft.tokenizer, rolls_back=draft.rolls_back)

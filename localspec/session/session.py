@@ -20,13 +20,13 @@ from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.timing import TimedEngine
+from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.constraining import check_tools, constrained
-from localspec.session.engines import load_draft, load_target, talking_plan
+from localspec.session.engines import load_draft, load_head, load_target, talking_plan
 from localspec.session.generations import Generations
 from localspec.session.loading import EnginePlan, check_pair, sound_plan
 from localspec.session.prompting import Prompting, TemplateValues
@@ -44,17 +44,19 @@ class Session:
         target: TimedEngine,
         draft: TimedEngine | None,
         notify: Notify = silent,
+        head: TimedHead | None = None,
     ) -> None:
         self.plan = plan
         self.target = target
         self.draft = draft
+        self.head = head
         self.notify = notify
         self.load_s = 0.0
         self.context = target.context()
         self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
-        self._drafters = drafters_for(target, draft)
+        self._drafters = drafters_for(target, draft, head)
 
     @classmethod
     def open(
@@ -73,7 +75,7 @@ class Session:
         """
         plan = talking_plan(config, notify) if talks else sound_plan(config, notify)
         started = perf_counter()
-        target = draft = None
+        target = draft = head = None
         try:
             with Interrupt() as interrupt:
                 plan, target = load_target(plan, config, interrupt, on_progress, notify)
@@ -81,7 +83,9 @@ class Session:
                 if plan.draft:
                     plan, draft = load_draft(plan, interrupt)
                     check_pair(target, draft)
-                session = cls(plan, target, draft, notify)
+                if plan.head:
+                    plan, head = load_head(plan, target, notify)
+                session = cls(plan, target, draft, notify, head)
                 session.prepare()
                 if interrupt.requested:
                     raise Interrupted
@@ -103,7 +107,7 @@ class Session:
     def learned(self) -> Learned:
         """What passes cost here, loaded or measured once, and kept at the end."""
         if self._store is None:
-            self._store = LearnedStore(self.plan, self.target, self.draft)
+            self._store = LearnedStore(self.plan, self.target, self.draft, self.head)
         return self._store.learned or self._store.load()
 
     def forget(self) -> None:

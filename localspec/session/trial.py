@@ -5,7 +5,8 @@ than today's. What it dies of is found by letting it die: a child maps the file 
 graphs, and the verdict is kept by the file's fingerprint and the build's. A file that was loaded
 before costs the reading of that verdict. Where the file leaves as much memory again, one token
 passes through its weights as well, and the pages are cached for the engine that follows; of a
-larger one no weight is touched.
+larger one no weight is touched. Draft heads are tried as well, beside the model that they draft
+for.
 """
 
 import importlib
@@ -19,6 +20,7 @@ from localspec.engine.health import engine_fingerprint
 from localspec.errors import ModelError
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
+from localspec.model.heads import HeadFacts, json_of_head
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify
 from localspec.store import Kept, hashed
@@ -39,27 +41,50 @@ class TrialVerdict:
 
 def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
     """ModelError where loading the file would end the process; `name` is what users call it."""
-    kept = _kept(model)
-    verdict = kept.load()
-    if verdict is None:
-        if facts.weight_bytes > SAID_BYTES:
-            notify(f"{name} is new here: a process of its own tries it first")
-        verdict = _tried(model, facts)
-        if verdict is None:
-            return
-        kept.save(verdict)
-    if verdict.death:
+    said = f"{name} is new here: a process of its own tries it first"
+    death = _death_of(model, facts, said if facts.weight_bytes > SAID_BYTES else None, notify)
+    if death:
         raise ModelError(
-            f"{name} is not loaded, because the engine would die of it ({verdict.death}):"
+            f"{name} is not loaded, because the engine would die of it ({death}):"
             " download or convert it again, or get a newer engine with scripts/setup"
         )
 
 
-def _tried(model: Path, facts: ModelFacts) -> TrialVerdict | None:
+def try_head(model: Path, facts: ModelFacts, head: HeadFacts, notify: Notify) -> None:
+    """ModelError where a draft head beside `model`, which has been tried, would end the process."""
+    name = head.path.name if head.path else f"the draft head in {model.name}"
+    said = f"{name} is new here: a process of its own tries it beside {model.name} first"
+    death = _death_of(model, facts, said if facts.weight_bytes > SAID_BYTES else None, notify, head)
+    if death:
+        raise ModelError(
+            f"{name} does not draft for {model.name}, because the engine would die of it ({death}):"
+            " pull another head, or get a newer engine with scripts/setup"
+        )
+
+
+def _death_of(
+    model: Path, facts: ModelFacts, said: str | None, notify: Notify, head: HeadFacts | None = None
+) -> str | None:
+    """What the child died of, now or when the file was new."""
+    kept = _kept(model, head)
+    verdict = kept.load()
+    if verdict is None:
+        if said:
+            notify(said)
+        verdict = _tried(model, facts, head)
+        if verdict:
+            kept.save(verdict)
+    return verdict.death if verdict else None
+
+
+def _tried(model: Path, facts: ModelFacts, head: HeadFacts | None) -> TrialVerdict | None:
     """None where somebody else ended the child: that says nothing about the file."""
     is_small = 2 * facts.weight_bytes <= available_memory_bytes()
-    evaluate = ["evaluate"] if is_small else []
-    ending = run_module(CHILD, [str(model), *evaluate], _meanwhile, LIMIT_S)
+    arguments = [
+        *(["evaluate"] if is_small else []),
+        *(["head", json_of_head(head)] if head else []),
+    ]
+    ending = run_module(CHILD, [str(model), *arguments], _meanwhile, LIMIT_S)
     if ending.is_success:
         return TrialVerdict(None)
     if ending.is_killed or ending.is_timeout:
@@ -80,6 +105,9 @@ def _death(ending: Ending) -> str | None:
     return ending.reason if ending.code < 0 else None
 
 
-def _kept(model: Path) -> Kept[TrialVerdict]:
-    path = hashed(paths.cache_dir() / "trials", f"{fingerprint(model)} {engine_fingerprint()}")
+def _kept(model: Path, head: HeadFacts | None) -> Kept[TrialVerdict]:
+    key = f"{fingerprint(model)} {engine_fingerprint()}"
+    if head:
+        key += f" {head.method} {fingerprint(head.path) if head.path else 'own'}"
+    path = hashed(paths.cache_dir() / "trials", key)
     return Kept(path, lambda kept: TrialVerdict(**kept), asdict)

@@ -16,7 +16,6 @@ quotations.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +28,8 @@ from localspec.errors import LocalspecError
 from localspec.quality.divergence import Divergence, Windows, shipped_text, windows_of
 from localspec.quality.evaluate import divergence_of, reference_of
 from localspec.quality.reference import Reference
-from localspec.session import ReplyOptions, Session, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.session import Session
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, gains_of, turns
 from localspec.tuning.state import SearchState, Trial
@@ -172,11 +172,11 @@ Way = dict[str, Any]
 """The drafter's settings."""
 
 
-def tune_drafts(work: SearchState, setting: Settings, draft: Path | None) -> Way:
+def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
     """Drafter settings that are significantly faster than the default ones, or none."""
-    default: Way = {"draft": str(draft) if draft else NONE, "spec": "auto"}
+    default: Way = {"draft": draft, "spec": "auto"}
     ways: list[Way] = [default, {"draft": NONE, "spec": NONE}]
-    if draft:
+    if draft != NONE:
         ways.append({"draft": NONE, "spec": "auto"})
     if not _fits(work, setting, len(ways)):
         return {}

@@ -23,7 +23,7 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.errors import UserError
 from localspec.notify import Notify, silent
 from localspec.session.config import SessionConfig
-from localspec.session.loading import checked_facts
+from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
@@ -74,9 +74,9 @@ def search(
     goal: Goal,
     budget_s: float,
     listen: SearchListener,
-    draft: Path | None = None,
+    draft: str = NONE,
 ) -> Outcome:
-    """Tune; Ctrl-C ends the search with the best proven candidate. `draft`: a draft model's file.
+    """Tune; Ctrl-C ends the search with the best proven candidate. `draft` is as in `Settings`.
 
     Raises LocalspecError where the defaults cannot be measured, KeyboardInterrupt on an earlier
     Ctrl-C.
@@ -208,10 +208,9 @@ def tune_model(
         raise UserError(
             f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
         )
-    if config.draft:
-        checked_facts(config.draft)
+    plan_engines(config.with_settings(spec="auto"))
     subject = TuneTarget.of(config.with_settings(spec=NONE), notify)
-    outcome = search(subject, goal, budget_s, listen, config.draft)
+    outcome = search(subject, goal, budget_s, listen, config.settings.draft)
     if outcome.is_interrupted and outcome.winner is None:
         raise KeyboardInterrupt
     return Tuned(subject, outcome, _kept(outcome, config.model, subject.config, goal))

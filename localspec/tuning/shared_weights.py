@@ -37,15 +37,12 @@ class Candidate:
 
     setting: Settings
     shared: "SharedWeights"
+    context: TimedContext
     timer: Timer
     fill_s: float = 0.0
     n_filled: int = 0
     best_s: dict[int, float] = field(default_factory=dict[int, float])
     """The shortest time of a token as an anchor, by depth."""
-
-    @property
-    def context(self) -> TimedContext:
-        return self.timer.context
 
     @property
     def engine(self) -> TimedEngine:
@@ -101,8 +98,8 @@ class SharedWeights:
         config = EngineConfig(
             self.config.model, replace(setting, ctx=padded_cells(n_ctx)), n_outputs
         )
-        engine = self.owner.sibling(config)
-        candidate = Candidate(setting, self, Timer(engine.context()))
+        context = self.owner.sibling(config).context()
+        candidate = Candidate(setting, self, context, Timer(context))
         self.candidates.append(candidate)
         return candidate
 

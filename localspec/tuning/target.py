@@ -16,16 +16,17 @@ rules for CUDA and Metal are not yet measured.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.graphics import engine_reports
+from localspec.engine.graphics import free_bytes, graphics
+from localspec.engine.workers import KEPT_TYPES
 from localspec.forecast.forecast import Expectation
-from localspec.forecast.machine import engine_features
+from localspec.forecast.rated_machine import engine_features
 from localspec.hardware.detect import available_memory_bytes
-from localspec.hardware.machine import local_devices
+from localspec.hardware.machine import Reported
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.notify import Notify
@@ -71,17 +72,23 @@ class Build:
         return frozenset(found[1].lower().split(";")) if found else CUDA_DEFAULT_PAIRS
 
 
+def backend_of_all(devices: Sequence[Reported]) -> str:
+    """Of the device with the most rules for cache types: a worker, else the first."""
+    names = [device.backend for device in devices]
+    return "rpc" if "rpc" in names else names[0] if names else "cpu"
+
+
 def excluded(attention: Attention, facts: ModelFacts, build: Build) -> str | None:
     """A sentence on why these cache types are not worth a trial here; None where they are."""
-    is_flash = attention.is_flash
+    is_flash, k, v = attention.is_flash, attention.kv_k, attention.kv_v
     problem = facts.kv_problem(*types_of(attention), flash_attention=is_flash)
     if problem:
         return problem
     if is_flash and facts.architecture in _NO_FLASH:
         return f"{facts.architecture} has no flash attention"
-    if not is_flash:
-        return None
-    return _without_kernel(attention, build)
+    if build.backend == "rpc" and (k != v or k not in KEPT_TYPES):
+        return f"{k} keys with {v} values can end a worker"
+    return _without_kernel(attention, build) if is_flash else None
 
 
 def _without_kernel(attention: Attention, build: Build) -> str | None:
@@ -116,15 +123,16 @@ class TuneTarget:
     def of(cls, config: SessionConfig, notify: Notify) -> Self:
         """A model with its defaults here. Raises UserError, ModelError or EngineError."""
         plan = sound_plan(config, notify)
-        device = local_devices(engine_reports())[0]
-        backend = device.backend if plan.target.settings.gpu_layers else "cpu"
+        settings = plan.target.settings
+        used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+        backend = backend_of_all(used)
         plain = replace(plan.target, settings=plan.target.settings.with_attention(Attention()))
         return cls(
             config=plan.target,
             facts=plan.facts,
             build=Build(backend, engine_features()),
             expected=Expectation.of(plain, plan.facts),
-            free_bytes=available_memory_bytes() if backend == "cpu" else device.free_bytes,
+            free_bytes=free_bytes(used) if used else available_memory_bytes(),
         )
 
     @property

@@ -17,6 +17,8 @@ STUDIES = {
     "bench-turns": "engine.turns",
     "bench-serve": "serve.load",
     "maskbench": "serve.maskbench",
+    "bench-servers": "serve.compare",
+    "kill-clients": "serve.faults",
     "judge-server": "serve.llama_tests",
     "bench-against-llama-bench": "engine.llama_bench",
     "judge-templates": "dialogue.templates",

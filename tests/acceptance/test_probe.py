@@ -18,7 +18,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.timing import Timer
 from localspec.forecast.forecast import facts_of
-from localspec.forecast.machine import MachineChoice, predicted_machine
+from localspec.forecast.machine import MachineChoice
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.hardware.activity import Watch
 from localspec.hardware.detect import usable_cores
 from localspec.prediction.roofline import Roofline

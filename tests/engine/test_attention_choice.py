@@ -11,10 +11,11 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.timing import TimedEngine, Timer
-from localspec.session import Session, SessionConfig, attention
+from localspec.session import attention
 from localspec.session.attention import Found, fastest, is_open
-from localspec.session.config import session_config
+from localspec.session.config import SessionConfig, session_config
 from localspec.session.loading import checked_facts
+from localspec.session.session import Session
 from localspec.settings import Settings
 
 

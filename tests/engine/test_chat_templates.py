@@ -8,7 +8,8 @@ from scripted import Script, write_script
 
 import localspec.session.engines as engines_module
 from localspec.dialogue.template import TemplateError
-from localspec.session import Session, SessionConfig
+from localspec.session.config import SessionConfig
+from localspec.session.session import Session
 
 pytestmark = pytest.mark.engine
 QUICK = ("--temp", "0", "--spec", "none", "-n", "8")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from localspec.engine.llama.overhead import OVERHEAD_WIDTHS, least, undisturbed
 from localspec.engine.llama.prober import Allowance
 from localspec.engine.probe import ProbeSetting, _kept, kept_probe, probe_machine
 from localspec.errors import EngineError
@@ -124,7 +125,7 @@ def test_a_child_that_fails_is_one_sentence() -> None:
 def test_the_child_speaks_in_lines() -> None:
     request = {
         "n_threads": 1, "n_gpu_layers": 0, "repack": True, "weights": [],
-        "weights_at_ends": [], "attention": [], "with_overhead": False,
+        "weights_at_ends": [], "attention": [], "with_overhead": False, "device": [], "workers": [],
     }  # fmt: skip
     command = [sys.executable, "-m", "localspec.engine.llama.prober", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -241,3 +242,14 @@ def test_beyond_its_ends_a_curve_goes_on_as_it_is_asked() -> None:
     assert (curve.at(0.5), curve.at(8)) == (1.0, 6.0)
     assert (curve.within(0.5), curve.within(2), curve.within(8)) == (2.0, 4.0, 6.0)
     assert (curve.in_proportion(2), curve.in_proportion(8)) == (4.0, 12.0)
+
+
+def test_a_narrow_pass_that_was_disturbed_takes_no_longer_than_a_wider_one() -> None:
+    times = {1: 0.9, 2: 0.2, 4: 0.3, 8: 0.25, 16: 0.5}
+    assert undisturbed(times) == {1: 0.2, 2: 0.2, 4: 0.25, 8: 0.25, 16: 0.5}
+
+
+def test_of_two_overheads_the_calmer_counts_at_each_width() -> None:
+    calm = Curve((w, 1.0) for w in OVERHEAD_WIDTHS), Curve((w, 0.1) for w in OVERHEAD_WIDTHS)
+    busy = Curve((w, 3.0) for w in OVERHEAD_WIDTHS), Curve((w, 0.4) for w in OVERHEAD_WIDTHS)
+    assert least(busy, calm) == least(calm, busy) == calm

@@ -12,7 +12,8 @@ from localspec.bench.same_answer import TEXTS, compare_answers, diverge, first_d
 from localspec.dialogue.template import Message
 from localspec.engine.base import hold
 from localspec.engine.sampling import Chooser, Sampling
-from localspec.session import ReplyOptions, Session, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.session import Session
 
 GREEDY = ReplyOptions(Sampling(temperature=0), max_tokens=40)
 

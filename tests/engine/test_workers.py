@@ -6,11 +6,12 @@ placing layers, for machines without a GPU.
 
 import json
 import socket
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from command import ANSWER, LOCALSPEC, clean_environment, localspec
 from models import smollm2
+from working import Running, free_port
 
 from localspec.engine.base import EngineConfig, hold, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
@@ -29,38 +31,6 @@ from localspec.model.synthetic import Shape, write_random_model
 
 SHAPE = Shape(n_layers=12, n_embd=128, n_heads=4, n_kv_heads=2, n_ff=256, n_vocab=512)
 TOKENS = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
-class Running:
-    """`localspec worker` on loopback."""
-
-    def __init__(self, port: int) -> None:
-        self.address = f"127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [LOCALSPEC, "worker", "--listen", self.address, "--threads", "1"],
-            env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stderr
-        assert self.address in self._process.stderr.readline()
-        until_s = time.monotonic() + 30
-        while not self._listens() and time.monotonic() < until_s:
-            time.sleep(0.05)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", int(self.address[10:])), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -210,36 +180,108 @@ def test_commands_take_workers_and_say_so(workers: list[str]) -> None:
 # --- who is no worker -------------------------------------------------------------------------
 
 
-def answering(reply: bytes, *, closes: bool) -> Callable[[socket.socket], None]:
-    def serve(listener: socket.socket) -> None:
-        held = []
-        while True:
-            try:
-                peer, _ = listener.accept()
-                peer.sendall(reply)
-            except OSError:
-                return
-            held.append(peer)
-            if closes:
-                peer.close()
-
-    return serve
+Talk = Callable[[socket.socket], None]
 
 
-HELLO_OF_ANOTHER_VERSION = (28).to_bytes(8, "little") + bytes([99, 0, 0]) + bytes(25)
-PEERS = {
-    "silent": answering(b"", closes=False),
-    "closing": answering(b"", closes=True),
-    "http": answering(b"HTTP/1.1 400 Bad Request\r\n\r\n", closes=True),
-    "other version": answering(HELLO_OF_ANOTHER_VERSION, closes=False),
-    "noise": answering(bytes(range(256)) * 8, closes=False),
+def framed(answer: bytes, size: int | None = None) -> bytes:
+    return (len(answer) if size is None else size).to_bytes(8, "little") + answer
+
+
+def version(major: int) -> bytes:
+    return framed(bytes([major, 0, 0]) + bytes(25))
+
+
+def saying(*replies: bytes, closes: bool = False) -> Talk:
+    """One reply to each thing that is said."""
+
+    def talk(peer: socket.socket) -> None:
+        for reply in replies:
+            if not peer.recv(4096):
+                break
+            peer.sendall(reply)
+        if closes:
+            peer.close()
+        while not closes and peer.recv(4096):
+            pass
+
+    return talk
+
+
+def dripping(reply: bytes) -> Talk:
+    def talk(peer: socket.socket) -> None:
+        for byte in reply:
+            peer.sendall(bytes([byte]))
+            time.sleep(0.3)
+
+    return talk
+
+
+def flooding(peer: socket.socket) -> None:
+    while True:
+        peer.sendall(bytes(1 << 16))
+
+
+def echoing(peer: socket.socket) -> None:
+    while said := peer.recv(4096):
+        peer.sendall(said)
+
+
+def resetting(peer: socket.socket) -> None:
+    peer.recv(4096)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+def half_closing(peer: socket.socket) -> None:
+    peer.shutdown(socket.SHUT_WR)
+    while peer.recv(4096):
+        pass
+
+
+HUGE = (1 << 64) - 1
+PEERS: dict[str, Talk] = {
+    "silent": saying(),
+    "closing": lambda peer: peer.close(),
+    "resetting": resetting,
+    "half closing": half_closing,
+    "echo": echoing,
+    "flood": flooding,
+    "slow drip": dripping(version(7)),
+    "http": saying(b"HTTP/1.1 400 Bad Request\r\n\r\n", closes=True),
+    "ssh": lambda peer: peer.sendall(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "tls": saying(bytes([21, 3, 3, 0, 2, 2, 40]), closes=True),
+    "other version": saying(version(99), framed(bytes([1, 0, 0, 0]))),
+    "noise": saying(bytes(range(256)) * 8),
+    "endless answer": saying(framed(bytes(28), HUGE)),
+    "empty answer": saying(framed(b"")),
+    "half an answer": saying(version(7)[:20], closes=True),
+    "silent after hello": saying(version(7)),
+    "closing after hello": saying(version(7), closes=True),
+    "no devices": saying(version(7), framed(bytes(4))),
+    "too many devices": saying(version(7), framed(b"\xff" * 4)),
+    "endless count": saying(version(7), framed(bytes(4), HUGE)),
+    "silent after count": saying(version(7), framed(bytes([1, 0, 0, 0]))),
 }
+
+
+def accepting(listener: socket.socket, talk: Talk) -> None:
+    """Every peer is talked to, as often as it comes."""
+    held: list[socket.socket] = []
+
+    def served(peer: socket.socket) -> None:
+        with suppress(OSError):
+            talk(peer)
+
+    with suppress(OSError):
+        while True:
+            held.append(listener.accept()[0])
+            threading.Thread(target=served, args=(held[-1],), daemon=True).start()
 
 
 @pytest.mark.parametrize("kind", PEERS)
 def test_a_foreign_peer_is_a_sentence_within_three_seconds(kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=PEERS[kind], args=(listener,), daemon=True).start()
+        threading.Thread(target=accepting, args=(listener, PEERS[kind]), daemon=True).start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         started = time.monotonic()
         with pytest.raises(UserError, match=address):

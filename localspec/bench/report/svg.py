@@ -6,6 +6,7 @@ colours.
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from textwrap import wrap
 
 from localspec.bench.report.chart import (
     Axis,
@@ -30,7 +31,9 @@ LIGHT = {
 }  # fmt: skip
 """Colours on white."""
 N_ACROSS, TITLE_HEIGHT, KEY_HEIGHT = 3, 34, 18
-"""A file's panels in a row, and the heights of its title and of a line of the key."""
+"""A file's panels in a row, and the heights of its title and of a line of a panel's text."""
+N_LETTERS = 62
+"""Of a panel's title in one line."""
 
 
 def svg(chart: Chart | BarChart) -> str:
@@ -48,9 +51,11 @@ def picture(title: str, charts: Sequence[Chart | BarChart]) -> str:
     rows = [charts[i : i + n_across] for i in range(0, len(charts), n_across)]
     lines, top = [f'<text class="title" x="12" y="23">{escape(title)}</text>'], TITLE_HEIGHT
     for row in rows:
+        n_title = max(len(_title(chart)) for chart in row)
         for i, chart in enumerate(row):
-            lines += [f'<g transform="translate({i * WIDTH} {top})">', *_panel(chart), "</g>"]
-        top += max(_panel_height(chart) for chart in row)
+            panel = _panel(chart, n_title)
+            lines += [f'<g transform="translate({i * WIDTH} {top})">', *panel, "</g>"]
+        top += KEY_HEIGHT * n_title + max(_panel_height(chart) for chart in row)
     size = f'width="{n_across * WIDTH}" height="{top}"'
     return "\n".join(
         [
@@ -91,22 +96,37 @@ def keys_of(chart: Chart | BarChart) -> Iterator[tuple[str, str]]:
         if len(chart.names) > 1:
             yield from ((tone_class(i), name) for i, name in enumerate(chart.names))
         return
-    yield from ((tone_class(series.tone), series.name) for series in chart.series if series.name)
+    yield from ((_class_of(series), series.name) for series in chart.series if series.name)
 
 
-def _panel(chart: Chart | BarChart) -> Iterator[str]:
-    yield f'<text class="label" x="{LEFT}" y="14">{escape(chart.title)}</text>'
-    yield f'<g transform="translate(0 {KEY_HEIGHT})">'
+def _class_of(series: Series) -> str:
+    return tone_class(series.tone) + " dashed" * series.dashed
+
+
+def _title(chart: Chart | BarChart) -> list[str]:
+    return wrap(chart.title, N_LETTERS) or [""]
+
+
+def _panel(chart: Chart | BarChart, n_title: int) -> Iterator[str]:
+    """A chart between its title, of so many lines, and its key."""
+    for i, line in enumerate(_title(chart)):
+        y = KEY_HEIGHT * i + 14
+        yield f'<text class="label" x="{LEFT}" y="{y}">{escape(line)}</text>'
+    yield f'<g transform="translate(0 {KEY_HEIGHT * n_title})">'
     yield from _lines(chart)
-    yield "</g>"
     for i, (tone, name) in enumerate(keys_of(chart)):
-        y = KEY_HEIGHT * (i + 1) + _height(chart)
-        yield f'<rect class="bar {tone}" x="{LEFT}" y="{y + 1}" width="10" height="10"/>'
+        y = KEY_HEIGHT * i + _height(chart)
+        if "dashed" in tone:
+            yield f'<path class="line {tone}" d="M{LEFT} {y + 6}h12"/>'
+        else:
+            yield f'<rect class="bar {tone}" x="{LEFT}" y="{y + 1}" width="10" height="10"/>'
         yield _text(LEFT + 16, y + 10, name)
+    yield "</g>"
 
 
 def _panel_height(chart: Chart | BarChart) -> int:
-    return _height(chart) + KEY_HEIGHT * (2 + len(list(keys_of(chart))))
+    """Without its title."""
+    return _height(chart) + KEY_HEIGHT * (1 + len(list(keys_of(chart))))
 
 
 def _height(chart: Chart | BarChart) -> int:
@@ -159,8 +179,7 @@ def _series(series: Series, x: Axis, y: Axis) -> Iterator[str]:
     places = [(x.place(p.x), y.place(p.y)) for p in series.points]
     if series.kind == "line":
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in places)
-        dashed = " dashed" if series.dashed else ""
-        yield f'<path class="line {tone}{dashed}" d="M{path}"/>'
+        yield f'<path class="line {_class_of(series)}" d="M{path}"/>'
     if series.tone is None or series.dashed:
         return
     for point, (px, py) in zip(series.points, places, strict=True):

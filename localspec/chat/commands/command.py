@@ -8,7 +8,7 @@ from typing import Protocol
 from localspec.chat.chat import Chat
 from localspec.chat.figures import Figures
 from localspec.chat.frontend import Frontend
-from localspec.session import SessionConfig
+from localspec.session.config import SessionConfig
 
 
 class Models(Protocol):
@@ -18,12 +18,16 @@ class Models(Protocol):
         """The model's file. Raises UserError or ModelError."""
         ...
 
-    def draft_of(self, name: str) -> Path | None:
-        """The draft model of a named model, if it is here."""
+    def draft_for(self, model: Path, name: str) -> str:
+        """Who drafts for a named model, of what is here, as `Settings.draft` has it."""
         ...
 
     def names(self) -> Sequence[str]:
         """The models that have names."""
+        ...
+
+    def check(self, config: SessionConfig) -> None:
+        """Raises UserError or ModelError where loading would fail."""
         ...
 
     def tune(self, config: SessionConfig, seconds: float | None) -> SessionConfig:

@@ -9,7 +9,7 @@ from localspec.chat.chat import WhenFull
 from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit
 from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
-from localspec.chat.models import LoadedModel
+from localspec.chat.loading import LoadedModel
 from localspec.chat.remote import RemoteModel
 from localspec.errors import UserError
 from localspec.fields import Think

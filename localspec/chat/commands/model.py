@@ -5,33 +5,35 @@ from math import isfinite
 from typing import Any, get_args
 
 from localspec.chat.commands.command import ChatState, lasting_name
-from localspec.chat.models import LoadedModel
+from localspec.chat.loading import LoadedModel
+from localspec.decode.drafters import HEAD_METHODS
 from localspec.errors import UserError
-from localspec.session import SessionConfig
-from localspec.session.loading import plan_engines
-from localspec.settings import Speculation
+from localspec.session.config import SessionConfig
+from localspec.settings import NONE, OWN, Speculation
 
 SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
+NEEDING = ("draft", *HEAD_METHODS)
+"""Those that cannot do without a draft model or head."""
 MAX_TEMPERATURE = 100
 
 
 def model(state: ChatState, argument: str) -> None:
     """Go on with another model."""
     path = state.models.resolve(argument)
-    draft = state.models.draft_of(argument)
+    draft = state.models.draft_for(path, argument)
     config = replace(state.chat.config, model=path).with_draft(draft)
-    if config.settings.spec == "draft" and draft is None:
+    if config.settings.spec in NEEDING:
         config = config.with_settings(spec="auto")
     _reload(state, config, model=lasting_name(argument), draft="auto")
 
 
 def draft(state: ChatState, argument: str) -> None:
-    """Use another draft model, or none."""
+    """Use another draft model or head, or none."""
     config = state.chat.config
-    path = None if argument == "none" else state.models.resolve(argument)
-    useless = ("none", "lookup") if path else ("draft",)
+    draft = argument if argument in (NONE, OWN) else str(state.models.resolve(argument))
+    useless = NEEDING if draft == NONE else (NONE, "lookup", *HEAD_METHODS)
     spec = "auto" if config.settings.spec in useless else config.settings.spec
-    chosen = config.with_draft(path).with_settings(spec=spec)
+    chosen = config.with_draft(draft).with_settings(spec=spec)
     _reload(state, chosen, draft=lasting_name(argument), spec=spec)
 
 
@@ -106,7 +108,7 @@ def seed(state: ChatState, argument: str) -> None:
 
 def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
     """Check, then load; the old settings come back where the new ones fail."""
-    plan_engines(config)
+    state.models.check(config)
     loaded = state.chat.reconfigure(config, state.frontend.wait)
     state.chat.remember(**settings)
     assert isinstance(loaded, LoadedModel), "what was configured is loaded here"

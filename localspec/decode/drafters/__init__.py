@@ -3,12 +3,13 @@
 from localspec.decode.drafters.base import Drafter
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.forced import ForcedDrafter
-from localspec.decode.drafters.heads import Eagle3Drafter, MtpDrafter
+from localspec.decode.drafters.heads import DflashDrafter, Eagle3Drafter, HeadDrafter, MtpDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.engine.base import Engine, Head
+from localspec.model.heads import HeadMethod
 
 DRAFTERS: tuple[type[Drafter], ...] = (
-    LookupDrafter, ForcedDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter,
+    LookupDrafter, ForcedDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter, DflashDrafter,
 )  # fmt: skip
 
 LABELS = {kind.source: kind.label for kind in DRAFTERS}
@@ -16,6 +17,18 @@ LABELS = {kind.source: kind.label for kind in DRAFTERS}
 
 OPTIONS = {kind.source: kind.option for kind in DRAFTERS}
 """Their --spec values, by source."""
+
+HEAD_METHODS: dict[str, frozenset[HeadMethod]] = {
+    kind.option: kind.methods for kind in DRAFTERS if issubclass(kind, HeadDrafter)
+}
+"""The methods of heads that a --spec value means."""
+
+
+def head_kind(method: HeadMethod) -> type[HeadDrafter]:
+    """Who drafts with heads of that method."""
+    kinds = (kind for kind in DRAFTERS if issubclass(kind, HeadDrafter))
+    return next(kind for kind in kinds if method in kind.methods)
+
 
 N_CONFIDENCES = {kind.source: kind.n_confidences for kind in DRAFTERS}
 """How many bins of confidence they have, by source."""

@@ -76,7 +76,8 @@ class Drafter(Protocol):
 
     `source` is the name under which its drafts are counted, `option` the value of --spec that means
     this drafter alone, `label` its name for people. A draft that `is_free` costs next to nothing,
-    so it can be made before it is wanted. It drafts at most `n_longest` tokens; None: any number.
+    so it can be made before it is wanted. It drafts at most `n_longest` tokens (None: any number);
+    `is_at_once`: in one call, so that a longer draft costs no more.
     """
 
     source: ClassVar[str]
@@ -87,6 +88,9 @@ class Drafter(Protocol):
 
     @property
     def n_longest(self) -> int | None: ...
+
+    @property
+    def is_at_once(self) -> bool: ...
 
     @classmethod
     def of(cls, target: Engine, draft: Engine | None, head: Head | None) -> Self | None:

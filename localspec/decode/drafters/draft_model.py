@@ -89,6 +89,7 @@ class ModelDrafter:
     is_free: ClassVar[bool] = False
     n_confidences: ClassVar[int] = N_CONFIDENCES
     n_longest: int | None = None
+    is_at_once: bool = False
 
     def __init__(self, engine: Engine, n_vocab: int) -> None:
         self._engine = engine
@@ -115,9 +116,11 @@ class ModelDrafter:
         complete(drafts, self._rows)
         return [draft.draft(self.source) for draft in drafts]
 
-    def _rows(self, drafts: Sequence[UnfinishedDraft[DraftView]]) -> list[Logits]:
+    def _rows(
+        self, drafts: Sequence[UnfinishedDraft[DraftView]]
+    ) -> list[tuple[Logits, float | None]]:
         jobs = [(d.place.context, d.tokens[-1:] or d.place.missing(), 1) for d in drafts]
-        return [rows_of(result) for result in self._engine.decode(jobs)]
+        return [(rows_of(result), None) for result in self._engine.decode(jobs)]
 
     def forget(self) -> None:
         """Drop what the contexts are known to share with replies; the next draft reads anew."""

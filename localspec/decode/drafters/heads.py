@@ -40,6 +40,11 @@ class HeadDrafter:
         """The longest draft that the head can make."""
         return self._head.n_longest
 
+    @property
+    def is_at_once(self) -> bool:
+        """Whether one call makes all of a draft."""
+        return self._head.facts.block is not None
+
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """Draft for all requests, with one call of the head for each further position.
 
@@ -51,9 +56,11 @@ class HeadDrafter:
         windows = [d.request.window for d in drafts if not d.is_done and d.request.window]
         window = {"window": max(windows)} if windows else {}
 
-        def rows(active: Sequence[UnfinishedDraft[Context | None]]) -> Sequence[Logits]:
+        def rows(
+            active: Sequence[UnfinishedDraft[Context | None]],
+        ) -> Sequence[tuple[Logits, float | None]]:
             asked = [(d.place, [d.request.history[-1], *d.tokens]) for d in active if d.place]
-            return self._head.draft(asked, **window)
+            return [(row, row.chance) for row in self._head.draft(asked, **window)]
 
         complete(drafts, rows)
         return [draft.draft(self.source) for draft in drafts]
@@ -96,3 +103,12 @@ class Eagle3Drafter(HeadDrafter):
     option: ClassVar[str] = "eagle3"
     label: ClassVar[str] = "EAGLE-3 head"
     methods: ClassVar[frozenset[HeadMethod]] = frozenset({"eagle3"})
+
+
+class DflashDrafter(HeadDrafter):
+    """DFlash and DSpark: a small model fills a whole block in one pass."""
+
+    source: ClassVar[str] = "dflash"
+    option: ClassVar[str] = "dflash"
+    label: ClassVar[str] = "DFlash head"
+    methods: ClassVar[frozenset[HeadMethod]] = frozenset({"dflash", "dspark"})

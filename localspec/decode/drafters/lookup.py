@@ -149,6 +149,7 @@ class LookupDrafter:
     is_free: ClassVar[bool] = True
     n_confidences: ClassVar[int] = N_CONFIDENCES
     n_longest: int | None = None
+    is_at_once: bool = True
 
     def __init__(self, *, remembers: bool = True) -> None:
         self._remembers = remembers

@@ -40,17 +40,19 @@ class UnfinishedDraft(Generic[Place]):
     def __post_init__(self) -> None:
         self.is_done = self.is_done or self.n_tokens <= 0
 
-    def take(self, logits: Logits) -> None:
-        """Choose the next token from its logits, if it is worth verifying."""
+    def take(self, logits: Logits, chance: float | None = None) -> None:
+        """Choose the next token from its logits, if it is worth verifying. `chance`: what the
+        drafter says of its best one."""
         history, stop = self.request.history, self.request.stop
         text = [*history[-self.chooser.window :], *self.tokens]
         q, token = None, 0
         if self.request.wants_distributions:
             q = self.chooser.distribution(logits, 0, text)
-            confidence = confidence_bin(float(q.probabilities.max()))
+            probability = float(q.probabilities.max())
         else:
-            token, probability = self.chooser.best(logits, 0, text, measured=stop is not None)
-            confidence = confidence_bin(probability)
+            is_open = stop is not None and chance is None
+            token, probability = self.chooser.best(logits, 0, text, measured=is_open)
+        confidence = confidence_bin(probability if chance is None else chance)
         if stop and not stop.takes(self.confidences, confidence):
             self.is_done = True
             return
@@ -74,11 +76,12 @@ class UnfinishedDraft(Generic[Place]):
 
 def complete(
     drafts: Sequence[UnfinishedDraft[Place]],
-    evaluate: Callable[[Sequence[UnfinishedDraft[Place]]], Sequence[Logits]],
+    evaluate: Callable[[Sequence[UnfinishedDraft[Place]]], Sequence[tuple[Logits, float | None]]],
 ) -> None:
-    """Draft on until all are done; `evaluate` gives a row for the next token of each."""
+    """Draft on until all are done; `evaluate` gives a row for the next token of each, and what the
+    drafter says of its chance."""
     active = [draft for draft in drafts if not draft.is_done]
     while active:
-        for draft, logits in zip(active, evaluate(active), strict=True):
-            draft.take(logits)
+        for draft, (logits, chance) in zip(active, evaluate(active), strict=True):
+            draft.take(logits, chance)
         active = [draft for draft in active if not draft.is_done]

@@ -20,11 +20,14 @@ from localspec.engine.llama.binding import C
 class LlamaBatch:
     """Up to `capacity` rows (token, position, sequence, wants logits)."""
 
-    def __init__(self, capacity: int, n_sequences: int, n_embd: int = 0) -> None:
+    def __init__(
+        self, capacity: int, n_sequences: int, n_embd: int = 0, n_positions: int = 1
+    ) -> None:
         self.capacity = capacity
         self.n_rows = 0
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
+        self._positions = np.zeros(n_positions * capacity if n_positions > 1 else 0, np.int32)
         self._wanted = np.zeros(capacity, np.int8)
         self._n_sequence_ids = np.ones(capacity, np.int32)
         self._sequence_ids = np.arange(n_sequences, dtype=np.int32)
@@ -32,12 +35,13 @@ class LlamaBatch:
         self._sequence_of = np.full(capacity, self._first_id, np.uintp)
         self._steps = np.arange(capacity, dtype=np.int32)
         self._states = np.zeros((capacity, n_embd), np.float32)
+        self._position_at = _pointer(self._position, C.llama_pos)
         self._tokens_at = _pointer(self._token, C.llama_token)
         self._struct: Any = C.llama_batch(
             0,
             self._tokens_at,
             _pointer(self._states, ctypes.c_float) if n_embd else None,
-            _pointer(self._position, C.llama_pos),
+            self._position_at,
             _pointer(self._n_sequence_ids, ctypes.c_int32),
             ctypes.cast(
                 self._sequence_of.ctypes.data, ctypes.POINTER(ctypes.POINTER(C.llama_seq_id))
@@ -84,14 +88,21 @@ class LlamaBatch:
         self._wanted[self.n_rows - 1] = True
 
     def states_only(self) -> Any:
-        """The engine's structure without tokens."""
+        """The engine's structure without tokens. Models with several positions a row (M-RoPE) then
+        want all of them, one after another: those of a text are alike but for the last, 0."""
         self.filled().token = None
+        if len(self._positions):
+            n = self.n_rows
+            n_alike = len(self._positions) // self.capacity - 1
+            self._positions[: n_alike * n] = np.tile(self._position[:n], n_alike)
+            self._positions[n_alike * n : (n_alike + 1) * n] = 0
+            self._struct.pos = _pointer(self._positions, C.llama_pos)
         return self._struct
 
     def filled(self) -> Any:
         """The engine's structure, with as many rows as were added."""
         self._struct.n_tokens = self.n_rows
-        self._struct.token = self._tokens_at
+        self._struct.token, self._struct.pos = self._tokens_at, self._position_at
         return self._struct
 
 

@@ -99,7 +99,9 @@ def _on_log(level: int, text: bytes, _: int | None) -> None:
 def _on_abort(message: bytes) -> None:
     # libllama calls abort() after this; leaving first spares the user a core dump and a backtrace.
     reason = message.decode("utf-8", "replace").rsplit("/", 1)[-1]
-    sys.stderr.write(f"localspec: {STOPPED} ({note(reason)}); `localspec doctor` checks it\n")
+    # Who reads the last line must find all of it there.
+    words = " ".join(note(reason).split())
+    sys.stderr.write(f"localspec: {STOPPED} ({words}); `localspec doctor` checks it\n")
     sys.stderr.flush()
     os._exit(1)
 

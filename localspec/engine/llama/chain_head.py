@@ -26,11 +26,11 @@ import numpy as np
 from localspec.engine.base import HeadRequest
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.features import N_KEPT, FeatureRows, Rows
-from localspec.engine.llama.head import MTP_CONTEXT, HeadTarget, LlamaHead
+from localspec.engine.llama.features import FeatureRows, Rows
+from localspec.engine.llama.head import MTP_CONTEXT, HeadTarget, LlamaHead, n_positions
 from localspec.engine.llama.unstable import unstable
 from localspec.engine.logits import BufferLogits
-from localspec.model.heads import HeadFacts
+from localspec.model.heads import N_KEPT, HeadFacts
 
 N_FOLDED = 16
 """Pairs that are read together with a draft's first step; more go before it, without logits."""
@@ -82,7 +82,7 @@ class ChainHead(LlamaHead):
         self._known: dict[int, _Known] = {}
         self._offset = unstable("llama_set_nextn_layer_offset") if self._n_chained > 1 else None
         width = self.features.width if self._is_eagle else 0
-        self._taps = LlamaBatch(N_KEPT, n_sequences, width)
+        self._taps = LlamaBatch(N_KEPT, n_sequences, width, n_positions(self.model or target.model))
         self._early = LlamaBatch(N_KEPT, n_sequences, self.n_embd)
 
     def draft(
@@ -205,5 +205,5 @@ class ChainHead(LlamaHead):
         n = len(features)
         self.forget(sequence, position)
         self._taps.add_states([0] * n, position, sequence, features, wanted=True)
-        self.run(self._taps, encodes=True)
+        self.run(self._taps, encodes=True, has_tokens=False)
         return self.states(n).copy()

@@ -10,6 +10,7 @@ from typing import Any
 
 from localspec.engine.llama.binding import C, initialise, libggml
 from localspec.engine.workers import Worker, addresses_of
+from localspec.errors import EngineError
 from localspec.hardware.machine import DeviceKind, Reported, backend_of, computing
 from localspec.settings import Settings
 
@@ -40,17 +41,40 @@ def device_list(settings: Settings) -> Any:
 
 
 def split(settings: Settings) -> Any:
-    """What llama_model_params.tensor_split points at: shares of the layers by memory, where a
-    worker may not use all of its own; None: libllama shares them out by what is free."""
+    """What llama_model_params.tensor_split points at: the shares that are set, or by memory where a
+    worker may not use all of its own; None: libllama shares layers out by what is free."""
+    if settings.shares:
+        return _floats([float(share) for share in settings.shares])
     limits = {w.address: w for w in map(Worker.of, settings.workers) if w.limit_bytes is not None}
     if not limits:
         return None
-    shares = (ctypes.c_float * C.llama_max_devices())()
-    for i, device in enumerate(_chosen(reported(), settings)):
+    shares: list[float] = []
+    for device in _chosen(reported(), settings):
         free = device.free_bytes or 0
         limit = limits.get(device.name)
-        shares[i] = float(limit.limited(free) or 0) if limit else float(free)
-    return shares
+        shares.append(float(limit.limited(free) or 0) if limit else float(free))
+    return _floats(shares)
+
+
+def _floats(values: Sequence[float]) -> Any:
+    """As many as libllama reads, the rest 0."""
+    found = (ctypes.c_float * C.llama_max_devices())()
+    found[: len(values)] = values
+    return found
+
+
+def chosen_handle(names: Sequence[str]) -> int:
+    """ggml's handle of the first of the named devices, or of the first that layers go to.
+
+    Raises EngineError where there is none.
+    """
+    known = reported()
+    handles = dict(zip((device.name for device in known), _handles(), strict=True))
+    used = names or [device.name for device in computing(known)]
+    found = next((handles[name] for name in used if name in handles), None)
+    if found is None:
+        raise EngineError("the engine has no such device: `localspec doctor` lists them")
+    return found
 
 
 def _chosen(known: Sequence[Reported], settings: Settings) -> list[Reported]:

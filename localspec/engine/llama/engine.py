@@ -18,9 +18,11 @@ from localspec.engine.base import EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
+from localspec.engine.llama.block_head import BlockHead
 from localspec.engine.llama.chain_head import ChainHead
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.features import Features
+from localspec.engine.llama.head import LlamaHead
 from localspec.engine.llama.memory import LlamaMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.replay import rollback_limit
@@ -60,7 +62,7 @@ class LlamaEngine:
         self.features: Features | None = None
         """What is kept of each pass for a draft head."""
         self._parts: list[tuple[int, int, int]] = []
-        self._heads: list[ChainHead] = []
+        self._heads: list[LlamaHead] = []
         try:
             self.handle = create_context(config, self.model)
             self.memory = LlamaMemory(self.handle, self.model)
@@ -117,13 +119,13 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
-    def head(self, facts: HeadFacts, n: int) -> ChainHead:
+    def head(self, facts: HeadFacts, n: int) -> ChainHead | BlockHead:
         """A draft head for drafts of at most `n` tokens; see `engine.base.Head`."""
         assert self.handle
         n_embd = (C.llama_model_n_embd if facts.taps else C.llama_model_n_embd_out)(self.model)
         self.features = Features(self.handle, n_embd, facts.taps)
         try:
-            head = ChainHead(self, facts, n)
+            head = (BlockHead if facts.block else ChainHead)(self, facts, n)
         except BaseException:
             self.features = None
             raise

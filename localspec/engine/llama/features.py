@@ -16,11 +16,10 @@ import numpy.typing as npt
 from localspec.engine.llama.binding import Handle
 from localspec.engine.llama.unstable import unstable
 from localspec.errors import EngineError
+from localspec.model.heads import N_KEPT
 
 Rows = npt.NDArray[np.float32]
 
-N_KEPT = 64
-"""Rows of a sequence that are kept; a head that was left alone reads no more than these."""
 N_AWAKE = 16
 """Passes for which states are handed out after a head asked for them: they cost each pass a copy,
 and a head that does not pay may stay away for the rest of a reply."""

@@ -16,15 +16,25 @@ import numpy.typing as npt
 from localspec.engine.base import Context, EngineConfig
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
-from localspec.engine.llama.binding import C, Handle
+from localspec.engine.llama.binding import C, Handle, engine_log
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.features import N_KEPT, Features, array_at
+from localspec.engine.llama.features import Features, array_at
 from localspec.engine.llama.parameters import create_context, load_model
 from localspec.engine.llama.unstable import unstable
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
-from localspec.model.heads import HeadFacts
+from localspec.model.heads import N_KEPT, HeadFacts
+
+
+def n_positions(model: Handle) -> int:
+    """How many positions a row without a token has."""
+    is_several = C.llama_model_rope_type(model) in (
+        C.LLAMA_ROPE_TYPE_MROPE,
+        C.LLAMA_ROPE_TYPE_IMROPE,
+    )
+    return 4 if is_several else 1
+
 
 MTP_CONTEXT = 1
 """LLAMA_CONTEXT_TYPE_MTP."""
@@ -54,6 +64,7 @@ class LlamaHead:
         *,
         n_rows: int = N_KEPT,
         n_outputs: int | None = None,
+        hands_out_states: bool = True,
         **parameters: Any,
     ) -> None:
         n_sequences = target.config.settings.n_sequences
@@ -72,7 +83,7 @@ class LlamaHead:
                 self.config, self.model or target.model, ctx_other=target.handle, n_batch=n_rows,
                 n_ubatch=n_rows, kv_unified=True, n_rs_seq=0, **parameters,
             )  # fmt: skip
-            unstable("llama_set_embeddings_nextn")(self.handle, True, False)
+            unstable("llama_set_embeddings_nextn")(self.handle, hands_out_states, False)
         except BaseException:
             self.close()
             raise
@@ -97,6 +108,10 @@ class LlamaHead:
         assert self.target.features, "a head is made by its target"
         return self.target.features
 
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """From the next call on."""
+        C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
+
     def is_ready(self, context: Context) -> bool:
         """Whether the state behind what it holds was kept; see `engine.base.Head.is_ready`."""
         assert isinstance(context, LlamaContext)
@@ -109,11 +124,18 @@ class LlamaHead:
         if self._memory:
             C.llama_memory_seq_rm(self._memory, sequence, position, -1)
 
-    def run(self, batch: LlamaBatch, *, keeps: bool = False, encodes: bool = False) -> None:
-        """Evaluate what was added, which the batch `keeps` on request. EngineError where the engine
-        fails."""
+    def run(
+        self,
+        batch: LlamaBatch,
+        *,
+        keeps: bool = False,
+        encodes: bool = False,
+        has_tokens: bool = True,
+    ) -> None:
+        """Evaluate what was added, which the batch `keeps` on request; without tokens its states
+        alone. EngineError where the engine fails."""
         call = C.llama_encode if encodes else C.llama_decode
-        filled = batch.states_only() if encodes else batch.filled()
+        filled = batch.filled() if has_tokens else batch.states_only()
         started = perf_counter()
         code = call(self.handle, filled)
         C.llama_synchronize(self.handle)
@@ -122,24 +144,33 @@ class LlamaHead:
         if not keeps:
             batch.clear()
         if code != 0:
-            raise EngineError(f"the draft head could not evaluate (code {code})")
+            raise EngineError(
+                f"the draft head could not evaluate (code {code}): {engine_log.reason()}"
+            )
 
     def states(self, n_rows: int) -> npt.NDArray[np.float32]:
         """Hidden states of the last call, one of each row, shape (n_rows, n_embd), a view."""
         return array_at(self._states_at(self.handle), n_rows, self.n_embd)
 
-    def add_made_up(self, tokens: Sequence[int], position: int, n_logits: int) -> None:
-        """Add rows with states of zeros; the last `n_logits` have scores."""
+    def run_made_up(self, tokens: Sequence[int], position: int, n_logits: int) -> None:
+        """Evaluate rows with states of zeros; the last `n_logits` have scores."""
         zeros, n_silent = np.zeros((len(tokens), self.n_embd), np.float32), len(tokens) - n_logits
-        place = 0 if self.facts.needs_target_cache else position
         for part, wanted in ((tokens[:n_silent], False), (tokens[n_silent:], True)):
-            self.batch.add_states(part, place, 0, zeros[: len(part)], wanted=wanted)
-            place += 0 if self.facts.needs_target_cache else len(part)
+            # A head without a cache reads no rows but those that it drafts from.
+            if wanted or not self.facts.needs_target_cache:
+                self.batch.add_states(part, position, 0, zeros[: len(part)], wanted=wanted)
+            position += len(part)
+        if self.batch.n_rows:
+            self.run(self.batch)
+
+    def scores(self, n_rows: int) -> npt.NDArray[np.float32]:
+        """Those of the `n_rows` outputs of the last call, shape (n_rows, n_vocab), a view."""
+        address = C.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(address, (n_rows, self._n_vocab))
 
     def logits(self, rows: Sequence[int], n_rows: int) -> list[BufferLogits]:
         """These rows of the `n_rows` outputs of the last call."""
-        address = C.llama_get_logits(self.handle)
-        scores = np.ctypeslib.as_array(address, (n_rows, self._n_vocab))
+        scores = self.scores(n_rows)
         return [BufferLogits(self, scores[i : i + 1]) for i in rows]
 
     def scratch(self) -> "HeadScratch":
@@ -155,12 +186,11 @@ class HeadScratch:
         self.tokens: list[int] = []
 
     def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
-        """Append tokens with states of zeros; scores of the last one."""
+        """Append tokens with states of zeros; scores of something."""
         head = self.engine
         for start in range(0, len(tokens), head.batch.capacity):
             part = tokens[start : start + head.batch.capacity]
-            head.add_made_up(part, len(self.tokens), n_logits)
-            head.run(head.batch)
+            head.run_made_up(part, len(self.tokens), n_logits)
             self.tokens += part
         return head.logits([0], 1)[0] if n_logits else BufferLogits(head, _NO_ROWS)
 

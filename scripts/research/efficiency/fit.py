@@ -10,12 +10,13 @@ import inspect
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from research.efficiency.agreement import spreads_of
 from research.efficiency.batches import Batch, curves_of, read_batches
 from research.efficiency.intervals import Calibration, Seen
 from research.efficiency.regression import Fitted, Problem
@@ -105,6 +106,7 @@ def fitted() -> dict[str, Any]:
         " rows name sources. Factors are logarithms of time over what a device's figures say;"
         " scales and quantiles are of errors of runs whose source and chip were left out.",
         "backends": {},
+        "shared": {},
         "uncertainty": {},
         "verify": _verify(),
     }
@@ -118,6 +120,7 @@ def fitted() -> dict[str, Any]:
             "quantiles": {name: [*pair] for name, pair in uncertainty.quantiles.items()},
         }
         document["backends"][test] = _support(fit.fitted.problem.runs)
+        document["shared"][test] = asdict(spreads_of(fit.calibration.cases))
     return document
 
 

@@ -113,7 +113,7 @@ class Run:
         cache = shape.cached_bytes(self.depth) * CACHE_BITS.get(known.cache[0], 16.0) / 16
         return {
             "launches": LAUNCH_S["decode"] * (shape.n_layers + BESIDE_LAYERS),
-            "weights": self._dense_bytes / known.bandwidth_bytes_per_s,
+            "weights": (self._dense_bytes + 2 * shape.state_bytes) / known.bandwidth_bytes_per_s,
             "experts": self._expert_bytes * shape.used_share / known.bandwidth_bytes_per_s,
             "attention": cache / known.bandwidth_bytes_per_s,
         }

@@ -5,7 +5,7 @@ data/shapes.csv has the rest as the makers publish it, written down by hand and 
 their files: a name's pattern, 10^9 weights, layers, embedding length, bytes of F16 keys and values
 that a token caches, rows of a table, tied tables, kind; of mixtures 10^9 weights in routed experts,
 experts of a layer and those a token uses; 10^9 weights of which a token reads a row; a sliding
-window and the share of the cache behind it; numbers of all query heads.
+window and the share of the cache behind it; numbers of all query heads; 10^6 bytes of state.
 Other models get the shape usual at their size, mixtures what their names say ("30B-A3B").
 """
 
@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+
+from localspec.model.usual import USUAL_VOCABULARY, usual_shape
 
 TABLE = Path(__file__).parent / "data" / "shapes.csv"
 NEAR = 0.17
@@ -54,6 +56,8 @@ class Shape:
     window_tokens: int | None = None
     windowed_share: float = 0.0
     attention_width: int = 0
+    state_bytes: float = 0.0
+    """Of recurrent layers, which a token reads and writes."""
 
     @property
     def is_mixture(self) -> bool:
@@ -108,26 +112,6 @@ class Shape:
         return self.n_layers * ATTENDING[self.kind] * (1 - self.windowed_share)
 
 
-# Layers, embedding length and KV bytes usual up to so many 10^9 weights.
-_USUAL: tuple[tuple[float, int, int, int], ...] = (
-    (0.8, 24, 1_024, 12_288),
-    (1.7, 16, 2_048, 32_768),
-    (2.5, 28, 2_048, 50_000),
-    (3.6, 28, 3_072, 114_688),
-    (5.0, 36, 2_560, 147_456),
-    (9.9, 32, 4_096, 131_072),
-    (12.9, 40, 5_120, 163_840),
-    (16.0, 48, 5_120, 196_608),
-    (25.0, 40, 5_120, 163_840),
-    (28.0, 62, 5_376, 300_000),
-    (36.0, 64, 5_120, 262_144),
-    (90.0, 80, 8_192, 327_680),
-    (float("inf"), 94, 8_192, 400_000),
-)
-_USUAL_VOCABULARY = 151_936
-_TIED_BELOW = 5e9
-
-
 def shape_of(model: str, n_params: float | None, *, is_mixture: bool = False) -> Shape | None:
     """By a model's name and the number of weights that its source gives, if it does.
 
@@ -178,10 +162,9 @@ def _said_params(name: str) -> float | None:
 
 
 def _usual(name: str, n_params: float) -> Shape:
-    row = next(row for row in _USUAL if n_params <= row[0] * 1e9)
-    is_tied = n_params < _TIED_BELOW or "gemma" in name
-    n_vocab = min(_USUAL_VOCABULARY, int(0.3 * n_params / row[2]))
-    return Shape(n_params, row[1], row[2], row[3], n_vocab, is_tied)
+    usual = usual_shape(n_params)
+    is_tied = usual.is_tied or "gemma" in name
+    return Shape(n_params, usual.n_layers, usual.n_embd, usual.kv_bytes, usual.n_vocab, is_tied)
 
 
 def _as_mixture(shape: Shape, name: str) -> Shape:
@@ -193,7 +176,7 @@ def _as_mixture(shape: Shape, name: str) -> Shape:
     n_layers, n_embd = (48, 2048) if active < 6e9 else (60, 4096)
     return replace(
         shape, n_layers=n_layers, n_embd=n_embd, kv_bytes=98_304, is_tied=False,
-        n_vocab=min(_USUAL_VOCABULARY, int(0.02 * shape.n_params / n_embd)),
+        n_vocab=min(USUAL_VOCABULARY, int(0.02 * shape.n_params / n_embd)),
         expert_params=experts, n_experts=128, n_used=max(1, round(128 * share)),
     )  # fmt: skip
 
@@ -220,4 +203,5 @@ def _shape(row: dict[str, str]) -> Shape:
         window_tokens=int(row["window"]) if row["window"] else None,
         windowed_share=float(row["windowed"] or 0),
         attention_width=int(row["attention_width"]),
+        state_bytes=float(row["state_mb"] or 0) * 1e6,
     )

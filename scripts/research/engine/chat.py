@@ -30,7 +30,8 @@ from localspec.chat.screen import ScreenView, screen_console, warm_up
 from localspec.dialogue.markup import UNOPENED
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.session import ReplyOptions, Session, SessionConfig
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.session import Session
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
 READY = b"\x1b[?2004h"

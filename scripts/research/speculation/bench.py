@@ -37,8 +37,10 @@ from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
 from localspec.hardware.activity import Watch
-from localspec.session import Reply, ReplyOptions, Session, SessionConfig
 from localspec.session.calibration import LearnedStore
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.reply import Reply
+from localspec.session.session import Session
 from localspec.settings import Speculation
 
 N_CTX = 4096

@@ -1,7 +1,8 @@
 """The adaptive policy in a made-up world: its drafters, its replies, and what they took."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
 from research.speculation.worlds import MAX_DRAFT, Calibration, Luck, World
 
@@ -21,15 +22,17 @@ GREEDY = Sampling(temperature=0)
 
 @dataclass(slots=True)
 class Reply:
-    """A reply in progress; the token at place i of the reply is i."""
+    """A reply in progress: its prompt, its tokens, and how many it may have."""
 
+    history: list[int]
     n_prompt: int
     max_tokens: int
-    history: list[int] = field(default_factory=list[int])
     law: str = "greedy"
 
-    def __post_init__(self) -> None:
-        self.history = [-1] * self.n_prompt + [0]
+    @classmethod
+    def numbered(cls, n_prompt: int, max_tokens: int) -> Self:
+        """The token at place i of the reply is i."""
+        return cls([-1] * n_prompt + [0], n_prompt, max_tokens)
 
     @property
     def n_tokens(self) -> int:
@@ -73,6 +76,7 @@ class ModelInWorld:
     source: str = "model"
     is_free: bool = False
     n_longest: int | None = None
+    is_at_once: bool = False
     passes: float = 0.0
     n_read: int = 0
 
@@ -128,7 +132,7 @@ def play(world: World, learned: Learned, n: int, luck: Luck) -> Played:
     lookup = LookupInWorld(world, luck) if world.lookup else None
     model = ModelInWorld(world, luck) if world.draft_cost is not None else None
     policy = Adaptive(learned, [d for d in (lookup, model) if d], MAX_DRAFT)
-    reply, played, last = Reply(world.n_prompt, n), Played(0.0, []), 1
+    reply, played, last = Reply.numbered(world.n_prompt, n), Played(0.0, []), 1
     while reply.n_tokens < n:
         if model:
             model.passes = 0.0

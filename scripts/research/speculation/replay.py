@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import typer
 from models import named
+from research.speculation.play import Reply
 from research.speculation.questions import choose, read_questions
 from research.speculation.recording import recorded
 
@@ -28,7 +29,7 @@ from localspec.bench.sample import LOOPING, loops
 from localspec.decode.chances import Learned
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve
-from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
+from localspec.decode.drafters.base import Draft, DraftRequest
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.drafters.unfinished import confidence_bin
 from localspec.decode.offers import WINDOW
@@ -36,12 +37,11 @@ from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
-from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
-from localspec.session import Session, SessionConfig
 from localspec.session.calibration import calibration_path
+from localspec.session.config import SessionConfig
+from localspec.session.session import Session
 
-GREEDY = Sampling(temperature=0)
 MAX_DRAFT = 16
 FIXED = "lookup-2,lookup-3,lookup-5,lookup-8,draft-1,draft-2,draft-3,draft-4"
 
@@ -85,29 +85,15 @@ class Machine:
 
 
 @dataclass(slots=True)
-class Replay:
+class Replay(Reply):
     """A recorded reply in progress."""
 
-    recording: Recording
-    max_tokens: int
-    history: list[int] = field(init=False)
-    law: str = "greedy"
+    recording: Recording = field(kw_only=True)
 
-    def __post_init__(self) -> None:
-        self.history = [*self.recording.prompt, self.recording.reply[0]]
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.history) - len(self.recording.prompt)
-
-    @property
-    def room(self) -> int:
-        return max(0, self.max_tokens - self.n_tokens - 1)
-
-    def request(
-        self, n_tokens: int, stop: StopRule | None = None, window: int | None = None
-    ) -> DraftRequest:
-        return DraftRequest(self.history, n_tokens, GREEDY, False, stop, window)
+    @classmethod
+    def of(cls, recording: Recording, max_tokens: int) -> Self:
+        history = [*recording.prompt, recording.reply[0]]
+        return cls(history, len(recording.prompt), max_tokens, recording=recording)
 
 
 class CountedLookup(LookupDrafter):
@@ -130,6 +116,7 @@ class RecordedModel:
     source: ClassVar[str] = "model"
     is_free: ClassVar[bool] = False
     n_longest: ClassVar[int | None] = None
+    is_at_once: ClassVar[bool] = False
     seconds: float = 0.0
     n_read: int = 0
 
@@ -166,7 +153,7 @@ Make = Callable[[list[Any]], Speculator]
 
 def play(recording: Recording, machine: Machine, make: Make, max_tokens: int) -> float:
     """Seconds after the first token, of a reply of more than one."""
-    replay, lookup = Replay(recording, max_tokens), CountedLookup()
+    replay, lookup = Replay.of(recording, max_tokens), CountedLookup()
     model = RecordedModel(replay, machine)
     policy = make([lookup, model] if machine.draft else [lookup])
     is_idle, total_s, last = isinstance(policy, Plain), 0.0, 0

@@ -1,0 +1,112 @@
+"""What a pass takes besides its arithmetic: of thin random models of two depths the intercept and
+the slope, and the way to a device's memory and back.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import accumulate, chain
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.way import measured_way
+from localspec.engine.probe import ProbeSetting
+from localspec.engine.timing import Timer, there_and_back
+from localspec.hardware.probe_results import (
+    Curve,
+    Link,
+)
+from localspec.model.synthetic import Shape, write_random_model
+
+OVERHEAD_WIDTHS = (1, 2, 4, 8, 16, 32, 128)
+OVERHEAD_ROUNDS = 2
+THIN = Shape(n_embd=128, n_heads=2, n_kv_heads=2, n_ff=128)
+THIN_LAYERS = (4, 36)
+HOP_ROUNDS = 5
+
+
+def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
+    """Seconds of a pass without layers, and of a layer without weights, by width."""
+    n_few, n_many = THIN_LAYERS
+    with loaded(setting, THIN, n_few) as few, loaded(setting, THIN, n_many) as many:
+        short, long = dict[int, float](), dict[int, float]()
+        for timer in (few, many):
+            compile_passes(timer, [(width, 0) for width in OVERHEAD_WIDTHS])
+        for width in chain.from_iterable(there_and_back(OVERHEAD_WIDTHS, OVERHEAD_ROUNDS)):
+            for timer, times in ((few, short), (many, long)):
+                times[width] = min(timer.median(width, 0), times.get(width, inf))
+    short, long = undisturbed(short), undisturbed(long)
+    layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
+    passes = {w: max(0.0, short[w] - n_few * layers[w]) for w in OVERHEAD_WIDTHS}
+    return Curve(passes.items()), Curve(layers.items())
+
+
+def undisturbed(times: dict[int, float]) -> dict[int, float]:
+    """A wider pass does more: what a narrower one took longer, other programs took."""
+    widths = sorted(times, reverse=True)
+    return dict(zip(widths, accumulate((times[width] for width in widths), min), strict=True))
+
+
+def least(one: tuple[Curve, Curve], other: tuple[Curve, Curve]) -> tuple[Curve, Curve]:
+    """Passes and layers, each of the measurement in which a layer took less at that width."""
+    points = [
+        (width, min((a[1].at(width), a[0].at(width)) for a in (one, other)))
+        for width in OVERHEAD_WIDTHS
+    ]
+    return Curve((w, each[1]) for w, each in points), Curve((w, each[0]) for w, each in points)
+
+
+def way_to(setting: ProbeSetting, fixed: tuple[Curve, Curve]) -> Link:
+    """What layers on both sides take longer than on each alone; and the way itself.
+
+    The thin model's layers are too short to hide anything. Its output matrix is on the device.
+    """
+    n_half = THIN_LAYERS[0] // 2
+    here, there = overhead(replace(setting, n_gpu_layers=0)), fixed
+    alone_s = sum(each[0].at(1) + n_half * each[1].at(1) for each in (here, there))
+    with loaded(replace(setting, n_gpu_layers=n_half + 1), THIN, 2 * n_half) as timer:
+        compile_passes(timer, [(1, 0)])
+        both_s = min(timer.median(1, 0) for _ in range(HOP_ROUNDS))
+    return Link(*measured_way((*setting.device, *setting.workers)), max(0.0, both_s - alone_s))
+
+
+def compile_passes(timer: Timer, places: list[tuple[int, int]]) -> None:
+    """Each pass once untimed on a GPU: its driver compiles a program at its first use."""
+    if timer.context.engine.config.settings.gpu_layers:
+        for place in places:
+            timer.seconds(*place)
+
+
+@contextmanager
+def loaded(
+    setting: ProbeSetting,
+    shape: Shape,
+    n_layers: int,
+    weight_type: str = "F16",
+    kv: tuple[str, str] = ("f16", "f16"),
+    flash: bool | None = None,
+) -> Generator[Timer]:
+    """A random model on disk and in the engine, until the end of the block."""
+    with TemporaryDirectory(prefix="localspec-") as folder:
+        path = Path(folder) / "probe.gguf"
+        write_random_model(path, replace(shape, n_layers=n_layers), weight_type)
+        config = EngineConfig.of(
+            path,
+            ctx=2048,
+            threads=setting.n_threads,
+            kv_k=kv[0],
+            kv_v=kv[1],
+            flash_attn="auto" if flash is None else "on" if flash else "off",
+            gpu_layers=setting.n_gpu_layers,
+            repack=setting.repack,
+            device=setting.device or setting.workers,
+            workers=setting.workers,
+        )
+        engine = LlamaEngine(config)
+        try:
+            yield Timer(engine.context())
+        finally:
+            engine.close()

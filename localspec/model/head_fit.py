@@ -1,0 +1,194 @@
+"""Whether a draft head fits a target, by their headers alone, before anything is loaded.
+
+libllama has no error for a head that does not fit: a graph without a tensor, a layer that cannot be
+tapped or a state of another width end the process. Which architectures have a graph for their MTP
+layers, or give what a head reads, follows from their code and from nothing in a header: the tables
+here are of libllama 0.5.0. What headers cannot tell is found by a trial in a child
+(`session.trial`). Source: src/models/*.cpp and common/speculative.cpp of llama.cpp.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from localspec.errors import ModelError
+from localspec.gguf.cursor import shown
+from localspec.gguf.header import Header
+from localspec.model.head_blocks import dflash
+from localspec.model.head_pair import HeadPair, n_heads_of, n_layers_of, n_tokens_of, size_of
+from localspec.model.head_taps import eagle3
+from localspec.model.heads import HeadFacts
+from localspec.model.kind import kind_of
+from localspec.model.layers import Layer, layers_of
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ONE_HEAD = _names(
+    "bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 glm-dsa glm4moe nemotron_h_moe"
+    " qwen35 qwen35moe qwen3next"
+)
+"""Their graph of a head (LLM_GRAPH_TYPE_DECODER_MTP) asserts that there is one."""
+SEVERAL_HEADS = _names("hy_v3 mimo2 step35")
+OWN_TENSORS = {
+    "bailingmoe3": ("layer_output_norm",),
+    "mimo2": ("attn_qkv", "ffn_gate", "ffn_down", "ffn_up"),
+    "nemotron_h_moe": ("nextn.shared_head_norm", "ffn_gate_inp"),
+}
+"""What the graph of a head asserts beside what all have."""
+UNTIED = _names("deepseek4 mimo2 step35")
+"""They make no scores with the embeddings where the file has no matrix for scores."""
+
+Judge = Callable[[HeadPair], HeadFacts]
+
+
+def head_of(target: Header, head: Header | None = None) -> HeadFacts | str:
+    """The facts of a head that fits, or a sentence why it does not. `head` None: in the target."""
+    try:
+        return _judge(target, head)
+    except ModelError as error:
+        return str(error)
+
+
+def is_head(header: Header) -> bool:
+    """Whether a file is a draft head and nothing else."""
+    return kind_of(header).name in _JUDGES
+
+
+def _judge(target: Header, head: Header | None) -> HeadFacts:
+    if head is None:
+        return _inside(HeadPair(target, target))
+    judge = _JUDGES.get(kind_of(head).name)
+    pair = HeadPair(target, head)
+    if judge is None:
+        raise pair.unfit(
+            f"it is no draft head but {_article(kind_of(head).name)}",
+            "a model beside the target is a draft model",
+        )
+    if is_head(target):
+        raise pair.unfit("the target is a draft head itself", "name a whole model first")
+    return judge(pair)
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _inside(pair: HeadPair) -> HeadFacts:
+    if not n_heads_of(pair.target):
+        raise ModelError(
+            f"{Path(pair.target.name).name} has no draft head (MTP) inside: get a file of the model"
+            " that has one, or name a head of its own with --draft"
+        )
+    return _mtp(pair)
+
+
+def _mtp(pair: HeadPair) -> HeadFacts:
+    """Layers behind the last one, each with a projection of a token and a state to one input."""
+    head, name = pair.head, pair.head.architecture
+    n_heads = n_heads_of(head)
+    if name not in ONE_HEAD | SEVERAL_HEADS:
+        raise pair.unfit(
+            f"llama.cpp cannot run heads (MTP) of the architecture {shown(name)}",
+            "leave the head out",
+        )
+    if name in ONE_HEAD and n_heads != 1:
+        raise pair.unfit(
+            f"it has {n_heads} heads, and llama.cpp runs one of {shown(name)}", "leave the head out"
+        )
+    for layer in range(n_layers_of(head), n_layers_of(head) + n_heads):
+        _check_block(pair, f"blk.{layer}")
+    if not pair.is_inside:
+        _check_sidecar(pair)
+    path = None if pair.is_inside else Path(head.name)
+    return HeadFacts("mtp", path, n_heads, n_heads if n_heads > 1 else None)
+
+
+def _check_block(pair: HeadPair, block: str) -> None:
+    n = size_of(pair.head, "embedding_length")
+    pair.need(f"{block}.nextn.eh_proj.weight", 2 * n, n)
+    for name in ("enorm", "hnorm"):
+        pair.need(f"{block}.nextn.{name}.weight", n)
+    for name in OWN_TENSORS.get(pair.head.architecture, ()):
+        pair.need(f"{block}.{name}.weight")
+
+
+def _check_sidecar(pair: HeadPair) -> None:
+    """A file with the model's metadata, its embeddings and the blocks of its heads."""
+    target, head = pair.target, pair.head
+    names = target.architecture, head.architecture
+    if names[0] != names[1]:
+        raise pair.unfit(f"it is of a model of {shown(names[1])}, and the target of {names[0]}")
+    pair.check_width(size_of(head, "embedding_length"), "embedding_length")
+    if n_layers_of(head) not in (0, n_layers_of(target)):
+        raise pair.unfit(
+            f"it is of a model of {n_layers_of(head)} layers, and the target has"
+            f" {n_layers_of(target)}"
+        )
+    pair.check_tokens()
+    pair.need("token_embd.weight")
+    pair.need("output_norm.weight")
+    own = f"blk.{n_layers_of(head)}.nextn.shared_head_head.weight"
+    if head.architecture in UNTIED and pair.tensor(own) is None:
+        pair.need("output.weight")
+
+
+def _assistant(pair: HeadPair) -> HeadFacts:
+    """Gemma 4's: a small transformer that attends to the cache of the target's last two layers."""
+    target, head = pair.target, pair.head
+    pair.check_architecture("gemma4-assistant")
+    if target.architecture != "gemma4":
+        raise pair.unfit(f"it is for Gemma 4, and the target is a {shown(target.architecture)}")
+    if not n_heads_of(head):
+        raise pair.broken("says of none of its layers that they draft (nextn_predict_layers)")
+    n, n_out = size_of(head, "embedding_length"), size_of(head, "embedding_length_out")
+    pair.check_width(n_out, "embedding_length_out")
+    if n == n_out:
+        raise pair.broken("has states of its own as wide as the target's, which llama.cpp refuses")
+    pair.check_tokens()
+    pair.need("nextn.pre_projection.weight", 2 * n_out, n)
+    pair.need("nextn.post_projection.weight", n, n_out)
+    pair.need("token_embd.weight", n, n_tokens_of(head) or 0)
+    _check_shared_cache(pair)
+    return HeadFacts("gemma4-assistant", Path(head.name), needs_target_cache=True)
+
+
+def _check_shared_cache(pair: HeadPair) -> None:
+    """Its layers with a window read the target's last but one, the others its last."""
+    layers = layers_of(pair.target)
+    if len(layers) < 2 or layers[-2].window_tokens is None or layers[-1].window_tokens is not None:
+        raise pair.unfit("the target's last two layers are not one with a window and one without")
+    own = layers_of_assistant(pair.head)
+    if not any(layer.window_tokens for layer in own):
+        raise pair.broken("has no layer with a sliding window, which llama.cpp takes for granted")
+    for layer in own:
+        if layer.key_size != layer.value_size:
+            raise pair.broken(f"has keys of {layer.key_size} and values of {layer.value_size}")
+        theirs = layers[-2] if layer.window_tokens else layers[-1]
+        if _cache(layer) != _cache(theirs):
+            raise pair.unfit(
+                f"it reads a cache of {_cache(layer)} (heads, key, value), and the target has"
+                f" {_cache(theirs)}"
+            )
+
+
+def layers_of_assistant(head: Header) -> tuple[Layer, ...]:
+    """All of them: it counts each as a head."""
+    prefix = "gemma4."
+    keys = {key.replace(f"{head.architecture}.", prefix): v for key, v in head.metadata.items()}
+    keys |= {"general.architecture": "gemma4", prefix + "nextn_predict_layers": 0}
+    return layers_of(Header(head.parts, head.version, head.alignment_bytes, keys, head.tensors))
+
+
+def _cache(layer: Layer) -> tuple[int, int, int]:
+    return layer.n_kv_heads, layer.key_size, layer.value_size
+
+
+_JUDGES: dict[str, Judge] = {
+    "MTP head": _mtp,
+    "assistant": _assistant,
+    "EAGLE-3 head": eagle3,
+    "DFlash head": dflash,
+    "DSpark head": dflash,
+}

@@ -1,0 +1,75 @@
+"""Which devices compute a session's layers: those that are there, that are sound, and how many
+layers each has.
+"""
+
+from dataclasses import replace
+
+from localspec.engine.device_health import sound_devices
+from localspec.engine.graphics import engine_reports, graphics
+from localspec.engine.workers import Worker, addresses_of, check_types, devices_of
+from localspec.errors import UserError
+from localspec.forecast.sharing import known_shares
+from localspec.model.facts import ModelFacts
+from localspec.notify import Notify
+from localspec.prediction.memory import memory_of
+from localspec.prediction.placement import layers_that_fit
+from localspec.session.config import SessionConfig
+from localspec.settings import Settings
+
+PROCESSOR_NAME = "CPU"
+"""As ggml calls it."""
+
+
+def check_devices(settings: Settings) -> None:
+    """Raise UserError for a device that the engine does not have, or a worker that is not there."""
+    if not settings.device and not settings.workers:
+        return
+    far = [device for worker in settings.workers for device in devices_of(Worker.of(worker))]
+    known = [device.name for device in (*(engine_reports() or []), *far)]
+    unknown = [name for name in settings.device if name not in known]
+    if unknown:
+        raise UserError(f"no device {unknown[0]!r}: the engine has {', '.join(known) or 'none'}")
+    if settings.workers:
+        check_types(settings.kv_k, settings.kv_v)
+
+
+def own_devices(settings: Settings) -> tuple[str, ...]:
+    """The named ones that are this machine's own."""
+    addresses = addresses_of(settings.workers)
+    return tuple(name for name in settings.device if name not in addresses)
+
+
+def computing_names(settings: Settings, n_layers: int) -> tuple[str, ...]:
+    """Devices that hold layers, the processor's last."""
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    names = tuple(device.name for device in used)
+    is_all = bool(names) and not 0 <= settings.gpu_layers <= n_layers
+    return names if is_all else (*names, PROCESSOR_NAME)
+
+
+def on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
+    """The same without devices that compute wrong numbers."""
+    settings = config.settings
+    used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    sound = sound_devices(used, notify)
+    if len(sound) == len(used):
+        return config
+    names = tuple(device.name for device in sound)
+    return config.with_settings(device=names, gpu_layers=settings.gpu_layers if names else 0)
+
+
+def placed(settings: Settings, facts: ModelFacts) -> Settings:
+    """The settings with the layers of the GPUs, and the devices' shares of them."""
+    counted = replace(settings, gpu_layers=_gpu_layers(settings, facts))
+    return replace(counted, shares=known_shares(counted, facts))
+
+
+def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
+    """As asked for, or as many as fit on the GPUs that are here; 0 where none is."""
+    devices = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    if not devices or settings.gpu_layers > 0:
+        return settings.gpu_layers if devices else 0
+    assert settings.ctx
+    n_sequences = settings.n_sequences
+    needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
+    return layers_that_fit(facts, needed, [device.free_bytes for device in devices])

@@ -1,0 +1,165 @@
+"""What clients do to a server: killed in mid-stream, too many at once, reading slowly.
+
+    scripts/research/run kill-clients [--model smollm2] [--kills 200] [--burst 64] [--soak 0]
+
+A server of four users is started on a real model. Then, in this order: clients that are killed in
+mid-stream or while they wait; a burst of clients at once; clients that read one byte now and then;
+`--soak` minutes of all of it. After each the server must be idle within seconds, answer as before,
+and hold no more memory than a tenth above what it held when it was warm.
+"""
+
+import http.client
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from models import named
+from research.serve.compare import running
+
+PORT, N_USERS, CTX = 18820, 4, 1024
+IDLE_S = 30.0
+GROWTH = 1.1
+QUESTION = "Tell me a story about a fox, a crow and a piece of cheese."
+
+
+def request_of(text: str, n_tokens: int, *, is_stream: bool) -> bytes:
+    said = [{"role": "user", "content": text}]
+    body = {"model": "x", "messages": said, "max_tokens": n_tokens, "temperature": 0}
+    return json.dumps({**body, "stream": is_stream}).encode()
+
+
+def opened(text: str, n_tokens: int, *, is_stream: bool = True) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=300)
+    body = request_of(text, n_tokens, is_stream=is_stream)
+    connection.request("POST", "/v1/chat/completions", body)
+    return connection
+
+
+def answered(text: str, n_tokens: int = 24) -> str:
+    """A whole answer."""
+    connection = opened(text, n_tokens, is_stream=False)
+    document = json.loads(connection.getresponse().read())
+    connection.close()
+    return document["choices"][0]["message"]["content"]
+
+
+def status() -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+    connection.request("GET", "/status")
+    found = json.loads(connection.getresponse().read())
+    connection.close()
+    return found
+
+
+def wait_until_idle() -> float:
+    """Seconds until no request is left."""
+    started = time.perf_counter()
+    while (now := status())["running"] or now["waiting"]:
+        assert time.perf_counter() - started < IDLE_S, f"requests were not ended: {now}"
+        time.sleep(0.1)
+    return time.perf_counter() - started
+
+
+def killed(n: int, clock: random.Random) -> None:
+    """Clients that hang up before, while or after the first bytes come."""
+    open_now: list[http.client.HTTPConnection] = []
+    for i in range(n):
+        connection = opened(f"{i} {QUESTION}", 200)
+        open_now.append(connection)
+        if len(open_now) >= 2 * N_USERS:
+            victim = open_now.pop(clock.randrange(len(open_now)))
+            if clock.random() < 0.7:
+                victim.getresponse().read1(clock.randint(1, 400))
+            victim.close()
+    for connection in open_now:
+        connection.close()
+
+
+def burst(n: int) -> None:
+    """All at once: each is answered, or told when to come again."""
+    found: list[int] = []
+
+    def one(i: int) -> None:
+        connection = opened(f"{i} {QUESTION}", 16, is_stream=False)
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200 or answer.getheader("retry-after"), text
+        found.append(answer.status)
+        connection.close()
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == n, "a client got no answer"
+    assert set(found) <= {200, 429}, found
+    assert found.count(200) >= min(n, N_USERS)
+
+
+def slow(n: int) -> None:
+    """Readers that take their time hold nobody up."""
+    connections = [opened(f"{i} {QUESTION}", 60) for i in range(n)]
+    streams = [connection.getresponse() for connection in connections]
+    for _ in range(5):
+        for stream in streams:
+            stream.read1(1)
+        time.sleep(0.2)
+    wait_until_idle()  # the replies are over, though nobody has read them
+    assert all(b"[DONE]" in stream.read() for stream in streams)
+    for connection in connections:
+        connection.close()
+
+
+def main(
+    model: Annotated[str, typer.Option(help="smollm2, gemma, random or a path.")] = "smollm2",
+    kills: Annotated[int, typer.Option(min=1)] = 200,
+    at_once: Annotated[int, typer.Option("--burst", min=1)] = 64,
+    soak: Annotated[float, typer.Option(min=0, help="Minutes.")] = 0.0,
+) -> None:
+    command = [sys.executable, "-P", "-m", "localspec", "serve", named(model), "--parallel",
+               str(N_USERS), "--ctx", str(CTX), "--port", str(PORT)]  # fmt: skip
+    clock = random.Random(0)
+    with running(command, PORT, Path("kill-clients.log")):
+        process = next(
+            each for each in psutil.process_iter(["cmdline"])
+            if str(PORT) in (each.info["cmdline"] or ()) and "serve" in each.info["cmdline"]
+        )  # fmt: skip
+        first = answered(QUESTION)
+        burst(N_USERS)  # warm: every sequence was used
+        warm_bytes = process.memory_info().rss
+        check = partial(_check, first=first, process=process, warm_bytes=warm_bytes)
+        killed(kills, clock)
+        check(f"{kills} clients were killed")
+        burst(at_once)
+        check(f"{at_once} came at once")
+        slow(N_USERS)
+        check("slow readers were served")
+        ends = time.monotonic() + 60 * soak
+        while time.monotonic() < ends:
+            killed(20, clock)
+            burst(clock.randint(1, at_once))
+            check("soak")
+
+
+def _check(what: str, first: str, process: psutil.Process, warm_bytes: int) -> None:
+    idle_s = wait_until_idle()
+    assert answered(QUESTION) == first, "it answers otherwise now"
+    ratio = process.memory_info().rss / warm_bytes
+    print(f"{what}: idle after {idle_s:.1f} s, memory {ratio:.3f} x", flush=True)
+    assert ratio <= GROWTH, "memory grows"
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except subprocess.TimeoutExpired as error:
+        raise SystemExit("the server does not end") from error

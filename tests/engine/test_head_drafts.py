@@ -1,0 +1,241 @@
+"""Drafts of MTP heads change no answer: greedy ones are equal, sampled ones keep their law.
+
+The fixtures' heads guess right by construction, or wrong where noise is added, in the model's file
+or beside it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from drafted import SometimesFixed, run
+from heads import EOS, KINDS, N_BEFORE_END, ORDER, write_agreeing
+
+from localspec.decode.drafters.heads import MtpDrafter
+from localspec.decode.driver import Slot
+from localspec.decode.generation import Generation, Limits
+from localspec.decode.speculator import Fixed
+from localspec.engine.base import EngineConfig
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.sampling import Sampling
+from localspec.model.heads import HeadFacts
+from localspec.session.config import reply_options, session_config
+from localspec.session.drafting import found_head
+from localspec.session.session import Session
+from localspec.settings import OWN, Settings
+
+GREEDY = Sampling(temperature=0)
+N_CTX, N_TOKENS = 192, 30
+PROMPTS = [ORDER[5:40], ORDER[60:62], ORDER[150:190]]
+RIGHT, WRONG = 0.0, 1.0
+
+
+@dataclass(frozen=True)
+class HeadFiles:
+    """A target, and its head; its path is None where the target has it inside."""
+
+    target: Path
+    head: HeadFacts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("heads")
+
+
+def files_of(folder: Path, kind: str, place: str, noise: float) -> HeadFiles:
+    stem = f"{kind}-{noise:g}"
+    if place == "inside":
+        return HeadFiles(written(folder / f"{stem}.gguf", noise, kind), HeadFacts("mtp"))
+    target = written(folder / f"{stem}-target.gguf", noise, kind, "target")
+    head = written(folder / f"mtp-{stem}-target.gguf", noise, kind, "head")
+    return HeadFiles(target, HeadFacts("mtp", head))
+
+
+def written(path: Path, noise: float, kind: str, part: str = "all") -> Path:
+    return path if path.exists() else write_agreeing(path, noise, kind, part)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(params=[RIGHT, WRONG], ids=["right", "wrong"])
+def noise(request: pytest.FixtureRequest) -> float:
+    return request.param
+
+
+@pytest.fixture(params=["inside", "beside"])
+def place(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=sorted(KINDS))
+def files(request: pytest.FixtureRequest, folder: Path, place: str, noise: float) -> HeadFiles:
+    return files_of(folder, request.param, place, noise)
+
+
+def engine_of(files: HeadFiles, n: int, n_sequences: int = 1) -> LlamaEngine:
+    return LlamaEngine(
+        EngineConfig.of(
+            files.target, n_sequences * (n + 1), ctx=N_CTX, threads=1, gpu_layers=0,
+            load_mtp=files.head.path is None, n_rs_seq=n, n_sequences=n_sequences,
+            kv_unified=n_sequences > 1,
+        )
+    )  # fmt: skip
+
+
+def generations(n: int, max_tokens: int = N_TOKENS) -> list[Generation]:
+    """One for each of the first prompts; they end at different times."""
+    return [
+        Generation(prompt, GREEDY, Limits(N_CTX, max_tokens + 3 * i, frozenset({EOS})))
+        for i, prompt in enumerate(PROMPTS[:n])
+    ]
+
+
+def expected(generation: Generation) -> list[int]:
+    """What follows a prompt by construction."""
+    start = ORDER.index(generation.history[generation.n_prompt - 1]) + 1
+    text = [*ORDER[start:], *ORDER][: generation.limits.max_tokens]
+    return text[: text.index(EOS)] if EOS in text else text
+
+
+@pytest.mark.parametrize("n_sequences", [1, 3])
+@pytest.mark.parametrize("n", [1, 4, 8])
+def test_drafts_change_no_greedy_answer(
+    files: HeadFiles, noise: float, n: int, n_sequences: int
+) -> None:
+    """And where the head is right by construction, every drafted token is accepted."""
+    engine = engine_of(files, n, n_sequences)
+    speculator = Fixed(MtpDrafter(engine.head(files.head, n)), n)
+    slots = [Slot(each, engine.context()) for each in generations(n_sequences)]
+    steps = run(slots, engine, speculator)
+    engine.close()
+    for slot, own in zip(slots, steps, strict=True):
+        assert slot.generation.tokens == expected(slot.generation)
+        assert sum(each.drafted for each in own) >= len(own) - 2
+        whole = [each for each in own[1:-1] if each.drafted == n]
+        assert noise or all(each.accepted == n for each in whole)
+    assert not noise or sum(each.accepted for own in steps for each in own) < N_TOKENS / 3
+
+
+def test_a_draft_that_runs_over_the_end_is_cut_there(files: HeadFiles) -> None:
+    """The tokens behind an end token are right guesses of what nobody may read."""
+    engine = engine_of(files, 8)
+    speculator = Fixed(MtpDrafter(engine.head(files.head, 8)), 8)
+    context = engine.context()
+    for n_left in range(8):
+        prompt = ORDER[N_BEFORE_END - n_left - 8 : N_BEFORE_END - n_left]
+        generation = Generation(prompt, GREEDY, Limits(N_CTX, 40, frozenset({EOS})))
+        run([Slot(generation, context)], engine, speculator)
+        assert generation.tokens == expected(generation)
+        assert len(generation.tokens) == n_left
+        assert generation.finish_reason == "stop"
+    engine.close()
+
+
+def test_a_context_that_becomes_full(files: HeadFiles) -> None:
+    """The head's cache is as long as the target's; the last drafts are shorter."""
+    engine = engine_of(files, 4)
+    speculator = Fixed(MtpDrafter(engine.head(files.head, 4)), 4)
+    prompt = [*ORDER[101:257], *ORDER[:20]]
+    generation = Generation(prompt, GREEDY, Limits(N_CTX))
+    run([Slot(generation, engine.context())], engine, speculator)
+    engine.close()
+    assert generation.finish_reason == "context"
+    assert generation.history == [*prompt, *ORDER[20 : 20 + N_CTX - len(prompt) + 1]]
+
+
+def test_drafts_that_come_and_go_in_the_middle_of_a_reply(files: HeadFiles, noise: float) -> None:
+    """After 16 passes without them the states are not handed out any more, and come back."""
+    engine = engine_of(files, 3, n_sequences=2)
+    speculator = SometimesFixed(MtpDrafter(engine.head(files.head, 3)), 3)
+    slots = [Slot(each, engine.context()) for each in generations(2, 90)]
+    steps = run(slots, engine, speculator)
+    engine.close()
+    assert [s.generation.tokens for s in slots] == [expected(s.generation) for s in slots]
+    late = [each for each in steps[0][20:] if each.drafted]
+    assert late
+    assert noise or all(each.accepted == 3 for each in late[:-1] if each.drafted == 3)
+
+
+def test_a_state_that_was_saved_and_restored(files: HeadFiles, tmp_path: Path) -> None:
+    """No hidden states are in it: the head begins with the first pass that follows."""
+    engine = engine_of(files, 3)
+    speculator = Fixed(MtpDrafter(engine.head(files.head, 3)), 3)
+    context = engine.context()
+    first = generations(1)[0]
+    run([Slot(first, context)], engine, speculator)
+    context.save(tmp_path / "state")
+    context.clear()
+    assert context.restore(tmp_path / "state")
+    again = Generation(first.history, GREEDY, Limits(N_CTX, 20, frozenset({EOS})))
+    (steps,) = run([Slot(again, context)], engine, speculator)
+    engine.close()
+    assert again.tokens == expected(again)
+    assert sum(each.drafted for each in steps) > len(steps)
+
+
+# sessions
+
+
+def session_of(files: HeadFiles, **chosen: object) -> Session:
+    settings = Settings.of(**{"ctx": N_CTX, "threads": 1, "gpu_layers": 0, **chosen})
+    return Session.open(session_config(str(files.target), settings, is_auto=False))
+
+
+@pytest.fixture(scope="module", params=["inside", "beside"])
+def agreeing(request: pytest.FixtureRequest, folder: Path) -> HeadFiles:
+    return files_of(folder, "hybrid", request.param, RIGHT)
+
+
+def test_a_head_is_found_in_the_file_and_beside_it(agreeing: HeadFiles) -> None:
+    head = agreeing.head.path
+    assert found_head(agreeing.target, None) == (str(head) if head else OWN)
+    assert found_head(agreeing.target, None, "eagle3") is None
+    assert found_head(agreeing.target.with_name("nowhere.gguf"), None) is None
+
+
+@pytest.mark.parametrize("spec", ["mtp", "auto"])
+def test_a_session_drafts_with_it(agreeing: HeadFiles, spec: str) -> None:
+    with session_of(agreeing, spec=spec) as session:
+        assert session.head
+        assert session.plan.settings.draft == (str(agreeing.head.path or OWN))
+        reply = session.reply(PROMPTS[0], reply_options(temperature=0, max_tokens=20)).finish()
+        assert reply.tokens == ORDER[40:60]
+        if spec == "mtp":
+            assert reply.stats.by_source["mtp"].accepted >= 12
+
+
+def test_costs_of_a_head_are_kept(agreeing: HeadFiles) -> None:
+    """As those of a draft model: measured once, not at each load."""
+    with session_of(agreeing) as session:
+        seconds = session.learned().drafting["mtp"].curve
+    with session_of(agreeing) as session:
+        assert session._store is not None
+        kept = session.learned().drafting["mtp"].curve
+    assert [p.n_tokens for p in kept.points] == [p.n_tokens for p in seconds.points]
+    assert all(row[1] > 0 for row in kept.rows)
+
+
+def test_without_drafts_no_head_is_loaded(agreeing: HeadFiles) -> None:
+    """It takes memory, and states for rollback."""
+    for chosen in ({"spec": "none"}, {"spec": "lookup"}, {"draft": "none"}):
+        with session_of(agreeing, **chosen) as session:
+            assert session.head is None
+            assert not session.plan.target.settings.load_mtp
+
+
+@pytest.fixture
+def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build of libllama without the functions that heads need."""
+    from localspec.engine.llama import unstable
+
+    nothing = dict.fromkeys(unstable._FUNCTIONS)
+    monkeypatch.setattr(unstable, "_FUNCTIONS", nothing)
+
+
+@pytest.mark.usefixtures("lacking")
+def test_a_build_without_heads_says_so_and_goes_on(agreeing: HeadFiles) -> None:
+    heard: list[str] = []
+    config = session_config(str(agreeing.target), Settings.of(ctx=N_CTX, gpu_layers=0, spec="mtp"))
+    with Session.open(config, heard.append) as session:
+        reply = session.reply(PROMPTS[0], reply_options(temperature=0, max_tokens=20)).finish()
+    assert reply.tokens == ORDER[40:60]
+    assert any("this build of the engine has no llama_set_embeddings_nextn" in t for t in heard)

@@ -1,0 +1,212 @@
+"""Gemma 4's assistants, EAGLE-3, DFlash and DSpark heads change no greedy answer.
+
+An assistant that agrees by construction has all of its drafts accepted. The other heads have random
+weights, so nearly all they say is rejected.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from beside import N_BLOCK, SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
+from drafted import SometimesFixed, run
+
+from localspec.decode.drafters import head_kind
+from localspec.decode.drafters.base import Drafter
+from localspec.decode.driver import Slot
+from localspec.decode.generation import Generation, Limits
+from localspec.decode.speculator import Fixed, Plain, Speculator
+from localspec.engine.base import EngineConfig
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.sampling import Sampling
+from localspec.gguf.reader import read_header
+from localspec.model.head_fit import head_of
+from localspec.model.heads import HeadFacts
+from localspec.model.synthetic import write_random_model
+from localspec.session.config import SessionConfig, reply_options
+from localspec.session.session import Session
+
+GREEDY = Sampling(temperature=0)
+N_CTX = 192
+PROMPTS = [[(7 * i + 3) % 250 for i in range(n)] for n in (35, 2, 100)]
+
+Write = Callable[[Path], Path]
+
+
+def _llama(path: Path) -> Path:
+    write_random_model(path, SMALL, with_text=True)
+    return path
+
+
+PAIRS: dict[str, tuple[Write, Write]] = {
+    "assistant": (write_gemma4, write_assistant),
+    "assistant that guesses": (
+        lambda path: write_gemma4(path, is_silent=False),
+        lambda path: write_assistant(path, 1.0),
+    ),
+    "EAGLE-3": (_llama, write_eagle3),
+    "EAGLE-3 of few tokens": (_llama, lambda path: write_eagle3(path, n_own_vocab=200)),
+    "DFlash": (_llama, write_dflash),
+    "DSpark": (_llama, lambda path: write_dflash(path, is_dspark=True)),
+}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A target, and what its head is by their headers."""
+
+    name: str
+    target: Path
+    head: HeadFacts
+
+
+@pytest.fixture(scope="module", params=PAIRS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Beside:
+    write_target, write_head = PAIRS[request.param]
+    folder = tmp_path_factory.mktemp("pair")
+    target, head = write_target(folder / "t.gguf"), write_head(folder / "head.gguf")
+    facts = head_of(read_header(target), read_header(head))
+    assert not isinstance(facts, str), facts
+    return Beside(request.param, target, facts)
+
+
+def engine_of(pair: Beside, n: int, n_sequences: int = 1) -> LlamaEngine:
+    return LlamaEngine(
+        EngineConfig.of(
+            pair.target, n_sequences * (n + 1), ctx=N_CTX, threads=1, gpu_layers=0,
+            n_sequences=n_sequences, kv_unified=n_sequences > 1, flash_attn="on",
+        )
+    )  # fmt: skip
+
+
+def drafter_of(pair: Beside, engine: LlamaEngine, n: int) -> Drafter:
+    return head_kind(pair.head.method)(engine.head(pair.head, n))
+
+
+def generations(n: int, max_tokens: int = 24) -> list[Generation]:
+    prompts = PROMPTS[:n]
+    return [Generation(p, GREEDY, Limits(N_CTX, max_tokens + 3 * i)) for i, p in enumerate(prompts)]
+
+
+@pytest.fixture(scope="module")
+def plain(pair: Beside) -> Callable[[list[Generation]], list[list[int]]]:
+    """What replies say without drafts, each alone."""
+
+    def replies(asked: list[Generation]) -> list[list[int]]:
+        engine = engine_of(pair, 0)
+        context = engine.context()
+        texts: list[list[int]] = []
+        for each in asked:
+            twin = Generation(each.history[: each.n_prompt], GREEDY, each.limits)
+            run([Slot(twin, context)], engine, Plain())
+            texts.append(twin.tokens)
+        engine.close()
+        return texts
+
+    return replies
+
+
+Replies = Callable[[list[Generation]], list[list[int]]]
+
+
+@pytest.mark.parametrize("n_sequences", [1, 3])
+@pytest.mark.parametrize("n", [1, 4, 8])
+def test_drafts_change_no_greedy_answer(
+    pair: Beside, plain: Replies, n: int, n_sequences: int
+) -> None:
+    engine = engine_of(pair, n, n_sequences)
+    drafter = drafter_of(pair, engine, n)
+    slots = [Slot(each, engine.context()) for each in generations(n_sequences)]
+    steps = run(slots, engine, Fixed(drafter, n))
+    engine.close()
+    assert [slot.generation.tokens for slot in slots] == plain(generations(n_sequences))
+    longest = min(n, drafter.n_longest or n)
+    whole = [each for own in steps for each in own[1:-1] if each.drafted]
+    assert any(each.drafted == longest for each in whole)
+    assert all(each.drafted <= longest for each in whole)
+    if pair.name == "assistant":
+        assert all(each.accepted == each.drafted == n for each in whole if each.drafted == n)
+
+
+def test_drafts_that_come_and_go(pair: Beside, plain: Replies) -> None:
+    engine = engine_of(pair, 3, 2)
+    slots = [Slot(each, engine.context()) for each in generations(2, 80)]
+    steps = run(slots, engine, SometimesFixed(drafter_of(pair, engine, 3), 3))
+    engine.close()
+    assert [slot.generation.tokens for slot in slots] == plain(generations(2, 80))
+    assert any(each.drafted for each in steps[0][22:])
+
+
+def test_a_context_that_becomes_full(pair: Beside, plain: Replies) -> None:
+    def asked() -> Generation:
+        return Generation([(11 * i) % 250 for i in range(N_CTX - 20)], GREEDY, Limits(N_CTX))
+
+    engine, generation = engine_of(pair, 4), asked()
+    run([Slot(generation, engine.context())], engine, Fixed(drafter_of(pair, engine, 4), 4))
+    engine.close()
+    assert generation.finish_reason == "context"
+    assert [generation.tokens] == plain([asked()])
+
+
+def test_a_conversation_that_goes_back_and_on(pair: Beside, plain: Replies) -> None:
+    """Another end of the same text, another text, and a state that was saved and restored."""
+    engine = engine_of(pair, 4)
+    speculator: Speculator = Fixed(drafter_of(pair, engine, 4), 4)
+    context = engine.context()
+    saved = pair.target.with_name("state")
+    prompts = [PROMPTS[2], [*PROMPTS[2][:40], 9, 8, 7], PROMPTS[0]]
+    asked = [Generation(prompt, GREEDY, Limits(N_CTX, 16)) for prompt in prompts]
+    for each in asked:
+        run([Slot(each, context)], engine, speculator)
+    context.save(saved)
+    context.clear()
+    assert context.restore(saved)
+    asked.append(Generation([*asked[-1].history, 5, 6], GREEDY, Limits(N_CTX, 16)))
+    run([Slot(asked[-1], context)], engine, speculator)
+    engine.close()
+    assert [each.tokens for each in asked] == plain(asked)
+
+
+def test_a_session_drafts_with_it(pair: Beside) -> None:
+    method = head_kind(pair.head.method).option
+    texts: list[list[int]] = []
+    for spec, draft in (("none", None), (method, pair.head.path), ("auto", pair.head.path)):
+        config = SessionConfig.of(pair.target, draft, spec=spec, ctx=N_CTX, gpu_layers=0, threads=1)
+        with Session.open(config) as session:
+            reply = session.reply(PROMPTS[0], reply_options(temperature=0, max_tokens=24))
+            texts.append(reply.finish().tokens)
+            assert spec != method or reply.stats.by_source[method].drafted
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_scores_of_a_step_are_those_of_a_whole_text(pair: Beside) -> None:
+    """A head that has read pair after pair, and one that reads the same at once, guess alike."""
+    engine = engine_of(pair, 1)
+    head, context = engine.head(pair.head, 1), engine.context()
+    text = PROMPTS[0]
+    context.eval(text[:20], 1)
+    for i in range(20, 30):
+        stepped = head.draft([(context, text[i : i + 1])])[0].row(0).copy()
+        context.eval(text[i : i + 1], 1)
+    context.truncate(0)
+    context.eval(text[:29], 1)
+    whole = head.draft([(context, text[29:30])])[0].row(0)
+    known = np.isfinite(whole)
+    assert np.array_equal(known, np.isfinite(stepped))
+    assert float(np.abs(whole[known] - stepped[known]).max()) < 0.02 * float(whole[known].std())
+    engine.close()
+
+
+def test_a_draft_is_as_long_as_a_block_at_most(pair: Beside) -> None:
+    """And DSpark says of each of its tokens how likely it is accepted."""
+    engine = engine_of(pair, 16)
+    head, context = engine.head(pair.head, 16), engine.context()
+    block = pair.head.block
+    assert head.n_longest == (N_BLOCK - block.first if block else 16)
+    context.eval(PROMPTS[0][:-1], 1)
+    chances = [head.draft([(context, [1] * n)])[0].chance for n in range(1, head.n_longest + 1)]
+    engine.close()
+    assert all((chance is not None) == (pair.name == "DSpark") for chance in chances)
+    assert all(chance is None or 0 <= chance <= 1 for chance in chances)
