@@ -15,7 +15,7 @@ from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:
     from localspec.api import Model
-    from localspec.session import Reply
+    from localspec.session.reply import Reply
 
 Document = Callable[["Reply"], dict[str, Any]]
 _OWN = ("id", "prompt", "messages", "system")
