@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 RENAMED = {"--host": "--host", "--port": "--port", "--alias": "--alias", "--api-key": "--api-key",
            "--parallel": "--parallel", "--threads": "--threads",
-           "--chat-template": "--template", "--chat-template-file": "--template"}  # fmt: skip
+           "--slot-save-path": "--slot-save-path", "--chat-template": "--template",
+           "--chat-template-file": "--template"}  # fmt: skip
 DEFAULTS = {"--temp": "temperature", "--seed": "seed", "--n-predict": "n_predict"}
 """Flags of fields that a request may have."""
 EFFORTS = {"off": "none", "on": "on"}
-REFUSED = ("--embedding", "--reranking", "--lora", "--mmproj-url", "--slot-save-path", "--tools",
+REFUSED = ("--embedding", "--reranking", "--lora", "--mmproj-url", "--tools",
            "--mcp-servers-config", "--mcp-servers-json", "--models-dir", "--models-preset",
            "--sleep-idle-seconds", "--media-path", "--spec-synth-len", "--spec-synth-rates",
            "--context-shift")  # fmt: skip
