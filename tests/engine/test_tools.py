@@ -16,8 +16,7 @@ from localspec.decode.speculator import Fixed, Plain
 from localspec.dialogue.tool_calls import calls_of
 from localspec.errors import UserError
 from localspec.notify import silent
-from localspec.session import SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.config import SessionConfig, reply_options
 
 jsonschema = pytest.importorskip("jsonschema")
 WEATHER = {

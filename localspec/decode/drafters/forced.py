@@ -22,6 +22,7 @@ class ForcedDrafter:
     is_free: ClassVar[bool] = True
     n_confidences: ClassVar[int] = 1
     n_longest: int | None = None
+    is_at_once: bool = True
 
     @classmethod
     def of(cls, target: Engine, draft: Engine | None, head: Head | None) -> Self:
