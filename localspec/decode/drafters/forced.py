@@ -18,7 +18,6 @@ class ForcedDrafter:
     source: ClassVar[str] = "forced"
     option: ClassVar[str] = "forced"
     label: ClassVar[str] = "grammar"
-    is_at_once: bool = True
     is_free: ClassVar[bool] = True
     n_confidences: ClassVar[int] = 1
     n_longest: int | None = None
