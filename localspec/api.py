@@ -30,7 +30,7 @@ from localspec.session.config import (
 )
 from localspec.session.reply import AsyncPieces, Reply
 from localspec.session.session import Session
-from localspec.settings import Settings
+from localspec.settings import NONE, Settings
 
 if TYPE_CHECKING:
     from localspec.session.profile import Profile
@@ -185,9 +185,9 @@ class Model:
         """The forecast for this model and its settings on this machine."""
         session = self.session
         session.check_open()
-        settings, draft = session.plan.settings, session.plan.draft
+        settings = session.plan.settings
         own = {name: getattr(settings, name) for name in _ASKED}
-        own["draft"] = draft and str(draft.model)
+        own["draft"] = None if settings.draft == NONE else settings.draft
         return predict(session.plan.target.model, **{**own, **question})
 
 

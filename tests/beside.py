@@ -144,7 +144,7 @@ def _attention(random: RandomTensors, block: str, n_in: int, shape: Shape) -> Te
 
 
 def _small_keys(name: str, n_layers: int, shape: Shape, **more: Value) -> Metadata:
-    return byte_vocabulary(shape.n_vocab) | _keys(
+    return _keys(
         name, n_layers, shape.n_embd, attention__head_count=shape.n_heads,
         attention__head_count_kv=shape.n_kv_heads, attention__key_length=shape.head_size,
         attention__value_length=shape.head_size, rope__dimension_count=shape.head_size,
@@ -152,12 +152,19 @@ def _small_keys(name: str, n_layers: int, shape: Shape, **more: Value) -> Metada
     )  # fmt: skip
 
 
-def write_eagle3(path: Path, shape: Shape = SMALL, n_own_vocab: int | None = None) -> Path:
-    """A head for a llama model of that shape; `n_own_vocab`: it knows so few tokens."""
+def write_eagle3(
+    path: Path,
+    shape: Shape = SMALL,
+    n_own_vocab: int | None = None,
+    vocabulary: Metadata | None = None,
+) -> Path:
+    """A head for a llama model of that shape and vocabulary; `n_own_vocab`: it knows so few of its
+    tokens."""
     random, n, block = RandomTensors(BY_NAME["F16"], 1), shape.n_embd, "blk.0"
     metadata = _small_keys(
         "eagle3", 1, shape, target_hidden_size=n, norm_before_residual=False, norm_before_fc=False
     )
+    metadata |= vocabulary or byte_vocabulary(shape.n_vocab)
     tensors = [
         random.matrix("fc.weight", len(TAPS) * n, n),
         *_ones(["output_norm", f"{block}.attn_norm", f"{block}.attn_norm_2"], n),
@@ -179,6 +186,7 @@ def write_dflash(path: Path, shape: Shape = SMALL, *, is_dspark: bool = False) -
     """A head of two layers that fills blocks of `N_BLOCK` tokens."""
     random, n = RandomTensors(BY_NAME["F16"], 2), shape.n_embd
     metadata = _small_keys("dflash", 2, shape, block_size=N_BLOCK)
+    metadata |= byte_vocabulary(shape.n_vocab)
     metadata["tokenizer.ggml.mask_token_id"] = MASK
     tensors = [random.matrix("fc.weight", len(TAPS) * n, n)]
     tensors += _ones(["enc.output_norm", "output_norm"], n)

@@ -4,7 +4,7 @@ What attention, states and feed-forward layers add is zero, so the target's next
 the last one alone: they follow each other as in `ORDER`, over and over. The head's projection
 passes the token on and leaves the hidden state out, so it computes the same; `noise` on the
 projection makes it guess wrong. A head lies in the model's file or in one of its own, as libllama
-allows (src/models/qwen35.cpp, glm4-moe.cpp).
+allows (src/models/qwen35.cpp, glm4-moe.cpp, hy-v3.cpp).
 """
 
 from collections.abc import Callable, Iterator
@@ -48,6 +48,8 @@ class Kind:
     metadata: Callable[[], Metadata]
     tensors: Callable[[RandomTensors], Tensors]
     head: Callable[[RandomTensors, str], Tensors]
+    n_heads: int = 1
+    norms: tuple[str, str] = ("attn_norm", "post_attention_norm")
 
 
 def write_agreeing(
@@ -61,9 +63,10 @@ def write_agreeing(
     if part == "head":
         every = [each for each in every if not each.name.startswith("blk.")]
     if part != "target":
-        n_blocks = {f"{of.name}.block_count": of.n_layers + 1}
-        metadata |= n_blocks | {f"{of.name}.nextn_predict_layers": 1}
-        every += _head(of, tensors, noise)
+        n_blocks = {f"{of.name}.block_count": of.n_layers + of.n_heads}
+        metadata |= n_blocks | {f"{of.name}.nextn_predict_layers": of.n_heads}
+        for i in range(of.n_heads):
+            every += _head(of, tensors, f"blk.{of.n_layers + i}", noise)
     write_gguf(path, metadata, [_silent(each) for each in every])
     return path
 
@@ -94,9 +97,8 @@ def _silent(plan: TensorPlan) -> TensorPlan:
     return TensorPlan(plan.name, plan.type, plan.shape, lambda: (bytes(plan.n_bytes),))
 
 
-def _head(kind: Kind, tensors: RandomTensors, noise: float) -> Tensors:
-    block = f"blk.{kind.n_layers}"
-    for name in ("attn_norm", "post_attention_norm", "nextn.enorm", "nextn.hnorm"):
+def _head(kind: Kind, tensors: RandomTensors, block: str, noise: float) -> Tensors:
+    for name in (*kind.norms, "nextn.enorm", "nextn.hnorm"):
         yield _ones(tensors, f"{block}.{name}", N_EMBD)
     yield _ones(tensors, f"{block}.nextn.shared_head_norm", N_EMBD)
     yield from kind.head(tensors, block)
@@ -154,7 +156,37 @@ def _glm_block(tensors: RandomTensors, block: str) -> Tensors:
     yield tensors.matrix(f"{block}.ffn_down_shexp.weight", N_FF // 2, N_EMBD)
 
 
+HY_LAYERS = 2
+"""Attention alone, and dense layers."""
+
+
+def _hy_metadata() -> Metadata:
+    keys: Metadata = {
+        "attention.head_count_kv": N_KV_HEADS,
+        "feed_forward_length": N_FF,
+        "expert_feed_forward_length": N_FF,
+    }
+    return _hybrid("hy_v3", HY_LAYERS) | {f"hy_v3.{key}": v for key, v in keys.items()}
+
+
+def _hy_tensors(tensors: RandomTensors) -> Tensors:
+    yield tensors.matrix("token_embd.weight", N_EMBD, N_VOCAB)
+    yield _ones(tensors, "output_norm", N_EMBD)
+    for i in range(HY_LAYERS):
+        yield _ones(tensors, f"blk.{i}.attn_norm", N_EMBD)
+        yield _ones(tensors, f"blk.{i}.ffn_norm", N_EMBD)
+        yield from _hy_block(tensors, f"blk.{i}")
+
+
+def _hy_block(tensors: RandomTensors, block: str) -> Tensors:
+    yield from _attention(tensors, block, gated=False)
+    yield from _feed_forward(tensors, block)
+
+
+HY_NORMS = ("attn_norm", "ffn_norm")
 KINDS = {
     "hybrid": Kind("qwen35", QWEN_LAYERS, _qwen35_metadata, _qwen35_tensors, _qwen_head),
     "experts": Kind("glm4moe", GLM_LAYERS, _glm_metadata, _glm_tensors, _glm_block),
+    "dense": Kind("hy_v3", HY_LAYERS, _hy_metadata, _hy_tensors, _hy_block, 1, HY_NORMS),
+    "several heads": Kind("hy_v3", HY_LAYERS, _hy_metadata, _hy_tensors, _hy_block, 3, HY_NORMS),
 }

@@ -13,7 +13,7 @@ from localspec.forecast.forecast import facts_of
 from localspec.gguf.reader import read_header
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
-from localspec.model.kind import kind_of
+from localspec.model.kind import HEADS, kind_of
 from localspec.session.loading import checked_facts
 
 
@@ -77,4 +77,4 @@ def test_list_shows_the_kind_of_every_file(tmp_path: Path, monkeypatch: pytest.M
     for i, kind in enumerate(KINDS):
         row = found[f"lmstudio:o/r/file{i}.gguf"]
         assert row["kind"] == kind
-        assert (row["problem"] is None) == (kind in ("model", "model with MTP head"))
+        assert (row["problem"] is None) == (kind in ("model", "model with MTP head", *HEADS))

@@ -371,6 +371,11 @@ PASTED = {
     "hf_hub_download(repo_id='o/r', filename='f.gguf', revision='v1')": "hf:o/r/f.gguf@v1",
     "o/r (Q4_K_M)": "o/r:Q4_K_M",
     "models--o--r": "hf:o/r",
+    "https://huggingface.co/o/r.": "https://huggingface.co/o/r",
+    "https://huggingface.co/o/r),": "https://huggingface.co/o/r",
+    "[r](https://huggingface.co/o/r)": "https://huggingface.co/o/r",
+    "llama-server \\\n    -hf o/r:Q4_K_M \\\n    -c 8192": "hf:o/r:Q4_K_M",
+    "hf download `\n  o/r f.gguf": "hf:o/r/f.gguf",
     "\u201cx-7b\u201d": "x-7b",
     # what is a name already
     "hf://o/r": "hf://o/r",
@@ -398,6 +403,23 @@ def test_a_file_of_that_name_is_taken_as_it_is(
         path.parent.mkdir(exist_ok=True)
         path.touch()
         assert locate(name) == path
+
+
+def test_a_folder_is_its_one_model(tmp_path: Path) -> None:
+    """Folders of LM Studio and of the hub's cache hold a model and what goes beside it."""
+    place = tmp_path / "snapshots" / "abc"
+    place.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"without a \.gguf file of a model: name a file"):
+        locate(str(tmp_path))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"safetensors llama\.cpp does not read"):
+        locate(str(tmp_path))
+    for name in ("m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf", "mmproj-m.gguf"):
+        (place / name).touch()
+    assert locate(str(tmp_path)) == place / "m-Q4_K_M-00001-of-00002.gguf"
+    (place / "m-Q8_0.gguf").touch()
+    with pytest.raises(UserError, match=r"several models: name one of .*m-Q8_0\.gguf"):
+        locate(str(tmp_path))
 
 
 @given(st.text(max_size=40))

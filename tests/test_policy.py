@@ -386,3 +386,12 @@ def test_a_block_costs_the_same_whatever_its_length() -> None:
 
     assert 0 < lengths(Paid)[0] < 6
     assert lengths(PaidAtOnce) == [6]
+
+
+def test_a_head_begins_with_what_heads_are_known_for() -> None:
+    """Where two tokens take 1.4 passes, even chances would never let it show what it can."""
+    seconds = {1: 1.0, 2: 1.4, 3: 1.75, 4: 2.1, 5: 2.5, 17: 7.0}
+    costs = PassCosts(PassCurve(tuple(Point(n, s) for n, s in seconds.items())))
+    head = PassCosts(PassCurve((Point(1, 0.08), Point(64, 0.4))))
+    policy = Adaptive(Learned(costs, {"dflash": head}), [Paid()], 16)  # pyright: ignore[reportArgumentType]
+    assert drafted(policy, 1)[0] >= 2

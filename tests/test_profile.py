@@ -171,3 +171,10 @@ def test_show_says_what_is_kept() -> None:
     assert document["settings"] == {**SETTINGS, "n_threads": 1}, "no field is lost"
     assert document["ratio"] == {"low": 1.5, "mid": 1.8, "high": 2.0}
     assert (document["kld"], document["seconds"]) == (0.003, 50.0)
+
+
+def test_a_tuned_head_in_the_models_own_file_is_no_missing_file() -> None:
+    save_profile(tiny(), kept(settings={"draft": "own", "spec": "mtp"}))
+    settings, notes = applied(frozenset())
+    assert (settings.draft, settings.spec) == ("own", "mtp")
+    assert not any("is not there" in note for note in notes)

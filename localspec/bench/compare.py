@@ -1,22 +1,24 @@
 """Two runs against each other: the ratio of each case, with an interval that allows for drift.
 
-Two cases match if they do the same work on the same model file: lengths, depth, batch and texts.
+Two cases match if they do the same work on the same model file: length, depth, batch and texts, for
+prompts and answers apart.
 Machines, engine builds and settings may differ; the comparison names them. Where both sides
 measured several settings of a case, equal settings are compared with each other.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from localspec.bench.report.tables import SETTINGS
 from localspec.bench.row import ResultRow, rows_of
-from localspec.bench.statistics import Drift, Ratio, drift_of, ratio
+from localspec.bench.statistics import Drift, Ratio, Visits, drift_of, estimate, ratio
 from localspec.bench.store import Results
 from localspec.errors import UserError
 from localspec.settings import NONE
 
-Measure = Literal["decode", "prefill"]
+Measure = Literal["decode", "prefill", "energy"]
+"""Energy: tokens a joule."""
 
 _FACETS: dict[str, Callable[[ResultRow], str]] = {
     "model": lambda row: f"{row.model_name} ({row.model['digest']})",
@@ -29,13 +31,25 @@ _FACETS: dict[str, Callable[[ResultRow], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One case on both sides; `differs` names its settings as "t 2 -> 1"."""
+    """One case on both sides; `differs` names its settings as "t 2 -> 1".
+
+    Speeds are tokens a second; beside llama-bench, which times the engine alone, so are answers.
+    """
 
     a: ResultRow
     b: ResultRow
     measure: Measure
+    a_tps: float
+    b_tps: float
     ratio: Ratio
     differs: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """In words of the measure."""
+        words = {"faster": "less energy", "slower": "more energy"}
+        found = self.ratio.verdict
+        return words.get(found, found) if self.measure == "energy" else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +70,12 @@ def compare(a: Results, b: Results) -> Comparison:
         for each in (a, b)
     )
     drift = drift_of([row.decode_visits for row in (*rows_a, *rows_b)])
-    pairs = list(_pairs(rows_a, rows_b, _by(rows_a, rows_b)))
-    if not pairs:
+    cases = list(_compared(rows_a, rows_b, drift))
+    if not cases:
         raise UserError(
             f"{a.path.name} and {b.path.name} cannot be compared: {_why(rows_a, rows_b)}"
         )
-    cases = [case for pair in pairs for case in _compared(*pair, drift)]
-    matched = {id(row) for pair in pairs for row in pair}
+    matched = {id(row) for case in cases for row in (case.a, case.b)}
     return Comparison(
         cases=tuple(sorted(cases, key=_urgency)),
         only_a=tuple(row for row in rows_a if id(row) not in matched),
@@ -77,18 +90,46 @@ def compare(a: Results, b: Results) -> Comparison:
 
 
 WorkKey = Callable[[ResultRow], Any]
-_FACTS = ("file", "type", "n_params", "weight_bytes")
+_FACTS = ("n_params", "weight_bytes")
+"""Of a model's header, where the two share no digest: digests differ by version."""
 
 
-def _by(rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow]) -> WorkKey:
-    """The key that must be equal: the model, by its digest, and the work.
-
-    Where the two share no digest, the headers' facts identify the model: digests differ by version.
-    """
+def _compared(
+    rows_a: Sequence[ResultRow], rows_b: Sequence[ResultRow], drift: Drift | None
+) -> Iterator[Compared]:
+    """Every pair, of answers and of prompts."""
     digests = ({row.model["digest"] for row in rows} for rows in (rows_a, rows_b))
-    if set.intersection(*digests):
-        return lambda row: (row.model["digest"], *_work(row))
-    return lambda row: (*(row.model[name] for name in _FACTS), *_work(row))
+    names = ("digest",) if set.intersection(*digests) else _FACTS
+    for measure in get_args(Measure):
+        own_a, own_b = ([r for r in rows if _visits(r, measure)] for rows in (rows_a, rows_b))
+        for a, b in _pairs(own_a, own_b, _by(names, measure)):
+            own = drift or drift_of([a.decode_visits, b.decode_visits])
+            is_bare = a.is_of_llama_bench or b.is_of_llama_bench
+            visits_a, visits_b = (_visits(row, measure, is_bare=is_bare) for row in (a, b))
+            found = ratio(visits_a, visits_b, own)
+            a_tps, b_tps = estimate(visits_a).mid, estimate(visits_b).mid
+            yield Compared(a, b, measure, a_tps, b_tps, found, tuple(_differences(a, b)))
+
+
+def _visits(row: ResultRow, measure: Measure, *, is_bare: bool = False) -> Visits:
+    """`is_bare`: answers by the time inside the engine."""
+    if measure == "prefill":
+        return row.prefill_visits
+    if measure == "energy":
+        return row.energy_visits
+    return row.engine_visits if is_bare else row.decode_visits
+
+
+def _by(names: Sequence[str], measure: Measure) -> WorkKey:
+    """The key that must be equal: the model and the work. Texts count by their file's name."""
+    other = {"n_gen": 0} if measure == "prefill" else {"n_prompt": 0}
+
+    def key(row: ResultRow) -> Any:
+        work = row.case.work
+        own = replace(work, prompts=None, **({} if work.prompts else other))
+        return *(row.model[name] for name in names), own, work.prompts and work.prompts.name
+
+    return key
 
 
 def _pairs(
@@ -109,32 +150,15 @@ def _pairs(
             yield a, others_b[0]
 
 
-def _compared(a: ResultRow, b: ResultRow, drift: Drift | None) -> Iterator[Compared]:
-    differs = tuple(_differences(a, b))
-    own = drift or drift_of([a.decode_visits, b.decode_visits])
-    if a.decode_visits and b.decode_visits:
-        found = ratio(a.decode_visits, b.decode_visits, own)
-        yield Compared(a, b, "decode", found, differs)
-    if a.prefill_visits and b.prefill_visits:
-        found = ratio(a.prefill_visits, b.prefill_visits, own)
-        yield Compared(a, b, "prefill", found, differs)
-
-
 def _urgency(case: Compared) -> tuple[int, float]:
     order = {"slower": 0, "faster": 1, "no significant difference": 2, "unknown": 3}
     return order[case.ratio.verdict], case.ratio.mid
 
 
-def _work(row: ResultRow) -> tuple[Any, ...]:
-    """The work; texts count by their file's name, not its folder."""
-    work = row.case.work
-    return replace(work, prompts=None), work.prompts and work.prompts.name
-
-
 def _settings(row: ResultRow) -> Any:
     draft = row.model.get("draft")
     drafter = draft["file"] if draft else NONE
-    return row.case.config.model.name, replace(row.case.settings, draft=drafter)
+    return replace(row.case.settings, draft=drafter)
 
 
 def _differences(a: ResultRow, b: ResultRow) -> Iterator[str]:
@@ -144,7 +168,8 @@ def _differences(a: ResultRow, b: ResultRow) -> Iterator[str]:
     machines = [row.environment["machine"] for row in (a, b)]
     if machines[0]["power"] != machines[1]["power"]:
         yield f"power: {machines[0]['power']} -> {machines[1]['power']}"
-    if a.environment["variables"] != b.environment["variables"]:
+    is_known = not (a.is_of_llama_bench or b.is_of_llama_bench)
+    if is_known and a.environment["variables"] != b.environment["variables"]:
         yield f"variables {a.environment['variables']} -> {b.environment['variables']}"
 
 

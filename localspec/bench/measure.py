@@ -163,6 +163,7 @@ def _of_reply(reply: Reply, engine_s: float, category: str | None) -> Sample:
         drafted=sum(step.drafted for step in rest),
         accepted=sum(step.accepted for step in rest),
         category=category,
+        decode_j=watch.decode_j,
     )
 
 

@@ -6,14 +6,14 @@ Only plain runs of one sequence on one device count: drafts, batches, layers or 
 the processor, and several devices at once are left out.
 """
 
-import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from localspec import paths
+from localspec.bench.llama_bench import Row, is_row, rows_in
 from localspec.bench.report.documents import document
 from localspec.bench.store import read_results
 from localspec.errors import UserError
@@ -23,8 +23,6 @@ from localspec.hardware.machine import backend_of
 from localspec.notify import Notify
 from localspec.settings import Attention, FlashAttention
 from localspec.store import read_text
-
-Row = Mapping[str, Any]
 
 
 class _LeftOutError(Exception):
@@ -49,7 +47,7 @@ def read_runs(path: Path, notify: Notify) -> tuple[MeasuredRun, ...]:
     left_out = Counter[str]()
     for row in _rows(path):
         try:
-            runs += _of_llama_bench(path, row) if "avg_ts" in row else _of_ours(path, row)
+            runs += _of_llama_bench(path, row) if is_row(row) else _of_ours(path, row)
         except _LeftOutError as reason:
             left_out[str(reason)] += 1
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -62,44 +60,16 @@ def read_runs(path: Path, notify: Notify) -> tuple[MeasuredRun, ...]:
 
 
 def _rows(path: Path) -> list[Row]:
-    text = read_text(path, str(path)).strip()
-    if text.startswith(("build_commit", '"build_commit')):
-        return list(csv.DictReader(text.splitlines()))
+    text = read_text(path, str(path))
+    if rows := rows_in(text):
+        return rows
     try:
         found: Any = json.loads(text)
     except ValueError:
         found = None
-    if isinstance(found, list) and all(_is_llama_bench(row) for row in cast("list[Any]", found)):
-        return cast("list[Row]", found)
-    if isinstance(found, dict):
-        return _rows_of_document(path, cast("Row", found))
-    return _rows_of_lines(path, text)
-
-
-def _rows_of_document(path: Path, found: Row) -> list[Row]:
-    if _is_llama_bench(found):
-        return [found]
-    if isinstance(found.get("rows"), list):
-        return found["rows"]
-    return list(document([read_results(path)])["rows"])  # which says what is wrong
-
-
-def _rows_of_lines(path: Path, text: str) -> list[Row]:
-    try:
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
-        lines = []
-    if lines and all(map(_is_llama_bench, lines)):
-        return lines
-    if lines and "record" in lines[0]:
-        return list(document([read_results(path)])["rows"])
-    raise UserError(
-        f"{path} holds no results: take a file of `localspec bench`, or of `llama-bench -o json`"
-    )
-
-
-def _is_llama_bench(row: Any) -> bool:
-    return isinstance(row, dict) and "avg_ts" in row
+    if isinstance(found, dict) and isinstance(rows := cast("Row", found).get("rows"), list):
+        return cast("list[Row]", rows)
+    return list(document([read_results(path)])["rows"])
 
 
 def _of_llama_bench(path: Path, row: Row) -> Iterator[MeasuredRun]:

@@ -58,6 +58,18 @@ class ResultRow:
         return str(self.model["file"]).removesuffix(".gguf")
 
     @property
+    def is_of_llama_bench(self) -> bool:
+        """Whether llama-bench measured it, which times the engine alone."""
+        return self.environment["localspec"] is None
+
+    @property
+    def engine_visits(self) -> tuple[tuple[float, ...], ...]:
+        """Decoded tokens a second inside the engine, by visit."""
+        measured = [v.measurement.samples for v in self.visits if v.measurement]
+        rates = (tuple(s.n_tokens / s.engine_s for s in part if s.engine_s) for part in measured)
+        return tuple(filter(None, rates))
+
+    @property
     def is_curve(self) -> bool:
         """Whether the case only times wider passes."""
         return bool(self.case.work.widths)
@@ -77,6 +89,19 @@ class ResultRow:
         """Speed of all sequences by the time inside the engine, as llama-bench measures it."""
         rates = [s.n_tokens / s.engine_s for s in self.samples if s.engine_s and s.n_tokens]
         return median(rates) if rates else None
+
+    @property
+    def energy_visits(self) -> tuple[tuple[float, ...], ...]:
+        """Decoded tokens a joule, by visit."""
+        measured = [v.measurement.samples for v in self.visits if v.measurement]
+        rates = (tuple(s.n_tokens / s.decode_j for s in part if s.decode_j) for part in measured)
+        return tuple(filter(None, rates))
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Of all sequences; None where the machine does not tell."""
+        told = [s for s in self.samples if s.decode_j]
+        return _share(sum(s.decode_j or 0.0 for s in told), sum(s.n_tokens for s in told))
 
     @property
     def acceptance(self) -> float | None:

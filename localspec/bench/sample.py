@@ -40,7 +40,8 @@ class Sample:
 
     `prefill_s`: reading all sequences' prompts. `first_s`: from the request to the first token.
     `decode_s`: from the first token to the last, for `n_tokens` (of all sequences) in `n_passes` of
-    the target. `engine_s` of it passed inside the target's engine, `draft_s` in drafting.
+    the target. `engine_s` of it passed inside the target's engine, `draft_s` in drafting, and it
+    took `decode_j` joules.
     """
 
     prefill_s: float | None = None
@@ -54,6 +55,7 @@ class Sample:
     drafted: int = 0
     accepted: int = 0
     category: str | None = None
+    decode_j: float | None = None
 
     @property
     def decode_tps(self) -> float | None:

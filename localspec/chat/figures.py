@@ -128,6 +128,7 @@ class Figures:
     ceiling_tps: float | None
     passes: int
     tokens_per_pass: float | None
+    joules_per_token: float | None
     sources: tuple[DraftSource, ...]
     story: str
 
@@ -157,6 +158,7 @@ class Figures:
             ceiling_tps=expected and expected.ceiling_tps(depth),
             passes=run.passes,
             tokens_per_pass=run.tokens_per_pass,
+            joules_per_token=timings.joules_per_token,
             sources=run.sources,
             story=run.replies[-1].speculation_summary if run.replies else "",
         )
@@ -229,6 +231,7 @@ def stats(figures: Figures, *, is_here: bool = True) -> list[tuple[str, ...]]:
         ("answer", f"{count(figures.n_tokens, 'token')} in {count(figures.passes, 'pass')}"),
         *([("thought", count(figures.n_thought, "token"))] if figures.n_thought else []),
         ("decoding", "too short to tell" if decoding is None else speed(decoding)),
+        *([("energy", f"{j:.3g} J a token")] if (j := figures.joules_per_token) else []),
         *(
             [("predicted", _predicted(figures)), ("roofline", _roofline(figures))]
             if is_here

@@ -97,6 +97,7 @@ class RemoteRun:
             ceiling_tps=None,
             passes=passes,
             tokens_per_pass=n_tokens / passes if passes else None,
+            joules_per_token=None,
             sources=(DraftSource("drafts", drafted, accepted),) if drafted else (),
             story="",
         )

@@ -68,7 +68,7 @@ def bench(
         path, kept = _new_file(folder), header
     with Writer.open(path, header) as writer:
         _run(writer, kept, run)
-    _show(path, as_json=run.as_json)
+    _show(path, run)
 
 
 def _header(flags: SweepFlags, run: RunFlags, arguments: list[str]) -> "ResultsHeader":
@@ -161,19 +161,13 @@ def _progress() -> "Generator[tuple[Any, Any]]":
         yield announce, lambda text: made.update(task, description=f"{case}: {text}")
 
 
-def _show(path: Path, *, as_json: bool) -> None:
+def _show(path: Path, run: RunFlags) -> None:
     from localspec.bench.store import read_results
+    from localspec.cli.report import print_results
 
-    results = [read_results(path)]
-    if as_json:
-        from localspec.bench.report.documents import document
-
-        print_json(document(results))
-        return
-    from localspec.cli.bench_tables import show
-
-    show(results)
-    notify(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")
+    print_results([read_results(path)], "json" if run.as_json else run.form)
+    if not run.as_json:
+        notify(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")
 
 
 def _is_possible(settings: Settings) -> bool:

@@ -134,6 +134,9 @@ class RunFlags:
         "auto", "Probe this machine for predictions: if needed, again, or never."
     )
     timeout: float = option(1800, "Time limit of one visit.", min=1, metavar="SECONDS")
+    form: Literal["table", "json", "csv", "md", "bench-json", "bench-md", "scoreboard"] = option(
+        "table", "Form of stdout at the end, as of report.", "--format"
+    )
     as_json: bool = option(False, "One JSON document.", "--json")
 
 

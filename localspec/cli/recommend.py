@@ -148,9 +148,10 @@ def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use
     rates = machine.rates.source if machine.rates else "no speed is known without measuring"
     console.print(Text(f"{machine.name}: {room}; {rates}\n"))
     if not offers:
+        less = "" if use.name == "chat" else "--use chat, or "
         raise UserError(
             f"no model that localspec knows fits into {size(machine.room_bytes)} with"
-            f" {use.n_ctx:,} tokens of context: try --use chat, or more --memory"
+            f" {use.n_ctx:,} tokens of context: try {less}more --memory"
         )
     console.print(_table(console, offers[:SHOWN], use))
     console.print(Text(f"\n{RULE}"))

@@ -15,19 +15,24 @@ from localspec.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from localspec.bench.compare import Compared, Comparison
-    from localspec.bench.row import ResultRow
+    from localspec.bench.compare import Comparison
     from localspec.bench.store import Results
 
-FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Results of `localspec bench`.")]
+Form = Literal["table", "json", "csv", "md", "bench-json", "bench-md", "scoreboard"]
+FileArgument = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="Results of bench or of `llama-bench -o json`."),
+]
 
 
 def report(
     files: list[str] | None = typer.Argument(
         None, metavar="[FILE]...", help="Results; several are merged. Default: the newest."
     ),
-    form: Literal["table", "json", "csv", "md"] = typer.Option(
-        "table", "--format", help="Form of stdout."
+    form: Form = typer.Option(
+        "table",
+        "--format",
+        help="Form of stdout; bench-json, bench-md: as llama-bench; scoreboard: a line to paste.",
     ),
     html: Path | None = typer.Option(None, metavar="FILE", help="Write one page with pictures."),
     svg: Path | None = typer.Option(None, metavar="DIR", help="Write each picture as an SVG file."),
@@ -51,7 +56,7 @@ def report(
     if folder:
         _write_pictures(results, folder)
     if not (html or folder) or form != "table" or as_json:
-        _print(results, "json" if as_json else form)
+        print_results(results, "json" if as_json else form)
 
 
 def open_results(name: str | None) -> "Results":
@@ -70,10 +75,20 @@ def open_results(name: str | None) -> "Results":
             raise UserError(f"there are no results in {path}: run `localspec bench` first")
         return read_results(newest)
     kept = folder / name
-    return read_results(kept if not path.exists() and kept.exists() else path)
+    return _read(kept if not path.exists() and kept.exists() else path)
 
 
-def _print(results: "Sequence[Results]", form: str) -> None:
+def _read(path: Path) -> "Results":
+    from localspec.bench.llama_bench import results_of, rows_in
+    from localspec.bench.store import read_results
+    from localspec.store import read_text
+
+    rows = rows_in(read_text(path, str(path)))
+    return results_of(path, rows) if rows else read_results(path)
+
+
+def print_results(results: "Sequence[Results]", form: Form) -> None:
+    """Raises UserError where llama-bench could have measured none of them."""
     from localspec.bench.report.documents import csv_text, document, markdown_text
 
     if form == "json":
@@ -82,10 +97,24 @@ def _print(results: "Sequence[Results]", form: str) -> None:
         echo(csv_text(results), end="")
     elif form == "md":
         echo(markdown_text(results), end="")
+    elif form in ("bench-json", "bench-md", "scoreboard"):
+        _print_as_llama_bench(results, form)
     else:
         from localspec.cli.bench_tables import show
 
         show(results)
+
+
+def _print_as_llama_bench(results: "Sequence[Results]", form: Form) -> None:
+    from localspec.bench.report import llama_bench
+    from localspec.bench.report.tables import all_rows
+
+    rows = list(llama_bench.rows_of(all_rows(results)))
+    if form == "bench-json":
+        print_json(rows)
+    else:
+        shown = llama_bench.markdown if form == "bench-md" else llama_bench.scoreboard
+        echo(shown(rows), end="")
 
 
 def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
@@ -123,9 +152,9 @@ def _comparison(found: "Comparison") -> dict[str, Any]:
                 "setting": case.b.case.setting_text,
                 "measure": case.measure,
                 "ratio": fields_of(case.ratio, "low", "mid", "high"),
-                "verdict": case.ratio.verdict,
-                "before_tps": _tps(case.a, case),
-                "after_tps": _tps(case.b, case),
+                "verdict": case.verdict,
+                "before_tps": case.a_tps,
+                "after_tps": case.b_tps,
                 "differs": list(case.differs),
             }
             for case in found.cases
@@ -145,7 +174,9 @@ def _show_comparison(found: "Comparison") -> None:
     for text in found.differs:
         console.print(Text(text))
     drift = f", drift {100 * found.drift.sd:.1f} %" if found.drift else ""
-    console.print(Text(f"tok/s before and after; ratio with its 99 % interval{drift}\n"))
+    has_energy = any(case.measure == "energy" for case in found.cases)
+    unit = "tok/s (energy: tokens a joule)" if has_energy else "tok/s"
+    console.print(Text(f"{unit} before and after; ratio with its 99 % interval{drift}\n"))
     table = folding_table("case")
     for name in ("", "before", "after", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -157,17 +188,12 @@ def _show_comparison(found: "Comparison") -> None:
         table.add_row(
             ", ".join([name, *own]),
             case.measure,
-            number(_tps(case.a, case)),
-            number(_tps(case.b, case)),
+            number(case.a_tps),
+            number(case.b_tps),
             interval(ratio.mid, ratio.low, ratio.high),
-            Text(ratio.verdict, style={"slower": "red", "faster": "green"}.get(ratio.verdict, "")),
+            Text(case.verdict, style={"slower": "red", "faster": "green"}.get(ratio.verdict, "")),
         )
     console.print(table)
     for side, rows in (("before", found.only_a), ("after", found.only_b)):
         for row in rows:
             notify(f"only {side}: {row.case.text}")
-
-
-def _tps(row: "ResultRow", case: "Compared") -> float | None:
-    estimate = row.decode_tps if case.measure == "decode" else row.prefill_tps
-    return estimate.mid if estimate else None

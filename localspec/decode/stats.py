@@ -74,6 +74,8 @@ class Timings:
     n_tokens: int = 0
     prefill_s: float | None = None
     n_prefilled: int = 0
+    decode_j: float | None = None
+    """Joules during `decode_s`, where the machine tells."""
 
     def start(self, now: float) -> None:
         """The reply is asked for `now`."""
@@ -116,6 +118,12 @@ class Timings:
     def tpot_ms(self) -> float | None:
         """Milliseconds per output token, the inverse of `decode_tps`."""
         return 1e3 / self.decode_tps if self.decode_tps else None
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Joules a token after the first step's."""
+        n_tokens = self.n_tokens - self.n_first
+        return self.decode_j / n_tokens if self.decode_j is not None and n_tokens else None
 
 
 def summary(stats: DraftStats, gain: Gain, reason: str) -> str:

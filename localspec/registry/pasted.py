@@ -67,6 +67,7 @@ _PYTHON = re.compile(r"""(?:(\w+)\s*=\s*)?["']([^"']+)["']""")
 _LINK = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.IGNORECASE)
 _IN_LINK = re.compile(r"(?:^|/)(?:huggingface|hf)/([^/?#]+/[^/?#]+)", re.IGNORECASE)
 _WITH_TYPE = re.compile(r"(\S+/\S+)\s+[(\[]?([\w.-]+)[)\]]?")
+_MARKDOWN = re.compile(r"\[[^\]]*\]\((\S+)\)[.,;]?")
 _SSH = re.compile(r"(?:ssh://)?git@(hf\.co|huggingface\.co)[:/]", re.IGNORECASE)
 _FILE_OR_PATTERN = re.compile(r"\.gguf$|\*", re.IGNORECASE)
 _CACHE_FOLDER = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
@@ -90,13 +91,22 @@ def plain_name(text: str) -> str:
 
     Raises UserError for a link that leads to no model.
     """
-    name = text.strip().strip(QUOTES).strip()
+    name = _without_frame(text)
     found = _in_python(name) or _in_command(name) or _with_type(name) or name
     found = _SSH.sub(r"\1/", found)
     folder = _CACHE_FOLDER.fullmatch(found)
     found = f"hf:{folder[1]}/{folder[2]}" if folder else found
     short = short_name(found)
     return _of_link(found) if short is None else short
+
+
+def _without_frame(text: str) -> str:
+    """Without quotes, line ends of a shell, Markdown's brackets, and the stop after an address."""
+    name = re.sub(r"[\\`^]\r?\n", " ", text).strip().strip(QUOTES).strip()
+    linked = _MARKDOWN.fullmatch(name)
+    name = linked[1] if linked else name
+    is_address = "://" in name or is_of_hub(name)
+    return re.sub(r"[.,;)\]]+$", "", name) if is_address and " " not in name else name
 
 
 def _in_python(text: str) -> str | None:

@@ -41,6 +41,7 @@ def pulled_as(reference: str, *, with_adopted: bool = False) -> list[Pulled]:
     UserError where there are none, or another program has put them there (`with_adopted`: those
     count, too).
     """
+    reference = written_name(reference)
     files, named = pulled_files(), _named(reference)
     chosen = [file for file in files if named(file)]
     if not chosen:
@@ -75,7 +76,6 @@ def remove(removal: Removal) -> None:
 
 
 def _named(reference: str) -> Callable[[Pulled], bool]:
-    reference = written_name(reference)
     entry, kind = named_entry(reference)
     hub = hub_name_of(reference) or bare_hub_name(reference)
     base = reference.partition("@")[0]

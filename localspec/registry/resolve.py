@@ -43,7 +43,7 @@ from localspec.registry.sites import (
     not_here,
 )
 from localspec.registry.spelling import named_entry, split_type
-from localspec.registry.variants import quantization_of
+from localspec.registry.variants import RepositoryFile, few, quantization_of, variants
 
 
 class NotHereError(ModelError):
@@ -172,14 +172,6 @@ def draft_of(reference: str | None) -> Path | None:
     return local_file(entry.draft) if entry and entry.draft else None
 
 
-def head_file(entry: Entry) -> Path | None:
-    """The file of an entry's draft head if it has one of its own, and that is on this machine."""
-    if entry.head in (None, "own"):
-        return None
-    hub = hub_name_of(f"{HUB}{entry.head}")
-    return _cached(hub) if isinstance(hub, HubFile) else None
-
-
 def catalog_entry(reference: str | None) -> Entry | None:
     """The entry that a reference names, or whose repository it is from."""
     name = written_name(reference)
@@ -213,9 +205,22 @@ def _existing(reference: str) -> Path:
         raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
         raise UserError(f"there is no file {path}: check the path, or use a name from models.toml")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a .gguf file in it")
-    return path
+    return _in_folder(path) if path.is_dir() else path
+
+
+def _in_folder(folder: Path) -> Path:
+    """The one model in a folder, also in the hub's cache. UserError where there are several."""
+    found = sorted([*folder.glob("*.gguf"), *folder.glob("snapshots/*/*.gguf")])
+    names = {str(path.relative_to(folder)): path for path in found if path.is_file()}
+    models = variants(RepositoryFile(name, path.stat().st_size) for name, path in names.items())
+    if len(models) == 1:
+        return names[models[0].file]
+    if models:
+        offers = few([str(names[model.file]) for model in models])
+        raise UserError(f"{folder} is a folder with several models: name one of {offers}")
+    has_other = any(folder.glob("*.safetensors"))
+    only = ", whose safetensors llama.cpp does not read" if has_other else ""
+    raise UserError(f"{folder} is a folder without a .gguf file of a model{only}: name a file")
 
 
 def _whole(*, reference: str | None = None, entry: Entry | None = None) -> list[Path]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from localspec.hardware.energy import Meter
 from localspec.serve.messages import Account, Pass
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -75,6 +76,11 @@ class Metrics:
     inter_token: Histogram = field(default_factory=lambda: Histogram(GAPS))
     drafted_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
 
+    meter: Meter = field(default_factory=Meter.here)
+
+    def __post_init__(self) -> None:
+        self.meter.start()
+
     def add_pass(self, passed: Pass) -> None:
         """Count a pass of the model."""
         self.n_passes += 1
@@ -110,6 +116,7 @@ class Metrics:
         lines = [
             *_lines("counter", self._counters()),
             *_lines("gauge", self._gauges(n_running, n_waiting)),
+            *_lines("counter", self._energy()),
             *self._positions(),
             *self.queue.lines("localspec:queue_seconds", "Before a request ran."),
             *self.first_token.lines("localspec:first_token_seconds", "To the first token."),
@@ -139,6 +146,11 @@ class Metrics:
             "localspec:requests_refused_total": (self.n_refused, "Requests refused under load."),
             "localspec:requests_aborted_total": (self.n_aborted, "Requests left by the client."),
         }
+
+    def _energy(self) -> dict[str, tuple[float, str]]:
+        """Nothing where the machine does not tell."""
+        spent, name = self.meter.so_far(), "localspec:energy_joules_total"
+        return {name: (spent.joules, "Joules since the start.")} if spent else {}
 
     def _gauges(self, n_running: int, n_waiting: int) -> dict[str, tuple[float, str]]:
         later = self.n_predicted - self.first_token.n  # the first ones count as the prompt's

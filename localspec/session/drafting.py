@@ -8,6 +8,7 @@ that costs time is loaded; look-ups need none.
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from localspec.decode.drafters import HEAD_METHODS
@@ -15,11 +16,13 @@ from localspec.engine.base import EngineConfig
 from localspec.errors import LocalspecError, UserError
 from localspec.forecast.heads import AskedHead
 from localspec.gguf.header import Header
+from localspec.gguf.hub_name import HUB, HubFile, hub_name_of
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.head_fit import head_of, is_head
 from localspec.model.heads import HeadFacts
-from localspec.registry.resolve import catalog_entry, draft_of, head_file
+from localspec.registry.remote_file import cached
+from localspec.registry.resolve import catalog_entry, draft_of
 from localspec.registry.variants import model_of
 from localspec.session.memory_check import Need, is_elsewhere
 from localspec.settings import AUTO, MAX_DRAFT, NONE, OWN, Settings
@@ -27,6 +30,8 @@ from localspec.settings import AUTO, MAX_DRAFT, NONE, OWN, Settings
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
 """The longest draft that is chosen without a cap."""
+HEAD_KEY, MOST_OF_HEADER = b".nextn_predict_layers", 1 << 24
+"""In bytes: where the metadata of a file ends at the latest, with 262k tokens."""
 SNAPSHOTS, FEW_SNAPSHOTS, SNAPSHOTS_BYTES = 8, 4, 512_000_000
 """States to roll back to that are kept unasked: at most, where their size is unknown, and together.
 Each costs every pass some copies; longer drafts seldom stand."""
@@ -51,15 +56,22 @@ def chosen_draft(
 
 def found_head(target: Path, name: str | None, spec: str = AUTO) -> str | None:
     """The head that fits a target, in it (`own`) or in a file that is here; None without one."""
-    with suppress(LocalspecError, OSError):  # a broken target is refused when it is loaded
-        header = read_header(target)
-        if _is_wanted(head_of(header), spec):
+    # A broken target is refused when it is loaded; an empty one cannot be mapped.
+    with suppress(LocalspecError, OSError, ValueError):
+        if _may_have_head(target) and _is_wanted(head_of(read_header(target)), spec):
             return OWN
         for path in _proposed(target, name):
             with suppress(LocalspecError, OSError):
-                if _is_wanted(head_of(header, read_header(path)), spec):
+                if _is_wanted(head_of(read_header(target), read_header(path)), spec):
                     return str(path)
     return None
+
+
+def _may_have_head(target: Path) -> bool:
+    """Whether its header has the key of heads: to parse one with a large vocabulary takes longer
+    than to look."""
+    with target.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return data.find(HEAD_KEY, 0, MOST_OF_HEADER) >= 0
 
 
 def _is_wanted(found: HeadFacts | str, spec: str) -> bool:
@@ -75,9 +87,11 @@ def _proposed(target: Path, name: str | None) -> Iterator[Path]:
         if is_marked and path != target and _plain(path.name) == own:
             yield path
     entry = catalog_entry(name)
-    file = entry and head_file(entry)
-    if file:
-        yield file
+    if entry and entry.head not in (None, "own"):
+        hub = hub_name_of(f"{HUB}{entry.head}")
+        file = cached(hub) if isinstance(hub, HubFile) else None
+        if file:
+            yield file
 
 
 def _plain(file: str) -> str:

@@ -22,7 +22,7 @@ from localspec.hardware.machine import hardware_key
 from localspec.model.identity import fingerprint
 from localspec.model.kv import cache_type
 from localspec.notify import Notify
-from localspec.settings import NONE, Settings, read, words_of, written
+from localspec.settings import NONE, OWN, Settings, read, words_of, written
 from localspec.store import UNREADABLE, write_text
 
 VERSION = 1
@@ -168,7 +168,7 @@ def _usable(profile: Profile, given: frozenset[str], notify: Notify) -> dict[str
     """The profile's settings, without those that a flag or a missing draft rules out."""
     left = set(given)
     draft = profile.settings.get("draft", NONE)
-    if draft != NONE and not Path(draft).exists():
+    if draft not in (NONE, OWN) and not Path(draft).exists():
         notify(f"the tuned profile's draft {draft} is not there: without it; {AGAIN}")
         left |= _DRAFTING
     if {"draft", "spec"} & given:

@@ -16,6 +16,7 @@ from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.tool_calls import calls_of
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
+from localspec.hardware.energy import Meter
 from localspec.session.config import ReplyOptions
 
 
@@ -84,8 +85,8 @@ class Reply:
     is a str and the pieces together; `thought` is the reasoning without its marks and `tool_call`
     the text of tool calls with theirs; both are empty where there is none. `stats` counts drafted
     and accepted tokens and passes of the target; `timings` has seconds (`prefill_s`, `ttft_s`,
-    `decode_s`) and tokens per second (`prefill_tps`, `decode_tps`); `options` is how the reply is
-    made, with the seed that was drawn.
+    `decode_s`), tokens per second (`prefill_tps`, `decode_tps`) and `joules_per_token`;
+    `options` is how the reply is made, with the seed that was drawn.
 
     Ctrl-C in the main thread, `stop()`, or leaving the loop ends it with what it has
     (`finish_reason` "interrupted"); a second Ctrl-C raises. Iterating raises UserError where the
@@ -113,6 +114,7 @@ class Reply:
         self._parser = parser
         self._turns = turns
         self._speculator = speculator
+        self._meter = Meter.here()
         self.is_stopped = False
 
     def __repr__(self) -> str:
@@ -191,6 +193,8 @@ class Reply:
             finally:
                 # A caller that leaves early closes this generator.
                 self._generation.finish("interrupted")
+                spent = self._meter.stop()
+                self.timings.decode_j = spent and spent.joules
         yield self._keep(self._parser.finish())
 
     def finish(self) -> "Reply":
@@ -215,7 +219,10 @@ class Reply:
         step, parts = parsed(step, self._generation, self._parser)
         self.steps.append(step)
         self.stats.add(step)
+        is_first = self.timings.first_emission is None
         self.timings.add(step, perf_counter())
+        if is_first and self.timings.first_emission is not None:
+            self._meter.start()
         return self._keep(parts)
 
     def _keep(self, parts: list[AnswerPart]) -> list[AnswerPart]:

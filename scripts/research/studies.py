@@ -12,6 +12,7 @@ STUDIES = {
     "bench-speculation": "speculation.bench",
     "compare-answers": "engine.answers",
     "bench-overhead": "engine.overhead",
+    "bench-heads": "speculation.heads",
     "bench-widths": "engine.widths",
     "bench-chat": "engine.chat",
     "bench-turns": "engine.turns",

@@ -9,6 +9,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.chain_head import ChainHead
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.features import N_AWAKE
 from localspec.model.heads import HeadFacts
 
 PROMPT, N_TOKENS = list(range(20, 60)), 24
@@ -103,4 +104,24 @@ def test_several_sequences_in_one_call(model: Path):
     assert together == alone
     said = [c.eval([t], 1).argmax(0) for c, t in zip(contexts, last, strict=True)]
     assert said == wanted
+    engine.close()
+
+
+def test_states_cost_nothing_while_nobody_asks_for_them(model: Path) -> None:
+    """A head that does not pay must not slow the passes of its target; the first of them after it
+    asked again bring the states back."""
+    engine = engine_of(model, 3)
+    context, head = engine.context(), engine.head(MTP, 3)
+    features = engine.features
+    assert features
+    last = context.eval(PROMPT, 1).argmax(0)
+    assert head.is_ready(context)
+    for _ in range(N_AWAKE + 1):
+        assert features._is_on
+        last = context.eval([last], 1).argmax(0)
+    assert not features._is_on
+    assert not head.is_ready(context)
+    context.eval([last], 1)
+    assert features._is_on
+    assert head.is_ready(context)
     engine.close()

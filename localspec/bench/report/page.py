@@ -74,9 +74,11 @@ def _facts(results: Sequence[Results], rows: Sequence[ResultRow]) -> Iterator[tu
 
 def _machine(row: ResultRow) -> str:
     machine = row.environment["machine"]
+    name, where = machine["name"], f"{machine['system']}, {machine['power']}"
+    if machine["memory_bytes"] is None:
+        return f"{name}, {where}"
     memory = number(machine["memory_bytes"] / 2**30)
-    size = f"{machine['cores']} cores, {memory} GiB"
-    return f"{machine['name']}, {size}, {machine['system']}, {machine['power']}"
+    return f"{name}, {machine['cores']} cores, {memory} GiB, {where}"
 
 
 def _engine(row: ResultRow) -> str:

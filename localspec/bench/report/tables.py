@@ -110,6 +110,7 @@ FIGURES = (
     _number("acceptance", "accept", lambda row: row.acceptance, percent),
     _number("tokens_per_pass", "tok/pass", lambda row: row.tokens_per_pass),
     _number("bytes_per_s", "GB/s", lambda row: row.bytes_per_s, gigabytes),
+    _number("joules_per_token", "J/tok", lambda row: row.joules_per_token),
     _number("peak_bytes", "GB", lambda row: row.peak_bytes, gigabytes),
 )
 ONLY_IN_CSV = (

@@ -155,7 +155,8 @@ class ChainHead(LlamaHead):
             place = position
         else:
             tokens = tokens[-1:]
-        self._add_rows(tokens, place, context.sequence, np.stack(states))
+        rows = np.stack(states) if len(states) > 1 else states[0][None]
+        self._add_rows(tokens, place, context.sequence, rows)
         return context.sequence, place
 
     def _add_lacking(self, context: LlamaContext, token: int, known: _Known, window: int) -> Place:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from localspec.engine.base import Context, EngineConfig
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
-from localspec.engine.llama.binding import C, Handle, engine_log
+from localspec.engine.llama.binding import C, Handle, engine_log, output_address
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.features import Features, array_at
 from localspec.engine.llama.parameters import create_context, load_model
@@ -165,8 +165,7 @@ class LlamaHead:
 
     def scores(self, n_rows: int) -> npt.NDArray[np.float32]:
         """Those of the `n_rows` outputs of the last call, shape (n_rows, n_vocab), a view."""
-        address = C.llama_get_logits(self.handle)
-        return np.ctypeslib.as_array(address, (n_rows, self._n_vocab))
+        return array_at(output_address(self.handle), n_rows, self._n_vocab)
 
     def logits(self, rows: Sequence[int], n_rows: int) -> list[BufferLogits]:
         """These rows of the `n_rows` outputs of the last call."""
