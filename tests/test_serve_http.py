@@ -280,10 +280,27 @@ def test_keys_are_asked_for_everywhere_but_at_the_door() -> None:
             assert server.ask("GET", "/v1/models", headers=headers)[0] == 200
 
 
-def test_pages_of_other_origins_ask_only_where_that_is_wanted(server: Served) -> None:
-    origin = {"Origin": "http://localhost:3000"}
-    assert "access-control-allow-origin" not in server.ask("GET", "/v1/models", None, origin)[2]
-    with fake_server(origins=("http://localhost:3000",), keys=("k",)) as open_:
+@pytest.mark.parametrize(
+    ("origin", "is_let_in"),
+    [
+        ("http://localhost:3000", True), ("http://127.0.0.1", True), ("http://[::1]:8080", True),
+        ("http://web.example", False), ("http://localhost.evil.com", False),
+        ("http://notlocalhost", False), ("null", False),
+    ],
+)  # fmt: skip
+def test_pages_of_other_machines_ask_only_where_that_is_wanted(
+    server: Served, origin: str, is_let_in: bool
+) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    found = server.ask("OPTIONS", CHAT, None, asked)[2].get("access-control-allow-origin")
+    assert found == (origin if is_let_in else None)
+    found = server.ask("GET", "/v1/models", None, {"Origin": origin})[2]
+    assert ("access-control-allow-origin" in found) == is_let_in
+
+
+def test_an_origin_that_is_let_in_needs_the_key_all_the_same() -> None:
+    origin = {"Origin": "http://web.example"}
+    with fake_server(origins=("http://web.example",), keys=("k",)) as open_:
         preflight = {**origin, "Access-Control-Request-Method": "POST"}
         status, _, headers = open_.ask("OPTIONS", CHAT, None, preflight)
         assert (status, headers["access-control-allow-origin"]) == (200, origin["Origin"])

@@ -55,8 +55,8 @@ class ServeFlags:
         None, "Keys from a file, one a line.", "--api-key-file", panel=SERVER, metavar="FILE"
     )
     cors: list[str] | None = option(
-        None, "Let pages of this origin ask; * is any; may be repeated.", "--cors", panel=SERVER,
-        metavar="ORIGIN",
+        None, "Let pages of this origin ask, beside this machine's; * is any; may be repeated.",
+        "--cors", panel=SERVER, metavar="ORIGIN",
     )  # fmt: skip
     default: list[str] | None = option(
         None, "A field for requests that leave it out, as temperature=0.2; may be repeated.",

@@ -28,10 +28,16 @@ from localspec.serve.resident import HeldModel, Resident
 from localspec.serve.slots import Slots
 from localspec.serve.tokens import Tokens
 
+LOCAL = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
+"""Origins of pages that this machine serves."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """How the server answers. `model`: the name that it gives itself."""
+    """How the server answers. `model`: the name that it gives itself.
+
+    `origins`: whose pages may ask, beside those of this machine.
+    """
 
     model: str
     keys: tuple[str, ...] = ()
@@ -65,12 +71,11 @@ class Server:
         middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
         if resident:
             middleware.append(Middleware(HeldModel, resident=resident))
-        if options.origins:
-            cors = Middleware(
-                CORSMiddleware, allow_origins=options.origins, allow_methods=["*"],
-                allow_headers=["*"],
-            )  # fmt: skip
-            middleware.insert(0, cors)
+        cors = Middleware(
+            CORSMiddleware, allow_origins=options.origins, allow_origin_regex=LOCAL,
+            allow_methods=["*"], allow_headers=["*"],
+        )  # fmt: skip
+        middleware.insert(0, cors)
         handlers: Any = {
             HTTPException: self._no_such_page, LocalspecError: self._failed, Exception: self._bug,
         }  # fmt: skip

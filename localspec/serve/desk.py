@@ -162,7 +162,7 @@ class Desk:
     def _pass(self) -> None:
         started = self.clock()
         try:
-            self._tell(self.scheduler.step())
+            events = self.scheduler.step()
         except Exception as error:  # noqa: BLE001 - one bug must not end the server
             self._n_bugs += 1
             _log.exception("a pass failed")
@@ -172,6 +172,7 @@ class Desk:
         if passed := self.scheduler.last:
             self.metrics.add_pass(passed)
             self.recent.add(passed, started, self.clock())
+        self._tell(events)  # behind the counts: who hears of an end may ask for them at once
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -61,8 +61,10 @@ class Information:
         scheduler = self._desk.scheduler
         text = self._desk.metrics.text(len(scheduler.running), len(scheduler.waiting))
         began = str(int(time.time() - (self._desk.clock() - self._desk.began)))
-        headers = {"process-start-time-unix": began}
-        return PlainTextResponse(text, headers=headers, media_type="text/plain; version=0.0.4")
+        response = PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        # Starlette writes names small, and llama.cpp's clients look for this one as it is.
+        response.raw_headers.append((b"Process-Start-Time-Unix", began.encode()))
+        return response
 
     async def slots(self, request: Request) -> Response:
         """GET /slots: each sequence, and the reply that it is busy with."""

@@ -7,12 +7,13 @@ that the engine chooses itself are passed over.
 from collections.abc import Sequence
 
 RENAMED = {"--host": "--host", "--port": "--port", "--alias": "--alias", "--api-key": "--api-key",
-           "--parallel": "--parallel", "--threads": "--threads", "--cors-origins": "--cors",
-           "--chat-template": "--template", "--chat-template-file": "--template"}  # fmt: skip
+           "--parallel": "--parallel", "--threads": "--threads",
+           "--slot-save-path": "--slot-save-path", "--chat-template": "--template",
+           "--chat-template-file": "--template"}  # fmt: skip
 DEFAULTS = {"--temp": "temperature", "--seed": "seed", "--n-predict": "n_predict"}
 """Flags of fields that a request may have."""
 EFFORTS = {"off": "none", "on": "on"}
-REFUSED = ("--embedding", "--reranking", "--lora", "--mmproj-url", "--slot-save-path", "--tools",
+REFUSED = ("--embedding", "--reranking", "--lora", "--mmproj-url", "--tools",
            "--mcp-servers-config", "--mcp-servers-json", "--models-dir", "--models-preset",
            "--sleep-idle-seconds", "--media-path", "--spec-synth-len", "--spec-synth-rates",
            "--context-shift")  # fmt: skip
@@ -35,6 +36,8 @@ def command(words: Sequence[str], model: str, localspec: str) -> list[str]:
     for flag, field in DEFAULTS.items():
         if flag in given and given[flag] != "-1":
             made += ["--default", f"{field}={given[flag]}"]
+    origins = given.get("--cors-origins", "*")
+    made += [] if origins == "localhost" else ["--cors", origins]
     if given.get("--reasoning") in EFFORTS:
         made += ["--default", f"reasoning_effort={EFFORTS[given['--reasoning']]}"]
     return made + _context(given) + _speculation(given)
@@ -59,7 +62,14 @@ def _speculation(given: dict[str, str]) -> list[str]:
 def _pairs(words: Sequence[str]) -> dict[str, str]:
     """Flags with their values; empty ones for flags alone."""
     pairs: dict[str, str] = {}
-    others = {"--ctx-size", "--model-draft", "--reasoning", "--spec-draft-n-max", "--spec-type"}
+    others = {
+        "--cors-origins",
+        "--ctx-size",
+        "--model-draft",
+        "--reasoning",
+        "--spec-draft-n-max",
+        "--spec-type",
+    }
     takes = {*RENAMED, *DEFAULTS, *WITH_VALUE, *REFUSED, *others}
     i = 0
     while i < len(words):

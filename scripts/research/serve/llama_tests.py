@@ -63,7 +63,7 @@ def main(
     if not tests.is_dir():
         raise SystemExit(f"{tests} is no folder: give the source tree of llama.cpp")
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "tests"
+        copy = Path(folder) / "tools" / "server" / "tests"
         shutil.copytree(tests, copy)
         (copy / "conftest.py").write_text(CONFTEST)
         templates = Path(folder) / "models" / "templates"
@@ -96,7 +96,11 @@ def _row(path: Path, shim: Path, seconds: int) -> dict[str, object]:
     report = path.with_suffix(".xml")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
              "-o", "addopts=", str(path)]  # fmt: skip
-    environment = {**os.environ, "LLAMA_SERVER_BIN_PATH": str(shim), "PORT": "18480"}
+    environment = {
+        **os.environ,
+        "LLAMA_SERVER_BIN_PATH": str(shim),
+        "PORT": os.environ.get("PORT", "18480"),
+    }
     try:
         subprocess.run(
             words, cwd=path.parent.parent, env=environment, timeout=seconds, check=False,

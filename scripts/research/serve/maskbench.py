@@ -26,7 +26,6 @@ from models import smollm2
 from localspec.decode.drafters.base import Draft
 from localspec.decode.generation import Generation, Limits
 from localspec.engine.constraint import Constraint, Grammar, GrammarTokenizer
-from localspec.engine.llama.vocabulary import load_vocabulary
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
 
@@ -135,6 +134,10 @@ def _instances(case: dict[str, Any], vocabulary: Any) -> Iterator[tuple[bool, li
 
 def judge(cases: Sequence[dict[str, Any]], path: Path) -> Found:
     """Every schema with the vocabulary of a model file."""
+    from localspec.engine.llama.vocabulary import (  # noqa: PLC0415 - --help needs no engine
+        load_vocabulary,
+    )
+
     vocabulary = load_vocabulary(path)
     tokenizer = GrammarTokenizer(vocabulary)
     found = Found(path.name, vocabulary.n_tokens)
@@ -161,7 +164,7 @@ def judge(cases: Sequence[dict[str, Any]], path: Path) -> Found:
     return found
 
 
-def maskbench(
+def main(
     file: Path,
     vocabulary: Annotated[list[Path] | None, typer.Option(help="A model file.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many schemas; 0: all.")] = 0,
@@ -186,4 +189,4 @@ def maskbench(
 
 
 if __name__ == "__main__":
-    typer.run(maskbench)
+    typer.run(main)
