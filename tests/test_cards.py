@@ -1,6 +1,7 @@
 """Cards in /sys: what can be used, why not, and how much memory there is.
 
-Each tree has a public source; files that it leaves out are as the kernel's documentation has them.
+The layout of files is the kernel's (Documentation/gpu/amdgpu, the KFD topology). Their
+numbers are constructed.
 """
 
 import os
@@ -18,7 +19,7 @@ GIB, MIB = 2**30, 2**20
 @dataclass(frozen=True)
 class Case:
     name: str
-    source: str
+    layout: str
     vendor: str
     driver: str
     files: dict[str, str]
@@ -30,8 +31,7 @@ class Case:
 CASES = [
     Case(
         "Strix Halo, 512 MB for graphics and the rest mapped",
-        "github.com/ggml-org/llama.cpp discussions of Ryzen AI Max+ 395 (gfx1151), with"
-        " ttm.pages_limit for 120 GiB",
+        "docs.kernel.org/gpu/amdgpu/driver-misc.html, with ttm.pages_limit for 120 GiB",
         "0x1002", "amdgpu",
         {"mem_info_vram_total": str(512 * MIB), "mem_info_gtt_total": str(120 * GIB)},
         "cpu_cores_count 32\nsimd_count 80\ngfx_target_version 110501\ndrm_render_minor 128\n",

@@ -16,7 +16,7 @@ from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
-from localspec.forecast.heads import AskedHead, draft_bytes
+from localspec.forecast.head_forecast import AskedHead, draft_bytes
 from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
 from localspec.forecast.rated_machine import predicted_machine

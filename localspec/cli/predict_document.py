@@ -6,7 +6,7 @@ from typing import Any
 from localspec.cli.output import fields_of
 from localspec.forecast.corrections import RestingRun
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
-from localspec.forecast.heads import HeadForecast
+from localspec.forecast.head_forecast import HeadForecast
 from localspec.prediction.speculation import Advice
 
 DEVICE = (

@@ -10,7 +10,7 @@ from localspec.cli.output import fitting, labelled_table, table_of
 from localspec.cli.predict_document import verdict_of
 from localspec.display import console as console_of
 from localspec.forecast.forecast import Forecast, ForecastRow
-from localspec.forecast.heads import HeadForecast
+from localspec.forecast.head_forecast import HeadForecast
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
 

@@ -12,7 +12,7 @@ from typing import Self
 
 from localspec.engine.base import EngineConfig
 from localspec.errors import ModelError
-from localspec.forecast.heads import AskedHead, HeadForecast, draft_bytes, forecast_head
+from localspec.forecast.head_forecast import AskedHead, HeadForecast, draft_bytes, forecast_head
 from localspec.forecast.known_models import known_facts
 from localspec.forecast.machine import PredictedMachine, ideal_roofline
 from localspec.forecast.probing import kept_rates

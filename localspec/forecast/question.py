@@ -9,7 +9,7 @@ from localspec.errors import UserError, no_such
 from localspec.fields import ALL_LAYERS
 from localspec.forecast.forecast import Forecast, Question, facts_of, forecast, header_of
 from localspec.forecast.from_runs import named_by_runs, only_runs_know, with_runs
-from localspec.forecast.heads import asked_head
+from localspec.forecast.head_forecast import asked_head
 from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
 from localspec.forecast.measured import MeasuredRun
 from localspec.forecast.rated_machine import predicted_machine

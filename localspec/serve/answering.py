@@ -21,7 +21,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.messages import END, Delta, Done, Event, Failed, Progress, Taken
 from localspec.serve.order import Order
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
-from localspec.serve.protocols.base import Door, Writer
+from localspec.serve.protocols.protocol import Door, Writer
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""

@@ -23,7 +23,7 @@ from localspec.serve.order import Orders
 from localspec.serve.page import page_routes
 from localspec.serve.problem import Problem, problem_of
 from localspec.serve.protocols import anthropic, anthropic_events, llama, openai, responses
-from localspec.serve.protocols.base import Door
+from localspec.serve.protocols.protocol import Door
 from localspec.serve.resident import HeldModel, Resident
 from localspec.serve.slots import Slots
 from localspec.serve.tokens import Tokens

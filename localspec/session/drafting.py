@@ -14,7 +14,7 @@ from pathlib import Path
 from localspec.decode.drafters import HEAD_METHODS
 from localspec.engine.base import EngineConfig
 from localspec.errors import LocalspecError, UserError
-from localspec.forecast.heads import AskedHead
+from localspec.forecast.head_forecast import AskedHead
 from localspec.gguf.header import Header
 from localspec.gguf.hub_name import HUB, HubFile, hub_name_of
 from localspec.gguf.reader import read_header

@@ -24,15 +24,15 @@ from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
 from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
-from localspec.session.devices import (
+from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
+from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
+from localspec.session.placing import (
     check_devices,
     computing_names,
     on_sound_devices,
     own_devices,
     placed,
 )
-from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
-from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
 from localspec.session.trial import try_head, try_load
 from localspec.settings import NONE, Settings, Speculation
 

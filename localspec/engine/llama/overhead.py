@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.llama.way import measured_way
+from localspec.engine.llama.link import measured_way
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
 from localspec.hardware.probe_results import (

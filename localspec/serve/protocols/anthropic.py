@@ -12,7 +12,7 @@ from typing import Any
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
-from localspec.serve.protocols.base import Door
+from localspec.serve.protocols.protocol import Door
 
 COUNT = "/v1/messages/count_tokens"
 _BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*\n*")

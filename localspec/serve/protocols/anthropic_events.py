@@ -9,7 +9,7 @@ from typing import Any
 
 from localspec.serve.answer import Answer, Called, Ended, News, Piece
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.base import event
+from localspec.serve.protocols.protocol import event
 
 _CALLER = {"type": "direct"}
 _NO_USAGE = {"cache_creation": None, "cache_creation_input_tokens": 0, "inference_geo": None,

@@ -12,8 +12,8 @@ from localspec.serve.answer import Answer, Choice, Ended, News, Piece, progress_
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.base import PING, Door, Writer, event
 from localspec.serve.protocols.openai import TextWriter
+from localspec.serve.protocols.protocol import PING, Door, Writer, event
 from localspec.session.config import ReplyOptions
 
 _NATIVE = ("n_predict", "return_tokens", "response_fields")

@@ -14,7 +14,7 @@ from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.base import PING, Door, event
+from localspec.serve.protocols.protocol import PING, Door, event
 
 FINGERPRINT = f"localspec-{__version__}"
 _NAMES = {"text": "content", "thought": "reasoning_content"}

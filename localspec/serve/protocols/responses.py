@@ -10,7 +10,7 @@ from typing import Any
 from localspec.serve.asked import check_model
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
-from localspec.serve.protocols.base import Door
+from localspec.serve.protocols.protocol import Door
 from localspec.serve.protocols.responses_events import ResponseWriter
 from localspec.serve.turns import TEXTS
 

@@ -20,7 +20,7 @@ from localspec.serve.answer import (
 )
 from localspec.serve.messages import Progress
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.base import PING, event
+from localspec.serve.protocols.protocol import PING, event
 
 _REPEATED = {
     "instructions": None, "max_output_tokens": None, "metadata": {}, "parallel_tool_calls": True,
