@@ -40,6 +40,11 @@ def device_list(settings: Settings) -> Any:
     return _array([handles[device.name] for device in _chosen(known, settings)])
 
 
+def has_layers_elsewhere(settings: Settings) -> bool:
+    """Whether any device but the processor may compute layers."""
+    return settings.gpu_layers != 0 and bool(_chosen(reported(), settings))
+
+
 def split(settings: Settings) -> Any:
     """What llama_model_params.tensor_split points at: the shares that are set, or by memory where a
     worker may not use all of its own; None: libllama shares layers out by what is free."""

@@ -21,6 +21,7 @@ from localspec.engine.llama.binding import C, Handle, engine_log, initialise, ou
 from localspec.engine.llama.block_head import BlockHead
 from localspec.engine.llama.chain_head import ChainHead
 from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.devices import has_layers_elsewhere
 from localspec.engine.llama.features import Features
 from localspec.engine.llama.head import LlamaHead
 from localspec.engine.llama.memory import LlamaMemory
@@ -74,6 +75,7 @@ class LlamaEngine:
             )
             self._contexts: list[LlamaContext] = []
             self._is_torn = False
+            self._reads_in_pieces = has_layers_elsewhere(config.settings)
             self._piece: int | None = None
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
@@ -179,7 +181,7 @@ class LlamaEngine:
     def _read(self, context: LlamaContext, tokens: Sequence[int]) -> None:
         """A prompt; of a long one on a device, pieces that a stop need not wait for."""
         done, most = 0, self._piece or 2 * _PREFILL_ROWS
-        while self.config.settings.gpu_layers and len(tokens) - done > most:
+        while self._reads_in_pieces and len(tokens) - done > most:
             n = self._piece or _PREFILL_ROWS
             self._append(context, tokens[done : done + n], wanted=False)
             self._flush()
@@ -212,7 +214,7 @@ class LlamaEngine:
                 self.features.prepare(self._n_left)
             started, n_rows = perf_counter(), self._batch.n_rows
             self._check(self._decode_batch())
-            if n_rows >= min(self._piece or _PREFILL_ROWS, _PREFILL_ROWS):
+            if self._reads_in_pieces and n_rows >= min(self._piece or _PREFILL_ROWS, _PREFILL_ROWS):
                 fitting = int(n_rows * _PIECE_S / max(1e-6, perf_counter() - started))
                 self._piece = max(1, min(self.config.settings.ubatch, fitting))
             if self.features:
