@@ -11,7 +11,8 @@ from serving import Served, events_of, served
 
 from localspec.dialogue.template import Message
 from localspec.serve.server import Load, desk_of
-from localspec.session import Session, SessionConfig
+from localspec.session.config import SessionConfig
+from localspec.session.session import Session
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 6, "stream": False}
 STORY = "Once there was a fox who counted: " + " ".join(f"{i} hens," for i in range(80))

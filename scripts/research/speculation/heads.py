@@ -27,8 +27,8 @@ from models import smollm2
 from localspec.engine.sampling import Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape
-from localspec.session import Session, SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.session import Session
 from localspec.settings import NONE
 
 SMOLLM2 = Shape(30, 576, 9, 3, 1536, 49152)
