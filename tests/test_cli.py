@@ -253,7 +253,8 @@ def test_doctor_finds_this_build_sound() -> None:
     assert (run.code, run.stderr) == (0, "")
     findings = run.document
     assert list(findings) == [
-        "localspec", "machine", "engine", "devices", "probe", "prediction", "self_test", "starter",
+        "localspec", "machine", "engine", "devices", "graphics", "probe", "prediction", "self_test",
+        "starter",
     ]  # fmt: skip
     assert findings["prediction"]["source"]
     assert findings["prediction"]["corrected_by"]

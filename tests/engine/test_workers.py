@@ -33,7 +33,7 @@ SHAPE = Shape(n_layers=12, n_embd=128, n_heads=4, n_kv_heads=2, n_ff=256, n_voca
 TOKENS = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def workers() -> Iterator[list[str]]:
     """Two of them."""
     running = [Running(free_port()) for _ in range(2)]
