@@ -18,7 +18,7 @@ from localspec.decode.speculator import Plain
 from localspec.dialogue.prompts import Prompts
 from localspec.engine.interrupt import Interrupt
 from localspec.notify import silent
-from localspec.serve.answering import Limits
+from localspec.serve.answering import HttpLimits
 from localspec.serve.app import HttpOptions
 from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
@@ -142,7 +142,7 @@ def served(
 ) -> Iterator[Served]:
     """A running server on a free port."""
     defaults = options.pop("defaults", {})
-    limits = Limits(**{k: options.pop(k) for k in Limits.__annotations__ if k in options})
+    limits = HttpLimits(**{k: options.pop(k) for k in HttpLimits.__annotations__ if k in options})
     options = {"model": "tiny", "limits": limits, **options}
     running = Running(session, desk, HttpOptions(**options), resident, defaults=defaults)
     with bound("127.0.0.1", 0) as listener:

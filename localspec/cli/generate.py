@@ -157,7 +157,7 @@ def _answer_lines(
     model: "Model", prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords"
 ) -> None:
     """An answer for each line of a file. Exit code 1 where one has none."""
-    from localspec.cli.generate_lines import Lines
+    from localspec.cli.generate_lines import PromptLines
 
     def one(reply: "Reply") -> dict[str, Any]:
         whole = document(model.session, reply)
@@ -165,7 +165,7 @@ def _answer_lines(
         kept = {name: value for name, value in whole.items() if name not in left_out}
         return {**kept, "seed": reply.options.sampling.seed}
 
-    n_failed = Lines(prompt, system, keywords).answer(model, one)
+    n_failed = PromptLines(prompt, system, keywords).answer(model, one)
     if n_failed:
         notify(f"{count(n_failed, 'line')} got no answer: each has an `error`")
         raise typer.Exit(1)

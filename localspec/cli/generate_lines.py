@@ -21,7 +21,7 @@ Document = Callable[["Reply"], dict[str, Any]]
 _OWN = ("id", "prompt", "messages", "system")
 
 
-class Lines:
+class PromptLines:
     """The lines of a file; `keywords` are those that the options gave."""
 
     def __init__(self, flags: PromptFlags, system: str | None, keywords: Mapping[str, Any]) -> None:

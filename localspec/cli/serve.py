@@ -97,12 +97,12 @@ class ServeFlags:
 
     def http(self, session: "Session") -> "HttpOptions":
         """As the server takes them."""
-        from localspec.serve.answering import Limits
+        from localspec.serve.answering import HttpLimits
         from localspec.serve.app import HttpOptions
         from localspec.serve.server import about
 
         name = self.alias or session.plan.target.model.stem
-        limits = Limits(self.queue_s, is_strict=self.strict_model)
+        limits = HttpLimits(self.queue_s, is_strict=self.strict_model)
         folder = self.slot_save_path
         return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, about(session), folder)
 

@@ -34,7 +34,7 @@ SAMPLED_S = 0.1
 """Between two looks at a power: it changes slowly beside a reply."""
 
 
-class Source(Protocol):
+class EnergySource(Protocol):
     """Something that takes energy. `joules` grows; None: it does not tell now."""
 
     name: str
@@ -109,7 +109,7 @@ class Spent:
 class Meter:
     """Energy between `start` and `stop`, whose use takes microseconds."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[EnergySource]) -> None:
         self._sources = sources
         self._before: list[float | None] = []
         self._over = threading.Event()
@@ -156,14 +156,14 @@ def _sample(sources: Sequence[Sampled], over: threading.Event) -> None:
 
 
 @cache
-def sources_here() -> tuple[Source, ...]:
+def sources_here() -> tuple[EnergySource, ...]:
     """What tells on this machine: parts by their counters; a battery where no part does."""
     return sources_of(ROOT) or _of_macos()
 
 
-def sources_of(root: Path) -> tuple[Source, ...]:
+def sources_of(root: Path) -> tuple[EnergySource, ...]:
     """Of Linux's files below `root`."""
-    parts: list[Source] = [*_processors(root), *_nvidia(), *_amd(root)]
+    parts: list[EnergySource] = [*_processors(root), *_nvidia(), *_amd(root)]
     return tuple(parts) or tuple(_batteries(root))
 
 
@@ -250,7 +250,7 @@ def _nvidia_card(library: ctypes.CDLL, i: int) -> Nvml | None:
     return card if card.joules() is not None else None
 
 
-def _of_macos() -> tuple[Source, ...]:
+def _of_macos() -> tuple[EnergySource, ...]:
     """A Mac's battery, while it feeds it."""
     if platform.system() != "Darwin" or apple_watts(_apple_battery()) is None:
         return ()

@@ -79,7 +79,7 @@ News = Piece | Called | Ended | Progress
 
 
 @dataclass(slots=True)
-class Choice:
+class AnswerChoice:
     """One reply so far."""
 
     runs: list[Piece] = field(default_factory=list[Piece])
@@ -142,12 +142,12 @@ class Choice:
         return Piece(kind, text)
 
 
-class Answer:
+class ServedAnswer:
     """The replies of one order, as its events come; `place` is a choice's."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.choices = [Choice() for _ in order.choices]
+        self.choices = [AnswerChoice() for _ in order.choices]
         self.key = secrets.token_hex(12)
         """For ids of it and of its parts."""
         self.created = int(time.time())

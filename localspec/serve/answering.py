@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from localspec.errors import LocalspecError
-from localspec.serve.answer import Answer
+from localspec.serve.answer import ServedAnswer
 from localspec.serve.desk import Desk
 from localspec.serve.messages import END, Delta, Done, Event, Failed, Progress, Taken
 from localspec.serve.order import Order
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
-from localspec.serve.protocols.protocol import Door, Writer
+from localspec.serve.protocols.protocol import AnswerWriter, Door
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
@@ -30,7 +30,7 @@ MOST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HttpLimits:
     """`wait_s`: in the queue. `most_bytes`: of a body. `ping_s`: of silence in a stream.
 
     `is_strict`: a request for another model is refused.
@@ -45,7 +45,7 @@ class Limits:
 class Answering:
     """Answers at the doors of all protocols; `model` is the name in the answers."""
 
-    def __init__(self, desk: Desk, model: str, limits: Limits) -> None:
+    def __init__(self, desk: Desk, model: str, limits: HttpLimits) -> None:
         self._desk, self._model, self._limits = desk, model, limits
 
     async def answered(self, request: Request, door: Door) -> Response:
@@ -54,7 +54,7 @@ class Answering:
         if self._limits.is_strict:
             refuse_other_names(body, self._model)
         order = await run_in_threadpool(door.read, body)
-        answer = Answer(order)
+        answer = ServedAnswer(order)
         writer = door.writer(answer, self._model)
         listening = _Listening(self._desk, order, self._limits.wait_s)
         if not order.is_stream:
@@ -73,7 +73,7 @@ class Answering:
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def _whole(
-        self, request: Request, listening: "_Listening", answer: Answer, writer: Writer
+        self, request: Request, listening: "_Listening", answer: ServedAnswer, writer: AnswerWriter
     ) -> Response:
         gone = asyncio.create_task(_gone(request))
         done = asyncio.create_task(_collect(listening, answer))
@@ -89,7 +89,7 @@ class Answering:
             done.cancel()
 
     async def _events(
-        self, listening: "_Listening", answer: Answer, writer: Writer
+        self, listening: "_Listening", answer: ServedAnswer, writer: AnswerWriter
     ) -> AsyncIterator[str]:
         try:
             for text in writer.opening():
@@ -166,7 +166,7 @@ async def _pinged(
         pending.cancel()
 
 
-async def _collect(listening: _Listening, answer: Answer) -> None:
+async def _collect(listening: _Listening, answer: ServedAnswer) -> None:
     """All events of an order. Raises what one of its replies failed of."""
     while (found := await listening.next()) is not None:
         place, event = found

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localspec.errors import LocalspecError
-from localspec.serve.answering import Answering, Limits
+from localspec.serve.answering import Answering, HttpLimits
 from localspec.serve.desk import Desk
 from localspec.serve.guard import KeyGuard
 from localspec.serve.information import Information
@@ -42,7 +42,7 @@ class HttpOptions:
     model: str
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
+    limits: HttpLimits = field(default_factory=HttpLimits)
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     """What /v1/models tells of the model."""
     slot_folder: Path | None = None

@@ -69,7 +69,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedReply:
     """A conversation as a template renders it."""
 
     prompts: Prompts
@@ -107,7 +107,7 @@ class Orders:
         order = self._order(given, choices, has_tools=asked.has_tools)
         return order if came is None else replace(order, given=came)
 
-    def asked(self, given: Mapping[str, Any]) -> Asked:
+    def asked(self, given: Mapping[str, Any]) -> AskedReply:
         """The conversation in a body, rendered. BadRequestError where the template refuses it."""
         session = self.session
         said = messages_of(given.get("messages"))
@@ -115,11 +115,11 @@ class Orders:
         options = session.effective(replace(options, template_args=variables))
         try:
             prompts = session.prompts_for(options)
-            return Asked(prompts, prompts.rendered(said), options, options.tools is not None)
+            return AskedReply(prompts, prompts.rendered(said), options, options.tools is not None)
         except TemplateError as error:
             raise _refusing(error) from error
 
-    def chat_ids(self, asked: Asked) -> list[int]:
+    def chat_ids(self, asked: AskedReply) -> list[int]:
         """The tokens of a conversation."""
         try:
             return asked.prompts.ids(asked.prompt)

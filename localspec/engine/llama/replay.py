@@ -35,7 +35,7 @@ START, NEXT, LATER, LAST = (0, 1, 2, 3), 4, 5, 6
 Row = npt.NDArray[np.float32]
 
 
-class Scratch(Protocol):
+class ReplayScratch(Protocol):
     """A sequence that the check may use; left empty."""
 
     memory: SequenceMemory
@@ -56,7 +56,7 @@ class ReplayVerdict:
     flags: int | None
 
 
-def rollback_limit(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) -> int | None:
+def rollback_limit(memory: LlamaMemory, scratch: ReplayScratch, config: EngineConfig) -> int | None:
     """How many new tokens can be taken back, 0: none, None: all; `memory` learns what was found.
 
     Trying it also warms the model up. Raises EngineError where the engine fails.
@@ -73,7 +73,7 @@ def rollback_limit(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) 
     return memory.n_snapshots
 
 
-def _verdict(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) -> ReplayVerdict:
+def _verdict(memory: LlamaMemory, scratch: ReplayScratch, config: EngineConfig) -> ReplayVerdict:
     kept = _kept(config)
     if known := kept.load():
         return known
@@ -87,7 +87,7 @@ def _verdict(memory: LlamaMemory, scratch: Scratch, config: EngineConfig) -> Rep
     return verdict
 
 
-def _holds(claim: Callable[[], bool], scratch: Scratch) -> bool:
+def _holds(claim: Callable[[], bool], scratch: ReplayScratch) -> bool:
     """Whether a claim is true. The engine, which works, refuses what goes on from a wrong place."""
     try:
         return claim()
@@ -97,7 +97,7 @@ def _holds(claim: Callable[[], bool], scratch: Scratch) -> bool:
         scratch.clear()
 
 
-def _resumes(memory: LlamaMemory, scratch: Scratch, flags: int) -> bool:
+def _resumes(memory: LlamaMemory, scratch: ReplayScratch, flags: int) -> bool:
     """Whether what follows a checkpoint is the same before and after going back to it."""
     memory.flags = flags
     scratch.eval(START, 0)
@@ -107,7 +107,7 @@ def _resumes(memory: LlamaMemory, scratch: Scratch, flags: int) -> bool:
     return len(scratch.tokens) == len(START) and _agree(_row(scratch, NEXT), straight)
 
 
-def _rolls_back(memory: LlamaMemory, scratch: Scratch) -> bool:
+def _rolls_back(memory: LlamaMemory, scratch: ReplayScratch) -> bool:
     """Take back as many as may be of one pass, then one of the next."""
     n, taken = len(START), [LAST] * memory.n_snapshots
     straight = _row(scratch, *START, NEXT), _row(scratch, LATER, LAST)
@@ -121,7 +121,7 @@ def _rolls_back(memory: LlamaMemory, scratch: Scratch) -> bool:
     return len(scratch.tokens) == n + 2 and _agree(_row(scratch, LAST), straight[1])
 
 
-def _row(scratch: Scratch, *tokens: int) -> Row:
+def _row(scratch: ReplayScratch, *tokens: int) -> Row:
     return scratch.eval(tokens, 1).row(0).copy()
 
 

@@ -7,7 +7,7 @@ signature.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from localspec.serve.answer import Answer, Called, Ended, News, Piece
+from localspec.serve.answer import Called, Ended, News, Piece, ServedAnswer
 from localspec.serve.problem import Problem
 from localspec.serve.protocols.protocol import event
 
@@ -32,7 +32,7 @@ class MessageWriter:
 
     ping = event({"type": "ping"}, "ping")
 
-    def __init__(self, answer: Answer, model: str) -> None:
+    def __init__(self, answer: ServedAnswer, model: str) -> None:
         self._answer, self._model = answer, model
         self._n_blocks = 0
         self._open: str | None = None

@@ -8,12 +8,20 @@ from typing import Any
 
 from localspec.decode.logprobs import TokenLogprobs
 from localspec.sampling_fields import SAMPLING
-from localspec.serve.answer import Answer, Choice, Ended, News, Piece, progress_of, timings_of
+from localspec.serve.answer import (
+    AnswerChoice,
+    Ended,
+    News,
+    Piece,
+    ServedAnswer,
+    progress_of,
+    timings_of,
+)
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import Problem
 from localspec.serve.protocols.openai import TextWriter
-from localspec.serve.protocols.protocol import PING, Door, Writer, event
+from localspec.serve.protocols.protocol import PING, AnswerWriter, Door, event
 from localspec.session.config import ReplyOptions
 
 _NATIVE = ("n_predict", "return_tokens", "response_fields")
@@ -23,13 +31,13 @@ _NATIVE = ("n_predict", "return_tokens", "response_fields")
 def doors(orders: Orders) -> list[Door]:
     """The addresses of llama.cpp's that answer."""
 
-    def writer(answer: Answer, model: str) -> Writer:
+    def writer(answer: ServedAnswer, model: str) -> AnswerWriter:
         return NativeWriter(answer, model, orders)
 
     def either(body: Any) -> Order:
         return (orders.native if _is_native(body) else orders.completion)(body)
 
-    def either_writer(answer: Answer, model: str) -> Writer:
+    def either_writer(answer: ServedAnswer, model: str) -> AnswerWriter:
         is_native = _is_native(answer.order.given)
         return writer(answer, model) if is_native else TextWriter(answer, model)
 
@@ -49,7 +57,7 @@ class NativeWriter:
 
     ping = PING
 
-    def __init__(self, answer: Answer, model: str, orders: Orders) -> None:
+    def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
         self._answer, self._model, self._orders = answer, model, orders
         self._n_told = [0] * len(answer.choices)
 
@@ -113,7 +121,7 @@ class NativeWriter:
         read = {"prompt_n": news.n_read, "prompt_ms": 1e3 * news.read_s}
         return {"timings": {"cache_n": news.n_cached, **read, "predicted_n": 0, "predicted_ms": 0}}
 
-    def _whole(self, place: int, choice: Choice) -> dict[str, Any]:
+    def _whole(self, place: int, choice: AnswerChoice) -> dict[str, Any]:
         given, asked = self._answer.order.given, self._answer.order.choices[place]
         generation, end = asked.generation, choice.end
         assert end

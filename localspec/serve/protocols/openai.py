@@ -8,7 +8,15 @@ from typing import Any
 
 from localspec import __version__
 from localspec.decode.logprobs import TokenLogprobs
-from localspec.serve.answer import Answer, Called, Choice, Ended, News, progress_of, timings_of
+from localspec.serve.answer import (
+    AnswerChoice,
+    Called,
+    Ended,
+    News,
+    ServedAnswer,
+    progress_of,
+    timings_of,
+)
 from localspec.serve.asked import check_model
 from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Progress
@@ -41,7 +49,7 @@ class _Chunks:
     id_, kind, chunk_kind = "", "", ""
     ping = PING
 
-    def __init__(self, answer: Answer, model: str) -> None:
+    def __init__(self, answer: ServedAnswer, model: str) -> None:
         self._answer = answer
         self._head = {
             "id": self.id_ + answer.key,
@@ -81,7 +89,7 @@ class _Chunks:
         """An error in a stream that has begun."""
         return event(problem.as_openai())
 
-    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+    def _choice(self, place: int, choice: AnswerChoice) -> dict[str, Any]:
         raise NotImplementedError
 
     def _new(self, news: News) -> dict[str, Any]:
@@ -117,7 +125,7 @@ class ChatWriter(_Chunks):
             choice = _choice_of(place, None, delta={"role": "assistant", "content": None})
             yield event({**self._head, "object": self.chunk_kind, "choices": [choice]})
 
-    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+    def _choice(self, place: int, choice: AnswerChoice) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
         message["annotations"] = []
         if choice.thought:
@@ -146,7 +154,7 @@ class TextWriter(_Chunks):
 
     id_, kind, chunk_kind = "cmpl-", "text_completion", "text_completion"
 
-    def _choice(self, place: int, choice: Choice) -> dict[str, Any]:
+    def _choice(self, place: int, choice: AnswerChoice) -> dict[str, Any]:
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, text=choice.text, **likely)
 
@@ -161,7 +169,7 @@ def _choice_of(place: int, reason: str | None, **said: Any) -> dict[str, Any]:
     return {"index": place, "logprobs": None, **said, "finish_reason": reason}
 
 
-def usage(answer: Answer) -> dict[str, Any]:
+def usage(answer: ServedAnswer) -> dict[str, Any]:
     """Tokens of all choices; a prompt counts once for all of its choices."""
     n_prompt, n_tokens = answer.order.n_prompt, answer.n_tokens
     return {

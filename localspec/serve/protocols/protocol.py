@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from localspec.serve.answer import Answer, News
+from localspec.serve.answer import News, ServedAnswer
 from localspec.serve.order import Order
 from localspec.serve.problem import Problem
 
@@ -16,7 +16,7 @@ PING = ": ping\n\n"
 """A comment of an event stream, which clients pass over."""
 
 
-class Writer(Protocol):
+class AnswerWriter(Protocol):
     """Writes one answer: whole as `document`, or as texts of an event stream."""
 
     @property
@@ -53,7 +53,7 @@ class Door:
 
     paths: Sequence[str]
     read: Callable[[Any], Order]
-    writer: Callable[[Answer, str], Writer]
+    writer: Callable[[ServedAnswer, str], AnswerWriter]
     written: Callable[[Problem], dict[str, Any]] = Problem.as_openai
 
 

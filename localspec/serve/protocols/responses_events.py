@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from localspec.serve.answer import (
-    Answer,
     Called,
     Ended,
     News,
     Piece,
+    ServedAnswer,
     progress_of,
     timings_of,
 )
@@ -50,7 +50,7 @@ class ResponseWriter:
 
     ping = PING
 
-    def __init__(self, answer: Answer, model: str) -> None:
+    def __init__(self, answer: ServedAnswer, model: str) -> None:
         self._answer, self._model = answer, model
         self._asked: Mapping[str, Any] = answer.order.given
         reasoning = self._asked.get("reasoning") or {}

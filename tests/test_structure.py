@@ -1,0 +1,31 @@
+"""The rules of the house that a linter does not know: names say one thing, and rooms stay small."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import localspec
+
+PACKAGE = Path(localspec.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 300
+
+
+def test_no_class_name_stands_in_two_modules() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, n in names.items() if n > 1] == []
+
+
+def test_no_file_name_stands_in_three_folders() -> None:
+    names = Counter(path.name for path in MODULES if path.name != "__init__.py")
+    assert [name for name, n in names.items() if n > 2] == []
+
+
+def test_no_module_is_longer_than_a_reader_bears() -> None:
+    long = [path.name for path in MODULES if len(path.read_text().splitlines()) > LONGEST]
+    assert long == []
