@@ -30,18 +30,23 @@ def head_for(target: Path, file: File, path: Path) -> HeadFacts:
     return facts
 
 
+@pytest.fixture(params=[1 << 40, 0], ids=["evaluated", "built"])
+def free_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Memory for a try: enough to evaluate with the head, or only to build it."""
+    monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: request.param)
+    return request.param
+
+
 def right() -> File:
     return eagle3_of(read_header(tiny()), 0, 1, 1)
 
 
-@pytest.mark.parametrize("free_bytes", [1 << 40, 0], ids=["evaluated", "built"])
 def test_a_right_head_is_tried_once(
     tmp_path: Path,
     target: tuple[Path, ModelFacts],
     free_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: free_bytes)
     file = right().but(rope__freq_base=float(10_000 + free_bytes % 7))
     head, said = head_for(target[0], file, tmp_path / "head.gguf"), list[str]()
     monkeypatch.setattr("localspec.session.trial.SAID_BYTES", 0)
@@ -56,15 +61,10 @@ def _never(*_: object) -> None:
     raise AssertionError("a child was started for a file that is known")
 
 
-@pytest.mark.parametrize("free_bytes", [1 << 40, 0], ids=["evaluated", "built"])
 def test_what_the_engine_would_die_of_is_a_sentence(
-    tmp_path: Path,
-    target: tuple[Path, ModelFacts],
-    free_bytes: int,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, target: tuple[Path, ModelFacts], free_bytes: int
 ) -> None:
     """Tokens numbered in halves, of a header that nobody judged."""
-    monkeypatch.setattr("localspec.session.trial.available_memory_bytes", lambda: free_bytes)
     n = target[1].n_embd
     file = right().having(output__weight=(n, 100)).having("I32", d2t=(100,))
     path = file.but(rope__freq_base=float(1 + bool(free_bytes))).write(tmp_path / "h")
