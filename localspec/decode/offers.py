@@ -10,13 +10,15 @@ Of a text that is new to it, such a drafter reads the last tokens first. This is
 counts a little for each token to come, and the window is as long as a request can afford.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, repeat
+from operator import mul
 
 from localspec.decode.budget import HORIZON
 from localspec.decode.chances import Chances
 from localspec.decode.costs import PassCosts
-from localspec.decode.drafters.base import Draft, Drafter
+from localspec.decode.drafters.base import Draft, Drafter, DraftRequest
 from localspec.decode.generation import Generation
 from localspec.decode.prices import KAPPA
 from localspec.decode.step import Step
@@ -105,14 +107,18 @@ class PaidDrafter:
         """By request: key and length of its history, what was offered, and what stopped it."""
 
     def offer(
-        self, generation: Generation, chances: Chances, longest: int, affordable_s: float
+        self,
+        generation: Generation,
+        chances: Chances,
+        longest: int,
+        affordable_s: Callable[[], float],
     ) -> Offer | None:
         """None where it would have to read more than is affordable."""
         depth, known = len(generation.history), self._n_read.get(id(generation.history), 0)
         window = FIRST_WINDOW if chances.n_judged < N_TRIED else WINDOW
         n_missing, reading_s, spread_s = min(depth - known, window), 0.0, 0.0
         if n_missing > FEW:
-            window = min(window, int(affordable_s * WINDOW / self.token_s(WINDOW)))
+            window = min(window, int(affordable_s() * WINDOW / self.token_s(WINDOW)))
             if window < min(n_missing, FIRST_WINDOW):
                 return None
             n_missing = min(n_missing, window)
@@ -142,13 +148,15 @@ class PaidDrafter:
         self, generations: Sequence[Generation], offers: Sequence[Offer | None], stops: Stops
     ) -> list[Draft]:
         """A draft for each generation with a stop rule; the others keep what was read of them."""
-        requests = [each.request(0) for each in generations]
+        requests: list[DraftRequest] = []
         self._asked = {}
-        for i, stop in stops.items():
-            history, offer = generations[i].history, offers[i]
-            assert offer
-            self._asked[i] = id(history), len(history), offer, stop
-            requests[i] = generations[i].request(stop.longest, stop, offer.window)
+        for i, (generation, offer) in enumerate(zip(generations, offers, strict=True)):
+            stop, history = stops.get(i), generation.history
+            if stop and offer:
+                self._asked[i] = id(history), len(history), offer, stop
+                requests.append(generation.request(stop.longest, stop, offer.window))
+            else:
+                requests.append(generation.request(0))
         return self._drafter.draft(requests)
 
     def learn(self, steps: Sequence[Step], draft_s: float) -> None:
@@ -171,7 +179,7 @@ class PaidDrafter:
 
 
 def _powers(chance: float, n: int) -> list[float]:
-    return [chance**k for k in range(1, n + 1)]
+    return list(accumulate(repeat(chance, n), mul))
 
 
 def rows_of(offers: Sequence[Offer | None]) -> list[tuple[float, int, int]]:

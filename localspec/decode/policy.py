@@ -13,7 +13,7 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 from localspec.decode.budget import AHEAD, Budget
@@ -31,6 +31,7 @@ UNSURE = 0.5
 """Of what is left, for drafts that would not pay with chances one standard deviation lower: the
 rest is kept for a text that repeats itself for sure."""
 PAYS, NOTHING_PAYS, OVER_BUDGET = "pays", "nothing pays", "over budget"
+NO_DRAFTS = [Draft((), NO_DRAFT.source, why=why) for why in (NOTHING_PAYS, OVER_BUDGET)]
 
 
 @dataclass(slots=True)
@@ -55,7 +56,6 @@ class Adaptive:
         self._paid = [PaidDrafter(d, costs[d.source]) for d in drafters if d.source in costs]
         self._generations: Sequence[Generation] = ()
         self._budgets: list[Budget] = []
-        self._places: list[tuple[int, int]] = []  # tokens and room of each request
         self._guesses: list[list[Offer]] = []
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
@@ -69,15 +69,16 @@ class Adaptive:
             self._plan, self._reads_prompt = Plan(0.0, []), True
             return []
         self._look(generations, n_other_rows)
-        rooms = [min(self._max_draft, room) for _, room in self._places]
+        rooms = [min(self._max_draft, each.room) for each in generations]
         self._guesses, self._plan = [[] for _ in rooms], Plan(0.0, [0] * len(rooms))
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
         if self._prices.can_pay:
-            self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
-            self._ask_free(rooms)
+            if self._free:
+                self._ask_free(rooms)
             free = [max(each, key=attrgetter("promise"), default=None) for each in self._guesses]
-            if any(free):
+            if self._paid or any(free):
+                self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
                 self._take(self._best(free))
             for paid in self._paid:
                 offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
@@ -86,28 +87,26 @@ class Adaptive:
 
     def _take(self, plan: Plan) -> None:
         """The better plan, with drafts or without."""
-        best = max(self._plan, plan, key=attrgetter("rate"))
-        best.is_limited = plan.is_limited or self._plan.is_limited
-        self._plan = best
+        plan.is_limited = self._plan.is_limited = plan.is_limited or self._plan.is_limited
+        self._plan = plan if plan.rate > self._plan.rate else self._plan
 
     def _look(self, generations: Sequence[Generation], n_other_rows: int) -> None:
-        histories = [each.history for each in generations]
-        if [id(h) for h in histories] != [id(budget.history) for budget in self._budgets]:
+        if generations is not self._generations:
+            histories = [each.history for each in generations]
             known = {id(budget.history): budget for budget in self._budgets}
             self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
             for paid in self._paid:
                 paid.keep(histories)
-        self._places = [(each.n_tokens, each.room) for each in generations]
-        self._reads_prompt = not all(n_tokens for n_tokens, _ in self._places)
-        self._generations, self._depth = generations, max(map(len, histories))
+        self._generations, self._depth = generations, max([len(g.history) for g in generations])
+        self._reads_prompt = not min([each.n_tokens for each in generations])
         if self._prices.look(len(generations), n_other_rows, self._depth):
             for paid in self._paid:
                 paid.look(self._depth)
 
     def may_lose_s(self, i: int, ahead: int = AHEAD) -> float:
         """What drafts may lose now of the request in that place."""
-        n_tokens, room = self._places[i]
-        n_passes = self._prices.unit * (n_tokens + min(ahead, room))
+        generation = self._generations[i]
+        n_passes = self._prices.unit * (generation.n_tokens + min(ahead, generation.room))
         return self._budgets[i].left_s(self._target, self._depth, n_passes)
 
     def _ask_free(self, rooms: Sequence[int]) -> None:
@@ -121,11 +120,12 @@ class Adaptive:
 
     def _paid_or(self, free: Offer | None, paid: PaidDrafter, i: int, room: int) -> Offer | None:
         """What promises more tokens for a request: a paid drafter, or what is free."""
-        generation, budget = self._generations[i], self._budgets[i]
+        generation, owed_s = self._generations[i], self._budgets[i].owed_s
         chances = self._learned.chances(generation.law, paid.source)
-        affordable_s = self.may_lose_s(i, 2 * AHEAD) - budget.owed_s
-        offer = paid.offer(generation, chances, room, affordable_s)
-        return max(filter(None, (free, offer)), key=attrgetter("promise"), default=None)
+        offer = paid.offer(
+            generation, chances, room, lambda: self.may_lose_s(i, 2 * AHEAD) - owed_s
+        )
+        return offer if offer and (not free or offer.promise > free.promise) else free
 
     def _best(self, offers: Sequence[Offer | None], paid: PaidDrafter | None = None) -> Plan:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
@@ -164,19 +164,17 @@ class Adaptive:
 
     def _made(self) -> list[Draft]:
         plan = self._plan
-        why = OVER_BUDGET if plan.is_limited else NOTHING_PAYS
-        drafts = [Draft((), NO_DRAFT.source, why=why)] * len(plan.lengths)
+        drafts = [NO_DRAFTS[plan.is_limited]] * len(plan.lengths)
         stops = dict[int, WhilePays]()
         for i, (n, offer) in enumerate(zip(plan.lengths, plan.offers, strict=False)):
             if n and offer and offer.draft:
-                tokens, confidences = offer.draft.tokens[:n], offer.draft.confidences[:n]
-                drafts[i] = Draft(tokens, offer.draft.source, None, confidences, PAYS)
+                drafts[i] = offer.draft.first(n, PAYS)
             elif n and offer and plan.paid:
                 stops[i] = self._stop(n, offer.chances, plan.paid)
         plan.paid = plan.paid if stops else None
         made = plan.paid.draft(self._generations, plan.offers, stops) if plan.paid else []
         for i in stops:
-            drafts[i] = replace(made[i], why=PAYS)
+            drafts[i] = made[i].first(plan.lengths[i], PAYS)
         return drafts
 
     def _stop(self, n: int, chances: Chances, paid: PaidDrafter) -> WhilePays:
@@ -189,8 +187,8 @@ class Adaptive:
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """Costs, chances and budgets."""
-        n_drafted = sum(step.drafted for step in steps)
-        draft_s = sum(step.draft_s for step in steps)
+        n_drafted = sum([step.drafted for step in steps])
+        draft_s = sum([step.draft_s for step in steps])
         changed = width != self._prices.last_width
         if not self._reads_prompt:
             if width == self._prices.n_rows + n_drafted:
@@ -226,9 +224,8 @@ class Adaptive:
         """Free guesses are compared with what was said, used or not."""
         for guess in self._guesses[i]:
             draft = guess.draft or NO_DRAFT
-            tokens = draft.tokens[: len(step.tokens)]
-            n_accepted = shared_prefix(tokens, step.tokens)
-            guess.chances.learn(draft.confidences, len(tokens), n_accepted)
+            n = min(len(draft.tokens), len(step.tokens))
+            guess.chances.learn(draft.confidences, n, shared_prefix(draft.tokens, step.tokens))
         offer = self._plan.offers[i] if self._plan.paid else None
         if offer and offer.draft is None:
             offer.chances.learn(step.confidences, step.drafted, step.accepted)

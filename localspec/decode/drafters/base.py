@@ -66,6 +66,11 @@ class Draft:
     confidences: Sequence[int] = ()
     why: str = ""
 
+    def first(self, n: int, why: str) -> "Draft":
+        """Its first n tokens, and why they were drafted."""
+        distributions = self.distributions and self.distributions[:n]
+        return Draft(self.tokens[:n], self.source, distributions, self.confidences[:n], why)
+
 
 NO_DRAFT = Draft((), "none")
 """Nobody was asked: plain decoding."""
