@@ -48,6 +48,10 @@ class AnswerParser:
         before = stream.n_decoded
         n_held = stream.n_held
         text = stream.push(self._bytes(token) if name is None else name.encode())
+        if name is None and not (n_held or stream.n_held or self._drops_space):
+            parts = self._splitter.at_once(text)
+            if parts:
+                return parts
         start = before if name is None else stream.n_decoded - len(name)
         self._splitter.held.begin_token(n_held + start - before, is_mark=name is not None)
         return self._split(text)

@@ -40,6 +40,15 @@ class SectionSplitter:
             pass
         return held.take()
 
+    def at_once(self, text: str) -> list[AnswerPart]:
+        """A token's text as one part, where no mark is near: most tokens. Else empty."""
+        held = self.held
+        if self._section or not (text and held.is_even) or self._marks.first.search(text):
+            return []
+        self._is_behind_thought &= text.isspace()
+        self._begins_line = text[-1] == "\n"
+        return held.pass_on(text, "text")
+
     def finish(self) -> list[AnswerPart]:
         """What was held back: the answer is over."""
         held = self.held

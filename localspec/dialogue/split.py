@@ -71,6 +71,17 @@ class Held:
             self._parts.append(AnswerPart(text, kind))
             self._drop(len(text), kind)
 
+    @property
+    def is_even(self) -> bool:
+        """Whether the next token's text would be said at once: nothing is held back."""
+        return not (self.text or self._starts or self.is_fresh)
+
+    def pass_on(self, text: str, kind: Kind) -> list[AnswerPart]:
+        """All text of one more token of that kind, if `is_even`."""
+        self._offset += len(text)
+        self.n_tokens[kind] += 1
+        return [AnswerPart(text, kind)]
+
     def skip(self, n: int) -> None:
         """The first `n` characters are no part of the answer."""
         self._drop(n, None)

@@ -7,7 +7,6 @@ wall time is localspec's own overhead.
 
 import ctypes
 from collections.abc import Sequence
-from itertools import accumulate
 from time import perf_counter
 from typing import Any
 
@@ -154,11 +153,11 @@ class LlamaEngine:
             if n_logits:
                 self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
         self._flush()
-        rows, ends = self._output(n_outputs), accumulate(n_logits for _, _, n_logits in jobs)
-        results: list[BufferLogits | EngineError] = [
-            BufferLogits(self, rows[end - n_logits : end])
-            for end, (_, _, n_logits) in zip(ends, jobs, strict=True)
-        ]
+        rows, end = self._output(n_outputs), 0
+        results: list[BufferLogits | EngineError] = []
+        for _, _, n_logits in jobs:
+            results.append(BufferLogits(self, rows[end : end + n_logits]))
+            end += n_logits
         for i, refusal in refusals.items():
             results.insert(i, refusal)
         return results
