@@ -38,6 +38,8 @@ _IMAGE_TENSORS = re.compile(
 _ENCODER_TENSORS = re.compile(r"(v|a|mm|vision_tower|audio_tower|multi_modal_projector)\.")
 POOLINGS = (1, 2, 3)  # one vector for a text: by mean, first or last token
 RANK = 4
+_DENSE = ("dense_2.", "dense_3.")
+"""Layers of sentence-transformers behind a model, ColBERT's among them (LLM_TENSOR_DENSE_2_OUT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ def _by_tensors(header: Header) -> FileKind | None:
         return _head(header, _feature_head(header, names))
     if is_text and _is_reranker(header, names):
         return RERANKER
+    if is_text and any(name.startswith(_DENSE) for name in names):
+        return EMBEDDING
     if not is_text and names and any(_IMAGE_TENSORS.match(name) for name in names):
         return IMAGE
     return None
