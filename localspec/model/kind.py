@@ -115,8 +115,6 @@ def _by_tensors(header: Header) -> FileKind | None:
         return _head(header, _feature_head(header, names))
     if is_text and _is_reranker(header, names):
         return RERANKER
-    if is_text and any(name.startswith(_DENSE) for name in names):
-        return EMBEDDING
     if not is_text and names and any(_IMAGE_TENSORS.match(name) for name in names):
         return IMAGE
     return None
@@ -213,7 +211,9 @@ def is_of_encoder(tensor: Tensor) -> bool:
 
 def _is_embedder(header: Header) -> bool:
     pooling = header.integer(header.own_key("pooling_type"))
-    return header.flag(header.own_key("attention.causal")) is False or pooling in POOLINGS
+    ends_in_vectors = any(tensor.name.startswith(_DENSE) for tensor in header.tensors)
+    is_causal = header.flag(header.own_key("attention.causal")) is not False
+    return ends_in_vectors or not is_causal or pooling in POOLINGS
 
 
 def is_head_alone(header: Header) -> bool:
