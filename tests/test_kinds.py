@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from command import localspec
 from sparse import KINDS, WRITE_TEXT, layers, write_blocks
+from sparse import _keyed as keyed
+from sparse import _spec as spec
 from web import Server
 
 from localspec.errors import ModelError
@@ -78,3 +80,10 @@ def test_list_shows_the_kind_of_every_file(tmp_path: Path, monkeypatch: pytest.M
         row = found[f"lmstudio:o/r/file{i}.gguf"]
         assert row["kind"] == kind
         assert (row["problem"] is None) == (kind in ("model", "model with MTP head", *HEADS))
+
+
+def test_what_ends_in_vectors_is_known_without_a_pooling(tmp_path: Path) -> None:
+    """LFM2-ColBERT is a language model's architecture with a dense layer behind it."""
+    tensors = (spec("token_embd.weight"), spec("blk.0.attn_norm.weight"), spec("dense_2.weight"))
+    path = keyed("lfm2", {"pooling_type": 0}, *tensors)(tmp_path / "m.gguf")
+    assert kind_of(read_header(path)).name == "embedding model"

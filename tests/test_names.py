@@ -25,6 +25,19 @@ from localspec.session.pull_plan import Wish, plan_pull
 REPO = "bartowski/Tiny-1B-GGUF"
 TINY = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
 ENTRY = """
+[models."pair3.2-3b"]
+title = "Pair"
+repository = "own/One"
+file = "weights.gguf"
+license = "MIT"
+draft = "none3.2-1b"
+
+[models."none3.2-1b"]
+title = "None"
+repository = "own/No-GGUF"
+file = "none.gguf"
+license = "MIT"
+
 [models."tiny3.2-1b"]
 title = "Tiny"
 repository = "bartowski/Tiny-1B-GGUF"
@@ -65,6 +78,8 @@ def running(model: bytes, head: bytes) -> Generator[Hub]:
     hub.add("own/MTP-GGUF", "mtp-Big-27B-Q4_0.gguf", head)
     hub.add("own/Hidden-GGUF", "big-head-Q4_K_M.gguf", head)
     hub.add("own/Hidden-GGUF", "big-Q4_K_M.gguf", model)
+    hub.add("own/Beside", "MTP/mtp-big-Q4_0.gguf", head)
+    hub.add("own/Beside", "big-Q4_K_M.gguf", model)
     hub.add("own/Safe", "model.safetensors", b"12345678{}")
     hub.add("own/Tiny3.2-1B", "model-00001-of-00002.safetensors", b"12345678{}")
     hub.add("own/Gated-GGUF", "gated-Q4_K_M.gguf", model)
@@ -118,6 +133,12 @@ FILES = {
     f"{REPO}:ud-q4 k xl": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
     f"{REPO}:Q4-K-M": Q4,
     f"{REPO}:Q4_K_XL": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
+    f"{REPO}:UD_Q4_K_XL": f"{REPO}/Tiny-1B-UD-Q4_K_XL.gguf",
+    f"{REPO}@Q8_0": Q8,
+    f"{REPO}/Tiny-1B-Q8_0.gguf.": Q8,
+    f"{REPO}:Q8_0/": Q8,
+    f"“{REPO}:Q8_0”.": Q8,
+    f"@{REPO}:Q8_0,": Q8,
     # with a host, as Ollama writes it
     f"hf.co/{REPO}:Q4_K_M": Q4,
     f"HF.co/{REPO}:q4_k_m": Q4,
@@ -156,6 +177,9 @@ FILES = {
     "own/MTP-GGUF:Q4_K_M": MTP,
     "hf:own/Hidden-GGUF": "own/Hidden-GGUF/big-Q4_K_M.gguf",
     "own/Hidden-GGUF:Q4_K_M": "own/Hidden-GGUF/big-Q4_K_M.gguf",
+    "own/Split-GGUF/BF16": BF16,
+    "own/Split-GGUF/BF16/*": BF16,
+    "own/Split-GGUF/BF16/Split-BF16-0000*-of-00002.gguf": BF16,
     # types that are not known here
     "own/Odd-GGUF:apex-mini": "own/Odd-GGUF/odd-apex-mini.gguf",
     "own/Odd-GGUF:APEX-Quality": "own/Odd-GGUF/odd-apex-quality.gguf",
@@ -173,8 +197,23 @@ FILES = {
     f'huggingface-cli download {REPO} --include "*Q8_0*"': Q8,
     f"ollama run hf.co/{REPO}:Q8_0": Q8,
     "ollama run tiny3.2:1b-instruct-q8_0": Q8,
+    "docker exec -it ollama ollama run tiny3.2:1b-q8_0": Q8,
+    f"docker run -p 80:80 ghcr.io/some/llama.cpp:server -hf {REPO}:Q8_0": Q8,
+    f"pip install -U huggingface_hub && hf download {REPO} Tiny-1B-Q8_0.gguf": Q8,
+    f"npx -y node-llama-cpp pull hf:{REPO}:Q8_0": Q8,
+    f"aria2c -x 16 {PAGE}/resolve/main/Tiny-1B-Q8_0.gguf": Q8,
+    f"# it serves\nllama-server -hf {REPO}:Q8_0 &": Q8,
+    f"unheard-of run {REPO}:Q8_0": Q8,
     "docker model run ai/tiny3.2:1B-Q8_0": Q8,
     "lms get lmstudio/tiny3.2-1b@q8_0": Q8,
+    # lines of files, sentences, and names of programs that ask many servers
+    f'"model": "{REPO}:Q8_0",': Q8,
+    f"model: hf.co/{REPO}:Q8_0": Q8,
+    f"have a look at {PAGE}/blob/main/Tiny-1B-Q8_0.gguf !": Q8,
+    f"huggingface/{REPO}": Q4,
+    "ollama/tiny3.2:1b-q8_0": Q8,
+    "tiny3.2-1B-Instruct-GGUF:Q8_0": Q8,
+    "tiny3.2-1B-Q8_0": Q8,
     # other sites, links and code
     "docker.io/ai/tiny3.2:1B-Q8_0": Q8,
     "https://hub.docker.com/r/ai/tiny3.2:1B-Q8_0": Q8,
@@ -197,6 +236,12 @@ SENTENCES = {
     "own/Nothing-GGUF:Q4_K_M": ("does not exist or is private", "check the name"),
     "hf:own/Safe/model.safetensors": ("is no GGUF file",),
     "hf:own/One/weight.gguf": ("does not exist in its repo", "name one of hf:own/One/weights.gguf"),
+    "own/Tiny3.2-1B-Instruct": ("does not exist or is private", "`localspec pull tiny3.2-1b`"),
+    "https://huggingface.co/own/Beside/tree/main/MTP": ("has only the draft head (MTP)",),
+    "own/Split-GGUF:Q2_K": ("has no Q2_K", "Split-Q4_K_M-00001-of-00002.gguf"),
+    "tiny3.2-1b-Q8_0.gguf": ("there is no file", "`localspec pull tiny3.2-1b:Q8_0` gets one"),
+    "https://cas-bridge.xethub.hf.co/x/abc?Signature=s": ("passing address", "hf:owner/repo/file"),
+    "pair3.2-3b": ("own/No-GGUF", "`localspec pull pair3.2-3b --no-draft` gets pair3.2-3b alone"),
     # a head where a model is asked for
     "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),
     # names that lead nowhere
@@ -377,10 +422,30 @@ PASTED = {
     "llama-server \\\n    -hf o/r:Q4_K_M \\\n    -c 8192": "hf:o/r:Q4_K_M",
     "hf download `\n  o/r f.gguf": "hf:o/r/f.gguf",
     "\u201cx-7b\u201d": "x-7b",
+    "«o/r-GGUF»": "o/r-GGUF",
+    "\ufeffo/r\u2011GGUF\u200b": "o/r-GGUF",
+    "llama-server \u2013hf o/r\uff1aQ8_0": "hf:o/r:Q8_0",
+    "o / r-GGUF": "o/r-GGUF",
+    "//huggingface.co/o/r": "https://huggingface.co/o/r",
+    "https://huggingface.co/o/r%20": "https://huggingface.co/o/r",
+    "MODEL=o/r:Q8_0": "o/r:Q8_0",
+    "FROM ./f.gguf": "./f.gguf",
+    "PS C:\\> llama-cli.exe -hf o/r": "hf:o/r",
+    "nohup llama-server -hf o/r 2>&1 | tee log": "hf:o/r",
+    "docker run IMAGE -m /models/f.gguf": "/models/f.gguf",
+    "mistralrs-server gguf -m o/r -f f.gguf": "hf:o/r/f.gguf",
+    'snapshot_download(repo_id="o/r", allow_patterns=["*q8_0*"])': "hf:o/r:Q8_0",
+    'AutoModel.from_pretrained("o/r", gguf_file="f.gguf")': "hf:o/r/f.gguf",
+    "modelscope.cn/api/v1/models/o/r/repo?Revision=master&FilePath=a%2Ff.gguf": (
+        "https://modelscope.cn/models/o/r/resolve/master/a/f.gguf"
+    ),
     # what is a name already
     "hf://o/r": "hf://o/r",
     "My Model.gguf": "My Model.gguf",
     "ai/f.gguf": "ai/f.gguf",
+    "/models/My Models/f.gguf": "/models/My Models/f.gguf",
+    "My Models/o/r.gguf": "My Models/o/r.gguf",
+    "ollama/f.gguf": "ollama/f.gguf",
     "https://host/f.gguf": "https://host/f.gguf",
     "llama-3-8b": "llama-3-8b",
     "ollama": "ollama",

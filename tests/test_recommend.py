@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import localspec
+from localspec.cli.recommend import _bytes as memory_option
 from localspec.cli.recommend import command_of, document
 from localspec.cli.recommend import recommend as command
 from localspec.errors import ModelError, UserError
@@ -129,6 +130,12 @@ def test_a_processor_s_first_token_is_not_promised() -> None:
     assert found[0].decode.high > 2 * found[0].decode.low
     assert all(offer.first_token_s is None for offer in found)
     assert known_speed(load_catalog()["qwen3-8b"], processor(1e9)) is None
+
+
+def test_memory_is_counted_as_it_is_sold() -> None:
+    """A machine of 16 GB has 16 GiB; a command of the page gives the page's answers."""
+    assert memory_option("16GB") == memory_option("16") == memory_option("16 GiB") == 16 * 2**30
+    assert memory_option("512mb") == 2**29
 
 
 def test_a_laptop_without_a_gpu_is_named_by_its_memory() -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 UseName = Literal["chat", "code", "long", "many-users"]
 SHOWN = 10
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(gb|gib|g|mb|mib|m|)", re.IGNORECASE)
-_UNITS = {"": 1e9, "g": 1e9, "gb": 1e9, "gib": 2**30, "m": 1e6, "mb": 1e6, "mib": 2**20}
+_UNITS = {"": 2**30, "g": 2**30, "gb": 2**30, "gib": 2**30, "m": 2**20, "mb": 2**20, "mib": 2**20}
+"""Memory is sold by powers of two, whatever the box says."""
 
 
 def recommend(

@@ -91,16 +91,16 @@ def hub_name_of(reference: str) -> HubName | None:
 
 
 def bare_hub_name(reference: str) -> HubName | None:
-    """The same for `owner/repo[:TAG]` and `owner/repo/file.gguf` without a prefix."""
+    """The same for `owner/repo[:TAG]`, a folder or a file of it, without a prefix."""
     reference = reference.strip().strip(_QUOTES)
-    base = _without_query(reference, reference)[0]
+    base = _without_query(reference, reference)[0].rstrip("/")
     steps = base.split("/")
     if len(steps) < 2 or not all(map(_STEP.fullmatch, (steps[0], steps[1].partition(":")[0]))):
         return None
     if steps[0].lower() in _OTHER_KINDS:  # a folder of one's own, rather
         return None
-    is_file = base.lower().endswith(".gguf") and ":" not in base
-    if is_file != (len(steps) > 2) or ".." in steps:
+    is_near = base.lower().endswith(".gguf") and ":" not in base and len(steps) < 3
+    if is_near or ".." in steps:
         return None
     return _of_path(*_without_query(reference, reference), reference)
 
@@ -118,10 +118,21 @@ def _of_address(address: str) -> HubName | None:
     parts = urlsplit_or_refuse(address)
     on_hub = _path_on_hub(parts)
     if on_hub is None:
+        _refuse_storage(parts)
         return None
     shown = parse_qs(parts.query).get("show_file_info")
     found = _of_path(on_hub, None, address)
     return HubFile(found.repository, shown[0], found.revision) if shown else found
+
+
+def _refuse_storage(parts: SplitResult) -> None:
+    """Whatever a browser was sent to for the bytes is signed, and holds for an hour."""
+    host = _plain_host(parts)
+    if host.endswith(tuple(f".{name}" for name in _HOSTS)):
+        raise UserError(
+            f"{parts.scheme}://{host}{parts.path} is a passing address of the hub's storage:"
+            f" name the file as {FORM}"
+        )
 
 
 def urlsplit_or_refuse(address: str) -> SplitResult:
@@ -213,7 +224,7 @@ def _repository(steps: list[str], reference: str) -> str:
 
 def _tagged(repository: str, tag: str, revision: str | None) -> HubName:
     """`repo:Q8_0`, and `repo:folder/file.gguf`, which is a file."""
-    if "/" in tag and _FILE_ENDING.search(tag):
+    if "/" in tag and "*" not in tag and _FILE_ENDING.search(tag):
         return HubFile(repository, tag, revision)
     return HubRepository(repository, _tag(tag), None, revision)
 
@@ -236,7 +247,9 @@ def _of_page(repository: str, rest: list[str], revision: str | None) -> HubName:
 
 
 def _inside(repository: str, inside: str, revision: str | None, reference: str) -> HubName:
-    """A file, or a folder and perhaps a tag in it."""
+    """A file, or a folder and perhaps a tag in it; with `*` a pattern of files."""
+    if "*" in inside:
+        return HubRepository(repository, inside, revision=revision)
     if _FILE_ENDING.search(inside):
         return HubFile(repository, inside, revision)
     folder, _, tag = inside.partition(":")

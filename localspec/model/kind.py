@@ -38,6 +38,8 @@ _IMAGE_TENSORS = re.compile(
 _ENCODER_TENSORS = re.compile(r"(v|a|mm|vision_tower|audio_tower|multi_modal_projector)\.")
 POOLINGS = (1, 2, 3)  # one vector for a text: by mean, first or last token
 RANK = 4
+_DENSE = ("dense_2.", "dense_3.")
+"""Layers of sentence-transformers behind a model, ColBERT's among them (LLM_TENSOR_DENSE_2_OUT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,9 @@ def is_of_encoder(tensor: Tensor) -> bool:
 
 def _is_embedder(header: Header) -> bool:
     pooling = header.integer(header.own_key("pooling_type"))
-    return header.flag(header.own_key("attention.causal")) is False or pooling in POOLINGS
+    ends_in_vectors = any(tensor.name.startswith(_DENSE) for tensor in header.tensors)
+    is_causal = header.flag(header.own_key("attention.causal")) is not False
+    return ends_in_vectors or not is_causal or pooling in POOLINGS
 
 
 def is_head_alone(header: Header) -> bool:

@@ -12,7 +12,6 @@ from localspec.gguf.hub_name import HUB, HubFile, HubRepository, with_file
 from localspec.gguf.remote import read_remote
 from localspec.model.kind import kind_of
 from localspec.notify import Notify
-from localspec.registry.catalog import entry_of
 from localspec.registry.remote_file import (
     NoSuchFileError,
     RefusedError,
@@ -20,6 +19,7 @@ from localspec.registry.remote_file import (
     describe,
     repository_files,
 )
+from localspec.registry.spelling import named_entry
 from localspec.registry.variants import (
     RepositoryFile,
     Variant,
@@ -44,10 +44,13 @@ def variants_of(name: HubRepository, notify: Notify, like: str | None = None) ->
     """
     files = gguf_files(name, notify)
     found = variants(files, like) or [_alone(file) for file in files if like is None]
+    beside = [_alone(file) for file in files if goes_beside(file.file)]
     if name.folder:
-        found = _some(in_folder(found, name.folder), name, files)
+        inside = in_folder(found, name.folder) or in_folder(beside, name.folder)
+        found = _some(inside, name, files)
     if name.tag:
-        found = _some(with_tag(found, name.tag), name, files)
+        tagged = with_tag(found, name.tag) or with_tag(beside, name.tag)
+        found = _some(tagged, name, files)
     return found if like is not None else _of_one_model(name, found)
 
 
@@ -60,7 +63,7 @@ def gguf_files(name: HubRepository, notify: Notify) -> list[RepositoryFile]:
     try:
         files = repository_files(name.repository, name.revision, notify)
     except RefusedError as error:
-        entry = entry_of(_plain(name))
+        entry = named_entry(_plain(name))[0]
         if entry is None or entry.repository == name.repository:
             raise
         raise ModelError(f"{error}; `localspec pull {entry.name}` gets that model") from error
@@ -80,7 +83,7 @@ def _without_gguf(name: HubRepository, files: Sequence[str]) -> str:
     kinds = {"safetensors": ".safetensors", "PyTorch weights": ".bin", "ONNX": ".onnx"}
     have = next((kind for kind, end in kinds.items() if any(f.endswith(end) for f in files)), None)
     only = f"only {have}, which llama.cpp does not read" if have else "no model at all"
-    entry = entry_of(repository)
+    entry = named_entry(repository)[0]
     where = (
         f"`localspec pull {entry.name}` gets it as GGUF"
         if entry
@@ -94,7 +97,7 @@ def _some(found: list[Variant], name: HubRepository, files: list[RepositoryFile]
     if found:
         return found
     what = name.tag or name.folder
-    names = [file.file for file in files if not goes_beside(file.file)] or [f.file for f in files]
+    names = [one.file for one in variants(files)] or [file.file for file in files]
     raise UserError(f"{HUB}{name.repository} has no {what}: name one of {_offers(name, names)}")
 
 
@@ -108,7 +111,9 @@ def described(file: HubFile, notify: Notify) -> tuple[RemoteFile, ...]:
         return describe(file.name, notify)
     except NoSuchFileError as error:
         name = HubRepository(file.repository, revision=file.revision)
-        files = [one.file for one in gguf_files(name, notify)]
+        listed = gguf_files(name, notify)
+        beside = [one.file for one in listed if goes_beside(one.file)]
+        files = [one.file for one in variants(listed)] + beside
         raise ModelError(
             f"{file.name} does not exist in its repository: name one of {_offers(name, files)}"
         ) from error

@@ -13,6 +13,7 @@ owner/repo[:TAG]             the hub, where nothing else is called so
 `pasted.py` finds the name in commands, links and pages.
 """
 
+import re
 import shlex
 from importlib import metadata
 from pathlib import Path
@@ -204,7 +205,10 @@ def _existing(reference: str) -> Path:
     except RuntimeError as error:
         raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
-        raise UserError(f"there is no file {path}: check the path, or use a name from models.toml")
+        entry, kind = named_entry(re.sub(r"\.gguf$", "", path.name, flags=re.IGNORECASE))
+        known = entry.name + (f":{kind}" if kind else "") if entry else ""
+        other = f"`localspec pull {known}` gets one" if entry else "use a name from models.toml"
+        raise UserError(f"there is no file {path}: check the path, or {other}")
     return _in_folder(path) if path.is_dir() else path
 
 

@@ -6,6 +6,9 @@
     ms:owner/repo[/file]      modelscope.cn/models/owner/repo, modelscope:, modelscope://
     hf:owner/repo             hf-mirror.com/owner/repo: a page; its files are fetched from there
 
+`ollama/NAME`, `lm_studio/NAME` and `huggingface/owner/repo` are those of programs that ask many
+servers, which put the server's name before the model's.
+
 Docker's names in `ai/` are those of https://hub.docker.com/u/ai. ModelScope serves a file at
 /models/OWNER/REPO/resolve/REVISION/FILE, as its own client asks for it.
 """
@@ -23,13 +26,13 @@ OLLAMA, DOCKER, LM_STUDIO, MODEL_SCOPE = "ollama:", "docker:", "lmstudio:", "ms:
 MODEL_SCOPE_ADDRESS = "https://modelscope.cn/models/"
 _WEB = r"(?:https?://)?(?:www\.)?"
 _PREFIXES = {
-    OLLAMA: rf"ollama:(?://)?(?:library/)?|{_WEB}(?:ollama\.com|registry\.ollama\.ai)/(?:library/)?",
+    OLLAMA: rf"ollama(?:_chat)?(?::(?://)?|/(?!.*\.gguf$))(?:library/)?|library/(?=[^/]+$)|{_WEB}(?:ollama\.com|registry\.ollama\.ai)/(?:library/)?",
     DOCKER: r"(?:docker|oci):(?://)?(?:(?:index\.)?docker\.io/|registry-1\.docker\.io/)?"
     rf"|{_WEB}(?:index\.|registry-1\.)?docker\.io/|{_WEB}hub\.docker\.com/(?:r/|u/)?|(?=ai/[^/]+$)(?!.*\.gguf$)",
-    LM_STUDIO: rf"lmstudio:(?!//)|{_WEB}lmstudio\.ai/(?:models?/)?",
-    MODEL_SCOPE: rf"(?:ms|modelscope):(?://)?(?:models/)?|{_WEB}modelscope\.(?:cn|ai)/(?:models/)?",
+    LM_STUDIO: rf"lmstudio:(?!//)|lm_studio/(?!.*\.gguf$)|{_WEB}lmstudio\.ai/(?:models?/)?",
+    MODEL_SCOPE: rf"(?:ms|modelscope):(?://)?(?:models/)?|{_WEB}modelscope\.(?:cn/|ai/(?!.*/resolve/))(?:(?:api/v1/)?models/)?",
 }
-_MIRROR = rf"{_WEB}hf-mirror\.com/(?!.*/resolve/)"
+_MIRROR = rf"{_WEB}hf-mirror\.com/(?!.*/resolve/)|huggingface/(?=[^/]+/[^/]+$)"
 _BEGINNINGS = {prefix: re.compile(pattern, re.IGNORECASE) for prefix, pattern in _PREFIXES.items()}
 _BEHIND = {
     OLLAMA: r"/(?:tags|blobs/.*)$",
@@ -39,6 +42,8 @@ _BEHIND = {
 }
 """Tabs of a model's page."""
 _MODEL_SCOPE_FILE = re.compile(r"([^/]+/[^/]+)/(?:resolve|file/view)/([^/]+)/(.+)")
+
+_MODEL_SCOPE_QUERY = re.compile(r"([^/]+/[^/]+)/repo\?(?:.*&)?FilePath=([^&]+).*")
 
 
 def short_name(text: str) -> str | None:
@@ -58,6 +63,9 @@ def short_name(text: str) -> str | None:
 
 
 def _name_on(prefix: str, rest: str) -> str:
+    asked = _MODEL_SCOPE_QUERY.fullmatch(rest) if prefix == MODEL_SCOPE else None
+    if asked:
+        return f"{asked[1]}/{unquote(asked[2])}"
     name = unquote(re.split(r"[?#]", rest, maxsplit=1)[0])
     page = _MODEL_SCOPE_FILE.fullmatch(name) if prefix == MODEL_SCOPE else None
     if page:

@@ -4,6 +4,7 @@
     qwen3:30b, smollm3            the one entry whose name goes on with sizes: `qwen3-30b-a3b`
     mistral-small3.2:24b          signs between the parts do not count, nor does a right size
     lmstudio:google/gemma-3-4b    nor does the owner before the name
+    Qwen3-8B-GGUF, Qwen3-8B-Q8_0  `qwen3-8b`, in the quantization that a file's name ends with
 
 A part of a name that means another model is never left out: dates, `qat`, `thinking`.
 """
@@ -16,7 +17,7 @@ from localspec.registry.variants import TYPE, quantization_of
 _OWN_STEP = re.compile(r"ollama:|(?:docker|lmstudio):(?:[^/]+/)?", re.IGNORECASE)
 """What stands before a name of the catalog in those of other programs."""
 _TAGGED = re.compile(r"([\w. -]+)(?::([\w.-]+))?")
-_NEUTRAL = re.compile(r"[-_](instruct|it|chat|text|latest)(?=[-_]|$)", re.IGNORECASE)
+_NEUTRAL = re.compile(r"[-_](instruct|it|chat|text|latest|gguf)(?=[-_]|$)", re.IGNORECASE)
 """Most entries are the tuned form of a model, so these words say nothing."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)b", re.IGNORECASE)
 _END = re.compile(r"[ae]?\d+(\.\d+)?[bm]")
@@ -38,11 +39,13 @@ def named_entry(name: str) -> tuple[Entry | None, str | None]:
     tagged = _TAGGED.fullmatch(plain)
     if entry is not None or tagged is None:
         return entry, kind
-    base, tag = tagged[1], _NEUTRAL.sub("", f"-{tagged[2] or ''}")
+    typed = quantization_of(f"{tagged[1]}.gguf")
+    base = TYPE.sub("", tagged[1]).rstrip("-_. ") if typed else tagged[1]
+    tag = _NEUTRAL.sub("", f"-{tagged[2] or ''}")
     size = TYPE.sub("", tag).strip("-_")
     whole = f"{_NEUTRAL.sub('', base)}-{size}".strip("-")
     found = entry_of(whole) or _spelled(whole) or _of_size(base, size)
-    return found, kind or quantization_of(f"{tag}.gguf")
+    return found, kind or quantization_of(f"{tag}.gguf") or typed
 
 
 def _spelled(name: str) -> Entry | None:

@@ -10,6 +10,7 @@ rules of GGUF say; `NAME-MTP-Q4_0.gguf` is a model with its head inside.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 
 from localspec.gguf.reader import PART_NAME
 
@@ -97,9 +98,12 @@ def with_tag(found: Sequence[Variant], tag: str) -> list[Variant]:
     """Those that a tag means: a file, a type in any case, a folder, or a part of the name.
 
     The first of these meanings that fits decides; `Q4_K_XL` means `UD-Q4_K_XL` where that is alone.
+    With `*` it is a pattern of file names.
     """
     wanted = tag.casefold()
-    kind = re.sub(r"(?<!UD)[- ]", "_", _plain(tag))
+    if "*" in tag:
+        return [one for one in found if fnmatch(one.file.casefold(), f"*{wanted}*")]
+    kind = re.sub(r"^UD_", "UD-", re.sub(r"(?<!UD)[- ]", "_", _plain(tag)))
     part = re.compile(rf"(^|[-_./]){re.escape(wanted)}([-_./]|$)")
     meanings = (
         lambda one: wanted in (one.file.casefold(), _base(one.file).casefold()),

@@ -237,7 +237,7 @@ def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> P
         if draft_entry is None or draft_here is None:
             return PullPlan((target,))
         return PullPlan((target, PlannedFile("draft", draft_entry.name, here=draft_here)))
-    draft = _plan_one(draft_entry, None, "draft", notify) if draft_entry else None
+    draft = _plan_draft(entry, draft_entry, notify) if draft_entry else None
     reasons: tuple[str, ...] = ()
     if kind is None and local_file(entry.name) is None:
         draft_facts = ModelFacts.of(draft.header) if draft else None
@@ -246,6 +246,14 @@ def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> P
     else:
         target = _plan_one(entry, kind, "model", notify)
     return PullPlan((target, draft) if draft else (target,), reasons)
+
+
+def _plan_draft(entry: Entry, draft: Entry, notify: Notify) -> PlannedFile:
+    try:
+        return _plan_one(draft, None, "draft", notify)
+    except ModelError as error:
+        alone = f"`localspec pull {entry.name} --no-draft` gets {entry.name} alone"
+        raise ModelError(f"{error}; {alone}, without the draft {draft.name}") from error
 
 
 def _plan_one(entry: Entry, kind: str | None, role: FileRole, notify: Notify) -> PlannedFile:
