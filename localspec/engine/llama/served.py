@@ -7,10 +7,10 @@ PIPE and MEMORY are inherited file descriptors. It ends with the pipe.
 
 import mmap
 import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from localspec.engine.base import EngineConfig, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.pipe import FLAG_BYTES, PipeAnswer, connection
+from localspec.engine.pipe import FLAG_BYTES, SPIN_S, Pipe, PipeAnswer
 from localspec.errors import LocalspecError
 
 
@@ -88,17 +88,17 @@ class Served:
 
 def main() -> int:
     pipe_fd, memory_fd, n_vocab = map(int, sys.argv[1:])
-    pipe = connection(pipe_fd)
+    pipe = Pipe(socket.socket(fileno=pipe_fd))
     memory = mmap.mmap(memory_fd, os.fstat(memory_fd).st_size)
     config: EngineConfig = pipe.recv()
     with suppress(EOFError, OSError):
         served = _load(config, pipe, memory, n_vocab)
         while served:
-            pipe.send(served.answer(*pipe.recv()))
+            pipe.send(served.answer(*pipe.recv(SPIN_S)))
     return 0
 
 
-def _load(config: EngineConfig, pipe: Connection, memory: mmap.mmap, n_vocab: int) -> Served | None:
+def _load(config: EngineConfig, pipe: Pipe, memory: mmap.mmap, n_vocab: int) -> Served | None:
     """The engine; None where it does not load, which the other side is told."""
     try:
         engine = LlamaEngine(config, _SharedInterrupt(memory), pipe.send)
