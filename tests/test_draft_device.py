@@ -31,7 +31,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> ModelFacts:
 def probe(facts: ModelFacts, element_s: float, pass_s: float) -> Probe:
     """Of a device by its seconds for an element of a matrix, and for a pass beside them."""
     needs = probe_needs([facts], [Attention()])
-    flat = Curve(((1.0, element_s), (512.0, element_s)))
+    flat = Curve((float(n), element_s) for n in (1, 2, 4, 8, 16, 128))
     cost = AttentionCost(1, Curve(((1, 0.0), (1024, 1e-12))))
     return Probe(
         "2026-11-29", "a test", Curve(((1.0, pass_s),)), Curve(((1.0, 0.0),)),

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from localspec.engine.graphics import graphics
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
+from localspec.engine.threads import default_threads
 from localspec.engine.workers import Worker, addresses_of
 from localspec.errors import UserError
 from localspec.forecast.machine import rates_for
-from localspec.forecast.probing import peer_setting
 from localspec.forecast.several import CLEARLY, Peer, Peers
 from localspec.hardware.machine import Reported
 from localspec.hardware.probe_results import Probe
@@ -40,7 +40,7 @@ def faster_device(beside: Settings, facts: ModelFacts) -> str | None:
     knows. `--gpu-layers 0` keeps the draft to the processor, too."""
     used = graphics(beside.device) if beside.gpu_layers else []
     peers = [_peer(each, beside, is_only=len(used) == 1) for each in used]
-    host = kept_probe(ProbeSetting(beside.threads or 1, PROCESSOR, beside.repack))
+    host = kept_probe(ProbeSetting(_threads(beside), PROCESSOR, beside.repack))
     known = [peer for peer in peers if peer and _knows(peer.rates.probe, facts, beside)]
     if not used or len(known) < len(used):
         return None
@@ -70,11 +70,13 @@ def _on(name: str, beside: Settings, target: Settings) -> Settings:
 
 def _peer(device: Reported, beside: Settings, *, is_only: bool) -> Peer | None:
     """A device with its kept probe. The only one is probed without its name."""
-    setting = peer_setting(device, beside.threads, lambda message: None)
-    if is_only and not beside.device:
-        setting = ProbeSetting(setting.n_threads, GRAPHICS, setting.repack)
-    probe = kept_probe(setting)
+    names = () if is_only and not beside.device else (device.name,)
+    probe = kept_probe(ProbeSetting(_threads(beside), GRAPHICS, beside.repack, names))
     return Peer(device.name, ProbedRates(probe), device.free_bytes) if probe else None
+
+
+def _threads(beside: Settings) -> int:
+    return beside.threads or default_threads()
 
 
 def _knows(probe: Probe, facts: ModelFacts, beside: Settings) -> bool:

@@ -8,6 +8,11 @@ its result. Parts: self-test, probe, 8b-q4, moe, 8b-q8, cache, drafts, 8b-f16. M
 here, with random weights in the shapes of Qwen3-8B and Qwen3-30B-A3B: speed does not depend on
 values. llama-bench of the same build (LLAMA_BENCH or PATH) decodes beside it, where it is at hand.
 `--page` writes the table of docs/measurements.
+
+A machine that cannot compile takes a wheel: `scripts/setup --backend cuda --cuda-arch 90 --wheel-out
+DIR` builds one for sm_90 wherever nvcc is, without a card, and `pip install` of it is all that is
+needed there beside libcudart and libcublas of the same CUDA. With 2 cores the build takes an hour
+or two, with 16 some minutes: it has 291 files, half of them CUDA's.
 """
 
 import json
