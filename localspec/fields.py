@@ -102,6 +102,14 @@ class TemplateName(_Name):
     wanted: str = "a file with a chat template, a family's name or auto"
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceName(_Name):
+    """A device of the engine, the processor, a worker, or `auto`."""
+
+    metavar: str | None = "NAME|CPU|HOST:PORT|auto"
+    wanted: str = "a device that `doctor` shows, CPU, a worker's host:port or auto"
+
+
 ALL_LAYERS = 9999
 
 
@@ -141,7 +149,7 @@ class Names:
         return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
-Kind = Choice | Whole | Switch | ModelName | TemplateName | Layers | Names
+Kind = Choice | Whole | Switch | ModelName | TemplateName | DeviceName | Layers | Names
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from localspec.errors import no_such
 from localspec.fields import (
     ALL_LAYERS,
     Choice,
+    DeviceName,
     Layers,
     ModelName,
     Names,
@@ -66,6 +67,11 @@ class Settings:
         None, "Tokens to draft at once (default 3), or for --spec auto the most (default 16).",
         Whole(1, MAX_DRAFT, is_open=True, hint="use --spec none for no drafts"),
         "drafts of at most {}", panel=_SPECULATION, short="draft", is_engine=False,
+    )  # fmt: skip
+    draft_device: str = row(
+        AUTO, "Device of the draft model; auto: where probes say that it drafts faster.",
+        DeviceName(), "the draft on {}", panel=_SPECULATION, is_engine=False, is_loading=True,
+        is_swept=False, is_tuned=False,
     )  # fmt: skip
     kv_k: str = row(
         "f16", "Type of the K cache, e.g. q8_0.", _CACHE, "keys {}", short="K",

@@ -1,7 +1,7 @@
 """Cards in /sys: what can be used, why not, and how much memory there is.
 
-The layout of files is the kernel's (Documentation/gpu/amdgpu, the KFD topology). Their
-numbers are constructed.
+Numbers are those that users and projects recorded; each case names its source. A field that the
+source leaves out is left out.
 """
 
 import os
@@ -30,26 +30,48 @@ class Case:
 
 CASES = [
     Case(
-        "Strix Halo, 512 MB for graphics and the rest mapped",
-        "docs.kernel.org/gpu/amdgpu/driver-misc.html, with ttm.pages_limit for 120 GiB",
+        "Ryzen AI MAX+ 395 with ttm.pages_limit for 96 GiB",
+        "github.com/noamsto/nix-amd-ai issue 42 (sysfs of a Flow Z13, kernel 7.1)",
         "0x1002", "amdgpu",
-        {"mem_info_vram_total": str(512 * MIB), "mem_info_gtt_total": str(120 * GIB)},
-        "cpu_cores_count 32\nsimd_count 80\ngfx_target_version 110501\ndrm_render_minor 128\n",
-        Card("AMD", "amdgpu", "/dev/dri/renderD128", True, "gfx1151", 512 * MIB, 120 * GIB, True),
-        120 * GIB + 512 * MIB,
+        {"mem_info_vram_total": "4294967296", "mem_info_gtt_total": "103079215104"},
+        "cpu_cores_count 0\nsimd_count 80\ngfx_target_version 110501\ndrm_render_minor 128\n",
+        Card("AMD", "amdgpu", "/dev/dri/renderD128", True, "gfx1151", 4 * GIB, 96 * GIB, True),
+        100 * GIB,
     ),
     Case(
-        "Radeon RX 6800 XT beside 64 GB",
-        "docs.kernel.org/gpu/amdgpu/driver-misc.html, KFD topology of gfx1030",
+        "Ryzen AI MAX+ 395 with 512 MB set aside",
+        "github.com/ROCm/rocm-systems pull request 8475 (ROCm 7.2.4)",
         "0x1002", "amdgpu",
-        {"mem_info_vram_total": str(16 * GIB), "mem_info_gtt_total": str(31 * GIB)},
-        "cpu_cores_count 0\nsimd_count 144\ngfx_target_version 100300\ndrm_render_minor 128\n",
-        Card("AMD", "amdgpu", "/dev/dri/renderD128", True, "gfx1030", 16 * GIB, 31 * GIB, False),
-        16 * GIB,
+        {"mem_info_vram_total": "536870912", "mem_info_gtt_total": "118111600640"},
+        "cpu_cores_count 0\nsimd_count 80\ngfx_target_version 110501\ndrm_render_minor 128\n",
+        Card("AMD", "amdgpu", "/dev/dri/renderD128", True, "gfx1151", 512 * MIB, 110 * GIB, True),
+        110 * GIB + 512 * MIB,
     ),
     Case(
-        "Intel Arc A770",
-        "docs.kernel.org/gpu/i915.html: no memory files",
+        "Raven Ridge, whose node has cores of both kinds and no target",
+        "github.com/ROCm/amdgpu issue 66 (kernel 4.20)",
+        "0x1002", "amdgpu",
+        {},
+        "cpu_cores_count 8\nsimd_count 44\nmem_banks_count 1\ncaches_count 13\n"
+        "io_links_count 1\ncpu_core_id_base 0\nsimd_id_base 0\nmax_waves_per_simd 40\n"
+        "vendor_id 4098\ndevice_id 5597\nlocation_id 2560\ndrm_render_minor 128\n",
+        Card("AMD", "amdgpu", "/dev/dri/renderD128", is_part_of_processor=True),
+        None,
+    ),
+    Case(
+        "Instinct MI100",
+        "github.com/mrodden/rocmi (the node of its tests)",
+        "0x1002", "amdgpu",
+        {},
+        "cpu_cores_count 0\nsimd_count 480\nmem_banks_count 1\ncaches_count 217\n"
+        "simd_id_base 2147487744\ngfx_target_version 90008\nvendor_id 4098\ndevice_id 29580\n"
+        "location_id 8960\ndomain 0\ndrm_render_minor 128\nunique_id 7809984429061111111\n",
+        Card("AMD", "amdgpu", "/dev/dri/renderD128", True, "gfx908", is_part_of_processor=False),
+        None,
+    ),
+    Case(
+        "Intel Arc: i915 has no files of memory",
+        "docs.kernel.org/gpu/i915.html",
         "0x8086", "i915", {}, None,
         Card("Intel", "i915", "/dev/dri/renderD128"),
         None,

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from localspec.hardware import detect as power
 from localspec.hardware import gpus, machine
 from localspec.hardware import gpus as tools
+from localspec.hardware.cards import Card
 from localspec.hardware.detect import Power
 from localspec.hardware.devices import match_reported
 from localspec.hardware.gpus import (
@@ -249,6 +251,50 @@ def test_a_card_in_an_intel_mac_has_its_own_memory() -> None:
 
 def device(name: str, kind: DeviceKind, backend: str = "vulkan") -> Reported:
     return Reported(name, name, GIB, GIB, kind, backend)
+
+
+def test_a_card_that_two_backends_list_counts_once() -> None:
+    cuda, vulkan = (
+        replace(device(name, "gpu", backend), card="0000:01:00.0")
+        for name, backend in (("CUDA0", "cuda"), ("Vulkan0", "vulkan"))
+    )
+    spare = replace(cuda, is_twin=True)
+    assert computing([spare, vulkan]) == [vulkan]
+    assert computing([spare, vulkan], ["CUDA0"]) == [spare], "a name is obeyed"
+
+
+def test_integrated_chips_are_those_of_one_backend() -> None:
+    """libllama leaves a second backend's out where it cannot know that they are other chips."""
+    rocm, vulkan = device("ROCm0", "igpu", "rocm"), device("Vulkan0", "igpu", "vulkan")
+    assert computing([rocm, vulkan]) == [rocm]
+
+
+def strix_halo() -> Card:
+    return Card("AMD", own_bytes=512 * MIB, mappable_bytes=110 * GIB, is_part_of_processor=True)
+
+
+@pytest.mark.parametrize(
+    ("backend", "total"),
+    [("rocm", 110 * GIB), ("vulkan", 110 * GIB + 512 * MIB), ("vulkan", 512 * MIB)],
+)
+def test_a_part_of_the_processor_has_what_it_may_map(
+    monkeypatch: pytest.MonkeyPatch, backend: str, total: int
+) -> None:
+    """A Ryzen AI MAX+ 395: rocm-smi and sysfs tell the 512 MB that firmware set aside, HIP and KFD
+    110 GiB (github.com/ROCm/rocm-systems, pull request 8475). More than is free it cannot have."""
+    for free_gib, expected in ((128, 110), (40, 40)):
+        monkeypatch.setattr(machine, "available_memory_bytes", lambda n=free_gib: n * GIB)
+        known = [Gpu("AMD Radeon Graphics", backend, total)]
+        part, _ = local_devices(None, known, [strix_halo()])
+        assert part.shares_memory
+        assert part.total_bytes == 110 * GIB + 512 * MIB
+        assert (part.free_bytes or 0) // GIB == expected
+
+
+def test_a_card_beside_such_a_part_keeps_its_own_memory() -> None:
+    known = [Gpu("AMD Radeon RX 7900 XTX", "rocm", 24 * GIB)]
+    card, _ = local_devices(None, known, [strix_halo()])
+    assert (card.total_bytes, card.shares_memory) == (24 * GIB, False)
 
 
 def test_layers_go_where_libllama_puts_them() -> None:

@@ -13,7 +13,17 @@ from localspec.bench.report.tables import SETTINGS as COLUMNS
 from localspec.cli.bench_options import SweepFlags, sweep_of
 from localspec.errors import UserError
 from localspec.export import TARGETS
-from localspec.fields import Choice, Layers, ModelName, Names, Row, Switch, TemplateName, Whole
+from localspec.fields import (
+    Choice,
+    DeviceName,
+    Layers,
+    ModelName,
+    Names,
+    Row,
+    Switch,
+    TemplateName,
+    Whole,
+)
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor
@@ -23,7 +33,7 @@ OFFERED = [row for row in ROWS.values() if row.is_offered]
 NAMES = [row.name for row in OFFERED]
 
 
-def other(row: Row) -> Any:
+def other(row: Row) -> Any:  # noqa: C901 - a line a kind
     """A value that the setting can have and does not have by default."""
     match row.kind:
         case Choice(values=values):
@@ -36,6 +46,8 @@ def other(row: Row) -> Any:
             return str(tiny())
         case TemplateName():
             return "chatml"
+        case DeviceName():
+            return "CPU"
         case Names():
             return ("one", "two")
         case Layers():

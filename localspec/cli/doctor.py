@@ -237,7 +237,8 @@ def _device(device: dict[str, Any]) -> str:
     total = device["total_bytes"]
     memory = f", {total / 1e9:.1f} GB" if total else ""
     if "reported_as" not in device:
-        return f"{device['name']}: {device['description']}{memory}"
+        spare = "; not used: another backend computes on this card" if device["is_twin"] else ""
+        return f"{device['name']}: {device['description']}{memory}{spare}"
     name = f"{device['backend']}: {device['reported_as']}{memory}"
     if device["source"] is None:
         return f"{name}; not in the table of devices, so only the probe knows its speed"

@@ -22,13 +22,13 @@ class BufferLogits:
     ) -> None:
         self.chance = chance
         self._engine = engine
-        self._rows = rows
+        self.rows = rows
         self._decode = engine.n_decodes
 
     def row(self, i: int) -> npt.NDArray[np.float32]:
         """Scores of row `i`, shape (n_vocab,)."""
         assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
-        return self._rows[i]
+        return self.rows[i]
 
     def argmax(self, i: int) -> int:
         """The id with the highest score in row `i`."""

@@ -1,20 +1,21 @@
 """An engine in a process of its own, for devices whose loss would end this one.
 
 libllama ends its process where a worker is lost in the middle of a pass. So an engine with workers
-stands behind a pipe. Requests and results cross it as plain values, logits lie in shared memory.
+stands behind a pipe. Requests and results cross it as plain values, or lie in shared memory.
 When the process ends, every context is empty and the error says why. The next call starts it again,
 without the workers if they are not back; whoever holds a conversation evaluates it again and goes
 on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from localspec.engine.base import Context, EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.logits import BufferLogits
-from localspec.engine.pipe import ERRORS, Child
+from localspec.engine.pipe import ERRORS, Child, PipeAnswer
+from localspec.engine.shared import Backs
 from localspec.engine.workers import Worker, devices_of
 from localspec.errors import EngineError, LocalspecError
 from localspec.model.heads import HeadFacts
@@ -143,31 +144,37 @@ class EngineProcess:
     def decode(self, requests: Sequence[Request]) -> list[BufferLogits | LocalspecError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
         asked = [(_place(context), list(tokens), n) for context, tokens, n in requests]
-        refusals = self.ask("decode", asked)
+        refusals = self._asked(lambda child, backs: child.decode(backs, asked))
         self.n_decodes += 1
         results: list[BufferLogits | LocalspecError] = []
         assert self._child
         start = 0
-        for (context, tokens, n_logits), refusal in zip(requests, refusals, strict=True):
-            if refusal:
-                results.append(EngineError(refusal))
+        for i, (context, tokens, n_logits) in enumerate(requests):
+            if refusals and refusals[i]:
+                results.append(EngineError(refusals[i]))
                 continue
             assert isinstance(context, ProcessContext)
             context.held.extend(tokens)
-            results.append(BufferLogits(self, self._child.rows[start : start + n_logits]))
+            results.append(BufferLogits(self, self._child.shared.rows[start : start + n_logits]))
             start += n_logits
         return results
 
     def ask(self, *request: Any) -> Any:
         """The answer of the other side. Raises its error, Interrupted, or EngineError where the
         process has ended."""
+        return self._asked(lambda child, backs: child.answer((backs, *request)))
+
+    def _asked(self, send: Callable[[Child, Backs], PipeAnswer | None]) -> Any:
         child = self._child or self._revived()
         backs, self.later = self.later, []
         try:
-            answer = child.answer((backs, *request), lambda: self.interrupt.requested)
+            answer = send(child, backs)
         except (EOFError, OSError) as error:
             raise self._lost() from error
-        self.busy_s = answer.busy_s
+        self.busy_s = child.shared.busy_s
+        return None if answer is None else self._value(answer)
+
+    def _value(self, answer: PipeAnswer) -> Any:
         if answer.held is not None:
             for context, n in zip(self._contexts, answer.held, strict=False):
                 del context.held[n:]
@@ -178,9 +185,9 @@ class EngineProcess:
         return answer.value
 
     def _start(self, config: EngineConfig, on_progress: Progress = lambda fraction: None) -> None:
-        child = Child(config, self.vocabulary.n_tokens)
+        child = Child(config, self.vocabulary.n_tokens, lambda: self.interrupt.requested)
         try:
-            found = child.loaded(on_progress, lambda: self.interrupt.requested)
+            found = child.loaded(on_progress)
         except (EOFError, OSError):
             workers = ", ".join(config.settings.workers)
             where = f" with {workers}" if workers else ""

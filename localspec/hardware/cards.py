@@ -2,14 +2,16 @@
 
 amdgpu tells a card's own memory (VRAM) and how much of the machine's memory it may map (GTT). A
 part of the processor has little of the first, whatever the firmware set aside, and computes in the
-second: both count. Its node in KFD's topology has cores of both kinds. A node also tells the
-target that ROCm compiles for, as major * 10000 + minor * 100 + stepping, of which the last two are
-written in hexadecimal: 90010 is gfx90a.
+second: both count. A node in KFD's topology tells the target that ROCm compiles for, as
+major * 10000 + minor * 100 + stepping, of which the last two are written in hexadecimal: 90010 is
+gfx90a. Some targets exist in processors alone. Kernels up to 6.5 also gave such a part a node with
+cores of both kinds; newer ones give it a node of its own, like a card's.
 
 Whoever may not open a card's render node has no GPU, and drivers say nothing of it.
 
 Sources: the kernel's Documentation/gpu/amdgpu/driver-misc.rst and drivers/gpu/drm/amd/amdkfd/
-kfd_topology.c; sysctl iogpu.wired_limit_mb of macOS, in which 0 is the system's own limit.
+kfd_topology.c; the processors that LLVM's AMDGPUUsage lists as APUs; sysctl iogpu.wired_limit_mb of
+macOS, in which 0 is the system's own limit.
 """
 
 import os
@@ -21,6 +23,10 @@ from localspec.hardware.gpus import line_of, output_of
 
 MIB = 2**20
 _VENDORS = {"0x1002": "AMD", "0x8086": "Intel", "0x10de": "NVIDIA"}
+_PROCESSORS_OWN = frozenset({
+    "gfx700", "gfx801", "gfx902", "gfx909", "gfx90c", "gfx1013", "gfx1033", "gfx1035", "gfx1036",
+    "gfx1103", "gfx1150", "gfx1151", "gfx1152", "gfx1153",
+})  # fmt: skip
 _NODES = "sys/class/kfd/kfd/topology/nodes/*/properties"
 
 
@@ -85,15 +91,17 @@ def _card(folder: Path, root: Path, nodes: dict[str, dict[str, int]]) -> Card | 
     driver = folder / "driver"
     node = nodes.get(name or "", {})
     version = node.get("gfx_target_version", 0)
+    target = gfx_target(version) if version else None
+    is_part = target in _PROCESSORS_OWN or node.get("cpu_cores_count", 0) > 0
     return Card(
         vendor=vendor,
         driver=driver.resolve().name if driver.exists() else None,
         render_node=f"/dev/dri/{name}" if name else None,
         is_open=path is None or os.access(path, os.R_OK | os.W_OK),
-        gfx_target=gfx_target(version) if version else None,
+        gfx_target=target,
         own_bytes=_number(folder / "mem_info_vram_total"),
         mappable_bytes=_number(folder / "mem_info_gtt_total"),
-        is_part_of_processor=node.get("cpu_cores_count", 0) > 0 if node else None,
+        is_part_of_processor=is_part if node else None,
     )
 
 

@@ -7,12 +7,13 @@ table its figures.
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
 
 import psutil
 
+from localspec.hardware.cards import MIB, Card, system_cards
 from localspec.hardware.detect import (
     available_memory_bytes,
     power,
@@ -30,7 +31,10 @@ DeviceKind = Literal["cpu", "gpu", "igpu", "accel"]
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A device of the engine's own list; memory in bytes, None where the backend does not tell."""
+    """A device of the engine's own list; memory in bytes, None where the backend does not tell.
+
+    `card`: its PCI address. `is_twin`: another backend computes on that card, and is taken.
+    """
 
     name: str
     description: str
@@ -38,6 +42,8 @@ class Reported:
     free_bytes: int | None
     kind: DeviceKind
     backend: str
+    card: str | None = None
+    is_twin: bool = False
 
     @property
     def is_graphics(self) -> bool:
@@ -63,9 +69,11 @@ class LocalDevice:
 
 
 def local_devices(
-    reported: Sequence[Reported] | None, known: Sequence[Gpu] | None = None
+    reported: Sequence[Reported] | None,
+    known: Sequence[Gpu] | None = None,
+    cards: Sequence[Card] | None = None,
 ) -> tuple[LocalDevice, ...]:
-    """Every device, the processor last; `known` None: what the system shows.
+    """Every device, the processor last; `known` and `cards` None: what the system shows.
 
     Without an engine's list (None) the devices are those that the system shows.
     """
@@ -74,7 +82,34 @@ def local_devices(
         graphics = [_from_system(gpu) for gpu in gpus]
     else:
         graphics = [_from_engine(each, gpus) for each in computing(reported)]
-    return (*graphics, _processor())
+    parts = [c for c in (cards or ()) if c.is_part_of_processor]
+    if cards is None and any(device.backend in _AMD for device in graphics):
+        parts = [c for c in system_cards() if c.is_part_of_processor]
+    return (*(_as_part(device, parts) for device in graphics), _processor())
+
+
+_AMD = ("rocm", "vulkan")
+"""Backends of AMD's parts of processors."""
+
+
+def _as_part(device: LocalDevice, parts: Sequence[Card]) -> LocalDevice:
+    """A part of the processor as its card tells it: what firmware set aside is not all that it has,
+    and of the rest it has no more than the machine has free."""
+    part = next((each for each in parts if _is_part(device, each)), None)
+    if part is None or part.memory_bytes is None:
+        return device
+    total = max(device.total_bytes or 0, part.memory_bytes)
+    free = min(total, (part.own_bytes or 0) + available_memory_bytes())
+    free = free if device.free_bytes is None else min(free, device.free_bytes)
+    return replace(device, total_bytes=total, free_bytes=free, shares_memory=True)
+
+
+def _is_part(device: LocalDevice, part: Card) -> bool:
+    """Tools tell of a part's memory what firmware set aside, what may be mapped, or both."""
+    sizes = (part.own_bytes, part.mappable_bytes, part.memory_bytes)
+    told = device.total_bytes
+    is_size = told is not None and any(abs(told - (size or 0)) < MIB for size in sizes)
+    return device.backend in _AMD and (device.shares_memory or is_size)
 
 
 def computing(
@@ -84,16 +119,18 @@ def computing(
     those of `workers`, then GPUs with memory of their own, or where there are none the integrated
     ones.
 
-    Source: llama_prepare_model_devices in llama.cpp. It does not know that two backends may list
-    the same card.
+    A card that two backends list counts once, and of integrated ones those of one backend.
+
+    Source: llama_prepare_model_devices in llama.cpp.
     """
     graphics = [device for device in reported if device.is_graphics]
     far = [each for each in graphics if each.backend == "rpc" and each.description in workers]
     own = [device for device in graphics if device.backend != "rpc"]
     if names:
         return [device for name in names for device in far + own if device.name == name]
-    cards = [device for device in own if device.kind == "gpu"]
-    return far + (cards or own)
+    single = [device for device in own if not device.is_twin]
+    cards = [device for device in single if device.kind == "gpu"]
+    return far + (cards or [each for each in single if each.backend == single[0].backend])
 
 
 def backend_of(name: str) -> str:

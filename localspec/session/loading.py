@@ -24,13 +24,13 @@ from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
 from localspec.registry.other_apps import found_models
 from localspec.session.config import SessionConfig
+from localspec.session.draft_device import draft_settings
 from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
 from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
 from localspec.session.placing import (
     check_devices,
     computing_names,
     on_sound_devices,
-    own_devices,
     placed,
 )
 from localspec.session.trial import try_head, try_load
@@ -157,9 +157,8 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     if config.draft is not None and not head and settings.spec in ("auto", "draft"):
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
-        # A worker serves one engine at a time, and a draft waits for each of its tokens.
-        near = replace(settings, workers=(), device=own_devices(settings))
-        draft = _engine_config(config.draft, near, draft_facts, n_ctx, n_sequences)
+        own = draft_settings(settings, draft_facts)
+        draft = _engine_config(config.draft, own, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
         target, draft, max_draft, facts, draft_facts, settings.spec, settings.template, head
     )

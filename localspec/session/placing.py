@@ -4,8 +4,9 @@ layers each has.
 
 from dataclasses import replace
 
+from localspec.engine.backends import measure_backends
 from localspec.engine.device_health import sound_devices
-from localspec.engine.graphics import engine_reports, graphics
+from localspec.engine.graphics import engine_reports, graphics, may_have_graphics
 from localspec.engine.workers import Worker, addresses_of, check_types, devices_of
 from localspec.errors import UserError
 from localspec.forecast.sharing import known_shares
@@ -48,8 +49,11 @@ def computing_names(settings: Settings, n_layers: int) -> tuple[str, ...]:
 
 
 def on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
-    """The same without devices that compute wrong numbers."""
+    """The same without devices that compute wrong numbers. Which of two backends of a card is
+    taken is measured first, if it is not known."""
     settings = config.settings
+    if settings.gpu_layers and not settings.device and may_have_graphics():
+        measure_backends(engine_reports() or [], notify)
     used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
     sound = sound_devices(used, notify)
     if len(sound) == len(used):

@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
+from localspec.engine.backends import marked
 from localspec.engine.llama.binding import C, initialise, libggml
 from localspec.engine.workers import Worker, addresses_of
 from localspec.errors import EngineError
@@ -21,7 +22,7 @@ _KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
 def reported() -> list[Reported]:
     """Every device that this build can compute on, in ggml's order, with those of added workers."""
     initialise()
-    return [_reported(handle) for handle in _handles()]
+    return marked([_reported(handle) for handle in _handles()])
 
 
 def device_list(settings: Settings) -> Any:
@@ -34,7 +35,8 @@ def device_list(settings: Settings) -> Any:
     if settings.gpu_layers == 0:
         return _array([])
     known = reported()
-    if not settings.device and not any(device.backend == "rpc" for device in known):
+    is_libllamas = not any(device.backend == "rpc" or device.is_twin for device in known)
+    if not settings.device and is_libllamas:
         return None
     handles = dict(zip((device.name for device in known), _handles(), strict=True))
     return _array([handles[device.name] for device in _chosen(known, settings)])
@@ -110,7 +112,25 @@ def _reported(handle: int) -> Reported:
         free_bytes=free.value or None,
         kind=_KINDS.get(libggml.ggml_backend_dev_type(handle), "accel"),
         backend=backend,
+        card=_card(handle),
     )
+
+
+class _Properties(ctypes.Structure):
+    """struct ggml_backend_dev_props, without its capabilities, which come last."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p), ("description", ctypes.c_char_p), ("free", ctypes.c_size_t),
+        ("total", ctypes.c_size_t), ("kind", ctypes.c_int), ("id", ctypes.c_char_p),
+        ("capabilities", ctypes.c_byte * 64),
+    )  # fmt: skip
+
+
+def _card(handle: int) -> str | None:
+    """The PCI address where the backend tells it."""
+    found = _Properties()
+    libggml.ggml_backend_dev_get_props(handle, ctypes.byref(found))
+    return _text(found.id).lower() or None
 
 
 def _text(data: bytes | None) -> str:
@@ -127,6 +147,7 @@ def _declare() -> None:
         ("ggml_backend_dev_description", text, pointer),
         ("ggml_backend_dev_memory", None, pointer, *sizes),
         ("ggml_backend_dev_type", ctypes.c_int, pointer),
+        ("ggml_backend_dev_get_props", None, pointer, pointer),
         ("ggml_backend_dev_backend_reg", pointer, pointer),
         ("ggml_backend_reg_name", text, pointer),
         ("ggml_backend_reg_by_name", pointer, text),

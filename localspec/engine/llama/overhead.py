@@ -60,17 +60,24 @@ def least(one: tuple[Curve, Curve], other: tuple[Curve, Curve]) -> tuple[Curve, 
 
 
 def way_to(setting: ProbeSetting, fixed: tuple[Curve, Curve]) -> Link:
-    """What layers on both sides take longer than on each alone; and the way itself.
+    """The way to a device, and what a pass with layers on both sides takes longer.
 
-    The thin model's layers are too short to hide anything. Its output matrix is on the device.
+    The thin model's layers are too short to hide anything; its output matrix is on the device. It
+    is compared with itself with all layers there, in turns, because how soon a sleeping processor
+    wakes changes both alike. What the layers and passes of this side take is taken off.
     """
     n_half = THIN_LAYERS[0] // 2
     here, there = overhead(replace(setting, n_gpu_layers=0)), fixed
-    alone_s = sum(each[0].at(1) + n_half * each[1].at(1) for each in (here, there))
-    with loaded(replace(setting, n_gpu_layers=n_half + 1), THIN, 2 * n_half) as timer:
-        compile_passes(timer, [(1, 0)])
-        both_s = min(timer.median(1, 0) for _ in range(HOP_ROUNDS))
-    return Link(*measured_way((*setting.device, *setting.workers)), max(0.0, both_s - alone_s))
+    mixed = replace(setting, n_gpu_layers=n_half + 1)
+    with loaded(setting, THIN, 2 * n_half) as whole, loaded(mixed, THIN, 2 * n_half) as half:
+        for timer in (whole, half):
+            compile_passes(timer, [(1, 0)])
+        times: dict[Timer, float] = {}
+        for timer in chain.from_iterable(there_and_back((whole, half), 2 * HOP_ROUNDS)):
+            times[timer] = min(timer.median(1, 0), times.get(timer, inf))
+    elsewhere_s = here[0].at(1) + n_half * (here[1].at(1) - there[1].at(1))
+    hop_s = max(0.0, times[half] - times[whole] - elsewhere_s)
+    return Link(*measured_way((*setting.device, *setting.workers)), hop_s)
 
 
 def compile_passes(timer: Timer, places: list[tuple[int, int]]) -> None:

@@ -1,38 +1,38 @@
 """Layers shared out between this processor and workers: predicted beside measured.
 
-    scripts/research/run bench-placement [MODEL] [--json]
+    scripts/research/run bench-placement [MODEL] [--part NAME] [--rounds N] [--json]
 
 It starts workers on loopback, of 1 and 2 threads, and measures with a model:
 
-1. mixed placement at 1, 10 and 20 layers on a worker, with one thread on each side;
-2. the hop to a worker: a thin model with half its layers there takes longer than the mean of all
-   here and all there;
-3. two workers of different speed: layers shared out by memory and by speed;
-4. no layers on a device that is there, against no device, in the order A B B A;
-5. the pipe to an engine in a process of its own: milliseconds a pass that are not in the engine.
+mixed      1, 10 and 20 layers on a worker, with one thread on each side
+hop        what a thin model with half its layers on a worker takes longer than the mean of all here
+           and all there
+split      two workers of different speed: layers shared out by memory and by speed, where the
+           faster one holds all of them and where it does not
+no-layers  no layers on a device that is there, over no device (see no_layers.py)
+pipe       what a process of its own costs a pass (see pipe.py)
 
-Four workers' threads beside this process's need as many cores; on fewer they disturb each other.
+A worker's threads beside this process's need as many cores. Layers are computed one after another,
+so that two workers seldom compute at once.
 """
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Annotated, Any
 
 import typer
+from research.gpu.no_layers import no_layers
+from research.gpu.pipe import pipe_costs
 from working import Running, free_port
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.graphics import graphics
-from localspec.engine.interrupt import Interrupt
-from localspec.engine.process import EngineProcess
-from localspec.engine.timing import TimedEngine, Timer
-from localspec.forecast.machine import MachineChoice
+from localspec.engine.timing import Timer, there_and_back
+from localspec.forecast.machine import MachineChoice, PredictedMachine
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
@@ -43,30 +43,36 @@ from localspec.settings import Attention
 
 LAYERS = (1, 10, 20)
 THIN = Shape(n_layers=16, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
-N_TOKENS, N_PASSES = 32, 200
+HALF = THIN.n_layers // 2 + 1
+N_TOKENS = 32
 CACHE = Attention()
 N_CTX = 1024
+PARTS = ("mixed", "hop", "split", "no-layers", "pipe")
+Found = dict[str, list[dict[str, Any]]]
 
 
 def main(
     model: Annotated[str | None, typer.Argument()] = None,
-    rounds: Annotated[int, typer.Option(help="Times that each thing is measured.")] = 3,
+    part: Annotated[str | None, typer.Option(help=", ".join(PARTS) + "; else all.")] = None,
+    rounds: Annotated[int, typer.Option(help="Times that each thing is measured.")] = 5,
+    threads: Annotated[int, typer.Option(help="Of this process, for no-layers and pipe.")] = 1,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Measure all five."""
+    """Measure all parts, or one."""
     path = resolve(model)
-    with _worker(1) as one, _worker(2) as two:
-        found = {
-            "mixed": _mixed(path, one, rounds),
-            "hop": _hop(one, rounds),
-            "split": _split(path, (one, two), rounds),
-            "no_layers": _no_layers(path, one, rounds),
-            "pipe_ms": _pipe_ms(path),
-        }
-    if as_json:
-        print(json.dumps(found))
-    else:
-        _show(found)
+    found: Found = {}
+    if part in (None, "mixed", "hop"):
+        with _worker(1) as one:
+            found |= {"mixed": _mixed(path, one, rounds)} if part != "hop" else {}
+            found |= {"hop": _hop(one, rounds)} if part != "mixed" else {}
+    if part in (None, "split"):
+        with _worker(1) as one, _worker(2) as two:
+            found["split"] = _split(path, (one, two), rounds)
+    if part in (None, "no-layers"):
+        found["no-layers"] = no_layers(path, rounds, threads)
+    if part in (None, "pipe"):
+        found["pipe"] = [pipe_costs(path, rounds, threads)]
+    print(json.dumps(found) if as_json else _text(found))
 
 
 @contextmanager
@@ -78,8 +84,8 @@ def _worker(n_threads: int) -> Iterator[str]:
         running.kill()
 
 
-def _token_s(path: Path, rounds: int, **settings: Any) -> float:
-    """The least of some rounds: other programs only add."""
+@contextmanager
+def _timer(path: Path, **settings: Any) -> Iterator[Timer]:
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
     config = EngineConfig.of(path, ctx=N_CTX, **{"threads": 1, "gpu_layers": 0, **settings})
@@ -87,14 +93,28 @@ def _token_s(path: Path, rounds: int, **settings: Any) -> float:
     try:
         timer = Timer(engine.context())
         timer.token_s(4, 0)
-        return min(timer.token_s(N_TOKENS, 0) for _ in range(rounds))
+        yield timer
     finally:
         engine.close()
 
 
+def _token_s(path: Path, rounds: int, settings: Sequence[dict[str, Any]]) -> list[float]:
+    """Seconds a token with each, all of them loaded and measured in turns: the medians."""
+    with ExitStack() as stack:
+        timers = [stack.enter_context(_timer(path, **each)) for each in settings]
+        times: list[list[float]] = [[] for _ in timers]
+        for turn in there_and_back(range(len(timers)), 2 * rounds):
+            for i in turn:
+                times[i].append(timers[i].token_s(N_TOKENS, 0))
+    return [median(each) for each in times]
+
+
+def _machine(facts: ModelFacts, choice: MachineChoice) -> PredictedMachine:
+    return predicted_machine(choice, [facts], [CACHE], N_CTX, _said)
+
+
 def _predicted_s(facts: ModelFacts, choice: MachineChoice) -> float:
-    machine = predicted_machine(choice, [facts], [CACHE], N_CTX, _said)
-    return machine.roofline(facts, CACHE).seconds(1, N_TOKENS // 2)
+    return _machine(facts, choice).roofline(facts, CACHE).seconds(1, N_TOKENS // 2)
 
 
 def _said(message: str) -> None:
@@ -103,77 +123,55 @@ def _said(message: str) -> None:
 
 def _mixed(path: Path, worker: str, rounds: int) -> list[dict[str, Any]]:
     facts = checked_facts(path)
-    rows: list[dict[str, Any]] = []
-    for n_layers in LAYERS:
-        choice = MachineChoice(n_threads=1, n_gpu_layers=n_layers, workers=(worker,))
-        predicted = _predicted_s(facts, choice)
-        measured = _token_s(path, rounds, gpu_layers=n_layers, workers=(worker,))
-        rows.append(_row(predicted, measured, layers=n_layers))
-    return rows
+    choices = [MachineChoice(n_threads=1, n_gpu_layers=n, workers=(worker,)) for n in LAYERS]
+    predicted = [_predicted_s(facts, choice) for choice in choices]
+    measured = _token_s(path, rounds, [{"gpu_layers": n, "workers": (worker,)} for n in LAYERS])
+    return [_row(*each, layers=n) for n, *each in zip(LAYERS, predicted, measured, strict=True)]
 
 
-def _hop(worker: str, rounds: int) -> dict[str, Any]:
-    facts = None
+def _hop(worker: str, rounds: int) -> list[dict[str, Any]]:
+    """The same difference of the same three passes, predicted and measured."""
     with TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "thin.gguf"
         write_random_model(path, THIN, "F16")
         facts = checked_facts(path)
-        here, there, both = (
-            _token_s(path, 2 * rounds, gpu_layers=n, workers=workers)
-            for n, workers in ((0, ()), (-1, (worker,)), (THIN.n_layers // 2 + 1, (worker,)))
+        there = {"workers": (worker,)}
+        here_s, there_s, both_s = _token_s(
+            path, 4 * rounds, [{}, {"gpu_layers": -1, **there}, {"gpu_layers": HALF, **there}]
         )
-    choice = MachineChoice(n_threads=1, n_gpu_layers=THIN.n_layers // 2 + 1, workers=(worker,))
-    machine = predicted_machine(choice, [facts], [CACHE], N_CTX, _said)
-    predicted = sum(share.hop_s for share in machine.peer_shares(facts, CACHE))
-    return _row(predicted, max(0.0, both - (here + there) / 2))
+    choices = (
+        MachineChoice(n_threads=1, n_gpu_layers=0),
+        MachineChoice(n_threads=1, workers=(worker,)),
+        MachineChoice(n_threads=1, n_gpu_layers=HALF, workers=(worker,)),
+    )
+    here, far, both = (_predicted_s(facts, choice) for choice in choices)
+    return [
+        _row(here, here_s, layers="none there"),
+        _row(far, there_s, layers="all there"),
+        _row(both, both_s, layers="half there"),
+        _row(both - (here + far) / 2, both_s - (here_s + there_s) / 2, layers="the hop"),
+    ]
 
 
-def _split(path: Path, workers: tuple[str, ...], rounds: int) -> list[dict[str, Any]]:
+def _split(path: Path, workers: tuple[str, str], rounds: int) -> list[dict[str, Any]]:
     facts = checked_facts(path)
-    rows: list[dict[str, Any]] = []
-    for split in ("memory", "speed"):
-        choice = MachineChoice(n_threads=1, workers=workers, split=split)
-        predicted = _predicted_s(facts, choice)
-        config = SessionConfig.of(
-            path, ctx=N_CTX, threads=1, spec="none", workers=workers, split=split
-        )
-        shares = plan_engines(config).target.settings.shares
-        measured = _token_s(path, rounds, gpu_layers=-1, workers=workers, shares=shares)
-        rows.append(_row(predicted, measured, split=split, shares=shares))
-    return rows
-
-
-def _no_layers(path: Path, worker: str, rounds: int) -> dict[str, Any]:
-    """Speed with a device that gets no layers, over that without one."""
-    with_device, without = list[float](), list[float]()
-    seen = graphics()
-    visible = {} if seen else {"workers": (worker,)}
-    for turn in (0, 1, 1, 0) * rounds:
-        (without if turn else with_device).append(_token_s(path, 1, **({} if turn else visible)))
-    devices = [each.name for each in seen] or [worker]
-    return {"ratio": median(without) / median(with_device), "devices": devices}
-
-
-def _pipe_ms(path: Path) -> float:
-    """Of a pass through the pipe, outside the engine; less that of an engine in this process."""
-    from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
-
-    config = EngineConfig.of(path, ctx=N_CTX, threads=1, gpu_layers=0)
-    through, inside = EngineProcess(config, Interrupt()), LlamaEngine(config)
-    try:
-        return 1e3 * (_outside_s(through) - _outside_s(inside))
-    finally:
-        through.close()
-        inside.close()
-
-
-def _outside_s(engine: TimedEngine) -> float:
-    context, taken = engine.context(), list[float]()
-    for token in range(1, N_PASSES + 1):
-        before, started = engine.busy_s, perf_counter()
-        context.eval([token], 1).row(0)
-        taken.append(perf_counter() - started - (engine.busy_s - before))
-    return median(taken)
+    limited = workers[0], f"{workers[1]}={facts.streamed_bytes / 2e9:.3f}GB"
+    asked: list[tuple[str, str, dict[str, Any], float]] = []
+    for room, used in (("holds all", workers), ("holds half", limited)):
+        for split in ("memory", "speed"):
+            choice = MachineChoice(n_threads=1, workers=used, split=split)
+            predicted = _predicted_s(facts, choice)
+            config = SessionConfig.of(
+                path, ctx=N_CTX, threads=1, spec="none", workers=used, split=split
+            )
+            shares = plan_engines(config).target.settings.shares
+            settings = {"gpu_layers": -1, "workers": used, "shares": shares}
+            asked.append((room, split, settings, predicted))
+    measured = _token_s(path, rounds, [settings for _, _, settings, _ in asked])
+    return [
+        _row(predicted, seconds, fast_worker=room, split=split, shares=settings["shares"])
+        for (room, split, settings, predicted), seconds in zip(asked, measured, strict=True)
+    ]
 
 
 def _row(predicted_s: float, measured_s: float, **more: Any) -> dict[str, Any]:
@@ -185,15 +183,15 @@ def _row(predicted_s: float, measured_s: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def _show(found: dict[str, Any]) -> None:
-    for row in (*found["mixed"], {"hop": "", **found["hop"]}, *found["split"]):
-        ratio = f"{row['ratio']:.2f}" if row["ratio"] else "-"
-        name = ", ".join(f"{k} {v}" for k, v in row.items() if k not in _FIGURES)
-        print(f"{name}: predicted {row['predicted_ms']:.2f} ms, measured"
-              f" {row['measured_ms']:.2f} ms, ratio {ratio}")  # fmt: skip
-    none = found["no_layers"]
-    print(f"no layers on {', '.join(none['devices'])}: {none['ratio']:.3f} x without it")
-    print(f"the pipe: {found['pipe_ms']:.3f} ms a pass")
+def _text(found: Found) -> str:
+    return "\n".join(
+        f"{part}: " + ", ".join(f"{name} {_figure(value)}" for name, value in row.items())
+        for part, rows in found.items()
+        for row in rows
+    )
 
 
-_FIGURES = frozenset({"predicted_ms", "measured_ms", "ratio"})
+def _figure(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name} {_figure(each)}" for name, each in value.items()) + ")"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
