@@ -6,13 +6,13 @@ inputs of the tapped layers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.base import Context, EngineConfig, rows_of
+from localspec.engine.base import Context, EngineConfig, Logits, rows_of
 from localspec.engine.llama.binding import C
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.features import Features
@@ -54,7 +54,7 @@ class Written:
 def engine_for(model: Path, taps: Sequence[int]) -> LlamaEngine:
     """It keeps the inputs of the layers `taps`."""
     config = EngineConfig.of(
-        model, SEQUENCES * N_BEGINNING, ctx=LENGTH + 8, threads=default_threads(),
+        model, SEQUENCES + N_BEGINNING, ctx=LENGTH + N_BEGINNING, threads=default_threads(),
         gpu_layers=0, n_sequences=SEQUENCES, ubatch=512, kv_unified=True,
     )  # fmt: skip
     engine = LlamaEngine(config)
@@ -83,28 +83,50 @@ def written(engine: LlamaEngine, n_tokens: int, seed: int, folder: Path) -> Writ
 FIELDS = ("tokens", "best", "states")
 
 
-def _group(engine: LlamaEngine, contexts: Sequence[Context], rng: np.random.Generator) -> Written:
-    texts = [_beginning(engine, rng) for _ in contexts]
-    best: list[list[int]] = [[] for _ in texts]
-    states: list[list[npt.NDArray[np.float16]]] = [[] for _ in texts]
-    new = list(texts)
-    while min(map(len, best)) < LENGTH:
-        assert engine.features
-        engine.features.ask()
-        jobs = [(context, part, len(part)) for context, part in zip(contexts, new, strict=True)]
-        for i, result in enumerate(engine.decode(jobs)):
-            rows, end = rows_of(result), len(contexts[i].tokens)
-            kept = engine.features.of(contexts[i].sequence).of(end - len(new[i]), end)
-            states[i].append(kept.astype(np.float16))
-            best[i] += [rows.argmax(k) for k in range(len(new[i]))]
-            texts[i] = [*texts[i], _sampled(rows.row(len(new[i]) - 1), rng)]
-        new = [text[-1:] for text in texts]
+@dataclass(slots=True)
+class _Writing:
+    """One sequence in the making; `new`: what its context has not read yet."""
+
+    engine: LlamaEngine
+    context: Context
+    text: list[int]
+    new: list[int]
+    best: list[int] = field(default_factory=list[int])
+    states: list[npt.NDArray[np.float16]] = field(default_factory=list[npt.NDArray[np.float16]])
+
+    def take(self, rows: Logits, rng: np.random.Generator) -> None:
+        """The scores behind each of `new`; the last ones say what is written next."""
+        assert self.engine.features
+        n, end = len(self.new), len(self.context.tokens)
+        kept = self.engine.features.of(self.context.sequence).of(end - n, end)
+        self.states.append(kept.astype(np.float16))
+        self.best += [rows.argmax(k) for k in range(n)]
+        self.new = [_sampled(rows.row(n - 1), rng)]
+        self.text += self.new
+
+
+def _group(
+    engine: LlamaEngine, contexts: Sequence[Context], rng: np.random.Generator
+) -> Written:
+    """Beginnings are read one after another, then all write side by side."""
+    assert engine.features
+    group: list[_Writing] = []
     for context in contexts:
         context.truncate(0)
+        text = _beginning(engine, rng)
+        group.append(_Writing(engine, context, text, list(text)))
+        engine.features.ask()
+        group[-1].take(context.eval(text, len(text)), rng)
+    while min(len(each.best) for each in group) < LENGTH:
+        engine.features.ask()
+        results = engine.decode([(each.context, each.new, 1) for each in group])
+        for each, result in zip(group, results, strict=True):
+            each.take(rows_of(result), rng)
     return Written(
-        *(np.array([each[:LENGTH] for each in part], np.int32) for part in (texts, best)),
-        np.stack([np.concatenate(each)[:LENGTH] for each in states]),
-    )  # fmt: skip
+        np.array([each.text[:LENGTH] for each in group], np.int32),
+        np.array([each.best[:LENGTH] for each in group], np.int32),
+        np.stack([np.concatenate(each.states)[:LENGTH] for each in group]),
+    )
 
 
 def _beginning(engine: LlamaEngine, rng: np.random.Generator) -> list[int]:
