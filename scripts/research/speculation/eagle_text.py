@@ -105,9 +105,7 @@ class _Writing:
         self.text += self.new
 
 
-def _group(
-    engine: LlamaEngine, contexts: Sequence[Context], rng: np.random.Generator
-) -> Written:
+def _group(engine: LlamaEngine, contexts: Sequence[Context], rng: np.random.Generator) -> Written:
     """Beginnings are read one after another, then all write side by side."""
     assert engine.features
     group: list[_Writing] = []
