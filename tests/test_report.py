@@ -15,7 +15,7 @@ from measured import cases, results
 from localspec.bench.report.chart import Chart, ChartPoint, Series, log_ticks, ticks
 from localspec.bench.report.page import page
 from localspec.bench.report.svg import WIDTH, picture
-from localspec.bench.row import all_rows
+from localspec.bench.report.tables import all_rows
 from localspec.bench.sample import Sample
 from localspec.bench.store import Results
 
