@@ -33,6 +33,12 @@ SHARPNESS = 9.0
 HEAD = Shape(n_layers=1, n_embd=N, n_heads=4, n_kv_heads=4, n_ff=256, n_vocab=N_VOCAB)
 
 
+def noisy(n_rows: int, n_columns: int, noise: float) -> np.ndarray:
+    """A matrix that passes on what stands first."""
+    random = np.random.default_rng(5).standard_normal((n_rows, n_columns))
+    return np.eye(n_rows, n_columns) + noise * random
+
+
 def _embeddings() -> np.ndarray:
     """Of one length, with a last number that all share."""
     rows = np.random.default_rng(7).standard_normal((N_VOCAB, N))
@@ -61,8 +67,8 @@ def _silent(plan: TensorPlan) -> TensorPlan:
     return given(plan.name, np.zeros(plan.shape[::-1]))
 
 
-def write_agreeing_eagle3(path: Path) -> Path:
-    """A head of EAGLE-3 that guesses right."""
+def write_agreeing_eagle3(path: Path, noise: float = 0.0) -> Path:
+    """A head of EAGLE-3 that guesses right, the worse with more `noise`."""
     one_place = np.zeros((N, 2 * N))
     one_place[:, N - 1] = SHARPNESS
     block = "blk.0"
@@ -71,7 +77,7 @@ def write_agreeing_eagle3(path: Path) -> Path:
         f"{block}.attn_q.weight": one_place,
         f"{block}.attn_k.weight": one_place,
         f"{block}.attn_v.weight": np.concatenate([np.eye(N), -np.eye(N)], axis=1),
-        f"{block}.attn_output.weight": np.eye(N),
+        f"{block}.attn_output.weight": noisy(N, N, noise),
         f"{block}.ffn_down.weight": np.zeros((N, HEAD.n_ff)),
     }
     return write_eagle3(path, HEAD, weights=weights)

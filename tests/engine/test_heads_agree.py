@@ -81,5 +81,6 @@ def test_a_draft_that_runs_over_the_end_is_cut_there(target: Path, name: str) ->
         (steps,) = run([Slot(generation, context)], engine, speculator)
         assert generation.tokens == ORDER[start + 8 : N_BEFORE_END]
         assert generation.finish_reason == "stop"
-        assert n_left == 0 or steps[-1].drafted > steps[-1].accepted
+        # Of six, the first is not drafted, and the end follows five that were.
+        assert n_left in (0, 6) or steps[-1].drafted > steps[-1].accepted
     engine.close()
