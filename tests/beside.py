@@ -6,8 +6,10 @@ makes each token follow itself. EAGLE-3 and DFlash heads have random weights. Te
 src/models/gemma4.cpp, gemma4-assistant.cpp, eagle3.cpp and dflash.cpp of llama.cpp.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from hybrids import N_CTX, N_FF, N_VOCAB, Metadata, Tensors
@@ -124,7 +126,7 @@ def _feed_forward(random: RandomTensors, block: str, n_embd: int) -> Tensors:
 def _write(
     path: Path, metadata: Metadata, tensors: list[TensorPlan], *, is_silent: bool = True
 ) -> Path:
-    silent = ("attn_output", "ffn_down") if is_silent else ()
+    silent = ("attn_output", "ffn_down", "markov_w2") if is_silent else ()
     empty = [
         TensorPlan(t.name, t.type, t.shape, lambda t=t: (bytes(t.n_bytes),))
         if any(name in t.name for name in silent)
@@ -157,13 +159,16 @@ def write_eagle3(
     shape: Shape = SMALL,
     n_own_vocab: int | None = None,
     vocabulary: Metadata | None = None,
+    norm_before: Literal["residual", "fc"] | None = None,
+    weights: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Path:
     """A head for a llama model of that shape and vocabulary; `n_own_vocab`: it knows so few of its
-    tokens."""
+    tokens; `norm_before`: of the two variants with a norm there; `weights`: some that are not
+    random."""
     random, n, block = RandomTensors(BY_NAME["F16"], 1), shape.n_embd, "blk.0"
-    metadata = _small_keys(
-        "eagle3", 1, shape, target_hidden_size=n, norm_before_residual=False, norm_before_fc=False
-    )
+    metadata = _small_keys("eagle3", 1, shape, target_hidden_size=n)
+    if norm_before:
+        metadata[f"eagle3.norm_before_{norm_before}"] = True
     metadata |= vocabulary or byte_vocabulary(shape.n_vocab)
     tensors = [
         random.matrix("fc.weight", len(TAPS) * n, n),
@@ -172,22 +177,30 @@ def write_eagle3(
         *_attention(random, block, 2 * n, shape),
         *_feed_forward(random, block, n),
     ]
+    if norm_before == "fc":
+        weights = np.random.default_rng(4).uniform(0.5, 2, len(TAPS) * n)
+        tensors += [given("enc.output_norm.weight", weights, "F32")]
     if n_own_vocab:
         known = np.sort(np.random.default_rng(0).choice(shape.n_vocab, n_own_vocab, replace=False))
         tensors += [random.matrix("output.weight", n, n_own_vocab)]
         tensors += [given("d2t", known, "I64")]
+    tensors = [given(t.name, weights[t.name]) if t.name in weights else t for t in tensors]
     return _write(path, metadata, tensors, is_silent=False)
 
 
 N_BLOCK, N_MARKOV, MASK = 6, 32, 265
 
 
-def write_dflash(path: Path, shape: Shape = SMALL, *, is_dspark: bool = False) -> Path:
-    """A head of two layers that fills blocks of `N_BLOCK` tokens."""
+def write_dflash(
+    path: Path, *, is_dspark: bool = False, mask: int = MASK, is_silent: bool = False
+) -> Path:
+    """A head of two layers that fills blocks of `N_BLOCK` tokens. `is_silent`: it says of each
+    token what the target's matrix says of its embedding."""
+    shape = SMALL
     random, n = RandomTensors(BY_NAME["F16"], 2), shape.n_embd
     metadata = _small_keys("dflash", 2, shape, block_size=N_BLOCK)
     metadata |= byte_vocabulary(shape.n_vocab)
-    metadata["tokenizer.ggml.mask_token_id"] = MASK
+    metadata["tokenizer.ggml.mask_token_id"] = mask
     tensors = [random.matrix("fc.weight", len(TAPS) * n, n)]
     tensors += _ones(["enc.output_norm", "output_norm"], n)
     for i in range(2):
@@ -200,4 +213,4 @@ def write_dflash(path: Path, shape: Shape = SMALL, *, is_dspark: bool = False) -
         tensors += [random.matrix("markov_w2.weight", N_MARKOV, shape.n_vocab)]
         tensors += [random.floats("conf_proj.weight", n + N_MARKOV, 1)]
         tensors += [given("conf_proj.bias", np.zeros(1), "F32")]
-    return _write(path, metadata, tensors, is_silent=False)
+    return _write(path, metadata, tensors, is_silent=is_silent)

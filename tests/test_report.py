@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +15,8 @@ from measured import cases, results
 from localspec.bench.report.chart import Chart, ChartPoint, Series, log_ticks, ticks
 from localspec.bench.report.page import page
 from localspec.bench.report.svg import WIDTH, picture
+from localspec.bench.report.tables import all_rows
+from localspec.bench.sample import Sample
 from localspec.bench.store import Results
 
 pytestmark = pytest.mark.engine  # its results are measured
@@ -130,6 +133,14 @@ def test_json_has_everything(measured: Results) -> None:
     assert document["skipped"][0]["reason"] == "it cannot be"
     lookup = next(row for row in document["rows"] if row["categories"] and row["acceptance"])
     assert {category["name"] for category in lookup["categories"]} == {"echo", "chat"}
+    assert all(0 <= share <= 1 for share in lookup["acceptance_by_position"])
+    assert plain["acceptance_by_position"] is None
+
+
+def test_acceptance_by_position_is_of_all_samples(measured: Results) -> None:
+    samples = (Sample(by_position=[[3, 4], [1, 3]]), Sample(), Sample(by_position=[[1, 4]]))
+    row = replace(all_rows([measured])[0], samples=samples)
+    assert row.acceptance_by_position == [0.5, 0.3333]
 
 
 def test_pictures_are_written(measured: Results, tmp_path: Path) -> None:

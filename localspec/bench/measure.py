@@ -27,6 +27,7 @@ from localspec.bench.sample import LOOPING, Measurement, Sample, loops
 from localspec.decode.driver import Batch, Slot, step
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.speculator import Plain
+from localspec.decode.stats import SourceStats
 from localspec.engine.base import hold
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
@@ -148,7 +149,9 @@ def _timed(
 
 
 def _of_reply(reply: Reply, engine_s: float, category: str | None) -> Sample:
-    watch, rest = reply.timings, reply.steps[1:]
+    watch, rest, drafts = reply.timings, reply.steps[1:], SourceStats()
+    for each in rest:
+        drafts.add(each)
     if category is not None and loops(reply.tokens):
         category = LOOPING
     return Sample(
@@ -157,13 +160,14 @@ def _of_reply(reply: Reply, engine_s: float, category: str | None) -> Sample:
         n_prompt=watch.n_prefilled,
         decode_s=watch.decode_s if rest else None,
         engine_s=engine_s,
-        draft_s=sum(step.draft_s for step in rest),
+        draft_s=drafts.draft_s,
         n_tokens=watch.n_tokens - watch.n_first,
         n_passes=len(rest),
-        drafted=sum(step.drafted for step in rest),
-        accepted=sum(step.accepted for step in rest),
+        drafted=drafts.drafted,
+        accepted=drafts.accepted,
         category=category,
         decode_j=watch.decode_j,
+        by_position=drafts.by_position,
     )
 
 

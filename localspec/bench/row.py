@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import median
 from typing import Any
 
@@ -106,6 +107,13 @@ class ResultRow:
     @property
     def acceptance(self) -> float | None:
         return _share(sum(s.accepted for s in self.samples), sum(s.drafted for s in self.samples))
+
+    @property
+    def acceptance_by_position(self) -> list[float] | None:
+        """Of the tokens at each place of a draft, of those before which nothing was rejected."""
+        places = zip_longest(*(s.by_position for s in self.samples), fillvalue=(0, 0))
+        shares = [_share(*map(sum, zip(*place, strict=True))) for place in places]
+        return [round(share or 0.0, 4) for share in shares] or None
 
     @property
     def tokens_per_pass(self) -> float | None:

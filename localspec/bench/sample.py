@@ -41,7 +41,7 @@ class Sample:
     `prefill_s`: reading all sequences' prompts. `first_s`: from the request to the first token.
     `decode_s`: from the first token to the last, for `n_tokens` (of all sequences) in `n_passes` of
     the target. `engine_s` of it passed inside the target's engine, `draft_s` in drafting, and it
-    took `decode_j` joules.
+    took `decode_j` joules. `by_position`: accepted and judged tokens by their place in a draft.
     """
 
     prefill_s: float | None = None
@@ -56,6 +56,7 @@ class Sample:
     accepted: int = 0
     category: str | None = None
     decode_j: float | None = None
+    by_position: Sequence[Sequence[int]] = ()
 
     @property
     def decode_tps(self) -> float | None:

@@ -62,6 +62,12 @@ def _predicted(row: ResultRow) -> str:
     return interval(speed.mid, speed.low, speed.high) if speed else NOTHING
 
 
+def _by_position(row: ResultRow) -> str:
+    """As "71 55 40 %", of the first eight."""
+    shares = [f"{100 * share:.0f}" for share in row.acceptance_by_position or []][:8]
+    return f"{' '.join(shares)} %" if shares else NOTHING
+
+
 def _setting(row: Row) -> Column:
     """A setting; one that seldom changes shows nothing at its default."""
 
@@ -108,6 +114,9 @@ FIGURES = (
     _number("first_s", "first s", lambda row: _mid(row.first_s), seconds),
     _number("decode_each_tps", "each", lambda row: row.decode_each_tps),
     _number("acceptance", "accept", lambda row: row.acceptance, percent),
+    Column(
+        "acceptance_by_position", "by place", lambda row: row.acceptance_by_position, _by_position
+    ),
     _number("tokens_per_pass", "tok/pass", lambda row: row.tokens_per_pass),
     _number("bytes_per_s", "GB/s", lambda row: row.bytes_per_s, gigabytes),
     _number("joules_per_token", "J/tok", lambda row: row.joules_per_token),

@@ -173,7 +173,7 @@ class ChainHead(LlamaHead):
         text, states = [*held[start:position], token], self._true(sequence, start, position + 1)
         n_early = max(0, len(text) - 1 - N_FOLDED)
         if n_early:
-            place = start - self._shift
+            place, states = start - self._shift, states.copy()
             self._early.add_states(text[:n_early], place, sequence, states[:n_early], wanted=False)
             self._run(self._early, [(sequence, place)], self._all_heads)
         place = start + n_early - self._shift
@@ -191,13 +191,19 @@ class ChainHead(LlamaHead):
         return range(self._n_chained - 1, -1, -1)
 
     def _true(self, sequence: int, start: int, end: int) -> Rows:
-        """The target's states of pairs `start` .. `end` - 1; zeros where they were not kept."""
-        rows, states = self.features.of(sequence), np.zeros((end - start, self.n_embd), np.float32)
+        """The target's states of pairs `start` .. `end` - 1, zeros where they were not kept, until
+        the head runs again."""
+        rows = self.features.of(sequence)
         first = max(start, rows.first + 1)
+        known: Rows | None = None
         if rows.first < rows.end and first < end <= rows.end + 1:
             features = rows.of(first - 1, end - 1)
-            encoded = self._encoded(features, first - 1, sequence) if self._is_eagle else features
-            states[first - start :] = encoded
+            known = self._encoded(features, first - 1, sequence) if self._is_eagle else features
+            if first == start:
+                return known
+        states = np.zeros((end - start, self.n_embd), np.float32)
+        if known is not None:
+            states[first - start :] = known
         return states
 
     def _encoded(self, features: Rows, position: int, sequence: int) -> Rows:
@@ -207,4 +213,4 @@ class ChainHead(LlamaHead):
         self.forget(sequence, position)
         self._taps.add_states([0] * n, position, sequence, features, wanted=True)
         self.run(self._taps, encodes=True, has_tokens=False)
-        return self.states(n).copy()
+        return self.states(n)

@@ -38,24 +38,27 @@ class FeatureRows:
         self._start = 0  # the place of row `first`
         self._rows = np.zeros((4 * N_KEPT, width), np.float32)
 
-    def take(self, position: int, n: int, rows: Rows | None) -> None:
-        """`n` tokens were evaluated from `position` on, in place of what was there; rows None:
-        theirs are not known."""
+    def take(self, position: int, n: int, columns: Sequence[Rows] = ()) -> None:
+        """`n` tokens were evaluated from `position` on, in place of what was there. `columns`:
+        their rows, in parts that lie side by side; none: they are not known."""
         self.n_unchanged = min(self.n_unchanged, position)
-        if rows is None:
+        if not columns:
             self.first = self.end = position + n
             return
         if not self.first <= position <= self.end:
             self.first = self.end = position
-        rows = rows[-N_KEPT:]
-        first_new = position + n - len(rows)
-        if first_new > position:
-            self.first = self.end = first_new
+        n_new = min(n, N_KEPT)
+        first_new = position + n - n_new
+        if n_new < n:
+            self.first = first_new
         self.end = first_new
-        self._make_room(len(rows))
-        place = self._start + self.end - self.first
-        self._rows[place : place + len(rows)] = rows
-        self.end += len(rows)
+        self._make_room(n_new)
+        place, column = self._start + self.end - self.first, 0
+        for rows in columns:
+            width = rows.shape[1]
+            self._rows[place : place + n_new, column : column + width] = rows[n - n_new :]
+            column += width
+        self.end += n_new
         surplus = max(0, self.end - self.first - N_KEPT)
         self.first, self._start = self.first + surplus, self._start + surplus
 
@@ -84,12 +87,13 @@ class Features:
     def __init__(self, context: Handle, n_embd: int, layers: Sequence[int]) -> None:
         self.layers = tuple(layers)
         self.width = n_embd * max(1, len(self.layers))
-        self._context, self._n_embd, self._is_on = context, n_embd, False
+        self._context, self._is_on = context, False
         self._n_awake = N_AWAKE
         self._sequences: dict[int, FeatureRows] = {}
         what = "layer_inp" if self.layers else "nextn"
         self._switch = unstable(f"llama_set_embeddings_{what}")
         self._address = unstable(f"llama_get_embeddings_{what}")
+        self._given = [EngineRows(n_embd) for _ in self.layers or (None,)]
 
     def of(self, sequence: int) -> FeatureRows:
         """The rows of a sequence."""
@@ -123,23 +127,42 @@ class Features:
 
     def take(self, parts: Sequence[tuple[int, int, int]]) -> None:
         """After a call: (sequence, position, rows) of its parts, in the order of the batch."""
-        n_rows = sum([n for _, _, n in parts])
-        rows = self._rows(n_rows) if self._is_on else None
-        start = 0
+        n_rows, start = sum([n for _, _, n in parts]), 0
+        columns = self._columns(n_rows) if self._is_on else []
         for sequence, position, n in parts:
-            own = None if rows is None else rows[start : start + n]
+            own = columns if n == n_rows else [each[start : start + n] for each in columns]
             self.of(sequence).take(position, n, own)
             start += n
 
-    def _rows(self, n: int) -> Rows:
+    def _columns(self, n: int) -> list[Rows]:
         if not self.layers:
-            return array_at(self._address(self._context), n, self._n_embd)
-        columns = [array_at(self._address(self._context, i), n, self._n_embd) for i in self.layers]
-        return np.concatenate(columns, axis=1)
+            return [self._given[0].at(self._address(self._context), n)]
+        return [
+            given.at(self._address(self._context, layer), n)
+            for given, layer in zip(self._given, self.layers, strict=True)
+        ]
 
 
-def array_at(address: int | None, n: int, width: int) -> Rows:
-    """The engine's floats there as an array, shape (n, width); the next call overwrites them."""
+class EngineRows:
+    """Floats of the engine as an array, shape (n, `width`), which its next call overwrites.
+
+    Where they lie seldom changes. A decode leaves nothing of Python in the processor's caches, so
+    making an array each time would take longer than what is done with it.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._address: int | None = None
+        self._rows = np.empty((0, width), np.float32)
+
+    def at(self, address: int | None, n: int) -> Rows:
+        """The first `n` rows there, a view. EngineError: the engine gives none."""
+        if address != self._address or n > len(self._rows):
+            self._rows, self._address = _array_at(address, n, self._width), address
+        return self._rows[:n]
+
+
+def _array_at(address: int | None, n: int, width: int) -> Rows:
     if address is None:
         raise EngineError("the engine gave no hidden states")
     buffer: Any = (ctypes.c_float * (n * width)).from_address(address)

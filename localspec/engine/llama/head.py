@@ -18,7 +18,7 @@ from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, output_address
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.features import Features, array_at
+from localspec.engine.llama.features import EngineRows, Features
 from localspec.engine.llama.parameters import create_context, load_model
 from localspec.engine.llama.unstable import unstable
 from localspec.engine.llama.vocabulary import LlamaVocabulary
@@ -91,6 +91,7 @@ class LlamaHead:
         self.n_embd: int = C.llama_model_n_embd_out(model)
         self._n_vocab: int = C.llama_vocab_n_tokens(C.llama_model_get_vocab(model))
         self._memory = C.llama_get_memory(self.handle)
+        self._given_states, self._given_scores = EngineRows(self.n_embd), EngineRows(self._n_vocab)
         self._states_at = unstable("llama_get_embeddings_nextn")
         self.batch = LlamaBatch(n_rows, n_sequences, self.n_embd)
 
@@ -150,7 +151,7 @@ class LlamaHead:
 
     def states(self, n_rows: int) -> npt.NDArray[np.float32]:
         """Hidden states of the last call, one of each row, shape (n_rows, n_embd), a view."""
-        return array_at(self._states_at(self.handle), n_rows, self.n_embd)
+        return self._given_states.at(self._states_at(self.handle), n_rows)
 
     def run_made_up(self, tokens: Sequence[int], position: int, n_logits: int) -> None:
         """Evaluate rows with states of zeros; the last `n_logits` have scores."""
@@ -165,7 +166,7 @@ class LlamaHead:
 
     def scores(self, n_rows: int) -> npt.NDArray[np.float32]:
         """Those of the `n_rows` outputs of the last call, shape (n_rows, n_vocab), a view."""
-        return array_at(output_address(self.handle), n_rows, self._n_vocab)
+        return self._given_scores.at(output_address(self.handle), n_rows)
 
     def logits(self, rows: Sequence[int], n_rows: int) -> list[BufferLogits]:
         """These rows of the `n_rows` outputs of the last call."""

@@ -10,8 +10,9 @@ flatter speculation and are reported as a category of their own. With --store a 
 goes on where it was.
 
 MODEL is a name, a path, or one of this script's own: smollm2 (Q4_1), smollm2:F16, smollm2:Q4_0,
-gemma (Q4_K_M), gemma:F16, random (1.2 GB of random F16 weights). Settings: none, auto, lookup-N,
-draft-N. With --synthetic all drafts are made up, and right with that chance.
+gemma (Q4_K_M), gemma:F16, random (1.2 GB of random F16 weights); --draft may be a head. Settings:
+none, auto, lookup-N, draft-N, mtp-N, eagle3-N, dflash-N. With --synthetic all drafts are made up,
+and right with that chance.
 """
 
 import json
@@ -48,6 +49,7 @@ N_CTX = 4096
 N_TRIES = 3
 LISTEN_S, PATIENCE_S = 0.2, 30.0
 LONGEST = 16
+KINDS: tuple[Speculation, ...] = ("lookup", "draft", "mtp", "eagle3", "dflash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,12 @@ class Setting:
         kind, _, number = name.partition("-")
         if name in ("none", "auto"):
             return cls(name, "none" if name == "none" else "auto")
-        if kind in ("lookup", "draft") and number.isdigit() and 1 <= int(number) <= LONGEST:
-            return cls(name, "lookup" if kind == "lookup" else "draft", int(number))
+        spec = next((each for each in KINDS if each == kind), None)
+        if spec and number.isdigit() and 1 <= int(number) <= LONGEST:
+            return cls(name, spec, int(number))
         raise UserError(
-            f"setting {name!r} is not known: use none, auto, lookup-N or draft-N, N to {LONGEST}"
+            f"setting {name!r} is not known: use none, auto or KIND-N, N to {LONGEST}, with KIND"
+            f" one of {', '.join(KINDS)}"
         )
 
 

@@ -68,13 +68,22 @@ class EagleHead(nn.Module):
         self.ffn_down = nn.Linear(shape.n_ff, e, bias=False)
         self.output = nn.Linear(e, n_draft, bias=False)
 
+    def begin(self, rows: np.ndarray, norm: np.ndarray) -> None:
+        """With what the target does: `rows` of its matrix for scores, shape (n_draft, n_embd), its
+        last norm's weights, and the highest of the tapped states as it is."""
+        with torch.no_grad():
+            self.output.weight.copy_(torch.from_numpy(rows))
+            self.output_norm.weight.copy_(torch.from_numpy(norm))
+            self.fc.weight.mul_(0.1)
+            self.fc.weight[:, -self.shape.n_embd :] += torch.eye(self.shape.n_embd)
+
     def steps(self, states: torch.Tensor, embeddings: torch.Tensor, n: int) -> list[torch.Tensor]:
         """Scores of `n` steps, each of shape (batch, length - 1 - n, n_draft).
 
         Row P of step k reads the token of P + 1 + k and drafts that of P + 2 + k.
         """
         length = states.shape[1] - 1 - n
-        state, scores = self.fc(states[:, :length]), list[torch.Tensor]()
+        state, scores = self.fc(states[:, :length]).float(), list[torch.Tensor]()
         known: list[tuple[torch.Tensor, torch.Tensor]] = []
         for k in range(n):
             words = embeddings[:, 1 + k : 1 + k + length]
