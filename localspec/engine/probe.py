@@ -20,7 +20,7 @@ from localspec.engine.child import run_module
 from localspec.engine.device_health import devices_text
 from localspec.engine.graphics import graphics
 from localspec.engine.health import engine_fingerprint
-from localspec.engine.threads import WAITING
+from localspec.engine.ways import WAITING
 from localspec.errors import EngineError
 from localspec.format import percent
 from localspec.hardware.activity import BUSY, await_calm, is_calm

@@ -26,9 +26,9 @@ from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.constraining import check_tools, constrained
-from localspec.session.engines import load_draft, load_head, load_target, talking_plan
+from localspec.session.engines import load_head, ready_plan, talking_plan
 from localspec.session.generations import Generations
-from localspec.session.loading import EnginePlan, check_pair, sound_plan
+from localspec.session.loading import EnginePlan, check_pair, load_engine
 from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.recommended import recommended_sampling
 from localspec.session.reply import Reply, Turns
@@ -73,15 +73,15 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = talking_plan(config, notify) if talks else sound_plan(config, notify)
+        plan = talking_plan(config, notify) if talks else ready_plan(config, notify)
         started = perf_counter()
         target = draft = head = None
         try:
             with Interrupt() as interrupt:
-                plan, target = load_target(plan, config, interrupt, on_progress, notify)
+                target = load_engine(plan.target, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
-                    plan, draft = load_draft(plan, interrupt)
+                    draft = load_engine(plan.draft, interrupt, lambda fraction: None)
                     check_pair(target, draft)
                 if plan.head:
                     plan, head = load_head(plan, target, notify)
