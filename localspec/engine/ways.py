@@ -31,11 +31,13 @@ from localspec.store import Kept, document_of, hashed, value_of
 
 CHILD = "localspec.engine.llama.way_prober"
 LIMIT_S = 60.0
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""How threads wait for each other decides how fast small models are."""
+SPINS = "1000"
+"""Of a thread that waits at a barrier, where nobody says otherwise."""
 DEPTH, N_READ, ATTENTIVE_LAYERS = 1024, 32, 4
 """Of the measurement: tokens in the cache, width of a piece of a prompt, layers that attend."""
 USUAL_TYPE = "Q4_0"
+CHARACTERS, USUAL_ANSWER = 4.0, 512
+"""Of a token, and tokens of an answer whose length nobody limits."""
 TRIES = 3
 """How often a measurement is repeated that other programs disturbed."""
 
@@ -46,6 +48,12 @@ class Expected:
 
     depth: int = 1024
     n_texts: int = 8
+
+    @classmethod
+    def of_text(cls, n_characters: int, n_answer: int | None, n_texts: int = 1) -> Self:
+        """Texts of some characters and the middle of their answers; None: as long as usual."""
+        answer = USUAL_ANSWER if n_answer is None else n_answer
+        return cls(int(n_characters / CHARACTERS) + answer // 2, n_texts)
 
 
 Heads = tuple[int, int, int]
@@ -233,9 +241,15 @@ def _measure(question: WayQuestion) -> Ways:
     )
 
 
+def waiting() -> str:
+    """How threads wait for each other, which decides how fast small models are; part of a key."""
+    spins = os.environ.get("GOMP_SPINCOUNT", SPINS)
+    return f" {os.environ.get('OMP_WAIT_POLICY')} {spins}"
+
+
 def _kept() -> Kept[Ways]:
     parts = f"{machine_key()} {engine_fingerprint()} {sorted(allowed_cpus())} {power().text}"
-    parts += "".join(f" {os.environ.get(name)}" for name in WAITING)
+    parts += waiting()
     return Kept(hashed(paths.cache_dir() / "ways", parts), _read, document_of)
 
 

@@ -39,13 +39,14 @@ class SessionConfig:
     model, a head in a file, or `own`, the head in the model's own file.
 
     `open`: settings that nobody chose and that become what is fastest here, as `expected` it is
-    used.
+    used. `keeps_prompts`: what takes long to read is kept on disk for the next question on it.
     """
 
     model: Path
     settings: Settings = field(default_factory=Settings)
     open: frozenset[str] = frozenset()
     expected: Expected = field(default_factory=Expected)
+    keeps_prompts: bool = False
 
     @classmethod
     def of(cls, model: Path, draft: Path | str | None = None, **settings: Any) -> Self:

@@ -20,7 +20,7 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import loaded
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
-from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, N_READ
+from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, N_READ, Heads
 from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
@@ -79,9 +79,10 @@ def _load_s(timer: Timer) -> float:
     return engine.load_s
 
 
-def attention(n_heads: int, n_kv_heads: int, head_size: int, n_threads: int) -> None:
+def attention(heads: Heads, n_threads: int) -> None:
     """A token and a piece of a prompt through thin layers of the model's heads, behind nothing and
     behind a text."""
+    n_heads, n_kv_heads, head_size = heads
     shape = Shape(
         n_embd=256, n_ff=256, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
     )
@@ -111,7 +112,7 @@ def main() -> int:
     if request["weights"]:
         weights(request["weights"], request["counts"], request["repacks"])
     if request["heads"]:
-        attention(*request["heads"], max(request["counts"]))
+        attention(tuple(request["heads"]), max(request["counts"]))
     return 0
 
 
