@@ -136,9 +136,8 @@ def _plain_lines(row: Row) -> list[str]:
 
 
 def _load_lines(row: Row) -> list[str]:
-    return [
-        f"| {row['model']} | | {row['what']} | {row['median_s']:.2f} s (least {row['least_s']:.2f}) |"
-    ]
+    times = f"{row['median_s']:.2f} s (least {row['least_s']:.2f})"
+    return [f"| {row['model']} | | {row['what']} | {times} |"]
 
 
 def speculation_lines(rows: Sequence[Row], pair: str) -> list[str]:

@@ -1,11 +1,13 @@
 """The parts of the report on speed: each measures one thing and returns rows.
 
-What is compared takes turns, there and back, and ratios are of the medians; of exact settings, which
-share their weights, of the least times: other programs only add to them.
+What is compared takes turns, there and back, and ratios are of the medians; of exact settings,
+which share their weights, of the least times: other programs only add to them.
 """
 
+import http.client
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,7 +50,7 @@ OPEN = Settings().left_open(frozenset())
 
 
 def settings_rows(model: str) -> Iterator[Row]:
-    """Automatic settings, and the best of all exact ones, to the engine's own: decoding by depth."""
+    """Automatic settings, and the best of all exact ones, to the engine's own, by depth."""
     config = SessionConfig.of(named(model), spec="none", ctx=max(DEPTHS) + 256)
     plan = sound_plan(config, silent)
     chosen = {depth: _chosen(plan, config, depth) for depth in DEPTHS}
@@ -232,8 +234,6 @@ def _reply_tps(session: Session, text: str, spec: Any) -> float:
 
 
 def _server_tps(port: int, text: str) -> float:
-    import http.client
-
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 64, "temperature": 0,
             "cache_prompt": False}  # fmt: skip
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -246,7 +246,5 @@ def _server_tps(port: int, text: str) -> float:
 
 def program(name: str, given: str | None) -> str | None:
     """The path of one of llama.cpp's programs: as given, from its variable, or on the path."""
-    import shutil
-
     found = given or os.environ.get(name.upper().replace("-", "_")) or name
     return shutil.which(found)
