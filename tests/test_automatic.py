@@ -25,11 +25,12 @@ from localspec.session import automatic
 from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
 from localspec.session.config import SessionConfig, session_config
 from localspec.session.loading import EnginePlan, checked_facts
+from localspec.session.offer import offer
 from localspec.settings import ROWS, Settings
 
 OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack"})
-FUSED = AttentionWay(True, 4e-4, 4e-3, 4e-5, 4e-4)
-PLAIN = AttentionWay(False, 12e-4, 2e-3, 12e-5, 2e-4)
+FUSED = AttentionWay(True, "f16", 4e-4, 4e-3, 4e-5, 4e-4)
+PLAIN = AttentionWay(False, "f16", 12e-4, 2e-3, 12e-5, 2e-4)
 """It costs more at first and less behind a text."""
 
 
@@ -125,6 +126,22 @@ def test_one_line_says_what_differs_and_the_draft_is_chosen_alike(
     assert len(said) == 1
     assert said[0].startswith("fastest here: flash attention off (")
     assert chosen_plan(plan, replace(asked, open=frozenset()), said.append) == plan
+
+
+def test_what_changes_numbers_is_offered_once(facts: ModelFacts) -> None:
+    here = choice(facts, SAME, 4000)
+    assert offer(here) is None, "nothing is known of other keys"
+    heads = main_heads(facts)
+    assert heads
+    for token_s, is_offered in ((FUSED.deep_token_s, False), (FUSED.deep_token_s / 2, True)):
+        coarse = replace(FUSED, kv_k="q8_0", deep_token_s=token_s, deep_read_s=4e-3)
+        kernels = {ways.named(heads): (FUSED, coarse)}
+        known = replace(here, ways=replace(here.ways, attention=kernels))
+        assert bool(told := offer(known)) == is_offered
+    assert told
+    assert "prompts 0.1" in told, "what it costs is said before anybody chooses it"
+    assert "tune --quick" in told
+    assert offer(known) is None
 
 
 def test_flags_profiles_and_a_variable_close_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:

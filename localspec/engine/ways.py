@@ -36,6 +36,8 @@ SPINS = "1000"
 DEPTH, N_READ, ATTENTIVE_LAYERS = 1024, 32, 4
 """Of the measurement: tokens in the cache, width of a piece of a prompt, layers that attend."""
 USUAL_TYPE = "Q4_0"
+KEYS = ("f16", "q8_0")
+"""Types of keys that are measured; values are f16."""
 CHARACTERS, USUAL_ANSWER = 4.0, 512
 """Of a token, and tokens of an answer whose length nobody limits."""
 TRIES = 3
@@ -78,18 +80,19 @@ class WeightsWay:
 
 @dataclass(frozen=True, slots=True)
 class AttentionWay:
-    """Seconds of the measured layers with one kernel: of a token, and of one in a prompt, behind
-    nothing and behind DEPTH tokens."""
+    """Seconds of the measured layers with one kernel and type of keys: of a token, and of one in a
+    prompt, behind nothing and behind DEPTH tokens."""
 
     is_flash: bool
+    kv_k: str
     token_s: float
     deep_token_s: float
     read_s: float
     deep_read_s: float
 
     @property
-    def key(self) -> bool:
-        return self.is_flash
+    def key(self) -> tuple[bool, str]:
+        return self.is_flash, self.kv_k
 
     def token_at(self, n_cells: float) -> float:
         """Of one layer."""
@@ -220,12 +223,11 @@ def _measure(question: WayQuestion) -> Ways:
 
     def on_line(line: str) -> None:
         kind, *words = line.split()
-        first, *seconds = words
+        first, second, *seconds = words
         if kind == "weights":
-            n, *rest = seconds
-            weights.append(WeightsWay(first == "1", int(n), *map(float, rest)))
+            weights.append(WeightsWay(first == "1", int(second), *map(float, seconds)))
         else:
-            attention.append(AttentionWay(first == "1", *map(float, seconds)))
+            attention.append(AttentionWay(first == "1", second, *map(float, seconds)))
 
     request = {"weights": question.weights, "heads": question.heads, "counts": question.counts}
     request["repacks"] = question.repacks

@@ -17,6 +17,7 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.threads import fastest, thread_counts
 from localspec.engine.ways import (
+    KEYS,
     USUAL_TYPE,
     AttentionWay,
     Expected,
@@ -215,8 +216,8 @@ class FastestHere:
 
     def _attention_s(self, seconds: Callable[[AttentionWay, float], float], depth: float) -> float:
         """Of all layers; a window ends what a layer sees."""
-        ways = {way.is_flash: way for way in self.attention_ways}
-        way = ways.get(self.config.settings.attention.is_flash)
+        settings, ways = self.config.settings, {way.key: way for way in self.attention_ways}
+        way = ways.get((settings.attention.is_flash, settings.kv_k))
         if way is None:
             return 0.0
         windows = (layer.window_tokens for layer in _attending(self.facts))
@@ -234,7 +235,8 @@ def _counts(choice: FastestHere) -> tuple[int, ...]:
 
 
 def _kernels(choice: FastestHere) -> tuple[FlashAttention, ...]:
-    return ("auto", "off") if len(list(choice.attention_ways)) > 1 else ("auto",)
+    known = {way.is_flash for way in choice.attention_ways if way.kv_k == KEYS[0]}
+    return ("auto", "off") if len(known) > 1 else ("auto",)
 
 
 def _repacks(choice: FastestHere) -> tuple[bool, ...]:

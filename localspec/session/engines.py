@@ -10,6 +10,7 @@ from localspec.session.automatic import chosen_plan
 from localspec.session.chat_template import choose_template
 from localspec.session.config import SessionConfig
 from localspec.session.loading import EnginePlan, sound_plan
+from localspec.session.offer import offered
 
 
 def load_head(
@@ -26,7 +27,10 @@ def load_head(
 
 def ready_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
     """A sound plan in which everything that was left open is as it is fastest here."""
-    return chosen_plan(sound_plan(config, notify), config, notify)
+    plan = chosen_plan(sound_plan(config, notify), config, notify)
+    if told := offered(plan, config):
+        notify(told)
+    return plan
 
 
 def talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:

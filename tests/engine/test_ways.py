@@ -20,7 +20,9 @@ def test_each_way_has_its_times() -> None:
     }
     assert all(0 < way.read_s < way.token_s for way in found.weights["Q8_0"])
     kernels = found.attention["9/3/64"]
-    assert [way.is_flash for way in kernels] == [True, False]
+    assert {way.key for way in kernels} == {
+        (flash, kind) for flash in (True, False) for kind in ("f16", "q8_0")
+    }
     assert all(way.deep_token_s > 0 < way.deep_read_s for way in kernels)
 
 

@@ -3,8 +3,9 @@
     python -m localspec.engine.llama.way_prober REQUEST
 
 It prints `weights REPACK THREADS TOKEN_S READ_S LOAD_S` for each way of multiplying, and
-`attention FLASH TOKEN_S DEEP_TOKEN_S READ_S DEEP_READ_S` for each kernel. What is compared takes
-turns, there and back, and the least of its times counts: other programs only add to them.
+`attention FLASH KEYS TOKEN_S DEEP_TOKEN_S READ_S DEEP_READ_S` for each kernel and type of keys.
+What is compared takes turns, there and back, and the least of its times counts: other programs only
+add to them.
 """
 
 import json
@@ -20,14 +21,16 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import loaded
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
-from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, N_READ, Heads
+from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, KEYS, N_READ, Heads
 from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
 N_LAYERS = 5
 """With SHAPE and four bits a weight some 170 MB, which no usual cache holds."""
-ROUNDS, LIMIT_S = 3, 1.0
+ROUNDS, LIMIT_S = 3, 0.6
 """Turns of each comparison, and how long the later ones may take."""
+BLOCK = 32
+"""Numbers of a quantized key go in blocks of so many."""
 
 T = TypeVar("T")
 
@@ -86,20 +89,24 @@ def attention(heads: Heads, n_threads: int) -> None:
     shape = Shape(
         n_embd=256, n_ff=256, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
     )
-    setting, kernels, depths = ProbeSetting(n_threads, 0, repack=False), (True, False), (0, DEPTH)
-    found: dict[tuple[bool, int, int], float] = {}
+    setting, depths = ProbeSetting(n_threads, 0, repack=False), (0, DEPTH)
+    keys = KEYS if head_size % BLOCK == 0 else KEYS[:1]
+    kernels = list(product((True, False), keys))
+    found: dict[tuple[tuple[bool, str], int, int], float] = {}
     with ExitStack() as stack:
         timers = {
-            flash: stack.enter_context(loaded(setting, shape, ATTENTIVE_LAYERS, flash=flash))
-            for flash in kernels
+            (flash, kind): stack.enter_context(
+                loaded(setting, shape, ATTENTIVE_LAYERS, kv=(kind, "f16"), flash=flash)
+            )
+            for flash, kind in kernels
         }
         for depth in depths:
             for width in (1, N_READ):
-                best = least(kernels, lambda flash, w=width, d=depth: timers[flash].median(w, d))
-                found |= {(flash, width, depth): best[flash] / width for flash in kernels}
-    for flash in kernels:
-        places = product((1, N_READ), depths)
-        _say("attention", int(flash), *(found[flash, *place] for place in places))
+                best = least(kernels, lambda each, w=width, d=depth: timers[each].median(w, d))
+                found |= {(each, width, depth): best[each] / width for each in kernels}
+    for flash, kind in kernels:
+        times = (found[(flash, kind), *place] for place in product((1, N_READ), depths))
+        _say("attention", int(flash), kind, *times)
 
 
 def _say(*words: Any) -> None:
