@@ -33,8 +33,11 @@ CHILD = "localspec.engine.llama.way_prober"
 LIMIT_S = 60.0
 SPINS = "1000"
 """Of a thread that waits at a barrier, where nobody says otherwise."""
-DEPTH, N_READ, ATTENTIVE_LAYERS = 1024, 32, 4
-"""Of the measurement: tokens in the cache, width of a piece of a prompt, layers that attend."""
+DEPTH, ATTENTIVE_LAYERS = 1024, 4
+"""Of the measurement: tokens in the cache, and layers that attend."""
+N_READ, N_READ_WIDE = 32, 128
+"""Tokens of a piece of a prompt, through weights and through attention, whose kernels for wide
+passes begin later."""
 USUAL_TYPE = "Q4_0"
 KEYS = ("f16", "q8_0")
 """Types of keys that are measured; values are f16."""

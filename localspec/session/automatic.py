@@ -41,8 +41,10 @@ from localspec.settings import ROWS, FlashAttention
 
 ANSWER_SHARE = 0.5
 """An answer is taken to be half as long as what it is behind."""
-CLEARLY = 1.04
-"""Noise must not move a default."""
+CLEARLY = {"repack": 1.3, "flash_attn": 1.08}
+"""Noise must not move a default: where weights lie in memory makes a quarter of a difference."""
+MOST_READING = 1.25
+"""How much longer a prompt may take with the kernel that decodes faster."""
 ROOM_SHARE = 0.1
 """Of the free memory, for the scores that the plain kernel writes out."""
 MEASURED_ELEMENTS = 5 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192)
@@ -147,6 +149,9 @@ class FastestHere:
             usual = now.config.n_threads_batch if name == "threads_batch" else usual
             if name not in names or usual not in found or len(found) < 2:
                 continue
+            most_s = MOST_READING * found[usual].read_s
+            if name == "flash_attn":
+                found = {value: each for value, each in found.items() if each.read_s <= most_s}
             seconds = {value: each._cost_s(name) for value, each in found.items()}
             value = _clearly_best(name, seconds, usual)
             if value != usual:
@@ -163,11 +168,11 @@ class FastestHere:
 
     def _cost_s(self, name: str) -> float:
         """Seconds that decide about a setting."""
-        if name == "threads":
-            return self.token_s
         if name == "threads_batch":
             return self.read_s
-        return self.text_s + (self.load_s / self.expected.n_texts if name == "repack" else 0.0)
+        if name == "repack":
+            return self.text_s + self.load_s / self.expected.n_texts
+        return self.token_s
 
     @property
     def depth(self) -> int:
@@ -257,4 +262,4 @@ def _clearly_best(name: str, seconds: Mapping[Any, float], usual: Any) -> Any:
     if name.startswith("threads"):
         return fastest({n: s for n, s in seconds.items() if s > 0}, usual)
     best = min(seconds, key=lambda value: seconds[value])
-    return best if seconds[usual] > CLEARLY * seconds[best] else usual
+    return best if seconds[usual] > CLEARLY[name] * seconds[best] else usual

@@ -21,7 +21,7 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import loaded
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
-from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, KEYS, N_READ, Heads
+from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, KEYS, N_READ, N_READ_WIDE, Heads
 from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
@@ -101,11 +101,11 @@ def attention(heads: Heads, n_threads: int) -> None:
             for flash, kind in kernels
         }
         for depth in depths:
-            for width in (1, N_READ):
+            for width in (1, N_READ_WIDE):
                 best = least(kernels, lambda each, w=width, d=depth: timers[each].median(w, d))
                 found |= {(each, width, depth): best[each] / width for each in kernels}
     for flash, kind in kernels:
-        times = (found[(flash, kind), *place] for place in product((1, N_READ), depths))
+        times = (found[(flash, kind), *place] for place in product((1, N_READ_WIDE), depths))
         _say("attention", int(flash), kind, *times)
 
 
