@@ -25,7 +25,7 @@ from localspec.session import automatic
 from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
 from localspec.session.config import SessionConfig, session_config
 from localspec.session.loading import EnginePlan, checked_facts
-from localspec.session.offer import offer
+from localspec.session.offer import offer, slower_prompts
 from localspec.settings import ROWS, Settings
 
 OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack"})
@@ -142,6 +142,11 @@ def test_what_changes_numbers_is_offered_once(facts: ModelFacts) -> None:
     assert "prompts 0.1" in told, "what it costs is said before anybody chooses it"
     assert "tune --quick" in told
     assert offer(known) is None
+    chosen = replace(known, config=known.config.with_settings(kv_k="q8_0"))
+    told = slower_prompts(chosen)
+    assert told
+    assert "with q8_0 keys" in told
+    assert slower_prompts(known) is None
 
 
 def test_flags_profiles_and_a_variable_close_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from localspec.session.config import SessionConfig
 from localspec.session.loading import EnginePlan
 from localspec.store import hashed
 
+SLOWER_PROMPTS = 0.8
+"""Of the usual speed: worth a word."""
 OFFERED, OFFER_GAIN, DIVERGENCE = KEYS[1], 1.1, 0.001
 """What is offered from which gain on, and its usual divergence in nats a token (llama.cpp, pull
 request 7412: 0.00094 for LLaMA-3-8B with q8_0 keys; small models lose some 0.004)."""
@@ -24,9 +26,24 @@ request 7412: 0.00094 for LLaMA-3-8B with q8_0 keys; small models lose some 0.00
 def offered(plan: EnginePlan, config: SessionConfig) -> str | None:
     """A sentence on keys that would be faster and change numbers; only once for a model, and not
     where somebody tuned it or wants nothing chosen."""
-    if not config.open:
+    settings = plan.target.settings
+    if not config.open or settings.gpu_layers or settings.workers:
         return None
-    return offer(FastestHere(plan.target, plan.facts, kept_ways(), config.expected))
+    here = FastestHere(plan.target, plan.facts, kept_ways(), config.expected)
+    return slower_prompts(here) or offer(here)
+
+
+def slower_prompts(here: FastestHere) -> str | None:
+    """A sentence on keys that somebody chose and that make prompts take longer here."""
+    chosen = here.config.settings.kv_k
+    usual = replace(here, config=here.config.with_settings(kv_k=KEYS[0]))
+    known = {way.kv_k for way in here.attention_ways}
+    if chosen == KEYS[0] or not {chosen, KEYS[0]} <= known:
+        return None
+    ratio = usual.read_s / here.read_s
+    if ratio > SLOWER_PROMPTS:
+        return None
+    return f"prompts are read {ratio:.2f} x as fast with {chosen} keys as with {KEYS[0]} ones here"
 
 
 def offer(here: FastestHere) -> str | None:

@@ -169,6 +169,7 @@ def load_rows(model: str) -> Iterator[Row]:
         "bare loading": [sys.executable, "-c", bare, path],
         "localspec --version": [sys.executable, "-m", "localspec", "--version"],
     }
+    yield from question_rows(model)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for order in there_and_back(list(ways), N_LOADS + 1):
         for name in order:
@@ -179,6 +180,27 @@ def load_rows(model: str) -> Iterator[Row]:
             "part": "load", "model": model, "what": name, "median_s": statistics.median(known),
             "least_s": min(known),
         }  # fmt: skip
+
+
+def question_rows(model: str) -> Iterator[Row]:
+    """Two questions on one text of some 1,500 tokens, each in a process of its own."""
+    path = str(named(model))
+    for number, question in enumerate(("Which port came first?", "How many ships are there?")):
+        text = " ".join(f"Ship {i} sailed to port {i * 7 % 31}." for i in range(130))
+        command = [sys.executable, "-m", "localspec", "generate", path, "-n", "1", "--json"]
+        done = subprocess.run(
+            [*command, "-p", f"{text} {question}"], capture_output=True, text=True, check=True
+        )
+        found = json.loads(done.stdout)
+        seconds, n = found["timings"]["prefill_s"], found["prompt_tokens"]
+        what = f"reading question {number + 1} on a text of {n:,} tokens"
+        yield {
+            "part": "load",
+            "model": model,
+            "what": what,
+            "median_s": seconds,
+            "least_s": seconds,
+        }
 
 
 def _seconds(command: list[str]) -> float:
