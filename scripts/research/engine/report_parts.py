@@ -18,7 +18,7 @@ from dataclasses import replace
 from itertools import product
 from math import inf
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Any
 
 from models import named
@@ -184,9 +184,11 @@ def load_rows(model: str) -> Iterator[Row]:
 
 def question_rows(model: str) -> Iterator[Row]:
     """Two questions on one text of some 1,500 tokens, each in a process of its own."""
-    path = str(named(model))
+    path, log = str(named(model)), time_ns()  # nobody has read this text before
+    text = " ".join(
+        [f"Log {log}.", *(f"Ship {i} sailed to port {i * 7 % 31}." for i in range(130))]
+    )
     for number, question in enumerate(("Which port came first?", "How many ships are there?")):
-        text = " ".join(f"Ship {i} sailed to port {i * 7 % 31}." for i in range(130))
         command = [sys.executable, "-m", "localspec", "generate", path, "-n", "1", "--json"]
         done = subprocess.run(
             [*command, "-p", f"{text} {question}"], capture_output=True, text=True, check=True
