@@ -104,7 +104,8 @@ class Settings:
         aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False,
     )  # fmt: skip
     cpu_moe: int = row(
-        0, "Keep the experts of the first N layers on the CPU.", Whole(0, ALL_LAYERS),
+        0, "Keep the experts of the first N layers on the CPU; 0: those that GPUs do not hold.",
+        Whole(0, ALL_LAYERS),
         "experts of {} layers on the CPU", short="ncmoe", aliases=("-ncmoe", "--n-cpu-moe"),
         was=("n_cpu_moe",), is_exact=False, is_loading=True,
     )  # fmt: skip
