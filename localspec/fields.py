@@ -160,7 +160,8 @@ class Row:
     flags of `bench`, in llama-bench's words. `was`: names in files of earlier versions. `is_exact`:
     it changes no number. `is_loading`: a new value needs the weights loaded again. `is_engine`: the
     engine reads it; the others steer decoding. `is_swept`: `bench` takes several values.
-    `is_tuned`: `tune` finds or keeps it. `is_offered`: it has a flag.
+    `is_tuned`: `tune` finds or keeps it. `is_automatic`: left open, it is what is fastest here.
+    `is_offered`: it has a flag.
     """
 
     help: str
@@ -175,6 +176,7 @@ class Row:
     is_engine: bool = True
     is_swept: bool = True
     is_tuned: bool = True
+    is_automatic: bool = False
     is_offered: bool = True
     name: str = ""
     default: Any = None

@@ -84,6 +84,7 @@ class Settings:
     flash_attn: FlashAttention = row(
         "auto", "Flash attention.", Choice(get_args(FlashAttention), also=_ON_OFF),
         "flash attention {}", short="fa", aliases=("-fa",), is_exact=False,
+        is_automatic=True,
     )  # fmt: skip
     ctx: int | None = row(
         None, "Context in tokens. Default: 4096 or the model's, the smaller.",
@@ -92,7 +93,7 @@ class Settings:
     )  # fmt: skip
     threads: int | None = row(
         None, "CPU threads. Default: physical cores.", Whole(1, MAX_THREADS, is_open=True),
-        "threads {}", short="t", aliases=("-t",), was=("n_threads",),
+        "threads {}", short="t", aliases=("-t",), was=("n_threads",), is_automatic=True,
     )  # fmt: skip
     gpu_layers: int = row(
         -1, "Layers on GPUs; auto: as many as fit.", Layers(), "{} layers on GPUs",
@@ -102,13 +103,15 @@ class Settings:
     threads_batch: int | None = row(
         None, "CPU threads for prompts. Default: --threads.", Whole(1, MAX_THREADS, is_open=True),
         "threads for prompts {}", short="tb", aliases=("-tb",), was=("n_threads_batch",),
+        is_automatic=True,
     )  # fmt: skip
     ubatch: int = row(
         512, "Tokens of a micro-batch.", Whole(32, 4096), "micro-batches of {}", short="ub",
         aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False,
     )  # fmt: skip
     cpu_moe: int = row(
-        0, "Keep the experts of the first N layers on the CPU.", Whole(0, ALL_LAYERS),
+        0, "Keep the experts of the first N layers on the CPU; 0: those that GPUs do not hold.",
+        Whole(0, ALL_LAYERS),
         "experts of {} layers on the CPU", short="ncmoe", aliases=("-ncmoe", "--n-cpu-moe"),
         was=("n_cpu_moe",), is_exact=False, is_loading=True,
     )  # fmt: skip
@@ -118,7 +121,7 @@ class Settings:
     )  # fmt: skip
     repack: bool = row(
         True, "Repack weights for the CPU's matrix units.", Switch(), "repacking {}",
-        was=("extra_buffers",), is_exact=False, is_loading=True,
+        was=("extra_buffers",), is_exact=False, is_loading=True, is_automatic=True,
     )  # fmt: skip
     template: str = row(
         "auto", "Chat template: a file, or a family's name, e.g. chatml. auto: the model's own.",
@@ -202,6 +205,15 @@ class Settings:
     def changed(self) -> dict[str, Any]:
         """Settings that differ from their defaults, by name."""
         return {n: value for n in ROWS if (value := getattr(self, n)) != ROWS[n].default}
+
+    def left_open(self, given: frozenset[str]) -> frozenset[str]:
+        """Names of those that may be chosen by what is fastest; `given`: chosen by somebody.
+
+        Whoever chooses threads chooses those for prompts, too.
+        """
+        chosen = given | self.changed.keys()
+        chosen |= {"threads_batch"} if "threads" in chosen else frozenset()
+        return frozenset(name for name, each in ROWS.items() if each.is_automatic) - chosen
 
     @property
     def text(self) -> str:

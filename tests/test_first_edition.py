@@ -32,7 +32,7 @@ from localspec.quality.divergence import Windows
 from localspec.quality.evaluate import keep_reference, kept_reference
 from localspec.quality.reference import Reference
 from localspec.registry.resolve import resolve
-from localspec.session.calibration import LearnedStore, calibration_path, fastest_draft
+from localspec.session.calibration import LearnedStore, calibration_path
 from localspec.session.profile import TunedFor
 
 pytestmark = pytest.mark.engine
@@ -365,18 +365,6 @@ def test_costs_and_acceptance_of_a_pair_are_remembered(tmp_path: Path) -> None:
     assert learned.drafting["model"].seconds(1, 256) == pytest.approx(draft_s)
     lookup = learned.chances("greedy", "lookup").counts()
     assert lookup["any"] == pytest.approx([3.498041929186204 / 2, 11.825136776624346 / 2])
-
-
-def test_how_the_draft_model_is_fastest_is_not_tried_again(tmp_path: Path) -> None:
-    config = engine_config("q4_0.gguf", tmp_path)
-    path = calibration_path(config, None).with_suffix(".draft.json")
-    kept = document("draft-settings.json")
-    for verdict in ("auto", "off"):
-        path.write_text(json.dumps(kept | {"flash_attn": verdict}))
-        assert (
-            fastest_draft(config, lambda asked: pytest.fail("loaded")).settings.flash_attn
-            == verdict
-        )
 
 
 def test_a_kept_quality_reference_has_the_perplexity_of_the_day() -> None:

@@ -1,10 +1,21 @@
 """Which device gets which layers: as libllama places them, and within what memory holds."""
 
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.prediction.placement import Placement, Units, by_memory, fastest_first
+from localspec.model.facts import ModelFacts
+from localspec.prediction.placement import (
+    Placement,
+    Units,
+    by_memory,
+    experts_on_host,
+    fastest_first,
+)
 
 SHARES = st.lists(st.floats(0.1, 100), min_size=1, max_size=4)
 
@@ -44,3 +55,27 @@ def test_the_fastest_has_all_that_it_holds() -> None:
 def test_without_known_memory_shares_are_equal() -> None:
     assert by_memory([None, 5]) == (1.0, 1.0)
     assert by_memory([3, 5]) == (3.0, 5.0)
+
+
+def mixture(**changes: Any) -> Any:
+    """Ten layers, nine tenths of whose bytes are experts."""
+    even = {"n_layers": 10, "n_experts": 8, "expert_bytes": 9 * 10**9, "weights": (), **changes}
+    share = ModelFacts.expert_share
+    facts = SimpleNamespace(**even, expert_layer_bytes=())
+    facts.expert_share = partial(share, facts)
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("free", "n_kept"),
+    [
+        (11 * 10**9, 0),  # everything fits
+        (6 * 10**9, 5),  # 10 GB needed, 5.7 usable: five layers of 0.9 GB stay
+        (2 * 10**9, 9),
+        (10**9, 0),  # not even the rest fits: layers are shared out
+        (None, 0),
+    ],
+)
+def test_experts_stay_first_and_as_few_as_must(free: int | None, n_kept: int) -> None:
+    assert experts_on_host(mixture(), 10**10, [free]) == n_kept
+    assert experts_on_host(mixture(n_experts=0), 10**10, [free]) == 0

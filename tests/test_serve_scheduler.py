@@ -22,7 +22,6 @@ from localspec.engine.base import Request, Result
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
 from localspec.errors import EngineError
-from localspec.serve.disk_cache import DiskCache
 from localspec.serve.messages import (
     Abort,
     BusyError,
@@ -41,6 +40,7 @@ from localspec.serve.prefixes import Prefixes
 from localspec.serve.problem import problem_of
 from localspec.serve.queue import Room
 from localspec.serve.scheduler import WORTH_WAIT, Scheduler
+from localspec.session.disk_cache import DiskCache
 
 GREEDY = Sampling(temperature=0)
 COSTS = PassCosts(PassCurve.of([[1, 0.01, 0.0], [101, 0.11, 0.0]]))

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -171,6 +171,10 @@ def _answer_lines(
         raise typer.Exit(1)
 
 
+N_LINES = 64
+"""Prompts that a file of them is taken to have, before it is read."""
+
+
 @dataclass(frozen=True)
 class OutputFlags:
     """What is printed."""
@@ -178,6 +182,9 @@ class OutputFlags:
     as_json: bool = option(
         False, "One JSON document with text, tokens and timings.", "--json"
     )  # fmt: skip
+    no_save: bool = option(
+        False, "Keep nothing of a long prompt for the next question on it.", "--no-save"
+    )
     logprobs: int | None = option(
         None, "In the document: how likely each token was, and the N likeliest beside it.",
         min=0, max=1000, metavar="N",
@@ -209,7 +216,13 @@ def generate(
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
-    config = engine.session_config(model)
+    from localspec.engine.ways import Expected
+
+    config = replace(
+        engine.session_config(model),
+        expected=Expected.of_text(len(text), flags.max_tokens, N_LINES if lines else 1),
+        keeps_prompts=not output.no_save and not lines,
+    )
     from localspec.session.config import reply_options
 
     reply_options(**keywords)  # a wrong one costs no loading

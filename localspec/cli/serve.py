@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from localspec.session.session import Session
 
 SERVER = "Server"
+MANY = 10_000
+"""Texts that a server is loaded for: no loading takes too long for them."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     keys, defaults = flags.keys, flags.defaults
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
-    config = engine.session_config(model)
+    from localspec.engine.ways import Expected
+
+    config = replace(engine.session_config(model), expected=Expected(n_texts=MANY))
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
     from localspec.serve.asked import check_defaults
     from localspec.serve.resident import Resident

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from localspec.tuning.target import TuneTarget
 
 
-LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
+LEAST_BUDGET_S, MOST_BUDGET_S, QUICK_S = 2.0, 3600.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class GoalFlags:
     budget: float = option(
         60.0, "Time limit.", min=LEAST_BUDGET_S, max=MOST_BUDGET_S, metavar="SECONDS"
     )
+    quick: bool = option(False, "Ten seconds, in place of --budget.", "--quick")
     ctx: int | None = setting(
         "ctx", "Tokens of the contexts that matter. Default: 4096 or the model's."
     )
@@ -87,8 +88,9 @@ def tune(
     draft = draft_for(path, model, flags.draft, fetch=fetched)
     config = SessionConfig.of(path, draft, ctx=flags.ctx, **placing)
     goal = Goal(flags.goal, flags.max_quality_loss)
-    with watching(flags.budget) as listen:
-        tuned = tune_model(config, goal, flags.budget, notify, listen)
+    budget_s = QUICK_S if flags.quick else flags.budget
+    with watching(budget_s) as listen:
+        tuned = tune_model(config, goal, budget_s, notify, listen)
     if as_json:
         _show(tuned.profile, path.name, as_json=True)
     else:

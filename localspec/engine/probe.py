@@ -10,7 +10,6 @@ the machine is calm.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
@@ -20,7 +19,7 @@ from localspec.engine.child import run_module
 from localspec.engine.device_health import devices_text
 from localspec.engine.graphics import graphics
 from localspec.engine.health import engine_fingerprint
-from localspec.engine.threads import WAITING
+from localspec.engine.ways import waiting
 from localspec.errors import EngineError
 from localspec.format import percent
 from localspec.hardware.activity import BUSY, await_calm, is_calm
@@ -159,7 +158,7 @@ def _measure(
 
 def _kept(setting: ProbeSetting) -> Kept[Probe]:
     parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
-    parts += "".join(f" {os.environ.get(name)}" for name in WAITING)
+    parts += waiting()
     used = graphics(setting.device, setting.workers) if setting.n_gpu_layers else []
     parts += devices_text([each for each in used if _is_of(each, setting)])
     return Kept(hashed(paths.cache_dir() / "probe", parts), Probe.from_json, Probe.to_json)

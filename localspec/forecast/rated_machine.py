@@ -23,7 +23,7 @@ from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import memory_of
-from localspec.prediction.placement import layers_that_fit
+from localspec.prediction.placement import experts_on_host, layers_that_fit
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.settings import Attention, Settings
@@ -182,13 +182,17 @@ def _probed(
     place = GRAPHICS if on_gpu else PROCESSOR
     rates = measured(place)
     experience = experience_of(setting_of(place, choice.n_threads, notify, again=False))
-    n_offloaded = choice.n_gpu_layers
+    n_offloaded, n_cpu_moe = choice.n_gpu_layers, choice.n_cpu_moe
     notes = _notes(Match(()), needed_bytes, device.free_bytes)
-    if on_gpu and n_offloaded < 0:
+    if on_gpu and n_offloaded < 0 and not n_cpu_moe:
+        n_cpu_moe = experts_on_host(facts, needed_bytes, [device.free_bytes])
+    if n_cpu_moe and not choice.n_cpu_moe:
+        notes = (f"experts of {n_cpu_moe} layers stay on the processor: GPUs hold all else",)
+    elif on_gpu and n_offloaded < 0:
         n_offloaded = layers_that_fit(facts, needed_bytes, [device.free_bytes])
         if n_offloaded >= 0:
             notes = (f"{n_offloaded} of {facts.n_layers + 1} layers fit on GPUs",)
-    is_split = on_gpu and (n_offloaded >= 0 or choice.n_cpu_moe > 0)
+    is_split = on_gpu and (n_offloaded >= 0 or n_cpu_moe > 0)
     host = measured(PROCESSOR) if is_split else None
     read = rates.read_bytes_per_s
     known = device.match.device
@@ -203,7 +207,7 @@ def _probed(
         rates=rates,
         host_rates=host,
         n_offloaded=n_offloaded,
-        n_cpu_moe=choice.n_cpu_moe,
+        n_cpu_moe=n_cpu_moe,
         notes=(*notes, *experience.notes),
         host=None if on_gpu else _host(notify),
         experience=experience,

@@ -54,12 +54,29 @@ class Units:
 def layers_that_fit(facts: ModelFacts, needed_bytes: int, free: Sequence[int | None]) -> int:
     """As many units of a model as devices hold together, the output matrix first; -1: all.
 
-    All, too, where nobody knows the free memory. A mixture of experts is not taken apart.
+    All, too, where nobody knows the free memory. A mixture of experts is taken apart first, by
+    `experts_on_host`.
     """
     known = [n for n in free if n is not None]
     if not free or len(known) < len(free) or needed_bytes <= USABLE * sum(known):
         return -1
     return Units.of(facts, needed_bytes).fitting(sum(known), with_output=True)
+
+
+def experts_on_host(facts: ModelFacts, needed_bytes: int, free: Sequence[int | None]) -> int:
+    """Of how many first layers the processor has to keep the experts, so that devices hold all
+    else; 0 where they hold everything, or not even that.
+
+    A byte of experts that stays here costs a token less than one of a whole layer, of which every
+    token reads everything.
+    """
+    if not facts.n_experts or layers_that_fit(facts, needed_bytes, free) < 0:
+        return 0
+    for n in range(1, facts.n_layers + 1):
+        rest_bytes = needed_bytes - round(facts.expert_bytes * facts.expert_share(0, n))
+        if layers_that_fit(facts, rest_bytes, free) < 0:
+            return n
+    return 0
 
 
 @dataclass(frozen=True, slots=True)

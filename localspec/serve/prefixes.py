@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from localspec.engine.base import Context, shared_prefix
-from localspec.serve.disk_cache import LEAST_TOKENS, DiskCache
+from localspec.session.disk_cache import LEAST_TOKENS, DiskCache
 
 CONTINUES = 0.5
 """Of an idle sequence's tokens: a prompt that shares more of them is the same conversation."""

@@ -21,13 +21,13 @@ from localspec import paths
 from localspec.errors import EngineError
 from localspec.serve.app import HttpOptions, Server
 from localspec.serve.desk import Desk
-from localspec.serve.disk_cache import DiskCache
 from localspec.serve.order import Orders
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
 from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
+from localspec.session.disk_cache import DiskCache
 from localspec.session.session import Session
 from localspec.session.state_key import state_key
 

@@ -5,10 +5,6 @@ batch are then measured in the order of their worth to the choice of a draft len
 is over; if time is left, again behind some text, for the slope with depth; then the cost of a
 change of width. The draft model is measured alike. Costs are kept by model, engine build, settings
 and power state, and what a session learned from its passes is kept at its end.
-
-Drafts are verified, so the draft model may run with any settings. Where the user leaves flash
-attention open, the draft model is tried with and without it: on a processor whose flash attention
-is slow at one token a draft costs half without it; on GPUs it is the other way round.
 """
 
 import json
@@ -18,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from localspec import paths
 from localspec.decode.chances import Learned
@@ -35,7 +31,6 @@ from localspec.forecast.forecast import Expectation
 from localspec.hardware.detect import power
 from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
-from localspec.model.kv import cache_type
 from localspec.prediction.speculation import expected_tokens
 from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed
@@ -152,50 +147,6 @@ def _slopes(
         measured[n] = max(0.0, (_fastest(timer, n, depth) - empty[n]) / depth)
     known = PassCurve(tuple(Point(n, s) for n, s in sorted(measured.items())))
     return {n: known.seconds(n, 0) for n in empty}
-
-
-DRAFT_LIMIT_S = 0.7
-"""For each of the two."""
-DRAFT_DEPTH = 256
-FLASH_CHOICES: tuple[Literal["auto", "off"], ...] = ("auto", "off")
-
-
-def fastest_draft(
-    config: EngineConfig, load: Callable[[EngineConfig], TimedEngine]
-) -> EngineConfig:
-    """`config` with the flash attention that drafts fastest, unless the user chose it.
-
-    Loads the draft model twice where this is not known yet; both are closed again.
-    """
-    settings = config.settings
-    if settings.flash_attn != "auto" or cache_type(settings.kv_v).is_quantized:
-        return config
-    path = calibration_path(config, None).with_suffix(".draft.json")
-    kept: Kept[dict[str, Any]] = Kept(path, _checked_flash, dict)
-    known = kept.load()
-    if known is None:
-        seconds = {
-            choice: _draft_s(config.with_settings(flash_attn=choice), load)
-            for choice in FLASH_CHOICES
-        }
-        known = {"flash_attn": min(seconds, key=lambda choice: seconds[choice]), "token_s": seconds}
-        kept.save(known)
-    return config.with_settings(flash_attn=known["flash_attn"])
-
-
-def _checked_flash(document: dict[str, Any]) -> dict[str, Any]:
-    if document["flash_attn"] not in FLASH_CHOICES:
-        raise ValueError(document["flash_attn"])
-    return document
-
-
-def _draft_s(config: EngineConfig, load: Callable[[EngineConfig], TimedEngine]) -> float:
-    """Seconds of one drafted token behind some text."""
-    engine = load(config)
-    try:
-        return measure(engine, (), DRAFT_LIMIT_S).seconds(1, DRAFT_DEPTH)
-    finally:
-        engine.close()
 
 
 WIDTHS = (4, 2, 3, 5, 8, 6, 12, 17)

@@ -17,6 +17,7 @@ from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
 from localspec.dialogue.tools import Tools, checked_tools
 from localspec.engine.constraint import Grammar, grammar_of
+from localspec.engine.ways import Expected
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
 from localspec.notify import Notify, silent
@@ -37,12 +38,15 @@ class SessionConfig:
     """A model's file and how it is run; an unresolved draft, "auto", counts as none. The draft is a
     model, a head in a file, or `own`, the head in the model's own file.
 
-    `is_auto`: what is left open and costs no quality is chosen by what was measured here.
+    `open`: settings that nobody chose and that become what is fastest here, as `expected` it is
+    used. `keeps_prompts`: what takes long to read is kept on disk for the next question on it.
     """
 
     model: Path
     settings: Settings = field(default_factory=Settings)
-    is_auto: bool = False
+    open: frozenset[str] = frozenset()
+    expected: Expected = field(default_factory=Expected)
+    keeps_prompts: bool = False
 
     @classmethod
     def of(cls, model: Path, draft: Path | str | None = None, **settings: Any) -> Self:
@@ -136,8 +140,8 @@ def session_config(
 ) -> SessionConfig:
     """A model and its draft by name; the tuned profile fills settings other than those `given`.
 
-    `given` None: no profile is used. `is_auto` as in `SessionConfig`. Raises UserError or
-    ModelError.
+    `given` None: no profile is used. `is_auto`: what nobody chose, flag or profile, becomes what is
+    fastest here. Raises UserError or ModelError.
     """
     settings = settings.checked()
     if settings.draft == NONE and settings.spec in ("draft", *HEAD_METHODS):
@@ -145,11 +149,14 @@ def session_config(
     target = find_or_fetch(name, fetch)
     draft = draft_for(target, name, settings.draft, settings.spec, fetch)
     mark_used(target)
-    is_auto = is_auto and not os.environ.get(NO_AUTO)
-    config = SessionConfig(target, settings, is_auto).with_draft(draft)
-    if given is None:
+    config = SessionConfig(target, settings).with_draft(draft)
+    if given is not None:
+        tuned = with_profile(target, config.settings, given, notify)
+        if tuned != config.settings:  # they were found together
+            return replace(config, settings=tuned)
+    if not is_auto or os.environ.get(NO_AUTO):
         return config
-    return replace(config, settings=with_profile(target, config.settings, given, notify))
+    return replace(config, open=settings.left_open(given or frozenset()))
 
 
 def draft_for(

@@ -1,49 +1,16 @@
-"""The engines of a session, each loaded the way that is fastest here."""
+"""The plan of a session with what is fastest here, and its draft head."""
 
 from dataclasses import replace
 
 from localspec.dialogue.renderer import RENDERER
-from localspec.engine.base import EngineConfig
-from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.errors import EngineError
-from localspec.notify import Notify, Progress
-from localspec.session import attention
-from localspec.session.calibration import fastest_draft
+from localspec.notify import Notify
+from localspec.session.automatic import chosen_plan
 from localspec.session.chat_template import choose_template
 from localspec.session.config import SessionConfig
-from localspec.session.loading import EnginePlan, load_engine, sound_plan
-
-
-def load_target(
-    plan: EnginePlan,
-    config: SessionConfig,
-    interrupt: Interrupt,
-    on_progress: Progress,
-    notify: Notify,
-) -> tuple[EnginePlan, TimedEngine]:
-    """The target with the attention that is fastest here, where that is left open."""
-
-    def load(config: EngineConfig) -> TimedEngine:
-        return load_engine(config, interrupt, on_progress, notify)
-
-    if not (config.is_auto and attention.is_open(plan.target, plan.facts)):
-        return plan, load(plan.target)
-    chosen, target = attention.fastest(plan.target, load, notify)
-    return replace(plan, target=chosen), target
-
-
-def load_draft(plan: EnginePlan, interrupt: Interrupt) -> tuple[EnginePlan, TimedEngine]:
-    """The draft with the attention that drafts fastest. Raises Interrupted on request."""
-
-    def load(config: EngineConfig) -> TimedEngine:
-        if interrupt.requested:
-            raise Interrupted
-        return load_engine(config, interrupt, lambda fraction: None)
-
-    assert plan.draft
-    config = fastest_draft(plan.draft, load)
-    return replace(plan, draft=config), load(config)
+from localspec.session.loading import EnginePlan, sound_plan
+from localspec.session.offer import offered
 
 
 def load_head(
@@ -58,9 +25,17 @@ def load_head(
         return replace(plan, head=None), None
 
 
+def ready_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
+    """A sound plan in which everything that was left open is as it is fastest here."""
+    plan = chosen_plan(sound_plan(config, notify), config, notify)
+    if told := offered(plan, config):
+        notify(told)
+    return plan
+
+
 def talking_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
-    """A sound plan whose chat template has been compiled."""
+    """A ready plan whose chat template has been compiled."""
     RENDERER.start()
-    plan = sound_plan(config, notify)
+    plan = ready_plan(config, notify)
     choose_template(plan.facts.tokenizer, plan.template).compiled()
     return plan

@@ -13,7 +13,7 @@ from localspec.forecast.sharing import known_shares
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
-from localspec.prediction.placement import layers_that_fit
+from localspec.prediction.placement import experts_on_host, layers_that_fit
 from localspec.session.config import SessionConfig
 from localspec.settings import Settings
 
@@ -64,16 +64,22 @@ def on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
 
 def placed(settings: Settings, facts: ModelFacts) -> Settings:
     """The settings with the layers of the GPUs, and the devices' shares of them."""
-    counted = replace(settings, gpu_layers=_gpu_layers(settings, facts))
+    counted = _counted(settings, facts)
     return replace(counted, shares=known_shares(counted, facts))
 
 
-def _gpu_layers(settings: Settings, facts: ModelFacts) -> int:
-    """As asked for, or as many as fit on the GPUs that are here; 0 where none is."""
+def _counted(settings: Settings, facts: ModelFacts) -> Settings:
+    """Layers as asked for, or as many as fit on the GPUs that are here, experts staying first; 0
+    where none is."""
     devices = graphics(settings.device, settings.workers) if settings.gpu_layers else []
     if not devices or settings.gpu_layers > 0:
-        return settings.gpu_layers if devices else 0
+        return settings if devices else replace(settings, gpu_layers=0)
     assert settings.ctx
     n_sequences = settings.n_sequences
     needed = memory_of(facts, settings.attention, settings.ctx, n_sequences=n_sequences).total_bytes
-    return layers_that_fit(facts, needed, [device.free_bytes for device in devices])
+    free = [device.free_bytes for device in devices]
+    if settings.cpu_moe:
+        needed -= round(facts.expert_bytes * facts.expert_share(0, settings.cpu_moe))
+    elif n_kept := experts_on_host(facts, needed, free):
+        return replace(settings, gpu_layers=-1, cpu_moe=n_kept)
+    return replace(settings, gpu_layers=layers_that_fit(facts, needed, free))

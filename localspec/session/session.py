@@ -26,9 +26,10 @@ from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.constraining import check_tools, constrained
-from localspec.session.engines import load_draft, load_head, load_target, talking_plan
+from localspec.session.engines import load_head, ready_plan, talking_plan
 from localspec.session.generations import Generations
-from localspec.session.loading import EnginePlan, check_pair, sound_plan
+from localspec.session.kept_prompts import KeptPrompts
+from localspec.session.loading import EnginePlan, check_pair, load_engine
 from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.recommended import recommended_sampling
 from localspec.session.reply import Reply, Turns
@@ -56,6 +57,7 @@ class Session:
         self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
+        self._kept: KeptPrompts | None = None
         self._drafters = drafters_for(target, draft, head)
 
     @classmethod
@@ -73,19 +75,20 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = talking_plan(config, notify) if talks else sound_plan(config, notify)
+        plan = talking_plan(config, notify) if talks else ready_plan(config, notify)
         started = perf_counter()
         target = draft = head = None
         try:
             with Interrupt() as interrupt:
-                plan, target = load_target(plan, config, interrupt, on_progress, notify)
+                target = load_engine(plan.target, interrupt, on_progress, notify)
                 plan = plan.limited_by(target, notify)
                 if plan.draft:
-                    plan, draft = load_draft(plan, interrupt)
+                    draft = load_engine(plan.draft, interrupt, lambda fraction: None)
                     check_pair(target, draft)
                 if plan.head:
                     plan, head = load_head(plan, target, notify)
                 session = cls(plan, target, draft, notify, head)
+                session._kept = KeptPrompts.of(config, plan.target, session.context)
                 session.prepare()
                 if interrupt.requested:
                     raise Interrupted
@@ -124,6 +127,9 @@ class Session:
             if self._store:
                 self._store.keep()
                 self._store = None
+            if self._kept:
+                self._kept.keep()
+                self._kept = None
             for engine in (self.draft, self.target):
                 if engine:
                     engine.close()
@@ -214,6 +220,7 @@ class Session:
         speculator = speculator or self.speculator(options.spec, options.draft_max)
         interrupt, n_repeated = self.target.interrupt, self.n_repeated(prompt)
         steps = drive(generation, self.context, speculator, interrupt, n_repeated)
+        steps = self._kept.followed(prompt, steps) if self._kept else steps
         parser = parser or self.parser(options, PLAIN, UNOPENED)
         return Reply(generation, steps, parser, options, self._turns, speculator)
 

@@ -27,6 +27,7 @@ STUDIES = {
     "bench-placement": "gpu.placement",
     "check-gpu": "gpu.check",
     "bench-against-llama-bench": "engine.llama_bench",
+    "report": "engine.report",
     "judge-templates": "dialogue.templates",
     "judge-vocabularies": "dialogue.vocabularies",
     "structure": "structure",

@@ -57,10 +57,13 @@ class LlamaEngine:
         self.interrupt = interrupt or Interrupt()
         self.busy_s = 0.0
         self.n_decodes = 0
+        started = perf_counter()
         self._owns_model = weights_of is None
         self._model: Handle | None = (
             weights_of.model if weights_of else load_model(config, self.interrupt, on_progress)
         )
+        self.load_s = perf_counter() - started
+        """What loading the weights took."""
         self.handle: Handle | None = None
         self.features: Features | None = None
         """What is kept of each pass for a draft head."""

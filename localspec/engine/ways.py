@@ -1,0 +1,267 @@
+"""The ways of computing on this processor that give the same answer: which are fast here.
+
+How many threads decode and read, whether weights are repacked, and which kernel attends: each is
+measured once, in a child process, with random weights of the model's main type and thin layers with
+the model's heads, in less than three seconds. What was found is kept by machine, engine build, the
+processors that may be used and the power state, so it serves every model of that type and those
+heads. A text and its answer then take
+
+    load + depth (read + attention / 2) + answer (token + attention)
+
+with attention in proportion to depth. It knows no devices: where one computes layers, the ways of
+the processor do not decide.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, TypeVar
+
+from localspec import paths
+from localspec.engine.child import run_module
+from localspec.engine.health import engine_fingerprint
+from localspec.errors import EngineError
+from localspec.hardware.activity import BUSY, Watch
+from localspec.hardware.cores import allowed_cpus
+from localspec.hardware.detect import power
+from localspec.hardware.machine import machine_key
+from localspec.store import Kept, document_of, hashed, value_of
+
+CHILD = "localspec.engine.llama.way_prober"
+LIMIT_S = 60.0
+SPINS = "1000"
+"""Of a thread that waits at a barrier, where nobody says otherwise."""
+DEPTH, ATTENTIVE_LAYERS = 1024, 4
+"""Of the measurement: tokens in the cache, and layers that attend."""
+N_READ, N_READ_WIDE = 32, 128
+"""Tokens of a piece of a prompt, through weights and through attention, whose kernels for wide
+passes begin later."""
+USUAL_TYPE = "Q4_0"
+KEYS = ("f16", "q8_0")
+"""Types of keys that are measured; values are f16."""
+CHARACTERS, USUAL_ANSWER = 4.0, 512
+"""Of a token, and tokens of an answer whose length nobody limits."""
+TRIES = 3
+"""How often a measurement is repeated that other programs disturbed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How a session will be used: `n_texts` texts that end `depth` tokens deep in the context."""
+
+    depth: int = 1024
+    n_texts: int = 8
+
+    @classmethod
+    def of_text(cls, n_characters: int, n_answer: int | None, n_texts: int = 1) -> Self:
+        """Texts of some characters and the middle of their answers; None: as long as usual."""
+        answer = USUAL_ANSWER if n_answer is None else n_answer
+        return cls(int(n_characters / CHARACTERS) + answer // 2, n_texts)
+
+
+Heads = tuple[int, int, int]
+"""Numbers of heads and of key heads, and the size of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsWay:
+    """Seconds with weights of one type, repacked or not, and a number of threads: of a token by the
+    measured model, of a token of a prompt by a smaller one, and of loading the former."""
+
+    repack: bool
+    n_threads: int
+    token_s: float
+    read_s: float
+    load_s: float
+
+    @property
+    def key(self) -> tuple[bool, int]:
+        return self.repack, self.n_threads
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionWay:
+    """Seconds of the measured layers with one kernel and type of keys: of a token, and of one in a
+    prompt, behind nothing and behind DEPTH tokens."""
+
+    is_flash: bool
+    kv_k: str
+    token_s: float
+    deep_token_s: float
+    read_s: float
+    deep_read_s: float
+
+    @property
+    def key(self) -> tuple[bool, str]:
+        return self.is_flash, self.kv_k
+
+    def token_at(self, n_cells: float) -> float:
+        """Of one layer."""
+        return _between(self.token_s, self.deep_token_s, n_cells) / ATTENTIVE_LAYERS
+
+    def read_at(self, n_cells: float) -> float:
+        """Of one layer, a token of a prompt."""
+        return _between(self.read_s, self.deep_read_s, n_cells) / ATTENTIVE_LAYERS
+
+
+def _between(empty: float, deep: float, n_cells: float) -> float:
+    return empty + max(0.0, deep - empty) * n_cells / DEPTH
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What is known of this machine: by weight type, and by heads (`9/3/64`)."""
+
+    weights: Mapping[str, tuple[WeightsWay, ...]] = field(
+        default_factory=dict[str, tuple[WeightsWay, ...]]
+    )
+    attention: Mapping[str, tuple[AttentionWay, ...]] = field(
+        default_factory=dict[str, tuple[AttentionWay, ...]]
+    )
+
+    disturbed: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How often other programs disturbed the measurement of a type, or of heads."""
+
+    def knows(self, name: str) -> bool:
+        """Whether it was measured calmly, or as often as is worth it."""
+        is_there = name in self.weights or name in self.attention
+        return is_there and self.disturbed.get(name, TRIES) >= TRIES
+
+    def with_more(self, found: "Ways", *, is_disturbed: bool) -> Self:
+        """With what was found: of disturbed measurements the least counts."""
+        names = (*found.weights, *found.attention)
+        weights = {n: _least(self.weights.get(n, ()), w) for n, w in found.weights.items()}
+        attention = {n: _least(self.attention.get(n, ()), w) for n, w in found.attention.items()}
+        if not is_disturbed:
+            weights, attention = dict(found.weights), dict(found.attention)
+        n_before = {name: self.disturbed.get(name, 0) for name in names}
+        counts = {name: n + 1 if is_disturbed else TRIES for name, n in n_before.items()}
+        return replace(
+            self,
+            weights={**self.weights, **weights},
+            attention={**self.attention, **attention},
+            disturbed={**self.disturbed, **counts},
+        )
+
+
+Way = TypeVar("Way", WeightsWay, AttentionWay)
+
+
+def _least(old: Sequence[Way], new: Sequence[Way]) -> tuple[Way, ...]:
+    """Of each way the shorter times."""
+    before = {way.key: way for way in old}
+    return tuple(_shorter(way, before.get(way.key, way)) for way in new)
+
+
+def _shorter(one: Way, other: Way) -> Way:
+    names = [each.name for each in fields(one) if each.name.endswith("_s")]
+    return replace(one, **{name: min(getattr(one, name), getattr(other, name)) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class WayQuestion:
+    """What to know: of a weight type with these numbers of threads, and of heads; None: nothing."""
+
+    weights: str | None
+    heads: Heads | None
+    counts: tuple[int, ...]
+    repacks: tuple[bool, ...] = (True, False)
+
+    def missing_from(self, known: Ways) -> Self:
+        """What has to be measured."""
+        weights = None if self.weights is None or _has(known, self) else self.weights
+        heads = None if self.heads is None or known.knows(named(self.heads)) else self.heads
+        return replace(self, weights=weights, heads=heads)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.weights is None and self.heads is None
+
+
+def _has(known: Ways, question: WayQuestion) -> bool:
+    name = question.weights or ""
+    there = {way.key for way in known.weights.get(name, ())}
+    asked = {(repack, n) for repack in question.repacks for n in question.counts}
+    return known.knows(name) and asked <= there
+
+
+def named(heads: Heads) -> str:
+    return "/".join(map(str, heads))
+
+
+def kept_ways() -> Ways:
+    """What was measured here before; nothing where the engine is not there."""
+    try:
+        return _kept().load() or Ways()
+    except EngineError:
+        return Ways()
+
+
+def measured_ways(
+    question: WayQuestion, on_start: Callable[[], None], *, again: bool = False
+) -> Ways:
+    """What was kept and, for the rest, measured now; `on_start` is called before that.
+
+    What other programs disturbed is measured again the next times. Raises EngineError where the
+    engine cannot be measured.
+    """
+    known = kept_ways()
+    missing = question if again else question.missing_from(known)
+    if missing.is_empty:
+        return known
+    on_start()
+    watch = Watch()
+    measured = _measure(missing)
+    found = known.with_more(measured, is_disturbed=watch.stop().taken_share > BUSY)
+    with suppress(OSError):
+        _kept().save(found)
+    return found
+
+
+def _measure(question: WayQuestion) -> Ways:
+    weights: list[WeightsWay] = []
+    attention: list[AttentionWay] = []
+
+    def on_line(line: str) -> None:
+        kind, *words = line.split()
+        first, second, *seconds = words
+        if kind == "weights":
+            weights.append(WeightsWay(first == "1", int(second), *map(float, seconds)))
+        else:
+            attention.append(AttentionWay(first == "1", second, *map(float, seconds)))
+
+    request = {"weights": question.weights, "heads": question.heads, "counts": question.counts}
+    request["repacks"] = question.repacks
+    ending = run_module(CHILD, [json.dumps(request)], on_line, LIMIT_S)
+    ending.raise_known()
+    if not ending.is_success:
+        raise EngineError(
+            f"the engine could not be measured ({ending.reason}): `localspec doctor` explains it"
+        )
+    return Ways(
+        {question.weights: tuple(weights)} if question.weights else {},
+        {named(question.heads): tuple(attention)} if question.heads else {},
+    )
+
+
+def waiting() -> str:
+    """How threads wait for each other, which decides how fast small models are; part of a key."""
+    spins = os.environ.get("GOMP_SPINCOUNT", SPINS)
+    return f" {os.environ.get('OMP_WAIT_POLICY')} {spins}"
+
+
+def _kept() -> Kept[Ways]:
+    parts = f"{machine_key()} {engine_fingerprint()} {sorted(allowed_cpus())} {power().text}"
+    parts += waiting()
+    return Kept(hashed(paths.cache_dir() / "ways", parts), _read, document_of)
+
+
+def _read(document: Any) -> Ways:
+    """Raises ValueError where a time is none."""
+    ways: Ways = value_of(Ways, document)
+    rows: Sequence[WeightsWay] = [way for each in ways.weights.values() for way in each]
+    if any(way.n_threads < 1 or way.token_s <= 0 for way in rows):
+        raise ValueError("no time")
+    return ways

@@ -1,0 +1,265 @@
+"""What is left open and changes no answer but for rounding, as it is fastest here for this context.
+
+A model's settings of threads, repacking and attention are compared by what `engine.ways` measured
+of this machine: for a text as long as the context is expected to become, and an answer half as
+long. Which is best changes with depth: on x86 the fused kernel of attention costs less at first and
+more per token. What is mapped stays mapped, and a micro-batch stays 512 tokens: neither was ever
+clearly slower. Choosing takes milliseconds; measuring, once for a type of weights and heads, takes
+up to three seconds. On devices the engine's own choices stand.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from localspec.engine.base import EngineConfig
+from localspec.engine.threads import fastest, thread_counts
+from localspec.engine.ways import (
+    KEYS,
+    USUAL_TYPE,
+    AttentionWay,
+    Expected,
+    Heads,
+    WayQuestion,
+    Ways,
+    WeightsWay,
+    measured_ways,
+    named,
+)
+from localspec.errors import EngineError
+from localspec.hardware.detect import available_memory_bytes
+from localspec.model.facts import ModelFacts
+from localspec.model.kv import cache_type
+from localspec.model.layers import Layer
+from localspec.model.synthetic import WEIGHT_TYPES
+from localspec.notify import Notify
+from localspec.session.config import SessionConfig
+from localspec.session.loading import EnginePlan
+from localspec.settings import ROWS, FlashAttention
+
+ANSWER_SHARE = 0.5
+"""An answer is taken to be half as long as what it is behind."""
+CLEARLY = {"repack": 1.3, "flash_attn": 1.08}
+"""Noise must not move a default: where weights lie in memory makes a quarter of a difference."""
+MOST_READING = 1.25
+"""How much longer a prompt may take with the kernel that decodes faster."""
+ROOM_SHARE = 0.1
+"""Of the free memory, for the scores that the plain kernel writes out."""
+MEASURED_ELEMENTS = 5 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192)
+"""Weights that a token passes in the measured model, but for its small vocabulary."""
+
+
+def chosen_plan(plan: EnginePlan, config: SessionConfig, notify: Notify) -> EnginePlan:
+    """The plan with the fastest of what is open; `notify` hears what differs from the engine's own
+    choice, and why."""
+    if not config.open:
+        return plan
+    choose = partial(_chosen, config.open, config.expected)
+    target, reasons = choose(plan.target, plan.facts, notify)
+    if reasons:
+        notify(f"fastest here: {', '.join(reasons)} (--no-auto leaves it)")
+    draft = plan.draft
+    if draft and plan.draft_facts:
+        draft, _ = choose(draft, plan.draft_facts, notify)
+    return replace(plan, target=target, draft=draft)
+
+
+def _chosen(
+    names: frozenset[str],
+    expected: Expected,
+    config: EngineConfig,
+    facts: ModelFacts,
+    notify: Notify,
+) -> tuple[EngineConfig, list[str]]:
+    """The settings in `names` as they are fastest, and a clause on each that differs."""
+    question = _question(names, config, facts)
+    if config.settings.gpu_layers or config.settings.workers or question.is_empty:
+        return config, []
+    told = "measuring once what is fastest on this machine"
+    try:
+        ways = measured_ways(question, lambda: notify(told))
+    except EngineError as error:
+        notify(f"{error}; the engine's own choices stand")
+        return config, []
+    return FastestHere(config, facts, ways, expected).of(names)
+
+
+def _question(names: frozenset[str], config: EngineConfig, facts: ModelFacts) -> WayQuestion:
+    counts = thread_counts()
+    is_open = (names & {"threads", "threads_batch"} and len(counts) > 1) or "repack" in names
+    repacks = (True, False) if config.settings.repack else (False,)
+    heads = main_heads(facts) if "flash_attn" in names and may_be_plain(config, facts) else None
+    return WayQuestion(main_type(facts) if is_open else None, heads, counts, repacks)
+
+
+def main_type(facts: ModelFacts) -> str:
+    """The type of most of the weights that a token streams; of those that cannot be made at random,
+    one that is as usual."""
+    n_bytes: Counter[str] = Counter()
+    for group in facts.weights:
+        if group.is_streamed:
+            n_bytes[group.type.name] += group.n_bytes
+    name = max(n_bytes, key=lambda each: n_bytes[each], default=USUAL_TYPE)
+    return name if name in {kind.name for kind in WEIGHT_TYPES} else USUAL_TYPE
+
+
+def main_heads(facts: ModelFacts) -> Heads | None:
+    """Those of most layers; None where keys and values differ or no layer attends."""
+    counted = Counter(_heads(layer) for layer in _attending(facts))
+    heads = max(counted, key=lambda each: counted[each], default=None)
+    is_plain = all(layer.key_size == layer.value_size for layer in _attending(facts))
+    return heads if heads and is_plain and all(heads) else None
+
+
+def _attending(facts: ModelFacts) -> list[Layer]:
+    return [layer for layer in facts.layers if layer.attends]
+
+
+def _heads(layer: Layer) -> Heads:
+    return layer.n_heads or 0, layer.n_kv_heads or 0, layer.key_size or 0
+
+
+def may_be_plain(config: EngineConfig, facts: ModelFacts) -> bool:
+    """Whether the plain kernel can be used: not with quantized values, or scores beyond memory."""
+    settings = config.settings
+    if settings.flash_attn != "auto" or cache_type(settings.kv_v).is_quantized:
+        return False
+    n_heads = max((layer.n_heads or 0 for layer in facts.layers), default=0)
+    scores_bytes = 4 * n_heads * config.n_ctx * min(settings.ubatch, config.n_ctx)
+    return 0 < scores_bytes <= ROOM_SHARE * available_memory_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class FastestHere:
+    """A model's settings, what this machine's ways take, and the text to be expected."""
+
+    config: EngineConfig
+    facts: ModelFacts
+    ways: Ways
+    expected: Expected
+
+    def of(self, names: frozenset[str]) -> tuple[EngineConfig, list[str]]:
+        """The settings in `names` as they are fastest, and a clause on each that differs."""
+        now, reasons = self, list[str]()
+        for name, choices in _CHOICES:
+            found = {value: now._with(name, value) for value in choices(now)}
+            usual = getattr(now.config.settings, name)
+            usual = now.config.n_threads_batch if name == "threads_batch" else usual
+            if name not in names or usual not in found or len(found) < 2:
+                continue
+            most_s = MOST_READING * found[usual].read_s
+            if name == "flash_attn":
+                found = {value: each for value, each in found.items() if each.read_s <= most_s}
+            seconds = {value: each._cost_s(name) for value, each in found.items()}
+            value = _clearly_best(name, seconds, usual)
+            if value != usual:
+                gain = seconds[usual] / seconds[value]
+                reasons.append(f"{ROWS[name].text(value)} ({gain:.2f} x{now._where(name)})")
+                now = found[value]
+        return now.config, reasons
+
+    def _with(self, name: str, value: Any) -> "FastestHere":
+        return replace(self, config=self.config.with_settings(**{name: value}))
+
+    def _where(self, name: str) -> str:
+        return f", {self.depth:,} tokens deep" if name == "flash_attn" else ""
+
+    def _cost_s(self, name: str) -> float:
+        """Seconds that decide about a setting."""
+        if name == "threads_batch":
+            return self.read_s
+        if name == "repack":
+            return self.text_s + self.load_s / self.expected.n_texts
+        return self.token_s
+
+    @property
+    def depth(self) -> int:
+        return max(1, min(self.expected.depth, self.config.n_ctx))
+
+    @property
+    def text_s(self) -> float:
+        """Of reading a text and answering it."""
+        return self.depth * (self.read_s + ANSWER_SHARE * self.token_s)
+
+    @property
+    def token_s(self) -> float:
+        """Of one token behind the text."""
+        return self._weights_s(lambda way: way.token_s, self.config.n_threads) * self._share(
+            MEASURED_ELEMENTS
+        ) + self._attention_s(AttentionWay.token_at, self.depth)
+
+    @property
+    def read_s(self) -> float:
+        """Of one token of the text."""
+        return self._weights_s(lambda way: way.read_s, self.config.n_threads_batch) * self._share(
+            MEASURED_ELEMENTS / 5
+        ) + self._attention_s(AttentionWay.read_at, self.depth / 2)
+
+    @property
+    def load_s(self) -> float:
+        """Of loading the weights."""
+        return self._weights_s(lambda way: way.load_s, self.config.n_threads) * self._share(
+            MEASURED_ELEMENTS
+        )
+
+    def _share(self, n_measured: float) -> float:
+        """The model's weights over those that were measured."""
+        return sum(part.n_elements for part in self.facts.streamed(1)) / n_measured
+
+    def _weights_s(self, seconds: Callable[[WeightsWay], float], n_threads: int) -> float:
+        """0 where it is not known, which is the same for all that are compared then."""
+        for way in self.weights_ways:
+            if way.key == (self.config.settings.repack, n_threads):
+                return seconds(way)
+        return 0.0
+
+    @property
+    def weights_ways(self) -> Iterable[WeightsWay]:
+        return self.ways.weights.get(main_type(self.facts), ())
+
+    def _attention_s(self, seconds: Callable[[AttentionWay, float], float], depth: float) -> float:
+        """Of all layers; a window ends what a layer sees."""
+        settings, ways = self.config.settings, {way.key: way for way in self.attention_ways}
+        way = ways.get((settings.attention.is_flash, settings.kv_k))
+        if way is None:
+            return 0.0
+        windows = (layer.window_tokens for layer in _attending(self.facts))
+        return sum(seconds(way, min(depth, window or depth)) for window in windows)
+
+    @property
+    def attention_ways(self) -> Iterable[AttentionWay]:
+        heads = main_heads(self.facts)
+        return self.ways.attention.get(named(heads), ()) if heads else ()
+
+
+def _counts(choice: FastestHere) -> tuple[int, ...]:
+    known = {way.n_threads for way in choice.weights_ways}
+    return tuple(sorted(known | {choice.config.n_threads, choice.config.n_threads_batch}))
+
+
+def _kernels(choice: FastestHere) -> tuple[FlashAttention, ...]:
+    known = {way.is_flash for way in choice.attention_ways if way.kv_k == KEYS[0]}
+    return ("auto", "off") if len(known) > 1 else ("auto",)
+
+
+def _repacks(choice: FastestHere) -> tuple[bool, ...]:
+    return tuple({way.repack for way in choice.weights_ways})
+
+
+_CHOICES: tuple[tuple[str, Callable[[FastestHere], tuple[Any, ...]]], ...] = (
+    ("threads", _counts),
+    ("threads_batch", _counts),
+    ("repack", _repacks),
+    ("flash_attn", _kernels),
+)
+"""In the order in which they are decided."""
+
+
+def _clearly_best(name: str, seconds: Mapping[Any, float], usual: Any) -> Any:
+    """The value with the shortest time; `usual` where that is not clearly slower."""
+    if name.startswith("threads"):
+        return fastest({n: s for n, s in seconds.items() if s > 0}, usual)
+    best = min(seconds, key=lambda value: seconds[value])
+    return best if seconds[usual] > CLEARLY[name] * seconds[best] else usual

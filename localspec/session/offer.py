@@ -1,0 +1,72 @@
+"""What would be faster here and changes numbers: offered once, with its gain and its cost.
+
+Coarser keys are read faster, but with some kernels a prompt is not, and every number moves a
+little. So nobody gets them unasked; `tune` measures gain and divergence on the model itself.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+
+from localspec import paths
+from localspec.engine.base import EngineConfig
+from localspec.engine.ways import KEYS, kept_ways
+from localspec.model.identity import fingerprint
+from localspec.session.automatic import FastestHere
+from localspec.session.config import SessionConfig
+from localspec.session.loading import EnginePlan
+from localspec.store import hashed
+
+SLOWER_PROMPTS = 0.8
+"""Of the usual speed: worth a word."""
+OFFERED, OFFER_GAIN, DIVERGENCE = KEYS[1], 1.1, 0.001
+"""What is offered from which gain on, and its usual divergence in nats a token (llama.cpp, pull
+request 7412: 0.00094 for LLaMA-3-8B with q8_0 keys; small models lose some 0.004)."""
+
+
+def offered(plan: EnginePlan, config: SessionConfig) -> str | None:
+    """A sentence on keys that would be faster and change numbers; only once for a model, and not
+    where somebody tuned it or wants nothing chosen."""
+    settings = plan.target.settings
+    if not config.open or settings.gpu_layers or settings.workers:
+        return None
+    here = FastestHere(plan.target, plan.facts, kept_ways(), config.expected)
+    return slower_prompts(here) or offer(here)
+
+
+def slower_prompts(here: FastestHere) -> str | None:
+    """A sentence on keys that somebody chose and that make prompts take longer here."""
+    chosen = here.config.settings.kv_k
+    usual = replace(here, config=here.config.with_settings(kv_k=KEYS[0]))
+    known = {way.kv_k for way in here.attention_ways}
+    if chosen == KEYS[0] or not {chosen, KEYS[0]} <= known:
+        return None
+    ratio = usual.read_s / here.read_s
+    if ratio > SLOWER_PROMPTS:
+        return None
+    return f"prompts are read {ratio:.2f} x as fast with {chosen} keys as with {KEYS[0]} ones here"
+
+
+def offer(here: FastestHere) -> str | None:
+    """The same for a text that is expected."""
+    faster = here.config.with_settings(kv_k=OFFERED)
+    other = replace(here, config=faster)
+    is_known = OFFERED in {way.kv_k for way in here.attention_ways}
+    if not is_known or here.config.settings.kv_k != KEYS[0] or not other.token_s:
+        return None
+    gain, reading = here.token_s / other.token_s, here.read_s / other.read_s
+    if gain < OFFER_GAIN or not _first_time(here.config):
+        return None
+    return (
+        f"{OFFERED} keys would decode {gain:.2f} x as fast {here.depth:,} tokens deep and read"
+        f" prompts {reading:.2f} x as fast, for some {DIVERGENCE} nats a token:"
+        " `localspec tune --quick` settles it"
+    )
+
+
+def _first_time(config: EngineConfig) -> bool:
+    """Whether this model has not been offered anything yet; from now on it has."""
+    path = hashed(paths.cache_dir() / "offers", fingerprint(config.model))
+    is_first = not path.exists()
+    with suppress(OSError):
+        path.touch()
+    return is_first

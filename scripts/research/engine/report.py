@@ -1,0 +1,166 @@
+"""Speed in one place: settings, plain decoding, prompts, loading and speculation, part by part.
+
+    scripts/research/run report [--part NAME ...] [--store FILE] [--page docs/measurements/speed.md]
+
+Parts: `settings:MODEL` (the automatic choice and the best exact settings, to the engine's own, by
+depth), `plain:MODEL` (decoding and prompts beside llama-bench), `load:MODEL` (from the command to
+the first token), and `speculation:TARGET,DRAFT` (`--spec auto` and plain decoding beside
+llama-server's own types; needs --prompts). Without --part all of them run, in some forty minutes.
+Each part keeps its rows in the store, in place of those of an earlier run, and the page is made of
+all that is there. llama-bench and llama-server are found by LLAMA_BENCH and LLAMA_SERVER, or on the
+path; build them from the source of the installed engine.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Annotated, Any
+
+import typer
+from research.engine.report_parts import (
+    TYPES,
+    Row,
+    load_rows,
+    plain_rows,
+    program,
+    settings_rows,
+    speculation_rows,
+)
+
+from localspec import paths
+from localspec.hardware.activity import Watch
+from localspec.hardware.machine import local_devices
+from localspec.store import write_text
+
+SMALL = ("smollm2", "smollm2:Q4_0", "smollm2:Q8_0", "smollm2:F16")
+LARGER = ("gemma", "gemma:Q4_0", "gemma:Q8_0", "gemma:F16")
+PAIRS = ("smollm2:F16,smollm2:Q4_0", "gemma:F16,gemma")
+PARTS = (
+    *(f"settings:{model}" for model in (*SMALL, *LARGER)),
+    *(f"plain:{model}" for model in ("smollm2", "gemma")),
+    "load:smollm2",
+    *(f"speculation:{pair}" for pair in PAIRS),
+)
+"""Each takes at most six minutes on two quiet cores."""
+
+
+def main(
+    part: Annotated[
+        list[str] | None, typer.Option(help="One of the parts; may be repeated.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Where rows are kept.")] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Questions, one JSON object a line.")] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Of each category.")] = 1,
+    join: Annotated[bool, typer.Option("--join", help="Measure nothing; write the page.")] = False,
+) -> None:
+    """Measure the parts, and join all that was measured into one page."""
+    store = store or paths.cache_dir() / "report.json"
+    kept: dict[str, Any] = json.loads(store.read_text()) if store.is_file() else {}
+    for name in [] if join else part or PARTS:
+        if name not in PARTS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(PARTS)}")
+        watch = Watch()
+        rows = list(_shown(name, _rows(name, prompts, questions)))
+        if rows:
+            taken = watch.stop().taken_share
+            kept[name] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "others": taken, "rows": rows}
+            write_text(store, json.dumps(kept, indent=1))
+    if page:
+        write_text(page, page_of(kept))
+
+
+def _shown(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+    for row in rows:
+        print(f"{name}: {json.dumps(row)}", file=sys.stderr, flush=True)
+        yield row
+
+
+def _rows(name: str, prompts: Path | None, n: int) -> Iterator[Row]:
+    kind, _, model = name.partition(":")
+    if kind == "settings":
+        yield from settings_rows(model)
+    elif kind == "load":
+        yield from load_rows(model)
+    elif kind == "plain":
+        bench = program("llama-bench", None)
+        yield from plain_rows(model, bench) if bench else _skipped(name, "llama-bench is not here")
+    else:
+        server = program("llama-server", None)
+        if server and prompts:
+            yield from speculation_rows(model, prompts, server, n)
+        else:
+            yield from _skipped(name, "it needs llama-server and --prompts")
+
+
+def _skipped(name: str, why: str) -> Iterator[Row]:
+    print(f"{name}: skipped, {why}", file=sys.stderr)
+    yield from ()
+
+
+def page_of(kept: dict[str, Any]) -> str:
+    """The Markdown of docs/measurements/speed.md."""
+    rows = [row for each in kept.values() for row in each["rows"]]
+    dates = sorted({each["date"] for each in kept.values()})
+    cpu = next((d.name for d in local_devices() if d.kind == "cpu"), platform.processor())
+    lines = ["# Speed in one place", "", "| Date | Machine | Command |", "|---|---|---|"]
+    lines += [f"| {', '.join(dates)} | {cpu} | `scripts/research/run report` |", ""]
+    lines += ["| | Depth or prompt | What | Figure |", "|---|---|---|---|"]
+    for row in rows:
+        lines += _lines[row["part"]](row) if row["part"] in _lines else []
+    for pair in PAIRS:
+        lines += speculation_lines([r for r in rows if r.get("model") == pair], pair)
+    return "\n".join([*lines, ""])
+
+
+def _settings_lines(row: Row) -> list[str]:
+    return [
+        f"| {row['model']} | {row['depth']:,} | automatic: {row['chosen']} |"
+        f" {row['auto']:.2f} x the engine's {row['default_tps']:.1f} tok/s,"
+        f" {row['auto_to_best']:.2f} x the best ({row['fastest']}) |"
+    ]
+
+
+def _plain_lines(row: Row) -> list[str]:
+    is_prompt = row["n_prompt"] > 0
+    what = "prompt" if is_prompt else "plain decoding"
+    place = row["n_prompt"] if is_prompt else row["depth"]
+    return [
+        f"| {row['model']} | {place:,} | {what} | {row['tps']:.1f} tok/s, {row['ratio']:.2f} x"
+        f" llama-bench's {row['llama_bench_tps']:.1f}; best to best {row['best_to_best']:.2f} |"
+    ]
+
+
+def _load_lines(row: Row) -> list[str]:
+    times = f"{row['median_s']:.2f} s (least {row['least_s']:.2f})"
+    return [f"| {row['model']} | | {row['what']} | {times} |"]
+
+
+def speculation_lines(rows: Sequence[Row], pair: str) -> list[str]:
+    """`auto` to plain and to the best of llama-server's types, chosen by category in hindsight."""
+    lines: list[str] = []
+    gains: list[float] = []
+    for category in dict.fromkeys(row["category"] for row in rows):
+        own = [row for row in rows if row["category"] == category]
+        mean = {
+            name: geometric_mean([row[name] for row in own])
+            for name in ("auto", "plain", *(f"llama-server {kind}" for kind in TYPES))
+        }
+        best = max((n for n in mean if n.startswith("llama")), key=lambda n: mean[n])
+        gains.append(mean["auto"] / mean[best])
+        lines.append(
+            f"| {pair} | | {category} | auto {mean['auto'] / mean['plain']:.2f} x plain,"
+            f" {gains[-1]:.2f} x {best} ({mean[best]:.1f} tok/s) |"
+        )
+    if gains:
+        lines.append(
+            f"| {pair} | | all | auto {geometric_mean(gains):.2f} x the best by category |"
+        )
+    return lines
+
+
+_lines = {"settings": _settings_lines, "plain": _plain_lines, "load": _load_lines}

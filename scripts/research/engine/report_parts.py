@@ -1,0 +1,276 @@
+"""The parts of the report on speed: each measures one thing and returns rows.
+
+What is compared takes turns, there and back, and ratios are of the medians; of exact settings,
+which share their weights, of the least times: other programs only add to them.
+"""
+
+import http.client
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from itertools import product
+from math import inf
+from pathlib import Path
+from time import perf_counter, time_ns
+from typing import Any
+
+from models import named
+from research.engine.llama_bench import ENVIRONMENT
+from research.serve.compare import running
+from research.speculation.questions import choose, read_questions
+
+from localspec.bench.case import Case, Work
+from localspec.bench.visit import visit
+from localspec.engine.base import EngineConfig
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.sampling import Sampling
+from localspec.engine.threads import thread_counts
+from localspec.engine.timing import Timer, there_and_back
+from localspec.engine.ways import Expected
+from localspec.notify import silent
+from localspec.session.automatic import chosen_plan
+from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.loading import EnginePlan, sound_plan
+from localspec.session.session import Session
+from localspec.settings import Settings
+
+Row = dict[str, Any]
+DEPTHS, TURNS, N_TOKENS = (0, 512, 1024, 2048), 5, 6
+KERNELS = ("auto", "off")
+PROMPT = "Write one sentence about the sea."
+N_LOADS = 5
+OPEN = Settings().left_open(frozenset())
+
+
+def settings_rows(model: str) -> Iterator[Row]:
+    """Automatic settings, and the best of all exact ones, to the engine's own, by depth."""
+    config = SessionConfig.of(named(model), spec="none", ctx=max(DEPTHS) + 256)
+    plan = sound_plan(config, silent)
+    chosen = {depth: _chosen(plan, config, depth) for depth in DEPTHS}
+    with ExitStack() as stack:
+        timers = _timers(stack, plan.target)
+        for depth in DEPTHS:
+            best = _least(timers, depth)
+            own, auto = best[_key(plan.target)], best[_key(chosen[depth])]
+            least = min(best, key=lambda key: best[key])
+            yield {
+                "part": "settings", "model": model, "depth": depth, "default_tps": 1 / own,
+                "auto": own / auto, "best": own / best[least], "auto_to_best": best[least] / auto,
+                "chosen": _words(_key(chosen[depth])), "fastest": _words(least),
+            }  # fmt: skip
+
+
+Key = tuple[bool, str, int]
+"""Repacked, kernel, threads."""
+
+
+def _chosen(plan: EnginePlan, config: SessionConfig, depth: int) -> EngineConfig:
+    asked = replace(config, open=OPEN, expected=Expected(depth))
+    return chosen_plan(plan, asked, silent).target
+
+
+def _key(config: EngineConfig) -> Key:
+    settings = config.settings
+    return settings.repack, settings.flash_attn, config.n_threads
+
+
+def _words(key: Key) -> str:
+    repack, kernel, n = key
+    plain = "" if repack else ", not repacked"
+    return f"flash attention {'on' if kernel == 'auto' else 'off'}, {n} threads{plain}"
+
+
+def _timers(stack: ExitStack, config: EngineConfig) -> dict[tuple[bool, str], Timer]:
+    found: dict[tuple[bool, str], Timer] = {}
+    for repack in (True, False):
+        loading = config.with_settings(repack=repack)
+        owner = stack.enter_context(closing(LlamaEngine(loading.with_settings(ctx=256))))
+        for kernel in KERNELS:
+            own = owner.sibling(loading.with_settings(flash_attn=kernel))
+            found[repack, kernel] = Timer(stack.enter_context(closing(own)).context())
+    return found
+
+
+def _least(timers: dict[tuple[bool, str], Timer], depth: int) -> dict[Key, float]:
+    """Seconds a token of each setting."""
+    ways = [(*loaded, n) for loaded, n in product(timers, thread_counts())]
+    best = dict.fromkeys(ways, inf)
+    for order in there_and_back(ways, TURNS):
+        for repack, kernel, n in order:
+            timer = timers[repack, kernel]
+            timer.context.engine.set_threads(n, max(thread_counts()))
+            way = repack, kernel, n
+            best[way] = min(best[way], timer.token_s(N_TOKENS, depth))
+    return best
+
+
+def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
+    """Decoding and prompts beside llama-bench, each in processes of their own."""
+    works = [
+        Work(0, 64, 0),
+        Work(0, 64, 1024),
+        Work(0, 32, 4096),
+        Work(512, 0, 0),
+        Work(2048, 0, 0),
+    ]
+    for work in works:
+        theirs, ours = list[float](), list[float]()
+        for is_ours in (False, True, True, False):
+            if is_ours:
+                ours += _localspec_tps(model, work)
+            else:
+                theirs += _llama_bench_tps(model, work, llama_bench)
+        mid, other = statistics.median(ours), statistics.median(theirs)
+        yield {
+            "part": "plain", "model": model, "n_prompt": work.n_prompt, "depth": work.depth,
+            "llama_bench_tps": other, "tps": mid, "ratio": mid / other,
+            "best_to_best": max(ours) / max(theirs),
+        }  # fmt: skip
+
+
+def _localspec_tps(model: str, work: Work) -> list[float]:
+    settings = SessionConfig.of(named(model), spec="none", threads=max(thread_counts()))
+    found = visit(Case(settings, work), 2).measurement
+    if found is None:
+        sys.exit("localspec could not measure")
+    if work.n_prompt:
+        return [work.n_prompt / each.prefill_s for each in found.samples if each.prefill_s]
+    return [each.n_tokens / each.decode_s for each in found.samples if each.decode_s]
+
+
+def _llama_bench_tps(model: str, work: Work, program: str) -> list[float]:
+    done = subprocess.run(
+        [program, "-m", named(model), "-p", str(work.n_prompt), "-n", str(work.n_gen),
+         "-d", str(work.depth), "-t", str(max(thread_counts())), "-r", "2", "-o", "json"],
+        capture_output=True, text=True, check=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    (result,) = json.loads(done.stdout)
+    return result["samples_ts"]
+
+
+def load_rows(model: str) -> Iterator[Row]:
+    """From the command to its first token, and the bare loading of the same file."""
+    path = str(named(model))
+    command = [sys.executable, "-m", "localspec", "generate", path, "-p", PROMPT, "-n", "1"]
+    bare = (
+        "import sys; from llama_cpp import llama_cpp as C; C.llama_backend_init();"
+        "C.llama_model_load_from_file(sys.argv[1].encode(), C.llama_model_default_params())"
+    )
+    ways: dict[str, list[str]] = {
+        "first token": command,
+        "first token, --spec none": [*command, "--spec", "none"],
+        "bare loading": [sys.executable, "-c", bare, path],
+        "localspec --version": [sys.executable, "-m", "localspec", "--version"],
+    }
+    yield from question_rows(model)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for order in there_and_back(list(ways), N_LOADS + 1):
+        for name in order:
+            times[name].append(_seconds(ways[name]))
+    for name, found in times.items():
+        known = found[1:]  # the first fills caches
+        yield {
+            "part": "load", "model": model, "what": name, "median_s": statistics.median(known),
+            "least_s": min(known),
+        }  # fmt: skip
+
+
+def question_rows(model: str) -> Iterator[Row]:
+    """Two questions on one text of some 1,500 tokens, each in a process of its own."""
+    path, log = str(named(model)), time_ns()  # nobody has read this text before
+    text = " ".join(
+        [f"Log {log}.", *(f"Ship {i} sailed to port {i * 7 % 31}." for i in range(130))]
+    )
+    for number, question in enumerate(("Which port came first?", "How many ships are there?")):
+        command = [sys.executable, "-m", "localspec", "generate", path, "-n", "1", "--json"]
+        done = subprocess.run(
+            [*command, "-p", f"{text} {question}"], capture_output=True, text=True, check=True
+        )
+        found = json.loads(done.stdout)
+        seconds, n = found["timings"]["prefill_s"], found["prompt_tokens"]
+        what = f"reading question {number + 1} on a text of {n:,} tokens"
+        yield {
+            "part": "load",
+            "model": model,
+            "what": what,
+            "median_s": seconds,
+            "least_s": seconds,
+        }
+
+
+def _seconds(command: list[str]) -> float:
+    started = perf_counter()
+    # As users run it: what was compiled once is there the next time.
+    own = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, capture_output=True, check=True, env=own)
+    return perf_counter() - started
+
+
+TYPES: dict[str, list[str]] = {
+    "none": [],
+    "ngram-simple": ["--spec-type", "ngram-simple"],
+    "ngram-mod": ["--spec-type", "ngram-mod"],
+    "draft": ["--spec-type", "draft-simple"],
+}
+"""llama-server's own speculation."""
+
+
+def speculation_rows(pair: str, prompts: Path, llama_server: str, n: int) -> Iterator[Row]:
+    """`--spec auto` and plain decoding beside llama-server's types, question by question."""
+    target, draft = (named(name) for name in pair.split(","))
+    asked = choose(read_questions(prompts), n, 0)
+    with ExitStack() as stack:
+        config = SessionConfig.of(target, draft, ctx=4096, threads=max(thread_counts()))
+        session = stack.enter_context(Session.open(config))
+        ways: dict[str, Callable[[str], float]] = {
+            "auto": lambda text: _reply_tps(session, text, "auto"),
+            "plain": lambda text: _reply_tps(session, text, "none"),
+        }
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for i, (name, flags) in enumerate(TYPES.items()):
+            drafting = ["-md", str(draft)] if name == "draft" else []
+            command = [llama_server, "-m", str(target), "-c", "4096", "-np", "1", "--jinja",
+                       "-t", str(max(thread_counts())), *flags, *drafting]  # fmt: skip
+            port = 18900 + i
+            command += ["--port", str(port)]
+            stack.enter_context(running(command, port, folder / f"{name}.log"))
+            ways[f"llama-server {name}"] = lambda text, port=port: _server_tps(port, text)
+        for question in asked:
+            found: dict[str, list[float]] = {name: [] for name in ways}
+            for order in there_and_back(list(ways), 2):
+                for name in order:
+                    found[name].append(ways[name](question.text))
+            tps = {name: statistics.mean(each) for name, each in found.items()}
+            yield {"part": "speculation", "model": pair, "category": question.category, **tps}
+
+
+def _reply_tps(session: Session, text: str, spec: Any) -> float:
+    session.context.truncate(0)
+    session.forget()
+    options = ReplyOptions(Sampling(temperature=0), 64, spec=spec)
+    prompt = session.chat_prompt([{"role": "user", "content": text}])
+    return session.reply(prompt, options).finish().timings.decode_tps or 0.0
+
+
+def _server_tps(port: int, text: str) -> float:
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 64, "temperature": 0,
+            "cache_prompt": False}  # fmt: skip
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    with closing(connection):
+        head = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), head)
+        document = json.loads(connection.getresponse().read())
+    return document["timings"]["predicted_per_second"]
+
+
+def program(name: str, given: str | None) -> str | None:
+    """The path of one of llama.cpp's programs: as given, from its variable, or on the path."""
+    found = given or os.environ.get(name.upper().replace("-", "_")) or name
+    return shutil.which(found)

@@ -1,0 +1,235 @@
+"""What nobody chose becomes what is fastest here, for the text that is expected."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import tiny
+
+from localspec.engine import threads, ways
+from localspec.engine.base import EngineConfig
+from localspec.engine.ways import (
+    TRIES,
+    AttentionWay,
+    Expected,
+    WayQuestion,
+    Ways,
+    WeightsWay,
+    kept_ways,
+    measured_ways,
+)
+from localspec.hardware.activity import Circumstances
+from localspec.model.facts import ModelFacts
+from localspec.session import automatic
+from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
+from localspec.session.config import SessionConfig, session_config
+from localspec.session.loading import EnginePlan, checked_facts
+from localspec.session.offer import offer, slower_prompts
+from localspec.settings import ROWS, Settings
+
+OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack"})
+FUSED = AttentionWay(True, "f16", 4e-4, 4e-3, 4e-5, 4e-4)
+PLAIN = AttentionWay(False, "f16", 12e-4, 2e-3, 12e-5, 2e-4)
+"""It costs more at first and less behind a text."""
+
+
+@pytest.fixture(scope="module")
+def facts() -> ModelFacts:
+    return checked_facts(tiny())
+
+
+def config(**settings: Any) -> EngineConfig:
+    return EngineConfig.of(tiny(), **{"ctx": 4096, "threads": 4, "gpu_layers": 0, **settings})
+
+
+def weights(seconds: dict[tuple[bool, int], tuple[float, float]], load_s: float = 0.0) -> Any:
+    return tuple(
+        WeightsWay(repack, n, *times, load_s if repack else 0.0)
+        for (repack, n), times in seconds.items()
+    )
+
+
+def choice(facts: ModelFacts, rows: Any, depth: int = 0, n_texts: int = 8) -> FastestHere:
+    """Kernels are known where a depth is expected."""
+    heads = main_heads(facts)
+    assert heads
+    attention = {ways.named(heads): (FUSED, PLAIN)} if depth else {}
+    known = Ways({main_type(facts): rows}, attention)
+    return FastestHere(config(), facts, known, Expected(depth, n_texts))
+
+
+SAME = weights(dict.fromkeys([(True, 2), (True, 4), (False, 2), (False, 4)], (0.02, 0.001)))
+
+
+def test_the_kernel_follows_the_depth(facts: ModelFacts) -> None:
+    for depth, kernel in ((64, "auto"), (4000, "off")):
+        found, reasons = choice(facts, SAME, depth).of(OPEN)
+        assert found.settings.flash_attn == kernel
+        assert len(reasons) == (kernel == "off")
+    assert "4,000 tokens deep" in reasons[0]
+
+
+def test_decoding_and_prompts_have_their_own_threads(facts: ModelFacts) -> None:
+    rows = weights({(True, 2): (0.010, 0.002), (True, 4): (0.020, 0.001)})
+    found, reasons = choice(facts, rows).of(OPEN)
+    assert (found.n_threads, found.n_threads_batch) == (2, 4)
+    assert reasons[0].startswith("threads 2 (")
+    noisy = weights({(True, 2): (0.0100, 0.0010), (True, 4): (0.0104, 0.0010)})
+    assert choice(facts, noisy).of(OPEN)[0] == config()
+
+
+def test_repacking_must_be_worth_its_loading(facts: ModelFacts) -> None:
+    rows = weights({(True, 4): (0.02, 0.0010), (False, 4): (0.03, 0.0015)}, load_s=10.0)
+    assert not choice(facts, rows, n_texts=1).of(OPEN)[0].settings.repack
+    assert choice(facts, rows, n_texts=10_000).of(OPEN)[0].settings.repack
+
+
+def test_what_somebody_chose_stays(facts: ModelFacts) -> None:
+    rows = weights({(True, 2): (0.010, 0.001), (True, 4): (0.020, 0.002)})
+    found, reasons = choice(facts, rows, 4000).of(frozenset())
+    assert (found, reasons) == (config(), [])
+
+
+@pytest.mark.parametrize("changes", [{"gpu_layers": 1}, {"workers": ("localhost:1",)}])
+def test_devices_are_left_to_the_engine(
+    facts: ModelFacts, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automatic, "measured_ways", lambda *_: pytest.fail("measured"))
+    target = config(**changes)
+    plan = EnginePlan(target, None, 0, facts)
+    asked = SessionConfig(tiny(), target.settings, OPEN)
+    assert chosen_plan(plan, asked, lambda _: None).target == target
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kv_v": "q8_0"}, {"flash_attn": "on"}, {"ctx": 2**30}], ids=lambda each: str(each)
+)
+def test_the_plain_kernel_needs_its_room_and_types(
+    facts: ModelFacts, changes: dict[str, Any]
+) -> None:
+    assert automatic.may_be_plain(config(), facts)
+    assert not automatic.may_be_plain(config(**changes), facts)
+
+
+def test_one_line_says_what_differs_and_the_draft_is_chosen_alike(
+    facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = choice(facts, SAME, 4000).ways
+    monkeypatch.setattr(automatic, "measured_ways", lambda question, on_start: known)
+    plan = EnginePlan(config(), config(), 3, facts, facts)
+    asked = SessionConfig(tiny(), config().settings, OPEN, Expected(4000))
+    said: list[str] = []
+    found = chosen_plan(plan, asked, said.append)
+    assert found.draft == found.target
+    assert found.target.settings.flash_attn == "off"
+    assert len(said) == 1
+    assert said[0].startswith("fastest here: flash attention off (")
+    assert chosen_plan(plan, replace(asked, open=frozenset()), said.append) == plan
+
+
+def test_what_changes_numbers_is_offered_once(facts: ModelFacts) -> None:
+    here = choice(facts, SAME, 4000)
+    assert offer(here) is None, "nothing is known of other keys"
+    heads = main_heads(facts)
+    assert heads
+    for token_s, is_offered in ((FUSED.deep_token_s, False), (FUSED.deep_token_s / 2, True)):
+        coarse = replace(FUSED, kv_k="q8_0", deep_token_s=token_s, deep_read_s=4e-3)
+        kernels = {ways.named(heads): (FUSED, coarse)}
+        known = replace(here, ways=replace(here.ways, attention=kernels))
+        assert bool(told := offer(known)) == is_offered
+    assert told
+    assert "prompts 0.1" in told, "what it costs is said before anybody chooses it"
+    assert "tune --quick" in told
+    assert offer(known) is None
+    chosen = replace(known, config=known.config.with_settings(kv_k="q8_0"))
+    told = slower_prompts(chosen)
+    assert told
+    assert "with q8_0 keys" in told
+    assert slower_prompts(known) is None
+
+
+def test_flags_profiles_and_a_variable_close_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, nothing = str(tiny()), Settings(draft="none")
+    assert not session_config(name, nothing, frozenset()).open, "the tests' variable"
+    monkeypatch.delenv("LOCALSPEC_NO_AUTO")
+    everything = frozenset(name for name, row in ROWS.items() if row.is_automatic)
+    assert session_config(name, nothing, frozenset()).open == session_config(name, nothing).open
+    assert session_config(name, nothing).open == everything == OPEN
+    assert not session_config(name, nothing, is_auto=False).open
+    given = session_config(name, nothing, frozenset({"repack", "threads"})).open
+    assert given == {"flash_attn"}
+    assert session_config(name, Settings(draft="none", flash_attn="on")).open == OPEN - {
+        "flash_attn"
+    }
+    assert not SessionConfig.of(tiny()).open
+
+
+class Measuring:
+    """Stands for the child process; each time it takes a little less."""
+
+    def __init__(self) -> None:
+        self.asked: list[WayQuestion] = []
+
+    def __call__(self, question: WayQuestion) -> Ways:
+        self.asked.append(question)
+        token_s = 0.02 / len(self.asked)
+        rows = [WeightsWay(r, n, token_s, 0.1, 0.1) for r in question.repacks for n in (1, 2)]
+        return Ways({question.weights: tuple(rows)} if question.weights else {})
+
+
+@pytest.fixture
+def measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measuring:
+    child = Measuring()
+    monkeypatch.setattr(ways.paths, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(ways, "machine_key", lambda: "machine")
+    monkeypatch.setattr(ways, "engine_fingerprint", lambda: "engine")
+    monkeypatch.setattr(ways, "_measure", child)
+    return child
+
+
+QUESTION = WayQuestion("Q4_0", None, (1, 2))
+
+
+def taken_by_others(share: float) -> Any:
+    return lambda self: Circumstances("", 1.0, share)
+
+
+def test_what_was_measured_is_kept_by_power_state(
+    measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways.Watch, "stop", taken_by_others(0.0))
+    said: list[bool] = []
+    for _ in range(2):
+        measured_ways(QUESTION, lambda: said.append(True))
+    assert len(measuring.asked) == len(said) == 1
+    battery = replace(ways.power(), on_battery=True)
+    monkeypatch.setattr(ways, "power", lambda: battery)
+    measured_ways(QUESTION, lambda: None)
+    assert len(measuring.asked) == 2
+    next(ways.paths.cache_dir().glob("ways/*")).write_text("{}")
+
+
+def test_what_others_disturbed_is_measured_again_a_few_times(
+    measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways.Watch, "stop", taken_by_others(0.5))
+    for _ in range(TRIES + 2):
+        measured_ways(QUESTION, lambda: None)
+    assert len(measuring.asked) == TRIES
+    assert kept_ways().weights["Q4_0"][0].token_s == pytest.approx(0.02 / TRIES), "the least counts"
+
+
+def test_default_threads_are_those_that_were_measured(
+    measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    monkeypatch.setattr(threads, "thread_limit", lambda: 2)
+    assert threads.default_threads() == 2
+    one = [WeightsWay(True, 1, 0.01, 0.1, 0.0), WeightsWay(True, 2, 0.02, 0.1, 0.0)]
+    monkeypatch.setattr(ways, "_measure", lambda _: Ways({"Q4_0": tuple(one)}))
+    assert threads.measured_threads(lambda _: None, repack=True) == 1
+    assert threads.default_threads() == 1
+    next((ways.paths.cache_dir() / "ways").glob("*.json")).write_text('{"weights": 0}')
+    assert kept_ways() == Ways()
+    assert threads.default_threads() == 2
