@@ -64,8 +64,8 @@ class Prediction:
 
     Bytes and FLOPs are those of one pass of one token a sequence, and of the prompt. `flops_per_s`:
     the rate that wide passes of this model reach; `bandwidth_bytes_per_s`: the memory's. `bound`:
-    the resource that limits decoding. `source`: what the rates are from, and the runs that corrected
-    them. `draft_s`: seconds of a token from the draft model.
+    the resource that limits decoding. `source`: of the rates, and the runs that corrected them.
+    `draft_s`: seconds of a token from the draft model.
     """
 
     decode_tps: Speed

@@ -1,10 +1,10 @@
 """What is left of a graphics card's speed under a limit of power.
 
-The curve is one card's, an RTX 3090 of 350 W that decodes a dense model of 27 B (350, 300 and 250 W:
-32.0, 33.0 and 31.7 tokens a second; 200 W: 20.6; 150 W: 8.3). Source:
+The curve is one card's, an RTX 3090 of 350 W that decodes a dense model of 27 B: 32.0, 33.0 and
+31.7 tokens a second at 350, 300 and 250 W, 20.6 at 200 W and 8.3 at 150 W. Source:
 https://jeanfbrito.github.io/posts/rtx-3090-power-limit-sweet-spot/, April 2026. Prompts on cards of
-the same kind keep 0.94, 0.85, 0.60 and 0.26 at the same limits
-(https://llmgarage.ai/power-limit-tokens-per-second-benchmark, February 2026), so it serves for both.
+the same kind keep 0.94, 0.85, 0.60 and 0.26 at 300, 250, 200 and 150 W, so it serves for both
+(https://llmgarage.ai/power-limit-tokens-per-second-benchmark, February 2026).
 An RTX 5060 Ti loses nothing down to 0.83 of its limit
 (https://inventivehq.com/blog/gpu-power-limit-tokens-per-watt).
 """
