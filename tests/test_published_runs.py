@@ -61,6 +61,13 @@ def test_a_cache_is_read_as_its_quantized_half_is() -> None:
     assert Notes("ctk=q8_0").cache_types == ("q8_0", "q8_0")
 
 
+def test_a_cache_of_a_fork_is_quantized_and_of_no_known_size() -> None:
+    run = RunConditions("cuda", "NVIDIA Ada", HALF, 1e12, 8e13, cache=("turbo3", True))
+    kinds = [kind for kind, _, _ in of_part(run, "attention")]
+    assert "attention by group of quantized cache" in kinds
+    assert "attention by size of quantized cache" not in kinds
+
+
 def test_a_limit_of_power_slows_a_card_as_published() -> None:
     card = "NVIDIA GeForce RTX 3090"
     assert power.share_left(card, 200) == pytest.approx(0.64, abs=0.01)

@@ -190,9 +190,10 @@ def _attention(run: RunConditions) -> Iterator[Column]:
     yield "attention, not fused", run.backend, float(not flash)
     yield "attention by cache", f"{run.backend}, {cache_type}{how}", 1.0
     if cache_type not in PLAIN_CACHES:
-        bits = BY_NAME[cache_type.upper()].bits_per_element
         yield "attention by group of quantized cache", run.backend, log(run.group)
-        yield "attention by size of quantized cache", run.backend, log(bits / 16)
+        if kind := BY_NAME.get(cache_type.upper()):
+            size = log(kind.bits_per_element / 16)
+            yield "attention by size of quantized cache", run.backend, size
     for driver in run.drivers:
         yield "habit, attention by driver", driver, 1.0
     for trait in run.traits:
