@@ -64,7 +64,8 @@ class Prediction:
 
     Bytes and FLOPs are those of one pass of one token a sequence, and of the prompt. `flops_per_s`:
     the rate that wide passes of this model reach; `bandwidth_bytes_per_s`: the memory's. `bound`:
-    the resource that limits decoding. `draft_s`: seconds of a token from the draft model.
+    the resource that limits decoding. `source`: of the rates, and the runs that corrected them.
+    `draft_s`: seconds of a token from the draft model.
     """
 
     decode_tps: Speed
@@ -170,7 +171,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
         first_s=work.batch * roofline.prefill_s(work.n_prompt, work.depth) if n_prompt else None,
         memory_bytes=_memory_bytes(case, roofline, n_ctx),
         bound=parts[0].bound,
-        source=machine.rates_source,
+        source="; ".join((machine.rates_source, *machine.experience.notes)),
         passes=passes,
         draft_s=_draft_s(case, machine, depth),
         weights_bytes=sum(part.n_bytes for part in facts.streamed(work.batch)),

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from math import log
 from typing import Literal, Self
 
+from localspec.gguf.types import BY_NAME
 from localspec.model.facts import ModelFacts
-from localspec.prediction.families import SHARED_MEMORY
+from localspec.prediction.families import BRAIN, HALF, SHARED_MEMORY
 
 NEWEST = "2026"
 """The age class of engine builds of today."""
@@ -33,6 +34,8 @@ TYPICAL_INTENSITY = 0.03
 TYPICAL_WIDTH = 4096
 TYPICAL_CELLS = 4096
 FEWEST_CELLS = 1024
+PLAIN_CACHES = ("f32", "f16", "bf16")
+"""Others are unpacked, on CUDA by a kernel that reads them anew for every head of queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class RunConditions:
     fp32_flops_per_s: float
     fp16_flops_per_s: float | None = None
     era: str = NEWEST
+    age_years: float = 0.0
     chip: str = ""
     traits: tuple[str, ...] = ()
     width: int = TYPICAL_WIDTH
@@ -63,6 +67,11 @@ class RunConditions:
 
     def with_type(self, type_class: str) -> Self:
         return replace(self, type_class=type_class)
+
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """That a source chose, of several."""
+        return tuple(name for kind, name in self.habits if kind == "driver")
 
     @property
     def kind(self) -> str:
@@ -88,6 +97,9 @@ def whole(run: RunConditions) -> Iterator[Column]:
         *((f"{trait} in era", f"{backend}, {era}") for trait in run.traits),
     ):
         yield kind, name, 1.0
+    yield "age in backend", backend, run.age_years
+    for trait in run.traits:
+        yield f"{trait} by age", backend, run.age_years
     for kind, name in run.habits:
         yield f"habit, {kind}", f"{backend}, {name}", 1.0
         yield f"habit, {kind} anywhere", name, 1.0
@@ -113,6 +125,7 @@ def _launches(run: RunConditions) -> Iterator[Column]:
     yield "launches in backend", backend, 1.0
     yield "launches in family", f"{backend}, {run.family}", 1.0
     yield "launches in era", f"{backend}, {run.era}", 1.0
+    yield "launches by age", backend, run.age_years
     for trait in run.traits:
         yield f"launches of {trait}", "all", 1.0
         yield f"launches of {trait} in backend", backend, 1.0
@@ -124,13 +137,14 @@ def _launches(run: RunConditions) -> Iterator[Column]:
 
 def _weights(run: RunConditions) -> Iterator[Column]:
     backend, family, kind = run.backend, run.family, run.type_class
+    for each in (HALF, BRAIN) if kind == BRAIN else (kind,):
+        yield "type", each, 1.0
+        yield "backend type", f"{backend}, {each}", 1.0
+        yield "family type", f"{backend}, {family}, {each}", 1.0
     for group, name in (
         ("backend", backend),
         ("family", family),
         ("backend family", f"{backend}, {family}"),
-        ("type", kind),
-        ("backend type", f"{backend}, {kind}"),
-        ("family type", f"{backend}, {family}, {kind}"),
         ("memory", "shared" if backend == "metal" or family in SHARED_MEMORY else "own"),
     ):
         yield group, name, 1.0
@@ -149,6 +163,8 @@ def _weights(run: RunConditions) -> Iterator[Column]:
     yield "intensity by type", f"{backend}, {kind}", intensity
     yield "width", "all", width
     yield "width in backend", backend, width
+    for driver in run.drivers:
+        yield "habit, type by driver", f"{driver}, {kind}", 1.0
 
 
 def _experts(run: RunConditions) -> Iterator[Column]:
@@ -156,6 +172,7 @@ def _experts(run: RunConditions) -> Iterator[Column]:
     yield "experts in backend", run.backend, 1.0
     yield "experts in family", f"{run.backend}, {run.family}", 1.0
     yield "experts by type", f"{run.backend}, {run.type_class}", 1.0
+    yield "experts by age", run.backend, run.age_years
 
 
 def _attention(run: RunConditions) -> Iterator[Column]:
@@ -169,11 +186,25 @@ def _attention(run: RunConditions) -> Iterator[Column]:
     depth = log(max(run.n_cells, FEWEST_CELLS) / TYPICAL_CELLS)
     yield "attention by depth", "all", depth
     yield "attention by depth in backend", run.backend, depth
+    yield "attention by age", run.backend, run.age_years
     yield "attention, not fused", run.backend, float(not flash)
     yield "attention by cache", f"{run.backend}, {cache_type}{how}", 1.0
+    if cache_type not in PLAIN_CACHES:
+        yield "attention by group of quantized cache", run.backend, log(run.group)
+        if kind := BY_NAME.get(cache_type.upper()):
+            size = log(kind.bits_per_element / 16)
+            yield "attention by size of quantized cache", run.backend, size
+    for driver in run.drivers:
+        yield "habit, attention by driver", driver, 1.0
     for trait in run.traits:
         yield f"attention of {trait}", "all", 1.0
         yield f"attention of {trait} in backend", run.backend, 1.0
+
+
+def cache_class(keys: str, values: str) -> str:
+    """The type that decides how a cache is read: that of keys, or of values where only those are
+    quantized."""
+    return values if keys in PLAIN_CACHES else keys
 
 
 def traits_of(facts: ModelFacts) -> tuple[str, ...]:
@@ -183,5 +214,6 @@ def traits_of(facts: ModelFacts) -> tuple[str, ...]:
         "hybrid": any(layer.is_recurrent for layer in facts.layers),
         "mla": any(layer.key_size and not layer.value_size for layer in facts.layers),
         "gemma": facts.architecture.startswith("gemma"),
+        "convolution": facts.architecture.startswith("lfm2"),
     }
     return tuple(trait for trait, holds in found.items() if holds)

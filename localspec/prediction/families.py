@@ -38,9 +38,12 @@ THROUGH_METAL = "Apple through MoltenVK"
 """Vulkan has no driver there: its shaders are translated, whatever the chip."""
 
 HALF, EIGHT, LEGACY, K_QUANTS, LOW = "16 bit", "8 bit", "4 and 5 bit blocks", "K-quants", "low bit"
+BRAIN = "bfloat16"
+"""Of 16 bits, too, and slow where a device or its driver has no matrix units for it."""
 CODEBOOKS, MICROSCALED, TERNARY = "codebooks", "microscaled 4 bit", "1 and 2 bit"
 _TYPE_CLASSES: tuple[tuple[str, str], ...] = (
-    (r"^(F16|BF16|FP16|F32|FP32)", HALF),
+    (r"^BF16", BRAIN),
+    (r"^(F16|FP16|F32|FP32)", HALF),
     (r"^Q8", EIGHT),
     (r"^(MX|NV)FP4", MICROSCALED),
     (r"^(Q[45]_[01]|IQ4_NL)", LEGACY),

@@ -17,6 +17,7 @@ from localspec.prediction.conditions import (
     TYPICAL_WIDTH,
     Part,
     RunConditions,
+    cache_class,
 )
 from localspec.prediction.efficiency import Efficiency, load
 from localspec.prediction.families import HALF, family_of, type_class
@@ -94,7 +95,7 @@ class PublishedRates:
     def attention(self, work: AttentionWork, n_tokens: int) -> Term:
         run = replace(
             self.run,
-            cache=(work.type_k.name.lower(), work.flash),
+            cache=(cache_class(work.type_k.name.lower(), work.type_v.name.lower()), work.flash),
             group=work.n_heads / work.n_kv_heads,
             n_cells=work.n_cells,
         )

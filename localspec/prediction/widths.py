@@ -13,6 +13,7 @@ from math import exp, log
 
 from localspec.hardware.probe_results import Curve
 from localspec.prediction.conditions import TYPICAL_INTENSITY, Column, RunConditions
+from localspec.prediction.families import BRAIN, HALF
 
 WIDTHS = (2, 4, 8, 16)
 CLIFF = 9
@@ -22,7 +23,7 @@ LEAST = 0.05
 
 def width_columns(run: RunConditions, n_tokens: int) -> Iterator[Column]:
     """Columns of a pass over `n_tokens`."""
-    backend, kind = run.backend, run.type_class
+    backend, kind = run.backend, HALF if run.type_class == BRAIN else run.type_class
     if n_tokens == CLIFF:
         yield "cliff", backend, 1.0
         n_tokens = WIDTHS[-1]

@@ -6,7 +6,9 @@ fitted in between. Other programs on the machine decide: with more than a tenth 
 taken, goals are missed for that alone.
 """
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +20,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.timing import Timer
 from localspec.forecast.forecast import facts_of
-from localspec.forecast.machine import MachineChoice
+from localspec.forecast.machine import MachineChoice, PredictedMachine
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.hardware.activity import Watch
 from localspec.hardware.detect import usable_cores
@@ -34,8 +36,15 @@ REPEATS, PROMPTS = 5, 2
 GOALS = {"decode": 0.15, "verify": 0.25, "prefill": 0.20}
 
 
-def test_median_errors_of_decoding_verification_and_prompts() -> None:
-    """Reached on 2026-11-26 while others had 8 %: 10.3, 8.1 and 18.9 %."""
+SPIN = "import time; end = time.monotonic() + 40\nwhile time.monotonic() < end: pass"
+"""A program that holds a core for longer than a probe takes."""
+
+
+@pytest.mark.parametrize("first", ["calm", "beside a busy core"])
+def test_median_errors_of_decoding_verification_and_prompts(first: str) -> None:
+    """Where another program held a core during the first probe, later ones put it right."""
+    if first != "calm":
+        _probe_beside_another_program()
     watch = Watch()
     rows = [row for path in _models() for row in _check(path)]
     errors = {what: _median_error(rows, what) for what in GOALS}
@@ -49,6 +58,23 @@ def test_median_errors_of_decoding_verification_and_prompts() -> None:
         )
     missed = {what: error for what, error in errors.items() if error > GOALS[what]}
     assert not missed, f"{errors} for {GOALS}; other programs had {others:.0%} of the processors"
+
+
+def _probe_beside_another_program() -> None:
+    other = subprocess.Popen([sys.executable, "-c", SPIN])
+    try:
+        messages: list[str] = []
+        _machine(smollm2(), messages.append)
+        print(*messages, sep="\n")
+    finally:
+        other.kill()
+        other.wait()
+
+
+def _machine(path: Path, notify: Callable[[str], None]) -> PredictedMachine:
+    caches = [Attention(name, name) for name in TYPES]
+    choice = MachineChoice(probe="auto", n_gpu_layers=0)
+    return predicted_machine(choice, [facts_of(str(path))], caches, 4096, notify)
 
 
 def _median_error(rows: list[dict[str, Any]], what: str) -> float:
@@ -65,10 +91,8 @@ def _models() -> Iterator[Path]:
 
 def _check(path: Path) -> Iterator[dict[str, Any]]:
     facts = facts_of(str(path))
-    caches = [Attention(name, name) for name in TYPES]
-    choice = MachineChoice(probe="auto", n_gpu_layers=0)
-    machine = predicted_machine(choice, [facts], caches, 4096, lambda message: None)
-    for cache in caches:
+    machine = _machine(path, lambda message: None)
+    for cache in (Attention(name, name) for name in TYPES):
         kv = cache.kv_k
         roofline = machine.roofline(facts, cache)
         predicted, measured = _predicted(roofline), _measured(path, kv)

@@ -162,16 +162,16 @@ def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
         ]
         series.append(Series(name, tuple(measured), "line", tone=tone))
         said = [
-            ChartPoint(row.case.work.depth, row.predicted_tps.mid)
+            ChartPoint(row.case.work.depth, speed.mid, speed.low, speed.high)
             for row in group
-            if row.predicted_tps
+            if (speed := row.predicted_tps)
         ]
         if said:
             series.append(Series("", tuple(said), "line", dashed=True, tone=tone))
     return Chart(
         "depth",
         "Speed by depth and KV type",
-        "Decoding speed by tokens in the context. Dashed lines are predictions.",
+        "Decoding speed by tokens in the context. Dashed lines are predictions with intervals.",
         "depth in tokens",
         "tok/s",
         tuple(series),

@@ -3,6 +3,8 @@
 import re
 from functools import cached_property
 
+from localspec.prediction.conditions import cache_class
+
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 
 
@@ -44,8 +46,16 @@ class Notes:
 
     @property
     def cache(self) -> tuple[str, bool]:
-        """The type of keys and whether attention is fused; today's engines fuse it unless told."""
-        return (self.get("ctk") or "f16").lower(), self.get("fa") != "0"
+        """The type of keys, or of values where only those are quantized, and whether attention is
+        fused; today's engines fuse it unless told."""
+        keys, values = self.cache_types
+        return cache_class(keys, values), self.get("fa") != "0"
+
+    @property
+    def cache_types(self) -> tuple[str, str]:
+        """Of keys and of values."""
+        keys = (self.get("ctk") or "f16").lower()
+        return keys, (self.get("ctv") or keys).lower()
 
     @property
     def prompt_tokens(self) -> float:
@@ -66,9 +76,9 @@ class Notes:
         return round(found) if found else None
 
     @property
-    def power_cap(self) -> bool:
-        found = re.search(r"(\d+) W of (\d+) W", self.text)
-        return bool(found) and float(found[1]) < 0.75 * float(found[2])
+    def power_limit_w(self) -> float | None:
+        found = re.search(r"(\d+) W of \d+ W", self.text)
+        return float(found[1]) if found else None
 
     @cached_property
     def month(self) -> str | None:

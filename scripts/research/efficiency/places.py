@@ -10,31 +10,20 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Self
 
+from research.efficiency.builds import age_years, era_of, month_of
 from research.efficiency.notes import Notes, number
+from research.efficiency.power import share_left
 from research.efficiency.processors import FAST_FIRST, chip_of, processor_of
 from research.efficiency.shapes import Shape
 
 from localspec.errors import UserError
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
-from localspec.prediction.conditions import NEWEST, TYPICAL_INTENSITY, UNDATED, RunConditions
-from localspec.prediction.families import EIGHT, HALF, K_QUANTS, LOW, type_class
+from localspec.prediction.conditions import TYPICAL_INTENSITY, RunConditions
+from localspec.prediction.families import EIGHT, HALF, K_QUANTS, LOW, MICROSCALED, type_class
 from localspec.prediction.published import circumstances
 
 GIB = 2**30
 
-# The engine's age by source, where a row's notes do not say it; what is in neither is of today.
-ERAS: tuple[tuple[str, str], ...] = (
-    ("discussion #4167 M5", "2025"),
-    ("discussion #4167 over-time", "2024"),
-    ("discussion #4167", "2023"),
-    ("XiongjieDai", "2024"),
-    ("localscore", "llamafile"),
-    ("PR #2707", "2023"),
-    ("PR #4766", "2024"),
-    ("PR #5625", "2024"),
-    ("PR #5835", "2024"),
-    ("issue #10435", "2024"),
-)
 # Names that sources give to devices without saying which of several they are.
 ALIASES = {
     "NVIDIA H100 80 GB": "NVIDIA H100 SXM5 80 GB",
@@ -45,6 +34,8 @@ THROTTLED: tuple[tuple[str, str], ...] = (("mac-llm-bench", "Apple M5"),)
 """Machines whose runs contradict each other: a fanless MacBook Air, by its source's files, that ran
 18.3 and 18.4 GiB at 5.5 and 2.5 tokens a second in one series."""
 _QUANT = re.compile(r"(UD-)?(I?Q\d|TQ\d|B?F(P)?(16|32)|MXFP|NVFP)")
+MICROSCALED_BELOW = 8.0
+"""Bits of a weight of gpt-oss: files of 16 bits exist, too."""
 _CLASS_BY_BITS = ((12.0, HALF), (7.0, EIGHT), (4.2, K_QUANTS), (0.0, LOW))
 METHODS = (
     ("localscore", "LocalScore"),
@@ -92,16 +83,34 @@ def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Plac
     backend = row["backend"] or match.device.kind
     known = circumstances(match.device, backend).with_type(kind)
     least, most = match.bandwidth_range or (known.bandwidth_bytes_per_s,) * 2
+    left = share_left(match.device.name, notes.power_limit_w)
+    known = _limited(known, left)
     return Place(
         chip=match.device.name,
         circumstances=_by_source(known, row, notes, shape),
-        bandwidth_range=(least, most),
+        bandwidth_range=(left * least, left * most),
         memory_bytes=None if backend == "metal" else max(match.device.memory_bytes, default=None),
     )
 
 
-def class_of(quant: str, bits_per_weight: float) -> str:
-    """The class of a weight type, by how many bits a weight takes where the name says nothing."""
+def _limited(run: RunConditions, left: float) -> RunConditions:
+    """Under a limit of power that leaves a share of the device's figures."""
+    return replace(
+        run,
+        bandwidth_bytes_per_s=left * run.bandwidth_bytes_per_s,
+        fp32_flops_per_s=left * run.fp32_flops_per_s,
+        fp16_flops_per_s=left * run.fp16_flops_per_s if run.fp16_flops_per_s else None,
+    )
+
+
+def class_of(model: str, quant: str, bits_per_weight: float) -> str:
+    """The class of a weight type, by how many bits a weight takes where the name says nothing.
+
+    OpenAI publishes gpt-oss with experts of MXFP4, and makers of files leave them so: the name of
+    the quantization is that of the few other weights.
+    """
+    if "gpt-oss" in model.lower().replace("_", "-") and bits_per_weight < MICROSCALED_BELOW:
+        return MICROSCALED
     if _QUANT.match(quant.upper()):
         return type_class(quant)
     return next(kind for least, kind in _CLASS_BY_BITS if bits_per_weight >= least)
@@ -159,11 +168,14 @@ def _by_source(
     run: RunConditions, row: dict[str, str], notes: Notes, shape: Shape
 ) -> RunConditions:
     source = row.get("source", "")
+    month = None if "localscore" in source else month_of(source, notes)
     traits = ("moe",) * shape.is_mixture + (shape.kind,) * (shape.kind != "dense")
     traits += ("gemma",) * ("gemma" in row["model"].lower())
+    traits += ("convolution",) * ("lfm2" in row["model"].lower())
     return replace(
         run,
-        era=_era(source, notes),
+        era=era_of(source, month),
+        age_years=age_years(month),
         traits=traits,
         width=shape.n_embd,
         group=shape.group,
@@ -179,19 +191,12 @@ def _habits(run: RunConditions, row: dict[str, str], notes: Notes) -> Iterator[t
         yield "method", method
     if source:
         yield "source", notes.source_of(source)
-    if notes.power_cap:
-        yield "state", "power cap"
+    if run.backend == "vulkan" and "amdvlk" in notes.text:
+        yield "driver", "AMDVLK"
     if any(text in source and row["device"] == name for text, name in THROTTLED):
         yield "state", f"throttled {row['device']}"
     if run.backend == "rocm" and _has_rocblas_alone(notes, run.family):
         yield "library", f"rocBLAS alone, {row['test'][:2]}"
-
-
-def _era(source: str, notes: Notes) -> str:
-    named = next((era for text, era in ERAS if text in source), None)
-    if named is None and notes.month:
-        named = notes.month[:4]
-    return named or (NEWEST if notes.get("build") else UNDATED)
 
 
 @cache

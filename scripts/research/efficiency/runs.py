@@ -64,6 +64,8 @@ class Run:
     month: str | None
     row: int
     micro_batch: int = MICRO_BATCH
+    cache_bits: float = 16.0
+    """Of a number in the cache, on average over keys and values."""
 
     @property
     def chip(self) -> str:
@@ -111,7 +113,7 @@ class Run:
 
     def _decode(self) -> dict[Part, float]:
         known, shape = self.conditions, self.shape
-        cache = shape.cached_bytes(self.depth) * CACHE_BITS.get(known.cache[0], 16.0) / 16
+        cache = shape.cached_bytes(self.depth) * self.cache_bits / 16
         return {
             "launches": LAUNCH_S["decode"] * (shape.n_layers + BESIDE_LAYERS),
             "weights": (self._dense_bytes + 2 * shape.state_bytes) / known.bandwidth_bytes_per_s,
@@ -175,7 +177,7 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
     file_bytes = _file_bytes(size_gib, said, shape, row["quant"])
     if file_bytes < min_gib * GIB:
         return f"smaller than {min_gib:g} GiB"
-    kind = class_of(row["quant"], 8 * file_bytes / shape.n_params)
+    kind = class_of(row["model"], row["quant"], 8 * file_bytes / shape.n_params)
     place = place_of(row | {"backend": backend}, notes, kind, shape)
     if isinstance(place, str):
         return place
@@ -193,6 +195,7 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
         month=notes.month,
         row=index,
         micro_batch=notes.micro_batch or MICRO_BATCH,
+        cache_bits=sum(CACHE_BITS.get(name, 16.0) for name in notes.cache_types) / 2,
     )
     return _checked(run)
 

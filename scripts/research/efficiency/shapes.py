@@ -6,7 +6,8 @@ catalogue's models are held against its configurations (tests/test_shapes.py). C
 pattern, 10^9 weights, layers, embedding length, bytes of F16 keys and values that a pass reads for
 a cached token, rows of a table, tied tables, kind; of mixtures 10^9 weights in routed experts,
 experts of a layer and those a token uses; 10^9 weights of which a token reads a row; a sliding
-window and the share of the cache behind it; numbers of all query heads; 10^6 bytes of state.
+window and the share of the cache behind it; numbers of all query heads; 10^6 bytes of state; the
+source, which is the catalogue's entry that a row is held against, or a configuration recalled.
 Other models get the shape usual at their size, mixtures what their names say ("30B-A3B").
 """
 

@@ -41,7 +41,7 @@ EXPERT_SCALES = {
 }  # fmt: skip
 """How far each kind of column is believed to vary; from a search over devices left out."""
 HUBER, RIDGE, STEPS = 0.5, 0.2, 15
-BITS = {"16 bit": 16.0, "8 bit": 8.5, "4 and 5 bit blocks": 4.65, "K-quants": 4.9}
+BITS = {"16 bit": 16.0, "bfloat16": 16.0, "8 bit": 8.5, "4 and 5 bit blocks": 4.65, "K-quants": 4.9}
 FEWER_BITS = 4.0
 Values = dict[str, float]
 

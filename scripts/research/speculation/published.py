@@ -10,15 +10,17 @@ predicted from the device's name alone:
 
 with c what a drafted token costs: of a draft model its own pass, of an MTP head one layer and the
 output matrix. Servers measured them. What they take beside a pass counts, as runs of other models
-taught it; `with_server` has also what the median of these rows says that a server takes for each
-token of a draft model, which is no part of a prediction for localspec. A gain is right if it lies
-on the right side of 1. Left out are several devices or users, and drafts that are seldom as long as
+taught it; `with_server` has also what a server takes for each token of a draft model beside its
+pass: the median of rows of other sources, so that no row is judged by its own. That is no part of a
+prediction for localspec, which measures its own drafting. A gain is right if it lies on the right
+side of 1. Left out are several devices or users, and drafts that are seldom as long as
 stated (n-grams, heads that stop when unsure).
 """
 
 import csv
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +47,7 @@ _SELDOM = re.compile(r"ngram|p-min|gated", re.IGNORECASE)
 """Drafts that are not as long as stated: only where a text repeats, or while the head is sure."""
 _QUANT = re.compile(r"(?:UD-)?(?:IQ|Q)\d(?:_[A-Z0-9]+)*|(?<![A-Za-z])F16", re.IGNORECASE)
 DEPTH = 512.0
+SURE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Gain:
     plain_s: float
     has_model: bool
     """Whether a model drafts, and no head."""
+    source: str = ""
 
     @property
     def beside_s(self) -> float:
@@ -89,9 +93,10 @@ def main(
 ) -> None:
     """Compare published gains with predicted ones."""
     gains = list(published_gains())
-    beside_s = max(0.0, median(gain.beside_s for gain in gains if gain.has_model))
-    document = {"alone": scores_of(gains), "server_token_ms": 1e3 * beside_s}
-    gains = [gain.with_server(beside_s) for gain in gains]
+    document: dict[str, Any] = {"alone": scores_of(gains)}
+    times = {source: 1e3 * server_s(gains, source) for source in sorted({g.source for g in gains})}
+    document["server_token_ms"] = sorted(times.values())
+    gains = [gain.with_server(times[gain.source] / 1e3) for gain in gains]
     document["with_server"] = scores_of(gains)
     if as_json:
         print(json.dumps(document))
@@ -106,6 +111,23 @@ def main(
         print(f"{name:24}{value}")
 
 
+def sure_from(gains: Iterable[Gain]) -> float:
+    """The least predicted gain from which on nine in ten gained: below it, a gain is no promise."""
+    kept = sorted(gains, key=lambda gain: gain.predicted)
+    while kept and sum(gain.measured >= 1 for gain in kept) < SURE * len(kept):
+        del kept[0]
+    return kept[0].predicted if kept else float("inf")
+
+
+def server_s(gains: Iterable[Gain], source: str) -> float:
+    """What a server takes for a token of a draft model by other sources, each one voice."""
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for gain in gains:
+        if gain.has_model and gain.source != source:
+            times[gain.source].append(gain.beside_s)
+    return max(0.0, median(map(median, times.values()))) if times else 0.0
+
+
 def scores_of(gains: Iterable[Gain]) -> dict[str, Any]:
     """Counts, and the median error of the size."""
     gains = list(gains)
@@ -115,6 +137,7 @@ def scores_of(gains: Iterable[Gain]) -> dict[str, Any]:
         "sign_right": sum(gain.is_right for gain in gains) / len(gains),
         "losses": len(losses),
         "losses_right": sum(gain.is_right for gain in losses),
+        "sure_from": sure_from(gains),
         "median_error": median(gain.error for gain in gains),
     }
 
@@ -155,6 +178,7 @@ def _gain(row: dict[str, str], known: Coefficients, widths: Widths) -> Gain | No
         (1 + n * share) / cost,
         1 / plain,
         "mtp" not in row["method"],
+        Notes(row["notes"]).source_of(row["source"]),
     )
 
 

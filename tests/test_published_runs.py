@@ -1,0 +1,102 @@
+"""What is read out of a published run: its engine's age, its weights, its cache, its limits."""
+
+import csv
+import tomllib
+from pathlib import Path
+
+import pytest
+from research.efficiency import builds, places, power, processors, shapes
+from research.efficiency.fit import BATCH_TABLES, DATA, TABLES
+from research.efficiency.notes import Notes
+
+from localspec.hardware.devices import all_devices
+from localspec.prediction.conditions import RunConditions, cache_class, of_part
+from localspec.prediction.families import BRAIN, HALF, K_QUANTS, MICROSCALED, type_class
+from localspec.registry.catalog import load_catalog
+
+
+@pytest.mark.parametrize(
+    ("source", "notes", "month"),
+    [
+        ("anybody", "build=b9789; fa=1", "2026-07"),
+        ("anybody", "build=9187; env=vulkan_radv", "2026-06"),
+        ("github kyuz0/mi50-gfx906-toolboxes", "build=982e3472; rocm=6.3.4", "2025-07"),
+        ("anybody", "build=abcdef1(b8396); date=2026-04-02", "2026-04"),
+        ("llama.cpp discussion #15013 (via a copy)", "build=9c35706", "2025-10"),
+        ("llama.cpp discussion #10879", "build=7f76692", None),
+        ("anybody", "build=9c35706", None),
+    ],
+)
+def test_an_engine_s_month(source: str, notes: str, month: str | None) -> None:
+    """A hash is no date: counted as today's, builds of 2025 taught what builds of 2026 do."""
+    assert builds.month_of(source, Notes(notes)) == month
+
+
+def test_an_engine_s_age() -> None:
+    assert builds.age_years("2025-10") == pytest.approx(1.0)
+    assert builds.age_years("2026-12") == 0.0
+    assert builds.age_years("2019-01") == builds.OLDEST_YEARS
+    assert builds.era_of("localscore.ai", "2025-03") == "llamafile"
+    assert builds.era_of("anybody", None) == "undated"
+
+
+def test_gpt_oss_is_of_mxfp4_whatever_a_file_is_called() -> None:
+    assert places.class_of("gpt-oss-120b-F16", "F16", 4.5) == MICROSCALED
+    assert places.class_of("gpt-oss-20b", "Q4_K_M", 4.4) == MICROSCALED
+    assert places.class_of("gpt-oss-20b-BF16", "BF16", 16.0) == BRAIN
+    assert places.class_of("Qwen3-8B", "Q4_K_M", 4.9) == K_QUANTS
+
+
+def test_bfloat16_is_of_16_bits_and_a_class_of_its_own() -> None:
+    assert (type_class("BF16"), type_class("F16")) == (BRAIN, HALF)
+    run = RunConditions("vulkan", "AMD RDNA4", BRAIN, 6e11, 4e13)
+    kinds = [name for kind, name, _ in of_part(run, "weights") if kind == "type"]
+    assert kinds == [HALF, BRAIN]
+
+
+def test_a_cache_is_read_as_its_quantized_half_is() -> None:
+    assert cache_class("f16", "q8_0") == "q8_0"
+    assert cache_class("q4_0", "f16") == "q4_0"
+    assert Notes("ctk=f16; ctv=q4_0; fa=1").cache == ("q4_0", True)
+    assert Notes("ctk=q8_0").cache_types == ("q8_0", "q8_0")
+
+
+def test_a_cache_of_a_fork_is_quantized_and_of_no_known_size() -> None:
+    run = RunConditions("cuda", "NVIDIA Ada", HALF, 1e12, 8e13, cache=("turbo3", True))
+    kinds = [kind for kind, _, _ in of_part(run, "attention")]
+    assert "attention by group of quantized cache" in kinds
+    assert "attention by size of quantized cache" not in kinds
+
+
+def test_a_limit_of_power_slows_a_card_as_published() -> None:
+    card = "NVIDIA GeForce RTX 3090"
+    assert power.share_left(card, 200) == pytest.approx(0.64, abs=0.01)
+    assert power.share_left(card, 280) == 1.0
+    assert power.share_left(card, None) == power.share_left("another", 50) == 1.0
+    assert set(power.RATED_W) <= {device.name for device in all_devices()}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", [*TABLES, *BATCH_TABLES])
+def test_every_measured_row_names_its_source(name: str) -> None:
+    assert all(row["source"].strip() for row in rows_of(DATA / name))
+
+
+def test_every_shape_names_its_source() -> None:
+    entries = load_catalog()
+    for row in rows_of(shapes.TABLE):
+        kind, _, what = row["source"].partition(": ")
+        assert kind in ("catalogue", "recalled"), row["name"]
+        assert what in entries if kind == "catalogue" else "huggingface.co/" in what, row["name"]
+
+
+def test_the_processors_name_their_source() -> None:
+    assert tomllib.loads(processors.TABLE.read_text("utf-8"))["source"]
+
+
+def test_every_device_names_its_source() -> None:
+    assert all(device.source for device in all_devices())
