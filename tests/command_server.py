@@ -42,8 +42,9 @@ def import_all() -> None:
 def serve(address: str) -> None:
     """Until the process is ended."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
+        listener.bind(address + ".new")
         listener.listen()
+        Path(address + ".new").rename(address)  # who sees it may connect
         while True:
             connection, _ = listener.accept()
             if os.fork() == 0:
