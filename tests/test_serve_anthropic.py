@@ -176,4 +176,4 @@ def test_keys_and_methods_are_refused_in_its_shape() -> None:
 def test_silence_is_filled_with_its_own_ping() -> None:
     with fake_server(pass_s=0.2, ping_s=0.05) as server:
         text = server.ask("POST", "/v1/messages", {**HELLO, "max_tokens": 2, "stream": True})[1]
-        assert text.count('event: ping\ndata: {"type": "ping"}\n\n') >= 2
+        assert text.count('event: ping\ndata: {"type":"ping"}\n\n') >= 2

@@ -175,7 +175,7 @@ def test_a_stop_text_is_not_said(server: Served) -> None:
         ({"regex": "("}, "cannot be kept"),
         ({"regex": 1}, "regex"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools have no place"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "no chat template"),
         ({"tools": [{}]}, "tools[0]"),
         ({"reasoning_effort": "immense"}, "reasoning_effort"),
         ({"chat_template_kwargs": 3}, "chat_template_kwargs"),

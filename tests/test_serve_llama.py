@@ -156,7 +156,8 @@ def test_what_is_not_here_is_a_sentence(server: Served, path: str) -> None:
     [
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}}, "multimodal_data"),
         ({"mirostat": 2}, "mirostat"),
-        ({"id_slot": 3}, "id_slot"),
+        ({"id_slot": 3}, "slot 3"),
+        ({"id_slot": "a"}, "id_slot"),
         ({"cache_prompt": "no"}, "cache_prompt"),
         ({"return_progress": 1}, "return_progress"),
         ({"lora": [{"id": 0}]}, "lora"),

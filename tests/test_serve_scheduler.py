@@ -22,6 +22,7 @@ from localspec.engine.base import Request, Result
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
 from localspec.errors import EngineError
+from localspec.serve.admission import WORTH_WAIT
 from localspec.serve.messages import (
     Abort,
     BusyError,
@@ -33,13 +34,14 @@ from localspec.serve.messages import (
     LateError,
     Submit,
     Taken,
+    Wishes,
 )
 from localspec.serve.metrics import Metrics
 from localspec.serve.pace import LEAST_ROWS, Paced, shares
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.problem import problem_of
 from localspec.serve.queue import Room
-from localspec.serve.scheduler import WORTH_WAIT, Scheduler
+from localspec.serve.scheduler import Scheduler
 from localspec.session.disk_cache import DiskCache
 
 GREEDY = Sampling(temperature=0)
@@ -97,11 +99,14 @@ class House:
 
     def submit(self, prompt: Sequence[int], max_tokens: int | None = 8, **more: object) -> int:
         wait_s, sampling = more.pop("wait_s", None), more.pop("sampling", GREEDY)
+        wishes = Wishes(slot=more.pop("slot", None))
         id_ = len(self.generations)
         generation = Generation(prompt, sampling, Limits(self.n_ctx, max_tokens))
         parser = AnswerParser(PLAIN, self.engine.vocabulary, **more)
         self.generations[id_] = generation
-        self.note(self.scheduler.take(Submit(id_, generation, parser, wait_s=wait_s)))
+        self.note(
+            self.scheduler.take(Submit(id_, generation, parser, wait_s=wait_s, wishes=wishes))
+        )
         return id_
 
     def note(self, events: Sequence[Event]) -> None:
@@ -620,3 +625,16 @@ def test_idle_conversations_go_to_disk_before_the_engine_is_freed(tmp_path: Path
     used(prefixes, BOOK)
     prefixes.keep_all()
     assert used(on_disk(tmp_path)[0], [*BOOK, 1]) == len(BOOK)
+
+
+def test_a_request_for_a_busy_sequence_waits_for_it_and_lets_others_pass() -> None:
+    house = House(n_sequences=2)
+    first = house.submit([1, 2], 20, slot=1)
+    house.step()
+    again, other = house.submit([3, 4], 4, slot=1), house.submit([5, 6], 4)
+    house.step(2)
+    running = [job.id for job in house.scheduler.running]
+    assert running == [first, other]
+    house.finish()
+    assert [isinstance(house.last(each), Done) for each in (first, again, other)] == [True] * 3
+    assert house.contexts[1].tokens[0] == 3

@@ -1,7 +1,7 @@
 """Which marks one model has, and where its answers begin."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from localspec.dialogue.frame import FRAME, Frame
@@ -62,6 +62,13 @@ class Markup:
         marks = [mark for section in sections for mark in section.marks]
         return cls(sections, None, ids.names(marks), vocabulary.adds_space)
 
+    def with_section(self, section: Section, vocabulary: Vocabulary) -> "Markup":
+        """With one more, if it has no frame and does not have it already."""
+        if self.frame is not None or section in self.sections:
+            return self
+        names = {**self.names, **_Ids(vocabulary).names(section.marks)}
+        return Markup((*self.sections, section), None, names, self.drops_space)
+
     def unsplit(self) -> "Markup":
         """All of an answer is text, its marks too."""
         return Markup(names=self.names, drops_space=self.drops_space)
@@ -110,7 +117,7 @@ class _Ids:
         tags += [text for text in section.evidence if _TAG.fullmatch(text) and "{" not in text]
         return bool(tags) and all(self.of(tag) is not None for tag in tags)
 
-    def names(self, marks: "tuple[str, ...] | list[str]") -> dict[int, str]:
+    def names(self, marks: Sequence[str]) -> dict[int, str]:
         """Of all tokens in these marks, by id."""
         tags = dict.fromkeys(tag for mark in marks for tag in _TAG.findall(mark))
         return {token: tag for tag in tags if (token := self.of(tag)) is not None}

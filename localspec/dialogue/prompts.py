@@ -9,8 +9,12 @@ from localspec.dialogue.borders import Borders, Rendered
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import Tail, tail_of
 from localspec.dialogue.template import ChatTemplate, Message
+from localspec.dialogue.tool_text import with_tools
 from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import UserError
+
+PARAGRAPH = "\n\n"
+"""Behind each message to a base model."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,10 @@ class Prompts:
     template: ChatTemplate | None
     vocabulary: Vocabulary
     bos: str = ""
+    told: Sequence[Mapping[str, Any]] = ()
+    """Tools of which the messages tell, because the template does not."""
+    tells: bool = False
+    """Whether it knows neither tools nor calls: all of them are text."""
 
     def of(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn. ModelError where the template fails."""
@@ -31,9 +39,30 @@ class Prompts:
 
     def rendered(self, messages: Sequence[Message]) -> Rendered:
         """The prompt that asks for the assistant's next turn. ModelError or UserError."""
+        borders, marked = self._marked(messages)
+        return Rendered(self._text(marked), borders, marked)
+
+    def continued(self, messages: Sequence[Message]) -> Rendered:
+        """The prompt that ends with the last message, which is the answer's beginning. ModelError
+        or UserError."""
+        borders, marked = self._marked(messages)
+        if self.template is None:
+            text = "".join(message["content"] + PARAGRAPH for message in marked)
+            return Rendered(text.removesuffix(PARAGRAPH), borders, marked)
+        whole = Rendered(self.template.render(marked, add_generation_prompt=False), borders, marked)
+        span = whole.span(len(marked) - 1)
+        if span is None:  # the template changes it
+            asking = self._text(marked[:-1])
+            return Rendered(asking + marked[-1]["content"], borders, marked)
+        content = marked[-1]["content"]
+        behind = content[len(content.rstrip()) :]
+        return Rendered(whole.text[: span[1]] + behind, borders, marked)
+
+    def _marked(self, messages: Sequence[Message]) -> tuple[Borders, list[Message]]:
+        messages = with_tools(messages, self.told) if self.tells else messages
         borders = Borders.beside(messages)
         marked = [borders.marked(each, i, self.specials) for i, each in enumerate(messages)]
-        return Rendered(self._text(marked), borders, marked)
+        return borders, marked
 
     def ids(self, prompt: Rendered) -> list[int]:
         """Ids of a whole prompt."""
@@ -62,7 +91,7 @@ class Prompts:
 
     def _text(self, messages: Sequence[Message]) -> str:
         if self.template is None:
-            return "".join(message["content"] + "\n\n" for message in messages)
+            return "".join(message["content"] + PARAGRAPH for message in messages)
         return self.template.render(messages)
 
 

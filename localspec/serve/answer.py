@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from localspec.decode.generation import FinishReason
@@ -17,20 +17,33 @@ from localspec.dialogue.tool_calls import calls_of
 from localspec.serve.messages import Account, Delta, Done, Progress
 from localspec.serve.order import Order
 
+TextKind = Literal["text", "thought"]
 Reason = Literal["stop", "length", "tool_calls"]
 _REASONS: dict[FinishReason | None, Reason] = {"stop": "stop"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """Text that a reply goes on with; `tokens` since the last piece; `account`, if wished for, and
     `logprobs` of the tokens."""
 
-    kind: Literal["text", "thought"]
+    kind: TextKind
     text: str
     tokens: Sequence[int] = ()
     account: Account | None = None
     logprobs: Sequence[TokenLogprobs] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Text or thought, as long as it goes on."""
+
+    kind: TextKind
+    texts: list[str]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,7 @@ News = Piece | Called | Ended | Progress
 class AnswerChoice:
     """One reply so far."""
 
-    runs: list[Piece] = field(default_factory=list[Piece])
+    runs: list[Run] = field(default_factory=list[Run])
     """Text and thoughts, each as long as it goes on."""
     tokens: list[int] = field(default_factory=list[int])
     calls: list[Called] = field(default_factory=list[Called])
@@ -114,9 +127,10 @@ class AnswerChoice:
             if part.kind == "tool_call" and has_tools:
                 self.held += part.text
                 continue
-            piece = self.say("thought" if part.is_thought else "text", part.text)
+            kind: TextKind = "thought" if part.is_thought else "text"
             untold, self.untold = self.untold, []
-            fresh.append(replace(piece, tokens=tokens, account=delta.account, logprobs=untold))
+            self.say(kind, part.text)
+            fresh.append(Piece(kind, part.text, tokens, delta.account, untold))
             tokens = ()
         return fresh
 
@@ -125,21 +139,20 @@ class AnswerChoice:
         fresh: list[News] = []
         found = calls_of(self.held) if self.held else None
         if self.held and not found:
-            fresh.append(self.say("text", self.held))
+            self.say("text", self.held)
+            fresh.append(Piece("text", self.held))
         self.calls = [Called(i, call) for i, call in enumerate(found or ())]
         fresh += self.calls
         reason = "tool_calls" if self.calls else _REASONS.get(account.finish_reason, "length")
         self.end = Ended(reason, account, stopped_by, self.untold)
         return [*fresh, self.end]
 
-    def say(self, kind: Literal["text", "thought"], text: str) -> Piece:
+    def say(self, kind: TextKind, text: str) -> None:
         """Go on with a text."""
         if self.runs and self.runs[-1].kind == kind:
-            text_before = self.runs.pop().text
-            self.runs.append(Piece(kind, text_before + text))
+            self.runs[-1].texts.append(text)
         else:
-            self.runs.append(Piece(kind, text))
-        return Piece(kind, text)
+            self.runs.append(Run(kind, [text]))
 
 
 class ServedAnswer:
@@ -157,7 +170,10 @@ class ServedAnswer:
         choice, asked = self.choices[place], self.order.choices[place]
         if isinstance(event, Progress):
             return [event]
-        begun = [choice.say("text", asked.echo)] if asked.echo and not choice.runs else []
+        begun: list[News] = []
+        if asked.echo and not choice.runs:
+            choice.say("text", asked.echo)
+            begun.append(Piece("text", asked.echo))
         if isinstance(event, Delta):
             return [*begun, *choice.add(event, has_tools=self.order.has_tools)]
         return [*begun, *choice.finish(event.account, asked.parser.stopped_by)]

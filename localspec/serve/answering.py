@@ -6,20 +6,20 @@ writes it; in a stream that has begun it is an event.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
 from localspec.serve.desk import Desk
-from localspec.serve.messages import END, Delta, Done, Event, Failed, Progress, Taken
-from localspec.serve.order import Order
+from localspec.serve.listening import Bell, Heard, Listening
+from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols.protocol import AnswerWriter, Door
 
@@ -47,6 +47,7 @@ class Answering:
 
     def __init__(self, desk: Desk, model: str, limits: HttpLimits) -> None:
         self._desk, self._model, self._limits = desk, model, limits
+        self._bell: Bell | None = None
 
     async def answered(self, request: Request, door: Door) -> Response:
         """The response to a request."""
@@ -56,26 +57,23 @@ class Answering:
         order = await run_in_threadpool(door.read, body)
         answer = ServedAnswer(order)
         writer = door.writer(answer, self._model)
-        listening = _Listening(self._desk, order, self._limits.wait_s)
+        silence_s = self._limits.ping_s if order.is_stream else None
+        self._bell = self._bell or Bell()
+        wait_s = self._limits.wait_s
+        listening = Listening(self._desk, self._bell, order, wait_s, silence_s)
         if not order.is_stream:
             return await self._whole(request, listening, answer, writer)
         try:
-            place, first = await listening.next() or (0, None)
-        except asyncio.CancelledError:
+            await listening.admitted()
+        except BaseException:
             listening.close()
             raise
-        if isinstance(first, Failed):
-            listening.close()
-            raise first.error
-        assert isinstance(first, Taken), place
-        events = self._events(listening, answer, writer)
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return EventStream(listening, answer, writer)
 
     async def _whole(
-        self, request: Request, listening: "_Listening", answer: ServedAnswer, writer: AnswerWriter
+        self, request: Request, listening: Listening, answer: ServedAnswer, writer: AnswerWriter
     ) -> Response:
-        gone = asyncio.create_task(_gone(request))
+        gone = asyncio.create_task(_gone(request.receive))
         done = asyncio.create_task(_collect(listening, answer))
         try:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,97 +86,71 @@ class Answering:
             gone.cancel()
             done.cancel()
 
-    async def _events(
-        self, listening: "_Listening", answer: ServedAnswer, writer: AnswerWriter
-    ) -> AsyncIterator[str]:
+
+class EventStream(Response):
+    """A stream of events that has begun; who hangs up ends its replies."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, listening: Listening, answer: ServedAnswer, writer: AnswerWriter) -> None:
+        self._listening, self._answer, self._writer = listening, answer, writer
+        self.status_code, self.background = 200, None
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        listening = self._listening
+        gone = asyncio.create_task(_gone(receive))
+        gone.add_done_callback(lambda _: listening.close())
         try:
-            for text in writer.opening():
-                yield text
-            async for found in _pinged(listening, self._limits.ping_s):
-                if found is None:
-                    yield writer.ping
-                    continue
-                place, event = found
-                if isinstance(event, Failed):
-                    yield writer.failed(problem_of(event.error))
-                    return
-                for text in writer.said(place, answer.add(place, event)):
-                    yield text
-            for text in writer.closing():
-                yield text
+            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(start)
+            await self._body(send)
+            await send({"type": "http.response.body", "body": b""})
+        except OSError:
+            pass  # it hung up while something was sent
         finally:
             listening.close()
+            gone.cancel()
 
-
-class _Listening:
-    """The events of an order's replies, for one request's task. Leaving it ends those that run."""
-
-    def __init__(self, desk: Desk, order: Order, wait_s: float | None) -> None:
-        self._desk, self._loop = desk, asyncio.get_running_loop()
-        self._queue = asyncio.Queue[tuple[int, Event]]()
-        self._open: dict[int, int] = {}
-        for place, choice in enumerate(order.choices):
-            id_ = desk.new_id()
-            self._open[id_] = place
-            desk.submit(choice.submit(id_, wait_s, order.wishes), self._hear)
-
-    def _hear(self, event: Event) -> None:
-        """In the engine's thread."""
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, (event.id, event))
-
-    async def next(self) -> tuple[int, Event] | None:
-        """The next event, with the place of its choice; None after the last one."""
-        if not self._open:
-            return None
-        id_, event = await self._queue.get()
-        place = self._open[id_]
-        if isinstance(event, END):
-            del self._open[id_]
-        return place, event
-
-    def close(self) -> None:
-        """End what still runs."""
-        for id_ in self._open:
-            self._desk.abort(id_)
-        self._open.clear()
-
-
-async def _pinged(
-    listening: _Listening, ping_s: float
-) -> AsyncIterator[tuple[int, Progress | Delta | Done | Failed] | None]:
-    """The events that say something; None after so long a silence."""
-    pending = asyncio.create_task(listening.next())
-    try:
+    async def _body(self, send: Send) -> None:
+        listening, writer = self._listening, self._writer
+        text = "".join(writer.opening())
         while True:
-            await asyncio.wait({pending}, timeout=ping_s)
-            if not pending.done():
-                yield None
-                continue
-            found = pending.result()
-            if found is None:
+            if text:
+                part = {"type": "http.response.body", "body": text.encode(), "more_body": True}
+                await send(part)
+            if listening.is_over:
                 return
-            place, event = found
+            heard = await listening.next()
+            text = "".join(self._texts(heard)) if heard or listening.is_over else writer.ping
+
+    def _texts(self, heard: Heard) -> Iterator[str]:
+        """Of events, and of the end behind the last of them."""
+        for place, event in heard:
+            if isinstance(event, Failed):
+                self._listening.close()
+                yield self._writer.failed(problem_of(event.error))
+                return
             if not isinstance(event, Taken):
-                yield place, event
-            pending = asyncio.create_task(listening.next())
-    finally:
-        pending.cancel()
+                yield from self._writer.said(place, self._answer.add(place, event))
+        if heard and self._listening.is_over:
+            yield from self._writer.closing()
 
 
-async def _collect(listening: _Listening, answer: ServedAnswer) -> None:
+async def _collect(listening: Listening, answer: ServedAnswer) -> None:
     """All events of an order. Raises what one of its replies failed of."""
-    while (found := await listening.next()) is not None:
-        place, event = found
-        if isinstance(event, Failed):
-            raise event.error
-        if isinstance(event, Delta | Done):
-            answer.add(place, event)
+    while not listening.is_over:
+        for place, event in await listening.next():
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Delta | Done):
+                answer.add(place, event)
 
 
-async def _gone(request: Request) -> None:
+async def _gone(receive: Receive) -> None:
     """Until the client has gone away."""
-    while (await request.receive())["type"] != "http.disconnect":
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 

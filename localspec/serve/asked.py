@@ -27,9 +27,10 @@ _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
 """llama.cpp's and vLLM's fields by the keyword of a reply."""
 _READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
          "response_format", "logprobs", "n_probs", "cache_prompt", "timings_per_token",
-         "return_progress"}  # fmt: skip
+         "return_progress", "id_slot"}  # fmt: skip
 CHAT = frozenset({*_READ, *_TOOLS, "messages", "reasoning_effort",
-                  "chat_template_kwargs", "top_logprobs"})  # fmt: skip
+                  "chat_template_kwargs", "top_logprobs", "continue_final_message",
+                  "add_generation_prompt"})  # fmt: skip
 COMPLETION = frozenset({*_READ, "prompt", "suffix", "echo"})
 NATIVE = frozenset({*COMPLETION, "return_tokens", "response_fields"})
 """Of llama.cpp's /completion."""
@@ -43,7 +44,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,), "best_of": (1,),
     "modalities": (["text"],), "typical_p": (1,),
     "functions": ([],), "function_call": ("none", "auto"),
-    "id_slot": (-1,), "reasoning_format": ("auto", "deepseek"),
+    "reasoning_format": ("auto", "deepseek"),
     "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
     "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
     "min_keep": (0,), "lora": ([],), "post_sampling_probs": (False,), "samplers": ([],),
@@ -169,12 +170,16 @@ def check_model(given: Mapping[str, Any]) -> None:
 
 
 def wishes_of(given: Mapping[str, Any]) -> Wishes:
-    """llama.cpp's `return_progress`, `timings_per_token` and `cache_prompt`."""
+    """llama.cpp's `return_progress`, `timings_per_token`, `cache_prompt` and `id_slot`."""
+    slot = given.get("id_slot", -1)
+    if not isinstance(slot, int) or isinstance(slot, bool) or slot < -1:
+        raise refused(f"id_slot {slot!r} is no number of a slot, nor -1 for any", "id_slot")
     return Wishes(
         progress=flag(given, "return_progress"),
         accounts=flag(given, "timings_per_token"),
         reuses=flag(given, "cache_prompt", default=True),
         goes_on=flag(given, "stream"),
+        slot=None if slot == -1 else slot,
     )
 
 

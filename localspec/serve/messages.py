@@ -38,6 +38,7 @@ class Wishes:
     accounts: bool = False
     reuses: bool = True
     goes_on: bool = True
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,9 +3,11 @@
 The engine's thread adds; any other may read, because each count is one number.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from localspec.hardware.energy import Meter
 from localspec.serve.messages import Account, Pass
@@ -20,7 +22,7 @@ ROWS = (0, 1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(slots=True)
 class Histogram:
-    """Values in bins, each of which counts all up to its border."""
+    """Values in bins up to each border, and one behind the last."""
 
     borders: Sequence[float]
     counts: list[int] = field(default_factory=list[int])
@@ -28,18 +30,17 @@ class Histogram:
     total: float = 0.0
 
     def __post_init__(self) -> None:
-        self.counts = [0] * len(self.borders)
+        self.counts = [0] * (len(self.borders) + 1)
 
     def add(self, value: float) -> None:
         """Count one."""
         self.n += 1
         self.total += value
-        for i, border in enumerate(self.borders):
-            self.counts[i] += value <= border
+        self.counts[bisect_left(self.borders, value)] += 1
 
     def lines(self, name: str, help_: str) -> list[str]:
-        """As Prometheus reads it."""
-        pairs = zip(self.borders, self.counts, strict=True)
+        """As Prometheus reads it: each count is of all up to its border."""
+        pairs = zip(self.borders, accumulate(self.counts), strict=False)
         return [
             *_head(name, help_, "histogram"),
             *(f'{name}_bucket{{le="{border:g}"}} {count}' for border, count in pairs),

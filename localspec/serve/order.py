@@ -31,7 +31,7 @@ from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
 from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
 from localspec.serve.texts import Texts
-from localspec.serve.turns import messages_of
+from localspec.serve.turns import continues, messages_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
@@ -98,10 +98,11 @@ class Orders:
         given = self._given(body, CHAT)
         asked, session = self.asked(given), self.session
         ids, options = self.chat_ids(asked), asked.options
-        opening = session.markup.opening(asked.prompt.clean)
+        markup = session.markup_for(options)
+        opening = markup.opening(asked.prompt.clean)
         options = session.constrained(options, opening, asked.prompts)
         choices = [
-            self._choice(ids, each, session.parser(each, session.markup, opening))
+            self._choice(ids, each, session.parser(each, markup, opening))
             for each in _seeded(options, number_of_choices(given))
         ]
         order = self._order(given, choices, has_tools=asked.has_tools)
@@ -115,7 +116,9 @@ class Orders:
         options = session.effective(replace(options, template_args=variables))
         try:
             prompts = session.prompts_for(options)
-            return AskedReply(prompts, prompts.rendered(said), options, options.tools is not None)
+            goes_on = continues(given, said)
+            rendered = prompts.continued(said) if goes_on else prompts.rendered(said)
+            return AskedReply(prompts, rendered, options, options.tools is not None)
         except TemplateError as error:
             raise _refusing(error) from error
 

@@ -62,18 +62,25 @@ class Prefixes:
         """Cells that idle sequences hold."""
         return sum(seat.n_held for seat in self._seats if not seat.is_busy)
 
+    def is_free(self, place: int) -> bool:
+        """Whether that sequence is idle."""
+        return not self._seats[place].is_busy
+
     def n_held(self, prompt: Sequence[int]) -> int:
         """How many of a prompt's first tokens some sequence holds."""
         return max(shared_prefix(seat.context.tokens, prompt) for seat in self._seats)
 
-    def take(self, prompt: Sequence[int], *, goes_on: bool = True) -> tuple[Context, int]:
+    def take(
+        self, prompt: Sequence[int], *, goes_on: bool = True, place: int | None = None
+    ) -> tuple[Context, int]:
         """A context for a prompt, and how many of its first tokens it holds; one is free.
 
-        The rest of what it held is forgotten. `goes_on`: another turn is likely to follow.
+        The rest of what it held is forgotten. `goes_on`: another turn is likely to follow. `place`:
+        of the free sequence that is wanted.
         """
         wanted = prompt[:-1]  # the last token is evaluated in any case
         shares = {id(seat): shared_prefix(seat.context.tokens, wanted) for seat in self._seats}
-        seat = self._chosen(shares)
+        seat = self._chosen(shares) if place is None else self._seats[place]
         donor = max(self._seats, key=lambda each: shares[id(each)])
         n = shares[id(donor)]
         is_next = shares[id(seat)] > CONTINUES * seat.n_held > 0

@@ -14,8 +14,9 @@ from copy import deepcopy
 from localspec.decode.driver import Batch, Slot, step
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
-from localspec.engine.base import Context, Engine, shared_prefix
+from localspec.engine.base import Context, Engine
 from localspec.errors import LocalspecError, UserError
+from localspec.serve.admission import Admission
 from localspec.serve.messages import (
     Abort,
     Delta,
@@ -30,11 +31,9 @@ from localspec.serve.messages import (
 )
 from localspec.serve.pace import Paced, shares
 from localspec.serve.prefixes import Prefixes
+from localspec.serve.problem import refused
 from localspec.serve.queue import Job, Queue, Room
 from localspec.session.reply import parsed
-
-WORTH_WAIT = 32
-"""Tokens that another one is reading, and that need not be read twice."""
 
 
 class Scheduler:
@@ -54,6 +53,7 @@ class Scheduler:
         self.queue = Queue(room, self.n_sequences, clock)
         self.running: list[Job] = []
         """In order of arrival."""
+        self._admission = Admission(engine, prefixes, room, self.running)
         self.is_closing = False
         self.last: Pass | None = None
         """What the last call of `step` evaluated."""
@@ -129,24 +129,20 @@ class Scheduler:
 
     def _submitted(self, asked: Submit) -> Event:
         job = Job.of(asked, self._clock())
+        slot = asked.wishes.slot
+        if slot is not None and slot >= self.n_sequences:
+            sentence = f"slot {slot} is none of 0 to {self.n_sequences - 1}"
+            return Failed(job.id, refused(sentence, "id_slot"))
         if job.worst > self.room.n_cells:
             sentence = f"{job.worst:,} tokens do not fit into a cache of {self.room.n_cells:,}"
             return Failed(job.id, UserError(f"{sentence}: ask for fewer max_tokens"))
-        refusal = self.queue.refusal(job, self._n_open, is_closing=self.is_closing)
+        refusal = self.queue.refusal(
+            job, self._admission.n_open(self.waiting), is_closing=self.is_closing
+        )
         if refusal:
             return refusal
         self.waiting.append(job)
         return Taken(job.id)
-
-    @property
-    def _n_open(self) -> int:
-        """Of the waiting ones, so many need not wait longer than this pass."""
-        return 0 if self._is_blocked else self._prefixes.n_free
-
-    @property
-    def _is_blocked(self) -> bool:
-        """Whether the first that waits does so for cells."""
-        return bool(self.waiting) and self._n_lacking(self.waiting[0]) > self._n_spare
 
     def _abort(self, wanted: int) -> None:
         self.queue.leave(wanted)
@@ -162,55 +158,16 @@ class Scheduler:
         return [self._ended(job) for job in late]
 
     def _admitted(self) -> list[Event]:
-        """Let requests in, in order of arrival, while there is room for the worst case.
-
-        One whose prompt is being read for another waits until it can share what was read.
-        """
+        """Those whose turn it is run from now on; one that has nothing to say is over."""
         events: list[Event] = []
-        for job in tuple(self.waiting):
+        for job in self._admission.admitted(self.waiting):
             if job.generation.is_finished:
-                self.waiting.remove(job)
                 events.append(self._ended(job))
                 continue
-            if self._is_being_read(job):
-                continue
-            n_lacking = self._n_lacking(job)
-            if not self._prefixes.n_free or n_lacking > self._n_spare:
-                break
-            self.waiting.remove(job)
-            self._prefixes.forget(n_lacking, job.generation.history)
-            self._seat(job)
+            job.account.queued_s = self._clock() - job.came_s
+            self.running.append(job)
             events += self._progress(job)
         return events
-
-    def _is_being_read(self, job: Job) -> bool:
-        if self._engine.rollback_limit is not None or not job.asked.wishes.reuses:
-            return False  # such a memory shares nothing
-        prompt = job.generation.history
-        n_held = self._prefixes.n_held(prompt)
-        return any(
-            slot.n_unread and shared_prefix(slot.generation.history, prompt) >= n_held + WORTH_WAIT
-            for slot in (each.slot for each in self.running)
-            if slot
-        )
-
-    def _n_lacking(self, job: Job) -> int:
-        """Cells that idle sequences must give up for a job."""
-        taken = sum(each.worst for each in self.running) + self._prefixes.n_idle_tokens
-        return taken + job.worst - self.room.n_cells
-
-    @property
-    def _n_spare(self) -> int:
-        return self._prefixes.n_idle_tokens
-
-    def _seat(self, job: Job) -> None:
-        generation = job.generation
-        wishes = job.asked.wishes
-        known = generation.history if wishes.reuses else []
-        context, job.account.n_cached = self._prefixes.take(known, goes_on=wishes.goes_on)
-        job.slot = Slot(generation, context, job.asked.n_stable)
-        job.account.queued_s = self._clock() - job.came_s
-        self.running.append(job)
 
     def _leave(self, job: Job) -> None:
         self.running.remove(job)
@@ -223,6 +180,8 @@ class Scheduler:
         slots = [job.slot for job in self.running if job.slot]
         ready = [slot for slot in slots if not slot.n_unread and not slot.is_to_pause]
         reading = [slot for slot in slots if slot not in ready]
+        if not reading:
+            return Batch(ready)
         # Whose prompt is read waits for no token: its depth makes nobody's usual pass longer.
         depth = max((len(slot.generation.history) for slot in ready), default=0)
         room = self._pace.n_rows(len(ready), depth)

@@ -67,6 +67,7 @@ def scheduler_of(session: Session, load: Load) -> Scheduler:
     pace = Paced(session.speculator(), costs, max(1, n_rows), load.target_s)
     room = Room(n * session.n_ctx, load.n_waiting, load.deadline_s)
     prefixes = Prefixes(contexts, _disk_cache(session, load.disk_bytes))
+    session.leave_thread()
     return Scheduler(engine, prefixes, pace, room, perf_counter)
 
 

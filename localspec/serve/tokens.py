@@ -3,7 +3,7 @@
 What this server does not do has its page here, too: a sentence with status 501.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -22,13 +22,13 @@ from localspec.serve.turns import utf8
 
 EMBEDDINGS = "this server makes no embeddings: serve an embedding model with llama-server"
 RANKS = "this server ranks nothing: serve a reranking model with llama-server"
+ASKS = "add_generation_prompt"
 NOT_HERE = {
     "/v1/embeddings": EMBEDDINGS, "/embeddings": EMBEDDINGS, "/embedding": EMBEDDINGS,
     "/v1/rerank": RANKS, "/rerank": RANKS, "/v1/reranking": RANKS, "/reranking": RANKS,
     "/v1/audio/transcriptions": "this server reads text, and no audio",
     "/v1/images/generations": "this server makes text, and no images",
 }  # fmt: skip
-TEMPLATE = CHAT | {"add_generation_prompt"}
 
 
 class Tokens:
@@ -101,10 +101,11 @@ class Tokens:
         return {"input_tokens": counted["input_tokens"]}
 
     def _templated(self, body: Any) -> dict[str, Any]:
-        given: Mapping[str, Any] = checked(body, TEMPLATE)
-        asked = self._orders.asked(given)
+        given = checked(body, CHAT)
+        asks = flag(given, ASKS, default=True)
+        asked = self._orders.asked({k: v for k, v in given.items() if asks or k != ASKS})
         template = asked.prompts.template
-        if flag(given, "add_generation_prompt", default=True) or template is None:
+        if asks or template is None:
             return {"prompt": asked.prompt.clean}
         messages = [asked.prompt.plain(each) for each in asked.prompt.messages]
         try:

@@ -1,7 +1,7 @@
 """OpenAI's messages and tools as the model's chat template takes them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from localspec.dialogue.prompts import without_empty_answers
@@ -22,6 +22,28 @@ def messages_of(asked: Any) -> list[Message]:
     if not any(each["content"].strip() for each in said):
         raise refused("the messages say nothing: give some text", "messages")
     return said
+
+
+def continues(given: Mapping[str, Any], said: Sequence[Message]) -> bool:
+    """Whether the answer goes on where the last message ends, as it does behind an assistant's
+    text. `continue_final_message` says otherwise, `add_generation_prompt` the opposite."""
+    last: Mapping[str, Any] = said[-1]
+    can = last["role"] == "assistant" and bool(last["content"].strip())
+    can = can and not last.get("tool_calls")
+    wanted, asks = given.get("continue_final_message"), given.get("add_generation_prompt")
+    for name, value in (("continue_final_message", wanted), ("add_generation_prompt", asks)):
+        if not isinstance(value, bool | None):
+            raise refused(f"{name} {value!r} is neither true nor false", name)
+    if wanted and asks:
+        sentence = "continue_final_message and add_generation_prompt exclude each other"
+        raise refused(sentence, "continue_final_message")
+    if wanted and not can:
+        sentence = "continue_final_message: the last message is no text of the assistant's"
+        raise refused(sentence, "continue_final_message")
+    if asks is False and not can:
+        sentence = "add_generation_prompt: false needs a text of the assistant's to go on with"
+        raise refused(sentence, "add_generation_prompt")
+    return can and not asks if wanted is None else wanted
 
 
 def _message(given: Any, where: str) -> Message:

@@ -10,6 +10,7 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.tail import Tail
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.thinking import think_variables
+from localspec.dialogue.tool_text import TOOLS, knows_tools
 from localspec.engine.vocabulary import ModelVocabulary
 from localspec.errors import UserError
 from localspec.fields import Think
@@ -57,8 +58,11 @@ class Prompting:
             if len(self._made) >= MOST_KEPT:
                 self._made.clear()
             self._say(self._chosen.note)
+            template, vocabulary = self._template(values), self._vocabulary
+            told = values.args.get(TOOLS, ())
+            is_text = template is not None and not knows_tools(template)
             found = self._made[values.key] = Prompts(
-                self._template(values), self._vocabulary, self._vocabulary.bos_text
+                template, vocabulary, vocabulary.bos_text, told if is_text else (), tells=is_text
             )
         return found
 
@@ -97,7 +101,7 @@ class Prompting:
         for name in args:
             if name in OWN_NAMES:
                 raise UserError(f"--template-arg {name}: localspec itself gives the template that")
-            if name not in plain.variables and name != "tools":
+            if name not in plain.variables and name != TOOLS:
                 self._say(f"the chat template asks for no {name!r}: --template-arg does nothing")
 
     def _say(self, note: str | None) -> None:

@@ -1,5 +1,6 @@
 """A loaded target, its drafter, and one context that each reply builds on."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
+from localspec.dialogue.tool_text import CALL, TOOLS, knows_tools
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.notify import Notify, Progress, silent
@@ -144,6 +146,12 @@ class Session:
         """Raise UserError after `close`."""
         self._turns.check()
 
+    def leave_thread(self) -> None:
+        """This thread, which has loaded the model, computes no more; another one will."""
+        binding = sys.modules.get("localspec.engine.llama.binding")  # another process has its own
+        if binding:
+            binding.disband()
+
     @property
     def n_ctx(self) -> int:
         return self.plan.target.n_ctx
@@ -169,7 +177,7 @@ class Session:
         args = options.template_args
         if options.tools:
             check_tools(self.prompts.template)
-            args = {**args, "tools": list(options.tools.told)}
+            args = {**args, TOOLS: list(options.tools.told)}
         return self.prompting.prompts(TemplateValues(options.think, args, now))
 
     @cached_property
@@ -177,6 +185,13 @@ class Session:
         """The marks of the target's thoughts and tool calls."""
         template = self.prompts.template
         return Markup.of(template.source if template else None, self.target.vocabulary)
+
+    def markup_for(self, options: ReplyOptions) -> Markup:
+        """The same with the marks of calls, where a template knows no tools and text tells them."""
+        template = self.prompts.template
+        if not options.tools or template is None or knows_tools(template):
+            return self.markup
+        return self.markup.with_section(CALL, self.target.vocabulary)
 
     def parser(self, options: ReplyOptions, markup: Markup, opening: Opening) -> AnswerParser:
         """What takes one answer apart."""
@@ -187,7 +202,7 @@ class Session:
     ) -> ReplyOptions:
         """The same with what the answer to a prompt keeps. As `constraining.constrained`."""
         vocabulary = self.target.vocabulary
-        return constrained(options, opening, prompts, self.markup, vocabulary)
+        return constrained(options, opening, prompts, self.markup_for(options), vocabulary)
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids that ask for the assistant's next turn, to measure with; else as `prompts.of`."""

@@ -21,6 +21,8 @@ STUDIES = {
     "bench-turns": "engine.turns",
     "bench-serve": "serve.load",
     "bench-servers": "serve.compare",
+    "bench-long-prompt": "serve.long_prompt",
+    "bench-server-cpu": "serve.cpu",
     "kill-clients": "serve.faults",
     "maskbench": "serve.maskbench",
     "judge-server": "serve.llama_tests",

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -325,3 +326,46 @@ def test_answers_keep_what_was_asked_for(starter: Served, asked: dict[str, Any])
         json.loads(text)
     assert text
     assert replies[0].finish_reason in {"stop", "length"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted on Linux")
+def test_the_thread_that_loaded_keeps_no_workers(tested_home: Path) -> None:
+    """Else the server's own thread and its workers would be more than cores, and slow."""
+    code = f"""
+from os import listdir
+from pathlib import Path
+from localspec.session.config import SessionConfig, reply_options
+from localspec.session.session import Session
+config = SessionConfig.of(Path({str(smollm2())!r}), ctx=256, threads=2, spec="none", gpu_layers=0)
+with Session.open(config) as session:
+    session.reply(session.raw_prompt("a"), reply_options(max_tokens=2)).finish()
+    n = len(listdir("/proc/self/task"))
+    session.leave_thread()
+    print(n - len(listdir("/proc/self/task")))
+"""
+    environment = {**os.environ, "LOCALSPEC_HOME": str(tested_home)}
+    words = [sys.executable, "-c", code]
+    found = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1"
+
+
+def test_a_model_whose_template_knows_no_tools_calls_them(starter: Served) -> None:
+    function = {"name": "get_weather", "parameters": {
+        "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"],
+    }}  # fmt: skip
+    how = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+    (choice,) = starter.chat("What is the weather in Rome?", temperature=0, **how)["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    (call,) = choice["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"])["city"] in ("Paris", "Rome")
+
+
+def test_an_answer_that_was_begun_goes_on(starter: Served) -> None:
+    """A whole answer, and what goes on behind its beginning, are the same text."""
+    asked = {"role": "user", "content": PROMPTS[0]}
+    whole = starter.chat(PROMPTS[0], **GREEDY)["choices"][0]["message"]["content"]
+    begun = whole[: whole.index(" ", 8)]
+    body = {"model": "x", "messages": [asked, {"role": "assistant", "content": begun}], **GREEDY}
+    status, document = starter.post("/v1/chat/completions", **body)
+    rest = document["choices"][0]["message"]["content"]
+    assert (status, (begun + rest).startswith(whole[: len(begun) + 12])) == (200, True)

@@ -51,6 +51,7 @@ output_address: Any = bindings._lib["llama_get_logits"]  # pyright: ignore[repor
 output_address.argtypes = [ctypes.c_void_p]
 output_address.restype = ctypes.c_void_p
 
+_OMP_PAUSE_SOFT = 1
 Handle = NewType("Handle", int)
 """A pointer to something of the engine's."""
 
@@ -124,6 +125,18 @@ def initialise(echo: TextIO | None = None) -> None:
     C.llama_backend_init()
     _load_modules()
     _ready = True
+
+
+def disband() -> None:
+    """The calling thread computes no more.
+
+    OpenMP keeps workers for each thread that has computed. With more of them all together than
+    cores, libgomp lets threads sleep at each barrier instead of spinning: where one thread had
+    loaded a model and another one decoded, SmolLM2's pass took 11.2 ms instead of 8.3 on 2 cores.
+    """
+    pause = getattr(bindings._lib, "omp_pause_resource_all", None)  # pyright: ignore[reportPrivateUsage]
+    if pause is not None:
+        pause(_OMP_PAUSE_SOFT)
 
 
 def _load_modules() -> None:

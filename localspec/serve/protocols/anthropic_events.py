@@ -7,7 +7,7 @@ signature.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from localspec.serve.answer import Called, Ended, News, Piece, ServedAnswer
+from localspec.serve.answer import Called, Ended, News, Piece, Run, ServedAnswer
 from localspec.serve.problem import Problem
 from localspec.serve.protocols.protocol import event
 
@@ -109,7 +109,7 @@ class MessageWriter:
         return _usage(answer.order.n_prompt, answer.n_cached, spoken)
 
 
-def _block(run: Piece, text: str) -> dict[str, Any]:
+def _block(run: Run | Piece, text: str) -> dict[str, Any]:
     if run.kind == "thought":
         return {"type": "thinking", "thinking": text, "signature": ""}
     return {"type": "text", "text": text, "citations": None}

@@ -12,6 +12,7 @@ from localspec.serve.answer import News, ServedAnswer
 from localspec.serve.order import Order
 from localspec.serve.problem import Problem
 
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 PING = ": ping\n\n"
 """A comment of an event stream, which clients pass over."""
 
@@ -60,4 +61,4 @@ class Door:
 def event(document: Any, name: str | None = None) -> str:
     """One event of a stream."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(document, ensure_ascii=False)}\n\n"
+    return f"{head}data: {_encoded(document)}\n\n"

@@ -22,10 +22,12 @@ from typing import Annotated, Any
 import psutil
 import typer
 from models import named
-from research.serve.compare import running
+from research.serve.servers import running
 
 PORT, N_USERS, CTX = 18820, 4, 1024
-IDLE_S = 30.0
+POLL_S, MOST_POLLS = 0.1, 300
+"""A count of looks, not of seconds: a study that is stopped for a while goes on."""
+PATIENCE_S = 3600
 GROWTH = 1.1
 QUESTION = "Tell me a story about a fox, a crow and a piece of cheese."
 
@@ -37,7 +39,7 @@ def request_of(text: str, n_tokens: int, *, is_stream: bool) -> bytes:
 
 
 def opened(text: str, n_tokens: int, *, is_stream: bool = True) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=300)
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=PATIENCE_S)
     body = request_of(text, n_tokens, is_stream=is_stream)
     connection.request("POST", "/v1/chat/completions", body)
     return connection
@@ -52,7 +54,7 @@ def answered(text: str, n_tokens: int = 24) -> str:
 
 
 def status() -> dict[str, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=PATIENCE_S)
     connection.request("GET", "/status")
     found = json.loads(connection.getresponse().read())
     connection.close()
@@ -61,11 +63,12 @@ def status() -> dict[str, Any]:
 
 def wait_until_idle() -> float:
     """Seconds until no request is left."""
-    started = time.perf_counter()
-    while (now := status())["running"] or now["waiting"]:
-        assert time.perf_counter() - started < IDLE_S, f"requests were not ended: {now}"
-        time.sleep(0.1)
-    return time.perf_counter() - started
+    for i in range(MOST_POLLS):
+        now = status()
+        if not now["running"] and not now["waiting"]:
+            return i * POLL_S
+        time.sleep(POLL_S)
+    raise AssertionError(f"requests were not ended: {now}")
 
 
 def killed(n: int, clock: random.Random) -> None:
@@ -147,7 +150,9 @@ def main(
         while time.monotonic() < ends:
             killed(20, clock)
             burst(clock.randint(1, at_once))
-            check("soak")
+            slow(N_USERS)
+            left = (ends - time.monotonic()) / 60
+            check(f"soak, {left:.0f} minutes left")
 
 
 def _check(what: str, first: str, process: psutil.Process, warm_bytes: int) -> None:

@@ -1,0 +1,75 @@
+"""Tools for a model whose chat template has no place for them: told in the system's text.
+
+Calls are JSON in <tool_call> marks and results stand in <tool_response> marks, as Hermes 2 Pro was
+trained and as most models know it. A template that names `tools` is left to write its own.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from localspec.dialogue.markers import SECTIONS
+from localspec.dialogue.template import ChatTemplate, Message
+
+TOOLS = "tools"
+"""The variable that tells templates of them."""
+CALL = next(section for section in SECTIONS if section.opening == "<tool_call>")
+_RESULT = ("<tool_response>", "</tool_response>")
+_TOLD = """You can call functions. These are described by JSON schemas:
+<tools>
+{tools}
+</tools>
+To call one, answer with its name and its arguments, and nothing else:
+<tool_call>
+{{"name": "NAME", "arguments": {{"ARGUMENT": "VALUE"}}}}
+</tool_call>"""
+
+
+def knows_tools(template: ChatTemplate) -> bool:
+    """Whether it writes tools, calls and results itself."""
+    return TOOLS in template.source
+
+
+def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """The same conversation in texts alone."""
+    said = _without_results([_answer(each) for each in messages])
+    if not tools:
+        return said
+    told = _TOLD.format(tools="\n".join(json.dumps(tool["function"]) for tool in tools))
+    if said and said[0]["role"] == "system":
+        first: Any = {**said[0], "content": f"{said[0]['content']}\n\n{told}".strip()}
+        return [first, *said[1:]]
+    return [Message(role="system", content=told), *said]
+
+
+def _answer(message: Message) -> Message:
+    """With its calls as text."""
+    given: Mapping[str, Any] = message
+    calls = given.get("tool_calls")
+    if not calls:
+        return message
+    texts = [_written(call["function"]) for call in calls]
+    kept: Any = {key: value for key, value in given.items() if key != "tool_calls"}
+    return {**kept, "content": "\n".join(filter(None, [given.get("content"), *texts]))}
+
+
+def _written(function: Mapping[str, Any]) -> str:
+    call = {"name": function["name"], "arguments": function.get("arguments", {})}
+    return f"{CALL.opening}\n{json.dumps(call)}\n{CALL.closings[0]}"
+
+
+def _without_results(messages: Sequence[Message]) -> list[Message]:
+    """With results as questions; those that follow each other, and the question behind, are one."""
+    said: list[Message] = []
+    is_open = False
+    for message in messages:
+        role: str = message["role"]
+        text = message["content"]
+        if role == "tool":
+            text = f"{_RESULT[0]}\n{text}\n{_RESULT[1]}"
+        if is_open and role in ("tool", "user"):
+            said[-1] = Message(role="user", content=f"{said[-1]['content']}\n\n{text}")
+        else:
+            said.append(Message(role="user", content=text) if role == "tool" else message)
+        is_open = role == "tool"
+    return said
