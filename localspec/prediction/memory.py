@@ -92,12 +92,13 @@ def head_bytes(
     n_sequences: int = 1,
 ) -> int:
     """What a draft head's context takes without its weights: the cache of its own `layers` in f16,
-    the buffers of its passes, and the target's hidden states that are kept for it."""
+    the buffers of its passes, and the target's hidden states that are kept for it. Scores lie in
+    the graph's buffer and in that which the engine gives out."""
     cells = cache_bytes(tuple(layers), (BY_NAME["F16"], BY_NAME["F16"]), n_ctx, None)
     n_outputs = N_KEPT if method in ("eagle3", "dflash", "dspark") else n_sequences
     row = ACTIVATIONS * target.n_embd + padded_cells(n_ctx * n_sequences)
     kept = n_sequences * 4 * N_KEPT * target.n_embd
-    buffers = N_KEPT * row + n_outputs * (target.n_vocab or 0) + kept
+    buffers = N_KEPT * row + 2 * n_outputs * (target.n_vocab or 0) + kept
     return n_sequences * cells + FLOAT_BYTES * buffers
 
 

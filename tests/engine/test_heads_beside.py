@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from beside import N_BLOCK, SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
 from drafted import SometimesFixed, run
+from hybrids import write_random_limited
 
 from localspec.decode.drafters import head_kind
 from localspec.decode.drafters.base import Drafter
@@ -48,7 +49,9 @@ PAIRS: dict[str, tuple[Write, Write]] = {
     ),
     "EAGLE-3": (_llama, write_eagle3),
     "EAGLE-3 of few tokens": (_llama, lambda path: write_eagle3(path, n_own_vocab=200)),
+    "EAGLE-3 of a hybrid": (lambda path: write_random_limited(path, "qwen35"), write_eagle3),
     "DFlash": (_llama, write_dflash),
+    "DFlash of a hybrid": (lambda path: write_random_limited(path, "qwen35"), write_dflash),
     "DSpark": (_llama, lambda path: write_dflash(path, is_dspark=True)),
 }
 
@@ -77,6 +80,7 @@ def engine_of(pair: Beside, n: int, n_sequences: int = 1) -> LlamaEngine:
         EngineConfig.of(
             pair.target, n_sequences * (n + 1), ctx=N_CTX, threads=1, gpu_layers=0,
             n_sequences=n_sequences, kv_unified=n_sequences > 1, flash_attn="on",
+            n_rs_seq=n if "hybrid" in pair.name else 0,
         )
     )  # fmt: skip
 
