@@ -69,7 +69,8 @@ _RING = (1).to_bytes(8, sys.byteorder)
 
 def _new_bell() -> tuple[int, int]:
     if hasattr(os, "eventfd"):
-        return (os.eventfd(0, os.EFD_SEMAPHORE),) * 2
+        fd = os.eventfd(0, os.EFD_SEMAPHORE)
+        return fd, fd
     return os.pipe()
 
 

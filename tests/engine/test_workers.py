@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ from command import ANSWER, LOCALSPEC, clean_environment, localspec
 from models import smollm2
 from working import Running, free_port
 
+from localspec.engine.backends import reply_s
 from localspec.engine.base import EngineConfig, hold, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.process import EngineProcess
 from localspec.engine.workers import Worker, check_types, devices_of
 from localspec.errors import EngineError, UserError
+from localspec.hardware.machine import Reported
 from localspec.model.synthetic import Shape, write_random_model
 
 SHAPE = Shape(n_layers=12, n_embd=128, n_heads=4, n_kv_heads=2, n_ff=256, n_vocab=512)
@@ -210,6 +214,27 @@ def test_commands_take_workers_and_say_so(workers: list[str]) -> None:
     assert far.code == 0, far.stderr
     assert far.document["text"] == plain.document["text"]
     assert far.document["config"]["workers"] == workers
+
+
+def test_a_draft_model_computes_on_a_worker_of_its_own(workers: list[str]) -> None:
+    asked = ("generate", smollm2(), *ANSWER, "-p", "Count to ten.", "-n", "12", "--no-repack",
+             "--gpu-layers", "0", "--json")  # fmt: skip
+    drafted = ("--spec", "draft", "--draft", smollm2(), "--draft-device")
+    plain = localspec(*asked, "--spec", "none")
+    far = localspec(*asked, *drafted, workers[0])
+    assert far.code == 0, far.stderr
+    assert far.document["text"] == plain.document["text"]
+    assert far.document["config"]["draft_device"] == workers[0]
+    refused = localspec(*asked, *drafted, workers[0], "--workers", workers[0])
+    assert refused.code == 2
+    assert "serves one model at a time" in refused.stderr
+
+
+def test_a_short_reply_is_timed_on_a_device(workers: list[str]) -> None:
+    """By which one of two backends of a card is chosen; what cannot compute is never the faster."""
+    far = Reported(workers[0], workers[0], None, None, "gpu", "rpc")
+    assert 0 < reply_s(far) < 120
+    assert reply_s(replace(far, name="NONE0", backend="cuda")) == inf
 
 
 # --- who is no worker -------------------------------------------------------------------------
