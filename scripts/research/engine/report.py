@@ -56,6 +56,7 @@ def main(
     page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Questions, one JSON object a line.")] = None,
     questions: Annotated[int, typer.Option(min=1, help="Of each category.")] = 1,
+    machine: Annotated[str | None, typer.Option(help="Its letter among the pages.")] = None,
     join: Annotated[bool, typer.Option("--join", help="Measure nothing; write the page.")] = False,
 ) -> None:
     """Measure the parts, and join all that was measured into one page."""
@@ -71,7 +72,7 @@ def main(
             kept[name] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "others": taken, "rows": rows}
             write_text(store, json.dumps(kept, indent=1))
     if page:
-        write_text(page, page_of(kept))
+        write_text(page, page_of(kept, machine))
 
 
 def _shown(name: str, rows: Iterator[Row]) -> Iterator[Row]:
@@ -102,11 +103,11 @@ def _skipped(name: str, why: str) -> Iterator[Row]:
     yield from ()
 
 
-def page_of(kept: dict[str, Any]) -> str:
+def page_of(kept: dict[str, Any], machine: str | None = None) -> str:
     """The Markdown of docs/measurements/speed.md."""
     rows = [row for each in kept.values() for row in each["rows"]]
     dates = sorted({each["date"] for each in kept.values()})
-    cpu = f"{usable_cores()} cores of {processor_name()}"
+    cpu = machine or f"{usable_cores()} cores of {processor_name()}"
     lines = ["# Speed in one place", "", "| Date | Machine | Command |", "|---|---|---|"]
     lines += [f"| {', '.join(dates)} | {cpu} | `scripts/research/run report` |", ""]
     lines += ["Tokens of prompts and depths; exact settings are those that change no number but by"]
