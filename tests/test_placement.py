@@ -60,7 +60,7 @@ def test_without_known_memory_shares_are_equal() -> None:
 def mixture(**changes: Any) -> Any:
     """Ten layers, nine tenths of whose bytes are experts."""
     even = {"n_layers": 10, "n_experts": 8, "expert_bytes": 9 * 10**9, "weights": (), **changes}
-    share = ModelFacts.expert_share
+    share: Any = ModelFacts.expert_share
     facts = SimpleNamespace(**even, expert_layer_bytes=())
     facts.expert_share = partial(share, facts)
     return facts

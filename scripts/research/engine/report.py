@@ -12,7 +12,6 @@ path; build them from the source of the installed engine.
 """
 
 import json
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -32,8 +31,9 @@ from research.engine.report_parts import (
 )
 
 from localspec import paths
+from localspec.format import percent
 from localspec.hardware.activity import Watch
-from localspec.hardware.machine import local_devices
+from localspec.hardware.detect import processor_name, usable_cores
 from localspec.store import write_text
 
 SMALL = ("smollm2", "smollm2:Q4_0", "smollm2:Q8_0", "smollm2:F16")
@@ -56,6 +56,7 @@ def main(
     page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Questions, one JSON object a line.")] = None,
     questions: Annotated[int, typer.Option(min=1, help="Of each category.")] = 1,
+    machine: Annotated[str | None, typer.Option(help="Its letter among the pages.")] = None,
     join: Annotated[bool, typer.Option("--join", help="Measure nothing; write the page.")] = False,
 ) -> None:
     """Measure the parts, and join all that was measured into one page."""
@@ -71,7 +72,7 @@ def main(
             kept[name] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "others": taken, "rows": rows}
             write_text(store, json.dumps(kept, indent=1))
     if page:
-        write_text(page, page_of(kept))
+        write_text(page, page_of(kept, machine))
 
 
 def _shown(name: str, rows: Iterator[Row]) -> Iterator[Row]:
@@ -102,19 +103,28 @@ def _skipped(name: str, why: str) -> Iterator[Row]:
     yield from ()
 
 
-def page_of(kept: dict[str, Any]) -> str:
+def page_of(kept: dict[str, Any], machine: str | None = None) -> str:
     """The Markdown of docs/measurements/speed.md."""
     rows = [row for each in kept.values() for row in each["rows"]]
     dates = sorted({each["date"] for each in kept.values()})
-    cpu = next((d.name for d in local_devices() if d.kind == "cpu"), platform.processor())
+    cpu = machine or f"{usable_cores()} cores of {processor_name()}"
     lines = ["# Speed in one place", "", "| Date | Machine | Command |", "|---|---|---|"]
     lines += [f"| {', '.join(dates)} | {cpu} | `scripts/research/run report` |", ""]
-    lines += ["| | Depth or prompt | What | Figure |", "|---|---|---|---|"]
+    lines += ["Tokens of prompts and depths; exact settings are those that change no number but by"]
+    lines += [
+        "rounding. Each part is measured by itself; what others took of the processors meanwhile"
+    ]
+    lines += [f"was {', '.join(_shares(kept))}.", ""]
+    lines += ["| | Tokens | What | Figure |", "|---|---|---|---|"]
     for row in rows:
         lines += _lines[row["part"]](row) if row["part"] in _lines else []
     for pair in PAIRS:
         lines += speculation_lines([r for r in rows if r.get("model") == pair], pair)
     return "\n".join([*lines, ""])
+
+
+def _shares(kept: dict[str, Any]) -> list[str]:
+    return [f"{percent(each['others'])} ({name})" for name, each in kept.items()]
 
 
 def _settings_lines(row: Row) -> list[str]:

@@ -67,12 +67,14 @@ def settings_rows(model: str) -> Iterator[Row]:
             }  # fmt: skip
 
 
+LASTING = 10_000
+"""Texts of a session whose loading is soon forgotten."""
 Key = tuple[bool, str, int]
 """Repacked, kernel, threads."""
 
 
 def _chosen(plan: EnginePlan, config: SessionConfig, depth: int) -> EngineConfig:
-    asked = replace(config, open=OPEN, expected=Expected(depth))
+    asked = replace(config, open=OPEN, expected=Expected(depth, LASTING))
     return chosen_plan(plan, asked, silent).target
 
 
