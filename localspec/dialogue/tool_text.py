@@ -49,8 +49,9 @@ def _answer(message: Message) -> Message:
     if not calls:
         return message
     texts = [_written(call["function"]) for call in calls]
-    kept: Any = {key: value for key, value in given.items() if key != "tool_calls"}
-    return {**kept, "content": "\n".join(filter(None, [given.get("content"), *texts]))}
+    answer: Any = {key: value for key, value in given.items() if key != "tool_calls"}
+    answer["content"] = "\n".join(filter(None, [given.get("content"), *texts]))
+    return answer
 
 
 def _written(function: Mapping[str, Any]) -> str:
@@ -63,8 +64,7 @@ def _without_results(messages: Sequence[Message]) -> list[Message]:
     said: list[Message] = []
     is_open = False
     for message in messages:
-        role: str = message["role"]
-        text = message["content"]
+        role, text = str(message["role"]), message["content"]
         if role == "tool":
             text = f"{_RESULT[0]}\n{text}\n{_RESULT[1]}"
         if is_open and role in ("tool", "user"):
