@@ -80,7 +80,7 @@ def _measured(
 
 
 def reply_s(device: Reported) -> float:
-    """Seconds of a prompt of 256 tokens and an answer of 128; infinite where it cannot compute."""
+    """Seconds of a prompt of 128 tokens and an answer of 128; infinite where it cannot compute."""
     found: list[float] = []
     asked = [device.backend, device.name]
     ending = run_module(CHILD, asked, lambda line: found.append(float(line)), LIMIT_S)

@@ -34,7 +34,7 @@ from localspec.session.placing import (
     placed,
 )
 from localspec.session.trial import try_head, try_load
-from localspec.settings import NONE, Settings, Speculation
+from localspec.settings import AUTO, NONE, Settings, Speculation
 
 
 def checked_facts(model: Path) -> ModelFacts:
@@ -85,6 +85,7 @@ class EnginePlan:
     spec: Speculation = "auto"
     template: str = "auto"
     head: HeadPlan | None = None
+    draft_device: str = AUTO
 
     @property
     def settings(self) -> Settings:
@@ -96,6 +97,7 @@ class EnginePlan:
             spec=self.spec if self.max_draft else NONE,
             draft=draft,
             draft_max=self.max_draft,
+            draft_device=self.draft_device,
             template=self.template,
             threads_batch=self.target.n_threads_batch,
         )
@@ -160,8 +162,9 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
         own = draft_settings(settings, draft_facts)
         draft = _engine_config(config.draft, own, draft_facts, n_ctx, n_sequences)
     plan = EnginePlan(
-        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template, head
-    )
+        target, draft, max_draft, facts, draft_facts, settings.spec, settings.template, head,
+        settings.draft_device,
+    )  # fmt: skip
     check_memory(plan.models, plan.beside)
     return plan
 

@@ -14,8 +14,8 @@ from localspec.engine.threads import default_threads
 from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=1024, n_heads=16, n_kv_heads=4, n_ff=4096)
-N_LAYERS, WEIGHT_TYPE = 8, "Q4_K"
-N_PROMPT, N_ANSWER, N_TIMED = 256, 128, 16
+N_LAYERS, WEIGHT_TYPE = 4, "Q4_K"
+N_PROMPT, N_ANSWER, N_TIMED = 128, 128, 16
 
 
 def main() -> int:
