@@ -48,7 +48,7 @@ PARTS = (
 """Each takes at most six minutes on two quiet cores."""
 
 
-def main(
+def main(  # noqa: PLR0913 - one option each
     part: Annotated[
         list[str] | None, typer.Option(help="One of the parts; may be repeated.")
     ] = None,
