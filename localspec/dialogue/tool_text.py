@@ -50,7 +50,8 @@ def _answer(message: Message) -> Message:
         return message
     texts = [_written(call["function"]) for call in calls]
     kept: Any = {key: value for key, value in given.items() if key != "tool_calls"}
-    return {**kept, "content": "\n".join(filter(None, [given.get("content"), *texts]))}
+    kept["content"] = "\n".join(filter(None, [given.get("content"), *texts]))
+    return kept
 
 
 def _written(function: Mapping[str, Any]) -> str:
@@ -63,7 +64,7 @@ def _without_results(messages: Sequence[Message]) -> list[Message]:
     said: list[Message] = []
     is_open = False
     for message in messages:
-        role: str = message["role"]
+        role = str(message["role"])
         text = message["content"]
         if role == "tool":
             text = f"{_RESULT[0]}\n{text}\n{_RESULT[1]}"
