@@ -49,9 +49,9 @@ def _answer(message: Message) -> Message:
     if not calls:
         return message
     texts = [_written(call["function"]) for call in calls]
-    answer: Any = {key: value for key, value in given.items() if key != "tool_calls"}
-    answer["content"] = "\n".join(filter(None, [given.get("content"), *texts]))
-    return answer
+    kept: Any = {key: value for key, value in given.items() if key != "tool_calls"}
+    kept["content"] = "\n".join(filter(None, [given.get("content"), *texts]))
+    return kept
 
 
 def _written(function: Mapping[str, Any]) -> str:
@@ -64,7 +64,8 @@ def _without_results(messages: Sequence[Message]) -> list[Message]:
     said: list[Message] = []
     is_open = False
     for message in messages:
-        role, text = str(message["role"]), message["content"]
+        role = str(message["role"])
+        text = message["content"]
         if role == "tool":
             text = f"{_RESULT[0]}\n{text}\n{_RESULT[1]}"
         if is_open and role in ("tool", "user"):
