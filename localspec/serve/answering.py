@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
 from localspec.serve.desk import Desk
-from localspec.serve.listening import Bell, Heard, Listening
+from localspec.serve.listening import LoopBell, Heard, Listening
 from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols.protocol import AnswerWriter, Door
@@ -47,7 +47,7 @@ class Answering:
 
     def __init__(self, desk: Desk, model: str, limits: HttpLimits) -> None:
         self._desk, self._model, self._limits = desk, model, limits
-        self._bell: Bell | None = None
+        self._bell: LoopBell | None = None
 
     async def answered(self, request: Request, door: Door) -> Response:
         """The response to a request."""
@@ -58,7 +58,7 @@ class Answering:
         answer = ServedAnswer(order)
         writer = door.writer(answer, self._model)
         silence_s = self._limits.ping_s if order.is_stream else None
-        self._bell = self._bell or Bell()
+        self._bell = self._bell or LoopBell()
         wait_s = self._limits.wait_s
         listening = Listening(self._desk, self._bell, order, wait_s, silence_s)
         if not order.is_stream:

@@ -1,6 +1,6 @@
 """What is heard of one order's replies: from the engine's thread to its request's task.
 
-A token costs its request one wake-up at most, and what came meanwhile is heard together. A `Bell`
+A token costs its request one wake-up at most, and what came meanwhile is heard together. A `LoopBell`
 wakes all requests that a pass has something for at once.
 """
 
@@ -16,7 +16,7 @@ from localspec.serve.order import Order
 Heard = list[tuple[int, Event]]
 
 
-class Bell:
+class LoopBell:
     """Calls functions in the loop's thread, from any other; calls that are due together cost one
     wake-up of the loop."""
 
@@ -47,7 +47,12 @@ class Listening:
     """
 
     def __init__(
-        self, desk: Desk, bell: Bell, order: Order, wait_s: float | None, silence_s: float | None
+        self,
+        desk: Desk,
+        bell: LoopBell,
+        order: Order,
+        wait_s: float | None,
+        silence_s: float | None,
     ) -> None:
         self._desk, self._bell, self._silence_s = desk, bell, silence_s
         self._loop = asyncio.get_running_loop()

@@ -23,13 +23,12 @@ from typing import Any
 
 from models import named
 from research.engine.llama_bench import ENVIRONMENT
-from research.serve.compare import running
+from research.serve.servers import running
 from research.speculation.questions import choose, read_questions
 
 from localspec.bench.case import Case, Work
 from localspec.bench.visit import visit
 from localspec.engine.base import EngineConfig
-from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Sampling
 from localspec.engine.threads import thread_counts
 from localspec.engine.timing import Timer, there_and_back
@@ -90,6 +89,8 @@ def _words(key: Key) -> str:
 
 
 def _timers(stack: ExitStack, config: EngineConfig) -> dict[tuple[bool, str], Timer]:
+    from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - --help needs no engine
+
     found: dict[tuple[bool, str], Timer] = {}
     for repack in (True, False):
         loading = config.with_settings(repack=repack)

@@ -21,7 +21,6 @@ from models import named
 from serving import Served, served
 
 from localspec.decode.generation import Generation
-from localspec.engine.llama.engine import LlamaEngine
 from localspec.serve.server import desk_of
 from localspec.session.config import SessionConfig
 from localspec.session.session import Session
@@ -91,6 +90,8 @@ def measured(made: Served, users: int, tokens: int, how: str) -> str:
     threads = [each for each in threading.enumerate() if each is not threading.current_thread()]
     engine = next(each for each in threads if each.name == "engine")
     subprocess.run([*words, law], check=True)  # warm
+    from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - --help needs no engine
+
     evaluating, choosing = CpuClock(LlamaEngine, "_decode_batch"), CpuClock(Generation, "accept")
     with evaluating.counting(), choosing.counting():
         before = {each: cpu_s(each) for each in threads}
