@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
 from localspec.serve.desk import Desk
-from localspec.serve.listening import LoopBell, Heard, Listening
+from localspec.serve.listening import Heard, Listening, LoopBell
 from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols.protocol import AnswerWriter, Door

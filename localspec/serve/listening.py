@@ -1,7 +1,7 @@
 """What is heard of one order's replies: from the engine's thread to its request's task.
 
-A token costs its request one wake-up at most, and what came meanwhile is heard together. A `LoopBell`
-wakes all requests that a pass has something for at once.
+A token costs its request one wake-up at most, and what came meanwhile is heard together. A
+`LoopBell` wakes all requests that a pass has something for at once.
 """
 
 import asyncio
