@@ -6,7 +6,7 @@ import pytest
 from command import assert_refused, localspec, tiny
 from scripted import Script, write_script
 
-import localspec.session.engines as engines_module
+import localspec.session.session as session_module
 from localspec.dialogue.template import TemplateError
 from localspec.session.config import SessionConfig
 from localspec.session.session import Session
@@ -31,7 +31,7 @@ def test_a_broken_template_costs_no_loading(
 ) -> None:
     """A model of 70 GB would be read for minutes before one sentence."""
     config = SessionConfig.of(scripted(tmp_path / "m.gguf", BROKEN[kind]))
-    monkeypatch.setattr(engines_module, "load_engine", None)
+    monkeypatch.setattr(session_module, "load_engine", None)
     with pytest.raises(TemplateError):
         Session.open(config, talks=True)
 

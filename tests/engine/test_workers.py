@@ -336,6 +336,8 @@ def accepting(listener: socket.socket, talk: Talk) -> None:
         while True:
             held.append(listener.accept()[0])
             threading.Thread(target=served, args=(held[-1],), daemon=True).start()
+    for peer in held:
+        peer.close()
 
 
 @pytest.mark.parametrize("kind", PEERS)

@@ -3,11 +3,13 @@
     python -m localspec.engine.llama.backend_prober BACKEND NAME
 
 It prints the seconds of a prompt and an answer with a random model, whose passes are long enough to
-be more than overhead. NAME is a device's, or a worker's address where BACKEND is rpc.
+be more than overhead, and nothing where there is no such device. NAME is a device's, or a worker's
+address where BACKEND is rpc.
 """
 
 import sys
 
+from localspec.engine.llama.devices import reported
 from localspec.engine.llama.overhead import compile_passes, loaded
 from localspec.engine.probe import GRAPHICS, ProbeSetting
 from localspec.engine.threads import default_threads
@@ -20,6 +22,8 @@ N_PROMPT, N_ANSWER, N_TIMED = 128, 128, 16
 
 def main() -> int:
     backend, name = sys.argv[1:]
+    if backend != "rpc" and name not in {device.name for device in reported()}:
+        return 1  # the engine would compute on the processor
     place = {"workers": (name,)} if backend == "rpc" else {"device": (name,)}
     setting = ProbeSetting(default_threads(), GRAPHICS, repack=True, **place)
     with loaded(setting, SHAPE, N_LAYERS, WEIGHT_TYPE) as timer:
