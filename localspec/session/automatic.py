@@ -3,7 +3,7 @@
 A model's settings of threads, repacking and attention are compared by what `engine.ways` measured
 of this machine: for a text as long as the context is expected to become, and an answer half as
 long. Which is best changes with depth: on x86 the fused kernel of attention costs less at first and
-more per token. A micro-batch stays 512 tokens: none was clearly faster. What is mapped stays mapped:
+more per token. A micro-batch stays 512 tokens: none was clearly faster. What is mapped stays so:
 nobody has measured that yet. Choosing takes milliseconds; measuring, once for a type of weights and
 heads, takes up to three seconds. On devices the engine's own choices stand.
 """
