@@ -20,7 +20,7 @@ from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.notify import silent
 from localspec.registry.resolve import locate, resolve, written_name
-from localspec.session.pull_plan import Wish, plan_pull
+from localspec.session.pull_plan import Wish, carry_out, plan_pull
 
 REPO = "bartowski/Tiny-1B-GGUF"
 TINY = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
@@ -327,6 +327,16 @@ def test_files_of_the_hub_are_found_whoever_brought_them(hub: Hub, model: bytes)
 def test_what_is_not_here_is_offered_to_be_pulled(hub: Hub, name: str) -> None:
     with pytest.raises(LocalspecError, match=f"not here: `localspec pull {name}` gets it"):
         resolve(name)
+
+
+def test_an_entry_in_a_quantization_is_one_name_for_all_commands(hub: Hub) -> None:
+    """`recommend` prints it to be copied: what it fetches is what the next command finds."""
+    plan = plan_pull("tiny3.2-1b:Q8_0", Wish(), silent)
+    (got,) = carry_out(plan, silent, lambda *_: None)
+    assert got.path.name == "Tiny-1B-Q8_0.gguf"
+    assert resolve("tiny3.2-1b:Q8_0") == got.path
+    with pytest.raises(LocalspecError, match="not here"):
+        resolve("tiny3.2-1b:Q4_K_M")
 
 
 # --- the grammar alone -------------------------------------------------------------------------
