@@ -206,6 +206,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _list(self, path: str, query: dict[str, list[str]]) -> None:
         repository, _, revision = path.partition("/revision/")
+        if repository in self.hub.renamed:
+            new = self.path.replace(repository, self.hub.renamed[repository])
+            self.refuse(307, Location=new)
+            return
         if not self._is_open(repository):
             return
         if revision not in ("", "main", self.hub.commit(repository)):

@@ -84,6 +84,7 @@ def running(model: bytes, head: bytes) -> Generator[Hub]:
     hub.add("own/Tiny3.2-1B", "model-00001-of-00002.safetensors", b"12345678{}")
     hub.add("own/Gated-GGUF", "gated-Q4_K_M.gguf", model)
     hub.gated["own/Gated-GGUF"] = "hf_good"
+    hub.renamed["BARTOWSKI/tiny-1b-gguf"] = REPO  # as the hub answers to other capitals
     with hub.running():
         yield hub
 
@@ -214,6 +215,19 @@ FILES = {
     "ollama/tiny3.2:1b-q8_0": Q8,
     "tiny3.2-1B-Instruct-GGUF:Q8_0": Q8,
     "tiny3.2-1B-Q8_0": Q8,
+    # a path of Windows, places in caches, other capitals
+    r"bartowski\Tiny-1B-GGUF": Q4,
+    r"bartowski\Tiny-1B-GGUF:Q8_0": Q8,
+    r"hf:bartowski\Tiny-1B-GGUF\Tiny-1B-Q8_0.gguf": Q8,
+    "models--bartowski--Tiny-1B-GGUF/snapshots/abc/Tiny-1B-Q8_0.gguf": Q8,
+    f"{REPO}/tiny-1b-q8_0.GGUF": Q8,
+    "BARTOWSKI/tiny-1b-gguf:q8_0": "BARTOWSKI/tiny-1b-gguf/Tiny-1B-Q8_0.gguf",
+    "https://hf.co/BARTOWSKI/tiny-1b-gguf/blob/main/Tiny-1B-Q8_0.gguf": (
+        "BARTOWSKI/tiny-1b-gguf/Tiny-1B-Q8_0.gguf"
+    ),
+    # more commands of Ollama
+    f"ollama cp hf.co/{REPO}:Q8_0 mine": Q8,
+    "ollama rm tiny3.2:1b-q8_0": Q8,
     # other sites, links and code
     "docker.io/ai/tiny3.2:1B-Q8_0": Q8,
     "https://hub.docker.com/r/ai/tiny3.2:1B-Q8_0": Q8,
@@ -245,14 +259,33 @@ SENTENCES = {
     # a head where a model is asked for
     "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),
     # names that lead nowhere
-    "https://huggingface.co/datasets/a/b": ("is no model of the hub",),
-    "https://huggingface.co/own": ("is not of the form hf:owner/repo",),
-    "hf:own": ("is not of the form hf:owner/repo",),
+    "https://huggingface.co/datasets/a/b": ("is a data set of the hub and no model",),
+    "https://huggingface.co/own": ("is an owner of the hub", "hf:owner/repo"),
+    "hf:own": ("is an owner of the hub", "hf:owner/repo"),
     "ollama:nobody:7b": ("`ollama pull nobody:7b`", "list --known"),
     "nobody:7b": ("no model is called 'nobody:7b'",),
     "./nobody.gguf": ("there is no file nobody.gguf",),
     "models/a/b.gguf": ("there is no file models/a/b.gguf",),
     r"C:\Users\me\nobody.gguf": (r"there is no file C:\Users\me\nobody.gguf",),
+    # pages of the hub that are no model's
+    "https://huggingface.co/collections/a/b-64f9a55b": ("is a collection of the hub and no model",),
+    "https://huggingface.co/spaces/a/b": ("is a space of the hub", "hf:owner/repo"),
+    "https://huggingface.co/blog/gguf": ("is a page of the blog of the hub",),
+    "https://huggingface.co/models?search=a": ("is a list of models of the hub",),
+    "https://huggingface.co/own/collections": ("is a list of the hub and no model",),
+    # pages of sites that show no file, and places on other machines
+    "https://github.com/a/nobody/releases/tag/v1": ("a page of GitHub", "gguf&search=nobody"),
+    "github.com/a/nobody": ("a page of GitHub and no file", ".gguf file there"),
+    "https://www.kaggle.com/models/a/nobody/gguf/1b": ("a page of Kaggle", "gguf&search=nobody"),
+    "kaggle models instances versions download a/nobody/gguf/1b/1": ("a page of Kaggle",),
+    "https://ai.gitee.com/hf-models/nobody": ("a page of Gitee", "gguf&search=nobody"),
+    "https://wisemodel.cn/models/a/nobody/file": ("a page of wisemodel", "gguf&search=nobody"),
+    "https://modelscope.cn/collections/nobody-1": ("a page of ModelScope and no file",),
+    "magnet:?xt=urn:btih:a": ("an address of magnet:", "name hf:owner/repo"),
+    "ollama create mine -f ./Modelfile": ("there is no file Modelfile: check the path",),
+    "ollama create -q q4_K_M mine": ("there is no file Modelfile: check the path",),
+    r"C:\Users\me\.lmstudio\models\a\b\c.gguf": ("`localspec pull hf:a/b/c.gguf` gets one",),
+    "/mnt/hub/models--a--b/snapshots/0f/c/d.gguf": ("`localspec pull hf:a/b/c/d.gguf` gets one",),
     # other sites
     "ai/nobody:7B-Q4_K_M": ("in a registry of containers", "search=nobody", "list --known"),
     "oci://quay.io/some/nobody": ("in a registry of containers", "search=nobody"),
@@ -449,6 +482,13 @@ PASTED = {
     "modelscope.cn/api/v1/models/o/r/repo?Revision=master&FilePath=a%2Ff.gguf": (
         "https://modelscope.cn/models/o/r/resolve/master/a/f.gguf"
     ),
+    "https://github.com/o/r/blob/main/a/f.gguf": "https://github.com/o/r/raw/main/a/f.gguf",
+    "https://gitlab.com/o/r/-/blob/main/f.gguf": "https://gitlab.com/o/r/-/raw/main/f.gguf",
+    "https://github.com/o/r/releases/download/v1/f.gguf": (
+        "https://github.com/o/r/releases/download/v1/f.gguf"
+    ),
+    "https://www.dropbox.com/s/x/f.gguf?dl=0": "https://dropbox.com/s/x/f.gguf?dl=1",
+    "ollama create mine": "./Modelfile",
     # what is a name already
     "hf://o/r": "hf://o/r",
     "My Model.gguf": "My Model.gguf",

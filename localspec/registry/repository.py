@@ -106,12 +106,16 @@ def _offers(name: HubRepository, files: Sequence[str]) -> str:
 
 
 def described(file: HubFile, notify: Notify) -> tuple[RemoteFile, ...]:
-    """As `describe`; where the file is not in its repository, its files are offered."""
+    """As `describe`; in other capitals, too. Where the file is not in its repository, its files are
+    offered."""
     try:
         return describe(file.name, notify)
     except NoSuchFileError as error:
         name = HubRepository(file.repository, revision=file.revision)
         listed = gguf_files(name, notify)
+        same = [one.file for one in listed if one.file.casefold() == file.file.casefold()]
+        if len(same) == 1 and same != [file.file]:
+            return describe(with_file(name, same[0]).name, notify)
         beside = [one.file for one in listed if goes_beside(one.file)]
         files = [one.file for one in variants(listed)] + beside
         raise ModelError(
