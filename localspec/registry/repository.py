@@ -5,10 +5,11 @@ of each is read: heads, projectors and what else is no model falls away, whateve
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub_name import HUB, HubFile, HubRepository, with_file
+from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, with_file
 from localspec.gguf.remote import read_remote
 from localspec.model.kind import kind_of
 from localspec.notify import Notify
@@ -18,6 +19,8 @@ from localspec.registry.remote_file import (
     RemoteFile,
     describe,
     repository_files,
+    repository_folder,
+    repository_id,
 )
 from localspec.registry.spelling import named_entry
 from localspec.registry.variants import (
@@ -103,6 +106,19 @@ def _some(found: list[Variant], name: HubRepository, files: list[RepositoryFile]
 
 def _offers(name: HubRepository, files: Sequence[str]) -> str:
     return few([with_file(name, file).name for file in sorted(files)])
+
+
+def as_the_hub_writes(name: HubName, notify: Notify) -> HubName:
+    """With the capitals of the hub, which knows a repository by any: each would get a folder of its
+    own in the cache. A renamed one keeps the name that was asked for."""
+    if repository_folder(name.repository).exists():
+        return name
+    try:
+        known = repository_id(name.repository, notify)
+    except (ModelError, UserError):
+        return name  # who asks for the files has the word
+    is_same = known.casefold() == name.repository.casefold()
+    return replace(name, repository=known) if is_same else name
 
 
 def described(file: HubFile, notify: Notify) -> tuple[RemoteFile, ...]:

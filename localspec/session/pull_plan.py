@@ -23,7 +23,7 @@ from localspec.registry.catalog import Entry, entry_of
 from localspec.registry.moved import pulled_files
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
-from localspec.registry.repository import described
+from localspec.registry.repository import as_the_hub_writes, described
 from localspec.registry.resolve import (
     hub_name,
     is_one_file,
@@ -220,6 +220,7 @@ def _plan_reference(reference: str, wish: Wish, notify: Notify) -> PullPlan:
         return PullPlan((PlannedFile("model", None, here=place),))
     reasons: tuple[str, ...] = ()
     name = hub_name_of(reference)
+    name = as_the_hub_writes(name, notify) if name else None
     if isinstance(name, HubRepository):
         reference, reasons = of_repository(name, wish.where, notify)
     elif name and not name.file.lower().endswith(".gguf"):
