@@ -221,10 +221,8 @@ FILES = {
     r"hf:bartowski\Tiny-1B-GGUF\Tiny-1B-Q8_0.gguf": Q8,
     "models--bartowski--Tiny-1B-GGUF/snapshots/abc/Tiny-1B-Q8_0.gguf": Q8,
     f"{REPO}/tiny-1b-q8_0.GGUF": Q8,
-    "BARTOWSKI/tiny-1b-gguf:q8_0": "BARTOWSKI/tiny-1b-gguf/Tiny-1B-Q8_0.gguf",
-    "https://hf.co/BARTOWSKI/tiny-1b-gguf/blob/main/Tiny-1B-Q8_0.gguf": (
-        "BARTOWSKI/tiny-1b-gguf/Tiny-1B-Q8_0.gguf"
-    ),
+    "BARTOWSKI/tiny-1b-gguf:q8_0": Q8,
+    "https://hf.co/BARTOWSKI/tiny-1b-gguf/blob/main/Tiny-1B-Q8_0.gguf": Q8,
     # more commands of Ollama
     f"ollama cp hf.co/{REPO}:Q8_0 mine": Q8,
     "ollama rm tiny3.2:1b-q8_0": Q8,

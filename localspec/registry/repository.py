@@ -9,7 +9,7 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, with_file
+from localspec.gguf.hub_name import HUB, HubFile, HubRepository, with_file
 from localspec.gguf.remote import read_remote
 from localspec.model.kind import kind_of
 from localspec.notify import Notify
@@ -108,17 +108,18 @@ def _offers(name: HubRepository, files: Sequence[str]) -> str:
     return few([with_file(name, file).name for file in sorted(files)])
 
 
-def as_the_hub_writes(name: HubName, notify: Notify) -> HubName:
-    """With the capitals of the hub, which knows a repository by any: each would get a folder of its
-    own in the cache. A renamed one keeps the name that was asked for."""
-    if repository_folder(name.repository).exists():
-        return name
+def in_right_capitals(files: tuple[RemoteFile, ...], notify: Notify) -> tuple[RemoteFile, ...]:
+    """The same by the hub's own spelling of their repository, which it knows by any: each would get
+    a folder of its own in the cache. A renamed one keeps the name that was asked for."""
+    wanted = files[0].hub
+    if wanted is None or repository_folder(wanted.repository).exists():
+        return files
     try:
-        known = repository_id(name.repository, notify)
+        known = repository_id(wanted.repository, notify)
     except (ModelError, UserError):
-        return name  # who asks for the files has the word
-    is_same = known.casefold() == name.repository.casefold()
-    return replace(name, repository=known) if is_same else name
+        return files
+    is_other = known != wanted.repository and known.casefold() == wanted.repository.casefold()
+    return describe(replace(wanted, repository=known).name, notify) if is_other else files
 
 
 def described(file: HubFile, notify: Notify) -> tuple[RemoteFile, ...]:
