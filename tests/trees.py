@@ -414,8 +414,8 @@ TREES = (
     ),
     Tree(
         "Snapdragon 8 Gen 3: one X4, five A720, two A520",
-        "capacities of a kernel patch for sm8650.dtsi (1024, 2909, 3591 a MHz) times clocks; six"
-        " threads read prompts fastest: github johnmaster/Cross-Backend_LLM_Inference_on_SnapDragon",
+        "capacities of a kernel patch for sm8650.dtsi (1024, 2909, 3591 a MHz) times clocks; with"
+        " six threads johnmaster/Cross-Backend_LLM_Inference_on_SnapDragon read prompts fastest",
         {},
         cores=6,
         n_cpus=8,

@@ -214,6 +214,7 @@ def _without_query(path: str, reference: str) -> tuple[str, str | None]:
 
 def _of_path(path: str, revision: str | None, reference: str) -> HubName:
     steps = [unquote(step) for step in _API.sub("", path).split("/") if step]
+    steps = steps[1:] if steps[0:1] == ["models"] and len(steps) > 2 else steps
     if what := _other_kind(steps):
         raise UserError(f"{reference!r} is {what} of the hub and no model: name one as {FORM}")
     if len(steps) > 1 and ":" in steps[1]:

@@ -47,7 +47,7 @@ _BEFORE = re.compile(
 _HUB = ("-hf", "-hfr", "--hf-repo")
 _MODEL = (*_HUB, "--repo-id", "--repo", "--checkpoint", "-m", "--model")
 _DOCKER = ("-dr", "--docker-repo")
-_FILE = ("-hff", "--hf-file", "--filename", "--file", "--include", "-f")
+_FILE = ("-hff", "--hf-file", "--filename", "--file", "--specific-file", "--include", "-f")
 _ADDRESS = ("-mu", "--model-url", "--url")
 _REVISION = ("--revision",)
 _VALUES = [
@@ -68,6 +68,9 @@ _BORDER = re.compile(r"\s*(?:\n|&&|\|\||;|\s[|&](?=\s|$))\s*")
 _PROMPT = re.compile(r"[$>!%#]|\w+=\S*|PS|[A-Za-z]:\\\S*>")
 MODELFILE = "Modelfile"
 """Of which `ollama create` makes a model where no other is named."""
+_ASKED = re.compile(r"""["']model["']\s*:\s*["']([^"']+)["']""")
+_ANY_ADDRESS = re.compile(r"curl.*https?://")
+"""A request to a server names its model inside."""
 _FILE_OR_PATTERN = re.compile(r"\.gguf$|\*", re.IGNORECASE)
 _PATH = re.compile(r"[./~]|[A-Za-z]:[\\/](?!/)|\\\\")
 
@@ -95,6 +98,9 @@ class _Command:
 
 def name_in_command(text: str) -> str | None:
     """The name in a command, with the prefix of its origin; None for what is none."""
+    asked = _ASKED.search(text)
+    if asked and _ANY_ADDRESS.search(text):
+        return asked[1]
     read = [command for part in _BORDER.split(text) if (command := _read(part))]
     known_first = sorted(read, key=lambda command: not command.is_known)
     return next(filter(None, map(_name_in, known_first)), None)
@@ -149,7 +155,7 @@ def _read(text: str) -> _Command | None:
     makes_a_model = program == "ollama" and rest[:1] == ["create"]
     while rest and _STEPS.fullmatch(rest[0].lower()):
         del rest[0]
-    named = [word for word in rest if not word.isdecimal()]
+    named = [word for word in rest if not word.isdecimal() and not word.endswith((".py", ".sh"))]
     origin = _ORIGINS.get(program, "")
     return _Command(origin, options, named, is_known, makes_a_model)
 
@@ -181,9 +187,10 @@ def _is_step_of_unknown(words: Sequence[str]) -> bool:
 
 def _words(text: str) -> list[str]:
     try:
-        return shlex.split(text, posix="\\" not in text)
+        words = shlex.split(text, posix="\\" not in text)
     except ValueError:  # a quote that is not closed
-        return text.split()
+        words = text.split()
+    return [word.strip("\"'") if "\\" in text else word for word in words]
 
 
 def _options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

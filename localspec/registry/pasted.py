@@ -28,7 +28,7 @@ _STOPS = ".,;…)]}"
 _BULLET = re.compile(r"^(?:[-*•]\s+|@)(?=\S)")
 _BARE_ADDRESS = re.compile(r"^//(?=(?:www\.)?(?:hf\.co|huggingface\.co)/)", re.IGNORECASE)
 _PYTHON = re.compile(r"""(?:(\w+)\s*=\s*)?\[?\s*["']([^"']+)["']""")
-_CALLS = ("from_pretrained(", "hf_hub_download(", "snapshot_download(")
+_CALLS = ("from_pretrained(", "hf_hub_download(", "snapshot_download(", "Llama(")
 _FILES = ("filename", "gguf_file", "allow_patterns")
 _SETTING = re.compile(
     r"""["']?[\w-]*(?:model|repo|checkpoint)[\w-]*["']?(?:\s*=\s*|["']?:\s+)["']?([^"',\s]+)["']?,?""",
@@ -36,7 +36,7 @@ _SETTING = re.compile(
 )
 _LINK = re.compile(r"([a-z][a-z0-9+.-]*):(?://|\?)(.+)", re.IGNORECASE)
 _IN_LINK = re.compile(r"(?:^|/)(?:huggingface|hf)/([^/?#]+/[^/?#]+)", re.IGNORECASE)
-_WITH_TYPE = re.compile(r"(\S+/\S+)(?:\s+[(\[]?|@)([\w.-]+)[)\]]?")
+_WITH_TYPE = re.compile(r"(\S+/\S+)(?:\s+[(\[]?|@)([\w.-]+)(?:,[^()]*)?[)\]]?")
 _HEADING = re.compile(r"([\w.-]+)\s*/\s*([\w.-]+(?::\S+)?)")
 _OF_GGUF = re.compile(r"[\w.-]+/[\w.-]*gguf(?::\S+)?|[\w.-]+/[\w.-]+:([\w-]+)", re.IGNORECASE)
 _MARKDOWN = re.compile(r"\[[^\]]*\]\((\S+)\)[.,;]?")
@@ -74,6 +74,7 @@ def _slashed(name: str) -> str:
 def _without_frame(text: str) -> str:
     """Without quotes, line ends of a shell, Markdown's brackets, and the stop after a name."""
     name = re.sub(r"[\\`^]\r?\n", " ", text.translate(_SIGNS)).strip()
+    name = _BULLET.sub("", name, count=1)
     linked = _MARKDOWN.fullmatch(name)
     name = _BARE_ADDRESS.sub("https://", linked[1] if linked else name)
     if _in_python(name) or _is_path(name):
