@@ -14,10 +14,8 @@ from typing import Any, Self
 
 from localspec import paths
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import engine_fingerprint
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting
 from localspec.format import percent
-from localspec.hardware.machine import machine_key
 from localspec.model.facts import ModelFacts
 from localspec.prediction.evidence import PROBED, Evidence, correction
 from localspec.prediction.rates import Corrected, Rates
@@ -111,6 +109,5 @@ def model_key(facts: ModelFacts) -> str:
 
 
 def _kept(setting: ProbeSetting) -> Kept[Experience]:
-    parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
-    folder = paths.cache_dir() / "experience"
-    return Kept(hashed(folder, parts), Experience.from_json, Experience.to_json)
+    path = hashed(paths.cache_dir() / "experience", setting.key)
+    return Kept(path, Experience.from_json, Experience.to_json)
