@@ -94,6 +94,7 @@ class Features:
         self._switch = unstable(f"llama_set_embeddings_{what}")
         self._address = unstable(f"llama_get_embeddings_{what}")
         self._given = [EngineRows(n_embd) for _ in self.layers or (None,)]
+        self._first_address, self._n_given = None, 0
 
     def of(self, sequence: int) -> FeatureRows:
         """The rows of a sequence."""
@@ -137,10 +138,13 @@ class Features:
     def _columns(self, n: int) -> list[Rows]:
         if not self.layers:
             return [self._given[0].at(self._address(self._context), n)]
-        return [
-            given.at(self._address(self._context, layer), n)
-            for given, layer in zip(self._given, self.layers, strict=True)
-        ]
+        address = self._address(self._context, self.layers[0])
+        # All taps lie in one buffer and move together (output_reserve in llama-context.cpp).
+        if address != self._first_address or n > self._n_given:
+            for given, layer in zip(self._given, self.layers, strict=True):
+                given.at(self._address(self._context, layer), n)
+            self._first_address, self._n_given = address, n
+        return [given.rows[:n] for given in self._given]
 
 
 class EngineRows:
@@ -153,13 +157,14 @@ class EngineRows:
     def __init__(self, width: int) -> None:
         self._width = width
         self._address: int | None = None
-        self._rows = np.empty((0, width), np.float32)
+        self.rows = np.empty((0, width), np.float32)
+        """All that were asked for so far."""
 
     def at(self, address: int | None, n: int) -> Rows:
         """The first `n` rows there, a view. EngineError: the engine gives none."""
-        if address != self._address or n > len(self._rows):
-            self._rows, self._address = _array_at(address, n, self._width), address
-        return self._rows[:n]
+        if address != self._address or n > len(self.rows):
+            self.rows, self._address = _array_at(address, n, self._width), address
+        return self.rows[:n]
 
 
 def _array_at(address: int | None, n: int, width: int) -> Rows:
