@@ -17,6 +17,10 @@ import numpy.typing as npt
 from localspec.engine.llama.binding import C
 
 
+_FEW = 16
+"""Tokens that are written one by one in less time than slices take."""
+
+
 class LlamaBatch:
     """Up to `capacity` rows (token, position, sequence, wants logits)."""
 
@@ -67,8 +71,9 @@ class LlamaBatch:
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool) -> None:
         """Append tokens of one sequence from `position` on, with logits for all or none."""
-        if len(tokens) == 1:
-            self.add_one(tokens[0], position, sequence, wanted=wanted)
+        if len(tokens) <= _FEW:
+            for i, token in enumerate(tokens):
+                self.add_one(token, position + i, sequence, wanted=wanted)
             return
         start = self.n_rows
         end = self.n_rows = start + len(tokens)
