@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from localspec.engine.llama.binding import C
 
-
 _FEW = 16
 """Tokens that are written one by one in less time than slices take."""
 
@@ -41,11 +40,8 @@ class LlamaBatch:
         self._states = np.zeros((capacity, n_embd), np.float32)
         # Views whose single items are written in a few instructions: between two passes nothing
         # of Python or NumPy is in the processor's caches.
-        self._one_token, self._one_position = memoryview(self._token), memoryview(self._position)
-        self._one_sequence, self._one_wanted = (
-            memoryview(self._sequence_of),
-            memoryview(self._wanted),
-        )
+        self._one_token, self._one_position = self._token.data, self._position.data
+        self._one_sequence, self._one_wanted = self._sequence_of.data, self._wanted.data
         self._states_address, self._row_bytes = self._states.ctypes.data, 4 * n_embd
         self._position_at = _pointer(self._position, C.llama_pos)
         self._tokens_at = _pointer(self._token, C.llama_token)
