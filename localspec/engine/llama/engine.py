@@ -151,16 +151,7 @@ class LlamaEngine:
         for context, tokens, n_logits in jobs:
             if len(tokens) > n_logits:
                 self._read(context, tokens[: len(tokens) - n_logits])
-        if n_outputs > self._batch.room:
-            self._flush()
-        early: list[npt.NDArray[np.float32]] = []
-        for context, tokens, n_logits in jobs:
-            if n_logits:
-                self._append(context, tokens[len(tokens) - n_logits :], early)
-        self._flush()
-        rows, end = self._output(n_outputs - sum(map(len, early))), 0
-        if early:
-            rows = np.concatenate([*early, rows])
+        rows, end = self._evaluated(jobs, n_outputs), 0
         results: list[BufferLogits | EngineError] = []
         for _, _, n_logits in jobs:
             results.append(BufferLogits(self, rows[end : end + n_logits]))
@@ -168,6 +159,18 @@ class LlamaEngine:
         for i, refusal in refusals.items():
             results.insert(i, refusal)
         return results
+
+    def _evaluated(self, jobs: Sequence[_Job], n_outputs: int) -> npt.NDArray[np.float32]:
+        """The rows with logits, which go behind all that were read."""
+        if n_outputs > self._batch.room:
+            self._flush()
+        early: list[npt.NDArray[np.float32]] = []
+        for context, tokens, n_logits in jobs:
+            if n_logits:
+                self._append(context, tokens[len(tokens) - n_logits :], early)
+        self._flush()
+        rows = self._output(n_outputs - sum(map(len, early)))
+        return np.concatenate([*early, rows]) if early else rows
 
     def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
         """Requests for which there is room, and why not for the others, by their place."""
