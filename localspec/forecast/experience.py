@@ -15,10 +15,8 @@ from typing import Any, Self
 
 from localspec import paths
 from localspec.engine.base import EngineConfig
-from localspec.engine.health import engine_fingerprint
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.format import percent
-from localspec.hardware.machine import machine_key
 from localspec.model.facts import ModelFacts
 from localspec.prediction.evidence import PROBED, Evidence, correction
 from localspec.prediction.rates import Corrected, Rates
@@ -120,8 +118,8 @@ def model_key(facts: ModelFacts) -> str:
 
 
 def _kept(setting: ProbeSetting) -> Kept[Experience]:
-    parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
     probe = kept_probe(setting)
-    parts += f" {probe.pass_s} {probe.layer_s}" if probe else ""
-    folder = paths.cache_dir() / "experience"
-    return Kept(hashed(folder, parts), Experience.from_json, Experience.to_json)
+    parts = f"{setting.key} {probe.pass_s} {probe.layer_s}" if probe else setting.key
+    return Kept(
+        hashed(paths.cache_dir() / "experience", parts), Experience.from_json, Experience.to_json
+    )
