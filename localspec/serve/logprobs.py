@@ -4,6 +4,7 @@ Every token of the reply is there, those of thoughts and marks too: bytes tell w
 """
 
 from collections.abc import Sequence
+from math import exp
 from typing import Any
 
 from localspec.decode.logprobs import TokenLogprobs
@@ -40,16 +41,20 @@ class TokenTexts:
             "text_offset": offsets,
         }
 
-    def native(self, said: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
-        """llama.cpp's `completion_probabilities`."""
+    def native(self, said: Sequence[TokenLogprobs], *, drawn: bool) -> list[dict[str, Any]]:
+        """llama.cpp's `completion_probabilities`; `drawn`: chances that tokens were drawn by."""
+        top = "top_probs" if drawn else "top_logprobs"
         return [
             {
-                "id": each.token,
-                **self._entry(each.token, each.logprob),
-                "top_logprobs": [{"id": i, **self._entry(i, p)} for i, p in each.top],
+                **self._native(each.token, each.logprob, drawn),
+                top: [self._native(i, p, drawn) for i, p in each.top],
             }
             for each in said
         ]
+
+    def _native(self, token: int, logprob: float, drawn: bool) -> dict[str, Any]:
+        entry = {"id": token, **self._entry(token, logprob)}
+        return {**entry, "prob": exp(entry.pop("logprob"))} if drawn else entry
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
         return {

@@ -179,8 +179,9 @@ class Orders:
             raise BadRequestError(
                 Problem(
                     400,
-                    f"the prompt has {len(ids):,} tokens and the context holds {n_ctx:,}, with the"
-                    " reply: shorten it, or start the server with a larger --ctx",
+                    f"the prompt of {len(ids):,} tokens exceeds the available context size"
+                    f" ({n_ctx:,} tokens, with the reply): shorten it, or start the server with a"
+                    " larger --ctx",
                     code=TOO_LONG,
                     more=(("n_prompt_tokens", len(ids)), ("n_ctx", n_ctx)),
                 )

@@ -7,8 +7,8 @@ ends them at once.
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -108,6 +108,17 @@ def bound(host: str, port: int) -> socket.socket:
     return made
 
 
+@contextmanager
+def listening(hosts: str, port: int) -> Iterator[list[socket.socket]]:
+    """Sockets that listen at each of `hosts`, with commas between, at one port."""
+    with ExitStack() as stack:
+        made: list[socket.socket] = []
+        for host in hosts.split(","):
+            made.append(stack.enter_context(bound(host.strip(), port)))
+            port = made[0].getsockname()[1]
+        yield made
+
+
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to `Running`, which lets replies end first."""
 
@@ -154,13 +165,15 @@ class Running:
         resident.is_idle = lambda: self._desk.scheduler.is_idle
         resident.on_freeing = lambda: self._desk.scheduler.keep_all()
 
-    def serve(self, listener: socket.socket, on_end: Callable[[], None] = lambda: None) -> None:
+    def serve(
+        self, listeners: list[socket.socket], on_end: Callable[[], None] = lambda: None
+    ) -> None:
         """Answer until `stop`, Ctrl-C or SIGTERM; `on_end` is told of the first of these."""
         self._on_end = on_end
         before = {each: signal.signal(each, self._on_signal) for each in _signals()}
         self._desk.start()
         try:
-            self._uvicorn.run(sockets=[listener])
+            self._uvicorn.run(sockets=listeners)
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
