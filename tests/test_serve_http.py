@@ -470,6 +470,14 @@ def test_a_model_need_be_named_only_where_the_server_is_strict(server: Served, p
         assert strict.post(path, **body)[0] == 200
 
 
+def test_of_two_answers_at_the_end_nobody_knows_which_goes_on(server: Served) -> None:
+    said = [*HELLO, *[{"role": "assistant", "content": text} for text in ("a", "b")]]
+    status, document = server.post(CHAT, messages=said, **FEW)
+    assert (status, document["error"]["param"]) == (400, "messages[2]")
+    for way in ("continue_final_message", "add_generation_prompt"):
+        assert server.post(CHAT, messages=said, **{way: True}, **FEW)[0] == 200
+
+
 def test_a_server_may_do_without_some_of_its_pages() -> None:
     pages = {"metrics": "/metrics", "slots": "/slots", "page": "/"}
     for name, path in pages.items():

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fakes import FakeVocabulary
 from serving import Served, data_of, events_of, fake_server
 
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.engine.vocabulary import FimTokens
+from localspec.serve.logprobs import TokenTexts
 
 FEW = {"n_predict": 6, "temperature": 0}
 
@@ -207,3 +210,16 @@ def test_what_is_not_here_is_a_sentence(server: Served, path: str) -> None:
 def test_what_cannot_be_kept_is_named(server: Served, wrong: dict[str, Any], word: str) -> None:
     status, document = server.post("/completion", **{"prompt": "a", **FEW, **wrong})
     assert (status, word in document["error"]["message"]) == (400, True)
+
+
+def test_a_space_that_an_answer_leaves_out_is_left_out_of_its_first_token() -> None:
+    class Spaced(FakeVocabulary):
+        def piece(self, token: int) -> bytes:
+            return " é".encode() + super().piece(token)
+
+    texts = TokenTexts(Spaced(8))
+    said = [TokenLogprobs(1, -0.5), TokenLogprobs(2, -0.5)]
+    for begun, first in (("éb", "éb"), (" éb", " éb"), (None, " éb")):
+        found = texts.chat(said, begun)["content"]
+        assert [each["token"] for each in found] == [first, " éc"]
+        assert bytes(found[0]["bytes"]).decode() == first

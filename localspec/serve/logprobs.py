@@ -17,8 +17,9 @@ class TokenTexts:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def chat(self, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        """OpenAI's of chat."""
+    def chat(self, said: Sequence[TokenLogprobs], begun: str | None = None) -> dict[str, Any]:
+        """OpenAI's of chat. `begun`: what an answer begins with whose first token is here; a space
+        that the answer leaves out is left out here, too."""
         content = [
             {
                 **self._entry(each.token, each.logprob),
@@ -26,6 +27,10 @@ class TokenTexts:
             }
             for each in said
         ]
+        if begun and not begun[0].isspace():
+            text = content[0]["token"].lstrip()
+            n_left_out = len(content[0]["token"]) - len(text)
+            content[0] |= {"token": text, "bytes": content[0]["bytes"][n_left_out:]}
         return {"content": content, "refusal": None}
 
     def completion(self, said: Sequence[TokenLogprobs], offset: int) -> dict[str, Any]:

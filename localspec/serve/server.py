@@ -54,7 +54,13 @@ class Load:
 
 def desk_of(session: Session, load: Load = Load()) -> Desk:
     """A desk for a session whose engine has one pool of cells, for as many users as sequences."""
-    return Desk(scheduler_of(session, load), lambda other: scheduler_of(other, load))
+
+    def made(session: Session) -> Scheduler:
+        scheduler = scheduler_of(session, load)
+        session.leave_thread()
+        return scheduler
+
+    return Desk(made(session), made)
 
 
 def scheduler_of(session: Session, load: Load) -> Scheduler:
@@ -67,7 +73,6 @@ def scheduler_of(session: Session, load: Load) -> Scheduler:
     pace = Paced(session.speculator(), costs, max(1, n_rows), load.target_s)
     room = Room(n * session.n_ctx, load.n_waiting, load.deadline_s)
     prefixes = Prefixes(contexts, _disk_cache(session, load.disk_bytes))
-    session.leave_thread()
     return Scheduler(engine, prefixes, pace, room, perf_counter)
 
 

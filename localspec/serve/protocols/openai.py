@@ -106,7 +106,9 @@ class _Chunks:
         """What a chunk has of it."""
         raise NotImplementedError
 
-    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    def _logprobs(
+        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
+    ) -> dict[str, Any]:
         """How likely tokens were, as this document has it."""
         raise NotImplementedError
 
@@ -117,7 +119,7 @@ class _Chunks:
 
     def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
         texts = self._answer.order.choices[place].texts
-        return {"logprobs": self._logprobs(texts, said)} if texts and said else {}
+        return {"logprobs": self._logprobs(place, texts, said)} if texts and said else {}
 
     @property
     def _figures(self) -> dict[str, Any]:
@@ -148,8 +150,12 @@ class ChatWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, message=message, **likely)
 
-    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        return texts.chat(said)
+    def _logprobs(
+        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
+    ) -> dict[str, Any]:
+        runs = self._answer.choices[place].runs
+        is_first = said[0] is self._answer.order.choices[place].generation.logprobs[0]
+        return texts.chat(said, runs[0].text if runs and is_first else None)
 
     def _new(self, news: News) -> dict[str, Any]:
         if isinstance(news, Ended | Progress):
@@ -168,7 +174,9 @@ class TextWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, text=choice.text, **likely)
 
-    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    def _logprobs(
+        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
+    ) -> dict[str, Any]:
         return texts.completion(said, 0)
 
     def _new(self, news: News) -> dict[str, Any]:

@@ -12,7 +12,8 @@ RENAMED = {"--host": "--host", "--port": "--port", "--alias": "--alias", "--api-
            "--chat-template-file": "--template"}  # fmt: skip
 DEFAULTS = {"--temp": "temperature", "--seed": "seed", "--n-predict": "n_predict"}
 """Flags of fields that a request may have."""
-EFFORTS = {"off": "none", "on": "on"}
+EFFORTS = {"off": "none", "on": "on", "auto": "on"}
+"""llama-server tells every template that thinking is on, unless it is told otherwise."""
 OFF = {"--no-slots": "slots", "--no-ui": "page"}
 REFUSED = ("--embedding", "--reranking", "--lora", "--mmproj-url", "--tools",
            "--mcp-servers-config", "--mcp-servers-json", "--models-dir", "--models-preset",
