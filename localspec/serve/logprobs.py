@@ -28,9 +28,10 @@ class TokenTexts:
             for each in said
         ]
         if begun and not begun[0].isspace():
-            text = content[0]["token"].lstrip()
-            n_left_out = len(content[0]["token"]) - len(text)
-            content[0] |= {"token": text, "bytes": content[0]["bytes"][n_left_out:]}
+            whole = self._text(said[0].token)
+            text = whole.lstrip()
+            written = list(self._bytes(said[0].token))[len(whole) - len(text) :]
+            content[0] |= {"token": text, "bytes": written}
         return {"content": content, "refusal": None}
 
     def completion(self, said: Sequence[TokenLogprobs], offset: int) -> dict[str, Any]:

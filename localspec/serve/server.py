@@ -7,7 +7,7 @@ ends them at once.
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def listening(hosts: str, port: int) -> Iterator[list[socket.socket]]:
+def listening(hosts: str, port: int) -> Generator[list[socket.socket]]:
     """Sockets that listen at each of `hosts`, with commas between, at one port."""
     with ExitStack() as stack:
         made: list[socket.socket] = []

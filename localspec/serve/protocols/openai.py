@@ -51,7 +51,7 @@ class _Chunks:
     ping = PING
 
     def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
-        self._answer, self._orders = answer, orders
+        self._answer, self._model, self._orders = answer, model, orders
         self._head = {
             "id": self.id_ + answer.key,
             "object": self.kind,
@@ -70,7 +70,7 @@ class _Chunks:
         """With `verbose` llama.cpp's document of a choice, which has the prompt as it was read."""
         if not self._answer.order.given.get("verbose"):
             return {}
-        found = document_of(self._answer, place, self._head["model"], self._orders)
+        found = document_of(self._answer, place, self._model, self._orders)
         return {"__verbose": found}
 
     def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
