@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from localspec.engine import probe as probing
 from localspec.engine.base import EngineConfig
 from localspec.forecast import experience as kept
 from localspec.forecast.experience import Experience, model_key
@@ -106,7 +107,7 @@ def test_a_probe_that_is_measured_again_forgets_what_ran_beside_the_old_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LOCALSPEC_HOME", str(tmp_path))
-    monkeypatch.setattr(kept, "engine_fingerprint", lambda: "an engine")
+    monkeypatch.setattr(probing, "engine_fingerprint", lambda: "an engine")
     now = [probe(7e-4)]
     monkeypatch.setattr(kept, "kept_probe", lambda _: now[0])
     config = EngineConfig(tmp_path / "m.gguf", Settings(threads=2, gpu_layers=0))

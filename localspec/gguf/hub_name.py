@@ -263,9 +263,8 @@ def _of_page(repository: str, rest: list[str], revision: str | None) -> HubName:
     revision = revision or (None if shown == MAIN else shown)
     if rest[0] in _FILES and inside:
         return HubFile(repository, inside, revision)
-    if rest[0] != "tree":
-        return HubRepository(repository)
-    return HubRepository(repository, folder=inside or None, revision=revision)
+    folder, at = (inside or None, revision) if rest[0] == "tree" else (None, None)
+    return HubRepository(repository, folder=folder, revision=at)
 
 
 def _inside(repository: str, inside: str, revision: str | None, reference: str) -> HubName:
@@ -275,9 +274,9 @@ def _inside(repository: str, inside: str, revision: str | None, reference: str) 
     if _FILE_ENDING.search(inside):
         return HubFile(repository, inside, revision)
     folder, _, tag = inside.partition(":")
-    if not folder:
-        raise UserError(f"{reference!r} is not of the form {FORM}")
-    return HubRepository(repository, _tag(tag), folder, revision)
+    if folder:
+        return HubRepository(repository, _tag(tag), folder, revision)
+    raise UserError(f"{reference!r} is not of the form {FORM}")
 
 
 def file_of(reference: str) -> HubFile | None:
@@ -285,8 +284,7 @@ def file_of(reference: str) -> HubFile | None:
 
     Raises UserError for a repository, of which a file must be named, and for what is neither.
     """
-    found = hub_name_of(reference)
-    if isinstance(found, HubRepository):
+    if isinstance(found := hub_name_of(reference), HubRepository):
         raise UserError(f"{reference!r} is a repository: name a file of it, as in {FORM}")
     if found is None and not _SCHEME.match(reference):
         raise UserError(f"{reference!r} is neither {FORM} nor the http(s) address of a file")
