@@ -14,7 +14,7 @@ addresses of huggingface.co mean the same repository there.
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from localspec.errors import UserError
@@ -39,8 +39,7 @@ _OTHER_KINDS = {
     "organizations": "the page of an organization",
 }
 """What pages of the hub are that are no model's, by the first step of their path."""
-_TABS = ("models", "datasets", "spaces", "collections", "papers", "activity")
-"""Of an owner's page."""
+_TABS = (*tuple(_OTHER_KINDS)[:5], "activity")  # of an owner's page
 _REVISION = re.compile(r"(refs/(?:pr|convert)/[^/:]+|[^/:]+)(?=[/:])(.*)")
 _API = re.compile(r"/*api/(?:resolve-cache/)?models/", re.IGNORECASE)
 _QUOTES = "\"'`<>"
@@ -214,7 +213,7 @@ def _without_query(path: str, reference: str) -> tuple[str, str | None]:
 
 def _of_path(path: str, revision: str | None, reference: str) -> HubName:
     steps = [unquote(step) for step in _API.sub("", path).split("/") if step]
-    steps = steps[1:] if steps[0:1] == ["models"] and len(steps) > 2 else steps
+    steps = steps[1:] if len(steps) > 2 and steps[0] == "models" else steps
     if what := _other_kind(steps):
         raise UserError(f"{reference!r} is {what} of the hub and no model: name one as {FORM}")
     if len(steps) > 1 and ":" in steps[1]:
@@ -230,11 +229,10 @@ def _of_path(path: str, revision: str | None, reference: str) -> HubName:
 
 def _other_kind(steps: list[str]) -> str | None:
     """What is at a path that leads to no model."""
-    if len(steps) == 2 and steps[1].lower() in _TABS:
-        return "a list"
-    is_list = steps[:1] == ["models"]
-    known = _OTHER_KINDS.get(steps[0].lower()) if len(steps) > 1 or is_list else None
-    return "an owner" if len(steps) == 1 and known is None else known
+    if len(steps) == 1 and steps != ["models"]:
+        return "an owner"
+    is_tab = len(steps) == 2 and steps[1].lower() in _TABS
+    return "a list" if is_tab else _OTHER_KINDS.get("".join(steps[:1]).lower())
 
 
 def _repository(steps: list[str], reference: str) -> str:
@@ -294,7 +292,3 @@ def file_of(reference: str) -> HubFile | None:
 def with_file(name: HubRepository, file: str) -> HubFile:
     """One file of a repository, in the same revision."""
     return HubFile(name.repository, file, name.revision)
-
-
-def at_revision(file: HubFile, revision: str | None) -> HubFile:
-    return replace(file, revision=revision)
