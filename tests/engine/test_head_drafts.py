@@ -28,10 +28,12 @@ from localspec.gguf.reader import read_header
 from localspec.model.head_fit import head_of
 from localspec.model.heads import HeadFacts
 from localspec.serve.server import desk_of
-from localspec.session.config import reply_options, session_config
+from localspec.session.config import SessionConfig, reply_options, session_config
 from localspec.session.drafting import found_head
 from localspec.session.session import Session
 from localspec.settings import OWN, Settings
+from localspec.tuning.search import search
+from localspec.tuning.target import Goal, TuneTarget
 
 GREEDY = Sampling(temperature=0)
 N_CTX, N_TOKENS = 192, 30
@@ -290,6 +292,18 @@ def test_auto_drafts_with_a_head_that_pays(agreeing: HeadFiles) -> None:
 
 def expected_of(prompt: list[int], n: int) -> list[int]:
     return expected(Generation(prompt, GREEDY, Limits(N_CTX, n)))
+
+
+def test_tune_measures_it_among_the_drafts(agreeing: HeadFiles) -> None:
+    """Of settings that bring nothing more, none is chosen: it already is what `auto` uses."""
+    head = str(agreeing.head.path or OWN)
+    config = SessionConfig.of(agreeing.target, head, ctx=N_CTX, threads=1, gpu_layers=0)
+    subject = TuneTarget.of(config, lambda message: None)
+    stages: list[str] = []
+    outcome = search(subject, Goal(), 6.0, lambda stage, *best: stages.append(stage))
+    assert "drafts" in stages
+    assert not [note for note in outcome.notes if note.startswith("drafts")]
+    assert not outcome.is_interrupted
 
 
 def test_several_users_are_served_with_it(agreeing: HeadFiles) -> None:
