@@ -1,13 +1,16 @@
-"""Replies with drafts, run to their end."""
+"""Replies with drafts, run to their end, and the law of what they say."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from localspec.decode.drafters.base import Draft
 from localspec.decode.driver import Batch, Slot, step
 from localspec.decode.generation import Generation
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
-from localspec.engine.base import Engine
+from localspec.engine.base import Context, Engine, hold
+from localspec.engine.sampling import Chooser
 
 
 def run(slots: Sequence[Slot], engine: Engine, speculator: Speculator) -> list[list[Step]]:
@@ -30,3 +33,54 @@ class SometimesFixed(Fixed):
         self.n_passes += 1
         drafts = self.n_passes % 24 in (2, 3, 5, 6, 7, 21, 22, 23)
         return super().draft(asked) if drafts else Plain().draft(asked)
+
+
+Pair = tuple[int, int]
+
+
+def odds(context: Context, prompt: list[int], chooser: Chooser) -> dict[Pair, float]:
+    """The target's own, of the first two tokens."""
+    found: dict[Pair, float] = {}
+    first = chooser.distribution(hold(context, prompt, 1), 0, prompt)
+    for a, p in zip(first.ids.tolist(), first.probabilities.tolist(), strict=True):
+        text = [*prompt, a]
+        second = chooser.distribution(hold(context, text, 1), 0, text)
+        for b, q in zip(second.ids.tolist(), second.probabilities.tolist(), strict=True):
+            found[a, b] = p * q
+    return found
+
+
+@dataclass
+class Sampled:
+    """The first two tokens of many replies, and what became of drafts."""
+
+    seen: Counter[Pair]
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def acceptance(self) -> float:
+        return self.accepted / self.drafted
+
+    def assert_law(self, expected: Mapping[Pair, float]) -> None:
+        """Chi-square, at 5 standard deviations."""
+        n = self.seen.total()
+        cells = {cell: n * p for cell, p in expected.items() if n * p >= 3}
+        chi_square = sum((self.seen[cell] - mean) ** 2 / mean for cell, mean in cells.items())
+        assert chi_square < len(cells) + 5 * (2 * len(cells)) ** 0.5
+        assert self.seen.keys() <= expected.keys()
+
+
+def sampled(n: int, first: Generation, context: Context, speculator: Speculator) -> Sampled:
+    """`n` replies like the first, each of another seed."""
+    found, prompt = Sampled(Counter()), first.history[: first.n_prompt]
+    for seed in range(n):
+        sampling = replace(first.request(0).sampling, seed=seed)
+        law = "rejection" if first.law == "rejection" else "match"
+        generation = Generation(prompt, sampling, first.limits, law)
+        (steps,) = run([Slot(generation, context)], context.engine, speculator)
+        a, b = generation.tokens[:2]
+        found.seen[a, b] += 1
+        found.drafted += sum(each.drafted for each in steps)
+        found.accepted += sum(each.accepted for each in steps)
+    return found

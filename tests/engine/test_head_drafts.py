@@ -5,13 +5,12 @@ or beside it.
 """
 
 import re
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from drafted import SometimesFixed, run
+from drafted import SometimesFixed, odds, run, sampled
 from heads import EOS, KINDS, N_BEFORE_END, ORDER, write_agreeing
 from serving import Served, served
 
@@ -22,18 +21,19 @@ from localspec.decode.drafters.heads import MtpDrafter
 from localspec.decode.driver import Slot
 from localspec.decode.generation import Generation, Limits, Verification
 from localspec.decode.speculator import Fixed
-from localspec.engine.base import EngineConfig, hold
-from localspec.engine.llama.context import LlamaContext
+from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.head_fit import head_of
 from localspec.model.heads import HeadFacts
 from localspec.serve.server import desk_of
-from localspec.session.config import reply_options, session_config
+from localspec.session.config import SessionConfig, reply_options, session_config
 from localspec.session.drafting import found_head
 from localspec.session.session import Session
 from localspec.settings import OWN, Settings
+from localspec.tuning.search import search
+from localspec.tuning.target import Goal, TuneTarget
 
 GREEDY = Sampling(temperature=0)
 N_CTX, N_TOKENS = 192, 30
@@ -191,42 +191,19 @@ def test_a_state_that_was_saved_and_restored(files: HeadFiles, tmp_path: Path) -
 @pytest.mark.parametrize("verification", ["rejection", "match"])
 def test_samples_keep_the_law_of_the_target(folder: Path, verification: Verification) -> None:
     """Chi-square on the first two tokens, the second of which is drafted by a head that says
-    something else than the target; exact odds come from the target itself. 5 standard deviations.
-    """
-    n, files = 300, files_of(folder, "hybrid", "inside", NEARLY)
-    sampling = Sampling(temperature=8, top_k=4, top_p=1.0, min_p=0.0)
+    something else than the target; exact odds come from the target itself."""
+    files, sampling = files_of(folder, "hybrid", "inside", NEARLY), Sampling(temperature=8, top_k=4)
     engine, prompt = engine_of(files, 1), PROMPTS[1]
-    context, seen = engine.context(), Counter[tuple[int, ...]]()
-    expected = {cell: n * p for cell, p in odds(context, prompt, Chooser(sampling)).items()}
+    context = engine.context()
+    sampling = replace(sampling, top_p=1.0, min_p=0.0)
+    expected = odds(context, prompt, Chooser(sampling))
     speculator = Fixed(MtpDrafter(engine.head(files.head, 1)), 1)
-    drafted = accepted = 0
-    for seed in range(n):
-        one = replace(sampling, seed=seed)
-        generation = Generation(prompt, one, Limits(N_CTX, 3), verification)
-        (steps,) = run([Slot(generation, context)], engine, speculator)
-        seen[tuple(generation.tokens[:2])] += 1
-        drafted += sum(each.drafted for each in steps)
-        accepted += sum(each.accepted for each in steps)
+    found = sampled(
+        300, Generation(prompt, sampling, Limits(N_CTX, 3), verification), context, speculator
+    )
     engine.close()
-    assert 0.2 < accepted / drafted < 0.99
-    cells = {cell: mean for cell, mean in expected.items() if mean >= 3}
-    chi_square = sum((seen[cell] - mean) ** 2 / mean for cell, mean in cells.items())
-    assert chi_square < len(cells) + 5 * (2 * len(cells)) ** 0.5
-    assert seen.keys() <= expected.keys()
-
-
-def odds(
-    context: LlamaContext, prompt: list[int], chooser: Chooser
-) -> dict[tuple[int, int], float]:
-    """The target's own, of the first two tokens."""
-    found: dict[tuple[int, int], float] = {}
-    first = chooser.distribution(hold(context, prompt, 1), 0, prompt)
-    for a, p in zip(first.ids.tolist(), first.probabilities.tolist(), strict=True):
-        text = [*prompt, a]
-        second = chooser.distribution(hold(context, text, 1), 0, text)
-        for b, q in zip(second.ids.tolist(), second.probabilities.tolist(), strict=True):
-            found[a, b] = p * q
-    return found
+    assert 0.2 < found.acceptance < 0.99
+    found.assert_law(expected)
 
 
 # sessions
@@ -315,6 +292,18 @@ def test_auto_drafts_with_a_head_that_pays(agreeing: HeadFiles) -> None:
 
 def expected_of(prompt: list[int], n: int) -> list[int]:
     return expected(Generation(prompt, GREEDY, Limits(N_CTX, n)))
+
+
+def test_tune_measures_it_among_the_drafts(agreeing: HeadFiles) -> None:
+    """Of settings that bring nothing more, none is chosen: it already is what `auto` uses."""
+    head = str(agreeing.head.path or OWN)
+    config = SessionConfig.of(agreeing.target, head, ctx=N_CTX, threads=1, gpu_layers=0)
+    subject = TuneTarget.of(config, lambda message: None)
+    stages: list[str] = []
+    outcome = search(subject, Goal(), 6.0, lambda stage, *best: stages.append(stage))
+    assert "drafts" in stages
+    assert not [note for note in outcome.notes if note.startswith("drafts")]
+    assert not outcome.is_interrupted
 
 
 def test_several_users_are_served_with_it(agreeing: HeadFiles) -> None:

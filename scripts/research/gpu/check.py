@@ -84,6 +84,11 @@ class Place:
         experts = {"n_experts": 8, "n_experts_used": 2} if shape.n_experts else {}
         return replace(TINY, **experts) if self.is_tiny else shape
 
+    def size_of(self, shape: Shape) -> str:
+        """Its name in the table."""
+        large = "30B-A3B" if shape.n_experts else "8B"
+        return f"tiny for {large}" if self.is_tiny else large
+
     @property
     def depth(self) -> int:
         return 512 if self.is_tiny else DEEP
@@ -115,7 +120,10 @@ class Place:
 
 def _self_test(place: Place) -> Iterator[Row]:
     for device in graphics((), place.workers):
-        problem = None if device.backend == "rpc" else device_health(device, _said).problem
+        if device.backend == "rpc":
+            yield Row(f"{device.name}", "another machine's device, which its own doctor judges")
+            continue
+        problem = device_health(device, _said).problem
         yield Row(f"{device.name} ({device.description})", problem or "computes as the processor")
 
 
@@ -124,7 +132,10 @@ def _probe(place: Place) -> Iterator[Row]:
         machine = _machine(place, path, again=True)
         yield Row("rates", machine.rates_source)
         for share in machine.peer_shares(checked_facts(path), Attention()):
-            yield Row(f"{share.name}, the way", str(share.link))
+            if link := share.link:
+                there = f"{1e6 * link.round_trip_s:.0f} us there and back"
+                speed = f"{link.bytes_per_s / 1e9:.1f} GB/s, a hop {1e6 * link.hop_s:.0f} us"
+                yield Row(f"{share.name}, the way", there, speed)
 
 
 def _machine(place: Place, path: Path, *, again: bool = False) -> Any:
@@ -135,8 +146,7 @@ def _machine(place: Place, path: Path, *, again: bool = False) -> Any:
 
 def _decoding(shape: Shape, kind: str) -> Callable[[Place], Iterator[Row]]:
     def part(place: Place) -> Iterator[Row]:
-        size = "tiny" if place.is_tiny else "30B-A3B" if shape.n_experts else "8B"
-        name = f"{size} {kind}"
+        name = f"{place.size_of(shape)} {kind}"
         with place.model(shape, kind) as path:
             with place.timer(path) as timer:
                 timer.token_s(4, 0)
@@ -179,7 +189,7 @@ def _cache(place: Place) -> Iterator[Row]:
                 timer.token_s(4, 0)
                 flat, deep = (timer.token_s(16, depth) for depth in (0, place.depth))
             speeds = f"{1 / flat:.1f} tok/s at 0, {1 / deep:.1f} at {place.depth:,}"
-            yield Row(f"8B Q4_K, cache {kind}", speeds)
+            yield Row(f"{place.size_of(DENSE)} Q4_K, cache {kind}", speeds)
 
 
 def _drafts(place: Place) -> Iterator[Row]:
@@ -288,7 +298,7 @@ def _found(out: Path) -> list[Row]:
 
 
 def _page(rows: list[Row]) -> str:
-    devices = ", ".join(each.description for each in graphics()) or platform.processor()
+    devices = ", ".join(each.description for each in graphics()) or platform.machine()
     head = [
         "# GPU", "",
         "| Date | Machine | Command |", "|---|---|---|",

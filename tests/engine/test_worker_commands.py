@@ -1,0 +1,59 @@
+"""Commands on another machine's device, on loopback, with no layer there, with some and with all.
+
+What a worker computes is held against the processor in test_workers.py. Here the commands that
+measure and predict find it, and each says how many layers were there.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import localspec
+from working import Running, free_port
+
+from localspec.model.synthetic import Shape, write_random_model
+
+SHAPE = Shape(n_layers=12, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
+LAYERS = ("0", "1", "10", "all")
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[str]:
+    running = Running(free_port())
+    yield running.address
+    running.kill()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path: Path = tmp_path_factory.mktemp("models") / "random.gguf"
+    write_random_model(path, SHAPE, "Q8_0", with_text=True)
+    return str(path)
+
+
+def test_a_prediction_places_layers_and_measures_each_side_once(model: str, worker: str) -> None:
+    """The probe of the worker, its way and the hop."""
+    asked = ("predict", model, "--workers", worker, "--threads", "1", "--ctx", "512", "--json")
+    runs = [localspec(*asked, "--gpu-layers", n) for n in LAYERS]
+    rows = [run.document["rows"][0] for run in runs]
+    assert all(row["token_s"] > 0 and row["prefill_tps"] > 0 for row in rows)
+    measured = [sum("measuring" in line for line in run.stderr.splitlines()) for run in runs]
+    assert measured[1] > 0 or measured[0] > 0
+    assert measured[2] == measured[3] == 0, "what was measured is kept"
+
+
+def test_a_bench_sweeps_the_layers(model: str, worker: str) -> None:
+    run = localspec("bench", model, "--workers", worker, "--gpu-layers", "0,1,10,-1", "-p", "16",
+                    "-n", "8", "--rounds", "1", "-r", "1", "--threads", "1", "--probe", "off",
+                    "--json")  # fmt: skip
+    assert run.code == 0, run.stderr
+    rows = run.document["rows"]
+    assert {row["gpu_layers"] for row in rows} == {0, 1, 10, -1}
+    assert all(row["decode_tps"] > 0 for row in rows)
+
+
+def test_a_tuning_ends_with_an_answer(model: str, worker: str) -> None:
+    """It tries numbers of layers itself."""
+    run = localspec("tune", model, "--workers", worker, "--ctx", "256", "--budget", "6", "--json")
+    assert run.code == 0, run.stderr
+    assert run.document["ratio"]["low"] <= run.document["ratio"]["mid"]
