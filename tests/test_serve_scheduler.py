@@ -16,6 +16,7 @@ from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.speculator import Fixed, Plain, Speculator
+from localspec.decode.step import Step
 from localspec.dialogue.markup import PLAIN
 from localspec.dialogue.parser import AnswerParser
 from localspec.engine.base import Request, Result
@@ -593,6 +594,18 @@ def test_what_must_go_is_read_back_from_disk_for_its_next_turn(tmp_path: Path) -
     assert used(again, [*BOOK, 7]) == len(BOOK), "also after a restart"
 
 
+def test_an_answer_that_is_made_anew_reads_its_prompt_back_if_the_old_one_has_room(
+    tmp_path: Path,
+) -> None:
+    """Asked again, as /regen does: on disk the prompt has its old answer behind it."""
+    for n_room, n_held in ((len(BOOK) + 40, len(BOOK) - 1), (len(BOOK), 0)):
+        prefixes, _ = on_disk(tmp_path / str(n_room))
+        used(prefixes, [*BOOK, *range(40)])
+        used(prefixes, NOVEL)
+        context, n = prefixes.take(BOOK, n_room=n_room)
+        assert n == len(context.tokens) == n_held
+
+
 def test_files_are_for_what_comes_back_and_is_long(tmp_path: Path) -> None:
     prefixes, disk = on_disk(tmp_path)
     for prompt in (CHAT, OTHER, CHAT):
@@ -638,3 +651,15 @@ def test_a_request_for_a_busy_sequence_waits_for_it_and_lets_others_pass() -> No
     house.finish()
     assert [isinstance(house.last(each), Done) for each in (first, again, other)] == [True] * 3
     assert house.contexts[1].tokens[0] == 3
+
+
+def test_a_calibration_on_a_busy_machine_does_not_promise_too_much_for_ever() -> None:
+    """Without drafts nobody else corrects it: the target would be twice a pass that is no more."""
+    costs = PassCosts(PassCurve.of([[1, 0.1, 0.0], [101, 1.1, 0.0]]))
+    pace = Paced(Plain(), costs, 64, teaches=True)
+    generation = Generation([1, 2], Sampling(temperature=0), Limits(64))
+    assert pace.limit_s(1, 2) == pytest.approx(0.2)
+    for _ in range(400):
+        pace.draft([generation])
+        pace.learn([Step((1,), 0, 0, "none", 1, 0.0, 0.03)], 1, 0.03)
+    assert pace.limit_s(1, 2) == pytest.approx(0.06, rel=0.1)

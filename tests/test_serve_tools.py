@@ -8,6 +8,8 @@ import pytest
 
 from localspec.dialogue.call_frame import CallFrame, Tags
 from localspec.dialogue.call_grammar import frame_of
+from localspec.dialogue.frame import Frame
+from localspec.dialogue.framed import FrameSplitter
 from localspec.dialogue.markers import SECTIONS
 from localspec.dialogue.markup import Markup
 from localspec.dialogue.template import ChatTemplate
@@ -187,3 +189,30 @@ def test_a_thought_comes_back_with_its_answer() -> None:
         ]
     )
     assert said[1].get("thought") == "because"
+
+
+HARMONY = (
+    "{% if tools %}<|start|>developer<|message|>{{ tools | tojson }}<|end|>{% endif %}"
+    "{% for m in messages %}{% if m.tool_calls %}{% set c = m.tool_calls[0].function %}"
+    "<|start|>assistant to=functions.{{ c.name }}<|channel|>commentary json<|message|>"
+    "{{ c.arguments | tojson }}<|call|>{% elif m.role == 'assistant' %}"
+    "<|start|>assistant<|channel|>final<|message|>{{ m.content }}<|end|>{% else %}"
+    "<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+
+
+def test_a_forced_call_goes_on_in_the_header_that_harmonys_prompt_has_begun() -> None:
+    """The recipient is a part of the header; what the model then says is read as that call."""
+    template = ChatTemplate(HARMONY, variables={"tools": [TOOL]})
+    markup = Markup(frame=Frame())
+    frame = frame_of(template, markup)
+    assert frame == CallFrame(
+        " to=functions.", "<|channel|>commentary json<|message|>", None, "<|call|>"
+    )
+    name = TOOL["function"]["name"]
+    said = f'{frame.begin}{name}{frame.middle}{{"a": 1}}{frame.end}'
+    split = FrameSplitter(Frame(), "assistant")
+    parts = [*split.feed(said), *split.finish()]
+    (call,) = calls_of("".join(part.text for part in parts if part.kind == "tool_call")) or ()
+    assert (call["function"]["name"], call["function"]["arguments"]) == (name, '{"a": 1}')

@@ -72,6 +72,9 @@ class ServeFlags:
         None, "The model's names with commas, the first in answers. Default: its file's.",
         panel=SERVER, metavar="NAME",
     )  # fmt: skip
+    tags: str | None = option(
+        None, "Words that /v1/models says of the model, with commas.", panel=SERVER, metavar="WORDS"
+    )
     strict_model: bool = option(
         False, "Refuse requests for a model of another name, with status 404.", "--strict-model",
         panel=SERVER,
@@ -120,13 +123,13 @@ class ServeFlags:
         name, *others = self.names(session)
         limits = HttpLimits(self.queue_s, is_strict=self.strict_model)
         how: Any = {"aliases": tuple(others), "without": frozenset(self.without or ())}
-        how |= {"slot_folder": self.slot_save_path, "about": about(session)}
+        told = {**about(session), "tags": _words(self.tags)}
+        how |= {"slot_folder": self.slot_save_path, "about": told}
         return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, **how)
 
     def names(self, session: "Session") -> list[str]:
         """Of the model."""
-        given = [name.strip() for name in (self.alias or "").split(",")]
-        return [name for name in given if name] or [session.plan.target.model.stem]
+        return _words(self.alias) or [session.plan.target.model.stem]
 
     @property
     def load(self) -> "Load":
@@ -141,6 +144,11 @@ class ServeFlags:
     def idle_s(self) -> float | None:
         """When an idle model is freed."""
         return None if self.idle_unload is None else self.idle_unload * 60
+
+
+def _words(text: str | None) -> list[str]:
+    """Of a list with commas."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def _keys_of(path: Path) -> list[str]:

@@ -72,6 +72,6 @@ class Admission:
         self._prefixes.forget(self._n_lacking(job), generation.history)
         known = generation.history if wishes.reuses else []
         context, job.account.n_cached = self._prefixes.take(
-            known, goes_on=wishes.goes_on, place=wishes.slot
+            known, goes_on=wishes.goes_on, place=wishes.slot, n_room=job.worst
         )
         job.slot = Slot(generation, context, job.asked.n_stable)

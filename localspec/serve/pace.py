@@ -29,12 +29,21 @@ class Paced:
     """A speculator whose passes tell how many rows of prompts fit beside the answers.
 
     `target_s`: seconds of a pass; None: the default. `n_most`: rows of prompts in any pass.
+    `teaches`: nobody else corrects `costs` by the passes, as a speculator does that chooses by
+    them; a calibration on a busy machine would promise too much for ever.
     """
 
     def __init__(
-        self, speculator: Speculator, costs: PassCosts, n_most: int, target_s: float | None = None
+        self,
+        speculator: Speculator,
+        costs: PassCosts,
+        n_most: int,
+        target_s: float | None = None,
+        *,
+        teaches: bool = False,
     ) -> None:
-        self._speculator, self._costs = speculator, costs
+        self._speculator, self._costs, self._teaches = speculator, costs, teaches
+        self._width = 0
         self._n_most, self.target_s = n_most, target_s
         self._n_other_rows, self._depth, self._was_seen = 0, 0, False
         self.row_s = _first_guess(costs)
@@ -62,6 +71,10 @@ class Paced:
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """As the speculator, and from passes with prompts."""
         self._speculator.learn(steps, width, seconds)
+        if self._teaches and steps and not self._n_other_rows:
+            taken_s = seconds - sum(step.draft_s for step in steps)
+            self._costs.learn(width, self._depth, taken_s, changed=width != self._width)
+        self._width = width
         if self._n_other_rows < LEAST_ROWS or width < self._n_other_rows:
             return
         n_answers = width - self._n_other_rows

@@ -71,12 +71,18 @@ class Prefixes:
         return max(shared_prefix(seat.context.tokens, prompt) for seat in self._seats)
 
     def take(
-        self, prompt: Sequence[int], *, goes_on: bool = True, place: int | None = None
+        self,
+        prompt: Sequence[int],
+        *,
+        goes_on: bool = True,
+        place: int | None = None,
+        n_room: int = 0,
     ) -> tuple[Context, int]:
         """A context for a prompt, and how many of its first tokens it holds; one is free.
 
         The rest of what it held is forgotten. `goes_on`: another turn is likely to follow. `place`:
-        of the free sequence that is wanted.
+        of the free sequence that is wanted. `n_room`: cells that the request may fill with its
+        prompt and reply; an answer that is made anew is on disk with the old one behind it.
         """
         wanted = prompt[:-1]  # the last token is evaluated in any case
         shares = {id(seat): shared_prefix(seat.context.tokens, wanted) for seat in self._seats}
@@ -89,7 +95,7 @@ class Prefixes:
         seat.n_turns = is_next * seat.n_turns + (1.0 if goes_on else UNWATCHED)
         if n >= shares[id(seat)] + LEAST_SHARED:
             seat.context.fork(donor.context, n)
-        self._read_back(seat, wanted)
+        self._read_back(seat, wanted, max(n_room, len(wanted)))
         seat.is_busy = True
         seat.context.go_back(shared_prefix(seat.context.tokens, wanted))
         return seat.context, len(seat.context.tokens)
@@ -134,11 +140,11 @@ class Prefixes:
         if self._disk and seat.n_turns >= 1:  # titles and tags do not come back
             self._disk.put(seat.context)
 
-    def _read_back(self, seat: _Seat, wanted: Sequence[int]) -> None:
-        """From the disk, where that spares much; the prompt has room for all of it."""
+    def _read_back(self, seat: _Seat, wanted: Sequence[int], n_room: int) -> None:
+        """From the disk, where that spares much and there is room for all of it."""
         entry, n = self._disk.longest(wanted) if self._disk else (None, 0)
         n_here = shared_prefix(seat.context.tokens, wanted)
-        if self._disk and entry and n >= n_here + LEAST_TOKENS and len(entry.tokens) <= len(wanted):
+        if self._disk and entry and n >= n_here + LEAST_TOKENS and len(entry.tokens) <= n_room:
             seat.context.go_back(0)
             self._disk.restore(entry, seat.context)
 

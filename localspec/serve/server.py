@@ -70,7 +70,9 @@ def scheduler_of(session: Session, load: Load) -> Scheduler:
     contexts = [session.context, *(engine.context() for _ in range(n - 1))]
     n_rows = min(settings.ubatch, session.n_ctx) - session.plan.target.n_outputs
     costs = session.learned().target
-    pace = Paced(session.speculator(), costs, max(1, n_rows), load.target_s)
+    is_taught = session.speculation == "auto"
+    speculator = session.speculator()
+    pace = Paced(speculator, costs, max(1, n_rows), load.target_s, teaches=not is_taught)
     room = Room(n * session.n_ctx, load.n_waiting, load.deadline_s)
     prefixes = Prefixes(contexts, _disk_cache(session, load.disk_bytes))
     return Scheduler(engine, prefixes, pace, room, perf_counter)

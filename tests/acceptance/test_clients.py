@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,26 @@ FORMATS = ("openai-chat", "open-responses", "anthropic")
 CHECKS = "not_a_server_error,content_type_conformance"
 SERVED = "^/(chat/completions|completions|responses|models)$"
 FUZZED_S = 150
+MODEL = "any"
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
+    with serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def strict_url() -> Iterator[str]:
+    """Of a server that wants its model named, as OpenAI's does."""
+    with serving("--strict-model", "--alias", MODEL) as made:
+        yield made
+
+
+@contextmanager
+def serving(*more: str) -> Iterator[str]:
     command = [LOCALSPEC, "serve", "--port", "0", "--parallel", "4", "--ctx", "2048",
-               "--default", "seed=1"]  # fmt: skip
+               "--default", "seed=1", *more]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         ready = next(line for line in server.stderr if "answers at" in line)
@@ -49,9 +64,20 @@ def run(*words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_llm_comply(url: str, name: str) -> None:
+def test_llm_comply(strict_url: str, name: str) -> None:
     """All tests of a format but the image input, and what it skips itself."""
-    words = ["-u", f"{url}/v1", "-k", "none", "-m", "any", "--format", name, "--timeout", "120"]
+    words = [
+        "-u",
+        f"{strict_url}/v1",
+        "-k",
+        "none",
+        "-m",
+        MODEL,
+        "--format",
+        name,
+        "--timeout",
+        "120",
+    ]
     done = run(program("llm-comply"), *words, "--json")
     results = json.loads(done.stdout)["results"]
     failed = {each["id"]: each for each in results if each["status"] == "failed"}

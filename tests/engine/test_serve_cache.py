@@ -77,3 +77,19 @@ def test_what_others_pushed_out_comes_back_from_disk(server: Served) -> None:
     said += [{"role": "assistant", "content": answer}, {"role": "user", "content": "Go on."}]
     _, n_cached = asked(server, said)
     assert n_cached > 300
+
+
+def test_an_answer_is_made_anew_from_disk_without_reading_its_prompt(server: Served) -> None:
+    """What `chat --server` asks for with /regen, when others have pushed the conversation out."""
+    said = [{"role": "user", "content": STORY}]
+    how: dict[str, Any] = {"messages": said, "max_tokens": 6, "temperature": 0}
+    with server.streaming(**how) as stream:
+        stream.read()
+    for other in OTHERS:
+        asking = [{"role": "user", "content": other}]
+        with server.streaming(messages=asking, max_tokens=1) as stream:
+            stream.read()
+    with server.streaming(**how, stream_options={"include_usage": True}) as stream:
+        again = events_of(stream.read().decode())
+    usage = again[-1]["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1

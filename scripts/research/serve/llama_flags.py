@@ -6,7 +6,7 @@ that the engine chooses itself are passed over.
 
 from collections.abc import Sequence
 
-RENAMED = {"--host": "--host", "--port": "--port", "--alias": "--alias", "--api-key": "--api-key",
+RENAMED = {"--host": "--host", "--port": "--port", "--tags": "--tags", "--api-key": "--api-key",
            "--parallel": "--parallel", "--threads": "--threads",
            "--slot-save-path": "--slot-save-path", "--chat-template": "--template",
            "--chat-template-file": "--template"}  # fmt: skip
@@ -20,7 +20,7 @@ REFUSED = ("--embedding", "--reranking", "--lora", "--mmproj-url", "--tools",
            "--media-path", "--spec-synth-len", "--spec-synth-rates",
            "--context-shift")  # fmt: skip
 WITH_VALUE = ("--hf-repo", "--hf-file", "--model", "--model-url", "--batch-size", "--ubatch-size",
-              "--n-gpu-layers", "--pooling", "--tags", "-ctk", "-ctv", "-fa", "--models-max",
+              "--n-gpu-layers", "--pooling", "-ctk", "-ctv", "-fa", "--models-max",
               "--grp-attn-n", "--grp-attn-w", "--spec-draft-n-min", "--reasoning-format",
               "--cache-ram")  # fmt: skip
 """Passed over, with their values. Models of the hub cannot be had: the one that is given stands
@@ -35,6 +35,8 @@ def command(words: Sequence[str], model: str, localspec: str) -> list[str]:
             raise SystemExit(f"{flag} is not supported by localspec")
     made = [localspec, "serve", model]
     made += [word for flag, new in RENAMED.items() if flag in given for word in (new, given[flag])]
+    if "--alias" in given:  # llama-server sorts them, localspec takes the first for the model's id
+        made += ["--alias", ",".join(sorted(given["--alias"].split(",")))]
     for flag, field in DEFAULTS.items():
         if flag in given and given[flag] != "-1":
             made += ["--default", f"{field}={given[flag]}"]
@@ -72,6 +74,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     others = {
         "--cors-origins",
+        "--alias",
         "--ctx-size",
         "--model-draft",
         "--reasoning",

@@ -122,6 +122,7 @@ class _Place:
     def run(self, path: Path, report: Path) -> bool:
         """Whether the tests of a file ended in time. Their servers end with them."""
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
+                 "-m", "not slow",
                  f"--junitxml={report}", "-k", self.keyword, str(path)]  # fmt: skip
         environment = {
             **os.environ,
