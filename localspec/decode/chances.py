@@ -15,7 +15,8 @@ from math import sqrt
 from typing import Any
 
 from localspec.decode.costs import PassCosts
-from localspec.decode.drafters import HEAD_METHODS, N_CONFIDENCES
+from localspec.decode.drafters import N_CONFIDENCES
+from localspec.model.heads import HEAD_METHODS
 from localspec.prediction.speculation import HEAD_DRAFT, HEAD_SHARE, acceptance_of
 
 PRIOR_WEIGHT = 12.0

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from localspec.errors import UserError
 from localspec.gguf.hub_name import is_of_hub
 from localspec.registry.command_line import name_in_command, of_hub
-from localspec.registry.sites import ADDRESSES, FILE_ADDRESS, short_name
+from localspec.registry.sites import ADDRESSES, FILE_ADDRESS, WINDOWS_PATH, short_name
 from localspec.registry.variants import TYPE
 
 QUOTES = "\"'`<>“”«»„\u2018\u2019\u201a"
@@ -42,7 +42,6 @@ _OF_GGUF = re.compile(r"[\w.-]+/[\w.-]*gguf(?::\S+)?|[\w.-]+/[\w.-]+:([\w-]+)", 
 _MARKDOWN = re.compile(r"\[[^\]]*\]\((\S+)\)[.,;]?")
 _SSH = re.compile(r"(?:ssh://)?git@(hf\.co|huggingface\.co)[:/]", re.IGNORECASE)
 _CACHE_FOLDER = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
-WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\")
 
 
 def plain_name(text: str) -> str:

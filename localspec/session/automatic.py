@@ -29,13 +29,13 @@ from localspec.engine.ways import (
     named,
 )
 from localspec.errors import EngineError
+from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type
 from localspec.model.layers import Layer
-from localspec.model.synthetic import WEIGHT_TYPES
 from localspec.notify import Notify
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.loading import EnginePlan
 from localspec.settings import ROWS, FlashAttention
 
@@ -104,7 +104,7 @@ def main_type(facts: ModelFacts) -> str:
         if group.is_streamed:
             n_bytes[group.type.name] += group.n_bytes
     name = max(n_bytes, key=lambda each: n_bytes[each], default=USUAL_TYPE)
-    return name if name in {kind.name for kind in WEIGHT_TYPES} else USUAL_TYPE
+    return name if name in RANDOM_TYPES else USUAL_TYPE
 
 
 def main_heads(facts: ModelFacts) -> Heads | None:

@@ -11,8 +11,8 @@ from localspec import paths
 from localspec.engine.base import EngineConfig
 from localspec.engine.ways import KEYS, kept_ways
 from localspec.model.identity import fingerprint
+from localspec.session.asking import SessionConfig
 from localspec.session.automatic import FastestHere
-from localspec.session.config import SessionConfig
 from localspec.session.loading import EnginePlan
 from localspec.store import hashed
 

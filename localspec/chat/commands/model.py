@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from localspec.chat.commands.command import ChatState, lasting_name
 from localspec.chat.loading import LoadedModel
-from localspec.decode.drafters import HEAD_METHODS
 from localspec.errors import UserError
+from localspec.model.heads import HEAD_METHODS
 from localspec.session.config import SessionConfig
 from localspec.settings import NONE, OWN, Speculation
 
