@@ -27,6 +27,8 @@ from localspec.store import UNREADABLE, write_text
 
 VERSION = 1
 MEMORY_TOLERANCE = 0.05
+QUICK_S = 10.0
+"""What it takes to settle an offer."""
 AGAIN = "run `localspec tune` again"
 
 
