@@ -174,8 +174,9 @@ class Reply:
         """Generate; yields text as soon as it is certain."""
         with closing(self.by_step()) as steps:
             for parts in steps:
-                if text := "".join(part.text for part in parts if part.kind == "text"):
-                    yield text
+                for part in parts:
+                    if part.kind == "text":
+                        yield part.text
 
     def by_step(self) -> Generator[list[AnswerPart]]:
         """Generate; yields the parts of each step, perhaps none, and last what was held back."""

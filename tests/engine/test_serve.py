@@ -71,36 +71,45 @@ def answers(server: Served, bodies: list[dict[str, Any]]) -> list[Generation]:
 
 
 def is_near_tie(server: Served, one: Generation, other: Generation) -> bool:
-    """Whether two answers part where the choice is nearer than passes of two widths are.
+    """Whether two answers part where the choice is nearer than passes of other widths are.
 
-    From 64 rows on libllama's flash attention takes another kernel, for all in the pass.
+    One row, a few and, from 64 on, libllama's flash attention take different kernels.
     """
-    n = shared_prefix(one.history, other.history)
-    text, n_steps = one.history[:n], 8
+    n, sampling = shared_prefix(one.history, other.history), one._sampling
+    ways = [scored(server, one.history[:n], n_strangers) for n_strangers in (0, 3, 64)]
+    if sampling.is_greedy:
+        best = np.sort(ways[0][-1])[-2:]
+        return bool(best[1] - best[0] <= 2 * spread(ways))
+    curves = [[cumulative(row, sampling) for row in rows] for rows in ways]
+    low, high = sorted((one.history[n], other.history[n]))
+    borders = curves[0][-1][low:high]
+    number = uniform(sampling.seed, n, Purpose.TOKEN)
+    return bool(np.abs(borders - number).min() <= 2 * spread(curves))
+
+
+def scored(server: Served, text: list[int], n_strangers: int) -> list[np.ndarray]:
+    """The logits after each of the last tokens, read one a pass beside strangers' rows."""
     engine = server.engine.sibling(server.engine.config.with_settings(n_sequences=2))
     try:
         context, stranger = engine.context(), engine.context()
-        rows = hold(context, text, n_steps)
-        narrow = [rows.row(i).copy() for i in range(n_steps)]
-        context.go_back(0)
-        rows = rows_of(engine.decode([(context, text, n_steps), (stranger, [7] * 64, 0)])[0])
-        wide = [rows.row(i).copy() for i in range(n_steps)]
+        hold(context, text[:-N_SCORED], 0)
+        rows = []
+        for token in text[-N_SCORED:]:
+            company = [(stranger, [7] * n_strangers, 0)] if n_strangers else []
+            passed = engine.decode([(context, [token], 1), *company])
+            rows.append(rows_of(passed[0]).row(0).copy())
+        return rows
     finally:
         engine.close()
-    sampling = one._sampling
-    if sampling.is_greedy:
-        best = np.sort(narrow[-1])[-2:]
-        difference = max(np.abs(a - b).max() for a, b in zip(wide, narrow, strict=True))
-        return bool(best[1] - best[0] <= 2 * difference)
-    curves = [
-        (cumulative(a, sampling), cumulative(b, sampling))
-        for a, b in zip(wide, narrow, strict=True)
-    ]
-    difference = max(np.abs(a - b).max() for a, b in curves)
-    low, high = sorted((one.history[n], other.history[n]))
-    number = uniform(sampling.seed, n, Purpose.TOKEN)
-    borders = narrow[-1][low:high]
-    return bool(np.abs(borders - number).min() <= 2 * difference)
+
+
+N_SCORED = 8
+
+
+def spread(ways: list[list[np.ndarray]]) -> float:
+    """The most by which two ways to score the same tokens differ."""
+    steps = [np.stack(step) for step in zip(*ways, strict=True)]
+    return max(float(np.ptp(step, axis=0).max()) for step in steps)
 
 
 def cumulative(row: np.ndarray, sampling: Sampling) -> np.ndarray:
