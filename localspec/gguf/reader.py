@@ -8,6 +8,7 @@ others by name.
 
 import os
 import re
+import time
 from pathlib import Path, PurePath
 
 from localspec.errors import ModelError
@@ -19,6 +20,7 @@ __all__ = ["FilePart", "Header", "Tensor", "part_names", "read_header", "read_so
 MAX_PARTS = 1_000
 MOST_KEPT = 2
 """Headers of files that are asked for again, a target's and a draft's: a vocabulary takes time."""
+SETTLED_S = 2.0
 _last: dict[tuple[str, int, int, int] | None, Header] = {}
 PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
@@ -38,10 +40,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def _key(path: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
-    """Another one when the file is another; None where there is none."""
+    """Another one when the file is another; None where it may still change unseen, within a tick of
+    the file system's clock."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
+        return None
+    if time.time() - status.st_mtime < SETTLED_S:
         return None
     return os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns
 

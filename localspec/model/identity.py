@@ -7,10 +7,11 @@ Profiles, quality references, saved caches, measured costs and bench results are
 """
 
 import hashlib
+import time
 from functools import lru_cache
 from pathlib import Path
 
-from localspec.gguf.reader import PART_NAME, part_names
+from localspec.gguf.reader import PART_NAME, SETTLED_S, part_names
 
 HEAD_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 16
@@ -21,7 +22,9 @@ SAMPLES = (0.25, 0.5, 1.0)
 def fingerprint(path: Path) -> str:
     """16 hex digits for a local model, one file or split. Raises OSError."""
     states = [(str(part), part.stat()) for part in parts_of(path)]
-    return _fingerprint(tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states))
+    key = tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
+    is_settled = all(time.time() - state.st_mtime > SETTLED_S for _, state in states)
+    return _fingerprint(key) if is_settled else _fingerprint.__wrapped__(key)
 
 
 @lru_cache(maxsize=8)

@@ -100,48 +100,51 @@ C.llama_backend_init()
 params = C.llama_model_default_params()
 params.use_extra_bufts = sys.argv[2] == "True"
 started = time.perf_counter()
-assert C.llama_model_load_from_file(sys.argv[1].encode(), params)
-print(time.perf_counter() - started)
+model = C.llama_model_load_from_file(sys.argv[1].encode(), params)
+loaded_s = time.perf_counter() - started
+context = C.llama_context_default_params()
+context.n_ctx, context.n_batch, context.n_ubatch = 2048, 512, 512
+context.n_threads = context.n_threads_batch = int(sys.argv[3])
+context = C.llama_init_from_model(model, context)
+tokens = (C.llama_token * 2)(0, 1)
+assert C.llama_decode(context, C.llama_batch_get_one(tokens, 2)) == 0
+C.llama_synchronize(context)
+print(loaded_s, flush=True)
 """
+"""Loading, and as many tokens read as localspec reads before its first one."""
 
 
 def large_load_rows(name: str) -> Iterator[Row]:
-    """Loading a file of 4 GB to a session that can answer, beside libllama's loading of its weights
-    with the same settings; with the file in memory, and without."""
+    """From the command to the first token of a file of 4 GB, beside libllama alone from Python with
+    the same settings: its weights loaded, and as many tokens read. With the file in memory, and
+    without."""
     with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "large.gguf"
         write_random_model(path, LARGE, "Q4_0", with_text=True)
-        repacks = _large_load(path)[1]  # it is new, so that it is tried and measured first
+        command = [sys.executable, "-m", "localspec", "generate", str(path), "--raw", "-p", "a"]
+        repacks, n = _settings_of([*command, "-n", "1", "--json"])  # it is new, and tried first
+        bare = [sys.executable, "-c", _BARE, str(path), str(repacks), str(n)]
+        ways = {"localspec": [*command, "-n", "1"], "bare": bare}
         for is_cold in (False, True):
-            times: dict[str, list[float]] = {"localspec": [], "bare": []}
-            for order in there_and_back(list(times), N_LARGE):
+            times: dict[str, list[float]] = {who: [] for who in ways}
+            for order in there_and_back(list(ways), N_LARGE):
                 for who in order:
                     if is_cold:
                         _out_of_memory(path)
-                    ours = who == "localspec"
-                    seconds = _large_load(path)[0] if ours else _bare_load(path, repacks)
-                    times[who].append(seconds)
+                    times[who].append(_seconds(ways[who], to_first=True))
             mid = {who: statistics.median(found) for who, found in times.items()}
             yield {
                 "part": "large", "model": name, "is_cold": is_cold, "repack": repacks,
-                "bytes": path.stat().st_size, "bare_s": mid["bare"], "load_s": mid["localspec"],
-                "ratio": mid["localspec"] / mid["bare"],
+                "bytes": path.stat().st_size, "bare_s": mid["bare"],
+                "first_token_s": mid["localspec"], "ratio": mid["localspec"] / mid["bare"],
             }  # fmt: skip
 
 
-def _large_load(path: Path) -> tuple[float, bool]:
-    """Seconds of loading, and whether weights were repacked."""
-    command = [sys.executable, "-m", "localspec", "generate", str(path), "--raw", "-p", "a"]
-    done = subprocess.run(
-        [*command, "-n", "1", "--json"], capture_output=True, text=True, check=True
-    )
-    document = json.loads(done.stdout)
-    return document["timings"]["load_s"], document["config"]["repack"]
-
-
-def _bare_load(path: Path, repacks: bool) -> float:
-    command = [sys.executable, "-c", _BARE, str(path), str(repacks)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def _settings_of(command: list[str]) -> tuple[bool, int]:
+    """Whether weights were repacked, and threads."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    config = json.loads(done.stdout)["config"]
+    return config["repack"], config["threads"]
 
 
 def _out_of_memory(path: Path) -> None:
