@@ -66,10 +66,10 @@ def _plain(kind: Any, value: Any, limits: Any) -> Any:
     pattern = _WHOLE if kind is int else _NUMBER if kind is float else None
     if pattern is None or limits.clamp:
         return _OTHER
-    if isinstance(value, str) and pattern.fullmatch(value):
-        value = kind(value)
-    is_within = type(value) is kind and _within(value, limits.min, limits.max)
-    return value if is_within else _OTHER
+    is_plain = isinstance(value, str) and pattern.fullmatch(value)
+    number: Any = kind(value) if is_plain else value
+    is_within = type(number) is kind and _within(number, limits.min, limits.max)
+    return number if is_within else _OTHER
 
 
 def _within(value: float, low: float | None, high: float | None) -> bool:
