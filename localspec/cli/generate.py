@@ -202,6 +202,10 @@ class OutputFlags:
     no_save: bool = option(
         False, "Keep nothing of a long prompt for the next question on it.", "--no-save"
     )
+    parallel: int = option(
+        4, "Prompts of --jsonl that are answered at once, each with a context of --ctx tokens.",
+        min=1, max=64, metavar="N",
+    )  # fmt: skip
     logprobs: int | None = option(
         None, "In the document: how likely each token was, and the N likeliest beside it.",
         min=0, max=1000, metavar="N",
@@ -237,13 +241,15 @@ def generate(
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
-    from localspec.engine.ways import Expected
+    from localspec.engine.expected import Expected
 
     config = replace(
         engine.session_config(model),
         expected=Expected.of_text(len(text), flags.max_tokens, N_LINES if lines else 1),
         keeps_prompts=not output.no_save and not lines,
     )
+    if lines:
+        config = config.with_settings(n_sequences=output.parallel, kv_unified=True)
     from localspec.session.chat_template import NO_TEMPLATE
 
     with _raw_helps(), progress("loading") as on_progress:

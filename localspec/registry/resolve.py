@@ -207,8 +207,10 @@ def _existing(reference: str) -> Path:
         raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
         entry, kind = named_entry(re.sub(r"\.gguf$", "", path.name, flags=re.IGNORECASE))
-        known = entry.name + (f":{kind}" if kind else "") if entry else ""
-        other = f"`localspec pull {known}` gets one" if entry else "use a name from models.toml"
+        from localspec.registry.here import name_by_place  # noqa: PLC0415 - of what is not here
+
+        known = entry.name + (f":{kind}" if kind else "") if entry else name_by_place(reference)
+        other = f"`localspec pull {known}` gets one" if known else "use a name from models.toml"
         raise UserError(f"there is no file {path}: check the path, or {other}")
     return _in_folder(path) if path.is_dir() else path
 

@@ -5,18 +5,17 @@ are found alike. What loads a model imports no more than this, so that loading b
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from localspec.engine.ways import Expected
+from localspec.engine.expected import Expected
 from localspec.errors import UserError
 from localspec.model.heads import HEAD_METHODS
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
-from localspec.registry.resolve import NotHereError, is_one_file, resolve
 from localspec.session.drafting import chosen_draft
+from localspec.session.fetching import Fetch, find_or_fetch
 from localspec.session.profile import with_profile
 from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
 
@@ -55,35 +54,6 @@ class SessionConfig:
 
     def with_settings(self, **changes: Any) -> Self:
         return replace(self, settings=replace(self.settings, **changes))
-
-
-Fetch = Callable[[str], Path]
-"""Downloads a reference and returns the file."""
-
-
-def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
-    """As `resolve`, but one file of the hub or of another server is pulled if it is not here.
-
-    A name or a repository is not pulled: it can mean gigabytes that the user did not expect.
-    """
-    try:
-        return resolve(reference)
-    except NotHereError:
-        if reference is None or not is_one_file(reference):
-            raise
-    return (fetch or _fetch)(reference)
-
-
-def _fetch(reference: str) -> Path:
-    """Pull silently."""
-    from localspec.session.pull_plan import (  # noqa: PLC0415 - only where a model is fetched
-        Wish,
-        carry_out,
-        plan_pull,
-    )
-
-    plan = plan_pull(reference, Wish(), silent)
-    return carry_out(plan, silent, lambda stage, name, n_bytes, total: None)[0].path
 
 
 def session_config(

@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.expected import Expected
 from localspec.engine.threads import fastest, thread_counts
 from localspec.engine.ways import (
     KEYS,
     USUAL_TYPE,
     VALUES,
     AttentionWay,
-    Expected,
     Heads,
     WayQuestion,
     Ways,

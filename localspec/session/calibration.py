@@ -26,6 +26,7 @@ from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timed, TimedEngine, TimedHead, Timer
+from localspec.hardware.activity import BUSY, Watch
 from localspec.hardware.detect import power
 from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
@@ -174,6 +175,7 @@ class LearnedStore:
             target.config, draft.config if draft else None, head.facts if head else None
         )
         self._kept = kept_costs(path)
+        self._watch = Watch()
         self.learned: Learned | None = None
 
     def load(self) -> Learned:
@@ -195,7 +197,8 @@ class LearnedStore:
         return self.learned
 
     def keep(self) -> None:
-        """Keep what was learned; a failing disk means measuring again next time."""
+        """Keep what was learned; a failing disk means measuring again next time. Beside other
+        programs passes say what this machine does now, and nothing of later predictions."""
         learned = self.learned
         if learned is None:
             return
@@ -217,7 +220,7 @@ class LearnedStore:
         from localspec.forecast.forecast import Expectation  # noqa: PLC0415
 
         expected = Expectation.of(self._target.config, self._facts)
-        if expected:
+        if expected and self._watch.stop().taken_share <= BUSY:
             remember(self._target.config, self._facts, expected.roofline.seconds(1, 0), plain_s)
 
     def _measured(self) -> dict[str, Any]:

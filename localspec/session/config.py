@@ -11,13 +11,14 @@ from math import inf
 from typing import Any, Literal, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
+from localspec.decode.logprobs import Likelihoods
 from localspec.dialogue.thinking import LEVELS
 from localspec.dialogue.tools import Tools, checked_tools
 from localspec.engine.constraint import Grammar, grammar_of
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
 from localspec.sampling_fields import SAMPLING, Sampling, SamplingRow
-from localspec.session.asking import SessionConfig, draft_for, find_or_fetch, session_config
+from localspec.session.asking import SessionConfig, draft_for, session_config
 from localspec.session.bias import Bias, biases_of, wanted_biases
 from localspec.settings import Speculation
 
@@ -26,7 +27,6 @@ __all__ = [
     "ReplyOptions",
     "SessionConfig",
     "draft_for",
-    "find_or_fetch",
     "reply_options",
     "session_config",
     "wanted_of",
@@ -41,6 +41,7 @@ class ReplyOptions:
     drafts nothing, and the session's `draft_max` is the limit. `think` and `template_args` are for
     the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all. `grammar`:
     what the reply keeps. `logprobs`: for so many likely tokens at each place; None: for none.
+    `drawn_logprobs`: they are those of what the tokens were drawn from.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -50,6 +51,7 @@ class ReplyOptions:
     ignore_eos: bool = False
     min_tokens: int = 0
     logprobs: int | None = None
+    drawn_logprobs: bool = False
     logit_bias: tuple[Bias, ...] = ()
     spec: Speculation | None = None
     draft_max: int | None = None
@@ -58,6 +60,11 @@ class ReplyOptions:
     chosen: frozenset[str] | None = None
     grammar: Grammar | None = None
     tools: Tools | None = None
+
+    @property
+    def likelihoods(self) -> Likelihoods | None:
+        """What is noted of each token."""
+        return None if self.logprobs is None else Likelihoods(self.logprobs, self.drawn_logprobs)
 
     def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
         """With a file's sampling where it was not `chosen`."""
@@ -76,8 +83,8 @@ class ReplyKeywords(TypedDict, total=False):
     limit); `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else
     "rejection"); `ignore_eos`: never choose an end token; `min_tokens`: not before so many.
     `logit_bias`: what is added to the scores of tokens, by id or text, and False for those that are
-    never chosen. `logprobs`: how likely each token was, and so
-    many of the likeliest beside it. What a model's file recommends replaces the defaults of
+    never chosen. `logprobs`: how likely each token was, and so many of the likeliest beside it;
+    `drawn_logprobs`: behind all filters. What a model's file recommends replaces the defaults of
     sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
     name) are for the chat template. The reply keeps one of `schema` (a JSON schema: an object, a
     bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`. `tools` are functions as
@@ -98,6 +105,7 @@ class ReplyKeywords(TypedDict, total=False):
     max_tokens: int | None
     min_tokens: int | None
     logprobs: int | None
+    drawn_logprobs: bool
     logit_bias: Mapping[Any, Any] | Sequence[Sequence[Any]] | None
     stop: str | Sequence[str] | None
     verify: Verification | Literal["auto"]
@@ -147,6 +155,7 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         ignore_eos=given.get("ignore_eos", False),
         min_tokens=given.get("min_tokens", 0),
         logprobs=given.get("logprobs"),
+        drawn_logprobs=given.get("drawn_logprobs", False),
         logit_bias=biases_of(given.get("logit_bias", {})),
         think=given.get("think"),
         template_args=given.get("template_args", {}),

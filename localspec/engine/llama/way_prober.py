@@ -27,6 +27,7 @@ from localspec.engine.ways import (
     KEYS,
     N_READ,
     N_READ_WIDE,
+    THIN,
     VALUES,
     Heads,
 )
@@ -96,7 +97,7 @@ def attention(heads: Heads, n_threads: int, chosen: tuple[str, str]) -> None:
     behind a text."""
     n_heads, n_kv_heads, head_size = heads
     shape = Shape(
-        n_embd=256, n_ff=256, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
+        n_embd=THIN, n_ff=THIN, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
     )
     setting, depths = ProbeSetting(n_threads, 0, repack=False), (0, DEPTH)
     usual = [(kind, VALUES) for kind in (KEYS if head_size % BLOCK == 0 else KEYS[:1])]
