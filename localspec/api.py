@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 from localspec.dialogue.prompts import checked_text, messages_of
 from localspec.dialogue.template import Message
 from localspec.errors import UserError, no_such
-from localspec.forecast.forecast import Forecast
-from localspec.forecast.question import answer, read_question
 from localspec.notify import Notify, Progress
 from localspec.registry.resolve import resolve
 from localspec.session.config import (
@@ -33,6 +31,7 @@ from localspec.session.session import Session
 from localspec.settings import NONE, Settings
 
 if TYPE_CHECKING:
+    from localspec.forecast.forecast import Forecast
     from localspec.session.profile import Profile
     from localspec.tuning.target import GoalName
 
@@ -182,7 +181,7 @@ class Model:
         texts = [checked_text(prompt) for prompt in prompts]
         return [_whole(self.stream(text, raw=True, **sampling)) for text in texts]
 
-    def predict(self, **question: Any) -> Forecast:
+    def predict(self, **question: Any) -> "Forecast":
         """The forecast for this model and its settings on this machine."""
         session = self.session
         session.check_open()
@@ -194,7 +193,7 @@ class Model:
 
 def predict(
     model: str | Path | None = None, device: str | None = None, **question: Any
-) -> Forecast:
+) -> "Forecast":
     """A machine's forecast for a model: speeds, memory, and the gain of drafts.
 
     `model` and `draft` are names as for `load`, and need not be here: headers are read by HTTP
@@ -207,6 +206,8 @@ def predict(
     Raises UserError for an unknown name or a wrong value, ModelError for an unreadable header,
     HardwareError where nothing is known of the machine.
     """
+    from localspec.forecast.question import answer, read_question  # noqa: PLC0415 - seldom used
+
     name = None if model is None else str(model)
     files = question.pop("runs", None)
     if files:

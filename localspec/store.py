@@ -167,5 +167,6 @@ class Kept(Generic[T]):
             return None
 
     def save(self, value: T) -> None:
-        """Raises OSError."""
-        write_text(self.path, json.dumps(self.write(value)))
+        """Raises OSError. A power cut may lose it, as it can be made again."""
+        with write_whole(self.path, is_lasting=False) as partial:
+            partial.write_text(json.dumps(self.write(value)), encoding="utf-8")

@@ -9,10 +9,10 @@ from command import tiny
 
 from localspec.engine import threads, ways
 from localspec.engine.base import EngineConfig
+from localspec.engine.expected import Expected
 from localspec.engine.ways import (
     TRIES,
     AttentionWay,
-    Expected,
     WayQuestion,
     Ways,
     WeightsWay,
@@ -147,6 +147,14 @@ def test_what_changes_numbers_is_offered_once(facts: ModelFacts) -> None:
     assert told
     assert "with q8_0 keys" in told
     assert slower_prompts(known) is None
+    both = replace(coarse, kv_k="bf16", kv_v="q8_0")
+    kernels = {ways.named(heads): (FUSED, both)}
+    chosen = replace(
+        known,
+        config=known.config.with_settings(kv_k="bf16", kv_v="q8_0"),
+        ways=replace(known.ways, attention=kernels),
+    )
+    assert "with bf16 keys and q8_0 values" in (slower_prompts(chosen) or "")
 
 
 def test_flags_profiles_and_a_variable_close_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:

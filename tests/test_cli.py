@@ -4,12 +4,14 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import ANSWER, Run, localspec, mamba, tiny
 from models import smollm2
 from typer.main import get_command
 
+from localspec.cli import values
 from localspec.cli.main import COMMANDS as OVERVIEW
 from localspec.cli.main import app
 
@@ -291,7 +293,8 @@ def shim(folder: Path, code: str, name: str) -> dict[str, str]:
     ],
 )
 def test_without_an_engine_there_is_one_sentence(tmp_path: Path, code: str, word: str) -> None:
-    environment = shim(tmp_path, code, "llama_cpp/__init__.py")
+    environment = shim(tmp_path, code, "llama_cpp/llama_cpp.py")
+    (tmp_path / "shim" / "llama_cpp" / "__init__.py").touch()
     quantize = ("quantize", tiny(), "--to", "Q8_0", "-o", tmp_path / "x.gguf")
     for arguments in (("generate", tiny(), "-p", "x"), quantize):
         run = localspec(*arguments, **environment)
@@ -350,3 +353,42 @@ def test_a_build_that_always_crashes_is_refused(tmp_path: Path) -> None:
     run = localspec("doctor", "--json", **environment)
     assert run.code == 1
     assert "SIGSEGV" in run.document["self_test"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        (["--ctx", "256"], 256),
+        (["--temp", "1"], 1.0),
+        (["--spec", "lookup"], "lookup"),
+        (["--prompt", "7"], "7"),
+        (["--no-repack"], False),
+        (["--stop", "a", "--stop", "b"], ["a", "b"]),
+        (["--gpu-layers", "all"], None),
+    ],
+)
+def test_values_are_what_typer_reads(typed: list[str], value: Any) -> None:
+    """Whatever is taken without Typer's reader, a default too, is what the reader makes of it."""
+    quick = values_of_generate(typed)
+    slow = values_of_generate(typed, is_quick=False)
+    assert quick == slow
+    assert {name: type(each) for name, each in quick.items()} == {
+        name: type(each) for name, each in slow.items()
+    }
+    name = typed[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+    assert value is None or quick[name] == value
+
+
+def values_of_generate(typed: list[str], *, is_quick: bool = True) -> dict[str, Any]:
+    command = get_command(app(["generate"])).commands["generate"]  # type: ignore[attr-defined]
+    if is_quick:
+        values.read_quickly(command)
+    return command.make_context("generate", [*typed]).params
+
+
+def test_a_prompt_needs_no_pydantic() -> None:
+    """To import it takes a tenth of a second before the first token."""
+    line = "['generate', '/nowhere.gguf', '-p', 'hi', '-n', '1', '--temp', '0']"
+    modules = imported(f"from localspec.cli.main import run; run({line})")
+    assert "typer" in modules
+    assert "pydantic" not in modules

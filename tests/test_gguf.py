@@ -521,3 +521,17 @@ def gguf_no_leaks() -> Iterator[None]:
     yield
     if before:
         assert len(list(open_files.iterdir())) <= before
+
+
+def test_a_header_that_is_asked_for_again_is_that_of_the_file_as_it_is(tmp_path: Path) -> None:
+    """A large vocabulary is parsed once; a file that was written anew is read anew."""
+    path = tmp_path / "m.gguf"
+    write_random_model(path, Shape(n_embd=64, n_ff=64))
+    assert read_header(path) is not read_header(path), "it may still change within a tick"
+    os.utime(path, (1, 1))
+    first = read_header(path)
+    assert read_header(path) is first
+    write_random_model(path, Shape(n_embd=64, n_ff=128))
+    assert read_header(path).tensors != first.tensors
+    os.utime(path, (1, 1))
+    assert read_header(path).tensors != first.tensors

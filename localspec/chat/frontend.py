@@ -3,15 +3,17 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from localspec.chat.answering import AnswerView, RoomDecision, Shortage
-from localspec.chat.figures import Figures, line
-from localspec.chat.loading import LoadingModel, Partner
-from localspec.decode.step import Step
-from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.display import shown_on
 from localspec.notify import Notify
+
+if TYPE_CHECKING:
+    from localspec.chat.answering import AnswerView, RoomDecision, Shortage
+    from localspec.chat.figures import Figures
+    from localspec.chat.loading import LoadingModel, Partner
+    from localspec.decode.step import Step
+    from localspec.dialogue.markup import AnswerPart, Opening
 
 
 class Frontend(Protocol):
@@ -29,15 +31,15 @@ class Frontend(Protocol):
         """
         ...
 
-    def wait(self, loading: LoadingModel) -> Partner:
+    def wait(self, loading: "LoadingModel") -> "Partner":
         """The model, once it has loaded. Raises what loading raised, and KeyboardInterrupt."""
         ...
 
-    def view(self, loaded: Partner) -> AnswerView:
+    def view(self, loaded: "Partner") -> "AnswerView":
         """Where the next answer appears."""
         ...
 
-    def finished(self, figures: Figures, *, is_first: bool) -> None:
+    def finished(self, figures: "Figures", *, is_first: bool) -> None:
         """Show the figures of an answer that is over."""
         ...
 
@@ -49,7 +51,7 @@ class Frontend(Protocol):
         """Show what was asked for, in columns."""
         ...
 
-    def decide(self, found: Shortage) -> RoomDecision:
+    def decide(self, found: "Shortage") -> "RoomDecision":
         """What to do where the context is nearly full."""
         ...
 
@@ -63,10 +65,10 @@ class PlainView:
         self._out = out
         self._shown = shown_on(out)
 
-    def begin(self, opening: Opening, n_prompt: int) -> None:
+    def begin(self, opening: "Opening", n_prompt: int) -> None:
         """Nothing is shown yet."""
 
-    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
+    def write(self, parts: "Sequence[AnswerPart]", step: "Step | None") -> None:
         """Show it at once."""
         said = "".join(part.text for part in parts if not part.is_thought)
         self._out.write(self._shown(said))
@@ -103,18 +105,20 @@ class PipeFrontend:
         """Write a note."""
         self._notify(text)
 
-    def wait(self, loading: LoadingModel) -> Partner:
+    def wait(self, loading: "LoadingModel") -> "Partner":
         """Wait in short steps, between which Ctrl-C is heard."""
         while not loading.wait(0.2):
             pass
         return loading.result()
 
-    def view(self, loaded: Partner) -> AnswerView:
+    def view(self, loaded: "Partner") -> "AnswerView":
         """Plain text on stdout."""
         return PlainView(sys.stdout)
 
-    def finished(self, figures: Figures, *, is_first: bool) -> None:
+    def finished(self, figures: "Figures", *, is_first: bool) -> None:
         """Write the line below, as a note."""
+        from localspec.chat.figures import line  # noqa: PLC0415 - `generate` needs none
+
         self.say(line(figures, with_first_token=is_first))
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
@@ -124,7 +128,7 @@ class PipeFrontend:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.say("  ".join(cells).rstrip())
 
-    def decide(self, found: Shortage) -> RoomDecision:
+    def decide(self, found: "Shortage") -> "RoomDecision":
         """Old turns stay, and the answer stops where the context is full."""
         return "stop"
 

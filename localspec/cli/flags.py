@@ -57,12 +57,18 @@ class EngineFlags(Settings):
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.cli.pull import fetched
-        from localspec.session.config import session_config
+        from localspec.session.asking import session_config
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
-        return session_config(model, settings, given, notify, fetched, is_auto=not self.no_auto)
+        return session_config(model, settings, given, notify, _fetched, is_auto=not self.no_auto)
+
+
+def _fetched(reference: str) -> Path:
+    """Pulled, where it is not here."""
+    from localspec.cli.pull import fetched
+
+    return fetched(reference)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ from localspec.cli.options import ModelArgument, command, option
 from localspec.cli.output import fields_of, print_json
 from localspec.errors import UserError
 from localspec.format import count
+from localspec.notify import Progress
 from localspec.sampling_fields import SAMPLING
 
 if TYPE_CHECKING:
     from localspec.api import Model
     from localspec.chat.answering import AnswerView
+    from localspec.session.asking import SessionConfig
     from localspec.session.config import ReplyKeywords, ReplyOptions
     from localspec.session.reply import Reply
     from localspec.session.session import Session
@@ -153,6 +155,21 @@ def _raw_helps() -> Generator[None]:
         raise TemplateError(error.reason, advice) from error
 
 
+def _loaded(
+    config: "SessionConfig", keywords: "ReplyKeywords", on_progress: Progress, *, talks: bool
+) -> "Model":
+    """The model, which loads while this process imports what answers."""
+    from localspec.session.opening import opening
+
+    with opening(config, notify, on_progress, talks=talks) as begun:
+        from localspec.api import Model
+        from localspec.session.config import reply_options
+        from localspec.session.session import Session
+
+        reply_options(**keywords)  # a wrong one ends the loading
+        return Model(Session.opened(begun))
+
+
 def _answer_lines(
     model: "Model", prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords"
 ) -> None:
@@ -210,6 +227,10 @@ def generate(
 
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """
+    if not prompt.raw:
+        from localspec.dialogue.renderer import RENDERER
+
+        RENDERER.start()  # while this process imports
     lines = prompt.jsonl is not None
     if lines and (prompt.prompt is not None or prompt.file is not None):
         raise UserError("--jsonl has the prompts: leave -p and -f out")
@@ -220,7 +241,7 @@ def generate(
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
-    from localspec.engine.ways import Expected
+    from localspec.engine.expected import Expected
 
     config = replace(
         engine.session_config(model),
@@ -229,14 +250,10 @@ def generate(
     )
     if lines:
         config = config.with_settings(n_sequences=output.parallel, kv_unified=True)
-    from localspec.session.config import reply_options
-
-    reply_options(**keywords)  # a wrong one costs no loading
-    from localspec.api import Model
     from localspec.session.chat_template import NO_TEMPLATE
 
     with _raw_helps(), progress("loading") as on_progress:
-        loaded = Model.open(config, notify, on_progress, talks=not prompt.raw)
+        loaded = _loaded(config, keywords, on_progress, talks=not prompt.raw)
     if lines:
         with loaded:
             _answer_lines(loaded, prompt, flags.system, keywords)

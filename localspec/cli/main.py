@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from localspec import __version__
+from localspec.cli.values import read_quickly
 from localspec.display import note
 from localspec.errors import LocalspecError, UserError
 
@@ -176,7 +177,10 @@ def invoke(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument not in _OF_LLAMA_CPP]
     named = [argument for argument in arguments if not argument.startswith("-")]
     try:
-        with typer.main.get_command(app(named[:1])).make_context(_NAME, arguments) as context:
+        made = typer.main.get_command(app(named[:1]))
+        for command in (made, *getattr(made, "commands", {}).values()):
+            read_quickly(command)
+        with made.make_context(_NAME, arguments) as context:
             context.command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code

@@ -175,7 +175,7 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
         raise UserError(f"--without {min(unknown)} is none of {', '.join(PAGES)}")
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
-    from localspec.engine.ways import Expected
+    from localspec.engine.expected import Expected
 
     config = replace(engine.session_config(model), expected=Expected(n_texts=MANY))
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from localspec.tuning.target import TuneTarget
 
 
-LEAST_BUDGET_S, MOST_BUDGET_S, QUICK_S = 2.0, 3600.0, 10.0
+LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def tune(
     Ctrl-C ends it with the best that is proven so far.
     """
     from localspec.registry.resolve import resolve
-    from localspec.session.profile import find_profile
+    from localspec.session.profile import QUICK_S, find_profile
 
     path = resolve(model)
     if show:

@@ -15,7 +15,8 @@ from math import sqrt
 from typing import Any
 
 from localspec.decode.costs import PassCosts
-from localspec.decode.drafters import HEAD_METHODS, N_CONFIDENCES
+from localspec.decode.drafters import N_CONFIDENCES
+from localspec.model.heads import HEAD_METHODS
 from localspec.prediction.speculation import HEAD_DRAFT, HEAD_SHARE, acceptance_of
 
 PRIOR_WEIGHT = 12.0
@@ -35,14 +36,13 @@ class Prior:
 
 
 _BY_PROBABILITY = (0.25, 0.4, 0.5, 0.6, 0.72, 0.82, 0.9, 0.95)
-_OF_HEADS = Prior(_BY_PROBABILITY, acceptance_of(HEAD_SHARE, HEAD_DRAFT))
 PRIORS = {
     "lookup": Prior(
         (0.15, 0.21, 0.26, 0.5, 0.27, 0.65, 0.4, 0.75, 0.45, 0.8, 0.55, 0.87, 0.85, 0.95), 0.5
     ),
     "forced": Prior((0.95,), 0.95),
     "model": Prior(_BY_PROBABILITY, 0.7),
-    **dict.fromkeys(HEAD_METHODS, _OF_HEADS),
+    **dict.fromkeys(HEAD_METHODS, Prior(_BY_PROBABILITY, acceptance_of(HEAD_SHARE, HEAD_DRAFT))),
 }
 """What was measured of drafters; the others begin with even chances. Lookup: matches that are
 contested and agreed, by their lengths, of SmolLM2-135M F16, greedy, on 42 questions. Heads: what

@@ -11,15 +11,16 @@ are plain values, so that an engine can stand in another process.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import LocalspecError, ModelError
 from localspec.model.heads import HeadFacts
 from localspec.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class EngineConfig:
         return self.settings.threads_batch or self.n_threads
 
 
-def require_number(highest: np.float32) -> None:
+def require_number(highest: "np.float32") -> None:
     """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
     if highest != highest:  # what only NaN is, and cheaper than isnan
         raise ModelError("the model produced NaN logits: download it again")
@@ -71,7 +72,7 @@ class Logits(Protocol):
     A row that is looked at and holds NaN raises ModelError.
     """
 
-    def row(self, i: int) -> npt.NDArray[np.float32]:
+    def row(self, i: int) -> "npt.NDArray[np.float32]":
         """Scores of row `i`, shape (n_vocab,), a view: copy what must live longer."""
         ...
 

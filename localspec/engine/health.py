@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _DISTRIBUTION = "llama-cpp-python"
 NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
 
 
+@cache
 def engine_version() -> str:
     """The installed llama-cpp-python's version. Raises EngineError if none is installed."""
     try:

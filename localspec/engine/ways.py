@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 from localspec import paths
@@ -40,10 +40,8 @@ N_READ, N_READ_WIDE = 32, 128
 """Tokens of a piece of a prompt, through weights and through attention, whose kernels for wide
 passes begin later."""
 USUAL_TYPE = "Q4_0"
-KEYS = ("f16", "q8_0")
-"""Types of keys that are measured; values are f16."""
-CHARACTERS, USUAL_ANSWER = 4.0, 512
-"""Of a token, and tokens of an answer whose length nobody limits."""
+KEYS, VALUES = ("f16", "q8_0"), "f16"
+"""Types that are measured of any heads; others where somebody chose them."""
 TRIES = 3
 """How often a measurement is repeated that other programs disturbed."""
 ELEMENTS = 1.1e9
@@ -56,20 +54,6 @@ OWN_BYTES = 150e6
 
 class NoRoomError(EngineError):
     """There is not enough memory for a measurement."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """How a session will be used: `n_texts` texts that end `depth` tokens deep in the context."""
-
-    depth: int = 1024
-    n_texts: int = 8
-
-    @classmethod
-    def of_text(cls, n_characters: int, n_answer: int | None, n_texts: int = 1) -> Self:
-        """Texts of some characters and the middle of their answers; None: as long as usual."""
-        answer = USUAL_ANSWER if n_answer is None else n_answer
-        return cls(int(n_characters / CHARACTERS) + answer // 2, n_texts)
 
 
 Heads = tuple[int, int, int]
@@ -94,8 +78,8 @@ class WeightsWay:
 
 @dataclass(frozen=True, slots=True)
 class AttentionWay:
-    """Seconds of the measured layers with one kernel and type of keys: of a token, and of one in a
-    prompt, behind nothing and behind DEPTH tokens."""
+    """Seconds of the measured layers with one kernel and types of keys and values: of a token, and
+    of one in a prompt, behind nothing and behind DEPTH tokens."""
 
     is_flash: bool
     kv_k: str
@@ -103,10 +87,16 @@ class AttentionWay:
     deep_token_s: float
     read_s: float
     deep_read_s: float
+    kv_v: str = VALUES
 
     @property
-    def key(self) -> tuple[bool, str]:
-        return self.is_flash, self.kv_k
+    def key(self) -> tuple[bool, str, str]:
+        return self.is_flash, self.kv_k, self.kv_v
+
+    @property
+    def types(self) -> tuple[str, str]:
+        """Of keys and values."""
+        return self.kv_k, self.kv_v
 
     def token_at(self, n_cells: float) -> float:
         """Of one layer."""
@@ -147,6 +137,7 @@ class Ways:
         attention = {n: _least(self.attention.get(n, ()), w) for n, w in found.attention.items()}
         if not is_disturbed:
             weights, attention = dict(found.weights), dict(found.attention)
+        attention = {n: _joined(self.attention.get(n, ()), w) for n, w in attention.items()}
         n_before = {name: self.disturbed.get(name, 0) for name in names}
         counts = {name: n + 1 if is_disturbed else TRIES for name, n in n_before.items()}
         return replace(
@@ -166,6 +157,11 @@ def _least(old: Sequence[Way], new: Sequence[Way]) -> tuple[Way, ...]:
     return tuple(_shorter(way, before.get(way.key, way)) for way in new)
 
 
+def _joined(old: Sequence[AttentionWay], new: Sequence[AttentionWay]) -> tuple[AttentionWay, ...]:
+    """The new ones, and those with types that were not measured now."""
+    return tuple({way.key: way for way in (*old, *new)}.values())
+
+
 def _shorter(one: Way, other: Way) -> Way:
     names = [each.name for each in fields(one) if each.name.endswith("_s")]
     return replace(one, **{name: min(getattr(one, name), getattr(other, name)) for name in names})
@@ -179,11 +175,13 @@ class WayQuestion:
     heads: Heads | None
     counts: tuple[int, ...]
     repacks: tuple[bool, ...] = (True, False)
+    types: tuple[str, str] = (KEYS[0], VALUES)
+    """Of keys and values, as somebody chose them."""
 
     def missing_from(self, known: Ways) -> Self:
         """What has to be measured."""
         weights = None if self.weights is None or _has(known, self) else self.weights
-        heads = None if self.heads is None or known.knows(named(self.heads)) else self.heads
+        heads = None if self.heads is None or _has_types(known, self) else self.heads
         return replace(self, weights=weights, heads=heads)
 
     @property
@@ -195,7 +193,7 @@ class WayQuestion:
         """What the child takes at most: weights are freed before attention begins."""
         bits = BY_NAME[self.weights].bits_per_element if self.weights else 0.0
         n_heads, n_kv_heads, size = self.heads or (0, 0, 0)
-        n_cells, kernels = DEPTH + N_READ_WIDE, 2 * len(KEYS)
+        n_cells, kernels = DEPTH + N_READ_WIDE, 2 * len({*KEYS, self.types[0]})
         cache = ATTENTIVE_LAYERS * n_cells * n_kv_heads * size * 4
         layers = ATTENTIVE_LAYERS * 2 * THIN * size * (n_heads + n_kv_heads) * 2
         scores = 4 * n_heads * N_READ_WIDE * n_cells
@@ -207,6 +205,11 @@ def _has(known: Ways, question: WayQuestion) -> bool:
     there = {way.key for way in known.weights.get(name, ())}
     asked = {(repack, n) for repack in question.repacks for n in question.counts}
     return known.knows(name) and asked <= there
+
+
+def _has_types(known: Ways, question: WayQuestion) -> bool:
+    name = named(question.heads) if question.heads else ""
+    return known.knows(name) and question.types in {way.types for way in known.attention[name]}
 
 
 def named(heads: Heads) -> str:
@@ -252,15 +255,14 @@ def _measure(question: WayQuestion) -> Ways:
     attention: list[AttentionWay] = []
 
     def on_line(line: str) -> None:
-        kind, *words = line.split()
-        first, second, *seconds = words
+        kind, first, second, *words = line.split()
         if kind == "weights":
-            weights.append(WeightsWay(first == "1", int(second), *map(float, seconds)))
+            weights.append(WeightsWay(first == "1", int(second), *map(float, words)))
         else:
-            attention.append(AttentionWay(first == "1", second, *map(float, seconds)))
+            kv_v, *seconds = words
+            attention.append(AttentionWay(first == "1", second, *map(float, seconds), kv_v=kv_v))
 
-    request = {"weights": question.weights, "heads": question.heads, "counts": question.counts}
-    request["repacks"] = question.repacks
+    request = asdict(question)
     ending = run_module(CHILD, [json.dumps(request)], on_line, LIMIT_S)
     ending.raise_known()
     if not ending.is_success:

@@ -8,7 +8,8 @@ others by name.
 
 import os
 import re
-from pathlib import PurePath
+import time
+from pathlib import Path, PurePath
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import FileSource, Source
@@ -17,16 +18,43 @@ from localspec.gguf.header import FilePart, Header, Tensor, parse
 __all__ = ["FilePart", "Header", "Tensor", "part_names", "read_header", "read_source"]
 
 MAX_PARTS = 1_000
+MOST_KEPT = 2
+"""Headers of files that are asked for again, a target's and a draft's: a vocabulary takes time."""
+SETTLED_S = 2.0
+_last: dict[tuple[str, int, int, int] | None, Header] = {}
 PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
     """The header of a local file and its other parts, if any; ModelError if they are not whole."""
-    source = FileSource(path)
+    found = _last.get(key := _key(path))
+    if found is None or key is None:
+        source = FileSource(path)
+        try:
+            found = read_source(source)
+        finally:
+            source.close()
+        if key and len(found.parts) == 1:
+            _remember(key, found)
+    return found
+
+
+def _key(path: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
+    """Another one when the file is another; None where it may still change unseen, within a tick of
+    the file system's clock."""
     try:
-        return read_source(source)
-    finally:
-        source.close()
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    if time.time() - status.st_mtime < SETTLED_S:
+        return None
+    return os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _remember(key: tuple[str, int, int, int], header: Header) -> None:
+    while len(_last) >= MOST_KEPT:
+        _last.pop(next(iter(_last)), None)
+    _last[key] = header
 
 
 def read_source(source: Source) -> Header:

@@ -8,6 +8,7 @@ amdgpu.ids of libdrm, pmset -g. Tools may be absent, fail or hang.
 import json
 import platform
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -139,6 +140,8 @@ TOOL_LIMIT_S = 5
 
 def output_of(*command: str, limit_s: float = TOOL_LIMIT_S) -> str:
     """What a tool prints; nothing if it is absent, fails or hangs."""
+    if shutil.which(command[0]) is None:
+        return ""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace",

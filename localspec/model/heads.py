@@ -14,6 +14,12 @@ N_KEPT = 64
 """Rows of a target's hidden states that are kept for a head, and the most that it reads at once."""
 
 HeadMethod = Literal["mtp", "gemma4-assistant", "eagle3", "dflash", "dspark"]
+HEAD_METHODS: dict[str, frozenset[HeadMethod]] = {
+    "mtp": frozenset({"mtp", "gemma4-assistant"}),
+    "eagle3": frozenset({"eagle3"}),
+    "dflash": frozenset({"dflash", "dspark"}),
+}
+"""The methods of heads that a --spec value means."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ Profiles, quality references, saved caches, measured costs and bench results are
 """
 
 import hashlib
+import time
+from functools import lru_cache
 from pathlib import Path
 
-from localspec.gguf.reader import PART_NAME, part_names
+from localspec.gguf.reader import PART_NAME, SETTLED_S, part_names
 
 HEAD_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 16
@@ -19,11 +21,19 @@ SAMPLES = (0.25, 0.5, 1.0)
 
 def fingerprint(path: Path) -> str:
     """16 hex digits for a local model, one file or split. Raises OSError."""
+    states = [(str(part), part.stat()) for part in parts_of(path)]
+    key = tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
+    is_settled = all(time.time() - state.st_mtime > SETTLED_S for _, state in states)
+    return _fingerprint(key) if is_settled else _fingerprint.__wrapped__(key)
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(parts: tuple[tuple[str, int, int, int], ...]) -> str:
+    """Of files by name and what the system says of each: one that is written anew has another."""
     digest = hashlib.sha256()
-    for part in parts_of(path):
-        size = part.stat().st_size
+    for name, _, size, _ in parts:
         digest.update(f"{size}\n".encode())
-        with part.open("rb") as file:
+        with Path(name).open("rb") as file:
             digest.update(file.read(HEAD_BYTES))
             for share in SAMPLES:
                 file.seek(max(0, int(share * size) - SAMPLE_BYTES))

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localspec.gguf.cursor import Value, ValueType
-from localspec.gguf.types import BY_NAME, GgmlType
+from localspec.gguf.types import BY_NAME, RANDOM_TYPES, GgmlType
 from localspec.gguf.writer import TensorPlan, array_of, write_gguf
 
 CHUNK_BYTES = 1 << 20
@@ -53,6 +53,7 @@ _BLOCKS: dict[str, tuple[float, tuple[tuple[int, float], ...]]] = {
 }
 
 WEIGHT_TYPES: tuple[GgmlType, ...] = tuple(BY_NAME[n] for n in ("F32", "F16", "BF16", *_BLOCKS))
+assert {kind.name for kind in WEIGHT_TYPES} == RANDOM_TYPES
 
 
 @dataclass(frozen=True, slots=True)

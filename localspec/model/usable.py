@@ -22,7 +22,7 @@ from localspec.model.layers import (
     has_state_keys,
     layers_of,
 )
-from localspec.model.tokenizer import AGAIN, check_vocabulary
+from localspec.model.tokenizer import AGAIN, Tokenizer, check_vocabulary
 
 MAX_SIZE = 1 << 24  # far above any embedding, head or feed-forward length
 MAX_TOKENS = (1 << 31) - 1
@@ -91,12 +91,16 @@ def _check_rotation(header: Header, layers: tuple[Layer, ...]) -> None:
             raise _contradiction(header, f"rotates {n_rotated} numbers of keys of {longest}")
 
 
-def usable_facts(header: Header) -> ModelFacts:
-    """ModelError, in one sentence, for what is no model, or a header that contradicts itself."""
+def usable_facts(header: Header, *, is_tried: bool = False) -> ModelFacts:
+    """ModelError, in one sentence, for what is no model, or a header that contradicts itself.
+
+    `is_tried`: the engine has loaded this file, so nobody need look at each text of its vocabulary.
+    """
     check_kind(header)
     layers = check_sizes(header)
     _check_blocks(header)
-    return ModelFacts.of(header, check_vocabulary(header), layers)
+    tokenizer = Tokenizer.of(header) if is_tried else check_vocabulary(header)
+    return ModelFacts.of(header, tokenizer, layers)
 
 
 def check_usable(header: Header) -> None:

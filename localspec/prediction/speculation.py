@@ -21,9 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
+from typing import TYPE_CHECKING
 
 from localspec.format import percent
-from localspec.prediction.roofline import Roofline
+
+if TYPE_CHECKING:
+    from localspec.prediction.roofline import Roofline
 
 MAX_DRAFT = 16
 _FINEST = 1 << 40
@@ -187,7 +190,7 @@ class Drafting:
     """Who drafts: a model's or a head's times here. `n_block`: the rows of one pass of a head that
     fills a block, None where tokens are drafted one by one. `max_draft`: the longest draft."""
 
-    roofline: Roofline
+    roofline: "Roofline"
     max_draft: int = MAX_DRAFT
     n_block: int | None = None
     is_head: bool = False
@@ -199,7 +202,7 @@ class Drafting:
 
 
 def speculation_at(
-    target: Roofline, draft: Drafting | None, depth: int, n_sequences: int = 1
+    target: "Roofline", draft: Drafting | None, depth: int, n_sequences: int = 1
 ) -> DraftCosts:
     """Costs of drafting and checking at a depth; without a draft model drafting costs nothing."""
     plain_s = target.seconds(1, depth, n_sequences)
@@ -209,13 +212,13 @@ def speculation_at(
     return DraftCosts(token, lambda n: verify[n - 1], longest, block)
 
 
-def advice(target: Roofline, draft: Drafting | None, n_ctx: int) -> tuple[Advice, ...]:
+def advice(target: "Roofline", draft: Drafting | None, n_ctx: int) -> tuple[Advice, ...]:
     """For every use whose context the model can hold."""
     uses = HEAD_USES if draft and draft.is_head else USES
     return tuple(_advice(target, draft, use) for use in uses if use.depth <= n_ctx)
 
 
-def _advice(target: Roofline, draft: Drafting | None, use: Use) -> Advice:
+def _advice(target: "Roofline", draft: Drafting | None, use: Use) -> Advice:
     speculation = speculation_at(target, draft, use.depth, use.n_sequences)
     gain = speculation.best(use.acceptance) if draft else None
     return Advice(use, gain, speculation.break_even_acceptance())

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from localspec import paths
 from localspec.registry.manifest import Pulled, forget, pulled, record
-from localspec.registry.remote_file import cache_folder
 
 OWN = "models"
 """Where files of other servers lie, below the data folder."""
@@ -35,6 +34,8 @@ def _found_again(file: Pulled) -> Pulled:
 
 
 def _places(path: Path) -> Iterator[Path]:
+    from localspec.registry.remote_file import cache_folder  # noqa: PLC0415 - few have moved
+
     for i, part in enumerate(path.parts):
         if part.startswith("models--"):
             yield cache_folder().joinpath(*path.parts[i:])

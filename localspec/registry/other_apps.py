@@ -24,7 +24,6 @@ from localspec.gguf.reader import PART_NAME
 from localspec.model.identity import parts_of
 from localspec.registry.remote_file import cache_folder
 
-ORIGINS = ("ollama:", "lmstudio:", "llama.cpp:")
 _MAGIC = b"GGUF"
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 _OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")

@@ -17,7 +17,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from localspec.errors import UserError
 from localspec.gguf.hub_name import is_of_hub
 from localspec.registry.command_line import name_in_command, of_hub
-from localspec.registry.sites import ADDRESSES, FILE_ADDRESS, fetchable, short_name
+from localspec.registry.sites import (
+    ADDRESSES,
+    FILE_ADDRESS,
+    WINDOWS_PATH,
+    fetchable,
+    short_name,
+)
 from localspec.registry.variants import TYPE
 
 QUOTES = "\"'`<>“”«»„\u2018\u2019\u201a"
@@ -45,7 +51,6 @@ _CACHE_FOLDER = re.compile(
     r"models--([\w.-]+?)--([\w.-]+)(?:[/\\]snapshots[/\\]\w+((?:/[\w.-]+)+))?"
 )
 _BACKSLASHED = re.compile(r"(?:hf:)?\w[\w.-]*(?:\\\w[\w.:-]*)+")
-WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\")
 
 
 def plain_name(text: str) -> str:

@@ -17,34 +17,29 @@ import re
 import shlex
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from localspec.errors import ModelError, UserError
-from localspec.gguf.hub_name import (
-    HUB,
-    HubFile,
-    HubName,
-    bare_hub_name,
-    hub_name_of,
-    is_of_hub,
-)
+from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of, is_of_hub
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
-from localspec.registry.here import file_here, name_by_place, same_file_here
 from localspec.registry.manifest import Pulled
 from localspec.registry.moved import pulled_files
-from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
-from localspec.registry.pasted import WINDOWS_PATH, plain_name
-from localspec.registry.remote_file import cached
 from localspec.registry.sites import (
     ADDRESSES,
     DOCKER,
     FILE_ADDRESS,
     MODEL_SCOPE,
+    ORIGINS,
+    WINDOWS_PATH,
     model_scope_file,
     not_here,
 )
 from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import RepositoryFile, few, quantization_of, variants
+
+if TYPE_CHECKING:
+    from localspec.registry.other_apps import FoundModel
 
 
 class NotHereError(ModelError):
@@ -95,7 +90,11 @@ def written_name(reference: str | None) -> str:
     """The name in what a user wrote, which may be a command or a page; a file's stays as it is."""
     if reference is None:
         return STARTER
-    name = reference if _is_file(reference) else plain_name(reference)
+    if _is_file(reference):
+        return reference
+    from localspec.registry.pasted import plain_name  # noqa: PLC0415 - many patterns
+
+    name = plain_name(reference)
     is_on_model_scope = name.startswith(MODEL_SCOPE)
     return model_scope_file(name.removeprefix(MODEL_SCOPE)) if is_on_model_scope else name
 
@@ -110,10 +109,9 @@ def is_one_file(reference: str) -> bool:
 
 def _otherwise(name: str) -> Path | str:
     """Another program's model, a path that leads nowhere, a repository, or a name of Ollama."""
-    models = found_models()
-    found = found_named(name, models)
-    if found:
-        return _only(name, found).path
+    models, path = _of_others(name)
+    if path:
+        return path
     hub = None if _is_path(name) else bare_hub_name(name)
     if hub is not None:
         return _here(hub) or hub.name
@@ -122,7 +120,7 @@ def _otherwise(name: str) -> Path | str:
     return _as_in_ollama(name, models)
 
 
-def _as_in_ollama(name: str, models: list[FoundModel]) -> str | Path:
+def _as_in_ollama(name: str, models: "list[FoundModel]") -> str | Path:
     """`llama3.2:1b-instruct-q8_0` is the entry `llama3.2-1b` in Q8_0."""
     entry, kind = named_entry(name)
     if entry is not None:
@@ -134,10 +132,9 @@ def _as_in_ollama(name: str, models: list[FoundModel]) -> str | Path:
 def _of_origin(name: str) -> Path | str:
     """A model of another program by its name with a prefix; also one of the hub or the catalog."""
     origin, _, plain = name.partition(":")
-    models = found_models()
-    found = found_named(name, models)
-    if found:
-        return _only(name, found).path
+    models, path = _of_others(name)
+    if path:
+        return path
     hub = hub_name_of(plain)
     if hub is not None:
         return _here(hub) or hub.name
@@ -150,6 +147,8 @@ def _of_origin(name: str) -> Path | str:
 
 
 def _here(hub: HubName) -> Path | None:
+    from localspec.registry.here import file_here, same_file_here  # noqa: PLC0415 - of the hub
+
     return _cached(hub) or same_file_here(hub) if isinstance(hub, HubFile) else file_here(hub)
 
 
@@ -176,6 +175,8 @@ def draft_of(reference: str | None) -> Path | None:
 def catalog_entry(reference: str | None) -> Entry | None:
     """The entry that a reference names, or whose repository it is from."""
     name = written_name(reference)
+    if "/" in name and _is_file(name):
+        return None
     hub = hub_name_of(name) or (None if _is_path(name) else bare_hub_name(name))
     if hub is None:
         return named_entry(name)[0]
@@ -206,6 +207,8 @@ def _existing(reference: str) -> Path:
         raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
         entry, kind = named_entry(re.sub(r"\.gguf$", "", path.name, flags=re.IGNORECASE))
+        from localspec.registry.here import name_by_place  # noqa: PLC0415 - of what is not here
+
         known = entry.name + (f":{kind}" if kind else "") if entry else name_by_place(reference)
         other = f"`localspec pull {known}` gets one" if known else "use a name from models.toml"
         raise UserError(f"there is no file {path}: check the path, or {other}")
@@ -274,6 +277,8 @@ def packaged_file(entry: Entry) -> Path | None:
 
 
 def _cached(hub: HubFile) -> Path | None:
+    from localspec.registry.remote_file import cached  # noqa: PLC0415 - brings what downloads
+
     try:
         return cached(hub)
     except ValueError as error:
@@ -281,8 +286,13 @@ def _cached(hub: HubFile) -> Path | None:
         raise UserError(f"{hub.name} is not hf:owner/repo/file.gguf: {reason}") from error
 
 
-def _only(name: str, found: list[FoundModel]) -> FoundModel:
+def _of_others(name: str) -> "tuple[list[FoundModel], Path | None]":
+    """The models of other programs, and the file of the one that is called so."""
+    from localspec.registry.other_apps import found_models, found_named  # noqa: PLC0415 - seldom
+
+    models = found_models()
+    found = found_named(name, models)
     if len({model.path.resolve() for model in found}) > 1:
         names = " or ".join(sorted(model.name for model in found))
         raise UserError(f"{name!r} can be {names}: name one of them")
-    return found[0]
+    return models, found[0].path if found else None

@@ -20,10 +20,13 @@ from urllib.parse import quote, unquote
 from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB
 
+ORIGINS = ("ollama:", "lmstudio:", "llama.cpp:")
+"""What models of other programs are called by, before their names."""
 ADDRESSES = ("http://", "https://")
 FILE_ADDRESS = "file://"
 OLLAMA, DOCKER, LM_STUDIO, MODEL_SCOPE = "ollama:", "docker:", "lmstudio:", "ms:"
 MODEL_SCOPE_ADDRESS = "https://modelscope.cn/models/"
+WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\")
 _WEB = r"(?:https?://)?(?:www\.)?"
 _PREFIXES = {
     OLLAMA: rf"ollama(?:_chat)?(?::(?://)?|/(?!.*\.gguf$))(?:library/)?|library/(?=[^/]+$)|{_WEB}(?:ollama\.com|registry\.ollama\.ai)/(?:library/)?",

@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.expected import Expected
 from localspec.engine.threads import fastest, thread_counts
 from localspec.engine.ways import (
     KEYS,
     USUAL_TYPE,
+    VALUES,
     AttentionWay,
-    Expected,
     Heads,
     WayQuestion,
     Ways,
@@ -29,21 +30,22 @@ from localspec.engine.ways import (
     named,
 )
 from localspec.errors import EngineError
+from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type
 from localspec.model.layers import Layer
-from localspec.model.synthetic import WEIGHT_TYPES
 from localspec.notify import Notify
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.loading import EnginePlan
 from localspec.settings import ROWS, FlashAttention
 
 ANSWER_SHARE = 0.5
 """An answer is taken to be half as long as what it is behind."""
-CLEARLY = {"repack": 1.3, "flash_attn": 1.12}
-"""Noise must not move a default: where weights lie in memory makes a quarter of a difference, and
-thin layers flatter the plain kernel by some 6 %."""
+CLEARLY = {"repack": 1.3, "flash_attn": 1.005}
+"""Noise must not move a default: where weights lie in memory makes a quarter of a difference. Of
+kernels the estimate promises less of the plain one than it brings: behind 512 tokens and more it
+was 0 to 12 % faster than estimated (docs/measurements/speed.md)."""
 MOST_READING = 1.25
 """How much longer a prompt may take with the kernel that decodes faster."""
 ROOM_SHARE = 0.1
@@ -91,9 +93,12 @@ def _question(names: frozenset[str], config: EngineConfig, facts: ModelFacts) ->
     counts = thread_counts()
     is_open = (names & {"threads", "threads_batch"} and len(counts) > 1) or "repack" in names
     repacks = (True, False) if config.settings.repack else (False,)
-    heads = main_heads(facts) if "flash_attn" in names and may_be_plain(config, facts) else None
+    types = config.settings.kv_k, config.settings.kv_v
+    is_chosen = types != (KEYS[0], VALUES)  # what it costs is said
+    may_differ = "flash_attn" in names and may_be_plain(config, facts)
+    heads = main_heads(facts) if may_differ or is_chosen else None
     weights = main_type(facts) if is_open or heads else None
-    return WayQuestion(weights, heads, counts, repacks)
+    return WayQuestion(weights, heads, counts, repacks, types)
 
 
 def main_type(facts: ModelFacts) -> str:
@@ -104,7 +109,7 @@ def main_type(facts: ModelFacts) -> str:
         if group.is_streamed:
             n_bytes[group.type.name] += group.n_bytes
     name = max(n_bytes, key=lambda each: n_bytes[each], default=USUAL_TYPE)
-    return name if name in {kind.name for kind in WEIGHT_TYPES} else USUAL_TYPE
+    return name if name in RANDOM_TYPES else USUAL_TYPE
 
 
 def main_heads(facts: ModelFacts) -> Heads | None:
@@ -224,7 +229,7 @@ class FastestHere:
     def _attention_s(self, seconds: Callable[[AttentionWay, float], float], depth: float) -> float:
         """Of all layers; a window ends what a layer sees."""
         settings, ways = self.config.settings, {way.key: way for way in self.attention_ways}
-        way = ways.get((settings.attention.is_flash, settings.kv_k))
+        way = ways.get((settings.attention.is_flash, settings.kv_k, settings.kv_v))
         if way is None:
             return 0.0
         windows = (layer.window_tokens for layer in _attending(self.facts))
@@ -242,7 +247,8 @@ def _counts(choice: FastestHere) -> tuple[int, ...]:
 
 
 def _kernels(choice: FastestHere) -> tuple[FlashAttention, ...]:
-    known = {way.is_flash for way in choice.attention_ways if way.kv_k == KEYS[0]}
+    types = choice.config.settings.kv_k, choice.config.settings.kv_v
+    known = {way.is_flash for way in choice.attention_ways if way.types == types}
     return ("auto", "off") if len(known) > 1 else ("auto",)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from localspec import paths
 from localspec.decode.chances import Learned
-from localspec.decode.costs import PassCosts
+from localspec.decode.costs import PLAIN_ERROR, PassCosts
 from localspec.decode.curve import PassCurve, Point, predicted
 from localspec.decode.drafters import head_kind
 from localspec.decode.drafters.draft_model import ModelDrafter
@@ -26,8 +26,6 @@ from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timed, TimedEngine, TimedHead, Timer
-from localspec.forecast.experience import remember
-from localspec.forecast.forecast import Expectation
 from localspec.hardware.activity import BUSY, Watch
 from localspec.hardware.detect import power
 from localspec.model.heads import HeadFacts
@@ -213,9 +211,16 @@ class LearnedStore:
         }
         with suppress(OSError):
             self._kept.save(document)
+        if target.plain_error < PLAIN_ERROR:
+            self._remember(curve.seconds(1, 0))
+
+    def _remember(self, plain_s: float) -> None:
+        """What plain passes took beside the prediction."""
+        from localspec.forecast.experience import remember  # noqa: PLC0415 - at the end alone
+        from localspec.forecast.forecast import Expectation  # noqa: PLC0415
+
         expected = Expectation.of(self._target.config, self._facts)
         if expected and self._watch.stop().taken_share <= BUSY:
-            plain_s = curve.seconds(1, 0)
             remember(self._target.config, self._facts, expected.roofline.seconds(1, 0), plain_s)
 
     def _measured(self) -> dict[str, Any]:
@@ -230,6 +235,8 @@ class LearnedStore:
 
     def _prediction(self, widths: Sequence[int]) -> PassCurve | None:
         """The roofline's, if this machine was probed for these weight types before."""
+        from localspec.forecast.forecast import Expectation  # noqa: PLC0415 - once for a pair
+
         expected = Expectation.of(self._target.config, self._facts)
         return expected and predicted(expected.roofline.seconds, sorted(widths))
 

@@ -1,70 +1,36 @@
-"""What a session and a reply are made from, and how a user's names and keywords become that.
+"""How one reply is made, and how a user's keywords become that.
 
-The command line and the Python API both ask here, so that a model, its draft, its tuned profile,
-the seed and the way of verifying are found alike.
+The command line and the Python API both ask here, so that the seed and the way of verifying are
+found alike. `session.asking` has the same of a session.
 """
 
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
-from localspec.decode.drafters import HEAD_METHODS
 from localspec.decode.generation import Verification
 from localspec.decode.logprobs import Likelihoods
 from localspec.dialogue.thinking import LEVELS
 from localspec.dialogue.tools import Tools, checked_tools
 from localspec.engine.constraint import Grammar, grammar_of
-from localspec.engine.ways import Expected
 from localspec.errors import UserError, no_such
 from localspec.fields import Think
-from localspec.notify import Notify, silent
-from localspec.registry.manifest import mark_used
 from localspec.sampling_fields import SAMPLING, Sampling, SamplingRow
+from localspec.session.asking import SessionConfig, draft_for, session_config
 from localspec.session.bias import Bias, biases_of, wanted_biases
-from localspec.session.drafting import chosen_draft
-from localspec.session.fetching import Fetch, find_or_fetch
-from localspec.session.profile import with_profile
-from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
+from localspec.settings import Speculation
 
-NO_AUTO = "LOCALSPEC_NO_AUTO"
-"""A variable that counts as --no-auto wherever it is set."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
-    """A model's file and how it is run; an unresolved draft, "auto", counts as none. The draft is a
-    model, a head in a file, or `own`, the head in the model's own file.
-
-    `open`: settings that nobody chose and that become what is fastest here, as `expected` it is
-    used. `keeps_prompts`: what takes long to read is kept on disk for the next question on it.
-    """
-
-    model: Path
-    settings: Settings = field(default_factory=Settings)
-    open: frozenset[str] = frozenset()
-    expected: Expected = field(default_factory=Expected)
-    keeps_prompts: bool = False
-
-    @classmethod
-    def of(cls, model: Path, draft: Path | str | None = None, **settings: Any) -> Self:
-        """With settings by name. Raises UserError for an unknown one."""
-        return cls(model, Settings.of(**settings)).with_draft(draft)
-
-    @property
-    def draft(self) -> Path | None:
-        """The file of the draft model or head."""
-        name = self.settings.draft
-        return None if name in (NONE, AUTO, OWN) else Path(name)
-
-    def with_draft(self, draft: Path | str | None) -> Self:
-        return self.with_settings(draft=NONE if draft is None else str(draft))
-
-    def with_settings(self, **changes: Any) -> Self:
-        return replace(self, settings=replace(self.settings, **changes))
+__all__ = [
+    "ReplyKeywords",
+    "ReplyOptions",
+    "SessionConfig",
+    "draft_for",
+    "reply_options",
+    "session_config",
+    "wanted_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,51 +72,6 @@ class ReplyOptions:
             return self
         own = {name: value for name, value in values.items() if name not in self.chosen}
         return replace(self, sampling=replace(self.sampling, **own), chosen=None)
-
-
-def session_config(
-    name: str | None,
-    settings: Settings,
-    given: frozenset[str] | None = None,
-    notify: Notify = silent,
-    fetch: Fetch | None = None,
-    *,
-    is_auto: bool = True,
-) -> SessionConfig:
-    """A model and its draft by name; the tuned profile fills settings other than those `given`.
-
-    `given` None: no profile is used. `is_auto`: what nobody chose, flag or profile, becomes what is
-    fastest here. Raises UserError or ModelError.
-    """
-    settings = settings.checked()
-    if settings.draft == NONE and settings.spec in ("draft", *HEAD_METHODS):
-        raise UserError(f"--spec {settings.spec} contradicts --draft none: name a draft")
-    target = find_or_fetch(name, fetch)
-    draft = draft_for(target, name, settings.draft, settings.spec, fetch)
-    mark_used(target)
-    config = SessionConfig(target, settings).with_draft(draft)
-    if given is not None:
-        tuned = with_profile(target, config.settings, given, notify)
-        if tuned != config.settings:  # they were found together
-            return replace(config, settings=tuned)
-    if not is_auto or os.environ.get(NO_AUTO):
-        return config
-    return replace(config, open=settings.left_open(given or frozenset()))
-
-
-def draft_for(
-    target: Path,
-    name: str | None,
-    draft: str = AUTO,
-    spec: Speculation = "auto",
-    fetch: Fetch | None = None,
-) -> str:
-    """Who drafts for a target, as a session's settings have it: a file, `own` or `none`.
-
-    `name`: what the user calls the target. Raises UserError or ModelError.
-    """
-    asked = Settings(draft=draft, spec=spec)
-    return chosen_draft(asked, target, name, lambda each: find_or_fetch(each, fetch))
 
 
 class ReplyKeywords(TypedDict, total=False):

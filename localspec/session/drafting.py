@@ -8,30 +8,27 @@ that costs time is loaded; look-ups need none.
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from localspec.decode.drafters import HEAD_METHODS
 from localspec.engine.base import EngineConfig
 from localspec.errors import LocalspecError, UserError
-from localspec.forecast.head_forecast import AskedHead
 from localspec.gguf.header import Header
 from localspec.gguf.hub_name import HUB, HubFile, hub_name_of
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
-from localspec.model.head_fit import head_of, is_head
-from localspec.model.heads import HeadFacts
-from localspec.registry.remote_file import cached
+from localspec.model.heads import HEAD_METHODS, HeadFacts
 from localspec.registry.resolve import catalog_entry, draft_of
 from localspec.registry.variants import model_of
 from localspec.session.memory_check import Need, is_elsewhere
 from localspec.settings import AUTO, MAX_DRAFT, NONE, OWN, Settings
 
+if TYPE_CHECKING:
+    from localspec.forecast.head_forecast import AskedHead
+
 DEFAULT_DRAFT = 3
 AUTO_DRAFT = 16
 """The longest draft that is chosen without a cap."""
-HEAD_KEY, MOST_OF_HEADER = b".nextn_predict_layers", 1 << 24
-"""In bytes: where the metadata of a file ends at the latest, with 262k tokens."""
 SNAPSHOTS, FEW_SNAPSHOTS, SNAPSHOTS_BYTES = 8, 4, 512_000_000
 """States to roll back to that are kept unasked: at most, where their size is unknown, and together.
 Each costs every pass some copies; longer drafts seldom stand."""
@@ -56,22 +53,25 @@ def chosen_draft(
 
 def found_head(target: Path, name: str | None, spec: str = AUTO) -> str | None:
     """The head that fits a target, in it (`own`) or in a file that is here; None without one."""
-    # A broken target is refused when it is loaded; an empty one cannot be mapped.
-    with suppress(LocalspecError, OSError, ValueError):
-        if _may_have_head(target) and _is_wanted(head_of(read_header(target)), spec):
+    with suppress(LocalspecError, OSError):  # a broken target is refused when it is loaded
+        header = read_header(target)
+        if _has_head(header) and _is_wanted(_fitting(header), spec):
             return OWN
         for path in _proposed(target, name):
             with suppress(LocalspecError, OSError):
-                if _is_wanted(head_of(read_header(target), read_header(path)), spec):
+                if _is_wanted(_fitting(header, read_header(path)), spec):
                     return str(path)
     return None
 
 
-def _may_have_head(target: Path) -> bool:
-    """Whether its header has the key of heads: to parse one with a large vocabulary takes longer
-    than to look."""
-    with target.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        return data.find(HEAD_KEY, 0, MOST_OF_HEADER) >= 0
+def _fitting(target: Header, head: Header | None = None) -> HeadFacts | str:
+    from localspec.model.head_fit import head_of  # noqa: PLC0415 - few files have one
+
+    return head_of(target, head)
+
+
+def _has_head(header: Header) -> bool:
+    return bool(header.integer(header.own_key("nextn_predict_layers")))
 
 
 def _is_wanted(found: HeadFacts | str, spec: str) -> bool:
@@ -88,6 +88,8 @@ def _proposed(target: Path, name: str | None) -> Iterator[Path]:
             yield path
     entry = catalog_entry(name)
     if entry and entry.head not in (None, "own"):
+        from localspec.registry.remote_file import cached  # noqa: PLC0415 - few have one
+
         hub = hub_name_of(f"{HUB}{entry.head}")
         file = cached(hub) if isinstance(hub, HubFile) else None
         if file:
@@ -109,7 +111,7 @@ _MARKS = ("mtp", "eagle3", "dflash", "dspark", "assistant")
 class HeadPlan:
     """A head that will be loaded."""
 
-    head: AskedHead
+    head: "AskedHead"
 
     @property
     def facts(self) -> HeadFacts:
@@ -146,7 +148,7 @@ def planned_head(settings: Settings, target: Header, draft: Path | None) -> Head
     head = read_header(draft) if draft else None
     if spec == "draft" and not (draft or is_own):
         raise UserError("--spec draft needs a draft model: name one with --draft")
-    is_asked = is_own or spec in HEAD_METHODS or (head is not None and is_head(head))
+    is_asked = is_own or spec in HEAD_METHODS or (head is not None and _is_head(head))
     if not is_asked or spec in (NONE, "lookup"):
         return None
     name = draft.name if draft else "the model's own head"
@@ -154,12 +156,20 @@ def planned_head(settings: Settings, target: Header, draft: Path | None) -> Head
         raise UserError(f"--spec draft needs a draft model, and {name} is a draft head")
     if not (draft or is_own) and spec != "mtp":
         raise UserError(f"--spec {spec} needs a draft head: name its file with --draft")
+    from localspec.forecast.head_forecast import AskedHead  # noqa: PLC0415 - few files have one
+
     found = AskedHead.of(target, head)
     facts = found.facts
     if not _is_wanted(facts, spec):
         fitting = next(each for each, methods in HEAD_METHODS.items() if facts.method in methods)
         raise UserError(f"--spec {spec} does not fit {name}: it is a head for --spec {fitting}")
     return HeadPlan(found)
+
+
+def _is_head(header: Header) -> bool:
+    from localspec.model.head_fit import is_head  # noqa: PLC0415 - few files have one
+
+    return is_head(header)
 
 
 def most_drafted(settings: Settings, n_ctx: int) -> int:

@@ -1,21 +1,24 @@
 """The plan of a session with what is fastest here, and its draft head."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from localspec.dialogue.renderer import RENDERER
-from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.errors import EngineError
 from localspec.notify import Notify
+from localspec.session.asking import SessionConfig
 from localspec.session.automatic import chosen_plan
 from localspec.session.chat_template import choose_template
-from localspec.session.config import SessionConfig
 from localspec.session.loading import EnginePlan, sound_plan
 from localspec.session.offer import offered
 
+if TYPE_CHECKING:
+    from localspec.engine.timing import TimedEngine, TimedHead
+
 
 def load_head(
-    plan: EnginePlan, target: TimedEngine, notify: Notify
-) -> tuple[EnginePlan, TimedHead | None]:
+    plan: EnginePlan, target: "TimedEngine", notify: Notify
+) -> "tuple[EnginePlan, TimedHead | None]":
     """The plan's draft head, or a sentence why this engine goes on without."""
     assert plan.head
     try:

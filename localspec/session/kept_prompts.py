@@ -11,7 +11,7 @@ from typing import Self
 from localspec import paths
 from localspec.decode.step import Step
 from localspec.engine.base import Context, EngineConfig, shared_prefix
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.disk_cache import LEAST_TOKENS, DiskCache
 from localspec.session.state_key import state_key
 

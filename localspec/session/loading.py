@@ -6,13 +6,12 @@ abort, and missing memory with swapping; a check gives a sentence instead.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import default_threads
-from localspec.engine.timing import TimedEngine
 from localspec.errors import ModelError, UserError
 from localspec.gguf.header import Header
 from localspec.gguf.reader import read_header
@@ -22,9 +21,7 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
-from localspec.registry.other_apps import found_models
-from localspec.session.config import SessionConfig
-from localspec.session.draft_device import draft_settings
+from localspec.session.asking import SessionConfig
 from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
 from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
 from localspec.session.placing import (
@@ -33,8 +30,12 @@ from localspec.session.placing import (
     on_sound_devices,
     placed,
 )
-from localspec.session.trial import try_head, try_load
+from localspec.session.trial import has_loaded, try_head, try_load
 from localspec.settings import AUTO, NONE, Settings, Speculation
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.early import EarlyWeights
+    from localspec.engine.timing import TimedEngine
 
 
 def checked_facts(model: Path) -> ModelFacts:
@@ -43,7 +44,7 @@ def checked_facts(model: Path) -> ModelFacts:
 
 
 def _checked(header: Header, model: Path) -> ModelFacts:
-    facts = usable_facts(header)
+    facts = usable_facts(header, is_tried=has_loaded(model))
     problem = kind_of(header).engine_problem
     if problem:
         raise ModelError(f"{called(model)} {problem}")
@@ -52,8 +53,11 @@ def _checked(header: Header, model: Path) -> ModelFacts:
 
 def called(model: Path) -> str:
     """The name of another program's file, which may be a mere hash; else the file's own."""
-    found = found_models() if model.name.startswith(_BLOB) else []
-    return next((other.name for other in found if other.path == model), model.name)
+    if not model.name.startswith(_BLOB):
+        return model.name
+    from localspec.registry.other_apps import found_models  # noqa: PLC0415 - for those alone
+
+    return next((each.name for each in found_models() if each.path == model), model.name)
 
 
 _BLOB = "sha256-"
@@ -124,7 +128,7 @@ class EnginePlan:
         draft = self.draft and self.draft.with_settings(repack=False)
         return replace(self, target=self.target.with_settings(repack=False), draft=draft)
 
-    def limited_by(self, target: TimedEngine, notify: Notify) -> Self:
+    def limited_by(self, target: "TimedEngine", notify: Notify) -> Self:
         """The same with drafts that the loaded target can roll back; `notify` hears if none."""
         limit = target.rollback_limit
         if limit is None or self.max_draft <= limit:
@@ -157,6 +161,10 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     target = _engine_config(config.model, rolling, facts, n_ctx, n_sequences * (max_draft + 1))
     draft, draft_facts = None, None
     if config.draft is not None and not head and settings.spec in ("auto", "draft"):
+        from localspec.session.draft_device import (  # noqa: PLC0415 - brings the forecast
+            draft_settings,
+        )
+
         draft_facts = checked_facts(config.draft)
         n_ctx = min(n_ctx, draft_facts.n_ctx_train or n_ctx)
         own = draft_settings(settings, draft_facts)
@@ -204,8 +212,12 @@ def load_engine(
     interrupt: Interrupt,
     on_progress: Progress,
     notify: Notify = lambda message: None,
-) -> TimedEngine:
-    """Load one engine; with workers, whose loss would end its process, in one of its own."""
+    early: "EarlyWeights | None" = None,
+) -> "TimedEngine":
+    """Load one engine, or make it of weights that load already (`early`).
+
+    With workers, whose loss would end its process, it is in one of its own.
+    """
     if config.settings.workers:
         from localspec.engine.process import EngineProcess  # noqa: PLC0415 - seldom used
 
@@ -213,7 +225,7 @@ def load_engine(
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - loads libllama
 
     try:
-        return LlamaEngine(config, interrupt, on_progress)
+        return LlamaEngine(config, interrupt, on_progress, early=early)
     except ModelError as error:
         reason = str(error).replace(config.model.name, called(config.model), 1)
         is_new = any(what in reason for what in _UNKNOWN)
@@ -225,7 +237,7 @@ _UNKNOWN = ("unknown model architecture", "unknown pre-tokenizer")
 """How libllama says that it does not know a model of its future."""
 
 
-def check_pair(target: TimedEngine, draft: TimedEngine) -> None:
+def check_pair(target: "TimedEngine", draft: "TimedEngine") -> None:
     """ModelError where the draft cannot roll back, or its vocabulary is not the target's."""
     tokenizers = target.vocabulary.tokenizer, draft.vocabulary.tokenizer
     problem = pair_problem(*tokenizers, rolls_back=draft.rollback_limit != 0)

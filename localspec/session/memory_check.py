@@ -51,13 +51,14 @@ def check_memory(models: Sequence[Loaded], beside: Need = Need()) -> None:
     """Raise UserError where models, and what is `beside` them, do not fit together into the memory
     that is free now."""
     need = Need.of(models) + beside
-    free = _free_bytes(need.mapped_bytes)
-    if need.own_bytes <= free.bytes:
+    free_bytes = _free_bytes(need.mapped_bytes)
+    if need.own_bytes <= free_bytes:
         return
     raise UserError(
         f"a context of {models[0][0].n_ctx:,} tokens{_repacked(need)} needs"
-        f" {need.own_bytes / 1e9:.1f} GB and {free.bytes / 1e9:.1f} GB are free{free.why}:"
-        f" {_advice(models, need, free.bytes)}"
+        f" {need.own_bytes / 1e9:.1f} GB and {free_bytes / 1e9:.1f} GB are"
+        f" free{_limit(free_bytes)}:"
+        f" {_advice(models, need, free_bytes)}"
     )
 
 
@@ -74,19 +75,18 @@ def warn_of_reading(models: Sequence[Loaded], notify: Notify, beside: Need = Nee
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Free:
-    bytes: int
-    why: str
-
-
-def _free_bytes(mapped_bytes: int) -> _Free:
+def _free_bytes(mapped_bytes: int) -> int:
     """Free memory, or less where the system promises no more than it has."""
     free, reservable = available_memory_bytes(), reservable_bytes(mapped_bytes)
-    if reservable is not None and reservable < free:
-        return _Free(reservable, " to reserve (the system's limit on overcommitment, or ulimit -v)")
+    return free if reservable is None else min(free, reservable)
+
+
+def _limit(free_bytes: int) -> str:
+    """What keeps it from being more."""
+    if free_bytes < available_memory_bytes():
+        return " to reserve (the system's limit on overcommitment, or ulimit -v)"
     swap = swap_bytes()
-    return _Free(free, f", and the rest would go to swap ({swap / 1e9:.1f} GB)" if swap else "")
+    return f", and the rest would go to swap ({swap / 1e9:.1f} GB)" if swap else ""
 
 
 def is_elsewhere(config: EngineConfig) -> bool:

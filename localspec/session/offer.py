@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from localspec import paths
 from localspec.engine.base import EngineConfig
-from localspec.engine.ways import KEYS, kept_ways
+from localspec.engine.ways import KEYS, VALUES, kept_ways
 from localspec.model.identity import fingerprint
+from localspec.session.asking import SessionConfig
 from localspec.session.automatic import FastestHere
-from localspec.session.config import SessionConfig
 from localspec.session.loading import EnginePlan
 from localspec.store import hashed
 
@@ -34,24 +34,31 @@ def offered(plan: EnginePlan, config: SessionConfig) -> str | None:
 
 
 def slower_prompts(here: FastestHere) -> str | None:
-    """A sentence on keys that somebody chose and that make prompts take longer here."""
-    chosen = here.config.settings.kv_k
-    usual = replace(here, config=here.config.with_settings(kv_k=KEYS[0]))
-    known = {way.kv_k for way in here.attention_ways}
-    if chosen == KEYS[0] or not {chosen, KEYS[0]} <= known:
+    """A sentence on keys and values that somebody chose and that make prompts take longer here."""
+    settings = here.config.settings
+    chosen, usual_types = (settings.kv_k, settings.kv_v), (KEYS[0], VALUES)
+    usual = replace(here, config=here.config.with_settings(kv_k=KEYS[0], kv_v=VALUES))
+    known = {way.types for way in here.attention_ways}
+    if chosen == usual_types or not {chosen, usual_types} <= known:
         return None
     ratio = usual.read_s / here.read_s
     if ratio > SLOWER_PROMPTS:
         return None
-    return f"prompts are read {ratio:.2f} x as fast with {chosen} keys as with {KEYS[0]} ones here"
+    kinds = ((settings.kv_k, KEYS[0], "keys"), (settings.kv_v, VALUES, "values"))
+    named = " and ".join(f"{kind} {noun}" for kind, usual_kind, noun in kinds if kind != usual_kind)
+    return (
+        f"prompts of {here.depth:,} tokens are read {ratio:.2f} x as fast with {named} as with"
+        f" {KEYS[0]} ones here"
+    )
 
 
 def offer(here: FastestHere) -> str | None:
     """The same for a text that is expected."""
     faster = here.config.with_settings(kv_k=OFFERED)
     other = replace(here, config=faster)
-    is_known = OFFERED in {way.kv_k for way in here.attention_ways}
-    if not is_known or here.config.settings.kv_k != KEYS[0] or not other.token_s:
+    types = here.config.settings.kv_k, here.config.settings.kv_v
+    is_known = (OFFERED, VALUES) in {way.types for way in here.attention_ways}
+    if not is_known or types != (KEYS[0], VALUES) or not other.token_s:
         return None
     gain, reading = here.token_s / other.token_s, here.read_s / other.read_s
     if gain < OFFER_GAIN or not _first_time(here.config):

@@ -9,12 +9,11 @@ from localspec.engine.device_health import sound_devices
 from localspec.engine.graphics import engine_reports, graphics, may_have_graphics
 from localspec.engine.workers import Worker, addresses_of, check_types, devices_of
 from localspec.errors import UserError
-from localspec.forecast.sharing import known_shares
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
 from localspec.prediction.placement import experts_on_host, layers_that_fit
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.settings import Settings
 
 PROCESSOR_NAME = "CPU"
@@ -65,6 +64,10 @@ def on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
 def placed(settings: Settings, facts: ModelFacts) -> Settings:
     """The settings with the layers of the GPUs, and the devices' shares of them."""
     counted = _counted(settings, facts)
+    if not counted.gpu_layers:
+        return replace(counted, shares=())
+    from localspec.forecast.sharing import known_shares  # noqa: PLC0415 - of several devices
+
     return replace(counted, shares=known_shares(counted, facts))
 
 

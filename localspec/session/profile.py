@@ -27,6 +27,8 @@ from localspec.store import UNREADABLE, write_text
 
 VERSION = 1
 MEMORY_TOLERANCE = 0.05
+QUICK_S = 10.0
+"""What it takes to settle an offer."""
 AGAIN = "run `localspec tune` again"
 
 
@@ -108,6 +110,8 @@ class FoundProfile:
 
 def find_profile(model: Path) -> FoundProfile:
     """The profile of a model for this machine now. Raises OSError for a missing model."""
+    if not any(_folder().glob(f"{fingerprint(model)}-*")):
+        return FoundProfile()  # most models have none: what machine this is costs time
     path = _path(model)
     if not path.exists():
         return FoundProfile()
@@ -196,8 +200,12 @@ def _read(path: Path) -> list[Profile]:
     return [Profile.from_json(profile) for profile in document["profiles"]]
 
 
-def _path(model: Path) -> Path:
+def _folder() -> Path:
     folder = paths.data_dir() / "profiles"
     folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _path(model: Path) -> Path:
     devices = devices_text(graphics())
-    return folder / f"{fingerprint(model)}-{hardware_key(devices)}.json"
+    return _folder() / f"{fingerprint(model)}-{hardware_key(devices)}.json"

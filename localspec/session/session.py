@@ -21,7 +21,7 @@ from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
 from localspec.dialogue.tool_text import CALL, TOOLS, knows_tools
-from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.interrupt import Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.notify import Notify, Progress, silent
 from localspec.sampling_fields import Sampling
@@ -29,10 +29,11 @@ from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.constraining import check_tools, constrained
-from localspec.session.engines import load_head, ready_plan, talking_plan
+from localspec.session.engines import load_head
 from localspec.session.generations import Generations
 from localspec.session.kept_prompts import KeptPrompts
 from localspec.session.loading import EnginePlan, check_pair, load_engine
+from localspec.session.opening import Begun, opening
 from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.recommended import recommended_sampling
 from localspec.session.reply import Reply, Turns
@@ -78,23 +79,27 @@ class Session:
         `talks`: the chat template will be used, so that a broken one costs no loading.
         Raises LocalspecError, or KeyboardInterrupt if Ctrl-C came meanwhile.
         """
-        plan = talking_plan(config, notify) if talks else ready_plan(config, notify)
-        started = perf_counter()
+        with opening(config, notify, on_progress, talks=talks) as begun:
+            return cls.opened(begun)
+
+    @classmethod
+    def opened(cls, begun: Begun) -> Self:
+        """The session that `opening` began. Raises as `open`."""
+        plan, interrupt, notify = begun.plan, begun.interrupt, begun.notify
         target = draft = head = None
         try:
-            with Interrupt() as interrupt:
-                target = load_engine(plan.target, interrupt, on_progress, notify)
-                plan = plan.limited_by(target, notify)
-                if plan.draft:
-                    draft = load_engine(plan.draft, interrupt, lambda fraction: None)
-                    check_pair(target, draft)
-                if plan.head:
-                    plan, head = load_head(plan, target, notify)
-                session = cls(plan, target, draft, notify, head)
-                session._kept = KeptPrompts.of(config, plan.target, session.context)
-                session.prepare()
-                if interrupt.requested:
-                    raise Interrupted
+            target = load_engine(plan.target, interrupt, begun.on_progress, notify, begun.early)
+            plan = plan.limited_by(target, notify)
+            if plan.draft:
+                draft = load_engine(plan.draft, interrupt, lambda fraction: None)
+                check_pair(target, draft)
+            if plan.head:
+                plan, head = load_head(plan, target, notify)
+            session = cls(plan, target, draft, notify, head)
+            session._kept = KeptPrompts.of(begun.config, plan.target, session.context)
+            session.prepare()
+            if interrupt.requested:
+                raise Interrupted
         except BaseException as error:
             for engine in (draft, target):
                 if engine:
@@ -102,7 +107,7 @@ class Session:
             if isinstance(error, Interrupted):
                 raise KeyboardInterrupt from None
             raise
-        session.load_s = perf_counter() - started
+        session.load_s = perf_counter() - begun.started
         return session
 
     def prepare(self) -> None:

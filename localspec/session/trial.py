@@ -17,7 +17,7 @@ from pathlib import Path
 from localspec import paths
 from localspec.engine.child import STOPPED, Ending, run_module
 from localspec.engine.health import engine_fingerprint
-from localspec.errors import ModelError
+from localspec.errors import EngineError, ModelError
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.heads import HeadFacts, json_of_head
@@ -48,6 +48,15 @@ def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
             f"{name} is not loaded, because the engine would die of it ({death}):"
             " download or convert it again, or get a newer engine with scripts/setup"
         )
+
+
+def has_loaded(model: Path) -> bool:
+    """Whether the installed engine has loaded this file before."""
+    try:
+        verdict = _kept(model, None).load()
+    except (OSError, EngineError):
+        return False
+    return verdict is not None and verdict.death is None
 
 
 def try_head(model: Path, facts: ModelFacts, head: HeadFacts, notify: Notify) -> None:

@@ -12,12 +12,16 @@ import pytest
 from command import assert_refused, localspec, tiny
 from sparse import KINDS, WRITE_TEXT, write_mtp_head
 
+from localspec.engine.base import EngineConfig
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama.early import EarlyWeights
 from localspec.errors import ModelError
 from localspec.gguf.cursor import Value
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, header_bytes
 from localspec.model.facts import ModelFacts
+from localspec.model.tokenizer import Tokenizer
 from localspec.notify import silent
 from localspec.session.loading import checked_facts
 from localspec.session.trial import try_load
@@ -130,3 +134,32 @@ def test_a_model_that_is_too_large_to_be_touched_is_let_through(
     try_load(path, "it", checked_facts(path), silent)
     monkeypatch.setattr("localspec.session.trial.run_module", _never)
     try_load(path, "it", checked_facts(path), silent)
+
+
+def test_a_vocabulary_is_looked_at_until_the_engine_has_loaded_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(
+        "localspec.model.usable.check_vocabulary",
+        lambda header: looked.append(header.name) or Tokenizer.of(header),
+    )
+    monkeypatch.setattr("localspec.session.loading.has_loaded", lambda path: False)
+    untried = checked_facts(tiny())
+    monkeypatch.setattr("localspec.session.loading.has_loaded", lambda path: True)
+    assert checked_facts(tiny()) == untried
+    assert looked == [str(tiny())]
+
+
+def test_weights_that_fail_to_load_early_tell_why(tmp_path: Path) -> None:
+    """Loading is silent, so that it takes no lock; who fails tries again aloud."""
+    path = tmp_path / "m.gguf"
+    path.write_bytes(tiny().read_bytes()[:4096])
+    early = EarlyWeights(EngineConfig.of(path, ctx=256, threads=1), Interrupt(), None)
+    with pytest.raises(ModelError, match=r"m\.gguf does not load: \w"):
+        early.taken()
+    early.drop()
+    whole = EarlyWeights(EngineConfig.of(tiny(), ctx=256, threads=1), Interrupt(), None)
+    whole.drop()
+    with pytest.raises((Interrupted, AssertionError)):
+        whole.taken()

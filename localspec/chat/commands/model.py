@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 from localspec.chat.commands.command import ChatState, lasting_name
 from localspec.chat.loading import LoadedModel
-from localspec.decode.drafters import HEAD_METHODS
 from localspec.errors import UserError
+from localspec.model.heads import HEAD_METHODS
 from localspec.session.config import SessionConfig
+from localspec.session.profile import QUICK_S
 from localspec.settings import NONE, OWN, Speculation
 
 SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
@@ -75,7 +76,9 @@ def cache_types(state: ChatState) -> str:
 def tune(state: ChatState, argument: str) -> None:
     """Find the best settings for this machine and go on with them."""
     chat, config = state.chat, state.chat.config
-    seconds = _number(argument, "/tune") if argument else None
+    seconds = QUICK_S if argument == "quick" else None
+    if argument and seconds is None:
+        seconds = _number(argument, "/tune")
     state.frontend.wait(chat.loading)
     chat.unload()
     try:

@@ -59,7 +59,7 @@ COMMANDS = (
             takes_path=True, is_here=True),
     Command("full", "ask|drop|stop", "what to do in a full context", said.full,
             lambda m: get_args(WhenFull), said.when_full),
-    Command("tune", "[SECONDS]", "find the best settings here", model.tune, is_here=True),
+    Command("tune", "[SECONDS|quick]", "find the best settings here", model.tune, is_here=True),
     Command("clear", "", "start a new conversation", said.clear),
     Command("quit", "", "leave; Ctrl-D does too", said.leave),
 )  # fmt: skip

@@ -18,11 +18,6 @@ LABELS = {kind.source: kind.label for kind in DRAFTERS}
 OPTIONS = {kind.source: kind.option for kind in DRAFTERS}
 """Their --spec values, by source."""
 
-HEAD_METHODS: dict[str, frozenset[HeadMethod]] = {
-    kind.option: kind.methods for kind in DRAFTERS if issubclass(kind, HeadDrafter)
-}
-"""The methods of heads that a --spec value means."""
-
 
 def head_kind(method: HeadMethod) -> type[HeadDrafter]:
     """Who drafts with heads of that method."""

@@ -13,7 +13,7 @@ from localspec.decode.drafters.base import Draft, DraftRequest
 from localspec.decode.drafters.unfinished import N_CONFIDENCES, UnfinishedDraft, complete
 from localspec.engine.base import Context, Engine, Head, Logits
 from localspec.engine.sampling import Chooser
-from localspec.model.heads import HeadMethod
+from localspec.model.heads import HEAD_METHODS, HeadMethod
 
 
 class HeadDrafter:
@@ -94,7 +94,7 @@ class MtpDrafter(HeadDrafter):
     source: ClassVar[str] = "mtp"
     option: ClassVar[str] = "mtp"
     label: ClassVar[str] = "MTP head"
-    methods: ClassVar[frozenset[HeadMethod]] = frozenset({"mtp", "gemma4-assistant"})
+    methods = HEAD_METHODS["mtp"]
 
 
 class Eagle3Drafter(HeadDrafter):
@@ -103,7 +103,7 @@ class Eagle3Drafter(HeadDrafter):
     source: ClassVar[str] = "eagle3"
     option: ClassVar[str] = "eagle3"
     label: ClassVar[str] = "EAGLE-3 head"
-    methods: ClassVar[frozenset[HeadMethod]] = frozenset({"eagle3"})
+    methods = HEAD_METHODS["eagle3"]
 
 
 class DflashDrafter(HeadDrafter):
@@ -112,4 +112,4 @@ class DflashDrafter(HeadDrafter):
     source: ClassVar[str] = "dflash"
     option: ClassVar[str] = "dflash"
     label: ClassVar[str] = "DFlash head"
-    methods: ClassVar[frozenset[HeadMethod]] = frozenset({"dflash", "dspark"})
+    methods = HEAD_METHODS["dflash"]

@@ -9,6 +9,9 @@ import ctypes
 import os
 import sys
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec
 from typing import Any, NewType, TextIO
 
 from localspec.display import note
@@ -17,6 +20,23 @@ from localspec.engine.health import NOT_INSTALLED, module_files
 from localspec.engine.ways import SPINS
 from localspec.errors import EngineError
 
+
+@contextmanager
+def bare_package(name: str) -> Generator[None]:
+    """Modules of a package without what the package itself imports: llama_cpp's own brings Jinja, a
+    cache on disk and more, which takes longer than the library. Who imports it later has it whole.
+    """
+    spec = None if name in sys.modules else find_spec(name)
+    if spec is None:
+        yield
+        return
+    sys.modules[name] = module_from_spec(spec)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 # Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
 # milliseconds and so starve the thread that they wait for when other programs want the cores. Some
 # ten microseconds do as well on an idle machine (docs/engine.md). libgomp reads this once.
@@ -24,8 +44,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 try:
-    import llama_cpp.llama_cpp as bindings
-    from llama_cpp._ggml import libggml as ggml
+    with bare_package("llama_cpp"):
+        import llama_cpp.llama_cpp as bindings
+        from llama_cpp._ggml import libggml as ggml
 except ImportError as error:
     raise EngineError(NOT_INSTALLED) from error
 except (OSError, RuntimeError) as error:
@@ -110,7 +131,25 @@ def _on_abort(message: bytes) -> None:
 
 _log_callback = C.llama_log_callback(_on_log)
 _abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_on_abort)
+_nobody = C.llama_log_callback(
+    ctypes.cast(bindings._lib.llama_supports_mmap, ctypes.c_void_p).value  # pyright: ignore[reportPrivateUsage]
+)
+"""A function of the library that looks at no argument, as a log that is none."""
 _ready = False
+
+
+@contextmanager
+def quietly() -> Generator[None]:
+    """Nothing is logged meanwhile. Loading tells two thousand lines, of each tensor and each node,
+    and each takes Python's lock: whoever fails tries again aloud, for the reason."""
+    if engine_log.echo:
+        yield
+        return
+    C.llama_log_set(_nobody, ctypes.c_void_p(0))
+    try:
+        yield
+    finally:
+        C.llama_log_set(_log_callback, ctypes.c_void_p(0))
 
 
 def initialise(echo: TextIO | None = None) -> None:

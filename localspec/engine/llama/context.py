@@ -5,16 +5,18 @@ It knows its engine as the owner of the cache, so `engine.py` imports this and n
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from localspec.engine.base import Context, Request
 from localspec.engine.llama.binding import C, Handle
-from localspec.engine.llama.features import Features
 from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
 from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
 from localspec.engine.logits import BufferLogits
 from localspec.engine.timing import TimedEngine
 from localspec.errors import EngineError
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.features import Features
 
 
 class CacheOwner(TimedEngine, Protocol):
@@ -22,7 +24,7 @@ class CacheOwner(TimedEngine, Protocol):
 
     handle: Handle | None
     memory: LlamaMemory
-    features: Features | None
+    features: "Features | None"
 
     def decode(self, requests: Sequence[Request]) -> Sequence[BufferLogits | EngineError]: ...
 

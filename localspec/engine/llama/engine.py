@@ -9,7 +9,7 @@ libllama; the rest of a step's wall time is localspec's own overhead.
 import ctypes
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,8 @@ from localspec.engine.base import EngineConfig, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
-from localspec.engine.llama.block_head import BlockHead
-from localspec.engine.llama.chain_head import ChainHead
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.devices import has_layers_elsewhere
-from localspec.engine.llama.features import Features
-from localspec.engine.llama.head import LlamaHead
 from localspec.engine.llama.memory import LlamaMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
 from localspec.engine.llama.replay import rollback_limit
@@ -32,6 +28,12 @@ from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
 from localspec.model.heads import HeadFacts
 from localspec.notify import Progress
+
+if TYPE_CHECKING:
+    from localspec.engine.llama.block_head import BlockHead
+    from localspec.engine.llama.chain_head import ChainHead
+    from localspec.engine.llama.early import EarlyWeights
+    from localspec.engine.llama.features import Features
 
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
@@ -52,6 +54,7 @@ class LlamaEngine:
         interrupt: Interrupt | None = None,
         on_progress: Progress = lambda fraction: None,
         weights_of: "LlamaEngine | None" = None,
+        early: "EarlyWeights | None" = None,
     ) -> None:
         initialise()
         self.config = config
@@ -60,18 +63,21 @@ class LlamaEngine:
         self.n_decodes = 0
         started = perf_counter()
         self._owns_model = weights_of is None
+        model, context = early.taken() if early else (None, None)
         self._model: Handle | None = (
-            weights_of.model if weights_of else load_model(config, self.interrupt, on_progress)
+            weights_of.model
+            if weights_of
+            else model or load_model(config, self.interrupt, on_progress)
         )
-        self.load_s = perf_counter() - started
+        self.load_s = early.load_s if early else perf_counter() - started
         """What loading the weights took."""
-        self.handle: Handle | None = None
+        self.handle: Handle | None = context
         self.features: Features | None = None
         """What is kept of each pass for a draft head."""
         self._parts: list[tuple[int, int, int]] = []
-        self._heads: list[LlamaHead] = []
+        self._heads: list[ChainHead | BlockHead] = []
         try:
-            self.handle = create_context(config, self.model)
+            self.handle = context or create_context(config, self.model)
             self.memory = LlamaMemory(self.handle, self.model)
             self._batch = LlamaBatch(
                 min(config.settings.ubatch, config.n_ctx), config.settings.n_sequences
@@ -81,7 +87,8 @@ class LlamaEngine:
             self._reads_in_pieces = has_layers_elsewhere(config.settings)
             self._piece: int | None = None
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
-            self.vocabulary = weights_of.vocabulary if weights_of else LlamaVocabulary(self.model)
+            own = weights_of.vocabulary if weights_of else None
+            self.vocabulary = own or LlamaVocabulary(self.model, config.model)
             self._output_address: int | None = None
             self._output_rows = np.empty((0, self.vocabulary.n_tokens), np.float32)
             self.n_window = self.memory.n_window
@@ -128,8 +135,12 @@ class LlamaEngine:
         """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
-    def head(self, facts: HeadFacts, n: int) -> ChainHead | BlockHead:
+    def head(self, facts: HeadFacts, n: int) -> "ChainHead | BlockHead":
         """A draft head for drafts of at most `n` tokens; see `engine.base.Head`."""
+        from localspec.engine.llama.block_head import BlockHead  # noqa: PLC0415 - few files have one
+        from localspec.engine.llama.chain_head import ChainHead  # noqa: PLC0415
+        from localspec.engine.llama.features import Features  # noqa: PLC0415
+
         assert self.handle
         n_embd = (C.llama_model_n_embd if facts.taps else C.llama_model_n_embd_out)(self.model)
         self.features = Features(self.handle, n_embd, facts.taps)

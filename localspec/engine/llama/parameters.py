@@ -11,7 +11,7 @@ from typing import Any
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.llama.binding import C, Handle, engine_log, libggml
+from localspec.engine.llama.binding import C, Handle, engine_log, libggml, quietly
 from localspec.engine.llama.devices import device_list, split
 from localspec.engine.llama.worker import add_workers
 from localspec.engine.workers import addresses_of
@@ -50,10 +50,14 @@ _FLASH_ATTENTION = {
 }
 
 
-def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress) -> Handle:
-    """Map the weights; raises ModelError with the engine's reason, or Interrupted."""
+def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress | None) -> Handle:
+    """Map the weights; raises ModelError with the engine's reason, or Interrupted.
+
+    Without `on_progress` it cannot be interrupted.
+    """
 
     def report(fraction: float, _: int | None) -> bool:
+        assert on_progress
         on_progress(fraction)
         return not interrupt.requested
 
@@ -68,9 +72,14 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     params.load_mtp = settings.load_mtp
     on_cpu = experts_on_cpu(settings.cpu_moe)
     params.tensor_buft_overrides = on_cpu and ctypes.addressof(on_cpu)
-    callback = params.progress_callback = C.llama_progress_callback(report)
-    engine_log.clear()
-    model = C.llama_model_load_from_file(os.fsencode(config.model), params)
+    callback = C.llama_progress_callback(report) if on_progress else C.llama_progress_callback()
+    params.progress_callback = callback
+    path = os.fsencode(config.model)
+    with quietly():
+        model = C.llama_model_load_from_file(path, params)
+    if not model and not interrupt.requested:
+        engine_log.clear()
+        model = C.llama_model_load_from_file(path, params)
     del callback, on_cpu, devices, shares
     if interrupt.requested:
         if model:
@@ -106,8 +115,11 @@ def create_context(config: EngineConfig, model: Handle, **changes: Any) -> Handl
     params.swa_full = False
     for name, value in changes.items():
         setattr(params, name, value)
-    engine_log.clear()
-    context = C.llama_init_from_model(model, params)
+    with quietly():
+        context = C.llama_init_from_model(model, params)
+    if not context:
+        engine_log.clear()
+        context = C.llama_init_from_model(model, params)
     if not context:
         raise EngineError(
             f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}{_advice(config)}"

@@ -10,6 +10,7 @@ It tries a few places, not all of them, and none behind a full window.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter
@@ -56,14 +57,16 @@ class ReplayVerdict:
     flags: int | None
 
 
+FORGETS = ReplayVerdict(rolls_back=True, flags=None)
+"""Of attention alone, which needs no checkpoints."""
+
+
 def rollback_limit(memory: LlamaMemory, scratch: ReplayScratch, config: EngineConfig) -> int | None:
     """How many new tokens can be taken back, 0: none, None: all; `memory` learns what was found.
 
-    Trying it also warms the model up. Raises EngineError where the engine fails.
+    A file that was tried once evaluates nothing. Raises EngineError where the engine fails.
     """
-    scratch.eval((0, 0), 0)
-    memory.keeps_state = memory.keeps_state or not memory.forget(scratch.memory.sequence, 1)
-    scratch.clear()
+    memory.keeps_state = memory.keeps_state or not _forgets(memory, scratch, config)
     if not memory.keeps_state:
         # A windowed cache keeps a micro-batch more than its window: shorter drafts are safe.
         return config.settings.ubatch - 1 if memory.n_window else None
@@ -71,6 +74,20 @@ def rollback_limit(memory: LlamaMemory, scratch: ReplayScratch, config: EngineCo
     memory.flags = verdict.flags
     memory.n_snapshots = memory.n_snapshots if verdict.rolls_back else 0
     return memory.n_snapshots
+
+
+def _forgets(memory: LlamaMemory, scratch: ReplayScratch, config: EngineConfig) -> bool:
+    """Whether the memory takes a token back, as that of attention alone does."""
+    kept = _kept(config)
+    if kept.load() == FORGETS:
+        return True
+    scratch.eval((0, 0), 0)
+    has_forgotten = memory.forget(scratch.memory.sequence, 1)
+    scratch.clear()
+    if has_forgotten:
+        with suppress(OSError):
+            kept.save(FORGETS)
+    return has_forgotten
 
 
 def _verdict(memory: LlamaMemory, scratch: ReplayScratch, config: EngineConfig) -> ReplayVerdict:

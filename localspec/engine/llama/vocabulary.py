@@ -3,16 +3,23 @@
 import ctypes
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
+from localspec import paths
+from localspec.engine.health import engine_fingerprint
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise
 from localspec.engine.vocabulary import FimTokens, SpecialKind
 from localspec.errors import ModelError
+from localspec.model.identity import fingerprint
 from localspec.model.tokenizer import Tokenizer
+from localspec.store import Kept, hashed
 
 _PIECE_BYTES = 256
+MANY = 10_000
+"""Tokens from which on it is kept which of them are no text: libllama tells one at a time."""
 _GUARD = "\x01"
 """A character that no token joins to another one."""
 _KINDS = ("none", "llama", "gpt2", "bert", "t5", "rwkv", "plamo2")
@@ -31,14 +38,15 @@ def load_vocabulary(path: Path) -> "LlamaVocabulary":
     model = C.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
         raise ModelError(f"{path.name} does not load: {engine_log.reason()}")
-    return LlamaVocabulary(model)
+    return LlamaVocabulary(model, path)
 
 
 class LlamaVocabulary:
     """The vocabulary of a loaded model; lives as long as the model."""
 
-    def __init__(self, model: Handle) -> None:
+    def __init__(self, model: Handle, path: Path | None = None) -> None:
         self._model = model
+        self._path = path
         self._vocab = C.llama_model_get_vocab(model)
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
@@ -78,6 +86,18 @@ class LlamaVocabulary:
     @cached_property
     def _kinds(self) -> dict[int, int]:
         """The attributes of all tokens that are not simply text."""
+        if self._path is None or self.n_tokens < MANY:
+            return self._read_kinds()
+        key = f"{fingerprint(self._path)} {engine_fingerprint()}"
+        kept = Kept(hashed(paths.cache_dir() / "vocabularies", key), _kinds_of, dict[int, int])
+        found = kept.load()
+        if found is None:
+            found = self._read_kinds()
+            with suppress(OSError):
+                kept.save(found)
+        return found
+
+    def _read_kinds(self) -> dict[int, int]:
         ids = range(0 if self.is_empty else self.n_tokens)
         kinds = map(C.llama_vocab_get_attr, repeat(self._vocab), ids)
         normal = C.LLAMA_TOKEN_ATTR_NORMAL
@@ -217,6 +237,10 @@ class LlamaVocabulary:
             return []
         get_text = C.llama_vocab_get_text
         return [get_text(self._vocab, i) or b"" for i in range(self.n_tokens)]
+
+
+def _kinds_of(document: dict[str, int]) -> dict[int, int]:
+    return {int(token): int(kind) for token, kind in document.items()}
 
 
 _CONTROL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN

@@ -3,9 +3,9 @@
     python -m localspec.engine.llama.way_prober REQUEST
 
 It prints `weights REPACK THREADS TOKEN_S READ_S LOAD_S` for each way of multiplying, and
-`attention FLASH KEYS TOKEN_S DEEP_TOKEN_S READ_S DEEP_READ_S` for each kernel and type of keys.
-What is compared takes turns, there and back, and the least of its times counts: other programs only
-add to them.
+`attention FLASH KEYS VALUES TOKEN_S DEEP_TOKEN_S READ_S DEEP_READ_S` for each kernel and types of
+keys and values. What is compared takes turns, there and back, and the least of its times counts:
+other programs only add to them.
 """
 
 import json
@@ -28,8 +28,10 @@ from localspec.engine.ways import (
     N_READ,
     N_READ_WIDE,
     THIN,
+    VALUES,
     Heads,
 )
+from localspec.model.kv import cache_type
 from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
@@ -90,7 +92,7 @@ def _load_s(timer: Timer) -> float:
     return engine.load_s
 
 
-def attention(heads: Heads, n_threads: int) -> None:
+def attention(heads: Heads, n_threads: int, chosen: tuple[str, str]) -> None:
     """A token and a piece of a prompt through thin layers of the model's heads, behind nothing and
     behind a text."""
     n_heads, n_kv_heads, head_size = heads
@@ -98,23 +100,29 @@ def attention(heads: Heads, n_threads: int) -> None:
         n_embd=THIN, n_ff=THIN, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
     )
     setting, depths = ProbeSetting(n_threads, 0, repack=False), (0, DEPTH)
-    keys = KEYS if head_size % BLOCK == 0 else KEYS[:1]
-    kernels = list(product((True, False), keys))
-    found: dict[tuple[tuple[bool, str], int, int], float] = {}
+    usual = [(kind, VALUES) for kind in (KEYS if head_size % BLOCK == 0 else KEYS[:1])]
+    types = list(dict.fromkeys([*usual, chosen]))
+    # The plain kernel multiplies no quantized values.
+    kernels = [
+        (flash, kv)
+        for flash, kv in product((True, False), types)
+        if flash or not cache_type(kv[1]).is_quantized
+    ]
+    found: dict[tuple[tuple[bool, tuple[str, str]], int, int], float] = {}
     with ExitStack() as stack:
         timers = {
-            (flash, kind): stack.enter_context(
-                loaded(setting, shape, ATTENTIVE_LAYERS, kv=(kind, "f16"), flash=flash)
+            (flash, kv): stack.enter_context(
+                loaded(setting, shape, ATTENTIVE_LAYERS, kv=kv, flash=flash)
             )
-            for flash, kind in kernels
+            for flash, kv in kernels
         }
         for depth in depths:
             for width in (1, N_READ_WIDE):
                 best = least(kernels, lambda each, w=width, d=depth: timers[each].median(w, d))
                 found |= {(each, width, depth): best[each] / width for each in kernels}
-    for flash, kind in kernels:
-        times = (found[(flash, kind), *place] for place in product((1, N_READ_WIDE), depths))
-        _say("attention", int(flash), kind, *times)
+    for flash, kv in kernels:
+        times = (found[(flash, kv), *place] for place in product((1, N_READ_WIDE), depths))
+        _say("attention", int(flash), *kv, *times)
 
 
 def _say(*words: Any) -> None:
@@ -127,7 +135,7 @@ def main() -> int:
     if request["weights"]:
         weights(request["weights"], request["counts"], request["repacks"])
     if request["heads"]:
-        attention(tuple(request["heads"]), max(request["counts"]))
+        attention(tuple(request["heads"]), max(request["counts"]), tuple(request["types"]))
     return 0
 
 

@@ -4,8 +4,9 @@
 
 Parts: `settings:MODEL` (the automatic choice and the best exact settings, to the engine's own, by
 depth), `plain:MODEL` (decoding and prompts beside llama-bench), `load:MODEL` (from the command to
-the first token), and `speculation:TARGET,DRAFT` (`--spec auto` and plain decoding beside
-llama-server's own types; needs --prompts). Without --part all of them run, in some forty minutes.
+the first token), `large:random` (loading a file of 4 GB) and `speculation:TARGET,DRAFT` (`--spec
+auto` and plain decoding beside llama-server's own types; needs --prompts). Without --part all of
+them run, in some forty minutes.
 Each part keeps its rows in the store, in place of those of an earlier run, and the page is made of
 all that is there. llama-bench and llama-server are found by LLAMA_BENCH and LLAMA_SERVER, or on the
 path; build them from the source of the installed engine.
@@ -20,10 +21,10 @@ from statistics import geometric_mean
 from typing import Annotated, Any
 
 import typer
+from research.engine.report_loading import large_load_rows, load_rows
 from research.engine.report_parts import (
     TYPES,
     Row,
-    load_rows,
     plain_rows,
     program,
     settings_rows,
@@ -43,6 +44,7 @@ PARTS = (
     *(f"settings:{model}" for model in (*SMALL, *LARGER)),
     *(f"plain:{model}" for model in ("smollm2", "gemma")),
     "load:smollm2",
+    "large:random",
     *(f"speculation:{pair}" for pair in PAIRS),
 )
 """Each takes at most six minutes on two quiet cores."""
@@ -87,6 +89,8 @@ def _rows(name: str, prompts: Path | None, n: int) -> Iterator[Row]:
         yield from settings_rows(model)
     elif kind == "load":
         yield from load_rows(model)
+    elif kind == "large":
+        yield from large_load_rows(model)
     elif kind == "plain":
         bench = program("llama-bench", None)
         yield from plain_rows(model, bench) if bench else _skipped(name, "llama-bench is not here")
@@ -173,4 +177,19 @@ def speculation_lines(rows: Sequence[Row], pair: str) -> list[str]:
     return lines
 
 
-_lines = {"settings": _settings_lines, "plain": _plain_lines, "load": _load_lines}
+def _large_lines(row: Row) -> list[str]:
+    place = "on the disk" if row["is_cold"] else "in memory"
+    repacked = "repacked" if row["repack"] else "not repacked"
+    return [
+        f"| {row['model']} | | first token of a file of {row['bytes'] / 1e9:.1f} GB, {place},"
+        f" {repacked} | {row['first_token_s']:.2f} s, {row['ratio']:.2f} x libllama's"
+        f" {row['bare_s']:.2f} for loading it and reading two tokens |"
+    ]
+
+
+_lines = {
+    "settings": _settings_lines,
+    "plain": _plain_lines,
+    "load": _load_lines,
+    "large": _large_lines,
+}

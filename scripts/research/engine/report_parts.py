@@ -18,7 +18,6 @@ from dataclasses import replace
 from itertools import product
 from math import inf
 from pathlib import Path
-from time import perf_counter, time_ns
 from typing import Any
 
 from models import named
@@ -29,10 +28,10 @@ from research.speculation.questions import choose, read_questions
 from localspec.bench.case import Case, Work
 from localspec.bench.visit import visit
 from localspec.engine.base import EngineConfig
+from localspec.engine.expected import Expected
 from localspec.engine.sampling import Sampling
 from localspec.engine.threads import thread_counts
 from localspec.engine.timing import Timer, there_and_back
-from localspec.engine.ways import Expected
 from localspec.notify import silent
 from localspec.session.automatic import chosen_plan
 from localspec.session.config import ReplyOptions, SessionConfig
@@ -43,8 +42,6 @@ from localspec.settings import Settings
 Row = dict[str, Any]
 DEPTHS, TURNS, N_TOKENS = (0, 512, 1024, 2048), 5, 6
 KERNELS = ("auto", "off")
-PROMPT = "Write one sentence about the sea."
-N_LOADS = 5
 OPEN = Settings().left_open(frozenset())
 
 
@@ -158,64 +155,6 @@ def _llama_bench_tps(model: str, work: Work, program: str) -> list[float]:
     return result["samples_ts"]
 
 
-def load_rows(model: str) -> Iterator[Row]:
-    """From the command to its first token, and the bare loading of the same file."""
-    path = str(named(model))
-    command = [sys.executable, "-m", "localspec", "generate", path, "-p", PROMPT, "-n", "1"]
-    bare = (
-        "import sys; from llama_cpp import llama_cpp as C; C.llama_backend_init();"
-        "C.llama_model_load_from_file(sys.argv[1].encode(), C.llama_model_default_params())"
-    )
-    ways: dict[str, list[str]] = {
-        "first token": command,
-        "first token, --spec none": [*command, "--spec", "none"],
-        "bare loading": [sys.executable, "-c", bare, path],
-        "localspec --version": [sys.executable, "-m", "localspec", "--version"],
-    }
-    yield from question_rows(model)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for order in there_and_back(list(ways), N_LOADS + 1):
-        for name in order:
-            times[name].append(_seconds(ways[name]))
-    for name, found in times.items():
-        known = found[1:]  # the first fills caches
-        yield {
-            "part": "load", "model": model, "what": name, "median_s": statistics.median(known),
-            "least_s": min(known),
-        }  # fmt: skip
-
-
-def question_rows(model: str) -> Iterator[Row]:
-    """Two questions on one text of some 1,500 tokens, each in a process of its own."""
-    path, log = str(named(model)), time_ns()  # nobody has read this text before
-    text = " ".join(
-        [f"Log {log}.", *(f"Ship {i} sailed to port {i * 7 % 31}." for i in range(130))]
-    )
-    for number, question in enumerate(("Which port came first?", "How many ships are there?")):
-        command = [sys.executable, "-m", "localspec", "generate", path, "-n", "1", "--json"]
-        done = subprocess.run(
-            [*command, "-p", f"{text} {question}"], capture_output=True, text=True, check=True
-        )
-        found = json.loads(done.stdout)
-        seconds, n = found["timings"]["prefill_s"], found["prompt_tokens"]
-        what = f"reading question {number + 1} on a text of {n:,} tokens"
-        yield {
-            "part": "load",
-            "model": model,
-            "what": what,
-            "median_s": seconds,
-            "least_s": seconds,
-        }
-
-
-def _seconds(command: list[str]) -> float:
-    started = perf_counter()
-    # As users run it: what was compiled once is there the next time.
-    own = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(command, capture_output=True, check=True, env=own)
-    return perf_counter() - started
-
-
 TYPES: dict[str, list[str]] = {
     "none": [],
     "ngram-simple": ["--spec-type", "ngram-simple"],
@@ -255,7 +194,7 @@ def speculation_rows(pair: str, prompts: Path, llama_server: str, n: int) -> Ite
 
 
 def _reply_tps(session: Session, text: str, spec: Any) -> float:
-    session.context.truncate(0)
+    session.context.go_back(0)
     session.forget()
     options = ReplyOptions(Sampling(temperature=0), 64, spec=spec)
     prompt = session.chat_prompt([{"role": "user", "content": text}])

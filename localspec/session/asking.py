@@ -1,0 +1,101 @@
+"""A model's file and how it is run, from what a user calls the model.
+
+The command line and the Python API both ask here, so that a model, its draft and its tuned profile
+are found alike. What loads a model imports no more than this, so that loading begins early.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from localspec.engine.expected import Expected
+from localspec.errors import UserError
+from localspec.model.heads import HEAD_METHODS
+from localspec.notify import Notify, silent
+from localspec.registry.manifest import mark_used
+from localspec.session.drafting import chosen_draft
+from localspec.session.fetching import Fetch, find_or_fetch
+from localspec.session.profile import with_profile
+from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
+
+NO_AUTO = "LOCALSPEC_NO_AUTO"
+"""A variable that counts as --no-auto wherever it is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """A model's file and how it is run; an unresolved draft, "auto", counts as none. The draft is a
+    model, a head in a file, or `own`, the head in the model's own file.
+
+    `open`: settings that nobody chose and that become what is fastest here, as `expected` it is
+    used. `keeps_prompts`: what takes long to read is kept on disk for the next question on it.
+    """
+
+    model: Path
+    settings: Settings = field(default_factory=Settings)
+    open: frozenset[str] = frozenset()
+    expected: Expected = field(default_factory=Expected)
+    keeps_prompts: bool = False
+
+    @classmethod
+    def of(cls, model: Path, draft: Path | str | None = None, **settings: Any) -> Self:
+        """With settings by name. Raises UserError for an unknown one."""
+        return cls(model, Settings.of(**settings)).with_draft(draft)
+
+    @property
+    def draft(self) -> Path | None:
+        """The file of the draft model or head."""
+        name = self.settings.draft
+        return None if name in (NONE, AUTO, OWN) else Path(name)
+
+    def with_draft(self, draft: Path | str | None) -> Self:
+        return self.with_settings(draft=NONE if draft is None else str(draft))
+
+    def with_settings(self, **changes: Any) -> Self:
+        return replace(self, settings=replace(self.settings, **changes))
+
+
+def session_config(
+    name: str | None,
+    settings: Settings,
+    given: frozenset[str] | None = None,
+    notify: Notify = silent,
+    fetch: Fetch | None = None,
+    *,
+    is_auto: bool = True,
+) -> SessionConfig:
+    """A model and its draft by name; the tuned profile fills settings other than those `given`.
+
+    `given` None: no profile is used. `is_auto`: what nobody chose, flag or profile, becomes what is
+    fastest here. Raises UserError or ModelError.
+    """
+    settings = settings.checked()
+    if settings.draft == NONE and settings.spec in ("draft", *HEAD_METHODS):
+        raise UserError(f"--spec {settings.spec} contradicts --draft none: name a draft")
+    target = find_or_fetch(name, fetch)
+    draft = draft_for(target, name, settings.draft, settings.spec, fetch)
+    mark_used(target)
+    config = SessionConfig(target, settings).with_draft(draft)
+    if given is not None:
+        tuned = with_profile(target, config.settings, given, notify)
+        if tuned != config.settings:  # they were found together
+            return replace(config, settings=tuned)
+    if not is_auto or os.environ.get(NO_AUTO):
+        return config
+    return replace(config, open=settings.left_open(given or frozenset()))
+
+
+def draft_for(
+    target: Path,
+    name: str | None,
+    draft: str = AUTO,
+    spec: Speculation = "auto",
+    fetch: Fetch | None = None,
+) -> str:
+    """Who drafts for a target, as a session's settings have it: a file, `own` or `none`.
+
+    `name`: what the user calls the target. Raises UserError or ModelError.
+    """
+    asked = Settings(draft=draft, spec=spec)
+    return chosen_draft(asked, target, name, lambda each: find_or_fetch(each, fetch))
