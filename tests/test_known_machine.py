@@ -10,6 +10,7 @@ from localspec.engine import probe as probing
 from localspec.engine.base import EngineConfig
 from localspec.forecast import experience as kept
 from localspec.forecast.experience import Experience, model_key
+from localspec.forecast.forecast import Expectation
 from localspec.forecast.known_machine import KnownMachine, RoughRates
 from localspec.forecast.known_models import known_facts
 from localspec.forecast.recommend import USES, known_speed, recommendations
@@ -133,14 +134,13 @@ def test_a_session_beside_other_programs_teaches_later_predictions_nothing(
     roofline = KnownMachine("a", 1, 1, rates).roofline(STARTER, Attention())
     curve = calibration.PassCurve((calibration.Point(1, 0.01),))
     monkeypatch.setattr(calibration, "Watch", Watch)
-    monkeypatch.setattr(calibration, "remember", lambda *found: taught.append(found[-1]))
+    monkeypatch.setattr(kept, "remember", lambda *found: taught.append(found[-1]))
     monkeypatch.setattr(calibration, "calibration_path", lambda *_: Path("none"))
-    monkeypatch.setattr(
-        calibration.Expectation, "of", lambda *_: calibration.Expectation(roofline, None)
-    )
+    monkeypatch.setattr(Expectation, "of", lambda *_: Expectation(roofline, None))
     target = SimpleNamespace(config=None)
     store = calibration.LearnedStore(SimpleNamespace(facts=STARTER, max_draft=4), target, None)
     store._kept = SimpleNamespace(save=lambda _: None)
     store.learned = calibration.Learned(calibration.PassCosts(curve))
+    store.learned.target.learn(1, 0, 0.01)
     store.keep()
     assert bool(taught) == is_kept
