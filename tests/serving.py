@@ -3,7 +3,7 @@
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter, sleep
@@ -117,9 +117,17 @@ class Served:
 
     def wait_until_idle(self) -> None:
         """Until no request is left. A sequence that leaked would fail here."""
-        scheduler, started = self.desk.scheduler, perf_counter()
-        while scheduler.running or scheduler.waiting:
-            assert perf_counter() - started < 20, "a request was not ended"
+        scheduler = self.desk.scheduler
+        self._wait(lambda: not scheduler.running and not scheduler.waiting)
+
+    def wait_until_running(self) -> None:
+        """Until a request has a sequence: its stream may begin before."""
+        self._wait(lambda: bool(self.desk.scheduler.running))
+
+    def _wait(self, is_so: Callable[[], bool]) -> None:
+        started = perf_counter()
+        while not is_so():
+            assert perf_counter() - started < 20, "a request did not get on"
             sleep(0.01)
 
 
@@ -147,7 +155,7 @@ def served(
     running = Running(session, desk, HttpOptions(**options), resident, defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        thread = threading.Thread(target=running.serve, args=(listener,))
+        thread = threading.Thread(target=running.serve, args=([listener],))
         thread.start()
         try:
             yield Served(port, session, running, desk, session.target)

@@ -82,6 +82,7 @@ def test_a_busy_sequence_is_left_alone(server: Served) -> None:
     server.engine.pass_s = 0.05
     with server.streaming() as stream:
         stream.read1(64)
+        server.wait_until_running()
         jobs = server.desk.scheduler.running
         id_ = server.desk.scheduler.contexts.index(jobs[0].slot.context)
         status, document = act(server, id_, "erase")

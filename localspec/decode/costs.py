@@ -18,8 +18,8 @@ A pass that is not as wide as the one before takes `change_s` more, because the 
 graph anew. T is what a pass takes after one of the same width.
 """
 
-from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from dataclasses import dataclass
 from math import exp, log, sqrt
 
 from localspec.decode.curve import PassCurve, Point
@@ -29,9 +29,8 @@ CALIBRATION_ERROR = 0.15
 PLAIN_ERROR = 0.3
 """The same of a plain pass, which all losses are measured by: a draft must gain much to be made on
 the word of a calibration alone."""
-SCATTER, SCATTER_GAIN = 0.06, 0.1
-"""Of single passes, until it is learned; and how fast it is."""
-LEAST_SCATTER = 0.02
+SCATTER, LEAST_SCATTER, SCATTER_GAIN = 0.06, 0.02, 0.1
+"""Of single passes, until it is learned; the least; and how fast it is learned."""
 DRIFT = 0.003
 """A pass: other programs come and go, and a processor gets hot."""
 OWN_DRIFT = 0.012
@@ -56,26 +55,23 @@ class LearnedLog:
         self.variance = max(least, (1 - gain) * self.variance)
 
 
-@dataclass(slots=True)
 class PassCosts:
-    """What passes cost now, from a `curve` that may be wrong by `CALIBRATION_ERROR`."""
+    """What passes cost now, from a `curve` that may be wrong by `CALIBRATION_ERROR`.
 
-    curve: PassCurve
-    change_s: float = 0.0
-    reference: "PassCosts | None" = None
-    """Whose plain pass these costs follow."""
-    scatter: float = SCATTER**2
-    """Variance of the logarithm of a single pass."""
-    _common: LearnedLog = field(default_factory=lambda: LearnedLog(variance=0.0))
-    _plain: LearnedLog = field(default_factory=lambda: LearnedLog(variance=PLAIN_ERROR**2))
-    _own: dict[int, LearnedLog] = field(default_factory=dict[int, LearnedLog])
-    _seen: list[int] = field(default_factory=list[int])
-    """Widths with an estimate of their own, ascending."""
-    _lines: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
-    _anchor: float = 0.0
+    They follow the plain pass of a `reference`, if there is one. What a pass taught is worked out
+    when somebody asks: the weights sweep the processor's cache, so many at once are cheaper.
+    """
 
-    def __post_init__(self) -> None:
-        self._anchor = self.reference.drift if self.reference else 0.0
+    def __init__(
+        self, curve: PassCurve, change_s: float = 0.0, reference: "PassCosts | None" = None
+    ) -> None:
+        self.curve, self.reference = curve, reference
+        self._change_s, self._scatter = change_s, SCATTER**2
+        self._common, self._plain = LearnedLog(variance=0.0), LearnedLog(variance=PLAIN_ERROR**2)
+        self._own: dict[int, LearnedLog] = {}
+        self._lines: dict[int, tuple[float, float]] = {}
+        self._anchor = reference.drift if reference else 0.0
+        self._waiting: list[tuple[int, int, float, bool]] = []
 
     def seconds(self, n_tokens: int, depth: int) -> float:
         """T(n, depth) as it is now."""
@@ -83,17 +79,26 @@ class PassCosts:
 
     def error(self, n_tokens: int) -> float:
         """Standard deviation of the logarithm of T(n) beside other widths."""
+        self._catch_up()
         own = self._own.get(n_tokens)
         return CALIBRATION_ERROR if own is None else sqrt(own.variance)
 
     def plain_s(self, depth: int) -> float:
         """T(1, depth) from plain passes alone."""
+        self._catch_up()
         return self._start(1, depth) * exp(self._plain.log)
 
     @property
     def plain_error(self) -> float:
         """Standard deviation of the logarithm of `plain_s`."""
+        self._catch_up()
         return sqrt(self._plain.variance)
+
+    @property
+    def change_s(self) -> float:
+        """What a pass takes more that is not as wide as the one before."""
+        self._catch_up()
+        return self._change_s
 
     @property
     def drift(self) -> float:
@@ -102,13 +107,23 @@ class PassCosts:
 
     def learn(self, n_tokens: int, depth: int, seconds: float, *, changed: bool = False) -> None:
         """A pass took `seconds`; `changed`: the one before was of another width."""
+        self._waiting.append((n_tokens, depth, seconds, changed))
+        if self.reference:  # is followed as it is now
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            self._learn(*each)
+
+    def _learn(self, n_tokens: int, depth: int, seconds: float, changed: bool) -> None:
         self._follow()
         self._common.variance += DRIFT**2
         if self._plain.variance < CALIBRATION_ERROR**2:
             self._plain.variance += DRIFT**2
         if changed and n_tokens == 1:
             self._learn_change(depth, seconds)
-        took = seconds - self.change_s if changed else seconds
+        took = seconds - self._change_s if changed else seconds
         start = self._start(n_tokens, depth)
         if took > 0 and start > 0:
             self._learn_log(n_tokens, log(took / start))
@@ -117,22 +132,21 @@ class PassCosts:
         own = self._own.get(n_tokens)
         if own is None:
             own = self._own[n_tokens] = LearnedLog(self._correction(n_tokens))
-            self._seen = sorted(self._own)
         known = self._common.variance + own.variance
         surprise = _clipped(found - self._common.log - own.log)
-        self._common.learn(surprise, known + self.scatter)
-        own.learn(surprise, known + self.scatter, OWN_DRIFT**2)
+        self._common.learn(surprise, known + self._scatter)
+        own.learn(surprise, known + self._scatter, OWN_DRIFT**2)
         if n_tokens == 1:
-            plain = self._plain
-            plain.learn(_clipped(found - plain.log), plain.variance + self.scatter)
+            surplus = _clipped(found - self._plain.log)
+            self._plain.learn(surplus, self._plain.variance + self._scatter)
         found_scatter = max(LEAST_SCATTER**2, surprise**2 - known)
-        self.scatter += SCATTER_GAIN * (found_scatter - self.scatter)
+        self._scatter += SCATTER_GAIN * (found_scatter - self._scatter)
 
     def _learn_change(self, depth: int, seconds: float) -> None:
         """From plain passes, which are known best."""
         plain_s = self.seconds(1, depth)
         found_s = max(0.0, min(LARGEST_CHANGE * plain_s, seconds - plain_s))
-        self.change_s += CHANGE_GAIN * (found_s - self.change_s)
+        self._change_s += CHANGE_GAIN * (found_s - self._change_s)
 
     def learned(self) -> PassCurve:
         """The curve with all that was learned, for the next time."""
@@ -140,12 +154,12 @@ class PassCosts:
         points: list[Point] = []
         for n in sorted({point.n_tokens for point in self.curve.points} | set(self._own)):
             factor = exp(self.drift_of(n))
-            a, b = self._line(n)
-            points.append(Point(n, a * factor, b * factor))
+            points.append(Point(n, *[s * factor for s in self._line(n)]))
         return PassCurve(tuple(points))
 
     def drift_of(self, n_tokens: int) -> float:
         """The logarithm of how much longer a pass takes than the curve says."""
+        self._catch_up()
         since = self.reference.drift - self._anchor if self.reference else 0.0
         return self._common.log + since + self._correction(n_tokens)
 
@@ -172,7 +186,7 @@ class PassCosts:
         own = self._own.get(n_tokens)
         if own is not None:
             return own.log
-        wide = self._seen[bisect_right(self._seen, 1) :]
+        wide = sorted(n for n in self._own if n > 1)
         place = bisect_left(wide, n_tokens)
         near = [m for m in wide[max(0, place - 1) : place + 1] if m <= 2 * n_tokens <= 4 * m]
         if not near:

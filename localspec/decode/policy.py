@@ -14,7 +14,6 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 from localspec.decode.budget import AHEAD, Budget
 from localspec.decode.chances import Chances, Learned
@@ -74,15 +73,14 @@ class Adaptive:
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
         if self._prices.can_pay:
-            if self._free:
-                self._ask_free(rooms)
-            free = [max(each, key=attrgetter("promise"), default=None) for each in self._guesses]
-            if self._paid or any(free):
+            self._ask_free(rooms)
+            if self._paid or any(self._guesses):
+                free = [max(g, key=lambda o: o.promise, default=None) for g in self._guesses]
                 self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
                 self._take(self._best(free))
-            for paid in self._paid:
-                offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
-                self._take(self._best(offers, paid))
+                for paid in self._paid:
+                    offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
+                    self._take(self._best(offers, paid))
         return self._made()
 
     def _take(self, plan: Plan) -> None:
@@ -115,8 +113,7 @@ class Adaptive:
             for i, draft in enumerate(drafter.draft(requests)):
                 if draft.tokens:
                     chances = self._learned.chances(self._generations[i].law, drafter.source)
-                    reach = chances.reach(draft.confidences)
-                    self._guesses[i].append(Offer(chances, reach, draft))
+                    self._guesses[i].append(Offer(chances, chances.reach(draft.confidences), draft))
 
     def _paid_or(self, free: Offer | None, paid: PaidDrafter, i: int, room: int) -> Offer | None:
         """What promises more tokens for a request: a paid drafter, or what is free."""
@@ -165,6 +162,8 @@ class Adaptive:
     def _made(self) -> list[Draft]:
         plan = self._plan
         drafts = [NO_DRAFTS[plan.is_limited]] * len(plan.lengths)
+        if not any(plan.lengths):
+            return drafts
         stops = dict[int, WhilePays]()
         for i, (n, offer) in enumerate(zip(plan.lengths, plan.offers, strict=False)):
             if n and offer and offer.draft:
@@ -209,7 +208,8 @@ class Adaptive:
         self._seconds, self._promised_s = self._seconds + seconds, self._promised_s + gain * seconds
         for i, step in enumerate(steps):
             budget, n_worth = self._budgets[i], self._prices.unit * len(step.tokens)
-            budget.pay_off(len(step.tokens))
+            if budget.owed_s:
+                budget.pay_off(len(step.tokens))
             if not n_asked:
                 budget.spent_s += back_s / len(steps)
                 self._plain_passes_s += seconds / len(steps)

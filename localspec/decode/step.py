@@ -1,11 +1,10 @@
 """The one event: what a pass of the target added to a reply. All statistics are folds over it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """The tokens that one pass of the target added to a reply, who drafted them, and what it took.
 
     `accepted` of the `drafted` tokens are among `tokens`. An end-of-generation token is not.
@@ -33,4 +32,4 @@ class Step:
     def cut(self, n_tokens: int) -> "Step":
         """The same with its first `n_tokens` tokens only, because a stop string ended there."""
         n_accepted = min(self.accepted, n_tokens)
-        return replace(self, tokens=self.tokens[:n_tokens], accepted=n_accepted)
+        return self._replace(tokens=self.tokens[:n_tokens], accepted=n_accepted)

@@ -32,11 +32,11 @@ class FrameSplitter:
 
     def at_once(self, text: str) -> list[AnswerPart]:
         """A token's text as one part, where no mark is near: most tokens. Else empty."""
-        if not (self._kind and text and self.held.is_even) or self._marks.first.search(text):
+        if not (self._kind and text):
             return []
         if self._kind == "thought" and text[-1].isspace():  # perhaps the end of it
             return []
-        return self.held.pass_on(text, self._kind)
+        return self.held.pass_on(text, self._kind, self._marks)
 
     def finish(self) -> list[AnswerPart]:
         """What was held back: the answer is over."""

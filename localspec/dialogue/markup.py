@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from localspec.dialogue.frame import FRAME, Frame
 from localspec.dialogue.markers import SECTIONS, THINK, Kind, Section
@@ -12,8 +13,7 @@ _TAG = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|◁[^◁▷]+▷")
 """What a vocabulary may have as one token; a mark can be several of them with text between."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerPart:
+class AnswerPart(NamedTuple):
     """Text of an answer, all of one kind. A tool call has its marks."""
 
     text: str

@@ -45,10 +45,10 @@ class AnswerParser:
     def push(self, token: int) -> list[AnswerPart]:
         """Take a token; returns the parts that are certain now."""
         stream, name = self._stream, self._names.get(token)
-        before = stream.n_decoded
-        n_held = stream.n_held
-        text = stream.push(self._bytes(token) if name is None else name.encode())
-        if name is None and not (n_held or stream.n_held or self._drops_space):
+        before, n_held = stream.n_decoded, len(stream.held)
+        piece = self._vocabulary.piece(token) if name is None else name.encode()
+        text = stream.push(piece or self._hidden(token))
+        if name is None and not (n_held or stream.held or self._drops_space):
             parts = self._splitter.at_once(text)
             if parts:
                 return parts
@@ -67,12 +67,10 @@ class AnswerParser:
             text, self._drops_space = text.removeprefix(" "), False
         return self._splitter.feed(text)
 
-    def _bytes(self, token: int) -> bytes:
+    def _hidden(self, token: int) -> bytes:
         """A control token inside a tool call has its name as text: nothing of a call is lost."""
-        piece = self._vocabulary.piece(token)
-        if not piece and self._splitter.kind == "tool_call":
-            return self._vocabulary.text(token).encode()
-        return piece
+        is_call = self._splitter.kind == "tool_call"
+        return self._vocabulary.text(token).encode() if is_call else b""
 
 
 def splitter(markup: Markup, opening: Opening) -> SectionSplitter | FrameSplitter:

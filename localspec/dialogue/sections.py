@@ -42,12 +42,13 @@ class SectionSplitter:
 
     def at_once(self, text: str) -> list[AnswerPart]:
         """A token's text as one part, where no mark is near: most tokens. Else empty."""
-        held = self.held
-        if self._section or not (text and held.is_even) or self._marks.first.search(text):
+        if self._section or not text:
             return []
-        self._is_behind_thought &= text.isspace()
-        self._begins_line = text[-1] == "\n"
-        return held.pass_on(text, "text")
+        parts = self.held.pass_on(text, "text", self._marks)
+        if parts:
+            self._is_behind_thought &= text.isspace()
+            self._begins_line = text[-1] == "\n"
+        return parts
 
     def finish(self) -> list[AnswerPart]:
         """What was held back: the answer is over."""
@@ -65,7 +66,7 @@ class SectionSplitter:
     def _advance(self) -> bool:
         """Pass the first mark, or what is certain; whether more can be."""
         held = self.held
-        if self._marks.first.search(held.text):
+        if not self._marks.first.isdisjoint(held.text):
             for found in self._marks.pattern.finditer(held.text):
                 if self._counts(found):
                     self._pass(found)

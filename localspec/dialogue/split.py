@@ -71,13 +71,10 @@ class Held:
             self._parts.append(AnswerPart(text, kind))
             self._drop(len(text), kind)
 
-    @property
-    def is_even(self) -> bool:
-        """Whether the next token's text would be said at once: nothing is held back."""
-        return not (self.text or self._starts or self.is_fresh)
-
-    def pass_on(self, text: str, kind: Kind) -> list[AnswerPart]:
-        """All text of one more token of that kind, if `is_even`."""
+    def pass_on(self, text: str, kind: Kind, marks: Marks) -> list[AnswerPart]:
+        """A token's text as one part, if nothing is held back and no mark is near; else empty."""
+        if self.text or self._starts or self.is_fresh or not marks.first.isdisjoint(text):
+            return []
         self._offset += len(text)
         self.n_tokens[kind] += 1
         return [AnswerPart(text, kind)]

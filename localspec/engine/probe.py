@@ -39,6 +39,8 @@ for minutes first."""
 
 PROCESSOR, GRAPHICS = 0, -1
 """Layers on the GPU, of a probe."""
+MODELS = 2
+"""Counted up where the random models measure otherwise: what was kept of earlier ones is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class ProbeSetting:
         where = "the processor" if self.n_gpu_layers == 0 else named
         plain = "" if self.repack else ", weights not repacked"
         return f"{where}, {self.n_threads} thread{'s' * (self.n_threads != 1)}{plain}"
+
+    @property
+    def key(self) -> str:
+        """What kept results of this setting are found by, besides the machine and its devices."""
+        return f"{machine_key()} {engine_fingerprint()} {self.text} {self.n_gpu_layers} {MODELS}"
 
 
 def kept_probe(setting: ProbeSetting) -> Probe | None:
@@ -157,8 +164,7 @@ def _measure(
 
 
 def _kept(setting: ProbeSetting) -> Kept[Probe]:
-    parts = f"{machine_key()} {engine_fingerprint()} {setting.text} {setting.n_gpu_layers}"
-    parts += waiting()
+    parts = setting.key + waiting()
     used = graphics(setting.device, setting.workers) if setting.n_gpu_layers else []
     parts += devices_text([each for each in used if _is_of(each, setting)])
     return Kept(hashed(paths.cache_dir() / "probe", parts), Probe.from_json, Probe.to_json)

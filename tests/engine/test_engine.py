@@ -118,6 +118,24 @@ def test_prompts_longer_than_a_micro_batch_keep_their_wanted_rows(
         assert hold(context, tokens, 1).row(0) == pytest.approx(expected, abs=ROUNDING)
 
 
+@pytest.mark.parametrize(("n_sequences", "n_each"), [(3, 40), (4, 16), (33, 2)])
+def test_rows_of_many_sequences_may_be_more_than_a_micro_batch(
+    load: Load, random_model: Path, n_sequences: int, n_each: int
+) -> None:
+    n_all = n_sequences * n_each
+    engine = load(random_model, n_outputs=n_all, n_sequences=n_sequences, ubatch=64, ctx=64)
+    contexts = [engine.context() for _ in range(n_sequences)]
+    texts = [[(7 * i + k) % 500 for k in range(n_each)] for i in range(n_sequences)]
+    asked = zip(contexts, texts, strict=True)
+    results = engine.decode([(context, text, n_each) for context, text in asked])
+    found = [np.array([rows_of(result).row(i) for i in range(n_each)]) for result in results]
+    for i in (0, n_sequences // 2, n_sequences - 1):
+        contexts[i].clear()
+        alone = contexts[i].eval(texts[i], n_each)
+        own = np.array([alone.row(k) for k in range(n_each)])
+        assert np.allclose(found[i], own, atol=ROUNDING)
+
+
 def test_hold_evaluates_only_what_is_not_shared(load: Load, random_model: Path) -> None:
     """Chat turns, draft catch-up and prompt reuse all rest on this."""
     engine = load(random_model)

@@ -82,10 +82,10 @@ def rests_on(rows: Sequence[ResultRow]) -> BarChart | None:
 
 def _corrections(known: dict[str, Prediction]) -> Iterator[Bar]:
     for name, said in known.items():
-        spread = said.decode_tps
-        low, high = (percent(x / spread.mid) for x in (spread.low, spread.high))
-        note = f"{_said(said.correction)}; 80 % interval {low} to {high}"
-        yield Bar(f"prediction of {name}", (("correction", _beyond(said.correction)),), note)
+        speed = said.decode_tps
+        low, high = (percent(x / speed.mid) for x in (speed.low, speed.high))
+        label = f"prediction of {name}, interval {low} to {high} of it"
+        yield Bar(label, (("correction", _beyond(said.correction)),), _said(said.correction))
 
 
 def _beyond(ratio: float) -> float:
@@ -94,4 +94,4 @@ def _beyond(ratio: float) -> float:
 
 
 def _said(ratio: float) -> str:
-    return f"{percent(abs(ratio - 1))} {'longer' if ratio >= 1 else 'less'}"
+    return f"{_beyond(ratio):+.0f} %"

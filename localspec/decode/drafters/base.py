@@ -7,8 +7,7 @@ policy learns how often such tokens are accepted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from localspec.engine.base import Context, Engine, Head
 from localspec.engine.constraint import Constraint
@@ -31,8 +30,7 @@ class StopRule(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DraftRequest:
+class DraftRequest(NamedTuple):
     """Guess at most `n_tokens` tokens that follow `history`.
 
     `history` is one list for a whole reply and only ever grows, so a drafter can index what is new.
@@ -52,8 +50,7 @@ class DraftRequest:
     constraint: Constraint | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """Guessed tokens, and the distribution that each was drawn from; None: guessed outright.
 
     `confidences` has one bin a token, 0 .. the drafter's `n_confidences` - 1, or is empty. `why`

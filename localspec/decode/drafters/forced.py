@@ -36,8 +36,13 @@ class ForcedDrafter:
         """It knows nothing of earlier replies."""
 
     def _one(self, request: DraftRequest) -> Draft:
+        constraint = request.constraint
         if not request.n_tokens:
             return NO_DRAFT
-        constraint = request.constraint
-        tokens = constraint.forced(request.history)[: request.n_tokens] if constraint else []
+        if constraint is None:
+            return _NOTHING
+        tokens = constraint.forced(request.history)[: request.n_tokens]
         return Draft(tokens, self.source, None, (0,) * len(tokens))
+
+
+_NOTHING = Draft((), ForcedDrafter.source)

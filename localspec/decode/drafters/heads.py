@@ -50,9 +50,10 @@ class HeadDrafter:
 
         Raises EngineError or ModelError where the head fails.
         """
-        wanted = {id(request.history) for request in requests}
-        self._choosers = {key: each for key, each in self._choosers.items() if key in wanted}
         drafts = [self._begin(request) for request in requests]
+        if len(self._choosers) > len(requests):
+            wanted = {id(request.history) for request in requests}
+            self._choosers = {key: each for key, each in self._choosers.items() if key in wanted}
         windows = [d.request.window for d in drafts if not d.is_done and d.request.window]
         window = {"window": max(windows)} if windows else {}
 

@@ -78,12 +78,12 @@ class LookupIndex:
     def _matches(self) -> list[tuple[int, int]]:
         """(length, place) of the latest places that the text's end has led to before."""
         text = self.text
-        if len(text) < 2:
+        place = self._after_one.get(text[-1]) if len(text) > 1 else None
+        if place is None:
             return []
         places = self._after_pair.get((text[-2], text[-1]))
         if places is None:
-            place = self._after_one.get(text[-1])
-            return [] if place is None or text[place] == _BOUNDARY else [(1, place)]
+            return [] if text[place] == _BOUNDARY else [(1, place)]
         return [
             (self._match_length(place), place)
             for place in places[: -_N_PLACES - 1 : -1]
@@ -153,6 +153,7 @@ class LookupDrafter:
 
     def __init__(self, *, remembers: bool = True) -> None:
         self._remembers = remembers
+        self._keys: list[int] = []
         self._texts: dict[int, _Conversation] = {}
         self._idle: list[_Conversation] = []
 
@@ -171,21 +172,21 @@ class LookupDrafter:
                 continue
             conversation = self._texts[id(request.history)]
             tokens, confidences = conversation.continuation(request.n_tokens)
-            drafts.append(Draft(tokens, self.source, None, confidences))
+            drafts.append(Draft(tokens, self.source, None, confidences) if tokens else _NOTHING)
         return drafts
 
     def forget(self) -> None:
         """Drop every index."""
+        self._keys.clear()
         self._texts.clear()
         self._idle.clear()
 
     def _assign(self, requests: Sequence[DraftRequest]) -> None:
         # A conversation keeps its history alive, so the id of that list stays unique as a key.
-        if len(requests) == len(self._texts) and all(
-            id(r.history) in self._texts for r in requests
-        ):
+        keys = [id(request.history) for request in requests]
+        if keys == self._keys:
             return
-        wanted = {id(r.history): r.history for r in requests}
+        self._keys, wanted = keys, {id(r.history): r.history for r in requests}
         for key in [key for key in self._texts if key not in wanted]:
             conversation = self._texts.pop(key)
             if self._remembers:
@@ -200,6 +201,9 @@ class LookupDrafter:
         best = idle.pop(idle.index(max(idle, key=lambda each: each.shares(history))))
         best.begin(history)
         return best
+
+
+_NOTHING = Draft((), LookupDrafter.source)
 
 
 class _Conversation:

@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from localspec.engine.llama.binding import C
 
+_FEW = 16
+"""Tokens that are written one by one in less time than slices take."""
+
 
 class LlamaBatch:
     """Up to `capacity` rows (token, position, sequence, wants logits)."""
@@ -35,6 +38,11 @@ class LlamaBatch:
         self._sequence_of = np.full(capacity, self._first_id, np.uintp)
         self._steps = np.arange(capacity, dtype=np.int32)
         self._states = np.zeros((capacity, n_embd), np.float32)
+        # Views whose single items are written in a few instructions: between two passes nothing
+        # of Python or NumPy is in the processor's caches.
+        self._one_token, self._one_position = self._token.data, self._position.data
+        self._one_sequence, self._one_wanted = self._sequence_of.data, self._wanted.data
+        self._states_address, self._row_bytes = self._states.ctypes.data, 4 * n_embd
         self._position_at = _pointer(self._position, C.llama_pos)
         self._tokens_at = _pointer(self._token, C.llama_token)
         self._struct: Any = C.llama_batch(
@@ -59,16 +67,31 @@ class LlamaBatch:
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool) -> None:
         """Append tokens of one sequence from `position` on, with logits for all or none."""
+        if len(tokens) <= _FEW:
+            for i, token in enumerate(tokens):
+                self.add_one(token, position + i, sequence, wanted=wanted)
+            return
         start = self.n_rows
         end = self.n_rows = start + len(tokens)
-        # One row is what plain decoding adds, and four times cheaper to write than a slice.
-        rows = start if end == start + 1 else slice(start, end)
-        self._token[rows] = tokens[0] if end == start + 1 else tokens
-        self._position[rows] = (
-            position if end == start + 1 else self._steps[: end - start] + position
-        )
-        self._sequence_of[rows] = self._first_id + sequence * self._sequence_ids.itemsize
-        self._wanted[rows] = wanted
+        self._token[start:end] = tokens
+        self._position[start:end] = self._steps[: end - start] + position
+        self._sequence_of[start:end] = self._address_of(sequence)
+        self._wanted[start:end] = wanted
+
+    def add_one(self, token: int, position: int, sequence: int, *, wanted: bool) -> None:
+        """Append one token; what its row holds as a hidden state stays."""
+        row = self.n_rows
+        self._one_token[row], self._one_position[row] = token, position
+        self._one_sequence[row], self._one_wanted[row] = self._address_of(sequence), wanted
+        self.n_rows = row + 1
+
+    def _address_of(self, sequence: int) -> int:
+        """Of its number, which the engine reads from a list."""
+        return self._first_id + 4 * sequence
+
+    def copy_first_state(self, address: int) -> None:
+        """Make the numbers at `address` the hidden state of the first row."""
+        ctypes.memmove(self._states_address, address, self._row_bytes)
 
     def add_states(
         self,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from localspec.engine.base import HeadRequest
+from localspec.engine.base import Context, HeadRequest
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.features import FeatureRows, Rows
@@ -81,6 +81,8 @@ class ChainHead(LlamaHead):
         self._shift = int(self._is_eagle)
         self._known: dict[int, _Known] = {}
         self._offset = unstable("llama_set_nextn_layer_offset") if self._n_chained > 1 else None
+        self._alone: tuple[int, int] | None = None
+        """The sequence and length of the draft whose newest state the batch's first row holds."""
         width = self.features.width if self._is_eagle else 0
         self._taps = LlamaBatch(N_KEPT, n_sequences, width, n_positions(self.model or target.model))
         self._early = LlamaBatch(N_KEPT, n_sequences, self.n_embd)
@@ -94,9 +96,13 @@ class ChainHead(LlamaHead):
         except BaseException:
             self.batch.clear()
             self._known.clear()
+            self._alone = None
             raise
 
     def _draft(self, requests: Sequence[HeadRequest], window: int) -> Sequence[BufferLogits]:
+        if len(requests) == 1:
+            return self._draft_one(*requests[0], window)
+        self._alone = None
         known: list[_Known] = []
         places: list[Place] = []
         ends: list[int] = []
@@ -105,14 +111,46 @@ class ChainHead(LlamaHead):
             known.append(self._of(context.sequence))
             places.append(self._add(context, tokens, known[-1], window))
             ends.append(self.batch.n_rows)
-        n_rows, n_drafted = self.batch.n_rows, len(requests[0][1]) - 1
-        self._run(self.batch, places, [n_drafted] if n_drafted else self._all_heads)
+        n_rows = self.batch.n_rows
+        self._run(self.batch, places, self._heads_of(len(requests[0][1]) - 1))
         states = self.states(n_rows)
         for each, end in zip(known, ends, strict=True):
             each.states.append(states[end - 1].copy())
         if self._is_eagle:
             return self.logits([end - 1 for end in ends], n_rows)
         return self.logits(range(len(ends)), len(ends))
+
+    def _draft_one(
+        self, context: Context, tokens: Sequence[int], window: int
+    ) -> Sequence[BufferLogits]:
+        """The same for one request, in few instructions: a further step changes three numbers of
+        the first row, whose state was copied from the engine's output at once."""
+        assert isinstance(context, LlamaContext)
+        sequence, n_drafted = context.sequence, len(tokens) - 1
+        if n_drafted and self._alone == (sequence, n_drafted):
+            place = len(context.held) - self._shift
+            place += 0 if self.facts.needs_target_cache else n_drafted
+            self.batch.add_one(tokens[-1], place, sequence, wanted=True)
+            # Nothing lies behind this draft's last step.
+            self.run(self.batch)
+            n_rows = 1
+        else:
+            known = self._of(sequence)
+            place = self._add(context, tokens, known, window)
+            n_rows = self.batch.n_rows
+            self._run(self.batch, [place], self._heads_of(n_drafted))
+            if self._offset:
+                known.states.append(self.states(n_rows)[-1].copy())
+        if not self._offset:
+            self.batch.copy_first_state(self.state_address(n_rows - 1))
+            self._alone = sequence, n_drafted + 1
+        n_rows = n_rows if self._is_eagle else 1
+        return self.logits([n_rows - 1], n_rows)
+
+    def _heads_of(self, n_drafted: int) -> Sequence[int]:
+        """Which heads run for the token behind so many drafted ones: at first all of them, the
+        first one last, because the next step goes on from what it gives."""
+        return [n_drafted] if n_drafted else range(self._n_chained - 1, -1, -1)
 
     def _run(self, batch: LlamaBatch, places: Sequence[Place], heads: Sequence[int]) -> None:
         """Evaluate rows in place of those that are there, by these heads one after another."""
@@ -175,7 +213,7 @@ class ChainHead(LlamaHead):
         if n_early:
             place, states = start - self._shift, states.copy()
             self._early.add_states(text[:n_early], place, sequence, states[:n_early], wanted=False)
-            self._run(self._early, [(sequence, place)], self._all_heads)
+            self._run(self._early, [(sequence, place)], self._heads_of(0))
         place = start + n_early - self._shift
         self._add_rows(text[n_early:], place, sequence, states[n_early:])
         return sequence, place
@@ -184,11 +222,6 @@ class ChainHead(LlamaHead):
         """With scores of what follows the last one."""
         self.batch.add_states(tokens, place, sequence, states, wanted=self._is_eagle)
         self.batch.want_last()
-
-    @property
-    def _all_heads(self) -> Sequence[int]:
-        """The first one last: the next step goes on from what it gives."""
-        return range(self._n_chained - 1, -1, -1)
 
     def _true(self, sequence: int, start: int, end: int) -> Rows:
         """The target's states of pairs `start` .. `end` - 1, zeros where they were not kept, until

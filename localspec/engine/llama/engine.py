@@ -1,8 +1,9 @@
 """LlamaEngine: a model loaded by libllama, its sequences, and the decode that they share.
 
 Rows without logits go first, in micro-batches of `ubatch`: a stop is seen between them, and all
-wanted logits come from the last call. `busy_s` sums the time inside libllama; the rest of a step's
-wall time is localspec's own overhead.
+wanted logits come from the last call. Where they are more than a micro-batch, as those of many
+sequences with drafts can be, those of the calls before it are copied. `busy_s` sums the time inside
+libllama; the rest of a step's wall time is localspec's own overhead.
 """
 
 import ctypes
@@ -150,13 +151,7 @@ class LlamaEngine:
         for context, tokens, n_logits in jobs:
             if len(tokens) > n_logits:
                 self._read(context, tokens[: len(tokens) - n_logits])
-        if n_outputs > self._batch.room:
-            self._flush()
-        for context, tokens, n_logits in jobs:
-            if n_logits:
-                self._append(context, tokens[len(tokens) - n_logits :], wanted=True)
-        self._flush()
-        rows, end = self._output(n_outputs), 0
+        rows, end = self._evaluated(jobs, n_outputs), 0
         results: list[BufferLogits | EngineError] = []
         for _, _, n_logits in jobs:
             results.append(BufferLogits(self, rows[end : end + n_logits]))
@@ -164,6 +159,18 @@ class LlamaEngine:
         for i, refusal in refusals.items():
             results.insert(i, refusal)
         return results
+
+    def _evaluated(self, jobs: Sequence[_Job], n_outputs: int) -> npt.NDArray[np.float32]:
+        """The rows with logits, which go behind all that were read."""
+        if n_outputs > self._batch.room:
+            self._flush()
+        early: list[npt.NDArray[np.float32]] = []
+        for context, tokens, n_logits in jobs:
+            if n_logits:
+                self._append(context, tokens[len(tokens) - n_logits :], early)
+        self._flush()
+        rows = self._output(n_outputs - sum(map(len, early)))
+        return np.concatenate([*early, rows]) if early else rows
 
     def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
         """Requests for which there is room, and why not for the others, by their place."""
@@ -185,18 +192,28 @@ class LlamaEngine:
         done, most = 0, self._piece or 2 * _PREFILL_ROWS
         while self._reads_in_pieces and len(tokens) - done > most:
             n = self._piece or _PREFILL_ROWS
-            self._append(context, tokens[done : done + n], wanted=False)
+            self._append(context, tokens[done : done + n])
             self._flush()
             if self.interrupt.requested:
                 raise Interrupted
             done, most = done + n, self._piece or most
-        self._append(context, tokens[done:], wanted=False)
+        self._append(context, tokens[done:])
 
-    def _append(self, context: LlamaContext, tokens: Sequence[int], *, wanted: bool) -> None:
-        done = 0
+    def _append(
+        self,
+        context: LlamaContext,
+        tokens: Sequence[int],
+        early: list[npt.NDArray[np.float32]] | None = None,
+    ) -> None:
+        """Add rows, with logits where there is a list for those of a full micro-batch: the next
+        one overwrites them."""
+        done, wanted = 0, early is not None
         while done < len(tokens):
             if self._batch.room == 0:
+                n_rows = self._batch.n_rows
                 self._flush()
+                if early is not None:
+                    early.append(self._output(n_rows).copy())
             part = tokens[done : done + self._batch.room]
             if self.memory.keeps_state:
                 context.memory.begin(len(context.held))

@@ -31,18 +31,20 @@ that switching them makes libllama plan its buffers anew."""
 class FeatureRows:
     """Rows of one sequence's positions `first` .. `end` - 1, the newest that it evaluated."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, n_parts: int, n_embd: int) -> None:
         self.first = self.end = 0
         self.n_unchanged = 0
         """Tokens that are what they were when this was set."""
         self._start = 0  # the place of row `first`
-        self._rows = np.zeros((4 * N_KEPT, width), np.float32)
+        self._parts = np.zeros((4 * N_KEPT, n_parts, n_embd), np.float32)
+        self._rows = self._parts.reshape(len(self._parts), -1)
 
-    def take(self, position: int, n: int, columns: Sequence[Rows] = ()) -> None:
-        """`n` tokens were evaluated from `position` on, in place of what was there. `columns`:
-        their rows, in parts that lie side by side; none: they are not known."""
-        self.n_unchanged = min(self.n_unchanged, position)
-        if not columns:
+    def take(self, position: int, n: int, rows: Rows | None) -> None:
+        """`n` tokens were evaluated from `position` on, in place of what was there. `rows`: theirs,
+        shape (n, parts, numbers of a part); None: they are not known."""
+        if position < self.n_unchanged:
+            self.n_unchanged = position
+        if rows is None:
             self.first = self.end = position + n
             return
         if not self.first <= position <= self.end:
@@ -53,14 +55,12 @@ class FeatureRows:
             self.first = first_new
         self.end = first_new
         self._make_room(n_new)
-        place, column = self._start + self.end - self.first, 0
-        for rows in columns:
-            width = rows.shape[1]
-            self._rows[place : place + n_new, column : column + width] = rows[n - n_new :]
-            column += width
+        place = self._start + self.end - self.first
+        self._parts[place : place + n_new] = rows if n_new == n else rows[n - n_new :]
         self.end += n_new
-        surplus = max(0, self.end - self.first - N_KEPT)
-        self.first, self._start = self.first + surplus, self._start + surplus
+        surplus = self.end - self.first - N_KEPT
+        if surplus > 0:
+            self.first, self._start = self.first + surplus, self._start + surplus
 
     def _make_room(self, n: int) -> None:
         """For `n` more rows behind `end`: what is kept moves to the front, seldom."""
@@ -93,12 +93,17 @@ class Features:
         what = "layer_inp" if self.layers else "nextn"
         self._switch = unstable(f"llama_set_embeddings_{what}")
         self._address = unstable(f"llama_get_embeddings_{what}")
-        self._given = [EngineRows(n_embd) for _ in self.layers or (None,)]
+        self._n_embd = n_embd
+        self._taps = sorted({*self.layers})
+        is_in_order = self._taps == [*self.layers]
+        self._order = None if is_in_order else [self._taps.index(each) for each in self.layers]
+        self._first: int | None = None
+        self._given = np.empty((0, 1, n_embd), np.float32)
 
     def of(self, sequence: int) -> FeatureRows:
         """The rows of a sequence."""
         if sequence not in self._sequences:
-            self._sequences[sequence] = FeatureRows(self.width)
+            self._sequences[sequence] = FeatureRows(len(self.layers) or 1, self._n_embd)
         return self._sequences[sequence]
 
     def forget(self, sequence: int) -> None:
@@ -128,19 +133,34 @@ class Features:
     def take(self, parts: Sequence[tuple[int, int, int]]) -> None:
         """After a call: (sequence, position, rows) of its parts, in the order of the batch."""
         n_rows, start = sum([n for _, _, n in parts]), 0
-        columns = self._columns(n_rows) if self._is_on else []
+        given = self._rows_given(n_rows) if self._is_on else None
         for sequence, position, n in parts:
-            own = columns if n == n_rows else [each[start : start + n] for each in columns]
+            own = given if given is None or n == n_rows else given[start : start + n]
             self.of(sequence).take(position, n, own)
             start += n
 
-    def _columns(self, n: int) -> list[Rows]:
-        if not self.layers:
-            return [self._given[0].at(self._address(self._context), n)]
-        return [
-            given.at(self._address(self._context, layer), n)
-            for given, layer in zip(self._given, self.layers, strict=True)
-        ]
+    def _rows_given(self, n: int) -> Rows:
+        """What the engine gave in its last call, shape (n, layers, n_embd).
+
+        All taps lie in one buffer and move together (output_reserve in llama-context.cpp), so the
+        place of the first one says whether those of the others are known.
+        """
+        first = self._address(self._context, *self._taps[:1])
+        if first != self._first or n > len(self._given):
+            others = [self._address(self._context, layer) for layer in self._taps[1:]]
+            self._given, self._first = _side_by_side([first, *others], n, self._n_embd), first
+        return self._given[:n] if self._order is None else self._given[:n, self._order]
+
+
+def _side_by_side(addresses: Sequence[int | None], n: int, width: int) -> Rows:
+    """`n` rows of `width` at each of these ascending addresses, as an array of shape
+    (n, addresses, width). EngineError where they do not lie at equal distances."""
+    first, *others = [address or 0 for address in addresses]
+    step = others[0] - first if others else 0
+    if not first or any(each != first + i * step for i, each in enumerate(others, 1)):
+        raise EngineError("the engine gave no hidden states where they were looked for")
+    buffer: Any = (ctypes.c_char * (step * len(others) + 4 * n * width)).from_address(first)
+    return np.ndarray((n, len(addresses), width), np.float32, buffer, 0, (4 * width, step, 4))
 
 
 class EngineRows:

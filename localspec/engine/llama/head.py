@@ -153,6 +153,13 @@ class LlamaHead:
         """Hidden states of the last call, one of each row, shape (n_rows, n_embd), a view."""
         return self._given_states.at(self._states_at(self.handle), n_rows)
 
+    def state_address(self, row: int) -> int:
+        """Where one of these states lies."""
+        address: int | None = self._states_at(self.handle)
+        if address is None:
+            raise EngineError("the engine gave no hidden states")
+        return address + 4 * self.n_embd * row
+
     def run_made_up(self, tokens: Sequence[int], position: int, n_logits: int) -> None:
         """Evaluate rows with states of zeros; the last `n_logits` have scores."""
         zeros, n_silent = np.zeros((len(tokens), self.n_embd), np.float32), len(tokens) - n_logits

@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import accumulate, chain
 from math import inf
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 from localspec.engine.base import EngineConfig
@@ -63,22 +62,23 @@ def least(one: tuple[Curve, Curve], other: tuple[Curve, Curve]) -> tuple[Curve, 
 def way_to(setting: ProbeSetting, fixed: tuple[Curve, Curve]) -> Link:
     """The way to a device, and what a pass with layers on both sides takes longer.
 
-    The thin model's layers are too short to hide anything; its output matrix is on the device. It
-    is compared with itself with all layers there, in turns, because how soon a sleeping processor
-    wakes changes both alike. What the layers and passes of this side take is taken off.
+    The deeper thin model's layers are too short to hide anything; its output matrix is on the
+    device. It is compared with itself with all layers there, in turns. What the layers and passes
+    of this side take is taken off.
     """
-    n_half = THIN_LAYERS[0] // 2
+    n_half = max(THIN_LAYERS) // 2
     here, there = overhead(replace(setting, n_gpu_layers=0)), fixed
     mixed = replace(setting, n_gpu_layers=n_half + 1)
     with loaded(setting, THIN, 2 * n_half) as whole, loaded(mixed, THIN, 2 * n_half) as half:
         for timer in (whole, half):
             compile_passes(timer, [(1, 0)])
-        times: dict[Timer, list[float]] = {whole: [], half: []}
+        times = {whole: inf, half: inf}
         for timer in chain.from_iterable(there_and_back((whole, half), 2 * HOP_ROUNDS)):
-            times[timer].append(timer.median(1, 0))
+            # The least, as of all overheads: a processor that fell asleep while the other side
+            # computed wakes late, which doubles some medians of a thin model and no others.
+            times[timer] = min(times[timer], timer.median(1, 0))
     elsewhere_s = here[0].at(1) + n_half * (here[1].at(1) - there[1].at(1))
-    # Medians: a processor that happens not to sleep is fast, and seldom.
-    hop_s = max(0.0, median(times[half]) - median(times[whole]) - elsewhere_s)
+    hop_s = max(0.0, times[half] - times[whole] - elsewhere_s)
     return Link(*measured_way((*setting.device, *setting.workers)), hop_s)
 
 

@@ -41,6 +41,7 @@ class LlamaVocabulary:
         self._model = model
         self._vocab = C.llama_model_get_vocab(model)
         self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         self.n_tokens: int = C.llama_vocab_n_tokens(self._vocab)
 
     @property
@@ -189,10 +190,12 @@ class LlamaVocabulary:
             piece = self._pieces[token] = self._read_piece(token)
         return piece
 
-    def _read_piece(self, token: int, capacity: int = _PIECE_BYTES) -> bytes:
-        buffer = ctypes.create_string_buffer(capacity)
-        n = C.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, False)
-        return buffer.raw[:n] if n >= 0 else self._read_piece(token, -n)
+    def _read_piece(self, token: int) -> bytes:
+        n = C.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
+        if n < 0:
+            self._buffer = ctypes.create_string_buffer(-n)
+            return self._read_piece(token)
+        return ctypes.string_at(self._buffer, n)
 
     @property
     def tokenizer(self) -> Tokenizer:

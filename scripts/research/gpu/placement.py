@@ -6,7 +6,7 @@ It starts workers on loopback, of 1 and 2 threads, and measures with a model:
 
 mixed      1, 10 and 20 layers on a worker, with one thread on each side
 hop        what a thin model with half its layers on a worker takes longer than the mean of all here
-           and all there
+           and all there: of the least times, because processors that sleep wake late at random
 split      two workers of different speed: layers shared out by memory and by speed, where the
            faster one holds all of them and where it does not
 no-layers  no layers on a device that is there, over no device (see no_layers.py)
@@ -18,7 +18,7 @@ so that two workers seldom compute at once.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -98,15 +98,20 @@ def _timer(path: Path, **settings: Any) -> Iterator[Timer]:
         engine.close()
 
 
-def _token_s(path: Path, rounds: int, settings: Sequence[dict[str, Any]]) -> list[float]:
-    """Seconds a token with each, all of them loaded and measured in turns: the medians."""
+def _token_s(
+    path: Path,
+    rounds: int,
+    settings: Sequence[dict[str, Any]],
+    typical: Callable[[list[float]], float] = median,
+) -> list[float]:
+    """Seconds a token with each, all of them loaded and measured in turns."""
     with ExitStack() as stack:
         timers = [stack.enter_context(_timer(path, **each)) for each in settings]
         times: list[list[float]] = [[] for _ in timers]
         for turn in there_and_back(range(len(timers)), 2 * rounds):
             for i in turn:
                 times[i].append(timers[i].token_s(N_TOKENS, 0))
-    return [median(each) for each in times]
+    return [typical(each) for each in times]
 
 
 def _machine(facts: ModelFacts, choice: MachineChoice) -> PredictedMachine:
@@ -137,7 +142,7 @@ def _hop(worker: str, rounds: int) -> list[dict[str, Any]]:
         facts = checked_facts(path)
         there = {"workers": (worker,)}
         here_s, there_s, both_s = _token_s(
-            path, 4 * rounds, [{}, {"gpu_layers": -1, **there}, {"gpu_layers": HALF, **there}]
+            path, 4 * rounds, [{}, {"gpu_layers": -1, **there}, {"gpu_layers": HALF, **there}], min
         )
     choices = (
         MachineChoice(n_threads=1, n_gpu_layers=0),
