@@ -13,14 +13,16 @@ from localspec.bench.prediction import Prediction, facts_of, predict
 from localspec.bench.sample import Measurement
 from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_results
 from localspec.bench.visit import environment, model_record
+from localspec.forecast.experience import Experience
 from localspec.forecast.machine import PredictedMachine
 from localspec.hardware.activity import Circumstances
 from localspec.prediction.rates import IdealRates
 from localspec.session.config import SessionConfig
 
 IDEAL = PredictedMachine(
-    "a machine that loses nothing", 20e9, 5e11, "made up", None, None, IdealRates(20e9, 5e11)
-)
+    "a machine that loses nothing", 20e9, 5e11, "made up", None, None, IdealRates(20e9, 5e11),
+    experience=Experience({"another model, Q8_0, 135000000": 1.25}),
+)  # fmt: skip
 
 
 def config(spec: str = "none", kv: str = "f16") -> SessionConfig:

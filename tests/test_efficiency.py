@@ -261,6 +261,7 @@ def test_what_is_not_known_widens() -> None:
 
     assert width(PublishedRates.of(find_device("Adreno 750"))) > 1.5 * width(known)
     assert width(replace(known, run=replace(known.run, era=UNDATED))) > width(known)
+    assert width(replace(known, run=replace(known.run, is_later=True))) > 1.2 * width(known)
     assert width(PublishedRates.of(find_device("RTX 4090"), "sycl")) > width(known)
 
 

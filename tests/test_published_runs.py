@@ -90,8 +90,9 @@ def test_every_shape_names_its_source() -> None:
     entries = load_catalog()
     for row in rows_of(shapes.TABLE):
         kind, _, what = row["source"].partition(": ")
-        assert kind in ("catalogue", "recalled"), row["name"]
-        assert what in entries if kind == "catalogue" else "huggingface.co/" in what, row["name"]
+        assert kind in ("catalogue", "listed"), row["name"]
+        pages = ("github.com/", "arxiv.org/")
+        assert what in entries if kind == "catalogue" else what.startswith(pages), row["name"]
 
 
 def test_the_processors_name_their_source() -> None:

@@ -13,6 +13,7 @@ from command import localspec
 from measured import cases, results
 
 from localspec.bench.report.chart import Chart, ChartPoint, Series, log_ticks, ticks
+from localspec.bench.report.charts import charts_of
 from localspec.bench.report.page import page
 from localspec.bench.report.svg import WIDTH, picture
 from localspec.bench.report.tables import all_rows
@@ -20,7 +21,7 @@ from localspec.bench.sample import Sample
 from localspec.bench.store import Results
 
 pytestmark = pytest.mark.engine  # its results are measured
-PICTURES = ("roofline", "predicted", "depth", "gap", "verification", "acceptance")
+PICTURES = ("roofline", "predicted", "rests-on", "depth", "gap", "verification", "acceptance")
 TEXTS_OUTSIDE = """() => [...document.querySelectorAll('svg text')].filter(text => {
     const box = text.getBoundingClientRect(), svg = text.ownerSVGElement.getBoundingClientRect();
     return box.left < svg.left - 1 || box.right > svg.right + 1 || box.bottom > svg.bottom + 1;
@@ -151,6 +152,16 @@ def test_pictures_are_written(measured: Results, tmp_path: Path) -> None:
         assert [path.name for path in written] == sorted(f"{key}.svg" for key in PICTURES)
         for path in written:
             assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_the_runs_that_correct_a_prediction_are_drawn_beside_it(measured: Results) -> None:
+    """One run of another model, 25 % slower than predicted, moves this one a third of the way."""
+    picture_of = {chart.key: chart for chart in charts_of(all_rows([measured]))}
+    ran, used = picture_of["rests-on"].bars
+    assert ran.label.startswith("another model")
+    assert ran.parts == (("ran here", pytest.approx(25)),)
+    assert used.label.startswith("prediction of")
+    assert 5 < used.parts[0][1] < 12
 
 
 def test_no_title_of_a_panel_reaches_into_the_next() -> None:

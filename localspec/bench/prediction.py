@@ -7,6 +7,7 @@ drafting should have reached.
 
 from dataclasses import dataclass, replace
 from functools import cache
+from math import exp
 from pathlib import Path
 
 from localspec.bench.case import Case, Work, read_prompts
@@ -59,13 +60,22 @@ class PassParts:
 
 
 @dataclass(frozen=True, slots=True)
+class RanHere:
+    """A model's latest run here: `ratio`, its seconds a token over those predicted without it."""
+
+    model: str
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """Plain values. `passes[n - 1]`: a pass of n tokens a sequence, halfway through the reply.
 
     Bytes and FLOPs are those of one pass of one token a sequence, and of the prompt. `flops_per_s`:
     the rate that wide passes of this model reach; `bandwidth_bytes_per_s`: the memory's. `bound`:
     the resource that limits decoding. `source`: of the rates, and the runs that corrected them.
-    `draft_s`: seconds of a token from the draft model.
+    `draft_s`: seconds of a token from the draft model. `rests_on`: the runs that corrected it, by
+    `correction`, a factor on seconds.
     """
 
     decode_tps: Speed
@@ -84,6 +94,8 @@ class Prediction:
     prompt_flops: float
     bandwidth_bytes_per_s: float | None
     flops_per_s: float | None
+    rests_on: tuple[RanHere, ...] = ()
+    correction: float = 1.0
 
     @property
     def pass_bytes(self) -> float:
@@ -182,7 +194,15 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
         prompt_flops=facts.flops(n_prompt, work.depth + work.n_prompt // 2),
         bandwidth_bytes_per_s=machine.bandwidth_bytes_per_s,
         flops_per_s=machine.flops_per_s or 2 * PEAK_TOKENS * facts.active_params / wide_s,
+        rests_on=_ran_here(machine),
+        correction=machine.experience.factor(facts),
     )
+
+
+def _ran_here(machine: PredictedMachine) -> tuple[RanHere, ...]:
+    evidence = machine.experience.evidence
+    known = evidence.get("decode", []) if isinstance(evidence, dict) else evidence
+    return tuple(RanHere(each.model, exp(each.log_ratio)) for each in known)
 
 
 def _middle(work: Work) -> int:

@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 from localspec.gguf.types import BY_NAME
 from localspec.model.facts import ModelFacts
-from localspec.prediction.families import BRAIN, HALF, SHARED_MEMORY
+from localspec.prediction.families import BITS, BRAIN, HALF, SHARED_MEMORY
 
 NEWEST = "2026"
 """The age class of engine builds of today."""
@@ -64,6 +64,8 @@ class RunConditions:
     n_cells: float = TYPICAL_CELLS
     habits: tuple[tuple[str, str], ...] = ()
     is_laptop: bool = False
+    is_later: bool = False
+    """Than all runs of which months are known: of an engine that may do what no run tells."""
 
     def with_type(self, type_class: str) -> Self:
         return replace(self, type_class=type_class)
@@ -85,24 +87,35 @@ Column = tuple[str, str, float]
 
 def whole(run: RunConditions) -> Iterator[Column]:
     """Columns of all parts alike."""
-    backend, family, era = run.backend, run.family, run.era
+    backend = run.backend
     for kind, name in (
-        ("era", era),
-        ("backend era", f"{backend}, {era}"),
-        ("family era", f"{family}, {era}"),
+        ("era", run.era),
         ("laptop", "yes" if run.is_laptop else "no"),
         ("device", f"{backend}, {run.chip}"),
         *((trait, "all") for trait in run.traits),
         *((f"{trait} in backend", backend) for trait in run.traits),
-        *((f"{trait} in era", f"{backend}, {era}") for trait in run.traits),
     ):
         yield kind, name, 1.0
-    yield "age in backend", backend, run.age_years
-    for trait in run.traits:
-        yield f"{trait} by age", backend, run.age_years
+    if _is_dated(run):
+        yield from _engine(run)
     for kind, name in run.habits:
         yield f"habit, {kind}", f"{backend}, {name}", 1.0
         yield f"habit, {kind} anywhere", name, 1.0
+
+
+def _is_dated(run: RunConditions) -> bool:
+    """Runs on processors that are left out are predicted better without their engine's date."""
+    return run.backend != "cpu"
+
+
+def _engine(run: RunConditions) -> Iterator[Column]:
+    """What an engine's age changes."""
+    backend = run.backend
+    yield "backend era", f"{backend}, {run.era}", 1.0
+    yield "age in backend", backend, run.age_years
+    for trait in run.traits:
+        yield f"{trait} in era", f"{backend}, {run.era}", 1.0
+        yield f"{trait} by age", backend, run.age_years
 
 
 def of_part(run: RunConditions, part: Part) -> Iterator[Column]:
@@ -124,8 +137,9 @@ def _launches(run: RunConditions) -> Iterator[Column]:
     yield "launches", "all", 1.0
     yield "launches in backend", backend, 1.0
     yield "launches in family", f"{backend}, {run.family}", 1.0
-    yield "launches in era", f"{backend}, {run.era}", 1.0
-    yield "launches by age", backend, run.age_years
+    if _is_dated(run):
+        yield "launches in era", f"{backend}, {run.era}", 1.0
+        yield "launches by age", backend, run.age_years
     for trait in run.traits:
         yield f"launches of {trait}", "all", 1.0
         yield f"launches of {trait} in backend", backend, 1.0
@@ -148,6 +162,7 @@ def _weights(run: RunConditions) -> Iterator[Column]:
         ("memory", "shared" if backend == "metal" or family in SHARED_MEMORY else "own"),
     ):
         yield group, name, 1.0
+    yield "bits", "all", log(BITS[HALF] / BITS[kind])
     speed = log(run.bandwidth_bytes_per_s / TYPICAL_BANDWIDTH)
     intensity = log(run.bandwidth_bytes_per_s / run.fp32_flops_per_s / TYPICAL_INTENSITY)
     matrix = log((run.fp16_flops_per_s or run.fp32_flops_per_s) / run.fp32_flops_per_s)
@@ -172,7 +187,8 @@ def _experts(run: RunConditions) -> Iterator[Column]:
     yield "experts in backend", run.backend, 1.0
     yield "experts in family", f"{run.backend}, {run.family}", 1.0
     yield "experts by type", f"{run.backend}, {run.type_class}", 1.0
-    yield "experts by age", run.backend, run.age_years
+    if _is_dated(run):
+        yield "experts by age", run.backend, run.age_years
 
 
 def _attention(run: RunConditions) -> Iterator[Column]:
@@ -186,7 +202,8 @@ def _attention(run: RunConditions) -> Iterator[Column]:
     depth = log(max(run.n_cells, FEWEST_CELLS) / TYPICAL_CELLS)
     yield "attention by depth", "all", depth
     yield "attention by depth in backend", run.backend, depth
-    yield "attention by age", run.backend, run.age_years
+    if _is_dated(run):
+        yield "attention by age", run.backend, run.age_years
     yield "attention, not fused", run.backend, float(not flash)
     yield "attention by cache", f"{run.backend}, {cache_type}{how}", 1.0
     if cache_type not in PLAIN_CACHES:

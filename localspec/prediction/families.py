@@ -41,6 +41,9 @@ HALF, EIGHT, LEGACY, K_QUANTS, LOW = "16 bit", "8 bit", "4 and 5 bit blocks", "K
 BRAIN = "bfloat16"
 """Of 16 bits, too, and slow where a device or its driver has no matrix units for it."""
 CODEBOOKS, MICROSCALED, TERNARY = "codebooks", "microscaled 4 bit", "1 and 2 bit"
+BITS = {HALF: 16.0, BRAIN: 16.0, EIGHT: 8.5, K_QUANTS: 4.9, LEGACY: 4.6, MICROSCALED: 4.3, LOW: 3.3,
+        CODEBOOKS: 3.0, TERNARY: 1.8}  # fmt: skip
+"""Of a weight, about: a byte of fewer bits has more weights to unpack."""
 _TYPE_CLASSES: tuple[tuple[str, str], ...] = (
     (r"^BF16", BRAIN),
     (r"^(F16|FP16|F32|FP32)", HALF),

@@ -3,8 +3,10 @@
     log s = sum of causes        low, high = predicted * exp(-quantiles * s)
 
 s scales the errors of runs whose source was left out of the fit, their chip, too, where it counts
-as unseen; the quantiles are those of all such errors in units of their s, so that 80 % of runs lie
-between them whatever the shape of the errors (conformal prediction, Lei et al. 2018).
+as unseen, and what is not older than they are, too, where their engine counts as later. The
+quantiles are those of such errors in units of their s, by backend, kind of model and what is known
+of the device, so that 80 % of runs lie between them whatever the shape of the errors (conformal
+prediction by group, Lei et al. 2018, Vovk 2012).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,8 @@ from typing import Any, Self
 from localspec.prediction.conditions import UNDATED, RunConditions
 from localspec.prediction.rates import Shares, Spread
 
+DEVICE, FAMILY, NEITHER = "device seen", "family seen", "family not seen"
+"""What published runs tell of a device."""
 LARGEST = 1.0
 """Of s: no interval is wider than what nothing is known of."""
 
@@ -29,8 +33,8 @@ def causes(
         yield trait, 1.0
     unseen = {
         "backend": f"backend: {run.backend}",
-        "device": f"device: {run.backend}, {run.chip}",
-        "family": f"backend family: {run.backend}, {run.family}",
+        "device": _device(run),
+        "family": _family(run),
         "weight type": f"backend type: {run.backend}, {run.type_class}",
         **{f"{trait} models": f"{trait} in backend: {run.backend}" for trait in run.traits},
     }
@@ -39,13 +43,31 @@ def causes(
             yield f"{what.replace('moe', 'mixture')} not seen", 1.0
     if run.era == UNDATED:
         yield "build not known", 1.0
+    if run.is_later:
+        yield "later build", 1.0
     yield "overhead", shares.overhead
     yield "attention", shares.attention
 
 
+def known_of(run: RunConditions, knows: Callable[[str], bool]) -> str:
+    """The device, or its family, or neither."""
+    if knows(_device(run)):
+        return DEVICE
+    return FAMILY if knows(_family(run)) else NEITHER
+
+
+def _device(run: RunConditions) -> str:
+    return f"device: {run.backend}, {run.chip}"
+
+
+def _family(run: RunConditions) -> str:
+    return f"backend family: {run.backend}, {run.family}"
+
+
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Of one test. `quantiles` of log(measured / predicted) over s, by backend and kind."""
+    """Of one test. `quantiles` of log(measured / predicted) over s, by backend, kind of model and
+    what is known of the device; a group without its own has those of the wider one."""
 
     scales: Mapping[str, float]
     quantiles: Mapping[str, tuple[float, float]]
@@ -58,7 +80,8 @@ class Uncertainty:
     def spread(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> Spread:
         """Factors on a predicted speed."""
         scale = self.scale(run, knows, shares)
-        names = (f"{run.backend}, {run.kind}", run.backend, "all")
+        kind = f"{run.backend}, {run.kind}"
+        names = (f"{kind}, {known_of(run, knows)}", kind, run.backend, "all")
         low, high = next(self.quantiles[name] for name in names if name in self.quantiles)
         return Spread(exp(-high * scale), exp(-low * scale))
 

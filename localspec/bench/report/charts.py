@@ -5,11 +5,10 @@ from dataclasses import replace
 
 from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
+from localspec.bench.report.predicted import predicted, rests_on
 from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
-from localspec.bench.statistics import Estimate
-from localspec.format import interval, number, percent
-from localspec.prediction.roofline import Speed
+from localspec.format import number, percent
 from localspec.session.config import SessionConfig
 
 LARGEST_GAPS = 12
@@ -21,7 +20,8 @@ def charts_of(rows: Sequence[ResultRow]) -> list[Chart | BarChart]:
     timed = [row for row in rows if row.decode_tps or row.prefill_tps]
     found = (
         _roofline(timed),
-        _predicted(timed),
+        predicted(timed),
+        rests_on(timed),
         _by_depth(timed),
         _gaps(timed),
         _verification(rows),
@@ -98,50 +98,6 @@ def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
             "line",
             tone=None,
         )
-
-
-def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
-    """Measured over predicted, both with intervals."""
-    rows = [row for row in rows if row.decode_tps and row.predicted_tps]
-    known = [
-        (name, row.decode_tps, row.predicted_tps)
-        for row, name in zip(rows, labels(rows), strict=True)
-        if row.decode_tps and row.predicted_tps
-    ]
-    if not known:
-        return None
-    points = [
-        ChartPoint(said.mid, found.mid, found.low, found.high, f"{name}: {_both(found, said)}")
-        for name, found, said in known
-    ]
-    ends = [value for p in points for value in (p.x, p.y)]
-    low, high = min(ends) / 1.3, max(ends) * 1.3
-    factors = min(s.low / s.mid for *_, s in known), max(s.high / s.mid for *_, s in known)
-    edges = [
-        Series(
-            name,
-            (ChartPoint(low, low * f), ChartPoint(high, high * f)),
-            "line",
-            dashed=f != 1,
-            tone=None,
-        )
-        for name, f in (("equal", 1.0), ("predicted interval", factors[0]), ("", factors[1]))
-    ]
-    return Chart(
-        "predicted",
-        "Predicted and measured",
-        "Decoding speed. A prediction on the line is right, and one between the dashed lines is"
-        " within its interval. Points above the line are faster than predicted.",
-        "predicted tok/s",
-        "measured tok/s",
-        (*edges, Series("cases", tuple(points), tone=0)),
-        is_log=True,
-    )
-
-
-def _both(found: Estimate, said: Speed) -> str:
-    measured = interval(found.mid, found.low, found.high)
-    return f"{measured} tok/s measured, {number(said.mid)} predicted"
 
 
 def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:

@@ -14,7 +14,7 @@ from itertools import combinations
 from math import sqrt
 
 import numpy as np
-from research.efficiency.intervals import OLD, Case
+from research.efficiency.intervals import Case
 
 from localspec.prediction.evidence import Spreads
 
@@ -28,7 +28,7 @@ Key = Callable[[Case], Hashable]
 
 def spreads_of(cases: Iterable[Case]) -> Spreads:
     """From errors of runs whose chip and source were left out."""
-    known = [c for c in cases if not c.sees_chip and c.run.conditions.era not in OLD]
+    known = [case for case in cases if case.leave == "chip"]
     of_pair = _shared(known, lambda c: (_source(c), _device(c), _model(c)), _case)
     of_device = _shared(known, lambda c: (_source(c), _device(c)), _model)
     of_model = _shared(known, lambda c: (_source(c), _model(c)), _device)

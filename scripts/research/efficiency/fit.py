@@ -8,6 +8,7 @@ same data give the same file. `--check` only says whether the shipped file is wh
 
 import inspect
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ BATCH_TABLES = ("verify_cost.csv", "batch_2026.csv")
 DIGITS = 4
 LEAST = 0.0005
 """Of a column's value that is worth shipping."""
+SAID = re.compile(r"(device|backend|backend family|backend type|\w+ in backend): ")
+"""Columns that say what is known of a run, whatever their value."""
 ROUNDING = 5e-3
 TESTS = ("decode", "prefill")
 
@@ -130,7 +133,7 @@ def _shipped(known: Coefficients) -> dict[str, float]:
     return {
         name: round(x, DIGITS)
         for name, x in known.values.items()
-        if not name.startswith("habit") and (abs(x) >= LEAST or name.startswith("device"))
+        if not name.startswith("habit") and (abs(x) >= LEAST or SAID.match(name))
     }
 
 

@@ -1,44 +1,43 @@
 """Intervals that hold out of sample: errors of runs that were left out, scaled by what is known.
 
-Every run is predicted twice: without its source, and without its source and its chip. The scale of
-the errors is fitted (Laplace, log-linear, with a ridge) to what was known in each case; quantiles
-of the scaled errors of unseen chips, by backend and kind of model and held to those of all, make
-the interval. Pairs of a chip and a source err together, so a pair of many runs does not count as
-many, and few pairs widen.
+Every run of today's engines is predicted up to three times: without its source, without its chip,
+too, and without all that is not older, too. The scale of the errors is fitted (Laplace, log-linear,
+with a ridge) to what was known in each case; quantiles of the scaled errors make the interval, by
+backend, kind of model and what was known of the device, each held to the wider group. Runs of a
+source err together, so a source of many runs does not count as many, and few sources widen.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from research.efficiency.regression import Fitted, Floats
+from research.efficiency.regression import Fitted, Floats, Leave, Mask
 from research.efficiency.runs import Run
 
 from localspec.prediction.conditions import RunConditions, of_part, whole
 from localspec.prediction.rates import Shares
-from localspec.prediction.uncertainty import Uncertainty, causes
-
-Mask = NDArray[np.bool_]
+from localspec.prediction.uncertainty import DEVICE, Uncertainty, causes, known_of
 
 PROMISED = 0.8
 RIDGE, STEPS = 4.0, 30
-HELD = 12.0
-"""Pairs' worth of trust in the wider group beside one's own."""
+HELD = 8.0
+"""Sources' worth of trust in the wider group beside one's own."""
 FEWEST = 0.03
-"""Of a tail; the tails of few pairs are thinner, because a new pair may lie beyond all of them."""
-THINNER = 0.25
-"""Of a pair: by how much."""
-UNSEEN_BACKEND, TWICE = "backend not seen", 0.7
-"""Believed before any run: errors there are twice as large. Few backends can teach it."""
+"""Of a tail; that of few sources is thinner, because a new one may lie beyond all of them."""
+THINNER = {"decode": 0.5, "prefill": 0.25}
+"""Of a source: by how much. Exact would be 0.9, if every source of a group were as any other."""
+DEPTH_OF_KNOWN = 2
+BELIEVED = {"backend not seen": 0.7, "later build": 0.4}
+"""Before any run, and at least, of log s: errors on a backend that nobody measured are twice as
+large, those of engines that are younger than all runs by half. Few backends and months teach it."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
 OLD = ("llamafile", "2023", "2024")
-OLD_WEIGHT = 0.2
-"""Of errors of old engines: nobody is promised those."""
+"""Engines whose errors nobody is promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +47,31 @@ class Case:
     run: Run
     shares: Shares
     error: float
-    sees_chip: bool
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        return self.run.chip, self.run.source
+    leave: Leave
 
 
 class Seen:
-    """Which columns the runs of other sources, and other chips, take part in."""
+    """Which columns the runs of other sources, other chips and earlier months take part in."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self._pairs: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-        by_pair: defaultdict[tuple[str, str], set[RunConditions]] = defaultdict(set)
+        self._groups: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
+        groups: defaultdict[tuple[str, str, str], set[RunConditions]] = defaultdict(set)
         for run in runs:
-            by_pair[run.chip, run.source].add(run.conditions)
-        for pair, conditions in by_pair.items():
+            groups[run.chip, run.source, run.month or ""].add(run.conditions)
+        for group, conditions in groups.items():
             for known in conditions:
                 for kind, name, _ in (*whole(known), *of_part(known, "weights")):
-                    self._pairs[f"{kind}: {name}"].add(pair)
+                    self._groups[f"{kind}: {name}"].add(group)
 
-    def without(self, run: Run, *, chip: bool) -> Callable[[str], bool]:
-        """Whether a column is supported where a run's source, or its chip, too, is left out."""
+    def without(self, run: Run, leave: Leave) -> Callable[[str], bool]:
+        """Whether a column is supported where a run is predicted without what is left out."""
 
         def knows(column: str) -> bool:
             return any(
-                source != run.source and (not chip or name != run.chip)
-                for name, source in self._pairs.get(column, ())
+                source != run.source
+                and (leave == "source" or chip != run.chip)
+                and (leave != "later" or run.month is None or month < run.month)
+                for chip, source, month in self._groups.get(column, ())
             )
 
         return knows
@@ -84,29 +81,49 @@ class Calibration:
     """The uncertainty that the cases of a fit give, and that without some of them."""
 
     def __init__(self, fitted: Fitted, seen: Seen) -> None:
-        self.seen, runs = seen, fitted.problem.runs
-        shares = fitted.shares()
-        self.cases = [
-            Case(run, shares[i], float(errors[i]), sees)
-            for sees in (True, False)
-            for errors in (fitted.unseen(leave_chip=not sees),)
-            for i, run in enumerate(runs)
-            if not sees or self._is_elsewhere(run)
-        ]
+        self.fitted, self.seen = fitted, seen
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """Of engines of today."""
+        runs, shares = self.fitted.problem.runs, self.fitted.shares()
+        pairs: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for i, run in enumerate(runs):
+            pairs[run.chip, run.source].append(i)
+        found: list[Case] = []
+        for pair, rows in pairs.items():
+            for leave in self._ways([runs[i] for i in rows]):
+                errors = self.fitted.unseen(pair, leave=leave)
+                found += [
+                    Case(_as_left(runs[i], leave), shares[i], float(error), leave)
+                    for i, error in zip(rows, errors, strict=True)
+                    if runs[i].conditions.era not in OLD
+                ]
+        return [case for case in found if case.leave != "source" or self._is_elsewhere(case.run)]
+
+    def _ways(self, runs: Sequence[Run]) -> Iterator[Leave]:
+        """What is left out for the runs of a pair."""
+        if all(run.conditions.era in OLD for run in runs):
+            return
+        if any(self._is_elsewhere(run) for run in runs):
+            yield "source"
+        yield "chip"
+        if any(run.month and run.conditions.era not in OLD for run in runs):
+            yield "later"
 
     def _is_elsewhere(self, run: Run) -> bool:
         known = run.conditions
-        return self.seen.without(run, chip=False)(f"device: {known.backend}, {known.chip}")
+        return self.seen.without(run, "source")(f"device: {known.backend}, {known.chip}")
 
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """Of all cases."""
-        return self._calibrated(np.ones(len(self.cases), bool), self.scales)
+        return self._calibrated(np.ones(len(self.cases), bool))
 
     def without(self, chip: str, source: str) -> Uncertainty:
         """Quantiles of cases of other chips and other sources; the scale is that of all."""
         keep = [c.run.chip != chip and c.run.source != source for c in self.cases]
-        return self._calibrated(np.array(keep), self.scales)
+        return self._calibrated(np.array(keep))
 
     @cached_property
     def _causes(self) -> tuple[list[str], Floats]:
@@ -114,7 +131,7 @@ class Calibration:
             dict(
                 causes(
                     case.run.conditions,
-                    self.seen.without(case.run, chip=not case.sees_chip),
+                    self.seen.without(case.run, case.leave),
                     case.shares,
                 )
             )
@@ -125,14 +142,8 @@ class Calibration:
 
     @cached_property
     def _weights(self) -> Floats:
-        counts = Counter((case.pair, case.sees_chip) for case in self.cases)
-        return np.array(
-            [
-                (OLD_WEIGHT if case.run.conditions.era in OLD else 1.0)
-                / sqrt(counts[case.pair, case.sees_chip])
-                for case in self.cases
-            ]
-        )
+        counts = Counter((case.run.source, case.leave) for case in self.cases)
+        return np.array([1 / sqrt(counts[case.run.source, case.leave]) for case in self.cases])
 
     @cached_property
     def scales(self) -> dict[str, float]:
@@ -141,8 +152,9 @@ class Calibration:
         size = np.abs([case.error for case in self.cases])
         beta = np.zeros(len(names))
         beta[names.index("all")] = np.log(np.mean(size))
-        if UNSEEN_BACKEND in names:
-            beta[names.index(UNSEEN_BACKEND)] = TWICE
+        for name, believed in BELIEVED.items():
+            if name in names:
+                beta[names.index(name)] = believed
         centre = beta.copy()
         for _ in range(STEPS):
             ratio = np.clip(size / np.exp(x @ beta), 0, 8)
@@ -150,7 +162,12 @@ class Calibration:
             curvature = (x.T * (self._weights * np.maximum(ratio, 0.3))) @ x
             beta -= np.linalg.solve(curvature + RIDGE * np.eye(len(beta)), gradient)
         found = {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
-        return {UNSEEN_BACKEND: TWICE} | found
+        return BELIEVED | found
+
+    @cached_property
+    def _believed(self) -> dict[str, float]:
+        """What predictions use: quantiles are of errors in units of the fitted scales."""
+        return self.scales | {name: max(x, self.scales[name]) for name, x in BELIEVED.items()}
 
     @cached_property
     def _scaled(self) -> Floats:
@@ -158,51 +175,58 @@ class Calibration:
         scale = np.exp(x @ np.array([self.scales[name] for name in names]))
         return np.array([case.error for case in self.cases]) / scale
 
-    def _calibrated(self, keep: Mask, scales: dict[str, float]) -> Uncertainty:
-        """Of cases whose chip was left out, too: by backend and kind of model, each held to what
-        is wider."""
-        keep = keep & self._is_unseen
-        found = {"all": self._quantiles(keep)}
-        for backend in sorted(set(self._backends)):
-            chosen = keep & (self._backends == backend)
-            if not chosen.any():
-                continue
-            found[str(backend)] = self._held(chosen, found["all"])
-            for kind in sorted(set(self._kinds[chosen])):
-                of_kind = chosen & (self._kinds == kind)
-                found[f"{backend}, {kind}"] = self._held(of_kind, found[str(backend)])
-        return Uncertainty(scales, found)
+    def _calibrated(self, keep: Mask) -> Uncertainty:
+        """By groups from wide to narrow; the wide ones are of cases whose chip was left out."""
+        wide = keep & (self._groups[DEPTH_OF_KNOWN] != DEVICE)
+        found = {"all": self._quantiles(wide)}
+        for depth, names in enumerate(self._names):
+            for name in sorted(set(names[keep])):
+                chosen = (keep if depth == DEPTH_OF_KNOWN else wide) & (names == name)
+                if chosen.any():
+                    wider = found.get(str(name).rpartition(", ")[0], found["all"])
+                    found[str(name)] = self._held(chosen, wider)
+        return Uncertainty(self._believed, found)
+
+    @cached_property
+    def _groups(self) -> tuple[NDArray[np.str_], ...]:
+        """Of every case its backend, its kind of model and what is known of its device."""
+        rows = [
+            (
+                case.run.conditions.backend,
+                case.run.conditions.kind,
+                known_of(case.run.conditions, self.seen.without(case.run, case.leave)),
+            )
+            for case in self.cases
+        ]
+        return tuple(np.array(column) for column in zip(*rows, strict=True))
+
+    @cached_property
+    def _names(self) -> list[NDArray[np.str_]]:
+        rows = list(zip(*self._groups, strict=True))
+        return [np.array([", ".join(row[: n + 1]) for row in rows]) for n in range(3)]
 
     def _held(self, chosen: Mask, wider: tuple[float, float]) -> tuple[float, float]:
-        n_pairs, own = len(set(self._pairs[chosen])), self._quantiles(chosen)
-        share = n_pairs / (n_pairs + HELD)
+        n_sources, own = len(set(self._sources[chosen])), self._quantiles(chosen)
+        share = n_sources / (n_sources + HELD)
         low, high = (share * a + (1 - share) * b for a, b in zip(own, wider, strict=True))
         return round(low, 4), round(high, 4)
 
     @cached_property
-    def _is_unseen(self) -> Mask:
-        return np.array([not case.sees_chip for case in self.cases])
-
-    @cached_property
-    def _kinds(self) -> NDArray[np.str_]:
-        return np.array([case.run.conditions.kind for case in self.cases])
-
-    @cached_property
-    def _backends(self) -> NDArray[np.str_]:
-        return np.array([case.run.conditions.backend for case in self.cases])
-
-    @cached_property
-    def _pairs(self) -> NDArray[np.intp]:
-        """A number for each pair of a chip and a source."""
-        numbers = {pair: i for i, pair in enumerate({case.pair: None for case in self.cases})}
-        return np.array([numbers[case.pair] for case in self.cases])
+    def _sources(self) -> NDArray[np.str_]:
+        return np.array([case.run.source for case in self.cases])
 
     def _quantiles(self, chosen: Mask) -> tuple[float, float]:
         """Between which the promised share of weight lies; neither crosses the prediction."""
         order = np.argsort(self._scaled[chosen])
         values, weights = self._scaled[chosen][order], self._weights[chosen][order]
         at = (np.cumsum(weights) - weights / 2) / weights.sum()
-        n_pairs = len(set(self._pairs[chosen]))
-        tail = max(FEWEST, (1 - PROMISED) / 2 - THINNER / n_pairs)
+        n_sources = len(set(self._sources[chosen]))
+        tail = max(
+            FEWEST, (1 - PROMISED) / 2 - THINNER[self.fitted.problem.runs[0].test] / n_sources
+        )
         low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
         return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)
+
+
+def _as_left(run: Run, leave: Leave) -> Run:
+    return run.later() if leave == "later" else run

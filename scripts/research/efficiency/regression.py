@@ -4,15 +4,16 @@
 
 by Gauss-Newton with Huber weights; the ridge scales every kind of column by how far it is believed
 to vary, so that a device is held to its family, a family to its backend. Rows of one chip and
-source share their weight, so that no source outvotes others by repeating itself. What all other
-runs determine follows from the normal equations less a group's own part of them.
+source share their weight, so that no source outvotes others by repeating itself. What other runs
+determine is fitted anew, with derivatives of the fit to all.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import sqrt
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,17 @@ from localspec.prediction.efficiency import Coefficients
 from localspec.prediction.rates import Shares
 
 Floats = NDArray[np.float64]
-Rows = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+Leave = Literal["source", "chip", "later"]
+"""What a run is predicted without: its source; its chip, too; and what is not older, too."""
 
-RIDGE, STEPS, PRECISION = 0.05, 40, 2e-3
+STEPS, PRECISION = 40, 2e-3
 """The last is the largest change of a logarithm of seconds that ends the steps."""
-HUBER = {"decode": 0.08, "prefill": 0.15}
+RIDGE = {"decode": 0.035, "prefill": 0.05}
+HUBER = {"decode": 0.03, "prefill": 0.15}
 """The error from which on a run counts less: drivers make prompts differ by more."""
+COARSE, FINE = 6.0, 2.0
+"""Times that, for the first steps of a fit anew."""
 PARTS: dict[str, tuple[Part, ...]] = {
     "decode": ("launches", "weights", "experts", "attention"),
     "prefill": ("launches", "weights", "experts", "attention", "streaming"),
@@ -76,9 +82,24 @@ class Problem:
             weights=np.array([1 / sqrt(counts[run.chip, run.source]) for run in runs]),
         )  # fmt: skip
 
+    def of_rows(self, rows: Sequence[int]) -> "Problem":
+        """Of some of the runs."""
+        return replace(
+            self,
+            runs=[self.runs[i] for i in rows],
+            x=tuple(x[rows] for x in self.x),
+            bases=tuple(base[rows] for base in self.bases),
+            target=self.target[rows],
+            weights=self.weights[rows],
+        )
+
     @property
     def huber(self) -> float:
         return HUBER[self.runs[0].test]
+
+    @property
+    def ridge(self) -> float:
+        return RIDGE[self.runs[0].test]
 
     def shares(self, theta: Floats) -> Floats:
         """Of launches and of attention in predicted seconds."""
@@ -126,8 +147,7 @@ class Fitted:
         residual = problem.target - self._predicted
         self._w = problem.weights / np.maximum(1.0, np.abs(residual) / problem.huber)
         self._residual = residual
-        self._a = _normal(self._jacobian, self._w) + RIDGE * np.eye(len(self.theta))
-        self._last: dict[str, tuple[Floats, Floats]] = {}
+        self._known: dict[tuple[str | None, str | None, str | None], Floats] = {}
 
     @cached_property
     def coefficients(self) -> Coefficients:
@@ -155,78 +175,97 @@ class Fitted:
             return 0.0
         w, scale = self._w[rows], DEVICE[self.problem.runs[0].test]
         found = (self._residual if errors is None else errors)[rows]
-        return float((w @ found) / (w.sum() + RIDGE / scale**2))
+        return float((w @ found) / (w.sum() + self.problem.ridge / scale**2))
 
-    def without(self, chip: str | None, source: str | None) -> Floats:
-        """Columns' values that the runs of other chips and other sources determine.
+    def without(self, chip: str | None, source: str | None, before: str | None = None) -> Floats:
+        """Columns' values that the runs of other chips, of other sources, of earlier months
+        determine; None leaves none out. Runs of no month count as earlier.
 
-        One Newton step from the solution for all, with its robust weights.
+        A fit anew, from robust weights that do not remember what is left out: the weights of the
+        last step do, because they hold runs near what all runs say.
         """
-        others, inverse = self._without_source(source or "")
-        rows = [i for i in self._groups["chip", chip or ""] if self._source(i) != source]
-        j, r = self._weighted(rows)
-        spread = inverse @ j.T
-        left = r - j @ (others - self.theta)
-        return others - spread @ np.linalg.solve(np.eye(len(rows)) - j @ spread, left)
+        left_out = (chip, source, before)
+        if left_out not in self._known:
+            self._known[left_out] = self._refit(self._keeps(*left_out))
+        return self._known[left_out]
 
-    def _without_source(self, source: str) -> tuple[Floats, Floats]:
-        """Values without a source, and the inverse of the curvature there; the last is kept."""
-        if source not in self._last:
-            j, r = self._weighted(self._groups["source", source])
-            if 4 * len(r) > len(self.theta):
-                inverse = np.linalg.inv(self._a - j.T @ j)
-            else:
-                spread = self._inverse @ j.T
-                inner = np.linalg.solve(np.eye(len(r)) - j @ spread, spread.T)
-                inverse = self._inverse + spread @ inner
-            self._last = {source: (self.theta - inverse @ (j.T @ r), inverse)}
-        return self._last[source]
+    def _keeps(self, chip: str | None, source: str | None, before: str | None) -> Mask:
+        runs = self.problem.runs
+        return np.array(
+            [
+                run.chip != chip
+                and run.source != source
+                and (before is None or (run.month or "") < before)
+                for run in runs
+            ]
+        )
 
-    def _weighted(self, rows: list[int]) -> tuple[Floats, Floats]:
-        """Derivatives and residuals of runs, by the square roots of their weights."""
-        root = np.sqrt(self._w[rows])
-        return self._jacobian[rows] * root[:, None], self._residual[rows] * root
+    def _refit(self, keep: Mask) -> Floats:
+        """Of some of the runs, with the derivatives at the solution for all."""
+        j, residual, w = self._jacobian[keep], self._residual[keep], self.problem.weights[keep]
+        curvature, gradient = self._coarse
+        out, w_out = self._jacobian[~keep], self._coarse_weights[~keep]
+        curvature = curvature - _normal(out, w_out)
+        step = self._solved(curvature, gradient - out.T @ (w_out * self._residual[~keep]))
+        for huber in (FINE * self.problem.huber, self.problem.huber):
+            robust = w / np.maximum(1.0, np.abs(residual - j @ step) / huber)
+            step = self._solved(_normal(j, robust), j.T @ (robust * residual))
+        return self.theta + step
+
+    def _solved(self, curvature: Floats, gradient: Floats) -> Floats:
+        ridge = self.problem.ridge
+        held = curvature + ridge * np.eye(len(self.theta))
+        return np.linalg.solve(held, gradient - ridge * self.theta)
 
     @cached_property
-    def _inverse(self) -> Floats:
-        return np.linalg.inv(self._a)
+    def _coarse_weights(self) -> Floats:
+        """Robust ones that let runs far from the solution pull, too."""
+        wide = COARSE * self.problem.huber
+        return self.problem.weights / np.maximum(1.0, np.abs(self._residual) / wide)
+
+    @cached_property
+    def _coarse(self) -> tuple[Floats, Floats]:
+        """The curvature and the gradient of all runs with these weights."""
+        w = self._coarse_weights
+        return _normal(self._jacobian, w), self._jacobian.T @ (w * self._residual)
 
     def _source(self, row: int) -> str:
         return self.problem.runs[row].source
 
     @cached_property
-    def _groups(self) -> defaultdict[tuple[str, str], list[int]]:
-        found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    def _chips(self) -> defaultdict[str, list[int]]:
+        found: defaultdict[str, list[int]] = defaultdict(list)
         for i, run in enumerate(self.problem.runs):
-            found["chip", run.chip].append(i)
-            found["source", run.source].append(i)
+            found[run.chip].append(i)
         return found
 
     def shares(self) -> list[Shares]:
         """What launches and attention take of every prediction."""
         return [Shares(float(a), float(b)) for a, b in self.problem.shares(self.theta)]
 
-    def unseen(self, wanted: Container[int] | None = None, *, leave_chip: bool = True) -> Floats:
-        """log(measured / predicted seconds) of every run, its chip and source left out."""
-        pairs: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-        for i, run in enumerate(self.problem.runs):
-            if wanted is not None and i not in wanted:
-                continue
-            pairs[run.source, run.chip].append(i)
-        errors = np.zeros(len(self.problem.runs))
-        for (source, chip), rows in sorted(pairs.items()):
-            step = self.without(chip if leave_chip else None, source) - self.theta
-            errors[rows] = self._residual[rows] - self._jacobian[rows] @ step
-            if not leave_chip:
-                errors[rows] -= self.device(self._elsewhere(rows[0]))
-        return errors
+    def unseen(self, pair: tuple[str, str], *, leave: Leave) -> Floats:
+        """log(measured / predicted seconds) of the runs of a chip by a source.
+
+        `leave`: the source alone, its chip, too, or also what is not older than their first month.
+        """
+        chip, source = pair
+        rows = [i for i in self._chips[chip] if self._source(i) == source]
+        months = [month for i in rows if (month := self.problem.runs[i].month)]
+        before = min(months, default=None) if leave == "later" else None
+        theta = self.without(None if leave == "source" else chip, source, before)
+        own = self.problem.of_rows(rows)
+        errors = own.target - own.linear(theta)[0]
+        if leave != "source":
+            return errors
+        known = self._residual - self._jacobian @ (theta - self.theta)
+        return errors - np.array([self.device(self._elsewhere(i), known) for i in rows])
 
     def _elsewhere(self, row: int) -> list[int]:
         """Runs of the same device by other sources."""
         run = self.problem.runs[row]
         return [
             i
-            for i in self._groups["chip", run.chip]
+            for i in self._chips[run.chip]
             if self.problem.runs[i].conditions.backend == run.conditions.backend
             and self._source(i) != run.source
         ]
@@ -242,8 +281,8 @@ def _gauss_newton(problem: Problem, start: Floats | None) -> Floats:
         predicted, jacobian = problem.linear(theta)
         residual = predicted - problem.target
         robust = problem.weights / np.maximum(1.0, np.abs(residual) / problem.huber)
-        curvature = _normal(jacobian, robust) + RIDGE * np.eye(len(theta))
-        gradient = jacobian.T @ (robust * residual) + RIDGE * theta
+        curvature = _normal(jacobian, robust) + problem.ridge * np.eye(len(theta))
+        gradient = jacobian.T @ (robust * residual) + problem.ridge * theta
         step = np.clip(np.linalg.solve(curvature, gradient), -1.0, 1.0)
         theta -= step
         if np.abs(jacobian @ step).max() < PRECISION:

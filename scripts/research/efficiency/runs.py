@@ -9,9 +9,10 @@ weights and quantization.
 import csv
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
+from typing import Self
 
 from research.efficiency.notes import Notes, number
 from research.efficiency.places import Place, class_of, place_of
@@ -74,6 +75,11 @@ class Run:
     @property
     def conditions(self) -> RunConditions:
         return self.place.circumstances
+
+    def later(self) -> Self:
+        """As one of an engine that is younger than all runs of known months."""
+        known = replace(self.conditions, is_later=True)
+        return replace(self, place=replace(self.place, circumstances=known))
 
     @property
     def bases(self) -> dict[Part, float]:

@@ -1,25 +1,27 @@
 """How far each kind of column is believed to vary, in units of a logarithm.
 
 The ridge of the fit holds a column to zero in proportion: a kind that varies little must be asked
-for by many runs. From a search over the errors of runs whose chip and source were left out.
+for by many runs. From searches over the errors of runs whose chip and source were left out.
 """
 
 DECODE_SCALES = {
-    "attention by group of quantized cache": 0.5,
-    "attention by size of quantized cache": 0.7, "habit, attention by driver": 0.5,
+    "bits": 0.2,
+    "attention by group of quantized cache": 0.25,
+    "attention by size of quantized cache": 0.35, "habit, attention by driver": 0.5,
     "habit, type by driver": 0.2, "habit, driver": 0.3, "convolution": 0.1,
     "convolution in backend": 0.1, "launches of convolution": 0.5,
     "launches of convolution in backend": 0.3,
     "age in backend": 0.15, "moe by age": 0.15, "hybrid by age": 0.15, "mla by age": 0.15,
-    "gemma by age": 0.1, "launches by age": 0.3, "attention by age": 0.3, "experts by age": 0.15,
-    "attention by depth": 0.3, "attention by depth in backend": 0.2,
+    "gemma by age": 0.1, "launches by age": 0.3, "attention by age": 0.15, "experts by age": 0.15,
+    "attention by depth": 0.15, "attention by depth in backend": 0.1,
     "moe": 0.1, "hybrid": 0.1, "mla": 0.1, "gemma": 0.1, "habit, method anywhere": 0.15,
     "habit, launches by method anywhere": 0.3, "habit, state anywhere": 0.5,
-    "attention": 1, "attention by cache": 0.4, "attention by group": 1.0,
-    "attention by group in backend": 0.5, "attention in backend": 0.5, "attention in family": 0.3,
-    "attention of gemma": 0.3, "attention of gemma in backend": 0.2, "attention of hybrid": 0.3,
-    "attention of hybrid in backend": 0.2, "attention of mla": 1.5,
-    "attention of mla in backend": 0.7, "attention, not fused": 0.5, "backend": 0.588,
+    "attention": 0.5, "attention by cache": 0.2, "attention by group": 0.5,
+    "attention by group in backend": 0.25, "attention in backend": 0.25,
+    "attention in family": 0.15,
+    "attention of gemma": 0.15, "attention of gemma in backend": 0.1, "attention of hybrid": 0.15,
+    "attention of hybrid in backend": 0.1, "attention of mla": 0.75,
+    "attention of mla in backend": 0.35, "attention, not fused": 0.25, "backend": 0.588,
     "backend era": 0.252, "backend family": 0.44, "backend type": 0.247, "bandwidth": 0.0624,
     "bandwidth in backend": 0.252, "era": 0.1, "experts": 0.3, "experts by type": 0.1,
     "experts in backend": 0.2, "experts in family": 0.1, "family": 0.146, "family type": 0.176,

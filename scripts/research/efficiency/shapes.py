@@ -1,13 +1,14 @@
 """Shapes of the models that published runs name: what a token streams, and what it multiplies.
 
 A row of a CSV has a model's name, a rounded number of weights and perhaps the size of its file.
-data/shapes.csv has the rest as the makers publish it, written down by hand; those of the
-catalogue's models are held against its configurations (tests/test_shapes.py). Columns: a name's
+data/shapes.csv has the rest as the makers publish it, written down by hand and held against the
+catalogue's configurations (tests/test_shapes.py) or public lists of them. Columns: a name's
 pattern, 10^9 weights, layers, embedding length, bytes of F16 keys and values that a pass reads for
 a cached token, rows of a table, tied tables, kind; of mixtures 10^9 weights in routed experts,
 experts of a layer and those a token uses; 10^9 weights of which a token reads a row; a sliding
 window and the share of the cache behind it; numbers of all query heads; 10^6 bytes of state; the
-source, which is the catalogue's entry that a row is held against, or a configuration recalled.
+source, which is the catalogue's entry that a row is held against, or the public page that lists its
+layers, width, heads, vocabulary and experts. Bytes of the cache follow from heads.
 Other models get the shape usual at their size, mixtures what their names say ("30B-A3B").
 """
 

@@ -85,7 +85,7 @@ def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> di
     _check(table)
     runs, skipped = read_runs(table, min_gib)
     if until:
-        runs = [run for run in runs if run.month and run.month > until]
+        runs = [run.later() for run in runs if run.month and run.month > until]
     outcomes = [o for test in TESTS for o in outcomes_of(runs, fit_of(test, until))]
     recent = [o for o in outcomes if o.run.conditions.era in ("2025", NEWEST)]
     return {
@@ -115,7 +115,7 @@ def _unseen(fit: Fit, pair: tuple[str, str], runs: list[Run]) -> Iterator[Outcom
     seconds = np.exp(problem.linear(theta)[0])
     for run, took, (overhead, attention) in zip(runs, seconds, problem.shares(theta), strict=True):
         shares = Shares(float(overhead), float(attention))
-        knows = fit.seen.without(run, chip=True)
+        knows = fit.seen.without(run, "chip")
         spread = uncertainty.spread(run.conditions, knows, shares)
         speed = run.tokens_per(float(took))
         low, high = _widened(run, spread)

@@ -21,6 +21,7 @@ from research.efficiency.runs import Run
 from research.efficiency.shapes import Shape
 
 from localspec.prediction.efficiency import Coefficients
+from localspec.prediction.families import BITS
 from localspec.prediction.widths import (
     CLIFF,
     LEAST,
@@ -41,8 +42,6 @@ EXPERT_SCALES = {
 }  # fmt: skip
 """How far each kind of column is believed to vary; from a search over devices left out."""
 HUBER, RIDGE, STEPS = 0.5, 0.2, 15
-BITS = {"16 bit": 16.0, "bfloat16": 16.0, "8 bit": 8.5, "4 and 5 bit blocks": 4.65, "K-quants": 4.9}
-FEWER_BITS = 4.0
 Values = dict[str, float]
 
 
@@ -88,7 +87,7 @@ def expert_share(batch: Batch, known: Coefficients) -> float:
     if shape is None:
         return 0.0
     run = replace(batch.run, chip="")
-    file_bytes = shape.n_params * BITS.get(run.type_class, FEWER_BITS) / 8
+    file_bytes = shape.n_params * BITS[run.type_class] / 8
     place = Place(batch.device, run, (run.bandwidth_bytes_per_s,) * 2)
     plain = Run(place, "decode", shape, file_bytes, 256.0, 128, 1.0, "", None, 0)
     seconds = {part: base * known.factor(run, part) for part, base in plain.bases.items()}
