@@ -21,9 +21,9 @@ from localspec.gguf.writer import TensorPlan, write_gguf
 from localspec.model.synthetic import (
     RandomTensors,
     Shape,
-    _llama_metadata,  # pyright: ignore[reportPrivateUsage]
-    _llama_tensors,  # pyright: ignore[reportPrivateUsage]
     byte_vocabulary,
+    llama_metadata,
+    llama_tensors,
 )
 
 N, N_VOCAB = SMALL.n_embd, SMALL.n_vocab
@@ -54,10 +54,10 @@ def write_target(path: Path) -> Path:
     for token, following in zip(ORDER, [*ORDER[1:], ORDER[0]], strict=True):
         scores[following] = embeddings[token]
     ends = {"token_embd.weight": embeddings, "output.weight": scores}
-    plans = _llama_tensors(SMALL, RandomTensors(BY_NAME["F16"], 0))
+    plans = llama_tensors(SMALL, RandomTensors(BY_NAME["F16"], 0))
     tensors = [_silent(plan) for plan in plans if plan.name not in ends]
     tensors += [given(name, rows) for name, rows in ends.items()]
-    write_gguf(path, _llama_metadata(SMALL) | byte_vocabulary(N_VOCAB), tensors)
+    write_gguf(path, llama_metadata(SMALL) | byte_vocabulary(N_VOCAB), tensors)
     return path
 
 

@@ -205,11 +205,23 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def _list(self, path: str, query: dict[str, list[str]]) -> None:
+        path, _, shown = path.partition("/tree/")
         repository, _, revision = path.partition("/revision/")
+        revision = shown or revision
+        if repository in self.hub.renamed:
+            new = self.path.replace(repository, self.hub.renamed[repository])
+            self.refuse(307, Location=new)
+            return
         if not self._is_open(repository):
             return
         if revision not in ("", "main", self.hub.commit(repository)):
             self.refuse(404, "RevisionNotFound")
+            return
+        if shown:
+            files = self.hub.repositories[repository].items()
+            self.send_json(
+                [{"type": "file", "path": n, "size": len(d), "oid": "0"} for n, d in files]
+            )
             return
         siblings: list[dict[str, object]] = []
         for name, data in self.hub.repositories[repository].items():

@@ -155,7 +155,7 @@ def served(
     running = Running(session, desk, HttpOptions(**options), resident, defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        thread = threading.Thread(target=running.serve, args=(listener,))
+        thread = threading.Thread(target=running.serve, args=([listener],))
         thread.start()
         try:
             yield Served(port, session, running, desk, session.target)

@@ -195,6 +195,26 @@ def taken_by_others(share: float) -> Any:
     return lambda self: Circumstances("", 1.0, share)
 
 
+def test_a_measurement_that_has_no_room_is_left_out(
+    measuring: Measuring, monkeypatch: pytest.MonkeyPatch, facts: ModelFacts
+) -> None:
+    """It would swap, or be killed with what runs beside it."""
+    monkeypatch.setattr(ways, "available_memory_bytes", lambda: 700e6)
+    with pytest.raises(ways.NoRoomError, match=r"takes 0\.8 GB of memory"):
+        measured_ways(WayQuestion("Q4_0", None, (1, 2)), lambda: pytest.fail("started"))
+    with pytest.raises(ways.NoRoomError):
+        measured_ways(WayQuestion(None, (128, 128, 256), (1, 2)), lambda: pytest.fail("started"))
+    assert WayQuestion("F16", None, (1,)).memory_bytes > 2e9, "as large as its weights"
+    monkeypatch.setattr(threads, "thread_counts", lambda: (1, 2))
+    assert threads.measured_threads(lambda _: None, repack=True) == threads.default_threads()
+    monkeypatch.setattr(ways, "available_memory_bytes", lambda: 1e6)
+    said: list[str] = []
+    same, _ = automatic._chosen(OPEN, Expected(), config(), facts, said.append)
+    assert same == config()
+    assert "which are not free; the engine's own choices stand" in said[0]
+    assert measuring.asked == []
+
+
 def test_what_was_measured_is_kept_by_power_state(
     measuring: Measuring, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,9 @@ class Cache:
         (file,) = run.document["files"]
         return file
 
-    def by_the_library(self) -> Path:
+    def by_the_library(self, call: str = f"hf_hub_download('{REPO}', '{FILE}')") -> Path:
         """What the hub's own client puts there."""
-        program = f"from huggingface_hub import hf_hub_download as d; print(d('{REPO}', '{FILE}'))"
+        program = f"from huggingface_hub import *; print({call})"
         environment = clean_environment() | self.environment | {"HF_HUB_DISABLE_XET": "1"}
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -121,6 +122,54 @@ def test_a_file_of_the_hub_s_client_is_found_and_not_fetched(cache: Cache, tiny:
     assert cache("verify").code == 0
     assert_refused(cache("remove", NAME, "--yes"), 2, "was here before localspec")
     assert path.read_bytes() == tiny
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["", "1"])
+def test_a_snapshot_of_the_hub_s_client_is_found_by_any_name(
+    cache: Cache, links: str, tiny: bytes
+) -> None:
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = links
+    snapshot = cache.by_the_library(f"snapshot_download('{REPO}')")
+    n_sent = cache.hub.n_stored_sent
+    assert cache.pull()["path"] == str(snapshot / FILE)
+    assert_refused(cache("pull", f"{REPO.upper()}:f16"), 2, "is here already")
+    assert (cache.hub.n_stored_sent, n_sent) == (len(tiny), len(tiny))
+
+
+@pytest.mark.slow
+def test_bytes_of_the_client_s_former_local_folders_are_found(
+    cache: Cache, tiny: bytes, tmp_path: Path
+) -> None:
+    """It kept a blob in the cache, a link to it in the folder, and no snapshot."""
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = ""
+    folder = cache.home / "hub" / f"models--{REPO.replace('/', '--')}"
+    blob = folder / "blobs" / sha256(tiny).hexdigest()
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(tiny)
+    (tmp_path / FILE).symlink_to(blob)
+    assert cache.pull()["fetched_bytes"] == 0
+    assert cache.hub.n_stored_sent == 0
+    assert cache.n_bytes <= len(tiny) + 41
+    assert_refused(cache("remove", NAME, "--yes"), 2, "was here before localspec")
+    assert blob.read_bytes() == tiny
+
+
+@pytest.mark.slow
+def test_other_capitals_bring_no_second_copy(cache: Cache, tiny: bytes) -> None:
+    """The hub leads them to the right ones, and the cache has a folder a spelling."""
+    cache.hub.renamed["OWNER/Repo-gguf"] = REPO
+    for name in (f"hf:OWNER/Repo-gguf/{FILE}", "OWNER/Repo-gguf:f16"):
+        run = cache("pull", name, "--json")
+        assert run.code in (0, 2), run.stderr
+    assert cache.pull()["fetched_bytes"] == 0
+    n_headers = 1  # read by range before
+    assert cache.hub.n_stored_sent <= (1 + n_headers) * len(tiny)
+    assert cache.n_bytes <= len(tiny) + 41
+    assert cache("remove", "owner/repo-gguf:F16", "--yes", "--json").document["freed_bytes"] == len(
+        tiny
+    )
+    assert cache.n_bytes == 0
 
 
 @pytest.mark.slow
@@ -214,6 +263,55 @@ def test_a_cache_that_is_only_read_is_used_and_named(
     hub.add(REPO, "other-F16.gguf", tiny + b"other")
     run = cache("pull", f"hf:{REPO}/other-F16.gguf")
     assert_refused(run, 1, "cannot be written", "may only be read", "HF_HOME")
+
+
+@pytest.mark.slow
+def test_what_may_only_be_read_is_neither_mended_nor_removed(
+    hub: Hub, disk: Callable[[str], Path]
+) -> None:
+    cache = Cache(hub, disk("size=300m"))
+    flip(Path(cache.pull()["path"]))
+    disk("remount,ro,size=300m")
+    for command in (("verify", "--repair"), ("remove", NAME, "--yes")):
+        run = cache(*command)
+        assert (run.code, run.stdout) == (1, "")
+        last = run.stderr.splitlines()[-1]
+        assert "Read-only file system; make its folder writable" in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["", "1"])
+def test_a_full_disk_has_room_for_a_repair(
+    hub: Hub, disk: Callable[[str], Path], links: str
+) -> None:
+    """Damaged blocks are written in place."""
+    data = hub.add(REPO, FILE, b"GGUF" + os.urandom(6_000_000))
+    folder = disk("size=300m")
+    cache = Cache(hub, folder)
+    cache.environment["HF_HUB_DISABLE_SYMLINKS"] = links
+    path = Path(cache.pull()["path"])
+    flip(path)
+    free = shutil.disk_usage(folder).free
+    (folder / "other").write_bytes(bytes(free - 100_000))
+    assert cache("verify", "--repair").code == 0
+    assert path.read_bytes() == data
+
+
+@pytest.mark.slow
+def test_a_lock_that_another_program_holds_is_waited_for(cache: Cache, tiny: bytes) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    lock = cache.home / "hub/.locks" / f"models--{REPO.replace('/', '--')}"
+    lock.mkdir(parents=True)
+    with (lock / f"{sha256(tiny).hexdigest()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        environment = clean_environment() | cache.environment
+        command = [sys.executable, "-m", "localspec", "pull", NAME]
+        pull = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        assert pull.stderr
+        assert "another program is fetching" in pull.stderr.readline()
+        assert cache.hub.n_stored_sent == 0
+    assert pull.wait(30) == 0
+    pull.stderr.close()
 
 
 def test_another_user_s_lock_is_a_sentence_with_its_place(

@@ -15,6 +15,7 @@ from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
+from localspec.decode.logprobs import Likelihoods
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.sampling import Distribution, Sampling, truncated
@@ -63,11 +64,11 @@ def reply(
     limits: Limits | None = None,
     verification: str = "match",
     engine: FakeEngine | None = None,
-    n_logprobs: int | None = None,
+    likelihoods: Likelihoods | None = None,
 ) -> Generation:
     engine = engine or FakeEngine()
     limits = limits or Limits(n_ctx=512, max_tokens=40)
-    generation = Generation(PROMPT, sampling, limits, verification, None, n_logprobs)
+    generation = Generation(PROMPT, sampling, limits, verification, None, likelihoods)
     context = engine.context()
     for _ in drive(generation, context, speculator(kind, n_draft), Interrupt()):
         if not generation.is_finished:
@@ -117,7 +118,9 @@ def test_penalties_biases_and_logarithms_are_the_same_whoever_drafts(
         bias=((1, 1.5), (2, -1.0)),
     )
     limits = Limits(512, 40, ENDS, min_tokens)
-    plain, drafted = (reply(each, 4, sampling, limits, n_logprobs=2) for each in ("none", kind))
+    plain, drafted = (
+        reply(each, 4, sampling, limits, likelihoods=Likelihoods(2)) for each in ("none", kind)
+    )
     assert drafted.tokens == plain.tokens
     assert plain.n_tokens >= min_tokens
     assert drafted.logprobs == plain.logprobs
@@ -131,7 +134,7 @@ def test_penalties_biases_and_logarithms_are_the_same_whoever_drafts(
 
 
 def test_a_cut_reply_has_the_logarithms_of_what_is_left() -> None:
-    generation = reply("lookup", 4, n_logprobs=0)
+    generation = reply("lookup", 4, likelihoods=Likelihoods(0))
     generation.cut(3)
     assert [each.token for each in generation.logprobs] == generation.tokens
     assert len(generation.tokens) == 3

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from command import localspec
 from sparse import KINDS, WRITE_TEXT, layers, write_blocks
+from sparse import _bare as bare
 from sparse import _keyed as keyed
 from sparse import _spec as spec
 from web import Server
@@ -66,6 +67,25 @@ def test_names_that_are_not_known_yet(tmp_path: Path, architecture: str, kind: s
     blocks = layers(*range(5))
     path = write_blocks(tmp_path / "m.gguf", blocks, architecture, nextn_predict_layers=0)
     assert kind_of(read_header(path)).name == kind
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tensor"),
+    [
+        ("kandinsky5", "time_embeddings.in_layer.weight"),
+        ("hunyuan_image", "final_layer.linear.weight"),
+        ("", "visual_transformer_blocks.0.cross_attention.key_norm.weight"),
+        ("nobody_knows", "time_embeddings.in_layer.weight"),
+        ("next-video", "t_embedder.mlp.0.weight"),
+    ],
+)
+def test_what_draws_step_by_step_makes_pictures_or_video(
+    tmp_path: Path, architecture: str, tensor: str
+) -> None:
+    path = bare({"general.architecture": architecture}, tensor)(tmp_path / "m.gguf")
+    found = kind_of(read_header(path))
+    assert found.name == "image model"
+    assert "makes pictures or video and is no language model" in (found.problem or "")
 
 
 def test_list_shows_the_kind_of_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.notify import silent
 from localspec.registry.resolve import locate, resolve, written_name
-from localspec.session.pull_plan import Wish, plan_pull
+from localspec.session.pull_plan import Wish, carry_out, plan_pull
 
 REPO = "bartowski/Tiny-1B-GGUF"
 TINY = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=320)
@@ -84,6 +84,7 @@ def running(model: bytes, head: bytes) -> Generator[Hub]:
     hub.add("own/Tiny3.2-1B", "model-00001-of-00002.safetensors", b"12345678{}")
     hub.add("own/Gated-GGUF", "gated-Q4_K_M.gguf", model)
     hub.gated["own/Gated-GGUF"] = "hf_good"
+    hub.renamed["BARTOWSKI/tiny-1b-gguf"] = REPO  # as the hub answers to other capitals
     with hub.running():
         yield hub
 
@@ -214,6 +215,17 @@ FILES = {
     "ollama/tiny3.2:1b-q8_0": Q8,
     "tiny3.2-1B-Instruct-GGUF:Q8_0": Q8,
     "tiny3.2-1B-Q8_0": Q8,
+    # a path of Windows, places in caches, other capitals
+    r"bartowski\Tiny-1B-GGUF": Q4,
+    r"bartowski\Tiny-1B-GGUF:Q8_0": Q8,
+    r"hf:bartowski\Tiny-1B-GGUF\Tiny-1B-Q8_0.gguf": Q8,
+    "models--bartowski--Tiny-1B-GGUF/snapshots/abc/Tiny-1B-Q8_0.gguf": Q8,
+    f"{REPO}/tiny-1b-q8_0.GGUF": Q8,
+    "BARTOWSKI/tiny-1b-gguf:q8_0": Q8,
+    "https://hf.co/BARTOWSKI/tiny-1b-gguf/blob/main/Tiny-1B-Q8_0.gguf": Q8,
+    # more commands of Ollama
+    f"ollama cp hf.co/{REPO}:Q8_0 mine": Q8,
+    "ollama rm tiny3.2:1b-q8_0": Q8,
     # other sites, links and code
     "docker.io/ai/tiny3.2:1B-Q8_0": Q8,
     "https://hub.docker.com/r/ai/tiny3.2:1B-Q8_0": Q8,
@@ -245,14 +257,33 @@ SENTENCES = {
     # a head where a model is asked for
     "own/Hidden-GGUF:big-head-Q4_K_M.gguf": ("only the draft head (MTP)",),
     # names that lead nowhere
-    "https://huggingface.co/datasets/a/b": ("is no model of the hub",),
-    "https://huggingface.co/own": ("is not of the form hf:owner/repo",),
-    "hf:own": ("is not of the form hf:owner/repo",),
+    "https://huggingface.co/datasets/a/b": ("is a data set of the hub and no model",),
+    "https://huggingface.co/own": ("is an owner of the hub", "hf:owner/repo"),
+    "hf:own": ("is an owner of the hub", "hf:owner/repo"),
     "ollama:nobody:7b": ("`ollama pull nobody:7b`", "list --known"),
     "nobody:7b": ("no model is called 'nobody:7b'",),
     "./nobody.gguf": ("there is no file nobody.gguf",),
     "models/a/b.gguf": ("there is no file models/a/b.gguf",),
     r"C:\Users\me\nobody.gguf": (r"there is no file C:\Users\me\nobody.gguf",),
+    # pages of the hub that are no model's
+    "https://huggingface.co/collections/a/b-64f9a55b": ("is a collection of the hub and no model",),
+    "https://huggingface.co/spaces/a/b": ("is a space of the hub", "hf:owner/repo"),
+    "https://huggingface.co/blog/gguf": ("is a page of the blog of the hub",),
+    "https://huggingface.co/models?search=a": ("is a list of models of the hub",),
+    "https://huggingface.co/own/collections": ("is a list of the hub and no model",),
+    # pages of sites that show no file, and places on other machines
+    "https://github.com/a/nobody/releases/tag/v1": ("a page of GitHub", "gguf&search=nobody"),
+    "github.com/a/nobody": ("a page of GitHub and no file", ".gguf file there"),
+    "https://www.kaggle.com/models/a/nobody/gguf/1b": ("a page of Kaggle", "gguf&search=nobody"),
+    "kaggle models instances versions download a/nobody/gguf/1b/1": ("a page of Kaggle",),
+    "https://ai.gitee.com/hf-models/nobody": ("a page of Gitee", "gguf&search=nobody"),
+    "https://wisemodel.cn/models/a/nobody/file": ("a page of wisemodel", "gguf&search=nobody"),
+    "https://modelscope.cn/collections/nobody-1": ("a page of ModelScope and no file",),
+    "magnet:?xt=urn:btih:a": ("an address of magnet:", "name hf:owner/repo"),
+    "ollama create mine -f ./Modelfile": ("there is no file Modelfile: check the path",),
+    "ollama create -q q4_K_M mine": ("there is no file Modelfile: check the path",),
+    r"C:\Users\me\.lmstudio\models\a\b\c.gguf": ("`localspec pull hf:a/b/c.gguf` gets one",),
+    "/mnt/hub/models--a--b/snapshots/0f/c/d.gguf": ("`localspec pull hf:a/b/c/d.gguf` gets one",),
     # other sites
     "ai/nobody:7B-Q4_K_M": ("in a registry of containers", "search=nobody", "list --known"),
     "oci://quay.io/some/nobody": ("in a registry of containers", "search=nobody"),
@@ -329,6 +360,16 @@ def test_what_is_not_here_is_offered_to_be_pulled(hub: Hub, name: str) -> None:
         resolve(name)
 
 
+def test_an_entry_in_a_quantization_is_one_name_for_all_commands(hub: Hub) -> None:
+    """`recommend` prints it to be copied: what it fetches is what the next command finds."""
+    plan = plan_pull("tiny3.2-1b:Q8_0", Wish(), silent)
+    (got,) = carry_out(plan, silent, lambda *_: None)
+    assert got.path.name == "Tiny-1B-Q8_0.gguf"
+    assert resolve("tiny3.2-1b:Q8_0") == got.path
+    with pytest.raises(LocalspecError, match="not here"):
+        resolve("tiny3.2-1b:Q4_K_M")
+
+
 # --- the grammar alone -------------------------------------------------------------------------
 
 
@@ -346,6 +387,7 @@ def test_what_is_not_here_is_offered_to_be_pulled(hub: Hub, name: str) -> None:
         ("hf:o/r@v1:Q8_0", HubRepository("o/r", "Q8_0", None, "v1")),
         ("hf:o/r@feature/x", HubRepository("o/r", None, None, "feature/x")),
         ("hf:o/r:Q8_0/m-00001-of-00002.gguf", HubFile("o/r", "Q8_0/m-00001-of-00002.gguf")),
+        ("hf://models/o/r", HubRepository("o/r")),
         ("hf:o/r//a%20b.GGUF", HubFile("o/r", "a b.GGUF")),
         ("https://huggingface.co/o/r.git", HubRepository("o/r")),
         ("https://huggingface.co/api/models/o/r", HubRepository("o/r")),
@@ -439,6 +481,19 @@ PASTED = {
     "modelscope.cn/api/v1/models/o/r/repo?Revision=master&FilePath=a%2Ff.gguf": (
         "https://modelscope.cn/models/o/r/resolve/master/a/f.gguf"
     ),
+    "https://github.com/o/r/blob/main/a/f.gguf": "https://github.com/o/r/raw/main/a/f.gguf",
+    "https://gitlab.com/o/r/-/blob/main/f.gguf": "https://gitlab.com/o/r/-/raw/main/f.gguf",
+    "https://github.com/o/r/releases/download/v1/f.gguf": (
+        "https://github.com/o/r/releases/download/v1/f.gguf"
+    ),
+    "https://www.dropbox.com/s/x/f.gguf?dl=0": "https://dropbox.com/s/x/f.gguf?dl=1",
+    "ollama create mine": "./Modelfile",
+    r'llama-server -m "C:\models\f.gguf"': r"C:\models\f.gguf",
+    """curl http://localhost:11434/api/chat -d '{"model": "x:1b"}'""": "x:1b",
+    "python download-model.py o/r --specific-file f.gguf": "hf:o/r/f.gguf",
+    "* [r](https://huggingface.co/o/r)": "https://huggingface.co/o/r",
+    "o/r-GGUF (Q4_K_M, 4.9 GB)": "o/r-GGUF:Q4_K_M",
+    'Llama(model_path="./models/f.gguf")': "./models/f.gguf",
     # what is a name already
     "hf://o/r": "hf://o/r",
     "My Model.gguf": "My Model.gguf",

@@ -1,6 +1,7 @@
 """What to run: it fits, people would take it, and more machine is never worse."""
 
 import json
+import re
 from pathlib import Path
 from time import process_time
 
@@ -120,16 +121,42 @@ def test_eight_users_share_the_speed_and_have_a_cache_each() -> None:
 def test_without_speeds_size_decides() -> None:
     found = recommendations(ENTRIES, processor(24e9), CHAT)
     assert found[0].decode is None
-    assert found[0].first_token_s is None
+    assert found[0].first_token is None
     assert found[0].facts.n_params > 2e10
 
 
-def test_a_processor_s_first_token_is_not_promised() -> None:
-    """A read of memory says nothing of arithmetic."""
+def test_a_processor_s_first_token_is_promised_in_a_wide_interval() -> None:
+    """A read of memory says little of arithmetic, and less of what is not known at all."""
     found = recommendations(ENTRIES, processor(24e9, 4e10), CHAT)
     assert found[0].decode.high > 2 * found[0].decode.low
-    assert all(offer.first_token_s is None for offer in found)
+    assert all(offer.first_token.high > 5 * offer.first_token.low for offer in found)
     assert known_speed(load_catalog()["qwen3-8b"], processor(1e9)) is None
+
+
+def test_a_first_token_has_the_interval_of_its_prompt() -> None:
+    """Of a card with published runs it is narrower than of a processor that nobody measured."""
+    card = {offer.entry.name: offer.first_token for offer in offers("RTX 4090")}["qwen3-8b"]
+    rough = {offer.entry.name: offer.first_token for offer in offers("DDR5-5600 dual", CHAT, 16)}
+    assert card.low < card.mid < card.high
+    assert card.high / card.low < rough["qwen3-8b"].high / rough["qwen3-8b"].low
+
+
+@pytest.mark.parametrize("columns", [70, 120])
+def test_the_first_token_is_in_the_table_of_any_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    command(device="DDR5-5600 dual channel", memory="8GB", use="chat", as_json=False)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    rows = [line for line in shown.splitlines() if line.startswith("gemma4-e4b")]
+    assert rows
+    assert " s (" in rows[0]
+    assert "first token" in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines()[3:12])) <= columns
+    (line,) = [line for line in shown.splitlines() if line.startswith("  localspec pull")]
+    assert line.endswith("--ctx 8192"), "a line to copy is not broken"
 
 
 def test_memory_is_counted_as_it_is_sold() -> None:
@@ -165,14 +192,12 @@ def test_heads_are_named_and_their_files_are_no_second_row() -> None:
 
 def test_the_command_fetches_and_talks_with_what_was_counted() -> None:
     by_name = {offer.entry.name: offer for offer in offers("RTX 3060 12GB")}
-    line = command_of(by_name["qwen3-14b"], CHAT)
-    assert line == "localspec pull qwen3-14b && localspec chat qwen3-14b --ctx 8192"
-    other = command_of(by_name["qwen3.5-9b"], CHAT)
-    assert "localspec pull hf:unsloth/Qwen3.5-9B-GGUF:Q8_0" in other
-    drafted = command_of(by_name["gemma3-12b"], CHAT)
-    assert "--draft gemma3-1b" in drafted
-    assert "pull gemma3-1b" in drafted
-    assert "chat" not in command_of(by_name["qwen3-14b"], MANY)
+    line = command_of(by_name["qwen3.5-9b"], CHAT)
+    assert line == "localspec pull qwen3.5-9b:Q8_0 && localspec chat qwen3.5-9b:Q8_0 --ctx 8192"
+    assert "--no-draft" not in command_of(by_name["gemma3-12b"], CHAT), "its draft was counted"
+    assert "--no-draft" in command_of(by_name["qwen3-14b"], CHAT), "its draft does not fit"
+    served = command_of(by_name["qwen3-8b"], MANY)
+    assert served.endswith("&& localspec serve qwen3-8b:Q4_K_M --ctx 8192 --parallel 8")
 
 
 def test_the_document_is_plain_and_whole() -> None:
@@ -182,7 +207,7 @@ def test_the_document_is_plain_and_whole() -> None:
     assert again["rule"] == RULE
     assert again["use"]["name"] == "chat"
     assert {"name", "quantization", "kv_k", "draft", "head", "ctx", "memory_bytes", "decode_tps",
-            "ttft_s", "kld", "command"} <= again["models"][0].keys()  # fmt: skip
+            "ttft_s", "ttft_interval_s", "kld", "command"} <= again["models"][0].keys()  # fmt: skip
 
 
 def test_it_is_quick_and_needs_no_network(capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,10 +280,12 @@ def test_the_page_of_twelve_machines_is_today_s() -> None:
         gib = int(size.removesuffix(" GB"))
         found = [*offers(device, CHAT, gib)[:3], *offers(device, CODE, gib)[:1]]
         for offer, cell in zip(found, shown, strict=True):
-            model, memory, speed = cell.split(", ")
+            model, memory, speed, first = cell.split(", ")
             assert f"{offer.entry.name} {offer.quantization}" == model, name
             assert f"{offer.memory.used_bytes / 1e9:.1f} GB" == memory, name
             assert offer.decode.mid == pytest.approx(float(speed), rel=0.03, abs=1.5), name
+            first_s = float(first.removesuffix(" s"))
+            assert offer.first_token.mid == pytest.approx(first_s, rel=0.05, abs=0.2), name
 
 
 def test_a_slow_machine_is_told_what_can_be_read_along() -> None:

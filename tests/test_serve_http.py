@@ -16,7 +16,7 @@ from serving import Served, events_of, fake_server
 from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
 from localspec.serve.asked import check_defaults
-from localspec.serve.server import bound
+from localspec.serve.server import bound, listening
 
 CHAT = "/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -456,13 +456,45 @@ def test_keys_come_from_options_a_file_and_the_environment(
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
-def test_openais_own_addresses_want_a_model_by_name(server: Served, path: str) -> None:
-    """Any name will do; a request without one is no request of OpenAI's."""
+def test_a_model_need_be_named_only_where_the_server_is_strict(server: Served, path: str) -> None:
+    """llama.cpp's clients leave it out; OpenAI's API has it in each request."""
     body = {"messages": HELLO, **FEW} if "chat" in path else {"input": "Hello"}
-    assert server.post(path, **body)[0] == 200
-    status, document = server.post("/v1" + path, **body)
-    assert (status, document["error"]["param"]) == (400, "model")
-    assert server.post("/v1" + path, model="gpt-4o", **body)[0] == 200
+    for named in ({}, {"model": "gpt-4o"}):
+        assert server.post("/v1" + path, **named, **body)[0] == 200
+    with fake_server(is_strict=True, aliases=("small",)) as strict:
+        status, document = strict.post("/v1" + path, **body)
+        assert (status, document["error"]["param"]) == (400, "model")
+        assert strict.post("/v1" + path, model="gpt-4o", **body)[0] == 404
+        for name in ("tiny", "small"):
+            assert strict.post("/v1" + path, model=name, **body)[0] == 200
+        assert strict.post(path, **body)[0] == 200
+
+
+def test_of_two_answers_at_the_end_nobody_knows_which_goes_on(server: Served) -> None:
+    said = [*HELLO, *[{"role": "assistant", "content": text} for text in ("a", "b")]]
+    status, document = server.post(CHAT, messages=said, **FEW)
+    assert (status, document["error"]["param"]) == (400, "messages[2]")
+    for way in ("continue_final_message", "add_generation_prompt"):
+        assert server.post(CHAT, messages=said, **{way: True}, **FEW)[0] == 200
+
+
+def test_a_server_may_do_without_some_of_its_pages() -> None:
+    pages = {"metrics": "/metrics", "slots": "/slots", "page": "/"}
+    for name, path in pages.items():
+        with fake_server(without=frozenset({name})) as server:
+            statuses = {each: server.ask("GET", each)[0] for each in pages.values()}
+            assert statuses == {**dict.fromkeys(pages.values(), 200), path: statuses[path]}
+            assert statuses[path] == (404 if name == "page" else 501)
+
+
+def test_one_server_listens_at_several_addresses() -> None:
+    try:
+        with listening("127.0.0.1, ::1", 0) as sockets:
+            names = [each.getsockname()[:2] for each in sockets]
+    except EngineError:
+        pytest.skip("this machine has no IPv6")
+    assert [host for host, _ in names] == ["127.0.0.1", "::1"]
+    assert len({port for _, port in names}) == 1
 
 
 def test_fields_may_have_values_of_the_servers_own() -> None:

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fakes import FakeVocabulary
 from serving import Served, data_of, events_of, fake_server
 
+from localspec.decode.logprobs import TokenLogprobs
 from localspec.engine.vocabulary import FimTokens
+from localspec.serve.logprobs import TokenTexts
 
 FEW = {"n_predict": 6, "temperature": 0}
 
@@ -30,7 +33,48 @@ def test_a_completion_says_how_it_was_made_and_why_it_stopped(server: Served) ->
     assert (cut["stop_type"], cut["stopping_word"]) == ("word", text[3:5])
     assert cut["content"] == text[: text.index(text[3:5])]
     assert server.post("/completions", prompt="abc", **FEW)[1]["content"] == text
-    assert server.post("/completions", prompt="abc", max_tokens=1)[1]["choices"]
+    assert server.post("/completions", prompt="abc", max_tokens=1, model="any")[1]["choices"]
+    assert "content" in server.post("/completions", prompt="abc", max_tokens=1)[1]
+
+
+def test_a_reply_that_fills_the_context_says_that_it_was_cut(server: Served) -> None:
+    whole = server.post("/completion", prompt=[1] * 500, temperature=0)[1]
+    assert (whole["truncated"], whole["stop_type"]) == (True, "limit")
+    assert whole["tokens_predicted"] == 512 - 500 + 1
+
+
+def test_chances_behind_all_filters_are_those_that_the_token_was_drawn_by(server: Served) -> None:
+    how = {"prompt": "abc", "n_predict": 4, "n_probs": 9, "seed": 3, "top_k": 3, "min_p": 0}
+    drawn = server.post("/completion", **how, post_sampling_probs=True)[1]
+    own = server.post("/completion", **how)[1]
+    assert drawn["content"] == own["content"]
+    for each, plain in zip(drawn["completion_probabilities"], own["completion_probabilities"],
+                           strict=True):  # fmt: skip
+        assert len(each["top_probs"]) <= 3 < len(plain["top_logprobs"])
+        assert sum(top["prob"] for top in each["top_probs"]) == pytest.approx(1)
+        assert each["prob"] in [top["prob"] for top in each["top_probs"]]
+
+
+def test_end_tokens_that_are_never_chosen_are_told_as_such(server: Served) -> None:
+    found = server.post("/completion", prompt="abc", ignore_eos=True, logit_bias=[[3, 0.5]], **FEW)
+    biases = found[1]["generation_settings"]["logit_bias"]
+    assert {"token": 3, "bias": 0.5} in biases
+    assert [each["bias"] for each in biases].count(None) == len(server.engine.vocabulary.eog)
+    plain = server.post("/completion", prompt="abc", **FEW)[1]
+    assert plain["generation_settings"]["logit_bias"] == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_prompt_as_the_model_read_it_is_told_on_request(server: Served, stream: bool) -> None:
+    said = {"messages": [{"role": "user", "content": "abc"}], "max_tokens": 2, "stream": stream}
+    for verbose in (True, False):
+        text = server.ask("POST", "/chat/completions", {**said, "verbose": verbose})[1]
+        last = events_of(text)[-1] if stream else text
+        assert ("__verbose" in last) == verbose
+        if verbose:
+            seen = last["__verbose"]
+            assert len(seen["prompt"]) == seen["tokens_evaluated"], "a letter each"
+            assert seen["generation_settings"]["n_predict"] == 2
 
 
 def test_a_stream_of_it_tells_tokens_and_ends_with_the_whole(server: Served) -> None:
@@ -166,3 +210,16 @@ def test_what_is_not_here_is_a_sentence(server: Served, path: str) -> None:
 def test_what_cannot_be_kept_is_named(server: Served, wrong: dict[str, Any], word: str) -> None:
     status, document = server.post("/completion", **{"prompt": "a", **FEW, **wrong})
     assert (status, word in document["error"]["message"]) == (400, True)
+
+
+def test_a_space_that_an_answer_leaves_out_is_left_out_of_its_first_token() -> None:
+    class Spaced(FakeVocabulary):
+        def piece(self, token: int) -> bytes:
+            return " é".encode() + super().piece(token)
+
+    texts = TokenTexts(Spaced(8))
+    said = [TokenLogprobs(1, -0.5), TokenLogprobs(2, -0.5)]
+    for begun, first in (("éb", "éb"), (" éb", " éb"), (None, " éb")):
+        found = texts.chat(said, begun)["content"]
+        assert [each["token"] for each in found] == [first, " éc"]
+        assert bytes(found[0]["bytes"]).decode() == first

@@ -185,6 +185,10 @@ class OutputFlags:
     no_save: bool = option(
         False, "Keep nothing of a long prompt for the next question on it.", "--no-save"
     )
+    parallel: int = option(
+        4, "Prompts of --jsonl that are answered at once, each with a context of --ctx tokens.",
+        min=1, max=64, metavar="N",
+    )  # fmt: skip
     logprobs: int | None = option(
         None, "In the document: how likely each token was, and the N likeliest beside it.",
         min=0, max=1000, metavar="N",
@@ -223,6 +227,8 @@ def generate(
         expected=Expected.of_text(len(text), flags.max_tokens, N_LINES if lines else 1),
         keeps_prompts=not output.no_save and not lines,
     )
+    if lines:
+        config = config.with_settings(n_sequences=output.parallel, kv_unified=True)
     from localspec.session.config import reply_options
 
     reply_options(**keywords)  # a wrong one costs no loading

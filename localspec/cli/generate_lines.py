@@ -1,4 +1,4 @@
-"""`generate --jsonl`: many prompts over one loaded model, an answer a line, in their order.
+"""`generate --jsonl`: many prompts over one loaded model, several at once, answers in their order.
 
 A line is a JSON string, or an object with `prompt` or `messages`; its other fields are keywords of
 the Python API and go before the options. A line that is wrong, or fails, gets its sentence.
@@ -38,26 +38,34 @@ class PromptLines:
         return n_failed
 
     def _answers(self, model: "Model", document: Document) -> Iterator[dict[str, Any]]:
+        from localspec.serve.many import AHEAD, Many
+        from localspec.serve.server import Load, scheduler_of
+
+        heads: list[dict[str, Any]] = []
+        scheduler = scheduler_of(model.session, Load(n_waiting=AHEAD))
+        asked = self._asked(model, heads)
+        for i, found in Many(scheduler, model.session.target.interrupt, asked).answered():
+            is_wrong = isinstance(found, LocalspecError)
+            yield heads[i] | ({"error": str(found)} if is_wrong else document(found))
+
+    def _asked(
+        self, model: "Model", heads: list[dict[str, Any]]
+    ) -> Iterator["Reply | LocalspecError"]:
+        """Replies that have not begun; `heads` is told of which line."""
         for n, text in enumerate(self._texts.split("\n"), 1):
             if not text.strip():
                 continue
-            asked: dict[str, Any] = {}
+            heads.append({"line": n})
             try:
                 asked = _read(text)
-                answer = document(self._reply(model, asked))
+                heads[-1] |= {"id": asked["id"]} if "id" in asked else {}
+                yield self._reply(model, asked)
             except LocalspecError as error:
-                answer = {"error": str(error)}
-            head = {"id": asked["id"]} if "id" in asked else {}
-            yield {"line": n, **head, **answer}
+                yield error
 
     def _reply(self, model: "Model", asked: Mapping[str, Any]) -> "Reply":
         more = {name: value for name, value in asked.items() if name not in _OWN}
-        reply = model.stream(
-            self._prompt(asked), raw=self._flags.raw, **{**self._keywords, **more}
-        ).finish()
-        if reply.finish_reason == "interrupted":
-            raise KeyboardInterrupt
-        return reply
+        return model.stream(self._prompt(asked), raw=self._flags.raw, **{**self._keywords, **more})
 
     def _prompt(self, asked: Mapping[str, Any]) -> Any:
         given = [name for name in ("prompt", "messages") if name in asked]

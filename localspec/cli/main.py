@@ -4,6 +4,7 @@ Here alone errors become sentences and exit codes: 0 done, 1 failed or interrupt
 LOCALSPEC_DEBUG=1 shows tracebacks. `invoke` imports only the modules of the command that it runs.
 """
 
+import errno
 import io
 import os
 import sys
@@ -76,10 +77,16 @@ def _abandon_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_NEXT_STEPS = dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), "; make its folder writable for you, or ask its owner"
+) | {errno.ENOSPC: "; make room there", errno.EDQUOT: "; make room there"}
+
+
 def _fail_of_system(error: OSError) -> int:
     reason = error.strerror or str(error)
     if error.filename is not None:
-        return _fail(f"{os.fsdecode(error.filename)} cannot be used: {reason}", 1)
+        step = _NEXT_STEPS.get(error.errno or 0, "")
+        return _fail(f"{os.fsdecode(error.filename)} cannot be used: {reason}{step}", 1)
     _abandon_output()
     return _fail(f"reading or writing failed: {reason}", 1)
 

@@ -70,7 +70,8 @@ def _row(row: ForecastRow) -> dict[str, Any]:
         "decode_tps_per_user": row.decode.mid / row.batch,
         "prefill_tps": row.prefill.mid,
         "prefill_interval": fields_of(row.prefill, "low", "high"),
-        "ttft_s": row.first_token_s,
+        "ttft_s": row.first_token.mid,
+        "ttft_interval_s": asdict(row.first_token),
         "memory_bytes": row.memory.total_bytes,
         "memory": asdict(row.memory),
     }

@@ -70,7 +70,7 @@ def _rows(console: Console, forecast: Forecast) -> Table:
         "latency": lambda row: _seconds(row.token_s),
         "decode tok/s": lambda row: _interval(row.decode),
         "prefill": lambda row: f"{row.prefill.mid:,.0f}",
-        "first": lambda row: _seconds(row.first_token_s),
+        "first": lambda row: _seconds(row.first_token.mid),
         "memory": lambda row: size(row.memory.total_bytes),
         "bound by": lambda row: row.bound.removeprefix("memory "),
     }

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
     from localspec.forecast.known_machine import KnownMachine
     from localspec.forecast.recommend import Recommendation, UseCase
+    from localspec.prediction.roofline import Seconds, Speed
+    from localspec.settings import Attention
 
 UseName = Literal["chat", "code", "long", "many-users"]
 SHOWN = 10
+WHOLE_FROM = 10
+"""What is as large needs no decimal: its interval is wider."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(gb|gib|g|mb|mib|m|)", re.IGNORECASE)
 _UNITS = {"": 2**30, "g": 2**30, "gb": 2**30, "gib": 2**30, "m": 2**20, "mb": 2**20, "mib": 2**20}
 """Memory is sold by powers of two, whatever the box says."""
@@ -108,24 +112,25 @@ def _offer_document(offer: "Recommendation", use: "UseCase") -> dict[str, Any]:
         "memory_bytes": memory.used_bytes,
         "memory": asdict(memory),
         "decode_tps": asdict(offer.decode) if offer.decode else None,
-        "ttft_s": offer.first_token_s,
+        "ttft_s": offer.first_token.mid if offer.first_token else None,
+        "ttft_interval_s": asdict(offer.first_token) if offer.first_token else None,
         "command": command_of(offer, use),
     }
 
 
 def command_of(offer: "Recommendation", use: "UseCase") -> str:
-    """One line to copy: fetch it, and talk to it with these settings."""
+    """One line to copy: fetch it, and talk to it, or serve it, with these settings. The catalog's
+    draft comes with a model and drafts for it."""
     name, cache = offer.reference, offer.cache
-    options = [f"--ctx {offer.n_ctx}"]
-    if cache.kv_k != "f16" or cache.kv_v != "f16":
-        options.append(f"--kv-k {cache.kv_k} --kv-v {cache.kv_v}")
-    if offer.draft:
-        name_of_draft = offer.draft.name
-        options.append(f"--draft {name_of_draft}")
-        pull = f"localspec pull {name} && localspec pull {name_of_draft}"
-    else:
-        pull = f"localspec pull {name}"
-    return pull if use.n_users > 1 else f"{pull} && localspec chat {name} {' '.join(options)}"
+    alone = " --no-draft" if offer.entry.draft and not offer.draft else ""
+    many = f" --parallel {use.n_users}" if use.n_users > 1 else ""
+    types = "" if (cache.kv_k, cache.kv_v) == ("f16", "f16") else _types(cache)
+    run = f"{'serve' if many else 'chat'} {name} --ctx {offer.n_ctx}{types}{many}"
+    return f"localspec pull {name}{alone} && localspec {run}"
+
+
+def _types(cache: "Attention") -> str:
+    return f" --kv-k {cache.kv_k} --kv-v {cache.kv_v}"
 
 
 def _head(offer: "Recommendation") -> str | None:
@@ -135,7 +140,7 @@ def _head(offer: "Recommendation") -> str | None:
     return head_of(offer.entry, load_catalog().values())
 
 
-_DROPPED = ("first", "K/V", "context", "KL", "draft or head")
+_DROPPED = ("K/V", "context", "KL", "draft or head")
 """Columns that a narrow terminal drops, in this order."""
 
 
@@ -156,7 +161,7 @@ def _show(offers: "Sequence[Recommendation]", machine: "KnownMachine", use: "Use
         )
     console.print(_table(console, offers[:SHOWN], use))
     console.print(Text(f"\n{RULE}"))
-    console.print(Text(f"\n  {command_of(offers[0], use)}"))
+    console.print(Text(f"\n  {command_of(offers[0], use)}"), soft_wrap=True)  # copied as one line
 
 
 def _table(console: "Console", offers: "Sequence[Recommendation]", use: "UseCase") -> "Table":
@@ -169,10 +174,8 @@ def _table(console: "Console", offers: "Sequence[Recommendation]", use: "UseCase
         "draft or head": lambda offer: _drafter(offer),
         "context": lambda offer: f"{offer.n_ctx:,}",
         "memory": lambda offer: size(offer.memory.used_bytes),
-        f"tok/s{each}": _speed,
-        "first": lambda offer: (
-            "-" if offer.first_token_s is None else f"{offer.first_token_s:.1f} s"
-        ),
+        f"tok/s{each}": lambda offer: _interval(offer.decode),
+        "first token": lambda offer: _interval(offer.first_token, " s"),
         "KL": lambda offer: _number(offer.kld, ".3f"),
     }
 
@@ -193,9 +196,10 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
     return "-" if value is None else f"{value:{form}}{unit}"
 
 
-def _speed(offer: "Recommendation") -> str:
-    speed = offer.decode
-    if speed is None:
+def _interval(found: "Speed | Seconds | None", unit: str = "") -> str:
+    """The middle, with its interval in as many digits."""
+    if found is None:
         return "-"
-    digits = 0 if speed.mid >= 100 else 1
-    return f"{speed.mid:,.{digits}f} ({speed.low:,.{digits}f}–{speed.high:,.{digits}f})"  # noqa: RUF001
+    digits = 0 if found.mid >= WHOLE_FROM else 1
+    low, mid, high = (f"{value:,.{digits}f}" for value in (found.low, found.mid, found.high))
+    return f"{mid}{unit} ({low}–{high})"  # noqa: RUF001

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from localspec.session.session import Session
 
 SERVER = "Server"
+PAGES = ("metrics", "slots", "page")
 MANY = 10_000
 """Texts that a server is loaded for: no loading takes too long for them."""
 
@@ -31,7 +32,10 @@ MANY = 10_000
 class ServeFlags:
     """Where the server listens, for whom, and what it promises them."""
 
-    host: str = option("127.0.0.1", "Address to listen on.", panel=SERVER, metavar="ADDRESS")
+    host: str = option(
+        "127.0.0.1", "Address to listen on, or several with commas.", panel=SERVER,
+        metavar="ADDRESS",
+    )  # fmt: skip
     port: int = option(8080, "Port; 0: any free one.", panel=SERVER, min=0, max=65535)
     parallel: int = option(
         4, "Requests that run at once, each with a context of --ctx tokens.", "--parallel",
@@ -65,8 +69,9 @@ class ServeFlags:
         "--default", panel=SERVER, metavar="FIELD=VALUE",
     )  # fmt: skip
     alias: str | None = option(
-        None, "The model's name in answers. Default: its file's.", panel=SERVER, metavar="NAME"
-    )
+        None, "The model's names with commas, the first in answers. Default: its file's.",
+        panel=SERVER, metavar="NAME",
+    )  # fmt: skip
     strict_model: bool = option(
         False, "Refuse requests for a model of another name, with status 404.", "--strict-model",
         panel=SERVER,
@@ -78,6 +83,10 @@ class ServeFlags:
     slot_save_path: Path | None = option(
         None, "Folder of the files that POST /slots/ID?action=save writes.", "--slot-save-path",
         panel=SERVER, metavar="DIR",
+    )  # fmt: skip
+    without: list[str] | None = option(
+        None, f"Have no such page: {', '.join(PAGES)}; may be repeated.", panel=SERVER,
+        metavar="NAME",
     )  # fmt: skip
     idle_unload: float | None = option(
         None, "Free the model after so many minutes without requests; the next one loads it.",
@@ -92,6 +101,11 @@ class ServeFlags:
         return tuple(dict.fromkeys(key.strip() for key in found if key.strip()))
 
     @property
+    def hosts(self) -> list[str]:
+        """Addresses to listen on."""
+        return [host.strip() for host in self.host.split(",")]
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """Of requests, their values in JSON or as text."""
         such = "temperature=0.2"
@@ -103,10 +117,16 @@ class ServeFlags:
         from localspec.serve.app import HttpOptions
         from localspec.serve.server import about
 
-        name = self.alias or session.plan.target.model.stem
+        name, *others = self.names(session)
         limits = HttpLimits(self.queue_s, is_strict=self.strict_model)
-        folder = self.slot_save_path
-        return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, about(session), folder)
+        how: Any = {"aliases": tuple(others), "without": frozenset(self.without or ())}
+        how |= {"slot_folder": self.slot_save_path, "about": about(session)}
+        return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, **how)
+
+    def names(self, session: "Session") -> list[str]:
+        """Of the model."""
+        given = [name.strip() for name in (self.alias or "").split(",")]
+        return [name for name in given if name] or [session.plan.target.model.stem]
 
     @property
     def load(self) -> "Load":
@@ -142,6 +162,9 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     curl localhost:8080/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
     """
     keys, defaults = flags.keys, flags.defaults
+    unknown = set(flags.without or ()) - set(PAGES)
+    if unknown:
+        raise UserError(f"--without {min(unknown)} is none of {', '.join(PAGES)}")
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
     from localspec.engine.ways import Expected
@@ -150,23 +173,23 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
     from localspec.serve.asked import check_defaults
     from localspec.serve.resident import Resident
-    from localspec.serve.server import LOOPBACK, Running, bound, desk_of
+    from localspec.serve.server import LOOPBACK, Running, desk_of, listening
     from localspec.session.session import Session
 
     check_defaults(defaults)
     how: Any = {"verify": engine.verify, "defaults": defaults}
-    with bound(flags.host, flags.port) as listener:
+    with listening(flags.host, flags.port) as listeners:
         with progress("loading") as on_progress:
             session = Session.open(config, notify, on_progress, talks=True)
         again = partial(Session.open, config, silent, talks=True)
         with closing(Resident(session, again, flags.idle_s)) as resident:
             desk = desk_of(session, flags.load)
             server = Running(session, desk, flags.http(session), resident, **how)
-            if flags.host not in LOOPBACK and not keys:
-                notify(f"{flags.host} can be reached by others: anybody may ask, without a key")
-            notify(_ready(session, flags, listener.getsockname()[1]))
+            for host in () if keys else set(flags.hosts) - set(LOOPBACK):
+                notify(f"{host} can be reached by others: anybody may ask, without a key")
+            notify(_ready(session, flags, listeners[0].getsockname()[1]))
             with live_line(lambda: _live(desk, resident)) as end:
-                server.serve(listener, lambda: _closing(end))
+                server.serve(listeners, lambda: _closing(end))
 
 
 def _closing(end: Callable[[], None]) -> None:
@@ -175,10 +198,10 @@ def _closing(end: Callable[[], None]) -> None:
 
 
 def _ready(session: "Session", flags: ServeFlags, port: int) -> str:
-    host = f"[{flags.host}]" if ":" in flags.host else flags.host
-    name = flags.alias or session.plan.target.model.stem
+    hosts = [f"[{host}]" if ":" in host else host for host in flags.hosts]
+    places = " and ".join(f"http://{host}:{port}/v1" for host in hosts)
     return (
-        f"{name} answers at http://{host}:{port}/v1 · {flags.parallel} at once,"
+        f"{flags.names(session)[0]} answers at {places} · {flags.parallel} at once,"
         f" a context of {session.n_ctx:,} tokens each{_expected(session, flags.parallel)}"
     )
 

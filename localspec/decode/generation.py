@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from localspec.decode.drafters.base import Draft, DraftRequest, StopRule
-from localspec.decode.logprobs import TokenLogprobs
+from localspec.decode.logprobs import Likelihoods, TokenLogprobs
 from localspec.engine.base import Context, Result
 from localspec.engine.constraint import Constraint
 from localspec.engine.sampling import Chooser, Least, Sampling, accept_match, accept_rejection
@@ -38,8 +38,7 @@ class Generation:
 
     `law` says how drafts are verified: greedy, by match or by rejection (engine/sampling.py). Where
     a request fails, `error` says why, and `finish_reason` is "failed". A `constraint` is kept at
-    each position of a draft, too. `n_logprobs`: with each token, its `logprobs` and those of so
-    many likely ones; None: without.
+    each position of a draft, too. `likelihoods`: with each token its `logprobs`; None: without.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Generation:
         limits: Limits,
         verification: Verification = "match",
         constraint: Constraint | None = None,
-        n_logprobs: int | None = None,
+        likelihoods: Likelihoods | None = None,
     ) -> None:
         assert prompt, "a prompt has at least one token"
         self.history = list(prompt)
@@ -63,7 +62,7 @@ class Generation:
         self.logprobs: list[TokenLogprobs] = []
         """Of each token of the reply."""
         self._sampling = sampling
-        self._n_logprobs = n_logprobs
+        self._likelihoods = likelihoods
         self._constraint = constraint
         self._chooser = Chooser(sampling, constraint, self._least)
         if limits.max_tokens == 0:
@@ -146,11 +145,15 @@ class Generation:
 
     def _judge(self, new: Sequence[int], result: Result) -> None:
         """Note how likely the model found new tokens."""
-        if self._n_logprobs is not None and not isinstance(result, LocalspecError):
-            self.logprobs += [
-                TokenLogprobs.of(result.row(i), token, self._n_logprobs)
-                for i, token in enumerate(new)
-            ]
+        wanted, start = self._likelihoods, len(self.history) - len(new)
+        if wanted is None or isinstance(result, LocalspecError):
+            return
+        for i, token in enumerate(new):
+            if wanted.drawn:
+                found = self._chooser.distribution(result, i, self.history[: start + i])
+                self.logprobs.append(TokenLogprobs.drawn(found, token, wanted.n_top))
+            else:
+                self.logprobs.append(TokenLogprobs.of(result.row(i), token, wanted.n_top))
 
     def newest_logprobs(self, n: int) -> Sequence[TokenLogprobs]:
         """Of the newest tokens, if they are wanted."""

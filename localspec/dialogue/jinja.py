@@ -107,6 +107,13 @@ def _raise(message: str) -> None:
 ENVIRONMENT = _environment()
 
 
+def dated(moment: datetime) -> dict[str, str]:
+    """What Llama 3's templates take for today, and Firefunction's, which needs `functions`, too:
+    tools are told of in the messages."""
+    day = {"date_string": "%d %b %Y", "datetime": "%b %d %Y"}
+    return {"functions": "", **{name: moment.strftime(form) for name, form in day.items()}}
+
+
 class Compiled:
     """A template, and the forms that it takes conversations in. Raises what jinja raises."""
 
@@ -122,7 +129,8 @@ class Compiled:
         transformers does. LookupError where the template would leave out the question.
         """
         moment = (datetime.fromisoformat(now) if now else datetime.now()).replace(tzinfo=None)
-        given = {"tools": NoTools(name="tools"), **values, "strftime_now": moment.strftime}
+        given = {"tools": NoTools(name="tools"), **dated(moment), **values}
+        given["strftime_now"] = moment.strftime
 
         def rendered(messages: Sequence[dict[str, Any]]) -> str:
             return self._template.render({**given, "messages": messages})

@@ -8,7 +8,14 @@ not move a default.
 
 from collections.abc import Mapping
 
-from localspec.engine.ways import USUAL_TYPE, WayQuestion, Ways, kept_ways, measured_ways
+from localspec.engine.ways import (
+    USUAL_TYPE,
+    NoRoomError,
+    WayQuestion,
+    Ways,
+    kept_ways,
+    measured_ways,
+)
 from localspec.hardware.detect import thread_limit, usable_cores
 from localspec.notify import Notify
 
@@ -45,7 +52,10 @@ def measured_threads(notify: Notify, *, repack: bool, again: bool = False) -> in
     repacks = (True, False) if repack else (False,)
     question = WayQuestion(USUAL_TYPE, None, counts, repacks)
     told = "measuring how many threads are fastest"
-    return _decoding(measured_ways(question, lambda: notify(told), again=again))
+    try:
+        return _decoding(measured_ways(question, lambda: notify(told), again=again))
+    except NoRoomError:
+        return default_threads()
 
 
 def _decoding(ways: Ways) -> int:

@@ -23,9 +23,10 @@ from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
+from localspec.gguf.types import BY_NAME
 from localspec.hardware.activity import BUSY, Watch
 from localspec.hardware.cores import allowed_cpus
-from localspec.hardware.detect import power
+from localspec.hardware.detect import available_memory_bytes, power
 from localspec.hardware.machine import machine_key
 from localspec.store import Kept, document_of, hashed, value_of
 
@@ -45,6 +46,16 @@ CHARACTERS, USUAL_ANSWER = 4.0, 512
 """Of a token, and tokens of an answer whose length nobody limits."""
 TRIES = 3
 """How often a measurement is repeated that other programs disturbed."""
+ELEMENTS = 1.1e9
+"""Of the weights that the child has at once: two sizes of a model, repacked and not."""
+THIN = 256
+"""Width of the layers that attend."""
+OWN_BYTES = 150e6
+"""Of the child without any model."""
+
+
+class NoRoomError(EngineError):
+    """There is not enough memory for a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,17 @@ class WayQuestion:
     def is_empty(self) -> bool:
         return self.weights is None and self.heads is None
 
+    @property
+    def memory_bytes(self) -> float:
+        """What the child takes at most: weights are freed before attention begins."""
+        bits = BY_NAME[self.weights].bits_per_element if self.weights else 0.0
+        n_heads, n_kv_heads, size = self.heads or (0, 0, 0)
+        n_cells, kernels = DEPTH + N_READ_WIDE, 2 * len(KEYS)
+        cache = ATTENTIVE_LAYERS * n_cells * n_kv_heads * size * 4
+        layers = ATTENTIVE_LAYERS * 2 * THIN * size * (n_heads + n_kv_heads) * 2
+        scores = 4 * n_heads * N_READ_WIDE * n_cells
+        return OWN_BYTES + max(ELEMENTS * bits / 8, kernels * (cache + layers + scores))
+
 
 def _has(known: Ways, question: WayQuestion) -> bool:
     name = question.weights or ""
@@ -205,12 +227,17 @@ def measured_ways(
     """What was kept and, for the rest, measured now; `on_start` is called before that.
 
     What other programs disturbed is measured again the next times. Raises EngineError where the
-    engine cannot be measured.
+    engine cannot be measured, NoRoomError where that would not fit into memory.
     """
     known = kept_ways()
     missing = question if again else question.missing_from(known)
     if missing.is_empty:
         return known
+    if missing.memory_bytes > available_memory_bytes():
+        raise NoRoomError(
+            f"measuring what is fastest here takes {missing.memory_bytes / 1e9:.1f} GB of memory,"
+            " which are not free"
+        )
     on_start()
     watch = Watch()
     measured = _measure(missing)

@@ -1,20 +1,21 @@
 """What models that ran on this machine took beside their predictions, and what that corrects.
 
 One entry a model, its latest. `prediction.evidence` makes a factor of them: one model moves others
-a third of the way, its own run two thirds. Runs are kept by machine, engine build and setting, as
-probes are.
+a third of the way, its own run two thirds. Runs are kept by machine, engine build, setting and the
+probe that they were put beside: one that is measured again starts anew.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isfinite, log
 from statistics import median
 from typing import Any, Self
 
 from localspec import paths
 from localspec.engine.base import EngineConfig
-from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting
+from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.format import percent
 from localspec.model.facts import ModelFacts
 from localspec.prediction.evidence import PROBED, Evidence, correction
@@ -24,7 +25,7 @@ from localspec.store import Kept, hashed
 MOST = log(2.0)
 """Of one run's logarithm: a machine that was busy then says little."""
 MAX_MODELS = 64
-HERE = "this machine"
+HERE, ANOTHER = "this machine", "another model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class Experience:
 
     def factor(self, facts: ModelFacts) -> float:
         """On the seconds that a probe predicts."""
-        return correction(self.evidence, Evidence(HERE, HERE, model_key(facts)), PROBED).factor
+        name = model_key(facts)
+        return _factor(tuple(self.ratios.items()), name if name in self.ratios else ANOTHER)
 
     def corrected(self, facts: ModelFacts, rates: Rates) -> Rates:
         """Rates with what ran here."""
@@ -76,16 +78,23 @@ class Experience:
     @property
     def evidence(self) -> list[Evidence]:
         """One for each model."""
-        return [
-            Evidence(HERE, HERE, name, max(-MOST, min(MOST, log(ratio))))
-            for name, ratio in self.ratios.items()
-        ]
+        return _evidence(tuple(self.ratios.items()))
 
     def with_run(self, facts: ModelFacts, ratio: float) -> Self:
         """With a model's latest run; the oldest ones are forgotten."""
         others = {name: known for name, known in self.ratios.items() if name != model_key(facts)}
         recent = dict([*others.items(), (model_key(facts), ratio)][-MAX_MODELS:])
         return type(self)(recent)
+
+
+def _evidence(ratios: tuple[tuple[str, float], ...]) -> list[Evidence]:
+    return [Evidence(HERE, HERE, name, max(-MOST, min(MOST, log(ratio)))) for name, ratio in ratios]
+
+
+@lru_cache(maxsize=256)
+def _factor(ratios: tuple[tuple[str, float], ...], name: str) -> float:
+    """The same for all models that did not run here."""
+    return correction(_evidence(ratios), Evidence(HERE, HERE, name), PROBED).factor
 
 
 def experience_of(setting: ProbeSetting) -> Experience:
@@ -109,5 +118,8 @@ def model_key(facts: ModelFacts) -> str:
 
 
 def _kept(setting: ProbeSetting) -> Kept[Experience]:
-    path = hashed(paths.cache_dir() / "experience", setting.key)
-    return Kept(path, Experience.from_json, Experience.to_json)
+    probe = kept_probe(setting)
+    parts = f"{setting.key} {probe.pass_s} {probe.layer_s}" if probe else setting.key
+    return Kept(
+        hashed(paths.cache_dir() / "experience", parts), Experience.from_json, Experience.to_json
+    )

@@ -25,7 +25,7 @@ from localspec.notify import silent
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import Memory, memory_of
 from localspec.prediction.quants import QUANTS, variants_of
-from localspec.prediction.roofline import Roofline, Share, Speed
+from localspec.prediction.roofline import Roofline, Seconds, Share, Speed
 from localspec.prediction.speculation import (
     Advice,
     BestDraft,
@@ -67,9 +67,14 @@ class ForecastRow:
     batch: int
     decode: Speed
     prefill: Speed
-    first_token_s: float
+    n_prompt: int
     memory: Memory
     bound: str
+
+    @property
+    def first_token(self) -> Seconds:
+        """Of waiting for the prompt to be read."""
+        return self.prefill.seconds_of(self.n_prompt)
 
     @property
     def token_s(self) -> float:
@@ -224,7 +229,7 @@ def _row(
         batch=batch,
         decode=roofline.decode(depth, batch),
         prefill=roofline.prefill(question.n_prompt, depth),
-        first_token_s=roofline.prefill_s(question.n_prompt, depth),
+        n_prompt=question.n_prompt,
         memory=memory,
         bound=roofline.pass_time(1, depth, batch).bound,
     )

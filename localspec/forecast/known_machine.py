@@ -7,13 +7,15 @@ shares the machine's memory may be given only a share of it by the system.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import sqrt
 from typing import Self
 
 from localspec.engine.graphics import engine_reports, may_have_graphics
 from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
+from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.host import host_of
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.devices import GIB, Device, find_device
@@ -29,7 +31,7 @@ from localspec.prediction.host_memory import Host
 from localspec.prediction.placement import Placement
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
-from localspec.prediction.rates import IdealRates, Rates, Shares, Spread, Test
+from localspec.prediction.rates import IdealRates, Rates, Shares, Spread, Term, Test, WeightWork
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Settings
 
@@ -40,24 +42,47 @@ OWN_MARGIN_BYTES = GIB
 FREE_ROOM = 0.9
 """Of memory that is free now: other programs go on."""
 
-
 REACHED = 0.75
 """Of a plain read's bandwidth, by decoding on a processor, roughly (docs/concepts/roofline.md)."""
+FLOPS_PER_BYTE = 14.0
+"""Arithmetic of prompts to the bandwidth of decoding: the median of 71 processors that ran models
+of more than 2B weights, four fifths of them between 8 and 32 (localscore.ai's results, of which
+github.com/d893a/localscore-insights keeps a copy)."""
 READ_SHARE = 0.8
 """Of memory's rated bandwidth, by a plain read, about."""
+ROUGH_SPREADS: dict[Test, Spread] = {"decode": Spread(0.5, 1.3), "prefill": Spread(0.4, 2.5)}
+"""Builds, processors and weight types differ that much."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoughRates(IdealRates):
-    """A processor of which only the memory was read: nothing is known of its arithmetic."""
+    """A processor of which only the memory was read: its arithmetic is what others have beside as
+    much bandwidth, halfway to what other weights reached where these were probed."""
 
     @classmethod
-    def of_read(cls, bytes_per_s: float) -> Self:
-        return cls(REACHED * bytes_per_s, None, "memory bandwidth alone")
+    def of_read(cls, bytes_per_s: float, probed_flops_per_s: float | None = None) -> Self:
+        reached = REACHED * bytes_per_s
+        usual = FLOPS_PER_BYTE * reached
+        flops_per_s = sqrt(usual * (probed_flops_per_s or usual))
+        return cls(reached, flops_per_s, "memory bandwidth alone")
 
     def spread(self, test: Test, shares: Shares) -> Spread:
-        """Wide: builds, processors and weight types differ that much."""
-        return Spread(0.5, 1.3)
+        return ROUGH_SPREADS[test]
+
+
+@dataclass(frozen=True, slots=True)
+class PartlyProbedRates(ProbedRates):
+    """A probe that lacks some weight types of a model: their time is rough, since kernels of types
+    differ by more than the share of bandwidth that they reach."""
+
+    def weights(self, work: WeightWork, n_tokens: int) -> Term:
+        read = self.read_bytes_per_s
+        if read is None or any(case.type == work.type.name for case in self.probe.weight_s):
+            return ProbedRates.weights(self, work, n_tokens)
+        return RoughRates.of_read(read, self.probe.flops_per_s).weights(work, n_tokens)
+
+    def spread(self, test: Test, shares: Shares) -> Spread:
+        return ROUGH_SPREADS[test]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +97,8 @@ class KnownMachine:
     host: Host | None = None
     several: tuple[tuple[Rates, float], ...] = ()
     """Where GPUs share the layers: the rates of each and its memory."""
+    experience: Experience = field(default_factory=Experience)
+    """What models that ran here took beside their predictions."""
 
     @classmethod
     def named(cls, name: str, memory_bytes: int | None = None) -> Self:
@@ -92,8 +119,9 @@ class KnownMachine:
             gpus = [cls._on_gpu(each, memory_bytes) for each in (device, *others)]
             return gpus[0] if memory_bytes or len(gpus) == 1 else cls._together(gpus)
         memory = memory_bytes or available_memory_bytes()
-        rates = _processor_rates(may_read=may_read)
-        return cls(device.name, memory, int(FREE_ROOM * memory), rates, host_of(Settings()))
+        rates, experience = _processor_rates(may_read=may_read)
+        room, host = int(FREE_ROOM * memory), host_of(Settings())
+        return cls(device.name, memory, room, rates, host, experience=experience)
 
     @classmethod
     def _on_gpu(cls, device: LocalDevice, memory_bytes: int | None) -> Self:
@@ -134,14 +162,13 @@ class KnownMachine:
         )
 
     def _rates_for(self, facts: ModelFacts, cache: Attention) -> Rates | None:
-        """A probe that lacks this model's kinds of weights has still read the memory."""
+        """One probe is for all models, as what ran here is: so none of them alone is corrected."""
         rates = self.rates
         if not isinstance(rates, ProbedRates):
             return rates
-        if probe_needs([facts], [cache]).missing_from(rates.probe).is_empty:
-            return rates
-        read = rates.read_bytes_per_s
-        return RoughRates.of_read(read) if read else None
+        if not probe_needs([facts], [cache]).missing_from(rates.probe).is_empty:
+            rates = PartlyProbedRates(rates.probe)
+        return self.experience.corrected(facts, rates)
 
 
 def _memory_of(device: Device) -> int:
@@ -168,14 +195,16 @@ def _devices_here() -> list[LocalDevice]:
     return [device for device in devices if device.backend != "cpu"] or [devices[-1]]
 
 
-def _processor_rates(*, may_read: bool) -> Rates | None:
+def _processor_rates(*, may_read: bool) -> tuple[Rates | None, Experience]:
     n_threads = default_threads()
+    setting = ProbeSetting(n_threads, PROCESSOR, repack=True)
     try:
-        probe = kept_probe(ProbeSetting(n_threads, PROCESSOR, repack=True))
+        probe, experience = kept_probe(setting), experience_of(setting)
     except EngineError:
-        probe = None
-    if probe is not None:
-        return ProbedRates(probe)
+        probe, experience = None, Experience()
+    if probe is not None and probe.weight_s:
+        return ProbedRates(probe), experience
     if not may_read:
-        return None
-    return RoughRates.of_read(memory_read_bytes_per_s(n_threads, QUICK_READ_BYTES))
+        return None, experience
+    read = memory_read_bytes_per_s(n_threads, QUICK_READ_BYTES)
+    return RoughRates.of_read(read), experience

@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from math import exp, sqrt
 
 from localspec.errors import LocalspecError
-from localspec.forecast.known_machine import KnownMachine, RoughRates
+from localspec.forecast.known_machine import KnownMachine
 from localspec.forecast.known_models import AS_TRAINED, known_facts
 from localspec.forecast.quantization import COMFORTABLE_TPS
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.prediction.memory import Memory, memory_of
 from localspec.prediction.quants import quant_named
-from localspec.prediction.roofline import Roofline, Speed
+from localspec.prediction.roofline import Roofline, Seconds, Speed
 from localspec.registry.catalog import STARTER, Entry, load_catalog
 from localspec.registry.variants import quantization_of
 from localspec.settings import Attention
@@ -70,7 +70,7 @@ USES = (
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A model on a machine. `decode` and `first_token_s` are each user's; None: not known here.
+    """A model on a machine. `decode` and `first_token` are each user's; None: not known here.
 
     `kld` is published for another model, 0 where the model was trained in these types.
     """
@@ -83,20 +83,14 @@ class Recommendation:
     n_ctx: int
     memory: Memory
     decode: Speed | None
-    first_token_s: float | None
+    first_token: Seconds | None
     kld: float | None
     value: float
 
     @property
-    def is_default_file(self) -> bool:
-        return self.quantization == quantization_of(self.entry.file)
-
-    @property
     def reference(self) -> str:
-        """The name with which `pull` fetches it."""
-        if self.is_default_file:
-            return self.entry.name
-        return f"hf:{self.entry.repository}:{self.quantization}"
+        """The name with which commands take it, in this quantization."""
+        return f"{self.entry.name}:{self.quantization}"
 
 
 def recommendations(
@@ -150,7 +144,7 @@ def _offer(
             roofline = machine.roofline(facts, cache)
             made = Recommendation(
                 entry, facts, kind, cache, with_draft, n_ctx, memory,
-                _speed(roofline, use, n_ctx), _first_s(roofline, use, n_ctx), _kld(kind), 0.0,
+                _speed(roofline, use, n_ctx), _first_token(roofline, use, n_ctx), _kld(kind), 0.0,
             )  # fmt: skip
             return replace(made, value=_value(made, use))
     return None
@@ -184,31 +178,19 @@ def _memory(
 
 
 def _speed(roofline: Roofline | None, use: UseCase, n_ctx: int) -> Speed | None:
-    """Of each user, with the context as full as it is on average.
-
-    Where arithmetic is not known, users wait for each other: a batch might bring nothing.
-    """
+    """Of each user, with the context as full as it is on average."""
     if roofline is None:
         return None
-    n_together = 1 if _is_rough(roofline) else use.n_users
-    speed = roofline.decode(min(use.depth, n_ctx // 2), n_together)
+    speed = roofline.decode(min(use.depth, n_ctx // 2), use.n_users)
     return Speed(*(rate / use.n_users for rate in (speed.low, speed.mid, speed.high)))
 
 
-def _first_s(roofline: Roofline | None, use: UseCase, n_ctx: int) -> float | None:
-    """None where compute is not known: bandwidth alone would promise too much.
-
-    A micro-batch in the middle stands for all, since time grows in proportion to depth.
-    """
-    if roofline is None or _is_rough(roofline):
+def _first_token(roofline: Roofline | None, use: UseCase, n_ctx: int) -> Seconds | None:
+    """A micro-batch in the middle stands for all, since time grows in proportion to depth."""
+    if roofline is None:
         return None
     n_prompt = min(use.n_prompt, n_ctx // 2)
-    n_middle = (n_prompt - BATCH) // 2
-    return n_prompt / BATCH * roofline.pass_time(BATCH, n_middle, is_prompt=True).seconds
-
-
-def _is_rough(roofline: Roofline) -> bool:
-    return any(isinstance(share.rates, RoughRates) for share in roofline.shares)
+    return roofline.prefill(BATCH, (n_prompt - BATCH) // 2).seconds_of(n_prompt)
 
 
 def _kld(kind: str) -> float | None:
@@ -224,8 +206,8 @@ def _value(offer: Recommendation, use: UseCase) -> float:
     if offer.decode is not None:
         tps = offer.decode.mid
         value *= min(1.0, tps / use.comfortable_tps) * min(1.0, tps / READING_TPS)
-    if offer.first_token_s is not None:
-        value *= min(1.0, use.comfortable_first_s / offer.first_token_s)
+    if offer.first_token is not None:
+        value *= min(1.0, use.comfortable_first_s / offer.first_token.mid)
     return value
 
 

@@ -28,7 +28,19 @@ _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _STEP = re.compile(r"[A-Za-z0-9_][\w.-]*")
 _FILES = ("blame", "blob", "resolve", "raw")
 _PAGES = ("commit", "commits", "discussions", "edit", "settings", "tree", "upload")
-_OTHER_KINDS = ("datasets", "spaces", "collections", "papers", "models", "docs")
+_OTHER_KINDS = {
+    "datasets": "a data set",
+    "spaces": "a space",
+    "collections": "a collection",
+    "papers": "a paper",
+    "models": "a list of models",
+    "docs": "a page of the documentation",
+    "blog": "a page of the blog",
+    "organizations": "the page of an organization",
+}
+"""What pages of the hub are that are no model's, by the first step of their path."""
+_TABS = ("models", "datasets", "spaces", "collections", "papers", "activity")
+"""Of an owner's page."""
 _REVISION = re.compile(r"(refs/(?:pr|convert)/[^/:]+|[^/:]+)(?=[/:])(.*)")
 _API = re.compile(r"/*api/(?:resolve-cache/)?models/", re.IGNORECASE)
 _QUOTES = "\"'`<>"
@@ -202,8 +214,9 @@ def _without_query(path: str, reference: str) -> tuple[str, str | None]:
 
 def _of_path(path: str, revision: str | None, reference: str) -> HubName:
     steps = [unquote(step) for step in _API.sub("", path).split("/") if step]
-    if len(steps) > 1 and steps[0].lower() in _OTHER_KINDS:
-        raise UserError(f"{reference!r} is no model of the hub: name it as {FORM}")
+    steps = steps[1:] if steps[0:1] == ["models"] and len(steps) > 2 else steps
+    if what := _other_kind(steps):
+        raise UserError(f"{reference!r} is {what} of the hub and no model: name one as {FORM}")
     if len(steps) > 1 and ":" in steps[1]:
         steps[1], _, tag = steps[1].partition(":")
         return _tagged(_repository(steps, reference), "/".join([tag, *steps[2:]]), revision)
@@ -213,6 +226,15 @@ def _of_path(path: str, revision: str | None, reference: str) -> HubName:
     if not rest or rest[0] in _PAGES:
         return HubRepository(repository, revision=revision)
     return _inside(repository, "/".join(rest), revision, reference)
+
+
+def _other_kind(steps: list[str]) -> str | None:
+    """What is at a path that leads to no model."""
+    if len(steps) == 2 and steps[1].lower() in _TABS:
+        return "a list"
+    is_list = steps[:1] == ["models"]
+    known = _OTHER_KINDS.get(steps[0].lower()) if len(steps) > 1 or is_list else None
+    return "an owner" if len(steps) == 1 and known is None else known
 
 
 def _repository(steps: list[str], reference: str) -> str:
@@ -241,9 +263,8 @@ def _of_page(repository: str, rest: list[str], revision: str | None) -> HubName:
     revision = revision or (None if shown == MAIN else shown)
     if rest[0] in _FILES and inside:
         return HubFile(repository, inside, revision)
-    if rest[0] != "tree":
-        return HubRepository(repository)
-    return HubRepository(repository, folder=inside or None, revision=revision)
+    folder, at = (inside or None, revision) if rest[0] == "tree" else (None, None)
+    return HubRepository(repository, folder=folder, revision=at)
 
 
 def _inside(repository: str, inside: str, revision: str | None, reference: str) -> HubName:
@@ -253,9 +274,9 @@ def _inside(repository: str, inside: str, revision: str | None, reference: str) 
     if _FILE_ENDING.search(inside):
         return HubFile(repository, inside, revision)
     folder, _, tag = inside.partition(":")
-    if not folder:
-        raise UserError(f"{reference!r} is not of the form {FORM}")
-    return HubRepository(repository, _tag(tag), folder, revision)
+    if folder:
+        return HubRepository(repository, _tag(tag), folder, revision)
+    raise UserError(f"{reference!r} is not of the form {FORM}")
 
 
 def file_of(reference: str) -> HubFile | None:
@@ -263,8 +284,7 @@ def file_of(reference: str) -> HubFile | None:
 
     Raises UserError for a repository, of which a file must be named, and for what is neither.
     """
-    found = hub_name_of(reference)
-    if isinstance(found, HubRepository):
+    if isinstance(found := hub_name_of(reference), HubRepository):
         raise UserError(f"{reference!r} is a repository: name a file of it, as in {FORM}")
     if found is None and not _SCHEME.match(reference):
         raise UserError(f"{reference!r} is neither {FORM} nor the http(s) address of a file")

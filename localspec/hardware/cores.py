@@ -2,14 +2,15 @@
 
 Two hardware threads of a core share its units, and decoding waits for memory. Slow cores hold up
 the others at the end of every matrix. Kinds are told by Intel's own lists, else by the scheduler's
-capacity, else by the highest clock; a core is slow if another has 1.5 times as much, since chips of
-one kind differ by less (sched-ext/scx, pull request 2134).
+capacity, else by the highest clock; by clock a core is slow if another has 1.5 times as much, since
+chips of one kind differ by less (sched-ext/scx, pull request 2134). By capacity those cores count
+that do most together at the pace of their slowest: a phone's one fastest core alone does not.
 
 Sources: Documentation/ABI/testing/sysfs-devices-system-cpu and sysfs-bus-event_source-devices.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from localspec.hardware.gpus import line_of
@@ -58,12 +59,21 @@ def _fast(cpus: frozenset[int], root: Path) -> frozenset[int]:
     listed = cpus & cpu_list(line_of(root / _FAST_LIST) or "")
     if listed:
         return listed
-    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
-        figures = {cpu: _figure(cpu, name, root) for cpu in cpus}
-        if all(figures.values()):
-            most = max(figures.values(), default=0)
-            return frozenset(cpu for cpu in cpus if GAP * figures[cpu] > most)
+    capacity = {cpu: _figure(cpu, "cpu_capacity", root) for cpu in cpus}
+    if all(capacity.values()):
+        return _together(capacity)
+    clock = {cpu: _figure(cpu, "cpufreq/cpuinfo_max_freq", root) for cpu in cpus}
+    if all(clock.values()):
+        return frozenset(cpu for cpu in cpus if GAP * clock[cpu] > max(clock.values()))
     return cpus
+
+
+def _together(capacity: Mapping[int, int]) -> frozenset[int]:
+    """Cores down to the kind with which equal shares of the work end first."""
+    kinds = sorted(set(capacity.values()), reverse=True)
+    sets = [frozenset(cpu for cpu, own in capacity.items() if own >= kind) for kind in kinds]
+    pace = {cpus: len(cpus) * kind for cpus, kind in zip(sets, kinds, strict=True)}
+    return max(sets, key=pace.__getitem__, default=frozenset())
 
 
 def _figure(cpu: int, name: str, root: Path) -> int:

@@ -140,6 +140,12 @@ class Probe:
     link: Link | None = None
     """To a device; None of the processor itself."""
 
+    @property
+    def flops_per_s(self) -> float | None:
+        """The best that a wide batch reached with weights of any type."""
+        ends = (curve[-1] for curve in self.weight_s.values() if curve and curve[-1][1])
+        return max((2 * n_tokens / element_s for n_tokens, element_s in ends), default=None)
+
     def least(self, other: "Probe") -> "Probe":
         """Of two probes of the same cases, the lesser times: what disturbs only adds to them.
 

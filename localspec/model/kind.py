@@ -28,13 +28,15 @@ ENCODER_DECODERS = _names("t5")
 SPEECH = _names("wavtokenizer-dec qwen3tts pockettts")
 IMAGE_ARCHITECTURES = re.compile(
     r"(flux|sd[123x]|sdxl|aura|hidream|ltxv?|hyvid|hunyuan_video|wan|cosmos|lumina|qwen_image|chroma"
-    r"|z_?image|pixart|kolors|omnigen|mochi)([\d._-]\w*)?"
+    r"|z_?image|pixart|kolors|omnigen|mochi|kandinsky|hunyuan_?(image|video)|cogvideox|sana|svd)"
+    r"([\d._-]\w*)?"
 )
 _IMAGE_TENSORS = re.compile(
     r"(model\.diffusion_model|first_stage_model|double_blocks|single_blocks|joint_blocks"
-    r"|transformer_blocks|single_transformer_blocks|double_stream_blocks|patch_embedding"
-    r"|x_embedder|img_in)\."
+    r"|(\w+_)?transformer_blocks|double_stream_blocks|patch_embedding|x_embedder|img_in"
+    r"|t_embedder|time_in|time_embed\w*|time_text_embed|timestep_embedder)\."
 )
+"""Pictures and video come of noise step by step, and the number of the step is embedded."""
 _ENCODER_TENSORS = re.compile(r"(v|a|mm|vision_tower|audio_tower|multi_modal_projector)\.")
 POOLINGS = (1, 2, 3)  # one vector for a text: by mean, first or last token
 RANK = 4
@@ -79,7 +81,7 @@ VOCABULARY = FileKind("vocabulary", f"has no weights, only metadata; {WHOLE}")
 EMBEDDING = FileKind("embedding model", f"makes embeddings and cannot write text; {WHOLE}")
 RERANKER = FileKind("reranker", f"scores texts and cannot write any; {WHOLE}")
 NAMELESS = FileKind("unknown", f"does not say its architecture; {WHOLE}")
-IMAGE = FileKind("image model", f"makes pictures and is no language model; {WHOLE}")
+IMAGE = FileKind("image model", f"makes pictures or video and is no language model; {WHOLE}")
 
 WRITERS = (MODEL.name, WITH_HEAD.name, WITH_ENCODER.name)
 """The names of those that can write text."""
@@ -181,7 +183,7 @@ def _by_architecture(header: Header) -> FileKind | None:
 def _no_language(header: Header) -> FileKind | None:
     """Not one of the keys that every language model has: its tokens, its depth, its context."""
     if IMAGE_ARCHITECTURES.fullmatch(header.architecture):
-        return FileKind("image model", _of(header, f"is no language model; {WHOLE}"))
+        return FileKind(IMAGE.name, _of(header, IMAGE.problem or ""))
     keys = (
         "tokenizer.ggml.model",
         header.own_key("block_count"),

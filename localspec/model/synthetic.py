@@ -217,11 +217,12 @@ def write_random_model(
 ) -> None:
     """Write a llama model of `shape`; with text it has a byte tokenizer, else only token ids."""
     tokenizer = byte_vocabulary(shape.n_vocab) if with_text else no_vocabulary()
-    tensors = _llama_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
-    write_gguf(path, _llama_metadata(shape) | tokenizer, list(tensors))
+    tensors = llama_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
+    write_gguf(path, llama_metadata(shape) | tokenizer, list(tensors))
 
 
-def _llama_metadata(shape: Shape) -> dict[str, Value]:
+def llama_metadata(shape: Shape) -> dict[str, Value]:
+    """What a llama model of that shape says of itself, but for its tokenizer."""
     experts: dict[str, Value] = {
         "llama.expert_count": shape.n_experts,
         "llama.expert_used_count": shape.n_experts_used,
@@ -243,7 +244,8 @@ def _llama_metadata(shape: Shape) -> dict[str, Value]:
     }
 
 
-def _llama_tensors(shape: Shape, tensors: RandomTensors) -> Iterable[TensorPlan]:
+def llama_tensors(shape: Shape, tensors: RandomTensors) -> Iterable[TensorPlan]:
+    """Its weights; the output matrix is the embedding table."""
     n_embd, n_kv = shape.n_embd, shape.n_kv_heads * shape.head_size
     n_q = shape.n_heads * shape.head_size
     yield tensors.matrix("token_embd.weight", n_embd, shape.n_vocab)

@@ -60,6 +60,18 @@ class Speed:
     def of(cls, mid: float, spread: Spread) -> "Speed":
         return cls(mid * spread.low, mid, mid * spread.high)
 
+    def seconds_of(self, n_tokens: int) -> "Seconds":
+        return Seconds(n_tokens / self.high, n_tokens / self.mid, n_tokens / self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A time with the interval in which 80 % of measured times lie."""
+
+    low: float
+    mid: float
+    high: float
+
 
 @dataclass(frozen=True, slots=True)
 class Width:

@@ -28,6 +28,7 @@ _ORIGINS = {
     "modelscope": "ms:",
     "vllm": "hf:",
     "sglang": "hf:",
+    "kaggle": "https://www.kaggle.com/models/",
 }
 """Whose names a program means, by its first word."""
 _OTHERS = re.compile(
@@ -35,8 +36,8 @@ _OTHERS = re.compile(
     "|localspec|mistralrs(-server)?|node-llama-cpp|python3?|ramalama|wget|llama-.*|mlx_lm.*"
 )
 _STEPS = re.compile(
-    "bench|chat|checkout|clone|create|download|generate|get|gguf|install|launch|lfs|load|models?"
-    "|predict|pull|run|serve|show|start"
+    "bench|chat|checkout|clone|cp|create|download|generate|get|gguf|install|instances|launch|lfs|load"
+    "|models?|predict|pull|push|rm|run|serve|show|start|stop|versions"
 )
 """Words between a program and the name."""
 _BEFORE = re.compile(
@@ -46,7 +47,7 @@ _BEFORE = re.compile(
 _HUB = ("-hf", "-hfr", "--hf-repo")
 _MODEL = (*_HUB, "--repo-id", "--repo", "--checkpoint", "-m", "--model")
 _DOCKER = ("-dr", "--docker-repo")
-_FILE = ("-hff", "--hf-file", "--filename", "--file", "--include", "-f")
+_FILE = ("-hff", "--hf-file", "--filename", "--file", "--specific-file", "--include", "-f")
 _ADDRESS = ("-mu", "--model-url", "--url")
 _REVISION = ("--revision",)
 _VALUES = [
@@ -59,10 +60,17 @@ _VALUES = [
     "-o",
     "-O",
     "-d",
+    "-q",
+    "--quantize",
 ]
 """Options whose value is no name."""
 _BORDER = re.compile(r"\s*(?:\n|&&|\|\||;|\s[|&](?=\s|$))\s*")
 _PROMPT = re.compile(r"[$>!%#]|\w+=\S*|PS|[A-Za-z]:\\\S*>")
+MODELFILE = "Modelfile"
+"""Of which `ollama create` makes a model where no other is named."""
+_ASKED = re.compile(r"""["']model["']\s*:\s*["']([^"']+)["']""")
+_ANY_ADDRESS = re.compile(r"curl.*https?://")
+"""A request to a server names its model inside."""
 _FILE_OR_PATTERN = re.compile(r"\.gguf$|\*", re.IGNORECASE)
 _PATH = re.compile(r"[./~]|[A-Za-z]:[\\/](?!/)|\\\\")
 
@@ -75,6 +83,8 @@ class _Command:
     options: Mapping[str, str]
     words: Sequence[str]
     is_known: bool
+    makes_a_model: bool = False
+    """`ollama create`: of what a file says, under a name that nothing has yet."""
 
     def option(self, names: Sequence[str]) -> str | None:
         return next((self.options[name] for name in names if name in self.options), None)
@@ -83,11 +93,14 @@ class _Command:
     def file(self) -> str | None:
         named = self.option(_FILE)
         is_prompt = named is not None and "-f" in self.options and not named.endswith(".gguf")
-        return None if is_prompt else named
+        return None if is_prompt and not self.makes_a_model else named
 
 
 def name_in_command(text: str) -> str | None:
     """The name in a command, with the prefix of its origin; None for what is none."""
+    asked = _ASKED.search(text)
+    if asked and _ANY_ADDRESS.search(text):
+        return asked[1]
     read = [command for part in _BORDER.split(text) if (command := _read(part))]
     known_first = sorted(read, key=lambda command: not command.is_known)
     return next(filter(None, map(_name_in, known_first)), None)
@@ -107,6 +120,9 @@ def of_hub(
 
 
 def _name_in(command: _Command) -> str | None:
+    if command.makes_a_model:
+        file = command.file or MODELFILE
+        return file if _PATH.match(file) else f"./{file}"
     docker, address = command.option(_DOCKER), command.option(_ADDRESS)
     if docker is not None or address is not None:
         return address if docker is None else f"docker:{docker}"
@@ -136,10 +152,12 @@ def _read(text: str) -> _Command | None:
     options, rest = _options(words if is_option else words[1:])
     if program == "docker" and "model" not in rest[:1]:
         rest = []  # an image, not a model
+    makes_a_model = program == "ollama" and rest[:1] == ["create"]
     while rest and _STEPS.fullmatch(rest[0].lower()):
         del rest[0]
-    named = [word for word in rest if not word.isdecimal()]
-    return _Command(_ORIGINS.get(program, ""), options, named, is_known)
+    named = [word for word in rest if not word.isdecimal() and not word.endswith((".py", ".sh"))]
+    origin = _ORIGINS.get(program, "")
+    return _Command(origin, options, named, is_known, makes_a_model)
 
 
 def _from_program(words: list[str]) -> list[str]:
@@ -169,9 +187,10 @@ def _is_step_of_unknown(words: Sequence[str]) -> bool:
 
 def _words(text: str) -> list[str]:
     try:
-        return shlex.split(text, posix="\\" not in text)
+        words = shlex.split(text, posix="\\" not in text)
     except ValueError:  # a quote that is not closed
-        return text.split()
+        words = text.split()
+    return [word.strip("\"'") if "\\" in text else word for word in words]
 
 
 def _options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

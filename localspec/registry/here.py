@@ -4,6 +4,7 @@ localspec's own pulls and the hub's cache have a file's name; LM Studio keeps it
 repository; Ollama keeps a blob by owner, repository and tag.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from localspec.registry.other_apps import found_models
 from localspec.registry.variants import RepositoryFile, Variant, few, in_folder, variants, with_tag
 
 _LM_STUDIO, _OLLAMA = "lmstudio:", "ollama:"
+_PLACES = (
+    re.compile(r".*models--([\w.-]+?)--([\w.-]+)/snapshots/\w+/(.+\.gguf)"),
+    re.compile(r".*/(?:\.?lm-?studio)/models/([\w.-]+)/([\w.-]+)/(.+\.gguf)", re.IGNORECASE),
+)
+"""Of the hub's cache and of LM Studio, on any machine."""
 
 
 def file_here(wanted: HubRepository) -> Path | None:
@@ -37,6 +43,13 @@ def same_file_here(wanted: HubFile) -> Path | None:
     """
     whole = HubRepository(wanted.repository, revision=wanted.revision)
     return _files(whole).get(wanted.file)
+
+
+def name_by_place(path: str) -> str | None:
+    """What the hub calls a file by its place in a folder of models that need not be here."""
+    plain = path.replace("\\", "/")
+    found = next(filter(None, (place.fullmatch(plain) for place in _PLACES)), None)
+    return found and HubFile(f"{found[1]}/{found[2]}", found[3]).name
 
 
 def _files(wanted: HubRepository) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from localspec.errors import UserError
 from localspec.gguf.hub_name import is_of_hub
 from localspec.registry.command_line import name_in_command, of_hub
-from localspec.registry.sites import ADDRESSES, FILE_ADDRESS, short_name
+from localspec.registry.sites import ADDRESSES, FILE_ADDRESS, fetchable, short_name
 from localspec.registry.variants import TYPE
 
 QUOTES = "\"'`<>“”«»„\u2018\u2019\u201a"
@@ -28,20 +28,23 @@ _STOPS = ".,;…)]}"
 _BULLET = re.compile(r"^(?:[-*•]\s+|@)(?=\S)")
 _BARE_ADDRESS = re.compile(r"^//(?=(?:www\.)?(?:hf\.co|huggingface\.co)/)", re.IGNORECASE)
 _PYTHON = re.compile(r"""(?:(\w+)\s*=\s*)?\[?\s*["']([^"']+)["']""")
-_CALLS = ("from_pretrained(", "hf_hub_download(", "snapshot_download(")
+_CALLS = ("from_pretrained(", "hf_hub_download(", "snapshot_download(", "Llama(")
 _FILES = ("filename", "gguf_file", "allow_patterns")
 _SETTING = re.compile(
     r"""["']?[\w-]*(?:model|repo|checkpoint)[\w-]*["']?(?:\s*=\s*|["']?:\s+)["']?([^"',\s]+)["']?,?""",
     re.IGNORECASE,
 )
-_LINK = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.IGNORECASE)
+_LINK = re.compile(r"([a-z][a-z0-9+.-]*):(?://|\?)(.+)", re.IGNORECASE)
 _IN_LINK = re.compile(r"(?:^|/)(?:huggingface|hf)/([^/?#]+/[^/?#]+)", re.IGNORECASE)
-_WITH_TYPE = re.compile(r"(\S+/\S+)(?:\s+[(\[]?|@)([\w.-]+)[)\]]?")
+_WITH_TYPE = re.compile(r"(\S+/\S+)(?:\s+[(\[]?|@)([\w.-]+)(?:,[^()]*)?[)\]]?")
 _HEADING = re.compile(r"([\w.-]+)\s*/\s*([\w.-]+(?::\S+)?)")
 _OF_GGUF = re.compile(r"[\w.-]+/[\w.-]*gguf(?::\S+)?|[\w.-]+/[\w.-]+:([\w-]+)", re.IGNORECASE)
 _MARKDOWN = re.compile(r"\[[^\]]*\]\((\S+)\)[.,;]?")
 _SSH = re.compile(r"(?:ssh://)?git@(hf\.co|huggingface\.co)[:/]", re.IGNORECASE)
-_CACHE_FOLDER = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
+_CACHE_FOLDER = re.compile(
+    r"models--([\w.-]+?)--([\w.-]+)(?:[/\\]snapshots[/\\]\w+((?:/[\w.-]+)+))?"
+)
+_BACKSLASHED = re.compile(r"(?:hf:)?\w[\w.-]*(?:\\\w[\w.:-]*)+")
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\")
 
 
@@ -55,14 +58,23 @@ def plain_name(text: str) -> str:
     found = next(filter(None, (reading(name) for reading in readings)), name)
     found = _SSH.sub(r"\1/", found)
     folder = _CACHE_FOLDER.fullmatch(found)
-    found = f"hf:{folder[1]}/{folder[2]}" if folder else found
+    found = f"hf:{folder[1]}/{folder[2]}{folder[3] or ''}" if folder else _slashed(found)
     short = short_name(found)
-    return _of_link(found) if short is None else short
+    return _of_link(found) if short is None else fetchable(short)
+
+
+def _slashed(name: str) -> str:
+    """`owner\\repo`, as a path of Windows copies a name; a drive or one file is a path."""
+    is_name = _BACKSLASHED.fullmatch(name) and not (
+        name.lower().endswith(".gguf") and name.count("\\") < 2
+    )
+    return name.replace("\\", "/") if is_name else name
 
 
 def _without_frame(text: str) -> str:
     """Without quotes, line ends of a shell, Markdown's brackets, and the stop after a name."""
     name = re.sub(r"[\\`^]\r?\n", " ", text.translate(_SIGNS)).strip()
+    name = _BULLET.sub("", name, count=1)
     linked = _MARKDOWN.fullmatch(name)
     name = _BARE_ADDRESS.sub("https://", linked[1] if linked else name)
     if _in_python(name) or _is_path(name):

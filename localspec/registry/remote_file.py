@@ -92,16 +92,21 @@ def _as_asked(part: RemoteFile, revision: str | None) -> RemoteFile:
 
 def repository_files(repository: str, revision: str | None, notify: Notify) -> list[RepositoryFile]:
     """All files of a repository. Raises UserError or ModelError."""
+    info = _info(repository, notify, revision=revision, files_metadata=True)
+    return [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
+
+
+def repository_id(repository: str, notify: Notify) -> str:
+    """What the hub calls a repository, which may have been renamed. Raises as above."""
+    return str(_info(repository, notify).id)
+
+
+def _info(repository: str, notify: Notify, **wanted: Any) -> Any:
     name = f"{HUB}{repository}"
     try:
-        info: Any = _patiently(
-            name,
-            lambda: hub().HfApi().model_info(repository, revision=revision, files_metadata=True),
-            notify,
-        )
+        return _patiently(name, lambda: hub().HfApi().model_info(repository, **wanted), notify)
     except hub("errors").HFValidationError as error:
         raise UserError(f"{name!r} is not hf:owner/repo: {error}") from error
-    return [RepositoryFile(file.rfilename, file.size or 0) for file in info.siblings or ()]
 
 
 def _describe_hub(wanted: HubFile, notify: Notify) -> RemoteFile:

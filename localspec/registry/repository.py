@@ -5,6 +5,7 @@ of each is read: heads, projectors and what else is no model falls away, whateve
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from localspec.errors import ModelError, UserError
@@ -18,6 +19,8 @@ from localspec.registry.remote_file import (
     RemoteFile,
     describe,
     repository_files,
+    repository_folder,
+    repository_id,
 )
 from localspec.registry.spelling import named_entry
 from localspec.registry.variants import (
@@ -105,13 +108,31 @@ def _offers(name: HubRepository, files: Sequence[str]) -> str:
     return few([with_file(name, file).name for file in sorted(files)])
 
 
+def in_right_capitals(files: tuple[RemoteFile, ...], notify: Notify) -> tuple[RemoteFile, ...]:
+    """The same by the hub's own spelling of their repository, which it knows by any: each would get
+    a folder of its own in the cache. A renamed one keeps the name that was asked for."""
+    wanted = files[0].hub
+    if wanted is None or repository_folder(wanted.repository).exists():
+        return files
+    try:
+        known = repository_id(wanted.repository, notify)
+    except (ModelError, UserError):
+        return files
+    is_other = known != wanted.repository and known.casefold() == wanted.repository.casefold()
+    return describe(replace(wanted, repository=known).name, notify) if is_other else files
+
+
 def described(file: HubFile, notify: Notify) -> tuple[RemoteFile, ...]:
-    """As `describe`; where the file is not in its repository, its files are offered."""
+    """As `describe`; in other capitals, too. Where the file is not in its repository, its files are
+    offered."""
     try:
         return describe(file.name, notify)
     except NoSuchFileError as error:
         name = HubRepository(file.repository, revision=file.revision)
         listed = gguf_files(name, notify)
+        same = [one.file for one in listed if one.file.casefold() == file.file.casefold()]
+        if len(same) == 1 and same != [file.file]:
+            return describe(with_file(name, same[0]).name, notify)
         beside = [one.file for one in listed if goes_beside(one.file)]
         files = [one.file for one in variants(listed)] + beside
         raise ModelError(

@@ -29,7 +29,7 @@ from localspec.gguf.hub_name import (
     is_of_hub,
 )
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
-from localspec.registry.here import file_here, same_file_here
+from localspec.registry.here import file_here, name_by_place, same_file_here
 from localspec.registry.manifest import Pulled
 from localspec.registry.moved import pulled_files
 from localspec.registry.other_apps import ORIGINS, FoundModel, found_models, found_named
@@ -206,8 +206,8 @@ def _existing(reference: str) -> Path:
         raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
         entry, kind = named_entry(re.sub(r"\.gguf$", "", path.name, flags=re.IGNORECASE))
-        known = entry.name + (f":{kind}" if kind else "") if entry else ""
-        other = f"`localspec pull {known}` gets one" if entry else "use a name from models.toml"
+        known = entry.name + (f":{kind}" if kind else "") if entry else name_by_place(reference)
+        other = f"`localspec pull {known}` gets one" if known else "use a name from models.toml"
         raise UserError(f"there is no file {path}: check the path, or {other}")
     return _in_folder(path) if path.is_dir() else path
 

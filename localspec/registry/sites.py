@@ -30,7 +30,7 @@ _PREFIXES = {
     DOCKER: r"(?:docker|oci):(?://)?(?:(?:index\.)?docker\.io/|registry-1\.docker\.io/)?"
     rf"|{_WEB}(?:index\.|registry-1\.)?docker\.io/|{_WEB}hub\.docker\.com/(?:r/|u/)?|(?=ai/[^/]+$)(?!.*\.gguf$)",
     LM_STUDIO: rf"lmstudio:(?!//)|lm_studio/(?!.*\.gguf$)|{_WEB}lmstudio\.ai/(?:models?/)?",
-    MODEL_SCOPE: rf"(?:ms|modelscope):(?://)?(?:models/)?|{_WEB}modelscope\.(?:cn/|ai/(?!.*/resolve/))(?:(?:api/v1/)?models/)?",
+    MODEL_SCOPE: rf"(?:ms|modelscope):(?://)?(?:models/)?|{_WEB}modelscope\.(?:cn/|ai/(?!.*/resolve/))(?!collections/|datasets/|studios/)(?:(?:api/v1/)?models/)?",
 }
 _MIRROR = rf"{_WEB}hf-mirror\.com/(?!.*/resolve/)|huggingface/(?=[^/]+/[^/]+$)"
 _BEGINNINGS = {prefix: re.compile(pattern, re.IGNORECASE) for prefix, pattern in _PREFIXES.items()}
@@ -46,6 +46,25 @@ _MODEL_SCOPE_FILE = re.compile(r"([^/]+/[^/]+)/(?:resolve|file/view)/([^/]+)/(.+
 _MODEL_SCOPE_QUERY = re.compile(r"([^/]+/[^/]+)/repo\?(?:.*&)?FilePath=([^&]+).*")
 
 
+_SITES = {
+    "github.com": "GitHub",
+    "gitlab.com": "GitLab",
+    "gitee.com": "Gitee",
+    "ai.gitee.com": "Gitee",
+    "kaggle.com": "Kaggle",
+    "wisemodel.cn": "wisemodel",
+    "modelers.cn": "Modelers",
+    "civitai.com": "Civitai",
+    "replicate.com": "Replicate",
+    "openrouter.ai": "OpenRouter",
+    "drive.google.com": "Google Drive",
+    "dropbox.com": "Dropbox",
+    "modelscope.cn": "ModelScope",
+}
+"""Whose pages people copy: a browser shows there what no program fetches."""
+_PAGE = re.compile(rf"{_WEB}({'|'.join(map(re.escape, _SITES))})((?:[/?#].*)?)", re.IGNORECASE)
+
+
 def short_name(text: str) -> str | None:
     """The name with its site's prefix; the text itself if it is of no such site.
 
@@ -58,8 +77,33 @@ def short_name(text: str) -> str | None:
         found = beginning.match(text)
         if found and len(text) > found.end():
             return prefix + _name_on(prefix, text[found.end() :])
-    is_link = "://" in text and not text.lower().startswith((*ADDRESSES, FILE_ADDRESS))
+    is_link = re.match(r"magnet:|.*://", text) and not text.lower().startswith(
+        (*ADDRESSES, FILE_ADDRESS)
+    )
     return None if is_link else text
+
+
+def fetchable(text: str) -> str:
+    """A page that shows a file on a site is the file's address. UserError for other pages there."""
+    found = _PAGE.fullmatch(text)
+    site = _SITES.get(found[1].lower()) if found else None
+    if found is None or site is None:
+        return text
+    path, sign, query = found[2].partition("?")
+    if path.lower().endswith(".gguf"):
+        path = path.replace("/blob/", "/raw/", 1)
+        return f"https://{found[1]}{path}{sign}{query.replace('dl=0', 'dl=1')}"
+    search = quote(_model_in([unquote(step) for step in path.split("/") if step]))
+    raise UserError(
+        f"{text!r} is a page of {site} and no file: name the address of a .gguf file there, or look"
+        f" for one at https://huggingface.co/models?library=gguf&search={search}"
+    )
+
+
+def _model_in(steps: list[str]) -> str:
+    """`models/owner/model/...` or `owner/model/...`."""
+    steps = steps[1:] if steps[:1] in (["models"], ["m"]) else steps
+    return next(iter([*steps[1:2], *steps[:1]]), "")
 
 
 def _name_on(prefix: str, rest: str) -> str:

@@ -6,7 +6,7 @@ writes it; in a stream that has begun it is an event.
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,20 +43,20 @@ class HttpLimits:
 
 
 class Answering:
-    """Answers at the doors of all protocols; `model` is the name in the answers."""
+    """Answers at the doors of all protocols; the first of the model's `names` is in the answers."""
 
-    def __init__(self, desk: Desk, model: str, limits: HttpLimits) -> None:
-        self._desk, self._model, self._limits = desk, model, limits
+    def __init__(self, desk: Desk, names: Sequence[str], limits: HttpLimits) -> None:
+        self._desk, self._names, self._limits = desk, names, limits
         self._bell: LoopBell | None = None
 
     async def answered(self, request: Request, door: Door) -> Response:
         """The response to a request."""
         body = await body_of(request, self._limits.most_bytes)
         if self._limits.is_strict:
-            refuse_other_names(body, self._model)
+            refuse_other_names(body, self._names, is_needed=door.names_model)
         order = await run_in_threadpool(door.read, body)
         answer = ServedAnswer(order)
-        writer = door.writer(answer, self._model)
+        writer = door.writer(answer, self._names[0])
         silence_s = self._limits.ping_s if order.is_stream else None
         self._bell = self._bell or LoopBell()
         wait_s = self._limits.wait_s
@@ -167,11 +167,13 @@ async def body_of(request: Request, most_bytes: int) -> Any:
         raise refused(f"the body is no JSON: {error}") from error
 
 
-def refuse_other_names(body: Any, name: str) -> None:
-    """BadRequestError where another model is asked for."""
+def refuse_other_names(body: Any, names: Sequence[str], *, is_needed: bool = False) -> None:
+    """BadRequestError where another model is asked for, or none where one `is_needed`."""
     wanted = body.get("model") if isinstance(body, dict) else None
-    if wanted not in (None, "", name):
-        sentence = f"there is no model {wanted!r}: this server has {name!r}"
+    if wanted in (None, "") and is_needed:
+        raise refused(f"model is missing: this server has {names[0]!r}", "model")
+    if wanted not in (None, "", *names):
+        sentence = f"there is no model {wanted!r}: this server has {names[0]!r}"
         raise BadRequestError(Problem(404, sentence, "model", "model_not_found"))
 
 

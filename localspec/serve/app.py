@@ -9,7 +9,6 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -20,23 +19,31 @@ from localspec.serve.desk import Desk
 from localspec.serve.guard import KeyGuard
 from localspec.serve.information import Information
 from localspec.serve.order import Orders
-from localspec.serve.page import page_routes
-from localspec.serve.problem import Problem, problem_of
+from localspec.serve.origins import CrossOrigin
+from localspec.serve.page import OPEN_PAGE, page_routes
+from localspec.serve.problem import BadRequestError, Problem, problem_of
 from localspec.serve.protocols import anthropic, anthropic_events, llama, openai, responses
 from localspec.serve.protocols.protocol import Door
 from localspec.serve.resident import HeldModel, Resident
 from localspec.serve.slots import Slots
 from localspec.serve.tokens import Tokens
 
-LOCAL = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
-"""Origins of pages that this machine serves."""
+PAGES = {
+    "metrics": ("/metrics",),
+    "slots": ("/slots", "/slots/{id:int}"),
+    "page": (OPEN_PAGE, "/status"),
+}
+"""What a server may do without, by its addresses."""
+_PAGE = {OPEN_PAGE, "/status"}
+"""Of these nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
     """How the server answers. `model`: the name that it gives itself.
 
-    `origins`: whose pages may ask, beside those of this machine.
+    `origins`: whose pages may ask, beside those of this machine. `without`: of `PAGES`, those that
+    it does not have.
     """
 
     model: str
@@ -47,6 +54,14 @@ class HttpOptions:
     """What /v1/models tells of the model."""
     slot_folder: Path | None = None
     """Where sequences are saved on request."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the model."""
+    without: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of the model's."""
+        return (self.model, *self.aliases)
 
 
 Written = Callable[[Problem], dict[str, Any]]
@@ -62,20 +77,19 @@ class Server:
         doors = [door for protocol in protocols for door in protocol.doors(orders)]
         self._written = {path: door.written for door in doors for path in door.paths}
         self._written[anthropic.COUNT] = anthropic_events.written
-        answering = Answering(desk, options.model, options.limits)
-        routes = Information(orders, desk, options.model, options.about).routes()
+        answering = Answering(desk, options.names, options.limits)
+        routes = Information(orders, desk, options.names, options.about, resident).routes()
         routes += Tokens(orders, options.limits.most_bytes).routes()
         routes += Slots(desk, options.slot_folder).routes()
         routes += page_routes(desk, options.model, orders.session.n_ctx, resident)
         routes += [route for door in doors for route in _routes(answering, door)]
+        missing = {path for name in options.without for path in PAGES[name]}
+        routes = [route for route in routes if getattr(route, "path", "") not in missing]
+        routes += [Route(path, _not_here, methods=["GET", "POST"]) for path in missing - _PAGE]
         middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
         if resident:
             middleware.append(Middleware(HeldModel, resident=resident))
-        cors = Middleware(
-            CORSMiddleware, allow_origins=options.origins, allow_origin_regex=LOCAL,
-            allow_methods=["*"], allow_headers=["*"],
-        )  # fmt: skip
-        middleware.insert(0, cors)
+        middleware.insert(0, Middleware(CrossOrigin, origins=options.origins))
         handlers: Any = {
             HTTPException: self._no_such_page, LocalspecError: self._failed, Exception: self._bug,
         }  # fmt: skip
@@ -106,3 +120,9 @@ class Server:
 def _routes(answering: Answering, door: Door) -> list[BaseRoute]:
     answer: Callable[[Request], Awaitable[Response]] = partial(answering.answered, door=door)
     return [Route(path, answer, methods=["POST"]) for path in door.paths]
+
+
+async def _not_here(request: Request) -> Response:
+    name = request.url.path.split("/")[1]
+    sentence = f"this server was started without {name}: leave --without {name} out to have it"
+    raise BadRequestError(Problem(501, sentence))

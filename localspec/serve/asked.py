@@ -27,7 +27,7 @@ _GRAMMARS = {"json_schema": "schema", "grammar": "grammar", "regex": "regex",
 """llama.cpp's and vLLM's fields by the keyword of a reply."""
 _READ = {*_SAMPLING, *_LENGTHS, *_GRAMMARS, "model", "stream", "stream_options", "n",
          "response_format", "logprobs", "n_probs", "cache_prompt", "timings_per_token",
-         "return_progress", "id_slot"}  # fmt: skip
+         "return_progress", "id_slot", "post_sampling_probs", "verbose"}  # fmt: skip
 CHAT = frozenset({*_READ, *_TOOLS, "messages", "reasoning_effort",
                   "chat_template_kwargs", "top_logprobs", "continue_final_message",
                   "add_generation_prompt"})  # fmt: skip
@@ -37,9 +37,9 @@ NATIVE = frozenset({*COMPLETION, "return_tokens", "response_fields"})
 INFILL = frozenset({*NATIVE, "input_prefix", "input_suffix", "input_extra"}) - {"suffix", "echo"}
 HARMLESS = frozenset({
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-    "prompt_cache_retention", "verbosity",
+    "prompt_cache_retention", "verbosity", "backend_sampling",
 })  # fmt: skip
-"""They say who asks and why, or how a hosted service is to be run."""
+"""They say who asks and why, or how a service is to be run."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,), "best_of": (1,),
     "modalities": (["text"],), "typical_p": (1,),
@@ -47,7 +47,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "reasoning_format": ("auto", "deepseek"),
     "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
     "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
-    "min_keep": (0,), "lora": ([],), "post_sampling_probs": (False,), "samplers": ([],),
+    "min_keep": (0,), "lora": ([],), "samplers": ([],),
 }  # fmt: skip
 """Fields that are not supported yet, and the values with which they ask for nothing."""
 MOST_CHOICES = 16
@@ -105,6 +105,7 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     if given.get("seed") == -1:  # llama.cpp's for any
         del keywords["seed"]
     keywords["logprobs"] = logprobs_of(given)
+    keywords["drawn_logprobs"] = flag(given, "post_sampling_probs")
     effort = given.get("reasoning_effort")
     if effort is not None:
         if effort not in _EFFORTS:
@@ -160,13 +161,6 @@ def flag(given: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     if not isinstance(value, bool):
         raise refused(f"{name} {value!r} is neither true nor false", name)
     return value
-
-
-def check_model(given: Mapping[str, Any]) -> None:
-    """OpenAI's API has a model in each request. BadRequestError where there is none."""
-    if not isinstance(given.get("model"), str):
-        sentence = "model is missing: give a name, for which the loaded model answers"
-        raise refused(sentence, "model")
 
 
 def wishes_of(given: Mapping[str, Any]) -> Wishes:

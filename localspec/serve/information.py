@@ -1,7 +1,7 @@
 """What the server tells of itself: its model, its health, its counts, what runs."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,18 +13,28 @@ from localspec.serve.answering import refuse_other_names
 from localspec.serve.desk import Desk
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem
-from localspec.serve.protocols.llama import settings_of
+from localspec.serve.protocols.native import settings_of
 from localspec.serve.protocols.openai import FINGERPRINT
 from localspec.serve.queue import Job
+from localspec.serve.resident import Resident
 
 
 class Information:
-    """GET handlers. `about` is what /v1/models tells of the model."""
+    """GET handlers. `names` are the model's, and `about` is what /v1/models tells of it."""
 
-    def __init__(self, orders: Orders, desk: Desk, model: str, about: dict[str, Any]) -> None:
-        self._orders, self._desk, self._name = orders, desk, model
+    def __init__(
+        self,
+        orders: Orders,
+        desk: Desk,
+        names: Sequence[str],
+        about: dict[str, Any],
+        resident: Resident | None = None,
+    ) -> None:
+        self._orders, self._desk, self._names, self._resident = orders, desk, names, resident
         self._n_ctx = orders.session.n_ctx
-        self._model = {"id": model, "object": "model", "owned_by": "localspec", **about}
+        head = {"id": names[0], "aliases": names, "object": "model"}
+        self._model = {**head, "owned_by": "localspec", **about}
+        self._props = self._known()
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
@@ -42,11 +52,18 @@ class Information:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        return JSONResponse({"object": "list", "data": [self._model]})
+        return JSONResponse({"object": "list", "data": [self._model], "models": [self._listed]})
+
+    @property
+    def _listed(self) -> dict[str, Any]:
+        """As Ollama's clients read it, which llama.cpp's server has beside OpenAI's."""
+        named = {"name": self._names[0], "model": self._names[0], "type": "model"}
+        details = {"format": "gguf", "family": "", "parameter_size": "", "quantization_level": ""}
+        return {**named, "capabilities": ["completion"], "details": details}
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
-        refuse_other_names({"model": request.path_params["name"]}, self._name)
+        refuse_other_names({"model": request.path_params["name"]}, self._names)
         return JSONResponse(self._model)
 
     async def health(self, request: Request) -> Response:
@@ -80,24 +97,27 @@ class Information:
 
     async def props(self, request: Request) -> Response:
         """GET /props: how replies are made by default, and what the model is."""
+        is_awake = self._resident is None or self._resident.is_loaded
+        return JSONResponse({**self._props, "is_sleeping": not is_awake})
+
+    def _known(self) -> dict[str, Any]:
+        """Of a model that is loaded; the next time it is loaded this is the same."""
         session = self._orders.session
         vocabulary = session.target.vocabulary
         template = session.prompts.template
-        params = settings_of(self._orders.usual, session.n_ctx)
+        params = settings_of(self._orders.usual, session)
         params["seed"] = self._orders.defaults.get("seed", -1)
-        document = {
+        return {
             "default_generation_settings": {"n_ctx": session.n_ctx, "params": params},
             "total_slots": self._desk.scheduler.n_sequences,
-            "model_alias": self._name,
+            "model_alias": self._names[0],
             "model_path": str(session.plan.target.model),
             "modalities": {"vision": False, "audio": False},
             "chat_template": template.source if template else "",
             "bos_token": vocabulary.bos_text,
             "eos_token": vocabulary.eos_text,
             "build_info": FINGERPRINT,
-            "is_sleeping": False,
         }
-        return JSONResponse(document)
 
 
 def _slot(context: Context, by_context: Mapping[int, Job]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every token of the reply is there, those of thoughts and marks too: bytes tell w
 """
 
 from collections.abc import Sequence
+from math import exp
 from typing import Any
 
 from localspec.decode.logprobs import TokenLogprobs
@@ -16,8 +17,9 @@ class TokenTexts:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def chat(self, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        """OpenAI's of chat."""
+    def chat(self, said: Sequence[TokenLogprobs], begun: str | None = None) -> dict[str, Any]:
+        """OpenAI's of chat. `begun`: what an answer begins with whose first token is here; a space
+        that the answer leaves out is left out here, too."""
         content = [
             {
                 **self._entry(each.token, each.logprob),
@@ -25,6 +27,11 @@ class TokenTexts:
             }
             for each in said
         ]
+        if begun and not begun[0].isspace():
+            whole = self._text(said[0].token)
+            text = whole.lstrip()
+            written = list(self._bytes(said[0].token))[len(whole) - len(text) :]
+            content[0] |= {"token": text, "bytes": written}
         return {"content": content, "refusal": None}
 
     def completion(self, said: Sequence[TokenLogprobs], offset: int) -> dict[str, Any]:
@@ -40,16 +47,20 @@ class TokenTexts:
             "text_offset": offsets,
         }
 
-    def native(self, said: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
-        """llama.cpp's `completion_probabilities`."""
+    def native(self, said: Sequence[TokenLogprobs], *, drawn: bool) -> list[dict[str, Any]]:
+        """llama.cpp's `completion_probabilities`; `drawn`: chances that tokens were drawn by."""
+        top = "top_probs" if drawn else "top_logprobs"
         return [
             {
-                "id": each.token,
-                **self._entry(each.token, each.logprob),
-                "top_logprobs": [{"id": i, **self._entry(i, p)} for i, p in each.top],
+                **self._native(each.token, each.logprob, drawn),
+                top: [self._native(i, p, drawn) for i, p in each.top],
             }
             for each in said
         ]
+
+    def _native(self, token: int, logprob: float, drawn: bool) -> dict[str, Any]:
+        entry = {"id": token, **self._entry(token, logprob)}
+        return {**entry, "prob": exp(entry.pop("logprob"))} if drawn else entry
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
         return {

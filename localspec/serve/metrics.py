@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import sub
 
 from localspec.hardware.energy import Meter
 from localspec.serve.messages import Account, Pass
@@ -77,6 +78,8 @@ class Metrics:
     inter_token: Histogram = field(default_factory=lambda: Histogram(GAPS))
     drafted_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
 
+    _told: tuple[int, float, int, float] = (0, 0.0, 0, 0.0)
+    """Tokens and seconds of prompts and of replies when the rates were last told."""
     meter: Meter = field(default_factory=Meter.here)
 
     def __post_init__(self) -> None:
@@ -155,13 +158,16 @@ class Metrics:
 
     def _gauges(self, n_running: int, n_waiting: int) -> dict[str, tuple[float, str]]:
         later = self.n_predicted - self.first_token.n  # the first ones count as the prompt's
+        now = (self.n_prompt, self.prompt_s, later, self.predicted_s)
+        n_prompt, prompt_s, n_later, later_s = map(sub, now, self._told)
+        self._told = now
         return {
             "llamacpp:requests_processing": (n_running, "Requests that run."),
             "llamacpp:requests_deferred": (n_waiting, "Requests that wait."),
-            "llamacpp:prompt_tokens_seconds": (_ratio(self.n_prompt, self.prompt_s),
-                                               "Prompt tokens a second."),
-            "llamacpp:predicted_tokens_seconds": (_ratio(later, self.predicted_s),
-                                                  "Tokens a second of a reply."),
+            "llamacpp:prompt_tokens_seconds": (_ratio(n_prompt, prompt_s),
+                                               "Prompt tokens a second since the last look."),
+            "llamacpp:predicted_tokens_seconds": (_ratio(n_later, later_s),
+                                                  "Of a reply, since the last look."),
             "llamacpp:n_busy_slots_per_decode": (_ratio(self.n_users, self.n_passes),
                                                  "Requests that run during a pass."),
             "localspec:draft_rows": (self.n_draft_rows, "Drafted rows (B) of the last pass."),

@@ -95,7 +95,7 @@ class Orders:
 
         `came`: the body of another protocol that this one was made from.
         """
-        given = self._given(body, CHAT)
+        given = self.given(body, CHAT)
         asked, session = self.asked(given), self.session
         ids, options = self.chat_ids(asked), asked.options
         markup = session.markup_for(options)
@@ -131,23 +131,23 @@ class Orders:
 
     def completion(self, body: Any) -> Order:
         """Of /v1/completions. BadRequestError for what cannot be answered."""
-        given = self._given(body, COMPLETION)
+        given = self.given(body, COMPLETION)
         return self._raw(given, Texts(self.session).prompts(given))
 
     def native(self, body: Any) -> Order:
         """Of llama.cpp's /completion."""
-        given = self._given(body, NATIVE)
+        given = self.given(body, NATIVE)
         return self._raw(given, Texts(self.session).prompts(given))
 
     def infill(self, body: Any) -> Order:
         """Of llama.cpp's /infill."""
-        given = self._given(body, INFILL)
+        given = self.given(body, INFILL)
         return self._raw(given, [Texts(self.session).infill(given)])
 
     @property
     def usual(self) -> ReplyOptions:
         """How a reply is made where a request says nothing."""
-        given = self._given({}, CHAT)
+        given = self.given({}, CHAT)
         return self.session.effective(options_of(given, self.verify))
 
     def text_of(self, ids: Sequence[int]) -> str:
@@ -156,7 +156,8 @@ class Orders:
         pieces = (vocabulary.piece(i) or vocabulary.text(i).encode() for i in ids)
         return b"".join(pieces).decode(errors="replace")
 
-    def _given(self, body: Any, known: frozenset[str]) -> dict[str, Any]:
+    def given(self, body: Any, known: frozenset[str] = CHAT) -> dict[str, Any]:
+        """The fields of a body, with the server's own values where they are not given."""
         return with_defaults(checked(body, known), self.defaults, known)
 
     def _raw(self, given: Mapping[str, Any], prompts: Sequence[list[int]]) -> Order:
@@ -179,8 +180,9 @@ class Orders:
             raise BadRequestError(
                 Problem(
                     400,
-                    f"the prompt has {len(ids):,} tokens and the context holds {n_ctx:,}, with the"
-                    " reply: shorten it, or start the server with a larger --ctx",
+                    f"the prompt of {len(ids):,} tokens exceeds the available context size"
+                    f" ({n_ctx:,} tokens, with the reply): shorten it, or start the server with a"
+                    " larger --ctx",
                     code=TOO_LONG,
                     more=(("n_prompt_tokens", len(ids)), ("n_ctx", n_ctx)),
                 )

@@ -7,8 +7,8 @@ ends them at once.
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -54,7 +54,13 @@ class Load:
 
 def desk_of(session: Session, load: Load = Load()) -> Desk:
     """A desk for a session whose engine has one pool of cells, for as many users as sequences."""
-    return Desk(scheduler_of(session, load), lambda other: scheduler_of(other, load))
+
+    def made(session: Session) -> Scheduler:
+        scheduler = scheduler_of(session, load)
+        session.leave_thread()
+        return scheduler
+
+    return Desk(made(session), made)
 
 
 def scheduler_of(session: Session, load: Load) -> Scheduler:
@@ -67,7 +73,6 @@ def scheduler_of(session: Session, load: Load) -> Scheduler:
     pace = Paced(session.speculator(), costs, max(1, n_rows), load.target_s)
     room = Room(n * session.n_ctx, load.n_waiting, load.deadline_s)
     prefixes = Prefixes(contexts, _disk_cache(session, load.disk_bytes))
-    session.leave_thread()
     return Scheduler(engine, prefixes, pace, room, perf_counter)
 
 
@@ -106,6 +111,17 @@ def bound(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or error
         raise EngineError(f"{host}:{port} cannot be listened on ({reason}): use --port") from error
     return made
+
+
+@contextmanager
+def listening(hosts: str, port: int) -> Generator[list[socket.socket]]:
+    """Sockets that listen at each of `hosts`, with commas between, at one port."""
+    with ExitStack() as stack:
+        made: list[socket.socket] = []
+        for host in hosts.split(","):
+            made.append(stack.enter_context(bound(host.strip(), port)))
+            port = made[0].getsockname()[1]
+        yield made
 
 
 class _Uvicorn(uvicorn.Server):
@@ -154,13 +170,15 @@ class Running:
         resident.is_idle = lambda: self._desk.scheduler.is_idle
         resident.on_freeing = lambda: self._desk.scheduler.keep_all()
 
-    def serve(self, listener: socket.socket, on_end: Callable[[], None] = lambda: None) -> None:
+    def serve(
+        self, listeners: list[socket.socket], on_end: Callable[[], None] = lambda: None
+    ) -> None:
         """Answer until `stop`, Ctrl-C or SIGTERM; `on_end` is told of the first of these."""
         self._on_end = on_end
         before = {each: signal.signal(each, self._on_signal) for each in _signals()}
         self._desk.start()
         try:
-            self._uvicorn.run(sockets=[listener])
+            self._uvicorn.run(sockets=listeners)
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from localspec.dialogue.template import TemplateError
 from localspec.serve.answering import body_of
-from localspec.serve.asked import CHAT, checked, flag
+from localspec.serve.asked import checked, flag
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.serve.protocols import anthropic, responses
@@ -89,8 +89,7 @@ class Tokens:
         return {"content": self._orders.text_of(checked_ids)}
 
     def _counted(self, body: Any) -> dict[str, Any]:
-        given = checked(body, CHAT)
-        n = len(self._orders.chat_ids(self._orders.asked(given)))
+        n = len(self._orders.chat_ids(self._orders.asked(self._orders.given(body))))
         return {"object": "response.input_tokens", "input_tokens": n}
 
     def _counted_items(self, body: Any) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class Tokens:
         return {"input_tokens": counted["input_tokens"]}
 
     def _templated(self, body: Any) -> dict[str, Any]:
-        given = checked(body, CHAT)
+        given = self._orders.given(body)
         asks = flag(given, ASKS, default=True)
         asked = self._orders.asked({k: v for k, v in given.items() if asks or k != ASKS})
         template = asked.prompts.template

@@ -43,7 +43,16 @@ def continues(given: Mapping[str, Any], said: Sequence[Message]) -> bool:
     if asks is False and not can:
         sentence = "add_generation_prompt: false needs a text of the assistant's to go on with"
         raise refused(sentence, "add_generation_prompt")
+    if wanted is None and asks is None and can and _is_second(said):
+        sentence = "the last two messages are texts of the assistant's: join them"
+        raise refused(sentence, f"messages[{len(said) - 1}]")
     return can and not asks if wanted is None else wanted
+
+
+def _is_second(said: Sequence[Message]) -> bool:
+    """Whether a text of the assistant's stands before the last one."""
+    before = said[-2] if len(said) > 1 else None
+    return before is not None and before["role"] == "assistant" and bool(before["content"].strip())
 
 
 def _message(given: Any, where: str) -> Message:

@@ -28,6 +28,7 @@ from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timed, TimedEngine, TimedHead, Timer
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
+from localspec.hardware.activity import BUSY, Watch
 from localspec.hardware.detect import power
 from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
@@ -176,6 +177,7 @@ class LearnedStore:
             target.config, draft.config if draft else None, head.facts if head else None
         )
         self._kept = kept_costs(path)
+        self._watch = Watch()
         self.learned: Learned | None = None
 
     def load(self) -> Learned:
@@ -197,7 +199,8 @@ class LearnedStore:
         return self.learned
 
     def keep(self) -> None:
-        """Keep what was learned; a failing disk means measuring again next time."""
+        """Keep what was learned; a failing disk means measuring again next time. Beside other
+        programs passes say what this machine does now, and nothing of later predictions."""
         learned = self.learned
         if learned is None:
             return
@@ -211,7 +214,7 @@ class LearnedStore:
         with suppress(OSError):
             self._kept.save(document)
         expected = Expectation.of(self._target.config, self._facts)
-        if expected:
+        if expected and self._watch.stop().taken_share <= BUSY:
             plain_s = curve.seconds(1, 0)
             remember(self._target.config, self._facts, expected.roofline.seconds(1, 0), plain_s)
 

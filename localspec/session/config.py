@@ -6,7 +6,7 @@ the seed and the way of verifying are found alike.
 
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from localspec.decode.drafters import HEAD_METHODS
 from localspec.decode.generation import Verification
+from localspec.decode.logprobs import Likelihoods
 from localspec.dialogue.thinking import LEVELS
 from localspec.dialogue.tools import Tools, checked_tools
 from localspec.engine.constraint import Grammar, grammar_of
@@ -22,10 +23,10 @@ from localspec.errors import UserError, no_such
 from localspec.fields import Think
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
-from localspec.registry.resolve import NotHereError, is_one_file, resolve
 from localspec.sampling_fields import SAMPLING, Sampling, SamplingRow
 from localspec.session.bias import Bias, biases_of, wanted_biases
 from localspec.session.drafting import chosen_draft
+from localspec.session.fetching import Fetch, find_or_fetch
 from localspec.session.profile import with_profile
 from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
 
@@ -74,6 +75,7 @@ class ReplyOptions:
     drafts nothing, and the session's `draft_max` is the limit. `think` and `template_args` are for
     the chat template. `chosen`: the parts of `sampling` that somebody chose, None: all. `grammar`:
     what the reply keeps. `logprobs`: for so many likely tokens at each place; None: for none.
+    `drawn_logprobs`: they are those of what the tokens were drawn from.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -83,6 +85,7 @@ class ReplyOptions:
     ignore_eos: bool = False
     min_tokens: int = 0
     logprobs: int | None = None
+    drawn_logprobs: bool = False
     logit_bias: tuple[Bias, ...] = ()
     spec: Speculation | None = None
     draft_max: int | None = None
@@ -92,41 +95,17 @@ class ReplyOptions:
     grammar: Grammar | None = None
     tools: Tools | None = None
 
+    @property
+    def likelihoods(self) -> Likelihoods | None:
+        """What is noted of each token."""
+        return None if self.logprobs is None else Likelihoods(self.logprobs, self.drawn_logprobs)
+
     def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
         """With a file's sampling where it was not `chosen`."""
         if self.chosen is None or not values.keys() - self.chosen:
             return self
         own = {name: value for name, value in values.items() if name not in self.chosen}
         return replace(self, sampling=replace(self.sampling, **own), chosen=None)
-
-
-Fetch = Callable[[str], Path]
-"""Downloads a reference and returns the file."""
-
-
-def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
-    """As `resolve`, but one file of the hub or of another server is pulled if it is not here.
-
-    A name or a repository is not pulled: it can mean gigabytes that the user did not expect.
-    """
-    try:
-        return resolve(reference)
-    except NotHereError:
-        if reference is None or not is_one_file(reference):
-            raise
-    return (fetch or _fetch)(reference)
-
-
-def _fetch(reference: str) -> Path:
-    """Pull silently."""
-    from localspec.session.pull_plan import (  # noqa: PLC0415 - only where a model is fetched
-        Wish,
-        carry_out,
-        plan_pull,
-    )
-
-    plan = plan_pull(reference, Wish(), silent)
-    return carry_out(plan, silent, lambda stage, name, n_bytes, total: None)[0].path
 
 
 def session_config(
@@ -183,8 +162,8 @@ class ReplyKeywords(TypedDict, total=False):
     limit); `stop`: texts before which it ends; `verify` ("auto": "match" with a seed, else
     "rejection"); `ignore_eos`: never choose an end token; `min_tokens`: not before so many.
     `logit_bias`: what is added to the scores of tokens, by id or text, and False for those that are
-    never chosen. `logprobs`: how likely each token was, and so
-    many of the likeliest beside it. What a model's file recommends replaces the defaults of
+    never chosen. `logprobs`: how likely each token was, and so many of the likeliest beside it;
+    `drawn_logprobs`: behind all filters. What a model's file recommends replaces the defaults of
     sampling. `think` ("on", "off", "low", "medium", "high") and `template_args` (variables by
     name) are for the chat template. The reply keeps one of `schema` (a JSON schema: an object, a
     bool, or its JSON), `grammar` (a text in GBNF or Lark) and `regex`. `tools` are functions as
@@ -205,6 +184,7 @@ class ReplyKeywords(TypedDict, total=False):
     max_tokens: int | None
     min_tokens: int | None
     logprobs: int | None
+    drawn_logprobs: bool
     logit_bias: Mapping[Any, Any] | Sequence[Sequence[Any]] | None
     stop: str | Sequence[str] | None
     verify: Verification | Literal["auto"]
@@ -254,6 +234,7 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
         ignore_eos=given.get("ignore_eos", False),
         min_tokens=given.get("min_tokens", 0),
         logprobs=given.get("logprobs"),
+        drawn_logprobs=given.get("drawn_logprobs", False),
         logit_bias=biases_of(given.get("logit_bias", {})),
         think=given.get("think"),
         template_args=given.get("template_args", {}),

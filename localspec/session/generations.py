@@ -32,14 +32,15 @@ class Generations:
             )
         return Generation(
             prompt,
-            self._sampling(options),
+            self.sampling(options),
             self._limits(options),
             options.verify,
             self._constraint(options, len(prompt)),
-            options.logprobs,
+            options.likelihoods,
         )
 
-    def _sampling(self, options: ReplyOptions) -> Sampling:
+    def sampling(self, options: ReplyOptions) -> Sampling:
+        """With what the options say of single tokens, by their ids."""
         sampling = with_biases(options.sampling, options.logit_bias, self._vocabulary)
         if options.ignore_eos:
             sampling = replace(sampling, banned=sampling.banned | self._vocabulary.eog)

@@ -23,7 +23,7 @@ from localspec.registry.catalog import Entry, entry_of
 from localspec.registry.moved import pulled_files
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
-from localspec.registry.repository import described
+from localspec.registry.repository import described, in_right_capitals
 from localspec.registry.resolve import (
     hub_name,
     is_one_file,
@@ -226,7 +226,7 @@ def _plan_reference(reference: str, wish: Wish, notify: Notify) -> PullPlan:
         raise UserError(f"{name.name} is no GGUF file: name one that ends in .gguf")
     is_file = isinstance(name, HubFile)
     files = described(name, notify) if is_file else describe(reference, notify)
-    return PullPlan((PlannedFile("model", None, files),), reasons)
+    return PullPlan((PlannedFile("model", None, in_right_capitals(files, notify)),), reasons)
 
 
 def _plan_entry(entry: Entry, kind: str | None, wish: Wish, notify: Notify) -> PullPlan:

@@ -1,7 +1,7 @@
 """One reply as text while it is generated, with its statistics; a model makes one at a time."""
 
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from time import perf_counter
 from typing import Any
@@ -203,6 +203,19 @@ class Reply:
         for _ in self.by_step():
             pass
         return self
+
+    @property
+    def parts_to_make(self) -> tuple[Generation, AnswerParser]:
+        """For whoever makes it together with others, and tells it by `hear` and `settle`."""
+        return self._generation, self._parser
+
+    def hear(self, parts: Sequence[AnswerPart]) -> None:
+        """More of it is certain."""
+        self._keep(list(parts))
+
+    def settle(self, stats: DraftStats, timings: Timings) -> None:
+        """It is over."""
+        self.stats, self.timings = stats, timings
 
     def stop(self) -> None:
         """End it within a step, from any thread; its text stays."""

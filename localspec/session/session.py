@@ -24,6 +24,7 @@ from localspec.dialogue.tool_text import CALL, TOOLS, knows_tools
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.notify import Notify, Progress, silent
+from localspec.sampling_fields import Sampling
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig
@@ -242,6 +243,10 @@ class Session:
     def generation(self, prompt: Sequence[int], options: ReplyOptions) -> Generation:
         """A reply that has not begun. UserError as `Generations.of`."""
         return self._generations.of(prompt, options)
+
+    def sampling(self, options: ReplyOptions) -> Sampling:
+        """As a generation of these options has it."""
+        return self._generations.sampling(options)
 
     @cached_property
     def _generations(self) -> Generations:

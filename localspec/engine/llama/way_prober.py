@@ -21,7 +21,15 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import loaded
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
-from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, KEYS, N_READ, N_READ_WIDE, Heads
+from localspec.engine.ways import (
+    ATTENTIVE_LAYERS,
+    DEPTH,
+    KEYS,
+    N_READ,
+    N_READ_WIDE,
+    THIN,
+    Heads,
+)
 from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
@@ -87,7 +95,7 @@ def attention(heads: Heads, n_threads: int) -> None:
     behind a text."""
     n_heads, n_kv_heads, head_size = heads
     shape = Shape(
-        n_embd=256, n_ff=256, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
+        n_embd=THIN, n_ff=THIN, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
     )
     setting, depths = ProbeSetting(n_threads, 0, repack=False), (0, DEPTH)
     keys = KEYS if head_size % BLOCK == 0 else KEYS[:1]

@@ -17,29 +17,30 @@ from localspec.serve.answer import (
     progress_of,
     timings_of,
 )
-from localspec.serve.asked import check_model
 from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Progress
-from localspec.serve.order import Order, Orders
+from localspec.serve.order import Orders
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.protocol import PING, Door, event
+from localspec.serve.protocols.native import document_of
+from localspec.serve.protocols.protocol import PING, AnswerWriter, Door, event
 
 FINGERPRINT = f"localspec-{__version__}"
 _NAMES = {"text": "content", "thought": "reasoning_content"}
 
 
 def doors(orders: Orders) -> list[Door]:
-    """The addresses of OpenAI's that answer. A model is named where they are OpenAI's own."""
+    """The addresses of OpenAI's that answer."""
 
-    def read(body: Any) -> Order:
-        order = orders.chat(body)
-        check_model(order.given)
-        return order
+    def chat(answer: ServedAnswer, model: str) -> AnswerWriter:
+        return ChatWriter(answer, model, orders)
+
+    def text(answer: ServedAnswer, model: str) -> AnswerWriter:
+        return TextWriter(answer, model, orders)
 
     return [
-        Door(("/v1/chat/completions",), read, ChatWriter),
-        Door(("/chat/completions",), orders.chat, ChatWriter),
-        Door(("/v1/completions",), orders.completion, TextWriter),
+        Door(("/v1/chat/completions",), orders.chat, chat, names_model=True),
+        Door(("/chat/completions",), orders.chat, chat),
+        Door(("/v1/completions",), orders.completion, text, names_model=True),
     ]
 
 
@@ -49,8 +50,8 @@ class _Chunks:
     id_, kind, chunk_kind = "", "", ""
     ping = PING
 
-    def __init__(self, answer: ServedAnswer, model: str) -> None:
-        self._answer = answer
+    def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
+        self._answer, self._model, self._orders = answer, model, orders
         self._head = {
             "id": self.id_ + answer.key,
             "object": self.kind,
@@ -63,7 +64,14 @@ class _Chunks:
     def document(self) -> dict[str, Any]:
         """All of it, when every choice is done."""
         choices = [self._choice(place, each) for place, each in enumerate(self._answer.choices)]
-        return {**self._head, "choices": choices, **self._figures}
+        return {**self._head, "choices": choices, **self._figures, **self._verbose(0)}
+
+    def _verbose(self, place: int) -> dict[str, Any]:
+        """With `verbose` llama.cpp's document of a choice, which has the prompt as it was read."""
+        if not self._answer.order.given.get("verbose"):
+            return {}
+        found = document_of(self._answer, place, self._model, self._orders)
+        return {"__verbose": found}
 
     def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
         """What is new of a choice."""
@@ -73,6 +81,8 @@ class _Chunks:
             more = {"timings": timings_of([account])} if account else {}
             if isinstance(each, Progress):
                 more = {"prompt_progress": progress_of(each)}
+            elif isinstance(each, Ended):
+                more |= self._verbose(place)
             yield event({**self._chunk(place, each, reason), **more})
 
     def opening(self) -> Iterable[str]:
@@ -96,7 +106,9 @@ class _Chunks:
         """What a chunk has of it."""
         raise NotImplementedError
 
-    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    def _logprobs(
+        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
+    ) -> dict[str, Any]:
         """How likely tokens were, as this document has it."""
         raise NotImplementedError
 
@@ -107,7 +119,7 @@ class _Chunks:
 
     def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
         texts = self._answer.order.choices[place].texts
-        return {"logprobs": self._logprobs(texts, said)} if texts and said else {}
+        return {"logprobs": self._logprobs(place, texts, said)} if texts and said else {}
 
     @property
     def _figures(self) -> dict[str, Any]:
@@ -138,8 +150,12 @@ class ChatWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, message=message, **likely)
 
-    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        return texts.chat(said)
+    def _logprobs(
+        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
+    ) -> dict[str, Any]:
+        runs = self._answer.choices[place].runs
+        is_first = said[0] is self._answer.order.choices[place].generation.logprobs[0]
+        return texts.chat(said, runs[0].text if runs and is_first else None)
 
     def _new(self, news: News) -> dict[str, Any]:
         if isinstance(news, Ended | Progress):
@@ -158,7 +174,9 @@ class TextWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, text=choice.text, **likely)
 
-    def _logprobs(self, texts: TokenTexts, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    def _logprobs(
+        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
+    ) -> dict[str, Any]:
         return texts.completion(said, 0)
 
     def _new(self, news: News) -> dict[str, Any]:

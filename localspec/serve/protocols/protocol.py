@@ -50,12 +50,14 @@ class AnswerWriter(Protocol):
 @dataclass(frozen=True, slots=True)
 class Door:
     """Addresses at which replies are ordered with POST. `writer` takes an answer and the name of
-    the model; `written` is how an error is written."""
+    the model; `written` is how an error is written. `names_model`: its API has each request name
+    one, which a strict server keeps to."""
 
     paths: Sequence[str]
     read: Callable[[Any], Order]
     writer: Callable[[ServedAnswer, str], AnswerWriter]
     written: Callable[[Problem], dict[str, Any]] = Problem.as_openai
+    names_model: bool = False
 
 
 def event(document: Any, name: str | None = None) -> str:

@@ -7,7 +7,6 @@ goes on as one of chat, so that it is read or refused there.
 from collections.abc import Mapping
 from typing import Any
 
-from localspec.serve.asked import check_model
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.protocol import Door
@@ -33,13 +32,8 @@ def doors(orders: Orders) -> list[Door]:
     def read(body: Any) -> Order:
         return orders.chat(chat_of(body), body)
 
-    def read_named(body: Any) -> Order:
-        order = read(body)
-        check_model(order.given)
-        return order
-
     return [
-        Door(("/v1/responses",), read_named, ResponseWriter),
+        Door(("/v1/responses",), read, ResponseWriter, names_model=True),
         Door(("/responses",), read, ResponseWriter),
     ]
 

@@ -12,10 +12,12 @@ RENAMED = {"--host": "--host", "--port": "--port", "--alias": "--alias", "--api-
            "--chat-template-file": "--template"}  # fmt: skip
 DEFAULTS = {"--temp": "temperature", "--seed": "seed", "--n-predict": "n_predict"}
 """Flags of fields that a request may have."""
-EFFORTS = {"off": "none", "on": "on"}
+EFFORTS = {"off": "none", "on": "on", "auto": "on"}
+"""llama-server tells every template that thinking is on, unless it is told otherwise."""
+OFF = {"--no-slots": "slots", "--no-ui": "page"}
 REFUSED = ("--embedding", "--reranking", "--lora", "--mmproj-url", "--tools",
            "--mcp-servers-config", "--mcp-servers-json", "--models-dir", "--models-preset",
-           "--sleep-idle-seconds", "--media-path", "--spec-synth-len", "--spec-synth-rates",
+           "--media-path", "--spec-synth-len", "--spec-synth-rates",
            "--context-shift")  # fmt: skip
 WITH_VALUE = ("--hf-repo", "--hf-file", "--model", "--model-url", "--batch-size", "--ubatch-size",
               "--n-gpu-layers", "--pooling", "--tags", "-ctk", "-ctv", "-fa", "--models-max",
@@ -40,6 +42,12 @@ def command(words: Sequence[str], model: str, localspec: str) -> list[str]:
     made += [] if origins == "localhost" else ["--cors", origins]
     if given.get("--reasoning") in EFFORTS:
         made += ["--default", f"reasoning_effort={EFFORTS[given['--reasoning']]}"]
+    made += ["--default", "verbose=true"] if "--verbose" in given else []
+    off = [name for flag, name in OFF.items() if flag in given]
+    off += [] if "--metrics" in given else ["metrics"]
+    made += [word for name in off for word in ("--without", name)]
+    if "--sleep-idle-seconds" in given:
+        made += ["--idle-unload", str(float(given["--sleep-idle-seconds"]) / 60)]
     return made + _context(given) + _speculation(given)
 
 
@@ -69,6 +77,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
         "--reasoning",
         "--spec-draft-n-max",
         "--spec-type",
+        "--sleep-idle-seconds",
     }
     takes = {*RENAMED, *DEFAULTS, *WITH_VALUE, *REFUSED, *others}
     i = 0

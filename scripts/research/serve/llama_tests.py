@@ -3,19 +3,22 @@
     scripts/research/run judge-server --source .../vendor/llama.cpp [--model smollm2] [--only NAME]
 
 `--source` is a source tree of llama.cpp, as llama-cpp-python's source archive has it. Its tests are
-copied into a temporary folder. Their download of models is left out, so every test runs on
-`--model`, and those that look for the words of another model fail. A program that stands for
-llama-server maps its flags. Printed is a line for each file: passed, failed, and the name of what
-this server does not do where a file is about that. Takes about half an hour on 2 cores.
+copied into a temporary folder. Their download of models is left out: every test runs on the random
+model of `stand_in.py`, or on `--model`, and those that look for the words of the stories fail. A
+program that stands for llama-server maps its flags. Printed is a line for each file: passed,
+failed, and the name of what this server does not do where a file is about that.
 """
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
@@ -23,15 +26,22 @@ from xml.etree import ElementTree
 import typer
 from models import named
 
+from .stand_in import stand_in
+
 OUT_OF_SCOPE = {
     "test_embedding": "embeddings", "test_rerank": "reranking", "test_lora": "LoRA",
     "test_mcp_servers": "MCP", "test_router": "router", "test_vision_api": "images",
-    "test_sleep": "sleep", "test_tools_builtin": "built-in tools", "test_proxy": "proxy",
+    "test_tools_builtin": "built-in tools", "test_proxy": "proxy",
     "test_compat_gcp": "Vertex AI",
 }  # fmt: skip
 CONFTEST = """
+import os
+
 import pytest
+import utils
 from utils import *
+
+utils.download_file = lambda url, output_file_path=None: os.environ["STAND_IN"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +63,9 @@ os.execv(words[0], words)
 
 def main(
     source: Annotated[Path, typer.Option(help="A source tree of llama.cpp.")],
-    model: Annotated[str, typer.Option(help="The model of all tests.")] = "smollm2",
+    model: Annotated[str, typer.Option(help="The model of all tests. Default: random.")] = "",
     only: Annotated[str, typer.Option(help="The file test_NAME.py alone.")] = "",
+    keyword: Annotated[str, typer.Option("-k", help="Of tests, as pytest has it.")] = "",
     seconds: Annotated[int, typer.Option(help="For each file.")] = 300,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -68,10 +79,10 @@ def main(
         (copy / "conftest.py").write_text(CONFTEST)
         templates = Path(folder) / "models" / "templates"
         shutil.copytree(source / "models" / "templates", templates)
-        shim = _shim(Path(folder), named(model))
-        rows = [
-            _row(path, shim, seconds) for path in sorted(copy.glob(f"unit/test_{only or '*'}.py"))
-        ]
+        given = named(model) if model else stand_in(source, Path(folder) / "stand-in.gguf")
+        place = _Place(_shim(Path(folder), given), given, seconds, keyword)
+        paths = sorted(copy.glob(f"unit/test_{only or '*'}.py"))
+        rows = [_row(path, place) for path in paths]
     _print(rows, as_json=as_json)
 
 
@@ -86,7 +97,7 @@ def _shim(folder: Path, model: Path) -> Path:
     return path
 
 
-def _row(path: Path, shim: Path, seconds: int) -> dict[str, object]:
+def _row(path: Path, place: "_Place") -> dict[str, object]:
     """The verdicts of one file by test. What was not reached in time counts as failed."""
     reason = OUT_OF_SCOPE.get(path.stem)
     n_all = path.read_text().count("\ndef test_") + path.read_text().count("\nasync def test_")
@@ -94,21 +105,45 @@ def _row(path: Path, shim: Path, seconds: int) -> dict[str, object]:
     if reason:
         return row
     report = path.with_suffix(".xml")
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
-             "-o", "addopts=", str(path)]  # fmt: skip
-    environment = {
-        **os.environ,
-        "LLAMA_SERVER_BIN_PATH": str(shim),
-        "PORT": os.environ.get("PORT", "18480"),
-    }
-    try:
-        subprocess.run(
-            words, cwd=path.parent.parent, env=environment, timeout=seconds, check=False,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    if not place.run(path, report):
         row["note"] = "ran out of time"
     return {**row, "verdicts": _verdicts(report) if report.exists() else {}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What stands for llama-server, its model, and the seconds that a file may take."""
+
+    shim: Path
+    model: Path
+    seconds: int
+    keyword: str
+
+    def run(self, path: Path, report: Path) -> bool:
+        """Whether the tests of a file ended in time. Their servers end with them."""
+        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
+                 f"--junitxml={report}", "-k", self.keyword, str(path)]  # fmt: skip
+        environment = {
+            **os.environ,
+            "LLAMA_SERVER_BIN_PATH": str(self.shim),
+            "STAND_IN": str(self.model),
+            "PORT": os.environ.get("PORT", "18480"),
+        }
+        tests = subprocess.Popen(
+            words, cwd=path.parent.parent, env=environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            tests.wait(self.seconds)
+        except subprocess.TimeoutExpired:
+            tests.send_signal(signal.SIGINT)  # its report has what it has run
+            with suppress(subprocess.TimeoutExpired):
+                tests.wait(20)
+            return False
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(tests.pid, signal.SIGKILL)
+        return True
 
 
 def _verdicts(report: Path) -> dict[str, str]:
@@ -118,7 +153,7 @@ def _verdicts(report: Path) -> dict[str, str]:
         verdict = "failed" if kinds & {"failure", "error"} else "passed"
         message = next((child.get("message", "") for child in case), "")
         verdict = "skipped" if "skipped" in kinds else verdict
-        found[case.get("name", "")] = f"{verdict}: {message[:200]}" if message else verdict
+        found[case.get("name", "")] = f"{verdict}: {message[:400]}" if message else verdict
     return found
 
 
