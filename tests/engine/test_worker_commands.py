@@ -31,15 +31,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_a_prediction_places_layers_and_measures_each_side_once(model: str, worker: str) -> None:
-    """The probe of the worker, its way and the hop."""
+def test_a_prediction_places_layers_on_both_sides(model: str, worker: str) -> None:
+    """From a probe of the worker and one of the processor. The output matrix goes first."""
     asked = ("predict", model, "--workers", worker, "--threads", "1", "--ctx", "512", "--json")
-    runs = [localspec(*asked, "--gpu-layers", n) for n in LAYERS]
-    rows = [run.document["rows"][0] for run in runs]
-    assert all(row["token_s"] > 0 and row["prefill_tps"] > 0 for row in rows)
-    measured = [sum("measuring" in line for line in run.stderr.splitlines()) for run in runs]
-    assert measured[1] > 0 or measured[0] > 0
-    assert measured[2] == measured[3] == 0, "what was measured is kept"
+    there: list[int | None] = []
+    for n in LAYERS:
+        document = localspec(*asked, "--gpu-layers", n).document
+        assert document["rows"][0]["token_s"] > 0
+        devices = document["devices"] or []
+        found = [each["n_layers"] for each in devices if each["name"] == worker]
+        there.append(found[0] if found else None)
+        assert not devices or sum(each["n_layers"] for each in devices) == SHAPE.n_layers
+    assert there == [None, 0, 9, SHAPE.n_layers]
 
 
 def test_a_bench_sweeps_the_layers(model: str, worker: str) -> None:
