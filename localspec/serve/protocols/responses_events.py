@@ -209,7 +209,7 @@ class ResponseWriter:
         asked, options = self._asked, self._answer.order.choices[0].options
         given = {name: asked.get(name) for name in _REPEATED}
         repeated = {n: _REPEATED[n] if value is None else value for n, value in given.items()}
-        repeated["tools"] = [{**_EMPTY_TOOL, **tool} for tool in repeated["tools"]]
+        tools = [{**_EMPTY_TOOL, **tool} for tool in asked.get("tools") or ()]
         reasoning = asked.get("reasoning") or {}
         return {
             "id": f"resp_{self._answer.key}",
@@ -227,6 +227,7 @@ class ResponseWriter:
             "reasoning": {name: reasoning.get(name) for name in ("effort", "summary")},
             "usage": None,
             **repeated,
+            "tools": tools,
             **_FIXED,
         }
 
