@@ -66,7 +66,8 @@ def test_a_stream_makes_the_same(server: Served) -> None:
 @pytest.mark.parametrize("summary", [None, "auto"])
 def test_thoughts_text_and_calls_are_items_one_after_another(summary: str | None) -> None:
     call = {"id": "call_1", "function": {"name": "f", "arguments": '{"x": 1}'}}
-    asked = {"reasoning": {"summary": summary}}
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+    asked = {"reasoning": {"summary": summary}, "tools": [tool]}
     choices = [SimpleNamespace(options=ReplyOptions())]
     order = SimpleNamespace(given=asked, choices=choices, n_prompt=1)
     told: Any = SimpleNamespace(order=order, key="k", created=1, n_cached=0, n_tokens=1,
@@ -85,6 +86,8 @@ def test_thoughts_text_and_calls_are_items_one_after_another(summary: str | None
     name = "reasoning_summary_text" if summary else "reasoning_text"
     assert f"response.{name}.delta" in {event["type"] for event in events}
     assert events[-1]["type"] == "response.completed"
+    every = {"description": None, "strict": None, **tool}
+    assert events[-1]["response"]["tools"] == [every], "with every field of the specification"
 
 
 def test_items_become_one_conversation() -> None:

@@ -53,10 +53,3 @@ def test_a_bench_sweeps_the_layers(model: str, worker: str) -> None:
     rows = run.document["rows"]
     assert {row["gpu_layers"] for row in rows} == {0, 1, 10, -1}
     assert all(row["decode_tps"] > 0 for row in rows)
-
-
-def test_a_tuning_ends_with_an_answer(model: str, worker: str) -> None:
-    """It tries numbers of layers itself."""
-    run = localspec("tune", model, "--workers", worker, "--ctx", "256", "--budget", "6", "--json")
-    assert run.code == 0, run.stderr
-    assert run.document["ratio"]["low"] <= run.document["ratio"]["mid"]

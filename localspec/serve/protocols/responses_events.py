@@ -32,6 +32,8 @@ _FIXED = {
     "previous_response_id": None, "truncation": "disabled", "store": False, "background": False,
     "service_tier": "default", "max_tool_calls": None,
 }  # fmt: skip
+_EMPTY_TOOL = {"description": None, "parameters": None, "strict": None}
+"""Fields that a tool of a response has in any case."""
 _EMPTY_FORMAT = {"format": {"type": "text"}}
 
 
@@ -207,6 +209,7 @@ class ResponseWriter:
         asked, options = self._asked, self._answer.order.choices[0].options
         given = {name: asked.get(name) for name in _REPEATED}
         repeated = {n: _REPEATED[n] if value is None else value for n, value in given.items()}
+        tools = [{**_EMPTY_TOOL, **tool} for tool in asked.get("tools") or ()]
         reasoning = asked.get("reasoning") or {}
         return {
             "id": f"resp_{self._answer.key}",
@@ -224,6 +227,7 @@ class ResponseWriter:
             "reasoning": {name: reasoning.get(name) for name in ("effort", "summary")},
             "usage": None,
             **repeated,
+            "tools": tools,
             **_FIXED,
         }
 
