@@ -102,10 +102,6 @@ class EngineLog:
     def clear(self) -> None:
         self._lines.clear()
 
-    def lines(self) -> list[str]:
-        """All kept lines, oldest first."""
-        return [text.rstrip("\n") for _, text in self._lines]
-
     def reason(self) -> str:
         """The first error since `clear`, without the name of the function that logged it."""
         errors = [text.strip() for level, text in self._lines if level == _LEVEL_ERROR]
