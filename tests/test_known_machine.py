@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from command import localspec
 
 from localspec.engine import probe as probing
 from localspec.engine.base import EngineConfig
@@ -144,3 +145,12 @@ def test_a_session_beside_other_programs_teaches_later_predictions_nothing(
     store.learned.target.learn(1, 0, 0.01)
     store.keep()
     assert bool(taught) == is_kept
+
+
+def test_known_models_have_a_speed_on_a_machine_that_was_never_probed(tmp_path: Path) -> None:
+    """What a new user sees first: half a second of memory says more than a column of dashes."""
+    run = localspec("list", "--known", "--json", LOCALSPEC_HOME=str(tmp_path))
+    assert run.code == 0, run.stderr
+    known = {row["name"]: row for row in run.document["models"] if row["weight_bytes"]}
+    assert all(row["predicted_tps"] > 0 for row in known.values())
+    assert known["starter"]["predicted_tps"] > known["smollm2-1.7b"]["predicted_tps"]

@@ -302,7 +302,7 @@ def test_two_gpus_hold_more_and_share_the_layers(monkeypatch: pytest.MonkeyPatch
 
     def here(devices: list[LocalDevice]) -> KnownMachine:
         monkeypatch.setattr(known_machine, "_devices_here", lambda: devices)
-        return KnownMachine.here(may_read=False)
+        return KnownMachine.here()
 
     both, fast, slow = here(cards), here(cards[:1]), here(cards[1:])
     assert both.room_bytes == fast.room_bytes + slow.room_bytes

@@ -101,13 +101,13 @@ def _drafter(row: "InventoryRow") -> str:
 
 
 def _show_known(*, as_json: bool) -> None:
-    """Sizes and speeds are from known headers: nothing is fetched, and nothing measured."""
+    """Sizes and speeds are from known headers: nothing is fetched."""
     from localspec.forecast.known_machine import KnownMachine
     from localspec.registry.catalog import load_catalog
     from localspec.registry.manifest import pulled
 
     proved = {file.name for file in pulled() if file.is_whole}
-    machine = KnownMachine.here(may_read=False)
+    machine = KnownMachine.here()
     entries = [
         replace(entry, verified=entry.verified or entry.name in proved)
         for entry in load_catalog().values()

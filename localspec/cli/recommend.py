@@ -62,10 +62,7 @@ def recommend(
     from localspec.registry.catalog import load_catalog
 
     n_bytes = None if memory is None else _bytes(memory)
-    if device is None:
-        machine = KnownMachine.here(n_bytes, may_read=True)
-    else:
-        machine = KnownMachine.named(device, n_bytes)
+    machine = KnownMachine.here(n_bytes) if device is None else KnownMachine.named(device, n_bytes)
     asked = next(known for known in USES if known.name == use)
     offers = recommendations(list(load_catalog().values()), machine, asked)
     if as_json:

@@ -112,14 +112,14 @@ class KnownMachine:
         return cls(device.name, memory, int(SHARED_ROOM * memory), rates, Host(frozenset()))
 
     @classmethod
-    def here(cls, memory_bytes: int | None = None, *, may_read: bool) -> Self:
-        """This machine; `may_read`: half a second of reading memory where nothing is known."""
+    def here(cls, memory_bytes: int | None = None) -> Self:
+        """This machine. Where nothing is known of a processor, half a second of memory is read."""
         device, *others = _devices_here()
         if device.backend != "cpu":
             gpus = [cls._on_gpu(each, memory_bytes) for each in (device, *others)]
             return gpus[0] if memory_bytes or len(gpus) == 1 else cls._together(gpus)
         memory = memory_bytes or available_memory_bytes()
-        rates, experience = _processor_rates(may_read=may_read)
+        rates, experience = _processor_rates()
         room, host = int(FREE_ROOM * memory), host_of(Settings())
         return cls(device.name, memory, room, rates, host, experience=experience)
 
@@ -195,7 +195,7 @@ def _devices_here() -> list[LocalDevice]:
     return [device for device in devices if device.backend != "cpu"] or [devices[-1]]
 
 
-def _processor_rates(*, may_read: bool) -> tuple[Rates | None, Experience]:
+def _processor_rates() -> tuple[Rates, Experience]:
     n_threads = default_threads()
     setting = ProbeSetting(n_threads, PROCESSOR, repack=True)
     try:
@@ -204,7 +204,5 @@ def _processor_rates(*, may_read: bool) -> tuple[Rates | None, Experience]:
         probe, experience = None, Experience()
     if probe is not None and probe.weight_s:
         return ProbedRates(probe), experience
-    if not may_read:
-        return None, experience
     read = memory_read_bytes_per_s(n_threads, QUICK_READ_BYTES)
     return RoughRates.of_read(read), experience

@@ -225,7 +225,7 @@ def _years(entry: Entry) -> float:
 def better_than_starter() -> str | None:
     """What would be better here than the starter, in a sentence; None where nothing is known."""
     try:
-        machine = KnownMachine.here(may_read=True)
+        machine = KnownMachine.here()
     except LocalspecError:
         return None
     offers = recommendations(list(load_catalog().values()), machine, USES[0])
