@@ -324,3 +324,10 @@ def test_a_draft_by_name_needs_no_network_either(monkeypatch: pytest.MonkeyPatch
     assert "Qwen3 0.6B" in (found.draft.name or "")
     with pytest.raises(ModelError, match="cannot be read"):
         localspec.predict("qwen3-8b", "RTX 4060", draft="hf:owner/repo/model.gguf")
+
+
+@pytest.mark.parametrize("n_gib", [8, 12])
+def test_memory_tells_cards_of_one_name_apart(n_gib: int) -> None:
+    assert KnownMachine.named("RTX 3060", n_gib * GIB).name.endswith(f"3060 {n_gib} GB")
+    with pytest.raises(UserError, match="give more of the name"):
+        KnownMachine.named("RTX 3060")

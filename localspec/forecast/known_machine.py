@@ -103,7 +103,7 @@ class KnownMachine:
     @classmethod
     def named(cls, name: str, memory_bytes: int | None = None) -> Self:
         """A device of the table. UserError for an unknown name, and where a size is needed."""
-        match = find_device(name)
+        match = find_device(name, memory_bytes)
         device = match.candidates[0]
         memory = memory_bytes or _memory_of(device)
         if device.kind != "cpu":

@@ -172,16 +172,18 @@ _BRANDS = frozenset(("nvidia", "geforce", "apple", "amd", "intel", "radeon", "in
 _SERIES = frozenset(("rtx", "gtx", "rx", "arc"))
 
 
-def find_device(name: str) -> Match:
+def find_device(name: str, memory_bytes: int | None = None) -> Match:
     """What a person means; UserError lists the devices if there are several, or close ones.
 
-    Parts that differ in GPU cores alone, or hardly in their figures, are one answer.
+    Parts that differ in GPU cores alone, or hardly in their figures, are one answer. `memory_bytes`
+    tells those apart that are sold with it.
     """
     lowered = " ".join(name.lower().split())
     exact = [device for device in all_devices() if device.name.lower() == lowered]
     found = exact or _meant(lowered)
     if not found:
         raise UserError(f"there is no device {name!r} in the table: {_suggestion(name)}")
+    found = [device for device in found if memory_bytes in device.memory_bytes] or found
     if len({_chip(device) for device in found}) > 1 and not _are_near(found):
         raise UserError(f"{name!r} can be {_listed(found)}: give more of the name")
     return Match(tuple(found))
