@@ -33,6 +33,10 @@ class EngineError(LocalspecError):
     """The engine refused, failed, or is not installed."""
 
 
+class NoRoomError(EngineError):
+    """There is not enough memory for a measurement."""
+
+
 class HardwareError(LocalspecError):
     """This machine lacks what was asked, or does not say."""
 

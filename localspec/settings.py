@@ -117,7 +117,7 @@ class Settings:
     )  # fmt: skip
     mmap: bool = row(
         True, "Map the weights; otherwise read them.", Switch(), "mmap {}",
-        aliases=("-mmp",), was=("use_mmap",), is_loading=True,
+        aliases=("-mmp",), was=("use_mmap",), is_loading=True, is_automatic=True,
     )  # fmt: skip
     repack: bool = row(
         True, "Repack weights for the CPU's matrix units.", Switch(), "repacking {}",

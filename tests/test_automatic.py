@@ -1,5 +1,6 @@
 """What nobody chose becomes what is fastest here, for the text that is expected."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from localspec.engine.ways import (
     kept_ways,
     measured_ways,
 )
+from localspec.errors import NoRoomError
 from localspec.hardware.activity import Circumstances
 from localspec.model.facts import ModelFacts
+from localspec.prediction.host_memory import Host
 from localspec.session import automatic
 from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
 from localspec.session.config import SessionConfig, session_config
@@ -28,7 +31,7 @@ from localspec.session.loading import EnginePlan, checked_facts
 from localspec.session.offer import offer, slower_prompts
 from localspec.settings import ROWS, Settings
 
-OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack"})
+OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap"})
 FUSED = AttentionWay(True, "f16", 4e-4, 4e-3, 4e-5, 4e-4)
 PLAIN = AttentionWay(False, "f16", 12e-4, 2e-3, 12e-5, 2e-4)
 """It costs more at first and less behind a text."""
@@ -43,9 +46,21 @@ def config(**settings: Any) -> EngineConfig:
     return EngineConfig.of(tiny(), **{"ctx": 4096, "threads": 4, "gpu_layers": 0, **settings})
 
 
+@pytest.fixture(autouse=True)
+def repacking(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """The processor repacks the tiny model's weights, until a test says otherwise."""
+
+    def say(repacks: bool) -> None:
+        monkeypatch.setattr(Host, "copies", lambda self, kind: self.repacks and repacks)
+
+    say(True)
+    return say
+
+
 def weights(seconds: dict[tuple[bool, int], tuple[float, float]], load_s: float = 0.0) -> Any:
+    """Repacked or not; the latter are mapped, as they are unless they are chosen to be read."""
     return tuple(
-        WeightsWay(repack, n, *times, load_s if repack else 0.0)
+        WeightsWay(repack, n, *times, load_s if repack else 0.0, is_mapped=not repack)
         for (repack, n), times in seconds.items()
     )
 
@@ -83,6 +98,34 @@ def test_repacking_must_be_worth_its_loading(facts: ModelFacts) -> None:
     rows = weights({(True, 4): (0.02, 0.0010), (False, 4): (0.03, 0.0015)}, load_s=10.0)
     assert not choice(facts, rows, n_texts=1).of(OPEN)[0].settings.repack
     assert choice(facts, rows, n_texts=10_000).of(OPEN)[0].settings.repack
+
+
+@pytest.mark.parametrize(
+    ("n_texts", "token_s", "is_mapped"), [(1, 0.018, True), (100, 0.018, False), (100, 0.02, True)]
+)
+def test_reading_weights_must_be_worth_its_loading(
+    facts: ModelFacts,
+    repacking: Callable[[bool], None],
+    n_texts: int,
+    token_s: float,
+    is_mapped: bool,
+) -> None:
+    repacking(False)
+    mapped = WeightsWay(False, 4, 0.02, 0.001, 0.0, is_mapped=True)
+    read = WeightsWay(False, 4, token_s, 0.001, 0.01)
+    found, reasons = choice(facts, (mapped, read), n_texts=n_texts).of(OPEN)
+    assert found.settings.mmap is is_mapped
+    assert [each.split(" (")[0] for each in reasons] == ([] if is_mapped else ["mmap off"])
+
+
+def test_weights_are_not_read_without_room(
+    facts: ModelFacts, repacking: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repacking(False)
+    rows = (WeightsWay(False, 4, 2.0, 1.0, 0.0, True), WeightsWay(False, 4, 1.0, 1.0, 0.0))
+    assert not choice(facts, rows).of(OPEN)[0].settings.mmap
+    monkeypatch.setattr(automatic, "available_memory_bytes", lambda: facts.weight_bytes)
+    assert choice(facts, rows).of(OPEN)[0].settings.mmap
 
 
 def test_what_somebody_chose_stays(facts: ModelFacts) -> None:
@@ -166,7 +209,7 @@ def test_flags_profiles_and_a_variable_close_what_is_open(monkeypatch: pytest.Mo
     assert session_config(name, nothing).open == everything == OPEN
     assert not session_config(name, nothing, is_auto=False).open
     given = session_config(name, nothing, frozenset({"repack", "threads"})).open
-    assert given == {"flash_attn"}
+    assert given == {"flash_attn", "mmap"}
     assert session_config(name, Settings(draft="none", flash_attn="on")).open == OPEN - {
         "flash_attn"
     }
@@ -182,7 +225,11 @@ class Measuring:
     def __call__(self, question: WayQuestion) -> Ways:
         self.asked.append(question)
         token_s = 0.02 / len(self.asked)
-        rows = [WeightsWay(r, n, token_s, 0.1, 0.1) for r in question.repacks for n in (1, 2)]
+        rows = [
+            WeightsWay(repack, n, token_s, 0.1, 0.1, is_mapped)
+            for repack, is_mapped in question.loadings
+            for n in (1, 2)
+        ]
         return Ways({question.weights: tuple(rows)} if question.weights else {})
 
 
@@ -208,9 +255,9 @@ def test_a_measurement_that_has_no_room_is_left_out(
 ) -> None:
     """It would swap, or be killed with what runs beside it."""
     monkeypatch.setattr(ways, "available_memory_bytes", lambda: 700e6)
-    with pytest.raises(ways.NoRoomError, match=r"takes 0\.8 GB of memory"):
+    with pytest.raises(NoRoomError, match=r"takes 1\.0 GB of memory"):
         measured_ways(WayQuestion("Q4_0", None, (1, 2)), lambda: pytest.fail("started"))
-    with pytest.raises(ways.NoRoomError):
+    with pytest.raises(NoRoomError):
         measured_ways(WayQuestion(None, (128, 128, 256), (1, 2)), lambda: pytest.fail("started"))
     assert WayQuestion("F16", None, (1,)).memory_bytes > 2e9, "as large as its weights"
     monkeypatch.setattr(threads, "thread_counts", lambda: (1, 2))

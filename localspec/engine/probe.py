@@ -39,7 +39,7 @@ for minutes first."""
 
 PROCESSOR, GRAPHICS = 0, -1
 """Layers on the GPU, of a probe."""
-MODELS = 2
+MODELS = 3
 """Counted up where the random models measure otherwise: what was kept of earlier ones is void."""
 
 
@@ -53,6 +53,8 @@ class ProbeSetting:
     repack: bool
     device: tuple[str, ...] = ()
     workers: tuple[str, ...] = ()
+    is_mapped: bool = False
+    """In place of being read into large pages."""
 
     @property
     def text(self) -> str:

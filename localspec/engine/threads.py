@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 from localspec.engine.ways import (
     USUAL_TYPE,
-    NoRoomError,
     WayQuestion,
     Ways,
     kept_ways,
     measured_ways,
 )
+from localspec.errors import NoRoomError
 from localspec.hardware.detect import thread_limit, usable_cores
 from localspec.notify import Notify
 
@@ -62,7 +62,8 @@ def _decoding(ways: Ways) -> int:
     """The best number for a token, of the usual type and repacked where the build can."""
     known = ways.weights.get(USUAL_TYPE, ())
     is_repacked = any(way.repack for way in known)
-    seconds = {way.n_threads: way.token_s for way in known if way.repack == is_repacked}
+    alike = [way for way in known if way.repack == is_repacked and not way.is_mapped]
+    seconds = {way.n_threads: way.token_s for way in alike}
     return fastest(seconds, usable_cores())
 
 

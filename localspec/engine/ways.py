@@ -1,10 +1,10 @@
 """The ways of computing on this processor that give the same answer: which are fast here.
 
-How many threads decode and read, whether weights are repacked, and which kernel attends: each is
-measured once, in a child process, with random weights of the model's main type and thin layers with
-the model's heads, in less than three seconds. What was found is kept by machine, engine build, the
-processors that may be used and the power state, so it serves every model of that type and those
-heads. A text and its answer then take
+How many threads decode and read, whether weights are repacked, whether they are mapped or read, and
+which kernel attends: each is measured once, in a child process, with random weights of the model's
+main type and thin layers with the model's heads, in less than three seconds. What was found is kept
+by machine, engine build, the processors that may be used and the power state, so it serves every
+model of that type and those heads. A text and its answer then take
 
     load + depth (read + attention / 2) + answer (token + attention)
 
@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 from localspec import paths
 from localspec.engine.child import run_module
 from localspec.engine.health import engine_fingerprint
-from localspec.errors import EngineError
+from localspec.errors import EngineError, NoRoomError
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.activity import BUSY, Watch
 from localspec.hardware.cores import allowed_cpus
@@ -44,16 +44,12 @@ KEYS, VALUES = ("f16", "q8_0"), "f16"
 """Types that are measured of any heads; others where somebody chose them."""
 TRIES = 3
 """How often a measurement is repeated that other programs disturbed."""
-ELEMENTS = 1.1e9
-"""Of the weights that the child has at once: two sizes of a model, repacked and not."""
+ELEMENTS = 0.5e9
+"""Of the weights that the child has at once in each way of loading: two sizes of a model."""
 THIN = 256
 """Width of the layers that attend."""
 OWN_BYTES = 150e6
 """Of the child without any model."""
-
-
-class NoRoomError(EngineError):
-    """There is not enough memory for a measurement."""
 
 
 Heads = tuple[int, int, int]
@@ -63,17 +59,21 @@ Heads = tuple[int, int, int]
 @dataclass(frozen=True, slots=True)
 class WeightsWay:
     """Seconds with weights of one type, repacked or not, and a number of threads: of a token by the
-    measured model, of a token of a prompt by a smaller one, and of loading the former."""
+    measured model, of a token of a prompt by a smaller one, and of loading the former.
+
+    Repacked weights are a copy in any case, so that only others differ by being mapped.
+    """
 
     repack: bool
     n_threads: int
     token_s: float
     read_s: float
     load_s: float
+    is_mapped: bool = False
 
     @property
-    def key(self) -> tuple[bool, int]:
-        return self.repack, self.n_threads
+    def key(self) -> tuple[bool, bool, int]:
+        return self.repack, self.is_mapped, self.n_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,6 @@ class Ways:
     attention: Mapping[str, tuple[AttentionWay, ...]] = field(
         default_factory=dict[str, tuple[AttentionWay, ...]]
     )
-
     disturbed: Mapping[str, int] = field(default_factory=dict[str, int])
     """How often other programs disturbed the measurement of a type, or of heads."""
 
@@ -138,8 +137,7 @@ class Ways:
         if not is_disturbed:
             weights, attention = dict(found.weights), dict(found.attention)
         attention = {n: _joined(self.attention.get(n, ()), w) for n, w in attention.items()}
-        n_before = {name: self.disturbed.get(name, 0) for name in names}
-        counts = {name: n + 1 if is_disturbed else TRIES for name, n in n_before.items()}
+        counts = {n: self.disturbed.get(n, 0) + 1 if is_disturbed else TRIES for n in names}
         return replace(
             self,
             weights={**self.weights, **weights},
@@ -189,6 +187,11 @@ class WayQuestion:
         return self.weights is None and self.heads is None
 
     @property
+    def loadings(self) -> tuple[tuple[bool, bool], ...]:
+        """Whether weights are repacked, and whether they are mapped."""
+        return (*((repack, False) for repack in self.repacks), (False, True))
+
+    @property
     def memory_bytes(self) -> float:
         """What the child takes at most: weights are freed before attention begins."""
         bits = BY_NAME[self.weights].bits_per_element if self.weights else 0.0
@@ -197,14 +200,15 @@ class WayQuestion:
         cache = ATTENTIVE_LAYERS * n_cells * n_kv_heads * size * 4
         layers = ATTENTIVE_LAYERS * 2 * THIN * size * (n_heads + n_kv_heads) * 2
         scores = 4 * n_heads * N_READ_WIDE * n_cells
-        return OWN_BYTES + max(ELEMENTS * bits / 8, kernels * (cache + layers + scores))
+        return OWN_BYTES + max(
+            len(self.loadings) * ELEMENTS * bits / 8, kernels * (cache + layers + scores)
+        )
 
 
 def _has(known: Ways, question: WayQuestion) -> bool:
     name = question.weights or ""
-    there = {way.key for way in known.weights.get(name, ())}
-    asked = {(repack, n) for repack in question.repacks for n in question.counts}
-    return known.knows(name) and asked <= there
+    asked = {(*way, n) for way in question.loadings for n in question.counts}
+    return known.knows(name) and asked <= {way.key for way in known.weights.get(name, ())}
 
 
 def _has_types(known: Ways, question: WayQuestion) -> bool:
@@ -257,13 +261,15 @@ def _measure(question: WayQuestion) -> Ways:
     def on_line(line: str) -> None:
         kind, first, second, *words = line.split()
         if kind == "weights":
-            weights.append(WeightsWay(first == "1", int(second), *map(float, words)))
+            token_s, read_s, load_s, mapped = map(float, words)
+            times = token_s, read_s, load_s
+            weights.append(WeightsWay(first == "1", int(second), *times, is_mapped=mapped == 1))
         else:
             kv_v, *seconds = words
             attention.append(AttentionWay(first == "1", second, *map(float, seconds), kv_v=kv_v))
 
-    request = asdict(question)
-    ending = run_module(CHILD, [json.dumps(request)], on_line, LIMIT_S)
+    request = json.dumps(asdict(question) | {"loadings": question.loadings})
+    ending = run_module(CHILD, [request], on_line, LIMIT_S)
     ending.raise_known()
     if not ending.is_success:
         raise EngineError(
@@ -282,15 +288,13 @@ def waiting() -> str:
 
 
 def _kept() -> Kept[Ways]:
-    parts = f"{machine_key()} {engine_fingerprint()} {sorted(allowed_cpus())} {power().text}"
-    parts += waiting()
-    return Kept(hashed(paths.cache_dir() / "ways", parts), _read, document_of)
+    here = f"{machine_key()} {engine_fingerprint()} {sorted(allowed_cpus())} {power().text}"
+    return Kept(hashed(paths.cache_dir() / "ways", here + waiting()), _read, document_of)
 
 
 def _read(document: Any) -> Ways:
     """Raises ValueError where a time is none."""
     ways: Ways = value_of(Ways, document)
-    rows: Sequence[WeightsWay] = [way for each in ways.weights.values() for way in each]
-    if any(way.n_threads < 1 or way.token_s <= 0 for way in rows):
+    if any(way.n_threads < 1 or way.token_s <= 0 for each in ways.weights.values() for way in each):
         raise ValueError("no time")
     return ways

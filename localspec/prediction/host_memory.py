@@ -53,6 +53,10 @@ class Host:
             copied = [group for group in copied if group.role == "embedding"]
         return sum(group.n_bytes for group in copied)
 
+    def copies(self, kind: str) -> bool:
+        """Whether matrices of this type are repacked."""
+        return self.repacks and self._has_kernel(kind)
+
     def program_bytes(self, facts: ModelFacts) -> int:
         """The interpreter, the engine and the vocabulary's tables."""
         return PROGRAM_BYTES + WORD_BYTES * (facts.n_vocab or 0)
@@ -61,11 +65,10 @@ class Host:
         if not group.is_streamed or group.role == "norm":
             return False
         n_rows = facts.n_vocab if group.role in ("embedding", "output") else None
-        return self._has_kernel(group, n_rows or 0)
+        return self._has_kernel(group.type.name, n_rows or 0, is_expert=group.is_expert)
 
-    def _has_kernel(self, group: WeightGroup, n_rows: int) -> bool:
-        kind = group.type.name
-        by_amx = self.features >= AMX and kind in _AMX_TYPES and not group.is_expert
+    def _has_kernel(self, kind: str, n_rows: int = 0, *, is_expert: bool = False) -> bool:
+        by_amx = self.features >= AMX and kind in _AMX_TYPES and not is_expert
         if by_amx and n_rows % _AMX_ROWS == 0:
             return True
         types = (kinds for name, kinds in _BY_FEATURE.items() if name in self.features)

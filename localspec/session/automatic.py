@@ -1,11 +1,12 @@
 """What is left open and changes no answer but for rounding, as it is fastest here for this context.
 
-A model's settings of threads, repacking and attention are compared by what `engine.ways` measured
-of this machine: for a text as long as the context is expected to become, and an answer half as
-long. Which is best changes with depth: on x86 the fused kernel of attention costs less at first and
-more per token. A micro-batch stays 512 tokens: none was clearly faster. What is mapped stays so:
-nobody has measured that yet. Choosing takes milliseconds; measuring, once for a type of weights and
-heads, takes up to three seconds. On devices the engine's own choices stand.
+A model's settings of threads, repacking, mapping and attention are compared by what `engine.ways`
+measured of this machine: for a text as long as the context is expected to become, and an answer
+half as long. Which is best changes with depth: on x86 the fused kernel of attention costs less at
+first and more per token. A micro-batch stays 512 tokens: none was clearly faster. Weights that are
+read lie in large pages, which a pass reads faster, and take time and memory first. Choosing takes
+milliseconds; measuring, once for a type of weights and heads, takes up to three seconds. On devices
+the engine's own choices stand.
 """
 
 from collections import Counter
@@ -30,6 +31,7 @@ from localspec.engine.ways import (
     named,
 )
 from localspec.errors import EngineError
+from localspec.forecast.host import host_of
 from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
@@ -42,12 +44,14 @@ from localspec.settings import ROWS, FlashAttention
 
 ANSWER_SHARE = 0.5
 """An answer is taken to be half as long as what it is behind."""
-CLEARLY = {"repack": 1.3, "flash_attn": 1.005}
+CLEARLY = {"repack": 1.3, "mmap": 1.02, "flash_attn": 1.005}
 """Noise must not move a default: where weights lie in memory makes a quarter of a difference. Of
 kernels the estimate promises less of the plain one than it brings: behind 512 tokens and more it
 was 0 to 12 % faster than estimated (docs/measurements/speed.md)."""
 MOST_READING = 1.25
 """How much longer a prompt may take with the kernel that decodes faster."""
+READ_SHARE = 0.5
+"""Of the free memory, for weights that are read: other programs cannot have them back."""
 ROOM_SHARE = 0.1
 """Of the free memory, for the scores that the plain kernel writes out."""
 MEASURED_ELEMENTS = 5 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192)
@@ -91,8 +95,9 @@ def _chosen(
 
 def _question(names: frozenset[str], config: EngineConfig, facts: ModelFacts) -> WayQuestion:
     counts = thread_counts()
-    is_open = (names & {"threads", "threads_batch"} and len(counts) > 1) or "repack" in names
-    repacks = (True, False) if config.settings.repack else (False,)
+    is_threaded = names & {"threads", "threads_batch"} and len(counts) > 1
+    is_open = is_threaded or names & {"repack", "mmap"}
+    repacks = (True, False) if repacks_here(config, facts) else (False,)
     types = config.settings.kv_k, config.settings.kv_v
     is_chosen = types != (KEYS[0], VALUES)  # what it costs is said
     may_differ = "flash_attn" in names and may_be_plain(config, facts)
@@ -101,15 +106,25 @@ def _question(names: frozenset[str], config: EngineConfig, facts: ModelFacts) ->
     return WayQuestion(weights, heads, counts, repacks, types)
 
 
+def repacks_here(config: EngineConfig, facts: ModelFacts) -> bool:
+    """Whether most weights are repacked on this processor."""
+    host = host_of(config.settings)
+    return bool(host and host.copies(_most_streamed(facts)))
+
+
 def main_type(facts: ModelFacts) -> str:
     """The type of most of the weights that a token streams; of those that cannot be made at random,
     one that is as usual."""
+    name = _most_streamed(facts)
+    return name if name in RANDOM_TYPES else USUAL_TYPE
+
+
+def _most_streamed(facts: ModelFacts) -> str:
     n_bytes: Counter[str] = Counter()
     for group in facts.weights:
         if group.is_streamed:
             n_bytes[group.type.name] += group.n_bytes
-    name = max(n_bytes, key=lambda each: n_bytes[each], default=USUAL_TYPE)
-    return name if name in RANDOM_TYPES else USUAL_TYPE
+    return max(n_bytes, key=lambda each: n_bytes[each], default=USUAL_TYPE)
 
 
 def main_heads(facts: ModelFacts) -> Heads | None:
@@ -177,7 +192,7 @@ class FastestHere:
         """Seconds that decide about a setting."""
         if name == "threads_batch":
             return self.read_s
-        if name == "repack":
+        if name in ("repack", "mmap"):
             return self.text_s + self.load_s / self.expected.n_texts
         return self.token_s
 
@@ -217,10 +232,9 @@ class FastestHere:
 
     def _weights_s(self, seconds: Callable[[WeightsWay], float], n_threads: int) -> float:
         """0 where it is not known, which is the same for all that are compared then."""
-        for way in self.weights_ways:
-            if way.key == (self.config.settings.repack, n_threads):
-                return seconds(way)
-        return 0.0
+        repack = repacks_here(self.config, self.facts)
+        key = repack, self.config.settings.mmap and not repack, n_threads
+        return next((seconds(way) for way in self.weights_ways if way.key == key), 0.0)
 
     @property
     def weights_ways(self) -> Iterable[WeightsWay]:
@@ -256,10 +270,20 @@ def _repacks(choice: FastestHere) -> tuple[bool, ...]:
     return tuple({way.repack for way in choice.weights_ways})
 
 
+def _mappings(choice: FastestHere) -> tuple[bool, ...]:
+    """Reading takes as much memory again as the file that stays cached, and gains nothing of what
+    is copied anyway."""
+    fits = choice.facts.weight_bytes <= READ_SHARE * available_memory_bytes()
+    is_copied = repacks_here(choice.config, choice.facts)
+    known = {way.is_mapped for way in choice.weights_ways if not way.repack}
+    return (True, False) if fits and len(known) > 1 and not is_copied else (True,)
+
+
 _CHOICES: tuple[tuple[str, Callable[[FastestHere], tuple[Any, ...]]], ...] = (
     ("threads", _counts),
     ("threads_batch", _counts),
     ("repack", _repacks),
+    ("mmap", _mappings),
     ("flash_attn", _kernels),
 )
 """In the order in which they are decided."""

@@ -16,7 +16,7 @@ def test_each_way_has_its_times() -> None:
     question = WayQuestion("Q8_0", (9, 3, 64), (1, 2))
     found = measured_ways(question, lambda: None)
     assert {way.key for way in found.weights["Q8_0"]} == {
-        (repack, n) for repack in (True, False) for n in (1, 2)
+        (*loading, n) for loading in question.loadings for n in (1, 2)
     }
     assert all(0 < way.read_s < way.token_s for way in found.weights["Q8_0"])
     kernels = found.attention["9/3/64"]
@@ -50,7 +50,7 @@ def test_target_and_draft_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     for module in ("engine", "early"):
         monkeypatch.setattr(f"localspec.engine.llama.{module}.load_model", counted)
-    opened = frozenset({"flash_attn", "threads", "threads_batch", "repack"})
+    opened = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap"})
     config = replace(SessionConfig.of(smollm2(), smollm2(), ctx=256), open=opened)
     with Session.open(config) as session:
         assert session.draft

@@ -24,8 +24,8 @@ def main() -> int:
     backend, name = sys.argv[1:]
     if backend != "rpc" and name not in {device.name for device in reported()}:
         return 1  # the engine would compute on the processor
-    place = {"workers": (name,)} if backend == "rpc" else {"device": (name,)}
-    setting = ProbeSetting(default_threads(), GRAPHICS, repack=True, **place)
+    device, workers = ((), (name,)) if backend == "rpc" else ((name,), ())
+    setting = ProbeSetting(default_threads(), GRAPHICS, True, device, workers)
     with loaded(setting, SHAPE, N_LAYERS, WEIGHT_TYPE) as timer:
         compile_passes(timer, [(1, 0), (N_PROMPT, 0)])
         prompt_s = timer.seconds(N_PROMPT, 0, turn=1)

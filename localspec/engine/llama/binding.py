@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
 from typing import Any, NewType, TextIO
@@ -135,13 +135,22 @@ _ready = False
 
 
 @contextmanager
-def quietly() -> Generator[None]:
+def quietly(on_line: Callable[[bytes], bool] | None = None) -> Generator[None]:
     """Nothing is logged meanwhile. Loading tells two thousand lines, of each tensor and each node,
-    and each takes Python's lock: whoever fails tries again aloud, for the reason."""
-    if engine_log.echo:
-        yield
-        return
-    C.llama_log_set(_nobody, ctypes.c_void_p(0))
+    and each takes Python's lock: whoever fails tries again aloud, for the reason.
+
+    `on_line` hears lines until it returns False.
+    """
+
+    def hear(level: int, text: bytes, user: int | None) -> None:
+        if engine_log.echo:
+            _on_log(level, text, user)
+        if on_line and not on_line(text) and not engine_log.echo:
+            C.llama_log_set(_nobody, ctypes.c_void_p(0))
+
+    heard = C.llama_log_callback(hear)
+    if on_line or not engine_log.echo:
+        C.llama_log_set(heard if on_line else _nobody, ctypes.c_void_p(0))
     try:
         yield
     finally:

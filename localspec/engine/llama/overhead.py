@@ -111,6 +111,7 @@ def loaded(
             flash_attn="auto" if flash is None else "on" if flash else "off",
             gpu_layers=setting.n_gpu_layers,
             repack=setting.repack,
+            mmap=setting.is_mapped,
             device=setting.device or setting.workers,
             workers=setting.workers,
         )

@@ -13,6 +13,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, libggml, quietly
 from localspec.engine.llama.devices import device_list, split
+from localspec.engine.llama.pages import LargePages, large_caches
 from localspec.engine.llama.worker import add_workers
 from localspec.engine.workers import addresses_of
 from localspec.errors import EngineError, ModelError
@@ -51,14 +52,17 @@ _FLASH_ATTENTION = {
 
 
 def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress | None) -> Handle:
-    """Map the weights; raises ModelError with the engine's reason, or Interrupted.
+    """Map or read the weights; raises ModelError with the engine's reason, or Interrupted."""
 
-    Without `on_progress` it cannot be interrupted.
-    """
+    pages, is_filling = LargePages(), False
 
     def report(fraction: float, _: int | None) -> bool:
-        assert on_progress
-        on_progress(fraction)
+        nonlocal is_filling
+        if not is_filling:
+            is_filling = True
+            pages.ask()
+        if on_progress:
+            on_progress(fraction)
         return not interrupt.requested
 
     params, settings = C.llama_model_default_params(), config.settings
@@ -72,7 +76,7 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     params.load_mtp = settings.load_mtp
     on_cpu = experts_on_cpu(settings.cpu_moe)
     params.tensor_buft_overrides = on_cpu and ctypes.addressof(on_cpu)
-    callback = C.llama_progress_callback(report) if on_progress else C.llama_progress_callback()
+    callback = C.llama_progress_callback(report)
     params.progress_callback = callback
     path = os.fsencode(config.model)
     with quietly():
@@ -115,7 +119,7 @@ def create_context(config: EngineConfig, model: Handle, **changes: Any) -> Handl
     params.swa_full = False
     for name, value in changes.items():
         setattr(params, name, value)
-    with quietly():
+    with large_caches():
         context = C.llama_init_from_model(model, params)
     if not context:
         engine_log.clear()

@@ -2,7 +2,7 @@
 
     python -m localspec.engine.llama.way_prober REQUEST
 
-It prints `weights REPACK THREADS TOKEN_S READ_S LOAD_S` for each way of multiplying, and
+It prints `weights REPACK THREADS TOKEN_S READ_S LOAD_S MAPPED` for each way of multiplying, and
 `attention FLASH KEYS VALUES TOKEN_S DEEP_TOKEN_S READ_S DEEP_READ_S` for each kernel and types of
 keys and values. What is compared takes turns, there and back, and the least of its times counts:
 other programs only add to them.
@@ -56,34 +56,36 @@ def least(ways: Sequence[T], seconds: Callable[[T], float]) -> dict[T, float]:
     return best
 
 
-def weights(kind: str, counts: Sequence[int], repacks: Sequence[bool]) -> None:
+def weights(kind: str, counts: Sequence[int], loadings: Sequence[tuple[bool, bool]]) -> None:
     """One token by the weights of a large model, and a piece of a prompt by those of a small one:
-    wide passes compute, so that its size does not matter."""
-    ways = list(product(repacks, counts))
+    wide passes compute, so that its size does not matter, nor whether it is mapped."""
+    repacks = list(dict.fromkeys(repack for repack, _ in loadings))
     with ExitStack() as stack:
 
-        def timer_of(repack: bool, n_layers: int) -> Timer:
-            setting = ProbeSetting(max(counts), 0, repack)
+        def timer_of(repack: bool, is_mapped: bool, n_layers: int) -> Timer:
+            setting = ProbeSetting(max(counts), 0, repack, is_mapped=is_mapped)
             return stack.enter_context(loaded(setting, SHAPE, n_layers, kind))
 
-        large = {repack: timer_of(repack, N_LAYERS) for repack in repacks}
-        small = {repack: timer_of(repack, 1) for repack in repacks}
+        large = {way: timer_of(*way, N_LAYERS) for way in loadings}
+        small = {repack: timer_of(repack, False, 1) for repack in repacks}
 
-        def token_s(way: tuple[bool, int]) -> float:
-            repack, n = way
-            large[repack].context.engine.set_threads(n, n)
-            return large[repack].median(1, 0)
+        def token_s(way: tuple[tuple[bool, bool], int]) -> float:
+            loading, n = way
+            large[loading].context.engine.set_threads(n, n)
+            return large[loading].median(1, 0)
 
         def read_s(way: tuple[bool, int]) -> float:
             repack, n = way
             small[repack].context.engine.set_threads(n, n)
             return small[repack].seconds(N_READ, 0) / N_READ
 
-        tokens, reads = least(ways, token_s), least(ways, read_s)
-        load_s = {repack: _load_s(timer) for repack, timer in large.items()}
-    for repack, n in ways:
-        way = repack, n
-        _say("weights", int(repack), n, tokens[way], reads[way], load_s[repack])
+        tokens = least(list(product(loadings, counts)), token_s)
+        reads = least(list(product(repacks, counts)), read_s)
+        load_s = {way: _load_s(timer) for way, timer in large.items()}
+    for (loading, n), seconds in tokens.items():
+        repack, is_mapped = loading
+        times = seconds, reads[repack, n], load_s[loading]
+        _say("weights", int(repack), n, *times, int(is_mapped))
 
 
 def _load_s(timer: Timer) -> float:
@@ -133,7 +135,8 @@ def _say(*words: Any) -> None:
 def main() -> int:
     request: dict[str, Any] = json.loads(sys.argv[1])
     if request["weights"]:
-        weights(request["weights"], request["counts"], request["repacks"])
+        loadings = [(repack, is_mapped) for repack, is_mapped in request["loadings"]]
+        weights(request["weights"], request["counts"], loadings)
     if request["heads"]:
         attention(tuple(request["heads"]), max(request["counts"]), tuple(request["types"]))
     return 0
