@@ -142,6 +142,7 @@ def _settings_lines(row: Row) -> list[str]:
 def _plain_lines(row: Row) -> list[str]:
     is_prompt = row["n_prompt"] > 0
     what = "prompt" if is_prompt else "plain decoding"
+    what += "" if row["mmap"] else ", weights read"
     place = row["n_prompt"] if is_prompt else row["depth"]
     return [
         f"| {row['model']} | {place:,} | {what} | {row['tps']:.1f} tok/s, {row['ratio']:.2f} x"

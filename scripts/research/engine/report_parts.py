@@ -65,8 +65,10 @@ def settings_rows(model: str) -> Iterator[Row]:
 
 LASTING = 10_000
 """Texts of a session whose loading is soon forgotten."""
-Key = tuple[bool, str, int]
-"""Repacked, kernel, threads."""
+Loaded = tuple[bool, bool, str]
+"""Repacked, mapped, kernel."""
+Key = tuple[bool, bool, str, int]
+"""The same, and threads."""
 
 
 def _chosen(plan: EnginePlan, config: SessionConfig, depth: int) -> EngineConfig:
@@ -76,43 +78,48 @@ def _chosen(plan: EnginePlan, config: SessionConfig, depth: int) -> EngineConfig
 
 def _key(config: EngineConfig) -> Key:
     settings = config.settings
-    return settings.repack, settings.flash_attn, config.n_threads
+    return settings.repack, settings.mmap, settings.flash_attn, config.n_threads
 
 
 def _words(key: Key) -> str:
-    repack, kernel, n = key
-    plain = "" if repack else ", not repacked"
-    return f"flash attention {'on' if kernel == 'auto' else 'off'}, {n} threads{plain}"
+    repack, is_mapped, kernel, n = key
+    loading = ("" if repack else ", not repacked") + ("" if is_mapped else ", read")
+    return f"flash attention {'on' if kernel == 'auto' else 'off'}, {n} threads{loading}"
 
 
-def _timers(stack: ExitStack, config: EngineConfig) -> dict[tuple[bool, str], Timer]:
+def _timers(stack: ExitStack, config: EngineConfig) -> dict[Loaded, Timer]:
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - --help needs no engine
 
-    found: dict[tuple[bool, str], Timer] = {}
-    for repack in (True, False):
-        loading = config.with_settings(repack=repack)
+    found: dict[Loaded, Timer] = {}
+    for repack, is_mapped in product((True, False), repeat=2):
+        loading = config.with_settings(repack=repack, mmap=is_mapped)
         owner = stack.enter_context(closing(LlamaEngine(loading.with_settings(ctx=256))))
         for kernel in KERNELS:
             own = owner.sibling(loading.with_settings(flash_attn=kernel))
-            found[repack, kernel] = Timer(stack.enter_context(closing(own)).context())
+            found[repack, is_mapped, kernel] = Timer(stack.enter_context(closing(own)).context())
     return found
 
 
-def _least(timers: dict[tuple[bool, str], Timer], depth: int) -> dict[Key, float]:
+def _least(timers: dict[Loaded, Timer], depth: int) -> dict[Key, float]:
     """Seconds a token of each setting."""
     ways = [(*loaded, n) for loaded, n in product(timers, thread_counts())]
     best = dict.fromkeys(ways, inf)
     for order in there_and_back(ways, TURNS):
-        for repack, kernel, n in order:
-            timer = timers[repack, kernel]
+        for way in order:
+            *loaded, n = way
+            timer = timers[*loaded]
             timer.context.engine.set_threads(n, max(thread_counts()))
-            way = repack, kernel, n
             best[way] = min(best[way], timer.token_s(N_TOKENS, depth))
     return best
 
 
 def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
-    """Decoding and prompts beside llama-bench, each in processes of their own."""
+    """Decoding and prompts beside llama-bench, each in processes of their own.
+
+    Weights are mapped or read as the automatic choice has it; llama-bench maps them.
+    """
+    config = SessionConfig.of(named(model), spec="none", threads=max(thread_counts()))
+    chosen = _chosen(sound_plan(config, silent), config, min(DEPTHS[1:])).settings
     works = [
         Work(0, 64, 0),
         Work(0, 64, 1024),
@@ -124,20 +131,19 @@ def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
         theirs, ours = list[float](), list[float]()
         for is_ours in (False, True, True, False):
             if is_ours:
-                ours += _localspec_tps(model, work)
+                ours += _localspec_tps(config.with_settings(mmap=chosen.mmap), work)
             else:
                 theirs += _llama_bench_tps(model, work, llama_bench)
         mid, other = statistics.median(ours), statistics.median(theirs)
         yield {
             "part": "plain", "model": model, "n_prompt": work.n_prompt, "depth": work.depth,
-            "llama_bench_tps": other, "tps": mid, "ratio": mid / other,
+            "mmap": chosen.mmap, "llama_bench_tps": other, "tps": mid, "ratio": mid / other,
             "best_to_best": max(ours) / max(theirs),
         }  # fmt: skip
 
 
-def _localspec_tps(model: str, work: Work) -> list[float]:
-    settings = SessionConfig.of(named(model), spec="none", threads=max(thread_counts()))
-    found = visit(Case(settings, work), 2).measurement
+def _localspec_tps(config: SessionConfig, work: Work) -> list[float]:
+    found = visit(Case(config, work), 2).measurement
     if found is None:
         sys.exit("localspec could not measure")
     if work.n_prompt:
