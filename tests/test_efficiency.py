@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from research.efficiency.disagreement import disagreement
 from research.efficiency.fit import main as fit_main
 from research.efficiency.processors import chip_of
+from research.efficiency.runs import read_runs
 from research.efficiency.validate import scores_of
 
 from localspec.forecast import basis
@@ -332,3 +334,57 @@ def test_little_arithmetic_for_its_memory_makes_wide_passes_dear(backend: str) -
     assert all(curve.at(1) == 1.0 and curve.at(n) >= 1.0 for curve in dense for n in (2, 4, 8, 16))
     experts = known.verify_curve(weak, "experts")
     assert all(experts.at(n) > 0 for n in (2, 4, 8, 9, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "kind", "each"),
+    [
+        ("Apple M3 Max (40-core GPU)", "metal", "K-quants", 0.81),
+        ("Apple M4 (10-core GPU)", "metal", "8 bit", 0.81),
+        ("Intel Arc Pro B50", "sycl", "codebooks", 1.0),
+    ],
+)
+def test_where_kernels_take_tokens_one_by_one_a_draft_saves_little(
+    name: str, backend: str, kind: str, each: float
+) -> None:
+    """A draft of 3 pays for 4 tokens there; a prediction of 1.4 passes would promise a gain."""
+    device = next(device for device in all_devices() if device.name == name)
+    curve = load().verify_curve(circumstances(device, backend).with_type(kind), "weights")
+    assert curve.at(4) == pytest.approx(1 + 3 * each)
+    assert curve.at(32) >= curve.at(16) > 1.0
+    launches = load().verify_curve(circumstances(device, backend).with_type(kind), "launches")
+    assert launches.at(4) < curve.at(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "kind"),
+    [("Apple M2 Ultra (76-core GPU)", "metal", "8 bit"), ("Intel Arc Pro B50", "sycl", "8 bit")],
+)
+def test_elsewhere_tokens_share_the_weights(name: str, backend: str, kind: str) -> None:
+    device = next(device for device in all_devices() if device.name == name)
+    curve = load().verify_curve(circumstances(device, backend).with_type(kind), "weights")
+    assert curve.at(4) < 3.0
+
+
+def test_a_source_that_ran_it_twice_as_fast_contradicts_the_slow_run(tmp_path: Path) -> None:
+    """A card in a slot of one lane is no card: its runs would be held against the prediction."""
+    rows = [("NVIDIA GeForce RTX 3090", "cuda", speed) for speed in (100, 49, 51)]
+    rows += [("AMD Ryzen 9 5950X", "cpu", speed) for speed in (10, 4)]
+    text = "source,device,backend,model,params_b,file_size_gib,quant,test,tokens_per_s,notes\n"
+    text += "".join(f"a,{d},{b},llama 7B,6.74,3.56,Q4_0,tg128,{s},\n" for d, b, s in rows)
+    (tmp_path / "runs.csv").write_text(text)
+    runs, skipped = read_runs(tmp_path / "runs.csv")
+    assert sorted(run.tokens_per_s for run in runs) == [4, 10, 51, 100]
+    assert skipped == {"contradicted by its own source": 1}
+
+
+def test_sources_are_compared_on_one_file_and_one_device(tmp_path: Path) -> None:
+    text = "source,device,backend,model,params_b,file_size_gib,quant,test,tokens_per_s,notes\n"
+    for source, speed in (("a", 100), ("a", 110), ("b", 126), ("c", 84)):
+        text += f"{source},NVIDIA GeForce RTX 3090,cuda,llama 7B,6.74,3.56,Q4_0,tg128,{speed},\n"
+    text += "d,NVIDIA GeForce RTX 4090,cuda,llama 7B,6.74,3.56,Q4_0,tg128,180,\n"
+    (tmp_path / "runs.csv").write_text(text)
+    (found,) = disagreement(read_runs(tmp_path / "runs.csv")[0])
+    # By the others: 105 for 100 and 110, 94.5 for 126, 115.5 for 84.
+    assert (found["n"], found["devices"]) == (4, 1)
+    assert found["median_error"] == pytest.approx((0.05 + 0.25) / 2)

@@ -16,7 +16,7 @@ from localspec.prediction.conditions import Part, RunConditions, of_part, whole
 from localspec.prediction.evidence import Spreads
 from localspec.prediction.rates import Shares, Spread, Test
 from localspec.prediction.uncertainty import Uncertainty
-from localspec.prediction.widths import dense_curve, expert_curve
+from localspec.prediction.widths import dense_curve, expert_curve, weight_curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,8 @@ class Efficiency:
         """T(n) / T(1) of small batches; of experts beyond the bytes that more of them take."""
         if part == "experts":
             return expert_curve(self.verify["experts"], run)
+        if part == "weights":
+            return weight_curve(self.verify["dense"], run)
         return dense_curve(self.verify["dense"], run)
 
 

@@ -36,6 +36,10 @@ REPEATS, PROMPTS = 5, 2
 GOALS = {"decode": 0.15, "verify": 0.25, "prefill": 0.20}
 
 
+ALL = tuple(range(5))
+SCOPES = {"calm": (ALL, TYPES, REPEATS), "beside a busy core": ((0, 1, 3), ("f16", "q8_0"), 3)}
+"""Of `_models` the numbers, the cache types and the turns: what a busy core does to the first probe
+shows in a few, and the whole would take ten minutes."""
 SPIN = "import time; end = time.monotonic() + 40\nwhile time.monotonic() < end: pass"
 """A program that holds a core for longer than a probe takes."""
 
@@ -46,7 +50,9 @@ def test_median_errors_of_decoding_verification_and_prompts(first: str) -> None:
     if first != "calm":
         _probe_beside_another_program()
     watch = Watch()
-    rows = [row for path in _models() for row in _check(path)]
+    numbers, types, n_turns = SCOPES[first]
+    chosen = [path for i, path in enumerate(_models()) if i in numbers]
+    rows = [row for path in chosen for row in _check(path, types, n_turns)]
     errors = {what: _median_error(rows, what) for what in GOALS}
     others = watch.stop().taken_share
     for row in rows:
@@ -89,13 +95,13 @@ def _models() -> Iterator[Path]:
     yield variant(gemma(), "F16")
 
 
-def _check(path: Path) -> Iterator[dict[str, Any]]:
+def _check(path: Path, types: tuple[str, ...], n_turns: int) -> Iterator[dict[str, Any]]:
     facts = facts_of(str(path))
     machine = _machine(path, lambda message: None)
-    for cache in (Attention(name, name) for name in TYPES):
+    for cache in (Attention(name, name) for name in types):
         kv = cache.kv_k
         roofline = machine.roofline(facts, cache)
-        predicted, measured = _predicted(roofline), _measured(path, kv)
+        predicted, measured = _predicted(roofline), _measured(path, kv, n_turns)
         for (depth, width), seconds in measured.items():
             what = "decode" if width == 1 else "prefill" if width == PROMPT else "verify"
             yield {
@@ -116,7 +122,7 @@ def _predicted(roofline: Roofline) -> dict[tuple[int, int], float]:
     return found | {(depth, n): roofline.verify(n, depth) for depth in DEPTHS for n in WIDTHS}
 
 
-def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
+def _measured(path: Path, kv: str, n_turns: int) -> dict[tuple[int, int], float]:
     """Median seconds by depth and width; widths take turns, so that drift meets all of them.
 
     Each turn is two passes, of which the second counts: the first of a width builds its graph.
@@ -130,7 +136,7 @@ def _measured(path: Path, kv: str) -> dict[tuple[int, int], float]:
         timer, found = Timer(engine.context()), dict[tuple[int, int], float]()
         for depth in DEPTHS:
             times: dict[int, list[float]] = {width: [] for width in (1, *WIDTHS)}
-            for _ in range(REPEATS):
+            for _ in range(n_turns):
                 for width, spent in times.items():
                     timer.seconds(width, depth)
                     spent.append(timer.seconds(width, depth))

@@ -91,10 +91,7 @@ def published_runs(until: str | None = None) -> list[Run]:
     ]
     same: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        size = round(run.file_bytes / 1e7)
-        same[run.conditions, run.source, run.test, run.shape, size, run.depth, run.n_tokens].append(
-            run
-        )
+        same[run.setting].append(run)
     return [_middle(group) for group in same.values()]
 
 

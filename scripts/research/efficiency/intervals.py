@@ -24,12 +24,13 @@ from localspec.prediction.uncertainty import DEVICE, Uncertainty, causes, known_
 
 PROMISED = 0.8
 RIDGE, STEPS = 4.0, 30
-HELD = 8.0
+HELD = {"decode": 2.0, "prefill": 8.0}
 """Sources' worth of trust in the wider group beside one's own."""
 FEWEST = 0.03
 """Of a tail; that of few sources is thinner, because a new one may lie beyond all of them."""
-THINNER = {"decode": 0.5, "prefill": 0.25}
-"""Of a source: by how much. Exact would be 0.9, if every source of a group were as any other."""
+THINNER = {"decode": 0.5, "prefill": 0.0}
+"""Of a source, own or held: by how much. Exact would be 0.9, if every source of a group were as any
+other."""
 DEPTH_OF_KNOWN = 2
 BELIEVED = {"backend not seen": 0.7, "later build": 0.4}
 """Before any run, and at least, of log s: errors on a backend that nobody measured are twice as
@@ -206,8 +207,9 @@ class Calibration:
         return [np.array([", ".join(row[: n + 1]) for row in rows]) for n in range(3)]
 
     def _held(self, chosen: Mask, wider: tuple[float, float]) -> tuple[float, float]:
-        n_sources, own = len(set(self._sources[chosen])), self._quantiles(chosen)
-        share = n_sources / (n_sources + HELD)
+        n_sources, held = len(set(self._sources[chosen])), HELD[self._test]
+        own = self._quantiles(chosen, held)
+        share = n_sources / (n_sources + held)
         low, high = (share * a + (1 - share) * b for a, b in zip(own, wider, strict=True))
         return round(low, 4), round(high, 4)
 
@@ -215,15 +217,20 @@ class Calibration:
     def _sources(self) -> NDArray[np.str_]:
         return np.array([case.run.source for case in self.cases])
 
-    def _quantiles(self, chosen: Mask) -> tuple[float, float]:
-        """Between which the promised share of weight lies; neither crosses the prediction."""
+    @property
+    def _test(self) -> str:
+        return self.fitted.problem.runs[0].test
+
+    def _quantiles(self, chosen: Mask, held: float = 0.0) -> tuple[float, float]:
+        """Between which the promised share of weight lies; neither crosses the prediction.
+
+        `held`: sources' worth of the wider group that these are held to.
+        """
         order = np.argsort(self._scaled[chosen])
         values, weights = self._scaled[chosen][order], self._weights[chosen][order]
         at = (np.cumsum(weights) - weights / 2) / weights.sum()
-        n_sources = len(set(self._sources[chosen]))
-        tail = max(
-            FEWEST, (1 - PROMISED) / 2 - THINNER[self.fitted.problem.runs[0].test] / n_sources
-        )
+        n_sources = len(set(self._sources[chosen])) + held
+        tail = max(FEWEST, (1 - PROMISED) / 2 - THINNER[self._test] / n_sources)
         low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
         return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)
 

@@ -2,17 +2,19 @@
 
 Columns: source, device, backend, model, params_b, file_size_gib, quant, test, tokens_per_s, notes.
 `read_runs` sorts rows into runs that can be predicted and others, by reason: several devices,
-models or devices that are not known, models that do not fit. A file without a size has that of its
-weights and quantization.
+models or devices that are not known, models that do not fit, runs on a GPU that took over twice as
+long as the same run by the same source. A file without a size has that of its weights and
+quantization.
 """
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from research.efficiency.notes import Notes, number
 from research.efficiency.places import Place, class_of, place_of
@@ -31,8 +33,8 @@ DEPTH = re.compile(r" ?@ ?d(\d+)$")
 # A mean over LocalScore's nine mixes of prompt and answer lengths.
 LOCALSCORE_PROMPT, LOCALSCORE_DEPTH = 900, 1500
 USUAL_LENGTH, MICRO_BATCH = 256, 512
-RESERVE_BYTES = 4e8
-"""Beside the streamed weights: buffers and a short cache."""
+CONTRADICTED = 2.0
+"""How much faster a source's own run is where a slower one was disturbed."""
 # Bits of a weight on average over a file, by the start of a quantization's name.
 _BITS: tuple[tuple[str, float], ...] = (
     (r"(B?F|FP)16", 16.0), (r"F(P)?32", 32.0), (r"Q8_K", 9.5), (r"Q8", 8.5), (r"Q6_K_", 7.2),
@@ -75,6 +77,15 @@ class Run:
     @property
     def conditions(self) -> RunConditions:
         return self.place.circumstances
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """What runs have in common that differ in nothing that is known of them."""
+        size = round(self.file_bytes / 1e7)
+        return (
+            self.conditions, self.source, self.test, self.shape, size, self.depth, self.n_tokens,
+            self.micro_batch,
+        )  # fmt: skip
 
     def later(self) -> Self:
         """As one of an engine that is younger than all runs of known months."""
@@ -153,7 +164,23 @@ def read_runs(path: Path, min_gib: float = 0.0) -> tuple[list[Run], Counter[str]
                 runs.append(run)
             else:
                 skipped[run] += 1
-    return runs, skipped
+    kept = _undisturbed(runs)
+    skipped["contradicted by its own source"] += len(runs) - len(kept)
+    return kept, +skipped
+
+
+def _undisturbed(runs: Sequence[Run]) -> list[Run]:
+    """Without runs on a GPU that the same source made over twice as fast: something held them up,
+    as a slot of few lanes or another program does, and nothing makes a device faster than it is.
+    Threads that a row does not state may halve a processor's speed."""
+    best: defaultdict[tuple[Any, ...], float] = defaultdict(float)
+    for run in runs:
+        best[run.setting] = max(best[run.setting], run.tokens_per_s)
+    return [
+        run
+        for run in runs
+        if run.conditions.backend == "cpu" or run.tokens_per_s > best[run.setting] / CONTRADICTED
+    ]
 
 
 def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:

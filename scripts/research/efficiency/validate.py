@@ -21,7 +21,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from research.efficiency.fit import TESTS, Fit, fit_of, published_batches
+from research.efficiency.disagreement import disagreement
+from research.efficiency.fit import TESTS, Fit, fit_of, published_batches, published_runs
 from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
 from research.efficiency.transfer import transfer
@@ -95,6 +96,7 @@ def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> di
         "recent": _scores(recent, "backend", "test"),
         "verify": left_out(published_batches(), _known_without),
         "transfer": [_transfer(test, outcomes) for test in TESTS],
+        "disagreement": disagreement(published_runs()),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
@@ -251,6 +253,10 @@ def _show(document: dict[str, Any]) -> None:
         name = f"{row['backend']}, {row['kind']}"
         print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
     _show_transfer(document["transfer"])
+    print("\nby what other sources measured of the same file on the same device")
+    for row in document["disagreement"]:
+        name = f"{row['backend']}, {row['test']}"
+        print(f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}")
     print("\nrivals' formulas on the same runs, decoding")
     for row in document["rivals"]:
         print(

@@ -37,7 +37,7 @@ from research.efficiency.widths import Widths, growth, widths_of
 
 from localspec.prediction.efficiency import Coefficients
 from localspec.prediction.families import type_class
-from localspec.prediction.widths import dense_curve, expert_curve
+from localspec.prediction.widths import dense_curve, expert_curve, weight_curve
 
 DATA = Path(__file__).parent / "data"
 TABLES = ("spec_results.csv", "spec_results_2026.csv")
@@ -235,10 +235,11 @@ def _plain_s(run: Run, known: Coefficients) -> float:
 
 
 def _pass_s(run: Run, known: Coefficients, widths: Widths, n: int) -> float:
-    """Of a pass over n tokens: experts by what n tokens touch, all else by the dense curve."""
+    """Of a pass over n tokens: experts by what n tokens touch, weights and all else by curves."""
     seconds = {part: base * known.factor(run.conditions, part) for part, base in run.bases.items()}
-    experts_s = seconds.pop("experts")
+    experts_s, weights_s = seconds.pop("experts"), seconds.pop("weights")
     dense_s = sum(seconds.values()) * dense_curve(widths.dense, run.conditions).at(n)
+    dense_s += weights_s * weight_curve(widths.dense, run.conditions).at(n)
     if not run.shape.is_mixture:
         return dense_s
     more = growth(run.shape, n) * expert_curve(widths.experts, run.conditions).at(n)
