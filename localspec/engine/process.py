@@ -15,7 +15,7 @@ from localspec.engine.base import Context, EngineConfig, HeldTokens, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.logits import BufferLogits
 from localspec.engine.pipe import ERRORS, Child, PipeAnswer
-from localspec.engine.workers import Worker, devices_of
+from localspec.engine.workers import Worker, addresses_of, devices_of, greet
 from localspec.errors import EngineError, LocalspecError
 from localspec.model.heads import HeadFacts
 from localspec.notify import Notify, Progress
@@ -189,6 +189,8 @@ class EngineProcess:
         return answer.value
 
     def _start(self, config: EngineConfig, on_progress: Progress = lambda fraction: None) -> None:
+        for address in addresses_of(config.settings.workers):
+            greet(address)
         child = Child(config, self.vocabulary.n_tokens, lambda: self.interrupt.requested)
         try:
             found = child.loaded(on_progress)
