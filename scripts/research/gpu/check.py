@@ -249,7 +249,7 @@ def _address(worker: str) -> Iterator[str]:
     if worker != "loopback":
         yield worker
         return
-    running = Running(free_port())
+    running = Running(free_port(), is_quick=True)
     try:
         yield running.address
     finally:
