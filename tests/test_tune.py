@@ -96,6 +96,15 @@ def test_candidates_are_predicted_fastest_first_and_for_memory_smallest_first() 
     assert {a.kv_k for a in quality} == {"f16", "f32"}
 
 
+@pytest.mark.parametrize("build", [Build("rpc"), Build("cuda")])
+def test_a_pair_whose_parts_have_no_kernel_is_measured_itself(build: Build) -> None:
+    """On CUDA and on workers q8_0/q8_0 is computed, q8_0/f16 is not: no sum predicts it."""
+    space = space_of(Goal(), facts(), build, lambda attention: None)
+    assert {(a.kv_k, a.kv_v) for a in space.edges} >= {("q8_0", "q8_0"), ("q4_0", "q4_0")}
+    everywhere = space_of(Goal(), facts(), Build(), lambda attention: None)
+    assert all("f16" in (a.kv_k, a.kv_v) for a in everywhere.edges)
+
+
 @given(st.floats(0.1, 9), st.floats(0.1, 9), st.floats(0.1, 9))
 def test_the_sum_predicts_what_it_did_not_see(base: float, k: float, v: float) -> None:
     measured = {

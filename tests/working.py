@@ -13,13 +13,17 @@ def free_port() -> int:
 
 
 class Running:
-    """`localspec worker` on loopback."""
+    """`localspec worker` on loopback. `is_quick`: its threads wait as a user's do, and not as those
+    of tests, which sleep at every barrier so that others get on."""
 
-    def __init__(self, port: int, n_threads: int = 1) -> None:
+    def __init__(self, port: int, n_threads: int = 1, *, is_quick: bool = False) -> None:
         self.address = f"127.0.0.1:{port}"
+        environment = clean_environment()
+        if is_quick:
+            del environment["OMP_WAIT_POLICY"]
         self._process = subprocess.Popen(
             [LOCALSPEC, "worker", "--listen", self.address, "--threads", str(n_threads)],
-            env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stderr
         assert self.address in self._process.stderr.readline()

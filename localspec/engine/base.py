@@ -244,3 +244,26 @@ def missing(context: Holder, tokens: Sequence[int], n_logits: int, known: int = 
 def hold(context: Holder, tokens: Sequence[int], n_logits: int) -> Logits:
     """Make `context` hold exactly `tokens`, evaluating only what it does not share with them."""
     return context.eval(missing(context, tokens, n_logits), n_logits)
+
+
+class HeldTokens:
+    """What every context does alike with the tokens that it holds."""
+
+    held: list[int]
+
+    @property
+    def tokens(self) -> list[int]:
+        """What the cache holds, in order. Not to be changed from outside."""
+        return self.held
+
+    def eval(self: Context, tokens: Sequence[int], n_logits: int) -> Logits:
+        """Append `tokens` and return logits for the last `n_logits` of them."""
+        return rows_of(self.engine.decode([(self, tokens, n_logits)])[0])
+
+    def truncate(self: Context, n: int) -> None:
+        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
+        assert 0 <= n <= len(self.tokens), f"{len(self.tokens)} tokens held, {n} to keep"
+        wanted = list(self.tokens[:n])
+        self.go_back(n)
+        if len(self.tokens) < n:
+            self.eval(wanted[len(self.tokens) :], 0)

@@ -7,40 +7,27 @@ without the workers if they are not back; whoever holds a conversation evaluates
 on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from localspec.engine.base import Context, EngineConfig, Request
+from localspec.engine.base import Context, EngineConfig, HeldTokens, Request
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.logits import BufferLogits
 from localspec.engine.pipe import ERRORS, Child, PipeAnswer
-from localspec.engine.shared import Backs
-from localspec.engine.workers import Worker, devices_of
+from localspec.engine.workers import Worker, addresses_of, devices_of, greet
 from localspec.errors import EngineError, LocalspecError
 from localspec.model.heads import HeadFacts
 from localspec.notify import Notify, Progress
 
 
-class ProcessContext:
+class ProcessContext(HeldTokens):
     """One sequence of an EngineProcess; what it holds is known on both sides of the pipe."""
 
     def __init__(self, engine: "EngineProcess", place: int) -> None:
         self.engine = engine
         self.place = place
         self.held: list[int] = []
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
-
-    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
-        """Append `tokens` and return logits for the last `n_logits` of them."""
-        result = self.engine.decode([(self, tokens, n_logits)])[0]
-        if isinstance(result, LocalspecError):
-            raise result
-        return result
 
     def go_back(self, n: int) -> None:
         """Keep the first `n` tokens, or as many as can be kept; told with the next decode where
@@ -52,13 +39,6 @@ class ProcessContext:
             del self.held[n:]
         else:
             del self.held[self._ask("go_back", n) :]
-
-    def truncate(self, n: int) -> None:
-        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
-        wanted = self.held[:n]
-        self.go_back(n)
-        if len(self.held) < n:
-            self.eval(wanted[len(self.held) :], 0)
 
     def fork(self, other: Context, n: int) -> None:
         """Nothing: the engine with workers shares no cells."""
@@ -142,37 +122,61 @@ class EngineProcess:
         self.ask("set_threads", n_threads, n_threads_batch)
 
     def decode(self, requests: Sequence[Request]) -> list[BufferLogits | LocalspecError]:
-        """Evaluate all requests; see `engine.base.Engine.decode`."""
-        asked = [(_place(context), list(tokens), n) for context, tokens, n in requests]
-        refusals = self._asked(lambda child, backs: child.decode(backs, asked))
-        self.n_decodes += 1
+        """Evaluate all requests; see `engine.base.Engine.decode`.
+
+        What a taken request leaves behind is prepared while the other side computes.
+        """
+        child = self._child or self._revived()
+        backs, self.later = self.later, []
+        asked = [(_place(context), tokens, n) for context, tokens, n in requests]
+        try:
+            is_rung = child.begin(backs, asked)
+            self.n_decodes += 1
+            rows = child.shared.rows
+            results = self._taken(rows, requests)
+            answer = child.end() if is_rung else child.answer((backs, "decode", asked))
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        self.busy_s = child.shared.busy_s
+        if answer is None and child.shared.rows is rows:
+            return results
+        return self._results(child, requests, self._value(answer) if answer else ())
+
+    def _taken(self, rows: Any, requests: Sequence[Request]) -> list[BufferLogits | LocalspecError]:
+        """Results of requests that are all taken; their tokens are held."""
         results: list[BufferLogits | LocalspecError] = []
-        assert self._child
         start = 0
-        for i, (context, tokens, n_logits) in enumerate(requests):
-            if refusals and refusals[i]:
-                results.append(EngineError(refusals[i]))
-                continue
+        for context, tokens, n_logits in requests:
             assert isinstance(context, ProcessContext)
-            context.held.extend(tokens)
-            results.append(BufferLogits(self, self._child.shared.rows[start : start + n_logits]))
+            context.held += tokens
+            results.append(BufferLogits(self, rows[start : start + n_logits]))
             start += n_logits
+        return results
+
+    def _results(
+        self, child: Child, requests: Sequence[Request], refusals: Sequence[str | None]
+    ) -> list[BufferLogits | LocalspecError]:
+        """The same where some were refused, or where the rows have moved."""
+        results: list[BufferLogits | LocalspecError] = []
+        rows, start = child.shared.rows, 0
+        for i, (_, _, n_logits) in enumerate(requests):
+            refusal = refusals[i] if refusals else None
+            end = start if refusal else start + n_logits
+            results.append(EngineError(refusal) if refusal else BufferLogits(self, rows[start:end]))
+            start = end
         return results
 
     def ask(self, *request: Any) -> Any:
         """The answer of the other side. Raises its error, Interrupted, or EngineError where the
         process has ended."""
-        return self._asked(lambda child, backs: child.answer((backs, *request)))
-
-    def _asked(self, send: Callable[[Child, Backs], PipeAnswer | None]) -> Any:
         child = self._child or self._revived()
         backs, self.later = self.later, []
         try:
-            answer = send(child, backs)
+            answer = child.answer((backs, *request))
         except (EOFError, OSError) as error:
             raise self._lost() from error
         self.busy_s = child.shared.busy_s
-        return None if answer is None else self._value(answer)
+        return self._value(answer)
 
     def _value(self, answer: PipeAnswer) -> Any:
         if answer.held is not None:
@@ -185,6 +189,8 @@ class EngineProcess:
         return answer.value
 
     def _start(self, config: EngineConfig, on_progress: Progress = lambda fraction: None) -> None:
+        for address in addresses_of(config.settings.workers):
+            greet(address)
         child = Child(config, self.vocabulary.n_tokens, lambda: self.interrupt.requested)
         try:
             found = child.loaded(on_progress)

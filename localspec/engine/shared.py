@@ -1,6 +1,6 @@
 """Memory that an engine's child process shares with its parent, and small decodes written into it.
 
-    | stop | busy_s | ..page.. | words of a decode ..page.. | rows of logits |
+    | stop | busy_s | first row | two marks ..page.. | words of a decode ..page.. | rows of logits |
 
 A pass over SmolLM2 throws everything out of the processor's caches. What runs between two passes
 then pays for each line of code and data that it touches, so a decode of some tokens goes through
@@ -18,9 +18,13 @@ from itertools import chain
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 PAGE = mmap.PAGESIZE
 MOST_WORDS = PAGE // 4 - 1
+ROWS_AT = 2 * PAGE
+_ONE, _FEW = 6, 16
+"""Where the tokens of a request without others are; how many are faster written one by one."""
 
 Backs = Sequence[tuple[int, int]]
 """Rollbacks: a context's place, and how many tokens stay."""
@@ -29,24 +33,39 @@ Asked = Sequence[tuple[int, Sequence[int], int]]
 
 
 class Shared:
-    """The memory, mapped from a file descriptor; `rows` has shape (n_outputs, n_vocab)."""
+    """The memory, mapped from a file descriptor."""
 
     def __init__(self, fd: int, n_vocab: int) -> None:
-        size = os.fstat(fd).st_size
-        self._memory = mmap.mmap(fd, size)
-        self._busy_s = memoryview(self._memory)[8:16].cast("d")
-        self._words = memoryview(self._memory)[PAGE : 2 * PAGE].cast("i")
-        rows = np.frombuffer(self._memory, np.float32, offset=2 * PAGE)
-        self.rows = rows.reshape(-1, n_vocab)
+        self.memory = mmap.mmap(fd, os.fstat(fd).st_size)
+        view = memoryview(self.memory)
+        self._busy_s = view[8:16].cast("d")
+        self._first_row = view[16:24].cast("q")
+        self.marks = view[24:32].cast("q"), view[32:40].cast("q")
+        """Of the parent and of the child: how much each has said; see `engine.pipe`."""
+        self._words = view[PAGE:ROWS_AT].cast("i")
+        self._n_vocab = n_vocab
+        self._rows, self._rows_at = self._rows_from(0), 0
+
+    @property
+    def rows(self) -> npt.NDArray[np.float32]:
+        """Logits, shape (n_outputs, n_vocab)."""
+        if self._rows_at != self._first_row[0]:
+            self._rows_at = self._first_row[0]
+            self._rows = self._rows_from(self._rows_at)
+        return self._rows
+
+    def place_rows(self, offset: int) -> None:
+        """Let the first row begin that many bytes after a page does."""
+        self._first_row[0] = offset
 
     @property
     def is_stopped(self) -> bool:
         """Whether the pass is asked to end."""
-        return self._memory[0] != 0
+        return self.memory[0] != 0
 
     @is_stopped.setter
     def is_stopped(self, wanted: bool) -> None:
-        self._memory[0] = wanted
+        self.memory[0] = wanted
 
     @property
     def busy_s(self) -> float:
@@ -57,22 +76,39 @@ class Shared:
     def busy_s(self, seconds: float) -> None:
         self._busy_s[0] = seconds
 
+    @property
+    def n_words(self) -> int:
+        """Of the decode that was written last."""
+        return self._words[0]
+
     def write(self, backs: Backs, asked: Asked) -> bool:
         """Write a decode; False where it is too long for this."""
-        n_tokens = sum([len(tokens) for _, tokens, _ in asked])
-        n_words = 2 + 2 * len(backs) + 3 * len(asked) + n_tokens
-        if n_words > MOST_WORDS:
-            return False
-        words = [n_words, len(backs), *chain(*backs), len(asked)]
+        if len(asked) == 1 and not backs and len(asked[0][1]) <= _FEW:
+            self._write_one(*asked[0])
+            return True
+        words = [0, len(backs), *chain(*backs), len(asked)]
         for place, tokens, n_logits in asked:
             words += place, len(tokens), n_logits
         for _, tokens, _ in asked:
             words += tokens
+        words[0] = n_words = len(words) - 1
+        if n_words > MOST_WORDS:
+            return False
         self._words[: n_words + 1] = array("i", words)
         return True
 
-    def read(self) -> tuple[list[tuple[int, int]], list[tuple[int, list[int], int]]]:
+    def _write_one(self, place: int, tokens: Sequence[int], n_logits: int) -> None:
+        words, n = self._words, len(tokens)
+        words[0], words[1], words[2] = _ONE + n - 1, 0, 1
+        words[3], words[4], words[5] = place, n, n_logits
+        for i, token in enumerate(tokens, _ONE):
+            words[i] = token
+
+    def read(self) -> tuple[Backs, Asked]:
         """What `write` wrote."""
+        if self._words[1] == 0 and self._words[2] == 1:
+            place, n, n_logits = self._words[3], self._words[4], self._words[5]
+            return (), [(place, self._words[_ONE : _ONE + n].tolist(), n_logits)]
         words = self._words[1 : 1 + self._words[0]].tolist()
         first = 1 + 2 * words[0]
         backs = list(zip(words[1:first:2], words[2:first:2], strict=True))
@@ -84,6 +120,12 @@ class Shared:
             start = end
         return backs, asked
 
+    def _rows_from(self, offset: int) -> npt.NDArray[np.float32]:
+        """A page is left over for what `place_rows` skips."""
+        n_bytes = len(self.memory) - ROWS_AT - PAGE
+        rows = np.frombuffer(self.memory, np.float32, n_bytes // 4, ROWS_AT + offset)
+        return rows.reshape(-1, self._n_vocab)
+
 
 def unnamed_memory(n_outputs: int, n_vocab: int) -> IO[bytes]:
     """A file of that size for `Shared`. It is on no disk where the system can do that: a disk would
@@ -92,5 +134,5 @@ def unnamed_memory(n_outputs: int, n_vocab: int) -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         file.close()
         file = open(os.memfd_create("localspec"), "r+b", buffering=0)  # noqa: SIM115, PTH123
-    file.truncate(2 * PAGE + 4 * n_outputs * n_vocab)
+    file.truncate(ROWS_AT + PAGE + 4 * n_outputs * n_vocab)
     return file

@@ -74,7 +74,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*GB?", re.IGNORECASE)
 def devices_of(worker: Worker) -> tuple[Reported, ...]:
     """What it offers of its memory. Raises UserError where none answers."""
     address, started = worker.address, monotonic()
-    _greet(address)
+    greet(address)
     found: list[Reported] = []
 
     def on_line(line: str) -> None:
@@ -105,9 +105,10 @@ def _foreign(address: str, reason: str) -> UserError:
     )
 
 
-def _greet(address: str) -> None:
-    """Raise UserError for what is no worker. In a thread, because looking up a name and reading
-    byte by byte may take any time."""
+def greet(address: str) -> None:
+    """Raise UserError for what is no worker, or one that another engine uses now: libllama would
+    wait for that to end. In a thread, because looking up a name and reading byte by byte may take
+    any time."""
     failed: list[UserError] = []
 
     def run() -> None:

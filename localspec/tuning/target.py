@@ -220,8 +220,12 @@ class Space:
 
     @property
     def edges(self) -> tuple[Attention, ...]:
-        """The row and the column of each table from which the rest is predicted."""
-        return tuple(a for a in self.attentions if BASE_TYPE in (a.kv_k, a.kv_v))
+        """The row and the column of each table from which the rest is predicted, and what cannot
+        be: a device may compute q8_0/q8_0 and neither q8_0/f16 nor f16/q8_0."""
+        known = {*self.attentions}
+        return tuple(
+            a for a in self.attentions if BASE_TYPE in (a.kv_k, a.kv_v) or not known >= {*_terms(a)}
+        )
 
 
 def space_of(goal: Goal, facts: ModelFacts, build: Build, predicted: Predicted) -> Space:
@@ -252,12 +256,17 @@ def additive(attention: Attention, measured: Mapping[Attention, float]) -> float
     """Seconds a token by the sum above; None where a term is missing."""
     if attention in measured:
         return measured[attention]
-    k, v, flash = attention.kv_k, attention.kv_v, attention.flash_attn
-    terms = [Attention(k, BASE_TYPE, flash), Attention(BASE_TYPE, v, flash)]
-    base = Attention(BASE_TYPE, BASE_TYPE, flash)
+    terms = _terms(attention)
+    base = Attention(BASE_TYPE, BASE_TYPE, attention.flash_attn)
     if base not in measured or any(term not in measured for term in terms):
         return None
     return sum(measured[term] for term in terms) - measured[base]
+
+
+def _terms(attention: Attention) -> tuple[Attention, Attention]:
+    """Of its prediction: its keys' type alone, and its values' type."""
+    k, v, flash = attention.kv_k, attention.kv_v, attention.flash_attn
+    return Attention(k, BASE_TYPE, flash), Attention(BASE_TYPE, v, flash)
 
 
 def loadings(

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import localspec
+from command import ANSWER, localspec
 from working import Running, free_port
 
 from localspec.model.synthetic import Shape, write_random_model
+from localspec.session.config import SessionConfig
+from localspec.tuning.search import tune_model
+from localspec.tuning.target import Goal
 
 SHAPE = Shape(n_layers=12, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
 LAYERS = ("0", "1", "10", "all")
@@ -19,6 +22,13 @@ LAYERS = ("0", "1", "10", "all")
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[str]:
+    running = Running(free_port())
+    yield running.address
+    running.kill()
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[str]:
     running = Running(free_port())
     yield running.address
     running.kill()
@@ -53,3 +63,42 @@ def test_a_bench_sweeps_the_layers(model: str, worker: str) -> None:
     rows = run.document["rows"]
     assert {row["gpu_layers"] for row in rows} == {0, 1, 10, -1}
     assert all(row["decode_tps"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 10, -1])
+def test_a_search_ends_with_settings_that_can_be_used_there(
+    model: str, worker: str, n_layers: int
+) -> None:
+    """It compares caches on one set of weights. Drafts would need several at a time."""
+    config = SessionConfig.of(
+        Path(model), ctx=512, threads=1, workers=(worker,), gpu_layers=n_layers, draft="none"
+    )
+    found = tune_model(config, Goal(), 6).outcome
+    tried = {(trial.setting.kv_k, trial.setting.kv_v) for trial in found.tried}
+    assert all(trial.setting.gpu_layers == n_layers for trial in found.tried)
+    if n_layers:
+        assert tried >= {("q8_0", "q8_0"), ("q4_0", "q4_0")}
+        assert all(k == v for k, v in tried)
+        assert "q8_0 keys with q4_0 values can end a worker" in found.excluded.values()
+
+
+def test_the_command_tunes_on_a_worker(model: str, worker: str) -> None:
+    run = localspec("tune", model, "--workers", worker, "--quick", "--draft", "none")
+    assert run.code == 0, run.stderr
+    assert "a worker serves one at a time" in " ".join(run.stdout.split())
+
+
+@pytest.mark.parametrize("n_layers", LAYERS)
+def test_a_draft_model_on_one_worker_drafts_for_layers_on_another(
+    model: str, worker: str, second: str, n_layers: str
+) -> None:
+    asked = ("generate", model, *ANSWER, "-p", "Count to ten.", "-n", "16", "--no-repack",
+             "--ctx", "256", "--raw", "--json")  # fmt: skip
+    plain = localspec(*asked, "--spec", "none", "--gpu-layers", "0").document
+    far = localspec(
+        *asked, "--spec", "draft", "--draft", model, "--draft-device", second,
+        "--workers", worker, "--gpu-layers", n_layers,
+    )  # fmt: skip
+    assert far.code == 0, far.stderr
+    assert far.document["text"] == plain["text"]
+    assert far.document["config"]["draft_device"] == second

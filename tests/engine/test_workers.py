@@ -89,10 +89,11 @@ def test_layers_elsewhere_give_the_same_numbers(
             assert np.array_equal(logits_of(engine), expected)
 
 
+@pytest.mark.parametrize("n_layers", [0, 1, 10, -1])
 def test_a_saved_state_of_layers_elsewhere_is_held_again(
-    model: Path, workers: list[str], tmp_path: Path
+    model: Path, workers: list[str], tmp_path: Path, n_layers: int
 ) -> None:
-    with loaded(config_of(model, workers=workers)) as engine:
+    with loaded(config_of(model, workers=workers, gpu_layers=n_layers)) as engine:
         context = engine.context()
         context.eval(TOKENS, 1)
         context.save(tmp_path / "state")
@@ -123,6 +124,50 @@ def test_a_stop_is_seen_and_the_context_goes_on(model: Path, workers: list[str])
         engine.interrupt.requested = False
         assert len(context.tokens) < 500
         assert hold(context, TOKENS, 1).row(0).shape == (SHAPE.n_vocab,)
+
+
+def test_a_second_engine_on_a_worker_is_a_sentence_and_waits_for_nobody(
+    model: Path, workers: list[str]
+) -> None:
+    """A worker serves one after the other, and libllama would wait without end."""
+    config = config_of(model, workers=workers[:1])
+    with loaded(config) as engine:
+        context = engine.context()
+        expected = context.eval(TOKENS, 1).row(0).copy()
+        started = time.monotonic()
+        with pytest.raises(UserError, match="does no other program use it now"):
+            EngineProcess(config, Interrupt())
+        assert time.monotonic() - started < 3.5
+        context.clear()
+        assert np.array_equal(context.eval(TOKENS, 1).row(0), expected)
+    with loaded(config) as engine:
+        assert np.array_equal(engine.context().eval(TOKENS, 1).row(0), expected)
+
+
+def test_rows_of_all_kinds_of_decode_are_those_of_an_engine_here(model: Path) -> None:
+    """Few and many tokens, growing numbers of rows, several sequences, more than a micro-batch."""
+    config = config_of(
+        model, ctx=512, gpu_layers=0, ubatch=32, n_sequences=3, n_outputs=48, kv_unified=True
+    )
+    here = LlamaEngine(config)
+    with loaded(config) as there:
+        pairs = [(here.context(), there.context()) for _ in range(3)]
+        rng = np.random.default_rng(2)
+        for widths in ((1,), (3,), (1, 2), (30, 2, 1), (40,), (70, 1), (1,), (16, 16, 16), (2, 1)):
+            tokens = [rng.integers(SHAPE.n_vocab, size=n).tolist() for n in widths]
+            wanted = [min(n, 16) for n in widths]
+            asked = list(zip(pairs, tokens, wanted, strict=False))
+            near = here.decode([(pair[0], *rest) for pair, *rest in asked])
+            far = there.decode([(pair[1], *rest) for pair, *rest in asked])
+            for a, b, n in zip(near, far, wanted, strict=True):
+                rows = [[rows_of(each).row(i) for i in range(n)] for each in (a, b)]
+                assert np.array_equal(*rows), widths
+            assert all(a.tokens == b.tokens for a, b in pairs)
+            for a, b in pairs[: len(widths)]:
+                n = len(a.tokens) - 1
+                a.go_back(n)
+                b.go_back(n)
+    here.close()
 
 
 class SlowEngine(LlamaEngine):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from localspec.engine.base import Context, Request
+from localspec.engine.base import Context, HeldTokens, Request
 from localspec.engine.llama.binding import C, Handle
 from localspec.engine.llama.memory import LlamaMemory, SequenceMemory
 from localspec.engine.llama.state import checkpoint_bytes, load_sequence, save_sequence
@@ -29,7 +29,7 @@ class CacheOwner(TimedEngine, Protocol):
     def decode(self, requests: Sequence[Request]) -> Sequence[BufferLogits | EngineError]: ...
 
 
-class LlamaContext:
+class LlamaContext(HeldTokens):
     """One sequence in the cache of a LlamaEngine."""
 
     def __init__(self, engine: CacheOwner, sequence: int) -> None:
@@ -37,18 +37,6 @@ class LlamaContext:
         self.sequence = sequence
         self.held: list[int] = []
         self.memory = SequenceMemory(engine.memory, sequence)
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
-
-    def eval(self, tokens: Sequence[int], n_logits: int) -> BufferLogits:
-        """Append `tokens` and return logits for the last `n_logits` of them."""
-        result = self.engine.decode([(self, tokens, n_logits)])[0]
-        if isinstance(result, EngineError):
-            raise result
-        return result
 
     def go_back(self, n: int) -> None:
         """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
@@ -59,14 +47,6 @@ class LlamaContext:
         else:
             self.engine.memory.forget(self.sequence, n)
         del self.held[n:]
-
-    def truncate(self, n: int) -> None:
-        """Keep exactly the first `n` tokens: by rollback, else by evaluating some again."""
-        assert 0 <= n <= len(self.held), f"{len(self.held)} tokens held, {n} to keep"
-        wanted = self.held[:n]
-        self.go_back(n)
-        if len(self.held) < n:
-            self.eval(wanted[len(self.held) :], 0)
 
     def fork(self, other: Context, n: int) -> None:
         """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""

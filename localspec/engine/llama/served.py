@@ -11,16 +11,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama.binding import output_address
+from localspec.engine.llama.devices import reported
 from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.shared_output import SharedOutput
 from localspec.engine.logits import BufferLogits
 from localspec.engine.pipe import SPIN_S, Bell, Pipe, PipeAnswer
 from localspec.engine.shared import Asked, Backs, Shared
 from localspec.errors import LocalspecError
+
+_FEW_ROWS = 64
+"""More are a prompt, which the engine may read in pieces."""
 
 
 class _SharedInterrupt(Interrupt):
@@ -40,23 +43,35 @@ class _SharedInterrupt(Interrupt):
 
 
 class _RingingEngine(LlamaEngine):
-    """Rings when a decode is evaluated, so that the other side wakes while rows are copied."""
+    """Tells that a pass has ended at once, while its own bookkeeping goes on."""
 
-    ring: Callable[[], None] | None = None
+    tell: Callable[[], None]
+    n_awaited = 0
+    """Rows of the pass that is to be told of; 0: none."""
 
-    def _output(self, n_rows: int) -> npt.NDArray[np.float32]:
-        if self.ring:
-            self.ring()
-        return super()._output(n_rows)
+    @property
+    def most_rows(self) -> int:
+        """That are surely evaluated in one pass."""
+        return min(_FEW_ROWS, self._batch.capacity)
+
+    def _decode_batch(self) -> int:
+        code = super()._decode_batch()
+        if self.n_awaited and code == 0 and self._batch.n_rows == self.n_awaited:
+            self.n_awaited = 0
+            self.tell()
+        return code
 
 
 class Served:
     """An engine, its contexts, and the verbs of the pipe."""
 
-    def __init__(self, engine: _RingingEngine, pipe: Pipe, shared: Shared) -> None:
+    def __init__(self, engine: _RingingEngine, pipe: Pipe, shared: Shared, fd: int) -> None:
         self.engine, self._pipe, self._shared = engine, pipe, shared
         self.contexts = [engine.context() for _ in range(engine.config.settings.n_sequences)]
-        engine.ring = pipe.ring
+        self._output = SharedOutput(shared, fd, may_exchange=not _has_host_buffers())
+        self._n_rows = 0
+        """With logits, of the decode that is under way."""
+        engine.tell = self._tell
         self._verbs: dict[str, Callable[..., Any]] = {
             "decode": self._decode,
             "set_threads": engine.set_threads,
@@ -70,40 +85,48 @@ class Served:
             request = self._pipe.recv()
             if request is None:
                 backs, asked = self._shared.read()
-                answer = self._answer(backs, "decode", asked)
+                answer = self._answer(backs, self._decode, asked, True)
             else:
-                answer = self._answer(*request)
-            self._shared.busy_s = self.engine.busy_s
-            if answer is None:
-                self._pipe.ring()
-            else:
+                backs, verb, *arguments = request
+                answer = self._answer(backs, self._verbs[verb], *arguments)
+            if answer is not None:
+                self._shared.busy_s = self.engine.busy_s
                 self._pipe.send(answer)
 
-    def _answer(self, backs: Backs, verb: str, *arguments: Any) -> PipeAnswer | None:
-        """Do what was put off, and what is asked for; None: its result is in shared memory."""
+    def _answer(self, backs: Backs, verb: Callable[..., Any], *arguments: Any) -> PipeAnswer | None:
+        """Do what was put off, and what is asked for; None: the other side knows."""
         try:
             for place, n in backs:
                 self.contexts[place].go_back(n)
-            value = self._verbs[verb](*arguments)
-            return None if value is self else PipeAnswer(value)
+            value = verb(*arguments)
+            if value is self:
+                return None
+            return value if isinstance(value, PipeAnswer) else PipeAnswer(value)
         except (LocalspecError, Interrupted) as error:
             held = [len(context.tokens) for context in self.contexts]
             return PipeAnswer(str(error), type(error).__name__, held)
 
-    def _decode(self, asked: Asked) -> Any:
-        """Copy the rows of what was taken. Why each request was refused, or this object itself
-        where none was."""
-        results = self.engine.decode([(self.contexts[i], tokens, n) for i, tokens, n in asked])
-        start, is_whole = 0, True
-        for result, (_, _, n_logits) in zip(results, asked, strict=True):
-            if not isinstance(result, BufferLogits):
-                is_whole = False
-            elif n_logits:
-                self._shared.rows[start : start + n_logits] = result.rows
-                start += n_logits
-        if is_whole:
+    def _decode(self, asked: Asked, is_rung: bool = False) -> Any:
+        """Why each request was refused; this object itself where the rows were told of."""
+        engine, n_rows = self.engine, sum([n for _, _, n in asked])
+        self._output.make_room(n_rows)
+        self._n_rows = n_rows
+        if is_rung and n_rows:
+            n_tokens = sum([len(tokens) for _, tokens, _ in asked])
+            engine.n_awaited = n_tokens if n_tokens <= engine.most_rows else 0
+            is_rung = engine.n_awaited > 0
+        results = engine.decode([(self.contexts[i], tokens, n) for i, tokens, n in asked])
+        if is_rung and n_rows and not engine.n_awaited:
             return self
-        return [None if isinstance(each, BufferLogits) else str(each) for each in results]
+        engine.n_awaited = 0
+        self._output.copy([each.rows for each in results if isinstance(each, BufferLogits)])
+        refusals = [None if isinstance(each, BufferLogits) else str(each) for each in results]
+        return PipeAnswer(refusals, held=[len(context.tokens) for context in self.contexts])
+
+    def _tell(self) -> None:
+        self._output.show(output_address(self.engine.handle), self._n_rows)
+        self._shared.busy_s = self.engine.busy_s
+        self._pipe.ring()
 
     def _context(self, place: int, verb: str, *arguments: Any) -> Any:
         context = self.contexts[place]
@@ -115,18 +138,26 @@ class Served:
         return len(context.tokens) if verb == "go_back" else found
 
 
+def _has_host_buffers() -> bool:
+    """Whether a device is here that may want logits in memory of its driver."""
+    return any(device.kind in ("gpu", "igpu") and device.backend != "rpc" for device in reported())
+
+
 def main() -> int:
     n_vocab, pipe_fd, memory_fd, *bells = map(int, sys.argv[1:])
     heard, rung = Bell((bells[0], bells[1])), Bell((bells[2], bells[3]))
-    pipe, shared = Pipe(socket.socket(fileno=pipe_fd), heard, rung), Shared(memory_fd, n_vocab)
+    shared = Shared(memory_fd, n_vocab)
+    pipe = Pipe(socket.socket(fileno=pipe_fd), heard, rung, shared.marks[::-1])
     with suppress(EOFError, OSError):
-        served = _load(pipe.recv(), pipe, shared)
-        if served:
+        config = pipe.recv()
+        if engine := _load(config, pipe, shared):
+            served = Served(engine, pipe, shared, memory_fd)
+            pipe.send(PipeAnswer((engine.rollback_limit, engine.n_window)))
             served.serve()
     return 0
 
 
-def _load(config: EngineConfig, pipe: Pipe, shared: Shared) -> Served | None:
+def _load(config: EngineConfig, pipe: Pipe, shared: Shared) -> _RingingEngine | None:
     """The engine; None where it does not load, which the other side is told."""
     try:
         engine = _RingingEngine(config, _SharedInterrupt(shared), pipe.send)
@@ -134,9 +165,7 @@ def _load(config: EngineConfig, pipe: Pipe, shared: Shared) -> Served | None:
         pipe.send(PipeAnswer(str(error), type(error).__name__))
         return None
     shared.busy_s = engine.busy_s
-    served = Served(engine, pipe, shared)
-    pipe.send(PipeAnswer((engine.rollback_limit, engine.n_window)))
-    return served
+    return engine
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ here, with random weights in the shapes of Qwen3-8B and Qwen3-30B-A3B: speed doe
 values. llama-bench of the same build (LLAMA_BENCH or PATH) decodes beside it, where it is at hand.
 `--page` writes the table of docs/measurements.
 
-A machine that cannot compile takes a wheel: `scripts/setup --backend cuda --cuda-arch 90
---wheel-out DIR` builds one for sm_90 wherever nvcc is, without a card; `pip install` of it is all
-that is needed there beside libcudart and libcublas of the same CUDA. The build has 291 files, of
-which two cores made 106 in eight minutes (CUDA 13.0), so that they take half an hour. The same
-command without --wheel-out builds in place; a machine of 16 cores should take some minutes.
+A machine that cannot compile takes a wheel: scripts/research/gpu/wheel builds one for sm_90 with
+llama-bench in it, wherever nvcc is, without a card (48 MB with CUDA 13.0); `pip install` of it is
+all that is needed there beside libcudart and libcublas of the same CUDA.
 """
 
 import json
@@ -249,7 +247,7 @@ def _address(worker: str) -> Iterator[str]:
     if worker != "loopback":
         yield worker
         return
-    running = Running(free_port())
+    running = Running(free_port(), is_quick=True)
     try:
         yield running.address
     finally:

@@ -77,7 +77,7 @@ def main(
 
 @contextmanager
 def _worker(n_threads: int) -> Iterator[str]:
-    running = Running(free_port(), n_threads)
+    running = Running(free_port(), n_threads, is_quick=True)
     try:
         yield running.address
     finally:
