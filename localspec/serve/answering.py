@@ -13,7 +13,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
@@ -27,6 +27,21 @@ PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
 MOST_BYTES = 32 << 20
 """Of a body."""
+
+
+_SEND = "localspec.send"
+
+
+class DirectSend:
+    """ASGI middleware, the outermost: the server's own `send` goes along, because a stream has a
+    part for each token, and none of the others looks at it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_SEND] = send
+        await self._app(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +120,7 @@ class EventStream(Response):
         try:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
-            await self._body(send)
+            await self._body(scope.get(_SEND, send))
             await send({"type": "http.response.body", "body": b""})
         except OSError:
             pass  # it hung up while something was sent
