@@ -19,7 +19,6 @@ from localspec.serve.messages import (
     END,
     Abort,
     BusyError,
-    Delta,
     Done,
     Drain,
     Event,
@@ -175,26 +174,21 @@ class Desk:
             return
         self._n_bugs = 0
         if passed := self.scheduler.last:
-            self._passes.append((passed, started, self.clock()))
+            self._passes.append((passed, started, ended := self.clock()))
+            if ended - self._passes[0][1] > COUNTED_S:
+                self._count_passes()
         self._tell(events)
 
     def _tell(self, events: Sequence[Event]) -> None:
-        if self._passes and (self._is_due or any(isinstance(each, END) for each in events)):
-            self._count_passes()  # who hears of an end may ask for the counts at once
         for event in events:
-            if isinstance(event, Delta):
-                listener = self._listeners.get(event.id)
-            else:
+            if isinstance(event, END):
+                self._count_passes()  # who hears of an end may ask for the counts at once
                 self._count(event)
-                is_end = isinstance(event, END)
-                listener = self._listeners.pop(event.id, None) if is_end else None
-                listener = listener or self._listeners.get(event.id)
+                listener = self._listeners.pop(event.id, None)
+            else:
+                listener = self._listeners.get(event.id)
             if listener:
                 listener(event)
-
-    @property
-    def _is_due(self) -> bool:
-        return self._passes[-1][2] - self._passes[0][1] > COUNTED_S
 
     def _count_passes(self) -> None:
         """Many at once: one after another they would meet cold caches each time."""
@@ -203,10 +197,10 @@ class Desk:
             self.recent.add(passed, started, ended)
         self._passes.clear()
 
-    def _count(self, event: Event) -> None:
+    def _count(self, event: Done | Failed) -> None:
         if isinstance(event, Done):
             self.metrics.add(event.account)
-        elif isinstance(event, Failed):
+        else:
             is_busy = isinstance(event.error, BusyError)
             self.metrics.n_refused += is_busy
             self.metrics.n_failed += not is_busy

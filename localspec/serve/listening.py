@@ -93,9 +93,10 @@ class Listening:
             return []
         self._heard_s = self._loop.time()
         heard: Heard = []
-        while self._came:
-            event = self._came.popleft()
-            place = self._open.get(event.id)
+        came, known = self._came, self._open
+        while came:
+            event = came.popleft()
+            place = known.get(event.id)
             if place is None:
                 continue
             if isinstance(event, END):
