@@ -18,10 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
 from localspec.serve.desk import Desk
-from localspec.serve.listening import Heard, Listening, LoopBell
+from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols.protocol import AnswerWriter, Door
+from localspec.serve.replays import HEADER, Replay, Replays, ReplayStream
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
@@ -63,6 +64,7 @@ class Answering:
     def __init__(self, desk: Desk, names: Sequence[str], limits: HttpLimits) -> None:
         self._desk, self._names, self._limits = desk, names, limits
         self._bell: LoopBell | None = None
+        self.replays = Replays()
 
     async def answered(self, request: Request, door: Door) -> Response:
         """The response to a request."""
@@ -83,12 +85,16 @@ class Answering:
         except BaseException:
             listening.close()
             raise
-        return EventStream(listening, answer, writer)
+        stream = EventStream(listening, answer, writer)
+        key = request.headers.get(HEADER)
+        return (
+            ReplayStream(self.replays.begin(key, stream.fill, listening.close)) if key else stream
+        )
 
     async def _whole(
         self, request: Request, listening: Listening, answer: ServedAnswer, writer: AnswerWriter
     ) -> Response:
-        gone = asyncio.create_task(_gone(request.receive))
+        gone = asyncio.create_task(hung_up(request.receive))
         done = asyncio.create_task(_collect(listening, answer))
         try:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,7 +121,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         listening = self._listening
-        gone = asyncio.create_task(_gone(receive))
+        gone = asyncio.create_task(hung_up(receive))
         gone.add_done_callback(lambda _: listening.close())
         try:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -127,6 +133,13 @@ class EventStream(Response):
         finally:
             listening.close()
             gone.cancel()
+
+    async def fill(self, replay: Replay) -> None:
+        """Write all of it, whoever reads it."""
+        try:
+            await self._body(replay.take)
+        finally:
+            self._listening.close()
 
     async def _body(self, send: Send) -> None:
         listening, writer = self._listening, self._writer
@@ -161,12 +174,6 @@ async def _collect(listening: Listening, answer: ServedAnswer) -> None:
                 raise event.error
             if isinstance(event, Delta | Done):
                 answer.add(place, event)
-
-
-async def _gone(receive: Receive) -> None:
-    """Until the client has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def body_of(request: Request, most_bytes: int) -> Any:

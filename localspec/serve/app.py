@@ -82,6 +82,7 @@ class Server:
         routes += Tokens(orders, options.limits.most_bytes).routes()
         routes += Slots(desk, options.slot_folder).routes()
         routes += page_routes(desk, options.model, orders.session.n_ctx, resident)
+        routes += answering.replays.routes()
         routes += [route for door in doors for route in _routes(answering, door)]
         missing = {path for name in options.without for path in PAGES[name]}
         routes = [route for route in routes if getattr(route, "path", "") not in missing]
