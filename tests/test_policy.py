@@ -262,6 +262,28 @@ def test_a_chunk_of_a_prompt_makes_drafts_dearer_or_cheaper() -> None:
     assert beyond == [8]
 
 
+@pytest.mark.parametrize("n_other_rows", [0, 20, 40])
+def test_a_dear_row_is_as_dear_beside_a_prompt(n_other_rows: int) -> None:
+    """The prompt's time is the prompt's: by all of the pass a token would cost hardly anything, and
+    be drafted though a plain pass brings it sooner."""
+    dear, cheap = (
+        policy_of({n: 0.1 + n for n in range(1, 65)}),
+        policy_of({n: 1.0 + 0.05 * n for n in range(1, 65)}),
+    )
+    assert sum(drafted(dear, 2, n_other_rows)) == 0
+    assert sum(drafted(cheap, 2, n_other_rows)) == 16
+
+
+def test_a_prompt_s_time_is_not_charged_to_drafts() -> None:
+    """Else a long prompt of one user would end the drafts of the others."""
+    seconds = {n: 1.0 + 0.05 * n for n in range(1, 65)}
+    policy, requests = policy_of(seconds), [under_way(), under_way()]
+    before = policy.draft(requests, 40) and policy.may_lose_s(0)  # pyright: ignore[reportArgumentType]
+    made = [Step((1,) * 3, 8, 2, "lookup", 9, 0.0, 0.0) for _ in requests]
+    policy.learn(made, 58, seconds[58])
+    assert policy.may_lose_s(0) > 0.5 * before
+
+
 def test_a_pass_that_only_reads_prompts_drafts_nothing_and_teaches_nothing() -> None:
     policy = policy_of(FLAT)
     assert policy.draft([], 64) == []

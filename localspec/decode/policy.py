@@ -204,6 +204,7 @@ class Adaptive:
     def _charge(self, steps: Sequence[Step], seconds: float, back_s: float) -> None:
         """Who drafts pays what a pass takes longer, by rows; after drafts the way back, too."""
         plan, n_asked = self._plan, sum(self._plan.lengths)
+        seconds = max(0.0, seconds - self._prices.other_s)
         gain = plan.rate * self._prices.plain_s / len(steps) if n_asked else 1.0
         self._seconds, self._promised_s = self._seconds + seconds, self._promised_s + gain * seconds
         for i, step in enumerate(steps):
