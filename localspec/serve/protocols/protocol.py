@@ -6,14 +6,14 @@ Each reads a body into the one `Order` and writes what the one `Answer` has; non
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from localspec.serve.answer import News, ServedAnswer
 from localspec.serve.order import Order
 from localspec.serve.problem import Problem
 
 _encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-quoted = cast("Callable[[str], str]", json.encoder.encode_basestring)
+quoted = json.encoder.encode_basestring
 """A text as JSON has it."""
 PING = ": ping\n\n"
 """A comment of an event stream, which clients pass over."""
