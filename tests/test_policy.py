@@ -262,6 +262,24 @@ def test_a_chunk_of_a_prompt_makes_drafts_dearer_or_cheaper() -> None:
     assert beyond == [8]
 
 
+@pytest.mark.parametrize("row_s", [0.05, 0.4, 0.9, 1.5])
+def test_a_row_is_as_dear_beside_a_prompt(row_s: float) -> None:
+    """The prompt's time is the prompt's: by all of the pass a token would cost hardly anything, and
+    be drafted though a plain pass brings it sooner."""
+    seconds = {n: 1.0 + row_s * n for n in range(1, 65)}
+    assert drafted(policy_of(seconds), 2, 40) == drafted(policy_of(seconds), 2)
+
+
+def test_a_prompt_s_time_is_not_charged_to_drafts() -> None:
+    """Else a long prompt of one user would end the drafts of the others."""
+    seconds = {n: 1.0 + 0.05 * n for n in range(1, 65)}
+    policy, requests = policy_of(seconds), [under_way(), under_way()]
+    before = policy.draft(requests, 40) and policy.may_lose_s(0)  # pyright: ignore[reportArgumentType]
+    made = [Step((1,) * 3, 8, 2, "lookup", 9, 0.0, 0.0) for _ in requests]
+    policy.learn(made, 58, seconds[58])
+    assert policy.may_lose_s(0) > 0.5 * before
+
+
 def test_a_pass_that_only_reads_prompts_drafts_nothing_and_teaches_nothing() -> None:
     policy = policy_of(FLAT)
     assert policy.draft([], 64) == []

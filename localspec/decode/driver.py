@@ -44,6 +44,12 @@ class Slot:
         return len(self.generation.history) - 1 - len(self.context.tokens)
 
     @property
+    def is_reading(self) -> bool:
+        """Whether a part of the prompt is to be read before the first step."""
+        lacks = len(self.generation.history) - 1 > len(self.context.tokens)
+        return lacks or self._pause is not None
+
+    @property
     def n_chunk(self) -> int:
         """How much of it can be read before the next pause."""
         return self.n_unread if self._pause is None else self._pause - len(self.context.tokens)

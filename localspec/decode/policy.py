@@ -193,7 +193,7 @@ class Adaptive:
             if width == self._prices.n_rows + n_drafted:
                 self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
             back_s = self._target.change_s if changed and self._drafted else 0.0
-            self._charge(steps, seconds, back_s)
+            self._charge(steps, max(0.0, seconds - self._prices.other_s), back_s)
         for i, step in enumerate(steps):
             if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
                 self._learn_chances(i, step)

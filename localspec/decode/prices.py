@@ -1,5 +1,9 @@
 """What the next pass costs with so many drafted rows: v(T + B), in seconds.
 
+Rows of prompts must be read at some time: what they take, v(T) - v(n), is theirs in any pass, so
+drafts beside them are judged by what they take more. (By the whole pass a token that one row in ten
+brings would look cheap beside a long prompt, though plain passes bring it sooner.)
+
 A width that is not known yet is hoped to be cheaper than its mean, so that it gets its try. To
 draft after a plain pass changes the width of passes twice, there and back. After a wide pass the
 way back is owed in any case: one more of the same width changes nothing.
@@ -18,9 +22,10 @@ REFRESH = 12
 class PassPrices:
     """Of a target's passes, n requests in each and `n_rows` rows in any case.
 
-    `plain_s` is what a pass without drafts takes, `token_s` what it takes for each request without
-    other rows, `unit` the same in passes of one row. `hoped_s[b]` is a pass with b drafted rows,
-    without changes of width; 0: not looked up yet. `can_pay` is false where no draft would pay even
+    `other_s` is what rows of prompts take of it, and belongs to none of the others. `plain_s` is
+    what a pass without drafts takes, `token_s` that for each request, `unit` the same in passes of
+    one row. `hoped_s[b]` is a pass with b drafted rows, without changes of width; 0: not looked up
+    yet. `can_pay` is false where no draft would pay even
     if all of it were accepted.
     """
 
@@ -29,6 +34,7 @@ class PassPrices:
         self._n, self._depth, self._refresh_in = 0, 0, 0
         self.n_rows, self.last_width = 0, 1
         self.plain_s, self.token_s, self.unit, self.can_pay = 0.0, 0.0, 1.0, True
+        self.other_s = 0.0
         self.hoped_s: list[float] = []
 
     def look(self, n: int, n_other_rows: int, depth: int) -> bool:
@@ -38,8 +44,9 @@ class PassPrices:
             return False
         target, self._refresh_in = self._target, REFRESH
         self._n, self.n_rows = n, n + n_other_rows
-        self.plain_s = target.seconds(self.n_rows, depth)
-        self.token_s = target.seconds(n, depth) / n
+        self.plain_s = target.seconds(n, depth)
+        self.other_s = target.seconds(self.n_rows, depth) - self.plain_s if n_other_rows else 0.0
+        self.token_s = self.plain_s / n
         self.unit = self.token_s / target.seconds(1, depth)
         self._depth, self.hoped_s = depth, [self.plain_s] + [0.0] * (n * self._max_draft)
         rows = range(1, len(self.hoped_s))
@@ -50,8 +57,9 @@ class PassPrices:
         """Fill in `hoped_s`."""
         width = self.n_rows + n_drafted
         hope = exp(-KAPPA * self._target.error(width))
-        seconds = self.hoped_s[n_drafted] = hope * self._target.seconds(width, self._depth)
-        return seconds
+        own_s = max(self.plain_s, self._target.seconds(width, self._depth) - self.other_s)
+        self.hoped_s[n_drafted] = hope * own_s
+        return hope * own_s
 
     @property
     def change_s(self) -> float:

@@ -120,17 +120,17 @@ class AnswerChoice:
     def add(self, delta: Delta, *, has_tools: bool) -> list[News]:
         """Take what has come; what of it is to be said now."""
         fresh: list[News] = []
-        tokens = delta.tokens
+        _, parts, tokens, account, logprobs = delta
         self.tokens += tokens
-        self.untold += delta.logprobs
-        for part in delta.parts:
-            if part.kind == "tool_call" and has_tools:
-                self.held += part.text
+        self.untold += logprobs
+        for text, kind in parts:
+            if kind == "tool_call" and has_tools:
+                self.held += text
                 continue
-            kind: TextKind = "thought" if part.is_thought else "text"
+            said: TextKind = "thought" if kind == "thought" else "text"
             untold, self.untold = self.untold, []
-            self.say(kind, part.text)
-            fresh.append(Piece(kind, part.text, tokens, delta.account, untold))
+            self.say(said, text)
+            fresh.append(Piece(said, text, tokens, account, untold))
             tokens = ()
         return fresh
 
@@ -168,14 +168,14 @@ class ServedAnswer:
     def add(self, place: int, event: Progress | Delta | Done) -> list[News]:
         """What an event brings."""
         choice, asked = self.choices[place], self.order.choices[place]
-        if isinstance(event, Progress):
-            return [event]
         begun: list[News] = []
-        if asked.echo and not choice.runs:
+        if asked.echo and not choice.runs and not isinstance(event, Progress):
             choice.say("text", asked.echo)
             begun.append(Piece("text", asked.echo))
         if isinstance(event, Delta):
-            return [*begun, *choice.add(event, has_tools=self.order.has_tools)]
+            return begun + choice.add(event, has_tools=self.order.has_tools)
+        if isinstance(event, Progress):
+            return [event]
         return [*begun, *choice.finish(event.account, asked.parser.stopped_by)]
 
     @property

@@ -13,20 +13,36 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
 from localspec.serve.desk import Desk
-from localspec.serve.listening import Heard, Listening, LoopBell
+from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols.protocol import AnswerWriter, Door
+from localspec.serve.replays import HEADER, Replay, Replays, ReplayStream
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
 MOST_BYTES = 32 << 20
 """Of a body."""
+
+
+_SEND = "localspec.send"
+
+
+class DirectSend:
+    """ASGI middleware, the outermost: the server's own `send` goes along, because a stream has a
+    part for each token, and none of the others looks at it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_SEND] = send
+        await self._app(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,7 @@ class Answering:
     def __init__(self, desk: Desk, names: Sequence[str], limits: HttpLimits) -> None:
         self._desk, self._names, self._limits = desk, names, limits
         self._bell: LoopBell | None = None
+        self.replays = Replays()
 
     async def answered(self, request: Request, door: Door) -> Response:
         """The response to a request."""
@@ -68,12 +85,16 @@ class Answering:
         except BaseException:
             listening.close()
             raise
-        return EventStream(listening, answer, writer)
+        stream = EventStream(listening, answer, writer)
+        key = request.headers.get(HEADER)
+        return (
+            ReplayStream(self.replays.begin(key, stream.fill, listening.close)) if key else stream
+        )
 
     async def _whole(
         self, request: Request, listening: Listening, answer: ServedAnswer, writer: AnswerWriter
     ) -> Response:
-        gone = asyncio.create_task(_gone(request.receive))
+        gone = asyncio.create_task(hung_up(request.receive))
         done = asyncio.create_task(_collect(listening, answer))
         try:
             await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -100,18 +121,25 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         listening = self._listening
-        gone = asyncio.create_task(_gone(receive))
+        gone = asyncio.create_task(hung_up(receive))
         gone.add_done_callback(lambda _: listening.close())
         try:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
-            await self._body(send)
+            await self._body(scope.get(_SEND, send))
             await send({"type": "http.response.body", "body": b""})
         except OSError:
             pass  # it hung up while something was sent
         finally:
             listening.close()
             gone.cancel()
+
+    async def fill(self, replay: Replay) -> None:
+        """Write all of it, whoever reads it."""
+        try:
+            await self._body(replay.take)
+        finally:
+            self._listening.close()
 
     async def _body(self, send: Send) -> None:
         listening, writer = self._listening, self._writer
@@ -146,12 +174,6 @@ async def _collect(listening: Listening, answer: ServedAnswer) -> None:
                 raise event.error
             if isinstance(event, Delta | Done):
                 answer.add(place, event)
-
-
-async def _gone(receive: Receive) -> None:
-    """Until the client has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def body_of(request: Request, most_bytes: int) -> Any:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localspec.errors import LocalspecError
-from localspec.serve.answering import Answering, HttpLimits
+from localspec.serve.answering import Answering, DirectSend, HttpLimits
 from localspec.serve.desk import Desk
 from localspec.serve.guard import KeyGuard
 from localspec.serve.information import Information
@@ -82,6 +82,7 @@ class Server:
         routes += Tokens(orders, options.limits.most_bytes).routes()
         routes += Slots(desk, options.slot_folder).routes()
         routes += page_routes(desk, options.model, orders.session.n_ctx, resident)
+        routes += answering.replays.routes()
         routes += [route for door in doors for route in _routes(answering, door)]
         missing = {path for name in options.without for path in PAGES[name]}
         routes = [route for route in routes if getattr(route, "path", "") not in missing]
@@ -93,7 +94,9 @@ class Server:
         handlers: Any = {
             HTTPException: self._no_such_page, LocalspecError: self._failed, Exception: self._bug,
         }  # fmt: skip
-        self.app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+        self.app = DirectSend(
+            Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+        )
 
     def written(self, path: str, problem: Problem) -> dict[str, Any]:
         """An error as the protocol at an address writes it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,7 @@ from localspec.serve.messages import (
     Event,
     Failed,
     Message,
+    Pass,
     Submit,
 )
 from localspec.serve.metrics import Metrics
@@ -34,6 +35,8 @@ from localspec.session.session import Session
 Listener = Callable[[Event], None]
 T = TypeVar("T")
 _log = logging.getLogger("localspec.serve")
+COUNTED_S = 0.2
+"""How late a pass may be counted."""
 MOST_BUGS = 3
 """Passes in a row that fail in an unknown way, before the server calls itself broken."""
 
@@ -72,6 +75,8 @@ class Desk:
         self._ids = count(1)
         self._n_bugs = 0
         self._is_stopped = False
+        self._passes: list[tuple[Pass, float, float]] = []
+        """With their starts and ends: those that are not counted yet."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -132,7 +137,9 @@ class Desk:
 
     def _run(self) -> None:
         while not self._is_stopped and not self._is_over:
-            self._receive(is_patient=self.scheduler.is_idle)
+            if is_idle := self.scheduler.is_idle:
+                self._count_passes()
+            self._receive(is_patient=is_idle)
             if not self.scheduler.is_idle:
                 self._pass()
         self._tell(self.scheduler.fail_all(EngineError("the server was stopped")))
@@ -144,11 +151,8 @@ class Desk:
 
     def _receive(self, *, is_patient: bool) -> None:
         """Take all messages that are there; wait for one if there is nothing else to do."""
-        while True:
-            try:
-                message, listener = self._messages.get(block=is_patient)
-            except Empty:
-                return
+        while is_patient or not self._messages.empty():
+            message, listener = self._messages.get()  # nobody else takes any
             is_patient = False
             if isinstance(message, _Call):
                 message.answer(self.scheduler)
@@ -170,23 +174,33 @@ class Desk:
             return
         self._n_bugs = 0
         if passed := self.scheduler.last:
-            self.metrics.add_pass(passed)
-            self.recent.add(passed, started, self.clock())
-        self._tell(events)  # behind the counts: who hears of an end may ask for them at once
+            self._passes.append((passed, started, ended := self.clock()))
+            if ended - self._passes[0][1] > COUNTED_S:
+                self._count_passes()
+        self._tell(events)
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
-            self._count(event)
-            is_end = isinstance(event, END)
-            listener = self._listeners.pop(event.id, None) if is_end else None
-            listener = listener or self._listeners.get(event.id)
+            if isinstance(event, END):
+                self._count_passes()  # who hears of an end may ask for the counts at once
+                self._count(event)
+                listener = self._listeners.pop(event.id, None)
+            else:
+                listener = self._listeners.get(event.id)
             if listener:
                 listener(event)
 
-    def _count(self, event: Event) -> None:
+    def _count_passes(self) -> None:
+        """Many at once: one after another they would meet cold caches each time."""
+        for passed, started, ended in self._passes:
+            self.metrics.add_pass(passed)
+            self.recent.add(passed, started, ended)
+        self._passes.clear()
+
+    def _count(self, event: Done | Failed) -> None:
         if isinstance(event, Done):
             self.metrics.add(event.account)
-        elif isinstance(event, Failed):
+        else:
             is_busy = isinstance(event.error, BusyError)
             self.metrics.n_refused += is_busy
             self.metrics.n_failed += not is_busy

@@ -12,6 +12,7 @@ from localspec.engine.base import Context
 from localspec.serve.answering import refuse_other_names
 from localspec.serve.desk import Desk
 from localspec.serve.order import Orders
+from localspec.serve.origins import CasedName
 from localspec.serve.problem import BadRequestError, Problem
 from localspec.serve.protocols.native import settings_of
 from localspec.serve.protocols.openai import FINGERPRINT
@@ -79,8 +80,8 @@ class Information:
         text = self._desk.metrics.text(len(scheduler.running), len(scheduler.waiting))
         began = str(int(time.time() - (self._desk.clock() - self._desk.began)))
         response = PlainTextResponse(text, media_type="text/plain; version=0.0.4")
-        # Starlette writes names small, and llama.cpp's clients look for this one as it is.
-        response.raw_headers.append((b"Process-Start-Time-Unix", began.encode()))
+        name = CasedName(b"Process-Start-Time-Unix")
+        response.raw_headers.append((name, began.encode()))
         return response
 
     async def slots(self, request: Request) -> Response:

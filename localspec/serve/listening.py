@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from starlette.types import Receive
+
 from localspec.serve.desk import Desk
 from localspec.serve.messages import END, Event, Failed
 from localspec.serve.order import Order
@@ -93,9 +95,10 @@ class Listening:
             return []
         self._heard_s = self._loop.time()
         heard: Heard = []
-        while self._came:
-            event = self._came.popleft()
-            place = self._open.get(event.id)
+        came, known = self._came, self._open
+        while came:
+            event = came.popleft()
+            place = known.get(event.id)
             if place is None:
                 continue
             if isinstance(event, END):
@@ -136,3 +139,9 @@ class Listening:
             self._heard_s, left_s, self._is_silent = self._loop.time(), self._silence_s, True
             self._wake()
         self._timer = self._loop.call_later(left_s, self._watch)
+
+
+async def hung_up(receive: Receive) -> None:
+    """Until a request's client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from localspec.decode.generation import FinishReason, Generation
 from localspec.decode.logprobs import TokenLogprobs
@@ -94,8 +95,7 @@ class Taken:
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """Parts of a reply that are certain now, and the `tokens` since the last one.
 
     `account`: so far, where that is wished for. `logprobs`: of `tokens`, if they are wanted.
@@ -135,8 +135,7 @@ class Failed:
     error: LocalspecError
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """What a pass did: of `n_rows` rows `n_drafted` were drafts, and `n_tokens` tokens are new.
 
     `n_users` ran and `n_waiting` waited. `gaps_s`: how long each reply that went on had been silent

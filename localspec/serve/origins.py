@@ -70,6 +70,15 @@ def _answer(headers: dict[str, str]) -> Response:
     return response
 
 
+class CasedName(bytes):
+    """A header's name that is sent as it is written: uvicorn and Starlette write names small, and
+    some clients look for them as they are written elsewhere."""
+
+    __slots__ = ()
+
+    def lower(self) -> "CasedName":
+        return self
+
+
 def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    """Starlette writes names small; some clients look for them as they are written elsewhere."""
-    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return [(CasedName(name.encode()), value.encode("latin-1")) for name, value in headers.items()]

@@ -17,7 +17,7 @@ from localspec.serve.problem import Problem
 from localspec.session.session import Session
 
 WITHOUT = frozenset({"/", "/status", "/health", "/v1/health", "/metrics", "/slots", "/models",
-                     "/v1/models", "/props"})  # fmt: skip
+                     "/v1/models", "/props", "/v1/stream", "/v1/streams/lookup"})  # fmt: skip
 """Addresses that are answered without the model: whoever watches a server wakes nothing up."""
 SOON_S = 0.1
 RETRY_S = 10.0

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
-from localspec.decode.driver import Batch, Slot, step
+from localspec.decode.driver import Batch, step
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
 from localspec.engine.base import Context, Engine
@@ -90,17 +90,15 @@ class Scheduler:
     def step(self) -> list[Event]:
         """One pass. An engine that fails for all ends every reply that runs, and no other."""
         self.last = None
-        events = [*self.queue.expired(), *self._late(), *self._admitted()]
-        batch = self._batch()
-        if not batch.slots and not batch.chunks:
+        events = self._before()
+        batch, grown, read = self._batch()
+        if not grown and not read:
             return events
-        by_slot = {id(job.slot): job for job in self.running}
-        read = [by_slot[id(slot)] for slot, _ in batch.chunks]
         try:
             steps = step(batch, self._engine, self._pace)
         except LocalspecError as error:
             return events + self.fail_all(error)
-        now, grown = self._clock(), [by_slot[id(slot)] for slot in batch.slots]
+        now = self._clock()
         self.last = self._account(batch.width, grown, steps, now)
         for job, made in zip(grown, steps, strict=True):
             events += self._advanced(job, made, now)
@@ -150,6 +148,13 @@ class Scheduler:
             job.generation.finish("interrupted")
             self._leave(job)
 
+    def _before(self) -> list[Event]:
+        """Whose time is over, and whose turn it is."""
+        has_deadline, waits = self.room.deadline_s is not None, bool(self.queue.jobs)
+        events: list[Event] = [*self.queue.expired()] if waits else []
+        events += self._late() if has_deadline else ()
+        return events + (self._admitted() if self.queue.jobs else [])
+
     def _late(self) -> list[Event]:
         """End those that run and whose deadline is over."""
         late = [job for job in self.running if self.queue.is_over(job)]
@@ -176,37 +181,45 @@ class Scheduler:
 
     # a pass
 
-    def _batch(self) -> Batch:
-        slots = [job.slot for job in self.running if job.slot]
-        ready = [slot for slot in slots if not slot.n_unread and not slot.is_to_pause]
-        reading = [slot for slot in slots if slot not in ready]
-        if not reading:
-            return Batch(ready)
+    def _batch(self) -> tuple[Batch, list[Job], list[Job]]:
+        """The pass, those that get a step in it, and those whose prompt is only read on."""
+        ready: list[Job] = []
+        reading: list[Job] = []
+        for job in self.running:
+            if job.slot:
+                (reading if job.slot.is_reading else ready).append(job)
+        chunks = self._chunks(ready, reading) if reading else []
+        slots = [job.slot for job in ready if job.slot]
+        parts = [(job.slot, n) for job, n in chunks if job.slot]
+        return Batch(slots, parts), ready, [job for job, _ in chunks]
+
+    def _chunks(self, ready: list[Job], reading: list[Job]) -> list[tuple[Job, int]]:
+        """How much of which prompts is read. If the rest of one fits in, it joins `ready`."""
         # Whose prompt is read waits for no token: its depth makes nobody's usual pass longer.
-        depth = max((len(slot.generation.history) for slot in ready), default=0)
+        depth = max((len(job.generation.history) for job in ready), default=0)
         room = self._pace.n_rows(len(ready), depth)
-        chunks: list[tuple[Slot, int]] = []
-        for slot, n in zip(reading, shares([s.n_chunk for s in reading], room), strict=True):
+        slots = [job.slot for job in reading if job.slot]
+        given = shares([slot.n_chunk for slot in slots], room)
+        chunks: list[tuple[Job, int]] = []
+        for job, slot, n in zip(reading, slots, given, strict=True):
             if n == slot.n_unread and not slot.is_to_pause:
-                ready.append(slot)
+                ready.append(job)
             elif n:
-                chunks.append((slot, n))
-        return Batch(ready, chunks)
+                chunks.append((job, n))
+        return chunks
 
     def _account(self, width: int, grown: list[Job], steps: list[Step], now: float) -> Pass:
-        spoke_s = [job.account.timings.last_emission for job in grown]
-        return Pass(
-            n_users=len(self.running),
-            n_waiting=len(self.waiting),
-            n_rows=width,
-            n_drafted=sum(made.drafted for made in steps),
-            n_tokens=sum(len(made.tokens) for made in steps),
-            gaps_s=[
-                now - before
-                for before, made in zip(spoke_s, steps, strict=True)
-                if before is not None and made.tokens
-            ],
-        )
+        n_drafted = n_tokens = 0
+        gaps_s: list[float] = []
+        for job, made in zip(grown, steps, strict=True):
+            spoke_s = job.account.timings.last_emission
+            if made.tokens:
+                n_tokens += len(made.tokens)
+                if spoke_s is not None:
+                    gaps_s.append(now - spoke_s)
+            n_drafted += made.drafted
+        n_waiting = len(self.queue.jobs)
+        return Pass(len(self.running), n_waiting, width, n_drafted, n_tokens, gaps_s)
 
     def _advanced(self, job: Job, made: Step, now: float) -> list[Event]:
         generation, parser = job.generation, job.asked.parser

@@ -4,6 +4,7 @@ The first Ctrl-C or SIGTERM lets the replies that run come to their end for a wh
 ends them at once.
 """
 
+import gc
 import signal
 import socket
 import threading
@@ -178,6 +179,7 @@ class Running:
         """Answer until `stop`, Ctrl-C or SIGTERM; `on_end` is told of the first of these."""
         self._on_end = on_end
         before = {each: signal.signal(each, self._on_signal) for each in _signals()}
+        gc.freeze()  # what is loaded stays: no collection between two passes walks through it
         self._desk.start()
         try:
             self._uvicorn.run(sockets=listeners)

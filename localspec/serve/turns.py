@@ -59,7 +59,8 @@ def _message(given: Any, where: str) -> Message:
     role = given.get("role") if isinstance(given, Mapping) else None
     if role not in _ROLES:
         raise refused(f"{where} has no role that is one of {', '.join(_ROLES)}", where)
-    content = _content(given.get("content"), f"{where}.content")
+    between = "\n\n" if role == "assistant" else "\n"  # as llama.cpp joins an answer's beginning
+    content = _content(given.get("content"), f"{where}.content", between)
     made: dict[str, Any] = {"role": _ROLES[role], "content": content}
     thought = given.get("reasoning_content") or given.get("reasoning")
     if thought is not None:
@@ -73,8 +74,8 @@ def _message(given: Any, where: str) -> Message:
     return message
 
 
-def _content(content: Any, where: str) -> str:
-    """A text, or several of them as parts."""
+def _content(content: Any, where: str, between: str) -> str:
+    """A text, or several of them as parts with a text between them."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -85,7 +86,7 @@ def _content(content: Any, where: str) -> str:
         if kind not in TEXTS:
             raise refused(f"{where} has a part of type {kind!r}: this server reads text", where)
         texts.append(utf8(part.get("text", part.get("refusal")), where))
-    return "\n".join(texts)
+    return between.join(texts)
 
 
 def _list(value: Any, where: str) -> list[Any]:

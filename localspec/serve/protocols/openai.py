@@ -13,7 +13,9 @@ from localspec.serve.answer import (
     Called,
     Ended,
     News,
+    Piece,
     ServedAnswer,
+    TextKind,
     progress_of,
     timings_of,
 )
@@ -22,9 +24,11 @@ from localspec.serve.messages import Progress
 from localspec.serve.order import Orders
 from localspec.serve.problem import Problem
 from localspec.serve.protocols.native import document_of
-from localspec.serve.protocols.protocol import PING, AnswerWriter, Door, event
+from localspec.serve.protocols.protocol import PING, AnswerWriter, Door, event, quoted
 
 FINGERPRINT = f"localspec-{__version__}"
+_HOLE = "\0"
+"""Stands for a text; no name of a model has it."""
 _NAMES = {"text": "content", "thought": "reasoning_content"}
 
 
@@ -59,6 +63,7 @@ class _Chunks:
             "model": model,
             "system_fingerprint": FINGERPRINT,
         }
+        self._frames: dict[tuple[int, TextKind], tuple[str, str]] = {}
 
     @property
     def document(self) -> dict[str, Any]:
@@ -76,6 +81,10 @@ class _Chunks:
     def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
         """What is new of a choice."""
         for each in news:
+            if isinstance(each, Piece) and not each.account and not each.logprobs:
+                before, behind = self._frame(place, each.kind)
+                yield f"{before}{quoted(each.text)}{behind}"
+                continue
             reason = each.reason if isinstance(each, Ended) else None
             account = None if isinstance(each, Called | Progress) else each.account
             more = {"timings": timings_of([account])} if account else {}
@@ -84,6 +93,15 @@ class _Chunks:
             elif isinstance(each, Ended):
                 more |= self._verbose(place)
             yield event({**self._chunk(place, each, reason), **more})
+
+    def _frame(self, place: int, kind: TextKind) -> tuple[str, str]:
+        """What stands around the text of a chunk: all of a reply's differ in that alone."""
+        found = self._frames.get((place, kind))
+        if found is None:
+            chunk = event(self._chunk(place, Piece(kind, _HOLE), None))
+            before, _, behind = chunk.rpartition(quoted(_HOLE))
+            found = self._frames[place, kind] = before, behind
+        return found
 
     def opening(self) -> Iterable[str]:
         """What a stream begins with."""

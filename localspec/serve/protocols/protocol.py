@@ -13,6 +13,8 @@ from localspec.serve.order import Order
 from localspec.serve.problem import Problem
 
 _encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+quoted = json.encoder.encode_basestring
+"""A text as JSON has it."""
 PING = ": ping\n\n"
 """A comment of an event stream, which clients pass over."""
 

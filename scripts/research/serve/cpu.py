@@ -90,6 +90,7 @@ def measured(made: Served, users: int, tokens: int, how: str) -> str:
     threads = [each for each in threading.enumerate() if each is not threading.current_thread()]
     engine = next(each for each in threads if each.name == "engine")
     subprocess.run([*words, law], check=True)  # warm
+    threads = [each for each in threads if each.is_alive()]
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - --help needs no engine
 
     evaluating, choosing = CpuClock(LlamaEngine, "_decode_batch"), CpuClock(Generation, "accept")

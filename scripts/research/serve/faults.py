@@ -4,8 +4,9 @@
 
 A server of four users is started on a real model. Then, in this order: clients that are killed in
 mid-stream or while they wait; a burst of clients at once; clients that read one byte now and then;
-`--soak` minutes of all of it. After each the server must be idle within seconds, answer as before,
-and hold no more memory than a tenth above what it held when it was warm.
+`--soak` minutes of all of it, with `--pause` seconds between rounds. After each the server must be
+idle within seconds, answer as before, and hold no more memory than a tenth above what it held when
+it was warm. Every fourth client of a burst asks what was answered alone before.
 """
 
 import http.client
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,25 +31,23 @@ POLL_S, MOST_POLLS = 0.1, 300
 """A count of looks, not of seconds: a study that is stopped for a while goes on."""
 PATIENCE_S = 3600
 GROWTH = 1.1
+N_BURST_TOKENS = 16
+NEAR_TIE = 0.15
+"""Nats between two tokens that roundings may swap: twice what was seen on the starter."""
 QUESTION = "Tell me a story about a fox, a crow and a piece of cheese."
 
 
-def request_of(text: str, n_tokens: int, *, is_stream: bool) -> bytes:
-    said = [{"role": "user", "content": text}]
-    body = {"model": "x", "messages": said, "max_tokens": n_tokens, "temperature": 0}
-    return json.dumps({**body, "stream": is_stream}).encode()
-
-
-def opened(text: str, n_tokens: int, *, is_stream: bool = True) -> http.client.HTTPConnection:
+def opened(text: str, n_tokens: int, **how: bool) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=PATIENCE_S)
-    body = request_of(text, n_tokens, is_stream=is_stream)
-    connection.request("POST", "/v1/chat/completions", body)
+    said = [{"role": "user", "content": text}]
+    body = {"model": "x", "messages": said, "max_tokens": n_tokens, "temperature": 0, **how}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body).encode())
     return connection
 
 
 def answered(text: str, n_tokens: int = 24) -> str:
-    """A whole answer."""
-    connection = opened(text, n_tokens, is_stream=False)
+    """A whole answer. Its prompt is read anew, in one piece, so the same text is due each time."""
+    connection = opened(text, n_tokens, cache_prompt=False)
     document = json.loads(connection.getresponse().read())
     connection.close()
     return document["choices"][0]["message"]["content"]
@@ -75,7 +75,7 @@ def killed(n: int, clock: random.Random) -> None:
     """Clients that hang up before, while or after the first bytes come."""
     open_now: list[http.client.HTTPConnection] = []
     for i in range(n):
-        connection = opened(f"{i} {QUESTION}", 200)
+        connection = opened(f"{i} {QUESTION}", 200, stream=True)
         open_now.append(connection)
         if len(open_now) >= 2 * N_USERS:
             victim = open_now.pop(clock.randrange(len(open_now)))
@@ -86,15 +86,63 @@ def killed(n: int, clock: random.Random) -> None:
         connection.close()
 
 
-def burst(n: int) -> None:
+@dataclass(slots=True)
+class Known:
+    """Questions with the answers that they got alone, and what became of them in company.
+
+    Rows of a wider pass differ by roundings, so a text may part from the one alone where its two
+    best tokens are as good as equal; anywhere else it is wrong.
+    """
+
+    answers: dict[str, list[tuple[str, float]]] = field(default_factory=dict[str, Any])
+    """Tokens, and by how much each is more likely than the next best, in nats."""
+    n_same: int = 0
+    n_parted: int = 0
+
+    @classmethod
+    def asked(cls) -> "Known":
+        said = [f"{QUESTION} It begins with {each}." for each in ("rain", "a dream", "bread", "2")]
+        return cls({text: _margins(text) for text in said})
+
+    def question(self, i: int) -> str:
+        """The `i`-th client's: every fourth asks a known one."""
+        return list(self.answers)[i // 4 % len(self.answers)] if i % 4 == 0 else f"{i} {QUESTION}"
+
+    def judge(self, question: str, answer: str) -> None:
+        if question not in self.answers:
+            return
+        place = 0
+        for token, margin in self.answers[question]:
+            if not answer.startswith(token, place):
+                assert margin <= NEAR_TIE, f"a wrong answer: {answer!r}"
+                self.n_parted += 1
+                return
+            place += len(token)
+        self.n_same += 1
+
+
+def _margins(text: str) -> list[tuple[str, float]]:
+    how: Any = {"cache_prompt": False, "logprobs": True, "top_logprobs": 2}
+    connection = opened(text, N_BURST_TOKENS, **how)
+    document = json.loads(connection.getresponse().read())
+    connection.close()
+    said = document["choices"][0]["logprobs"]["content"]
+    tops = [[other["logprob"] for other in each["top_logprobs"]] for each in said]
+    return [(each["token"], best - next_) for each, (best, next_) in zip(said, tops, strict=True)]
+
+
+def burst(n: int, known: Known) -> None:
     """All at once: each is answered, or told when to come again."""
     found: list[int] = []
 
     def one(i: int) -> None:
-        connection = opened(f"{i} {QUESTION}", 16, is_stream=False)
+        question = known.question(i)
+        connection = opened(question, N_BURST_TOKENS)
         answer = connection.getresponse()
         text = answer.read()
         assert answer.status == 200 or answer.getheader("retry-after"), text
+        if answer.status == 200:
+            known.judge(question, json.loads(text)["choices"][0]["message"]["content"])
         found.append(answer.status)
         connection.close()
 
@@ -110,7 +158,7 @@ def burst(n: int) -> None:
 
 def slow(n: int) -> None:
     """Readers that take their time hold nobody up."""
-    connections = [opened(f"{i} {QUESTION}", 60) for i in range(n)]
+    connections = [opened(f"{i} {QUESTION}", 60, stream=True) for i in range(n)]
     streams = [connection.getresponse() for connection in connections]
     for _ in range(5):
         for stream in streams:
@@ -127,6 +175,7 @@ def main(
     kills: Annotated[int, typer.Option(min=1)] = 200,
     at_once: Annotated[int, typer.Option("--burst", min=1)] = 64,
     soak: Annotated[float, typer.Option(min=0, help="Minutes.")] = 0.0,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds between rounds.")] = 0.0,
 ) -> None:
     command = [sys.executable, "-P", "-m", "localspec", "serve", named(model), "--parallel",
                str(N_USERS), "--ctx", str(CTX), "--port", str(PORT)]  # fmt: skip
@@ -136,23 +185,24 @@ def main(
             each for each in psutil.process_iter(["cmdline"])
             if str(PORT) in (each.info["cmdline"] or ()) and "serve" in each.info["cmdline"]
         )  # fmt: skip
-        first = answered(QUESTION)
-        burst(N_USERS)  # warm: every sequence was used
+        first, known = answered(QUESTION), Known.asked()
+        burst(N_USERS, known)  # warm: every sequence was used
         warm_bytes = process.memory_info().rss
         check = partial(_check, first=first, process=process, warm_bytes=warm_bytes)
         killed(kills, clock)
         check(f"{kills} clients were killed")
-        burst(at_once)
+        burst(at_once, known)
         check(f"{at_once} came at once")
         slow(N_USERS)
         check("slow readers were served")
         ends = time.monotonic() + 60 * soak
         while time.monotonic() < ends:
             killed(20, clock)
-            burst(clock.randint(1, at_once))
+            burst(clock.randint(1, at_once), known)
             slow(N_USERS)
             left = (ends - time.monotonic()) / 60
-            check(f"soak, {left:.0f} minutes left")
+            check(f"soak, {left:.0f} minutes left, {known.n_same} same, {known.n_parted} parted")
+            time.sleep(pause)
 
 
 def _check(what: str, first: str, process: psutil.Process, warm_bytes: int) -> None:
