@@ -148,7 +148,7 @@ class Adaptive:
                 break  # not even if all that follow were as likely
             cost_s += change_s if b != n_unchanged else 0.0
             rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
-            if stake_s > self._left_s[i] * b:
+            if stake_s >= self._left_s[i] * b:
                 plan.is_limited |= rate > plan.rate
                 continue
             tokens, drafting_s, n_drafted, lengths[i] = tokens + reach, drafting_s + row_s, b, k
@@ -191,7 +191,8 @@ class Adaptive:
         changed = width != self._prices.last_width
         if not self._reads_prompt:
             if width == self._prices.n_rows + n_drafted:
-                self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
+                pass_s, is_plain = seconds - draft_s, width == len(steps)
+                self._target.learn(width, self._depth, pass_s, changed=changed, is_plain=is_plain)
             back_s = self._target.change_s if changed and self._drafted else 0.0
             self._charge(steps, seconds, back_s)
         for i, step in enumerate(steps):

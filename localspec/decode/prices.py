@@ -47,10 +47,11 @@ class PassPrices:
         return True
 
     def hope_s(self, n_drafted: int) -> float:
-        """Fill in `hoped_s`."""
+        """Fill in `hoped_s`. More rows never take less time, whatever a calibration says."""
         width = self.n_rows + n_drafted
         hope = exp(-KAPPA * self._target.error(width))
-        seconds = self.hoped_s[n_drafted] = hope * self._target.seconds(width, self._depth)
+        seconds = max(self.plain_s, hope * self._target.seconds(width, self._depth))
+        self.hoped_s[n_drafted] = seconds
         return seconds
 
     @property
