@@ -42,8 +42,8 @@ class World:
 
     `v[n]` is what a pass over n tokens takes, n = 0 .. MAX_DRAFT + 1. An `informed` draft model is
     as sure of a token as it is right; another is always equally sure. `change` is what a pass
-    takes more that is not as wide as the one before. The calibration was made while other programs
-    made passes `load` times as long, narrow ones more than wide ones. `key` seeds all that is drawn.
+    takes more that is not as wide as the one before. Other programs made passes `load` times as
+    long while it was calibrated, narrow ones more than wide ones. `key` seeds all that is drawn.
     """
 
     name: str
