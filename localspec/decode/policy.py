@@ -59,6 +59,8 @@ class Adaptive:
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
         self._left_s: list[float] = []
+        self._is_parked = False
+        """Paid drafters do not pay, until chances, prices or the requests are others."""
         self._depth, self._reads_prompt, self._drafted = 0, True, False
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
@@ -73,14 +75,16 @@ class Adaptive:
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
         if self._prices.can_pay:
-            self._ask_free(rooms)
-            if self._paid or any(self._guesses):
+            if self._free:
+                self._ask_free(rooms)
+            if any(self._guesses) or (self._paid and not self._is_parked):
                 free = [max(g, key=lambda o: o.promise, default=None) for g in self._guesses]
                 self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
                 self._take(self._best(free))
                 for paid in self._paid:
                     offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
                     self._take(self._best(offers, paid))
+                self._is_parked = not (self._plan.is_limited or any(self._plan.lengths))
         return self._made()
 
     def _take(self, plan: Plan) -> None:
@@ -93,11 +97,13 @@ class Adaptive:
             histories = [each.history for each in generations]
             known = {id(budget.history): budget for budget in self._budgets}
             self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
+            self._is_parked = False
             for paid in self._paid:
                 paid.keep(histories)
         self._generations, self._depth = generations, max([len(g.history) for g in generations])
         self._reads_prompt = not min([each.n_tokens for each in generations])
         if self._prices.look(len(generations), n_other_rows, self._depth):
+            self._is_parked = False
             for paid in self._paid:
                 paid.look(self._depth)
 

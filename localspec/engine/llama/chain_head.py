@@ -82,7 +82,7 @@ class ChainHead(LlamaHead):
         self._known: dict[int, _Known] = {}
         self._offset = unstable("llama_set_nextn_layer_offset") if self._n_chained > 1 else None
         self._alone: tuple[int, int] | None = None
-        """The sequence and length of a draft whose newest state the engine gave in row `_newest`."""
+        """The sequence and length of a draft whose newest state the engine gave as `_newest`."""
         self._newest = 0
         width = self.features.width if self._is_eagle else 0
         self._taps = LlamaBatch(N_KEPT, n_sequences, width, n_positions(self.model or target.model))

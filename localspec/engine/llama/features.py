@@ -74,6 +74,10 @@ class FeatureRows:
             self._rows[:held] = self._rows[self._start : self._start + held].copy()
             self._start = 0
 
+    def forget(self) -> None:
+        """Nothing is known of what the sequence holds."""
+        self.first = self.end = self.n_unchanged = self._start = 0
+
     def of(self, start: int, end: int) -> Rows:
         """Rows of positions `start` .. `end` - 1, a view; all of them must be kept."""
         assert self.first <= start <= end <= self.end
@@ -121,6 +125,9 @@ class Features:
     def prepare(self, n_following: int) -> None:
         """Before a call that is followed by that many rows of the same decode."""
         self._n_awake -= n_following == 0
+        if self._n_awake == -1:
+            for rows in self._sequences.values():
+                rows.forget()
         self._n_on -= n_following == 0
         is_near = n_following < (TAPS_WORTH if self.layers else NEXT_WORTH)
         is_wanted = is_near and self._n_on >= 0
@@ -137,8 +144,10 @@ class Features:
 
     def take(self, parts: Sequence[tuple[int, int, int]]) -> None:
         """After a call: (sequence, position, rows) of its parts, in the order of the batch."""
+        if self._n_awake < 0:
+            return
         n_rows, start = sum([n for _, _, n in parts]), 0
-        given = self._rows_given(n_rows) if self._is_on and self._n_awake >= 0 else None
+        given = self._rows_given(n_rows) if self._is_on else None
         for sequence, position, n in parts:
             own = given if given is None or n == n_rows else given[start : start + n]
             self.of(sequence).take(position, n, own)
