@@ -282,11 +282,12 @@ def test_auto_drafts_with_a_head_that_pays(agreeing: HeadFiles) -> None:
     """Look-ups find nothing in a text without repeats, so the head is the better expected one."""
     with session_of(agreeing, threads=1) as session:
         assert session._store
-        target = PassCosts(PassCurve((Point(1, 1e-2), Point(17, 1.1e-2))))
-        head = PassCosts(PassCurve((Point(1, 1e-5), Point(64, 1e-4))))
-        session._store.learned = Learned(target, {"mtp": head})
         options = reply_options(temperature=0, max_tokens=40)
-        session.reply(PROMPTS[0], options).finish()  # passes here take less than that
+        plain = session.reply(PROMPTS[0], replace(options, spec="none")).finish()
+        pass_s = (plain.timings.decode_s or 0.0) / 39
+        target = PassCosts(PassCurve((Point(1, pass_s), Point(17, 1.1 * pass_s))))
+        head = PassCosts(PassCurve((Point(1, 0.01 * pass_s), Point(64, 0.1 * pass_s))))
+        session._store.learned = Learned(target, {"mtp": head})
         reply = session.reply(PROMPTS[0], options).finish()
         assert reply.tokens == expected_of(PROMPTS[0], 40)
         assert reply.stats.by_source["mtp"].accepted > 5
