@@ -17,8 +17,8 @@ from beside import write_eagle3
 from localspec.decode.drafters import drafters_for
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
-from localspec.decode.speculator import Fixed, Plain
-from localspec.engine.base import EngineConfig
+from localspec.decode.speculator import Fixed, Plain, Speculator
+from localspec.engine.base import Context, EngineConfig
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
 from localspec.engine.timing import Timer
@@ -76,7 +76,7 @@ def _head(path: Path, target: Path, shape: Shape) -> HeadFacts:
     return replace(facts, path=path)
 
 
-def _pass_s(context: object, speculator: Plain) -> float:
+def _pass_s(context: Context, speculator: Speculator) -> float:
     """Median seconds of a pass, its drafts included."""
     context.truncate(0)
     generation = Generation(
