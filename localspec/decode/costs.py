@@ -27,8 +27,7 @@ from localspec.decode.curve import PassCurve, Point
 CALIBRATION_ERROR = 0.15
 """Of the logarithm: what a calibrated width may be wrong by, before a pass was seen."""
 PLAIN_ERROR = 0.3
-"""The same of a plain pass, which all losses are measured by: a draft must gain much to be made on
-the word of a calibration alone."""
+"""The same of a plain pass: no draft is made on the word of a calibration alone."""
 SCATTER, LEAST_SCATTER, SCATTER_GAIN = 0.06, 0.02, 0.1
 """Of single passes, until it is learned; the least; and how fast it is learned."""
 DRIFT = 0.003
@@ -36,7 +35,7 @@ DRIFT = 0.003
 OWN_DRIFT = 0.012
 """How unsure a width remains that was seen often."""
 LARGEST_SURPRISE = 0.3
-"""A pass that took longer was interrupted, say by the system, or all passes take longer now."""
+"""A pass that took longer was interrupted, or all passes take longer now."""
 CHANGE_GAIN, LARGEST_CHANGE = 0.06, 0.5
 """How fast `change_s` is learned, and how much it can be in plain passes."""
 
@@ -49,9 +48,7 @@ class LearnedLog:
     variance: float = CALIBRATION_ERROR**2
 
     def learn(self, surprise: float, variance: float, least: float = 0.0) -> None:
-        """A surprise of that variance in all. What is much longer than was thought may be so once
-        or always, so it is followed by steps, and leaves as unsure as before. Nothing makes a pass
-        shorter than it can be, so the contrary is believed at once."""
+        """A surprise of that variance. Others can disturb a pass, but never make it shorter."""
         gain = self.variance / variance
         self.log += gain * min(surprise, LARGEST_SURPRISE)
         if surprise <= LARGEST_SURPRISE:
@@ -109,18 +106,10 @@ class PassCosts:
         return self.drift_of(1)
 
     def learn(
-        self,
-        n_tokens: int,
-        depth: int,
-        seconds: float,
-        *,
-        changed: bool = False,
-        is_plain: bool | None = None,
+        self, n: int, depth: int, seconds: float, *, changed: bool = False, is_plain: bool = False
     ) -> None:
-        """A pass took `seconds`; `changed`: the one before was of another width; `is_plain`: it had
-        no drafts, which None says of passes of one row."""
-        is_plain = n_tokens == 1 if is_plain is None else is_plain
-        self._waiting.append((n_tokens, depth, seconds, changed, is_plain))
+        """A pass of n tokens; `changed`: after one of another width; `is_plain`: without drafts."""
+        self._waiting.append((n, depth, seconds, changed, is_plain or n == 1))
         if self.reference:  # is followed as it is now
             self._catch_up()
 
@@ -129,27 +118,24 @@ class PassCosts:
         for each in waiting:
             self._learn(*each)
 
-    def _learn(
-        self, n_tokens: int, depth: int, seconds: float, changed: bool, is_plain: bool
-    ) -> None:
+    def _learn(self, n: int, depth: int, seconds: float, changed: bool, is_plain: bool) -> None:
         self._follow()
         self._common.variance += DRIFT**2
         if self._plain.variance < CALIBRATION_ERROR**2:
             self._plain.variance += DRIFT**2
-        if changed and n_tokens == 1:
+        if changed and n == 1:
             self._learn_change(depth, seconds)
         took = seconds - self._change_s if changed else seconds
-        start = self._start(n_tokens, depth)
+        start = self._start(n, depth)
         if took > 0 and start > 0:
-            self._learn_log(n_tokens, log(took / start))
+            self._learn_log(n, log(took / start))
             if is_plain:
-                surplus = log(took / start) - self._plain.log
-                self._plain.learn(surplus, self._plain.variance + self._scatter)
+                plain = self._plain
+                plain.learn(log(took / start) - plain.log, plain.variance + self._scatter)
 
     def _learn_log(self, n_tokens: int, found: float) -> None:
-        own = self._own.get(n_tokens)
-        if own is None:
-            own = self._own[n_tokens] = LearnedLog(self._correction(n_tokens))
+        own = self._own.get(n_tokens) or LearnedLog(self._correction(n_tokens))
+        self._own[n_tokens] = own
         known = self._common.variance + own.variance
         surprise = found - self._common.log - own.log
         if surprise < -LARGEST_SURPRISE:  # beside other programs all widths were calibrated

@@ -59,9 +59,8 @@ class Adaptive:
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
         self._left_s: list[float] = []
-        self._is_parked = False
-        """Paid drafters do not pay, until chances, prices or the requests are others."""
         self._depth, self._reads_prompt, self._drafted = 0, True, False
+        self._is_parked = False  # paid drafters do not pay, until prices or requests change
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
@@ -75,8 +74,7 @@ class Adaptive:
         if not any(rooms):
             return [NO_DRAFT] * len(rooms)
         if self._prices.can_pay:
-            if self._free:
-                self._ask_free(rooms)
+            self._ask_free(rooms)
             if any(self._guesses) or (self._paid and not self._is_parked):
                 free = [max(g, key=lambda o: o.promise, default=None) for g in self._guesses]
                 self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
@@ -97,7 +95,6 @@ class Adaptive:
             histories = [each.history for each in generations]
             known = {id(budget.history): budget for budget in self._budgets}
             self._budgets = [known.get(id(h)) or Budget(h) for h in histories]
-            self._is_parked = False
             for paid in self._paid:
                 paid.keep(histories)
         self._generations, self._depth = generations, max([len(g.history) for g in generations])
@@ -188,8 +185,6 @@ class Adaptive:
         token_s = 0.0 if paid.is_at_once else paid.token_s(1)
         return WhilePays(chances, self._plan.rate, pass_s, token_s, n)
 
-    # what a pass teaches
-
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """Costs, chances and budgets."""
         n_drafted = sum([step.drafted for step in steps])
@@ -197,8 +192,8 @@ class Adaptive:
         changed = width != self._prices.last_width
         if not self._reads_prompt:
             if width == self._prices.n_rows + n_drafted:
-                pass_s, is_plain = seconds - draft_s, width == len(steps)
-                self._target.learn(width, self._depth, pass_s, changed=changed, is_plain=is_plain)
+                plain, pass_s = width == len(steps), seconds - draft_s
+                self._target.learn(width, self._depth, pass_s, changed=changed, is_plain=plain)
             back_s = self._target.change_s if changed and self._drafted else 0.0
             self._charge(steps, seconds, back_s)
         for i, step in enumerate(steps):
@@ -236,8 +231,6 @@ class Adaptive:
         offer = self._plan.offers[i] if self._plan.paid else None
         if offer and offer.draft is None:
             offer.chances.learn(step.confidences, step.drafted, step.accepted)
-
-    # for people
 
     @property
     def gain(self) -> Gain:

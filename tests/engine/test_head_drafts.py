@@ -283,10 +283,9 @@ def test_auto_drafts_with_a_head_that_pays(agreeing: HeadFiles) -> None:
     with session_of(agreeing, threads=1) as session:
         assert session._store
         options = reply_options(temperature=0, max_tokens=40)
-        plain = session.reply(PROMPTS[0], replace(options, spec="none")).finish()
-        pass_s = (plain.timings.decode_s or 0.0) / 39
-        target = PassCosts(PassCurve((Point(1, pass_s), Point(17, 1.1 * pass_s))))
-        head = PassCosts(PassCurve((Point(1, 0.01 * pass_s), Point(64, 0.1 * pass_s))))
+        target = PassCosts(PassCurve((Point(1, 1e-2), Point(17, 1.1e-2))))
+        target.learn(1, len(PROMPTS[0]), 1e-2)
+        head = PassCosts(PassCurve((Point(1, 1e-5), Point(64, 1e-4))))
         session._store.learned = Learned(target, {"mtp": head})
         reply = session.reply(PROMPTS[0], options).finish()
         assert reply.tokens == expected_of(PROMPTS[0], 40)
