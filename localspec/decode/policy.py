@@ -59,8 +59,7 @@ class Adaptive:
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
         self._left_s: list[float] = []
-        self._depth, self._reads_prompt, self._drafted = 0, True, False
-        self._is_parked = False  # paid drafters do not pay, until prices or requests change
+        self._depth, self._reads_prompt, self._drafted, self._is_parked = 0, True, False, False
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
@@ -82,7 +81,8 @@ class Adaptive:
                 for paid in self._paid:
                     offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
                     self._take(self._best(offers, paid))
-                self._is_parked = not (self._plan.is_limited or any(self._plan.lengths))
+                    self._is_parked = all(offers) and not self._plan.is_limited
+                self._is_parked &= not any(self._plan.lengths)
         return self._made()
 
     def _take(self, plan: Plan) -> None:
