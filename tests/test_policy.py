@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 import pytest
@@ -182,6 +183,39 @@ def test_wide_passes_do_not_move_the_measure_of_loss() -> None:
     for _ in range(50):
         costs.learn(1, 100, 0.013)
     assert costs.plain_s(100) == pytest.approx(0.013, rel=0.05)
+
+
+def test_a_calibration_beside_other_programs_loses_little() -> None:
+    """It found all passes four times as long, and wide ones hardly longer than plain ones."""
+    loaded = [world for world in random_worlds(200, 17) if world.load > 2][:25]
+    verdicts = [judge(world, N, 1, 0) for world in loaded]
+    assert max(ratio for verdict in verdicts for ratio in verdict.to_plain) < PROMISE + 0.03
+    assert fmean(verdict.regret for verdict in verdicts) < 0.12
+
+
+def test_a_pass_that_was_shorter_is_believed_and_one_that_was_longer_doubted() -> None:
+    """Other programs make passes longer, none makes them shorter than they can be."""
+
+    def plain_s(*seconds: float) -> tuple[float, float]:
+        costs = PassCosts(PassCurve((Point(1, 0.04), Point(4, 0.06))))
+        for each in seconds:
+            costs.learn(1, 0, each)
+        return costs.plain_s(0), costs.seconds(4, 0)
+
+    plain, wide = plain_s(0.01)
+    assert plain < 0.012
+    assert wide < 0.03  # all widths were calibrated beside others
+    assert plain_s(0.04, 0.04, 0.4)[0] < 0.06
+    assert plain_s(*[0.08] * 6)[0] > 0.07
+
+
+def test_nothing_is_drafted_before_a_plain_pass_was_seen() -> None:
+    """All losses are measured by it."""
+    costs = PassCosts(PassCurve((Point(1, 1.0), Point(17, 1.1))))
+    policy = Adaptive(Learned(costs), [Guesses()], 8)  # pyright: ignore[reportArgumentType]
+    assert drafted(policy, 1) == [0]
+    policy.learn([Step((1,), 0, 0, "none", 1, 0.0, 1.0, seconds=1.0)], 1, 1.0)
+    assert drafted(policy, 1) == [8]
 
 
 def test_the_longer_a_plain_pass_was_not_seen_the_less_is_known_of_it() -> None:
@@ -398,6 +432,7 @@ def test_a_block_costs_the_same_whatever_its_length() -> None:
 
     def lengths(kind: type[Paid]) -> list[int]:
         costs = PassCosts(PassCurve((Point(1, 1.0), Point(17, 1.1))))
+        costs.learn(1, 50, 1.0)
         head = PassCosts(PassCurve((Point(1, 0.3), Point(64, 0.4))))
         policy = Adaptive(Learned(costs, {"dflash": head}), [kind()], 16)  # pyright: ignore[reportArgumentType]
         return drafted(policy, 1)
@@ -410,6 +445,7 @@ def test_a_head_begins_with_what_heads_are_known_for() -> None:
     """Where two tokens take 1.4 passes, even chances would never let it show what it can."""
     seconds = {1: 1.0, 2: 1.4, 3: 1.75, 4: 2.1, 5: 2.5, 17: 7.0}
     costs = PassCosts(PassCurve(tuple(Point(n, s) for n, s in seconds.items())))
+    costs.learn(1, 50, 1.0)
     head = PassCosts(PassCurve((Point(1, 0.08), Point(64, 0.4))))
     policy = Adaptive(Learned(costs, {"dflash": head}), [Paid()], 16)  # pyright: ignore[reportArgumentType]
     assert drafted(policy, 1)[0] >= 2

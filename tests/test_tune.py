@@ -14,7 +14,8 @@ from localspec.quality.divergence import Divergence
 from localspec.session.config import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
-from localspec.settings import Attention, Settings
+from localspec.settings import NONE, Attention, Settings
+from localspec.tuning.duel import paying
 from localspec.tuning.search import Outcome, changed_settings, search
 from localspec.tuning.state import Trial
 from localspec.tuning.target import (
@@ -70,6 +71,37 @@ def test_what_has_no_fast_kernel_is_left_out_with_a_reason(
 )
 def test_what_has_one_is_tried(attention: Attention, build: Build) -> None:
     assert excluded(attention, facts(), build) is None
+
+
+WITH_HEAD = {"draft": "head.gguf", "spec": "auto"}
+WITHOUT = {"draft": NONE, "spec": NONE}
+LOOKUPS = {"draft": NONE, "spec": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("head_s", "plain_s", "lookup_s", "kept"),
+    [
+        ((0.50, 0.52, 0.51), (1.0, 1.01, 0.99), (0.9, 0.92, 0.91), WITH_HEAD),
+        ((0.90, 0.93, 0.91), (1.0, 1.01, 0.99), (0.9, 0.92, 0.91), LOOKUPS),
+        ((0.95, 0.93, 0.96), (1.0, 1.01, 0.99), (0.9, 0.92, 0.91), LOOKUPS),
+        ((1.05, 1.06, 1.05), (1.0, 1.01, 0.99), (1.03, 1.04, 1.02), WITHOUT),
+        ((1.00, 1.04, 0.98), (1.0, 1.01, 0.99), (1.01, 1.0, 1.02), LOOKUPS),
+    ],
+)
+def test_what_takes_memory_is_kept_only_if_it_pays(
+    head_s: tuple[float, ...],
+    plain_s: tuple[float, ...],
+    lookup_s: tuple[float, ...],
+    kept: dict[str, str],
+) -> None:
+    """A head whose drafts agree is recorded, one that brings no more than lookups is left off."""
+    assert paying([WITH_HEAD, WITHOUT, LOOKUPS], [head_s, plain_s, lookup_s]) == kept
+
+
+def test_where_nothing_is_beside_the_target_nothing_is_recorded() -> None:
+    """A head that is put there later is found."""
+    default = {"draft": "auto", "spec": "auto"}
+    assert paying([default, WITHOUT], [(1.0, 1.1, 0.9), (1.0, 1.05, 1.0)]) == default
 
 
 def test_a_head_that_blocks_do_not_divide_is_left_out() -> None:

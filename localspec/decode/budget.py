@@ -11,7 +11,7 @@ measure is bad nothing is left, so plain passes follow, which make it better.
 
 from dataclasses import dataclass
 
-from localspec.decode.costs import PassCosts
+from localspec.decode.costs import PLAIN_ERROR, PassCosts
 
 SHARE = 0.025
 """Of plain time: few users notice it."""
@@ -35,7 +35,9 @@ class Budget:
     owed_s: float = 0.0
 
     def left_s(self, target: PassCosts, depth: int, n_passes: float) -> float:
-        """What may be lost of a reply of `n_passes` plain passes."""
+        """What may be lost of a reply of `n_passes` plain passes: nothing before one was seen."""
+        if target.plain_error >= PLAIN_ERROR:
+            return -self.spent_s
         n_sure = self.n_worth * (1 - SURE * target.plain_error)
         return target.plain_s(depth) * (SHARE * n_passes + n_sure) - self.spent_s
 

@@ -27,8 +27,7 @@ from localspec.decode.curve import PassCurve, Point
 CALIBRATION_ERROR = 0.15
 """Of the logarithm: what a calibrated width may be wrong by, before a pass was seen."""
 PLAIN_ERROR = 0.3
-"""The same of a plain pass, which all losses are measured by: a draft must gain much to be made on
-the word of a calibration alone."""
+"""The same of a plain pass: no draft is made on the word of a calibration alone."""
 SCATTER, LEAST_SCATTER, SCATTER_GAIN = 0.06, 0.02, 0.1
 """Of single passes, until it is learned; the least; and how fast it is learned."""
 DRIFT = 0.003
@@ -36,7 +35,7 @@ DRIFT = 0.003
 OWN_DRIFT = 0.012
 """How unsure a width remains that was seen often."""
 LARGEST_SURPRISE = 0.3
-"""A pass that took longer was interrupted, say by the system."""
+"""A pass that took longer was interrupted, or all passes take longer now."""
 CHANGE_GAIN, LARGEST_CHANGE = 0.06, 0.5
 """How fast `change_s` is learned, and how much it can be in plain passes."""
 
@@ -49,10 +48,11 @@ class LearnedLog:
     variance: float = CALIBRATION_ERROR**2
 
     def learn(self, surprise: float, variance: float, least: float = 0.0) -> None:
-        """A surprise of that variance in all."""
+        """A surprise of that variance. Others can disturb a pass, but never make it shorter."""
         gain = self.variance / variance
-        self.log += gain * surprise
-        self.variance = max(least, (1 - gain) * self.variance)
+        self.log += gain * min(surprise, LARGEST_SURPRISE)
+        if surprise <= LARGEST_SURPRISE:
+            self.variance = max(least, (1 - gain) * self.variance)
 
 
 class PassCosts:
@@ -67,11 +67,11 @@ class PassCosts:
     ) -> None:
         self.curve, self.reference = curve, reference
         self._change_s, self._scatter = change_s, SCATTER**2
-        self._common, self._plain = LearnedLog(variance=0.0), LearnedLog(variance=PLAIN_ERROR**2)
+        self._common, self._plain = LearnedLog(), LearnedLog(variance=PLAIN_ERROR**2)
         self._own: dict[int, LearnedLog] = {}
         self._lines: dict[int, tuple[float, float]] = {}
         self._anchor = reference.drift if reference else 0.0
-        self._waiting: list[tuple[int, int, float, bool]] = []
+        self._waiting: list[tuple[int, int, float, bool, bool]] = []
 
     def seconds(self, n_tokens: int, depth: int) -> float:
         """T(n, depth) as it is now."""
@@ -105,9 +105,11 @@ class PassCosts:
         """The logarithm of how much longer a plain pass takes than at the start."""
         return self.drift_of(1)
 
-    def learn(self, n_tokens: int, depth: int, seconds: float, *, changed: bool = False) -> None:
-        """A pass took `seconds`; `changed`: the one before was of another width."""
-        self._waiting.append((n_tokens, depth, seconds, changed))
+    def learn(
+        self, n: int, depth: int, seconds: float, *, changed: bool = False, is_plain: bool = False
+    ) -> None:
+        """A pass of n tokens; `changed`: after one of another width; `is_plain`: without drafts."""
+        self._waiting.append((n, depth, seconds, changed, is_plain or n == 1))
         if self.reference:  # is followed as it is now
             self._catch_up()
 
@@ -116,30 +118,32 @@ class PassCosts:
         for each in waiting:
             self._learn(*each)
 
-    def _learn(self, n_tokens: int, depth: int, seconds: float, changed: bool) -> None:
+    def _learn(self, n: int, depth: int, seconds: float, changed: bool, is_plain: bool) -> None:
         self._follow()
         self._common.variance += DRIFT**2
         if self._plain.variance < CALIBRATION_ERROR**2:
             self._plain.variance += DRIFT**2
-        if changed and n_tokens == 1:
+        if changed and n == 1:
             self._learn_change(depth, seconds)
         took = seconds - self._change_s if changed else seconds
-        start = self._start(n_tokens, depth)
+        start = self._start(n, depth)
         if took > 0 and start > 0:
-            self._learn_log(n_tokens, log(took / start))
+            self._learn_log(n, log(took / start))
+            if is_plain:
+                plain = self._plain
+                plain.learn(log(took / start) - plain.log, plain.variance + self._scatter)
 
     def _learn_log(self, n_tokens: int, found: float) -> None:
-        own = self._own.get(n_tokens)
-        if own is None:
-            own = self._own[n_tokens] = LearnedLog(self._correction(n_tokens))
+        own = self._own.get(n_tokens) or LearnedLog(self._correction(n_tokens))
+        self._own[n_tokens] = own
         known = self._common.variance + own.variance
-        surprise = _clipped(found - self._common.log - own.log)
+        surprise = found - self._common.log - own.log
+        if surprise < -LARGEST_SURPRISE:  # beside other programs all widths were calibrated
+            known += PLAIN_ERROR**2
+            self._common.variance += PLAIN_ERROR**2
         self._common.learn(surprise, known + self._scatter)
         own.learn(surprise, known + self._scatter, OWN_DRIFT**2)
-        if n_tokens == 1:
-            surplus = _clipped(found - self._plain.log)
-            self._plain.learn(surplus, self._plain.variance + self._scatter)
-        found_scatter = max(LEAST_SCATTER**2, surprise**2 - known)
+        found_scatter = max(LEAST_SCATTER**2, min(abs(surprise), LARGEST_SURPRISE) ** 2 - known)
         self._scatter += SCATTER_GAIN * (found_scatter - self._scatter)
 
     def _learn_change(self, depth: int, seconds: float) -> None:
@@ -194,7 +198,3 @@ class PassCosts:
         low, high = near[0], near[-1]
         share = (n_tokens - low) / (high - low) if high > low else 0.0
         return (1 - share) * self._own[low].log + share * self._own[high].log
-
-
-def _clipped(surprise: float) -> float:
-    return max(-LARGEST_SURPRISE, min(LARGEST_SURPRISE, surprise))

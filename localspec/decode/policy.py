@@ -59,7 +59,7 @@ class Adaptive:
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
         self._left_s: list[float] = []
-        self._depth, self._reads_prompt, self._drafted = 0, True, False
+        self._depth, self._reads_prompt, self._drafted, self._is_parked = 0, True, False, False
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
@@ -74,13 +74,15 @@ class Adaptive:
             return [NO_DRAFT] * len(rooms)
         if self._prices.can_pay:
             self._ask_free(rooms)
-            if self._paid or any(self._guesses):
+            if any(self._guesses) or (self._paid and not self._is_parked):
                 free = [max(g, key=lambda o: o.promise, default=None) for g in self._guesses]
                 self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
                 self._take(self._best(free))
                 for paid in self._paid:
                     offers = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]
                     self._take(self._best(offers, paid))
+                    self._is_parked = all(offers) and not self._plan.is_limited
+                self._is_parked &= not any(self._plan.lengths)
         return self._made()
 
     def _take(self, plan: Plan) -> None:
@@ -98,6 +100,7 @@ class Adaptive:
         self._generations, self._depth = generations, max([len(g.history) for g in generations])
         self._reads_prompt = not min([each.n_tokens for each in generations])
         if self._prices.look(len(generations), n_other_rows, self._depth):
+            self._is_parked = False
             for paid in self._paid:
                 paid.look(self._depth)
 
@@ -148,7 +151,7 @@ class Adaptive:
                 break  # not even if all that follow were as likely
             cost_s += change_s if b != n_unchanged else 0.0
             rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
-            if stake_s > self._left_s[i] * b:
+            if stake_s >= self._left_s[i] * b:
                 plan.is_limited |= rate > plan.rate
                 continue
             tokens, drafting_s, n_drafted, lengths[i] = tokens + reach, drafting_s + row_s, b, k
@@ -182,8 +185,6 @@ class Adaptive:
         token_s = 0.0 if paid.is_at_once else paid.token_s(1)
         return WhilePays(chances, self._plan.rate, pass_s, token_s, n)
 
-    # what a pass teaches
-
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """Costs, chances and budgets."""
         n_drafted = sum([step.drafted for step in steps])
@@ -191,7 +192,8 @@ class Adaptive:
         changed = width != self._prices.last_width
         if not self._reads_prompt:
             if width == self._prices.n_rows + n_drafted:
-                self._target.learn(width, self._depth, seconds - draft_s, changed=changed)
+                plain, pass_s = width == len(steps), seconds - draft_s
+                self._target.learn(width, self._depth, pass_s, changed=changed, is_plain=plain)
             back_s = self._target.change_s if changed and self._drafted else 0.0
             self._charge(steps, max(0.0, seconds - self._prices.other_s), back_s)
         for i, step in enumerate(steps):
@@ -229,8 +231,6 @@ class Adaptive:
         offer = self._plan.offers[i] if self._plan.paid else None
         if offer and offer.draft is None:
             offer.chances.learn(step.confidences, step.drafted, step.accepted)
-
-    # for people
 
     @property
     def gain(self) -> Gain:

@@ -25,8 +25,7 @@ class PassPrices:
     `other_s` is what rows of prompts take of it, and belongs to none of the others. `plain_s` is
     what a pass without drafts takes, `token_s` that for each request, `unit` the same in passes of
     one row. `hoped_s[b]` is a pass with b drafted rows, without changes of width; 0: not looked up
-    yet. `can_pay` is false where no draft would pay even
-    if all of it were accepted.
+    yet. `can_pay` is false where no draft would pay even if all of it were accepted.
     """
 
     def __init__(self, target: PassCosts, max_draft: int) -> None:
@@ -54,12 +53,12 @@ class PassPrices:
         return True
 
     def hope_s(self, n_drafted: int) -> float:
-        """Fill in `hoped_s`."""
+        """Fill in `hoped_s`. More rows never take less time, whatever a calibration says."""
         width = self.n_rows + n_drafted
         hope = exp(-KAPPA * self._target.error(width))
-        own_s = max(self.plain_s, self._target.seconds(width, self._depth) - self.other_s)
-        self.hoped_s[n_drafted] = hope * own_s
-        return hope * own_s
+        own_s = self._target.seconds(width, self._depth) - self.other_s
+        self.hoped_s[n_drafted] = seconds = max(self.plain_s, hope * own_s)
+        return seconds
 
     @property
     def change_s(self) -> float:

@@ -126,7 +126,7 @@ class Chooser:
         self._biased = np.array([token for token, _ in sampling.bias], np.int64)
         self._bias = np.array([value for _, value in sampling.bias], np.float32)
         self._moves_row = bool(sampling.penalizes or sampling.bias)
-        self._edits_row = bool(self._moves_row or sampling.banned or constraint or least)
+        self.edits_row = bool(self._moves_row or sampling.banned or constraint or least)
 
     @property
     def window(self) -> int:
@@ -137,6 +137,8 @@ class Chooser:
 
     def greedy(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """The best id in row `i`."""
+        if not self.edits_row:
+            return logits.argmax(i)
         if not self._moves_row:
             best = logits.argmax(i)
             if self._allows(history, best):
@@ -156,7 +158,7 @@ class Chooser:
             return certain(self.greedy(logits, i, history))
         row = logits.row(i)
         require_number(row.max())
-        return truncated(self._edited(row, history) if self._edits_row else row, self.sampling)
+        return truncated(self._edited(row, history) if self.edits_row else row, self.sampling)
 
     def token(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """Draw the token that follows `history`: row `i`, at the random number of that position."""

@@ -173,9 +173,8 @@ Way = dict[str, Any]
 
 
 def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
-    """Drafter settings that are significantly faster than the default ones, or none."""
-    default: Way = {"draft": draft, "spec": "auto"}
-    ways: list[Way] = [default, {"draft": NONE, "spec": NONE}]
+    """Drafter settings that pay, or none where that was not found out."""
+    ways: list[Way] = [{"draft": draft, "spec": "auto"}, {"draft": NONE, "spec": NONE}]
     if draft != NONE:
         ways.append({"draft": NONE, "spec": "auto"})
     if not _fits(work, setting, len(ways)):
@@ -191,16 +190,32 @@ def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
     try:
         with ExitStack() as stack:
             sessions = [stack.enter_context(Session.open(config.with_settings(**w))) for w in ways]
+            if not (sessions[0].draft or sessions[0].head):
+                del sessions[2:], ways[2:]  # nothing to leave out
             times = _times(work, sessions)
     except KeyboardInterrupt:
         raise Interrupted from None
     except LocalspecError as error:
         work.notes.append(f"drafts: {error}")
         return {}
-    gains = ([[gain] for gain in gains_of(times[0], other)] for other in times[1:])
-    lows = [estimate(each).low or 0.0 for each in gains]
-    best = max(lows, default=0.0)
-    return ways[1 + lows.index(best)] if best > 1 else {}
+    return paying(ways, times)
+
+
+def paying(ways: Sequence[Way], times: Sequence[Sequence[float]]) -> Way:
+    """Which of these pays, by seconds of decoding in each turn: with a draft model or head, with
+    no drafts, and with lookups alone where there is something to leave out.
+
+    What is beside the target takes memory, so it must be significantly faster than lookups alone.
+    No drafts must be significantly faster than what is left.
+    """
+    best = 0
+    if len(ways) > 2 and _least_gain(times[2], times[0]) <= 1:
+        best = 2
+    return ways[1] if _least_gain(times[best], times[1]) > 1 else ways[best]
+
+
+def _least_gain(before: Sequence[float], after: Sequence[float]) -> float:
+    return estimate([[gain] for gain in gains_of(before, after)]).low or 0.0
 
 
 def _fits(work: SearchState, setting: Settings, n_ways: int) -> bool:

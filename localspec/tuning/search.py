@@ -159,8 +159,9 @@ def changed_settings(outcome: Outcome) -> dict[str, Any]:
     # Decoding and prompts have their own numbers of threads: neither must follow the other.
     if "threads" in changed:
         changed["threads_batch"] = tuned.threads_batch
-    drafting = outcome.speculation.items()
-    return changed | {name: value for name, value in drafting if (name, value) != ("spec", "auto")}
+    unchanged = Settings()
+    drafting = {n: v for n, v in outcome.speculation.items() if v != getattr(unchanged, n)}
+    return changed | drafting
 
 
 def _kept(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Profile:

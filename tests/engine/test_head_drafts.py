@@ -282,10 +282,12 @@ def test_auto_drafts_with_a_head_that_pays(agreeing: HeadFiles) -> None:
     """Look-ups find nothing in a text without repeats, so the head is the better expected one."""
     with session_of(agreeing, threads=1) as session:
         assert session._store
+        options = reply_options(temperature=0, max_tokens=40)
         target = PassCosts(PassCurve((Point(1, 1e-2), Point(17, 1.1e-2))))
+        target.learn(1, len(PROMPTS[0]), 1e-2)
         head = PassCosts(PassCurve((Point(1, 1e-5), Point(64, 1e-4))))
         session._store.learned = Learned(target, {"mtp": head})
-        reply = session.reply(PROMPTS[0], reply_options(temperature=0, max_tokens=40)).finish()
+        reply = session.reply(PROMPTS[0], options).finish()
         assert reply.tokens == expected_of(PROMPTS[0], 40)
         assert reply.stats.by_source["mtp"].accepted > 5
 

@@ -13,7 +13,7 @@ from localspec.decode.drafters.base import Draft, DraftRequest
 from localspec.decode.drafters.unfinished import N_CONFIDENCES, UnfinishedDraft, complete
 from localspec.engine.base import Context, Engine, Head, Logits
 from localspec.engine.sampling import Chooser
-from localspec.model.heads import HEAD_METHODS, HeadMethod
+from localspec.model.heads import HEAD_METHODS, N_KEPT, HeadMethod
 
 
 class HeadDrafter:
@@ -50,21 +50,39 @@ class HeadDrafter:
 
         Raises EngineError or ModelError where the head fails.
         """
+        if len(requests) == 1:
+            return [self._draft_one(requests[0])]
         drafts = [self._begin(request) for request in requests]
         if len(self._choosers) > len(requests):
             wanted = {id(request.history) for request in requests}
             self._choosers = {key: each for key, each in self._choosers.items() if key in wanted}
         windows = [d.request.window for d in drafts if not d.is_done and d.request.window]
-        window = {"window": max(windows)} if windows else {}
+        window = max(windows, default=N_KEPT)
 
         def rows(
             active: Sequence[UnfinishedDraft[Context | None]],
         ) -> Sequence[tuple[Logits, float | None]]:
             asked = [(d.place, [d.request.history[-1], *d.tokens]) for d in active if d.place]
-            return [(row, row.chance) for row in self._head.draft(asked, **window)]
+            return [(row, row.chance) for row in self._head.draft(asked, window)]
 
         complete(drafts, rows)
         return [draft.draft(self.source) for draft in drafts]
+
+    def _draft_one(self, request: DraftRequest) -> Draft:
+        """The same for one request, in few instructions."""
+        draft = self._begin(request)
+        if draft.is_done or draft.place is None:
+            return draft.draft(self.source)
+        if len(self._choosers) > 1:
+            self._choosers = {id(request.history): self._choosers[id(request.history)]}
+        tokens = [request.history[-1]]
+        asked, head, window = [(draft.place, tokens)], self._head, request.window or N_KEPT
+        while True:
+            (row,) = head.draft(asked, window)
+            draft.take(row, row.chance)
+            if draft.is_done:
+                return draft.draft(self.source)
+            tokens.append(draft.tokens[-1])
 
     def forget(self) -> None:
         """Forget the replies; what the head has read belongs to the target's contexts."""

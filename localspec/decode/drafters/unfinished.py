@@ -43,7 +43,14 @@ class UnfinishedDraft(Generic[Place]):
     def take(self, logits: Logits, chance: float | None = None) -> None:
         """Choose the next token from its logits, if it is worth verifying. `chance`: what the
         drafter says of its best one."""
-        history, stop = self.request.history, self.request.stop
+        stop = self.request.stop
+        if stop is None and not (self.chooser.edits_row or self.request.wants_distributions):
+            # Nothing depends on how sure the drafter is.
+            self.tokens.append(logits.argmax(0))
+            self.confidences.append(0 if chance is None else confidence_bin(chance))
+            self.is_done = len(self.tokens) >= self.n_tokens
+            return
+        history = self.request.history
         text = [*history[-self.chooser.window :], *self.tokens]
         q, token = None, 0
         if self.request.wants_distributions:

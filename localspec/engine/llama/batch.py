@@ -1,7 +1,7 @@
 """What goes into a decode: a `llama_batch` over NumPy arrays.
 
 A draft head reads hidden states, too: a row may have a token and a vector of `n_embd` numbers, or
-in `states_only` nothing but the vector.
+nothing but the vector.
 
 The engine reads five parallel arrays. Slices fill them in microseconds; a Python loop would take as
 many per token. NumPy owns the memory, so nothing has to be freed.
@@ -21,16 +21,22 @@ _FEW = 16
 
 
 class LlamaBatch:
-    """Up to `capacity` rows (token, position, sequence, wants logits)."""
+    """Up to `capacity` rows (token, position, sequence, wants logits).
+
+    Where each has `n_positions` the rows have states without tokens. Models with several positions
+    a row (M-RoPE) then want all of them, one after another: those of a text are alike but for the
+    last, 0.
+    """
 
     def __init__(
-        self, capacity: int, n_sequences: int, n_embd: int = 0, n_positions: int = 1
+        self, capacity: int, n_sequences: int, n_embd: int = 0, n_positions: int = 0
     ) -> None:
         self.capacity = capacity
         self.n_rows = 0
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
-        self._positions = np.zeros(n_positions * capacity if n_positions > 1 else 0, np.int32)
+        self._n_alike = n_positions - 1
+        self._positions = np.zeros(n_positions * capacity, np.int32)
         self._wanted = np.zeros(capacity, np.int8)
         self._n_sequence_ids = np.ones(capacity, np.int32)
         self._sequence_ids = np.arange(n_sequences, dtype=np.int32)
@@ -43,13 +49,12 @@ class LlamaBatch:
         self._one_token, self._one_position = self._token.data, self._position.data
         self._one_sequence, self._one_wanted = self._sequence_of.data, self._wanted.data
         self._states_address, self._row_bytes = self._states.ctypes.data, 4 * n_embd
-        self._position_at = _pointer(self._position, C.llama_pos)
-        self._tokens_at = _pointer(self._token, C.llama_token)
+        positions = self._positions if n_positions > 1 else self._position
         self._struct: Any = C.llama_batch(
             0,
-            self._tokens_at,
+            None if n_positions else _pointer(self._token, C.llama_token),
             _pointer(self._states, ctypes.c_float) if n_embd else None,
-            self._position_at,
+            _pointer(positions, C.llama_pos),
             _pointer(self._n_sequence_ids, ctypes.c_int32),
             ctypes.cast(
                 self._sequence_of.ctypes.data, ctypes.POINTER(ctypes.POINTER(C.llama_seq_id))
@@ -110,22 +115,13 @@ class LlamaBatch:
         """Logits for the row that was added last."""
         self._wanted[self.n_rows - 1] = True
 
-    def states_only(self) -> Any:
-        """The engine's structure without tokens. Models with several positions a row (M-RoPE) then
-        want all of them, one after another: those of a text are alike but for the last, 0."""
-        self.filled().token = None
-        if len(self._positions):
-            n = self.n_rows
-            n_alike = len(self._positions) // self.capacity - 1
-            self._positions[: n_alike * n] = np.tile(self._position[:n], n_alike)
-            self._positions[n_alike * n : (n_alike + 1) * n] = 0
-            self._struct.pos = _pointer(self._positions, C.llama_pos)
-        return self._struct
-
     def filled(self) -> Any:
         """The engine's structure, with as many rows as were added."""
-        self._struct.n_tokens = self.n_rows
-        self._struct.token, self._struct.pos = self._tokens_at, self._position_at
+        n, n_alike = self.n_rows, self._n_alike
+        self._struct.n_tokens = n
+        if n_alike > 0:
+            self._positions[: n_alike * n] = np.tile(self._position[:n], n_alike)
+            self._positions[n_alike * n : (n_alike + 1) * n] = 0
         return self._struct
 
 

@@ -120,7 +120,7 @@ class BlockHead(LlamaHead):
     def _add_features(self, features: Rows, position: int, sequence: int) -> None:
         n = len(features)
         self._features_in.add_states([0] * n, position, sequence, features, wanted=False)
-        self.run(self._features_in, has_tokens=False)
+        self.run(self._features_in)
 
     def run_made_up(self, tokens: Sequence[int], position: int, n_logits: int) -> None:
         """Read features of zeros for as many tokens, and fill a block if any is to have scores."""

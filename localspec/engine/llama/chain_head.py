@@ -82,7 +82,8 @@ class ChainHead(LlamaHead):
         self._known: dict[int, _Known] = {}
         self._offset = unstable("llama_set_nextn_layer_offset") if self._n_chained > 1 else None
         self._alone: tuple[int, int] | None = None
-        """The sequence and length of the draft whose newest state the batch's first row holds."""
+        """The sequence and length of a draft whose newest state the engine gave as `_newest`."""
+        self._newest = 0
         width = self.features.width if self._is_eagle else 0
         self._taps = LlamaBatch(N_KEPT, n_sequences, width, n_positions(self.model or target.model))
         self._early = LlamaBatch(N_KEPT, n_sequences, self.n_embd)
@@ -92,6 +93,8 @@ class ChainHead(LlamaHead):
     ) -> Sequence[BufferLogits]:
         """One row for each request; see `engine.base.Head.draft`."""
         try:
+            if len(requests) == 1:
+                return self._draft_one(*requests[0], window)
             return self._draft(requests, window)
         except BaseException:
             self.batch.clear()
@@ -100,8 +103,6 @@ class ChainHead(LlamaHead):
             raise
 
     def _draft(self, requests: Sequence[HeadRequest], window: int) -> Sequence[BufferLogits]:
-        if len(requests) == 1:
-            return self._draft_one(*requests[0], window)
         self._alone = None
         known: list[_Known] = []
         places: list[Place] = []
@@ -124,12 +125,13 @@ class ChainHead(LlamaHead):
         self, context: Context, tokens: Sequence[int], window: int
     ) -> Sequence[BufferLogits]:
         """The same for one request, in few instructions: a further step changes three numbers of
-        the first row, whose state was copied from the engine's output at once."""
+        the first row, and copies its state from where the engine put it."""
         assert isinstance(context, LlamaContext)
         sequence, n_drafted = context.sequence, len(tokens) - 1
         if n_drafted and self._alone == (sequence, n_drafted):
             place = len(context.held) - self._shift
             place += 0 if self.facts.needs_target_cache else n_drafted
+            self.batch.copy_first_state(self.state_address(self._newest))
             self.batch.add_one(tokens[-1], place, sequence, wanted=True)
             # Nothing lies behind this draft's last step.
             self.run(self.batch)
@@ -142,8 +144,7 @@ class ChainHead(LlamaHead):
             if self._offset:
                 known.states.append(self.states(n_rows)[-1].copy())
         if not self._offset:
-            self.batch.copy_first_state(self.state_address(n_rows - 1))
-            self._alone = sequence, n_drafted + 1
+            self._alone, self._newest = (sequence, n_drafted + 1), n_rows - 1
         n_rows = n_rows if self._is_eagle else 1
         return self.logits([n_rows - 1], n_rows)
 
@@ -245,5 +246,5 @@ class ChainHead(LlamaHead):
         n = len(features)
         self.forget(sequence, position)
         self._taps.add_states([0] * n, position, sequence, features, wanted=True)
-        self.run(self._taps, encodes=True, has_tokens=False)
+        self.run(self._taps, encodes=True)
         return self.states(n)

@@ -21,8 +21,11 @@ from localspec.model.heads import N_KEPT
 Rows = npt.NDArray[np.float32]
 
 N_AWAKE = 16
-"""Passes for which states are handed out after a head asked for them: they cost each pass a copy,
-and a head that does not pay may stay away for the rest of a reply."""
+"""Passes for which states are kept after a head asked for them: they cost each pass a copy, and a
+head that does not pay may stay away for the rest of a reply."""
+N_ON = 512
+"""Passes after which taps are switched off that nobody asked for: to switch them takes a third of a
+pass each time (SmolLM2), to hand them out cannot be measured."""
 NEXT_WORTH, TAPS_WORTH = 32, 2048
 """So many tokens that follow are reason enough to do without rows. Taps are part of the graph, so
 that switching them makes libllama plan its buffers anew."""
@@ -71,6 +74,10 @@ class FeatureRows:
             self._rows[:held] = self._rows[self._start : self._start + held].copy()
             self._start = 0
 
+    def forget(self) -> None:
+        """Nothing is known of what the sequence holds."""
+        self.first = self.end = self.n_unchanged = self._start = 0
+
     def of(self, start: int, end: int) -> Rows:
         """Rows of positions `start` .. `end` - 1, a view; all of them must be kept."""
         assert self.first <= start <= end <= self.end
@@ -88,13 +95,14 @@ class Features:
         self.layers = tuple(layers)
         self.width = n_embd * max(1, len(self.layers))
         self._context, self._is_on = context, False
-        self._n_awake = N_AWAKE
+        self._n_awake, self._n_on = N_AWAKE, N_ON if layers else N_AWAKE
         self._sequences: dict[int, FeatureRows] = {}
         what = "layer_inp" if self.layers else "nextn"
         self._switch = unstable(f"llama_set_embeddings_{what}")
         self._address = unstable(f"llama_get_embeddings_{what}")
         self._n_embd = n_embd
         self._taps = sorted({*self.layers})
+        self._first_tap = self._taps[:1]
         is_in_order = self._taps == [*self.layers]
         self._order = None if is_in_order else [self._taps.index(each) for each in self.layers]
         self._first: int | None = None
@@ -112,13 +120,17 @@ class Features:
 
     def ask(self) -> None:
         """A head wants states, now and for some passes."""
-        self._n_awake = N_AWAKE
+        self._n_awake, self._n_on = N_AWAKE, N_ON if self.layers else N_AWAKE
 
     def prepare(self, n_following: int) -> None:
         """Before a call that is followed by that many rows of the same decode."""
         self._n_awake -= n_following == 0
+        if self._n_awake == -1:
+            for rows in self._sequences.values():
+                rows.forget()
+        self._n_on -= n_following == 0
         is_near = n_following < (TAPS_WORTH if self.layers else NEXT_WORTH)
-        is_wanted = is_near and self._n_awake >= 0
+        is_wanted = is_near and self._n_on >= 0
         if is_wanted != self._is_on:
             self.switch(on=is_wanted)
 
@@ -132,6 +144,8 @@ class Features:
 
     def take(self, parts: Sequence[tuple[int, int, int]]) -> None:
         """After a call: (sequence, position, rows) of its parts, in the order of the batch."""
+        if self._n_awake < 0:
+            return
         n_rows, start = sum([n for _, _, n in parts]), 0
         given = self._rows_given(n_rows) if self._is_on else None
         for sequence, position, n in parts:
@@ -145,7 +159,7 @@ class Features:
         All taps lie in one buffer and move together (output_reserve in llama-context.cpp), so the
         place of the first one says whether those of the others are known.
         """
-        first = self._address(self._context, *self._taps[:1])
+        first = self._address(self._context, *self._first_tap)
         if first != self._first or n > len(self._given):
             others = [self._address(self._context, layer) for layer in self._taps[1:]]
             self._given, self._first = _side_by_side([first, *others], n, self._n_embd), first

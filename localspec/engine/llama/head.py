@@ -125,18 +125,11 @@ class LlamaHead:
         if self._memory:
             C.llama_memory_seq_rm(self._memory, sequence, position, -1)
 
-    def run(
-        self,
-        batch: LlamaBatch,
-        *,
-        keeps: bool = False,
-        encodes: bool = False,
-        has_tokens: bool = True,
-    ) -> None:
-        """Evaluate what was added, which the batch `keeps` on request; without tokens its states
-        alone. EngineError where the engine fails."""
+    def run(self, batch: LlamaBatch, *, keeps: bool = False, encodes: bool = False) -> None:
+        """Evaluate what was added, which the batch `keeps` on request. EngineError where the engine
+        fails."""
         call = C.llama_encode if encodes else C.llama_decode
-        filled = batch.filled() if has_tokens else batch.states_only()
+        filled = batch.filled()
         started = perf_counter()
         code = call(self.handle, filled)
         C.llama_synchronize(self.handle)

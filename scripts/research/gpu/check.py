@@ -4,9 +4,9 @@
     scripts/research/run check-gpu --size tiny --worker loopback      tries it where no GPU is
 
 Each part is a process of its own with a time limit, so that one that fails or hangs costs no other
-its result. Parts: self-test, probe, 8b-q4, moe, 8b-q8, cache, drafts, 8b-f16. Models are written
-here, with random weights in the shapes of Qwen3-8B and Qwen3-30B-A3B: speed does not depend on
-values. llama-bench of the same build (LLAMA_BENCH or PATH) decodes beside it, where it is at hand.
+its result. Parts: self-test, probe, 8b-q4, moe, 8b-q8, cache, drafts, heads, 8b-f16. Models are
+written here, with random weights in the shapes of Qwen3-8B and Qwen3-30B-A3B: speed does not depend
+on values. llama-bench of the same build (LLAMA_BENCH or PATH) decodes beside it, if it is at hand.
 `--page` writes the table of docs/measurements.
 
 A machine that cannot compile takes a wheel: scripts/research/gpu/wheel builds one for sm_90 with
@@ -30,6 +30,7 @@ from time import monotonic
 from typing import Annotated, Any, Literal
 
 import typer
+from research.gpu.heads import head_costs
 from working import Running, free_port
 
 from localspec.engine.base import EngineConfig
@@ -203,6 +204,13 @@ def _drafts(place: Place) -> Iterator[Row]:
         yield Row(f"drafts accepted at {chance:.0%}", f"{gains[best]:.2f} x", f"{best} drafted")
 
 
+def _heads(place: Place) -> Iterator[Row]:
+    for shape in (DENSE, MIXTURE):
+        with place.model(shape, "Q4_K") as path:
+            for what, figures in head_costs(place.config(path), place.shape(shape), WIDTHS):
+                yield Row(f"{place.size_of(shape)} Q4_K, {what}", figures)
+
+
 PARTS: dict[str, Callable[[Place], Iterator[Row]]] = {
     "self-test": _self_test,
     "probe": _probe,
@@ -211,6 +219,7 @@ PARTS: dict[str, Callable[[Place], Iterator[Row]]] = {
     "8b-q8": _decoding(DENSE, "Q8_0"),
     "cache": _cache,
     "drafts": _drafts,
+    "heads": _heads,
     "8b-f16": _decoding(DENSE, "F16"),
 }
 """The most valuable first."""

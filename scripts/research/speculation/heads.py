@@ -7,23 +7,27 @@ not depend on values. None of its guesses stand.
 
 1. In one process, by length of draft: a step's wall time less the time inside the engine for the
    target and the head, less the same of plain steps, in turns. Goal: 0.2 ms a round.
-2. Decode speed of `auto` with that head loaded over plain decoding, reply by reply in the order
-   A B B A; and of `auto` without a head, which may look up. Goal: 0.99 at least.
+2. Decode speed with that head parked over plain decoding without one: both decode the same reply
+   on one context, in turns, 8 tokens each time; and plain decoding over itself. Goal: 0.99 at
+   least. A process has a fast or a slow state, so that pairs within one show what replies do not.
 """
 
 import json
 import statistics
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from beside import write_eagle3
 from models import smollm2
 
+from localspec.decode.driver import Batch, Slot, step
+from localspec.decode.policy import Adaptive
+from localspec.decode.speculator import Plain
 from localspec.engine.sampling import Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape
@@ -34,13 +38,15 @@ from localspec.settings import NONE
 SMOLLM2 = Shape(30, 576, 9, 3, 1536, 49152)
 PROMPT = "The lighthouse keeper wrote in the log every evening. Tonight the entry began"
 LENGTHS = (1, 3, 8)
+BLOCK, N_LEARNING = 8, 3
+"""Tokens of a block; rounds in which the head is tried and parked."""
 LIMIT_MS, LIMIT_RATIO = 0.2, 0.99
 N_CTX = 1024
 
 
 def main(
     max_tokens: Annotated[int, typer.Option("-n", "--max-tokens")] = 128,
-    rounds: Annotated[int, typer.Option(help="Rounds of A B B A.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Of both measurements.")] = 5,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure, and compare with the goals."""
@@ -101,42 +107,77 @@ def _outside_ms(
     return found[2:]
 
 
+class _Run:
+    """A reply in progress on the session's context, with the head or as if there were none."""
+
+    def __init__(self, session: Session, prompt: Sequence[int], n: int, *, has_head: bool) -> None:
+        self._engine, self._context = session.target, session.context
+        self._features = session.target.features if has_head else None
+        self.generation = session.generation(prompt, session.effective(_options(n)))
+        session.context.truncate(0)
+        slot = Slot(self.generation, session.context)
+        self._batch = Batch.of([slot], len(prompt))
+        drafters = [session._drafters["eagle3"]]
+        learned, n_longest = session.learned(), session.plan.max_draft
+        self._speculator = Adaptive(learned, drafters, n_longest) if has_head else Plain()
+        self.n_drafted = 0
+        self.seconds_to(len(prompt) + 1)
+
+    def seconds_to(self, n_tokens: int) -> float:
+        """Decode until the text has so many tokens."""
+        self._engine.features = self._features
+        self._context.go_back(len(self.generation.history) - 1)
+        started = perf_counter()
+        while len(self.generation.history) < n_tokens and not self.generation.is_finished:
+            (made,) = step(self._batch, self._engine, self._speculator)
+            self.n_drafted += made.drafted
+        return perf_counter() - started
+
+
 def _parked(head: Path, n_tokens: int, rounds: int) -> dict[str, Any]:
-    """Ratios of decode speed to plain decoding's, over pairs of replies."""
-    with ExitStack() as stack:
-        open_sessions = {
-            "plain": stack.enter_context(_session(None, spec=NONE)),
-            "auto with a head": stack.enter_context(_session(head)),
-            "auto": stack.enter_context(_session(None)),
-        }
-        prompt = open_sessions["plain"].raw_prompt(PROMPT)
-        seconds: dict[str, list[float]] = {name: [] for name in open_sessions}
-        for i in range(2 * rounds + 1):
-            for name in list(open_sessions)[:: 1 if i % 2 else -1]:
-                taken = _decode_s(open_sessions[name], prompt, n_tokens)
-                if i:  # the first warms up, and lets auto learn
-                    seconds[name].append(taken)
-    plain = seconds.pop("plain")
-    return {name: _ratio(plain, each) for name, each in seconds.items()}
+    """Ratios of decode speed to plain decoding's, over blocks of both in turns."""
+    with _session(head) as session:
+        prompt, features = session.raw_prompt(PROMPT), session.target.features
+        ratios: dict[str, list[float]] = {"parked head": [], "plain": []}
+        for i in range(4 * rounds + N_LEARNING):
+            for name, found in ratios.items():
+                session.target.features = features
+                session.forget()
+                runs = [
+                    _Run(session, prompt, n_tokens, has_head=has_head)
+                    for has_head in (name != "plain", False)
+                ]
+                pairs = _pairs(runs, len(prompt) + 1, n_tokens)
+                if i >= N_LEARNING and not runs[0].n_drafted:
+                    found += pairs
+        session.target.features = features
+    return {name: _ratio(found) for name, found in ratios.items()}
 
 
-def _decode_s(session: Session, prompt: Sequence[int], n_tokens: int) -> float:
-    session.context.truncate(0)
-    session.forget()
-    reply = session.reply(prompt, _options(n_tokens))
-    started = None
-    for _ in reply:
-        started = started or perf_counter()
-    assert started
-    return perf_counter() - started
+def _pairs(runs: Sequence[_Run], start: int, n_tokens: int) -> list[float]:
+    """Plain time over the other's, block by block."""
+    found: list[float] = []
+    for i, end in enumerate(range(start + BLOCK, start + n_tokens, BLOCK)):
+        times = [0.0, 0.0]
+        for k in (0, 1) if i % 2 else (1, 0):
+            times[k] = runs[k].seconds_to(end)
+        found.append(times[1] / times[0])
+    return found
 
 
-def _ratio(plain: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    ratios = sorted(a / b for a, b in zip(plain, other, strict=True))
-    quarter = len(ratios) // 4
+def _ratio(ratios: Sequence[float]) -> dict[str, float]:
+    """Their mean without a tenth at each end, with its bootstrap interval."""
+    random = np.random.default_rng(1)
+    means = np.sort([_trimmed(random.choice(ratios, len(ratios))) for _ in range(1000)])
     return {
-        "median": statistics.median(ratios), "low": ratios[quarter], "high": ratios[-quarter - 1],
+        "mid": _trimmed(np.array(ratios)), "low": float(means[25]), "high": float(means[-26]),
+        "pairs": len(ratios),
     }  # fmt: skip
+
+
+def _trimmed(ratios: np.ndarray) -> float:
+    logs, n = np.sort(np.log(ratios)), len(ratios) // 10
+    return float(np.exp(logs[n : len(logs) - n].mean()))
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -144,9 +185,10 @@ def _text(found: dict[str, Any]) -> str:
     for name, by_length in found["round_ms"].items():
         each = ", ".join(f"{ms:.3f} with {n}" for n, ms in by_length.items())
         lines.append(f"  {name}: {each} drafted tokens")
-    lines.append(f"decode speed over plain, A B B A (goal {LIMIT_RATIO} or more):")
-    for name, ratio in found["ratio_to_plain"].items():
-        lines.append(f"  {name}: {ratio['median']:.3f} ({ratio['low']:.3f} .. {ratio['high']:.3f})")
+    lines.append(f"decode speed over plain, in turns (goal {LIMIT_RATIO} or more):")
+    for name, r in found["ratio_to_plain"].items():
+        interval = f"({r['low']:.3f} to {r['high']:.3f}, {r['pairs']} pairs)"
+        lines.append(f"  {name}: {r['mid']:.3f} {interval}")
     return "\n".join(lines)
 
 

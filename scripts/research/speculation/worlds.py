@@ -42,7 +42,8 @@ class World:
 
     `v[n]` is what a pass over n tokens takes, n = 0 .. MAX_DRAFT + 1. An `informed` draft model is
     as sure of a token as it is right; another is always equally sure. `change` is what a pass
-    takes more that is not as wide as the one before. `key` seeds all that is drawn.
+    takes more that is not as wide as the one before. Other programs made passes `load` times as
+    long while it was calibrated, narrow ones more than wide ones. `key` seeds all that is drawn.
     """
 
     name: str
@@ -57,6 +58,7 @@ class World:
     calibration_error: float = 0.05
     n_prompt: int = 60
     change: float = 0.0
+    load: float = 1.0
 
     def reading(self, n_tokens: int) -> float:
         """Passes that the draft model takes to read a text of `n_tokens`."""
@@ -102,7 +104,8 @@ class Calibration:
         def measured(passes: float) -> float:
             return passes * float(np.exp(rng.normal(0, world.calibration_error)))
 
-        target = {n: measured(world.v[n]) for n in CALIBRATED}
+        flat = world.load**-0.5
+        target = {n: measured(world.load * world.v[n] ** flat) for n in CALIBRATED}
         change = measured(world.change)
         return cls(target, change, world.draft_cost and measured(world.draft_cost))
 
@@ -128,6 +131,7 @@ def _random_world(seed: int, i: int) -> World:
         calibration_error=float(rng.choice([0.05, 0.1, 0.2])),
         n_prompt=int(rng.integers(20, 400)),
         change=float(rng.choice([0, 0.02, 0.08])),
+        load=float(rng.choice([1, 1, 1, 1.5, 4])),
     )
 
 
