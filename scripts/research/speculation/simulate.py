@@ -1,6 +1,7 @@
 """How close the adaptive policy comes to the best fixed choice of hindsight, in made-up worlds.
 
-    scripts/research/run simulate-speculation [--worlds 1000 --seed 1 | --grid] [--before 3] ...
+    scripts/research/run simulate-speculation [--worlds 1000 --seed 1 | --grid] [--before 3]
+        [--load 4]
 
 Regret is the mean time of a world's replies over that of the best fixed choice, less 1. Fixed
 choices know nothing and never change, so a policy can also be better than all of them. A policy is
@@ -8,7 +9,7 @@ judged by random worlds of a seed that nobody has tuned it on; the grid is for l
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import process_time
 from typing import Annotated, Any
 
@@ -88,11 +89,15 @@ def main(  # noqa: PLR0913 - one option each
     tokens: Annotated[list[int] | None, typer.Option("-n", "--tokens", min=2)] = None,
     replies: Annotated[int, typer.Option(min=1, help="In each world.")] = 3,
     before: Annotated[int, typer.Option(min=0, help="Replies before each, to learn from.")] = 0,
+    load: Annotated[
+        float, typer.Option(min=1, help="How much longer passes took while it was calibrated.")
+    ] = 1.0,
     worst: Annotated[int, typer.Option(help="How many of the worst to show.")] = 10,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Simulate, and print how far from the best fixed choice it is."""
-    chosen = grid(seed) if use_grid else random_worlds(worlds, seed)
+    made = grid(seed) if use_grid else random_worlds(worlds, seed)
+    chosen = [replace(world, load=load) for world in made]
     results: list[dict[str, Any]] = []
     for n in tokens or [256]:
         verdicts = [judge(world, n, replies, before) for world in chosen]

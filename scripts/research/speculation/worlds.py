@@ -131,7 +131,6 @@ def _random_world(seed: int, i: int) -> World:
         calibration_error=float(rng.choice([0.05, 0.1, 0.2])),
         n_prompt=int(rng.integers(20, 400)),
         change=float(rng.choice([0, 0.02, 0.08])),
-        load=float(rng.choice([1, 1, 1, 1.5, 4])),
     )
 
 
