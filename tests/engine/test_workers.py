@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,6 +143,37 @@ def test_a_second_engine_on_a_worker_is_a_sentence_and_waits_for_nobody(
         assert np.array_equal(context.eval(TOKENS, 1).row(0), expected)
     with loaded(config) as engine:
         assert np.array_equal(engine.context().eval(TOKENS, 1).row(0), expected)
+
+
+SIBLINGS = """
+import sys
+from pathlib import Path
+from localspec.engine.base import EngineConfig
+from localspec.engine.llama.engine import LlamaEngine
+
+config = EngineConfig.of(Path(sys.argv[1]), ctx=512, threads=1, workers=(sys.argv[2],))
+engine = LlamaEngine(config)
+context = engine.context()
+for n_ctx in (64, 512):
+    tops = [context.eval([token], 1).argmax(0) for token in (3, 14, 15)]
+    sibling = engine.sibling(config.with_settings(ctx=n_ctx))
+    tops += [context.eval([token], 1).argmax(0) for token in (92, 65)]
+    sibling.close()
+    tops += [context.eval([token], 1).argmax(0) for token in (35, 89)]
+    context.truncate(0)
+    print(tops)
+"""
+"""A worker forgets its graph when another context's memory is freed, and the process dies of it."""
+
+
+def test_contexts_come_and_go_beside_one_that_computes(model: Path, workers: list[str]) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SIBLINGS, str(model), workers[0]],
+        env=clean_environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    first, second = run.stdout.splitlines()
+    assert first == second
 
 
 def test_rows_of_all_kinds_of_decode_are_those_of_an_engine_here(model: Path) -> None:

@@ -11,7 +11,8 @@ from time import perf_counter
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt
-from localspec.engine.llama.binding import C, Handle, disband, initialise
+from localspec.engine.llama.binding import Handle, disband, initialise
+from localspec.engine.llama.contexts import free
 from localspec.engine.llama.parameters import create_context, load_model
 from localspec.notify import Progress
 
@@ -41,7 +42,7 @@ class EarlyWeights:
         self._join()
         model, context, self._model, self._context = self._model, self._context, None, None
         if self._error or not model or not context:
-            _free(model, context)
+            free(context, model)
             raise self._error or AssertionError("loading ended without a word")
         return model, context
 
@@ -51,7 +52,7 @@ class EarlyWeights:
             self._interrupt.request()
         self._join()
         model, context, self._model, self._context = self._model, self._context, None, None
-        _free(model, context)
+        free(context, model)
 
     def _join(self) -> None:
         self._thread.join()
@@ -68,10 +69,3 @@ class EarlyWeights:
             self._error = error
         finally:
             disband()
-
-
-def _free(model: Handle | None, context: Handle | None) -> None:
-    if context:
-        C.llama_free(context)
-    if model:
-        C.llama_model_free(model)

@@ -19,6 +19,7 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.contexts import free
 from localspec.engine.llama.devices import has_layers_elsewhere
 from localspec.engine.llama.memory import LlamaMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
@@ -101,12 +102,8 @@ class LlamaEngine:
         """Free everything; a second call does nothing."""
         for head in self._heads:
             head.close()
-        if self.handle:
-            C.llama_free(self.handle)
-            self.handle = None
-        if self._model and self._owns_model:
-            C.llama_model_free(self._model)
-        self._model = None
+        free(self.handle, self._model if self._owns_model else None)
+        self.handle = self._model = None
 
     @property
     def model(self) -> Handle:

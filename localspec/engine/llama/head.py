@@ -18,6 +18,7 @@ from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, output_address
 from localspec.engine.llama.context import LlamaContext
+from localspec.engine.llama.contexts import free
 from localspec.engine.llama.features import EngineRows, Features
 from localspec.engine.llama.parameters import create_context, load_model
 from localspec.engine.llama.unstable import unstable
@@ -97,10 +98,7 @@ class LlamaHead:
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
-        if self.handle:
-            C.llama_free(self.handle)
-        if self.model:
-            C.llama_model_free(self.model)
+        free(self.handle, self.model)
         self.handle = self.model = None
 
     @property

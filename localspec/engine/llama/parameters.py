@@ -12,6 +12,7 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, libggml, quietly
+from localspec.engine.llama.contexts import free, keep, plan_anew
 from localspec.engine.llama.devices import device_list, split
 from localspec.engine.llama.pages import LargePages, large_caches
 from localspec.engine.llama.worker import add_workers
@@ -87,12 +88,13 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     del callback, on_cpu, devices, shares
     if interrupt.requested:
         if model:
-            C.llama_model_free(model)
+            free(model=model)
         raise Interrupted
     if not model:
         raise ModelError(
             f"{config.model.name} does not load: {engine_log.reason()}{_advice(config)}"
         )
+    plan_anew()
     return model
 
 
@@ -128,6 +130,8 @@ def create_context(config: EngineConfig, model: Handle, **changes: Any) -> Handl
         raise EngineError(
             f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}{_advice(config)}"
         )
+    if settings.workers:
+        keep(context)
     return context
 
 
