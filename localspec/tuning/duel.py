@@ -177,12 +177,12 @@ def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
     ways: list[Way] = [{"draft": draft, "spec": "auto"}, {"draft": NONE, "spec": NONE}]
     if draft != NONE:
         ways.append({"draft": NONE, "spec": "auto"})
-    if not _fits(work, setting, len(ways)):
-        return {}
     if setting.workers:
         work.notes.append(
             "drafts: each way is a model of its own, and a worker serves one at a time"
         )
+        return {}
+    if not _fits(work, setting, len(ways)):
         return {}
     work.tell("drafts")
     chosen = replace(setting, ctx=min(work.subject.n_ctx, 1024), draft=NONE)
