@@ -4,10 +4,10 @@
     scripts/research/run check-gpu --size tiny --worker loopback      tries it where no GPU is
 
 Each part is a process of its own with a time limit, so that one that fails or hangs costs no other
-its result. Parts: self-test, probe, 8b-q4, moe, 8b-q8, cache, drafts, heads, 8b-f16. Models are
-written here, with random weights in the shapes of Qwen3-8B and Qwen3-30B-A3B: speed does not depend
-on values. llama-bench of the same build (LLAMA_BENCH or PATH) decodes beside it, if it is at hand.
-`--page` writes the table of docs/measurements.
+its result. Parts: self-test, probe, 8b-q4, moe, 8b-q8, cache, drafts, heads, users, 8b-f16. Models
+are written here, with random weights in the shapes of Qwen3-8B and Qwen3-30B-A3B: speed does not
+depend on values. llama-bench of the same build (LLAMA_BENCH or PATH) decodes beside it, if it is at
+hand. `--page` writes the table of docs/measurements.
 
 A machine that cannot compile takes a wheel: scripts/research/gpu/wheel builds one for sm_90 with
 llama-bench in it, wherever nvcc is, without a card (48 MB with CUDA 13.0); `pip install` of it is
@@ -31,6 +31,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from research.gpu.heads import head_costs
+from research.gpu.users import user_costs
 from working import Running, free_port
 
 from localspec.engine.base import EngineConfig
@@ -53,6 +54,7 @@ MIXTURE = Shape(
     n_experts=128, n_experts_used=8, own_head_size=128,
 )  # fmt: skip
 TINY = Shape(n_layers=4, n_embd=512, n_heads=8, n_kv_heads=4, n_ff=1024, n_vocab=512, n_ctx=32768)
+USERS = (1, 2, 4, 8)
 WIDTHS = (1, 2, 3, 4, 6, 8, 9, 12, 16)
 N_TOKENS = 64
 KV = ("f16", "bf16", "q8_0", "q4_0")
@@ -211,6 +213,13 @@ def _heads(place: Place) -> Iterator[Row]:
                 yield Row(f"{place.size_of(shape)} Q4_K, {what}", figures)
 
 
+def _users(place: Place) -> Iterator[Row]:
+    for shape in (DENSE, MIXTURE):
+        with place.model(shape, "Q4_K") as path:
+            for what, figures in user_costs(place.config(path), USERS):
+                yield Row(f"{place.size_of(shape)} Q4_K, {what}", figures)
+
+
 PARTS: dict[str, Callable[[Place], Iterator[Row]]] = {
     "self-test": _self_test,
     "probe": _probe,
@@ -220,6 +229,7 @@ PARTS: dict[str, Callable[[Place], Iterator[Row]]] = {
     "cache": _cache,
     "drafts": _drafts,
     "heads": _heads,
+    "users": _users,
     "8b-f16": _decoding(DENSE, "F16"),
 }
 """The most valuable first."""
