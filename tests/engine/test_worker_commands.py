@@ -4,17 +4,17 @@ What a worker computes is held against the processor in test_workers.py. Here th
 measure and predict find it, and each says how many layers were there.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import ANSWER, localspec
+from command import ANSWER, clean_environment, localspec
 from working import Running, free_port
 
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.session.config import SessionConfig
-from localspec.tuning.search import tune_model
-from localspec.tuning.target import Goal
 
 SHAPE = Shape(n_layers=12, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
 LAYERS = ("0", "1", "10", "all")
@@ -65,21 +65,45 @@ def test_a_bench_sweeps_the_layers(model: str, worker: str) -> None:
     assert all(row["decode_tps"] > 0 for row in rows)
 
 
+SEARCH = """
+import json, sys
+from pathlib import Path
+from localspec.session.config import SessionConfig
+from localspec.tuning.search import tune_model
+from localspec.tuning.target import Goal
+
+model, worker, n_layers = sys.argv[1:]
+config = SessionConfig.of(
+    Path(model), ctx=512, threads=1, workers=(worker,), gpu_layers=int(n_layers), draft="none"
+)
+found = tune_model(config, Goal(), 6).outcome
+settings = [trial.setting for trial in found.tried]
+print(json.dumps({
+    "tried": [(each.kv_k, each.kv_v) for each in settings],
+    "layers": [each.gpu_layers for each in settings],
+    "excluded": list(found.excluded.values()),
+}))
+"""
+"""In a process of its own: a worker that is gone ends every process that knew it."""
+
+
 @pytest.mark.parametrize("n_layers", [0, 1, 10, -1])
 def test_a_search_ends_with_settings_that_can_be_used_there(
     model: str, worker: str, n_layers: int
 ) -> None:
     """It compares caches on one set of weights. Drafts would need several at a time."""
-    config = SessionConfig.of(
-        Path(model), ctx=512, threads=1, workers=(worker,), gpu_layers=n_layers, draft="none"
-    )
-    found = tune_model(config, Goal(), 6).outcome
-    tried = {(trial.setting.kv_k, trial.setting.kv_v) for trial in found.tried}
-    assert all(trial.setting.gpu_layers == n_layers for trial in found.tried)
+    run = subprocess.run(
+        [sys.executable, "-c", SEARCH, model, worker, str(n_layers)],
+        env=clean_environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    tried = {(k, v) for k, v in found["tried"]}
+    assert set(found["layers"]) <= {n_layers}
     if n_layers:
         assert tried >= {("q8_0", "q8_0"), ("q4_0", "q4_0")}
         assert all(k == v for k, v in tried)
-        assert "q8_0 keys with q4_0 values can end a worker" in found.excluded.values()
+        assert "q8_0 keys with q4_0 values can end a worker" in found["excluded"]
 
 
 def test_the_command_tunes_on_a_worker(model: str, worker: str) -> None:
