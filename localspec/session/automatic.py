@@ -46,8 +46,8 @@ ANSWER_SHARE = 0.5
 """An answer is taken to be half as long as what it is behind."""
 CLEARLY = {"repack": 1.3, "mmap": 1.02, "flash_attn": 1.005}
 """Noise must not move a default: where weights lie in memory makes a quarter of a difference. Read
-weights gain a tenth where files are cached in small pages; in large ones their 1 to 2 % are noise. Of
-kernels the estimate promises less of the plain one than it brings: behind 512 tokens and more it
+weights gain a tenth where files are cached in small pages; in large ones their 1 to 2 % are noise.
+Of kernels the estimate promises less of the plain one than it brings: behind 512 tokens and more it
 was 0 to 12 % faster than estimated (docs/measurements/speed.md)."""
 MOST_READING = 1.25
 """How much longer a prompt may take with the kernel that decodes faster."""

@@ -2,9 +2,9 @@
 
 Each pass reads all of the weights and the cache once. With pages of 2 MiB in place of 4 KiB the
 processor looks up fewer addresses: passes of SmolLM2 and Gemma are up to 1.15 x as fast, by how the
-system has cached their files (docs/measurements/speed.md). Linux gives them to memory that asks before it is filled, where
-/sys/kernel/mm/transparent_hugepage/enabled says `madvise`, as most distributions do; libllama does
-not ask. Mapped files have none. Elsewhere nothing happens.
+system has cached their files (docs/measurements/speed.md). Linux gives them to memory that asks
+before it is filled, where /sys/kernel/mm/transparent_hugepage/enabled says `madvise`, as most
+distributions do; libllama does not ask. Mapped files seldom have them. Elsewhere nothing happens.
 """
 
 import ctypes
