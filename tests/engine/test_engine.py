@@ -18,6 +18,7 @@ from models import gemma, smollm2
 
 from localspec.engine.base import EngineConfig, hold, rows_of
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.llama import parameters
 from localspec.engine.llama.binding import engine_log
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.errors import EngineError, ModelError
@@ -306,3 +307,25 @@ def test_everything_is_freed(random_model: Path) -> None:
 def test_a_configuration_can_be_sent_to_another_process() -> None:
     config = EngineConfig.of(Path("m.gguf"), ctx=64, threads=1)
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "keeps"),
+    [
+        ({"gpu_layers": 10}, True),
+        ({"gpu_layers": 10, "repack": False}, False),
+        ({"gpu_layers": -1}, False),
+        ({"gpu_layers": 0}, False),
+    ],
+)
+def test_layers_beside_a_gpu_keep_repacked_weights(
+    settings: dict[str, Any], keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not go to the GPU's host memory, which no repacked kernel reads."""
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        parameters.C, "llama_model_load_from_file", lambda _, params: asked.append(params)
+    )
+    with pytest.raises(ModelError):
+        parameters.load_model(EngineConfig.of(smollm2(), **settings), Interrupt(), None)
+    assert {bool(each.no_host) for each in asked} == {keeps}

@@ -74,6 +74,9 @@ def load_model(config: EngineConfig, interrupt: Interrupt, on_progress: Progress
     params.tensor_split = shares and ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
     params.load_mode = C.LLAMA_LOAD_MODE_MMAP if settings.mmap else C.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = settings.repack
+    # Layers of the processor beside a GPU: in the GPU's host memory no repacked kernel reads them.
+    # `repack` off leaves them there, for a GPU that computes wide batches with them.
+    params.no_host = settings.repack and settings.gpu_layers > 0
     params.load_mtp = settings.load_mtp
     on_cpu = experts_on_cpu(settings.cpu_moe)
     params.tensor_buft_overrides = on_cpu and ctypes.addressof(on_cpu)
