@@ -166,7 +166,7 @@ GGML_KNOWN = {
     "NVIDIA GB10": "NVIDIA GB10 (DGX Spark)",
     "NVIDIA GeForce GTX 1080": "NVIDIA GeForce GTX 1080",
     "NVIDIA GeForce RTX 2060 SUPER": "NVIDIA GeForce RTX 2060 SUPER",
-    "Quadro P2000": None,
+    "Quadro P2000": "NVIDIA Quadro P2000",
     "AMD Radeon RX 6800 XT": "AMD Radeon RX 6800 XT",
     "AMD Radeon 780M Graphics": "AMD Radeon 780M (Ryzen 7x40/8x40, DDR5-5600 dual)",
     "AMD Radeon RX 6600": "AMD Radeon RX 6600",
@@ -181,7 +181,7 @@ GGML_KNOWN = {
     "Apple M1 Pro": "Apple M1 Pro (14-core GPU)",
     "Apple M4 Max": "Apple M4 Max (32-core GPU)",
     "AMD Radeon VII": "AMD Radeon VII",
-    "Intel(R) UHD Graphics 630": None,
+    "Intel(R) UHD Graphics 630": "Intel UHD Graphics 630 (DDR4-2666)",
 }
 
 

@@ -176,11 +176,11 @@ def find_device(name: str, memory_bytes: int | None = None) -> Match:
     """What a person means; UserError lists the devices if there are several, or close ones.
 
     Parts that differ in GPU cores alone, or hardly in their figures, are one answer. `memory_bytes`
-    tells those apart that are sold with it.
+    tells those apart that are sold with it. Who copies what a driver reports is understood, too.
     """
     lowered = " ".join(name.lower().split())
     exact = [device for device in all_devices() if device.name.lower() == lowered]
-    found = exact or _meant(lowered)
+    found = exact or _meant(lowered) or list(match_reported(lowered).candidates)
     if not found:
         raise UserError(f"there is no device {name!r} in the table: {_suggestion(name)}")
     found = [device for device in found if memory_bytes in device.memory_bytes] or found

@@ -9,30 +9,39 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (r"apple .*max", "Apple Max"),
     (r"apple .*pro", "Apple Pro"),
     (r"apple", "Apple base"),
-    (r"\b(h100|h200|h20|a100|a800|gh200|b200|b300|a30)\b", "NVIDIA HBM"),
-    (r"\b(v100|titan v|gv100)\b", "NVIDIA Volta"),
-    (r"p100", "NVIDIA P100"),
+    (r"\b(h[128]00|h20|a100|a800|gh200|g?b[23]00|a30)\b", "NVIDIA HBM"),
+    (r"\bcmp\b", "NVIDIA mining"),
+    (r"\b(v100s?|titan v|gv100)\b|xavier", "NVIDIA Volta"),
+    (r"p100\b", "NVIDIA P100"),
     (r"\bgb10\b", "NVIDIA GB10"),
-    (r"\bada\b|rtx 40[5-9]\d|\bl40|\bl4\b|\bl20\b", "NVIDIA Ada"),
+    (r"\bthor\b", "NVIDIA Thor"),
+    (r"\bada\b|rtx 40[5-9]\d|\bl40|\b(l4|l2|l20)\b", "NVIDIA Ada"),
     (r"rtx 50[5-9]\d|blackwell|rtx pro", "NVIDIA Blackwell"),
+    (r"orin", "NVIDIA Orin"),
     (
-        r"quadro rtx|titan rtx|rtx 20\d\d|gtx 16\d\d|tesla t4|nvidia t4|\bt\d{3,4}\b|mx4\d0",
+        r"rtx 30[5-9]\d|rtx 2050|mx570|rtx a\d{3,4}|nvidia a(10[gm]?|40|2|16)\b",
+        "NVIDIA Ampere",
+    ),
+    (
+        r"quadro rtx|titan rtx|rtx 20\d\d|gtx 16\d\d|tesla t\d|nvidia t4|\bt\d{3,4}\b|mx[45]\d0",
         "NVIDIA Turing",
     ),
-    (r"orin", "NVIDIA Orin"),
-    (r"rtx 30[5-9]\d|rtx a\d{3,4}|\ba(10|40|2|16)\b", "NVIDIA Ampere"),
     (r"nvidia|geforce|tesla|quadro", "NVIDIA Pascal and older"),
     (r"qualcomm|adreno|hexagon", "Qualcomm"),
     (r"intel.* b\d\d|battlemage|1[34]0v", "Intel Arc B"),
     (r"arc.*a\d\d|intel", "Intel Arc A"),
-    (r"strix halo|8060s|8050s", "AMD Strix Halo"),
-    (r"ryzen|\b\d{3}m\b", "AMD integrated"),
-    (r"rx 9|r9700", "AMD RDNA4"),
-    (r"rx 7|w7\d00", "AMD RDNA3"),
-    (r"rx [56]|w6\d00", "AMD RDNA1/2"),
+    (r"strix halo|80[456]0s", "AMD Strix Halo"),
+    (r"rx [45][789]0\b|pro 5[568][05]x", "AMD Polaris"),
+    (r"vega (56|64|frontier|ii)|radeon (pro )?vii|\bmi(25|50|60)\b", "AMD Vega"),
+    (r"ryzen|\b\d{3}m\b|radeon graphics|vega|van gogh|8040s", "AMD integrated"),
+    (r"rx 9|r9[67]00", "AMD RDNA4"),
+    (r"rx 7|w7\d00|v710", "AMD RDNA3"),
+    (r"rx [56]|w[56]\d00|v[56]20|pro 5[3-7]00|bc-250", "AMD RDNA1/2"),
     (r"instinct|\bmi\d", "AMD Instinct"),
 )
-SHARED_MEMORY = frozenset({"AMD Strix Halo", "AMD integrated", "NVIDIA Orin", "NVIDIA GB10"})
+SHARED_MEMORY = frozenset(
+    {"AMD Strix Halo", "AMD integrated", "NVIDIA Orin", "NVIDIA GB10", "NVIDIA Thor"}
+)
 OTHER = "other"
 THROUGH_METAL = "Apple through MoltenVK"
 """Vulkan has no driver there: its shaders are translated, whatever the chip."""
