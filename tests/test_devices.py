@@ -179,6 +179,12 @@ def test_no_device_is_taken_for_its_neighbour(name: str, known_as: str | None) -
         ("strix halo", ["AMD Ryzen AI Max+ 395 / Radeon 8060S (Strix Halo)"]),
         ("dgx spark", ["NVIDIA GB10 (DGX Spark)"]),
         ("rx 6800", ["AMD Radeon RX 6800"]),
+        ("Intel(R) Arc(tm) B580 Graphics", ["Intel Arc B580"]),
+        ("AMD Radeon RX 9070 XT (RADV GFX1201)", ["AMD Radeon RX 9070 XT"]),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", ["NVIDIA RTX PRO 6000 Blackwell"]),
+        ("RTX 4090 48GB", ["NVIDIA GeForce RTX 4090 (48 GB, modified)"]),
+        ("w7800 48gb", ["AMD Radeon PRO W7800 48 GB"]),
+        ("cmp 90hx", ["NVIDIA CMP 90HX"]),
     ],
 )
 def test_what_people_type(typed: str, meant: list[str]) -> None:

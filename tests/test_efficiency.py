@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from math import log
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,15 @@ def test_an_ambiguous_device_has_a_wider_interval() -> None:
         ("Apple M2 Ultra (76-core GPU)", "Apple Ultra"),
         ("AMD Radeon RX 7900 XTX", "AMD RDNA3"),
         ("Intel Arc B580", "Intel Arc B"),
+        ("Intel Arc Pro A40", "Intel Arc A"),
+        ("NVIDIA A10G", "NVIDIA Ampere"),
+        ("NVIDIA Quadro P1000", "NVIDIA Pascal and older"),
+        ("NVIDIA Jetson AGX Thor (T5000)", "NVIDIA Thor"),
+        ("NVIDIA CMP 170HX 8 GB", "NVIDIA mining"),
+        ("AMD Radeon VII", "AMD Vega"),
+        ("AMD Instinct MI300X", "AMD Instinct"),
+        ("AMD Radeon RX 580", "AMD Polaris"),
+        ("AMD Radeon RX 5800", "AMD RDNA1/2"),
         ("Toaster", "other"),
     ],
 )
@@ -265,6 +275,18 @@ def test_what_is_not_known_widens() -> None:
     assert width(replace(known, run=replace(known.run, era=UNDATED))) > width(known)
     assert width(replace(known, run=replace(known.run, is_later=True))) > 1.2 * width(known)
     assert width(PublishedRates.of(find_device("RTX 4090"), "sycl")) > width(known)
+
+
+def test_later_engines_widen_narrow_intervals_most() -> None:
+    """What new builds change has nothing to do with how well the old ones are known."""
+    narrow, wide = (PublishedRates.of(find_device(name)) for name in ("RTX 4090", "Adreno 750"))
+
+    def widened(rates: PublishedRates) -> float:
+        later = replace(rates, run=replace(rates.run, is_later=True)).spread("decode", Shares())
+        known = rates.spread("decode", Shares())
+        return log(later.high / later.low) / log(known.high / known.low)
+
+    assert widened(narrow) > 1.1 * widened(wide)
 
 
 def test_habits_of_sources_are_not_shipped() -> None:

@@ -5,9 +5,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from research.efficiency import builds, places, power, processors, shapes
+from research.efficiency import builds, places, power, processors, shapes, thirds
 from research.efficiency.fit import BATCH_TABLES, DATA, TABLES
 from research.efficiency.notes import Notes
+from research.efficiency.runs import read_runs
 
 from localspec.hardware.devices import all_devices
 from localspec.prediction.conditions import RunConditions, cache_class, of_part
@@ -101,3 +102,26 @@ def test_the_processors_name_their_source() -> None:
 
 def test_every_device_names_its_source() -> None:
     assert all(device.source for device in all_devices())
+
+
+@pytest.mark.parametrize(
+    ("name", "n_cores"),
+    [("AMD EPYC 9474F", 48), ("Qualcomm Snapdragon 8 Gen 2 (CPU)", 8), ("Intel Core i3-N305", 8)],
+)
+def test_processors_whose_cores_their_name_does_not_say(name: str, n_cores: int) -> None:
+    """Prompts on one are predicted only where its arithmetic is known."""
+    found = processors.processor_of(name)
+    assert found
+    assert found.n_cores == n_cores
+    assert found.flops_per_s
+
+
+def test_thirds_of_the_devices_teach_nothing_about_themselves() -> None:
+    runs, _ = read_runs(DATA / TABLES[1])
+    found = thirds.lots(runs, 1)
+    assert sum(map(len, found)) == len(set.union(*found)) == len({run.chip for run in runs})
+    for lot in found:
+        sources = {run.source for run in runs if run.chip in lot}
+        kept = thirds.rest(runs, lot, sources)
+        assert not lot & {run.chip for run in kept}
+        assert not sources & {run.source for run in kept}

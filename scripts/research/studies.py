@@ -7,6 +7,7 @@ STUDIES = {
     "fit-efficiency": "efficiency.fit",
     "build-catalog": "catalog.build",
     "validate-predictions": "efficiency.validate",
+    "validate-devices": "efficiency.thirds",
     "validate-gains": "speculation.published",
     "simulate-speculation": "speculation.simulate",
     "replay-speculation": "speculation.replay",

@@ -41,6 +41,34 @@ def disagreement(runs: Iterable[Run]) -> list[dict[str, Any]]:
     ]
 
 
+def beside_others(
+    runs: Iterable[Run], outcomes: Iterable[tuple[Run, float]]
+) -> list[dict[str, Any]]:
+    """What others measured and what was predicted, both judged by the runs that allow it.
+
+    `outcomes`: runs with the error of their prediction.
+    """
+    groups: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.conditions.era not in OLD:
+            groups[_subject(run)].append(run)
+    found: defaultdict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for run, error in outcomes:
+        if (others := _by_others(run, groups[_subject(run)])) is not None:
+            by_others = abs(others / run.tokens_per_s - 1)
+            found[run.conditions.backend, run.test].append((by_others, error))
+    return [
+        {
+            "backend": backend,
+            "test": test,
+            "n": len(errors),
+            "others_error": median(other for other, _ in errors),
+            "prediction_error": median(own for _, own in errors),
+        }
+        for (backend, test), errors in sorted(found.items())
+    ]
+
+
 def _subject(run: Run) -> tuple[Any, ...]:
     """What runs must share to be compared."""
     depth = 0 if run.depth < SHALLOW else round(run.depth / STEP)

@@ -4,14 +4,14 @@ Every run of today's engines is predicted up to three times: without its source,
 too, and without all that is not older, too. The scale of the errors is fitted (Laplace, log-linear,
 with a ridge) to what was known in each case; quantiles of the scaled errors make the interval, by
 backend, kind of model and what was known of the device, each held to the wider group. Runs of a
-source err together, so a source of many runs does not count as many, and few sources widen.
+source err together, so few sources widen. What is left out for a run is left out of the scale and
+the quantiles of its interval, too.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +20,24 @@ from research.efficiency.runs import Run
 
 from localspec.prediction.conditions import RunConditions, of_part, whole
 from localspec.prediction.rates import Shares
-from localspec.prediction.uncertainty import DEVICE, Uncertainty, causes, known_of
+from localspec.prediction.uncertainty import DEVICE, LATER, Uncertainty, causes, known_of
 
 PROMISED = 0.8
 RIDGE, STEPS = 4.0, 30
-HELD = {"decode": 2.0, "prefill": 8.0}
+HELD = {"decode": 4.0, "prefill": 8.0}
 """Sources' worth of trust in the wider group beside one's own."""
 FEWEST = 0.03
 """Of a tail; that of few sources is thinner, because a new one may lie beyond all of them."""
-THINNER = {"decode": 0.5, "prefill": 0.0}
+THINNER = {"decode": 0.75, "prefill": 0.0}
 """Of a source, own or held: by how much. Exact would be 0.9, if every source of a group were as any
 other."""
 DEPTH_OF_KNOWN = 2
-BELIEVED = {"backend not seen": 0.7, "later build": 0.4}
-"""Before any run, and at least, of log s: errors on a backend that nobody measured are twice as
-large, those of engines that are younger than all runs by half. Few backends and months teach it."""
+BELIEVED = {"backend not seen": 0.85, "mla models not seen": 1.1, LATER: 0.4}
+"""Before any run, and at least, of log s: errors on a backend that nobody measured are over twice
+as large, those of latent attention, which every backend reads in its own way, three times. Few
+backends, months and models teach it."""
+VOICE = 0.1
+"""A source of n runs counts as n to the power of 1 less this."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
 OLD = ("llamafile", "2023", "2024")
@@ -122,7 +125,7 @@ class Calibration:
         return self._calibrated(np.ones(len(self.cases), bool))
 
     def without(self, chip: str, source: str) -> Uncertainty:
-        """Quantiles of cases of other chips and other sources; the scale is that of all."""
+        """By cases of other chips and other sources."""
         keep = [c.run.chip != chip and c.run.source != source for c in self.cases]
         return self._calibrated(np.array(keep))
 
@@ -144,49 +147,44 @@ class Calibration:
     @cached_property
     def _weights(self) -> Floats:
         counts = Counter((case.run.source, case.leave) for case in self.cases)
-        return np.array([1 / sqrt(counts[case.run.source, case.leave]) for case in self.cases])
+        return np.array([counts[case.run.source, case.leave] ** -VOICE for case in self.cases])
 
     @cached_property
-    def scales(self) -> dict[str, float]:
+    def _errors(self) -> Floats:
+        return np.array([case.error for case in self.cases])
+
+    def _scales(self, keep: Mask) -> dict[str, float]:
         """log s = x beta by the likelihood of a Laplace distribution, log s + |error| / s."""
-        names, x = self._causes
-        size = np.abs([case.error for case in self.cases])
-        beta = np.zeros(len(names))
-        beta[names.index("all")] = np.log(np.mean(size))
-        for name, believed in BELIEVED.items():
-            if name in names:
-                beta[names.index(name)] = believed
-        centre = beta.copy()
+        names, x = self._causes[0], self._causes[1][keep]
+        size, weights = np.abs(self._errors[keep]), self._weights[keep]
+        centre = np.array([BELIEVED.get(name, 0.0) for name in names])
+        centre[names.index("all")] = np.log(np.mean(size))
+        beta = centre.copy()
         for _ in range(STEPS):
             ratio = np.clip(size / np.exp(x @ beta), 0, 8)
-            gradient = x.T @ (self._weights * (1 - ratio)) + RIDGE * (beta - centre)
-            curvature = (x.T * (self._weights * np.maximum(ratio, 0.3))) @ x
+            gradient = x.T @ (weights * (1 - ratio)) + RIDGE * (beta - centre)
+            curvature = (x.T * (weights * np.maximum(ratio, 0.3))) @ x
             beta -= np.linalg.solve(curvature + RIDGE * np.eye(len(beta)), gradient)
         found = {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
         return BELIEVED | found
 
-    @cached_property
-    def _believed(self) -> dict[str, float]:
-        """What predictions use: quantiles are of errors in units of the fitted scales."""
-        return self.scales | {name: max(x, self.scales[name]) for name, x in BELIEVED.items()}
-
-    @cached_property
-    def _scaled(self) -> Floats:
+    def _scaled(self, scales: Mapping[str, float]) -> Floats:
         names, x = self._causes
-        scale = np.exp(x @ np.array([self.scales[name] for name in names]))
-        return np.array([case.error for case in self.cases]) / scale
+        return self._errors / np.exp(x @ np.array([scales[name] for name in names]))
 
     def _calibrated(self, keep: Mask) -> Uncertainty:
         """By groups from wide to narrow; the wide ones are of cases whose chip was left out."""
         wide = keep & (self._groups[DEPTH_OF_KNOWN] != DEVICE)
-        found = {"all": self._quantiles(wide)}
+        scales = self._scales(keep)
+        scaled = self._scaled(scales)
+        found = {"all": self._quantiles(scaled, wide)}
         for depth, names in enumerate(self._names):
             for name in sorted(set(names[keep])):
                 chosen = (keep if depth == DEPTH_OF_KNOWN else wide) & (names == name)
                 if chosen.any():
                     wider = found.get(str(name).rpartition(", ")[0], found["all"])
-                    found[str(name)] = self._held(chosen, wider)
-        return Uncertainty(self._believed, found)
+                    found[str(name)] = self._held(scaled, chosen, wider)
+        return Uncertainty(_at_least(scales), found)
 
     @cached_property
     def _groups(self) -> tuple[NDArray[np.str_], ...]:
@@ -206,9 +204,11 @@ class Calibration:
         rows = list(zip(*self._groups, strict=True))
         return [np.array([", ".join(row[: n + 1]) for row in rows]) for n in range(3)]
 
-    def _held(self, chosen: Mask, wider: tuple[float, float]) -> tuple[float, float]:
+    def _held(
+        self, scaled: Floats, chosen: Mask, wider: tuple[float, float]
+    ) -> tuple[float, float]:
         n_sources, held = len(set(self._sources[chosen])), HELD[self._test]
-        own = self._quantiles(chosen, held)
+        own = self._quantiles(scaled, chosen, held)
         share = n_sources / (n_sources + held)
         low, high = (share * a + (1 - share) * b for a, b in zip(own, wider, strict=True))
         return round(low, 4), round(high, 4)
@@ -221,18 +221,24 @@ class Calibration:
     def _test(self) -> str:
         return self.fitted.problem.runs[0].test
 
-    def _quantiles(self, chosen: Mask, held: float = 0.0) -> tuple[float, float]:
+    def _quantiles(self, scaled: Floats, chosen: Mask, held: float = 0.0) -> tuple[float, float]:
         """Between which the promised share of weight lies; neither crosses the prediction.
 
         `held`: sources' worth of the wider group that these are held to.
         """
-        order = np.argsort(self._scaled[chosen])
-        values, weights = self._scaled[chosen][order], self._weights[chosen][order]
+        order = np.argsort(scaled[chosen])
+        values, weights = scaled[chosen][order], self._weights[chosen][order]
         at = (np.cumsum(weights) - weights / 2) / weights.sum()
         n_sources = len(set(self._sources[chosen])) + held
         tail = max(FEWEST, (1 - PROMISED) / 2 - THINNER[self._test] / n_sources)
         low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
         return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)
+
+
+def _at_least(scales: Mapping[str, float]) -> dict[str, float]:
+    """What predictions use: quantiles are of errors in units of the fitted scales."""
+    believed = {name: max(x, scales[name]) for name, x in BELIEVED.items()}
+    return {name: x for name, x in {**scales, **believed}.items() if name != LATER}
 
 
 def _as_left(run: Run, leave: Leave) -> Run:

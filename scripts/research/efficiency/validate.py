@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from research.efficiency.disagreement import disagreement
+from research.efficiency.disagreement import beside_others, disagreement
 from research.efficiency.fit import TESTS, Fit, fit_of, published_batches, published_runs
 from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
@@ -83,20 +83,21 @@ def main(
 
 def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> dict[str, Any]:
     """What `--json` prints. Raises UserError where the table is none."""
-    _check(table)
+    check(table)
     runs, skipped = read_runs(table, min_gib)
     if until:
         runs = [run.later() for run in runs if run.month and run.month > until]
     outcomes = [o for test in TESTS for o in outcomes_of(runs, fit_of(test, until))]
     recent = [o for o in outcomes if o.run.conditions.era in ("2025", NEWEST)]
     return {
-        "groups": _scores(outcomes, "backend", "family", "test"),
-        "backends": _scores(outcomes, "backend", "test"),
-        "kinds": _scores(outcomes, "backend", "kind", "test"),
-        "recent": _scores(recent, "backend", "test"),
+        "groups": scores(outcomes, "backend", "family", "test"),
+        "backends": scores(outcomes, "backend", "test"),
+        "kinds": scores(outcomes, "backend", "kind", "test"),
+        "recent": scores(recent, "backend", "test"),
         "verify": left_out(published_batches(), _known_without),
         "transfer": [_transfer(test, outcomes) for test in TESTS],
         "disagreement": disagreement(published_runs()),
+        "beside_others": beside_others(published_runs(), ((o.run, o.error) for o in outcomes)),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
@@ -152,7 +153,8 @@ def _by_chip(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return chips
 
 
-def _scores(outcomes: list[Outcome], *names: str) -> list[dict[str, Any]]:
+def scores(outcomes: list[Outcome], *names: str) -> list[dict[str, Any]]:
+    """Errors and coverage of outcomes grouped by conditions of their runs."""
     groups: defaultdict[tuple[str, ...], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         key = {"test": outcome.run.test}
@@ -216,7 +218,8 @@ def _decoding(outcomes: list[Outcome], key: Callable[[Run], str]) -> dict[str, l
     return dict(sorted(groups.items()))
 
 
-def _check(table: Path) -> None:
+def check(table: Path) -> None:
+    """Raises SystemExit where a file is no such table."""
     try:
         with table.open(encoding="utf-8-sig") as file:
             header = file.readline().strip().split(",")
@@ -228,12 +231,41 @@ def _check(table: Path) -> None:
 
 
 def _show(document: dict[str, Any]) -> None:
+    show_scores(document)
+    print("\nv(n) of devices that were left out, n of 2, 4, 8 and 16")
+    for row in document["verify"]:
+        name = f"{row['backend']}, {row['kind']}"
+        print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
+    _show_transfer(document["transfer"])
+    print("\nby what other sources measured of the same file on the same device")
+    for row in document["disagreement"]:
+        name = f"{row['backend']}, {row['test']}"
+        print(f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}")
+    print("\nothers' measurement and the prediction, on runs that several sources made")
+    for row in document["beside_others"]:
+        name = f"{row['backend']}, {row['test']}"
+        print(f"{name:44}{row['n']:6}{row['others_error']:9.1%}{row['prediction_error']:9.1%}")
+    print("\nrivals' formulas on the same runs, decoding")
+    for row in document["rivals"]:
+        print(
+            f"{row['backend']:7}{row['formula']:37}{row['n']:6}{'':7}"
+            f"{row['median_error']:9.1%}{row['p90_error']:9.1%}"
+        )
+    print("\nrows that are not predicted")
+    for row in document["skipped"]:
+        print(f"{row['n']:6}  {row['reason']}")
+
+
+def show_scores(document: dict[str, Any]) -> None:
+    """A table for each grouping that the document has."""
     for title, key in (
         ("by family", "groups"),
         ("by backend", "backends"),
         ("by kind of model", "kinds"),
         ("of builds from 2025 on", "recent"),
     ):
+        if key not in document:
+            continue
         print(
             f"\n{title}\n{'':44}{'n':>6}{'chips':>7}{'median':>9}{'90th':>9}{'in 80 %':>9}"
             f"{'chip known':>12}"
@@ -248,24 +280,6 @@ def _show(document: dict[str, Any]) -> None:
                 f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
                 f"{'' if known is None else f'{known:.1%}':>12}"
             )
-    print("\nv(n) of devices that were left out, n of 2, 4, 8 and 16")
-    for row in document["verify"]:
-        name = f"{row['backend']}, {row['kind']}"
-        print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
-    _show_transfer(document["transfer"])
-    print("\nby what other sources measured of the same file on the same device")
-    for row in document["disagreement"]:
-        name = f"{row['backend']}, {row['test']}"
-        print(f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}")
-    print("\nrivals' formulas on the same runs, decoding")
-    for row in document["rivals"]:
-        print(
-            f"{row['backend']:7}{row['formula']:37}{row['n']:6}{'':7}"
-            f"{row['median_error']:9.1%}{row['p90_error']:9.1%}"
-        )
-    print("\nrows that are not predicted")
-    for row in document["skipped"]:
-        print(f"{row['n']:6}  {row['reason']}")
 
 
 def _show_transfer(rows: list[dict[str, Any]]) -> None:
