@@ -182,7 +182,7 @@ def test_a_program_that_leaves_its_input_open_gets_its_answer() -> None:
         done = subprocess.run(arguments, stdin=theirs, capture_output=True, timeout=60, check=True)
     assert b"standard input" not in done.stderr
     process = start_with_input(*arguments[1:])
-    assert process.stdin and process.stderr
+    assert process.stderr
     assert b"waiting for standard input" in process.stderr.readline()
     run = finish(process)
     assert run.code == 0, run.stderr
