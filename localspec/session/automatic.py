@@ -210,33 +210,33 @@ class FastestHere:
     @property
     def token_s(self) -> float:
         """Of one token behind the text."""
-        return self._weights_s(lambda way: way.token_s, self.config.n_threads) * self._share(
-            MEASURED_ELEMENTS
-        ) + self._attention_s(AttentionWay.token_at, self.depth)
+        return self.weights_s + self._attention_s(AttentionWay.token_at, self.depth)
+
+    @property
+    def weights_s(self) -> float:
+        """Of the weights in it; 0 where it is not known."""
+        return self._weights_s(lambda way: way.token_s, self.config.n_threads)
 
     @property
     def read_s(self) -> float:
         """Of one token of the text."""
-        return self._weights_s(lambda way: way.read_s, self.config.n_threads_batch) * self._share(
-            MEASURED_ELEMENTS / 5
-        ) + self._attention_s(AttentionWay.read_at, self.depth / 2)
+        weights_s = self._weights_s(lambda way: way.read_s, self.config.n_threads_batch, 1 / 5)
+        return weights_s + self._attention_s(AttentionWay.read_at, self.depth / 2)
 
     @property
     def load_s(self) -> float:
         """Of loading the weights."""
-        return self._weights_s(lambda way: way.load_s, self.config.n_threads) * self._share(
-            MEASURED_ELEMENTS
-        )
+        return self._weights_s(lambda way: way.load_s, self.config.n_threads)
 
-    def _share(self, n_measured: float) -> float:
-        """The model's weights over those that were measured."""
-        return sum(part.n_elements for part in self.facts.streamed(1)) / n_measured
-
-    def _weights_s(self, seconds: Callable[[WeightsWay], float], n_threads: int) -> float:
-        """0 where it is not known, which is the same for all that are compared then."""
+    def _weights_s(
+        self, seconds: Callable[[WeightsWay], float], n_threads: int, share: float = 1.0
+    ) -> float:
+        """0 where it is not known, which is the same for all that are compared then. `share`: what
+        of the measured model's weights it took."""
         repack = repacks_here(self.config, self.facts)
         key = repack, self.config.settings.mmap and not repack, n_threads
-        return next((seconds(way) for way in self.weights_ways if way.key == key), 0.0)
+        known = next((seconds(way) for way in self.weights_ways if way.key == key), 0.0)
+        return known * self.facts.active_params / (share * MEASURED_ELEMENTS)
 
     @property
     def weights_ways(self) -> Iterable[WeightsWay]:
