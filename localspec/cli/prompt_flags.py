@@ -95,11 +95,11 @@ def _is_piped() -> bool:
 
 
 def _stdin_kind() -> int:
-    """A mode as `stat` has it; that of a pipe where it is no file of the system."""
+    """A mode as `stat` has it; 0 where it is no file of the system."""
     try:
         return os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):
-        return stat.S_IFIFO
+        return 0
 
 
 def read_prompts(file: str) -> str:
@@ -123,11 +123,7 @@ def _read(file: str) -> bytes:
 def _read_input() -> bytes:
     """All of it. Who waits for a silent pipe is told."""
     if stat.S_ISFIFO(_stdin_kind()) and os.name == "posix":
-        try:
-            is_silent = not select.select([sys.stdin.fileno()], [], [], PATIENCE_S)[0]
-        except ValueError:
-            is_silent = False  # it is no file of the system
-        if is_silent:
+        if not select.select([sys.stdin.fileno()], [], [], PATIENCE_S)[0]:
             notify("waiting for standard input to end (`< /dev/null` leaves it out)")
     return sys.stdin.buffer.read()
 
