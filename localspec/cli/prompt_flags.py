@@ -122,9 +122,9 @@ def _read(file: str) -> bytes:
 
 def _read_input() -> bytes:
     """All of it. Who waits for a silent pipe is told."""
-    if stat.S_ISFIFO(_stdin_kind()) and os.name == "posix":
-        if not select.select([sys.stdin.fileno()], [], [], PATIENCE_S)[0]:
-            notify("waiting for standard input to end (`< /dev/null` leaves it out)")
+    is_pipe = os.name == "posix" and stat.S_ISFIFO(_stdin_kind())
+    if is_pipe and not select.select([sys.stdin.fileno()], [], [], PATIENCE_S)[0]:
+        notify("waiting for standard input to end (`< /dev/null` leaves it out)")
     return sys.stdin.buffer.read()
 
 
