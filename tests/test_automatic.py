@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import tiny
+from command import SHAPE, tiny
 
 from localspec.engine import threads, ways
 from localspec.engine.base import EngineConfig
@@ -23,12 +23,15 @@ from localspec.engine.ways import (
 from localspec.errors import NoRoomError
 from localspec.hardware.activity import Circumstances
 from localspec.model.facts import ModelFacts
+from localspec.model.synthetic import write_random_model
 from localspec.prediction.host_memory import Host
-from localspec.session import automatic
+from localspec.prediction.quants import QUANTS
+from localspec.registry.catalog import Entry
+from localspec.session import automatic, lighter
 from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
 from localspec.session.config import SessionConfig, session_config
 from localspec.session.loading import EnginePlan, checked_facts
-from localspec.session.offer import offer, slower_prompts
+from localspec.session.offer import offer, offer_weights, offered, slower_prompts
 from localspec.settings import ROWS, Settings
 
 OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap"})
@@ -169,6 +172,69 @@ def test_one_line_says_what_differs_and_the_draft_is_chosen_alike(
     assert len(said) == 1
     assert said[0].startswith("fastest here: flash attention off (")
     assert chosen_plan(plan, replace(asked, open=frozenset()), said.append) == plan
+
+
+@pytest.fixture
+def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastestHere:
+    """A model with weights of 16 bits, of which a token takes half its time; nothing beside it."""
+    monkeypatch.setattr(lighter, "LEAST_BYTES", 0)
+    path = tmp_path / "thing-F16.gguf"
+    write_random_model(path, SHAPE, "F16")
+    own, expected = checked_facts(path), Expected(64)
+    rows = weights({(False, 4): (0.02, 0.001)})
+    here = EngineConfig.of(path, ctx=4096, threads=4, gpu_layers=0)
+    return FastestHere(here, own, Ways({"F16": rows}), expected)
+
+
+def test_lighter_weights_are_offered_once_with_gain_and_cost(heavy: FastestHere) -> None:
+    """Of weights that are not quantized `quantize` makes others: the least lossy that pays."""
+    path = heavy.config.model
+    told = offer_weights(heavy)
+    assert told
+    assert told.startswith("Q8_0 weights would decode some 1.")
+    assert "0.00136 nats a token" in told
+    assert f"localspec quantize {path} --to Q8_0" in told
+    assert f"localspec quality {path} --weights Q8_0" in told
+    assert offer_weights(heavy) is None
+
+
+@pytest.mark.parametrize(("kind", "is_offered"), [("Q8_0", True), ("Q2_K", False)])
+def test_a_lighter_file_beside_the_model_is_offered(
+    heavy: FastestHere, kind: str, is_offered: bool
+) -> None:
+    """By its header, which must be of the same model; one that loses much is not."""
+    path = heavy.config.model
+    quantized = heavy.facts.file_type
+    write_random_model(path.with_name("thing-Q6_K.gguf"), replace(SHAPE, n_layers=1), "Q8_0")
+    write_random_model(path.with_name(f"thing-{kind}.gguf"), SHAPE, "Q8_0")
+    told = lighter.lighter_weights(replace(heavy, facts=replace(heavy.facts, file_type="other")))
+    assert quantized == "F16"
+    assert bool(told) is is_offered
+    if told:
+        assert f"thing-{kind}.gguf lies beside it" in told
+        assert f"--reference {path}" in told
+
+
+def test_what_the_catalog_names_is_offered(
+    heavy: FastestHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry("thing", "Thing", "a/b", "Thing-Q4_K_M.gguf", "MIT", quants=("Q6_K",))
+    monkeypatch.setattr(lighter, "load_catalog", lambda: {"thing": entry})
+    told = lighter.lighter_weights(replace(heavy, facts=replace(heavy.facts, file_type="other")))
+    assert told
+    assert "localspec pull hf:a/b/Thing-Q6_K.gguf" in told
+
+
+def test_lighter_weights_are_not_offered_where_nothing_may_be_chosen(heavy: FastestHere) -> None:
+    plan = EnginePlan(heavy.config, None, 0, heavy.facts)
+    closed = SessionConfig(heavy.config.model, heavy.config.settings)
+    assert offered(plan, closed) is None
+    assert offered(plan, replace(closed, open=OPEN))
+
+
+def test_quantized_weights_are_light_enough(heavy: FastestHere) -> None:
+    light = next(quant for quant in QUANTS if quant.name == "Q4_K_M").applied(heavy.facts)
+    assert lighter.lighter_weights(replace(heavy, facts=light)) is None
 
 
 def test_what_changes_numbers_is_offered_once(facts: ModelFacts) -> None:

@@ -1,13 +1,23 @@
 """The commands doing their work: answers on stdout, talk on stderr, JSON by its reference."""
 
 import inspect
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ANSWER, Run, localspec, mamba, tiny
+from command import (
+    ANSWER,
+    LOCALSPEC,
+    Run,
+    finish,
+    localspec,
+    mamba,
+    start_with_input,
+    tiny,
+)
 from models import smollm2
 from typer.main import get_command
 
@@ -147,6 +157,35 @@ def test_the_prompt_can_come_from_a_file_or_a_pipe(tmp_path: Path) -> None:
     assert ask("-f", file, "-n", "20").stdout == given
     arguments = ("generate", tiny(), *ANSWER, "-f", "-", "-n", "20")
     assert localspec(*arguments, stdin=text.encode()).stdout == given
+    assert localspec("generate", tiny(), *ANSWER, "-n", "20", stdin=text.encode()).stdout == given
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("options", "whole"), [([], "A log.\n\nWhy?"), (["--raw"], "A log.\nWhy?")]
+)
+def test_what_is_piped_stands_before_the_prompt(options: list[str], whole: str) -> None:
+    """As in other programs, and the next question on the same text finds it read."""
+    given = ask("-p", whole, "-n", "20", *options).stdout
+    arguments = ("generate", tiny(), *ANSWER, "-p", "Why?", "-n", "20", *options)
+    run = localspec(*arguments, stdin=b"A log.\n")
+    assert run.stdout == given
+    assert "7 characters of standard input stand before the prompt" in run.stderr
+
+
+@pytest.mark.engine
+def test_a_program_that_leaves_its_input_open_gets_its_answer() -> None:
+    """As editors and Node do, with a socket; a pipe is waited for, and that is said."""
+    arguments = [LOCALSPEC, "generate", tiny(), *ANSWER, "-p", "Why?", "-n", "1"]
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        done = subprocess.run(arguments, stdin=theirs, capture_output=True, timeout=60, check=True)
+    assert b"standard input" not in done.stderr
+    process = start_with_input(*arguments[1:])
+    assert process.stderr
+    assert b"waiting for standard input" in process.stderr.readline()
+    run = finish(process)
+    assert run.code == 0, run.stderr
 
 
 @pytest.mark.engine

@@ -337,11 +337,11 @@ def test_a_checkpoint_is_taken_where_the_next_prompt_parts_from_this_one() -> No
     """The next turn goes back to it, and reads the answer and the new question alone."""
     context = Forgetful(FakeEngine())
     first = Generation(PROMPT, GREEDY, Limits(512, max_tokens=9))
-    steps = list(drive(first, context, Plain(), Interrupt(), n_stable=len(PROMPT) - 1))
+    steps = list(drive(first, context, Plain(), Interrupt(), places=[len(PROMPT) - 1]))
     assert (context.kept, steps[0].evaluated) == (len(PROMPT) - 1, len(PROMPT))
     assert first.tokens == reply("none").tokens[:9]
     second = Generation([*PROMPT[:-1], 6, 6, 6], GREEDY, Limits(512, max_tokens=9))
-    steps = list(drive(second, context, Plain(), Interrupt(), n_stable=len(PROMPT)))
+    steps = list(drive(second, context, Plain(), Interrupt(), places=[len(PROMPT)]))
     assert steps[0].evaluated == 3
     assert steps[0].seconds >= steps[0].eval_s > 0
 

@@ -72,6 +72,14 @@ def test_the_page_in_a_browser(address: str, width: int, scheme: Any, scripts: b
             assert (paper < ink) == (scheme == "dark")
 
 
+def test_an_option_stays_on_one_line(tmp_path: Path) -> None:
+    """Browsers break a line behind `--`: the option that helps was shown as two words."""
+    found = results(tmp_path / "run.jsonl")
+    skipped = (*found.header.skipped, ("a case", "<too> long for --ctx 64"))
+    text = page([replace(found, header=replace(found.header, skipped=skipped))])
+    assert "&lt;too&gt; long for <code>--ctx</code> 64" in text
+
+
 def test_the_page_is_printed_in_ink_on_white(address: str, tmp_path: Path) -> None:
     with tab(color_scheme="dark") as opened:
         opened.page.goto(address)

@@ -1,10 +1,9 @@
-"""The options that commands share: settings, sampling and the prompt.
+"""The options that commands share: settings, sampling and what an answer keeps.
 
-A prompt is one text, in UTF-8, that is not empty. A full web or hub reference is fetched first.
+A full web or hub reference is fetched first.
 """
 
 import json
-import sys
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from localspec.cli.notify import notify
 from localspec.cli.options import option
+from localspec.cli.prompt_flags import check_text
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.sampling_fields import SAMPLING
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
-    from localspec.dialogue.template import Message
     from localspec.session.config import ReplyKeywords, ReplyOptions, SessionConfig
 
 ENGINE = "Engine"
@@ -168,47 +167,6 @@ class GrammarFlags:
         }
 
 
-@dataclass(frozen=True)
-class PromptFlags:
-    """One prompt: a question, or a text to continue."""
-
-    prompt: str | None = option(None, "The prompt.", "--prompt", "-p", metavar="TEXT")
-    file: str | None = option(
-        None, "Prompt from a file; - is standard input.", "--file", "-f", metavar="FILE"
-    )
-    raw: bool = option(False, "Continue the text as it is, without a chat template.", "--raw")
-
-    jsonl: str | None = option(
-        None, "Prompts from a file, one a line; answers as JSON lines. - is standard input.",
-        "--jsonl", metavar="FILE",
-    )  # fmt: skip
-
-    def text(self, system: str | None) -> str:
-        """The prompt. Raises UserError for none, two, an empty one, or one that is not UTF-8."""
-        if self.raw and system:
-            raise UserError(
-                "--raw takes the prompt as it is: leave --system out, or write it into the prompt"
-            )
-        if self.prompt is not None and self.file is None:
-            text = check_text("the prompt", self.prompt)
-        elif self.file is not None and self.prompt is None:
-            text = _decode("the prompt", _read(self.file)).removeprefix("\ufeff")
-        else:
-            raise UserError("give one prompt: -p TEXT, or -f FILE (- is standard input)")
-        if not text.strip():
-            raise UserError("the prompt is empty: give some text")
-        return text
-
-    def messages(self, text: str, system: str | None) -> "str | list[Message]":
-        """The text to continue where `raw`, else messages."""
-        from localspec.dialogue.template import Message
-
-        if self.raw:
-            return text
-        before = [Message(role="system", content=system)] if system else []
-        return [*before, Message(role="user", content=text)]
-
-
 def _template_variable(text: str) -> tuple[str, Any]:
     return variable(text, "--template-arg", "enable_thinking=false")
 
@@ -236,29 +194,3 @@ def variable(text: str, what: str, such: str) -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value
-
-
-def read_prompts(file: str) -> str:
-    """A file of prompts; - is standard input. UserError for one that cannot be read."""
-    return _decode("the prompt file", _read(file)).removeprefix("\ufeff")
-
-
-def check_text(what: str, text: str) -> str:
-    """`text` as it is. Raises UserError where its bytes were not UTF-8."""
-    return _decode(what, text.encode(errors="surrogateescape"))
-
-
-def _read(file: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"the prompt file {file!r} cannot be read ({reason}): check -f") from error
-
-
-def _decode(what: str, data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{data[error.start]:02x} at {error.start:,}"
-        raise UserError(f"{what} is not UTF-8 text ({byte}): convert it to UTF-8") from error

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec.cli.flags import EngineFlags, GrammarFlags, PromptFlags, ReplyFlags
+from localspec.cli.flags import EngineFlags, GrammarFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
 from localspec.cli.output import fields_of, print_json
+from localspec.cli.prompt_flags import PromptFlags
 from localspec.errors import UserError
 from localspec.format import count
 from localspec.notify import Progress
@@ -224,6 +225,8 @@ def generate(
     """Print one reply, for scripts.
 
     localspec generate -p "Why is the sky blue?" --temp 0
+
+    cat report.txt | localspec generate -p "What does it cost?"
 
     localspec generate model.gguf --spec draft --draft small.gguf -f prompt.txt --json
     """

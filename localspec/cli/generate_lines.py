@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec.cli.flags import PromptFlags, read_prompts
+from localspec.cli.prompt_flags import PromptFlags, read_prompts
 from localspec.errors import LocalspecError, UserError
 
 if TYPE_CHECKING:

@@ -22,19 +22,22 @@ from localspec.errors import LocalspecError
 class Slot:
     """A generation and the context that it runs on, which keeps what it shares with the prompt.
 
-    `n_stable`: so many tokens of the prompt are those of the conversation's next one, too. A memory
-    that could not go back there pauses there for a checkpoint. Of the prompt `n_read` tokens were
-    read in chunks. `read_s` is what that took, with going back and the checkpoint.
+    `places`: so many tokens of the prompt may be those of another one, too. A memory that could not
+    go back there pauses there for a checkpoint. Of the prompt `n_read` tokens were read in chunks.
+    `read_s` is what that took, with going back and the checkpoint.
     """
 
-    def __init__(self, generation: Generation, context: Context, n_stable: int = 0) -> None:
+    def __init__(
+        self, generation: Generation, context: Context, places: Sequence[int] = ()
+    ) -> None:
         self.generation = generation
         self.context = generation.context = context
         self.n_read = 0
         started = perf_counter()
         missing(context, generation.history, 1)
-        n_stable = min(n_stable, len(generation.history) - 1)
-        self._pause = context.checkpoint_place(n_stable) if n_stable else None
+        n_most = len(generation.history) - 1
+        self._places = sorted({min(n, n_most) for n in places if n}, reverse=True)
+        self._pause = self._next_pause()
         self.take_checkpoint()
         self.read_s = perf_counter() - started
 
@@ -61,9 +64,16 @@ class Slot:
 
     def take_checkpoint(self) -> None:
         """If this is the place for it."""
-        if self._pause is not None and len(self.context.tokens) >= self._pause:
-            self._pause = None
+        while self._pause is not None and len(self.context.tokens) >= self._pause:
             self.context.checkpoint()
+            self._pause = self._next_pause()
+
+    def _next_pause(self) -> int | None:
+        while self._places:
+            pause = self.context.checkpoint_place(self._places.pop())
+            if pause is not None:
+                return pause
+        return None
 
 
 class Batch:
@@ -204,12 +214,12 @@ def drive(
     context: Context,
     speculator: Speculator,
     interrupt: Interrupt,
-    n_stable: int = 0,
+    places: Sequence[int] = (),
 ) -> Iterator[Step]:
     """Yield one Step a pass of the target until the generation is finished.
 
     What `context` shares with the prompt is kept, the rest is evaluated before the first step and
-    with it; see `Slot` for `n_stable`. On an interrupt the generation finishes with what it has,
+    with it; see `Slot` for `places`. On an interrupt the generation finishes with what it has,
     and the context stays in step with it. Raises LocalspecError where the engine or a drafter
     fails.
     """
@@ -217,7 +227,7 @@ def drive(
     batch = Batch([])
     while not generation.is_finished:
         try:
-            slot = slot or Slot(generation, context, n_stable)
+            slot = slot or Slot(generation, context, places)
             batch = batch if batch.slots else Batch.of([slot], len(generation.history))
             steps = step(batch, context.engine, speculator)
             if generation.error:

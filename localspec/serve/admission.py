@@ -74,4 +74,4 @@ class Admission:
         context, job.account.n_cached = self._prefixes.take(
             known, goes_on=wishes.goes_on, place=wishes.slot, n_room=job.worst
         )
-        job.slot = Slot(generation, context, job.asked.n_stable)
+        job.slot = Slot(generation, context, (job.asked.n_stable,))

@@ -44,7 +44,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Submit:
-    """A reply to make. `n_stable` as in `decode.driver.Slot`; it waits no longer than `wait_s`."""
+    """A reply to make. `n_stable`: of the places of `decode.driver.Slot`. It waits for `wait_s`."""
 
     id: int
     generation: Generation

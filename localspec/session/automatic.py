@@ -44,7 +44,7 @@ from localspec.settings import ROWS, FlashAttention
 
 ANSWER_SHARE = 0.5
 """An answer is taken to be half as long as what it is behind."""
-CLEARLY = {"repack": 1.3, "mmap": 1.02, "flash_attn": 1.005}
+CLEARLY, CLEARLY_READ = {"repack": 1.3, "mmap": 1.0, "flash_attn": 1.005}, 1.02
 """Noise must not move a default: where weights lie in memory makes a quarter of a difference. Read
 weights gain a tenth where files are cached in small pages; in large ones their 1 to 2 % are noise.
 Of kernels the estimate promises less of the plain one than it brings: behind 512 tokens and more it
@@ -168,7 +168,7 @@ class FastestHere:
         """The settings in `names` as they are fastest, and a clause on each that differs."""
         now, reasons = self, list[str]()
         for name, choices in _CHOICES:
-            found = {value: now._with(name, value) for value in choices(now)}
+            found = {value: now.with_setting(name, value) for value in choices(now)}
             usual = getattr(now.config.settings, name)
             usual = now.config.n_threads_batch if name == "threads_batch" else usual
             if name not in names or usual not in found or len(found) < 2:
@@ -184,7 +184,7 @@ class FastestHere:
                 now = found[value]
         return now.config, reasons
 
-    def _with(self, name: str, value: Any) -> "FastestHere":
+    def with_setting(self, name: str, value: Any) -> "FastestHere":
         return replace(self, config=self.config.with_settings(**{name: value}))
 
     def _where(self, name: str) -> str:
@@ -210,33 +210,33 @@ class FastestHere:
     @property
     def token_s(self) -> float:
         """Of one token behind the text."""
-        return self._weights_s(lambda way: way.token_s, self.config.n_threads) * self._share(
-            MEASURED_ELEMENTS
-        ) + self._attention_s(AttentionWay.token_at, self.depth)
+        return self.weights_s + self._attention_s(AttentionWay.token_at, self.depth)
+
+    @property
+    def weights_s(self) -> float:
+        """Of the weights in it; 0 where it is not known."""
+        return self._weights_s(lambda way: way.token_s, self.config.n_threads)
 
     @property
     def read_s(self) -> float:
         """Of one token of the text."""
-        return self._weights_s(lambda way: way.read_s, self.config.n_threads_batch) * self._share(
-            MEASURED_ELEMENTS / 5
-        ) + self._attention_s(AttentionWay.read_at, self.depth / 2)
+        weights_s = self._weights_s(lambda way: way.read_s, self.config.n_threads_batch, 1 / 5)
+        return weights_s + self._attention_s(AttentionWay.read_at, self.depth / 2)
 
     @property
     def load_s(self) -> float:
         """Of loading the weights."""
-        return self._weights_s(lambda way: way.load_s, self.config.n_threads) * self._share(
-            MEASURED_ELEMENTS
-        )
+        return self._weights_s(lambda way: way.load_s, self.config.n_threads)
 
-    def _share(self, n_measured: float) -> float:
-        """The model's weights over those that were measured."""
-        return sum(part.n_elements for part in self.facts.streamed(1)) / n_measured
-
-    def _weights_s(self, seconds: Callable[[WeightsWay], float], n_threads: int) -> float:
-        """0 where it is not known, which is the same for all that are compared then."""
+    def _weights_s(
+        self, seconds: Callable[[WeightsWay], float], n_threads: int, share: float = 1.0
+    ) -> float:
+        """0 where it is not known, which is the same for all that are compared then. `share`: what
+        of the measured model's weights it took."""
         repack = repacks_here(self.config, self.facts)
         key = repack, self.config.settings.mmap and not repack, n_threads
-        return next((seconds(way) for way in self.weights_ways if way.key == key), 0.0)
+        known = next((seconds(way) for way in self.weights_ways if way.key == key), 0.0)
+        return known * self.facts.active_params / (share * MEASURED_ELEMENTS)
 
     @property
     def weights_ways(self) -> Iterable[WeightsWay]:
@@ -277,8 +277,9 @@ def _mappings(choice: FastestHere) -> tuple[bool, ...]:
     is copied anyway."""
     fits = choice.facts.weight_bytes <= READ_SHARE * available_memory_bytes()
     is_copied = repacks_here(choice.config, choice.facts)
-    known = {way.is_mapped for way in choice.weights_ways if not way.repack}
-    return (True, False) if fits and len(known) > 1 and not is_copied else (True,)
+    mapped_s, read_s = (choice.with_setting("mmap", value).weights_s for value in (True, False))
+    is_faster = mapped_s > CLEARLY_READ * read_s > 0
+    return (True, False) if fits and is_faster and not is_copied else (True,)
 
 
 _CHOICES: tuple[tuple[str, Callable[[FastestHere], tuple[Any, ...]]], ...] = (

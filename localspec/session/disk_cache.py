@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from localspec.engine.base import Context, shared_prefix
 from localspec.errors import EngineError
@@ -26,11 +27,19 @@ STATE, TOKENS = ".state", ".tokens"
 
 @dataclass(frozen=True, slots=True)
 class KeptSequence:
-    """A file, and what it holds."""
+    """A file, and what it holds. `places`: where it can be continued, None: anywhere."""
 
     path: Path
     tokens: list[int]
     n_bytes: int
+    places: list[int] | None = None
+
+    def spares(self, prompt: Sequence[int]) -> int:
+        """How many of a prompt's first tokens need not be read."""
+        n = shared_prefix(self.tokens, prompt)
+        if self.places is None or n == len(self.tokens):
+            return n
+        return max((place for place in self.places if place <= n), default=0)
 
 
 class DiskCache:
@@ -42,8 +51,9 @@ class DiskCache:
         self.entries = [each for path in _by_age(folder) if (each := _usable(path))]
         """The one that was not used for longest first."""
 
-    def put(self, context: Context) -> None:
-        """Keep what a sequence holds, if that is worth it; it is about to be forgotten."""
+    def put(self, context: Context, places: list[int] | None = None) -> None:
+        """Keep what a sequence holds, if that is worth it; it is about to be forgotten. `places`:
+        where it can be continued before its end, None: anywhere."""
         tokens = list(context.tokens)
         if len(tokens) < LEAST_TOKENS or context.state_bytes > MOST_STATE_BYTES:
             return
@@ -53,18 +63,18 @@ class DiskCache:
         path = self._folder / f"{name}{STATE}"
         try:
             context.save(path)
-            write_text(path.with_suffix(TOKENS), json.dumps(tokens))
+            write_text(path.with_suffix(TOKENS), json.dumps({"tokens": tokens, "places": places}))
         except (EngineError, OSError):
-            path.unlink(missing_ok=True)  # a cache can be made again
+            _unlink(path)  # a cache can be made again
             return
-        self.entries.append(KeptSequence(path, tokens, path.stat().st_size))
+        self.entries.append(KeptSequence(path, tokens, path.stat().st_size, places))
         self._trim()
 
     def longest(self, prompt: Sequence[int]) -> tuple[KeptSequence | None, int]:
         """Which file spares most of a prompt, and how many tokens."""
         best, n_best = None, 0
         for entry in self.entries:
-            n = shared_prefix(entry.tokens, prompt)
+            n = entry.spares(prompt)
             if n > n_best:
                 best, n_best = entry, n
         return best, n_best
@@ -95,20 +105,29 @@ def _by_age(folder: Path) -> list[Path]:
 def _usable(path: Path) -> KeptSequence | None:
     found = _read(path)
     if found is None:
-        path.unlink(missing_ok=True)
+        _unlink(path)
     return found
 
 
 def _read(path: Path) -> KeptSequence | None:
     try:
-        tokens = json.loads(path.with_suffix(TOKENS).read_text(encoding="utf-8"))
+        document = json.loads(path.with_suffix(TOKENS).read_text(encoding="utf-8"))
+        tokens, places = document["tokens"], document["places"]
         size = path.stat().st_size
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    is_good = isinstance(tokens, list) and all(isinstance(token, int) for token in tokens)
-    return KeptSequence(path, tokens, size) if is_good else None
+    is_good = _is_numbers(tokens) and (places is None or _is_numbers(places))
+    return KeptSequence(path, tokens, size, places) if is_good else None
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, int) for each in value)
 
 
 def _drop(entry: KeptSequence) -> None:
-    for path in (entry.path, entry.path.with_suffix(TOKENS)):
-        path.unlink(missing_ok=True)
+    _unlink(entry.path)
+
+
+def _unlink(path: Path) -> None:
+    for each in (path, path.with_suffix(TOKENS)):
+        each.unlink(missing_ok=True)

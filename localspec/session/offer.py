@@ -1,7 +1,8 @@
 """What would be faster here and changes numbers: offered once, with its gain and its cost.
 
 Coarser keys are read faster, but with some kernels a prompt is not, and every number moves a
-little. So nobody gets them unasked; `tune` measures gain and divergence on the model itself.
+little. So nobody gets them unasked; `tune` measures gain and divergence on the model itself. So it
+is with lighter weights (`session.lighter`), which `quality` measures.
 """
 
 from contextlib import suppress
@@ -24,13 +25,15 @@ request 7412: 0.00094 for LLaMA-3-8B with q8_0 keys; small models lose some 0.00
 
 
 def offered(plan: EnginePlan, config: SessionConfig) -> str | None:
-    """A sentence on keys that would be faster and change numbers; only once for a model, and not
-    where somebody tuned it or wants nothing chosen."""
-    settings = plan.target.settings
-    if not config.open or settings.gpu_layers or settings.workers:
+    """A sentence on keys or weights that would be faster and change numbers; each only once for a
+    model, and not where somebody tuned it or wants nothing chosen."""
+    if not config.open:
         return None
+    settings = plan.target.settings
     here = FastestHere(plan.target, plan.facts, kept_ways(), config.expected)
-    return slower_prompts(here) or offer(here)
+    if settings.gpu_layers or settings.workers:
+        return offer_weights(here, by_bytes=True)
+    return slower_prompts(here) or offer(here) or offer_weights(here)
 
 
 def slower_prompts(here: FastestHere) -> str | None:
@@ -70,9 +73,18 @@ def offer(here: FastestHere) -> str | None:
     )
 
 
-def _first_time(config: EngineConfig) -> bool:
-    """Whether this model has not been offered anything yet; from now on it has."""
-    path = hashed(paths.cache_dir() / "offers", fingerprint(config.model))
+def offer_weights(here: FastestHere, *, by_bytes: bool = False) -> str | None:
+    """The same for lighter weights, which are looked for once."""
+    if not _first_time(here.config, " weights"):
+        return None
+    from localspec.session.lighter import lighter_weights  # noqa: PLC0415 - once for a model
+
+    return lighter_weights(here, by_bytes=by_bytes)
+
+
+def _first_time(config: EngineConfig, what: str = "") -> bool:
+    """Whether this model has not been offered that yet; from now on it has."""
+    path = hashed(paths.cache_dir() / "offers", fingerprint(config.model) + what)
     is_first = not path.exists()
     with suppress(OSError):
         path.touch()

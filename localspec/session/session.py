@@ -1,7 +1,7 @@
 """A loaded target, its drafter, and one context that each reply builds on."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -14,6 +14,7 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
+from localspec.decode.step import Step
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
 from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
@@ -239,9 +240,14 @@ class Session:
         options = self.effective(options)
         generation = self.generation(prompt, options)
         speculator = speculator or self.speculator(options.spec, options.draft_max)
-        interrupt, n_repeated = self.target.interrupt, self.n_repeated(prompt)
-        steps = drive(generation, self.context, speculator, interrupt, n_repeated)
-        steps = self._kept.followed(prompt, steps) if self._kept else steps
+        n_repeated = self.n_repeated(prompt)
+
+        def steps_of(places: Sequence[int] = ()) -> Iterator[Step]:
+            interrupt = self.target.interrupt
+            return drive(generation, self.context, speculator, interrupt, [*places, n_repeated])
+
+        n_end = n_repeated or len(prompt) - 1
+        steps = self._kept.followed(prompt, n_end, steps_of) if self._kept else steps_of()
         parser = parser or self.parser(options, PLAIN, UNOPENED)
         return Reply(generation, steps, parser, options, self._turns, speculator)
 

@@ -1,10 +1,11 @@
 """One HTML page with everything: it loads nothing and needs no script."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from localspec import __version__
 from localspec.bench.findings import findings
@@ -42,11 +43,22 @@ def page(results: Sequence[Results]) -> str:
         title=_title(rows),
         subtitle=f"Measured by localspec {__version__}, beside its predictions",
         facts=[*_facts(results, rows), *_shared(figures)],
-        findings=findings(rows),
+        findings=list(map(_unbroken, findings(rows))),
         tables=[*filter(None, (_speeds(figures), gap_table(figures), category_table(figures)))],
         charts=[_drawn(chart) for chart in charts_of(rows)],
-        skipped=list(dict.fromkeys(pair for each in results for pair in each.header.skipped)),
+        skipped=[
+            (what, _unbroken(why))
+            for what, why in dict.fromkeys(pair for each in results for pair in each.header.skipped)
+        ],
     )
+
+
+_OPTION = re.compile(r"--[a-z][\w-]*")
+
+
+def _unbroken(sentence: str) -> Markup:
+    """Browsers end a line behind the hyphens of an option, unless they are told not to."""
+    return Markup(_OPTION.sub(r"<code>\g<0></code>", str(escape(sentence))))
 
 
 def _title(rows: Sequence[ResultRow]) -> str:

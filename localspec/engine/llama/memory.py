@@ -189,6 +189,11 @@ class SequenceMemory:
         self._start = self.memory.length(self.sequence)
         self.checkpoints = [checkpoint] if checkpoint else []
 
+    def behind(self, n_held: int) -> Checkpoint | None:
+        """The newest checkpoint that leads back from `n_held` tokens."""
+        leading = (c for c in reversed(self.checkpoints) if c.is_whole or c.n_tokens < n_held)
+        return next(leading, None)
+
     @property
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint."""

@@ -4,8 +4,8 @@ A file has cells and tokens but no logits and no random numbers: a restored sequ
 token before anything is chosen, as `hold` and the driver do. The engine checks the shape of what it
 loads but not which model wrote it; `session.state_key` does. A damaged file would stop the
 process, so a seal (lengths and CRC-32) follows the engine's data, where the engine does not read.
-Between them stands the newest checkpoint: without it a conversation that goes on tomorrow would be
-read again where its template drops the last thought.
+Between them stands the newest checkpoint of an earlier place: without it a conversation that goes
+on tomorrow would be read again where its template drops the last thought.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ def save_sequence(memory: SequenceMemory, tokens: list[int], path: Path) -> None
             )
             if n_bytes == 0:
                 raise EngineError(f"{path} could not be written: {engine_log.reason()}")
-            _seal(partial, memory)
+            _seal(partial, memory.behind(len(tokens)), memory.memory.flags)
     except OSError as error:
         raise EngineError(f"{path} could not be written: {error.strerror or error}") from error
 
@@ -69,15 +69,15 @@ def load_sequence(memory: SequenceMemory, capacity: int, path: Path) -> list[int
 
 def checkpoint_bytes(memory: SequenceMemory) -> int:
     """What a file has beside the engine's own data."""
-    newest = memory.newest
+    newest = memory.behind(memory.memory.length(memory.sequence))
     return _SEAL.size + (_CHECKPOINT.size + newest.data.size if newest else 0)
 
 
-def _seal(path: Path, memory: SequenceMemory) -> None:
-    n_engine, newest = path.stat().st_size, memory.newest
+def _seal(path: Path, newest: Checkpoint | None, flags: int | None) -> None:
+    n_engine = path.stat().st_size
     with path.open("ab") as file:
         if newest is not None:
-            file.write(_CHECKPOINT.pack(newest.n_tokens, memory.memory.flags, newest.is_whole))
+            file.write(_CHECKPOINT.pack(newest.n_tokens, flags, newest.is_whole))
             file.write(newest.data.data)
     n_bytes = path.stat().st_size
     seal = _SEAL.pack(_MAGIC, n_engine, n_bytes, _checksum(path, n_bytes))

@@ -39,16 +39,23 @@ N_LAYERS = 5
 """With SHAPE and four bits a weight some 170 MB, which no usual cache holds."""
 ROUNDS, LIMIT_S = 3, 0.6
 """Turns of each comparison, and how long the later ones may take."""
+SHORT_ROUNDS, SHORT_LIMIT_S = 24, 0.25
+"""The same for passes of a fraction of a millisecond, which a neighbour disturbs all at once."""
 BLOCK = 32
 """Numbers of a quantized key go in blocks of so many."""
 
 T = TypeVar("T")
 
 
-def least(ways: Sequence[T], seconds: Callable[[T], float]) -> dict[T, float]:
+def least(
+    ways: Sequence[T],
+    seconds: Callable[[T], float],
+    n_rounds: int = ROUNDS,
+    limit_s: float = LIMIT_S,
+) -> dict[T, float]:
     """The least seconds of each way, in turns; the first turn warms up, and counts."""
-    best, until_s = dict.fromkeys(ways, inf), perf_counter() + LIMIT_S
-    for i, order in enumerate(there_and_back(ways, ROUNDS)):
+    best, until_s = dict.fromkeys(ways, inf), perf_counter() + limit_s
+    for i, order in enumerate(there_and_back(ways, n_rounds)):
         if i > 1 and perf_counter() > until_s:
             break
         for way in order:
@@ -120,7 +127,10 @@ def attention(heads: Heads, n_threads: int, chosen: tuple[str, str]) -> None:
         }
         for depth in depths:
             for width in (1, N_READ_WIDE):
-                best = least(kernels, lambda each, w=width, d=depth: timers[each].median(w, d))
+                turns = (SHORT_ROUNDS, SHORT_LIMIT_S) if width == 1 else (ROUNDS, LIMIT_S)
+                best = least(
+                    kernels, lambda each, w=width, d=depth: timers[each].median(w, d), *turns
+                )
                 found |= {(each, width, depth): best[each] / width for each in kernels}
     for flash, kv in kernels:
         times = (found[(flash, kv), *place] for place in product((1, N_READ_WIDE), depths))

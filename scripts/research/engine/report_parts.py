@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import product
@@ -32,15 +32,16 @@ from localspec.engine.expected import Expected
 from localspec.engine.sampling import Sampling
 from localspec.engine.threads import thread_counts
 from localspec.engine.timing import Timer, there_and_back
+from localspec.hardware.energy import Meter
 from localspec.notify import silent
-from localspec.session.automatic import chosen_plan
+from localspec.session.automatic import chosen_plan, repacks_here
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.loading import EnginePlan, sound_plan
 from localspec.session.session import Session
 from localspec.settings import Settings
 
 Row = dict[str, Any]
-DEPTHS, TURNS, N_TOKENS = (0, 512, 1024, 2048), 5, 6
+DEPTHS, TURNS, N_TOKENS = (0, 512, 1024, 2048), 6, 6
 KERNELS = ("auto", "off")
 OPEN = Settings().left_open(frozenset())
 
@@ -50,16 +51,18 @@ def settings_rows(model: str) -> Iterator[Row]:
     config = SessionConfig.of(named(model), spec="none", ctx=max(DEPTHS) + 256)
     plan = sound_plan(config, silent)
     chosen = {depth: _chosen(plan, config, depth) for depth in DEPTHS}
+    is_copied = repacks_here(plan.target, plan.facts)
     with ExitStack() as stack:
-        timers = _timers(stack, plan.target)
+        timers = _timers(stack, plan.target, _loadings(is_copied))
         for depth in DEPTHS:
             best = _least(timers, depth)
-            own, auto = best[_key(plan.target)], best[_key(chosen[depth])]
+            keys = _key(plan.target, is_copied), _key(chosen[depth], is_copied)
+            own, auto = best[keys[0]], best[keys[1]]
             least = min(best, key=lambda key: best[key])
             yield {
                 "part": "settings", "model": model, "depth": depth, "default_tps": 1 / own,
                 "auto": own / auto, "best": own / best[least], "auto_to_best": best[least] / auto,
-                "chosen": _words(_key(chosen[depth])), "fastest": _words(least),
+                "chosen": _words(keys[1], is_copied), "fastest": _words(least, is_copied),
             }  # fmt: skip
 
 
@@ -76,22 +79,32 @@ def _chosen(plan: EnginePlan, config: SessionConfig, depth: int) -> EngineConfig
     return chosen_plan(plan, asked, silent).target
 
 
-def _key(config: EngineConfig) -> Key:
+def _loadings(is_copied: bool) -> list[tuple[bool, bool]]:
+    """Repacked and mapped, where they differ: a copy is not mapped, and of some types none is
+    made."""
+    return [*([(True, True)] if is_copied else []), (False, True), (False, False)]
+
+
+def _key(config: EngineConfig, is_copied: bool) -> Key:
     settings = config.settings
-    return settings.repack, settings.mmap, settings.flash_attn, config.n_threads
+    repack = settings.repack and is_copied
+    return repack, settings.mmap or repack, settings.flash_attn, config.n_threads
 
 
-def _words(key: Key) -> str:
+def _words(key: Key, is_copied: bool) -> str:
     repack, is_mapped, kernel, n = key
-    loading = ("" if repack else ", not repacked") + ("" if is_mapped else ", read")
+    loading = "" if repack or not is_copied else ", not repacked"
+    loading += "" if is_mapped else ", read"
     return f"flash attention {'on' if kernel == 'auto' else 'off'}, {n} threads{loading}"
 
 
-def _timers(stack: ExitStack, config: EngineConfig) -> dict[Loaded, Timer]:
+def _timers(
+    stack: ExitStack, config: EngineConfig, loadings: Sequence[tuple[bool, bool]]
+) -> dict[Loaded, Timer]:
     from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - --help needs no engine
 
     found: dict[Loaded, Timer] = {}
-    for repack, is_mapped in product((True, False), repeat=2):
+    for repack, is_mapped in loadings:
         loading = config.with_settings(repack=repack, mmap=is_mapped)
         owner = stack.enter_context(closing(LlamaEngine(loading.with_settings(ctx=256))))
         for kernel in KERNELS:
@@ -161,6 +174,22 @@ def _llama_bench_tps(model: str, work: Work, program: str) -> list[float]:
     return result["samples_ts"]
 
 
+def energy_rows(model: str) -> Iterator[Row]:
+    """Joules a token of plain decoding; None where this machine does not tell."""
+    config = SessionConfig.of(named(model), spec="none", threads=max(thread_counts()))
+    spent: list[float] = []
+    with Session.open(config) as session:
+        for _ in range(ENERGY_TURNS if Meter.here().tells else 0):
+            prompt = session.chat_prompt([{"role": "user", "content": "Count to a hundred."}])
+            options = ReplyOptions(Sampling(temperature=0), 128, ignore_eos=True)
+            joules = session.reply(prompt, options).finish().timings.joules_per_token
+            spent += [] if joules is None else [joules]
+    median = statistics.median(spent) if spent else None
+    yield {"part": "energy", "model": model, "joules_per_token": median}
+
+
+ENERGY_TURNS = 5
+
 TYPES: dict[str, list[str]] = {
     "none": [],
     "ngram-simple": ["--spec-type", "ngram-simple"],
@@ -171,7 +200,10 @@ TYPES: dict[str, list[str]] = {
 
 
 def speculation_rows(pair: str, prompts: Path, llama_server: str, n: int) -> Iterator[Row]:
-    """`--spec auto` and plain decoding beside llama-server's types, question by question."""
+    """`--spec auto` and plain decoding beside llama-server's types, question by question.
+
+    Nobody is asked a question twice: ngram-mod keeps what it has seen, and would know the answer.
+    """
     target, draft = (named(name) for name in pair.split(","))
     asked = choose(read_questions(prompts), n, 0)
     with ExitStack() as stack:
@@ -190,18 +222,13 @@ def speculation_rows(pair: str, prompts: Path, llama_server: str, n: int) -> Ite
             command += ["--port", str(port)]
             stack.enter_context(running(command, port, folder / f"{name}.log"))
             ways[f"llama-server {name}"] = lambda text, port=port: _server_tps(port, text)
-        for question in asked:
-            found: dict[str, list[float]] = {name: [] for name in ways}
-            for order in there_and_back(list(ways), 2):
-                for name in order:
-                    found[name].append(ways[name](question.text))
-            tps = {name: statistics.mean(each) for name, each in found.items()}
+        for question, order in zip(asked, there_and_back(list(ways), len(asked)), strict=True):
+            tps = {name: ways[name](question.text) for name in order}
             yield {"part": "speculation", "model": pair, "category": question.category, **tps}
 
 
 def _reply_tps(session: Session, text: str, spec: Any) -> float:
     session.context.go_back(0)
-    session.forget()
     options = ReplyOptions(Sampling(temperature=0), 64, spec=spec)
     prompt = session.chat_prompt([{"role": "user", "content": text}])
     return session.reply(prompt, options).finish().timings.decode_tps or 0.0
@@ -215,7 +242,8 @@ def _server_tps(port: int, text: str) -> float:
         head = {"Content-Type": "application/json"}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), head)
         document = json.loads(connection.getresponse().read())
-    return document["timings"]["predicted_per_second"]
+    timings = document["timings"]  # as ours: the first token comes with the prompt
+    return 1e3 * (timings["predicted_n"] - 1) / timings["predicted_ms"]
 
 
 def program(name: str, given: str | None) -> str | None:
