@@ -94,8 +94,9 @@ class LlamaBatch:
         """Of its number, which the engine reads from a list."""
         return self._first_id + 4 * sequence
 
-    def copy_first_state(self, address: int) -> None:
-        """Make the numbers at `address` the hidden state of the first row."""
+    def replace(self, token: int, position: int, address: int) -> None:
+        """Of the only row: another token and position, and the numbers at `address` as its state."""
+        self._one_token[0], self._one_position[0] = token, position
         ctypes.memmove(self._states_address, address, self._row_bytes)
 
     def add_states(
@@ -107,8 +108,9 @@ class LlamaBatch:
         *,
         wanted: bool,
     ) -> None:
-        """The same with a hidden state for each token."""
-        self._states[self.n_rows : self.n_rows + len(tokens)] = states
+        """The same with a hidden state for each token, whose numbers may lie in several parts."""
+        room = self._states[self.n_rows : self.n_rows + len(tokens)]
+        room.reshape(states.shape)[:] = states
         self.add(tokens, position, sequence, wanted=wanted)
 
     def want_last(self) -> None:
