@@ -35,7 +35,7 @@ class LlamaBatch:
         self.n_rows = 0
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
-        self._n_alike = n_positions - 1
+        self._n_alike, self._n_nameless = n_positions - 1, 0
         self._positions = np.zeros(n_positions * capacity, np.int32)
         self._wanted = np.zeros(capacity, np.int8)
         self._n_sequence_ids = np.ones(capacity, np.int32)
@@ -112,6 +112,18 @@ class LlamaBatch:
         room = self._states[self.n_rows : self.n_rows + len(tokens)]
         room.reshape(states.shape)[:] = states
         self.add(tokens, position, sequence, wanted=wanted)
+
+    def add_nameless(self, sequence: int, states: npt.NDArray[np.float32]) -> None:
+        """As many rows as there are states, from position 0 on, all with an output.
+
+        For a batch without tokens of which nobody else uses any row: the rest is written once.
+        """
+        n = len(states)
+        if n > self._n_nameless:
+            self._position[:n], self._wanted[:n] = self._steps[:n], True
+            self._sequence_of[:n], self._n_nameless = self._address_of(sequence), n
+        self._states[:n].reshape(states.shape)[:] = states
+        self.n_rows = n
 
     def want_last(self) -> None:
         """Logits for the row that was added last."""

@@ -133,8 +133,9 @@ class ChainHead(LlamaHead):
             while True:
                 tokens.append((yield self.draft([(context, tokens)], window)[0]))
         n_rows = self._run_first(context, token, window)
-        address, first = self.state_address(n_rows - 1), n_rows - 1 if self._is_eagle else 0
-        token = yield self.logits([first], first + 1)[0]
+        address = self.state_address(n_rows - 1)
+        n_scored = n_rows if self._is_eagle else 1
+        token = yield BufferLogits(self, self.scores(n_scored)[n_scored - 1 :])
         place, step = len(context.tokens) - self._shift, int(not self.facts.needs_target_cache)
         known, batch = self._known[context.sequence], self.batch
         batch.add_one(token, 0, context.sequence, wanted=True)
@@ -258,7 +259,6 @@ class ChainHead(LlamaHead):
     def _encoded(self, features: Rows) -> Rows:
         """EAGLE-3's encoder makes one state of several. It has no cache; libllama wants positions
         that follow those of the sequence, so it gets one that never holds anything."""
-        n = len(features)
-        self._taps.add_states([0] * n, 0, self._no_sequence, features, wanted=True)
+        self._taps.add_nameless(self._no_sequence, features)
         self.run(self._taps, encodes=True)
-        return self.states(n)
+        return self.states(len(features))

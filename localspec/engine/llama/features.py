@@ -120,7 +120,7 @@ class Features:
         self._address = unstable(f"llama_get_embeddings_{what}")
         self._n_embd = n_embd
         self._taps = sorted({*self.layers})
-        self._first_tap = self._taps[:1]
+        self._where = (context, *self._taps[:1])
         is_in_order = self._taps == [*self.layers]
         self._order = None if is_in_order else [self._taps.index(each) for each in self.layers]
         self._unsettled: list[FeatureRows] = []
@@ -169,27 +169,30 @@ class Features:
         """After a call: (sequence, position, rows) of its parts, in the order of the batch."""
         if self._n_awake < 0:
             return
-        n_rows, start = sum([n for _, _, n in parts]), 0
-        given = self._rows_given(n_rows) if self._is_on else None
+        start, end = 0, sum([n for _, _, n in parts])
+        given = self._rows_given(end) if self._is_on else None
         for sequence, position, n in parts:
-            rows = self.of(sequence)
-            rows.take(position, n, None if given is None else given[start : start + n])
+            rows, own = self.of(sequence), None
+            if given is not None:
+                own = given[start : start + n]
+                own = own if self._order is None else own[:, self._order]
+            rows.take(position, n, own)
             self._unsettled.append(rows)
             start += n
 
     def _rows_given(self, n: int) -> Rows:
-        """What the engine gave in its last call, shape (n, layers, n_embd).
+        """What the engine gave in its last call, at least `n` rows, shape (n, layers, n_embd).
 
         All taps lie in one buffer and move together (output_reserve in llama-context.cpp), so the
         place of the first one says where the others are.
         """
-        first = self._address(self._context, *self._first_tap)
+        first = self._address(*self._where)
         given = self._given.get(first)
         if given is None or n > len(given):
             others = [self._address(self._context, layer) for layer in self._taps[1:]]
             given = _side_by_side([first, *others], n, self._n_embd)
             self._given[first] = given
-        return given[:n] if self._order is None else given[:n, self._order]
+        return given
 
 
 def _side_by_side(addresses: Sequence[int | None], n: int, width: int) -> Rows:
