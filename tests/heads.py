@@ -53,12 +53,16 @@ class Kind:
 
 
 def write_agreeing(
-    path: Path, noise: float = 0.0, kind: str = "hybrid", part: Part = "all"
+    path: Path,
+    noise: float = 0.0,
+    kind: str = "hybrid",
+    part: Part = "all",
+    n_vocab: int = N_VOCAB,
 ) -> Path:
     """Write a model whose head guesses right, the worse with more `noise`."""
     of, tensors = KINDS[kind], RandomTensors(BY_NAME["F16"], 0)
-    metadata = of.metadata() | byte_vocabulary(N_VOCAB)
-    ends = dict(_ends())
+    metadata = of.metadata() | byte_vocabulary(n_vocab) | {f"{of.name}.vocab_size": n_vocab}
+    ends = dict(_ends(n_vocab))
     every = [each for each in of.tensors(tensors) if each.name not in ends] + list(ends.values())
     if part == "head":
         every = [each for each in every if not each.name.startswith("blk.")]
@@ -78,16 +82,16 @@ ORDER = [*_SHUFFLED[:N_BEFORE_END], EOS, *_SHUFFLED[N_BEFORE_END:]]
 """What follows what: each byte once, and the end token after 100 of them."""
 
 
-def _ends() -> Iterator[tuple[str, TensorPlan]]:
+def _ends(n_vocab: int) -> Iterator[tuple[str, TensorPlan]]:
     """Embeddings, and a matrix for scores whose row of a token is the embedding of the one before:
     that fits best."""
-    embeddings = np.random.default_rng(7).standard_normal((N_VOCAB, N_EMBD)) * 0.1
+    embeddings = np.random.default_rng(7).standard_normal((n_vocab, N_EMBD)) * 0.1
     scores = np.zeros_like(embeddings)
     for token, following in zip(ORDER, [*ORDER[1:], ORDER[0]], strict=True):
         scores[following] = embeddings[token]
     for name, rows in (("token_embd.weight", embeddings), ("output.weight", scores)):
         data = rows.astype(np.float16).tobytes()
-        yield name, TensorPlan(name, BY_NAME["F16"], (N_EMBD, N_VOCAB), lambda data=data: (data,))
+        yield name, TensorPlan(name, BY_NAME["F16"], (N_EMBD, n_vocab), lambda data=data: (data,))
 
 
 def _silent(plan: TensorPlan) -> TensorPlan:

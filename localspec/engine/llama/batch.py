@@ -95,7 +95,7 @@ class LlamaBatch:
         return self._first_id + 4 * sequence
 
     def replace(self, token: int, position: int, address: int) -> None:
-        """Of the only row: another token and position, and the numbers at `address` as its state."""
+        """Of the only row: another token and position, and as its state what lies there."""
         self._one_token[0], self._one_position[0] = token, position
         ctypes.memmove(self._states_address, address, self._row_bytes)
 
