@@ -9,6 +9,7 @@ allows (src/models/qwen35.cpp, glm4-moe.cpp, hy-v3.cpp).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -60,7 +61,7 @@ def write_agreeing(
     n_vocab: int = N_VOCAB,
 ) -> Path:
     """Write a model whose head guesses right, the worse with more `noise`."""
-    of, tensors = KINDS[kind], RandomTensors(BY_NAME["F16"], 0)
+    of, tensors = {**KINDS, "deep": DEEP}[kind], RandomTensors(BY_NAME["F16"], 0)
     metadata = of.metadata() | byte_vocabulary(n_vocab) | {f"{of.name}.vocab_size": n_vocab}
     ends = dict(_ends(n_vocab))
     every = [each for each in of.tensors(tensors) if each.name not in ends] + list(ends.values())
@@ -160,23 +161,23 @@ def _glm_block(tensors: RandomTensors, block: str) -> Tensors:
     yield tensors.matrix(f"{block}.ffn_down_shexp.weight", N_FF // 2, N_EMBD)
 
 
-HY_LAYERS = 2
+HY_LAYERS, DEEP_LAYERS = 2, 24
 """Attention alone, and dense layers."""
 
 
-def _hy_metadata() -> Metadata:
+def _hy_metadata(n_layers: int = HY_LAYERS) -> Metadata:
     keys: Metadata = {
         "attention.head_count_kv": N_KV_HEADS,
         "feed_forward_length": N_FF,
         "expert_feed_forward_length": N_FF,
     }
-    return _hybrid("hy_v3", HY_LAYERS) | {f"hy_v3.{key}": v for key, v in keys.items()}
+    return _hybrid("hy_v3", n_layers) | {f"hy_v3.{key}": v for key, v in keys.items()}
 
 
-def _hy_tensors(tensors: RandomTensors) -> Tensors:
+def _hy_tensors(tensors: RandomTensors, n_layers: int = HY_LAYERS) -> Tensors:
     yield tensors.matrix("token_embd.weight", N_EMBD, N_VOCAB)
     yield _ones(tensors, "output_norm", N_EMBD)
-    for i in range(HY_LAYERS):
+    for i in range(n_layers):
         yield _ones(tensors, f"blk.{i}.attn_norm", N_EMBD)
         yield _ones(tensors, f"blk.{i}.ffn_norm", N_EMBD)
         yield from _hy_block(tensors, f"blk.{i}")
@@ -194,3 +195,8 @@ KINDS = {
     "dense": Kind("hy_v3", HY_LAYERS, _hy_metadata, _hy_tensors, _hy_block, 1, HY_NORMS),
     "several heads": Kind("hy_v3", HY_LAYERS, _hy_metadata, _hy_tensors, _hy_block, 3, HY_NORMS),
 }
+DEEP = Kind(
+    "hy_v3", DEEP_LAYERS, partial(_hy_metadata, DEEP_LAYERS),
+    partial(_hy_tensors, n_layers=DEEP_LAYERS), _hy_block, 1, HY_NORMS,
+)  # fmt: skip
+"""Beside so many layers a head takes little time."""
