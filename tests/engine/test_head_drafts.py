@@ -3,11 +3,9 @@
 The fixtures' heads guess right by construction, or wrong where noise is added, in the model's file
 or beside it.
 
-With test_heads_beside.py and test_heads_agree.py: each method, place of the head and kind of
-target, one sequence and three, drafts that are all accepted or not at all, an end inside a draft, a
-full context, a saved and restored one, drafts that come and go. What cannot be: EAGLE-3, DFlash,
-DSpark and Gemma 4's assistants inside a target's file, and Gemma 4 as a hybrid. EAGLE-3 whose
-drafts are all accepted has a dense target; so have DFlash and DSpark, for one token of a block.
+Each place of the head and kind of target, one sequence and three, drafts that are all accepted
+or not at all, an end inside a draft, a full context, a saved and restored one, drafts that come and go.
+Heads that are files of their own have theirs in test_heads_beside.py and test_heads_agree.py.
 """
 
 import re

@@ -132,6 +132,7 @@ class ChainHead(LlamaHead):
             tokens = [token]
             while True:
                 tokens.append((yield self.draft([(context, tokens)], window)[0]))
+        assert isinstance(context, LlamaContext)
         n_rows = self._run_first(context, token, window)
         address = self.state_address(n_rows - 1)
         n_scored = n_rows if self._is_eagle else 1
@@ -150,9 +151,8 @@ class ChainHead(LlamaHead):
             known.n_cells = place + 1
             token = yield BufferLogits(self, scores)
 
-    def _run_first(self, context: Context, token: int, window: int) -> int:
+    def _run_first(self, context: LlamaContext, token: int, window: int) -> int:
         """What the head has not read, and the pending token; how many rows that were."""
-        assert isinstance(context, LlamaContext)
         self.batch.clear()
         known = self._of(context.sequence)
         _, place = self._add(context, [token], known, window)
