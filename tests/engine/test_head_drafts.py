@@ -4,8 +4,9 @@ The fixtures' heads guess right by construction, or wrong where noise is added, 
 or beside it.
 
 Each place of the head and kind of target, one sequence and three, drafts that are all accepted
-or not at all, an end inside a draft, a full context, a saved and restored one, drafts that come and go.
-Heads that are files of their own have theirs in test_heads_beside.py and test_heads_agree.py.
+or not at all, an end inside a draft, a full context, a saved and restored one, drafts that come
+and go. Heads that are files of their own have theirs in test_heads_beside.py and
+test_heads_agree.py.
 """
 
 import re
