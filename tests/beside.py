@@ -38,23 +38,25 @@ def _ones(names: Iterable[str], n: int) -> Tensors:
         yield given(f"{name}.weight", np.ones(n), "F32")
 
 
-def _keys(name: str, n_layers: int, n_embd: int, **more: Value) -> Metadata:
+def _keys(name: str, n_layers: int, n_embd: int, n_vocab: int = N_VOCAB, **more: Value) -> Metadata:
     keys: Metadata = {
         "block_count": n_layers,
         "context_length": N_CTX,
         "embedding_length": n_embd,
         "feed_forward_length": N_FF,
         "attention.layer_norm_rms_epsilon": NORM_EPSILON,
-        "vocab_size": N_VOCAB,
+        "vocab_size": n_vocab,
     }
     keys |= {key.replace("__", "."): value for key, value in more.items()}
     whole: Metadata = {f"{name}.{key}": value for key, value in keys.items()}
     return {"general.architecture": name, "general.name": f"random {name}"} | whole
 
 
-def _gemma_keys(name: str, pattern: tuple[int, ...], n_embd: int, **more: Value) -> Metadata:
-    return byte_vocabulary(N_VOCAB) | _keys(
-        name, len(pattern), n_embd, attention__head_count=HEADS,
+def _gemma_keys(
+    name: str, pattern: tuple[int, ...], n_embd: int, n_vocab: int, **more: Value
+) -> Metadata:
+    return byte_vocabulary(n_vocab) | _keys(
+        name, len(pattern), n_embd, n_vocab, attention__head_count=HEADS,
         attention__head_count_kv=KV_HEADS, attention__key_length=SIZE,
         attention__value_length=SIZE, attention__key_length_swa=WINDOW_SIZE,
         attention__value_length_swa=WINDOW_SIZE, rope__dimension_count=SIZE,
@@ -64,33 +66,35 @@ def _gemma_keys(name: str, pattern: tuple[int, ...], n_embd: int, **more: Value)
     )  # fmt: skip
 
 
-def _half_embeddings() -> np.ndarray:
-    return np.random.default_rng(7).standard_normal((N_VOCAB, N_OWN)) * 0.1
+def _half_embeddings(n_vocab: int) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal((n_vocab, N_OWN)) * 0.1
 
 
-def write_gemma4(path: Path, *, is_silent: bool = True) -> Path:
+def write_gemma4(path: Path, *, is_silent: bool = True, n_vocab: int = N_VOCAB) -> Path:
     """The target; not `is_silent`: attention has its say, so that nothing agrees any more."""
     metadata = _gemma_keys(
-        "gemma4", TARGET_PATTERN, N_TARGET, attention__shared_kv_layers=0,
+        "gemma4", TARGET_PATTERN, N_TARGET, n_vocab, attention__shared_kv_layers=0,
         embedding_length_per_layer_input=0, final_logit_softcapping=30.0,
     )  # fmt: skip
-    rows = np.concatenate([_half_embeddings(), np.zeros((N_VOCAB, N_TARGET - N_OWN))], axis=1)
+    rows = np.concatenate(
+        [_half_embeddings(n_vocab), np.zeros((n_vocab, N_TARGET - N_OWN))], axis=1
+    )
     tensors = [given("token_embd.weight", rows), *_gemma_layers(TARGET_PATTERN, N_TARGET, False)]
     return _write(path, metadata, tensors, is_silent=is_silent)
 
 
-def write_assistant(path: Path, noise: float = 0.0) -> Path:
+def write_assistant(path: Path, noise: float = 0.0, n_vocab: int = N_VOCAB) -> Path:
     """Its head, which guesses the worse with more `noise`."""
     n = len(OWN_PATTERN)
     metadata = _gemma_keys(
-        "gemma4-assistant", OWN_PATTERN, N_OWN, nextn_predict_layers=n,
+        "gemma4-assistant", OWN_PATTERN, N_OWN, n_vocab, nextn_predict_layers=n,
         embedding_length_out=N_TARGET, attention__shared_kv_layers=n,
     )  # fmt: skip
     projection = np.eye(N_OWN, 2 * N_TARGET)
     projection += noise * np.random.default_rng(5).standard_normal(projection.shape)
     back = np.random.default_rng(6).standard_normal((N_TARGET, N_OWN)) * 0.1
     tensors = [
-        given("token_embd.weight", _half_embeddings()),
+        given("token_embd.weight", _half_embeddings(n_vocab)),
         given("nextn.pre_projection.weight", projection),
         given("nextn.post_projection.weight", back),
         *_gemma_layers(OWN_PATTERN, N_OWN, True),
@@ -147,7 +151,7 @@ def _attention(random: RandomTensors, block: str, n_in: int, shape: Shape) -> Te
 
 def _small_keys(name: str, n_layers: int, shape: Shape, **more: Value) -> Metadata:
     return _keys(
-        name, n_layers, shape.n_embd, attention__head_count=shape.n_heads,
+        name, n_layers, shape.n_embd, shape.n_vocab, attention__head_count=shape.n_heads,
         attention__head_count_kv=shape.n_kv_heads, attention__key_length=shape.head_size,
         attention__value_length=shape.head_size, rope__dimension_count=shape.head_size,
         rope__freq_base=10_000.0, target_layers=array_of(ValueType.INT32, TAPS), **more,
@@ -192,14 +196,19 @@ N_BLOCK, N_MARKOV, MASK = 6, 32, 265
 
 
 def write_dflash(
-    path: Path, *, is_dspark: bool = False, mask: int = MASK, is_silent: bool = False
+    path: Path,
+    shape: Shape = SMALL,
+    vocabulary: Metadata | None = None,
+    *,
+    is_dspark: bool = False,
+    mask: int = MASK,
+    is_silent: bool = False,
 ) -> Path:
     """A head of two layers that fills blocks of `N_BLOCK` tokens. `is_silent`: it says of each
     token what the target's matrix says of its embedding."""
-    shape = SMALL
     random, n = RandomTensors(BY_NAME["F16"], 2), shape.n_embd
     metadata = _small_keys("dflash", 2, shape, block_size=N_BLOCK)
-    metadata |= byte_vocabulary(shape.n_vocab)
+    metadata |= vocabulary or byte_vocabulary(shape.n_vocab)
     metadata["tokenizer.ggml.mask_token_id"] = mask
     tensors = [random.matrix("fc.weight", len(TAPS) * n, n)]
     tensors += _ones(["enc.output_norm", "output_norm"], n)

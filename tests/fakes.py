@@ -1,7 +1,7 @@
 """An engine of 60 lines: logits are a fixed function of the last two tokens."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -150,3 +150,10 @@ class FakeHead:
         self.n_calls += 1
         texts = [[*context.tokens, *tokens] for context, tokens in requests]
         return [FakeLogits(self._engine.logits(text)[None]) for text in texts]
+
+    def rows(
+        self, context: FakeContext, token: int, window: int = 64
+    ) -> Generator[FakeLogits, int]:
+        tokens = [token]
+        while True:
+            tokens.append((yield self.draft([(context, tokens)], window)[0]))

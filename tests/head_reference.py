@@ -135,3 +135,12 @@ class Dflash(Reference):
             weight = float((self.w["conf_proj.weight"] @ read + self.w["conf_proj.bias"])[0])
             chances[i], token = 1 / (1 + np.exp(-weight)), int(row.argmax())
         return scores, chances
+
+
+def mtp_guess(target: Arrays, head: Arrays, before: int, token: int) -> int:
+    """What an agreeing MTP head, noise and all, says of the token behind a pending one and the one
+    before it."""
+    (name,) = (name for name in head if name.endswith("nextn.eh_proj.weight"))
+    words = target["token_embd.weight"]
+    read = np.concatenate([norm(words[token], 1), norm(norm(words[before], 1), 1)])
+    return int((target["output.weight"] @ (head[name] @ read)).argmax())

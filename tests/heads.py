@@ -9,6 +9,7 @@ allows (src/models/qwen35.cpp, glm4-moe.cpp, hy-v3.cpp).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -53,12 +54,16 @@ class Kind:
 
 
 def write_agreeing(
-    path: Path, noise: float = 0.0, kind: str = "hybrid", part: Part = "all"
+    path: Path,
+    noise: float = 0.0,
+    kind: str = "hybrid",
+    part: Part = "all",
+    n_vocab: int = N_VOCAB,
 ) -> Path:
     """Write a model whose head guesses right, the worse with more `noise`."""
-    of, tensors = KINDS[kind], RandomTensors(BY_NAME["F16"], 0)
-    metadata = of.metadata() | byte_vocabulary(N_VOCAB)
-    ends = dict(_ends())
+    of, tensors = {**KINDS, "deep": DEEP}[kind], RandomTensors(BY_NAME["F16"], 0)
+    metadata = of.metadata() | byte_vocabulary(n_vocab) | {f"{of.name}.vocab_size": n_vocab}
+    ends = dict(_ends(n_vocab))
     every = [each for each in of.tensors(tensors) if each.name not in ends] + list(ends.values())
     if part == "head":
         every = [each for each in every if not each.name.startswith("blk.")]
@@ -78,16 +83,16 @@ ORDER = [*_SHUFFLED[:N_BEFORE_END], EOS, *_SHUFFLED[N_BEFORE_END:]]
 """What follows what: each byte once, and the end token after 100 of them."""
 
 
-def _ends() -> Iterator[tuple[str, TensorPlan]]:
+def _ends(n_vocab: int) -> Iterator[tuple[str, TensorPlan]]:
     """Embeddings, and a matrix for scores whose row of a token is the embedding of the one before:
     that fits best."""
-    embeddings = np.random.default_rng(7).standard_normal((N_VOCAB, N_EMBD)) * 0.1
+    embeddings = np.random.default_rng(7).standard_normal((n_vocab, N_EMBD)) * 0.1
     scores = np.zeros_like(embeddings)
     for token, following in zip(ORDER, [*ORDER[1:], ORDER[0]], strict=True):
         scores[following] = embeddings[token]
     for name, rows in (("token_embd.weight", embeddings), ("output.weight", scores)):
         data = rows.astype(np.float16).tobytes()
-        yield name, TensorPlan(name, BY_NAME["F16"], (N_EMBD, N_VOCAB), lambda data=data: (data,))
+        yield name, TensorPlan(name, BY_NAME["F16"], (N_EMBD, n_vocab), lambda data=data: (data,))
 
 
 def _silent(plan: TensorPlan) -> TensorPlan:
@@ -156,23 +161,23 @@ def _glm_block(tensors: RandomTensors, block: str) -> Tensors:
     yield tensors.matrix(f"{block}.ffn_down_shexp.weight", N_FF // 2, N_EMBD)
 
 
-HY_LAYERS = 2
+HY_LAYERS, DEEP_LAYERS = 2, 24
 """Attention alone, and dense layers."""
 
 
-def _hy_metadata() -> Metadata:
+def _hy_metadata(n_layers: int = HY_LAYERS) -> Metadata:
     keys: Metadata = {
         "attention.head_count_kv": N_KV_HEADS,
         "feed_forward_length": N_FF,
         "expert_feed_forward_length": N_FF,
     }
-    return _hybrid("hy_v3", HY_LAYERS) | {f"hy_v3.{key}": v for key, v in keys.items()}
+    return _hybrid("hy_v3", n_layers) | {f"hy_v3.{key}": v for key, v in keys.items()}
 
 
-def _hy_tensors(tensors: RandomTensors) -> Tensors:
+def _hy_tensors(tensors: RandomTensors, n_layers: int = HY_LAYERS) -> Tensors:
     yield tensors.matrix("token_embd.weight", N_EMBD, N_VOCAB)
     yield _ones(tensors, "output_norm", N_EMBD)
-    for i in range(HY_LAYERS):
+    for i in range(n_layers):
         yield _ones(tensors, f"blk.{i}.attn_norm", N_EMBD)
         yield _ones(tensors, f"blk.{i}.ffn_norm", N_EMBD)
         yield from _hy_block(tensors, f"blk.{i}")
@@ -190,3 +195,8 @@ KINDS = {
     "dense": Kind("hy_v3", HY_LAYERS, _hy_metadata, _hy_tensors, _hy_block, 1, HY_NORMS),
     "several heads": Kind("hy_v3", HY_LAYERS, _hy_metadata, _hy_tensors, _hy_block, 3, HY_NORMS),
 }
+DEEP = Kind(
+    "hy_v3", DEEP_LAYERS, partial(_hy_metadata, DEEP_LAYERS),
+    partial(_hy_tensors, n_layers=DEEP_LAYERS), _hy_block, 1, HY_NORMS,
+)  # fmt: skip
+"""Beside so many layers a head takes little time."""

@@ -121,11 +121,11 @@ def _head_lines(head: HeadForecast) -> str:
     ]
     for each in head.users:
         pays = "never pays" if each.break_even is None else f"from {percent(each.break_even)}"
-        best = (
-            f"draft {each.best.n_draft}: {each.best.speedup:.2f} x" if each.best.n_draft else "off"
-        )
-        at = f"at {percent(each.best.acceptance)} acceptance"
-        lines.append(f"  {each.n_users:2} users  {pays:10}  {best} {at}")
+        if each.break_even is not None:
+            best = f"draft {each.best.n_draft}: {each.best.speedup:.2f} x"
+            pays = f"{pays:10}  {best if each.best.n_draft else 'no drafts'}"
+            pays += f" at {percent(each.best.acceptance)} acceptance"
+        lines.append(f"  {each.n_users:2} users  {pays}")
     return "\n".join(lines).replace(" 1 users", " 1 user ")
 
 

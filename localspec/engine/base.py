@@ -8,7 +8,7 @@ everything else (chat turns, prompt reuse, draft catch-up) from those three. Wha
 are plain values, so that an engine can stand in another process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -173,6 +173,11 @@ class Head(Protocol):
         Of a context that is new to it, it reads at most `window` tokens, and at most those whose
         hidden states were kept. Raises EngineError.
         """
+        ...
+
+    def rows(self, context: Context, token: int, window: int = ...) -> Generator[HeadRow, int]:
+        """The same for one context and its pending token, in less time: a row for each token of a
+        draft, to be sent the one that was chosen from it. Nothing else may be asked meanwhile."""
         ...
 
     def is_ready(self, context: Context) -> bool:

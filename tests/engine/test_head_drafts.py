@@ -2,6 +2,11 @@
 
 The fixtures' heads guess right by construction, or wrong where noise is added, in the model's file
 or beside it.
+
+Each place of the head and kind of target, one sequence and three, drafts that are all accepted
+or not at all, an end inside a draft, a full context, a saved and restored one, drafts that come
+and go. Heads that are files of their own have theirs in test_heads_beside.py and
+test_heads_agree.py.
 """
 
 import re
@@ -131,38 +136,49 @@ def test_drafts_change_no_greedy_answer(
     assert not noise or sum(each.accepted for own in steps for each in own) < N_TOKENS / 3
 
 
-def test_a_draft_that_runs_over_the_end_is_cut_there(files: HeadFiles) -> None:
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_a_draft_that_runs_over_the_end_is_cut_there(files: HeadFiles, n_sequences: int) -> None:
     """The tokens behind an end token are right guesses of what nobody may read."""
-    engine = engine_of(files, 8)
+    engine = engine_of(files, 8, n_sequences)
     speculator = Fixed(MtpDrafter(engine.head(files.head, 8)), 8)
-    context = engine.context()
-    for n_left in range(8):
-        prompt = ORDER[N_BEFORE_END - n_left - 8 : N_BEFORE_END - n_left]
-        generation = Generation(prompt, GREEDY, Limits(N_CTX, 40, frozenset({EOS})))
-        run([Slot(generation, context)], engine, speculator)
-        assert generation.tokens == expected(generation)
-        assert len(generation.tokens) == n_left
-        assert generation.finish_reason == "stop"
+    contexts = [engine.context() for _ in range(n_sequences)]
+    for i in range(8):
+        lengths = [(i + 3 * k) % 8 for k in range(n_sequences)]
+        ends = [N_BEFORE_END - n_left for n_left in lengths]
+        asked = [
+            Generation(ORDER[end - 8 : end], GREEDY, Limits(N_CTX, 40, frozenset({EOS})))
+            for end in ends
+        ]
+        run([Slot(*each) for each in zip(asked, contexts, strict=True)], engine, speculator)
+        assert [each.tokens for each in asked] == [expected(each) for each in asked]
+        assert [len(each.tokens) for each in asked] == lengths
+        assert {each.finish_reason for each in asked} == {"stop"}
     engine.close()
 
 
-def test_a_context_that_becomes_full(files: HeadFiles) -> None:
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_a_context_that_becomes_full(files: HeadFiles, n_sequences: int) -> None:
     """The head's cache is as long as the target's; the last drafts are shorter."""
-    engine = engine_of(files, 4)
+    engine = engine_of(files, 4, n_sequences)
     speculator = Fixed(MtpDrafter(engine.head(files.head, 4)), 4)
-    prompt = [*ORDER[101:257], *ORDER[:20]]
-    generation = Generation(prompt, GREEDY, Limits(N_CTX))
-    run([Slot(generation, engine.context())], engine, speculator)
+    prompts = [[*ORDER[101:257], *ORDER[: 20 + i]] for i in range(n_sequences)]
+    asked = [Generation(prompt, GREEDY, Limits(N_CTX)) for prompt in prompts]
+    run([Slot(each, engine.context()) for each in asked], engine, speculator)
     engine.close()
-    assert generation.finish_reason == "context"
-    assert generation.history == [*prompt, *ORDER[20 : 20 + N_CTX - len(prompt) + 1]]
+    assert {each.finish_reason for each in asked} == {"context"}
+    for i, (each, prompt) in enumerate(zip(asked, prompts, strict=True)):
+        start = 20 + i
+        assert each.history == [*prompt, *ORDER[start : start + N_CTX - len(prompt) + 1]]
 
 
-def test_drafts_that_come_and_go_in_the_middle_of_a_reply(files: HeadFiles, noise: float) -> None:
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_drafts_that_come_and_go_in_the_middle_of_a_reply(
+    files: HeadFiles, noise: float, n_sequences: int
+) -> None:
     """After 16 passes without them the states are not handed out any more, and come back."""
-    engine = engine_of(files, 3, n_sequences=2)
+    engine = engine_of(files, 3, n_sequences)
     speculator = SometimesFixed(MtpDrafter(engine.head(files.head, 3)), 3)
-    slots = [Slot(each, engine.context()) for each in generations(2, 90)]
+    slots = [Slot(each, engine.context()) for each in generations(n_sequences, 90)]
     steps = run(slots, engine, speculator)
     engine.close()
     assert [s.generation.tokens for s in slots] == [expected(s.generation) for s in slots]
@@ -171,21 +187,28 @@ def test_drafts_that_come_and_go_in_the_middle_of_a_reply(files: HeadFiles, nois
     assert noise or all(each.accepted == 3 for each in late[:-1] if each.drafted == 3)
 
 
-def test_a_state_that_was_saved_and_restored(files: HeadFiles, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_a_state_that_was_saved_and_restored(
+    files: HeadFiles, tmp_path: Path, n_sequences: int
+) -> None:
     """No hidden states are in it: the head begins with the first pass that follows."""
-    engine = engine_of(files, 3)
+    engine = engine_of(files, 3, n_sequences)
     speculator = Fixed(MtpDrafter(engine.head(files.head, 3)), 3)
-    context = engine.context()
-    first = generations(1)[0]
-    run([Slot(first, context)], engine, speculator)
-    context.save(tmp_path / "state")
-    context.clear()
-    assert context.restore(tmp_path / "state")
-    again = Generation(first.history, GREEDY, Limits(N_CTX, 20, frozenset({EOS})))
-    (steps,) = run([Slot(again, context)], engine, speculator)
+    slots = [Slot(each, engine.context()) for each in generations(n_sequences)]
+    run(slots, engine, speculator)
+    for i, slot in enumerate(slots):
+        slot.context.save(tmp_path / f"state{i}")
+        slot.context.clear()
+    assert all(slot.context.restore(tmp_path / f"state{i}") for i, slot in enumerate(slots))
+    limits = Limits(N_CTX, 20, frozenset({EOS}))
+    again = [Generation(slot.generation.history, GREEDY, limits) for slot in slots]
+    found = run(
+        [Slot(each, slot.context) for each, slot in zip(again, slots, strict=True)],
+        engine, speculator,
+    )  # fmt: skip
     engine.close()
-    assert again.tokens == expected(again)
-    assert sum(each.drafted for each in steps) > len(steps)
+    assert [each.tokens for each in again] == [expected(each) for each in again]
+    assert all(sum(each.drafted for each in own) > len(own) for own in found)
 
 
 @pytest.mark.parametrize("verification", ["rejection", "match"])

@@ -13,7 +13,7 @@ import pytest
 from agreeing import write_agreeing_eagle3, write_target
 from beside import write_assistant, write_gemma4
 from drafted import run
-from head_reference import Arrays, arrays, norm
+from head_reference import Arrays, arrays, mtp_guess, norm
 from heads import ORDER, write_agreeing
 
 from localspec.decode.drafters import head_kind
@@ -29,13 +29,6 @@ from localspec.model.head_fit import head_of
 N_CTX = 192
 Guess = Callable[[Arrays, Arrays, int, int], int]
 """From the target's tensors, the head's, the token before the pending one, and that."""
-
-
-def mtp_guess(target: Arrays, head: Arrays, before: int, token: int) -> int:
-    (name,) = (name for name in head if name.endswith("nextn.eh_proj.weight"))
-    words = target["token_embd.weight"]
-    read = np.concatenate([norm(words[token], 1), norm(norm(words[before], 1), 1)])
-    return int((target["output.weight"] @ (head[name] @ read)).argmax())
 
 
 def assistant_guess(target: Arrays, head: Arrays, before: int, token: int) -> int:

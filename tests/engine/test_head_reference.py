@@ -49,7 +49,8 @@ def taps_of(engine: LlamaEngine, context: LlamaContext) -> np.ndarray:
     """The target's states of `TEXT`, as it gave them out."""
     context.eval(TEXT[:-1], 1)
     assert engine.features
-    return engine.features.of(context.sequence).of(0, len(TEXT) - 1).astype(np.float64)
+    rows = engine.features.of(context.sequence).of(0, len(TEXT) - 1)
+    return rows.reshape(len(rows), -1).astype(np.float64)
 
 
 def assert_alike(found: np.ndarray, wanted: np.ndarray) -> None:

@@ -75,14 +75,13 @@ class HeadDrafter:
             return draft.draft(self.source)
         if len(self._choosers) > 1:
             self._choosers = {id(request.history): self._choosers[id(request.history)]}
-        tokens = [request.history[-1]]
-        asked, head, window = [(draft.place, tokens)], self._head, request.window or N_KEPT
+        rows = self._head.rows(draft.place, request.history[-1], request.window or N_KEPT)
+        row = next(rows)
         while True:
-            (row,) = head.draft(asked, window)
             draft.take(row, row.chance)
             if draft.is_done:
                 return draft.draft(self.source)
-            tokens.append(draft.tokens[-1])
+            row = rows.send(draft.tokens[-1])
 
     def forget(self) -> None:
         """Forget the replies; what the head has read belongs to the target's contexts."""

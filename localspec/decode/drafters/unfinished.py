@@ -36,20 +36,24 @@ class UnfinishedDraft(Generic[Place]):
     distributions: list[Distribution] = field(default_factory=list[Distribution])
     confidences: list[int] = field(default_factory=list[int])
     is_done: bool = False
+    is_plain: bool = False
+    """Whether its best guesses are wanted, however sure the drafter is of them."""
 
     def __post_init__(self) -> None:
-        self.is_done = self.is_done or self.n_tokens <= 0
+        request, self.is_done = self.request, self.is_done or self.n_tokens <= 0
+        edits = self.chooser.edits_row or request.wants_distributions
+        self.is_plain = request.stop is None and not edits
 
     def take(self, logits: Logits, chance: float | None = None) -> None:
         """Choose the next token from its logits, if it is worth verifying. `chance`: what the
         drafter says of its best one."""
-        stop = self.request.stop
-        if stop is None and not (self.chooser.edits_row or self.request.wants_distributions):
-            # Nothing depends on how sure the drafter is.
-            self.tokens.append(logits.argmax(0))
+        if self.is_plain:
+            tokens = self.tokens
+            tokens.append(logits.argmax(0))
             self.confidences.append(0 if chance is None else confidence_bin(chance))
-            self.is_done = len(self.tokens) >= self.n_tokens
+            self.is_done = len(tokens) >= self.n_tokens
             return
+        stop = self.request.stop
         history = self.request.history
         text = [*history[-self.chooser.window :], *self.tokens]
         q, token = None, 0

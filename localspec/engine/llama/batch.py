@@ -35,7 +35,7 @@ class LlamaBatch:
         self.n_rows = 0
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
-        self._n_alike = n_positions - 1
+        self._n_alike, self._n_nameless = n_positions - 1, 0
         self._positions = np.zeros(n_positions * capacity, np.int32)
         self._wanted = np.zeros(capacity, np.int8)
         self._n_sequence_ids = np.ones(capacity, np.int32)
@@ -94,8 +94,9 @@ class LlamaBatch:
         """Of its number, which the engine reads from a list."""
         return self._first_id + 4 * sequence
 
-    def copy_first_state(self, address: int) -> None:
-        """Make the numbers at `address` the hidden state of the first row."""
+    def replace(self, token: int, position: int, address: int) -> None:
+        """Of the only row: another token and position, and as its state what lies there."""
+        self._one_token[0], self._one_position[0] = token, position
         ctypes.memmove(self._states_address, address, self._row_bytes)
 
     def add_states(
@@ -107,9 +108,22 @@ class LlamaBatch:
         *,
         wanted: bool,
     ) -> None:
-        """The same with a hidden state for each token."""
-        self._states[self.n_rows : self.n_rows + len(tokens)] = states
+        """The same with a hidden state for each token, whose numbers may lie in several parts."""
+        room = self._states[self.n_rows : self.n_rows + len(tokens)]
+        room.reshape(states.shape)[:] = states
         self.add(tokens, position, sequence, wanted=wanted)
+
+    def add_nameless(self, sequence: int, states: npt.NDArray[np.float32]) -> None:
+        """As many rows as there are states, from position 0 on, all with an output.
+
+        For a batch without tokens of which nobody else uses any row: the rest is written once.
+        """
+        n = len(states)
+        if n > self._n_nameless:
+            self._position[:n], self._wanted[:n] = self._steps[:n], True
+            self._sequence_of[:n], self._n_nameless = self._address_of(sequence), n
+        self._states[:n].reshape(states.shape)[:] = states
+        self.n_rows = n
 
     def want_last(self) -> None:
         """Logits for the row that was added last."""

@@ -10,12 +10,12 @@ Blocks of all sequences are of one length: libllama's graph of DSpark takes that
 Source: common/speculative.cpp and src/models/dflash.cpp of llama.cpp.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from localspec.engine.base import HeadRequest
+from localspec.engine.base import Context, HeadRequest
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C
 from localspec.engine.llama.context import LlamaContext
@@ -74,6 +74,14 @@ class BlockHead(LlamaHead):
                 self._known.clear()
                 raise
         return [self._row(context, len(tokens) - 1) for context, tokens in requests]
+
+    def rows(
+        self, context: Context, token: int, window: int = N_KEPT
+    ) -> Generator[BufferLogits, int]:
+        """Rows of one draft; see `engine.base.Head.rows`."""
+        self.draft([(context, [token])], window)
+        for i in range(self.n_longest):
+            yield self._row(context, i)
 
     def _row(self, context: object, i: int) -> BufferLogits:
         assert isinstance(context, LlamaContext)

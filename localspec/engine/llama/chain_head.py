@@ -17,7 +17,7 @@ right whatever the target then says; those behind it hold the head's own states 
 Source: common/speculative.cpp of llama.cpp, which reads accepted tokens in a call of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ N_FOLDED = 16
 """Pairs that are read together with a draft's first step; more go before it, without logits."""
 
 
+_MANY = 1 << 62
 Place = tuple[int, int]
 """A sequence, and a position in the head's cache."""
 
@@ -45,12 +46,13 @@ class _Known:
     """What the head's cache holds of one sequence: pairs up to `end`, with true states.
 
     `tail` is the token of the last one, which was pending then. `states` are the head's own, behind
-    each step of the draft so far.
+    each step of the draft so far. Behind position `n_cells` it holds nothing.
     """
 
     rows: FeatureRows
     end: int = 0
     tail: int = -1
+    n_cells: int = _MANY
     states: list[Rows] = field(default_factory=list[Rows])
 
     def settle(self, held: Sequence[int]) -> None:
@@ -73,7 +75,7 @@ class ChainHead(LlamaHead):
         parameters: dict[str, Any] = {"ctx_type": MTP_CONTEXT}
         if self._is_eagle:
             # Its graph gives logits for all rows or for none (src/models/eagle3.cpp).
-            parameters = {"n_outputs_max": n_rows}
+            parameters = {"n_outputs_max": n_rows, "n_seq_max": n_sequences + 1}
         super().__init__(target, facts, n_rows=n_rows, **parameters)
         self._n_chained = facts.n_heads if facts.method == "mtp" else 1
         chained = self._n_chained if self._n_chained > 1 else n
@@ -81,11 +83,11 @@ class ChainHead(LlamaHead):
         self._shift = int(self._is_eagle)
         self._known: dict[int, _Known] = {}
         self._offset = unstable("llama_set_nextn_layer_offset") if self._n_chained > 1 else None
-        self._alone: tuple[int, int] | None = None
-        """The sequence and length of a draft whose newest state the engine gave as `_newest`."""
-        self._newest = 0
         width = self.features.width if self._is_eagle else 0
-        self._taps = LlamaBatch(N_KEPT, n_sequences, width, n_positions(self.model or target.model))
+        self._no_sequence = n_sequences
+        self._taps = LlamaBatch(
+            N_KEPT, n_sequences + 1, width, n_positions(self.model or target.model)
+        )
         self._early = LlamaBatch(N_KEPT, n_sequences, self.n_embd)
 
     def draft(
@@ -93,17 +95,13 @@ class ChainHead(LlamaHead):
     ) -> Sequence[BufferLogits]:
         """One row for each request; see `engine.base.Head.draft`."""
         try:
-            if len(requests) == 1:
-                return self._draft_one(*requests[0], window)
             return self._draft(requests, window)
         except BaseException:
             self.batch.clear()
             self._known.clear()
-            self._alone = None
             raise
 
     def _draft(self, requests: Sequence[HeadRequest], window: int) -> Sequence[BufferLogits]:
-        self._alone = None
         known: list[_Known] = []
         places: list[Place] = []
         ends: list[int] = []
@@ -117,36 +115,54 @@ class ChainHead(LlamaHead):
         states = self.states(n_rows)
         for each, end in zip(known, ends, strict=True):
             each.states.append(states[end - 1].copy())
+            each.n_cells = _MANY
         if self._is_eagle:
             return self.logits([end - 1 for end in ends], n_rows)
         return self.logits(range(len(ends)), len(ends))
 
-    def _draft_one(
-        self, context: Context, tokens: Sequence[int], window: int
-    ) -> Sequence[BufferLogits]:
-        """The same for one request, in few instructions: a further step changes three numbers of
-        the first row, and copies its state from where the engine put it."""
+    def rows(
+        self, context: Context, token: int, window: int = N_KEPT
+    ) -> Generator[BufferLogits, int]:
+        """Rows of one draft, which wants each token that was chosen; see `engine.base.Head.rows`.
+
+        A further step is made of few instructions: a pass leaves nothing of Python in the
+        processor's caches, so that each function called takes ten times as long as usual.
+        """
+        if self._offset:
+            tokens = [token]
+            while True:
+                tokens.append((yield self.draft([(context, tokens)], window)[0]))
         assert isinstance(context, LlamaContext)
-        sequence, n_drafted = context.sequence, len(tokens) - 1
-        if n_drafted and self._alone == (sequence, n_drafted):
-            place = len(context.held) - self._shift
-            place += 0 if self.facts.needs_target_cache else n_drafted
-            self.batch.copy_first_state(self.state_address(self._newest))
-            self.batch.add_one(tokens[-1], place, sequence, wanted=True)
-            # Nothing lies behind this draft's last step.
-            self.run(self.batch)
-            n_rows = 1
-        else:
-            known = self._of(sequence)
-            place = self._add(context, tokens, known, window)
-            n_rows = self.batch.n_rows
-            self._run(self.batch, [place], self._heads_of(n_drafted))
-            if self._offset:
-                known.states.append(self.states(n_rows)[-1].copy())
-        if not self._offset:
-            self._alone, self._newest = (sequence, n_drafted + 1), n_rows - 1
-        n_rows = n_rows if self._is_eagle else 1
-        return self.logits([n_rows - 1], n_rows)
+        n_rows = self._run_first(context, token, window)
+        address = self.state_address(n_rows - 1)
+        n_scored = n_rows if self._is_eagle else 1
+        token = yield BufferLogits(self, self.scores(n_scored)[n_scored - 1 :])
+        place, step = len(context.tokens) - self._shift, int(not self.facts.needs_target_cache)
+        known, batch = self._known[context.sequence], self.batch
+        batch.add_one(token, 0, context.sequence, wanted=True)
+        filled, scores = batch.filled(), None
+        batch.clear()
+        while True:
+            place += step
+            batch.replace(token, place, address)
+            self.evaluate(filled)
+            if scores is None:
+                address, scores = self.state_address(0), self.scores(1)
+            known.n_cells = place + 1
+            token = yield BufferLogits(self, scores)
+
+    def _run_first(self, context: LlamaContext, token: int, window: int) -> int:
+        """What the head has not read, and the pending token; how many rows that were."""
+        self.batch.clear()
+        known = self._of(context.sequence)
+        _, place = self._add(context, [token], known, window)
+        n_rows, end = self.batch.n_rows, known.end
+        if place < known.n_cells and not self.facts.needs_target_cache:
+            self.forget(context.sequence, place)
+        known.end = 0  # until that is true
+        self.run(self.batch)
+        known.end, known.n_cells = end, place + n_rows
+        return n_rows
 
     def _heads_of(self, n_drafted: int) -> Sequence[int]:
         """Which heads run for the token behind so many drafted ones: at first all of them, the
@@ -232,7 +248,7 @@ class ChainHead(LlamaHead):
         known: Rows | None = None
         if rows.first < rows.end and first < end <= rows.end + 1:
             features = rows.of(first - 1, end - 1)
-            known = self._encoded(features, first - 1, sequence) if self._is_eagle else features
+            known = self._encoded(features) if self._is_eagle else features[:, 0]
             if first == start:
                 return known
         states = np.zeros((end - start, self.n_embd), np.float32)
@@ -240,11 +256,9 @@ class ChainHead(LlamaHead):
             states[first - start :] = known
         return states
 
-    def _encoded(self, features: Rows, position: int, sequence: int) -> Rows:
-        """EAGLE-3's encoder makes one state of several. libllama wants positions that follow those
-        of the cache, although the encoder has none."""
-        n = len(features)
-        self.forget(sequence, position)
-        self._taps.add_states([0] * n, position, sequence, features, wanted=True)
+    def _encoded(self, features: Rows) -> Rows:
+        """EAGLE-3's encoder makes one state of several. It has no cache; libllama wants positions
+        that follow those of the sequence, so it gets one that never holds anything."""
+        self._taps.add_nameless(self._no_sequence, features)
         self.run(self._taps, encodes=True)
-        return self.states(n)
+        return self.states(len(features))

@@ -32,42 +32,53 @@ that switching them makes libllama plan its buffers anew."""
 
 
 class FeatureRows:
-    """Rows of one sequence's positions `first` .. `end` - 1, the newest that it evaluated."""
+    """Rows of one sequence's positions `first` .. `end` - 1, the newest that it evaluated.
+
+    Those of the last call stay where the engine has them until its next one: a head that reads them
+    at once is all that needs them, and then they are never copied.
+    """
 
     def __init__(self, n_parts: int, n_embd: int) -> None:
         self.first = self.end = 0
         self.n_unchanged = 0
         """Tokens that are what they were when this was set."""
         self._start = 0  # the place of row `first`
-        self._parts = np.zeros((4 * N_KEPT, n_parts, n_embd), np.float32)
-        self._rows = self._parts.reshape(len(self._parts), -1)
+        self._rows = np.zeros((4 * N_KEPT, n_parts, n_embd), np.float32)
+        self._newest: Rows | None = None
+        self._first_newest = 0  # the position of the first of them
+        self._is_read = False
 
     def take(self, position: int, n: int, rows: Rows | None) -> None:
         """`n` tokens were evaluated from `position` on, in place of what was there. `rows`: theirs,
-        shape (n, parts, numbers of a part); None: they are not known."""
+        shape (n, parts, numbers of a part), until `settle`; None: they are not known."""
+        if self._newest is not None:  # another part of the same call
+            self.settle()
         if position < self.n_unchanged:
             self.n_unchanged = position
-        if rows is None:
-            self.first = self.end = position + n
-            return
-        if not self.first <= position <= self.end:
-            self.first = self.end = position
-        n_new = min(n, N_KEPT)
-        first_new = position + n - n_new
-        if n_new < n:
-            self.first = first_new
-        self.end = first_new
-        self._make_room(n_new)
-        place = self._start + self.end - self.first
-        self._parts[place : place + n_new] = rows if n_new == n else rows[n - n_new :]
-        self.end += n_new
-        surplus = self.end - self.first - N_KEPT
+        end = position + n
+        if rows is None or not self.first <= position <= self.end:
+            self.first = end if rows is None else position
+        surplus = end - N_KEPT - self.first
         if surplus > 0:
             self.first, self._start = self.first + surplus, self._start + surplus
+        self.end, self._newest, self._first_newest, self._is_read = end, rows, position, False
 
-    def _make_room(self, n: int) -> None:
-        """For `n` more rows behind `end`: what is kept moves to the front, seldom."""
-        held = self.end - self.first
+    def settle(self) -> None:
+        """The engine's next call will overwrite the newest rows: keep them, unless they were read,
+        and no others then."""
+        rows, self._newest = self._newest, None
+        if rows is None:
+            return
+        if self._is_read:
+            self.first = self.end
+            return
+        start = max(self.first, self._first_newest)
+        self._make_room(start - self.first, self.end - start)
+        place = self._start + start - self.first
+        self._rows[place : place + self.end - start] = rows[start - self._first_newest :]
+
+    def _make_room(self, held: int, n: int) -> None:
+        """For `n` more rows behind those that are `held`, which move to the front, seldom."""
         if held == 0:
             self._start = 0
         elif self._start + held + n > len(self._rows):
@@ -77,10 +88,17 @@ class FeatureRows:
     def forget(self) -> None:
         """Nothing is known of what the sequence holds."""
         self.first = self.end = self.n_unchanged = self._start = 0
+        self._newest = None
 
     def of(self, start: int, end: int) -> Rows:
-        """Rows of positions `start` .. `end` - 1, a view; all of them must be kept."""
+        """Rows of positions `start` .. `end` - 1, shape (rows, parts, numbers of a part), a view;
+        all of them must be kept."""
         assert self.first <= start <= end <= self.end
+        if self._newest is not None and start >= self._first_newest:
+            self._is_read = True
+            return self._newest[start - self._first_newest : end - self._first_newest]
+        self._is_read = False
+        self.settle()
         place = self._start + start - self.first
         return self._rows[place : place + end - start]
 
@@ -102,17 +120,18 @@ class Features:
         self._address = unstable(f"llama_get_embeddings_{what}")
         self._n_embd = n_embd
         self._taps = sorted({*self.layers})
-        self._first_tap = self._taps[:1]
+        self._where = (context, *self._taps[:1])
         is_in_order = self._taps == [*self.layers]
         self._order = None if is_in_order else [self._taps.index(each) for each in self.layers]
-        self._first: int | None = None
-        self._given = np.empty((0, 1, n_embd), np.float32)
+        self._unsettled: list[FeatureRows] = []
+        self._given: dict[int, Rows] = {}
 
     def of(self, sequence: int) -> FeatureRows:
         """The rows of a sequence."""
-        if sequence not in self._sequences:
-            self._sequences[sequence] = FeatureRows(len(self.layers) or 1, self._n_embd)
-        return self._sequences[sequence]
+        rows = self._sequences.get(sequence)
+        if rows is None:
+            rows = self._sequences[sequence] = FeatureRows(len(self.layers) or 1, self._n_embd)
+        return rows
 
     def forget(self, sequence: int) -> None:
         """The sequence now holds what no pass has evaluated."""
@@ -124,6 +143,9 @@ class Features:
 
     def prepare(self, n_following: int) -> None:
         """Before a call that is followed by that many rows of the same decode."""
+        for rows in self._unsettled:
+            rows.settle()
+        self._unsettled.clear()
         self._n_awake -= n_following == 0
         if self._n_awake == -1:
             for rows in self._sequences.values():
@@ -137,6 +159,7 @@ class Features:
     def switch(self, *, on: bool) -> None:
         """From the next call on."""
         self._is_on = on
+        self._given.clear()
         if not self.layers:
             self._switch(self._context, on, False)
         for layer in self.layers:
@@ -146,24 +169,30 @@ class Features:
         """After a call: (sequence, position, rows) of its parts, in the order of the batch."""
         if self._n_awake < 0:
             return
-        n_rows, start = sum([n for _, _, n in parts]), 0
-        given = self._rows_given(n_rows) if self._is_on else None
+        start, end = 0, sum([n for _, _, n in parts])
+        given = self._rows_given(end) if self._is_on else None
         for sequence, position, n in parts:
-            own = given if given is None or n == n_rows else given[start : start + n]
-            self.of(sequence).take(position, n, own)
+            rows, own = self.of(sequence), None
+            if given is not None:
+                own = given[start : start + n]
+                own = own if self._order is None else own[:, self._order]
+            rows.take(position, n, own)
+            self._unsettled.append(rows)
             start += n
 
     def _rows_given(self, n: int) -> Rows:
-        """What the engine gave in its last call, shape (n, layers, n_embd).
+        """What the engine gave in its last call, at least `n` rows, shape (n, layers, n_embd).
 
         All taps lie in one buffer and move together (output_reserve in llama-context.cpp), so the
-        place of the first one says whether those of the others are known.
+        place of the first one says where the others are.
         """
-        first = self._address(self._context, *self._first_tap)
-        if first != self._first or n > len(self._given):
+        first = self._address(*self._where)
+        given = self._given.get(first)
+        if given is None or n > len(given):
             others = [self._address(self._context, layer) for layer in self._taps[1:]]
-            self._given, self._first = _side_by_side([first, *others], n, self._n_embd), first
-        return self._given[:n] if self._order is None else self._given[:n, self._order]
+            given = _side_by_side([first, *others], n, self._n_embd)
+            self._given[first] = given
+        return given
 
 
 def _side_by_side(addresses: Sequence[int | None], n: int, width: int) -> Rows:

@@ -126,15 +126,18 @@ class LlamaHead:
     def run(self, batch: LlamaBatch, *, keeps: bool = False, encodes: bool = False) -> None:
         """Evaluate what was added, which the batch `keeps` on request. EngineError where the engine
         fails."""
-        call = C.llama_encode if encodes else C.llama_decode
         filled = batch.filled()
+        if not keeps:
+            batch.clear()
+        self.evaluate(filled, C.llama_encode if encodes else C.llama_decode)
+
+    def evaluate(self, filled: Any, call: Any = C.llama_decode) -> None:
+        """Evaluate what a batch was filled with. EngineError where the engine fails."""
         started = perf_counter()
         code = call(self.handle, filled)
         C.llama_synchronize(self.handle)
         self.busy_s += perf_counter() - started
         self.n_decodes += 1
-        if not keeps:
-            batch.clear()
         if code != 0:
             raise EngineError(
                 f"the draft head could not evaluate (code {code}): {engine_log.reason()}"

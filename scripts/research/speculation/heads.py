@@ -2,12 +2,13 @@
 
     scripts/research/run bench-heads [--json]
 
-A head with random weights of EAGLE-3's shape drafts for SmolLM2-135M (49k tokens), because times do
-not depend on values. None of its guesses stand.
+Heads with random weights draft, because times do not depend on values: EAGLE-3, DFlash and DSpark
+for SmolLM2-135M; EAGLE-3 again, MTP and a Gemma 4 assistant for thin models of as many tokens
+(49k), which leave more of the processor's caches to Python. Hardly any of their guesses stand.
 
-1. In one process, by length of draft: a step's wall time less the time inside the engine for the
-   target and the head, less the same of plain steps, in turns. Goal: 0.2 ms a round.
-2. Decode speed with that head parked over plain decoding without one: both decode the same reply
+1. In one process, by kind and length of draft: a step's wall time less the time inside the engine
+   for the target and the head, less the same of plain steps, in turns. Goal: 0.2 ms a round.
+2. Decode speed with EAGLE-3 parked over plain decoding without one: both decode the same reply
    on one context, in turns, 8 tokens each time; and plain decoding over itself. Goal: 0.99 at
    least. A process has a fast or a slow state, so that pairs within one show what replies do not.
 """
@@ -15,6 +16,7 @@ not depend on values. None of its guesses stand.
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -22,18 +24,19 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from beside import write_eagle3
+from beside import SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
+from heads import write_agreeing
 from models import smollm2
 
-from localspec.decode.driver import Batch, Slot, step
+from localspec.decode.driver import Batch, Slot, drive, step
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Plain
 from localspec.engine.sampling import Sampling
 from localspec.gguf.reader import read_header
-from localspec.model.synthetic import Shape
+from localspec.model.synthetic import Shape, write_random_model
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.session import Session
-from localspec.settings import NONE
+from localspec.settings import NONE, OWN
 
 SMOLLM2 = Shape(30, 576, 9, 3, 1536, 49152)
 PROMPT = "The lighthouse keeper wrote in the log every evening. Tonight the entry began"
@@ -41,34 +44,63 @@ LENGTHS = (1, 3, 8)
 BLOCK, N_LEARNING = 8, 3
 """Tokens of a block; rounds in which the head is tried and parked."""
 LIMIT_MS, LIMIT_RATIO = 0.2, 0.99
-N_CTX = 1024
+N_CTX, WRONG = 1024, 1.0
 
 
 def main(
     max_tokens: Annotated[int, typer.Option("-n", "--max-tokens")] = 128,
     rounds: Annotated[int, typer.Option(help="Of both measurements.")] = 5,
+    part: Annotated[str, typer.Option(help="rounds, parked or all.")] = "all",
+    only: Annotated[str, typer.Option(help="Kinds of heads whose name begins so.")] = "",
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure, and compare with the goals."""
     with TemporaryDirectory() as folder:
-        head = _head(Path(folder) / "eagle3.gguf")
-        found: dict[str, Any] = {
-            "round_ms": _rounds(head, max_tokens, rounds),
-            "ratio_to_plain": _parked(head, max_tokens, rounds),
-        }
+        pairs, found = _pairs_of(Path(folder)), dict[str, Any]()
+        if part != "parked":
+            found["round_ms"] = {
+                name: _rounds(pair, max_tokens, rounds)
+                for name, pair in pairs.items()
+                if name.startswith(only)
+            }
+        if part != "rounds":
+            found["ratio_to_plain"] = _parked(pairs["EAGLE-3"], max_tokens, rounds)
     print(json.dumps(found) if as_json else _text(found))
 
 
-def _head(path: Path) -> Path:
-    """It uses the target's embeddings and matrix for scores."""
-    metadata = read_header(smollm2()).metadata
-    vocabulary = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
-    return write_eagle3(path, SMOLLM2, vocabulary=vocabulary)
+@dataclass(frozen=True)
+class _Pair:
+    """A target, a head, and the value of --spec that means it."""
+
+    target: Path
+    head: Path | str
+    spec: str
 
 
-def _session(head: Path | None, **settings: Any) -> Session:
-    config = SessionConfig.of(smollm2(), head or NONE, ctx=N_CTX, **settings)
-    return Session.open(config)
+def _pairs_of(folder: Path) -> dict[str, _Pair]:
+    target, n = smollm2(), SMOLLM2.n_vocab
+    metadata = read_header(target).metadata
+    words = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+    inside = write_agreeing(folder / "mtp.gguf", WRONG, "dense", n_vocab=n)
+    gemma = write_gemma4(folder / "gemma.gguf", is_silent=False, n_vocab=n)
+    assistant = write_assistant(folder / "assistant.gguf", WRONG, n)
+    blocks = {
+        name: write_dflash(folder / f"{name}.gguf", SMOLLM2, words, is_dspark=name == "DSpark")
+        for name in ("DFlash", "DSpark")
+    }
+    thin, shape = folder / "thin.gguf", replace(SMALL, n_vocab=n)
+    write_random_model(thin, shape, "F16", with_text=True)
+    return {
+        "EAGLE-3, thin model": _Pair(thin, write_eagle3(folder / "thin-e.gguf", shape), "eagle3"),
+        "EAGLE-3": _Pair(target, write_eagle3(folder / "e.gguf", SMOLLM2, None, words), "eagle3"),
+        "MTP": _Pair(inside, OWN, "mtp"),
+        "Gemma 4 assistant": _Pair(gemma, assistant, "mtp"),
+        **{name: _Pair(target, path, "dflash") for name, path in blocks.items()},
+    }
+
+
+def _session(pair: _Pair, **settings: Any) -> Session:
+    return Session.open(SessionConfig.of(pair.target, pair.head, ctx=N_CTX, **settings))
 
 
 def _options(n_tokens: int, temperature: float = 0.0) -> ReplyOptions:
@@ -76,30 +108,33 @@ def _options(n_tokens: int, temperature: float = 0.0) -> ReplyOptions:
     return ReplyOptions(sampling, n_tokens, ignore_eos=True, verify="rejection")
 
 
-def _rounds(head: Path, n_tokens: int, rounds: int) -> dict[str, Any]:
+def _rounds(pair: _Pair, n_tokens: int, rounds: int) -> dict[str, Any]:
     """Milliseconds of a drafting step outside the engine, beyond a plain step's."""
     found: dict[str, Any] = {}
-    with _session(head, spec="eagle3", draft_max=max(LENGTHS)) as session:
-        prompt = session.raw_prompt(PROMPT)
+    with _session(pair, spec=pair.spec, draft_max=max(LENGTHS)) as session:
+        assert session.head
+        prompt, n_longest = session.raw_prompt(PROMPT), session.head.n_longest
         for temperature, name in ((0.0, "greedy"), (0.8, "sampled")):
-            costs: dict[int, list[float]] = {n: [] for n in (0, *LENGTHS)}
+            options = _options(n_tokens, temperature)
+            costs: dict[int, list[float]] = {n: [] for n in (0, *LENGTHS) if n <= n_longest}
             for i in range(2 * rounds):
                 for n in list(costs)[:: 1 if i % 2 else -1]:
-                    costs[n] += _outside_ms(session, prompt, _options(n_tokens, temperature), n)
+                    costs[n] += _outside_ms(session, prompt, options, pair.spec if n else NONE, n)
             plain = statistics.median(costs.pop(0))
             found[name] = {n: statistics.median(each) - plain for n, each in costs.items()}
     return found
 
 
 def _outside_ms(
-    session: Session, prompt: Sequence[int], options: ReplyOptions, n: int
+    session: Session, prompt: Sequence[int], options: ReplyOptions, spec: str, n: int
 ) -> list[float]:
     """Of each step after the second, which builds graphs."""
     assert session.head
-    spec = "eagle3" if n else NONE
     speculator = session.speculator(spec, n)
     last, last_busy, found = None, 0.0, list[float]()
-    for _ in session.reply(prompt, options, speculator):
+    session.context.truncate(0)
+    generation = session.generation(prompt, session.effective(options))
+    for _ in drive(generation, session.context, speculator, session.target.interrupt):
         now, busy = perf_counter(), session.target.busy_s + session.head.busy_s
         if last is not None:
             found.append(1e3 * ((now - last) - (busy - last_busy)))
@@ -134,9 +169,9 @@ class _Run:
         return perf_counter() - started
 
 
-def _parked(head: Path, n_tokens: int, rounds: int) -> dict[str, Any]:
+def _parked(pair: _Pair, n_tokens: int, rounds: int) -> dict[str, Any]:
     """Ratios of decode speed to plain decoding's, over blocks of both in turns."""
-    with _session(head) as session:
+    with _session(pair) as session:
         prompt, features = session.raw_prompt(PROMPT), session.target.features
         ratios: dict[str, list[float]] = {"parked head": [], "plain": []}
         for i in range(4 * rounds + N_LEARNING):
@@ -182,11 +217,12 @@ def _trimmed(ratios: np.ndarray) -> float:
 
 def _text(found: dict[str, Any]) -> str:
     lines = [f"host time of a round beyond its passes, ms (goal {LIMIT_MS}):"]
-    for name, by_length in found["round_ms"].items():
-        each = ", ".join(f"{ms:.3f} with {n}" for n, ms in by_length.items())
-        lines.append(f"  {name}: {each} drafted tokens")
+    for kind, by_law in found.get("round_ms", {}).items():
+        for law, by_length in by_law.items():
+            each = ", ".join(f"{ms:.3f} with {n}" for n, ms in by_length.items())
+            lines.append(f"  {kind}, {law}: {each} drafted tokens")
     lines.append(f"decode speed over plain, in turns (goal {LIMIT_RATIO} or more):")
-    for name, r in found["ratio_to_plain"].items():
+    for name, r in found.get("ratio_to_plain", {}).items():
         interval = f"({r['low']:.3f} to {r['high']:.3f}, {r['pairs']} pairs)"
         lines.append(f"  {name}: {r['mid']:.3f} {interval}")
     return "\n".join(lines)
