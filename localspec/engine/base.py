@@ -249,12 +249,8 @@ def hold(context: Holder, tokens: Sequence[int], n_logits: int) -> Logits:
 class HeldTokens:
     """What every context does alike with the tokens that it holds."""
 
-    held: list[int]
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
+    tokens: list[int]
+    """What the cache holds, in order. Not to be changed from outside."""
 
     def eval(self: Context, tokens: Sequence[int], n_logits: int) -> Logits:
         """Append `tokens` and return logits for the last `n_logits` of them."""

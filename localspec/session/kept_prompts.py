@@ -39,10 +39,11 @@ class KeptPrompts:
     def followed(self, prompt: Sequence[int], steps: Iterator[Step]) -> Iterator[Step]:
         """The steps of a reply, which begins with what was kept of its prompt."""
         self._recall(prompt)
-        for i, step in enumerate(steps):
-            if i == 0:
-                self._read_s = step.eval_s
+        for step in steps:
+            self._read_s = step.eval_s
             yield step
+            break
+        yield from steps
 
     def keep(self) -> None:
         """Before the context is freed."""

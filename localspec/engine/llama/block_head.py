@@ -86,7 +86,7 @@ class BlockHead(LlamaHead):
         places: list[tuple[int, int]] = []
         for context, tokens in requests:
             assert isinstance(context, LlamaContext)
-            sequence, position = context.sequence, len(context.held)
+            sequence, position = context.sequence, len(context.tokens)
             self._read(sequence, position, window)
             places.append((sequence, position))
             block = [tokens[0], *[self._mask] * (self._n_block - 1)]

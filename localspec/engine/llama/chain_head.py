@@ -97,7 +97,7 @@ class ChainHead(LlamaHead):
                 return self._draft_one(*requests[0], window)
             return self._draft(requests, window)
         except BaseException:
-            self.batch.clear()
+            self.batch.n_rows = 0
             self._known.clear()
             self._alone = None
             raise
@@ -129,10 +129,10 @@ class ChainHead(LlamaHead):
         assert isinstance(context, LlamaContext)
         sequence, n_drafted = context.sequence, len(tokens) - 1
         if n_drafted and self._alone == (sequence, n_drafted):
-            place = len(context.held) - self._shift
+            place = len(context.tokens) - self._shift
             place += 0 if self.facts.needs_target_cache else n_drafted
             self.batch.copy_first_state(self.state_address(self._newest))
-            self.batch.add_one(tokens[-1], place, sequence, wanted=True)
+            self.batch.add(tokens[-1:], place, sequence, wanted=True)
             # Nothing lies behind this draft's last step.
             self.run(self.batch)
             n_rows = 1
@@ -169,9 +169,9 @@ class ChainHead(LlamaHead):
         """Add the rows of one request to the batch; where they begin."""
         if len(tokens) > 1:
             return self._add_step(context, tokens, known)
-        known.settle(context.held)
+        known.settle(context.tokens)
         if self.facts.needs_target_cache:
-            place = len(context.held)
+            place = len(context.tokens)
             state = self._true(context.sequence, place, place + 1)
             self.batch.add_states(tokens, place, context.sequence, state, wanted=True)
             return context.sequence, place
@@ -185,7 +185,7 @@ class ChainHead(LlamaHead):
 
     def _add_step(self, context: LlamaContext, tokens: Sequence[int], known: _Known) -> Place:
         """The newest token of a draft, with the head's own state."""
-        position, states = len(context.held), known.states[-1:]
+        position, states = len(context.tokens), known.states[-1:]
         place = position + len(tokens) - 1 - self._shift
         if self.facts.needs_target_cache:
             place = position
@@ -200,7 +200,7 @@ class ChainHead(LlamaHead):
 
     def _add_lacking(self, context: LlamaContext, token: int, known: _Known, window: int) -> Place:
         """The pending token and those before it that the head has not read."""
-        held, rows, sequence = context.held, known.rows, context.sequence
+        held, rows, sequence = context.tokens, known.rows, context.sequence
         position = len(held)
         start = rows.first + 1 if rows.first or self._is_eagle else 0
         if not rows.first < position <= rows.end:

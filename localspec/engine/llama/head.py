@@ -116,7 +116,7 @@ class LlamaHead:
         assert isinstance(context, LlamaContext)
         self.features.ask()
         rows = self.features.of(context.sequence)
-        return rows.first < len(context.held) <= rows.end
+        return rows.first < len(context.tokens) <= rows.end
 
     def forget(self, sequence: int, position: int) -> None:
         """Drop a sequence's cells from a position on."""
@@ -134,7 +134,7 @@ class LlamaHead:
         self.busy_s += perf_counter() - started
         self.n_decodes += 1
         if not keeps:
-            batch.clear()
+            batch.n_rows = 0
         if code != 0:
             raise EngineError(
                 f"the draft head could not evaluate (code {code}): {engine_log.reason()}"
