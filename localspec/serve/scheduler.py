@@ -242,14 +242,16 @@ class Scheduler:
     def _told(self, job: Job) -> list[Event]:
         """What the passes since the last time brought."""
         generation, parser, untold = job.generation, job.asked.parser, job.untold
-        n = generation.n_tokens - sum([len(made.tokens) for made, _ in untold])
+        n = len(generation.history) - generation.n_prompt
+        for made, _ in untold:
+            n -= len(made.tokens)
         parts: list[AnswerPart] = []
         for each, now in untold:
             made, new = parsed(each, n, generation, parser)
             n += len(made.tokens)
             parts += new
             job.account.add(made, now)
-            if parser.is_stopped:
+            if parser.stops and parser.is_stopped:
                 break
         events = [] if job.n_told else self._progress(job, untold[0][0].eval_s)
         if not (parser.stops or job.asked.wishes.accounts):
@@ -267,7 +269,8 @@ class Scheduler:
             account = deepcopy(job.account)
             account.n_tokens = job.n_told
         logprobs = generation.newest_logprobs(len(tokens))
-        return [Delta(job.id, joined(parts), tokens, account, logprobs)]
+        parts = joined(parts) if len(parts) > 1 else parts
+        return [Delta(job.id, parts, tokens, account, logprobs)]
 
     def _is_to_tell(self, job: Job) -> bool:
         """Whether tokens without text are wanted, too: those that end a reply."""
