@@ -60,7 +60,7 @@ class EngineConfig:
         return self.settings.threads_batch or self.n_threads
 
 
-def require_number(highest: "np.float32") -> None:
+def require_number(highest: "np.float32 | float") -> None:
     """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
     if highest != highest:  # what only NaN is, and cheaper than isnan
         raise ModelError("the model produced NaN logits: download it again")

@@ -69,8 +69,8 @@ class BlockHead(LlamaHead):
             try:
                 self._fill(requests, window)
             except BaseException:
-                self._features_in.clear()
-                self._blocks.clear()
+                self._features_in.n_rows = 0
+                self._blocks.n_rows = 0
                 self._known.clear()
                 raise
         return [self._row(context, len(tokens) - 1) for context, tokens in requests]
