@@ -42,7 +42,7 @@ from localspec.serve.pace import LEAST_ROWS, Paced, shares
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.problem import problem_of
 from localspec.serve.queue import Room
-from localspec.serve.scheduler import Scheduler
+from localspec.serve.scheduler import TELL_S, Scheduler
 from localspec.session.disk_cache import DiskCache
 
 GREEDY = Sampling(temperature=0)
@@ -100,7 +100,7 @@ class House:
 
     def submit(self, prompt: Sequence[int], max_tokens: int | None = 8, **more: object) -> int:
         wait_s, sampling = more.pop("wait_s", None), more.pop("sampling", GREEDY)
-        wishes = Wishes(slot=more.pop("slot", None))
+        wishes = Wishes(slot=more.pop("slot", None), accounts=more.pop("accounts", False))
         id_ = len(self.generations)
         generation = Generation(prompt, sampling, Limits(self.n_ctx, max_tokens))
         parser = AnswerParser(PLAIN, self.engine.vocabulary, **more)
@@ -414,6 +414,40 @@ def test_a_stop_text_ends_the_reply_before_it() -> None:
     house.finish()
     assert house.text(cut) == text[: text.index(stop)]
     assert house.last(cut).account.finish_reason == "stop"
+
+
+def test_text_of_short_passes_is_told_together_and_the_first_at_once() -> None:
+    """A message costs a small model's server as much as it brings; nobody reads so fast."""
+    house = House()
+    id_ = house.submit([1, 2, 3], max_tokens=12)
+    told: list[int] = []
+    for _ in range(12):
+        house.step()
+        told.append(sum(len(e.tokens) for e in house.events[id_] if isinstance(e, Delta)))
+        house.now += TELL_S / 2.5
+    assert told == [1, 1, 1, 4, 4, 4, 7, 7, 7, 10, 10, 12]
+    assert house.last(id_).account.stats.passes == 12
+
+
+@pytest.mark.parametrize("wish", [{"stop": ["no such text"]}, {"accounts": True}])
+def test_who_has_to_know_each_pass_hears_of_each(wish: dict[str, object]) -> None:
+    """A stop text ends a reply in its own pass; an account for each token is asked for."""
+    house = House()
+    id_ = house.submit([1, 2, 3], max_tokens=12, **wish)
+    house.finish()
+    deltas = [event for event in house.events[id_] if isinstance(event, Delta)]
+    assert [len(each.tokens) for each in deltas if each.tokens] == [1] * len(deltas)
+    assert len(deltas) >= 11
+
+
+def test_what_a_reply_has_said_is_told_before_it_fails() -> None:
+    house = House()
+    id_ = house.submit([1, 2, 3], max_tokens=12)
+    house.step(4)
+    house.engine.fails = True
+    house.step()
+    assert len(house.text(id_)) == 4
+    assert isinstance(house.last(id_), Failed)
 
 
 def test_the_account_tells_what_a_reply_took() -> None:

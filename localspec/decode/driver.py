@@ -141,7 +141,7 @@ class Batch:
         """
         for slot in self.slots:
             generation, context = slot.generation, slot.context
-            n_kept = len(generation.history) - (0 if generation.is_finished else 1)
+            n_kept = len(generation.history) - (generation.finish_reason is None)
             if n_kept < len(context.tokens):
                 context.go_back(n_kept)
         for slot, _ in self.chunks:
@@ -225,7 +225,7 @@ def drive(
     """
     slot: Slot | None = None
     batch = Batch([])
-    while not generation.is_finished:
+    while generation.finish_reason is None:
         try:
             slot = slot or Slot(generation, context, places)
             batch = batch if batch.slots else Batch.of([slot], len(generation.history))

@@ -138,15 +138,16 @@ class Generation:
             # What failed lies behind the end, where only a draft made anybody look.
         new = self._end_at_limits(self.history[start:], start - self.n_prompt)
         del self.history[start + len(new) :]
-        self._judge(new, result)
+        if self._likelihoods is not None:
+            self._judge(new, result, self._likelihoods)
         if self._constraint and not self.is_finished and self._constraint.is_done(self.history):
             self.finish("stop")  # only an end can follow: no pass is needed to see it
         return new
 
-    def _judge(self, new: Sequence[int], result: Result) -> None:
+    def _judge(self, new: Sequence[int], result: Result, wanted: Likelihoods) -> None:
         """Note how likely the model found new tokens."""
-        wanted, start = self._likelihoods, len(self.history) - len(new)
-        if wanted is None or isinstance(result, LocalspecError):
+        start = len(self.history) - len(new)
+        if isinstance(result, LocalspecError):
             return
         for i, token in enumerate(new):
             if wanted.drawn:

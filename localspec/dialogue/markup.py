@@ -24,6 +24,16 @@ class AnswerPart(NamedTuple):
         return self.kind == "thought"
 
 
+def joined(parts: Sequence[AnswerPart]) -> list[AnswerPart]:
+    """The same text with neighbours of one kind as one."""
+    runs: list[AnswerPart] = []
+    for part in parts:
+        if runs and runs[-1].kind == part.kind:
+            part = AnswerPart(runs.pop().text + part.text, part.kind)
+        runs.append(part)
+    return runs
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """Where an answer begins: in a section that its prompt has opened, or in or behind a header."""

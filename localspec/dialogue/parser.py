@@ -24,6 +24,8 @@ class AnswerParser:
         self._vocabulary = vocabulary
         self._names = markup.names
         self._drops_space = markup.drops_space
+        self.stops = any(stop)
+        """Whether a text can end it."""
         self._stream = TextStream(stop)
         self._splitter = splitter(markup, opening)
 

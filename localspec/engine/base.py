@@ -60,7 +60,7 @@ class EngineConfig:
         return self.settings.threads_batch or self.n_threads
 
 
-def require_number(highest: "np.float32") -> None:
+def require_number(highest: "np.float32 | float") -> None:
     """ModelError for a row whose maximum is NaN, which NumPy prefers to any number."""
     if highest != highest:  # what only NaN is, and cheaper than isnan
         raise ModelError("the model produced NaN logits: download it again")
@@ -254,12 +254,8 @@ def hold(context: Holder, tokens: Sequence[int], n_logits: int) -> Logits:
 class HeldTokens:
     """What every context does alike with the tokens that it holds."""
 
-    held: list[int]
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the cache holds, in order. Not to be changed from outside."""
-        return self.held
+    tokens: list[int]
+    """What the cache holds, in order. Not to be changed from outside."""
 
     def eval(self: Context, tokens: Sequence[int], n_logits: int) -> Logits:
         """Append `tokens` and return logits for the last `n_logits` of them."""

@@ -34,5 +34,7 @@ class BufferLogits:
         """The id with the highest score in row `i`."""
         row = self.row(i)
         best = int(row.argmax())
-        require_number(row[best])
+        highest = row.item(best)
+        if highest != highest:
+            require_number(highest)
         return best

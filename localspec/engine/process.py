@@ -27,18 +27,18 @@ class ProcessContext(HeldTokens):
     def __init__(self, engine: "EngineProcess", place: int) -> None:
         self.engine = engine
         self.place = place
-        self.held: list[int] = []
+        self.tokens: list[int] = []
 
     def go_back(self, n: int) -> None:
         """Keep the first `n` tokens, or as many as can be kept; told with the next decode where
         the answer is known."""
-        if n >= len(self.held):
+        if n >= len(self.tokens):
             return
         if self.engine.rollback_limit is None:
             self.engine.later.append((self.place, n))
-            del self.held[n:]
+            del self.tokens[n:]
         else:
-            del self.held[self._ask("go_back", n) :]
+            del self.tokens[self._ask("go_back", n) :]
 
     def fork(self, other: Context, n: int) -> None:
         """Nothing: the engine with workers shares no cells."""
@@ -46,7 +46,7 @@ class ProcessContext(HeldTokens):
     def clear(self) -> None:
         """Forget everything."""
         self._ask("clear")
-        self.held = []
+        self.tokens = []
 
     def checkpoint_place(self, n: int) -> int | None:
         """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
@@ -63,8 +63,8 @@ class ProcessContext(HeldTokens):
 
     def restore(self, path: Path) -> bool:
         """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
-        self.held = self._ask("restore", path) or []
-        return bool(self.held)
+        self.tokens = self._ask("restore", path) or []
+        return bool(self.tokens)
 
     @property
     def state_bytes(self) -> int:
@@ -148,7 +148,7 @@ class EngineProcess:
         start = 0
         for context, tokens, n_logits in requests:
             assert isinstance(context, ProcessContext)
-            context.held += tokens
+            context.tokens += tokens
             results.append(BufferLogits(self, rows[start : start + n_logits]))
             start += n_logits
         return results
@@ -181,7 +181,7 @@ class EngineProcess:
     def _value(self, answer: PipeAnswer) -> Any:
         if answer.held is not None:
             for context, n in zip(self._contexts, answer.held, strict=False):
-                del context.held[n:]
+                del context.tokens[n:]
         if answer.error == Interrupted.__name__:
             raise Interrupted
         if answer.error:
@@ -210,7 +210,7 @@ class EngineProcess:
         child, self._child = self._child, None
         reason = child.reason() if child else "it is closed"
         for context in self._contexts:
-            context.held = []
+            context.tokens = []
         workers = ", ".join(self.config.settings.workers)
         return EngineError(
             f"the engine with {workers} was lost ({reason}): what was said is kept, and the next"

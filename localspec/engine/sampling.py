@@ -118,7 +118,7 @@ class Chooser:
         constraint: Constraint | None = None,
         least: Least | None = None,
     ) -> None:
-        self.sampling = sampling
+        self.sampling, self._is_greedy = sampling, sampling.is_greedy
         self._constraint = constraint
         self._least = least
         self._banned = np.array(sorted(sampling.banned), np.int64)
@@ -154,7 +154,7 @@ class Chooser:
 
     def distribution(self, logits: Logits, i: int, history: Sequence[int]) -> Distribution:
         """What the next token is drawn from, after every filter and the temperature."""
-        if self.sampling.is_greedy:
+        if self._is_greedy:
             return certain(self.greedy(logits, i, history))
         row = logits.row(i)
         require_number(row.max())
@@ -162,7 +162,7 @@ class Chooser:
 
     def token(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """Draw the token that follows `history`: row `i`, at the random number of that position."""
-        if self.sampling.is_greedy:
+        if self._is_greedy:
             return self.greedy(logits, i, history)
         number = uniform(self.sampling.seed, len(history), Purpose.TOKEN)
         return self.distribution(logits, i, history).draw(number)

@@ -6,7 +6,7 @@ writes it; in a stream that has begun it is an event.
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,19 +151,20 @@ class EventStream(Response):
             if listening.is_over:
                 return
             heard = await listening.next()
-            text = "".join(self._texts(heard)) if heard or listening.is_over else writer.ping
+            text = self._text(heard) if heard or listening.is_over else writer.ping
 
-    def _texts(self, heard: Heard) -> Iterator[str]:
+    def _text(self, heard: Heard) -> str:
         """Of events, and of the end behind the last of them."""
+        texts: list[str] = []
         for place, event in heard:
             if isinstance(event, Failed):
                 self._listening.close()
-                yield self._writer.failed(problem_of(event.error))
-                return
+                return "".join([*texts, self._writer.failed(problem_of(event.error))])
             if not isinstance(event, Taken):
-                yield from self._writer.said(place, self._answer.add(place, event))
+                texts += self._writer.said(place, self._answer.add(place, event))
         if heard and self._listening.is_over:
-            yield from self._writer.closing()
+            texts += self._writer.closing()
+        return "".join(texts)
 
 
 async def _collect(listening: Listening, answer: ServedAnswer) -> None:

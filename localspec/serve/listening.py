@@ -120,13 +120,10 @@ class Listening:
         self._came.append(event)
         if not self._is_called:
             self._is_called = True
-            self._bell.ring(self._called)
-
-    def _called(self) -> None:
-        self._is_called = False
-        self._wake()
+            self._bell.ring(self._wake)
 
     def _wake(self) -> None:
+        self._is_called = False
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -65,14 +65,14 @@ class Paced:
     def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
         """As the speculator."""
         self._n_other_rows = n_other_rows
-        self._depth = max((len(each.history) for each in generations), default=0)
+        self._depth = max([len(each.history) for each in generations], default=0)
         return self._speculator.draft(generations, n_other_rows)
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """As the speculator, and from passes with prompts."""
         self._speculator.learn(steps, width, seconds)
         if self._teaches and steps and not self._n_other_rows:
-            taken_s = seconds - sum(step.draft_s for step in steps)
+            taken_s = seconds - sum([step.draft_s for step in steps])
             self._costs.learn(width, self._depth, taken_s, changed=width != self._width)
         self._width = width
         if self._n_other_rows < LEAST_ROWS or width < self._n_other_rows:

@@ -5,10 +5,11 @@ Whoever is refused is told when to come again: after so many usual replies as wa
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from localspec.decode.driver import Slot
 from localspec.decode.generation import Generation
+from localspec.decode.step import Step
 from localspec.serve.messages import Account, BusyError, Failed, LateError, Submit
 
 USUAL_S, USUAL_GAIN = 2.0, 0.2
@@ -39,6 +40,11 @@ class Job:
     slot: Slot | None = None
     n_told: int = 0
     """Tokens of its reply that were told."""
+    untold: list[tuple[Step, float]] = field(default_factory=list[tuple[Step, float]])
+    """Its steps since then, and when they were done."""
+    spoke_s: float | None = None
+    tell_s: float = 0.0
+    """When it got its newest token, and from when on it is told of more."""
 
     @classmethod
     def of(cls, asked: Submit, now: float) -> "Job":

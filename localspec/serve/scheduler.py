@@ -13,7 +13,7 @@ from copy import deepcopy
 
 from localspec.decode.driver import Batch, step
 from localspec.decode.step import Step
-from localspec.dialogue.markup import AnswerPart
+from localspec.dialogue.markup import AnswerPart, joined
 from localspec.engine.base import Context, Engine
 from localspec.errors import LocalspecError, UserError
 from localspec.serve.admission import Admission
@@ -35,6 +35,10 @@ from localspec.serve.problem import refused
 from localspec.serve.queue import Job, Queue, Room
 from localspec.session.reply import parsed
 
+TELL_S = 0.02
+"""Text of passes that are shorter is told together: nobody reads faster, and each message costs the
+server and its reader as much as a part of a small model's pass."""
+
 
 class Scheduler:
     """Requests on one engine; `clock` gives seconds. Call `step` while it is not `is_idle`."""
@@ -55,6 +59,8 @@ class Scheduler:
         """In order of arrival."""
         self._admission = Admission(engine, prefixes, room, self.running)
         self.is_closing = False
+        self._going: tuple[Batch, list[Job]] | None = None
+        """The pass and its replies, while nobody comes, leaves or reads."""
         self.last: Pass | None = None
         """What the last call of `step` evaluated."""
 
@@ -98,20 +104,17 @@ class Scheduler:
             steps = step(batch, self._engine, self._pace)
         except LocalspecError as error:
             return events + self.fail_all(error)
-        now = self._clock()
-        self.last = self._account(batch.width, grown, steps, now)
-        for job, made in zip(grown, steps, strict=True):
-            events += self._advanced(job, made, now)
+        events += self._advanced(batch.width, grown, steps)
         for job in read:
             is_over = job.generation.is_finished
-            events += [self._ended(job)] if is_over else self._progress(job)
+            events += self._ended(job) if is_over else self._progress(job)
         return events
 
     def fail_all(self, error: LocalspecError) -> list[Event]:
         """End every reply that runs."""
         for job in self.running:
             job.generation.fail(error)
-        return [self._ended(job) for job in list(self.running)]
+        return [event for job in list(self.running) for event in self._ended(job)]
 
     def keep_all(self) -> None:
         """The engine is about to be freed: idle conversations go to disk, where that is wanted."""
@@ -160,22 +163,24 @@ class Scheduler:
         late = [job for job in self.running if self.queue.is_over(job)]
         for job in late:
             job.generation.fail(self.queue.too_late())
-        return [self._ended(job) for job in late]
+        return [event for job in late for event in self._ended(job)]
 
     def _admitted(self) -> list[Event]:
         """Those whose turn it is run from now on; one that has nothing to say is over."""
         events: list[Event] = []
         for job in self._admission.admitted(self.waiting):
             if job.generation.is_finished:
-                events.append(self._ended(job))
+                events += self._ended(job)
                 continue
             job.account.queued_s = self._clock() - job.came_s
             self.running.append(job)
+            self._going = None
             events += self._progress(job)
         return events
 
     def _leave(self, job: Job) -> None:
         self.running.remove(job)
+        self._going = None
         if job.slot:
             self._prefixes.give_back(job.slot.context)
 
@@ -183,6 +188,8 @@ class Scheduler:
 
     def _batch(self) -> tuple[Batch, list[Job], list[Job]]:
         """The pass, those that get a step in it, and those whose prompt is only read on."""
+        if self._going:
+            return *self._going, []
         ready: list[Job] = []
         reading: list[Job] = []
         for job in self.running:
@@ -191,7 +198,10 @@ class Scheduler:
         chunks = self._chunks(ready, reading) if reading else []
         slots = [job.slot for job in ready if job.slot]
         parts = [(job.slot, n) for job, n in chunks if job.slot]
-        return Batch(slots, parts), ready, [job for job, _ in chunks]
+        batch = Batch(slots, parts)
+        if not reading and len(ready) == len(self.running):
+            self._going = batch, ready
+        return batch, ready, [job for job, _ in chunks]
 
     def _chunks(self, ready: list[Job], reading: list[Job]) -> list[tuple[Job, int]]:
         """How much of which prompts is read. If the rest of one fits in, it joins `ready`."""
@@ -208,30 +218,48 @@ class Scheduler:
                 chunks.append((job, n))
         return chunks
 
-    def _account(self, width: int, grown: list[Job], steps: list[Step], now: float) -> Pass:
-        n_drafted = n_tokens = 0
+    def _advanced(self, width: int, jobs: Sequence[Job], steps: Sequence[Step]) -> list[Event]:
+        """Note what a pass did, and tell those whose turn it is to hear of it."""
+        now, n_users, n_drafted, n_tokens = self._clock(), len(self.running), 0, 0
         gaps_s: list[float] = []
-        for job, made in zip(grown, steps, strict=True):
-            spoke_s = job.account.timings.last_emission
+        events: list[Event] = []
+        for job, made in zip(jobs, steps, strict=True):
+            n_drafted += made.drafted
+            job.untold.append((made, now))
             if made.tokens:
                 n_tokens += len(made.tokens)
-                if spoke_s is not None:
-                    gaps_s.append(now - spoke_s)
-            n_drafted += made.drafted
-        n_waiting = len(self.queue.jobs)
-        return Pass(len(self.running), n_waiting, width, n_drafted, n_tokens, gaps_s)
+                if job.spoke_s is not None:
+                    gaps_s.append(now - job.spoke_s)
+                job.spoke_s = now
+            generation = job.generation
+            if now >= job.tell_s and generation.finish_reason is None:
+                events += self._told(job)
+            if generation.finish_reason is not None:
+                events += self._ended(job)
+        self.last = Pass(n_users, len(self.queue.jobs), width, n_drafted, n_tokens, gaps_s)
+        return events
 
-    def _advanced(self, job: Job, made: Step, now: float) -> list[Event]:
-        generation, parser = job.generation, job.asked.parser
-        made, parts = parsed(made, generation, parser)
-        job.account.add(made, now)
+    def _told(self, job: Job) -> list[Event]:
+        """What the passes since the last time brought."""
+        generation, parser, untold = job.generation, job.asked.parser, job.untold
+        n = len(generation.history) - generation.n_prompt
+        for made, _ in untold:
+            n -= len(made.tokens)
+        parts: list[AnswerPart] = []
+        for each, now in untold:
+            made, new = parsed(each, n, generation, parser)
+            n += len(made.tokens)
+            parts += new
+            job.account.add(made, now)
+            if parser.stops and parser.is_stopped:
+                break
+        events = [] if job.n_told else self._progress(job, untold[0][0].eval_s)
+        if not (parser.stops or job.asked.wishes.accounts):
+            job.tell_s = untold[-1][1] + TELL_S
+        untold.clear()
         if generation.is_finished:
             parts += parser.finish()
-        events: list[Event] = [] if job.n_told else self._progress(job, made.eval_s)
-        events += self._delta(job, parts) if parts or self._is_to_tell(job) else []
-        if generation.is_finished:
-            events.append(self._ended(job))
-        return events
+        return events + (self._delta(job, parts) if parts or self._is_to_tell(job) else [])
 
     def _delta(self, job: Job, parts: Sequence[AnswerPart]) -> list[Event]:
         generation, account = job.generation, None
@@ -241,6 +269,7 @@ class Scheduler:
             account = deepcopy(job.account)
             account.n_tokens = job.n_told
         logprobs = generation.newest_logprobs(len(tokens))
+        parts = joined(parts) if len(parts) > 1 else parts
         return [Delta(job.id, parts, tokens, account, logprobs)]
 
     def _is_to_tell(self, job: Job) -> bool:
@@ -258,13 +287,14 @@ class Scheduler:
         read_s = read_s if n_read else 0.0
         return [Progress(job.id, account.n_prompt, account.n_cached, n_read, read_s)]
 
-    def _ended(self, job: Job) -> Event:
+    def _ended(self, job: Job) -> list[Event]:
+        events = self._told(job) if job.untold else []
         if job in self.running:
             self._leave(job)
         generation, account = job.generation, job.account
         if generation.error:
-            return Failed(job.id, generation.error)
+            return [*events, Failed(job.id, generation.error)]
         account.n_tokens, account.finish_reason = generation.n_tokens, generation.finish_reason
         account.n_thought = job.asked.parser.n_tokens.get("thought", 0)
         self.queue.learn(self._clock() - job.came_s - account.queued_s)
-        return Done(job.id, account)
+        return [*events, Done(job.id, account)]

@@ -52,10 +52,12 @@ class KeptPrompts:
         self._recall(prompt)
         self._places = () if self._is_free else self._ends(prompt, n_end)
         n_here = shared_prefix(self._context.tokens, prompt)
-        for i, step in enumerate(steps([n for n in self._places if n > n_here])):
-            if i == 0:
-                self._read_s = step.eval_s
+        following = steps([n for n in self._places if n > n_here])
+        for step in following:
+            self._read_s = step.eval_s
             yield step
+            break
+        yield from following
 
     def keep(self) -> None:
         """Before the context is freed."""

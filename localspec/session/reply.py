@@ -65,16 +65,16 @@ class Turns:
 
 
 def parsed(
-    step: Step, generation: Generation, parser: AnswerParser
+    step: Step, n_before: int, generation: Generation, parser: AnswerParser
 ) -> tuple[Step, list[AnswerPart]]:
-    """The parts that a step has made certain; reply and step end at a stop text."""
-    n_before = generation.n_tokens - len(step.tokens)
+    """The parts that a step behind `n_before` tokens has made certain; reply and step end at a stop
+    text."""
     parts: list[AnswerPart] = []
-    for n, token in enumerate(step.tokens, n_before + 1):
+    for n, token in enumerate(step.tokens, 1):
         parts += parser.push(token)
-        if parser.is_stopped:
-            generation.cut(n)
-            return step.cut(n - n_before), parts
+        if parser.stops and parser.is_stopped:
+            generation.cut(n_before + n)
+            return step.cut(n), parts
     return step, parts
 
 
@@ -230,7 +230,9 @@ class Reply:
             return next(self._pass_steps, None)
 
     def _take(self, step: Step) -> list[AnswerPart]:
-        step, parts = parsed(step, self._generation, self._parser)
+        generation = self._generation
+        n_before = generation.n_tokens - len(step.tokens)
+        step, parts = parsed(step, n_before, generation, self._parser)
         self.steps.append(step)
         self.stats.add(step)
         is_first = self.timings.first_emission is None

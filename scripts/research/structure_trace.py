@@ -77,7 +77,8 @@ class Trace:
 
     def _watch(self, kind: type[Any]) -> None:
         """Take what iterating a reply calls for its own."""
-        original = kind.__iter__
+        name = "by_step" if hasattr(kind, "by_step") else "__iter__"
+        original = getattr(kind, name)
 
         def watched(reply: Any) -> Iterator[Any]:
             start = len(self._called)
@@ -87,7 +88,7 @@ class Trace:
                 start = len(self._called)
             self.entered.update(self._called[start:])
 
-        kind.__iter__ = watched
+        setattr(kind, name, watched)
 
     def document(self) -> dict[str, int]:
         """Lines of each function, by file and qualified name."""

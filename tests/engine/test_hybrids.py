@@ -160,7 +160,7 @@ class Lying(LlamaContext):
     """A memory that says that it went back, as libllama's does behind the last decode."""
 
     def go_back(self, n: int) -> None:
-        del self.held[n:]
+        del self.tokens[n:]
         self.engine.memory.forget(self.sequence, n)
 
 

@@ -62,37 +62,23 @@ class LlamaBatch:
             _pointer(self._wanted, ctypes.c_int8),
         )
 
-    @property
-    def room(self) -> int:
-        """How many more rows fit."""
-        return self.capacity - self.n_rows
-
-    def clear(self) -> None:
-        self.n_rows = 0
-
     def add(self, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool) -> None:
-        """Append tokens of one sequence from `position` on, with logits for all or none."""
+        """Append tokens of one sequence from `position` on, with logits for all or none; hidden
+        states of few rows stay."""
         if len(tokens) <= _FEW:
-            for i, token in enumerate(tokens):
-                self.add_one(token, position + i, sequence, wanted=wanted)
+            row, address = self.n_rows, self._first_id + 4 * sequence
+            for token in tokens:
+                self._one_token[row], self._one_position[row] = token, position
+                self._one_sequence[row], self._one_wanted[row] = address, wanted
+                row, position = row + 1, position + 1
+            self.n_rows = row
             return
         start = self.n_rows
         end = self.n_rows = start + len(tokens)
         self._token[start:end] = tokens
         self._position[start:end] = self._steps[: end - start] + position
-        self._sequence_of[start:end] = self._address_of(sequence)
+        self._sequence_of[start:end] = self._first_id + 4 * sequence
         self._wanted[start:end] = wanted
-
-    def add_one(self, token: int, position: int, sequence: int, *, wanted: bool) -> None:
-        """Append one token; what its row holds as a hidden state stays."""
-        row = self.n_rows
-        self._one_token[row], self._one_position[row] = token, position
-        self._one_sequence[row], self._one_wanted[row] = self._address_of(sequence), wanted
-        self.n_rows = row + 1
-
-    def _address_of(self, sequence: int) -> int:
-        """Of its number, which the engine reads from a list."""
-        return self._first_id + 4 * sequence
 
     def replace(self, token: int, position: int, address: int) -> None:
         """Of the only row: another token and position, and as its state what lies there."""
@@ -121,7 +107,7 @@ class LlamaBatch:
         n = len(states)
         if n > self._n_nameless:
             self._position[:n], self._wanted[:n] = self._steps[:n], True
-            self._sequence_of[:n], self._n_nameless = self._address_of(sequence), n
+            self._sequence_of[:n], self._n_nameless = self._first_id + 4 * sequence, n
         self._states[:n].reshape(states.shape)[:] = states
         self.n_rows = n
 

@@ -69,8 +69,8 @@ class BlockHead(LlamaHead):
             try:
                 self._fill(requests, window)
             except BaseException:
-                self._features_in.clear()
-                self._blocks.clear()
+                self._features_in.n_rows = 0
+                self._blocks.n_rows = 0
                 self._known.clear()
                 raise
         return [self._row(context, len(tokens) - 1) for context, tokens in requests]
@@ -94,7 +94,7 @@ class BlockHead(LlamaHead):
         places: list[tuple[int, int]] = []
         for context, tokens in requests:
             assert isinstance(context, LlamaContext)
-            sequence, position = context.sequence, len(context.held)
+            sequence, position = context.sequence, len(context.tokens)
             self._read(sequence, position, window)
             places.append((sequence, position))
             block = [tokens[0], *[self._mask] * (self._n_block - 1)]

@@ -97,7 +97,7 @@ class ChainHead(LlamaHead):
         try:
             return self._draft(requests, window)
         except BaseException:
-            self.batch.clear()
+            self.batch.n_rows = 0
             self._known.clear()
             raise
 
@@ -139,9 +139,9 @@ class ChainHead(LlamaHead):
         token = yield BufferLogits(self, self.scores(n_scored)[n_scored - 1 :])
         place, step = len(context.tokens) - self._shift, int(not self.facts.needs_target_cache)
         known, batch = self._known[context.sequence], self.batch
-        batch.add_one(token, 0, context.sequence, wanted=True)
+        batch.add([token], 0, context.sequence, wanted=True)
         filled, scores = batch.filled(), None
-        batch.clear()
+        batch.n_rows = 0
         while True:
             place += step
             batch.replace(token, place, address)
@@ -153,7 +153,7 @@ class ChainHead(LlamaHead):
 
     def _run_first(self, context: LlamaContext, token: int, window: int) -> int:
         """What the head has not read, and the pending token; how many rows that were."""
-        self.batch.clear()
+        self.batch.n_rows = 0
         known = self._of(context.sequence)
         _, place = self._add(context, [token], known, window)
         n_rows, end = self.batch.n_rows, known.end
@@ -185,9 +185,9 @@ class ChainHead(LlamaHead):
         """Add the rows of one request to the batch; where they begin."""
         if len(tokens) > 1:
             return self._add_step(context, tokens, known)
-        known.settle(context.held)
+        known.settle(context.tokens)
         if self.facts.needs_target_cache:
-            place = len(context.held)
+            place = len(context.tokens)
             state = self._true(context.sequence, place, place + 1)
             self.batch.add_states(tokens, place, context.sequence, state, wanted=True)
             return context.sequence, place
@@ -201,7 +201,7 @@ class ChainHead(LlamaHead):
 
     def _add_step(self, context: LlamaContext, tokens: Sequence[int], known: _Known) -> Place:
         """The newest token of a draft, with the head's own state."""
-        position, states = len(context.held), known.states[-1:]
+        position, states = len(context.tokens), known.states[-1:]
         place = position + len(tokens) - 1 - self._shift
         if self.facts.needs_target_cache:
             place = position
@@ -216,7 +216,7 @@ class ChainHead(LlamaHead):
 
     def _add_lacking(self, context: LlamaContext, token: int, known: _Known, window: int) -> Place:
         """The pending token and those before it that the head has not read."""
-        held, rows, sequence = context.held, known.rows, context.sequence
+        held, rows, sequence = context.tokens, known.rows, context.sequence
         position = len(held)
         start = rows.first + 1 if rows.first or self._is_eagle else 0
         if not rows.first < position <= rows.end:

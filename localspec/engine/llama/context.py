@@ -35,18 +35,18 @@ class LlamaContext(HeldTokens):
     def __init__(self, engine: CacheOwner, sequence: int) -> None:
         self.engine = engine
         self.sequence = sequence
-        self.held: list[int] = []
+        self.tokens: list[int] = []
         self.memory = SequenceMemory(engine.memory, sequence)
 
     def go_back(self, n: int) -> None:
         """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
-        if n >= len(self.held):
+        if n >= len(self.tokens):
             return
         if self.engine.memory.is_limited:
-            n = self.memory.go_back(n, len(self.held))
+            n = self.memory.go_back(n, len(self.tokens))
         else:
             self.engine.memory.forget(self.sequence, n)
-        del self.held[n:]
+        del self.tokens[n:]
 
     def fork(self, other: Context, n: int) -> None:
         """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""
@@ -56,26 +56,26 @@ class LlamaContext(HeldTokens):
             return
         self.clear()
         memory.share(other.sequence, self.sequence, n)
-        self.held = other.held[:n]
+        self.tokens = other.tokens[:n]
 
     def clear(self) -> None:
         """Forget everything, which every kind of memory can."""
         self.memory.clear()
-        self.held = []
+        self.tokens = []
         if self.engine.features:
             self.engine.features.forget(self.sequence)
 
     def checkpoint_place(self, n: int) -> int | None:
         """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
-        return self.memory.place(n, len(self.held))
+        return self.memory.place(n, len(self.tokens))
 
     def checkpoint(self) -> None:
         """Remember this place, so that going back to it evaluates nothing."""
-        self.memory.checkpoint(len(self.held))
+        self.memory.checkpoint(len(self.tokens))
 
     def save(self, path: Path) -> None:
         """Write what the cache holds, with its tokens, to a file."""
-        save_sequence(self.memory, self.held, path)
+        save_sequence(self.memory, self.tokens, path)
 
     def restore(self, path: Path) -> bool:
         """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
@@ -84,7 +84,7 @@ class LlamaContext(HeldTokens):
         if tokens is None or len(tokens) != self.engine.memory.length(self.sequence):
             self.clear()
             return False
-        self.held = tokens
+        self.tokens = tokens
         return True
 
     @property
@@ -99,13 +99,4 @@ class LlamaContext(HeldTokens):
         n = self.engine.memory.length(self.sequence)
         if is_torn and self.engine.memory.keeps_state:
             n = self.memory.resume(n)
-        del self.held[n:]
-
-    def refusal(self, n: int) -> EngineError | None:
-        """Why `n` more tokens cannot be taken in: they would outgrow the sequence's limit."""
-        needed, limit = len(self.held) + n, self.engine.config.n_ctx
-        if needed <= limit:
-            return None
-        return EngineError(
-            f"{needed:,} tokens do not fit into a context of {limit:,}: use a larger --ctx"
-        )
+        del self.tokens[n:]

@@ -9,7 +9,7 @@ libllama; the rest of a step's wall time is localspec's own overhead.
 import ctypes
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,7 @@ class LlamaEngine:
         initialise()
         self.config = config
         self.interrupt = interrupt or Interrupt()
-        self.busy_s = 0.0
+        self.busy_s, self._n_ctx = 0.0, config.n_ctx
         self.n_decodes = 0
         started = perf_counter()
         self._owns_model = weights_of is None
@@ -90,6 +90,7 @@ class LlamaEngine:
             self._abort = C.ggml_abort_callback(lambda _: self.interrupt.requested)
             own = weights_of.vocabulary if weights_of else None
             self.vocabulary = own or LlamaVocabulary(self.model, config.model)
+            self._address: int | None = None
             self._output_address: int | None = None
             self._output_rows = np.empty((0, self.vocabulary.n_tokens), np.float32)
             self.n_window = self.memory.n_window
@@ -151,7 +152,10 @@ class LlamaEngine:
 
     def decode(self, requests: Sequence[Request]) -> list[BufferLogits | EngineError]:
         """Evaluate all requests; see `engine.base.Engine.decode`."""
-        jobs, refusals = self._admit(requests)
+        refusals = self._refusals(requests)
+        jobs: Any = requests
+        if refusals:
+            jobs = [job for i, job in enumerate(requests) if i not in refusals]
         n_outputs = sum([n_logits for _, _, n_logits in jobs])
         assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
@@ -168,32 +172,33 @@ class LlamaEngine:
             results.insert(i, refusal)
         return results
 
+    def _refusals(self, requests: Sequence[Request]) -> dict[int, EngineError]:
+        """Of requests that would outgrow their sequence's limit, by their place."""
+        refusals: dict[int, EngineError] = {}
+        limit, has_window = self._n_ctx, self.memory.n_window > 0
+        for i, (context, tokens, _) in enumerate(requests):
+            assert isinstance(context, LlamaContext)
+            assert context.engine is self
+            needed = len(context.tokens) + len(tokens)
+            if needed > limit:
+                sentence = f"{needed:,} tokens do not fit into a context of {limit:,}"
+                refusals[i] = EngineError(f"{sentence}: use a larger --ctx")
+            elif has_window:
+                context.memory.note_window(len(context.tokens), len(tokens))
+        return refusals
+
     def _evaluated(self, jobs: Sequence[_Job], n_outputs: int) -> npt.NDArray[np.float32]:
         """The rows with logits, which go behind all that were read."""
-        if n_outputs > self._batch.room:
+        if n_outputs > self._batch.capacity - self._batch.n_rows:
             self._flush()
         early: list[npt.NDArray[np.float32]] = []
         for context, tokens, n_logits in jobs:
             if n_logits:
                 self._append(context, tokens[len(tokens) - n_logits :], early)
         self._flush()
-        rows = self._output(n_outputs - sum(map(len, early)))
-        return np.concatenate([*early, rows]) if early else rows
-
-    def _admit(self, requests: Sequence[Request]) -> tuple[list[_Job], dict[int, EngineError]]:
-        """Requests for which there is room, and why not for the others, by their place."""
-        jobs: list[_Job] = []
-        refusals: dict[int, EngineError] = {}
-        for i, (context, tokens, n_logits) in enumerate(requests):
-            assert isinstance(context, LlamaContext)
-            assert context.engine is self
-            if refusal := context.refusal(len(tokens)):
-                refusals[i] = refusal
-                continue
-            jobs.append((context, tokens, n_logits))
-            if self.memory.n_window:
-                context.memory.note_window(len(context.held), len(tokens))
-        return jobs, refusals
+        if not early:
+            return self._output(n_outputs)
+        return np.concatenate([*early, self._output(n_outputs - sum(map(len, early)))])
 
     def _read(self, context: LlamaContext, tokens: Sequence[int]) -> None:
         """A prompt; of a long one on a device, pieces that a stop need not wait for."""
@@ -215,34 +220,34 @@ class LlamaEngine:
     ) -> None:
         """Add rows, with logits where there is a list for those of a full micro-batch: the next
         one overwrites them."""
-        done, wanted = 0, early is not None
+        batch, done = self._batch, 0
         while done < len(tokens):
-            if self._batch.room == 0:
-                n_rows = self._batch.n_rows
+            if batch.n_rows == batch.capacity:
                 self._flush()
                 if early is not None:
-                    early.append(self._output(n_rows).copy())
-            part = tokens[done : done + self._batch.room]
+                    early.append(self._output(batch.capacity).copy())
+            part = tokens[done : done + batch.capacity - batch.n_rows]
             if self.memory.keeps_state:
-                context.memory.begin(len(context.held))
+                context.memory.begin(len(context.tokens))
             if self.features:
-                self._parts.append((context.sequence, len(context.held), len(part)))
-            self._batch.add(part, len(context.held), context.sequence, wanted=wanted)
-            context.held.extend(part)
+                self._parts.append((context.sequence, len(context.tokens), len(part)))
+            batch.add(part, len(context.tokens), context.sequence, wanted=early is not None)
+            context.tokens.extend(part)
             done += len(part)
 
     def _flush(self) -> None:
-        if self._batch.n_rows == 0:
+        n_rows, busy_s = self._batch.n_rows, self.busy_s
+        if n_rows == 0:
             return
         self._is_torn = False
         try:
             if self.features:
-                self._n_left -= self._batch.n_rows
+                self._n_left -= n_rows
                 self.features.prepare(self._n_left)
-            started, n_rows = perf_counter(), self._batch.n_rows
-            self._check(self._decode_batch())
+            if code := self._decode_batch():
+                self._fail(code)
             if self._reads_in_pieces and n_rows >= min(self._piece or _PREFILL_ROWS, _PREFILL_ROWS):
-                fitting = int(n_rows * _PIECE_S / max(1e-6, perf_counter() - started))
+                fitting = int(n_rows * _PIECE_S / max(1e-6, self.busy_s - busy_s))
                 self._piece = max(1, min(self.config.settings.ubatch, fitting))
             if self.features:
                 self.features.take(self._parts)
@@ -251,7 +256,7 @@ class LlamaEngine:
                 context.resynchronise(is_torn=self._is_torn)
             raise
         finally:
-            self._batch.clear()
+            self._batch.n_rows = 0
             self._parts.clear()
 
     def _decode_batch(self) -> int:
@@ -262,7 +267,8 @@ class LlamaEngine:
             C.llama_set_abort_callback(self.handle, self._abort, None)
         started = perf_counter()
         code = C.llama_decode(self.handle, self._batch.filled())
-        C.llama_synchronize(self.handle)
+        if code == 0:
+            self._address = output_address(self.handle)  # waits for a device, too
         self.busy_s += perf_counter() - started
         if guarded:
             C.llama_set_abort_callback(self.handle, NO_ABORT, None)
@@ -270,20 +276,17 @@ class LlamaEngine:
         self.memory.n_flushes += 1
         return code
 
-    def _check(self, code: int) -> None:
+    def _fail(self, code: int) -> NoReturn:
         if code == _ABORTED:
             raise Interrupted
         if code == _NO_SLOT:
-            raise EngineError(
-                f"the cache of {self.config.n_ctx:,} tokens is full: use a larger --ctx"
-            )
-        if code != 0:
-            raise EngineError(f"the engine could not evaluate (code {code}): {engine_log.reason()}")
+            raise EngineError(f"the cache of {self._n_ctx:,} tokens is full: use a larger --ctx")
+        raise EngineError(f"the engine could not evaluate (code {code}): {engine_log.reason()}")
 
     def _output(self, n_rows: int) -> npt.NDArray[np.float32]:
         """The engine's output buffer as an array, shape (n_rows, n_vocab); it seldom moves."""
-        address = output_address(self.handle) if n_rows else None
-        if address is not None and address != self._output_address:
+        address = self._address
+        if n_rows and address is not None and address != self._output_address:
             shape = self.config.n_outputs, self.vocabulary.n_tokens
             buffer: Any = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
             self._output_rows = np.frombuffer(buffer, np.float32).reshape(shape)

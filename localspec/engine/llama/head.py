@@ -116,7 +116,7 @@ class LlamaHead:
         assert isinstance(context, LlamaContext)
         self.features.ask()
         rows = self.features.of(context.sequence)
-        return rows.first < len(context.held) <= rows.end
+        return rows.first < len(context.tokens) <= rows.end
 
     def forget(self, sequence: int, position: int) -> None:
         """Drop a sequence's cells from a position on."""
@@ -128,7 +128,7 @@ class LlamaHead:
         fails."""
         filled = batch.filled()
         if not keeps:
-            batch.clear()
+            batch.n_rows = 0
         self.evaluate(filled, C.llama_encode if encodes else C.llama_decode)
 
     def evaluate(self, filled: Any, call: Any = C.llama_decode) -> None:

@@ -78,12 +78,13 @@ class _Chunks:
         found = document_of(self._answer, place, self._model, self._orders)
         return {"__verbose": found}
 
-    def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
+    def said(self, place: int, news: Sequence[News]) -> list[str]:
         """What is new of a choice."""
+        said: list[str] = []
         for each in news:
             if isinstance(each, Piece) and not each.account and not each.logprobs:
-                before, behind = self._frame(place, each.kind)
-                yield f"{before}{quoted(each.text)}{behind}"
+                frame = self._frames.get((place, each.kind)) or self._frame(place, each.kind)
+                said.append(f"{frame[0]}{quoted(each.text)}{frame[1]}")
                 continue
             reason = each.reason if isinstance(each, Ended) else None
             account = None if isinstance(each, Called | Progress) else each.account
@@ -92,16 +93,15 @@ class _Chunks:
                 more = {"prompt_progress": progress_of(each)}
             elif isinstance(each, Ended):
                 more |= self._verbose(place)
-            yield event({**self._chunk(place, each, reason), **more})
+            said.append(event({**self._chunk(place, each, reason), **more}))
+        return said
 
     def _frame(self, place: int, kind: TextKind) -> tuple[str, str]:
         """What stands around the text of a chunk: all of a reply's differ in that alone."""
-        found = self._frames.get((place, kind))
-        if found is None:
-            chunk = event(self._chunk(place, Piece(kind, _HOLE), None))
-            before, _, behind = chunk.rpartition(quoted(_HOLE))
-            found = self._frames[place, kind] = before, behind
-        return found
+        chunk = event(self._chunk(place, Piece(kind, _HOLE), None))
+        before, _, behind = chunk.rpartition(quoted(_HOLE))
+        self._frames[place, kind] = before, behind
+        return before, behind
 
     def opening(self) -> Iterable[str]:
         """What a stream begins with."""
