@@ -24,6 +24,7 @@ STUDIES = {
     "bench-long-prompt": "serve.long_prompt",
     "bench-server-cpu": "serve.cpu",
     "kill-clients": "serve.faults",
+    "judge-company": "serve.company",
     "maskbench": "serve.maskbench",
     "judge-server": "serve.llama_tests",
     "bench-placement": "gpu.placement",
