@@ -22,6 +22,7 @@ STUDIES = {
     "bench-serve": "serve.load",
     "bench-servers": "serve.compare",
     "bench-long-prompt": "serve.long_prompt",
+    "bound-serve": "serve.hindsight",
     "bench-server-cpu": "serve.cpu",
     "kill-clients": "serve.faults",
     "judge-company": "serve.company",
