@@ -75,7 +75,7 @@ class Paced:
     ) -> list[Draft]:
         """As the speculator, within the target where others wait for the pass."""
         self._n_other_rows = n_other_rows
-        self._depth = max((len(each.history) for each in generations), default=0)
+        self._depth = max([len(each.history) for each in generations], default=0)
         is_alone = len(generations) == 1 and not n_other_rows
         if not generations or (is_alone and self.target_s is None):
             return self._speculator.draft(generations, n_other_rows)
@@ -86,7 +86,7 @@ class Paced:
         """As the speculator, and from passes with prompts."""
         self._speculator.learn(steps, width, seconds)
         if self._teaches and steps and not self._n_other_rows:
-            taken_s = seconds - sum(step.draft_s for step in steps)
+            taken_s = seconds - sum([step.draft_s for step in steps])
             self._costs.learn(width, self._depth, taken_s, changed=width != self._width)
         self._width = width
         self._learn_drafts(steps)
@@ -100,7 +100,7 @@ class Paced:
         self._was_seen = True
 
     def _learn_drafts(self, steps: Sequence[Step]) -> None:
-        n, n_drafted = len(steps), sum(step.drafted for step in steps)
+        n, n_drafted = len(steps), sum([step.drafted for step in steps])
         if n and (n_drafted or self._drafts_s):
             plain_s = self._costs.seconds(n, self._depth)
             found_s = self._costs.seconds(n + n_drafted, self._depth) - plain_s
