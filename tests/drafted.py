@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from localspec.decode.drafters.base import Draft
 from localspec.decode.driver import Batch, Slot, step
@@ -29,7 +30,9 @@ class SometimesFixed(Fixed):
 
     n_passes = 0
 
-    def draft(self, asked: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+    def draft(
+        self, asked: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
         self.n_passes += 1
         drafts = self.n_passes % 24 in (2, 3, 5, 6, 7, 21, 22, 23)
         return super().draft(asked) if drafts else Plain().draft(asked)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from time import perf_counter
 
 import numpy as np
@@ -187,7 +188,9 @@ def test_the_next_turn_need_not_read_this_one_again(kind: str) -> None:
 class Doubting(Fixed):
     """Stops drafting where the draft model is unsure, as the adaptive policy does."""
 
-    def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
         n = self.n
         requests = [each.request(min(n, each.room), stop=self) for each in generations]
         return self.drafter.draft(requests)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ class Watched:
         self.n_other_rows: list[int] = []
         self.passes: list[tuple[Sequence[Step], int, float]] = []
 
-    def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
         self.n_other_rows.append(n_other_rows)
         return self._speculator.draft(generations, n_other_rows)
 

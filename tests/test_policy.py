@@ -304,6 +304,20 @@ def test_a_row_is_as_dear_beside_a_prompt(row_s: float) -> None:
     assert drafted(policy_of(seconds), 2, 40) == drafted(policy_of(seconds), 2)
 
 
+def test_drafts_leave_a_pass_as_short_as_others_need_it() -> None:
+    """Who drafts nothing gets one token of a pass, however long another one's drafts make it."""
+    seconds = {n: 1.0 + 0.05 * n for n in range(1, 65)}
+    requests = [under_way() for _ in range(4)]
+    sure = [Guesses(13)]
+    free = sum(drafted(policy_of(seconds, sure), 4))
+    assert free >= 20
+    for n_other_rows, limit_s in ((0, 2.0), (0, 1.21), (0, 0.5), (10, 2.0)):
+        made = policy_of(seconds, sure).draft(requests, n_other_rows, limit_s)  # pyright: ignore[reportArgumentType]
+        left_s = max(0.0, limit_s - seconds[4 + n_other_rows])
+        wanted = pytest.approx(min(free, left_s / 0.05), abs=1)
+        assert sum(len(draft.tokens) for draft in made) == wanted
+
+
 def test_a_prompt_s_time_is_not_charged_to_drafts() -> None:
     """Else a long prompt of one user would end the drafts of the others."""
     seconds = {n: 1.0 + 0.05 * n for n in range(1, 65)}

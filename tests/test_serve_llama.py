@@ -200,6 +200,8 @@ def test_what_is_not_here_is_a_sentence(server: Served, path: str) -> None:
     [
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}}, "multimodal_data"),
         ({"mirostat": 2}, "mirostat"),
+        ({"n_keep": 8}, "a full context ends the reply"),
+        ({"n_discard": 4}, "a full context ends the reply"),
         ({"id_slot": 3}, "slot 3"),
         ({"id_slot": "a"}, "id_slot"),
         ({"cache_prompt": "no"}, "cache_prompt"),

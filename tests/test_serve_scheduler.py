@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from localspec.decode.costs import PassCosts
 from localspec.decode.curve import PassCurve
+from localspec.decode.drafters.base import Draft
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
@@ -212,6 +214,46 @@ def test_the_depth_of_a_prompt_lengthens_nobodys_pass() -> None:
     limit_s = 2 * costs.seconds(1, depth)
     widths = [sum(n for n, _ in rows) for rows in house.engine.passes]
     assert all(costs.seconds(width, depth) <= limit_s for width in widths)
+
+
+class Asks(Plain):
+    """Notes how long a pass may become."""
+
+    def __init__(self) -> None:
+        self.limits: list[float] = []
+
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
+        self.limits.append(limit_s)
+        return super().draft(generations)
+
+
+def test_drafts_lengthen_nobody_elses_pass_beyond_the_target() -> None:
+    """Alone a reply drafts as it pays; beside others, or a prompt, within the target."""
+    house = House(speculator=(asks := Asks()))
+    house.submit([1, 2], max_tokens=60)
+    house.step(3)
+    assert asks.limits[1:] == [inf, inf]
+    house.submit([3, 4], max_tokens=60)
+    house.submit([5, 6], max_tokens=60)
+    house.step(2)
+    assert asks.limits[3:] == [0.05, 0.05], "the least target"
+    kept = House(speculator=(asks := Asks()), target_s=0.03)
+    kept.submit([1, 2], max_tokens=60)
+    kept.step(2)
+    assert asks.limits == [0.03, 0.03], "one that the user set holds for a reply alone, too"
+
+
+def test_prompts_and_drafts_share_what_a_target_leaves() -> None:
+    """Beside drafts a prompt takes the room that they leave, and half of it for sure."""
+    pace = Paced(Plain(), COSTS, 400, target_s=0.1)
+    one = Generation([1, 2], GREEDY, Limits(64))
+    for n_drafted, n_left in ((20, 70), (80, 45), (0, 90)):
+        for _ in range(40):
+            pace.draft([one])
+            pace.learn([Step((1,), n_drafted, 0, "lookup", 1, 0.0, 0.0)], 1 + n_drafted, 0.0)
+        assert pace.n_rows(1, 2) == pytest.approx(n_left, abs=1)
 
 
 def test_a_latency_target_of_the_users_is_kept() -> None:

@@ -50,7 +50,7 @@ class ServeFlags:
         panel=SERVER, min=0.001, metavar="S",
     )  # fmt: skip
     latency_target: float | None = option(
-        None, "Milliseconds of a pass with prompts. Default: two plain passes, at least 50.",
+        None, "Milliseconds of a pass with prompts or drafts. Default: two plain passes, or 50.",
         "--latency-target", panel=SERVER, min=1, metavar="MS",
     )  # fmt: skip
     api_key: list[str] | None = option(
@@ -94,6 +94,11 @@ class ServeFlags:
     idle_unload: float | None = option(
         None, "Free the model after so many minutes without requests; the next one loads it.",
         "--idle-unload", panel=SERVER, min=0.001, metavar="MIN",
+    )  # fmt: skip
+
+    context_shift: bool = option(
+        False, "llama-server's, for commands that name it: only --no-context-shift is done.",
+        "--context-shift/--no-context-shift", panel=SERVER, hidden=True,
     )  # fmt: skip
 
     @property
@@ -176,10 +181,12 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
     from localspec.engine.expected import Expected
+    from localspec.serve.asked import NO_SHIFT, check_defaults
 
+    if flags.context_shift:
+        raise UserError(f"--context-shift is not supported: {NO_SHIFT}")
     config = replace(engine.session_config(model), expected=Expected(n_texts=MANY))
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
-    from localspec.serve.asked import check_defaults
     from localspec.serve.resident import Resident
     from localspec.serve.server import LOOPBACK, Running, desk_of, listening
     from localspec.session.session import Session

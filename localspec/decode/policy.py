@@ -14,6 +14,7 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from localspec.decode.budget import AHEAD, Budget
 from localspec.decode.chances import Chances, Learned
@@ -59,11 +60,15 @@ class Adaptive:
         self._plan = Plan(0.0, [])
         self._prices = PassPrices(learned.target, max_draft)
         self._left_s: list[float] = []
+        self._limit_s = inf
         self._depth, self._reads_prompt, self._drafted, self._is_parked = 0, True, False, False
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
-    def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
         """The drafts of the best plan; `n_other_rows` of prompts are evaluated as well."""
+        self._limit_s = limit_s
         if not generations:  # chunks of prompts alone
             self._plan, self._reads_prompt = Plan(0.0, []), True
             return []
@@ -131,7 +136,7 @@ class Adaptive:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
         n, prices = len(offers), self._prices
         plain_s, hoped_s, change_s = prices.plain_s, prices.hoped_s, prices.change_s
-        n_unchanged = prices.last_width - prices.n_rows
+        n_unchanged, most_s = prices.last_width - prices.n_rows, self._limit_s - prices.other_s
         plan = Plan(n / plain_s, [0] * n, offers, paid)
         lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
         tokens, drafting_s, n_drafted = float(n), 0.0, 0
@@ -147,8 +152,9 @@ class Adaptive:
                 row_s += 0.0 if paid.is_at_once and k > 1 else more_s[n_at_depth[k] - 1]
             b = n_drafted + 1
             cost_s = drafting_s + row_s + (hoped_s[b] or prices.hope_s(b))
-            if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s:
-                break  # not even if all that follow were as likely
+            is_hopeless = tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s
+            if is_hopeless or cost_s > most_s:
+                break  # not even if all that follow were as likely; or others wait for the pass
             cost_s += change_s if b != n_unchanged else 0.0
             rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
             if stake_s >= self._left_s[i] * b:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter
@@ -22,10 +23,13 @@ class Gain:
 class Speculator(Protocol):
     """Drafts before each pass, and learns from it. It owns its drafters."""
 
-    def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
         """A draft of at most `room` tokens for each generation; NO_DRAFT is plain decoding.
 
-        The pass evaluates their pending tokens as well, and `n_other_rows` rows of prompts.
+        The pass evaluates their pending tokens as well, and `n_other_rows` rows of prompts. Drafts
+        that are chosen by cost make it no longer than `limit_s`.
         """
         ...
 
@@ -53,7 +57,9 @@ class Plain:
     gain = Gain()
     reason = ""
 
-    def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
         """Nothing for anybody."""
         return [NO_DRAFT] * len(generations)
 
@@ -68,7 +74,9 @@ class Fixed(Plain):
         self.drafter = drafter
         self.n = n
 
-    def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
         """What the drafter finds."""
         n = self.n
         return self.drafter.draft([each.request(min(n, each.room)) for each in generations])

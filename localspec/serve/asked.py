@@ -47,9 +47,11 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "reasoning_format": ("auto", "deepseek"),
     "mirostat": (0,), "dynatemp_range": (0,), "dry_multiplier": (0,), "xtc_probability": (0,),
     "top_n_sigma": (-1,), "n_keep": (0,), "n_indent": (0,), "t_max_predict_ms": (0, -1),
-    "min_keep": (0,), "lora": ([],), "samplers": ([],),
+    "min_keep": (0,), "lora": ([],), "samplers": ([],), "n_discard": (0,),
 }  # fmt: skip
 """Fields that are not supported yet, and the values with which they ask for nothing."""
+NO_SHIFT = "a full context ends the reply, and nothing of it is dropped to go on"
+_WHY = {"n_keep": f": {NO_SHIFT}", "n_discard": f": {NO_SHIFT}"}
 MOST_CHOICES = 16
 _EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high",
             "xhigh": "high", "max": "high", "on": "on"}  # fmt: skip
@@ -66,7 +68,7 @@ def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
         if name not in NEUTRAL:
             raise refused(str(no_such("field", name, known)), name)
         if not any(value == neutral for neutral in NEUTRAL[name]):
-            raise refused(f"{name} is not supported: leave it out", name)
+            raise refused(f"{name} is not supported{_WHY.get(name, ': leave it out')}", name)
     return given
 
 

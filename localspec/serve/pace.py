@@ -3,9 +3,14 @@
 A pass that also answers is bounded by a latency target. What the answers take of it is v(n), the
 measured cost of passes; each row of a prompt takes `row_s` more, which passes with prompts teach.
 Where nobody waits for his next token, a whole micro-batch is read.
+
+Drafts are bounded by the same target: a pass that one's drafts make long is long for all others,
+who get one token of it. Of what the target leaves, prompts have half for sure, and all that drafts
+do not use. A reply alone may draft as it pays, unless the user set a target.
 """
 
 from collections.abc import Sequence
+from math import inf
 
 from localspec.decode.costs import PassCosts
 from localspec.decode.drafters.base import Draft
@@ -48,12 +53,15 @@ class Paced:
         self._n_other_rows, self._depth, self._was_seen = 0, 0, False
         self.row_s = _first_guess(costs)
         """Seconds more for each row of a prompt."""
+        self._drafts_s = 0.0
+        """Seconds more for the drafted rows of a pass, of late."""
 
     def n_rows(self, n_decoding: int, depth: int) -> int:
         """Rows of prompts beside so many replies, the longest of them `depth` tokens."""
         if not n_decoding:
             return self._n_most
         left_s = self.limit_s(n_decoding, depth) - self._costs.seconds(n_decoding, depth)
+        left_s = max(left_s / 2, left_s - self._drafts_s)
         return min(self._n_most, max(LEAST_ROWS, int(left_s / self.row_s + 1e-6)))
 
     def limit_s(self, n_decoding: int, depth: int) -> float:
@@ -62,11 +70,17 @@ class Paced:
             return self.target_s
         return max(LEAST_TARGET_S, PLAIN_PASSES * self._costs.seconds(n_decoding, depth))
 
-    def draft(self, generations: Sequence[Generation], n_other_rows: int = 0) -> list[Draft]:
-        """As the speculator."""
+    def draft(
+        self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
+    ) -> list[Draft]:
+        """As the speculator, within the target where others wait for the pass."""
         self._n_other_rows = n_other_rows
         self._depth = max([len(each.history) for each in generations], default=0)
-        return self._speculator.draft(generations, n_other_rows)
+        is_alone = len(generations) == 1 and not n_other_rows
+        if not generations or (is_alone and self.target_s is None):
+            return self._speculator.draft(generations, n_other_rows)
+        limit_s = self.limit_s(len(generations), self._depth)
+        return self._speculator.draft(generations, n_other_rows, limit_s)
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """As the speculator, and from passes with prompts."""
@@ -75,6 +89,7 @@ class Paced:
             taken_s = seconds - sum([step.draft_s for step in steps])
             self._costs.learn(width, self._depth, taken_s, changed=width != self._width)
         self._width = width
+        self._learn_drafts(steps)
         if self._n_other_rows < LEAST_ROWS or width < self._n_other_rows:
             return
         n_answers = width - self._n_other_rows
@@ -83,6 +98,13 @@ class Paced:
         found_s = max(LEAST_SHARE * plain_s, (seconds - answers_s) / self._n_other_rows)
         self.row_s += (GAIN if self._was_seen else 1.0) * (found_s - self.row_s)
         self._was_seen = True
+
+    def _learn_drafts(self, steps: Sequence[Step]) -> None:
+        n, n_drafted = len(steps), sum([step.drafted for step in steps])
+        if n and (n_drafted or self._drafts_s):
+            plain_s = self._costs.seconds(n, self._depth)
+            found_s = self._costs.seconds(n + n_drafted, self._depth) - plain_s
+            self._drafts_s += GAIN * (found_s - self._drafts_s)
 
     @property
     def gain(self) -> Gain:

@@ -5,8 +5,8 @@
 A server of four users is started on a real model. Then, in this order: clients that are killed in
 mid-stream or while they wait; a burst of clients at once; clients that read one byte now and then;
 `--soak` minutes of all of it, with `--pause` seconds between rounds. After each the server must be
-idle within seconds, answer as before, and hold no more memory than a tenth above what it held when
-it was warm. Every fourth client of a burst asks what was answered alone before.
+idle within seconds, answer as before but for roundings, and hold no more memory than a tenth above
+what it held when it was warm. Every fourth client of a burst asks what was answered alone before.
 """
 
 import http.client
@@ -32,8 +32,9 @@ POLL_S, MOST_POLLS = 0.1, 300
 PATIENCE_S = 3600
 GROWTH = 1.1
 N_BURST_TOKENS = 16
-NEAR_TIE = 0.15
-"""Nats between two tokens that roundings may swap: twice what was seen on the starter."""
+NEAR_TIE = 1.0
+"""Nats between two tokens that roundings may swap. On the starter `judge-company` finds differences
+of 2.2, which would excuse 4.4, and answers that part at up to 0.9."""
 QUESTION = "Tell me a story about a fox, a crow and a piece of cheese."
 
 
@@ -45,9 +46,10 @@ def opened(text: str, n_tokens: int, **how: bool) -> http.client.HTTPConnection:
     return connection
 
 
-def answered(text: str, n_tokens: int = 24) -> str:
-    """A whole answer. Its prompt is read anew, in one piece, so the same text is due each time."""
-    connection = opened(text, n_tokens, cache_prompt=False)
+def answered(text: str) -> str:
+    """A whole answer. Its prompt is read anew, in one piece; without flash attention what idle
+    sequences hold changes roundings all the same."""
+    connection = opened(text, N_BURST_TOKENS, cache_prompt=False)
     document = json.loads(connection.getresponse().read())
     connection.close()
     return document["choices"][0]["message"]["content"]
@@ -98,11 +100,13 @@ class Known:
     """Tokens, and by how much each is more likely than the next best, in nats."""
     n_same: int = 0
     n_parted: int = 0
+    furthest: float = 0.0
+    """The largest margin where one parted."""
 
     @classmethod
     def asked(cls) -> "Known":
         said = [f"{QUESTION} It begins with {each}." for each in ("rain", "a dream", "bread", "2")]
-        return cls({text: _margins(text) for text in said})
+        return cls({text: _margins(text) for text in (QUESTION, *said)})
 
     def question(self, i: int) -> str:
         """The `i`-th client's: every fourth asks a known one."""
@@ -116,6 +120,7 @@ class Known:
             if not answer.startswith(token, place):
                 assert margin <= NEAR_TIE, f"a wrong answer: {answer!r}"
                 self.n_parted += 1
+                self.furthest = max(self.furthest, margin)
                 return
             place += len(token)
         self.n_same += 1
@@ -185,10 +190,10 @@ def main(
             each for each in psutil.process_iter(["cmdline"])
             if str(PORT) in (each.info["cmdline"] or ()) and "serve" in each.info["cmdline"]
         )  # fmt: skip
-        first, known = answered(QUESTION), Known.asked()
+        known = Known.asked()
         burst(N_USERS, known)  # warm: every sequence was used
         warm_bytes = process.memory_info().rss
-        check = partial(_check, first=first, process=process, warm_bytes=warm_bytes)
+        check = partial(_check, known=known, process=process, warm_bytes=warm_bytes)
         killed(kills, clock)
         check(f"{kills} clients were killed")
         burst(at_once, known)
@@ -201,13 +206,14 @@ def main(
             burst(clock.randint(1, at_once), known)
             slow(N_USERS)
             left = (ends - time.monotonic()) / 60
-            check(f"soak, {left:.0f} minutes left, {known.n_same} same, {known.n_parted} parted")
+            same = f"{known.n_same} same, {known.n_parted} parted by {known.furthest:.2f} at most"
+            check(f"soak, {left:.0f} minutes left, {same}")
             time.sleep(pause)
 
 
-def _check(what: str, first: str, process: psutil.Process, warm_bytes: int) -> None:
+def _check(what: str, known: Known, process: psutil.Process, warm_bytes: int) -> None:
     idle_s = wait_until_idle()
-    assert answered(QUESTION) == first, "it answers otherwise now"
+    known.judge(QUESTION, answered(QUESTION))
     ratio = process.memory_info().rss / warm_bytes
     print(f"{what}: idle after {idle_s:.1f} s, memory {ratio:.3f} x", flush=True)
     assert ratio <= GROWTH, "memory grows"
