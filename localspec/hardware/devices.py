@@ -180,7 +180,10 @@ def find_device(name: str, memory_bytes: int | None = None) -> Match:
     """
     lowered = " ".join(name.lower().split())
     exact = [device for device in all_devices() if device.name.lower() == lowered]
-    found = exact or _meant(lowered) or list(match_reported(lowered).candidates)
+    reported = list(match_reported(lowered).candidates)
+    found = exact or _meant(lowered) or reported
+    if reported and set(reported) < set(found):
+        found = reported
     if not found:
         raise UserError(f"there is no device {name!r} in the table: {_suggestion(name)}")
     found = [device for device in found if memory_bytes in device.memory_bytes] or found

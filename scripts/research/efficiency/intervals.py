@@ -36,7 +36,7 @@ BELIEVED = {"backend not seen": 0.85, "mla models not seen": 1.1, LATER: 0.4}
 """Before any run, and at least, of log s: errors on a backend that nobody measured are over twice
 as large, those of latent attention, which every backend reads in its own way, three times. Few
 backends, months and models teach it."""
-VOICE = 0.1
+VOICE = {"decode": 0.1, "prefill": 0.25}
 """A source of n runs counts as n to the power of 1 less this."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
@@ -147,7 +147,8 @@ class Calibration:
     @cached_property
     def _weights(self) -> Floats:
         counts = Counter((case.run.source, case.leave) for case in self.cases)
-        return np.array([counts[case.run.source, case.leave] ** -VOICE for case in self.cases])
+        voice = VOICE[self._test]
+        return np.array([counts[case.run.source, case.leave] ** -voice for case in self.cases])
 
     @cached_property
     def _errors(self) -> Floats:
