@@ -274,8 +274,7 @@ def _ollama_cannot(config: SessionConfig, kind: str) -> list[str]:
     head = head_in(config)
     if head:
         is_known = head.method in OLLAMA_HEADS
-        other = f"draft with a head of the kind {head.method}, only with MTP and DFlash"
-        found.append(ADAPTS if is_known else other)
+        found.append(ADAPTS if is_known else f"draft with an {head.method} head (MTP and DFlash)")
     elif draft_of(config):
         found.append("draft with a small model")
     elif drafts(config):
