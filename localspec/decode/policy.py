@@ -55,12 +55,9 @@ class Adaptive:
         costs = learned.drafting
         self._paid = [PaidDrafter(d, costs[d.source]) for d in drafters if d.source in costs]
         self._generations: Sequence[Generation] = ()
-        self._budgets: list[Budget] = []
-        self._guesses: list[list[Offer]] = []
-        self._plan = Plan(0.0, [])
+        self._budgets, self._guesses = list[Budget](), list[list[Offer]]()
+        self._plan, self._left_s = Plan(0.0, []), list[float]()
         self._prices = PassPrices(learned.target, max_draft)
-        self._left_s: list[float] = []
-        self._limit_s = inf
         self._depth, self._reads_prompt, self._drafted, self._is_parked = 0, True, False, False
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
@@ -68,7 +65,7 @@ class Adaptive:
         self, generations: Sequence[Generation], n_other_rows: int = 0, limit_s: float = inf
     ) -> list[Draft]:
         """The drafts of the best plan; `n_other_rows` of prompts are evaluated as well."""
-        self._limit_s = limit_s
+        self._prices.limit_s = limit_s
         if not generations:  # chunks of prompts alone
             self._plan, self._reads_prompt = Plan(0.0, []), True
             return []
@@ -136,7 +133,7 @@ class Adaptive:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
         n, prices = len(offers), self._prices
         plain_s, hoped_s, change_s = prices.plain_s, prices.hoped_s, prices.change_s
-        n_unchanged, most_s = prices.last_width - prices.n_rows, self._limit_s - prices.other_s
+        n_unchanged, most_s = prices.last_width - prices.n_rows, prices.limit_s - prices.other_s
         plan = Plan(n / plain_s, [0] * n, offers, paid)
         lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
         tokens, drafting_s, n_drafted = float(n), 0.0, 0
@@ -152,8 +149,7 @@ class Adaptive:
                 row_s += 0.0 if paid.is_at_once and k > 1 else more_s[n_at_depth[k] - 1]
             b = n_drafted + 1
             cost_s = drafting_s + row_s + (hoped_s[b] or prices.hope_s(b))
-            is_hopeless = tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s
-            if is_hopeless or cost_s > most_s:
+            if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s or cost_s > most_s:
                 break  # not even if all that follow were as likely; or others wait for the pass
             cost_s += change_s if b != n_unchanged else 0.0
             rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
@@ -186,9 +182,8 @@ class Adaptive:
         return drafts
 
     def _stop(self, n: int, chances: Chances, paid: PaidDrafter) -> WhilePays:
-        n_rows = sum(self._plan.lengths)
+        n_rows, token_s = sum(self._plan.lengths), 0.0 if paid.is_at_once else paid.token_s(1)
         pass_s = self._prices.with_rows_s(n_rows - n, n_rows)
-        token_s = 0.0 if paid.is_at_once else paid.token_s(1)
         return WhilePays(chances, self._plan.rate, pass_s, token_s, n)
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
@@ -216,8 +211,7 @@ class Adaptive:
         self._seconds, self._promised_s = self._seconds + seconds, self._promised_s + gain * seconds
         for i, step in enumerate(steps):
             budget, n_worth = self._budgets[i], self._prices.unit * len(step.tokens)
-            if budget.owed_s:
-                budget.pay_off(len(step.tokens))
+            budget.pay_off(len(step.tokens))
             if not n_asked:
                 budget.spent_s += back_s / len(steps)
                 self._plain_passes_s += seconds / len(steps)

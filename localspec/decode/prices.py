@@ -9,7 +9,7 @@ draft after a plain pass changes the width of passes twice, there and back. Afte
 way back is owed in any case: one more of the same width changes nothing.
 """
 
-from math import exp
+from math import exp, inf
 
 from localspec.decode.costs import PassCosts
 
@@ -25,7 +25,8 @@ class PassPrices:
     `other_s` is what rows of prompts take of it, and belongs to none of the others. `plain_s` is
     what a pass without drafts takes, `token_s` that for each request, `unit` the same in passes of
     one row. `hoped_s[b]` is a pass with b drafted rows, without changes of width; 0: not looked up
-    yet. `can_pay` is false where no draft would pay even if all of it were accepted.
+    yet. `can_pay` is false where no draft would pay even if all of it were accepted. `limit_s` is
+    what drafts may make a pass take, because others wait for it.
     """
 
     def __init__(self, target: PassCosts, max_draft: int) -> None:
@@ -33,7 +34,7 @@ class PassPrices:
         self._n, self._depth, self._refresh_in = 0, 0, 0
         self.n_rows, self.last_width = 0, 1
         self.plain_s, self.token_s, self.unit, self.can_pay = 0.0, 0.0, 1.0, True
-        self.other_s = 0.0
+        self.other_s, self.limit_s = 0.0, inf
         self.hoped_s: list[float] = []
 
     def look(self, n: int, n_other_rows: int, depth: int) -> bool:
