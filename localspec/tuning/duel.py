@@ -162,8 +162,8 @@ class Gate:
         return reference
 
 
-N_PROMPT, N_TOKENS, REPLY_TURNS = 192, 32, 3
-"""Lengths in tokens and turns of the replies that show what drafts gain."""
+N_PROMPT, N_TOKENS, REPLY_TURNS = 192, 32, (3, 8)
+"""Lengths in tokens of the replies that show what drafts gain; the least and most turns."""
 CALIBRATION_S = 2.5
 STRIDE = 2_000
 """Characters between the passages that replies continue."""
@@ -182,7 +182,8 @@ def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
             "drafts: each way is a model of its own, and a worker serves one at a time"
         )
         return {}
-    if not _fits(work, setting, len(ways)):
+    n_turns = _n_turns(work, setting, len(ways))
+    if not n_turns:
         return {}
     work.tell("drafts")
     chosen = replace(setting, ctx=min(work.subject.n_ctx, 1024), draft=NONE)
@@ -192,7 +193,7 @@ def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
             sessions = [stack.enter_context(Session.open(config.with_settings(**w))) for w in ways]
             if not (sessions[0].draft or sessions[0].head):
                 del sessions[2:], ways[2:]  # nothing to leave out
-            times = _times(work, sessions)
+            times = _times(work, sessions, n_turns)
     except KeyboardInterrupt:
         raise Interrupted from None
     except LocalspecError as error:
@@ -218,19 +219,21 @@ def _least_gain(before: Sequence[float], after: Sequence[float]) -> float:
     return estimate([[gain] for gain in gains_of(before, after)]).low or 0.0
 
 
-def _fits(work: SearchState, setting: Settings, n_ways: int) -> bool:
-    """Whether time and memory allow one set of weights for each way."""
-    subject = work.subject
+def _n_turns(work: SearchState, setting: Settings, n_ways: int) -> int:
+    """How many the time allows; 0 where time or memory do not allow one set of weights a way."""
+    subject, (least, most) = work.subject, REPLY_TURNS
     reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
-    cost_s = n_ways * (work.shared.load_s + (1 + REPLY_TURNS) * reply_s) + CALIBRATION_S
+    left_s = work.clock.left_s - n_ways * work.shared.load_s - CALIBRATION_S
+    n_turns = int(left_s / (n_ways * reply_s)) - 1  # the first warms up
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
-    return room and cost_s < work.clock.left_s and setting.gpu_layers <= 0
+    is_possible = room and n_turns >= least and setting.gpu_layers <= 0
+    return min(n_turns, most) if is_possible else 0
 
 
-def _times(work: SearchState, sessions: Sequence[Session]) -> list[list[float]]:
+def _times(work: SearchState, sessions: Sequence[Session], n_turns: int) -> list[list[float]]:
     """Seconds of decoding by session and turn; within a turn all continue one passage."""
     found: list[list[float]] = [[] for _ in sessions]
-    for turn, order in enumerate(there_and_back(list(enumerate(sessions)), REPLY_TURNS + 1)):
+    for turn, order in enumerate(there_and_back(list(enumerate(sessions)), n_turns + 1)):
         text = shipped_text()[turn * STRIDE :][:STRIDE]
         for i, session in order:
             seconds = _reply_s(work, session, text)
