@@ -236,7 +236,7 @@ class LlamaEngine:
             done += len(part)
 
     def _flush(self) -> None:
-        n_rows, busy_s = self._batch.n_rows, self.busy_s
+        n_rows, started = self._batch.n_rows, perf_counter()
         if n_rows == 0:
             return
         self._is_torn = False
@@ -247,7 +247,7 @@ class LlamaEngine:
             if code := self._decode_batch():
                 self._fail(code)
             if self._reads_in_pieces and n_rows >= min(self._piece or _PREFILL_ROWS, _PREFILL_ROWS):
-                fitting = int(n_rows * _PIECE_S / max(1e-6, self.busy_s - busy_s))
+                fitting = int(n_rows * _PIECE_S / max(1e-6, perf_counter() - started))
                 self._piece = max(1, min(self.config.settings.ubatch, fitting))
             if self.features:
                 self.features.take(self._parts)
