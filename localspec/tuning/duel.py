@@ -162,8 +162,9 @@ class Gate:
         return reference
 
 
-N_PROMPT, N_TOKENS, REPLY_TURNS = 192, 32, (3, 8)
-"""Lengths in tokens of the replies that show what drafts gain; the least and most turns."""
+N_PROMPT, N_TOKENS, REPLY_TURNS = 192, (64, 32), (3, 8)
+"""Lengths in tokens of the replies that show what drafts gain, shorter where time is short: hardly
+a short one can afford to try a draft. The least and most turns."""
 CALIBRATION_S = 2.5
 STRIDE = 2_000
 """Characters between the passages that replies continue."""
@@ -182,7 +183,7 @@ def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
             "drafts: each way is a model of its own, and a worker serves one at a time"
         )
         return {}
-    n_turns = _n_turns(work, setting, len(ways))
+    n_turns, n_tokens = _n_turns(work, setting, len(ways))
     if not n_turns:
         return {}
     work.tell("drafts")
@@ -193,7 +194,7 @@ def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
             sessions = [stack.enter_context(Session.open(config.with_settings(**w))) for w in ways]
             if not (sessions[0].draft or sessions[0].head):
                 del sessions[2:], ways[2:]  # nothing to leave out
-            times = _times(work, sessions, n_turns)
+            times = _times(work, sessions, n_turns, n_tokens)
     except KeyboardInterrupt:
         raise Interrupted from None
     except LocalspecError as error:
@@ -219,34 +220,39 @@ def _least_gain(before: Sequence[float], after: Sequence[float]) -> float:
     return estimate([[gain] for gain in gains_of(before, after)]).low or 0.0
 
 
-def _n_turns(work: SearchState, setting: Settings, n_ways: int) -> int:
-    """How many the time allows; 0 where time or memory do not allow one set of weights a way."""
+def _n_turns(work: SearchState, setting: Settings, n_ways: int) -> tuple[int, int]:
+    """How many the time allows, and tokens of each reply; 0 where time or memory do not allow one
+    set of weights a way."""
     subject, (least, most) = work.subject, REPLY_TURNS
-    reply_s = N_PROMPT / work.fill_per_s + N_TOKENS * work.token_s
-    left_s = work.clock.left_s - n_ways * work.shared.load_s - CALIBRATION_S
-    n_turns = int(left_s / (n_ways * reply_s)) - 1  # the first warms up
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
-    is_possible = room and n_turns >= least and setting.gpu_layers <= 0
-    return min(n_turns, most) if is_possible else 0
+    left_s = work.clock.left_s - n_ways * work.shared.load_s - CALIBRATION_S
+    for n_tokens in N_TOKENS:
+        reply_s = N_PROMPT / work.fill_per_s + n_tokens * work.token_s
+        n_turns = int(left_s / (n_ways * reply_s)) - 1  # the first warms up
+        if room and n_turns >= least and setting.gpu_layers <= 0:
+            return min(n_turns, most), n_tokens
+    return 0, 0
 
 
-def _times(work: SearchState, sessions: Sequence[Session], n_turns: int) -> list[list[float]]:
+def _times(
+    work: SearchState, sessions: Sequence[Session], n_turns: int, n_tokens: int
+) -> list[list[float]]:
     """Seconds of decoding by session and turn; within a turn all continue one passage."""
     found: list[list[float]] = [[] for _ in sessions]
     for turn, order in enumerate(there_and_back(list(enumerate(sessions)), n_turns + 1)):
         text = shipped_text()[turn * STRIDE :][:STRIDE]
         for i, session in order:
-            seconds = _reply_s(work, session, text)
+            seconds = _reply_s(work, session, text, n_tokens)
             if turn:  # the first warms up, and lets "auto" learn
                 found[i].append(seconds)
     return found
 
 
-def _reply_s(work: SearchState, session: Session, text: str) -> float:
+def _reply_s(work: SearchState, session: Session, text: str, n_tokens: int) -> float:
     if work.interrupt.requested:
         raise Interrupted
     tokens = session.raw_prompt(text)[:N_PROMPT]
-    options = ReplyOptions(Sampling(temperature=0), max_tokens=N_TOKENS, ignore_eos=True)
+    options = ReplyOptions(Sampling(temperature=0), max_tokens=n_tokens, ignore_eos=True)
     session.context.truncate(0)
     started = perf_counter()
     reply = session.reply(tokens, options).finish()
