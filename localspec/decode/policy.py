@@ -132,7 +132,7 @@ class Adaptive:
     def _best(self, offers: Sequence[Offer | None], paid: PaidDrafter | None = None) -> Plan:
         """The rows that bring the most tokens a second, of those that the budgets bear."""
         n, prices = len(offers), self._prices
-        plain_s, hoped_s, change_s = prices.plain_s, prices.hoped_s, prices.change_s
+        plain_s, hoped_s, doubt_s = prices.plain_s, prices.hoped_s, prices.doubt_s
         n_unchanged, most_s = prices.last_width - prices.n_rows, prices.limit_s - prices.other_s
         plan = Plan(n / plain_s, [0] * n, offers, paid)
         lengths, n_at_depth = [0] * n, [0] * (self._max_draft + 1)
@@ -151,8 +151,8 @@ class Adaptive:
             cost_s = drafting_s + row_s + (hoped_s[b] or prices.hope_s(b))
             if tokens + (len(rows) - n_before) * reach <= plan.rate * cost_s or cost_s > most_s:
                 break  # not even if all that follow were as likely; or others wait for the pass
-            cost_s += change_s if b != n_unchanged else 0.0
-            rate, stake_s = (tokens + reach) / cost_s, (cost_s - plain_s) * k
+            cost_s += prices.change_s if b != n_unchanged else 0.0
+            rate, stake_s = (tokens + reach) / cost_s, (cost_s + doubt_s[b] - plain_s) * k
             if stake_s >= self._left_s[i] * b:
                 plan.is_limited |= rate > plan.rate
                 continue

@@ -25,8 +25,8 @@ class PassPrices:
     `other_s` is what rows of prompts take of it, and belongs to none of the others. `plain_s` is
     what a pass without drafts takes, `token_s` that for each request, `unit` the same in passes of
     one row. `hoped_s[b]` is a pass with b drafted rows, without changes of width; 0: not looked up
-    yet. `can_pay` is false where no draft would pay even if all of it were accepted. `limit_s` is
-    what drafts may make a pass take, because others wait for it.
+    yet; it may well take `doubt_s[b]` more. `can_pay` is false where no draft would pay even if all
+    of it were accepted. `limit_s` is what drafts may make a pass take, because others wait for it.
     """
 
     def __init__(self, target: PassCosts, max_draft: int) -> None:
@@ -35,7 +35,7 @@ class PassPrices:
         self.n_rows, self.last_width = 0, 1
         self.plain_s, self.token_s, self.unit, self.can_pay = 0.0, 0.0, 1.0, True
         self.other_s, self.limit_s = 0.0, inf
-        self.hoped_s: list[float] = []
+        self.hoped_s, self.doubt_s = list[float](), list[float]()
 
     def look(self, n: int, n_other_rows: int, depth: int) -> bool:
         """Go on to a pass; whether prices were looked up again."""
@@ -49,6 +49,7 @@ class PassPrices:
         self.token_s = self.plain_s / n
         self.unit = self.token_s / target.seconds(1, depth)
         self._depth, self.hoped_s = depth, [self.plain_s] + [0.0] * (n * self._max_draft)
+        self.doubt_s = [0.0] * len(self.hoped_s)
         rows = range(1, len(self.hoped_s))
         self.can_pay = any((n + b) * self.plain_s > n * self.with_rows_s(b, b)[0] for b in rows)
         return True
@@ -59,6 +60,7 @@ class PassPrices:
         hope = exp(-KAPPA * self._target.error(width))
         own_s = self._target.seconds(width, self._depth) - self.other_s
         self.hoped_s[n_drafted] = seconds = max(self.plain_s, hope * own_s)
+        self.doubt_s[n_drafted] = max(0.0, own_s - seconds)
         return seconds
 
     @property

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -34,12 +35,12 @@ from localspec.prediction.speculation import expected_tokens
 from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed
 
-LIMIT_S = 2.0
+LIMIT_S = 2.5
 """For the target and its draft model together."""
-TARGET_SHARE = 0.65
+TARGET_SHARE = 0.75
 DEPTH = 256
 """Where the slope is measured; it is assumed to hold further on."""
-_VERSION = 3
+_VERSION = 4
 _N_TIMED = 2
 _N_CHANGES = 3
 _FEW = 16
@@ -100,7 +101,9 @@ def measure(
     order = [1, *_ranked([n for n in widths if n > 1], start)]
     empty: dict[int, float] = {}
     for n in order:
-        if empty and left_s() < 2 * (_N_TIMED + 1) * _at_most(empty, n):
+        if empty and left_s() < 2 * (_N_TIMED + 1) * _at_most(empty, n) + _reserve_s(
+            empty, limit_s
+        ):
             break
         empty[n] = _fastest(timer, n, 0)
     slopes = _slopes(timer, empty, left_s, start)
@@ -125,6 +128,19 @@ def _at_most(known: dict[int, float], n: int) -> float:
     return known[width] * max(1.0, min(n, _FEW) / width)
 
 
+def _reserve_s(empty: dict[int, float], limit_s: float) -> float:
+    """What the slopes will take, which matter more than further widths; 0 where there is no time
+    for them in any case."""
+    widest = max(empty)
+    slopes_s = _reading_s(empty) + 3 * (_N_TIMED + 1) * (empty[1] + empty[widest])
+    return slopes_s if slopes_s < 0.75 * limit_s else 0.0
+
+
+def _reading_s(empty: dict[int, float]) -> float:
+    widest = max(empty)
+    return DEPTH * empty[widest] / max(widest, 4)
+
+
 def _fastest(timer: Timer, n: int, depth: int) -> float:
     """The fastest of some passes over `n` tokens, after one that builds the graph."""
     return min([timer.seconds(n, depth, i) for i in range(_N_TIMED + 1)][1:])
@@ -133,18 +149,22 @@ def _fastest(timer: Timer, n: int, depth: int) -> float:
 def _slopes(
     timer: Timer, empty: dict[int, float], left_s: Callable[[], float], start: PassCurve | None
 ) -> dict[int, float]:
-    """Seconds more for each token of depth: measured, else predicted."""
+    """Seconds more for each token of depth: measured, else predicted.
+
+    The widest pass shows it best, because each row reads the cache for itself. More rows never take
+    less, whatever a short measurement says.
+    """
     widest = max(empty)
     depth = min(DEPTH, timer.context.engine.config.n_ctx - widest - 1)
-    reading_s = depth * empty[widest] / max(widest, 4)
-    if depth < DEPTH // 2 or left_s() < reading_s + 3 * (_N_TIMED + 1) * empty[1]:
+    if depth < DEPTH // 2 or left_s() < _reading_s(empty) + 3 * (_N_TIMED + 1) * empty[1]:
         return {n: start.slope(n) for n in empty} if start else {}
     measured: dict[int, float] = {}
-    for n in sorted(empty, key=lambda n: (n != 1, n != 4, n)):
-        if measured and left_s() < 2 * (_N_TIMED + 1) * empty[n]:
-            break
-        measured[n] = max(0.0, (_fastest(timer, n, depth) - empty[n]) / depth)
-    known = PassCurve(tuple(Point(n, s) for n, s in sorted(measured.items())))
+    for n in sorted(empty, key=lambda n: (n != 1, n != widest, n != 4, n)):
+        if not measured or left_s() > 2 * (_N_TIMED + 1) * empty[n]:
+            measured[n] = max(0.0, (_fastest(timer, n, depth) - empty[n]) / depth)
+    ordered = sorted(measured)
+    least = accumulate((measured[n] for n in ordered), max)
+    known = PassCurve(tuple(map(Point, ordered, least)))
     return {n: known.seconds(n, 0) for n in empty}
 
 
