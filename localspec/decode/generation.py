@@ -63,6 +63,7 @@ class Generation:
         """Of each token of the reply."""
         self._sampling = sampling
         self._likelihoods = likelihoods
+        self.tells_chances = likelihoods is not None
         self._constraint = constraint
         self._chooser = Chooser(sampling, constraint, self._least)
         if limits.max_tokens == 0:

@@ -254,7 +254,7 @@ class Scheduler:
             if parser.stops and parser.is_stopped:
                 break
         events = [] if job.n_told else self._progress(job, untold[0][0].eval_s)
-        if not (parser.stops or job.asked.wishes.accounts):
+        if not (parser.stops or job.asked.wishes.accounts or generation.tells_chances):
             job.tell_s = untold[-1][1] + TELL_S
         untold.clear()
         if generation.is_finished:
