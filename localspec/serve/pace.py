@@ -78,8 +78,8 @@ class Paced:
         self._depth = max([len(each.history) for each in generations], default=0)
         is_alone = len(generations) == 1 and not n_other_rows
         if not generations or (is_alone and self.target_s is None):
-            return self._speculator.draft(generations, n_other_rows)
-        limit_s = self.limit_s(len(generations), self._depth)
+            return self._speculator.draft(generations, n_other_rows, limit_s)
+        limit_s = min(limit_s, self.limit_s(len(generations), self._depth))
         return self._speculator.draft(generations, n_other_rows, limit_s)
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
