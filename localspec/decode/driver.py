@@ -224,12 +224,12 @@ def drive(
     fails.
     """
     slot: Slot | None = None
-    batch = Batch([])
+    batch, engine = Batch([]), context.engine
     while generation.finish_reason is None:
         try:
             slot = slot or Slot(generation, context, places)
             batch = batch if batch.slots else Batch.of([slot], len(generation.history))
-            steps = step(batch, context.engine, speculator)
+            steps = step(batch, engine, speculator)
             if generation.error:
                 raise generation.error
             yield from steps

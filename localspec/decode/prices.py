@@ -48,11 +48,17 @@ class PassPrices:
         self.other_s = target.seconds(self.n_rows, depth) - self.plain_s if n_other_rows else 0.0
         self.token_s = self.plain_s / n
         self.unit = self.token_s / target.seconds(1, depth)
-        self._depth, self.hoped_s = depth, [self.plain_s] + [0.0] * (n * self._max_draft)
-        self.doubt_s = [0.0] * len(self.hoped_s)
-        prices = enumerate(self.with_rows_s(1, n * self._max_draft), 1)
-        self._least = min([(s / self.plain_s - 1) * n / b for b, s in prices], default=inf)
+        n_most, self._depth = n * self._max_draft, depth
+        self.hoped_s, self.doubt_s = [self.plain_s] + [0.0] * n_most, [0.0] * (n_most + 1)
+        rows = [*range(1, n), *range(n, n_most + 1, n)]
+        self._least = min(map(self._least_chance, rows), default=inf)
+        self.hoped_s[1:] = [0.0] * n_most  # by then a pass may have taught more
         return True
+
+    def _least_chance(self, n_drafted: int) -> float:
+        """Of so many tokens, if they are alike and pay."""
+        (seconds,) = self.with_rows_s(n_drafted, n_drafted)
+        return (seconds / self.plain_s - 1) * self._n / n_drafted
 
     @property
     def can_pay(self) -> bool:

@@ -163,7 +163,7 @@ class Chooser:
     def token(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """Draw the token that follows `history`: row `i`, at the random number of that position."""
         if self._is_greedy:
-            return self.greedy(logits, i, history)
+            return self.greedy(logits, i, history) if self.edits_row else logits.argmax(i)
         number = uniform(self.sampling.seed, len(history), Purpose.TOKEN)
         return self.distribution(logits, i, history).draw(number)
 

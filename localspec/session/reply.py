@@ -106,19 +106,33 @@ class Reply:
         self.said = ""
         """Text and tool calls in the order in which they came."""
         self.options = options
-        self.steps: list[Step] = []
-        self.stats = DraftStats()
-        self.timings = Timings()
-        self._generation = generation
-        self._pass_steps = pass_steps
-        self._parser = parser
-        self._turns = turns
-        self._speculator = speculator
-        self._meter = Meter.here()
-        self.is_stopped = False
+        self.steps, self._uncounted = list[Step](), list[tuple[Step, float]]()
+        self._stats, self._timings = DraftStats(), Timings()
+        self._generation, self._pass_steps = generation, pass_steps
+        self._parser, self._turns, self._speculator = parser, turns, speculator
+        self._meter, self.is_stopped = Meter.here(), False
 
     def __repr__(self) -> str:
         return f"<Reply {self.text!r}, {len(self.tokens)} tokens, ended by {self.finish_reason}>"
+
+    @property
+    def stats(self) -> DraftStats:
+        """Passes and drafts so far."""
+        self._count()
+        return self._stats
+
+    @property
+    def timings(self) -> Timings:
+        """When its tokens came."""
+        self._count()
+        return self._timings
+
+    def _count(self) -> None:
+        """Steps are counted when somebody asks: after a pass the processor's caches are empty."""
+        for step, now in self._uncounted:
+            self._stats.add(step)
+            self._timings.add(step, now)
+        self._uncounted.clear()
 
     @property
     def tokens(self) -> list[int]:
@@ -183,7 +197,7 @@ class Reply:
         if self.finish_reason is not None:
             return
         with self._turns.taken_by(self):
-            self.timings.start(perf_counter())
+            self._timings.start(perf_counter())
             try:
                 with self._turns.interrupt:
                     while step := self._next_step():
@@ -195,7 +209,7 @@ class Reply:
                 # A caller that leaves early closes this generator.
                 self._generation.finish("interrupted")
                 spent = self._meter.stop()
-                self.timings.decode_j = spent and spent.joules
+                self._timings.decode_j = spent and spent.joules
         yield self._keep(self._parser.finish())
 
     def finish(self) -> "Reply":
@@ -215,7 +229,7 @@ class Reply:
 
     def settle(self, stats: DraftStats, timings: Timings) -> None:
         """It is over."""
-        self.stats, self.timings = stats, timings
+        self._stats, self._timings = stats, timings
 
     def stop(self) -> None:
         """End it within a step, from any thread; its text stays."""
@@ -230,14 +244,11 @@ class Reply:
             return next(self._pass_steps, None)
 
     def _take(self, step: Step) -> list[AnswerPart]:
-        generation = self._generation
-        n_before = generation.n_tokens - len(step.tokens)
-        step, parts = parsed(step, n_before, generation, self._parser)
+        n_before = len(self._generation.history) - self._generation.n_prompt - len(step.tokens)
+        step, parts = parsed(step, n_before, self._generation, self._parser)
         self.steps.append(step)
-        self.stats.add(step)
-        is_first = self.timings.first_emission is None
-        self.timings.add(step, perf_counter())
-        if is_first and self.timings.first_emission is not None:
+        self._uncounted.append((step, perf_counter()))
+        if len(self.steps) == 1 and step.tokens:
             self._meter.start()
         return self._keep(parts)
 

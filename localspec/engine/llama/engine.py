@@ -92,7 +92,7 @@ class LlamaEngine:
             self.vocabulary = own or LlamaVocabulary(self.model, config.model)
             self._address: int | None = None
             self._output_address: int | None = None
-            self._output_rows = np.empty((0, self.vocabulary.n_tokens), np.float32)
+            self._output = np.empty((0, self.vocabulary.n_tokens), np.float32)
             self.n_window = self.memory.n_window
             self.rollback_limit = rollback_limit(self.memory, self.scratch(), config)
         except BaseException:
@@ -156,17 +156,18 @@ class LlamaEngine:
         jobs: Any = requests
         if refusals:
             jobs = [job for i, job in enumerate(requests) if i not in refusals]
-        n_outputs = sum([n_logits for _, _, n_logits in jobs])
-        assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         self.n_decodes += 1
         self._n_left = sum([len(tokens) for _, tokens, _ in jobs]) if self.features else 0
+        n_outputs = 0
         for context, tokens, n_logits in jobs:
+            n_outputs += n_logits
             if len(tokens) > n_logits:
                 self._read(context, tokens[: len(tokens) - n_logits])
+        assert n_outputs <= self.config.n_outputs, "more logits than the engine has room for"
         rows, end = self._evaluated(jobs, n_outputs), 0
         results: list[BufferLogits | EngineError] = []
         for _, _, n_logits in jobs:
-            results.append(BufferLogits(self, rows[end : end + n_logits]))
+            results.append(BufferLogits(self, rows, start=end))
             end += n_logits
         for i, refusal in refusals.items():
             results.insert(i, refusal)
@@ -188,7 +189,7 @@ class LlamaEngine:
         return refusals
 
     def _evaluated(self, jobs: Sequence[_Job], n_outputs: int) -> npt.NDArray[np.float32]:
-        """The rows with logits, which go behind all that were read."""
+        """The rows with logits, which go behind all that were read; others may follow them."""
         if n_outputs > self._batch.capacity - self._batch.n_rows:
             self._flush()
         early: list[npt.NDArray[np.float32]] = []
@@ -197,8 +198,8 @@ class LlamaEngine:
                 self._append(context, tokens[len(tokens) - n_logits :], early)
         self._flush()
         if not early:
-            return self._output(n_outputs)
-        return np.concatenate([*early, self._output(n_outputs - sum(map(len, early)))])
+            return self._output
+        return np.concatenate([*early, self._output[: n_outputs - sum(map(len, early))]])
 
     def _read(self, context: LlamaContext, tokens: Sequence[int]) -> None:
         """A prompt; of a long one on a device, pieces that a stop need not wait for."""
@@ -225,7 +226,7 @@ class LlamaEngine:
             if batch.n_rows == batch.capacity:
                 self._flush()
                 if early is not None:
-                    early.append(self._output(batch.capacity).copy())
+                    early.append(self._output[: batch.capacity].copy())
             part = tokens[done : done + batch.capacity - batch.n_rows]
             if self.memory.keeps_state:
                 context.memory.begin(len(context.tokens))
@@ -270,6 +271,8 @@ class LlamaEngine:
         if code == 0:
             self._address = output_address(self.handle)  # waits for a device, too
         self.busy_s += perf_counter() - started
+        if self._address != self._output_address:
+            self._find_output()
         if guarded:
             C.llama_set_abort_callback(self.handle, NO_ABORT, None)
         self._is_torn = code != 0
@@ -283,12 +286,10 @@ class LlamaEngine:
             raise EngineError(f"the cache of {self._n_ctx:,} tokens is full: use a larger --ctx")
         raise EngineError(f"the engine could not evaluate (code {code}): {engine_log.reason()}")
 
-    def _output(self, n_rows: int) -> npt.NDArray[np.float32]:
-        """The engine's output buffer as an array, shape (n_rows, n_vocab); it seldom moves."""
-        address = self._address
-        if n_rows and address is not None and address != self._output_address:
+    def _find_output(self) -> None:
+        """The engine's output buffer as an array, shape (n_outputs, n_vocab); it seldom moves."""
+        self._output_address = address = self._address
+        if address is not None:
             shape = self.config.n_outputs, self.vocabulary.n_tokens
             buffer: Any = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
-            self._output_rows = np.frombuffer(buffer, np.float32).reshape(shape)
-            self._output_address = address
-        return self._output_rows[:n_rows]
+            self._output = np.frombuffer(buffer, np.float32).reshape(shape)

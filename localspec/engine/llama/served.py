@@ -119,7 +119,8 @@ class Served:
         if is_rung and n_rows and not engine.n_awaited:
             return self
         engine.n_awaited = 0
-        self._output.copy([each.rows for each in results if isinstance(each, BufferLogits)])
+        both = zip(results, asked, strict=True)
+        self._output.copy([r.rows(n) for r, (_, _, n) in both if isinstance(r, BufferLogits)])
         refusals = [None if isinstance(each, BufferLogits) else str(each) for each in results]
         return PipeAnswer(refusals, held=[len(context.tokens) for context in self.contexts])
 
