@@ -75,11 +75,13 @@ class PassCosts:
 
     def seconds(self, n_tokens: int, depth: int) -> float:
         """T(n, depth) as it is now."""
-        return self._start(n_tokens, depth) * exp(self.drift_of(n_tokens))
+        a, b = self._lines.get(n_tokens) or self._line(n_tokens)
+        return (a + b * depth) * exp(self.drift_of(n_tokens))
 
     def error(self, n_tokens: int) -> float:
         """Standard deviation of the logarithm of T(n) beside other widths."""
-        self._catch_up()
+        if self._waiting:
+            self._catch_up()
         own = self._own.get(n_tokens)
         return CALIBRATION_ERROR if own is None else sqrt(own.variance)
 
@@ -163,7 +165,8 @@ class PassCosts:
 
     def drift_of(self, n_tokens: int) -> float:
         """The logarithm of how much longer a pass takes than the curve says."""
-        self._catch_up()
+        if self._waiting:
+            self._catch_up()
         since = self.reference.drift - self._anchor if self.reference else 0.0
         return self._common.log + since + self._correction(n_tokens)
 
@@ -174,14 +177,11 @@ class PassCosts:
             self._anchor = self.reference.drift
 
     def _line(self, n_tokens: int) -> tuple[float, float]:
-        line = self._lines.get(n_tokens)
-        if line is None:
-            line = self.curve.seconds(n_tokens, 0), self.curve.slope(n_tokens)
-            self._lines[n_tokens] = line
+        self._lines[n_tokens] = line = self.curve.seconds(n_tokens, 0), self.curve.slope(n_tokens)
         return line
 
     def _start(self, n_tokens: int, depth: int) -> float:
-        a, b = self._line(n_tokens)
+        a, b = self._lines.get(n_tokens) or self._line(n_tokens)
         return a + b * depth
 
     def _correction(self, n_tokens: int) -> float:

@@ -9,6 +9,7 @@ draft after a plain pass changes the width of passes twice, there and back. Afte
 way back is owed in any case: one more of the same width changes nothing.
 """
 
+from bisect import bisect_right
 from math import exp, inf
 
 from localspec.decode.costs import PassCosts
@@ -17,6 +18,9 @@ KAPPA = 0.5
 """Optimism, in standard deviations: 0 never tries, 2 goes on trying what has failed."""
 REFRESH = 12
 """Passes after which costs are looked up again: depth and estimates change slowly."""
+
+FEW_ROWS = (1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63)
+"""Drafted rows that tell whether any can pay: kernels change behind powers of two."""
 
 
 class PassPrices:
@@ -50,15 +54,12 @@ class PassPrices:
         self.unit = self.token_s / target.seconds(1, depth)
         n_most, self._depth = n * self._max_draft, depth
         self.hoped_s, self.doubt_s = [self.plain_s] + [0.0] * n_most, [0.0] * (n_most + 1)
-        rows = [*range(1, n), *range(n, n_most + 1, n)]
-        self._least = min(map(self._least_chance, rows), default=inf)
+        change_s, unchanged, self._least = self.change_s, self.last_width - self.n_rows, inf
+        for b in FEW_ROWS[: bisect_right(FEW_ROWS, n_most)]:
+            more_s = self.hope_s(b) + (change_s if b != unchanged else 0.0) - self.plain_s
+            self._least = min(self._least, more_s * n / (self.plain_s * b))
         self.hoped_s[1:] = [0.0] * n_most  # by then a pass may have taught more
         return True
-
-    def _least_chance(self, n_drafted: int) -> float:
-        """Of so many tokens, if they are alike and pay."""
-        (seconds,) = self.with_rows_s(n_drafted, n_drafted)
-        return (seconds / self.plain_s - 1) * self._n / n_drafted
 
     @property
     def can_pay(self) -> bool:
