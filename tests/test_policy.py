@@ -32,6 +32,7 @@ from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.policy import Adaptive
+from localspec.decode.prices import PassPrices
 from localspec.decode.step import Step
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
@@ -71,6 +72,26 @@ def test_a_lookup_that_never_pays_stops_costing(chance: float) -> None:
     assert played.passes <= PROMISE * fixed(world, "none", 0, N, luck)
     late = played.steps[len(played.steps) // 2 :]
     assert sum(step.drafted > 0 for step in late) <= 0.05 * len(late)
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.3, 0.7])
+def test_what_is_not_planned_would_not_have_been_drafted(
+    chance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guess that cannot pay costs a reply no plan, and leaving it at that changes nothing."""
+    world = World("dear", (7, 6), table("SmolLM2 Q4_0"), lookup=Chance((chance, 0.9), (200,)))
+    judged: list[bool] = []
+    may_pay = PassPrices.may_pay
+
+    def noted(prices: PassPrices, chance: float) -> bool:
+        judged.append(may_pay(prices, chance))
+        return judged[-1]
+
+    monkeypatch.setattr(PassPrices, "may_pay", noted)
+    lengths = lengths_of(world)
+    monkeypatch.setattr(PassPrices, "may_pay", lambda prices, chance: chance > 0)
+    assert lengths_of(world) == lengths
+    assert chance > 0.05 or judged.count(False) > 0.5 * len(judged)
 
 
 def test_a_draft_model_that_never_pays_stops_costing() -> None:

@@ -101,11 +101,14 @@ class Adaptive:
 
     def _chosen(self, rooms: Sequence[int]) -> Plan:
         """The best plan, with drafts or without."""
+        self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
+        if max(self._left_s) <= self._prices.least_stake_s:
+            self._plan = Plan(0.0, [0] * len(rooms), is_limited=True)
+            return self._plan
         offers: list[list[Offer]] = [[] for _ in rooms]
         for i, chances, draft in self._guesses:
             offers[i].append(Offer(chances, chances.reach(draft.confidences), draft))
         free = [max(each, key=lambda o: o.promise, default=None) for each in offers]
-        self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
         plans, offered = [self._best(free)], free
         for paid in self._paid:
             offered = [self._paid_or(each, paid, i, rooms[i]) for i, each in enumerate(free)]

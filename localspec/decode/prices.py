@@ -80,6 +80,12 @@ class PassPrices:
         return seconds
 
     @property
+    def least_stake_s(self) -> float:
+        """What one drafted token puts at stake."""
+        (seconds,) = self.with_rows_s(1, 1)
+        return seconds + self.doubt_s[1] - self.plain_s
+
+    @property
     def change_s(self) -> float:
         """What a pass takes more that is not as wide as the last one."""
         return self._target.change_s * (2 if self.last_width == self.n_rows else 1)
