@@ -83,10 +83,10 @@ class Reply:
 
     `text`, `thought`, `tool_call`, `tokens`, `steps`, `stats` and `timings` grow meanwhile. `text`
     is a str and the pieces together; `thought` is the reasoning without its marks and `tool_call`
-    the text of tool calls with theirs; both are empty where there is none. `stats` counts drafted
-    and accepted tokens and passes of the target; `timings` has seconds (`prefill_s`, `ttft_s`,
-    `decode_s`), tokens per second (`prefill_tps`, `decode_tps`) and `joules_per_token`;
-    `options` is how the reply is made, with the seed that was drawn.
+    the text of tool calls with theirs; both are empty where there is none. `said` is text and tool
+    calls in their order. `stats` counts drafted and accepted tokens and passes of the target;
+    `timings` has seconds (`prefill_s`, `ttft_s`, `decode_s`), tokens per second (`prefill_tps`,
+    `decode_tps`) and `joules_per_token`; `options` is how the reply is made, with the drawn seed.
 
     Ctrl-C in the main thread, `stop()`, or leaving the loop ends it with what it has
     (`finish_reason` "interrupted"); a second Ctrl-C raises. Iterating raises UserError where the
@@ -102,11 +102,9 @@ class Reply:
         turns: Turns,
         speculator: Speculator,
     ) -> None:
-        self.text = self.thought = self.tool_call = ""
-        self.said = ""
-        """Text and tool calls in the order in which they came."""
+        self.text = self.thought = self.tool_call = self.said = ""
         self.options = options
-        self.steps, self._uncounted = list[Step](), list[tuple[Step, float]]()
+        self.steps, self._times, self._n_counted = list[Step](), list[float](), 0
         self._stats, self._timings = DraftStats(), Timings()
         self._generation, self._pass_steps = generation, pass_steps
         self._parser, self._turns, self._speculator = parser, turns, speculator
@@ -129,10 +127,11 @@ class Reply:
 
     def _count(self) -> None:
         """Steps are counted when somebody asks: after a pass the processor's caches are empty."""
-        for step, now in self._uncounted:
+        n = self._n_counted
+        for step, now in zip(self.steps[n:], self._times[n:], strict=False):  # a thread adds more
             self._stats.add(step)
             self._timings.add(step, now)
-        self._uncounted.clear()
+            self._n_counted += 1
 
     @property
     def tokens(self) -> list[int]:
@@ -247,7 +246,7 @@ class Reply:
         n_before = len(self._generation.history) - self._generation.n_prompt - len(step.tokens)
         step, parts = parsed(step, n_before, self._generation, self._parser)
         self.steps.append(step)
-        self._uncounted.append((step, perf_counter()))
+        self._times.append(perf_counter())
         if len(self.steps) == 1 and step.tokens:
             self._meter.start()
         return self._keep(parts)
