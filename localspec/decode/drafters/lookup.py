@@ -145,7 +145,7 @@ class LookupDrafter:
 
     def __init__(self, *, remembers: bool = True) -> None:
         self._remembers = remembers
-        self._keys: list[int] = []
+        self._requests: Sequence[DraftRequest] = ()
         self._texts: dict[int, _Conversation] = {}
         self._idle: list[_Conversation] = []
 
@@ -156,7 +156,8 @@ class LookupDrafter:
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """One lookup for each request; replies that are not among them free their index."""
-        self._assign(requests)
+        if requests is not self._requests:
+            self._assign(requests)
         drafts: list[Draft] = []
         for request in requests:
             if request.n_tokens == 0:
@@ -169,16 +170,13 @@ class LookupDrafter:
 
     def forget(self) -> None:
         """Drop every index."""
-        self._keys.clear()
+        self._requests = ()
         self._texts.clear()
         self._idle.clear()
 
     def _assign(self, requests: Sequence[DraftRequest]) -> None:
         # A conversation keeps its history alive, so the id of that list stays unique as a key.
-        keys = [id(request.history) for request in requests]
-        if keys == self._keys:
-            return
-        self._keys, wanted = keys, {id(r.history): r.history for r in requests}
+        self._requests, wanted = requests, {id(r.history): r.history for r in requests}
         for key in [key for key in self._texts if key not in wanted]:
             conversation = self._texts.pop(key)
             if self._remembers:
