@@ -159,8 +159,9 @@ def _of_memory(found: list[Device], memory_bytes: int | None) -> list[Device]:
 
 
 MAX_LISTED = 10
-NEAR = 1.1
-"""Figures that differ by less are one answer, an ambiguous one."""
+NEAR, NEAR_FLOPS = 1.25, 1.35
+"""Figures of memory and arithmetic that differ by less are one answer, an ambiguous one: cards of
+one name with other coolers, plugs or sizes of memory."""
 
 _SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
 _CORES = re.compile(r"(\d+)(?:-?cores?)?")
@@ -241,7 +242,8 @@ def _chip(device: Device) -> str:
 def _are_near(found: list[Device]) -> bool:
     rates = [device.bandwidth_bytes_per_s for device in found]
     flops = [device.fp16_flops_per_s or 0.0 for device in found]
-    return max(rates) <= NEAR * min(rates) and max(flops) <= NEAR * min(flops)
+    are_near = max(rates) <= NEAR * min(rates) and max(flops) <= NEAR_FLOPS * min(flops)
+    return are_near and len({device.kind for device in found}) == 1
 
 
 def _suggestion(name: str) -> str:
