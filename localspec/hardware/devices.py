@@ -173,6 +173,10 @@ _BRANDS = frozenset(("nvidia", "geforce", "apple", "amd", "intel", "radeon", "in
 _SERIES = frozenset(("rtx", "gtx", "rx", "arc"))
 
 
+class UnknownDeviceError(UserError):
+    """A name that no device of the table has."""
+
+
 def find_device(name: str, memory_bytes: int | None = None) -> Match:
     """What a person means; UserError lists the devices if there are several, or close ones.
 
@@ -186,7 +190,7 @@ def find_device(name: str, memory_bytes: int | None = None) -> Match:
     if reported and set(reported) < set(found):
         found = reported
     if not found:
-        raise UserError(f"there is no device {name!r} in the table: {_suggestion(name)}")
+        raise UnknownDeviceError(f"there is no device {name!r} in the table: {_suggestion(name)}")
     found = [device for device in found if memory_bytes in device.memory_bytes] or found
     if len({_chip(device) for device in found}) > 1 and not _are_near(found):
         raise UserError(f"{name!r} can be {_listed(found)}: give more of the name")
@@ -248,10 +252,13 @@ def _are_near(found: list[Device]) -> bool:
 
 def _suggestion(name: str) -> str:
     names = {device.name.lower(): device.name for device in all_devices()}
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
-    if not close:
-        return "measure it there with `localspec predict`"
-    return f"did you mean {' or '.join(names[text] for text in close)}?"
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(names[text] for text in close)}?"
+    return (
+        "measure it there with `localspec predict`, or add the bandwidth of its memory for a wide"
+        ' prediction, as in "Vulkan GPU 300 GB/s"'
+    )
 
 
 def _listed(devices: list[Device]) -> str:

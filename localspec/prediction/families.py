@@ -2,6 +2,8 @@
 
 import re
 
+from localspec.hardware.processors import processor_of
+
 # The first pattern found in a device's lower-case name decides.
 _FAMILIES: tuple[tuple[str, str], ...] = (
     (r"apple .*ultra", "Apple Ultra"),
@@ -73,6 +75,9 @@ _TYPE_CLASSES: tuple[tuple[str, str], ...] = (
 
 def family_of(device_name: str, backend: str = "") -> str:
     """The family of a device by its name in the table; "other" for what is in none."""
+    if backend == "cpu":
+        known = processor_of(device_name)
+        return f"{known.kind} processor" if known else "processor"
     lowered = device_name.lower()
     if backend == "vulkan" and lowered.startswith("apple"):
         return THROUGH_METAL
