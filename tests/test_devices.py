@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.errors import HardwareError, UserError
+from localspec.hardware.described import device_meant
 from localspec.hardware.devices import Device, all_devices, find_device, match_reported, read_table
 
 GIB = 2**30
@@ -205,6 +206,42 @@ def test_what_people_type_that_is_many_or_none() -> None:
     for nothing in ("", "  ", "toaster", "()", "24GB of nothing"):
         with pytest.raises(UserError):
             find_device(nothing)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kind", "low", "high"),
+    [
+        ("AMD EPYC 9654 96-Core Processor", "cpu", 400e9, 500e9),
+        ("Ryzen 9 9950X", "cpu", 80e9, 100e9),
+        ("Intel(R) Core(TM) i9-14900K", "cpu", 50e9, 95e9),
+        ("Kunpeng 920", "cpu", 150e9, 200e9),
+        ("Graviton 3", "cpu", 250e9, 350e9),
+        ("Vulkan GPU 300 GB/s", "vulkan", 300e9, 300e9),
+        ("Mali-G999, 68.3 GB/s", "vulkan", 68.3e9, 68.3e9),
+        ("NVIDIA GeForce RTX 9999 900GB/s 24 GB", "cuda", 900e9, 900e9),
+        ("DDR5 89.6 GB/s", "cpu", 89.6e9, 89.6e9),
+        ("MacBook Pro M4 Max", "metal", 400e9, 550e9),
+        ("Adreno (TM) 830", "opencl", 60e9, 100e9),
+    ],
+)
+def test_devices_beside_the_table_are_what_their_name_says(
+    typed: str, kind: str, low: float, high: float
+) -> None:
+    match = device_meant(typed)
+    assert match.device
+    assert match.device.kind == kind
+    least, most = match.bandwidth_range or (0.0, 0.0)
+    assert low <= least <= most <= high
+
+
+def test_a_size_beside_the_bandwidth_is_memory() -> None:
+    assert device_meant("cpu 89.6 GB/s 64 GB").candidates[0].memory_bytes == (64 * GIB,)
+
+
+@pytest.mark.parametrize("typed", ["toaster", "0 GB/s", "Mac mini", "h100", "24 GB"])
+def test_what_names_neither_device_nor_bandwidth_is_a_sentence(typed: str) -> None:
+    with pytest.raises(UserError):
+        device_meant(typed)
 
 
 @given(st.text(max_size=40))

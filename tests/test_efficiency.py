@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from research.efficiency.disagreement import disagreement
 from research.efficiency.fit import main as fit_main
-from research.efficiency.processors import chip_of
 from research.efficiency.runs import read_runs
 from research.efficiency.validate import scores_of
 
 from localspec.forecast import basis
 from localspec.gguf.types import BY_NAME
+from localspec.hardware.described import device_meant
 from localspec.hardware.devices import Match, all_devices, find_device
 from localspec.hardware.machine import LocalDevice
+from localspec.hardware.processors import chip_of
 from localspec.prediction.conditions import UNDATED
 from localspec.prediction.efficiency import load
 from localspec.prediction.families import family_of, type_class
@@ -275,6 +276,35 @@ def test_what_is_not_known_widens() -> None:
     assert width(replace(known, run=replace(known.run, era=UNDATED))) > width(known)
     assert width(replace(known, run=replace(known.run, is_later=True))) > 1.2 * width(known)
     assert width(PublishedRates.of(find_device("RTX 4090"), "sycl")) > width(known)
+
+
+def test_latent_attention_that_one_source_ran_is_wide_where_it_takes_the_time() -> None:
+    """One source's runs of a kind of model tell its habits and the kind's in one."""
+    known = PublishedRates.of(find_device("RTX 4090"))
+    latent = known.for_model(2048, 3e9, ("moe", "mla"))
+
+    def width(rates: PublishedRates, attention: float) -> float:
+        spread = rates.spread("decode", Shares(0.0, attention))
+        return log(spread.high / spread.low)
+
+    dense = width(known, 0.5) / width(known, 0.0)
+    assert width(latent, 0.0) > 1.5 * width(known, 0.0)
+    assert width(latent, 0.5) > 1.5 * dense * width(latent, 0.0)
+
+
+@pytest.mark.parametrize("name", ["EPYC 9654", "Ryzen 9 9950X", "Vulkan GPU 300 GB/s", "MTT S80"])
+def test_devices_that_nobody_ran_are_predicted_wide(name: str) -> None:
+    known = PublishedRates.of(find_device("RTX 4090")).spread("decode", Shares())
+    found = PublishedRates.of(device_meant(name)).spread("decode", Shares())
+    assert found.low < known.low < 1 < known.high < found.high
+
+
+def test_prompts_of_unknown_arithmetic_are_wider() -> None:
+    said, processor = (
+        PublishedRates.of(device_meant(name)).spread("prefill", Shares())
+        for name in ("cpu 460 GB/s", "EPYC 9654")
+    )
+    assert said.high / said.low > processor.high / processor.low
 
 
 def test_later_engines_widen_narrow_intervals_most() -> None:

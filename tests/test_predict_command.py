@@ -139,7 +139,7 @@ def test_a_picture(model: str, tmp_path: Path) -> None:
     [
         (["--device", "h100"], "NVIDIA H100 SXM5 80 GB", 2),
         (["--device", "RTX 4091"], "did you mean", 2),
-        (["--device", "DDR5-4800 dual channel"], "only by measuring", 2),
+        (["--device", "toaster"], "add the bandwidth of its memory", 2),
         (["--device", "RTX 4090", "--depth", "1,x"], "--depth 'x' is no number", 2),
         (["--device", "RTX 4090", "--depth", ""], "--depth ''", 2),
         (["--device", "RTX 4090", "--batch", "0"], "--batch '0'", 2),

@@ -2,14 +2,16 @@
 
 import csv
 import tomllib
+from importlib import resources
 from pathlib import Path
 
 import pytest
-from research.efficiency import builds, places, power, processors, shapes, thirds
+from research.efficiency import builds, places, power, shapes, thirds
 from research.efficiency.fit import BATCH_TABLES, DATA, TABLES
 from research.efficiency.notes import Notes
 from research.efficiency.runs import read_runs
 
+from localspec.hardware import processors
 from localspec.hardware.devices import all_devices
 from localspec.prediction.conditions import RunConditions, cache_class, of_part
 from localspec.prediction.families import BRAIN, HALF, K_QUANTS, MICROSCALED, type_class
@@ -97,7 +99,9 @@ def test_every_shape_names_its_source() -> None:
 
 
 def test_the_processors_name_their_source() -> None:
-    assert tomllib.loads(processors.TABLE.read_text("utf-8"))["source"]
+    assert tomllib.loads(
+        (resources.files(processors.__package__) / "processors.toml").read_text("utf-8")
+    )["source"]
 
 
 def test_every_device_names_its_source() -> None:

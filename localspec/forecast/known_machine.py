@@ -17,8 +17,9 @@ from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.host import host_of
+from localspec.hardware.described import device_meant
 from localspec.hardware.detect import available_memory_bytes
-from localspec.hardware.devices import GIB, Device, find_device
+from localspec.hardware.devices import GIB, Device
 from localspec.hardware.machine import (
     QUICK_READ_BYTES,
     LocalDevice,
@@ -103,7 +104,7 @@ class KnownMachine:
     @classmethod
     def named(cls, name: str, memory_bytes: int | None = None) -> Self:
         """A device of the table. UserError for an unknown name, and where a size is needed."""
-        match = find_device(name, memory_bytes)
+        match = device_meant(name, memory_bytes)
         device = match.candidates[0]
         memory = memory_bytes or _memory_of(device)
         if device.kind != "cpu":

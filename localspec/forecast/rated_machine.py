@@ -16,7 +16,8 @@ from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, PredictedMachine
 from localspec.forecast.probing import probed_rates, setting_of
 from localspec.forecast.sharing import several, shared_by
-from localspec.hardware.devices import Match, find_device
+from localspec.hardware.described import device_meant
+from localspec.hardware.devices import Match
 from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
@@ -50,7 +51,7 @@ def predicted_machine(
             raise UserError(
                 "--workers share with this machine: leave --device out, or name its own"
             )
-        named = _named(find_device(choice.device), models[0], needed, choice.n_gpu_layers)
+        named = _named(device_meant(choice.device), models[0], needed, choice.n_gpu_layers)
         if choice.n_gpu_layers < 0 and not choice.n_cpu_moe:
             return named
         needs = probe_needs(models, caches, variants)
@@ -72,11 +73,6 @@ def _named(
     match: Match, facts: ModelFacts, needed_bytes: int, n_gpu_layers: int
 ) -> PredictedMachine:
     device = match.candidates[0]
-    if device.kind == "cpu":
-        raise UserError(
-            f"{device.name} is memory for a processor, of which speeds are known only by measuring:"
-            " run `localspec predict` there"
-        )
     names = " or ".join(device.name for device in match.candidates)
     if 0 <= n_gpu_layers < facts.n_layers:
         needed_bytes = needed_bytes * n_gpu_layers // facts.n_layers
@@ -114,6 +110,11 @@ def _beside_processor(
 
 def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
     notes = [device.note for device in match.candidates[:1] if device.note]
+    if match.device and match.device.kind == "cpu":
+        notes.append(
+            "processors differ by threads, builds and channels that are empty: measuring with"
+            " `localspec predict` there says more"
+        )
     if match.is_ambiguous:
         notes.append(f"the name can mean several devices{_range(match)}; the interval covers them")
     if memory_bytes is not None and needed_bytes > memory_bytes:

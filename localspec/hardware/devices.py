@@ -159,8 +159,9 @@ def _of_memory(found: list[Device], memory_bytes: int | None) -> list[Device]:
 
 
 MAX_LISTED = 10
-NEAR = 1.1
-"""Figures that differ by less are one answer, an ambiguous one."""
+NEAR, NEAR_FLOPS = 1.25, 1.35
+"""Figures of memory and arithmetic that differ by less are one answer, an ambiguous one: cards of
+one name with other coolers, plugs or sizes of memory."""
 
 _SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
 _CORES = re.compile(r"(\d+)(?:-?cores?)?")
@@ -170,6 +171,10 @@ _BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ GB\b")
 # Words of a name that people leave out; those of a series only beside a number.
 _BRANDS = frozenset(("nvidia", "geforce", "apple", "amd", "intel", "radeon", "instinct", "tesla"))
 _SERIES = frozenset(("rtx", "gtx", "rx", "arc"))
+
+
+class UnknownDeviceError(UserError):
+    """A name that no device of the table has."""
 
 
 def find_device(name: str, memory_bytes: int | None = None) -> Match:
@@ -185,7 +190,7 @@ def find_device(name: str, memory_bytes: int | None = None) -> Match:
     if reported and set(reported) < set(found):
         found = reported
     if not found:
-        raise UserError(f"there is no device {name!r} in the table: {_suggestion(name)}")
+        raise UnknownDeviceError(f"there is no device {name!r} in the table: {_suggestion(name)}")
     found = [device for device in found if memory_bytes in device.memory_bytes] or found
     if len({_chip(device) for device in found}) > 1 and not _are_near(found):
         raise UserError(f"{name!r} can be {_listed(found)}: give more of the name")
@@ -241,15 +246,19 @@ def _chip(device: Device) -> str:
 def _are_near(found: list[Device]) -> bool:
     rates = [device.bandwidth_bytes_per_s for device in found]
     flops = [device.fp16_flops_per_s or 0.0 for device in found]
-    return max(rates) <= NEAR * min(rates) and max(flops) <= NEAR * min(flops)
+    are_near = max(rates) <= NEAR * min(rates) and max(flops) <= NEAR_FLOPS * min(flops)
+    return are_near and len({device.kind for device in found}) == 1
 
 
 def _suggestion(name: str) -> str:
     names = {device.name.lower(): device.name for device in all_devices()}
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
-    if not close:
-        return "measure it there with `localspec predict`"
-    return f"did you mean {' or '.join(names[text] for text in close)}?"
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(names[text] for text in close)}?"
+    return (
+        "measure it there with `localspec predict`, or add the bandwidth of its memory for a wide"
+        ' prediction, as in "Vulkan GPU 300 GB/s"'
+    )
 
 
 def _listed(devices: list[Device]) -> str:

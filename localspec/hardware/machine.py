@@ -24,7 +24,7 @@ from localspec.hardware.detect import (
 from localspec.hardware.devices import Match, match_reported
 from localspec.hardware.gpus import Gpu, system_gpus
 
-BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl", "rpc")
+BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl", "musa", "cann", "rpc")
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel"]
 """ggml's: an igpu shares the processor's memory, an accel helps it."""
 

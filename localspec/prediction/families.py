@@ -2,6 +2,8 @@
 
 import re
 
+from localspec.hardware.processors import processor_of
+
 # The first pattern found in a device's lower-case name decides.
 _FAMILIES: tuple[tuple[str, str], ...] = (
     (r"apple .*ultra", "Apple Ultra"),
@@ -31,13 +33,19 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (r"intel.* b\d\d|battlemage|1[34]0v", "Intel Arc B"),
     (r"arc.*a\d\d|intel", "Intel Arc A"),
     (r"strix halo|80[456]0s", "AMD Strix Halo"),
-    (r"rx [45][789]0\b|pro 5[568][05]x", "AMD Polaris"),
-    (r"vega (56|64|frontier|ii)|radeon (pro )?vii|\bmi(25|50|60)\b", "AMD Vega"),
+    (
+        r"rx [45][5-9]0\b|pro 5[568][05]x|pro wx [457]1|radeon r9 |firepro|\bmi[68]\b",
+        "AMD Polaris",
+    ),
+    (r"vega (56|64|frontier|ii)|radeon (pro )?vii|\bmi(25|50|60)\b|pro wx [89]", "AMD Vega"),
     (r"ryzen|\b\d{3}m\b|radeon graphics|vega|van gogh|8040s", "AMD integrated"),
     (r"rx 9|r9[67]00", "AMD RDNA4"),
     (r"rx 7|w7\d00|v710", "AMD RDNA3"),
     (r"rx [56]|w[56]\d00|v[56]20|pro 5[3-7]00|bc-250", "AMD RDNA1/2"),
     (r"instinct|\bmi\d", "AMD Instinct"),
+    (r"\bmtt\b", "Moore Threads"),
+    (r"ascend", "Huawei Ascend"),
+    (r"mali|immortalis", "Arm Mali"),
 )
 SHARED_MEMORY = frozenset(
     {"AMD Strix Halo", "AMD integrated", "NVIDIA Orin", "NVIDIA GB10", "NVIDIA Thor"}
@@ -67,6 +75,9 @@ _TYPE_CLASSES: tuple[tuple[str, str], ...] = (
 
 def family_of(device_name: str, backend: str = "") -> str:
     """The family of a device by its name in the table; "other" for what is in none."""
+    if backend == "cpu":
+        known = processor_of(device_name)
+        return f"{known.kind} processor" if known else "processor"
     lowered = device_name.lower()
     if backend == "vulkan" and lowered.startswith("apple"):
         return THROUGH_METAL

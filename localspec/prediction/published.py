@@ -11,9 +11,11 @@ from math import log
 from typing import Self
 
 from localspec.hardware.devices import Device, Match
+from localspec.hardware.processors import chip_of
 from localspec.prediction.conditions import (
     BESIDE_LAYERS,
     LAUNCH_S,
+    TYPICAL_INTENSITY,
     TYPICAL_WIDTH,
     Part,
     RunConditions,
@@ -33,8 +35,9 @@ from localspec.prediction.rates import (
 
 WHOLE_PROMPT = 512
 """Tokens of nearly all published prompts."""
-TYPICAL_FLOPS = 1e13
-"""For the few devices of which no source gives a rate."""
+UNKNOWN_FLOPS = 3.0
+"""By what factor a device's arithmetic may be off that is taken for what others have beside as much
+bandwidth: four fifths of public processors lie within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class PublishedRates:
     run: RunConditions
     known: Efficiency
     range: tuple[float, float] = (1.0, 1.0)
+    knows_flops: bool = True
 
     @classmethod
     def of(cls, match: Match, backend: str | None = None) -> Self:
@@ -53,7 +57,8 @@ class PublishedRates:
         own = device.bandwidth_bytes_per_s
         low, high = match.bandwidth_range or (own, own)
         run = circumstances(device, backend or device.kind)
-        return cls(run, load(), (low / own, high / own))
+        knows_flops = bool(device.fp32_flops_per_s or device.fp16_flops_per_s)
+        return cls(run, load(), (low / own, high / own), knows_flops)
 
     def with_backend(self, backend: str) -> Self:
         """The same device with another backend."""
@@ -73,7 +78,8 @@ class PublishedRates:
     def spread(self, test: Test, shares: Shares) -> Spread:
         """By what is known of the device and of such models."""
         spread = self.known.spread(test, self.run, shares)
-        return Spread(spread.low * self.range[0], spread.high * self.range[1])
+        more = 1.0 if self.knows_flops or test == "decode" else UNKNOWN_FLOPS
+        return Spread(spread.low * self.range[0] / more, spread.high * self.range[1] * more)
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         run = self.run.with_type(type_class(work.type.name))
@@ -132,13 +138,14 @@ class PublishedRates:
 def circumstances(device: Device, backend: str) -> RunConditions:
     """Of today's engine on a device."""
     fp16, fp32 = device.fp16_flops_per_s, device.fp32_flops_per_s
+    usual = device.bandwidth_bytes_per_s / TYPICAL_INTENSITY
     return RunConditions(
         backend=backend,
         family=family_of(device.name, backend),
         type_class=HALF,
         bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
-        fp32_flops_per_s=fp32 or (fp16 / 2 if fp16 else TYPICAL_FLOPS),
+        fp32_flops_per_s=fp32 or (fp16 / 2 if fp16 else usual),
         fp16_flops_per_s=fp16,
-        chip=device.name,
+        chip=chip_of(device.name) if device.kind == "cpu" else device.name,
         is_laptop=any(word in device.name.lower() for word in ("laptop", "mobile", "max-q")),
     )

@@ -14,7 +14,7 @@ from itertools import combinations
 from math import sqrt
 
 import numpy as np
-from research.efficiency.intervals import Case
+from research.efficiency.later import Case
 
 from localspec.prediction.evidence import Spreads
 

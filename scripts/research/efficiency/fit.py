@@ -119,6 +119,8 @@ def fitted() -> dict[str, Any]:
         document["uncertainty"][test] = {
             "scales": uncertainty.scales,
             "quantiles": {name: [*pair] for name, pair in uncertainty.quantiles.items()},
+            "later": uncertainty.later,
+            "thin": sorted(uncertainty.thin),
         }
         document["backends"][test] = _support(fit.fitted.problem.runs)
         document["shared"][test] = asdict(spreads_of(fit.calibration.cases))

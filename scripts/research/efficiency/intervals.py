@@ -2,56 +2,48 @@
 
 Every run of today's engines is predicted up to three times: without its source, without its chip,
 too, and without all that is not older, too. The scale of the errors is fitted (Laplace, log-linear,
-with a ridge) to what was known in each case; quantiles of the scaled errors make the interval, by
-backend, kind of model and what was known of the device, each held to the wider group. Runs of a
-source err together, so few sources widen. What is left out for a run is left out of the scale and
-the quantiles of its interval, too.
+with a ridge) to what was known in each of the first two cases; quantiles of the scaled errors make
+the interval, by backend and kind of model, each held to the wider group. What the third adds to the
+squares of the errors is what engines change within months, by backend. Runs of a source err
+together, so few sources widen. What is left out for a run is left out of all of it.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from research.efficiency.later import Case, changes_of
 from research.efficiency.regression import Fitted, Floats, Leave, Mask
 from research.efficiency.runs import Run
 
 from localspec.prediction.conditions import RunConditions, of_part, whole
-from localspec.prediction.rates import Shares
-from localspec.prediction.uncertainty import DEVICE, LATER, Uncertainty, causes, known_of
+from localspec.prediction.uncertainty import ANYWHERE, EVERY_HEAD, Uncertainty, causes
 
 PROMISED = 0.8
-RIDGE, STEPS = 4.0, 30
-HELD = {"decode": 4.0, "prefill": 8.0}
-"""Sources' worth of trust in the wider group beside one's own."""
+RIDGE, STEPS = 6.0, 30
+HELD = {"decode": 4.0, "prefill": 40.0}
+"""Sources' or pairs' worth of trust in the wider group beside one's own."""
 FEWEST = 0.03
 """Of a tail; that of few sources is thinner, because a new one may lie beyond all of them."""
-THINNER = {"decode": 0.75, "prefill": 0.0}
-"""Of a source, own or held: by how much. Exact would be 0.9, if every source of a group were as any
+THINNER = {"decode": 0.9, "prefill": 0.0}
+"""Of a source, own or held: by how much. 0.9 is exact, if every source of a group is as any
 other."""
-DEPTH_OF_KNOWN = 2
-BELIEVED = {"backend not seen": 0.85, "mla models not seen": 1.1, LATER: 0.4}
-"""Before any run, and at least, of log s: errors on a backend that nobody measured are over twice
-as large, those of latent attention, which every backend reads in its own way, three times. Few
-backends, months and models teach it."""
-VOICE = {"decode": 0.1, "prefill": 0.25}
-"""A source of n runs counts as n to the power of 1 less this."""
+BELIEVED = {"backend not seen": 1.1, "mla models not seen": 1.1, EVERY_HEAD: 1.65}
+"""Before any run, and at least, of log s: errors on a backend that nobody measured, and those of
+latent attention, which every backend reads in its own way, are three times as large. Where
+attention takes all the time, the upper quantile allows what twenty heads that read their own copy
+take. Few backends and models teach it."""
+VOICE = {"decode": 0.1, "prefill": 0.4}
+"""A source, or in prompts a pair of a chip and a source, of n runs counts as n to the power of 1
+less this."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
+KIND_ON_BACKEND = re.compile(r"(moe|hybrid|mla) in backend: ")
 OLD = ("llamafile", "2023", "2024")
 """Engines whose errors nobody is promised."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A run as it was predicted, and the error: log(measured / predicted seconds)."""
-
-    run: Run
-    shares: Shares
-    error: float
-    leave: Leave
 
 
 class Seen:
@@ -71,14 +63,30 @@ class Seen:
         """Whether a column is supported where a run is predicted without what is left out."""
 
         def knows(column: str) -> bool:
-            return any(
-                source != run.source
+            sources = {
+                source
+                for chip, source, month in self._groups.get(column, ())
+                if source != run.source
                 and (leave == "source" or chip != run.chip)
                 and (leave != "later" or run.month is None or month < run.month)
-                for chip, source, month in self._groups.get(column, ())
-            )
+            }
+            return len(sources) >= sources_needed(column)
 
         return knows
+
+    @property
+    def thin(self) -> list[str]:
+        """Columns that too few sources support to count as known."""
+        return sorted(
+            column
+            for column, groups in self._groups.items()
+            if len({source for _, source, _ in groups}) < sources_needed(column)
+        )
+
+
+def sources_needed(column: str) -> int:
+    """One source's runs of a kind of model tell its habits and the kind's in one."""
+    return 2 if KIND_ON_BACKEND.match(column) else 1
 
 
 class Calibration:
@@ -146,9 +154,23 @@ class Calibration:
 
     @cached_property
     def _weights(self) -> Floats:
-        counts = Counter((case.run.source, case.leave) for case in self.cases)
+        counts = Counter(zip(self._voices, self._leaves, strict=True))
         voice = VOICE[self._test]
-        return np.array([counts[case.run.source, case.leave] ** -voice for case in self.cases])
+        return np.array(
+            [counts[each] ** -voice for each in zip(self._voices, self._leaves, strict=True)]
+        )
+
+    @cached_property
+    def _voices(self) -> NDArray[np.str_]:
+        """Who speaks: a source, or in prompts what it measured on one chip."""
+        by_chip = self._test == "prefill"
+        return np.array(
+            [f"{c.run.source}, {c.run.chip}" if by_chip else c.run.source for c in self.cases]
+        )
+
+    @cached_property
+    def _leaves(self) -> NDArray[np.str_]:
+        return np.array([case.leave for case in self.cases])
 
     @cached_property
     def _errors(self) -> Floats:
@@ -174,49 +196,47 @@ class Calibration:
         return self._errors / np.exp(x @ np.array([scales[name] for name in names]))
 
     def _calibrated(self, keep: Mask) -> Uncertainty:
-        """By groups from wide to narrow; the wide ones are of cases whose chip was left out."""
-        wide = keep & (self._groups[DEPTH_OF_KNOWN] != DEVICE)
-        scales = self._scales(keep)
+        """By groups from wide to narrow, of cases whose chip was left out."""
+        dated = keep & (self._leaves != "later")
+        chosen = dated & self._is_new
+        scales = self._scales(dated)
         scaled = self._scaled(scales)
-        found = {"all": self._quantiles(scaled, wide)}
-        for depth, names in enumerate(self._names):
-            for name in sorted(set(names[keep])):
-                chosen = (keep if depth == DEPTH_OF_KNOWN else wide) & (names == name)
-                if chosen.any():
-                    wider = found.get(str(name).rpartition(", ")[0], found["all"])
-                    found[str(name)] = self._held(scaled, chosen, wider)
-        return Uncertainty(_at_least(scales), found)
+        found = {ANYWHERE: self._quantiles(scaled, chosen)}
+        for names in self._names:
+            for name in sorted(set(names[chosen])):
+                wider = found.get(str(name).rpartition(", ")[0], found[ANYWHERE])
+                found[str(name)] = self._held(scaled, chosen & (names == name), wider)
+        later = changes_of([case for case, kept in zip(self.cases, keep, strict=True) if kept])
+        return Uncertainty(_at_least(scales), found, later, frozenset(self.seen.thin))
 
     @cached_property
-    def _groups(self) -> tuple[NDArray[np.str_], ...]:
-        """Of every case its backend, its kind of model and what is known of its device."""
-        rows = [
-            (
-                case.run.conditions.backend,
-                case.run.conditions.kind,
-                known_of(case.run.conditions, self.seen.without(case.run, case.leave)),
+    def _is_new(self) -> Mask:
+        """Cases in which no other run of the device is known."""
+        seen = [
+            self.seen.without(case.run, case.leave)(
+                f"device: {case.run.conditions.backend}, {case.run.chip}"
             )
             for case in self.cases
         ]
-        return tuple(np.array(column) for column in zip(*rows, strict=True))
+        return ~np.array(seen)
 
     @cached_property
     def _names(self) -> list[NDArray[np.str_]]:
-        rows = list(zip(*self._groups, strict=True))
-        return [np.array([", ".join(row[: n + 1]) for row in rows]) for n in range(3)]
+        """Of every case its backend, and with its kind of model."""
+        known = [case.run.conditions for case in self.cases]
+        return [
+            np.array([run.backend for run in known]),
+            np.array([f"{run.backend}, {run.kind}" for run in known]),
+        ]
 
     def _held(
         self, scaled: Floats, chosen: Mask, wider: tuple[float, float]
     ) -> tuple[float, float]:
-        n_sources, held = len(set(self._sources[chosen])), HELD[self._test]
+        n_voices, held = len(set(self._voices[chosen])), HELD[self._test]
         own = self._quantiles(scaled, chosen, held)
-        share = n_sources / (n_sources + held)
+        share = n_voices / (n_voices + held)
         low, high = (share * a + (1 - share) * b for a, b in zip(own, wider, strict=True))
         return round(low, 4), round(high, 4)
-
-    @cached_property
-    def _sources(self) -> NDArray[np.str_]:
-        return np.array([case.run.source for case in self.cases])
 
     @property
     def _test(self) -> str:
@@ -230,8 +250,8 @@ class Calibration:
         order = np.argsort(scaled[chosen])
         values, weights = scaled[chosen][order], self._weights[chosen][order]
         at = (np.cumsum(weights) - weights / 2) / weights.sum()
-        n_sources = len(set(self._sources[chosen])) + held
-        tail = max(FEWEST, (1 - PROMISED) / 2 - THINNER[self._test] / n_sources)
+        n_voices = len(set(self._voices[chosen])) + held
+        tail = max(FEWEST, (1 - PROMISED) / 2 - THINNER[self._test] / n_voices)
         low, high = (float(np.interp(share, at, values)) for share in (tail, 1 - tail))
         return round(min(low, -LEAST), 4), round(max(high, LEAST), 4)
 
@@ -239,7 +259,7 @@ class Calibration:
 def _at_least(scales: Mapping[str, float]) -> dict[str, float]:
     """What predictions use: quantiles are of errors in units of the fitted scales."""
     believed = {name: max(x, scales[name]) for name, x in BELIEVED.items()}
-    return {name: x for name, x in {**scales, **believed}.items() if name != LATER}
+    return {**scales, **believed}
 
 
 def _as_left(run: Run, leave: Leave) -> Run:

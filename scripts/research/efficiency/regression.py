@@ -272,7 +272,9 @@ class Fitted:
 
 
 def _normal(jacobian: Floats, weights: Floats) -> Floats:
-    return (jacobian.T * weights) @ jacobian
+    """By roots of weights: a matrix times its own transpose takes half the time."""
+    weighted = np.sqrt(weights)[:, None] * jacobian
+    return weighted.T @ weighted
 
 
 def _gauss_newton(problem: Problem, start: Floats | None) -> Floats:

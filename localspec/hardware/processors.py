@@ -1,19 +1,17 @@
 """What memory and arithmetic a processor has, by the name that a system reports.
 
-Runs on processors name the processor, not its memory. Its generation says which memory its maker
-supports: a range where it takes two kinds, and an estimate even then, because modules may be slower
-than allowed, channels empty and sockets two. So intervals of processors are wide.
+Published runs and people name the processor, not its memory. Its generation says which memory its
+maker supports: a range where it takes two kinds, and an estimate even then, because modules may be
+slower than allowed, channels empty and sockets two. So intervals of processors are wide.
 """
 
 import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from math import sqrt
-from pathlib import Path
 from typing import Any
-
-TABLE = Path(__file__).parent / "data" / "processors.toml"
 
 # What systems add to a processor's name: revisions, graphics, cores, instruction sets, memory.
 _ADDED = re.compile(
@@ -93,4 +91,5 @@ def _n_cores(name: str) -> float | None:
 
 @cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(TABLE.read_text("utf-8"))
+    text = (resources.files("localspec.hardware") / "processors.toml").read_text("utf-8")
+    return tomllib.loads(text)
