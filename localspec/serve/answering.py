@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -178,16 +179,32 @@ async def _collect(listening: Listening, answer: ServedAnswer) -> None:
 
 
 async def body_of(request: Request, most_bytes: int) -> Any:
-    """The JSON of a body. BadRequestError for one that is none, or too long."""
+    """The JSON of a body. BadRequestError for one that is none, or too long.
+
+    Python also reads numbers that JSON does not have, and halves of characters, which no answer
+    could repeat.
+    """
     data = bytearray()
     async for part in request.stream():
         data += part
         if len(data) > most_bytes:
             raise _too_long(most_bytes)
     try:
-        return json.loads(data)
+        body = json.loads(data, parse_float=_finite, parse_constant=_finite)
+        if b"\\ud" in data or b"\\uD" in data:
+            json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise refused("the body has half a character, as \\ud800 is, which is no UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise refused(f"the body is no JSON: {error}") from error
+    return body
+
+
+def _finite(written: str) -> float:
+    number = float(written)
+    if not isfinite(number):
+        raise ValueError(f"{written} is no number that it can have")
+    return number
 
 
 def refuse_other_names(body: Any, names: Sequence[str], *, is_needed: bool = False) -> None:

@@ -164,7 +164,7 @@ class Replays:
         self._forget()
         try:
             asked = (await request.json())["conversation_ids"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise refused("conversation_ids is missing: send a list of them") from error
         if not isinstance(asked, list):
             raise refused("conversation_ids is no list", "conversation_ids")

@@ -141,7 +141,7 @@ class Known:
         if margin is None:
             self.n_same += 1
             return
-        assert margin <= NEAR_TIE, f"a wrong answer: {answer!r}"
+        assert not self._is_found(question, answer), f"a wrong answer: {answer!r}"
         self.n_parted += 1
         self.furthest = max(self.furthest, margin)
 
@@ -154,28 +154,34 @@ class Known:
             place += len(token)
         return None
 
+    def _is_found(self, question: str, answer: str) -> bool:
+        """Whether an answer is wrong: it parts at no near tie, or it is another question's."""
+        margin, own = self._parting(question, answer), self._text(question)
+        others = map(self._text, self.answers)
+        return margin is not None and (margin > NEAR_TIE or answer in {*others} - {own})
+
+    def _text(self, question: str) -> str:
+        return "".join(token for token, _ in self.answers[question])
+
     @property
     def power(self) -> str:
         """What is found of answers that are wrong for sure: each with one of its tokens left out,
         and those of other questions. No wrong token stands where two are as good as equal."""
-        said = {question: [token for token, _ in each] for question, each in self.answers.items()}
         lost = [
-            self._parting(question, "".join([*tokens[:i], *tokens[i + 1 :]]))
-            for question, tokens in said.items()
-            for i in range(len(tokens) - 1)
+            self._is_found(question, "".join(t for j, (t, _) in enumerate(each) if j != i))
+            for question, each in self.answers.items()
+            for i in range(len(each) - 1)
         ]
         foreign = [
-            self._parting(question, "".join(tokens))
-            for question in said
-            for other, tokens in said.items()
+            self._is_found(question, self._text(other))
+            for question in self.answers
+            for other in self.answers
             if other != question
         ]
-        return f"found: {_caught(lost)} with a token less, {_caught(foreign)} of other questions"
-
-
-def _caught(margins: list[float | None]) -> str:
-    n = sum(margin is not None and margin > NEAR_TIE for margin in margins)
-    return f"{n} of {len(margins)} answers"
+        return (
+            f"found: {sum(lost)} of {len(lost)} answers with a token less,"
+            f" {sum(foreign)} of {len(foreign)} of other questions"
+        )
 
 
 def _margins(text: str) -> list[tuple[str, float]]:
