@@ -227,7 +227,7 @@ ADDRESSES = {
     CHAT: '"messages": [{"role": "user", "content": "x"}]', "/v1/completions": '"prompt": "x"',
     "/completion": '"prompt": "x"', "/v1/responses": '"input": "x"',
     "/v1/messages": '"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]',
-    "/tokenize": '"content": "x"',
+    "/tokenize": '"content": "x"', "/v1/streams/lookup": '"conversation_ids": ["x"]',
 }  # fmt: skip
 
 

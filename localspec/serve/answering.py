@@ -5,10 +5,8 @@ writes it; in a stream that has begun it is an event.
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
+from localspec.serve.body import MOST_BYTES, body_of
 from localspec.serve.desk import Desk
 from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken
@@ -27,8 +25,6 @@ from localspec.serve.replays import HEADER, Replay, Replays, ReplayStream
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
-MOST_BYTES = 32 << 20
-"""Of a body."""
 
 
 _SEND = "localspec.send"
@@ -178,35 +174,6 @@ async def _collect(listening: Listening, answer: ServedAnswer) -> None:
                 answer.add(place, event)
 
 
-async def body_of(request: Request, most_bytes: int) -> Any:
-    """The JSON of a body. BadRequestError for one that is none, or too long.
-
-    Python also reads numbers that JSON does not have, and halves of characters, which no answer
-    could repeat.
-    """
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > most_bytes:
-            raise _too_long(most_bytes)
-    try:
-        body = json.loads(data, parse_float=_finite, parse_constant=_finite)
-        if b"\\ud" in data or b"\\uD" in data:
-            json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise refused("the body has half a character, as \\ud800 is, which is no UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise refused(f"the body is no JSON: {error}") from error
-    return body
-
-
-def _finite(written: str) -> float:
-    number = float(written)
-    if not isfinite(number):
-        raise ValueError(f"{written} is no number that it can have")
-    return number
-
-
 def refuse_other_names(body: Any, names: Sequence[str], *, is_needed: bool = False) -> None:
     """BadRequestError where another model is asked for, or none where one `is_needed`."""
     wanted = body.get("model") if isinstance(body, dict) else None
@@ -215,7 +182,3 @@ def refuse_other_names(body: Any, names: Sequence[str], *, is_needed: bool = Fal
     if wanted not in (None, "", *names):
         sentence = f"there is no model {wanted!r}: this server has {names[0]!r}"
         raise BadRequestError(Problem(404, sentence, "model", "model_not_found"))
-
-
-def _too_long(most_bytes: int) -> LocalspecError:
-    return BadRequestError(Problem(413, f"the body is longer than {most_bytes:,} bytes"))
