@@ -182,7 +182,8 @@ def test_a_stop_text_is_not_said(server: Served) -> None:
         ({"reasoning_effort": "immense"}, "reasoning_effort"),
         ({"chat_template_kwargs": 3}, "chat_template_kwargs"),
         ({"temprature": 1}, "temperature"),
-        ({"\ud800": 1}, "field"),
+        ({"\ud800": 1}, "UTF-8"),
+        ({"reasoning_effort": []}, "reasoning_effort"),
     ],
     ids=str,
 )
@@ -219,6 +220,30 @@ def test_a_body_that_is_no_request_is_refused(server: Served, body: bytes) -> No
     status, document, _ = server.ask("POST", CHAT, body)
     assert status == 400
     assert document["error"]["type"] == "invalid_request_error"
+
+
+NO_JSON = ("NaN", "-Infinity", "1e999", '{"a": [NaN]}', '"\\ud800"', '{"\\uDFFF": 1}')
+ADDRESSES = {
+    CHAT: '"messages": [{"role": "user", "content": "x"}]', "/v1/completions": '"prompt": "x"',
+    "/completion": '"prompt": "x"', "/v1/responses": '"input": "x"',
+    "/v1/messages": '"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]',
+    "/tokenize": '"content": "x"', "/v1/streams/lookup": '"conversation_ids": ["x"]',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+@pytest.mark.parametrize("value", NO_JSON)
+def test_what_no_answer_could_repeat_is_refused(server: Served, path: str, value: str) -> None:
+    """Python reads numbers that are none, and halves of characters; answers repeat some fields."""
+    body = f'{{{ADDRESSES[path]}, "metadata": {value}}}'
+    status, document, _ = server.ask("POST", path, body.encode())
+    assert (status, "body" in str(document["error"])) == (400, True)
+
+
+def test_whole_characters_may_be_written_in_halves(server: Served) -> None:
+    body = b'{"input": "x", "max_output_tokens": 1, "metadata": {"a": "\\ud83d\\ude00"}}'
+    status, document, _ = server.ask("POST", "/v1/responses", body)
+    assert (status, document["metadata"]) == (200, {"a": "\U0001f600"})
 
 
 @pytest.mark.parametrize("prompt", [[], [[]], 5, ["a", 5.5], [99], [-1], [True], {"a": 1}, None])

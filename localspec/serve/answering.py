@@ -5,7 +5,6 @@ writes it; in a stream that has begun it is an event.
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from localspec.errors import LocalspecError
 from localspec.serve.answer import ServedAnswer
+from localspec.serve.body import MOST_BYTES, body_of
 from localspec.serve.desk import Desk
 from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken
@@ -26,8 +25,6 @@ from localspec.serve.replays import HEADER, Replay, Replays, ReplayStream
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
-MOST_BYTES = 32 << 20
-"""Of a body."""
 
 
 _SEND = "localspec.send"
@@ -177,19 +174,6 @@ async def _collect(listening: Listening, answer: ServedAnswer) -> None:
                 answer.add(place, event)
 
 
-async def body_of(request: Request, most_bytes: int) -> Any:
-    """The JSON of a body. BadRequestError for one that is none, or too long."""
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > most_bytes:
-            raise _too_long(most_bytes)
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise refused(f"the body is no JSON: {error}") from error
-
-
 def refuse_other_names(body: Any, names: Sequence[str], *, is_needed: bool = False) -> None:
     """BadRequestError where another model is asked for, or none where one `is_needed`."""
     wanted = body.get("model") if isinstance(body, dict) else None
@@ -198,7 +182,3 @@ def refuse_other_names(body: Any, names: Sequence[str], *, is_needed: bool = Fal
     if wanted not in (None, "", *names):
         sentence = f"there is no model {wanted!r}: this server has {names[0]!r}"
         raise BadRequestError(Problem(404, sentence, "model", "model_not_found"))
-
-
-def _too_long(most_bytes: int) -> LocalspecError:
-    return BadRequestError(Problem(413, f"the body is longer than {most_bytes:,} bytes"))

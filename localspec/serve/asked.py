@@ -110,7 +110,7 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     keywords["drawn_logprobs"] = flag(given, "post_sampling_probs")
     effort = given.get("reasoning_effort")
     if effort is not None:
-        if effort not in _EFFORTS:
+        if not isinstance(effort, str) or effort not in _EFFORTS:
             wanted = ", ".join(_EFFORTS)
             raise refused(f"reasoning_effort {effort!r} is not one of {wanted}", "reasoning_effort")
         keywords["think"] = _EFFORTS[effort]

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
+from localspec.serve.body import MOST_BYTES, body_of
 from localspec.serve.listening import hung_up
 from localspec.serve.problem import BadRequestError, Problem, refused
 
@@ -163,8 +164,8 @@ class Replays:
     async def _lookup(self, request: Request) -> Response:
         self._forget()
         try:
-            asked = (await request.json())["conversation_ids"]
-        except (ValueError, KeyError, TypeError) as error:
+            asked = (await body_of(request, MOST_BYTES))["conversation_ids"]
+        except (KeyError, TypeError) as error:
             raise refused("conversation_ids is missing: send a list of them") from error
         if not isinstance(asked, list):
             raise refused("conversation_ids is no list", "conversation_ids")

@@ -45,6 +45,7 @@ def llm(url: str) -> str:
                  "supports_schema": True}  # fmt: skip
         Path(folder, "extra-openai-models.yaml").write_text(json.dumps([entry]))
         environment = {**os.environ, "LLM_USER_PATH": folder, "OPENAI_API_KEY": "none"}
+        environment.pop("PYTHONPATH", None)  # it loads the starter's plugin, which needs an engine
 
         def ask(*words: str) -> str:
             command = [sys.executable, "-m", "llm", "-m", "local", *words, QUESTION]

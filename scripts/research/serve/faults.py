@@ -27,8 +27,10 @@ from models import named
 from research.serve.servers import running
 
 PORT, N_USERS, CTX = 18820, 4, 1024
-POLL_S, MOST_POLLS = 0.1, 300
-"""A count of looks, not of seconds: a study that is stopped for a while goes on."""
+POLL_S, MOST_POLLS = 0.1, 600
+"""A count of looks without a pass between them, not of seconds: a study that is stopped for a while
+goes on, and so does a server that other programs leave little time."""
+PASSES = "llamacpp:n_decode_total "
 PATIENCE_S = 3600
 GROWTH = 1.1
 N_BURST_TOKENS = 16
@@ -36,6 +38,14 @@ NEAR_TIE = 1.0
 """Nats between two tokens that roundings may swap. On the starter `judge-company` finds differences
 of 2.2, which would excuse 4.4, and answers that part at up to 0.9."""
 QUESTION = "Tell me a story about a fox, a crow and a piece of cheese."
+REPEAT = "Repeat this line and say nothing else: {}"
+LINES = (
+    "Seven red foxes sleep in the old barn.", "2, 4, 8, 16, 32, 64, 128, 256, 512",
+    "import json, os, sys, time", "Der Mond ist aufgegangen, die goldnen Sternlein prangen.",
+    "Paris, Rome, Madrid, Berlin, Vienna",
+)  # fmt: skip
+"""To be repeated: what such an answer says is sure, and no other's. Stories begin alike, and part
+where two tokens are as good as equal: nobody would see that one got another's."""
 
 
 def opened(text: str, n_tokens: int, **how: bool) -> http.client.HTTPConnection:
@@ -63,14 +73,27 @@ def status() -> dict[str, Any]:
     return found
 
 
+def n_passes() -> int:
+    """Of the model, so far."""
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=PATIENCE_S)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(PASSES))
+
+
 def wait_until_idle() -> float:
     """Seconds until no request is left."""
-    for i in range(MOST_POLLS):
+    n_looks = since = 0
+    last = n_passes()
+    while n_looks - since < MOST_POLLS:
         now = status()
         if not now["running"] and not now["waiting"]:
-            return i * POLL_S
+            return n_looks * POLL_S
         time.sleep(POLL_S)
-    raise AssertionError(f"requests were not ended: {now}")
+        n_looks, seen = n_looks + 1, n_passes()
+        since, last = (n_looks, seen) if seen != last else (since, last)
+    raise AssertionError(f"{now['running']} requests run and {now['waiting']} wait for ever")
 
 
 def killed(n: int, clock: random.Random) -> None:
@@ -105,8 +128,7 @@ class Known:
 
     @classmethod
     def asked(cls) -> "Known":
-        said = [f"{QUESTION} It begins with {each}." for each in ("rain", "a dream", "bread", "2")]
-        return cls({text: _margins(text) for text in (QUESTION, *said)})
+        return cls({text: _margins(text) for text in map(REPEAT.format, LINES)})
 
     def question(self, i: int) -> str:
         """The `i`-th client's: every fourth asks a known one."""
@@ -115,15 +137,51 @@ class Known:
     def judge(self, question: str, answer: str) -> None:
         if question not in self.answers:
             return
+        margin = self._parting(question, answer)
+        if margin is None:
+            self.n_same += 1
+            return
+        assert not self._is_found(question, answer), f"a wrong answer: {answer!r}"
+        self.n_parted += 1
+        self.furthest = max(self.furthest, margin)
+
+    def _parting(self, question: str, answer: str) -> float | None:
+        """The margin where an answer parts from the one alone; None: it does not."""
         place = 0
         for token, margin in self.answers[question]:
             if not answer.startswith(token, place):
-                assert margin <= NEAR_TIE, f"a wrong answer: {answer!r}"
-                self.n_parted += 1
-                self.furthest = max(self.furthest, margin)
-                return
+                return margin
             place += len(token)
-        self.n_same += 1
+        return None
+
+    def _is_found(self, question: str, answer: str) -> bool:
+        """Whether an answer is wrong: it parts at no near tie, or it is another question's."""
+        margin, own = self._parting(question, answer), self._text(question)
+        others = map(self._text, self.answers)
+        return margin is not None and (margin > NEAR_TIE or answer in {*others} - {own})
+
+    def _text(self, question: str) -> str:
+        return "".join(token for token, _ in self.answers[question])
+
+    @property
+    def power(self) -> str:
+        """What is found of answers that are wrong for sure: each with one of its tokens left out,
+        and those of other questions. No wrong token stands where two are as good as equal."""
+        lost = [
+            self._is_found(question, "".join(t for j, (t, _) in enumerate(each) if j != i))
+            for question, each in self.answers.items()
+            for i in range(len(each) - 1)
+        ]
+        foreign = [
+            self._is_found(question, self._text(other))
+            for question in self.answers
+            for other in self.answers
+            if other != question
+        ]
+        return (
+            f"found: {sum(lost)} of {len(lost)} answers with a token less,"
+            f" {sum(foreign)} of {len(foreign)} of other questions"
+        )
 
 
 def _margins(text: str) -> list[tuple[str, float]]:
@@ -181,9 +239,11 @@ def main(
     at_once: Annotated[int, typer.Option("--burst", min=1)] = 64,
     soak: Annotated[float, typer.Option(min=0, help="Minutes.")] = 0.0,
     pause: Annotated[float, typer.Option(min=0, help="Seconds between rounds.")] = 0.0,
+    threads: Annotated[int, typer.Option(min=0, help="Of the server; 0: its own choice.")] = 0,
 ) -> None:
     command = [sys.executable, "-P", "-m", "localspec", "serve", named(model), "--parallel",
                str(N_USERS), "--ctx", str(CTX), "--port", str(PORT)]  # fmt: skip
+    command += ["--threads", str(threads)] if threads else []
     clock = random.Random(0)
     with running(command, PORT, Path("kill-clients.log")):
         process = next(
@@ -191,6 +251,7 @@ def main(
             if str(PORT) in (each.info["cmdline"] or ()) and "serve" in each.info["cmdline"]
         )  # fmt: skip
         known = Known.asked()
+        print(known.power, flush=True)
         burst(N_USERS, known)  # warm: every sequence was used
         warm_bytes = process.memory_info().rss
         check = partial(_check, known=known, process=process, warm_bytes=warm_bytes)
@@ -213,7 +274,8 @@ def main(
 
 def _check(what: str, known: Known, process: psutil.Process, warm_bytes: int) -> None:
     idle_s = wait_until_idle()
-    known.judge(QUESTION, answered(QUESTION))
+    question = known.question(0)
+    known.judge(question, answered(question))
     ratio = process.memory_info().rss / warm_bytes
     print(f"{what}: idle after {idle_s:.1f} s, memory {ratio:.3f} x", flush=True)
     assert ratio <= GROWTH, "memory grows"

@@ -6,9 +6,10 @@ Greedy replies do not depend on drafts, so plain ones tell what would have been 
 draft. Passes of one to 18 rows are timed on the engine, in rounds that go through all widths, and
 the replies are played again with real lookups at these costs, N users at a time: plainly, with
 every fixed length from every least length of a match on, and with hindsight, which drafts what will
-be accepted and nothing else, where that pays. No rule can do better with this drafter. Choosing,
-HTTP and changes of width cost nothing here. Prompts are read in `read` seconds in any way, so a
-ratio with them is lower.
+be accepted and nothing else, where that pays. No rule can do better with this drafter. `auto` is
+the real policy, which learns from reply to reply, twice: as the others, and where each change of
+width costs what the calibration says. Choosing and HTTP cost nothing here. Prompts are read in
+`read` seconds in any way, so a ratio with them is lower.
 """
 
 import statistics
@@ -21,9 +22,15 @@ from typing import Annotated
 import typer
 from models import named
 from research.serve.load import KINDS
+from research.speculation.play import Reply
 
-from localspec.decode.drafters.base import DraftRequest
+from localspec.decode.chances import Learned
+from localspec.decode.costs import PassCosts
+from localspec.decode.curve import PassCurve, Point
+from localspec.decode.drafters.base import Draft, DraftRequest
 from localspec.decode.drafters.lookup import LENGTHS, LookupDrafter
+from localspec.decode.policy import Adaptive
+from localspec.decode.step import Step
 from localspec.dialogue.template import Message
 from localspec.engine.base import Context, shared_prefix
 from localspec.engine.sampling import Sampling
@@ -36,8 +43,9 @@ FIXED = (1, 2, 3, 4, 6, 8, 12, 16)
 GREEDY = Sampling(temperature=0)
 HEAD = (
     "| Questions | Users | A pass, ms | A row more, ms | Best fixed length | of matches from |"
-    " : none | Accepted of it | Hindsight : none | with prompts |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    " : none | Accepted of it | auto : none | Accepted of it | with changes | Hindsight : none |"
+    " with prompts |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -139,6 +147,53 @@ def hindsight(told: Sequence[Told], n: int, costs: list[float]) -> Played:
     return best
 
 
+def adaptive(told: Sequence[Told], n: int, costs: list[float], change_s: float) -> Played:
+    """The policy of a session that knows these costs; a change of width takes `change_s` more."""
+    points = tuple(Point(w, costs[w]) for w in range(1, len(costs)))
+    learned = Learned(PassCosts(PassCurve(points), change_s=change_s))
+    policy = Adaptive(learned, [LookupDrafter(remembers=False)], LONGEST)
+    left, found, last = list(told), Played(), n
+    replies = [Retold.of(left.pop()) for _ in range(n)]
+    while replies:
+        drafts = policy.draft(replies)  # type: ignore[arg-type]
+        steps = [reply.passed(draft) for reply, draft in zip(replies, drafts, strict=True)]
+        width = sum(step.evaluated for step in steps)
+        seconds = costs[width] + (change_s if width != last else 0.0)
+        policy.learn(steps, width, seconds)
+        found.seconds, last = found.seconds + seconds, width
+        found.n_tokens += sum(len(step.tokens) for step in steps)
+        found.n_drafted += sum(step.drafted for step in steps)
+        found.n_accepted += sum(step.accepted for step in steps)
+        if not all(reply.rest for reply in replies):
+            replies = [each for each in replies if each.rest]
+            replies += [Retold.of(left.pop()) for _ in range(min(n - len(replies), len(left)))]
+    return found
+
+
+@dataclass(slots=True)
+class Retold(Reply):
+    """A reply that is told again, as a policy sees one."""
+
+    told: Told = field(kw_only=True)
+
+    @classmethod
+    def of(cls, told: Told) -> "Retold":
+        history = [*told.prompt, told.reply[0]]
+        return cls(history, len(told.prompt), len(told.reply), told=told)
+
+    @property
+    def rest(self) -> list[int]:
+        """What it will say."""
+        return self.told.reply[self.n_tokens :]
+
+    def passed(self, draft: Draft) -> Step:
+        """What a pass with that draft adds."""
+        accepted, n = shared_prefix(draft.tokens, self.rest), len(draft.tokens)
+        new = self.rest[: accepted + 1]
+        self.history += new
+        return Step(tuple(new), n, accepted, draft.source, 1 + n, 0.0, 0.0, draft.confidences)
+
+
 def told(session: Session, texts: Sequence[str], n_tokens: int) -> list[Told]:
     options = reply_options(temperature=0.0, max_tokens=n_tokens, ignore_eos=True)
     options = replace(options, spec="none")
@@ -181,16 +236,18 @@ def _between(points: dict[int, float], w: int) -> float:
     return points[low] + (points[high] - points[low]) * (w - low) / (high - low)
 
 
-def line(kind: str, n: int, told: Sequence[Told], costs: list[float]) -> str:
+def line(kind: str, n: int, told: Sequence[Told], costs: list[float], change_s: float) -> str:
     plain = play(told, n, costs, 1, fixed(0))
     ways = {(k, m): play(told, n, costs, m, fixed(k)) for k, m in product(FIXED, LENGTHS)}
     (k, m), best = min(ways.items(), key=lambda way: way[1].seconds)
     known, read_s = hindsight(told, n, costs), sum(each.read_s for each in told)
     row_s = (costs[n + 8] - costs[n]) / 8
+    auto, changing = (adaptive(told, n, costs, seconds) for seconds in (0.0, change_s))
     return (
         f"| {kind} | {n} | {1e3 * costs[n]:.1f} | {1e3 * row_s:.1f} | {k} | {m} |"
         f" {plain.seconds / best.seconds:.2f} | {best.n_accepted / max(1, best.n_drafted):.2f} |"
-        f" {plain.seconds / known.seconds:.2f} |"
+        f" {plain.seconds / auto.seconds:.2f} | {auto.n_accepted / max(1, auto.n_drafted):.2f} |"
+        f" {plain.seconds / changing.seconds:.2f} | {plain.seconds / known.seconds:.2f} |"
         f" {(plain.seconds + read_s) / (known.seconds + read_s):.2f} |"
     )
 
@@ -207,13 +264,14 @@ def main(
     )
     with Session.open(config) as session:
         contexts = scheduler_of(session, Load()).contexts
+        change_s = session.learned().target.change_s
         print(*HEAD, sep="\n")
         for kind, texts in KINDS.items():
             said = told(session, texts, tokens)
             depth = round(statistics.fmean(len(each.prompt) for each in said)) + tokens // 2
             for n in numbers:
                 costs = costs_of(contexts, n, depth, rounds)
-                print(line(kind, n, said, costs), flush=True)
+                print(line(kind, n, said, costs, change_s), flush=True)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ OUT_OF_SCOPE = {
     "test_tools_builtin": "built-in tools", "test_proxy": "proxy",
     "test_compat_gcp": "Vertex AI",
 }  # fmt: skip
+RAN = (0, 1)
+"""What pytest ends with where all passed, and where some failed."""
 CONFTEST = """
 import os
 
@@ -105,8 +107,7 @@ def _row(path: Path, place: "_Place") -> dict[str, object]:
     if reason:
         return row
     report = path.with_suffix(".xml")
-    if not place.run(path, report):
-        row["note"] = "ran out of time"
+    row["note"] = place.run(path, report)
     return {**row, "verdicts": _verdicts(report) if report.exists() else {}}
 
 
@@ -119,8 +120,8 @@ class _Place:
     seconds: int
     keyword: str
 
-    def run(self, path: Path, report: Path) -> bool:
-        """Whether the tests of a file ended in time. Their servers end with them."""
+    def run(self, path: Path, report: Path) -> str:
+        """Run the tests of a file, and what is to be said of that. Their servers end with them."""
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
                  "-m", "not slow",
                  f"--junitxml={report}", "-k", self.keyword, str(path)]  # fmt: skip
@@ -130,21 +131,25 @@ class _Place:
             "STAND_IN": str(self.model),
             "PORT": os.environ.get("PORT", "18480"),
         }
-        tests = subprocess.Popen(
-            words, cwd=path.parent.parent, env=environment, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        talk = path.with_suffix(".log")
+        with talk.open("wb") as out:
+            tests = subprocess.Popen(
+                words, cwd=path.parent.parent, env=environment, start_new_session=True,
+                stdout=out, stderr=out,
+            )  # fmt: skip
         try:
             tests.wait(self.seconds)
         except subprocess.TimeoutExpired:
             tests.send_signal(signal.SIGINT)  # its report has what it has run
             with suppress(subprocess.TimeoutExpired):
                 tests.wait(20)
-            return False
+            return "ran out of time"
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(tests.pid, signal.SIGKILL)
-        return True
+        if tests.returncode in RAN:
+            return ""
+        return f"pytest could not run them: {talk.read_text(errors='replace').strip()[-600:]}"
 
 
 def _verdicts(report: Path) -> dict[str, str]:
