@@ -18,16 +18,15 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.expected import Expected
 from localspec.engine.threads import fastest, thread_counts
+from localspec.engine.way_question import WayQuestion, measured_ways
 from localspec.engine.ways import (
     KEYS,
     USUAL_TYPE,
     VALUES,
     AttentionWay,
     Heads,
-    WayQuestion,
     Ways,
     WeightsWay,
-    measured_ways,
     named,
 )
 from localspec.errors import EngineError

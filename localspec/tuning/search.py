@@ -20,6 +20,7 @@ from typing import Any
 from localspec.bench.statistics import Estimate
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.timing import Clock
 from localspec.errors import UserError
 from localspec.notify import Notify, silent
 from localspec.session.config import SessionConfig
@@ -28,7 +29,7 @@ from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads
-from localspec.tuning.state import Clock, SearchListener, SearchState, Trial
+from localspec.tuning.state import SearchListener, SearchState, Trial
 from localspec.tuning.target import Goal, TuneTarget, candidate_of, is_coarser, space_of
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
