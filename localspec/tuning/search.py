@@ -22,7 +22,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import Clock
 from localspec.errors import UserError
-from localspec.notify import Notify, silent
+from localspec.notify import Notify
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor, save_profile
@@ -195,21 +195,21 @@ class Tuned:
     profile: Profile
 
 
-def tune_model(
-    config: SessionConfig,
-    goal: Goal,
-    budget_s: float,
-    notify: Notify = silent,
-    listen: SearchListener = lambda stage, best, gain: None,
-) -> Tuned:
-    """Tune a model, with the context and draft of `config`, and save the profile.
-
-    Raises LocalspecError, or KeyboardInterrupt on Ctrl-C before any candidate was proven.
-    """
+def check_budget(budget_s: float) -> None:
+    """UserError for seconds that are too few or too many."""
     if not LEAST_BUDGET_S <= budget_s <= MOST_BUDGET_S:
         raise UserError(
             f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
         )
+
+
+def tune_here(
+    config: SessionConfig, goal: Goal, budget_s: float, notify: Notify, listen: SearchListener
+) -> Tuned:
+    """Tune a model in this process, which the loss of a worker would end.
+
+    Raises LocalspecError, or KeyboardInterrupt on Ctrl-C before any candidate was proven.
+    """
     plan_engines(config.with_settings(spec="auto"))
     subject = TuneTarget.of(config.with_settings(spec=NONE), notify)
     outcome = search(subject, goal, budget_s, listen, config.settings.draft)
