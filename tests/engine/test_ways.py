@@ -119,9 +119,21 @@ def test_a_turn_that_would_not_fit_is_left_out() -> None:
         spent[0] += way
         return float(way)
 
-    clock = Clock(10.0, lambda: spent[0])
-    assert way_prober.least([1, 2], seconds, 9, clock) == {1: 1.0, 2: 2.0}
-    assert spent[0] == 9.0
+    clock = Clock(30.0, lambda: spent[0])
+    assert way_prober.least([4, 5], seconds, 9, clock) == {4: 4.0, 5: 5.0}
+    assert spent[0] == 27.0
+
+
+def test_who_is_far_behind_leaves_the_time_to_the_others() -> None:
+    asked: Counter[int] = Counter()
+
+    def seconds(way: int) -> float:
+        asked[way] += 1
+        return float(way)
+
+    found = way_prober.least([10, 11, 20], seconds, 8, Clock(1.0, lambda: 0.0))
+    assert found == {10: 10.0, 11: 11.0, 20: 20.0}
+    assert asked == {10: 8, 11: 8, 20: 2}
 
 
 def test_target_and_draft_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from itertools import product
-from math import ceil, inf
+from math import inf
 from time import time
 from typing import Any, TypeVar
+
+import numpy as np
 
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import opened, switch, written
@@ -41,13 +44,17 @@ from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
 N_LAYERS, LAYERS_BYTES = 5, 160e6
-"""Of the measured model, and the bytes from which on fewer do: no usual cache holds them."""
+"""Of the measured model, and how many bytes do in any case: no usual cache holds them."""
 LAYER_ELEMENTS = 2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192
-ROUNDS, WIDE_ROUNDS, LIMIT_S = 3, 9, 0.4
-"""Turns of each comparison, and how long the later ones may take."""
-SHORT_ROUNDS, SHORT_LIMIT_S = 24, 0.25
+ROUNDS, FEWEST_ROUNDS, LIMIT_S = 12, 2, 0.5
+"""Turns of each comparison, those of all ways, and how long they may take."""
+FAR_BEHIND = 1.3
+"""Of the least time: that much no neighbour makes up for."""
+SHORT_ROUNDS, SHORT_LIMIT_S = 24, 0.3
 """The same for passes of a fraction of a millisecond, which a neighbour disturbs all at once."""
-FILES_SHARE, WEIGHTS_SHARE = 0.3, 0.5
+OTHERS_BYTES = 64 << 20
+"""Of what is read between them, as a model's other weights are."""
+FILES_SHARE, WEIGHTS_SHARE = 0.5, 0.5
 """Of the time: for writing and loading models, and for all of the weights where attention follows.
 """
 DEPTHS = (DEPTH // 8, DEPTH // 4, DEPTH // 2, DEPTH)
@@ -68,13 +75,16 @@ Pass = tuple[float, float]
 def least(
     ways: Sequence[T], seconds: Callable[[T], float], n_rounds: int, clock: Clock
 ) -> dict[T, float]:
-    """The least seconds of each way, in turns, as long as another turn fits into the time; the
-    first one warms up, and counts."""
+    """The least seconds of each way, in turns, as long as another turn fits into the time.
+
+    The first one warms up, and counts. Who is far behind after another one is not asked again.
+    """
     best = dict.fromkeys(ways, inf)
-    for order in there_and_back(ways, n_rounds):
-        before_s = clock.left_s
+    for i, order in enumerate(there_and_back(ways, n_rounds)):
+        before_s, close_s = clock.left_s, FAR_BEHIND * min(best.values())
         for way in order:
-            best[way] = min(best[way], seconds(way))
+            if i < FEWEST_ROUNDS or best[way] <= close_s:
+                best[way] = min(best[way], seconds(way))
         if 2 * clock.left_s < before_s:
             break
     return best
@@ -84,7 +94,7 @@ def n_layers_within(kind: str, layer_s: float, limit_s: float) -> int:
     """Layers of the measured model: as many as make it large, if files of them take no longer than
     the limit."""
     layer_bytes = LAYER_ELEMENTS * BY_NAME[kind].bits_per_element / 8
-    return max(1, min(N_LAYERS, ceil(LAYERS_BYTES / layer_bytes), int(limit_s / layer_s)))
+    return max(1, min(N_LAYERS, round(LAYERS_BYTES / layer_bytes), int(limit_s / layer_s)))
 
 
 def weights(
@@ -110,14 +120,17 @@ def weights(
         small = {repack: timer_of(one_layer, repack, False) for repack in repacks}
         layer_s, files_s = clock.spent_s, clock.until(FILES_SHARE * end)
         n_layers = n_layers_within(kind, layer_s * len(loadings) / len(repacks), files_s)
-        path = stack.enter_context(written(SHAPE, n_layers, kind))
+        path, large = one_layer, {(repack, False): timer for repack, timer in small.items()}
+        if n_layers > 1:
+            path, large = stack.enter_context(written(SHAPE, n_layers, kind)), {}
         # What is mapped comes last: it makes the system forget how it has cached the file.
-        large = {way: timer_of(path, *way) for way in sorted(loadings, key=lambda way: way[1])}
+        for way in sorted(loadings, key=lambda way: way[1]):
+            large[way] = large.get(way) or timer_of(path, *way)
 
         def token_s(way: tuple[tuple[bool, bool], int]) -> float:
             loading, n = way
             large[loading].context.engine.set_threads(n, n)
-            return large[loading].median(1, 0)
+            return large[loading].seconds(1, 0)
 
         def read_s(way: tuple[bool, int]) -> float:
             repack, n = way
@@ -203,10 +216,20 @@ def attention_times(
 def _passes(timers: Mapping[Kernel, Timer], depth: int, clock: Clock) -> dict[Kernel, Pass]:
     """Seconds of a token, and of one in a prompt, behind a text."""
     kernels, short = list(timers), clock.within(clock.left_s / 2, SHORT_LIMIT_S)
-    tokens = least(kernels, lambda each: timers[each].median(1, depth), SHORT_ROUNDS, short)
+
+    def token_s(kernel: Kernel) -> float:
+        _others().sum()  # as a token's weights, which leave no text in the processor's caches
+        return timers[kernel].seconds(1, depth)
+
+    tokens = least(kernels, token_s, SHORT_ROUNDS, short)
     long = clock.within(clock.left_s, LIMIT_S)
-    reads = least(kernels, lambda each: timers[each].seconds(N_WIDE, depth), WIDE_ROUNDS, long)
+    reads = least(kernels, lambda each: timers[each].seconds(N_WIDE, depth), ROUNDS, long)
     return {each: (tokens[each], reads[each] / N_WIDE) for each in kernels}
+
+
+@cache
+def _others() -> "np.ndarray[Any, np.dtype[np.uint64]]":
+    return np.ones(OTHERS_BYTES // 8, np.uint64)
 
 
 def filled(timers: Sequence[Timer], clock: Clock) -> int:
