@@ -99,6 +99,16 @@ def test_decoding_and_prompts_have_their_own_threads(facts: ModelFacts) -> None:
     assert choice(facts, noisy).of(OPEN)[0] == config()
 
 
+def test_a_neighbour_takes_no_thread_away(facts: ModelFacts) -> None:
+    """With another program beside the measurement one thread seems best; once it is calm, or seems
+    so each time, that counts."""
+    rows = weights({(True, 2): (0.010, 0.001), (True, 4): (0.020, 0.002)})
+    one = choice(facts, rows)
+    for n_disturbed, n_threads in ((1, 4), (TRIES, 2)):
+        known = replace(one.ways, disturbed={main_type(facts): n_disturbed})
+        assert replace(one, ways=known).of(OPEN)[0].n_threads == n_threads
+
+
 def test_repacking_must_be_worth_its_loading(facts: ModelFacts) -> None:
     rows = weights({(True, 4): (0.02, 0.0010), (False, 4): (0.03, 0.0015)}, load_s=10.0)
     assert not choice(facts, rows, n_texts=1).of(OPEN)[0].settings.repack

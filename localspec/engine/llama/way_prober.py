@@ -46,7 +46,7 @@ SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
 N_LAYERS, LAYERS_BYTES = 5, 160e6
 """Of the measured model, and how many bytes do in any case: no usual cache holds them."""
 LAYER_ELEMENTS = 2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192
-ROUNDS, FEWEST_ROUNDS, LIMIT_S = 12, 2, 0.5
+ROUNDS, FEWEST_ROUNDS, LIMIT_S = 12, 3, 0.5
 """Turns of each comparison, those of all ways, and how long they may take."""
 FAR_BEHIND = 1.3
 """Of the least time: that much no neighbour makes up for."""
@@ -59,7 +59,7 @@ FILES_SHARE, WEIGHTS_SHARE = 0.5, 0.5
 """
 DEPTHS = (DEPTH // 8, DEPTH // 4, DEPTH // 2, DEPTH)
 """Of the text, as far as the time goes."""
-READS_AHEAD = 6
+READS_AHEAD = 8
 """As much of the time that is left as the last step took must be there for the next one: the second
 half of a text takes two to four times as long as the first, and what is measured follows."""
 BLOCK = 32
@@ -75,9 +75,9 @@ Pass = tuple[float, float]
 def least(
     ways: Sequence[T], seconds: Callable[[T], float], n_rounds: int, clock: Clock
 ) -> dict[T, float]:
-    """The least seconds of each way, in turns, as long as another turn fits into the time.
+    """The least seconds of each way, in turns: some, and as many as fit into the time.
 
-    The first one warms up, and counts. Who is far behind after another one is not asked again.
+    The first one warms up, and counts. Who is far behind after that is not asked again.
     """
     best = dict.fromkeys(ways, inf)
     for i, order in enumerate(there_and_back(ways, n_rounds)):
@@ -85,7 +85,7 @@ def least(
         for way in order:
             if i < FEWEST_ROUNDS or best[way] <= close_s:
                 best[way] = min(best[way], seconds(way))
-        if 2 * clock.left_s < before_s:
+        if i + 1 >= FEWEST_ROUNDS and 2 * clock.left_s < before_s:
             break
     return best
 
