@@ -86,7 +86,7 @@ def test_the_report_replaces_the_tables_of_a_page_and_none_of_its_words() -> Non
     assert "| smollm2 | | first token | 0.50 s (least 0.40) |" in new
     assert "math, 2 questions | 2.00 x plain, 1.00 x llama-server draft" in new
     assert "all categories | 1.00 x plain, 0.50 x the best" in new
-    assert "| `load:smollm2` | 2026-01-02 | 12 | 4 % |" in new
+    assert "| `load:smollm2` | | measured 2026-01-02 in 12 s | others had 4 % of" in new
     written = new.replace("| | Tokens", "Words before a table.\n\n| | Tokens") + "\nA last word.\n"
     stale = written.replace("0.50 s", "9.99 s")
     assert page_of(KEPT, ["a,b"], "C", stale) == written

@@ -22,7 +22,7 @@ def page_of(kept: Mapping[str, Any], pairs: Sequence[str], machine: str | None, 
 
     `old`: the page that is there, or nothing.
     """
-    tables = (_head(kept, machine), _figures(kept, pairs), _parts(kept))
+    tables = (_head(kept, machine), _figures(kept, pairs))
     if len(_TABLE.findall(old)) == len(tables):
         given = iter(tables)
         return _TABLE.sub(lambda _: next(given), old)
@@ -43,16 +43,16 @@ def _figures(kept: Mapping[str, Any], pairs: Sequence[str]) -> str:
         lines += _LINES[row["part"]](row) if row["part"] in _LINES else []
     for pair in pairs:
         lines += _speculation_lines([r for r in rows if r.get("model") == pair], pair)
-    return _table(lines)
+    return _table([*lines, *_parts(kept)])
 
 
-def _parts(kept: Mapping[str, Any]) -> str:
+def _parts(kept: Mapping[str, Any]) -> list[str]:
     """When each was measured, and what disturbed it."""
-    lines = ["| Part | Date | Seconds | Taken by others |", "|---|---|---|---|"]
-    for name, each in kept.items():
-        others = percent(each["others"])
-        lines.append(f"| `{name}` | {each['date']} | {each['seconds']:.0f} | {others} |")
-    return _table(lines)
+    return [
+        f"| `{name}` | | measured {each['date']} in {each['seconds']:.0f} s |"
+        f" others had {percent(each['others'])} of the processors |"
+        for name, each in kept.items()
+    ]
 
 
 def _table(lines: Sequence[str]) -> str:
