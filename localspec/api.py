@@ -218,24 +218,27 @@ def predict(
     return answer(name, *read_question(device=device, **question), _log.info)
 
 
-def tune(
+def tune(  # noqa: PLR0913 - one for each option
     model: str | Path | None = None,
     goal: "GoalName" = "speed",
     budget: float = 60.0,
     max_quality_loss: float = 0.01,
     ctx: int | None = None,
     draft: str = "auto",
+    workers: Sequence[str] = (),
 ) -> "Profile":
     """Find the fastest settings of a model here, and keep them for later calls of `load`.
 
     `goal` "memory": the smallest cache that is not slower; "quality": nothing below f16. `budget`:
     seconds. `max_quality_loss`: largest divergence of a cache type from f16, in nats a token.
-    `ctx`: tokens of the contexts that matter. The profile has `settings` by name, `ratio` (low,
-    mid, high) to the defaults' decoding speed, `kld` and `seconds`.
+    `ctx`: tokens of the contexts that matter. `workers`: `host:port` of each. The profile has
+    `settings` by name, `ratio` (low, mid, high) to the defaults' decoding speed, `kld` and
+    `seconds`.
 
-    Raises UserError, ModelError or EngineError. Ctrl-C ends it with the best proven so far.
+    Raises UserError, ModelError, or EngineError, also where a worker is lost. Ctrl-C ends it with
+    the best proven so far.
     """
-    from localspec.tuning.search import tune_model  # noqa: PLC0415 - and with it the benchmark
+    from localspec.tuning.apart import tune_model  # noqa: PLC0415 - and with it the benchmark
     from localspec.tuning.target import Goal, GoalName  # noqa: PLC0415
 
     if goal not in get_args(GoalName):
@@ -245,7 +248,9 @@ def tune(
             raise UserError(f"{noun} {value!r} is not a number of at least 0")
     name = None if model is None else str(model)
     target = resolve(name)
-    config = SessionConfig.of(target, draft_for(target, name, draft), ctx=ctx)
+    config = SessionConfig.of(
+        target, draft_for(target, name, draft), ctx=ctx, workers=tuple(workers)
+    )
     return tune_model(config, Goal(goal, max_quality_loss), budget, _log.info).profile
 
 

@@ -253,6 +253,7 @@ def test_the_greeting_names_what_would_be_better(
     else:
         assert word in said
         assert "localspec recommend" in said
+        assert float(said.split("(")[1].split(" GB")[0]) <= 6.0, "nobody asked for a long download"
 
 
 def test_predict_knows_a_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

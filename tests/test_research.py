@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import typer
+from research.engine.report_page import page_of
+from research.engine.report_parts import TYPES
 from research.studies import STUDIES
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
@@ -59,3 +61,32 @@ def test_without_llama_bench_its_study_says_so_and_passes() -> None:
     done = start(RESEARCH, study, PATH="/nowhere", LLAMA_BENCH="")
     assert (done.returncode, done.stdout) == (0, "")
     assert "skipped: llama-bench is not here" in done.stderr
+
+
+KEPT = {
+    "load:smollm2": {
+        "date": "2026-01-02", "seconds": 12.3, "others": 0.04,
+        "rows": [{"part": "load", "model": "smollm2", "what": "first token", "median_s": 0.5,
+                  "least_s": 0.4}],
+    },
+    "speculation:a,b": {
+        "date": "2026-01-03", "seconds": 60.0, "others": 0.0,
+        "rows": [
+            {"part": "speculation", "model": "a,b", "category": kind, "auto": auto, "plain": 10.0,
+             **{f"llama-server {each}": 8.0 for each in TYPES}, "llama-server draft": 20.0}
+            for kind, auto in (("math", 40.0), ("math", 10.0), ("qa", 5.0))
+        ],
+    },
+}  # fmt: skip
+
+
+def test_the_report_replaces_the_tables_of_a_page_and_none_of_its_words() -> None:
+    new = page_of(KEPT, ["a,b"], "C", "")
+    assert "| 2026-01-02, 2026-01-03 | C |" in new
+    assert "| smollm2 | | first token | 0.50 s (least 0.40) |" in new
+    assert "math, 2 questions | 2.00 x plain, 1.00 x llama-server draft" in new
+    assert "all categories | 1.00 x plain, 0.50 x the best" in new
+    assert "| `load:smollm2` | | measured 2026-01-02 in 12 s | others had 4 % of" in new
+    written = new.replace("| | Tokens", "Words before a table.\n\n| | Tokens") + "\nA last word.\n"
+    stale = written.replace("0.50 s", "9.99 s")
+    assert page_of(KEPT, ["a,b"], "C", stale) == written

@@ -8,13 +8,8 @@ not move a default.
 
 from collections.abc import Mapping
 
-from localspec.engine.ways import (
-    USUAL_TYPE,
-    WayQuestion,
-    Ways,
-    kept_ways,
-    measured_ways,
-)
+from localspec.engine.way_question import WayQuestion, measured_ways
+from localspec.engine.ways import USUAL_TYPE, Ways, kept_ways
 from localspec.errors import NoRoomError
 from localspec.hardware.detect import thread_limit, usable_cores
 from localspec.notify import Notify

@@ -5,8 +5,10 @@ engine (`busy_s`) counts. Other programs only ever add to it, so compared things
 and back (A B C, C B A): a disturbance then falls on all of them alike.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from statistics import median
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -92,6 +94,30 @@ def made_up_tokens(n_vocab: int, n_tokens: int) -> list[int]:
 def there_and_back(items: Sequence[T], n_rounds: int) -> Iterator[Sequence[T]]:
     """The items of each round: as given, then backwards, and so on."""
     return (items[::-1] if i % 2 else items for i in range(n_rounds))
+
+
+class Clock:
+    """A budget of seconds, running from its creation; `now` tells the time."""
+
+    def __init__(self, budget_s: float, now: Callable[[], float] = perf_counter) -> None:
+        self.budget_s = budget_s
+        self._now, self._started = now, now()
+
+    @property
+    def spent_s(self) -> float:
+        return self._now() - self._started
+
+    @property
+    def left_s(self) -> float:
+        return self.budget_s - self.spent_s
+
+    def until(self, share: float) -> float:
+        """Seconds until that share of the whole budget is spent; negative afterwards."""
+        return share * self.budget_s - self.spent_s
+
+    def within(self, limit_s: float, most_s: float = inf) -> "Clock":
+        """Another budget from now on: the lesser of both."""
+        return Clock(min(limit_s, most_s), self._now)
 
 
 class Timer:

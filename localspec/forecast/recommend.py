@@ -42,6 +42,8 @@ READING_TPS = 6.0
 """As fast as people read; below it slowness counts twice."""
 BATCH = 512
 """Tokens of a micro-batch."""
+MODEST_BYTES = 6e9
+"""Of a first model: a download of minutes, which leaves the machine to others."""
 CODER = 1.5
 """How much larger a model that was made for code counts, for code."""
 
@@ -223,18 +225,25 @@ def _years(entry: Entry) -> float:
 
 
 def better_than_starter() -> str | None:
-    """What would be better here than the starter, in a sentence; None where nothing is known."""
+    """What would be better here than the starter and is soon there, in a sentence; None where
+    nothing is known."""
     try:
         machine = KnownMachine.here()
     except LocalspecError:
         return None
     offers = recommendations(list(load_catalog().values()), machine, USES[0])
-    pleasant = [o for o in offers if o.decode is None or o.decode.mid >= READING_TPS]
+    pleasant = [
+        offer
+        for offer in offers
+        if (offer.decode is None or offer.decode.mid >= READING_TPS)
+        and offer.facts.weight_bytes <= MODEST_BYTES
+    ]
     if not pleasant or pleasant[0].entry.name == STARTER:
         return None
     best = pleasant[0]
     speed = f", about {best.decode.mid:.0f} tok/s" if best.decode else ""
     return (
-        f"better here: `localspec pull {best.reference}` ({best.facts.weight_bytes / 1e9:.1f} GB"
-        f"{speed}); `localspec recommend` shows others"
+        "this model is for trying out and knows little: `localspec pull"
+        f" {best.reference}` ({best.facts.weight_bytes / 1e9:.1f} GB{speed} here) answers better;"
+        " `localspec recommend` shows others"
     )

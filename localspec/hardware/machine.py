@@ -6,10 +6,9 @@ table its figures.
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
@@ -23,6 +22,9 @@ from localspec.hardware.detect import (
 )
 from localspec.hardware.devices import Match, match_reported
 from localspec.hardware.gpus import Gpu, system_gpus
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 BACKENDS = ("cuda", "metal", "rocm", "vulkan", "sycl", "opencl", "musa", "cann", "rpc")
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel"]
@@ -225,6 +227,8 @@ def memory_read_bytes_per_s(n_threads: int, n_bytes: int = _READ_BYTES) -> float
 
     The best of several reads by `n_threads`; NumPy lets go of the interpreter.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
     import numpy as np  # noqa: PLC0415 - most who ask for a machine read no memory
 
     parts = np.array_split(np.empty(n_bytes // 8), n_threads)
@@ -238,7 +242,7 @@ def _fill(part: Any) -> None:
     part.fill(1.0)
 
 
-def _seconds(pool: ThreadPoolExecutor, parts: list[Any]) -> float:
+def _seconds(pool: "ThreadPoolExecutor", parts: list[Any]) -> float:
     started = perf_counter()
     list(pool.map(lambda part: part.max(), parts))
     return perf_counter() - started

@@ -18,16 +18,15 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.expected import Expected
 from localspec.engine.threads import fastest, thread_counts
+from localspec.engine.way_question import WayQuestion, measured_ways
 from localspec.engine.ways import (
     KEYS,
     USUAL_TYPE,
     VALUES,
     AttentionWay,
     Heads,
-    WayQuestion,
     Ways,
     WeightsWay,
-    measured_ways,
     named,
 )
 from localspec.errors import EngineError
@@ -258,7 +257,8 @@ class FastestHere:
 
 
 def _counts(choice: FastestHere) -> tuple[int, ...]:
-    known = {way.n_threads for way in choice.weights_ways}
+    is_settled = choice.ways.knows(main_type(choice.facts))  # a neighbour takes a thread's time
+    known = {way.n_threads for way in choice.weights_ways if is_settled}
     return tuple(sorted(known | {choice.config.n_threads, choice.config.n_threads_batch}))
 
 

@@ -20,15 +20,16 @@ from typing import Any
 from localspec.bench.statistics import Estimate
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.engine.timing import Clock
 from localspec.errors import UserError
-from localspec.notify import Notify, silent
+from localspec.notify import Notify
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads
-from localspec.tuning.state import Clock, SearchListener, SearchState, Trial
+from localspec.tuning.state import SearchListener, SearchState, Trial
 from localspec.tuning.target import Goal, TuneTarget, candidate_of, is_coarser, space_of
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
@@ -194,21 +195,21 @@ class Tuned:
     profile: Profile
 
 
-def tune_model(
-    config: SessionConfig,
-    goal: Goal,
-    budget_s: float,
-    notify: Notify = silent,
-    listen: SearchListener = lambda stage, best, gain: None,
-) -> Tuned:
-    """Tune a model, with the context and draft of `config`, and save the profile.
-
-    Raises LocalspecError, or KeyboardInterrupt on Ctrl-C before any candidate was proven.
-    """
+def check_budget(budget_s: float) -> None:
+    """UserError for seconds that are too few or too many."""
     if not LEAST_BUDGET_S <= budget_s <= MOST_BUDGET_S:
         raise UserError(
             f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
         )
+
+
+def tune_here(
+    config: SessionConfig, goal: Goal, budget_s: float, notify: Notify, listen: SearchListener
+) -> Tuned:
+    """Tune a model in this process, which the loss of a worker would end.
+
+    Raises LocalspecError, or KeyboardInterrupt on Ctrl-C before any candidate was proven.
+    """
     plan_engines(config.with_settings(spec="auto"))
     subject = TuneTarget.of(config.with_settings(spec=NONE), notify)
     outcome = search(subject, goal, budget_s, listen, config.settings.draft)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
-from time import monotonic
 
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.timing import Clock
 from localspec.errors import EngineError
 from localspec.quality.divergence import Divergence
 from localspec.settings import Attention, Settings
@@ -72,26 +72,6 @@ class Trial:
         if goal.name == "memory":
             return (cell_bits(self.setting.attention) if gain >= goal.least_ratio else 1e9), -gain
         return -gain, 0.0
-
-
-class Clock:
-    """A budget of seconds, running from its creation."""
-
-    def __init__(self, budget_s: float) -> None:
-        self.budget_s = budget_s
-        self._started = monotonic()
-
-    @property
-    def spent_s(self) -> float:
-        return monotonic() - self._started
-
-    @property
-    def left_s(self) -> float:
-        return self.budget_s - self.spent_s
-
-    def until(self, share: float) -> float:
-        """Seconds until that share of the whole budget is spent; negative afterwards."""
-        return share * self.budget_s - self.spent_s
 
 
 FIRST_TOKENS = 256

@@ -75,11 +75,16 @@ def ask(way: Way) -> dict[str, Any]:
 
 
 def localspec(*arguments: str) -> str:
-    """Run the command, shown as it would be typed; what it prints. Ends the demo where it fails."""
+    """Run the command, shown as it would be typed; what it prints. Ends the demo where it fails.
+
+    What it says to people is about other models and settings, and not of this comparison.
+    """
     shown = (Path(word).name if word.startswith("/") else word for word in arguments)
-    print("$ localspec", " ".join(repr("...") if word == PROMPT else word for word in shown))
-    done = subprocess.run([LOCALSPEC, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    said = " ".join(repr("...") if word == PROMPT else word for word in shown)
+    print("$ localspec", said, flush=True)
+    done = subprocess.run([LOCALSPEC, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
+        sys.stderr.write(done.stderr)
         sys.exit(done.returncode)
     return done.stdout
 

@@ -7,10 +7,11 @@ import pytest
 from heads import write_agreeing
 
 from localspec.engine.interrupt import Interrupt
+from localspec.engine.timing import Clock
 from localspec.session.config import SessionConfig
 from localspec.settings import NONE, OWN
 from localspec.tuning.duel import Way, tune_drafts
-from localspec.tuning.state import Clock, SearchState
+from localspec.tuning.state import SearchState
 from localspec.tuning.target import Goal, TuneTarget, candidate_of
 
 WRONG = 1.0

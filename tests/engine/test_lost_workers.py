@@ -16,6 +16,14 @@ from command import LOCALSPEC, clean_environment, localspec
 from models import smollm2
 from working import Running, free_port
 
+from localspec import tune
+from localspec.errors import EngineError, UserError
+from localspec.session.config import SessionConfig
+from localspec.session.profile import find_profile
+from localspec.settings import Settings
+from localspec.tuning.apart import tune_model
+from localspec.tuning.target import Goal
+
 KILLS = int(os.environ.get("LOCALSPEC_KILLS", "1"))
 MOMENTS = [random.Random(i).random() for i in range(KILLS)]
 PLAIN = ("--temp", "0", "--spec", "none", "--threads", "1", "--no-repack")
@@ -107,3 +115,34 @@ def test_bench_ends_in_order_and_keeps_its_results() -> None:
             assert out == "" or json.loads(out)
         else:
             assert json.loads(out)["rows"]
+
+
+def test_a_search_in_this_process_raises_and_ends_nothing() -> None:
+    """Python's users tune in their own program, which must outlive a worker."""
+    running = Running(free_port())
+    config = SessionConfig.of(
+        smollm2(), ctx=512, threads=1, workers=(running.address,), gpu_layers=5
+    )
+    stages: list[str] = []
+
+    def listen(stage: str, best: Settings | None, gain: float | None) -> None:
+        stages.append(stage)
+        if len(set(stages)) == 2:
+            running.kill()
+
+    with pytest.raises(EngineError, match=f"{running.address} was lost .* tune again"):
+        tune_model(config, Goal(), 20.0, listen=listen)
+    assert len(set(stages)) >= 2, "it was lost in the search"
+    assert find_profile(smollm2()).profile is None
+
+
+def test_a_search_on_a_worker_ends_with_a_profile() -> None:
+    running = Running(free_port())
+    try:
+        profile = tune(smollm2(), budget=4.0, ctx=512, draft="none", workers=[running.address])
+    finally:
+        running.kill()
+    assert profile.ratio[1] >= 1.0
+    assert find_profile(smollm2()).profile == profile
+    with pytest.raises(UserError, match=running.address):
+        tune(smollm2(), budget=4.0, ctx=512, draft="none", workers=[running.address])

@@ -10,6 +10,7 @@ from itertools import accumulate, chain
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
@@ -101,29 +102,46 @@ def loaded(
     flash: bool | None = None,
 ) -> Generator[Timer]:
     """A random model on disk and in the engine, until the end of the block."""
+    attention = {"kv_k": kv[0], "kv_v": kv[1], "flash_attn": switch(flash)}
+    with written(shape, n_layers, weight_type) as path, opened(path, setting, **attention) as timer:
+        yield timer
+
+
+def switch(flash: bool | None) -> str:
+    """The setting of a kernel."""
+    return "auto" if flash is None else "on" if flash else "off"
+
+
+@contextmanager
+def written(shape: Shape, n_layers: int, weight_type: str = "F16") -> Generator[Path]:
+    """A random model on disk, until the end of the block."""
     with TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "probe.gguf"
         write_random_model(path, replace(shape, n_layers=n_layers), weight_type)
-        if setting.is_mapped:
-            _read_again(path)
-        config = EngineConfig.of(
-            path,
-            ctx=2048,
-            threads=setting.n_threads,
-            kv_k=kv[0],
-            kv_v=kv[1],
-            flash_attn="auto" if flash is None else "on" if flash else "off",
-            gpu_layers=setting.n_gpu_layers,
-            repack=setting.repack,
-            mmap=setting.is_mapped,
-            device=setting.device or setting.workers,
-            workers=setting.workers,
-        )
-        engine = LlamaEngine(config)
-        try:
-            yield Timer(engine.context())
-        finally:
-            engine.close()
+        yield path
+
+
+@contextmanager
+def opened(path: Path, setting: ProbeSetting, **settings: Any) -> Generator[Timer]:
+    """A model's file in the engine, until the end of the block."""
+    if setting.is_mapped:
+        _read_again(path)
+    config = EngineConfig.of(
+        path,
+        ctx=2048,
+        threads=setting.n_threads,
+        gpu_layers=setting.n_gpu_layers,
+        repack=setting.repack,
+        mmap=setting.is_mapped,
+        device=setting.device or setting.workers,
+        workers=setting.workers,
+        **settings,
+    )
+    engine = LlamaEngine(config)
+    try:
+        yield Timer(engine.context())
+    finally:
+        engine.close()
 
 
 def _read_again(path: Path) -> None:

@@ -11,12 +11,15 @@ import ctypes
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 
 from localspec.engine.llama.binding import quietly
 
 LEAST = 4 << 20
 """Bytes of memory that is worth it: what a pass reads is more, what Python allocates is less."""
+CLEARED_BYTES = 128 << 20
+"""Of a cache from which on it is cleared in small pages."""
 _MAPS = Path("/proc/self/maps")
 _ADVICE = 14
 """MADV_HUGEPAGE of Linux's mman.h."""
@@ -30,10 +33,11 @@ class LargePages:
     def __init__(self) -> None:
         self._known = frozenset(_mappings())
 
-    def ask(self) -> None:
-        """For the memory that was not there at the beginning."""
+    def ask(self, most_bytes: float = inf) -> None:
+        """For memory that was not there at the beginning; not for pieces beyond `most_bytes`."""
         for start, end in frozenset(_mappings()) - self._known:
-            _madvise(start, end - start, _ADVICE)
+            if end - start <= most_bytes:
+                _madvise(start, end - start, _ADVICE)
 
 
 def _mappings() -> Generator[tuple[int, int]]:
@@ -60,13 +64,15 @@ def large_caches() -> Generator[None]:
     """What a context allocates meanwhile gets large pages.
 
     libllama clears a cache as soon as it has its memory; the line of its log between both is the
-    only moment to ask. Compute buffers are filled by the first pass.
+    only moment to ask. Compute buffers are filled by the first pass. A large cache is cleared
+    first: on virtual machines whose host takes free pages back, large ones come at a third of a
+    second for 280 MB, before the first token. Linux makes those of it large later that are used.
     """
     pages = LargePages()
 
     def on_line(text: bytes) -> bool:
         if _ALLOCATED in text:
-            pages.ask()
+            pages.ask(CLEARED_BYTES)
         return not text.startswith(_FILLED)
 
     with quietly(on_line):

@@ -6,92 +6,149 @@ It prints `weights REPACK THREADS TOKEN_S READ_S LOAD_S MAPPED` for each way of 
 `attention FLASH KEYS VALUES TOKEN_S DEEP_TOKEN_S READ_S DEEP_READ_S` for each kernel and types of
 keys and values. What is compared takes turns, there and back, and the least of its times counts:
 other programs only add to them.
+
+The request says when the time is up. Each way is timed once in any case, and again while there is
+time. Where that is short, the measured model has fewer layers, the text is shorter, and keys that
+are only offered are left out: what is large shows its differences sooner.
 """
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from itertools import product
 from math import inf
-from time import perf_counter
+from time import time
 from typing import Any, TypeVar
 
+import numpy as np
+
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.llama.overhead import loaded
+from localspec.engine.llama.overhead import opened, switch, written
 from localspec.engine.probe import ProbeSetting
-from localspec.engine.timing import Timer, there_and_back
+from localspec.engine.timing import Clock, Timer, there_and_back
 from localspec.engine.ways import (
     ATTENTIVE_LAYERS,
     DEPTH,
     KEYS,
     N_READ,
-    N_READ_WIDE,
+    N_WIDE,
     THIN,
     VALUES,
     Heads,
 )
+from localspec.gguf.types import BY_NAME
 from localspec.model.kv import cache_type
 from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_embd=2048, n_heads=32, n_kv_heads=8, n_ff=8192)
-N_LAYERS = 5
-"""With SHAPE and four bits a weight some 170 MB, which no usual cache holds."""
-ROUNDS, LIMIT_S = 3, 0.6
-"""Turns of each comparison, and how long the later ones may take."""
-SHORT_ROUNDS, SHORT_LIMIT_S = 24, 0.25
+N_LAYERS, LAYERS_BYTES = 5, 160e6
+"""Of the measured model, and how many bytes do in any case: no usual cache holds them."""
+LAYER_ELEMENTS = 2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192
+ROUNDS, FEWEST_ROUNDS, LIMIT_S = 12, 3, 0.5
+"""Turns of each comparison, those of all ways, and how long they may take."""
+FAR_BEHIND = 1.3
+"""Of the least time: that much no neighbour makes up for."""
+SHORT_ROUNDS, SHORT_LIMIT_S = 24, 0.3
 """The same for passes of a fraction of a millisecond, which a neighbour disturbs all at once."""
+OTHERS_BYTES = 64 << 20
+"""Of what is read between them, as a model's other weights are."""
+FILES_SHARE, WEIGHTS_SHARE = 0.5, 0.5
+"""Of the time: for writing and loading models, and for all of the weights where attention follows.
+"""
+DEPTHS = (DEPTH // 8, DEPTH // 4, DEPTH // 2, DEPTH)
+"""Of the text, as far as the time goes."""
+READS_AHEAD = 8
+"""As much of the time that is left as the last step took must be there for the next one: the second
+half of a text takes two to four times as long as the first, and what is measured follows."""
 BLOCK = 32
 """Numbers of a quantized key go in blocks of so many."""
 
 T = TypeVar("T")
+Kernel = tuple[bool, tuple[str, str]]
+"""Whether it is the fused one, and the types of keys and values."""
+Pass = tuple[float, float]
+"""Seconds of a token, and of one in a prompt."""
 
 
 def least(
-    ways: Sequence[T],
-    seconds: Callable[[T], float],
-    n_rounds: int = ROUNDS,
-    limit_s: float = LIMIT_S,
+    ways: Sequence[T], seconds: Callable[[T], float], n_rounds: int, clock: Clock
 ) -> dict[T, float]:
-    """The least seconds of each way, in turns; the first turn warms up, and counts."""
-    best, until_s = dict.fromkeys(ways, inf), perf_counter() + limit_s
+    """The least seconds of each way, in turns: some, and as many as fit into the time.
+
+    The first one warms up, and counts. Who is far behind after that is not asked again.
+    """
+    best = dict.fromkeys(ways, inf)
     for i, order in enumerate(there_and_back(ways, n_rounds)):
-        if i > 1 and perf_counter() > until_s:
-            break
+        before_s, close_s = clock.left_s, FAR_BEHIND * min(best.values())
         for way in order:
-            best[way] = min(best[way], seconds(way))
+            if i < FEWEST_ROUNDS or best[way] <= close_s:
+                best[way] = min(best[way], seconds(way))
+        if i + 1 >= FEWEST_ROUNDS and 2 * clock.left_s < before_s:
+            break
     return best
 
 
-def weights(kind: str, counts: Sequence[int], loadings: Sequence[tuple[bool, bool]]) -> None:
+def n_layers_within(kind: str, layer_s: float, limit_s: float) -> int:
+    """Layers of the measured model: as many as make it large, if files of them take no longer than
+    the limit."""
+    layer_bytes = LAYER_ELEMENTS * BY_NAME[kind].bits_per_element / 8
+    return max(1, min(N_LAYERS, round(LAYERS_BYTES / layer_bytes), int(limit_s / layer_s)))
+
+
+def weights(
+    kind: str,
+    counts: Sequence[int],
+    loadings: Sequence[tuple[bool, bool]],
+    clock: Clock,
+    end: float,
+) -> None:
     """One token by the weights of a large model, and a piece of a prompt by those of a small one:
-    wide passes compute, so that its size does not matter, nor whether it is mapped."""
+    wide passes compute, so that its size does not matter, nor whether it is mapped.
+
+    `end`: the share of the time when it is over.
+    """
     repacks = list(dict.fromkeys(repack for repack, _ in loadings))
     with ExitStack() as stack:
 
-        def timer_of(repack: bool, is_mapped: bool, n_layers: int) -> Timer:
+        def timer_of(path: Any, repack: bool, is_mapped: bool) -> Timer:
             setting = ProbeSetting(max(counts), 0, repack, is_mapped=is_mapped)
-            return stack.enter_context(loaded(setting, SHAPE, n_layers, kind))
+            return stack.enter_context(opened(path, setting))
 
-        large = {way: timer_of(*way, N_LAYERS) for way in loadings}
-        small = {repack: timer_of(repack, False, 1) for repack in repacks}
+        one_layer = stack.enter_context(written(SHAPE, 1, kind))
+        small = {repack: timer_of(one_layer, repack, False) for repack in repacks}
+        layer_s, files_s = clock.spent_s, clock.until(FILES_SHARE * end)
+        n_layers = n_layers_within(kind, layer_s * len(loadings) / len(repacks), files_s)
+        path, large = one_layer, {(repack, False): timer for repack, timer in small.items()}
+        if n_layers > 1:
+            path, large = stack.enter_context(written(SHAPE, n_layers, kind)), {}
+        # What is mapped comes last: it makes the system forget how it has cached the file.
+        for way in sorted(loadings, key=lambda way: way[1]):
+            large[way] = large.get(way) or timer_of(path, *way)
 
         def token_s(way: tuple[tuple[bool, bool], int]) -> float:
             loading, n = way
             large[loading].context.engine.set_threads(n, n)
-            return large[loading].median(1, 0)
+            return large[loading].seconds(1, 0)
 
         def read_s(way: tuple[bool, int]) -> float:
             repack, n = way
             small[repack].context.engine.set_threads(n, n)
             return small[repack].seconds(N_READ, 0) / N_READ
 
-        tokens = least(list(product(loadings, counts)), token_s)
-        reads = least(list(product(repacks, counts)), read_s)
-        load_s = {way: _load_s(timer) for way, timer in large.items()}
+        ways, narrow = (
+            list(product(loadings, counts)),
+            clock.within(0.6 * clock.until(end), LIMIT_S),
+        )
+        tokens = least(ways, token_s, ROUNDS, narrow)
+        wide = clock.within(clock.until(end), LIMIT_S)
+        reads = least(list(product(repacks, counts)), read_s, ROUNDS, wide)
+        scale = N_LAYERS / n_layers
+        load_s = {way: scale * _load_s(timer) for way, timer in large.items()}
     for (loading, n), seconds in tokens.items():
         repack, is_mapped = loading
-        times = seconds, reads[repack, n], load_s[loading]
+        times = scale * seconds, reads[repack, n], load_s[loading]
         _say("weights", int(repack), n, *times, int(is_mapped))
 
 
@@ -101,40 +158,103 @@ def _load_s(timer: Timer) -> float:
     return engine.load_s
 
 
-def attention(heads: Heads, n_threads: int, chosen: tuple[str, str]) -> None:
+def attention(heads: Heads, n_threads: int, chosen: tuple[str, str], clock: Clock) -> None:
     """A token and a piece of a prompt through thin layers of the model's heads, behind nothing and
     behind a text."""
     n_heads, n_kv_heads, head_size = heads
     shape = Shape(
         n_embd=THIN, n_ff=THIN, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
     )
-    setting, depths = ProbeSetting(n_threads, 0, repack=False), (0, DEPTH)
-    usual = [(kind, VALUES) for kind in (KEYS if head_size % BLOCK == 0 else KEYS[:1])]
-    types = list(dict.fromkeys([*usual, chosen]))
-    # The plain kernel multiplies no quantized values.
-    kernels = [
+    setting = ProbeSetting(n_threads, 0, repack=False)
+    with ExitStack() as stack:
+        path = stack.enter_context(written(shape, ATTENTIVE_LAYERS))
+        timers = {
+            (flash, (k, v)): stack.enter_context(
+                opened(path, setting, kv_k=k, kv_v=v, flash_attn=switch(flash))
+            )
+            for flash, (k, v) in kernels_of(head_size, chosen)
+        }
+        times = attention_times(timers, chosen, clock)
+    for (flash, kv), seconds in times.items():
+        _say("attention", int(flash), *kv, *seconds)
+
+
+def kernels_of(head_size: int, chosen: tuple[str, str]) -> list[Kernel]:
+    """Those to compare; the plain kernel multiplies no quantized values."""
+    types = [(kind, VALUES) for kind in (KEYS if head_size % BLOCK == 0 else KEYS[:1])]
+    types = list(dict.fromkeys([*types, chosen]))
+    return [
         (flash, kv)
-        for flash, kv in product((True, False), types)
+        for kv, flash in product(types, (True, False))
         if flash or not cache_type(kv[1]).is_quantized
     ]
-    found: dict[tuple[tuple[bool, tuple[str, str]], int, int], float] = {}
-    with ExitStack() as stack:
-        timers = {
-            (flash, kv): stack.enter_context(
-                loaded(setting, shape, ATTENTIVE_LAYERS, kv=kv, flash=flash)
-            )
-            for flash, kv in kernels
-        }
-        for depth in depths:
-            for width in (1, N_READ_WIDE):
-                turns = (SHORT_ROUNDS, SHORT_LIMIT_S) if width == 1 else (ROUNDS, LIMIT_S)
-                best = least(
-                    kernels, lambda each, w=width, d=depth: timers[each].median(w, d), *turns
-                )
-                found |= {(each, width, depth): best[each] / width for each in kernels}
-    for flash, kv in kernels:
-        times = (found[(flash, kv), *place] for place in product((1, N_READ_WIDE), depths))
-        _say("attention", int(flash), *kv, *times)
+
+
+def attention_times(
+    timers: Mapping[Kernel, Timer], chosen: tuple[str, str], clock: Clock
+) -> dict[Kernel, tuple[float, ...]]:
+    """Seconds of a token behind nothing and behind DEPTH, and of one in a prompt alike.
+
+    What lies between grows in proportion, so that a shorter text tells it, too. A model's layers
+    find their program in the processor's caches, and their text not: what a text adds is measured
+    with caches that hold neither, and added to passes that find both.
+    """
+    kernels = list(timers)
+    warm = least(
+        kernels,
+        lambda each: timers[each].seconds(1, 0),
+        SHORT_ROUNDS,
+        clock.within(clock.left_s / 16, SHORT_LIMIT_S),
+    )
+    empty = _passes(timers, 0, clock.within(clock.left_s / 4))
+    if READS_AHEAD * N_WIDE * sum(read_s for _, read_s in empty.values()) > clock.left_s:
+        decisive = (chosen, (KEYS[0], VALUES))
+        timers = {kernel: timer for kernel, timer in timers.items() if kernel[1] in decisive}
+    depth = filled(list(timers.values()), clock)
+    deep = _passes(timers, depth, clock)
+    found: dict[Kernel, tuple[float, ...]] = {}
+    for kernel in timers:
+        token_s, read_s = (
+            max(0.0, then - now) * DEPTH / depth
+            for now, then in zip(empty[kernel], deep[kernel], strict=True)
+        )
+        own_s, prompt_s = warm[kernel], empty[kernel][1]
+        found[kernel] = own_s, own_s + token_s, prompt_s, prompt_s + read_s
+    return found
+
+
+def _passes(timers: Mapping[Kernel, Timer], depth: int, clock: Clock) -> dict[Kernel, Pass]:
+    """Seconds of a token, and of one in a prompt, behind a text."""
+    kernels, short = list(timers), clock.within(clock.left_s / 2, SHORT_LIMIT_S)
+
+    def token_s(kernel: Kernel) -> float:
+        _others().sum()  # as a token's weights, which leave no text in the processor's caches
+        return timers[kernel].seconds(1, depth)
+
+    tokens = least(kernels, token_s, SHORT_ROUNDS, short)
+    long = clock.within(clock.left_s, LIMIT_S)
+    reads = least(kernels, lambda each: timers[each].seconds(N_WIDE, depth), ROUNDS, long)
+    return {each: (tokens[each], reads[each] / N_WIDE) for each in kernels}
+
+
+@cache
+def _others() -> "np.ndarray[Any, np.dtype[np.uint64]]":
+    return np.ones(OTHERS_BYTES // 8, np.uint64)
+
+
+def filled(timers: Sequence[Timer], clock: Clock) -> int:
+    """How many tokens all caches hold now: twice as many again while there is time.
+
+    The second half of a text takes two to four times as long as the first one.
+    """
+    depth = 0
+    for depth in DEPTHS:
+        before_s = clock.left_s
+        for timer in timers:
+            timer.hold(depth)
+        if READS_AHEAD * (before_s - clock.left_s) > clock.left_s:
+            break
+    return depth
 
 
 def _say(*words: Any) -> None:
@@ -144,11 +264,13 @@ def _say(*words: Any) -> None:
 
 def main() -> int:
     request: dict[str, Any] = json.loads(sys.argv[1])
+    clock = Clock(request["until"] - time())
     if request["weights"]:
         loadings = [(repack, is_mapped) for repack, is_mapped in request["loadings"]]
-        weights(request["weights"], request["counts"], loadings)
+        end = WEIGHTS_SHARE if request["heads"] else 1.0
+        weights(request["weights"], request["counts"], loadings, clock, end)
     if request["heads"]:
-        attention(tuple(request["heads"]), max(request["counts"]), tuple(request["types"]))
+        attention(tuple(request["heads"]), max(request["counts"]), tuple(request["types"]), clock)
     return 0
 
 

@@ -8,24 +8,23 @@ the first token), `large:random` (loading a file of 4 GB), `energy:MODEL` and
 `speculation:TARGET,DRAFT` (`--spec auto` and plain decoding beside llama-server's own types; needs
 --prompts). Without --part all of them run, in less than forty minutes on two quiet cores.
 Each part keeps its rows in the store as soon as it is over, in place of those of an earlier run, so
-that `--resume` passes over what a stopped run has measured. A part that fails ends alone. The page
-is made of all that is there. llama-bench and llama-server are found by LLAMA_BENCH and
-LLAMA_SERVER, or on the path; build them from the source of the installed engine.
+that `--resume` passes over what a stopped run has measured. A part that fails ends alone. The
+page's tables are made of all that is there; its prose stays. llama-bench and llama-server are found
+by LLAMA_BENCH and LLAMA_SERVER, or on the path; build them from the source of the installed engine.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import geometric_mean
 from time import perf_counter
 from typing import Annotated, Any
 
 import typer
 from research.engine.report_loading import large_load_rows, load_rows
+from research.engine.report_page import page_of
 from research.engine.report_parts import (
-    TYPES,
     Row,
     energy_rows,
     plain_rows,
@@ -35,9 +34,7 @@ from research.engine.report_parts import (
 )
 
 from localspec import paths
-from localspec.format import percent
 from localspec.hardware.activity import Watch
-from localspec.hardware.detect import processor_name, usable_cores
 from localspec.store import write_text
 
 SMALL = ("smollm2", "smollm2:Q4_0", "smollm2:Q8_0", "smollm2:F16")
@@ -105,9 +102,11 @@ class Report:
         return True
 
     def write_page(self) -> None:
-        """Of all that was kept."""
+        """Of all that was kept, in place of the tables of the page that is there."""
         if self._page:
-            write_text(self._page, page_of(self._kept, self._machine))
+            kept = {name: self._kept[name] for name in PARTS if name in self._kept}
+            old = self._page.read_text("utf-8") if self._page.is_file() else ""
+            write_text(self._page, page_of(kept, PAIRS, self._machine, old))
 
 
 def _measured(name: str, prompts: Path | None, n: int) -> dict[str, Any] | None:
@@ -152,100 +151,3 @@ def _rows(name: str, prompts: Path | None, n: int) -> Iterator[Row]:
 def _skipped(name: str, why: str) -> Iterator[Row]:
     print(f"{name}: skipped, {why}", file=sys.stderr)
     yield from ()
-
-
-def page_of(kept: dict[str, Any], machine: str | None = None) -> str:
-    """The Markdown of docs/measurements/speed.md."""
-    kept = {name: kept[name] for name in PARTS if name in kept}
-    rows = [row for each in kept.values() for row in each["rows"]]
-    dates = sorted({each["date"] for each in kept.values()})
-    cpu = machine or f"{usable_cores()} cores of {processor_name()}"
-    lines = ["# Speed in one place", "", "| Date | Machine | Command |", "|---|---|---|"]
-    lines += [f"| {', '.join(dates)} | {cpu} | `scripts/research/run report` |", ""]
-    lines += ["Tokens of prompts and depths; exact settings are those that change no number but by"]
-    lines += [
-        "rounding. Each part is measured by itself; what others took of the processors meanwhile"
-    ]
-    lines += [f"was {', '.join(_shares(kept))}.", ""]
-    lines += ["| | Tokens | What | Figure |", "|---|---|---|---|"]
-    for row in rows:
-        lines += _lines[row["part"]](row) if row["part"] in _lines else []
-    for pair in PAIRS:
-        lines += speculation_lines([r for r in rows if r.get("model") == pair], pair)
-    return "\n".join([*lines, ""])
-
-
-def _shares(kept: dict[str, Any]) -> list[str]:
-    return [f"{percent(each['others'])} ({name})" for name, each in kept.items()]
-
-
-def _settings_lines(row: Row) -> list[str]:
-    return [
-        f"| {row['model']} | {row['depth']:,} | automatic: {row['chosen']} |"
-        f" {row['auto']:.2f} x the engine's {row['default_tps']:.1f} tok/s,"
-        f" {row['auto_to_best']:.2f} x the best ({row['fastest']}) |"
-    ]
-
-
-def _plain_lines(row: Row) -> list[str]:
-    is_prompt = row["n_prompt"] > 0
-    what = "prompt" if is_prompt else "plain decoding"
-    what += "" if row["mmap"] else ", weights read"
-    place = row["n_prompt"] if is_prompt else row["depth"]
-    return [
-        f"| {row['model']} | {place:,} | {what} | {row['tps']:.1f} tok/s, {row['ratio']:.2f} x"
-        f" llama-bench's {row['llama_bench_tps']:.1f}; best to best {row['best_to_best']:.2f} |"
-    ]
-
-
-def _load_lines(row: Row) -> list[str]:
-    times = f"{row['median_s']:.2f} s (least {row['least_s']:.2f})"
-    return [f"| {row['model']} | | {row['what']} | {times} |"]
-
-
-def speculation_lines(rows: Sequence[Row], pair: str) -> list[str]:
-    """`auto` to plain and to the best of llama-server's types, chosen by category in hindsight."""
-    lines: list[str] = []
-    gains: list[float] = []
-    for category in dict.fromkeys(row["category"] for row in rows):
-        own = [row for row in rows if row["category"] == category]
-        mean = {
-            name: geometric_mean([row[name] for row in own])
-            for name in ("auto", "plain", *(f"llama-server {kind}" for kind in TYPES))
-        }
-        best = max((n for n in mean if n.startswith("llama")), key=lambda n: mean[n])
-        gains.append(mean["auto"] / mean[best])
-        lines.append(
-            f"| {pair} | | {category} | auto {mean['auto'] / mean['plain']:.2f} x plain,"
-            f" {gains[-1]:.2f} x {best} ({mean[best]:.1f} tok/s) |"
-        )
-    if gains:
-        lines.append(
-            f"| {pair} | | all | auto {geometric_mean(gains):.2f} x the best by category |"
-        )
-    return lines
-
-
-def _large_lines(row: Row) -> list[str]:
-    place = "on the disk" if row["is_cold"] else "in memory"
-    repacked = "repacked" if row["repack"] else "not repacked"
-    return [
-        f"| {row['model']} | | first token of a file of {row['bytes'] / 1e9:.1f} GB, {place},"
-        f" {repacked} | {row['first_token_s']:.2f} s, {row['ratio']:.2f} x libllama's"
-        f" {row['bare_s']:.2f} for loading it and reading two tokens |"
-    ]
-
-
-def _energy_lines(row: Row) -> list[str]:
-    joules = row["joules_per_token"]
-    told = "this machine does not tell it" if joules is None else f"{joules:.3f} J a token"
-    return [f"| {row['model']} | | energy of plain decoding | {told} |"]
-
-
-_lines = {
-    "energy": _energy_lines,
-    "settings": _settings_lines,
-    "plain": _plain_lines,
-    "load": _load_lines,
-    "large": _large_lines,
-}
