@@ -59,11 +59,13 @@ def write_agreeing(
     kind: str = "hybrid",
     part: Part = "all",
     n_vocab: int = N_VOCAB,
+    ends: dict[str, TensorPlan] | None = None,
 ) -> Path:
-    """Write a model whose head guesses right, the worse with more `noise`."""
+    """Write a model whose head guesses right, the worse with more `noise`. `ends`: embeddings and
+    the matrix for scores, where other ones are wanted."""
     of, tensors = {**KINDS, "deep": DEEP}[kind], RandomTensors(BY_NAME["F16"], 0)
     metadata = of.metadata() | byte_vocabulary(n_vocab) | {f"{of.name}.vocab_size": n_vocab}
-    ends = dict(_ends(n_vocab))
+    ends = ends or dict(_ends(n_vocab))
     every = [each for each in of.tensors(tensors) if each.name not in ends] + list(ends.values())
     if part == "head":
         every = [each for each in every if not each.name.startswith("blk.")]
