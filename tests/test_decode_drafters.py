@@ -9,7 +9,7 @@ from localspec.decode.drafters import DRAFTERS, drafters_for
 from localspec.decode.drafters.base import NO_DRAFT, Drafter, DraftRequest
 from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.heads import MtpDrafter
-from localspec.decode.drafters.lookup import LookupDrafter, LookupIndex, level_of
+from localspec.decode.drafters.lookup import LENGTHS, LookupDrafter, LookupIndex
 from localspec.engine.sampling import Sampling
 from localspec.model.heads import HeadFacts
 
@@ -74,9 +74,9 @@ def test_a_longer_match_of_places_that_agree_is_a_better_one() -> None:
     index.extend([*range(100, 140), 7, *range(100, 120)])
     tokens, confidences = index.continuation(4)
     assert tokens == [120, 121, 122, 123]
-    assert set(confidences) == {2 * level_of(20) + 1}
+    assert set(confidences) == {2 * LENGTHS.index(16) + 1}
     index.extend([5, 8, 9, 1, 8, 9, 2, 8, 9, 3, 8, 9])
-    assert index.continuation(1)[1] == [2 * level_of(2)]
+    assert index.continuation(1)[1] == [2 * LENGTHS.index(2)]
 
 
 def test_replies_do_not_share_an_index() -> None:

@@ -27,15 +27,18 @@ HORIZON = 64
 @dataclass(slots=True)
 class Budget:
     """One reply's. Drafts took `spent_s` for tokens that plain decoding would have brought in
-    `n_worth` passes; reading of `owed_s` is not paid off yet."""
+    `n_worth` passes; reading of `owed_s` is not paid off yet by the first `n_paid` tokens of its
+    text."""
 
     history: list[int]
+    n_paid: int
     spent_s: float = 0.0
     n_worth: float = 0.0
     owed_s: float = 0.0
 
     def left_s(self, target: PassCosts, depth: int, n_passes: float) -> float:
         """What may be lost of a reply of `n_passes` plain passes: nothing before one was seen."""
+        self._pay_off()
         if target.plain_error >= PLAIN_ERROR:
             return -self.spent_s
         n_sure = self.n_worth * (1 - SURE * target.plain_error)
@@ -43,12 +46,14 @@ class Budget:
 
     def add(self, seconds: float, n_worth: float, reading_s: float) -> None:
         """A pass with drafts, of which `reading_s` is owed."""
+        self._pay_off()
         self.spent_s += seconds - reading_s
         self.owed_s += reading_s
         self.n_worth += n_worth
 
-    def pay_off(self, n_tokens: int) -> None:
-        """The reply has grown by so many."""
-        part_s = self.owed_s * min(1.0, n_tokens / HORIZON)
-        self.spent_s += part_s
-        self.owed_s -= part_s
+    def _pay_off(self) -> None:
+        """Each token that has come pays its part."""
+        if self.owed_s:
+            left_s = self.owed_s * (1 - 1 / HORIZON) ** (len(self.history) - self.n_paid)
+            self.spent_s, self.owed_s = self.spent_s + self.owed_s - left_s, left_s
+        self.n_paid = len(self.history)

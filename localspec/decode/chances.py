@@ -78,20 +78,23 @@ class Chances:
     def __init__(self, source: str) -> None:
         prior = PRIORS.get(source) or Prior((0.5,) * N_CONFIDENCES[source], 0.5)
         self.n_judged = 0
-        self.mean = prior.of_any
-        """The chance of a token that is not drafted yet."""
         self._of_any = Beta(prior.of_any)
         self._bins = [Beta(chance) for chance in prior.bins]
-        self._means = list(prior.bins)
-        self._lows = [beta.less(1.0) for beta in self._bins]
+        self.means = list(prior.bins)
+        """The chance of a token, by its confidence."""
+
+    @property
+    def mean(self) -> float:
+        """The chance of a token that is not drafted yet."""
+        return self._of_any.mean
 
     def reach(self, confidences: Sequence[int]) -> list[float]:
         """For each token of a draft, the chance that it is accepted with all before it."""
-        return _products(self._means, confidences)
+        return _products(self.means, confidences)
 
     def prudent(self, confidences: Sequence[int]) -> list[float]:
         """The same, with chances one standard deviation lower."""
-        return _products(self._lows, confidences)
+        return _products([beta.less(1.0) for beta in self._bins], confidences)
 
     def of_any_less(self, n_sd: float) -> float:
         """The chance of a token that is not drafted yet, less so many standard deviations."""
@@ -100,12 +103,10 @@ class Chances:
     def learn(self, confidences: Sequence[int], n_judged: int, n_accepted: int) -> None:
         """The first `n_judged` tokens of a draft were compared, and `n_accepted` accepted."""
         for i, c in enumerate(confidences[: min(n_judged, n_accepted + 1)]):
-            beta = self._bins[c]
             self.n_judged += 1
             self._of_any.add(accepted=i < n_accepted)
-            beta.add(accepted=i < n_accepted)
-            self._means[c], self._lows[c] = beta.mean, beta.less(1.0)
-        self.mean = self._of_any.mean
+            self._bins[c].add(accepted=i < n_accepted)
+            self.means[c] = self._bins[c].mean
 
     def counts(self) -> dict[str, Any]:
         """What was learned, for JSON."""
@@ -120,8 +121,7 @@ class Chances:
         self.n_judged = counts["n_judged"]
         for beta, (accepted, judged) in zip([self._of_any, *self._bins], every, strict=True):
             beta.accepted, beta.judged = share * accepted, share * judged
-        self.mean, self._means = self._of_any.mean, [beta.mean for beta in self._bins]
-        self._lows = [beta.less(1.0) for beta in self._bins]
+        self.means = [beta.mean for beta in self._bins]
 
 
 def _products(chances: Sequence[float], bins: Sequence[int]) -> list[float]:

@@ -18,9 +18,9 @@ from operator import mul
 from localspec.decode.budget import HORIZON
 from localspec.decode.chances import Chances
 from localspec.decode.costs import PassCosts
-from localspec.decode.drafters.base import Draft, Drafter, DraftRequest
+from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter, DraftRequest
 from localspec.decode.generation import Generation
-from localspec.decode.prices import KAPPA
+from localspec.decode.prices import KAPPA, PassPrices
 from localspec.decode.step import Step
 
 WINDOW = 64
@@ -29,6 +29,10 @@ FIRST_WINDOW, N_TRIED = 16, 5
 """The least window that is of use, and the one while less than `N_TRIED` tokens were judged."""
 FEW = 2
 """Tokens that a draft reads in any case: the pending one, and the last of the draft before."""
+
+PAYS, NOTHING_PAYS, OVER_BUDGET = "pays", "nothing pays", "over budget"
+NO_DRAFTS = [Draft((), NO_DRAFT.source, why=why) for why in (NOTHING_PAYS, OVER_BUDGET)]
+"""Why a pass has no draft: by whether a better plan was over a budget."""
 
 
 @dataclass(slots=True)
@@ -160,13 +164,17 @@ class PaidDrafter:
         return self._drafter.draft(requests)
 
     def learn(self, steps: Sequence[Step], draft_s: float) -> None:
-        """What drafting took. A cache holds its own draft but for the last token."""
+        """What drafting took, and what was accepted. A cache holds its own draft but for the last
+        token."""
         asked, self._asked = self._asked, {}
         asked = {i: each for i, each in asked.items() if each[-1].n_evaluated}
         if not asked:
             return
-        for i, (key, depth, _, _) in asked.items():
-            self._n_read[key] = depth + min(steps[i].accepted, max(0, steps[i].drafted - 1))
+        for i, (key, depth, offer, _) in asked.items():
+            step = steps[i]
+            self._n_read[key] = depth + min(step.accepted, max(0, step.drafted - 1))
+            if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
+                offer.chances.learn(step.confidences, step.drafted, step.accepted)
         n, n_missing = len(asked), max(offer.n_missing for _, _, offer, _ in asked.values())
         rounds = max(stop.n_evaluated for *_, stop in asked.values())
         rounds = 1 if self.is_at_once else rounds
@@ -176,6 +184,40 @@ class PaidDrafter:
         elif n == 1 and n_missing >= FIRST_WINDOW:
             first_s = draft_s - (rounds - 1) * self._costs.seconds(1, depth)
             self._costs.learn(WINDOW, depth, first_s * WINDOW / n_missing)
+
+
+@dataclass(slots=True)
+class Plan:
+    """How many tokens to draft for each request, and the tokens a second that this promises. A
+    better plan was over a budget if it `is_limited`. `paid` drafts where no free drafter did."""
+
+    rate: float
+    lengths: list[int]
+    offers: Sequence[Offer | None] = ()
+    paid: PaidDrafter | None = None
+    is_limited: bool = False
+
+    @property
+    def n_rows(self) -> int:
+        """Drafted tokens of all."""
+        return sum(self.lengths)
+
+    def drafts(self, generations: Sequence[Generation], prices: PassPrices) -> list[Draft]:
+        """Made as planned."""
+        drafts, n_rows = [NO_DRAFTS[self.is_limited]] * len(self.lengths), self.n_rows
+        stops, paid = dict[int, WhilePays](), self.paid
+        for i, (n, offer) in enumerate(zip(self.lengths, self.offers, strict=False)):
+            if n and offer and offer.draft:
+                drafts[i] = offer.draft.first(n, PAYS)
+            elif n and offer and paid:
+                token_s = 0.0 if paid.is_at_once else paid.token_s(1)
+                pass_s = prices.with_rows_s(n_rows - n, n_rows)
+                stops[i] = WhilePays(offer.chances, self.rate, pass_s, token_s, n)
+        self.paid = paid if stops else None
+        made = paid.draft(generations, self.offers, stops) if paid and stops else []
+        for i in stops:
+            drafts[i] = made[i].first(self.lengths[i], PAYS)
+        return drafts
 
 
 def _powers(chance: float, n: int) -> list[float]:

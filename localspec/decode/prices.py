@@ -25,15 +25,15 @@ class PassPrices:
     `other_s` is what rows of prompts take of it, and belongs to none of the others. `plain_s` is
     what a pass without drafts takes, `token_s` that for each request, `unit` the same in passes of
     one row. `hoped_s[b]` is a pass with b drafted rows, without changes of width; 0: not looked up
-    yet; it may well take `doubt_s[b]` more. `can_pay` is false where no draft would pay even if all
-    of it were accepted. `limit_s` is what drafts may make a pass take, because others wait for it.
+    yet; it may well take `doubt_s[b]` more. `limit_s` is what drafts may make a pass
+    take, because others wait for it.
     """
 
     def __init__(self, target: PassCosts, max_draft: int) -> None:
         self._target, self._max_draft = target, max_draft
         self._n, self._depth, self._refresh_in = 0, 0, 0
         self.n_rows, self.last_width = 0, 1
-        self.plain_s, self.token_s, self.unit, self.can_pay = 0.0, 0.0, 1.0, True
+        self.plain_s, self.token_s, self.unit, self._least = 0.0, 0.0, 1.0, 0.0
         self.other_s, self.limit_s = 0.0, inf
         self.hoped_s, self.doubt_s = list[float](), list[float]()
 
@@ -50,9 +50,18 @@ class PassPrices:
         self.unit = self.token_s / target.seconds(1, depth)
         self._depth, self.hoped_s = depth, [self.plain_s] + [0.0] * (n * self._max_draft)
         self.doubt_s = [0.0] * len(self.hoped_s)
-        rows = range(1, len(self.hoped_s))
-        self.can_pay = any((n + b) * self.plain_s > n * self.with_rows_s(b, b)[0] for b in rows)
+        prices = enumerate(self.with_rows_s(1, n * self._max_draft), 1)
+        self._least = min([(s / self.plain_s - 1) * n / b for b, s in prices], default=inf)
         return True
+
+    @property
+    def can_pay(self) -> bool:
+        """Whether drafts would pay that are accepted whole."""
+        return self._least < 1
+
+    def may_pay(self, chance: float) -> bool:
+        """Whether drafts may pay no token of which is likelier than this."""
+        return chance > (0.0 if self.last_width != self.n_rows else self._least)
 
     def hope_s(self, n_drafted: int) -> float:
         """Fill in `hoped_s`. More rows never take less time, whatever a calibration says."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from localspec.decode.drafters.base import NO_DRAFT, Draft, DraftRequest
 from localspec.engine.base import Engine, Head
+from localspec.engine.constraint import Constraint
 
 
 class ForcedDrafter:
@@ -30,17 +31,18 @@ class ForcedDrafter:
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """One draft for each request."""
-        return [self._one(request) for request in requests]
+        drafts: list[Draft] = []
+        for each in requests:
+            if not each.n_tokens:
+                drafts.append(NO_DRAFT)
+            else:
+                drafts.append(self._one(each, each.constraint) if each.constraint else _NOTHING)
+        return drafts
 
     def forget(self) -> None:
         """It knows nothing of earlier replies."""
 
-    def _one(self, request: DraftRequest) -> Draft:
-        constraint = request.constraint
-        if not request.n_tokens:
-            return NO_DRAFT
-        if constraint is None:
-            return _NOTHING
+    def _one(self, request: DraftRequest, constraint: Constraint) -> Draft:
         tokens = constraint.forced(request.history)[: request.n_tokens]
         return Draft(tokens, self.source, None, (0,) * len(tokens))
 

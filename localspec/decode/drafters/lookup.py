@@ -29,15 +29,11 @@ _LONGEST = 32
 _N_PLACES = 12
 _BOUNDARY = -1
 _OVERLAP = 8
-
-_LEVEL = [
-    max(i for i, n in enumerate(LENGTHS) if n <= max(1, length)) for length in range(_LONGEST + 1)
+_AGREED = [
+    2 * max(i for i, n in enumerate(LENGTHS) if n <= max(1, length)) + 1
+    for length in range(_LONGEST + 1)
 ]
-
-
-def level_of(length: int) -> int:
-    """The place of a match length among `LENGTHS`."""
-    return _LEVEL[min(length, _LONGEST)]
+"""Confidences by match length, where the places agree; one less where they do not."""
 
 
 class LookupIndex:
@@ -55,13 +51,6 @@ class LookupIndex:
 
     def continuation(self, n_tokens: int) -> tuple[list[int], list[int]]:
         """At most `n_tokens` that probably follow the text, and their confidences."""
-        self._catch_up()
-        matches = self._matches()
-        if not matches:
-            return [], []
-        return self._follow(matches, min(n_tokens, REACH * max(matches)[0]))
-
-    def _catch_up(self) -> None:
         # The pair at the end of the text has no continuation yet: it waits for the next call.
         text, after_pair, after_one = self.text, self._after_pair, self._after_one
         for place in range(self._n_indexed, len(text)):
@@ -74,15 +63,17 @@ class LookupIndex:
                 places.append(place)
             after_one[last] = place
         self._n_indexed = max(2, len(text))
+        if len(text) < 2 or text[-1] not in after_one:
+            return [], []
+        matches = self._matches()
+        return self._follow(matches, n_tokens) if matches else ([], [])
 
     def _matches(self) -> list[tuple[int, int]]:
         """(length, place) of the latest places that the text's end has led to before."""
         text = self.text
-        place = self._after_one.get(text[-1]) if len(text) > 1 else None
-        if place is None:
-            return []
         places = self._after_pair.get((text[-2], text[-1]))
         if places is None:
+            place = self._after_one[text[-1]]
             return [] if text[place] == _BOUNDARY else [(1, place)]
         return [
             (self._match_length(place), place)
@@ -102,6 +93,7 @@ class LookupIndex:
         tokens: list[int] = []
         confidences: list[int] = []
         longest = max(matches)[0]
+        n_tokens = min(n_tokens, REACH * longest)
         places = [place for _, place in matches]
         leading = [place for length, place in matches if length == longest]
         for k in range(n_tokens):
@@ -114,7 +106,7 @@ class LookupIndex:
             agreeing = [p + 1 for p in places if text[p] == token]
             is_contested = 4 * len(agreeing) < 3 * len(places)
             tokens.append(token)
-            confidences.append(2 * level_of(longest + k) + (not is_contested))
+            confidences.append(_AGREED[min(longest + k, _LONGEST)] - is_contested)
             places = [p for p in agreeing if p < end]
             leading = [p + 1 for p in leading if text[p] == token and p + 1 < end]
             if not leading:
@@ -129,7 +121,7 @@ class LookupIndex:
         if _BOUNDARY in rest:
             rest = rest[: rest.index(_BOUNDARY)]
         tokens += rest
-        confidences += [2 * level_of(length + i) + 1 for i in range(len(rest))]
+        confidences += [_AGREED[min(length + i, _LONGEST)] for i in range(len(rest))]
 
 
 def _majority(tokens: list[int]) -> int:
