@@ -1,4 +1,5 @@
-"""A llama target whose next token depends on the last one alone, and heads beside it that know.
+"""Targets, dense or hybrid, whose next token depends on the last one alone, and heads beside them
+that know.
 
 Tokens follow each other as in `heads.ORDER`. Attention and feed-forward layers add nothing, so the
 scores are those of the embedding.
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from beside import SMALL, given, write_dflash, write_eagle3
-from heads import EOS, ORDER
+from heads import EOS, ORDER, write_agreeing
 
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf
@@ -48,16 +49,19 @@ def _embeddings() -> np.ndarray:
     return rows
 
 
-def write_target(path: Path) -> Path:
+def write_target(path: Path, *, is_hybrid: bool = False, is_stuck: bool = False) -> Path:
+    """A llama model, or a hybrid. `is_stuck`: the token before the end follows itself."""
     embeddings = _embeddings()
     scores = np.zeros_like(embeddings)
     for token, following in zip(ORDER, [*ORDER[1:], ORDER[0]], strict=True):
-        scores[following] = embeddings[token]
-    ends = {"token_embd.weight": embeddings, "output.weight": scores}
+        scores[BEFORE_END if is_stuck and following == EOS else following] = embeddings[token]
+    rows = {"token_embd.weight": embeddings, "output.weight": scores}
+    ends = {name: given(name, each) for name, each in rows.items()}
+    if is_hybrid:
+        return write_agreeing(path, kind="hybrid", part="target", ends=ends)
     plans = llama_tensors(SMALL, RandomTensors(BY_NAME["F16"], 0))
     tensors = [_silent(plan) for plan in plans if plan.name not in ends]
-    tensors += [given(name, rows) for name, rows in ends.items()]
-    write_gguf(path, llama_metadata(SMALL) | byte_vocabulary(N_VOCAB), tensors)
+    write_gguf(path, llama_metadata(SMALL) | byte_vocabulary(N_VOCAB), [*tensors, *ends.values()])
     return path
 
 
@@ -84,6 +88,7 @@ def write_agreeing_eagle3(path: Path, noise: float = 0.0) -> Path:
 
 
 def write_ending_block(path: Path, *, is_dspark: bool) -> Path:
-    """A head of DFlash or DSpark that guesses the end of the text, always. DSpark's first guess is
-    right: it is made of the pending token."""
+    """A head of DFlash or DSpark that guesses what follows the token before the end, always: the
+    end, or that token where the target is stuck. DSpark's first guess is right: it is made of the
+    pending token."""
     return write_dflash(path, is_dspark=is_dspark, mask=BEFORE_END, is_silent=True)

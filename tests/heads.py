@@ -59,11 +59,13 @@ def write_agreeing(
     kind: str = "hybrid",
     part: Part = "all",
     n_vocab: int = N_VOCAB,
+    ends: dict[str, TensorPlan] | None = None,
 ) -> Path:
-    """Write a model whose head guesses right, the worse with more `noise`."""
+    """Write a model whose head guesses right, the worse with more `noise`. `ends`: embeddings and
+    the matrix for scores, where other ones are wanted."""
     of, tensors = {**KINDS, "deep": DEEP}[kind], RandomTensors(BY_NAME["F16"], 0)
     metadata = of.metadata() | byte_vocabulary(n_vocab) | {f"{of.name}.vocab_size": n_vocab}
-    ends = dict(_ends(n_vocab))
+    ends = ends or dict(_ends(n_vocab))
     every = [each for each in of.tensors(tensors) if each.name not in ends] + list(ends.values())
     if part == "head":
         every = [each for each in every if not each.name.startswith("blk.")]
@@ -161,31 +163,31 @@ def _glm_block(tensors: RandomTensors, block: str) -> Tensors:
     yield tensors.matrix(f"{block}.ffn_down_shexp.weight", N_FF // 2, N_EMBD)
 
 
-HY_LAYERS, DEEP_LAYERS = 2, 24
+HY_LAYERS, DEEP_LAYERS, DEEP_FF = 2, 240, 32
 """Attention alone, and dense layers."""
 
 
-def _hy_metadata(n_layers: int = HY_LAYERS) -> Metadata:
+def _hy_metadata(n_layers: int = HY_LAYERS, n_ff: int = N_FF) -> Metadata:
     keys: Metadata = {
         "attention.head_count_kv": N_KV_HEADS,
-        "feed_forward_length": N_FF,
-        "expert_feed_forward_length": N_FF,
+        "feed_forward_length": n_ff,
+        "expert_feed_forward_length": n_ff,
     }
     return _hybrid("hy_v3", n_layers) | {f"hy_v3.{key}": v for key, v in keys.items()}
 
 
-def _hy_tensors(tensors: RandomTensors, n_layers: int = HY_LAYERS) -> Tensors:
+def _hy_tensors(tensors: RandomTensors, n_layers: int = HY_LAYERS, n_ff: int = N_FF) -> Tensors:
     yield tensors.matrix("token_embd.weight", N_EMBD, N_VOCAB)
     yield _ones(tensors, "output_norm", N_EMBD)
     for i in range(n_layers):
         yield _ones(tensors, f"blk.{i}.attn_norm", N_EMBD)
         yield _ones(tensors, f"blk.{i}.ffn_norm", N_EMBD)
-        yield from _hy_block(tensors, f"blk.{i}")
+        yield from _hy_block(tensors, f"blk.{i}", n_ff)
 
 
-def _hy_block(tensors: RandomTensors, block: str) -> Tensors:
+def _hy_block(tensors: RandomTensors, block: str, n_ff: int = N_FF) -> Tensors:
     yield from _attention(tensors, block, gated=False)
-    yield from _feed_forward(tensors, block)
+    yield from _feed_forward(tensors, block, n_ff=n_ff)
 
 
 HY_NORMS = ("attn_norm", "ffn_norm")
@@ -196,7 +198,8 @@ KINDS = {
     "several heads": Kind("hy_v3", HY_LAYERS, _hy_metadata, _hy_tensors, _hy_block, 3, HY_NORMS),
 }
 DEEP = Kind(
-    "hy_v3", DEEP_LAYERS, partial(_hy_metadata, DEEP_LAYERS),
-    partial(_hy_tensors, n_layers=DEEP_LAYERS), _hy_block, 1, HY_NORMS,
+    "hy_v3", DEEP_LAYERS, partial(_hy_metadata, DEEP_LAYERS, DEEP_FF),
+    partial(_hy_tensors, n_layers=DEEP_LAYERS, n_ff=DEEP_FF), partial(_hy_block, n_ff=DEEP_FF), 1,
+    HY_NORMS,
 )  # fmt: skip
-"""Beside so many layers a head takes little time."""
+"""A pass is so many small steps that further rows and a head take hardly longer."""

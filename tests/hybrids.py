@@ -157,11 +157,13 @@ def _attention(tensors: RandomTensors, block: str, *, gated: bool, normed: bool 
         yield _ones(tensors, f"{block}.attn_k_norm", HEAD_SIZE)
 
 
-def _feed_forward(tensors: RandomTensors, block: str, *, gated: bool = True) -> Tensors:
+def _feed_forward(
+    tensors: RandomTensors, block: str, *, gated: bool = True, n_ff: int = N_FF
+) -> Tensors:
     if gated:
-        yield tensors.matrix(f"{block}.ffn_gate.weight", N_EMBD, N_FF)
-    yield tensors.matrix(f"{block}.ffn_up.weight", N_EMBD, N_FF)
-    yield tensors.matrix(f"{block}.ffn_down.weight", N_FF, N_EMBD)
+        yield tensors.matrix(f"{block}.ffn_gate.weight", N_EMBD, n_ff)
+    yield tensors.matrix(f"{block}.ffn_up.weight", N_EMBD, n_ff)
+    yield tensors.matrix(f"{block}.ffn_down.weight", n_ff, N_EMBD)
 
 
 QWEN_LAYERS, QWEN_KEYS, QWEN_VALUES = 4, 2, 4

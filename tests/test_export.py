@@ -126,7 +126,7 @@ def test_ollama_drafts_with_some(tmp_path: Path, kind: str) -> None:
     is_known = kind in ("own", "mtp", "assistant", "dflash")
     assert ("PARAMETER draft_num_predict 3" in exported.text) == is_known
     assert (f"DRAFT {tmp_path / 'head.gguf'}" in exported.text) == (is_known and kind != "own")
-    assert any("head (MTP and DFlash)" in clause for clause in exported.cannot) == (not is_known)
+    assert any("(only MTP and DFlash)" in clause for clause in exported.cannot) == (not is_known)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -137,6 +137,16 @@ def test_no_engine_takes_a_head_for_a_draft_model(tmp_path: Path, name: str, kin
     assert "draft_model" not in exported.text
     assert "STANDALONE" not in exported.text
     assert any("draft" in clause for clause in exported.cannot)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("kind", ["own", *HEADS])
+def test_who_drafts_nothing_is_not_said_to_draft_a_fixed_length(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    """An engine either lacks the kind of head or cannot adapt to it: one clause says which."""
+    cannot = TARGETS[name](with_head(tmp_path, kind)).cannot
+    assert sum("adapt" in clause or "head" in clause for clause in cannot) == 1
 
 
 def test_the_server_knows_these_kinds() -> None:

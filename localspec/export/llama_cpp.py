@@ -274,7 +274,8 @@ def _ollama_cannot(config: SessionConfig, kind: str) -> list[str]:
     head = head_in(config)
     if head:
         is_known = head.method in OLLAMA_HEADS
-        found.append(ADAPTS if is_known else f"draft with an {head.method} head (MTP and DFlash)")
+        lacks = f"draft with a head of the kind {head.method} (only MTP and DFlash)"
+        found.append(ADAPTS if is_known else lacks)
     elif draft_of(config):
         found.append("draft with a small model")
     elif drafts(config):

@@ -8,6 +8,7 @@ All five follow the documentation and were not run here.
 
 import json
 import shlex
+from collections.abc import Container
 
 from localspec.engine.graphics import graphics
 from localspec.export.exported import (
@@ -81,10 +82,9 @@ def sglang(config: SessionConfig) -> Exported:
     head = head_in(config)
     if drafts(config) and (head is None or head.method in SGLANG_HEADS):
         flags += _sglang_drafts(config, head)
-    cannot = _cannot(config)
-    if head and head.method not in SGLANG_HEADS:
-        cannot += (f"draft with a head of the kind {head.method}",)
-    return Exported(_command(flags), cannot, _notes(config))
+    return Exported(
+        _command(flags), _cannot(config, _kind_beyond(head, SGLANG_HEADS)), _notes(config)
+    )
 
 
 def _sglang_drafts(config: SessionConfig, head: ExportedHead | None) -> list[list[str]]:
@@ -112,12 +112,10 @@ def tgi(config: SessionConfig) -> Exported:
         flags.append(["--kv-cache-dtype", "fp8_e4m3fn"])
     if looks_up(config):
         flags.append(["--speculate", str(draft_length(config))])
-    cannot = _cannot(config)
+    lacks = _kind_beyond(head_in(config), ())
     if draft_of(config):
-        cannot += ("draft with a small model (only with lookup or Medusa heads)",)
-    if head := head_in(config):
-        cannot += (f"draft with a head of the kind {head.method}",)
-    return Exported(_command(flags), cannot, (_NAMES,))
+        lacks = "draft with a small model (only with lookup or Medusa heads)"
+    return Exported(_command(flags), _cannot(config, lacks), (_NAMES,))
 
 
 def tensorrt_llm(config: SessionConfig) -> Exported:
@@ -125,9 +123,8 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
     options: list[str] = []
     if fp8_for(config):
         options += ["kv_cache_config:", "  dtype: fp8"]
-    head = head_in(config)
-    is_known = head is None or head.method in TENSORRT_HEADS
-    if drafts(config) and is_known:
+    lacks = _kind_beyond(head_in(config), TENSORRT_HEADS)
+    if drafts(config) and not lacks:
         options += ["speculative_config:", *_decoding(config)]
     command = ["trtllm-serve", MODEL, "--max_seq_len", str(config.settings.ctx)]
     text = shlex.join(command)
@@ -136,10 +133,7 @@ def tensorrt_llm(config: SessionConfig) -> Exported:
             "cat > options.yaml <<'END'\n" + "\n".join(options) + "\nEND\n"
             f"{text} --extra_llm_api_options options.yaml"
         )
-    cannot = _cannot(config)
-    if head and not is_known:
-        cannot += (f"draft with a head of the kind {head.method}",)
-    return Exported(text + "\n", cannot, (_NAMES,))
+    return Exported(text + "\n", _cannot(config, lacks), (_NAMES,))
 
 
 TENSORRT_HEADS = ("mtp", "eagle3")
@@ -181,7 +175,14 @@ _LOCAL = frozenset(
 """Settings that mean nothing to an engine with the original weights on a GPU."""
 
 
-def _cannot(config: SessionConfig) -> tuple[str, ...]:
+def _kind_beyond(head: ExportedHead | None, known: Container[str]) -> str:
+    """The clause for a head of a kind that an engine does not know; else ""."""
+    is_known = head is None or head.method in known
+    return "" if is_known else f"draft with a head of the kind {head.method}"
+
+
+def _cannot(config: SessionConfig, lacks: str = "") -> tuple[str, ...]:
+    """`lacks`: why nothing is drafted there at all."""
     settings = config.settings
     found: list[str] = []
     if settings.kv_k != settings.kv_v:
@@ -189,7 +190,7 @@ def _cannot(config: SessionConfig) -> tuple[str, ...]:
     if fp8_for(config):
         found.append(f"keep {settings.kv_k} keys and {settings.kv_v} values (fp8 stands in)")
     if drafts(config):
-        found.append(ADAPTS)
+        found.append(lacks or ADAPTS)
     return (*found, *not_told(config, _MEANT | _LOCAL))
 
 
@@ -231,20 +232,24 @@ def _loading(prefix: str, folder: object, name: str) -> list[str]:
 
 def _cache(config: SessionConfig) -> list[str]:
     bits = BITS.get(config.settings.kv_k)
-    if bits is None or drafts(config):  # a quantized cache cannot be rolled back there
+    if bits is None or _drafts_there(config):  # a quantized cache cannot be rolled back there
         return []
     settings = f'{{"backend": "quanto", "nbits": {bits}}}'
     return ['cache_implementation="quantized"', f"cache_config={settings}"]
 
 
+def _drafts_there(config: SessionConfig) -> bool:
+    return drafts(config) and head_in(config) is None
+
+
 def _transformers_cannot(config: SessionConfig) -> list[str]:
     settings = config.settings
     found = ["compute with the quantized weights: it unpacks them"]
-    if head := head_in(config):
-        found.append(f"draft with a head of the kind {head.method}")
+    if lacks := _kind_beyond(head_in(config), ()):
+        found.append(lacks)
     quantized = {settings.kv_k, settings.kv_v} & set(BITS)
     if settings.kv_k != settings.kv_v:
         found.append("keep keys and values in different types")
-    if quantized and drafts(config):
+    if quantized and _drafts_there(config):
         found.append("draft with a quantized cache (the default cache stands in)")
     return found + not_told(config, _MEANT | _LOCAL)

@@ -4,14 +4,14 @@ An assistant that agrees by construction has all of its drafts accepted. The oth
 weights, so nearly all they say is rejected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from beside import N_BLOCK, SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
-from drafted import SometimesFixed, odds, run, sampled
+from drafted import SometimesFixed, assert_same, odds, run, sampled
 from hybrids import write_random_limited
 
 from localspec.decode.drafters import head_kind
@@ -98,38 +98,30 @@ def generations(n: int, max_tokens: int = 24) -> list[Generation]:
     return [Generation(p, GREEDY, Limits(N_CTX, max_tokens + 3 * i)) for i, p in enumerate(prompts)]
 
 
-@pytest.fixture(scope="module")
-def plain(pair: Beside) -> Callable[[list[Generation]], list[list[int]]]:
-    """What replies say without drafts, each alone."""
-
-    def replies(asked: list[Generation]) -> list[list[int]]:
-        engine = engine_of(pair, 0)
-        context = engine.context()
-        texts: list[list[int]] = []
-        for each in asked:
-            twin = Generation(each.history[: each.n_prompt], GREEDY, each.limits)
-            run([Slot(twin, context)], engine, Plain())
-            texts.append(twin.tokens)
-        engine.close()
-        return texts
-
-    return replies
-
-
-Replies = Callable[[list[Generation]], list[list[int]]]
+def assert_plain(pair: Beside, asked: Sequence[Generation]) -> None:
+    """They say what they would without drafts, side by side: company changes roundings."""
+    engine = engine_of(pair, 0, len(asked))
+    prompts = [each.history[: each.n_prompt] for each in asked]
+    twins = [
+        Generation(prompt, GREEDY, each.limits) for prompt, each in zip(prompts, asked, strict=True)
+    ]
+    slots = [Slot(each, engine.context()) for each in twins]
+    run(slots, engine, Plain())
+    slots[0].context.truncate(0)
+    texts = [[each.tokens for each in one] for one in (asked, twins)]
+    assert_same(slots[0].context, prompts, *texts)
+    engine.close()
 
 
 @pytest.mark.parametrize("n_sequences", [1, 3])
 @pytest.mark.parametrize("n", [1, 4, 8])
-def test_drafts_change_no_greedy_answer(
-    pair: Beside, plain: Replies, n: int, n_sequences: int
-) -> None:
+def test_drafts_change_no_greedy_answer(pair: Beside, n: int, n_sequences: int) -> None:
     engine = engine_of(pair, n, n_sequences)
     drafter = drafter_of(pair, engine, n)
     slots = [Slot(each, engine.context()) for each in generations(n_sequences)]
     steps = run(slots, engine, Fixed(drafter, n))
     engine.close()
-    assert [slot.generation.tokens for slot in slots] == plain(generations(n_sequences))
+    assert_plain(pair, [slot.generation for slot in slots])
     longest = min(n, drafter.n_longest or n)
     whole = [each for own in steps for each in own[1:-1] if each.drafted]
     assert any(each.drafted == longest for each in whole)
@@ -138,42 +130,56 @@ def test_drafts_change_no_greedy_answer(
         assert all(each.accepted == each.drafted == n for each in whole if each.drafted == n)
 
 
-def test_drafts_that_come_and_go(pair: Beside, plain: Replies) -> None:
-    engine = engine_of(pair, 3, 2)
-    slots = [Slot(each, engine.context()) for each in generations(2, 80)]
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_drafts_that_come_and_go(pair: Beside, n_sequences: int) -> None:
+    engine = engine_of(pair, 3, n_sequences)
+    slots = [Slot(each, engine.context()) for each in generations(n_sequences, 80)]
     steps = run(slots, engine, SometimesFixed(drafter_of(pair, engine, 3), 3))
     engine.close()
-    assert [slot.generation.tokens for slot in slots] == plain(generations(2, 80))
-    assert any(each.drafted for each in steps[0][22:])
+    assert_plain(pair, [slot.generation for slot in slots])
+    assert all(any(each.drafted for each in own[22:]) for own in steps)
 
 
-def test_a_context_that_becomes_full(pair: Beside, plain: Replies) -> None:
-    def asked() -> Generation:
-        return Generation([(11 * i) % 250 for i in range(N_CTX - 20)], GREEDY, Limits(N_CTX))
-
-    engine, generation = engine_of(pair, 4), asked()
-    run([Slot(generation, engine.context())], engine, Fixed(drafter_of(pair, engine, 4), 4))
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_a_context_that_becomes_full(pair: Beside, n_sequences: int) -> None:
+    lengths = (N_CTX - 20, N_CTX - 13, N_CTX - 6)[:n_sequences]
+    asked = [
+        Generation([(11 * i) % 250 for i in range(length)], GREEDY, Limits(N_CTX))
+        for length in lengths
+    ]
+    engine = engine_of(pair, 4, n_sequences)
+    speculator = Fixed(drafter_of(pair, engine, 4), 4)
+    run([Slot(each, engine.context()) for each in asked], engine, speculator)
     engine.close()
-    assert generation.finish_reason == "context"
-    assert [generation.tokens] == plain([asked()])
+    assert {each.finish_reason for each in asked} == {"context"}
+    assert_plain(pair, asked)
 
 
-def test_an_end_at_each_place_of_a_draft(pair: Beside) -> None:
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_an_end_at_each_place_of_a_draft(pair: Beside, n_sequences: int) -> None:
     """No token comes twice, so that any of them can be the end. Where the head is right, the end
     lies inside a draft, and what was drafted behind it is not said."""
     sampling = Sampling(temperature=0, presence_penalty=100.0, repeat_last_n=-1)
-    plain, engine = engine_of(pair, 0), engine_of(pair, 5)
+    plain, engine = engine_of(pair, 0, n_sequences), engine_of(pair, 5, n_sequences)
     speculator = Fixed(drafter_of(pair, engine, 5), 5)
-    whole = Generation(PROMPTS[0], sampling, Limits(N_CTX, 14))
-    run([Slot(whole, plain.context())], plain, Plain())
+    prompts = PROMPTS[:n_sequences]
+    whole = [Generation(prompt, sampling, Limits(N_CTX, 14)) for prompt in prompts]
+    run([Slot(each, plain.context()) for each in whole], plain, Plain())
     plain.close()
-    context, cut = engine.context(), 0
-    for i, end in enumerate(whole.tokens):
-        generation = Generation(PROMPTS[0], sampling, Limits(N_CTX, 40, frozenset({end})))
-        (steps,) = run([Slot(generation, context)], engine, speculator)
-        assert generation.tokens == whole.tokens[:i]
-        assert generation.finish_reason == "stop"
-        cut += steps[-1].accepted < steps[-1].drafted
+    contexts, cut = [engine.context() for _ in prompts], 0
+    for i in range(14):
+        ends = [frozenset({each.tokens[i - 5 * k]}) for k, each in enumerate(whole)]
+        asked = [
+            Generation(prompt, sampling, Limits(N_CTX, 40, end))
+            for prompt, end in zip(prompts, ends, strict=True)
+        ]
+        slots = [Slot(*each) for each in zip(asked, contexts, strict=True)]
+        found = run(slots, engine, speculator)
+        for each, all_of_it, end in zip(asked, whole, ends, strict=True):
+            (place,) = (all_of_it.tokens.index(token) for token in end)
+            assert each.tokens == all_of_it.tokens[:place]
+            assert each.finish_reason == "stop"
+        cut += found[0][-1].accepted < found[0][-1].drafted
     engine.close()
     assert cut >= (9 if pair.name == "assistant" else 5)
 
@@ -194,23 +200,45 @@ def test_samples_keep_the_law_of_the_target(pair: Beside) -> None:
     found.assert_law(expected)
 
 
-def test_a_conversation_that_goes_back_and_on(pair: Beside, plain: Replies) -> None:
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_a_conversation_that_goes_back_and_on(pair: Beside, n_sequences: int) -> None:
     """Another end of the same text, another text, and a state that was saved and restored."""
-    engine = engine_of(pair, 4)
-    speculator: Speculator = Fixed(drafter_of(pair, engine, 4), 4)
-    context = engine.context()
-    saved = pair.target.with_name("state")
-    prompts = [PROMPTS[2], [*PROMPTS[2][:40], 9, 8, 7], PROMPTS[0]]
-    asked = [Generation(prompt, GREEDY, Limits(N_CTX, 16)) for prompt in prompts]
-    for each in asked:
-        run([Slot(each, context)], engine, speculator)
-    context.save(saved)
-    context.clear()
-    assert context.restore(saved)
-    asked.append(Generation([*asked[-1].history, 5, 6], GREEDY, Limits(N_CTX, 16)))
-    run([Slot(asked[-1], context)], engine, speculator)
+    engine = engine_of(pair, 4, n_sequences)
+    drafts = Fixed(drafter_of(pair, engine, 4), 4)
+    found = conversations(engine, drafts, n_sequences, pair.target.parent)
     engine.close()
-    assert [each.tokens for each in asked] == plain(asked)
+    plain = engine_of(pair, 4, n_sequences)
+    wanted = conversations(plain, Plain(), n_sequences, pair.target.parent)
+    plain.close()
+    scratch = engine_of(pair, 0)
+    asked = [each.history[: each.n_prompt] for each in found]
+    # Behind a turn that tied and went on otherwise, the next one asks something else.
+    alike = [i for i, each in enumerate(wanted) if each.history[: each.n_prompt] == asked[i]]
+    assert len(alike) >= 3 * n_sequences
+    texts = [[some[i].tokens for i in alike] for some in (found, wanted)]
+    assert_same(scratch.context(), [asked[i] for i in alike], *texts)
+    scratch.close()
+
+
+def conversations(
+    engine: LlamaEngine, speculator: Speculator, n: int, folder: Path
+) -> list[Generation]:
+    """`n` of them side by side, each with other turns than the next: their replies."""
+    contexts = [engine.context() for _ in range(n)]
+    texts = [PROMPTS[2], [*PROMPTS[2][:40], 9, 8, 7], PROMPTS[0]]
+
+    def answers(turns: list[list[int]]) -> list[Generation]:
+        asked = [Generation(each, GREEDY, Limits(N_CTX, 16)) for each in turns]
+        run([Slot(*each) for each in zip(asked, contexts, strict=True)], engine, speculator)
+        return asked
+
+    said = [answers([texts[(i + k) % 3] for k in range(n)]) for i in range(len(texts))]
+    for i, context in enumerate(contexts):
+        context.save(folder / f"state{i}")
+        context.clear()
+        assert context.restore(folder / f"state{i}")
+    said.append(answers([[*each.history, 5, 6] for each in said[-1]]))
+    return [each for turn in said for each in turn]
 
 
 def test_a_session_drafts_with_it(pair: Beside) -> None:

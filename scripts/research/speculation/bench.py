@@ -7,7 +7,8 @@ pair; drafters begin every reply with empty indexes. A ratio is that of the spee
 token; those of a category are averaged geometrically, with a 95 % interval over its questions
 (bootstrap). Replies that loop (eight tokens in a row that occur three times when decoded plainly)
 flatter speculation and are reported as a category of their own. With --store a run that was stopped
-goes on where it was.
+goes on where it was. With --apart plain decoding has a session of its own in the same process, so
+that a head costs it nothing.
 
 MODEL is a name, a path, or one of this script's own: smollm2 (Q4_1), smollm2:F16, smollm2:Q4_0,
 gemma (Q4_K_M), gemma:F16, random (1.2 GB of random F16 weights); --draft may be a head. Settings:
@@ -18,6 +19,7 @@ and right with that chance.
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -42,13 +44,14 @@ from localspec.session.calibration import LearnedStore
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.reply import Reply
 from localspec.session.session import Session
-from localspec.settings import Speculation
+from localspec.settings import NONE, Speculation
 
 N_CTX = 4096
 """Some questions that bring a text have more than 2,000 tokens."""
 N_TRIES = 3
 LISTEN_S, PATIENCE_S = 0.2, 30.0
 LONGEST = 16
+NOTHING = {"spec": NONE, "draft": NONE}
 KINDS: tuple[Speculation, ...] = ("lookup", "draft", "mtp", "eagle3", "dflash")
 
 
@@ -93,6 +96,9 @@ def main(  # noqa: PLR0913 - one option each
     store: Annotated[
         Path | None, typer.Option(help="Keep replies here and go on from them.")
     ] = None,
+    apart: Annotated[
+        bool, typer.Option(help="Decode plainly in a session of its own, which loads no draft.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure, and print ratios to plain decoding."""
@@ -102,7 +108,7 @@ def main(  # noqa: PLR0913 - one option each
     options = ReplyOptions(sampling, max_tokens, verify=verify)
     rows = _stored(store)
     pair = target, None if draft == "none" else draft
-    bench = Bench(pair, chosen, options, store, rows, synthetic)
+    bench = Bench(pair, chosen, options, store, rows, synthetic, apart)
     try:
         bench.run(asked, turns)
     except KeyboardInterrupt:
@@ -136,6 +142,7 @@ class Bench:
     store: Path | None
     rows: dict[tuple[Any, ...], Row]
     synthetic: float | None = None
+    is_apart: bool = False
     learned: Learned | None = None
     """What made-up drafts teach, beside what the session learns."""
 
@@ -147,17 +154,23 @@ class Bench:
         target, draft = self.pair
         models = named(target), named(draft) if draft else None
         config = SessionConfig.of(*models, draft_max=LONGEST, ctx=N_CTX)
-        with Session.open(config, lambda text: print(text, file=sys.stderr)) as session:
+        with ExitStack() as stack:
+            session = stack.enter_context(Session.open(config, _say))
+            plain = session
+            if self.is_apart:
+                plain = stack.enter_context(Session.open(config.with_settings(**NOTHING), _say))
             if self.synthetic is not None:
                 session.context = ScriptedContext(session.context)
                 self.learned = LearnedStore(session.plan, session.target, session.draft).load()
-            self._warm_up(session, todo[0])
+            of = {each: plain if each.spec == NONE else session for each in self.settings}
+            for setting in self.settings:
+                self._reply(of[setting], todo[0], setting, 8)
             for i, question in enumerate(todo, 1):
                 print(f"\r{i} of {len(todo)}: {question.category:20}", end="", file=sys.stderr)
                 for turn in range(turns):
                     order = self.settings[:: -1 if turn % 2 else 1]
                     for setting in order:
-                        self._answer(session, question, setting, turn)
+                        self._answer(of[setting], question, setting, turn)
             print(file=sys.stderr)
 
     def relevant(self, asked: Sequence[Question], turns: int) -> list[Row]:
@@ -179,10 +192,6 @@ class Bench:
             for setting in self.settings
             for turn in range(turns)
         )
-
-    def _warm_up(self, session: Session, question: Question) -> None:
-        for setting in self.settings:
-            self._reply(session, question, setting, 8)
 
     def _reply(
         self, session: Session, question: Question, setting: Setting, n: int | None
@@ -250,6 +259,10 @@ class Bench:
         if self.store:
             with self.store.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def wait_for_calm() -> None:

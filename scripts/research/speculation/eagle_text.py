@@ -99,7 +99,7 @@ class _Writing:
         assert self.engine.features
         n, end = len(self.new), len(self.context.tokens)
         kept = self.engine.features.of(self.context.sequence).of(end - n, end)
-        self.states.append(kept.astype(np.float16))
+        self.states.append(kept.reshape(n, -1).astype(np.float16))
         self.best += [rows.argmax(k) for k in range(n)]
         self.new = [_sampled(rows.row(n - 1), rng)]
         self.text += self.new

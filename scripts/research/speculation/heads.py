@@ -8,7 +8,10 @@ for SmolLM2-135M; EAGLE-3 again, MTP and a Gemma 4 assistant for thin models of 
 
 1. In one process, by kind and length of draft: a step's wall time less the time inside the engine
    for the target and the head, less the same of plain steps, in turns. Goal: 0.2 ms a round.
-2. Decode speed with EAGLE-3 parked over plain decoding without one: both decode the same reply
+2. The same with the engine's calls left out, which is Python alone, with warm caches and with data
+   caches that are emptied before each step: what a round takes beyond that is caches that each call
+   of the engine leaves cold.
+3. Decode speed with EAGLE-3 parked over plain decoding without one: both decode the same reply
    on one context, in turns, 8 tokens each time; and plain decoding over itself. Goal: 0.99 at
    least. A process has a fast or a slow state, so that pairs within one show what replies do not.
 """
@@ -16,11 +19,13 @@ for SmolLM2-135M; EAGLE-3 again, MTP and a Gemma 4 assistant for thin models of 
 import json
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -45,25 +50,27 @@ BLOCK, N_LEARNING = 8, 3
 """Tokens of a block; rounds in which the head is tried and parked."""
 LIMIT_MS, LIMIT_RATIO = 0.2, 0.99
 N_CTX, WRONG = 1024, 1.0
+WASTE = np.zeros(48 << 20, np.uint8)
+"""More than the processor's caches hold."""
 
 
 def main(
     max_tokens: Annotated[int, typer.Option("-n", "--max-tokens")] = 128,
     rounds: Annotated[int, typer.Option(help="Of both measurements.")] = 5,
-    part: Annotated[str, typer.Option(help="rounds, parked or all.")] = "all",
+    part: Annotated[str, typer.Option(help="rounds, python, parked or all.")] = "all",
     only: Annotated[str, typer.Option(help="Kinds of heads whose name begins so.")] = "",
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure, and compare with the goals."""
     with TemporaryDirectory() as folder:
         pairs, found = _pairs_of(Path(folder)), dict[str, Any]()
-        if part != "parked":
-            found["round_ms"] = {
-                name: _rounds(pair, max_tokens, rounds)
-                for name, pair in pairs.items()
-                if name.startswith(only)
-            }
-        if part != "rounds":
+        chosen = {name: pair for name, pair in pairs.items() if name.startswith(only)}
+        for name, measure in {"rounds": _rounds, "python": _python}.items():
+            if part in (name, "all"):
+                found[f"{name}_ms"] = {
+                    kind: measure(pair, max_tokens, rounds) for kind, pair in chosen.items()
+                }
+        if part in ("parked", "all"):
             found["ratio_to_plain"] = _parked(pairs["EAGLE-3"], max_tokens, rounds)
     print(json.dumps(found) if as_json else _text(found))
 
@@ -110,27 +117,57 @@ def _options(n_tokens: int, temperature: float = 0.0) -> ReplyOptions:
 
 def _rounds(pair: _Pair, n_tokens: int, rounds: int) -> dict[str, Any]:
     """Milliseconds of a drafting step outside the engine, beyond a plain step's."""
-    found: dict[str, Any] = {}
     with _session(pair, spec=pair.spec, draft_max=max(LENGTHS)) as session:
+        return {
+            name: _beyond_plain(session, _options(n_tokens, temperature), pair.spec, rounds)
+            for name, temperature in (("greedy", 0.0), ("sampled", 0.8))
+        }
+
+
+def _python(pair: _Pair, n_tokens: int, rounds: int) -> dict[str, Any]:
+    """The same without any call of the engine, whose last scores stand for all."""
+    with _session(pair, spec=pair.spec, draft_max=max(LENGTHS)) as session, ExitStack() as stack:
         assert session.head
-        prompt, n_longest = session.raw_prompt(PROMPT), session.head.n_longest
-        for temperature, name in ((0.0, "greedy"), (0.8, "sampled")):
-            options = _options(n_tokens, temperature)
-            costs: dict[int, list[float]] = {n: [] for n in (0, *LENGTHS) if n <= n_longest}
-            for i in range(2 * rounds):
-                for n in list(costs)[:: 1 if i % 2 else -1]:
-                    costs[n] += _outside_ms(session, prompt, options, pair.spec if n else NONE, n)
-            plain = statistics.median(costs.pop(0))
-            found[name] = {n: statistics.median(each) - plain for n, each in costs.items()}
-    return found
+        options = _options(n_tokens)
+        _beyond_plain(session, options, pair.spec, 1)
+        stack.enter_context(patch.object(session.target, "_decode_batch", lambda: 0))
+        stack.enter_context(patch.object(session.head, "evaluate", _nothing))
+        return {
+            name: _beyond_plain(session, options, pair.spec, rounds, empties=empties)
+            for name, empties in (("warm caches", False), ("emptied caches", True))
+        }
+
+
+def _nothing(filled: object, call: object = None) -> None:
+    """In place of a head's pass."""
+
+
+def _beyond_plain(
+    session: Session, options: ReplyOptions, spec: str, rounds: int, *, empties: bool = False
+) -> dict[int, float]:
+    """By length of draft."""
+    assert session.head
+    prompt, n_longest = session.raw_prompt(PROMPT), session.head.n_longest
+    costs: dict[int, list[float]] = {n: [] for n in (0, *LENGTHS) if n <= n_longest}
+    for i in range(2 * rounds):
+        for n in list(costs)[:: 1 if i % 2 else -1]:
+            how = spec if n else NONE
+            costs[n] += _outside_ms(session, prompt, options, (how, n), empties=empties)
+    plain = statistics.median(costs.pop(0))
+    return {n: statistics.median(each) - plain for n, each in costs.items()}
 
 
 def _outside_ms(
-    session: Session, prompt: Sequence[int], options: ReplyOptions, spec: str, n: int
+    session: Session,
+    prompt: Sequence[int],
+    options: ReplyOptions,
+    how: tuple[str, int],
+    *,
+    empties: bool,
 ) -> list[float]:
-    """Of each step after the second, which builds graphs."""
+    """Of each step after the second, which builds graphs. `how`: --spec, and a draft's length."""
     assert session.head
-    speculator = session.speculator(spec, n)
+    speculator = session.speculator(*how)
     last, last_busy, found = None, 0.0, list[float]()
     session.context.truncate(0)
     generation = session.generation(prompt, session.effective(options))
@@ -138,7 +175,9 @@ def _outside_ms(
         now, busy = perf_counter(), session.target.busy_s + session.head.busy_s
         if last is not None:
             found.append(1e3 * ((now - last) - (busy - last_busy)))
-        last, last_busy = now, busy
+        if empties:
+            WASTE[::64] += 1
+        last, last_busy = perf_counter(), busy
     return found[2:]
 
 
@@ -216,11 +255,14 @@ def _trimmed(ratios: np.ndarray) -> float:
 
 
 def _text(found: dict[str, Any]) -> str:
-    lines = [f"host time of a round beyond its passes, ms (goal {LIMIT_MS}):"]
-    for kind, by_law in found.get("round_ms", {}).items():
-        for law, by_length in by_law.items():
-            each = ", ".join(f"{ms:.3f} with {n}" for n, ms in by_length.items())
-            lines.append(f"  {kind}, {law}: {each} drafted tokens")
+    lines: list[str] = []
+    heads = {"rounds_ms": "beyond its passes", "python_ms": "without any pass"}
+    for name, what in heads.items():
+        lines.append(f"host time of a round {what}, ms (goal {LIMIT_MS}):")
+        for kind, by_way in found.get(name, {}).items():
+            for way, by_length in by_way.items():
+                each = ", ".join(f"{ms:.3f} with {n}" for n, ms in by_length.items())
+                lines.append(f"  {kind}, {way}: {each} drafted tokens")
     lines.append(f"decode speed over plain, in turns (goal {LIMIT_RATIO} or more):")
     for name, r in found.get("ratio_to_plain", {}).items():
         interval = f"({r['low']:.3f} to {r['high']:.3f}, {r['pairs']} pairs)"
