@@ -10,8 +10,11 @@ from re import compile as compiled
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from localspec.errors import UserError
+
 LOCAL = compiled(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
 """Origins of pages that this machine serves."""
+ORIGIN = compiled(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|null")
 ANY = "*"
 SECONDS = 600
 """For which a browser need not ask again."""
@@ -20,6 +23,14 @@ _ALLOWED = {
     "Access-Control-Allow-Headers": "*",
     "Access-Control-Max-Age": str(SECONDS),
 }
+
+
+def checked_origin(text: str) -> str:
+    """An origin as browsers send it, or `*`. UserError for anything else."""
+    origin = text.strip().removesuffix("/").lower()
+    if origin != ANY and not ORIGIN.fullmatch(origin):
+        raise UserError(f"--cors {text!r} is no origin: write one as https://example.org, or *")
+    return origin
 
 
 class CrossOrigin:

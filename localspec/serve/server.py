@@ -112,7 +112,8 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         made.close()
         reason = getattr(error, "strerror", None) or error
-        raise EngineError(f"{host}:{port} cannot be listened on ({reason}): use --port") from error
+        step = "check --host" if isinstance(error, socket.gaierror) else "use --port"
+        raise EngineError(f"{host}:{port} cannot be listened on ({reason}): {step}") from error
     return made
 
 
