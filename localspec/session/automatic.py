@@ -32,7 +32,6 @@ from localspec.engine.ways import (
 )
 from localspec.errors import EngineError
 from localspec.forecast.host import host_of
-from localspec.format import count
 from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
@@ -189,7 +188,7 @@ class FastestHere:
         return replace(self, config=self.config.with_settings(**{name: value}))
 
     def _where(self, name: str) -> str:
-        return f", {count(self.depth, 'token')} deep" if name == "flash_attn" else ""
+        return f", {self.depth:,} tokens deep" if name == "flash_attn" else ""
 
     def _cost_s(self, name: str) -> float:
         """Seconds that decide about a setting."""
