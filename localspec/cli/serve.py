@@ -104,7 +104,7 @@ class ServeFlags:
     @property
     def origins(self) -> tuple[str, ...]:
         """Whose pages may ask. UserError for what is no origin: no page would ever match it."""
-        from localspec.serve.origins import checked_origin
+        from localspec.serve.guard import checked_origin
 
         return tuple(map(checked_origin, self.cors or ()))
 
@@ -191,8 +191,8 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
         raise UserError(f"--without {min(unknown)} is none of {', '.join(PAGES)}")
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
-    from localspec.engine.expected import Expected
     from localspec.serve.asked import NO_SHIFT, check_defaults
+    from localspec.session.asking import Expected
 
     if flags.context_shift:
         raise UserError(f"--context-shift is not supported: {NO_SHIFT}")

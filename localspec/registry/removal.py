@@ -18,8 +18,7 @@ from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of
 from localspec.gguf.reader import PART_NAME
 from localspec.registry.catalog import no_such_model
-from localspec.registry.manifest import Pulled, forget
-from localspec.registry.moved import pulled_files
+from localspec.registry.manifest import Pulled, forget, pulled_files
 from localspec.registry.other_apps import found_models, found_named
 from localspec.registry.resolve import written_name
 from localspec.registry.spelling import named_entry
