@@ -275,7 +275,9 @@ def test_a_broken_models_toml_is_named(ask, here: Path, text: str, word: str) ->
 
 def test_a_home_that_cannot_be_written_is_named(ask, here: Path) -> None:
     (here / "given-file").write_text("")
-    assert_refused(ask("-p", "x", LOCALSPEC_HOME="given-file"), 1, "given-file")
+    assert_refused(
+        ask("-p", "x", LOCALSPEC_HOME="given-file"), 1, "given-file", "set LOCALSPEC_HOME"
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from localspec import __version__
 from localspec.cli.values import read_quickly
 from localspec.display import note
 from localspec.errors import LocalspecError, UserError
+from localspec.paths import NoFolderError
 
 
 def main() -> None:
@@ -88,6 +89,8 @@ def _fail_of_system(error: OSError) -> int:
     reason = error.strerror or str(error)
     if error.filename is not None:
         step = _NEXT_STEPS.get(error.errno or 0, "")
+        if isinstance(error, NoFolderError):
+            step = "; set LOCALSPEC_HOME to a folder that you may write"
         return _fail(f"{os.fsdecode(error.filename)} cannot be used: {reason}{step}", 1)
     _abandon_output()
     return _fail(f"reading or writing failed: {reason}", 1)
