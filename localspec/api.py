@@ -8,7 +8,7 @@ The command line uses it, so the defaults are the same. Its notes on stderr go h
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -43,7 +43,7 @@ _log = logging.getLogger("localspec")
 
 def load(
     name_or_path: str | Path | None = None,
-    draft: str | Path = "auto",
+    draft: str | Path | None = "auto",
     settings: Settings | None = None,
     *,
     profile: bool = True,
@@ -53,16 +53,19 @@ def load(
 
     `name_or_path`: a name of models.toml, a path to a .gguf, `hf:owner/repo/file.gguf` (pulled if
     it is not here) or a model of another program; None is the starter. `draft`: a draft model or
-    head, "own" (the head in the model's file), "auto" (what goes with it, if it is here) or "none".
+    head, "own" (the head in the model's file), "auto" (what goes with it, if it is here), "none"
+    or None.
     `fields` are fields of `Settings` and go before `settings`. Settings that `tune` kept replace
     defaults, unless `profile` is False.
 
     Raises UserError for an unknown name or a wrong value, ModelError for an unusable file,
     EngineError where the engine refuses.
     """
-    if str(draft) != "auto":
-        fields["draft"] = str(draft)
+    if draft != "auto":
+        fields["draft"] = NONE if draft is None else str(draft)
     Settings.of(**fields)  # raises for a wrong one
+    if not isinstance(settings, Settings | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(f"settings {settings!r} is no localspec.Settings: give its fields by name")
     chosen = replace(settings or Settings(), **fields)
     given = frozenset(chosen.changed) | frozenset(fields) if profile else None
     name = None if name_or_path is None else str(name_or_path)
@@ -178,6 +181,8 @@ class Model:
         """
         if isinstance(prompts, str):
             return _whole(self.stream(prompts, raw=True, **sampling))
+        if not isinstance(prompts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"{prompts!r} is no text: give a str, or several in a list")
         texts = [checked_text(prompt) for prompt in prompts]
         return [_whole(self.stream(text, raw=True, **sampling)) for text in texts]
 

@@ -12,6 +12,10 @@ import platformdirs
 APP = "localspec"
 
 
+class NoFolderError(OSError):
+    """A folder of localspec's own cannot be made; LOCALSPEC_HOME may name another place."""
+
+
 def config_dir() -> Path:
     """The user's settings: their own models.toml."""
     return _folder("config", platformdirs.user_config_path)
@@ -30,5 +34,8 @@ def cache_dir() -> Path:
 def _folder(kind: str, platform_default: Callable[..., Path]) -> Path:
     home = os.environ.get("LOCALSPEC_HOME")
     path = Path(home).expanduser() / kind if home else platform_default(APP, appauthor=False)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoFolderError(error.errno, error.strerror, str(path)) from error
     return path

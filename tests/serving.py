@@ -27,7 +27,7 @@ from localspec.serve.queue import Room
 from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
-from localspec.session.recommended import Recommended
+from localspec.session.config import Recommended
 from localspec.session.reply import Turns
 from localspec.session.session import Session
 

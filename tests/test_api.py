@@ -21,6 +21,7 @@ from talking import talker
 
 import localspec
 from localspec import api
+from localspec.dialogue.prompts import messages_of
 from localspec.errors import UserError
 from localspec.session.config import reply_options
 from localspec.session.profile import Profile, TunedFor, save_profile
@@ -116,12 +117,57 @@ def test_functions_keep_their_names_whatever_is_imported() -> None:
         ({"verify": "both"}, "verify 'both' is not one of auto, match, rejection"),
         ({"ignore_eos": 1}, "ignore_eos 1 is not bool"),
         ({"sampling": 0.5}, "sampling 0.5 is not Sampling"),
+        (
+            {"schema": "{"},
+            "the schema is no JSON: Expecting property name enclosed in double quotes:"
+            " line 1 column 2 (char 1)",
+        ),
+        (
+            {"regex": "("},
+            'the regex cannot be kept: at 1(8): invalid regex "(" (in regex): regex parse error:'
+            " unclosed group",
+        ),
     ],
 )
 def test_a_wrong_keyword_is_a_sentence(keywords: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as error:
         reply_options(**keywords)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ([{"role": "user"}], "no text"),
+        ([{"role": "clerk", "content": "x"}], "no message"),
+        ([{"role": "assistant", "tool_calls": [{}]}], "without a function's name"),
+        ([{"role": "assistant", "tool_calls": 3}], "not iterable"),
+    ],
+)
+def test_a_wrong_message_is_a_sentence(asked: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        messages_of(asked)
+
+
+def test_a_call_and_its_result_go_back_to_the_model() -> None:
+    """`Reply.tool_calls` has arguments as JSON; templates read them as an object."""
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    calls = [{"id": "call_1", "type": "function", "function": function}]
+    asked: list[Any] = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "2"},
+    ]
+    said: list[Any] = list(messages_of(asked))
+    assert said[1]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+    assert said[2] == {"role": "tool", "content": "2"}
+
+
+def test_settings_are_settings_and_no_draft_may_be_none() -> None:
+    with pytest.raises(UserError, match="give its fields by name"):
+        api.load(tiny(), settings={"ctx": 512})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="--draft none"):
+        api.load(tiny(), draft=None, spec="draft")
 
 
 def test_without_a_seed_replies_differ_and_drafts_are_verified_by_rejection() -> None:

@@ -13,7 +13,6 @@ from command import SHAPE, tiny
 from localspec.engine import threads, way_question, ways
 from localspec.engine.base import EngineConfig
 from localspec.engine.child import Ending
-from localspec.engine.expected import Expected
 from localspec.engine.way_question import WayQuestion, measured_ways
 from localspec.engine.ways import (
     TRIES,
@@ -30,6 +29,7 @@ from localspec.prediction.host_memory import Host
 from localspec.prediction.quants import QUANTS
 from localspec.registry.catalog import Entry
 from localspec.session import automatic, lighter
+from localspec.session.asking import Expected
 from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
 from localspec.session.config import SessionConfig, session_config
 from localspec.session.loading import EnginePlan, checked_facts

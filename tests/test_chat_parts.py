@@ -25,6 +25,7 @@ from localspec.chat.conversation import (
     Undone,
 )
 from localspec.chat.markdown import Blocks
+from localspec.chat.program import message_of
 from localspec.chat.region import SHARE, FrameLimiter, Region
 from localspec.chat.screen import THEME, ScreenView
 from localspec.chat.tty import terminal_size
@@ -35,6 +36,7 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.sections import SectionSplitter
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
+from localspec.errors import UserError
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")
@@ -276,3 +278,12 @@ def test_a_terminal_that_does_not_know_its_size_has_one(monkeypatch: pytest.Monk
             assert terminal_size() == (80, 24)
     finally:
         os.close(master)
+
+
+def test_a_programs_object_without_a_message_is_not_sent_as_text() -> None:
+    """Its braces would be a question to the model, and the mistake would go unnoticed."""
+    assert message_of('{"message": "Hello"}') == message_of('"Hello"') == "Hello"
+    assert message_of("{Hello") == "{Hello"
+    for line in ('{"text": "Hello"}', '{"message": 3}', "{}"):
+        with pytest.raises(UserError, match="message"):
+            message_of(line)

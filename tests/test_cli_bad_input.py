@@ -84,6 +84,9 @@ def ask(here: Path):
         (["-p", "x", "--kv-k", "nonsense"], "nonsense"),
         (["-p", "x", "--kv-v", "q4_0", "--flash-attn", "off"], "flash attention"),
         (["-p", "x", "--temp", "inf"], "--temp"),
+        (["-p", "x", "--temp", "hot"], "--temp 'hot' is not a number"),
+        (["-p", "x", "-n", "-1"], "--max-tokens '-1' is not at least 0"),
+        (["-p", "x", "--seed", "1.5"], "--seed '1.5' is not a whole number"),
         (["-p", "x", "--temp", "nan"], "--temp"),
         (["-p", "x", "--draft", "missing.gguf"], "missing.gguf"),
         pytest.param(["-p", "x " * 100, "--ctx", "64"], "--ctx", marks=pytest.mark.engine),
@@ -272,7 +275,9 @@ def test_a_broken_models_toml_is_named(ask, here: Path, text: str, word: str) ->
 
 def test_a_home_that_cannot_be_written_is_named(ask, here: Path) -> None:
     (here / "given-file").write_text("")
-    assert_refused(ask("-p", "x", LOCALSPEC_HOME="given-file"), 1, "given-file")
+    assert_refused(
+        ask("-p", "x", LOCALSPEC_HOME="given-file"), 1, "given-file", "set LOCALSPEC_HOME"
+    )
 
 
 @pytest.mark.parametrize(
@@ -359,3 +364,22 @@ def test_quantize_leaves_nothing_on_a_full_disk(here: Path) -> None:
     )
     run = Run(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert_refused(run, 1, "cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["export", "starter"], ["--to", "one of llama-server, ollama"]),
+        (["worker", "--device", "nosuch"], ["nosuch", "CPU"]),
+        (["verify", "starter"], ["to verify"]),
+        (["remove", "starter"], ["to remove"]),
+        (["serve", "--api-key", ""], ["--api-key is empty"]),
+        (["serve", "--api-key-file", "missing"], ["missing cannot be read: No such file"]),
+        (["serve", "--cors", "example.org"], ["'example.org' is no origin"]),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line_before_it_begins(
+    here: Path, command: list[str], words: list[str]
+) -> None:
+    """An empty key, say from a variable that is not set, must not leave a server open."""
+    assert_refused(localspec(*command, cwd=here), 2, *words)

@@ -9,12 +9,12 @@ import pytest
 from localspec.dialogue.call_frame import CallFrame, Tags
 from localspec.dialogue.call_grammar import frame_of
 from localspec.dialogue.frame import Frame
-from localspec.dialogue.framed import FrameSplitter
 from localspec.dialogue.markers import SECTIONS
 from localspec.dialogue.markup import Markup
+from localspec.dialogue.parser import FrameSplitter
 from localspec.dialogue.template import ChatTemplate
 from localspec.dialogue.tool_calls import calls_of
-from localspec.dialogue.tools import checked_tools
+from localspec.dialogue.tool_text import checked_tools
 from localspec.errors import UserError
 from localspec.serve.problem import BadRequestError
 from localspec.serve.turns import messages_of

@@ -96,7 +96,7 @@ def test_what_cannot_go_on_is_refused(last: Any, given: Any) -> None:
 
 
 def test_a_base_model_refuses_tools() -> None:
-    from localspec.session.constraining import check_tools
+    from localspec.session.generations import check_tools
 
     with pytest.raises(UserError, match="no chat template"):
         check_tools(None)

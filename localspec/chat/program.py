@@ -16,6 +16,7 @@ from localspec.decode.drafters import OPTIONS
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.display import json_line
+from localspec.errors import UserError
 
 
 def emit(event: str, values: dict[str, Any]) -> None:
@@ -81,11 +82,16 @@ def _note(text: str) -> None:
 
 
 def message_of(line: str) -> str:
-    """The message in a line. A line that is no JSON string or object is itself the message."""
+    """The message in a line. A line that is no JSON string or object is itself the message.
+
+    UserError for an object without one: its braces are not what a program means to ask.
+    """
     try:
         document = json.loads(line)
     except ValueError:
         return line
     if isinstance(document, dict):
-        document = document.get("message")
+        if not isinstance(document.get("message"), str):
+            raise UserError(f'{line} has no text as its "message": write {{"message": "..."}}')
+        return document["message"]
     return document if isinstance(document, str) else line

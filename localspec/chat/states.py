@@ -11,8 +11,8 @@ from pathlib import Path
 from localspec import paths
 from localspec.chat.archive import Record
 from localspec.errors import EngineError
+from localspec.session.disk_cache import state_key
 from localspec.session.session import Session
-from localspec.session.state_key import state_key
 
 ENDING = ".state"
 MAX_BEHIND_BYTES = 256_000_000

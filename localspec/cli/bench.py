@@ -112,7 +112,10 @@ def _show_plan(header: "ResultsHeader") -> None:
     for what, why in header.skipped:
         notify(f"left out: {what}: {why}")
     n_visits = len(schedule(header.cases, header.n_rounds))
-    notify(f"{len(header.cases)} cases, {n_visits} visits of {header.n_samples} samples")
+    notify(
+        f"{count(len(header.cases), 'case')}, {count(n_visits, 'visit')} of"
+        f" {count(header.n_samples, 'sample')}"
+    )
 
 
 def _run(writer: "Writer", header: "ResultsHeader", flags: RunFlags) -> None:

@@ -153,9 +153,11 @@ class NamedModels:
 
     def check(self, config: "SessionConfig") -> None:
         """Raises UserError or ModelError where loading would fail."""
+        from localspec.session.chat_template import choose_template
         from localspec.session.loading import plan_engines
 
-        plan_engines(config)
+        plan = plan_engines(config)
+        choose_template(plan.facts.tokenizer, plan.template)
 
     def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
         """Find better settings in another process, which has the machine to itself."""

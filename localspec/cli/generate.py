@@ -244,7 +244,7 @@ def generate(
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
-    from localspec.engine.expected import Expected
+    from localspec.session.asking import Expected
 
     config = replace(
         engine.session_config(model),

@@ -7,6 +7,7 @@ LOCALSPEC_DEBUG=1 shows tracebacks. `invoke` imports only the modules of the com
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -19,6 +20,7 @@ from localspec import __version__
 from localspec.cli.values import read_quickly
 from localspec.display import note
 from localspec.errors import LocalspecError, UserError
+from localspec.paths import NoFolderError
 
 
 def main() -> None:
@@ -87,6 +89,8 @@ def _fail_of_system(error: OSError) -> int:
     reason = error.strerror or str(error)
     if error.filename is not None:
         step = _NEXT_STEPS.get(error.errno or 0, "")
+        if isinstance(error, NoFolderError):
+            step = "; set LOCALSPEC_HOME to a folder that you may write"
         return _fail(f"{os.fsdecode(error.filename)} cannot be used: {reason}{step}", 1)
     _abandon_output()
     return _fail(f"reading or writing failed: {reason}", 1)
@@ -192,9 +196,32 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _usage_error(error: Any) -> UserError:
-    """Click's three lines as one sentence."""
-    # Newer Typers put pydantic's words for a ValueError before ours.
-    message = error.format_message().strip().rstrip(".").replace(" Value error, ", " ", 1)
+    """Click's lines as one sentence, and the value that is wrong in our words."""
+    message = _value_error(error) or error.format_message().strip().rstrip(".")
+    message = re.sub(r"\. Choose from:\s+", ": one of ", message)
+    message = re.sub(r",\s+", ", ", message)
     path = error.ctx.command_path if error.ctx else _NAME
     link = "" if message.endswith("?") else ";"
     return UserError(f"{message[:1].lower()}{message[1:]}{link} see `{path} --help`")
+
+
+_WANTED = {
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "value_error": "",
+}
+"""Pydantic's kinds of errors, which newer Typers tell in its words, and what each wants."""
+
+
+def _value_error(error: Any) -> str | None:
+    """The sentence for a value that Pydantic refused; None for any other error."""
+    refused, parameter = error.__cause__, getattr(error, "param", None)
+    if not hasattr(refused, "errors") or parameter is None:
+        return None
+    first = refused.errors()[0]
+    wanted, context = _WANTED.get(first["type"], "valid"), first.get("ctx", {})
+    if not wanted:
+        return f"{parameter.opts[0]} {str(context['error']).rstrip('.')}"
+    return f"{parameter.opts[0]} {first['input']!r} is not {wanted.format(**context)}"

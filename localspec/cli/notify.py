@@ -21,7 +21,8 @@ WIDE = 76
 
 def notify(message: str) -> None:
     """A note to the user, above a progress bar if there is one (Rich replaces stderr then)."""
-    print(f"localspec: {note(message)}", file=sys.stderr)
+    # One write: notes of two threads do not run into each other.
+    print(f"localspec: {note(message)}\n", end="", file=sys.stderr, flush=True)
 
 
 Columns = Callable[[int], "Sequence[str | ProgressColumn]"]

@@ -131,7 +131,7 @@ def verify(
 
 
 def _files(model: str | None) -> "list[Pulled]":
-    from localspec.registry.moved import pulled_files
+    from localspec.registry.manifest import pulled_files
     from localspec.registry.removal import pulled_as
 
     return pulled_files() if model is None else pulled_as(model, with_adopted=True)

@@ -102,8 +102,17 @@ class ServeFlags:
     )  # fmt: skip
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """Whose pages may ask. UserError for what is no origin: no page would ever match it."""
+        from localspec.serve.guard import checked_origin
+
+        return tuple(map(checked_origin, self.cors or ()))
+
+    @property
     def keys(self) -> tuple[str, ...]:
-        """All keys. UserError for a file that has none."""
+        """All keys. UserError for an empty one, and for a file that has none."""
+        if not all(key.strip() for key in self.api_key or ()):
+            raise UserError("--api-key is empty: write a key, or leave it out to let anybody ask")
         found = [*(self.api_key or ()), os.environ.get(KEYS_VARIABLE, "")]
         found += _keys_of(self.api_key_file) if self.api_key_file else []
         return tuple(dict.fromkeys(key.strip() for key in found if key.strip()))
@@ -130,7 +139,7 @@ class ServeFlags:
         how: Any = {"aliases": tuple(others), "without": frozenset(self.without or ())}
         told = {**about(session), "tags": _words(self.tags)}
         how |= {"slot_folder": self.slot_save_path, "about": told}
-        return HttpOptions(name, self.keys, tuple(self.cors or ()), limits, **how)
+        return HttpOptions(name, self.keys, self.origins, limits, **how)
 
     def names(self, session: "Session") -> list[str]:
         """Of the model."""
@@ -159,8 +168,10 @@ def _words(text: str | None) -> list[str]:
 def _keys_of(path: Path) -> list[str]:
     try:
         keys = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--api-key-file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise UserError(f"--api-key-file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--api-key-file {path} cannot be read: it is not UTF-8 text") from error
     if not keys:
         raise UserError(f"--api-key-file {path} has no key in it")
     return keys
@@ -174,14 +185,14 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
 
     curl localhost:8080/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
     """
-    keys, defaults = flags.keys, flags.defaults
+    keys, defaults, _ = flags.keys, flags.defaults, flags.origins
     unknown = set(flags.without or ()) - set(PAGES)
     if unknown:
         raise UserError(f"--without {min(unknown)} is none of {', '.join(PAGES)}")
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
-    from localspec.engine.expected import Expected
     from localspec.serve.asked import NO_SHIFT, check_defaults
+    from localspec.session.asking import Expected
 
     if flags.context_shift:
         raise UserError(f"--context-shift is not supported: {NO_SHIFT}")

@@ -42,7 +42,7 @@ def worker(
 
     address = Worker.of(listen).address
     _check(address, is_trusted=trust_network)
-    n_threads, name = threads or usable_cores(), device or _best_device()
+    n_threads, name = threads or usable_cores(), _device(device)
     notify(
         f"worker at {address} with {name}, {n_threads} threads; on the other machine:"
         f" --workers {address}; Ctrl-C ends it"
@@ -65,10 +65,16 @@ def _check(address: str, *, is_trusted: bool) -> None:
         raise UserError(f"{address} cannot be listened at: {error.strerror or error}") from error
 
 
-def _best_device() -> str:
+def _device(wanted: str | None) -> str:
+    """The engine's name of a device, or of the best one. UserError for one that is not there."""
     from localspec.engine.graphics import graphics
 
-    return next((device.name for device in graphics()), "CPU")
+    names = [*(device.name for device in graphics()), "CPU"]
+    if wanted is None:
+        return names[0]
+    if wanted not in names:
+        raise UserError(f"no device {wanted!r}: the engine has {', '.join(names)}")
+    return wanted
 
 
 def _serve(address: str, n_threads: int, device: str) -> None:

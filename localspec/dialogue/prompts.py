@@ -1,5 +1,6 @@
 """What a user asks to a prompt's tokens: the one way from messages to ids, for one model."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,16 +115,49 @@ def messages_of(asked: Any) -> list[Message]:
         return [Message(role="user", content=checked_text(asked))]
     if not isinstance(asked, Sequence) or not asked:
         raise UserError(f"{asked!r} is nothing to answer: give a text or a list of messages")
-    roles = get_args(Message.__annotations__["role"])
-    for message in asked:
-        if not isinstance(message, Mapping) or message.get("role") not in roles:
-            names = ", ".join(roles)
-            raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
-        if message["role"] != "assistant" or message.get("content"):
-            checked_text(message.get("content"))
-        if not isinstance(message.get("thought", ""), str):
-            raise UserError(f"the thought {message['thought']!r} is no text: give a str")
-    return without_empty_answers(asked)
+    said = [_checked(message) for message in asked]
+    if any(message.get("tool_calls") for message in said):
+        return said
+    return without_empty_answers(said)
+
+
+_ROLES = (*get_args(Message.__annotations__["role"]), "tool")
+
+
+def _checked(message: Any) -> Any:
+    """The message, with the calls in it as templates take them."""
+    if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
+        names = ", ".join(_ROLES)
+        raise UserError(f"{message!r} is no message: it has a `role` ({names}) and `content`")
+    if message["role"] in ("system", "user") or message.get("content"):
+        checked_text(message.get("content"))
+    if not isinstance(message.get("thought", ""), str):
+        raise UserError(f"the thought {message['thought']!r} is no text: give a str")
+    made: dict[str, Any] = {**message, "content": message.get("content") or ""}
+    if not (calls := made.pop("tool_calls", None)):
+        return made
+    try:
+        return made | {"tool_calls": [made_call(call) for call in calls]}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{message!r} has {error}") from error
+
+
+def made_call(call: Any) -> dict[str, Any]:
+    """A call that was made, with its arguments as an object: templates write them themselves.
+
+    ValueError says what it has in place of them.
+    """
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise ValueError("a call without a function's name")
+    arguments = function.get("arguments", "{}")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except ValueError as error:
+            raise ValueError(f"arguments that are no JSON: {error}") from error
+    named = {"name": function["name"], "arguments": arguments}
+    return {"id": call.get("id", ""), "type": "function", "function": named}
 
 
 def without_empty_answers(said: Sequence[Message]) -> list[Message]:

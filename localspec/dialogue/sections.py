@@ -8,8 +8,7 @@ from re import Match
 
 from localspec.dialogue.markers import Kind, Section
 from localspec.dialogue.markup import AnswerPart
-from localspec.dialogue.split import Held, marks_of
-from localspec.dialogue.stream import Marks
+from localspec.dialogue.split import Held, Marks, marks_of
 
 
 class SectionSplitter:

@@ -66,8 +66,12 @@ class Grammar:
         return made
 
     def _refused(self, reason: str) -> UserError:
-        first = next((line.strip() for line in reason.splitlines() if line.strip()), "no reason")
-        return UserError(f"the {self.kind} cannot be kept: {first.removeprefix('WARNING: ')}")
+        lines = [line.strip() for line in reason.splitlines() if line.strip()] or ["no reason"]
+        said = lines[0].removeprefix("WARNING: ")
+        # What is wrong with an expression stands below a drawing of it.
+        below = next((line for line in lines if line.startswith("error: ")), "")
+        reason = f"{said} {below.removeprefix('error: ')}".rstrip()
+        return UserError(f"the {self.kind} cannot be kept: {reason}")
 
 
 _GIVEN: tuple[GrammarKind, ...] = ("schema", "grammar", "regex")
@@ -82,7 +86,17 @@ def grammar_of(given: Mapping[str, Any]) -> Grammar | None:
     if not found:
         return None
     kind, value = found[0]
+    if kind == "schema" and isinstance(value, str):
+        _check_json(value)
     return Grammar(kind, value if isinstance(value, str) else json.dumps(value)).checked()
+
+
+def _check_json(schema: str) -> None:
+    """UserError with the place in the text itself: the matcher's is that in a grammar around it."""
+    try:
+        json.loads(schema)
+    except ValueError as error:
+        raise UserError(f"the schema is no JSON: {error}") from error
 
 
 class GrammarTokenizer:

@@ -1,6 +1,9 @@
 """Facts that follow from a header for running the model: sizes, heads, cache, tokenizer, weights.
 
 Compute buffers are not known here; caches are in `kv`.
+
+What a header says of the use that a model is meant for, sampling and how far positions reach, is
+here, too.
 """
 
 from collections.abc import Mapping
@@ -9,7 +12,6 @@ from typing import Any, Self
 
 from localspec.gguf.header import Header, file_type
 from localspec.gguf.types import GgmlType
-from localspec.model.hints import scaled_context, values_below
 from localspec.model.kind import is_of_encoder
 from localspec.model.kv import (
     block_problem,
@@ -26,6 +28,27 @@ from localspec.model.weights import (
     streamed,
     weights_of,
 )
+
+SCALINGS = ("yarn", "linear", "longrope")
+MAX_FACTOR = 1024
+"""Larger factors of position scaling are mistakes."""
+
+
+def values_below(header: Header, prefix: str) -> dict[str, Any]:
+    """Values by the ends of their keys; nobody has checked them."""
+    pairs = header.metadata.items()
+    return {key.removeprefix(prefix): value for key, value in pairs if key.startswith(prefix)}
+
+
+def scaled_context(header: Header) -> int | None:
+    """The context in tokens that position scaling reaches, which libllama applies unasked."""
+    scaling = values_below(header, header.own_key("rope.scaling."))
+    factor, original = scaling.get("factor"), scaling.get("original_context_length")
+    if scaling.get("type") not in SCALINGS:
+        return None
+    if not isinstance(factor, float) or not isinstance(original, int):
+        return None
+    return int(factor * original) if 1 < factor < MAX_FACTOR and original > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, hub_name_of, with_file
-from localspec.registry.moved import pulled_files
+from localspec.registry.manifest import pulled_files
 from localspec.registry.other_apps import found_models
 from localspec.registry.variants import RepositoryFile, Variant, few, in_folder, variants, with_tag
 

@@ -1,12 +1,16 @@
 """The lock file of pulled models, one JSON document: revision, SHA-256, size and place of files.
 
 Beside it: when each model was last used, which `list` shows. Failing to write that does no harm.
+
+`pulled_files` finds those whose folder has moved: HF_HOME set anew, or a cache copied to another
+disk. A path of the cache ends in `models--owner--repo/snapshots/COMMIT/FILE`, wherever the cache
+is; one of localspec's own folder is found again in the same way.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -98,3 +102,35 @@ def last_used() -> dict[str, str]:
 def _used() -> Kept[dict[str, str]]:
     path = paths.data_dir() / "last-used.json"
     return Kept(path, lambda times: {str(name): str(time) for name, time in times.items()}, dict)
+
+
+OWN = "models"
+"""Where files of other servers lie, below the data folder."""
+
+
+def pulled_files() -> list[Pulled]:
+    """All pulled files, those that have moved with their path of today."""
+    return [_found_again(file) for file in pulled()]
+
+
+def _found_again(file: Pulled) -> Pulled:
+    """The same file; where it is not at its old place and at the new one, that is noted."""
+    if not file.is_whole or Path(file.path).exists():
+        return file
+    place = next((place for place in _places(Path(file.path)) if place.exists()), None)
+    if place is None:
+        return file
+    moved = replace(file, path=str(place))
+    record(moved)
+    forget(file.path)
+    return moved
+
+
+def _places(path: Path) -> Iterator[Path]:
+    from localspec.registry.remote_file import cache_folder  # noqa: PLC0415 - few have moved
+
+    for i, part in enumerate(path.parts):
+        if part.startswith("models--"):
+            yield cache_folder().joinpath(*path.parts[i:])
+        if part == OWN:
+            yield paths.data_dir().joinpath(*path.parts[i:])

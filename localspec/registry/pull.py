@@ -21,8 +21,7 @@ from typing import Literal, Self
 from localspec.errors import HardwareError, ModelError
 from localspec.notify import Notify
 from localspec.registry.download import Download, download
-from localspec.registry.manifest import Pulled, record
-from localspec.registry.moved import pulled_files
+from localspec.registry.manifest import Pulled, pulled_files, record
 from localspec.registry.remote_file import (
     CachePaths,
     RemoteFile,

@@ -18,8 +18,7 @@ from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of
 from localspec.gguf.reader import PART_NAME
 from localspec.registry.catalog import no_such_model
-from localspec.registry.manifest import Pulled, forget
-from localspec.registry.moved import pulled_files
+from localspec.registry.manifest import Pulled, forget, pulled_files
 from localspec.registry.other_apps import found_models, found_named
 from localspec.registry.resolve import written_name
 from localspec.registry.spelling import named_entry
@@ -45,7 +44,7 @@ def pulled_as(reference: str, *, with_adopted: bool = False) -> list[Pulled]:
     files, named = pulled_files(), _named(reference)
     chosen = [file for file in files if named(file)]
     if not chosen:
-        raise _nothing_of(reference)
+        raise _nothing_of(reference, "verify" if with_adopted else "remove")
     own = [file for file in chosen if file.fetched or with_adopted]
     if not own:
         raise UserError(
@@ -112,15 +111,15 @@ def _first(reference: str) -> str:
     return f"{folder}{slash}{part[1]}-00001-of-{part[3]}.gguf" if part else base
 
 
-def _nothing_of(reference: str) -> UserError:
+def _nothing_of(reference: str, verb: str) -> UserError:
     entry = named_entry(reference)[0]
     if entry is not None:
         where = f"the package {entry.package} carries it" if entry.package else "it was not pulled"
-        return UserError(f"there is nothing of {reference} to remove: {where}")
+        return UserError(f"there is nothing of {reference} to {verb}: {where}")
     others = found_named(reference, found_models())
     if others:
         return UserError(
-            f"{others[0].name} belongs to {others[0].origin}: remove it there ({others[0].path})"
+            f"{others[0].name} belongs to {others[0].origin}: {verb} it there ({others[0].path})"
         )
     names = [file.name or _first(file.reference) for file in pulled_files()]
     return no_such_model(reference, dict(zip(names, names, strict=True)))

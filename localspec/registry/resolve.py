@@ -23,8 +23,7 @@ from urllib.parse import unquote
 from localspec.errors import ModelError, UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of, is_of_hub
 from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
-from localspec.registry.manifest import Pulled
-from localspec.registry.moved import pulled_files
+from localspec.registry.manifest import Pulled, pulled_files
 from localspec.registry.sites import (
     ADDRESSES,
     DOCKER,

@@ -1,14 +1,104 @@
-"""Who may ask: API keys, compared in constant time; health and the bare page need none."""
+"""Who may ask: those with a key, and pages of this machine and of origins that the owner lets in.
+
+Keys are compared in constant time; health and the bare page need none. A browser asks with OPTIONS
+before it asks. The answer names the page's own origin and never `*`, so that pages may send
+credentials; it says nothing of origins to those that may not.
+"""
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from re import compile as compiled
 from typing import Any
 
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from localspec.errors import UserError
 from localspec.serve.page import OPEN_PAGE
 from localspec.serve.problem import Problem
+
+LOCAL = compiled(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
+"""Origins of pages that this machine serves."""
+ORIGIN = compiled(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|null")
+ANY = "*"
+SECONDS = 600
+"""For which a browser need not ask again."""
+_ALLOWED = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Max-Age": str(SECONDS),
+}
+
+
+def checked_origin(text: str) -> str:
+    """An origin as browsers send it, or `*`. UserError for anything else."""
+    origin = text.strip().removesuffix("/").lower()
+    if origin != ANY and not ORIGIN.fullmatch(origin):
+        raise UserError(f"--cors {text!r} is no origin: write one as https://example.org, or *")
+    return origin
+
+
+class CrossOrigin:
+    """ASGI middleware; `origins` beside this machine's, `*`: any."""
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        self._app, self._origins = app, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict[bytes, bytes](scope["headers"])
+        named = self._named(headers.get(b"origin", b"").decode("latin-1"))
+        if scope["method"] == "OPTIONS":
+            allowed = {**named, **self._allowed(headers)} if named else {}
+            await _answer({"Allow": "GET, POST, DELETE, OPTIONS"} | allowed)(scope, receive, send)
+            return
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start" and named:
+                message["headers"] = [*message.get("headers", ()), *_raw(named)]
+            await send(message)
+
+        await self._app(scope, receive, marked)
+
+    def _named(self, origin: str) -> dict[str, str]:
+        """What says to a browser that the page at `origin` may read the answer."""
+        is_welcome = ANY in self._origins or origin in self._origins or LOCAL.fullmatch(origin)
+        if not origin or not is_welcome:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
+            "Vary": "Origin",
+        }
+
+    @staticmethod
+    def _allowed(headers: dict[bytes, bytes]) -> dict[str, str]:
+        """With credentials browsers read `*` as a name: then the headers are named."""
+        wanted = headers.get(b"access-control-request-headers", b"").decode("latin-1")
+        return _ALLOWED if not wanted else {**_ALLOWED, "Access-Control-Allow-Headers": wanted}
+
+
+def _answer(headers: dict[str, str]) -> Response:
+    response = Response(status_code=200)
+    response.raw_headers += _raw(headers)
+    return response
+
+
+class CasedName(bytes):
+    """A header's name that is sent as it is written: uvicorn and Starlette write names small, and
+    some clients look for them as they are written elsewhere."""
+
+    __slots__ = ()
+
+    def lower(self) -> "CasedName":
+        return self
+
+
+def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(CasedName(name.encode()), value.encode("latin-1")) for name, value in headers.items()]
+
 
 OPEN = (OPEN_PAGE, "/health", "/v1/health")
 

@@ -11,8 +11,8 @@ from starlette.routing import BaseRoute, Route
 from localspec.engine.base import Context
 from localspec.serve.answering import refuse_other_names
 from localspec.serve.desk import Desk
+from localspec.serve.guard import CasedName
 from localspec.serve.order import Orders
-from localspec.serve.origins import CasedName
 from localspec.serve.problem import BadRequestError, Problem
 from localspec.serve.protocols.native import settings_of
 from localspec.serve.protocols.openai import FINGERPRINT

@@ -28,9 +28,8 @@ from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
 from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
-from localspec.session.disk_cache import DiskCache
+from localspec.session.disk_cache import DiskCache, state_key
 from localspec.session.session import Session
-from localspec.session.state_key import state_key
 
 DRAIN_S = 30.0
 """What replies may take after the first Ctrl-C."""
@@ -112,7 +111,8 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         made.close()
         reason = getattr(error, "strerror", None) or error
-        raise EngineError(f"{host}:{port} cannot be listened on ({reason}): use --port") from error
+        step = "check --host" if isinstance(error, socket.gaierror) else "use --port"
+        raise EngineError(f"{host}:{port} cannot be listened on ({reason}): {step}") from error
     return made
 
 

@@ -1,10 +1,9 @@
 """OpenAI's messages and tools as the model's chat template takes them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localspec.dialogue.prompts import without_empty_answers
+from localspec.dialogue.prompts import made_call, without_empty_answers
 from localspec.dialogue.template import Message
 from localspec.serve.problem import refused
 
@@ -107,15 +106,7 @@ def utf8(text: Any, where: str) -> str:
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:
-    """A call that was made, with its arguments as an object: templates write them themselves."""
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise refused(f"{where} has a call without a function's name", where)
-    arguments = function.get("arguments", "{}")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except ValueError as error:
-            raise refused(f"{where} has arguments that are no JSON: {error}", where) from error
-    named = {"name": function["name"], "arguments": arguments}
-    return {"id": call.get("id", ""), "type": "function", "function": named}
+    try:
+        return made_call(call)
+    except ValueError as error:
+        raise refused(f"{where} has {error}", where) from error

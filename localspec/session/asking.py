@@ -2,22 +2,72 @@
 
 The command line and the Python API both ask here, so that a model, its draft and its tuned profile
 are found alike. What loads a model imports no more than this, so that loading begins early.
+
+A model is on this disk under any of its names, or it is pulled where the name is that of one file.
+Settings are chosen for how a session will be used, as far as its options tell.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from localspec.engine.expected import Expected
 from localspec.errors import UserError
 from localspec.model.heads import HEAD_METHODS
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
+from localspec.registry.resolve import NotHereError, is_one_file, resolve
 from localspec.session.drafting import chosen_draft
-from localspec.session.fetching import Fetch, find_or_fetch
 from localspec.session.profile import with_profile
 from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
+
+CHARACTERS, USUAL_ANSWER = 4.0, 512
+"""Of a token, and tokens of an answer whose length nobody limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How a session will be used: `n_texts` texts that end `depth` tokens deep in the context."""
+
+    depth: int = 1024
+    n_texts: int = 8
+
+    @classmethod
+    def of_text(cls, n_characters: int, n_answer: int | None, n_texts: int = 1) -> Self:
+        """Texts of some characters and the middle of their answers; None: as long as usual."""
+        answer = USUAL_ANSWER if n_answer is None else n_answer
+        return cls(int(n_characters / CHARACTERS) + answer // 2, n_texts)
+
+
+Fetch = Callable[[str], Path]
+"""Downloads a reference and returns the file."""
+
+
+def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
+    """As `resolve`, but one file of the hub or of another server is pulled if it is not here.
+
+    A name or a repository is not pulled: it can mean gigabytes that the user did not expect.
+    """
+    try:
+        return resolve(reference)
+    except NotHereError:
+        if reference is None or not is_one_file(reference):
+            raise
+    return (fetch or _fetch)(reference)
+
+
+def _fetch(reference: str) -> Path:
+    """Pull silently."""
+    from localspec.session.pull_plan import (  # noqa: PLC0415 - only where a model is fetched
+        Wish,
+        carry_out,
+        plan_pull,
+    )
+
+    plan = plan_pull(reference, Wish(), silent)
+    return carry_out(plan, silent, lambda stage, name, n_bytes, total: None)[0].path
+
 
 NO_AUTO = "LOCALSPEC_NO_AUTO"
 """A variable that counts as --no-auto wherever it is set."""

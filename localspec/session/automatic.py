@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.expected import Expected
 from localspec.engine.threads import fastest, thread_counts
 from localspec.engine.way_question import WayQuestion, measured_ways
 from localspec.engine.ways import (
@@ -37,7 +36,7 @@ from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type
 from localspec.model.layers import Layer
 from localspec.notify import Notify
-from localspec.session.asking import SessionConfig
+from localspec.session.asking import Expected, SessionConfig
 from localspec.session.loading import EnginePlan
 from localspec.settings import ROWS, FlashAttention
 

@@ -4,9 +4,12 @@ To read a file again takes a fraction of a second, to read a long prompt again a
 written only where it is worth that, in the engine's thread, and found again by the tokens that
 stand beside it; so a conversation outlives the server, too. The oldest go when all together grow
 too large. Files have a prompt's words in them, as token ids: nothing is written unless asked for.
+
+`state_key` says which engines can go on from each other's saved sequences.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +17,33 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from localspec.engine.base import Context, shared_prefix
+from localspec.engine.base import Context, EngineConfig, shared_prefix
+from localspec.engine.device_health import devices_text
+from localspec.engine.graphics import graphics
+from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
+from localspec.model.identity import fingerprint
+from localspec.settings import ROWS
 from localspec.store import write_text
+
+
+def state_key(config: EngineConfig) -> str:
+    """Equal for engines that can go on from each other's saved sequences. OSError without files.
+
+    Weights, cache types, the kernels' layout, the devices and the engine build count; the size of
+    the context and the number of threads do not. LLAMA_ATTN_ROT_DISABLE decides whether a quantized
+    cache is rotated, which no state file records (llama.cpp PR 21038).
+    """
+    settings = config.settings
+    parts = (
+        fingerprint(config.model),
+        *(getattr(settings, name) for name, row in ROWS.items() if not row.is_exact),
+        engine_fingerprint(),
+        devices_text(graphics(settings.device, settings.workers) if settings.gpu_layers else []),
+        os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
+    )
+    return sha256(repr(parts).encode()).hexdigest()[:16]
+
 
 LEAST_TOKENS = 256
 """Of a conversation that is worth a file, and that a file must spare a prompt."""

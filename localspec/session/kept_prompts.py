@@ -18,8 +18,7 @@ from localspec.dialogue.tail import question_places
 from localspec.engine.base import EngineConfig, shared_prefix
 from localspec.engine.timing import TimedContext
 from localspec.session.asking import SessionConfig
-from localspec.session.disk_cache import LEAST_TOKENS, DiskCache
-from localspec.session.state_key import state_key
+from localspec.session.disk_cache import LEAST_TOKENS, DiskCache, state_key
 
 WORTH_S = 1.0
 """Seconds of reading that are worth a file."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from localspec import paths
 from localspec.engine.base import EngineConfig
 from localspec.engine.ways import KEYS, VALUES, kept_ways
+from localspec.format import count
 from localspec.model.identity import fingerprint
 from localspec.session.asking import SessionConfig
 from localspec.session.automatic import FastestHere
@@ -67,8 +68,8 @@ def offer(here: FastestHere) -> str | None:
     if gain < OFFER_GAIN or not _first_time(here.config):
         return None
     return (
-        f"{OFFERED} keys would decode {gain:.2f} x as fast {here.depth:,} tokens deep and read"
-        f" prompts {reading:.2f} x as fast, for some {DIVERGENCE} nats a token:"
+        f"{OFFERED} keys would decode {gain:.2f} x as fast {count(here.depth, 'token')} deep"
+        f" and read prompts {reading:.2f} x as fast, for some {DIVERGENCE} nats a token:"
         " `localspec tune --quick` settles it"
     )
 

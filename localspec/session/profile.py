@@ -27,7 +27,7 @@ from localspec.store import UNREADABLE, write_text
 
 VERSION = 1
 MEMORY_TOLERANCE = 0.05
-QUICK_S = 10.0
+LEAST_BUDGET_S, QUICK_S, MOST_BUDGET_S = 2.0, 10.0, 3600.0
 """What it takes to settle an offer."""
 AGAIN = "run `localspec tune` again"
 

@@ -1,21 +1,82 @@
 """Which file of a repository to pull: the one that is named, or the one that fits this machine.
 
 Headers decide what is a model at all; the smallest one's describes every quantization.
+
+`sibling_head` finds the draft head that goes with it: names propose one, headers decide.
+Repositories keep heads beside a model: `mtp-NAME.gguf`, `eagle3-NAME.gguf` or a folder `MTP/`; the
+catalog names some. A few headers are read by range, and one that does not fit is left where it is.
+A model whose file has its head inside needs none.
 """
 
-from localspec.errors import ModelError, UserError
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from localspec.errors import LocalspecError, ModelError, UserError
 from localspec.forecast.machine import MachineChoice
 from localspec.forecast.quantization import choose
-from localspec.gguf.hub_name import HubRepository, with_file
+from localspec.gguf.header import Header
+from localspec.gguf.hub_name import HUB, HubFile, HubRepository, hub_name_of, with_file
 from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
+from localspec.model.head_fit import head_of
 from localspec.model.kind import kind_of
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify
 from localspec.registry.catalog import Entry
-from localspec.registry.repository import variants_of
+from localspec.registry.remote_file import RemoteFile, describe
+from localspec.registry.repository import gguf_files, variants_of
 from localspec.registry.resolve import hub_name
-from localspec.registry.variants import Variant, quantization_of
+from localspec.registry.variants import Variant, model_of, names_a_head, quantization_of
+from localspec.settings import OWN
+
+MOST_READ = 4
+"""Headers that are read to find the head."""
+
+
+def sibling_head(
+    header_of: Callable[[], Header], model: RemoteFile, entry: Entry | None, notify: Notify
+) -> tuple[RemoteFile, ...]:
+    """The files of the head that fits a model which will be fetched, or none.
+
+    `header_of` reads the model's header, which is asked for where a name proposes a head.
+    """
+    names = list(islice(_proposed(model, entry, notify), MOST_READ))
+    target = header_of() if names else None
+    if target is None or not isinstance(head_of(target), str):
+        return ()
+    for proposed in names:
+        try:
+            files = describe(proposed, notify)
+            if not isinstance(head_of(target, read_remote(files[0].pinned)), str):
+                return files
+        except LocalspecError:  # a head that cannot be had is no reason against the model
+            continue
+    return ()
+
+
+def _proposed(model: RemoteFile, entry: Entry | None, notify: Notify) -> Iterator[str]:
+    """References, the likeliest first: the catalog's, of the same model, of the same type."""
+    if entry and entry.head not in (None, OWN):
+        yield f"{HUB}{entry.head}"
+    name = hub_name_of(model.reference)
+    if not isinstance(name, HubFile):
+        return
+    try:
+        files = gguf_files(HubRepository(name.repository, revision=name.revision), notify)
+    except LocalspecError:
+        return
+    heads = [file for file in files if names_a_head(file.file)]
+    own, kind = model_of(name.file), quantization_of(name.file)
+    heads.sort(
+        key=lambda file: (
+            own not in model_of(file.file),
+            quantization_of(file.file) != kind,
+            file.n_bytes,
+        )
+    )
+    for file in heads:
+        yield HubFile(name.repository, file.file, name.revision).name
+
 
 USUAL_BITS = 4.85
 """A weight of Q4_K_M."""

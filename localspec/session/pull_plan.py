@@ -20,7 +20,7 @@ from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable
 from localspec.notify import Notify
 from localspec.registry.catalog import Entry, entry_of
-from localspec.registry.moved import pulled_files
+from localspec.registry.manifest import pulled_files
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
 from localspec.registry.repository import described, in_right_capitals
@@ -35,8 +35,7 @@ from localspec.registry.resolve import (
 from localspec.registry.sites import ADDRESSES
 from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import goes_beside
-from localspec.session.pull_choice import of_entry, of_repository, spelled
-from localspec.session.sibling_heads import sibling_head
+from localspec.session.pull_choice import of_entry, of_repository, sibling_head, spelled
 
 FileRole = Literal["model", "draft", "head"]
 

@@ -28,15 +28,12 @@ from localspec.notify import Notify, Progress, silent
 from localspec.sampling_fields import Sampling
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
-from localspec.session.config import ReplyOptions, SessionConfig
-from localspec.session.constraining import check_tools, constrained
-from localspec.session.engines import load_head
-from localspec.session.generations import Generations
+from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
+from localspec.session.generations import Generations, check_tools, constrained
 from localspec.session.kept_prompts import KeptPrompts
 from localspec.session.loading import EnginePlan, check_pair, load_engine
-from localspec.session.opening import Begun, opening
+from localspec.session.opening import Begun, load_head, opening
 from localspec.session.prompting import Prompting, TemplateValues
-from localspec.session.recommended import recommended_sampling
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 

@@ -25,7 +25,13 @@ from localspec.errors import UserError
 from localspec.notify import Notify
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
-from localspec.session.profile import Profile, TunedFor, save_profile
+from localspec.session.profile import (
+    LEAST_BUDGET_S,
+    MOST_BUDGET_S,
+    Profile,
+    TunedFor,
+    save_profile,
+)
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads
@@ -181,9 +187,6 @@ def _kept(outcome: Outcome, model: Path, config: EngineConfig, goal: Goal) -> Pr
     )
     save_profile(model, profile)
     return profile
-
-
-LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from models import gemma, smollm2
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
-from localspec.session.state_key import state_key
+from localspec.session.disk_cache import state_key
 
 Load = Callable[..., LlamaContext]
 

@@ -165,8 +165,9 @@ def save(state: ChatState, argument: str) -> None:
         if any(one.record.id != chat.record.id for one in taken):
             raise UserError(f"another conversation is called {argument!r}: take another name")
         chat.add(Named(argument))
+    saved = "saved" if chat.record.path.exists() else "with the first message it will be saved"
     name = chat.conversation.name
-    state.frontend.say(f"saved{f' as {name}' if name else ''}: {chat.record.path}")
+    state.frontend.say(f"{saved}{f' as {name}' if name else ''}: {chat.record.path}")
 
 
 def load(state: ChatState, argument: str) -> None:

@@ -9,7 +9,7 @@ from localspec.chat.loading import LoadedModel
 from localspec.errors import UserError
 from localspec.model.heads import HEAD_METHODS
 from localspec.session.config import SessionConfig
-from localspec.session.profile import QUICK_S
+from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, QUICK_S
 from localspec.settings import NONE, OWN, Speculation
 
 SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
@@ -79,6 +79,9 @@ def tune(state: ChatState, argument: str) -> None:
     seconds = QUICK_S if argument == "quick" else None
     if argument and seconds is None:
         seconds = _number(argument, "/tune")
+        if not LEAST_BUDGET_S <= seconds <= MOST_BUDGET_S:
+            bounds = f"{LEAST_BUDGET_S:g} to {MOST_BUDGET_S:g}"
+            raise UserError(f"/tune takes {bounds} seconds, or quick, not {argument}")
     state.frontend.wait(chat.loading)
     chat.unload()
     try:

@@ -64,6 +64,8 @@ COMMANDS = (
     Command("quit", "", "leave; Ctrl-D does too", said.leave),
 )  # fmt: skip
 
+OTHER_NAMES = {"exit": "quit", "bye": "quit", "?": "help"}
+"""What other programs call a command: who wants to leave must not have to look that up."""
 KEYS = (
     ("Alt-Enter", 'a new line; or end one with \\, or open """'),
     ("//...", "a message that begins with a slash"),
@@ -75,7 +77,8 @@ KEYS = (
 def obey(state: ChatState, line: str) -> Next | None:
     """Obey a line that begins with a slash. Raises LocalspecError, and EOFError to leave."""
     name, _, argument = line[1:].partition(" ")
-    command = next((command for command in COMMANDS if command.name == name), None)
+    wanted = OTHER_NAMES.get(name, name)
+    command = next((command for command in COMMANDS if command.name == wanted), None)
     if command is None:
         close = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
         advice = f"did you mean /{close[0]}?" if close else "/help lists them"

@@ -28,12 +28,12 @@ from research.speculation.questions import choose, read_questions
 from localspec.bench.case import Case, Work
 from localspec.bench.visit import visit
 from localspec.engine.base import EngineConfig
-from localspec.engine.expected import Expected
 from localspec.engine.sampling import Sampling
 from localspec.engine.threads import thread_counts
 from localspec.engine.timing import Timer, there_and_back
 from localspec.hardware.energy import Meter
 from localspec.notify import silent
+from localspec.session.asking import Expected
 from localspec.session.automatic import chosen_plan, repacks_here
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.loading import EnginePlan, sound_plan
