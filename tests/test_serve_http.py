@@ -380,6 +380,17 @@ def test_a_client_that_goes_away_ends_its_reply(is_stream: bool) -> None:
         assert server.desk.metrics.n_aborted == (1 if is_stream else 2)
 
 
+def test_who_hangs_up_in_a_body_is_no_bug(server: Served, caplog: pytest.LogCaptureFixture) -> None:
+    for path in (CHAT, "/tokenize"):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(head + b'{"messages": [')
+            time.sleep(0.1)
+    time.sleep(0.2)
+    assert server.chat(**FEW)
+    assert not caplog.records
+
+
 @pytest.mark.slow
 def test_a_full_server_says_so_and_when_to_come_again() -> None:
     with fake_server(n_sequences=1, n_waiting=1, pass_s=0.01) as server:

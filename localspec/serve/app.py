@@ -9,7 +9,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -92,6 +92,7 @@ class Server:
         middleware.insert(0, Middleware(CrossOrigin, origins=options.origins))
         handlers: Any = {
             HTTPException: self._no_such_page, LocalspecError: self._failed, Exception: self._bug,
+            ClientDisconnect: _gone,
         }  # fmt: skip
         self.app = DirectSend(
             Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
@@ -128,3 +129,9 @@ async def _not_here(request: Request) -> Response:
     name = request.url.path.split("/")[1]
     sentence = f"this server was started without {name}: leave --without {name} out to have it"
     raise BadRequestError(Problem(501, sentence))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Who hung up in the middle of a body reads no answer."""
+    del request, error
+    return Response(status_code=499)
