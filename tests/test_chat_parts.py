@@ -5,6 +5,7 @@ import os
 import pty
 import random
 import re
+from pathlib import Path
 from typing import ClassVar
 
 import pyte
@@ -24,6 +25,7 @@ from localspec.chat.conversation import (
     Retried,
     Undone,
 )
+from localspec.chat.editor import TypedBefore
 from localspec.chat.markdown import Blocks
 from localspec.chat.program import message_of
 from localspec.chat.region import SHARE, FrameLimiter, Region
@@ -287,3 +289,9 @@ def test_a_programs_object_without_a_message_is_not_sent_as_text() -> None:
     for line in ('{"text": "Hello"}', '{"message": 3}', "{}"):
         with pytest.raises(UserError, match="message"):
             message_of(line)
+
+
+def test_a_history_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> None:
+    history = TypedBefore(str(tmp_path / "gone" / "history"))
+    history.append_string("Hello")
+    assert history.get_strings() == ["Hello"]

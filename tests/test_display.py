@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec.chat import screen as screen_module
+from localspec.chat.drafts import DraftsView
 from localspec.chat.frontend import PlainView
 from localspec.chat.screen import THEME, ScreenView
-from localspec.chat.terminal import DraftsView
 from localspec.chat.thought import PlainThoughtView
 from localspec.cli.main import _fail
 from localspec.cli.notify import notify

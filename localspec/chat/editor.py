@@ -5,6 +5,7 @@ Enter sends the message, unless it ends with a backslash or has an open triple q
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -17,6 +18,16 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
 from localspec.chat.commands.command import Command, Models
+
+
+class TypedBefore(FileHistory):
+    """What was typed in earlier chats. A file that cannot be written, on a full disk say, is no
+    reason to show a traceback in place of the prompt: this chat remembers its own lines."""
+
+    def store_string(self, string: str) -> None:
+        """Append it, where that is possible."""
+        with suppress(OSError):
+            super().store_string(string)
 
 
 class CommandCompleter(Completer):
@@ -77,7 +88,7 @@ class Editor:
     ) -> None:
         self._is_over = is_over
         self._session: PromptSession[str] = PromptSession(
-            history=FileHistory(str(history)) if history else InMemoryHistory(),
+            history=TypedBefore(str(history)) if history else InMemoryHistory(),
             completer=CommandCompleter(models, commands),
             complete_while_typing=Condition(self._is_command),
             multiline=True,

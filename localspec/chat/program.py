@@ -92,6 +92,7 @@ def message_of(line: str) -> str:
         return line
     if isinstance(document, dict):
         if not isinstance(document.get("message"), str):
-            raise UserError(f'{line} has no text as its "message": write {{"message": "..."}}')
+            such = '{"message": "..."}'
+            raise UserError(f'{line.strip()} has no text as its "message": write {such}')
         return document["message"]
     return document if isinstance(document, str) else line

@@ -1,19 +1,14 @@
-"""A conversation at a terminal.
-
-An answer's tokens can be coloured by who drafted them (`--show-draft`).
-"""
+"""A conversation at a terminal."""
 
 import atexit
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -23,76 +18,17 @@ from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
 from localspec.chat.commands.table import commands_of
 from localspec.chat.conversation import Conversation
+from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line
 from localspec.chat.loading import LoadedModel, LoadingModel, Partner
 from localspec.chat.screen import ScreenView, screen_console, warm_up
 from localspec.chat.thought import SHOWN_BY, PlainThoughtView
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
-from localspec.decode.drafters.lookup import LookupDrafter
-from localspec.decode.step import Step
-from localspec.dialogue.markers import Kind
-from localspec.dialogue.markup import AnswerPart, Opening
-from localspec.dialogue.parser import AnswerParser
 from localspec.format import percent
 
 if TYPE_CHECKING:
     from localspec.session.session import Session
-
-
-LOOKUP = Style(color="cyan", underline=True)
-DRAFT = Style(color="magenta", bold=True)
-DIM = Style(dim=True)
-"""Underline and bold tell them apart where there are no colours."""
-
-
-class DraftsView:
-    """Writes token by token; a token that nobody drafted has no colour."""
-
-    paused_s = 0.0
-
-    def __init__(
-        self, out: TextIO, console: Console, parser_of: Callable[[Opening], AnswerParser]
-    ) -> None:
-        self._out = out
-        self._console = console
-        self._parser_of = parser_of
-        self._kind: Kind | None = None
-
-    def begin(self, opening: Opening, n_prompt: int) -> None:
-        """Say what the colours mean."""
-        self._parser = self._parser_of(opening)
-        legend = Text("drafted by ", style="dim")
-        legend.append("lookup", LOOKUP).append(" or ").append("draft", DRAFT)
-        self._show(legend.append(", the rest by the model itself\n"))
-
-    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
-        """Show a step's tokens, each in its colour."""
-        if step is None:
-            self._show_parts(self._parser.finish(), Style())
-            return
-        style = LOOKUP if step.source == LookupDrafter.source else DRAFT
-        for i, token in enumerate(step.tokens):
-            self._show_parts(self._parser.push(token), style if i < step.accepted else Style())
-
-    def _show_parts(self, parts: Sequence[AnswerPart], style: Style) -> None:
-        for part in parts:
-            gap = "\n\n" if self._kind == "thought" and not part.is_thought else ""
-            self._kind = part.kind
-            self._show(Text(gap + part.text, DIM + style if part.is_thought else style))
-
-    def end(self) -> None:
-        """End the line."""
-        self._show(Text("\n"))
-
-    def _show(self, text: Text) -> None:
-        if not text.plain:
-            return
-        with self._console.capture() as capture:
-            self._console.print(text, end="", soft_wrap=True)
-        self._out.write(capture.get())
-        self._out.flush()
-
 
 TWICE_S = 2.0
 """Two Ctrl-C within it leave."""
