@@ -177,8 +177,9 @@ _LOCAL = frozenset(
 
 def _kind_beyond(head: ExportedHead | None, known: Container[str]) -> str:
     """The clause for a head of a kind that an engine does not know; else ""."""
-    is_known = head is None or head.method in known
-    return "" if is_known else f"draft with a head of the kind {head.method}"
+    if head is None or head.method in known:
+        return ""
+    return f"draft with a head of the kind {head.method}"
 
 
 def _cannot(config: SessionConfig, lacks: str = "") -> tuple[str, ...]:
