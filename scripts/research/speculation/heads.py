@@ -258,6 +258,8 @@ def _text(found: dict[str, Any]) -> str:
     lines: list[str] = []
     heads = {"rounds_ms": "beyond its passes", "python_ms": "without any pass"}
     for name, what in heads.items():
+        if name not in found:
+            continue
         lines.append(f"host time of a round {what}, ms (goal {LIMIT_MS}):")
         for kind, by_way in found.get(name, {}).items():
             for way, by_length in by_way.items():
