@@ -29,6 +29,9 @@ from localspec.format import percent
 UNSURE = 0.5
 """Of what is left, for drafts that would not pay with chances one standard deviation lower: the
 rest is kept for a text that repeats itself for sure."""
+REST = 12
+"""Passes in which nothing could pay, before free drafters are asked half as often: to ask takes 1 %
+of a small model's pass, and a text that begins to repeat itself is found one token later."""
 Guess = tuple[int, Chances, Draft]
 """For the request in that place, by who costs nothing."""
 _NO_PLAN = Plan(0.0, [])
@@ -48,6 +51,7 @@ class Adaptive:
         self._plan, self._left_s = _NO_PLAN, list[float]()
         self._prices = PassPrices(learned.target, max_draft)
         self._depth, self._reads_prompt, self._drafted, self._is_parked = 0, True, False, False
+        self._n_idle = 0
         self._seconds = self._promised_s = self._plain_passes_s = self._n_worth = 0.0
 
     def draft(
@@ -69,17 +73,24 @@ class Adaptive:
             self._is_parked = False
             for paid in self._paid:
                 paid.look(depth)
-        is_asked = prices.can_pay and any(rooms)
-        if is_asked and (self._ask_free(rooms) or (self._paid and not self._is_parked)):
+        is_parked = self._is_parked or not self._paid
+        self._n_idle += 1
+        is_asked = prices.can_pay and any(rooms) and not (is_parked and self._is_resting)
+        if is_asked and (self._ask_free(rooms) or not is_parked):
+            self._n_idle = 0
             return self._chosen(rooms).drafts(generations, prices)
         return [NO_DRAFTS[False] if any(rooms) else NO_DRAFT] * len(rooms)
 
+    @property
+    def _is_resting(self) -> bool:
+        """Whether a text that gave no hope for long is left alone in every other pass."""
+        is_open = not any(request.constraint for request in self._requests)
+        return self._n_idle > REST and self._n_idle % 2 == 0 and is_open
+
     def _meet(self, generations: Sequence[Generation]) -> None:
         """Others decode now, or some more."""
-        histories, known = (
-            [g.history for g in generations],
-            {id(b.history): b for b in self._budgets},
-        )
+        histories = [each.history for each in generations]
+        known = {id(budget.history): budget for budget in self._budgets}
         self._budgets = [known.get(id(h)) or Budget(h, len(h)) for h in histories]
         self._generations, self._rooms = generations, []
         for paid in self._paid:
@@ -102,9 +113,6 @@ class Adaptive:
     def _chosen(self, rooms: Sequence[int]) -> Plan:
         """The best plan, with drafts or without."""
         self._left_s = [self.may_lose_s(i) for i in range(len(rooms))]
-        if max(self._left_s) <= self._prices.least_stake_s:
-            self._plan = Plan(0.0, [0] * len(rooms), is_limited=True)
-            return self._plan
         offers: list[list[Offer]] = [[] for _ in rooms]
         for i, chances, draft in self._guesses:
             offers[i].append(Offer(chances, chances.reach(draft.confidences), draft))

@@ -9,7 +9,6 @@ draft after a plain pass changes the width of passes twice, there and back. Afte
 way back is owed in any case: one more of the same width changes nothing.
 """
 
-from bisect import bisect_right
 from math import exp, inf
 
 from localspec.decode.costs import PassCosts
@@ -18,9 +17,6 @@ KAPPA = 0.5
 """Optimism, in standard deviations: 0 never tries, 2 goes on trying what has failed."""
 REFRESH = 12
 """Passes after which costs are looked up again: depth and estimates change slowly."""
-
-FEW_ROWS = (1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63)
-"""Drafted rows that tell whether any can pay: kernels change behind powers of two."""
 
 
 class PassPrices:
@@ -52,13 +48,12 @@ class PassPrices:
         self.other_s = target.seconds(self.n_rows, depth) - self.plain_s if n_other_rows else 0.0
         self.token_s = self.plain_s / n
         self.unit = self.token_s / target.seconds(1, depth)
-        n_most, self._depth = n * self._max_draft, depth
-        self.hoped_s, self.doubt_s = [self.plain_s] + [0.0] * n_most, [0.0] * (n_most + 1)
-        change_s, unchanged, self._least = self.change_s, self.last_width - self.n_rows, inf
-        for b in FEW_ROWS[: bisect_right(FEW_ROWS, n_most)]:
-            more_s = self.hope_s(b) + (change_s if b != unchanged else 0.0) - self.plain_s
-            self._least = min(self._least, more_s * n / (self.plain_s * b))
-        self.hoped_s[1:] = [0.0] * n_most  # by then a pass may have taught more
+        # All at one moment: who looked later, after a pass that taught that all take less, would
+        # find wide passes cheap beside a plain one.
+        self._depth, self.hoped_s = depth, [self.plain_s] + [0.0] * (n * self._max_draft)
+        self.doubt_s = [0.0] * len(self.hoped_s)
+        prices = enumerate(self.with_rows_s(1, n * self._max_draft), 1)
+        self._least = min([(s / self.plain_s - 1) * n / b for b, s in prices], default=inf)
         return True
 
     @property
@@ -78,12 +73,6 @@ class PassPrices:
         self.hoped_s[n_drafted] = seconds = max(self.plain_s, hope * own_s)
         self.doubt_s[n_drafted] = max(0.0, own_s - seconds)
         return seconds
-
-    @property
-    def least_stake_s(self) -> float:
-        """What one drafted token puts at stake."""
-        (seconds,) = self.with_rows_s(1, 1)
-        return seconds + self.doubt_s[1] - self.plain_s
 
     @property
     def change_s(self) -> float:
