@@ -15,6 +15,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.child import Ending
 from localspec.engine.way_question import WayQuestion, measured_ways
 from localspec.engine.ways import (
+    CALM,
     TRIES,
     AttentionWay,
     Ways,
@@ -28,7 +29,7 @@ from localspec.model.synthetic import write_random_model
 from localspec.prediction.host_memory import Host
 from localspec.prediction.quants import QUANTS
 from localspec.registry.catalog import Entry
-from localspec.session import automatic, lighter
+from localspec.session import automatic, lighter, placing
 from localspec.session.asking import Expected
 from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
 from localspec.session.config import SessionConfig, session_config
@@ -100,11 +101,10 @@ def test_decoding_and_prompts_have_their_own_threads(facts: ModelFacts) -> None:
 
 
 def test_a_neighbour_takes_no_thread_away(facts: ModelFacts) -> None:
-    """With another program beside the measurement one thread seems best; once it is calm, or seems
-    so each time, that counts."""
+    """With another program beside each measurement fewer threads seem best; a calm one counts."""
     rows = weights({(True, 2): (0.010, 0.001), (True, 4): (0.020, 0.002)})
     one = choice(facts, rows)
-    for n_disturbed, n_threads in ((1, 4), (TRIES, 2)):
+    for n_disturbed, n_threads in ((1, 4), (TRIES, 4), (CALM, 2)):
         known = replace(one.ways, disturbed={main_type(facts): n_disturbed})
         assert replace(one, ways=known).of(OPEN)[0].n_threads == n_threads
 
@@ -434,3 +434,15 @@ def test_default_threads_are_those_that_were_measured(
     next((ways.paths.cache_dir() / "ways").glob("*.json")).write_text('{"weights": 0}')
     assert kept_ways() == Ways()
     assert threads.default_threads() == 2
+
+
+@pytest.mark.parametrize(("layers", "is_told"), [(99, True), (-1, False), (0, False)])
+def test_layers_for_a_gpu_that_is_not_there_are_told(
+    monkeypatch: pytest.MonkeyPatch, layers: int, is_told: bool
+) -> None:
+    monkeypatch.setattr(placing, "graphics", lambda *_: [])
+    monkeypatch.setattr(placing, "may_have_graphics", lambda: False)
+    notes: list[str] = []
+    config = session_config(str(tiny()), replace(Settings(), gpu_layers=layers))
+    placing.on_sound_devices(config, notes.append)
+    assert any("no GPU is here" in note for note in notes) == is_told

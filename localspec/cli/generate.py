@@ -21,6 +21,7 @@ from localspec.sampling_fields import SAMPLING
 if TYPE_CHECKING:
     from localspec.api import Model
     from localspec.chat.answering import AnswerView
+    from localspec.cli.generate_lines import PromptLines
     from localspec.session.asking import SessionConfig
     from localspec.session.config import ReplyKeywords, ReplyOptions
     from localspec.session.reply import Reply
@@ -171,11 +172,14 @@ def _loaded(
         return Model(Session.opened(begun))
 
 
-def _answer_lines(
-    model: "Model", prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords"
-) -> None:
-    """An answer for each line of a file. Exit code 1 where one has none."""
+def _lines(prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords") -> "PromptLines":
     from localspec.cli.generate_lines import PromptLines
+
+    return PromptLines(prompt, system, keywords)
+
+
+def _answer_lines(model: "Model", lines: "PromptLines") -> None:
+    """An answer for each line of a file. Exit code 1 where one has none."""
 
     def one(reply: "Reply") -> dict[str, Any]:
         whole = document(model.session, reply)
@@ -183,14 +187,10 @@ def _answer_lines(
         kept = {name: value for name, value in whole.items() if name not in left_out}
         return {**kept, "seed": reply.options.sampling.seed}
 
-    n_failed = PromptLines(prompt, system, keywords).answer(model, one)
+    n_failed = lines.answer(model, one)
     if n_failed:
         notify(f"{count(n_failed, 'line')} got no answer: each has an `error`")
         raise typer.Exit(1)
-
-
-N_LINES = 64
-"""Prompts that a file of them is taken to have, before it is read."""
 
 
 @dataclass(frozen=True)
@@ -234,21 +234,24 @@ def generate(
         from localspec.dialogue.renderer import RENDERER
 
         RENDERER.start()  # while this process imports
-    lines = prompt.jsonl is not None
-    if lines and (prompt.prompt is not None or prompt.file is not None):
+    has_lines = prompt.jsonl is not None
+    if has_lines and (prompt.prompt is not None or prompt.file is not None):
         raise UserError("--jsonl has the prompts: leave -p and -f out")
-    text = "" if lines else prompt.text(flags.system)
+    if output.logprobs is not None and not (output.as_json or has_lines):
+        raise UserError("--logprobs are part of the document: add --json")
+    text = "" if has_lines else prompt.text(flags.system)
     asked = prompt.messages(text, flags.system)
     keywords: ReplyKeywords = {
         **flags.keywords(engine.verify),
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
+    lines = _lines(prompt, flags.system, keywords) if has_lines else None
     from localspec.session.asking import Expected
 
     config = replace(
         engine.session_config(model),
-        expected=Expected.of_text(len(text), flags.max_tokens, N_LINES if lines else 1),
+        expected=Expected.of_text(len(text), flags.max_tokens, lines.n_prompts if lines else 1),
         keeps_prompts=not output.no_save and not lines,
     )
     if lines:
@@ -259,7 +262,7 @@ def generate(
         loaded = _loaded(config, keywords, on_progress, talks=not prompt.raw)
     if lines:
         with loaded:
-            _answer_lines(loaded, prompt, flags.system, keywords)
+            _answer_lines(loaded, lines)
         return
     with _raw_helps(), loaded:
         reply = loaded.stream(asked, raw=prompt.raw, **keywords)

@@ -29,6 +29,11 @@ class PromptLines:
         self._flags, self._system, self._keywords = flags, system, keywords
         self._texts = read_prompts(flags.jsonl)
 
+    @property
+    def n_prompts(self) -> int:
+        """Lines with something in them; 1 at the least."""
+        return max(1, sum(bool(text.strip()) for text in self._texts.split("\n")))
+
     def answer(self, model: "Model", document: Document) -> int:
         """Print an answer a line; how many have none. Raises KeyboardInterrupt."""
         n_failed = 0

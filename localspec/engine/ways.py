@@ -37,6 +37,8 @@ KEYS, VALUES = ("f16", "q8_0"), "f16"
 """Types that are measured of any heads; others where somebody chose them."""
 TRIES = 3
 """How often a measurement is repeated that other programs disturbed."""
+CALM = TRIES + 1
+"""Stands for the tries of a measurement that nobody disturbed."""
 THIN = 256
 """Width of the layers that attend."""
 
@@ -115,7 +117,14 @@ class Ways:
 
     def knows(self, name: str) -> bool:
         """Whether it was measured calmly, or as often as is worth it."""
-        return self.disturbed.get(name, TRIES if name in self.names else 0) >= TRIES
+        return self._tries(name) >= TRIES
+
+    def is_calm(self, name: str) -> bool:
+        """Whether nobody disturbed its measurement."""
+        return self._tries(name) >= CALM
+
+    def _tries(self, name: str) -> int:
+        return self.disturbed.get(name, CALM if name in self.names else 0)
 
     @property
     def names(self) -> frozenset[str]:
@@ -133,7 +142,7 @@ class Ways:
             for name, each in found.attention.items()
         }
         attention = {n: _joined(self.attention.get(n, ()), w) for n, w in attention.items()}
-        counts = dict.fromkeys(found.names, TRIES)
+        counts = dict.fromkeys(found.names, CALM)
         counts |= {name: self.disturbed.get(name, 0) + 1 for name in noisy}
         return replace(
             self,

@@ -256,8 +256,8 @@ class FastestHere:
 
 
 def _counts(choice: FastestHere) -> tuple[int, ...]:
-    is_settled = choice.ways.knows(main_type(choice.facts))  # a neighbour takes a thread's time
-    known = {way.n_threads for way in choice.weights_ways if is_settled}
+    is_calm = choice.ways.is_calm(main_type(choice.facts))  # a neighbour takes a thread's time
+    known = {way.n_threads for way in choice.weights_ways if is_calm}
     return tuple(sorted(known | {choice.config.n_threads, choice.config.n_threads_batch}))
 
 

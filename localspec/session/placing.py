@@ -54,6 +54,8 @@ def on_sound_devices(config: SessionConfig, notify: Notify) -> SessionConfig:
     if settings.gpu_layers and not settings.device and may_have_graphics():
         measure_backends(engine_reports() or [], notify)
     used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
+    if settings.gpu_layers > 0 and not used:
+        notify("no GPU is here that this engine computes on: all layers stay on the processor")
     sound = sound_devices(used, notify)
     if len(sound) == len(used):
         return config
