@@ -250,7 +250,7 @@ def test_every_command_works_at_a_terminal(open_chat: Open, tmp_path: Path) -> N
         ("/sessions", "no conversation|turn"),
         ("/full drop", "the oldest turns go"),
         ("/clear", "a new conversation"),
-        ("/tune 1", "nothing was tuned"),
+        ("/tune 1", "/tune takes 2 to 3600 seconds"),
     ):
         terminal.send(command + "\r")
         terminal.wait(answer)

@@ -102,7 +102,9 @@ def test_what_a_history_loses_is_taken_back(model: Model) -> None:
     ids=str,
 )
 def test_what_cannot_be_kept_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"^the (schema|grammar|regex) cannot be kept: .") as error:
+    with pytest.raises(
+        UserError, match=r"^the (schema|grammar|regex) (cannot be kept|is no JSON): ."
+    ) as error:
         reply_options(**wrong)
     assert "\n" not in str(error.value)
 
