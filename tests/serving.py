@@ -28,6 +28,7 @@ from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
 from localspec.session.config import Recommended
+from localspec.session.generations import Generations
 from localspec.session.reply import Turns
 from localspec.session.session import Session
 
@@ -54,6 +55,7 @@ class FakeSession(Session):
         self.plan: Any = SimpleNamespace(target=engine.config, template="auto")
         self.recommended, self.notify = Recommended({}), silent
         self._turns = Turns(Interrupt())
+        self.generations = Generations(engine.vocabulary, engine.config.n_ctx)
         prompts = Prompts(None, engine.vocabulary)
         self.prompting: Any = SimpleNamespace(prompts=lambda values=None: prompts)
 

@@ -410,7 +410,7 @@ def test_a_thread_may_do_it_all() -> None:
 @engine
 def test_a_stream_that_another_thread_closes_leaves_ctrl_c_alone(model: api.Model) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    pieces = model.stream("a", seed=1).by_piece()
+    pieces = iter(model.stream("a", seed=1))
     next(pieces)
     thread = threading.Thread(target=pieces.close)
     thread.start()

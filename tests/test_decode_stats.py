@@ -26,7 +26,7 @@ def test_passes_and_sources_are_counted() -> None:
 def test_speed_leaves_the_first_step_out() -> None:
     """The first step is the prefill's: counting its tokens would flatter short replies."""
     timings = Timings()
-    timings.start(10.0)
+    timings.started = 10.0
     for now, one in ((11.0, step(1)), (12.0, step(3)), (13.0, step(3))):
         timings.add(one, now)
     assert (timings.ttft_s, timings.decode_s, timings.decode_tps) == (1.0, 2.0, 3.0)
@@ -37,7 +37,7 @@ def test_speed_leaves_the_first_step_out() -> None:
 def test_what_did_not_happen_is_none() -> None:
     """0 tok/s would be a measurement; no tokens are none."""
     timings = Timings()
-    timings.start(10.0)
+    timings.started = 10.0
     assert timings.ttft_s is timings.decode_s is timings.decode_tps is timings.tpot_ms is None
     assert DraftStats().tokens_per_pass is None
     timings.add(step(1), 11.0)

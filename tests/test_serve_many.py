@@ -23,7 +23,7 @@ def asked(session: FakeSession, prompts: list[Any]) -> Iterator[Reply | Localspe
         options = reply_options(max_tokens=n, temperature=0)
         parser = session.parser(options, PLAIN, UNOPENED)
         turns = Turns(Interrupt())
-        made = session.generation(prompt, options)
+        made = session.generations.of(prompt, options)
         yield Reply(made, iter(()), parser, options, turns, Plain())
 
 

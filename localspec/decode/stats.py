@@ -77,10 +77,6 @@ class Timings:
     decode_j: float | None = None
     """Joules during `decode_s`, where the machine tells."""
 
-    def start(self, now: float) -> None:
-        """The reply is asked for `now`."""
-        self.started = now
-
     def add(self, step: Step, now: float) -> None:
         """Note a step whose tokens are emitted `now`."""
         if self.prefill_s is None:

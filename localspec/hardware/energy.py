@@ -111,6 +111,8 @@ class Meter:
 
     def __init__(self, sources: Sequence[EnergySource]) -> None:
         self._sources = sources
+        self.tells = bool(sources)
+        """Whether there is anything to measure."""
         self._before: list[float | None] = []
         self._over = threading.Event()
 
@@ -118,11 +120,6 @@ class Meter:
     def here(cls) -> Self:
         """Of this machine; it measures nothing where the machine does not tell."""
         return cls(sources_here())
-
-    @property
-    def tells(self) -> bool:
-        """Whether there is anything to measure."""
-        return bool(self._sources)
 
     def start(self) -> None:
         """From now on."""
@@ -133,9 +130,11 @@ class Meter:
             threading.Thread(target=_sample, args=(sampled, self._over), daemon=True).start()
 
     def stop(self) -> Spent | None:
-        """What was spent since `start`; None where a source did not tell all along."""
+        """What was spent since `start`; None without one, or where a source did not tell all
+        along."""
         self._over.set()
-        return self.so_far()
+        spent, self._before = self.so_far(), []
+        return spent
 
     def so_far(self) -> Spent | None:
         """As `stop`, and go on."""

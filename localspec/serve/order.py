@@ -187,7 +187,7 @@ class Orders:
                     more=(("n_prompt_tokens", len(ids)), ("n_ctx", n_ctx)),
                 )
             )
-        generation = self.session.generation(ids, options)
+        generation = self.session.generations.of(ids, options)
         n_stable, vocabulary = self.session.n_repeated(ids), self.session.target.vocabulary
         texts = None if options.logprobs is None else TokenTexts(vocabulary)
         return OneAnswer(generation, parser, n_stable, options, texts=texts)

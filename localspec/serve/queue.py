@@ -52,7 +52,7 @@ class Job:
         limits, n_prompt = generation.limits, generation.n_prompt
         longest = limits.n_ctx if limits.max_tokens is None else n_prompt + limits.max_tokens
         account = Account(n_prompt)
-        account.timings.start(now)
+        account.timings.started = now
         return cls(asked, account, now, max(n_prompt, min(longest, limits.n_ctx)))
 
     @property

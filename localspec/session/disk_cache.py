@@ -1,28 +1,39 @@
-"""Conversations on disk whose place in the cache another one needed.
+"""Conversations and long prompts on disk, for when their place in the cache is another's or gone.
 
 To read a file again takes a fraction of a second, to read a long prompt again a minute. A file is
 written only where it is worth that, in the engine's thread, and found again by the tokens that
 stand beside it; so a conversation outlives the server, too. The oldest go when all together grow
-too large. Files have a prompt's words in them, as token ids: nothing is written unless asked for.
+too large. Files have a prompt's words in them, as token ids, and are for their owner's eyes.
 
 `state_key` says which engines can go on from each other's saved sequences.
+
+A command that answers once forgets what it read. Where reading took long, `KeptPrompts` writes a
+file when the session closes, so that the next question on the same text reads the question alone.
+A memory with windows or a state can be continued at few places only. Its file ends where the
+question seems to begin, with a checkpoint of an earlier place; a prompt that parts from the file
+elsewhere is read anew, and leaves a file that ends there.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from localspec import paths
+from localspec.decode.step import Step
+from localspec.dialogue.tail import question_places
 from localspec.engine.base import Context, EngineConfig, shared_prefix
 from localspec.engine.device_health import devices_text
 from localspec.engine.graphics import graphics
 from localspec.engine.health import engine_fingerprint
+from localspec.engine.timing import TimedContext
 from localspec.errors import EngineError
 from localspec.model.identity import fingerprint
+from localspec.session.asking import SessionConfig
 from localspec.settings import ROWS
 from localspec.store import write_text
 
@@ -158,3 +169,68 @@ def _drop(entry: KeptSequence) -> None:
 def _unlink(path: Path) -> None:
     for each in (path, path.with_suffix(TOKENS)):
         each.unlink(missing_ok=True)
+
+
+WORTH_S = 1.0
+"""Seconds of reading that are worth a file."""
+MOST_BYTES = 2_000_000_000
+"""Of all files of one model with one set of settings."""
+
+
+class KeptPrompts:
+    """What a session's one context read, before and after this process."""
+
+    def __init__(self, config: EngineConfig, context: TimedContext) -> None:
+        folder = paths.cache_dir() / "prompts" / state_key(config)
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self._disk = DiskCache(folder, MOST_BYTES)
+        self._context = context
+        self._is_free = context.engine.rollback_limit is None
+        self._places: tuple[int, ...] = ()
+        self._read_s = 0.0
+
+    @classmethod
+    def of(cls, asked: SessionConfig, config: EngineConfig, context: TimedContext) -> Self | None:
+        """None where nothing is to be kept."""
+        return cls(config, context) if asked.keeps_prompts else None
+
+    def followed(
+        self, prompt: Sequence[int], n_end: int, steps: Callable[[Sequence[int]], Iterator[Step]]
+    ) -> Iterator[Step]:
+        """The steps of a reply, which begins with what was kept of its prompt, a question of which
+        ends with token `n_end`. `steps` is asked with the places to remember."""
+        self._recall(prompt)
+        self._places = () if self._is_free else self._ends(prompt, n_end)
+        n_here = shared_prefix(self._context.tokens, prompt)
+        following = steps([n for n in self._places if n > n_here])
+        for step in following:
+            self._read_s = step.eval_s
+            yield step
+            break
+        yield from following
+
+    def keep(self) -> None:
+        """Before the context is freed."""
+        if self._read_s < WORTH_S:
+            return
+        if self._is_free:
+            self._disk.put(self._context)
+        elif self._places:
+            self._context.go_back(self._places[-1])
+            n = len(self._context.tokens)
+            self._disk.put(self._context, [place for place in self._places if place < n])
+
+    def _recall(self, prompt: Sequence[int]) -> None:
+        entry, n = self._disk.longest(prompt[:-1])
+        n_here = shared_prefix(self._context.tokens, prompt)
+        if entry and n >= n_here + LEAST_TOKENS:
+            self._context.go_back(0)
+            self._disk.restore(entry, self._context)
+
+    def _ends(self, prompt: Sequence[int], n_end: int) -> tuple[int, ...]:
+        """Where its text ends: where the prompt parts from a file, else as it seems."""
+        seem = question_places(prompt, n_end, self._context.engine.vocabulary.piece)
+        parted = max((shared_prefix(each.tokens, prompt) for each in self._disk.entries), default=0)
+        if parted < LEAST_TOKENS or self._disk.longest(prompt)[1] == parted:
+            return seem
+        return (*[n for n in seem if n < parted][:1], parted)

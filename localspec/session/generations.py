@@ -85,6 +85,7 @@ class Generations:
     def __init__(self, vocabulary: Vocabulary, n_ctx: int) -> None:
         self._vocabulary = vocabulary
         self._n_ctx = n_ctx
+        self._ends = vocabulary.eog
 
     def of(self, prompt: Sequence[int], options: ReplyOptions) -> Generation:
         """UserError for a prompt that is empty or longer than the context, and for options that
@@ -107,13 +108,15 @@ class Generations:
 
     def sampling(self, options: ReplyOptions) -> Sampling:
         """With what the options say of single tokens, by their ids."""
-        sampling = with_biases(options.sampling, options.logit_bias, self._vocabulary)
+        sampling = options.sampling
+        if options.logit_bias:
+            sampling = with_biases(sampling, options.logit_bias, self._vocabulary)
         if options.ignore_eos:
-            sampling = replace(sampling, banned=sampling.banned | self._vocabulary.eog)
+            sampling = replace(sampling, banned=sampling.banned | self._ends)
         return sampling
 
     def _limits(self, options: ReplyOptions) -> Limits:
-        ends = frozenset[int]() if options.ignore_eos else self._vocabulary.eog
+        ends = frozenset[int]() if options.ignore_eos else self._ends
         return Limits(self._n_ctx, options.max_tokens, ends, options.min_tokens)
 
     def _constraint(self, options: ReplyOptions, n_prompt: int) -> Constraint | None:

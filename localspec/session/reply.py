@@ -28,6 +28,7 @@ class Turns:
 
     def __init__(self, interrupt: Interrupt) -> None:
         self.interrupt = interrupt
+        self.meter = Meter.here()
         self.evaluating = threading.Lock()
         self.is_closed = False
         self._taken = threading.Lock()
@@ -108,7 +109,7 @@ class Reply:
         self._stats, self._timings = DraftStats(), Timings()
         self._generation, self._pass_steps = generation, pass_steps
         self._parser, self._turns, self._speculator = parser, turns, speculator
-        self._meter, self.is_stopped = Meter.here(), False
+        self.is_stopped = False
 
     def __repr__(self) -> str:
         return f"<Reply {self.text!r}, {len(self.tokens)} tokens, ended by {self.finish_reason}>"
@@ -179,11 +180,7 @@ class Reply:
         """What speculation did and why, in one line; empty where there was none."""
         return summary(self.stats, self.gain, self._speculator.reason)
 
-    def __iter__(self) -> Iterator[str]:
-        """As `by_piece`."""
-        return self.by_piece()
-
-    def by_piece(self) -> Generator[str]:
+    def __iter__(self) -> Generator[str]:
         """Generate; yields text as soon as it is certain."""
         with closing(self.by_step()) as steps:
             for parts in steps:
@@ -196,7 +193,7 @@ class Reply:
         if self.finish_reason is not None:
             return
         with self._turns.taken_by(self):
-            self._timings.start(perf_counter())
+            self._timings.started = perf_counter()
             try:
                 with self._turns.interrupt:
                     while step := self._next_step():
@@ -207,8 +204,9 @@ class Reply:
             finally:
                 # A caller that leaves early closes this generator.
                 self._generation.finish("interrupted")
-                spent = self._meter.stop()
-                self._timings.decode_j = spent and spent.joules
+                if self._turns.meter.tells:
+                    spent = self._turns.meter.stop()
+                    self._timings.decode_j = spent and spent.joules
         yield self._keep(self._parser.finish())
 
     def finish(self) -> "Reply":
@@ -247,8 +245,8 @@ class Reply:
         step, parts = parsed(step, n_before, self._generation, self._parser)
         self.steps.append(step)
         self._times.append(perf_counter())
-        if len(self.steps) == 1 and step.tokens:
-            self._meter.start()
+        if len(self.steps) == 1 and step.tokens and self._turns.meter.tells:
+            self._turns.meter.start()
         return self._keep(parts)
 
     def _keep(self, parts: list[AnswerPart]) -> list[AnswerPart]:
@@ -270,7 +268,7 @@ class AsyncPieces(AsyncIterator[str]):
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
-        self._pieces = reply.by_piece()
+        self._pieces = iter(reply)
 
     async def __anext__(self) -> str:
         import asyncio  # noqa: PLC0415 - only who awaits has it

@@ -11,7 +11,6 @@ from typing import Self
 from localspec.decode.chances import Learned
 from localspec.decode.drafters import drafters_for
 from localspec.decode.driver import drive
-from localspec.decode.generation import Generation
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
@@ -25,12 +24,11 @@ from localspec.dialogue.tool_text import CALL, TOOLS, knows_tools
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.notify import Notify, Progress, silent
-from localspec.sampling_fields import Sampling
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
 from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
+from localspec.session.disk_cache import KeptPrompts
 from localspec.session.generations import Generations, check_tools, constrained
-from localspec.session.kept_prompts import KeptPrompts
 from localspec.session.loading import EnginePlan, check_pair, load_engine
 from localspec.session.opening import Begun, load_head, opening
 from localspec.session.prompting import Prompting, TemplateValues
@@ -56,6 +54,7 @@ class Session:
         self.notify = notify
         self.load_s = 0.0
         self.context = target.context()
+        self.generations = Generations(target.vocabulary, plan.target.n_ctx)
         self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
         self._store: LearnedStore | None = None
@@ -235,7 +234,7 @@ class Session:
         """
         self.check_open()
         options = self.effective(options)
-        generation = self.generation(prompt, options)
+        generation = self.generations.of(prompt, options)
         speculator = speculator or self.speculator(options.spec, options.draft_max)
         n_repeated = self.n_repeated(prompt)
 
@@ -247,18 +246,6 @@ class Session:
         steps = self._kept.followed(prompt, n_end, steps_of) if self._kept else steps_of()
         parser = parser or self.parser(options, PLAIN, UNOPENED)
         return Reply(generation, steps, parser, options, self._turns, speculator)
-
-    def generation(self, prompt: Sequence[int], options: ReplyOptions) -> Generation:
-        """A reply that has not begun. UserError as `Generations.of`."""
-        return self._generations.of(prompt, options)
-
-    def sampling(self, options: ReplyOptions) -> Sampling:
-        """As a generation of these options has it."""
-        return self._generations.sampling(options)
-
-    @cached_property
-    def _generations(self) -> Generations:
-        return Generations(self.target.vocabulary, self.n_ctx)
 
     def effective(self, options: ReplyOptions) -> ReplyOptions:
         """With the sampling that the file recommends where nobody chose another."""

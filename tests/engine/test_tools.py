@@ -97,7 +97,7 @@ def test_a_grammar_counts_behind_the_thought(model: Model) -> None:
     opening = session.markup.opening(asked.clean, asked.asking)
     options = session.constrained(options, opening, prompts)
     thought = session.raw_prompt("They ask for Paris.\n</think>")
-    generation = session.generation(prompts.ids(asked), options)
+    generation = session.generations.of(prompts.ids(asked), options)
     generation.history += thought  # what the model said until now
     for _ in drive(generation, session.context, Plain(), session.target.interrupt):
         pass

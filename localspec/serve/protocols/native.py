@@ -86,7 +86,7 @@ def settings_of(options: ReplyOptions, session: Session) -> dict[str, Any]:
 
 def _biases(options: ReplyOptions, session: Session) -> list[dict[str, Any]]:
     """By id; null is minus infinity."""
-    sampling = session.sampling(options)
+    sampling = session.generations.sampling(options)
     found = [{"token": token, "bias": bias} for token, bias in sampling.bias]
     return found + [{"token": token, "bias": None} for token in sorted(sampling.banned)]
 
