@@ -10,7 +10,7 @@ from hybrids import LIMITED, write_random_limited
 from models import gemma, smollm2
 
 from localspec.engine.sampling import Sampling
-from localspec.session import kept_prompts
+from localspec.session import disk_cache
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.session import Session
 
@@ -31,7 +31,7 @@ def asked(
 
 
 def test_the_question_alone_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_prompts, "WORTH_S", 0.0)
+    monkeypatch.setattr(disk_cache, "WORTH_S", 0.0)
     plain, n_prompt, n_read = asked(SECOND, keeps=False)
     assert n_read == n_prompt > 400
     asked(FIRST)
@@ -43,7 +43,7 @@ def test_the_question_alone_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_read_fast_is_not_kept(
     localspec_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_prompts, "WORTH_S", 60.0)
+    monkeypatch.setattr(disk_cache, "WORTH_S", 60.0)
     asked(FIRST)
     folder = localspec_home / "cache" / "prompts"
     assert not [path for path in folder.rglob("*") if path.is_file()]
@@ -61,7 +61,7 @@ def test_a_memory_that_cannot_go_back_reads_the_question_alone(
     limited: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it had read behind the text is no part of the next prompt."""
-    monkeypatch.setattr(kept_prompts, "WORTH_S", 0.0)
+    monkeypatch.setattr(disk_cache, "WORTH_S", 0.0)
     first, second = f"{text} To which port did it sail first?", f"{text} How many lines are there?"
     plain, n_prompt, n_read = asked(second, limited, keeps=False)
     assert n_read == n_prompt > 1000
@@ -75,7 +75,7 @@ def test_where_texts_part_elsewhere_is_known_from_the_second_on(
     limited: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A question of many sentences: nothing tells its beginning but the next one."""
-    monkeypatch.setattr(kept_prompts, "WORTH_S", 0.0)
+    monkeypatch.setattr(disk_cache, "WORTH_S", 0.0)
     rest = " It is so. We know that. Nobody denies it. Say who. Say when. Say why."
     n_asked = [asked(f"{TEXT} {who} sailed.{rest}", limited)[1:] for who in ("Ann", "Bob", "Eve")]
     assert [n_read == n_prompt for n_prompt, n_read in n_asked] == [True, True, False]
