@@ -183,7 +183,7 @@ class Running:
         self._on_end = on_end
         before = {each: signal.signal(each, self._on_signal) for each in _signals()}
         gc.freeze()  # what is loaded stays: no collection between two passes walks through it
-        gc.set_threshold(N_YOUNG)
+        gc.set_threshold(N_YOUNG, 3, 3)
         self._desk.start()
         try:
             self._uvicorn.run(sockets=listeners)
