@@ -1,11 +1,16 @@
 """A child that hangs, dies or floods must never take the session with it."""
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from localspec.engine.child import Ending, run_module
+
+ROOT = str(Path(__file__).parents[1])
 
 
 def module(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> str:
@@ -49,3 +54,35 @@ def test_a_crash_is_told_from_a_kill(
     assert ending.code == -signal.Signals[number]
     assert ending.is_killed == by_others
     assert ending.reason == f"it died of {number}"
+
+
+WRITES = """
+import pathlib, sys, tempfile, time
+pathlib.Path(tempfile.mkdtemp(), "probe.gguf").write_bytes(b"x" * 1000)
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_who_is_ended_leaves_no_files_of_a_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A probe writes models of a gigabyte, and its user closes the window."""
+    child = module(tmp_path, monkeypatch, WRITES)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = f"from localspec.engine.child import run_module; run_module({child!r}, [], print)"
+    environment = {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])}
+    # A shell that ignores Ctrl-C for its jobs, or nohup, would have them ignored here, too.
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", f"import signal\nsignal.signal(signal.{name},"
+         f" signal.default_int_handler if {name!r} == 'SIGINT' else signal.SIG_DFL)\n{code}"],
+        env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == b"written\n"
+        assert list(temporary.rglob("probe.gguf"))
+        process.send_signal(signal.Signals[name])
+        process.wait(30)
+    assert not list(temporary.iterdir())

@@ -1,5 +1,6 @@
 """Engine work in a child process, where a crash, an abort or Ctrl-C ends nothing else."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -64,15 +65,17 @@ def run_module(
     on_line: Callable[[str], None],
     limit_s: float | None = None,
 ) -> Ending:
-    """Run `python -m module` to its end and hand on its lines; it never outlives this call.
+    """Run `python -m module` to its end and hand on its lines; it never outlives this call, nor do
+    its temporary files: models of a gigabyte are among them.
 
     After `limit_s` it is killed, which `Ending.is_timeout` tells.
     """
     command = [*PYTHON_M, module, *arguments]
     late = threading.Event()
-    with _kill_raises(), tempfile.TemporaryFile("w+", errors="replace") as errors, subprocess.Popen(
+    with _kill_raises(), tempfile.TemporaryDirectory(prefix="localspec-") as folder, \
+            tempfile.TemporaryFile("w+", errors="replace") as errors, subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-        text=True, errors="replace",
+        text=True, errors="replace", env=os.environ | {"TMPDIR": folder},
     ) as child:  # fmt: skip
         assert child.stdout
         watch = threading.Timer(limit_s or 0, lambda: (late.set(), child.kill()))
@@ -93,15 +96,19 @@ def run_module(
 
 @contextmanager
 def _kill_raises() -> Generator[None]:
-    """Let SIGTERM, which `timeout` sends, end the child and clean up as Ctrl-C does."""
+    """Let SIGTERM, which `timeout` sends, and a terminal that closes end the child and clean up as
+    Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [each for each in numbers if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, _interrupt) for each in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

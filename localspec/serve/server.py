@@ -36,8 +36,8 @@ DRAIN_S = 30.0
 LINGER_S = 3
 """What a client may take to read its end."""
 N_YOUNG = 5_000
-"""Objects between two collections, a fraction of a millisecond each: a command waits for forty times
-as many, and a server would hold what its replies leave for an hour."""
+"""Objects between two collections, a fraction of a millisecond each: a command waits for forty
+times as many, and a server would hold for an hour what its replies leave."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
