@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from talking import MARKDOWN, STORY, THOUGHT
 
-from localspec.chat import screen as screen_module
+from localspec.chat import views
 from localspec.chat.answering import reserve, shortage
 from localspec.chat.conversation import (
     Answered,
@@ -28,9 +28,8 @@ from localspec.chat.conversation import (
 from localspec.chat.editor import TypedBefore
 from localspec.chat.markdown import Blocks
 from localspec.chat.program import message_of
-from localspec.chat.region import SHARE, FrameLimiter, Region
-from localspec.chat.screen import THEME, ScreenView
-from localspec.chat.tty import terminal_size
+from localspec.chat.tty import SHARE, FrameLimiter, Region, terminal_size
+from localspec.chat.views import THEME, ScreenView
 from localspec.dialogue.markers import THINK
 from localspec.dialogue.markup import UNOPENED, Markup
 from localspec.dialogue.parser import parts_of
@@ -185,7 +184,7 @@ def draw(
     parts: list[str], monkeypatch: pytest.MonkeyPatch, columns: int = 60, rows: int = 20
 ) -> str:
     """What a person sees, with every piece drawn at once."""
-    monkeypatch.setattr(screen_module.FrameLimiter, "is_due", lambda self: True)
+    monkeypatch.setattr(views.FrameLimiter, "is_due", lambda self: True)
     terminal = pyte.HistoryScreen(columns, rows, history=2000, ratio=0.01)
     stream = pyte.Stream(terminal)
     out = io.StringIO()
@@ -258,7 +257,7 @@ def test_a_region_shows_what_it_is_given_last(updates: list[tuple[list[str], boo
 
 def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("localspec.chat.region.perf_counter", lambda: now[0])
+    monkeypatch.setattr("localspec.chat.tty.perf_counter", lambda: now[0])
     pace, drawn_s = FrameLimiter(), 0.0
     for _ in range(5000):
         now[0] += 0.02

@@ -18,13 +18,18 @@ from localspec.chat.chat import Chat
 from localspec.chat.commands.command import Models
 from localspec.chat.commands.table import commands_of
 from localspec.chat.conversation import Conversation
-from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line
 from localspec.chat.loading import LoadedModel, LoadingModel, Partner
-from localspec.chat.screen import ScreenView, screen_console, warm_up
-from localspec.chat.thought import SHOWN_BY, PlainThoughtView
 from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
+from localspec.chat.views import (
+    SHOWN_BY,
+    DraftsView,
+    PlainThoughtView,
+    ScreenView,
+    screen_console,
+    warm_up,
+)
 from localspec.format import percent
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from localspec.cli.chat_opening import ChatFlags, open_chat, record_for
 from localspec.cli.flags import EngineFlags, ReplyFlags
 from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument, command
-from localspec.cli.prompt_flags import check_text
+from localspec.cli.prompts import check_text
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 

@@ -123,8 +123,7 @@ def _elsewhere(
     engine: EngineFlags, how: ChatFlags, kept: "Conversation", model: str | None
 ) -> "Elsewhere | None":
     """The server that is to answer: the one that is named, or where the conversation was held."""
-    from localspec.chat.remote import Elsewhere
-    from localspec.chat.server import ServerAddress
+    from localspec.chat.remote import Elsewhere, ServerAddress
 
     address = (
         how.server

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from localspec.cli.notify import notify
 from localspec.cli.options import option
-from localspec.cli.prompt_flags import check_text
+from localspec.cli.prompts import check_text
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.sampling_fields import SAMPLING

@@ -12,7 +12,7 @@ from localspec.cli.flags import EngineFlags, GrammarFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
 from localspec.cli.output import fields_of, print_json
-from localspec.cli.prompt_flags import PromptFlags
+from localspec.cli.prompts import PromptFlags
 from localspec.errors import UserError
 from localspec.format import count
 from localspec.notify import Progress
@@ -21,7 +21,7 @@ from localspec.sampling_fields import SAMPLING
 if TYPE_CHECKING:
     from localspec.api import Model
     from localspec.chat.answering import AnswerView
-    from localspec.cli.generate_lines import PromptLines
+    from localspec.cli.prompts import PromptLines
     from localspec.session.asking import SessionConfig
     from localspec.session.config import ReplyKeywords, ReplyOptions
     from localspec.session.reply import Reply
@@ -138,9 +138,8 @@ def _view() -> "AnswerView":
 
     if not sys.stdout.isatty() or is_dumb():
         return PlainView(sys.stdout)
-    from localspec.chat.screen import screen_console
-    from localspec.chat.thought import PlainThoughtView
     from localspec.chat.tty import terminal_size
+    from localspec.chat.views import PlainThoughtView, screen_console
 
     return PlainThoughtView(sys.stdout, terminal_size, screen_console(), "--json has them")
 
@@ -173,7 +172,7 @@ def _loaded(
 
 
 def _lines(prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords") -> "PromptLines":
-    from localspec.cli.generate_lines import PromptLines
+    from localspec.cli.prompts import PromptLines
 
     return PromptLines(prompt, system, keywords)
 

@@ -44,7 +44,7 @@ def _completions(incomplete: str, names: Iterator[str]) -> list[str]:
 
 def _names(incomplete: str) -> Iterator[str]:
     from localspec.registry.catalog import load_catalog
-    from localspec.registry.other_apps import found_models
+    from localspec.registry.local_models import found_models
     from localspec.registry.sites import ORIGINS
 
     for entry in load_catalog().values():

@@ -22,7 +22,15 @@ from urllib.parse import unquote
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of, is_of_hub
-from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
+from localspec.registry.catalog import (
+    STARTER,
+    Entry,
+    entry_of,
+    load_catalog,
+    named_entry,
+    no_such_model,
+    split_type,
+)
 from localspec.registry.manifest import Pulled, pulled_files
 from localspec.registry.sites import (
     ADDRESSES,
@@ -34,11 +42,10 @@ from localspec.registry.sites import (
     model_scope_file,
     not_here,
 )
-from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import RepositoryFile, few, quantization_of, variants
 
 if TYPE_CHECKING:
-    from localspec.registry.other_apps import FoundModel
+    from localspec.registry.local_models import FoundModel
 
 
 class NotHereError(ModelError):
@@ -146,7 +153,7 @@ def _of_origin(name: str) -> Path | str:
 
 
 def _here(hub: HubName) -> Path | None:
-    from localspec.registry.here import file_here, same_file_here  # noqa: PLC0415 - of the hub
+    from localspec.registry.local_models import file_here, same_file_here  # noqa: PLC0415 - of the hub
 
     return _cached(hub) or same_file_here(hub) if isinstance(hub, HubFile) else file_here(hub)
 
@@ -206,7 +213,7 @@ def _existing(reference: str) -> Path:
         raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
         entry, kind = named_entry(re.sub(r"\.gguf$", "", path.name, flags=re.IGNORECASE))
-        from localspec.registry.here import name_by_place  # noqa: PLC0415 - of what is not here
+        from localspec.registry.local_models import name_by_place  # noqa: PLC0415 - of what is not here
 
         known = entry.name + (f":{kind}" if kind else "") if entry else name_by_place(reference)
         other = f"`localspec pull {known}` gets one" if known else "use a name from models.toml"
@@ -287,7 +294,7 @@ def _cached(hub: HubFile) -> Path | None:
 
 def _of_others(name: str) -> "tuple[list[FoundModel], Path | None]":
     """The models of other programs, and the file of the one that is called so."""
-    from localspec.registry.other_apps import found_models, found_named  # noqa: PLC0415 - seldom
+    from localspec.registry.local_models import found_models, found_named  # noqa: PLC0415 - seldom
 
     models = found_models()
     found = found_named(name, models)
