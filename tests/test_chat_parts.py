@@ -26,8 +26,8 @@ from localspec.chat.conversation import (
     Undone,
 )
 from localspec.chat.editor import TypedBefore
+from localspec.chat.frontend import message_of
 from localspec.chat.markdown import Blocks
-from localspec.chat.program import message_of
 from localspec.chat.tty import SHARE, FrameLimiter, Region, terminal_size
 from localspec.chat.views import THEME, ScreenView
 from localspec.dialogue.markers import THINK

@@ -7,8 +7,9 @@ was said belongs to the conversation, and a cache can be made again.
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
@@ -18,6 +19,10 @@ from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.notify import Notify, Progress
 from localspec.session.config import ReplyOptions, SessionConfig
+
+if TYPE_CHECKING:
+    from localspec.chat.figures import Figures
+    from localspec.chat.frontend import Frontend
 
 WhenFull = Literal["ask", "drop", "stop"]
 """What happens to old turns in a full context."""
@@ -189,3 +194,50 @@ def close(chat: Chat) -> None:
     if chat.is_loading:
         chat.loading.wait(LOADING_S)
     chat.unload()
+
+
+@dataclass(slots=True)
+class ChatState:
+    """The conversation and all that lies beside it.
+
+    `attachments` go before the next message; `last` has the last answer's figures; `unsent` is a
+    message that could not be answered; `is_asking`: one is read or answered now, and
+    `has_failed`: that failed for one.
+    """
+
+    chat: Chat
+    frontend: "Frontend"
+    attachments: list[str] = field(default_factory=list[str])
+    last: "Figures | None" = None
+    unsent: str = ""
+    is_asking: bool = False
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send this message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPending:
+    """Answer the message that has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Let the user edit this message and send it."""
+
+    text: str
+
+
+Next = Ask | AnswerPending | Edit
+
+
+def lasting_name(name: str | None) -> str | None:
+    """A name or path that means the same model tomorrow, in another folder."""
+    if name is None or not Path(name).expanduser().is_file():
+        return name
+    return str(Path(name).expanduser().resolve())

@@ -15,7 +15,6 @@ from rich.text import Text
 from localspec import paths
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
-from localspec.chat.commands.command import Models
 from localspec.chat.commands.table import commands_of
 from localspec.chat.conversation import Conversation
 from localspec.chat.editor import Editor
@@ -52,12 +51,12 @@ class TerminalFrontend:
 
     can_edit = True
 
-    def __init__(self, chat: Chat, models: Models, style: Style) -> None:
+    def __init__(self, chat: Chat, style: Style) -> None:
         self._chat = chat
         self._style = style
         self._console = screen_console()
         self._editor = Editor(
-            models, commands_of(chat), _history(chat), self._status, lambda: chat.has_failed
+            commands_of(chat), _history(chat), self._status, lambda: chat.has_failed
         )
         self._quiet = ExitStack()
         atexit.register(self._quiet.close)

@@ -144,7 +144,7 @@ def _elsewhere(
 
 def _settings_here(engine: EngineFlags, name: str | None, kept: "Conversation") -> dict[str, Any]:
     """What is kept of a model that is loaded here."""
-    from localspec.chat.commands.command import lasting_name
+    from localspec.chat.chat import lasting_name
 
     settings: dict[str, Any] = {"model": lasting_name(name)}
     if kept.settings.get("server"):

@@ -8,14 +8,14 @@ A shell waits for completion at each key, so that imports nothing slow.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import field, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from localspec.errors import LocalspecError, UserError
+from localspec.errors import UserError
 from localspec.fields import Layers, ModelName, Names, Row, Whole
 from localspec.settings import ROWS
 
@@ -25,41 +25,17 @@ T = TypeVar("T")
 
 
 def model_names(incomplete: str) -> list[str]:
-    """Names that begin like this; those of other programs' models only after their prefix."""
-    return _completions(incomplete, _names(incomplete))
+    """Completions of a model's name."""
+    from localspec.registry.local_models import known_names
+
+    return known_names(incomplete)
 
 
 def pulled_names(incomplete: str) -> list[str]:
-    """Names of pulled models that begin like this: for `remove` and `verify`."""
-    return _completions(incomplete, _pulled())
+    """Completions for `remove` and `verify`."""
+    from localspec.registry.local_models import pulled_names
 
-
-def _completions(incomplete: str, names: Iterator[str]) -> list[str]:
-    """A broken file completes to nothing."""
-    try:
-        return sorted({name for name in names if name.startswith(incomplete)})
-    except (LocalspecError, OSError):
-        return []
-
-
-def _names(incomplete: str) -> Iterator[str]:
-    from localspec.registry.catalog import load_catalog
-    from localspec.registry.local_models import found_models
-    from localspec.registry.sites import ORIGINS
-
-    for entry in load_catalog().values():
-        yield entry.name
-        yield from entry.aliases
-    yield from _pulled()
-    if incomplete.startswith(("hf:", *ORIGINS)):
-        yield from (model.name for model in found_models())
-
-
-def _pulled() -> Iterator[str]:
-    from localspec.registry.manifest import pulled
-
-    for file in pulled():
-        yield file.name or file.reference
+    return pulled_names(incomplete)
 
 
 ModelArgument = Annotated[

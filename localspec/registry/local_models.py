@@ -24,12 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localspec.errors import UserError
+from localspec.errors import LocalspecError, UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, hub_name_of, with_file
 from localspec.gguf.reader import PART_NAME
 from localspec.model.identity import parts_of
-from localspec.registry.manifest import pulled_files
+from localspec.registry.catalog import load_catalog
+from localspec.registry.manifest import pulled, pulled_files
 from localspec.registry.remote_file import cache_folder
+from localspec.registry.sites import ORIGINS
 from localspec.registry.variants import RepositoryFile, Variant, few, in_folder, variants, with_tag
 
 _MAGIC = b"GGUF"
@@ -260,3 +262,34 @@ def _in_ollama(wanted: HubRepository) -> Path | None:
 
 def _is_same(one: str, other: str) -> bool:
     return one.casefold() == other.casefold()
+
+
+def known_names(start: str = "") -> list[str]:
+    """Names that begin like this; those of other programs' models only after their prefix."""
+    return _completions(start, _names(start))
+
+
+def pulled_names(start: str) -> list[str]:
+    """Names of pulled models that begin like this."""
+    return _completions(start, _pulled())
+
+
+def _completions(start: str, names: Iterable[str]) -> list[str]:
+    """A broken file completes to nothing."""
+    try:
+        return sorted({name for name in names if name.startswith(start)})
+    except (LocalspecError, OSError):
+        return []
+
+
+def _names(start: str) -> Iterator[str]:
+    for entry in load_catalog().values():
+        yield from (entry.name, *entry.aliases)
+    yield from _pulled()
+    if start.startswith((HUB, *ORIGINS)):
+        yield from (model.name for model in found_models())
+
+
+def _pulled() -> Iterator[str]:
+    for file in pulled():
+        yield file.name or file.reference

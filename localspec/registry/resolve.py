@@ -15,6 +15,7 @@ owner/repo[:TAG]             the hub, where nothing else is called so
 
 import re
 import shlex
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +87,7 @@ def locate(reference: str | None) -> Path | str:
     if hub is not None:
         return _here(hub) or hub.name
     if name.lower().startswith(ADDRESSES):
-        return next(iter(_whole(reference=name)), None) or name
+        return next(iter(_whole(lambda file: file.reference == name)), None) or name
     plain, kind = split_type(name)
     entry = entry_of(plain)
     return (_file_of(entry, kind) or hub_name(entry, kind)) if entry else _otherwise(name)
@@ -236,26 +237,17 @@ def _in_folder(folder: Path) -> Path:
     raise UserError(f"{folder} is a folder without a .gguf file of a model{only}: name a file")
 
 
-def _whole(*, reference: str | None = None, entry: Entry | None = None) -> list[Path]:
+def _whole(is_meant: Callable[[Pulled], bool]) -> list[Path]:
     """Files that were pulled and are still there, the last one first."""
-    return [
-        Path(file.path)
-        for file in reversed(pulled_files())
-        if file.is_whole
-        and (reference is None or file.reference == reference)
-        and (entry is None or _is_of(file, entry))
-        and Path(file.path).exists()
-    ]
+    found = (file for file in reversed(pulled_files()) if file.is_whole and is_meant(file))
+    return [path for path in (Path(file.path) for file in found) if path.exists()]
 
 
 def _is_of(file: Pulled, entry: Entry) -> bool:
     """Whether a file was pulled for an entry: its first part, if it has several."""
     is_first = "-00001-of-" in file.file or "-of-" not in file.file
-    return (
-        is_first
-        and file.name == entry.name
-        and file.reference.startswith(f"{HUB}{entry.repository}/")
-    )
+    is_of_entry = file.reference.startswith(f"{HUB}{entry.repository}/")
+    return is_first and is_of_entry and file.name == entry.name
 
 
 def _file_of(entry: Entry, kind: str | None) -> Path | None:
@@ -263,7 +255,7 @@ def _file_of(entry: Entry, kind: str | None) -> Path | None:
         file = packaged_file(entry)
         if file:
             return file
-    for path in _whole(entry=entry):
+    for path in _whole(lambda file: _is_of(file, entry)):
         if kind in (None, quantization_of(path.name)):
             return path
     hub = hub_name_of(hub_name(entry, kind))

@@ -1,17 +1,40 @@
 """All commands, in the order of `/help`. To add one: a function, and a line here."""
 
 import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
-from localspec.chat.chat import Chat, WhenFull
+from localspec.chat.chat import Chat, ChatState, Next, WhenFull
 from localspec.chat.commands import conversation as said
 from localspec.chat.commands import model
-from localspec.chat.commands.command import ChatState, Command, Next
 from localspec.chat.remote import Elsewhere
 from localspec.dialogue.families import FAMILIES
 from localspec.errors import UserError
 from localspec.fields import Think
+from localspec.registry.local_models import known_names
 from localspec.settings import CACHE_TYPES
+
+Handler = Callable[[ChatState, str], Next | None]
+Completions = Callable[[], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`usage` follows the name in `/help`; `choices`: what can complete its argument.
+
+    `shows` is what it says without an argument, instead of `run`; `takes_path`: it takes a file;
+    `is_here`: it is for a model that is loaded here, not for a server's.
+    """
+
+    name: str
+    usage: str
+    help: str
+    run: Handler
+    choices: Completions = lambda: ()
+    shows: Callable[[ChatState], str] | None = None
+    takes_path: bool = False
+    is_here: bool = False
 
 
 def show_help(state: ChatState, argument: str) -> None:
@@ -29,14 +52,14 @@ def commands_of(chat: Chat) -> list[Command]:
 COMMANDS = (
     Command("help", "", "this list", show_help),
     Command("model", "NAME", "go on with another model", model.model,
-            lambda m: m.names(), lambda s: f"model: {s.chat.config.model}", is_here=True),
+            known_names, lambda s: f"model: {s.chat.config.model}", is_here=True),
     Command("draft", "NAME|own|none", "use another draft model or head", model.draft,
-            lambda m: ("none", "own", *m.names()),
+            lambda: ("none", "own", *known_names()),
             lambda s: f"draft: {s.chat.config.settings.draft}", is_here=True),
     Command("spec", "auto|none|lookup|draft|mtp|...", "choose who drafts tokens", model.spec,
-            lambda m: model.SPECULATIONS, model.speculation, is_here=True),
+            lambda: model.SPECULATIONS, model.speculation, is_here=True),
     Command("kv", "K [V]", "types of the K and V cache", model.kv,
-            lambda m: CACHE_TYPES, model.cache_types, is_here=True),
+            lambda: CACHE_TYPES, model.cache_types, is_here=True),
     Command("system", "TEXT|none", "set the system prompt", said.system,
             shows=lambda s: f"system prompt: {s.chat.conversation.system or 'none'}"),
     Command("temp", "T", "temperature; 0: the likeliest token", model.temp,
@@ -48,17 +71,17 @@ COMMANDS = (
     Command("undo", "", "forget the last message and answer", said.undo),
     Command("file", "PATH", "add a text file to the next message", said.file, takes_path=True),
     Command("save", "[NAME]", "name this conversation", said.save),
-    Command("load", "NAME", "go over to a saved conversation", said.load, lambda m: said.names()),
+    Command("load", "NAME", "go over to a saved conversation", said.load, said.names),
     Command("sessions", "", "list saved conversations", said.sessions),
     Command("export", "FILE", "write it as .md or .json", said.export, takes_path=True),
     Command("stats", "", "itemise the last answer", said.stats),
     Command("think", "[on|off|low|medium|high]", "show or switch reasoning",
-            said.think, lambda m: get_args(Think)),
+            said.think, lambda: get_args(Think)),
     Command("template", "NAME|FILE|auto", "ask with another chat template", model.template,
-            lambda m: ("auto", *FAMILIES), lambda s: f"template: {s.chat.config.settings.template}",
+            lambda: ("auto", *FAMILIES), lambda s: f"template: {s.chat.config.settings.template}",
             takes_path=True, is_here=True),
     Command("full", "ask|drop|stop", "what to do in a full context", said.full,
-            lambda m: get_args(WhenFull), said.when_full),
+            lambda: get_args(WhenFull), said.when_full),
     Command("tune", "[SECONDS|quick]", "find the best settings here", model.tune, is_here=True),
     Command("clear", "", "start a new conversation", said.clear),
     Command("quit", "", "leave; Ctrl-D does too", said.leave),
