@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from localspec.errors import UserError
-from localspec.fields import Layers, ModelName, Names, Row, Whole
+from localspec.fields import Layers, ModelName, Names, Row, Switch, Whole
 from localspec.settings import ROWS
 
 GIVEN = "given"
@@ -57,8 +57,8 @@ def option(default: Any, help_: str, *flags: str, panel: str | None = None, **mo
     return field(default=default, metadata={"option": shown})
 
 
-def setting(name: str, help_: str | None = None, **more: Any) -> Any:
-    """A field for one setting; `help_` and `more` replace words and default of its row."""
+def setting(name: str, help_: str | None = None, *flags: str, **more: Any) -> Any:
+    """A field for one setting; `help_`, `flags` and `more` replace words of its row."""
     row = ROWS[name]
     default = more.pop("default", row.default)
     more = {"metavar": row.kind.metavar, **more}
@@ -66,7 +66,7 @@ def setting(name: str, help_: str | None = None, **more: Any) -> Any:
         more["autocompletion"] = model_names
     if is_written(row):
         more["parser"] = lambda value: _written(row, value)
-    return option(default, help_ or row.help, **more)
+    return option(default, help_ or row.help, *flags, **more)
 
 
 def is_written(row: Row) -> bool:
@@ -95,7 +95,8 @@ def _spread(group: type[Any]) -> Parameters:
         shown = each.metadata.get("option")
         if "row" in each.metadata and ROWS[each.name].is_offered:
             row = ROWS[each.name]
-            shown = setting(row.name, panel=row.panel).metadata["option"]
+            flags = () if isinstance(row.kind, Switch) else (row.flag, *row.aliases)
+            shown = setting(row.name, None, *flags, panel=row.panel).metadata["option"]
         if shown:
             hint = object if each.name in ROWS and is_written(ROWS[each.name]) else hints[each.name]
             annotation = Annotated[hint, shown]
