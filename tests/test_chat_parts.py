@@ -17,6 +17,8 @@ from talking import MARKDOWN, STORY, THOUGHT
 
 from localspec.chat import views
 from localspec.chat.answering import reserve, shortage
+from localspec.chat.archive import NullRecord
+from localspec.chat.chat import Chat
 from localspec.chat.conversation import (
     Answered,
     Asked,
@@ -28,7 +30,7 @@ from localspec.chat.conversation import (
 from localspec.chat.editor import TypedBefore
 from localspec.chat.frontend import message_of
 from localspec.chat.markdown import Blocks
-from localspec.chat.tty import SHARE, FrameLimiter, Region, terminal_size
+from localspec.chat.tty import ERASE, SHARE, FrameLimiter, Region, Waiting, terminal_size
 from localspec.chat.views import THEME, ScreenView
 from localspec.dialogue.markers import THINK
 from localspec.dialogue.markup import UNOPENED, Markup
@@ -37,7 +39,8 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.sections import SectionSplitter
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
-from localspec.errors import UserError
+from localspec.errors import LocalspecError, UserError
+from localspec.session.config import SessionConfig, reply_options
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")
@@ -294,3 +297,36 @@ def test_a_history_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> Non
     history = TypedBefore(str(tmp_path / "gone" / "history"))
     history.append_string("Hello")
     assert history.get_strings() == ["Hello"]
+
+
+def test_what_loading_notes_is_told_once_a_model(tmp_path: Path) -> None:
+    """Each change of a setting loads again, and would say again what is fastest here."""
+
+    def open_model(where, record, notify, on_progress):
+        notify("fastest here: 2 threads")
+        raise LocalspecError("nothing loads in this test")
+
+    config = SessionConfig(tmp_path / "a.gguf")
+    chat = Chat(open_model, config, reply_options(), NullRecord(tmp_path / "none"), "ask")
+    told: list[str] = []
+    chat.notify = told.append
+    for name in ("a.gguf", "a.gguf", "b.gguf", "a.gguf"):
+        chat.where = SessionConfig(tmp_path / name)
+        assert chat.loading.wait(10)
+        chat.unload()
+    assert told == ["fastest here: 2 threads"] * 2
+
+
+def test_a_note_never_shares_a_line_with_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("localspec.chat.tty.DELAY_S", 0)
+    monkeypatch.setattr("localspec.chat.tty.INTERVAL_S", 0)
+    out = io.StringIO()
+    waiting = Waiting(out, lambda: "loading x 0 %")
+    while "loading" not in out.getvalue():
+        pass
+    for _ in range(500):
+        waiting.above(lambda: out.write("note\n"))
+    waiting.stop()
+    assert re.findall(r"(?s).{4}(?=note)", out.getvalue()) == [ERASE] * 500

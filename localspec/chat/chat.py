@@ -56,6 +56,7 @@ class Chat:
         self._open_model = open_model
         self._loading: LoadingModel | None = None
         self._unwritten: list[Event] = []
+        self._told: set[tuple[str, str]] = set()
 
     @property
     def config(self) -> SessionConfig:
@@ -84,13 +85,20 @@ class Chat:
     def loading(self) -> LoadingModel:
         """The model, which this begins to load."""
         if self._loading is None:
-            where, record, notify = self.where, self.record, lambda text: self.notify(text)
+            where, record = self.where, self.record
             self._loading = LoadingModel(
-                lambda report: self._open_model(where, record, notify, report),
+                lambda report: self._open_model(where, record, self._tell, report),
                 lambda: self.on_progress(),
                 lambda: self.on_loaded(),
             )
         return self._loading
+
+    def _tell(self, text: str) -> None:
+        """What loading notes, once a model: each change of a setting loads it again."""
+        said = self.model_name, text
+        if said not in self._told:
+            self._told.add(said)
+            self.notify(text)
 
     @property
     def loaded(self) -> Partner | None:

@@ -29,6 +29,8 @@ from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.display import printable
 
 LOCAL_FLAGS = 3
+PASTE_MARKED, PASTE_BARE = "\x1b[?2004h", "\x1b[?2004l"
+"""Whether the terminal marks where a paste begins and ends, so that its lines are one message."""
 
 
 def terminal_size() -> os.terminal_size:
@@ -57,6 +59,7 @@ class Quiet:
             quiet[0] &= ~termios.ICRNL
             quiet[LOCAL_FLAGS] &= ~(termios.ECHO | termios.ICANON)
             termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+            _order(PASTE_MARKED)
         except termios.error:
             self._old = None
 
@@ -65,6 +68,7 @@ class Quiet:
         if self._old is not None:
             import termios  # noqa: PLC0415
 
+            _order(PASTE_BARE)
             termios.tcsetattr(sys.stdin, termios.TCSANOW, self._old)
             self._old = None
 
@@ -77,6 +81,11 @@ class Quiet:
         signal.signal(signal.SIGTSTP, self.suspend)
         self.paused_s += perf_counter() - started
         self.enter()
+
+
+def _order(order: str) -> None:
+    sys.stdout.write(order)
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -107,6 +116,7 @@ class Waiting:
         self._out = out
         self._text = text
         self._stopped = threading.Event()
+        self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -115,6 +125,12 @@ class Waiting:
         if not self._stopped.is_set():
             self._stopped.set()
             self._thread.join()
+
+    def above(self, write: Callable[[], None]) -> None:
+        """Have `write` called in place of the line, which comes again below what it wrote."""
+        with self._turn:
+            self._out.write(ERASE)
+            write()
 
     def _run(self) -> None:
         if self._stopped.wait(DELAY_S):
@@ -126,8 +142,9 @@ class Waiting:
         self._write(ERASE)
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        with self._turn:
+            self._out.write(text)
+            self._out.flush()
 
 
 class WatchedView:
