@@ -195,9 +195,9 @@ class Row:
         return value.lower() if isinstance(self.kind, Choice) else value
 
     def _hint(self, value: Any) -> str:
-        kind = self.kind
-        is_less = isinstance(kind, Whole) and isinstance(value, int) and value < kind.low
-        return f": {kind.hint}" if is_less and kind.hint else ""
+        if not isinstance(self.kind, Whole) or not isinstance(value, int):
+            return ""
+        return f": {self.kind.hint}" if self.kind.hint and value < self.kind.low else ""
 
     def read(self, text: str) -> Any:
         """A value from a list of the command line. Raises ValueError for a wrong one."""

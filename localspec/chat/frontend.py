@@ -192,7 +192,7 @@ class ProgramFrontend(PipeFrontend):
     """What a person would see becomes events."""
 
     def __init__(self, next_line: Callable[[], str]) -> None:
-        super().__init__(lambda: message_of(next_line()), _note)
+        super().__init__(lambda: message_of(next_line()), lambda text: emit("note", {"text": text}))
         self._is_loaded = False
 
     def wait(self, loading: "LoadingModel") -> "Partner":
@@ -214,10 +214,6 @@ class ProgramFrontend(PipeFrontend):
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
         """Rows as lists."""
         emit("table", {"rows": [list(row) for row in rows]})
-
-
-def _note(text: str) -> None:
-    emit("note", {"text": text})
 
 
 def message_of(line: str) -> str:

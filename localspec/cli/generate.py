@@ -12,7 +12,7 @@ from localspec.cli.flags import EngineFlags, GrammarFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
 from localspec.cli.output import fields_of, print_json
-from localspec.cli.prompts import PromptFlags
+from localspec.cli.prompts import PromptFlags, PromptLines
 from localspec.errors import UserError
 from localspec.format import count
 from localspec.notify import Progress
@@ -21,7 +21,6 @@ from localspec.sampling_fields import SAMPLING
 if TYPE_CHECKING:
     from localspec.api import Model
     from localspec.chat.answering import AnswerView
-    from localspec.cli.prompts import PromptLines
     from localspec.session.asking import SessionConfig
     from localspec.session.config import ReplyKeywords, ReplyOptions
     from localspec.session.reply import Reply
@@ -171,13 +170,7 @@ def _loaded(
         return Model(Session.opened(begun))
 
 
-def _lines(prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords") -> "PromptLines":
-    from localspec.cli.prompts import PromptLines
-
-    return PromptLines(prompt, system, keywords)
-
-
-def _answer_lines(model: "Model", lines: "PromptLines") -> None:
+def _answer_lines(model: "Model", lines: PromptLines) -> None:
     """An answer for each line of a file. Exit code 1 where one has none."""
 
     def one(reply: "Reply") -> dict[str, Any]:
@@ -245,8 +238,9 @@ def generate(
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
-    lines = _lines(prompt, flags.system, keywords) if has_lines else None
     from localspec.session.asking import Expected
+
+    lines = PromptLines(prompt, flags.system, keywords) if has_lines else None
 
     config = replace(
         engine.session_config(model),

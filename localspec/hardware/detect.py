@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from localspec.hardware.gpus import line_of, output_of
+from localspec.hardware.gpus import int_of, line_of, output_of
 from localspec.hardware.limits import cpu_quota, memory_left_bytes, swap_left_bytes
 from localspec.hardware.limits import reservable_bytes as promised_bytes
 
@@ -126,12 +126,6 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def read_int(path: Path) -> int | None:
-    """The number in a small file of the kernel, None if there is none."""
-    text = line_of(path)
-    return int(text) if text and text.isdigit() else None
 
 
 _PROFILE = Path("/sys/firmware/acpi/platform_profile")
@@ -243,10 +237,12 @@ def _fast(cpus: frozenset[int], root: Path) -> frozenset[int]:
     listed = cpus & cpu_list(line_of(root / _FAST_LIST) or "")
     if listed:
         return listed
-    capacity = {cpu: _figure(cpu, "cpu_capacity", root) for cpu in cpus}
+    folders = {cpu: root / _CPUS / f"cpu{cpu}" for cpu in cpus}
+    capacity = {cpu: int_of(folder / "cpu_capacity") or 0 for cpu, folder in folders.items()}
     if all(capacity.values()):
         return _together(capacity)
-    clock = {cpu: _figure(cpu, "cpufreq/cpuinfo_max_freq", root) for cpu in cpus}
+    clocks = {cpu: folder / "cpufreq/cpuinfo_max_freq" for cpu, folder in folders.items()}
+    clock = {cpu: int_of(path) or 0 for cpu, path in clocks.items()}
     if all(clock.values()):
         return frozenset(cpu for cpu in cpus if GAP * clock[cpu] > max(clock.values()))
     return cpus
@@ -258,11 +254,6 @@ def _together(capacity: Mapping[int, int]) -> frozenset[int]:
     sets = [frozenset(cpu for cpu, own in capacity.items() if own >= kind) for kind in kinds]
     pace = {cpus: len(cpus) * kind for cpus, kind in zip(sets, kinds, strict=True)}
     return max(sets, key=pace.__getitem__, default=frozenset())
-
-
-def _figure(cpu: int, name: str, root: Path) -> int:
-    text = line_of(root / _CPUS / f"cpu{cpu}" / name)
-    return int(text) if text and text.isdigit() else 0
 
 
 def fast_apple_cores(read: Callable[[str], str]) -> int | None:

@@ -166,6 +166,12 @@ def line_of(path: Path) -> str | None:
         return None
 
 
+def int_of(path: Path) -> int | None:
+    """The number in a small file of the kernel, None if there is none."""
+    text = line_of(path)
+    return int(text) if text and text.isdecimal() else None
+
+
 _CARDS = Path("/sys/class/drm")
 _AMD = "0x1002"
 _AMD_IDS = (Path("/usr/share/libdrm/amdgpu.ids"), Path("/opt/amdgpu/share/libdrm/amdgpu.ids"))
@@ -276,8 +282,8 @@ def _card(folder: Path, root: Path, nodes: dict[str, dict[str, int]]) -> Card | 
         render_node=f"/dev/dri/{name}" if name else None,
         is_open=path is None or os.access(path, os.R_OK | os.W_OK),
         gfx_target=target,
-        own_bytes=_number(folder / "mem_info_vram_total"),
-        mappable_bytes=_number(folder / "mem_info_gtt_total"),
+        own_bytes=int_of(folder / "mem_info_vram_total"),
+        mappable_bytes=int_of(folder / "mem_info_gtt_total"),
         is_part_of_processor=is_part if node else None,
     )
 
@@ -291,8 +297,3 @@ def _kfd_nodes(root: Path) -> dict[str, dict[str, int]]:
         if numbers.get("simd_count") and "drm_render_minor" in numbers:
             found[f"renderD{numbers['drm_render_minor']}"] = numbers
     return found
-
-
-def _number(path: Path) -> int | None:
-    text = line_of(path)
-    return int(text) if text and text.isdecimal() else None
