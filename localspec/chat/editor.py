@@ -17,7 +17,7 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
-from localspec.chat.commands.table import Command
+from localspec.chat.commands import Command
 
 
 class TypedBefore(FileHistory):

@@ -15,7 +15,7 @@ from rich.text import Text
 from localspec import paths
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
-from localspec.chat.commands.table import commands_of
+from localspec.chat.commands import commands_of
 from localspec.chat.conversation import Conversation
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line

@@ -238,9 +238,8 @@ def generate(
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
-    from localspec.session.asking import Expected
-
     lines = PromptLines(prompt, flags.system, keywords) if has_lines else None
+    from localspec.session.asking import Expected
 
     config = replace(
         engine.session_config(model),
