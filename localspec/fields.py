@@ -36,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole number within bounds; None too if `is_open`."""
+    """A whole number within bounds; None too if `is_open`. `hint`: what to do in place of less."""
 
     low: int
     high: int
@@ -46,7 +46,7 @@ class Whole:
 
     @property
     def wanted(self) -> str:
-        return f"a number from {self.low:,} to {self.high:,}{self.hint and f': {self.hint}'}"
+        return f"a number from {self.low:,} to {self.high:,}"
 
     def accepts(self, value: Any) -> bool:
         if value is None:
@@ -189,10 +189,15 @@ class Row:
     def checked(self, value: Any) -> Any:
         """The value in its usual form. Raises UserError for a wrong one."""
         if not self.kind.accepts(value):
-            raise UserError(f"{self.flag} {value!r} is not {self.kind.wanted}")
+            raise UserError(f"{self.flag} {value!r} is not {self.kind.wanted}{self._hint(value)}")
         if isinstance(self.kind, Names):
             return tuple(value)
         return value.lower() if isinstance(self.kind, Choice) else value
+
+    def _hint(self, value: Any) -> str:
+        if not isinstance(self.kind, Whole) or not isinstance(value, int):
+            return ""
+        return f": {self.kind.hint}" if self.kind.hint and value < self.kind.low else ""
 
     def read(self, text: str) -> Any:
         """A value from a list of the command line. Raises ValueError for a wrong one."""

@@ -147,7 +147,8 @@ def value_of(kind: Any, document: Any) -> Any:
         kinds = repeat(of[0]) if of[-1] is ... else of
         return tuple(map(value_of, kinds, document))
     if origin is Mapping:
-        return {of[0](key): value_of(of[1], each) for key, each in document.items()}
+        key_of = getattr(of[0], "parse", of[0])
+        return {key_of(key): value_of(of[1], each) for key, each in document.items()}
     return Path(document) if kind is Path else document
 
 

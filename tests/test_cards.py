@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from trees import put
 
-from localspec.hardware.cards import Card, gfx_target, system_cards, wired_limit_bytes
+from localspec.hardware.gpus import Card, gfx_target, system_cards, wired_limit_bytes
 
 GIB, MIB = 2**30, 2**20
 

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from talking import MARKDOWN, STORY, THOUGHT
 
-from localspec.chat import screen as screen_module
+from localspec.chat import views
 from localspec.chat.answering import reserve, shortage
+from localspec.chat.archive import NullRecord
+from localspec.chat.chat import Chat
 from localspec.chat.conversation import (
     Answered,
     Asked,
@@ -26,11 +28,10 @@ from localspec.chat.conversation import (
     Undone,
 )
 from localspec.chat.editor import TypedBefore
+from localspec.chat.frontend import message_of
 from localspec.chat.markdown import Blocks
-from localspec.chat.program import message_of
-from localspec.chat.region import SHARE, FrameLimiter, Region
-from localspec.chat.screen import THEME, ScreenView
-from localspec.chat.tty import terminal_size
+from localspec.chat.tty import ERASE, SHARE, FrameLimiter, Region, Waiting, terminal_size
+from localspec.chat.views import THEME, ScreenView
 from localspec.dialogue.markers import THINK
 from localspec.dialogue.markup import UNOPENED, Markup
 from localspec.dialogue.parser import parts_of
@@ -38,7 +39,8 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.sections import SectionSplitter
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
-from localspec.errors import UserError
+from localspec.errors import LocalspecError, UserError
+from localspec.session.config import SessionConfig, reply_options
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")
@@ -185,7 +187,7 @@ def draw(
     parts: list[str], monkeypatch: pytest.MonkeyPatch, columns: int = 60, rows: int = 20
 ) -> str:
     """What a person sees, with every piece drawn at once."""
-    monkeypatch.setattr(screen_module.FrameLimiter, "is_due", lambda self: True)
+    monkeypatch.setattr(views.FrameLimiter, "is_due", lambda self: True)
     terminal = pyte.HistoryScreen(columns, rows, history=2000, ratio=0.01)
     stream = pyte.Stream(terminal)
     out = io.StringIO()
@@ -258,7 +260,7 @@ def test_a_region_shows_what_it_is_given_last(updates: list[tuple[list[str], boo
 
 def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("localspec.chat.region.perf_counter", lambda: now[0])
+    monkeypatch.setattr("localspec.chat.tty.perf_counter", lambda: now[0])
     pace, drawn_s = FrameLimiter(), 0.0
     for _ in range(5000):
         now[0] += 0.02
@@ -295,3 +297,36 @@ def test_a_history_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> Non
     history = TypedBefore(str(tmp_path / "gone" / "history"))
     history.append_string("Hello")
     assert history.get_strings() == ["Hello"]
+
+
+def test_what_loading_notes_is_told_once_a_model(tmp_path: Path) -> None:
+    """Each change of a setting loads again, and would say again what is fastest here."""
+
+    def open_model(where, record, notify, on_progress):
+        notify("fastest here: 2 threads")
+        raise LocalspecError("nothing loads in this test")
+
+    config = SessionConfig(tmp_path / "a.gguf")
+    chat = Chat(open_model, config, reply_options(), NullRecord(tmp_path / "none"), "ask")
+    told: list[str] = []
+    chat.notify = told.append
+    for name in ("a.gguf", "a.gguf", "b.gguf", "a.gguf"):
+        chat.where = SessionConfig(tmp_path / name)
+        assert chat.loading.wait(10)
+        chat.unload()
+    assert told == ["fastest here: 2 threads"] * 2
+
+
+def test_a_note_never_shares_a_line_with_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("localspec.chat.tty.DELAY_S", 0)
+    monkeypatch.setattr("localspec.chat.tty.INTERVAL_S", 0)
+    out = io.StringIO()
+    waiting = Waiting(out, lambda: "loading x 0 %")
+    while "loading" not in out.getvalue():
+        pass
+    for _ in range(500):
+        waiting.above(lambda: out.write("note\n"))
+    waiting.stop()
+    assert re.findall(r"(?s).{4}(?=note)", out.getvalue()) == [ERASE] * 500

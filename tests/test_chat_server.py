@@ -13,7 +13,7 @@ import pytest
 from command import Run, finish, localspec, start_with_input
 from serving import Served, fake_server
 
-from localspec.chat.server import ServerAddress
+from localspec.chat.remote import ServerAddress
 from localspec.errors import UserError
 
 

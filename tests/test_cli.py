@@ -21,9 +21,9 @@ from command import (
 from models import smollm2
 from typer.main import get_command
 
-from localspec.cli import values
 from localspec.cli.main import COMMANDS as OVERVIEW
 from localspec.cli.main import app
+from localspec.cli.options import read_quickly
 
 COMMANDS = ("chat", "generate", "quantize", "doctor")
 QUESTION = ("-p", "Count from one to ten, then again from one to ten.")
@@ -421,7 +421,7 @@ def test_values_are_what_typer_reads(typed: list[str], value: Any) -> None:
 def values_of_generate(typed: list[str], *, is_quick: bool = True) -> dict[str, Any]:
     command = get_command(app(["generate"])).commands["generate"]  # type: ignore[attr-defined]
     if is_quick:
-        values.read_quickly(command)
+        read_quickly(command)
     return command.make_context("generate", [*typed]).params
 
 

@@ -81,6 +81,7 @@ def ask(here: Path):
         (["-p", "x", "--threads", "0"], "--threads 0"),
         (["-p", "x", "--draft-max", "0"], "--spec none"),
         (["-p", "x", "--draft-max", "65"], "64"),
+        (["-p", "x", "-ngl", "many"], "--gpu-layers 'many'"),
         (["-p", "x", "--spec", "draft"], "--draft"),
         (["-p", "x", "--spec", "draft", "--draft", "none"], "--draft none"),
         (["-p", "x", "--spec", "nonsense"], "nonsense"),

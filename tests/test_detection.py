@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 from localspec.hardware import detect as power
 from localspec.hardware import gpus, machine
 from localspec.hardware import gpus as tools
-from localspec.hardware.cards import Card
-from localspec.hardware.detect import Power
+from localspec.hardware.detect import Power, low_power_mode
 from localspec.hardware.devices import match_reported
 from localspec.hardware.gpus import (
+    Card,
     Gpu,
     amd_gpus,
     amd_name,
     apple_gpus,
     driver_gpus,
-    low_power_mode,
     nvidia_gpus,
 )
 from localspec.hardware.machine import (

@@ -15,11 +15,9 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from localspec.chat import screen as screen_module
-from localspec.chat.drafts import DraftsView
+from localspec.chat import views
 from localspec.chat.frontend import PlainView
-from localspec.chat.screen import THEME, ScreenView
-from localspec.chat.thought import PlainThoughtView
+from localspec.chat.views import THEME, DraftsView, PlainThoughtView, ScreenView
 from localspec.cli.main import _fail
 from localspec.cli.notify import notify
 from localspec.decode.step import Step
@@ -152,6 +150,6 @@ def test_whatever_a_model_says_the_terminal_only_shows_it(
 ) -> None:
     chance = random.Random(1)
     often = SimpleNamespace(is_due=lambda: chance.random() < 0.1, drew=lambda started: None)
-    monkeypatch.setattr(screen_module, "FrameLimiter", lambda: often)
+    monkeypatch.setattr(views, "FrameLimiter", lambda: often)
     for pieces in replies(n):
         assert not HARMFUL.search(OWN.sub("", drawn(pieces, kind))), pieces

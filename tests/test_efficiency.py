@@ -17,10 +17,9 @@ from research.efficiency.validate import scores_of
 
 from localspec.forecast import basis
 from localspec.gguf.types import BY_NAME
-from localspec.hardware.described import device_meant
+from localspec.hardware.described import chip_of, device_meant
 from localspec.hardware.devices import Match, all_devices, find_device
 from localspec.hardware.machine import LocalDevice
-from localspec.hardware.processors import chip_of
 from localspec.prediction.conditions import UNDATED
 from localspec.prediction.efficiency import load
 from localspec.prediction.families import family_of, type_class

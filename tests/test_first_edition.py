@@ -28,8 +28,7 @@ from localspec.engine.probe import _kept as kept_probe
 from localspec.hardware.machine import hardware_key
 from localspec.model.identity import fingerprint
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.quality.divergence import Windows
-from localspec.quality.evaluate import keep_reference, kept_reference
+from localspec.quality.divergence import Windows, keep_reference, kept_reference
 from localspec.quality.reference import Reference
 from localspec.registry.resolve import resolve
 from localspec.session.calibration import LearnedStore, calibration_path

@@ -8,7 +8,7 @@ import pytest
 from trees import TREES, Tree
 
 from localspec.hardware import detect
-from localspec.hardware.cores import cpu_list, fast_apple_cores, fast_cores
+from localspec.hardware.detect import cpu_list, fast_apple_cores, fast_cores
 from localspec.hardware.limits import cpu_quota, memory_left_bytes
 
 FREE = 10**12

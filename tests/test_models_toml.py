@@ -6,9 +6,8 @@ import pytest
 
 from localspec import paths
 from localspec.errors import UserError
-from localspec.registry.catalog import entry_of, load_catalog, read_models
+from localspec.registry.catalog import entry_of, load_catalog, named_entry, read_models, split_type
 from localspec.registry.resolve import draft_of, hub_name, resolve
-from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import (
     RepositoryFile,
     Variant,

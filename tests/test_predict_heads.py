@@ -8,7 +8,7 @@ from head_files import N_VOCAB, N, assistant, dflash, eagle3, gemma4, mtp, targe
 from heads import write_agreeing
 from web import Server
 
-from localspec.cli.predict_document import document
+from localspec.cli.predict import document
 from localspec.errors import ModelError
 from localspec.forecast.forecast import Forecast
 from localspec.forecast.question import answer, read_question

@@ -11,7 +11,7 @@ from research.efficiency.fit import BATCH_TABLES, DATA, TABLES
 from research.efficiency.notes import Notes
 from research.efficiency.runs import read_runs
 
-from localspec.hardware import processors
+from localspec.hardware import described
 from localspec.hardware.devices import all_devices
 from localspec.prediction.conditions import RunConditions, cache_class, of_part
 from localspec.prediction.families import BRAIN, HALF, K_QUANTS, MICROSCALED, type_class
@@ -100,7 +100,7 @@ def test_every_shape_names_its_source() -> None:
 
 def test_the_processors_name_their_source() -> None:
     assert tomllib.loads(
-        (resources.files(processors.__package__) / "processors.toml").read_text("utf-8")
+        (resources.files(described.__package__) / "processors.toml").read_text("utf-8")
     )["source"]
 
 
@@ -114,7 +114,7 @@ def test_every_device_names_its_source() -> None:
 )
 def test_processors_whose_cores_their_name_does_not_say(name: str, n_cores: int) -> None:
     """Prompts on one are predicted only where its arithmetic is known."""
-    found = processors.processor_of(name)
+    found = described.processor_of(name)
     assert found
     assert found.n_cores == n_cores
     assert found.flops_per_s

@@ -173,3 +173,11 @@ def test_weights_are_shared_by_what_need_not_be_loaded_anew() -> None:
     assert base.loading == replace(base, threads=4, kv_k="f16", ubatch=64).loading
     assert base.loading != replace(base, cpu_moe=0).loading
     assert base.with_loading(Settings()).changed == {"threads": 2, "kv_k": "q8_0"}
+
+
+def test_only_too_few_drafts_are_told_how_to_have_none() -> None:
+    with pytest.raises(UserError, match="--spec none"):
+        Settings.of(draft_max=0)
+    with pytest.raises(UserError) as refused:
+        Settings.of(draft_max=999)
+    assert "--spec none" not in str(refused.value)

@@ -7,8 +7,9 @@ was said belongs to the conversation, and a cache can be made again.
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from localspec.chat.archive import Record
 from localspec.chat.conversation import Asked, Configured, Conversation, Event
@@ -18,6 +19,10 @@ from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.notify import Notify, Progress
 from localspec.session.config import ReplyOptions, SessionConfig
+
+if TYPE_CHECKING:
+    from localspec.chat.figures import Figures
+    from localspec.chat.frontend import Frontend
 
 WhenFull = Literal["ask", "drop", "stop"]
 """What happens to old turns in a full context."""
@@ -51,6 +56,7 @@ class Chat:
         self._open_model = open_model
         self._loading: LoadingModel | None = None
         self._unwritten: list[Event] = []
+        self._told: set[tuple[str, str]] = set()
 
     @property
     def config(self) -> SessionConfig:
@@ -79,13 +85,20 @@ class Chat:
     def loading(self) -> LoadingModel:
         """The model, which this begins to load."""
         if self._loading is None:
-            where, record, notify = self.where, self.record, lambda text: self.notify(text)
+            where, record = self.where, self.record
             self._loading = LoadingModel(
-                lambda report: self._open_model(where, record, notify, report),
+                lambda report: self._open_model(where, record, self._tell, report),
                 lambda: self.on_progress(),
                 lambda: self.on_loaded(),
             )
         return self._loading
+
+    def _tell(self, text: str) -> None:
+        """What loading notes, once a model: each change of a setting loads it again."""
+        said = self.model_name, text
+        if said not in self._told:
+            self._told.add(said)
+            self.notify(text)
 
     @property
     def loaded(self) -> Partner | None:
@@ -189,3 +202,50 @@ def close(chat: Chat) -> None:
     if chat.is_loading:
         chat.loading.wait(LOADING_S)
     chat.unload()
+
+
+@dataclass(slots=True)
+class ChatState:
+    """The conversation and all that lies beside it.
+
+    `attachments` go before the next message; `last` has the last answer's figures; `unsent` is a
+    message that could not be answered; `is_asking`: one is read or answered now, and
+    `has_failed`: that failed for one.
+    """
+
+    chat: Chat
+    frontend: "Frontend"
+    attachments: list[str] = field(default_factory=list[str])
+    last: "Figures | None" = None
+    unsent: str = ""
+    is_asking: bool = False
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send this message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPending:
+    """Answer the message that has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Let the user edit this message and send it."""
+
+    text: str
+
+
+Next = Ask | AnswerPending | Edit
+
+
+def lasting_name(name: str | None) -> str | None:
+    """A name or path that means the same model tomorrow, in another folder."""
+    if name is None or not Path(name).expanduser().is_file():
+        return name
+    return str(Path(name).expanduser().resolve())

@@ -17,7 +17,7 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
-from localspec.chat.commands.command import Command, Models
+from localspec.chat.commands import Command
 
 
 class TypedBefore(FileHistory):
@@ -33,8 +33,8 @@ class TypedBefore(FileHistory):
 class CommandCompleter(Completer):
     """Completes commands, what they take, and files; other lines are the user's own."""
 
-    def __init__(self, models: Models, commands: Sequence[Command]) -> None:
-        self._models, self._commands = models, commands
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self._commands = commands
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(
@@ -58,7 +58,7 @@ class CommandCompleter(Completer):
         self, command: Command, argument: str, event: CompleteEvent
     ) -> Iterable[Completion]:
         word = argument.rpartition(" ")[2]
-        for choice in command.choices(self._models):
+        for choice in command.choices():
             if choice.startswith(word):
                 yield Completion(choice, -len(word))
         if command.takes_path or (command.name in ("model", "draft") and "/" in word):
@@ -80,7 +80,6 @@ class Editor:
 
     def __init__(
         self,
-        models: Models,
         commands: Sequence[Command],
         history: Path | None,
         status: Callable[[], str],
@@ -89,7 +88,7 @@ class Editor:
         self._is_over = is_over
         self._session: PromptSession[str] = PromptSession(
             history=TypedBefore(str(history)) if history else InMemoryHistory(),
-            completer=CommandCompleter(models, commands),
+            completer=CommandCompleter(commands),
             complete_while_typing=Condition(self._is_command),
             multiline=True,
             key_bindings=_keys(),

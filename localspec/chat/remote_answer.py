@@ -22,8 +22,7 @@ from localspec.chat.answering import (
 from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered
 from localspec.chat.figures import DraftSource, Figures
-from localspec.chat.remote import RemoteModel, body_of
-from localspec.chat.server import ContextError
+from localspec.chat.remote import ContextError, RemoteModel, body_of
 from localspec.dialogue.markup import UNOPENED, AnswerPart
 from localspec.dialogue.transcript import Answer, messages
 from localspec.errors import LocalspecError, UserError

@@ -2,8 +2,8 @@
 
 from localspec.chat.answering import Cancelled, respond
 from localspec.chat.archive import now
-from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit, Next
-from localspec.chat.commands.table import obey
+from localspec.chat.chat import AnswerPending, Ask, ChatState, Edit, Next
+from localspec.chat.commands import obey
 from localspec.chat.conversation import Asked, Undone
 from localspec.chat.figures import Figures
 from localspec.chat.loading import LoadedModel, Partner

@@ -15,16 +15,20 @@ from rich.text import Text
 from localspec import paths
 from localspec.chat.answering import AnswerView, RoomDecision, Shortage
 from localspec.chat.chat import Chat
-from localspec.chat.commands.command import Models
-from localspec.chat.commands.table import commands_of
+from localspec.chat.commands import commands_of
 from localspec.chat.conversation import Conversation
-from localspec.chat.drafts import DraftsView
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line
 from localspec.chat.loading import LoadedModel, LoadingModel, Partner
-from localspec.chat.screen import ScreenView, screen_console, warm_up
-from localspec.chat.thought import SHOWN_BY, PlainThoughtView
-from localspec.chat.tty import ERASE, Waiting, WatchedView, quiet_terminal, terminal_size
+from localspec.chat.tty import Waiting, WatchedView, quiet_terminal, terminal_size
+from localspec.chat.views import (
+    SHOWN_BY,
+    DraftsView,
+    PlainThoughtView,
+    ScreenView,
+    screen_console,
+    warm_up,
+)
 from localspec.format import percent
 
 if TYPE_CHECKING:
@@ -47,17 +51,17 @@ class TerminalFrontend:
 
     can_edit = True
 
-    def __init__(self, chat: Chat, models: Models, style: Style) -> None:
+    def __init__(self, chat: Chat, style: Style) -> None:
         self._chat = chat
         self._style = style
         self._console = screen_console()
         self._editor = Editor(
-            models, commands_of(chat), _history(chat), self._status, lambda: chat.has_failed
+            commands_of(chat), _history(chat), self._status, lambda: chat.has_failed
         )
         self._quiet = ExitStack()
         atexit.register(self._quiet.close)
         self._stopped_at = 0.0
-        self._is_waiting = False
+        self._waiting: Waiting | None = None
         self._held: tuple[Conversation | None, int | None] = None, 0
         chat.notify = self.say
         chat.on_loaded = self._loaded
@@ -82,14 +86,13 @@ class TerminalFrontend:
 
     def wait(self, loading: LoadingModel) -> Partner:
         """The model, with progress until it is there."""
-        waiting = Waiting(sys.stdout, self._progress)
-        self._is_waiting = True
+        waiting = self._waiting = Waiting(sys.stdout, self._progress)
         try:
             with quiet_terminal():
                 while not loading.wait(0.1):
                     pass
         finally:
-            self._is_waiting = False
+            self._waiting = None
             waiting.stop()
         return loading.result()
 
@@ -113,12 +116,13 @@ class TerminalFrontend:
         """Show a dim note, above the prompt if there is one."""
 
         def write() -> None:
-            if self._is_waiting:
-                sys.stdout.write(ERASE)
             self._console.width = terminal_size().columns
             self._console.print(Text(text, style="dim"))
 
-        if not self._editor.print_above(write):
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.above(write)
+        elif not self._editor.print_above(write):
             write()
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:

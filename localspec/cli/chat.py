@@ -1,10 +1,7 @@
 """`localspec chat`: talk to a model."""
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,15 +10,14 @@ from localspec.cli.chat_opening import ChatFlags, open_chat, record_for
 from localspec.cli.flags import EngineFlags, ReplyFlags
 from localspec.cli.notify import notify
 from localspec.cli.options import ModelArgument, command
-from localspec.cli.prompt_flags import check_text
-from localspec.errors import LocalspecError, UserError
+from localspec.cli.prompts import check_text
+from localspec.errors import UserError
 from localspec.format import count
 
 if TYPE_CHECKING:
     from localspec.chat.archive import Record
     from localspec.chat.chat import Chat
     from localspec.chat.frontend import Frontend
-    from localspec.session.config import SessionConfig
 
 
 @command
@@ -42,7 +38,7 @@ def chat(
     """
     record = record_for(how.session, goes_on=how.goes_on, is_kept=not how.no_save)
     conversation = open_chat(record, engine, flags, how, model)
-    frontend = _frontend(conversation, how, NamedModels())
+    frontend = _frontend(conversation, how)
     if not how.json_lines and how.prompt is None:
         for text in _greeting(conversation, record, is_named=model is not None):
             frontend.say(text)
@@ -76,12 +72,11 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
 def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
     """Talk until the end, and close the conversation. Raises typer.Exit where a pipe's messages
     were not all answered."""
-    from localspec.chat.chat import close, leave
-    from localspec.chat.commands.command import ChatState
+    from localspec.chat.chat import ChatState, close, leave
     from localspec.chat.repl import repl
 
     conversation.loading  # noqa: B018 - starts now, in the background
-    state = ChatState(conversation, frontend, NamedModels())
+    state = ChatState(conversation, frontend)
     try:
         repl(state, is_strict=how.prompt is not None)
     except BaseException:
@@ -93,15 +88,15 @@ def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
         raise typer.Exit(code)
 
 
-def _frontend(conversation: "Chat", how: ChatFlags, models: "NamedModels") -> "Frontend":
+def _frontend(conversation: "Chat", how: ChatFlags) -> "Frontend":
     from localspec.chat.frontend import PipeFrontend, is_dumb, typed_line
 
     if how.is_interactive and not is_dumb():
         from localspec.chat.terminal import Style, TerminalFrontend
 
         style = Style(is_plain=how.plain, shows_drafts=how.show_draft)
-        return TerminalFrontend(conversation, models, style)
-    from localspec.chat.program import ProgramFrontend
+        return TerminalFrontend(conversation, style)
+    from localspec.chat.frontend import ProgramFrontend
 
     conversation.notify = notify
     next_message = typed_line if how.is_interactive else _messages(how.prompt)
@@ -128,47 +123,3 @@ def _line() -> str:
     if not line:
         raise EOFError
     return check_text("the line", line)
-
-
-class NamedModels:
-    """Models by name, and `tune` for one of them."""
-
-    def resolve(self, name: str) -> Path:
-        """The model's file. Raises UserError or ModelError."""
-        from localspec.registry.resolve import resolve
-
-        return resolve(name)
-
-    def draft_for(self, model: Path, name: str) -> str:
-        """Who drafts for a named model, of what is here."""
-        from localspec.session.config import draft_for
-
-        return draft_for(model, name)
-
-    def names(self) -> list[str]:
-        """Models that have names."""
-        from localspec.cli.options import model_names
-
-        return model_names("")
-
-    def check(self, config: "SessionConfig") -> None:
-        """Raises UserError or ModelError where loading would fail."""
-        from localspec.session.chat_template import choose_template
-        from localspec.session.loading import plan_engines
-
-        plan = plan_engines(config)
-        choose_template(plan.facts.tokenizer, plan.template)
-
-    def tune(self, config: "SessionConfig", seconds: float | None) -> "SessionConfig":
-        """Find better settings in another process, which has the machine to itself."""
-        from localspec.session.profile import with_profile
-
-        arguments = [sys.executable, "-P", "-m", "localspec", "tune", str(config.model)]
-        if config.settings.ctx is not None:
-            arguments += ["--ctx", str(config.settings.ctx)]
-        if seconds is not None:
-            arguments += ["--budget", f"{seconds:g}"]
-        if subprocess.run(arguments, check=False).returncode != 0:
-            raise LocalspecError("nothing was tuned: the settings are as they were")
-        settings = with_profile(config.model, config.settings, frozenset(), notify)
-        return replace(config, settings=settings)

@@ -123,8 +123,7 @@ def _elsewhere(
     engine: EngineFlags, how: ChatFlags, kept: "Conversation", model: str | None
 ) -> "Elsewhere | None":
     """The server that is to answer: the one that is named, or where the conversation was held."""
-    from localspec.chat.remote import Elsewhere
-    from localspec.chat.server import ServerAddress
+    from localspec.chat.remote import Elsewhere, ServerAddress
 
     address = (
         how.server
@@ -145,7 +144,7 @@ def _elsewhere(
 
 def _settings_here(engine: EngineFlags, name: str | None, kept: "Conversation") -> dict[str, Any]:
     """What is kept of a model that is loaded here."""
-    from localspec.chat.commands.command import lasting_name
+    from localspec.chat.chat import lasting_name
 
     settings: dict[str, Any] = {"model": lasting_name(name)}
     if kept.settings.get("server"):
@@ -162,11 +161,38 @@ def _with_kept(flags: Flags, kept: "Conversation", model: str | None) -> Flags:
     return replace(flags, given=flags.given | frozenset(old), **old)
 
 
-def _load(*arguments: Any) -> "Partner":
-    """The thread that loads imports the engine, so that the prompt is there already."""
-    from localspec.chat.models import open_model
+def _load(where: "Where", record: "Record", notify: Notify, on_progress: Progress) -> "Partner":
+    """Load a model and its saved cache, or ask a server for its own. Raises LocalspecError.
 
-    return open_model(*arguments)
+    The thread that loads imports the engine, so that the prompt is there already.
+    """
+    from localspec.chat.loading import LoadedModel
+    from localspec.chat.remote import Elsewhere, RemoteModel
+    from localspec.chat.states import States
+    from localspec.dialogue.transcript import Transcript
+    from localspec.forecast.forecast import Expectation
+    from localspec.session.chat_template import NO_TEMPLATE
+    from localspec.session.session import Session
+
+    if isinstance(where, Elsewhere):
+        return RemoteModel.of(where)
+    session = Session.open(where, notify, on_progress, talks=True)
+    try:
+        facts = session.plan.facts
+        if session.prompts.template is None:
+            notify(NO_TEMPLATE)
+        states = States(session)
+        return LoadedModel(
+            session=session,
+            config=where,
+            transcript=Transcript(session.prompts, facts.tokenizer.digest, session.markup),
+            states=states,
+            expectation=Expectation.of(session.plan.target, facts),
+            n_restored=states.restore(record),
+        )
+    except BaseException:
+        session.close()
+        raise
 
 
 def _load_first(

@@ -104,7 +104,7 @@ def _engine() -> dict[str, Any]:
 
 def _graphics() -> dict[str, Any]:
     """What the system says of cards, whatever the engine was built for."""
-    from localspec.hardware.cards import system_cards, wired_limit_bytes
+    from localspec.hardware.gpus import system_cards, wired_limit_bytes
 
     cards = [{**asdict(card), "problem": card.problem} for card in system_cards()]
     return {"cards": cards, "wired_limit_bytes": wired_limit_bytes()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from localspec.cli.notify import notify
 from localspec.cli.options import option
-from localspec.cli.prompt_flags import check_text
+from localspec.cli.prompts import check_text
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.sampling_fields import SAMPLING
@@ -108,6 +108,8 @@ class ReplyFlags:
     def keywords(self, verify: WhenSampled) -> "ReplyKeywords":
         """As the library takes them. Raises UserError for a text that is not UTF-8."""
         check_text("--system", self.system or "")
+        such = "enable_thinking=false"
+        variables = (variable(text, "--template-arg", such) for text in self.template_arg or ())
         return {
             **self._sampling(),
             "seed": self.seed,
@@ -118,7 +120,7 @@ class ReplyFlags:
             "verify": verify,
             "ignore_eos": self.ignore_eos,
             "think": self.think,
-            "template_args": dict(map(_template_variable, self.template_arg or ())),
+            "template_args": dict(variables),
         }
 
     def _sampling(self) -> "ReplyKeywords":
@@ -165,10 +167,6 @@ class GrammarFlags:
             "grammar": grammar and read_text(Path(grammar), f"the grammar {grammar!r}"),
             "regex": self.regex,
         }
-
-
-def _template_variable(text: str) -> tuple[str, Any]:
-    return variable(text, "--template-arg", "enable_thinking=false")
 
 
 def _bias(text: str) -> tuple[str, Any]:

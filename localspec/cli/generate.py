@@ -12,7 +12,7 @@ from localspec.cli.flags import EngineFlags, GrammarFlags, ReplyFlags
 from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
 from localspec.cli.output import fields_of, print_json
-from localspec.cli.prompt_flags import PromptFlags
+from localspec.cli.prompts import PromptFlags, PromptLines
 from localspec.errors import UserError
 from localspec.format import count
 from localspec.notify import Progress
@@ -21,7 +21,6 @@ from localspec.sampling_fields import SAMPLING
 if TYPE_CHECKING:
     from localspec.api import Model
     from localspec.chat.answering import AnswerView
-    from localspec.cli.generate_lines import PromptLines
     from localspec.session.asking import SessionConfig
     from localspec.session.config import ReplyKeywords, ReplyOptions
     from localspec.session.reply import Reply
@@ -138,9 +137,8 @@ def _view() -> "AnswerView":
 
     if not sys.stdout.isatty() or is_dumb():
         return PlainView(sys.stdout)
-    from localspec.chat.screen import screen_console
-    from localspec.chat.thought import PlainThoughtView
     from localspec.chat.tty import terminal_size
+    from localspec.chat.views import PlainThoughtView, screen_console
 
     return PlainThoughtView(sys.stdout, terminal_size, screen_console(), "--json has them")
 
@@ -172,13 +170,7 @@ def _loaded(
         return Model(Session.opened(begun))
 
 
-def _lines(prompt: PromptFlags, system: str | None, keywords: "ReplyKeywords") -> "PromptLines":
-    from localspec.cli.generate_lines import PromptLines
-
-    return PromptLines(prompt, system, keywords)
-
-
-def _answer_lines(model: "Model", lines: "PromptLines") -> None:
+def _answer_lines(model: "Model", lines: PromptLines) -> None:
     """An answer for each line of a file. Exit code 1 where one has none."""
 
     def one(reply: "Reply") -> dict[str, Any]:
@@ -246,7 +238,7 @@ def generate(
         **grammar.keywords,
         "logprobs": output.logprobs,
     }
-    lines = _lines(prompt, flags.system, keywords) if has_lines else None
+    lines = PromptLines(prompt, flags.system, keywords) if has_lines else None
     from localspec.session.asking import Expected
 
     config = replace(

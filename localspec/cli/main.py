@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from localspec import __version__
-from localspec.cli.values import read_quickly
+from localspec.cli.options import read_quickly
 from localspec.display import note
 from localspec.errors import LocalspecError, UserError
 from localspec.paths import NoFolderError

@@ -1,22 +1,28 @@
-"""Options of commands: from the table of `Settings`, from dataclasses, and lists of values.
+"""Options of commands: from the table of `Settings`, from dataclasses, and how values are read.
 
 A parameter that is a dataclass becomes one option for each of its fields. Typer reads a function's
 signature, so `command` writes one. A field `given` gets the names of the options that were typed.
 An option may take several values: `--kv f16,q8_0`; numbers as in llama-bench: `0-4096+1024`.
+
+Typer reads each option by a Pydantic adapter, defaults too, and to import Pydantic and make fifty
+adapters takes a tenth of a second before the first token. What is plainly right `read_quickly`
+takes as it is; everything else, all that is wrong among it, still goes to Typer, with its words.
+
 A shell waits for completion at each key, so that imports nothing slow.
 """
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
 from functools import wraps
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from localspec.errors import LocalspecError, UserError
-from localspec.fields import Layers, ModelName, Names, Row, Whole
+from localspec.errors import UserError
+from localspec.fields import Layers, ModelName, Names, Row, Switch, Whole
 from localspec.settings import ROWS
 
 GIVEN = "given"
@@ -25,41 +31,17 @@ T = TypeVar("T")
 
 
 def model_names(incomplete: str) -> list[str]:
-    """Names that begin like this; those of other programs' models only after their prefix."""
-    return _completions(incomplete, _names(incomplete))
+    """Completions of a model's name."""
+    from localspec.registry.local_models import known_names
+
+    return known_names(incomplete)
 
 
 def pulled_names(incomplete: str) -> list[str]:
-    """Names of pulled models that begin like this: for `remove` and `verify`."""
-    return _completions(incomplete, _pulled())
+    """Completions for `remove` and `verify`."""
+    from localspec.registry.local_models import pulled_names
 
-
-def _completions(incomplete: str, names: Iterator[str]) -> list[str]:
-    """A broken file completes to nothing."""
-    try:
-        return sorted({name for name in names if name.startswith(incomplete)})
-    except (LocalspecError, OSError):
-        return []
-
-
-def _names(incomplete: str) -> Iterator[str]:
-    from localspec.registry.catalog import load_catalog
-    from localspec.registry.other_apps import found_models
-    from localspec.registry.sites import ORIGINS
-
-    for entry in load_catalog().values():
-        yield entry.name
-        yield from entry.aliases
-    yield from _pulled()
-    if incomplete.startswith(("hf:", *ORIGINS)):
-        yield from (model.name for model in found_models())
-
-
-def _pulled() -> Iterator[str]:
-    from localspec.registry.manifest import pulled
-
-    for file in pulled():
-        yield file.name or file.reference
+    return pulled_names(incomplete)
 
 
 ModelArgument = Annotated[
@@ -81,8 +63,8 @@ def option(default: Any, help_: str, *flags: str, panel: str | None = None, **mo
     return field(default=default, metadata={"option": shown})
 
 
-def setting(name: str, help_: str | None = None, **more: Any) -> Any:
-    """A field for one setting; `help_` and `more` replace words and default of its row."""
+def setting(name: str, help_: str | None = None, *flags: str, **more: Any) -> Any:
+    """A field for one setting; `help_`, `flags` and `more` replace words of its row."""
     row = ROWS[name]
     default = more.pop("default", row.default)
     more = {"metavar": row.kind.metavar, **more}
@@ -90,7 +72,7 @@ def setting(name: str, help_: str | None = None, **more: Any) -> Any:
         more["autocompletion"] = model_names
     if is_written(row):
         more["parser"] = lambda value: _written(row, value)
-    return option(default, help_ or row.help, **more)
+    return option(default, help_ or row.help, *flags, **more)
 
 
 def is_written(row: Row) -> bool:
@@ -119,7 +101,8 @@ def _spread(group: type[Any]) -> Parameters:
         shown = each.metadata.get("option")
         if "row" in each.metadata and ROWS[each.name].is_offered:
             row = ROWS[each.name]
-            shown = setting(row.name, panel=row.panel).metadata["option"]
+            flags = () if isinstance(row.kind, Switch) else (row.flag, *row.aliases)
+            shown = setting(row.name, None, *flags, panel=row.panel).metadata["option"]
         if shown:
             hint = object if each.name in ROWS and is_written(ROWS[each.name]) else hints[each.name]
             annotation = Annotated[hint, shown]
@@ -229,3 +212,69 @@ def _numbers(text: str) -> list[int]:
         values.append(after)
         after = after * step if sign == "*" else after + step
     return values if len(values) <= _MOST else []
+
+
+Reader = Callable[[Any, Any], Any]
+_WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
+_OTHER = object()
+"""For Typer."""
+
+
+def read_quickly(command: Any) -> None:
+    """Let the parameters of Typer's command take what is plainly right as it is.
+
+    Those of a Typer without adapters stay as they are.
+    """
+    listed: Callable[[Any], list[Any]] = command.get_params
+
+    def get_params(context: Any) -> list[Any]:
+        parameters = listed(context)
+        for parameter in parameters:
+            described = getattr(parameter, "type_descriptor", None)
+            if described is not None and "process_value" not in vars(parameter):
+                parameter.process_value = _reader(parameter, described)
+        return parameters
+
+    command.get_params = get_params
+
+
+def _reader(parameter: Any, described: Any) -> Reader:
+    read: Reader = parameter.process_value
+    kind, limits = described.annotation, described.parameter_info
+
+    def process_value(context: Any, value: Any) -> Any:
+        found = _OTHER
+        if value is None and not parameter.required:
+            found = () if parameter.multiple or parameter.nargs != 1 else None
+        elif not parameter.multiple and parameter.nargs == 1:
+            found = _plain(kind, value, limits)
+        if found is _OTHER:
+            return read(context, value)
+        callback = parameter.callback
+        return callback(context, parameter, found) if callback else found
+
+    return process_value
+
+
+def _plain(kind: Any, value: Any, limits: Any) -> Any:
+    """The value of an option or of its default, if it is plainly one of that kind."""
+    if limits.parser is not None:
+        with suppress(ValueError):
+            return limits.parser(value)
+        return _OTHER
+    if get_origin(kind) is Literal:
+        return value if value in get_args(kind) else _OTHER
+    if kind is str and type(value) is str:
+        return value
+    pattern = _WHOLE if kind is int else _NUMBER if kind is float else None
+    if pattern is None or limits.clamp:
+        return _OTHER
+    is_plain = isinstance(value, str) and pattern.fullmatch(value)
+    number: Any = kind(value) if is_plain else value
+    is_within = type(number) is kind and _within(number, limits.min, limits.max)
+    return number if is_within else _OTHER
+
+
+def _within(value: float, low: float | None, high: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)

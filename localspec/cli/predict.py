@@ -18,13 +18,15 @@ from localspec.cli.options import (
     several,
     share,
 )
-from localspec.cli.output import print_json, write_text
+from localspec.cli.output import fields_of, print_json
 from localspec.errors import UserError
 from localspec.settings import MAX_THREADS, FlashAttention, Split
 
 if TYPE_CHECKING:
-    from localspec.bench.report.chart import Chart
-    from localspec.forecast.forecast import Forecast, SpeculationRow
+    from localspec.forecast.corrections import RestingRun
+    from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
+    from localspec.forecast.head_forecast import HeadForecast
+    from localspec.prediction.speculation import Advice
 
 PICTURE = ".svg"
 MAX_BATCH = 4096
@@ -138,10 +140,10 @@ def predict(
     from localspec.forecast.question import answer, read_question
 
     forecast = answer(model, *read_question(**keywords), notify)
+    from localspec.cli.predict_output import show, write_plot
+
     if plot:
         write_plot(forecast, plot)
-    from localspec.cli.predict_document import document
-    from localspec.cli.predict_output import show
 
     if as_json:
         print_json(document(forecast))
@@ -149,85 +151,119 @@ def predict(
         show(forecast)
 
 
-def write_plot(forecast: "Forecast", path: Path) -> None:
-    """Draw the gain of drafts, a panel for each depth and batch. Raises UserError if that fails."""
-    from localspec.bench.report.svg import picture
-
-    target = forecast.facts.name or forecast.facts.path
-    draft = forecast.draft.name or forecast.draft.path if forecast.draft else "lookup"
-    title = f"{draft} drafts for {target} on {forecast.machine.name}"
-    panels = [_speeds(forecast), *(_gains(row) for row in forecast.speculation)]
-    panels[1:1] = _resting(forecast)
-    write_text(path, "--plot", picture(title, panels))
+DEVICE = (
+    "name", "bandwidth_bytes_per_s", "flops_per_s", "memory_bytes", "free_bytes", "source",
+)  # fmt: skip
+MODEL = (
+    "path", "name", "architecture", "file_type", "n_params", "active_params", "n_layers",
+    "n_ctx_train", "weight_bytes", "streamed_bytes",
+)  # fmt: skip
 
 
-def _speeds(forecast: "Forecast") -> "Chart":
-    """Plain decoding by depth, with the interval, and what it rests on."""
-    from localspec.bench.report.chart import Chart, ChartPoint, Series
-
-    first = forecast.rows[0]
-    rows = [r for r in forecast.rows if (r.cache, r.batch) == (first.cache, first.batch)]
-    names = {"mid": "predicted", "low": "80 % interval", "high": ""}
-    series = tuple(
-        Series(
-            label,
-            tuple(ChartPoint(row.depth, getattr(row.decode, name)) for row in rows),
-            "line",
-            dashed=name != "mid",
-            tone=0 if name == "mid" else None,
-        )
-        for name, label in names.items()
-    )
-    title = f"rests on {forecast.machine.rates_source}"
-    return Chart("speed", title, "", "tokens in the context", "tokens per second", series)
+HEAD = (
+    "method", "file", "is_inside", "n_draft_max", "weight_bytes", "step_bytes", "token_bytes",
+    "context_bytes", "n_snapshots", "snapshot_bytes", "memory_bytes", "pays_for_users",
+)  # fmt: skip
 
 
-def _resting(forecast: "Forecast") -> "list[Chart]":
-    """The runs that the prediction rests on, each beside what was predicted without it."""
-    from localspec.bench.report.chart import Chart, ChartPoint, Series
-
-    runs = forecast.machine.experience.runs
-    if not runs:
-        return []
-    groups = {
-        "this machine": [each for each in runs if each.is_of_machine],
-        "this model elsewhere": [r for r in runs if r.is_of_model and not r.is_of_machine],
-        "others": [r for r in runs if not r.is_of_model and not r.is_of_machine],
+def document(forecast: "Forecast") -> dict[str, Any]:
+    """Plain values; an unknown one is null."""
+    return {
+        "device": {**fields_of(forecast.machine, *DEVICE), "rates": forecast.machine.rates_source},
+        "devices": _devices(forecast),
+        "verdict": forecast.machine.verdict(forecast.facts, forecast.rows[0].cache),
+        "model": fields_of(forecast.facts, *MODEL),
+        "rows": [_row(row) for row in forecast.rows],
+        "ceiling_tps": forecast.ceiling_tps,
+        "break_even_batch": forecast.break_even_batch,
+        "speculation": _speculation(forecast),
+        "head": forecast.head and _head_document(forecast.head),
+        "advice": [_advice_document(item) for item in forecast.advice],
+        "quants": [asdict(quant) for quant in forecast.quants] or None,
+        "notes": list(forecast.machine.notes),
+        "runs": [_run(each) for each in forecast.machine.experience.runs],
     }
-    series = [
-        Series(
-            name,
-            tuple(
-                ChartPoint(each.predicted_per_s, each.run.tokens_per_s, note=each.run.text)
-                for each in found
-            ),
-            tone=i,
-        )
-        for i, (name, found) in enumerate(groups.items())
-        if found
+
+
+def _run(each: "RestingRun") -> dict[str, Any]:
+    return {
+        **fields_of(each.run, "source", "device", "backend", "file", "test", "n_tokens", "depth"),
+        "tokens_per_s": each.run.tokens_per_s,
+        **fields_of(each, "predicted_per_s", "is_of_machine", "is_of_model"),
+    }
+
+
+def _devices(forecast: "Forecast") -> list[dict[str, Any]] | None:
+    """Who computes which layers; null where the devices were not measured one by one."""
+    shares = forecast.machine.peer_shares(forecast.facts, forecast.rows[0].cache)
+    return [asdict(share) for share in shares] or None
+
+
+def _row(row: "ForecastRow") -> dict[str, Any]:
+    return {
+        **fields_of(row.cache, "kv_k", "kv_v"),
+        "flash_attn": row.cache.is_flash,
+        **fields_of(row, "depth", "batch", "token_s", "bound"),
+        "decode_tps": asdict(row.decode),
+        "decode_tps_per_user": row.decode.mid / row.batch,
+        "prefill_tps": row.prefill.mid,
+        "prefill_interval": fields_of(row.prefill, "low", "high"),
+        "ttft_s": row.first_token.mid,
+        "ttft_interval_s": asdict(row.first_token),
+        "memory_bytes": row.memory.total_bytes,
+        "memory": asdict(row.memory),
+    }
+
+
+def _speculation(forecast: "Forecast") -> dict[str, Any] | None:
+    """Null without a draft model. Lookup has no draft cost, and `advice` covers it."""
+    if forecast.draft is None:
+        return None
+    return {
+        "draft": forecast.draft.path,
+        "rows": [_speculation_row(row) for row in forecast.speculation],
+    }
+
+
+def _head_document(head: "HeadForecast") -> dict[str, Any]:
+    users = [
+        {
+            "n_users": each.n_users,
+            "break_even_acceptance": each.break_even,
+            "acceptance": each.best.acceptance,
+            "n_draft": each.best.n_draft,
+            "speedup": each.best.speedup,
+        }
+        for each in head.users
     ]
-    ends = [f(each.predicted_per_s for each in runs) for f in (min, max)]
-    equal = Series("", tuple(ChartPoint(x, x) for x in ends), "line", tone=None)
-    title = f"rests on {len(runs)} measured runs"
-    labels = ("tokens per second, predicted without them", "measured")
-    return [Chart("runs", title, "", *labels, (equal, *series), is_log=True)]
+    return {**fields_of(head, *HEAD), "users": users}
 
 
-def _gains(row: "SpeculationRow") -> "Chart":
-    """Speed-up by draft length, a line for each acceptance with its best length marked."""
-    from localspec.bench.report.chart import Chart, ChartPoint, Series
-    from localspec.format import percent
+def _speculation_row(row: "SpeculationRow") -> dict[str, Any]:
+    costs, chances = row.costs, [gain.acceptance for gain in row.best]
+    return {
+        **fields_of(row, "depth", "batch"),
+        "draft_cost": costs.draft_cost,
+        "break_even_acceptance": row.break_even,
+        "best": [asdict(gain) for gain in row.best],
+        "by_length": [
+            {
+                "n_draft": n,
+                "verify": costs.verify(n + 1),
+                "speedup": {str(chance): costs.speedup(chance, n) for chance in chances},
+            }
+            for n in range(1, costs.max_draft + 1)
+        ],
+    }
 
-    lengths = range(row.costs.max_draft + 1)
-    plain = Series("", tuple(ChartPoint(n, 1.0) for n in lengths), "line", tone=None)
-    lines = [
-        Series(
-            f"{percent(gain.acceptance)} accepted, best {gain.n_draft}",
-            tuple(ChartPoint(n, row.costs.speedup(gain.acceptance, n)) for n in lengths),
-            "line",
-            tone=i,
-        )
-        for i, gain in enumerate(row.best)
-    ]
-    title = f"depth {row.depth:,}, batch {row.batch}"
-    return Chart("gain", title, "", "drafted tokens", "times plain speed", (plain, *lines))
+
+def _advice_document(item: "Advice") -> dict[str, Any]:
+    gain = ("acceptance", "n_draft", "speedup")
+    return {
+        "use": item.use.name,
+        "depth": item.use.depth,
+        "batch": item.use.n_sequences,
+        **{name: getattr(item.gain, name, None) for name in gain},
+        "break_even_acceptance": item.break_even,
+        "sentence": item.sentence,
+    }

@@ -1,15 +1,17 @@
-"""A forecast as tables for people; `predict_document` has it for programs."""
+"""A forecast for people: tables, and pictures of the speed and of the gain of drafts."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localspec.cli.output import fitting, labelled_table, table_of
-from localspec.cli.predict_document import verdict_of
+from localspec.bench.report.chart import Chart, ChartPoint, Series
+from localspec.bench.report.svg import picture
+from localspec.cli.output import fitting, labelled_table, table_of, write_text
 from localspec.display import console as console_of
-from localspec.forecast.forecast import Forecast, ForecastRow
+from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.forecast.head_forecast import HeadForecast
 from localspec.format import percent, size
 from localspec.prediction.roofline import Speed
@@ -56,7 +58,7 @@ def _heading(forecast: Forecast) -> list[str]:
             f"  {share.name}: {share.n_layers} layers{output}, {_seconds(share.token_s)} a token,"
             f" {_seconds(share.hop_s)} to reach it"
         )
-    verdict = verdict_of(forecast)
+    verdict = machine.verdict(facts, forecast.rows[0].cache)
     lines += [f"  {verdict}"] if verdict else []
     return [*lines, *(f"  {note}" for note in machine.notes), ""]
 
@@ -179,3 +181,78 @@ def _seconds(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:,.1f} s"
     return f"{seconds * 1e3:.{1 if seconds < 0.01 else 0}f} ms"
+
+
+def write_plot(forecast: Forecast, path: Path) -> None:
+    """Draw the gain of drafts, a panel for each depth and batch. Raises UserError if that fails."""
+    target = forecast.facts.name or forecast.facts.path
+    draft = forecast.draft.name or forecast.draft.path if forecast.draft else "lookup"
+    title = f"{draft} drafts for {target} on {forecast.machine.name}"
+    panels = [_speeds(forecast), *(_gains(row) for row in forecast.speculation)]
+    panels[1:1] = _resting(forecast)
+    write_text(path, "--plot", picture(title, panels))
+
+
+def _speeds(forecast: Forecast) -> Chart:
+    """Plain decoding by depth, with the interval, and what it rests on."""
+    first = forecast.rows[0]
+    rows = [r for r in forecast.rows if (r.cache, r.batch) == (first.cache, first.batch)]
+    names = {"mid": "predicted", "low": "80 % interval", "high": ""}
+    series = tuple(
+        Series(
+            label,
+            tuple(ChartPoint(row.depth, getattr(row.decode, name)) for row in rows),
+            "line",
+            dashed=name != "mid",
+            tone=0 if name == "mid" else None,
+        )
+        for name, label in names.items()
+    )
+    title = f"rests on {forecast.machine.rates_source}"
+    return Chart("speed", title, "", "tokens in the context", "tokens per second", series)
+
+
+def _resting(forecast: Forecast) -> list[Chart]:
+    """The runs that the prediction rests on, each beside what was predicted without it."""
+    runs = forecast.machine.experience.runs
+    if not runs:
+        return []
+    groups = {
+        "this machine": [each for each in runs if each.is_of_machine],
+        "this model elsewhere": [r for r in runs if r.is_of_model and not r.is_of_machine],
+        "others": [r for r in runs if not r.is_of_model and not r.is_of_machine],
+    }
+    series = [
+        Series(
+            name,
+            tuple(
+                ChartPoint(each.predicted_per_s, each.run.tokens_per_s, note=each.run.text)
+                for each in found
+            ),
+            tone=i,
+        )
+        for i, (name, found) in enumerate(groups.items())
+        if found
+    ]
+    ends = [f(each.predicted_per_s for each in runs) for f in (min, max)]
+    equal = Series("", tuple(ChartPoint(x, x) for x in ends), "line", tone=None)
+    title = f"rests on {len(runs)} measured runs"
+    labels = ("tokens per second, predicted without them", "measured")
+    return [Chart("runs", title, "", *labels, (equal, *series), is_log=True)]
+
+
+def _gains(row: SpeculationRow) -> Chart:
+    """Speed-up by draft length, a line for each acceptance with its best length marked."""
+    lengths = range(row.costs.max_draft + 1)
+    plain = Series("", tuple(ChartPoint(n, 1.0) for n in lengths), "line", tone=None)
+    lines = [
+        Series(
+            f"{percent(gain.acceptance)} accepted, best {gain.n_draft}",
+            tuple(ChartPoint(n, row.costs.speedup(gain.acceptance, n)) for n in lengths),
+            "line",
+            tone=i,
+        )
+        for i, gain in enumerate(row.best)
+    ]
+    title = f"depth {row.depth:,}, batch {row.batch}"
+    return Chart("gain", title, "", "drafted tokens", "times plain speed", (plain, *lines))

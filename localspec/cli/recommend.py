@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from localspec.forecast.known_machine import KnownMachine
     from localspec.forecast.recommend import Recommendation, UseCase
     from localspec.prediction.roofline import Seconds, Speed
-    from localspec.settings import Attention
 
 UseName = Literal["chat", "code", "long", "many-users"]
 SHOWN = 10
@@ -121,13 +120,10 @@ def command_of(offer: "Recommendation", use: "UseCase") -> str:
     name, cache = offer.reference, offer.cache
     alone = " --no-draft" if offer.entry.draft and not offer.draft else ""
     many = f" --parallel {use.n_users}" if use.n_users > 1 else ""
-    types = "" if (cache.kv_k, cache.kv_v) == ("f16", "f16") else _types(cache)
+    is_usual = (cache.kv_k, cache.kv_v) == ("f16", "f16")
+    types = "" if is_usual else f" --kv-k {cache.kv_k} --kv-v {cache.kv_v}"
     run = f"{'serve' if many else 'chat'} {name} --ctx {offer.n_ctx}{types}{many}"
     return f"localspec pull {name}{alone} && localspec {run}"
-
-
-def _types(cache: "Attention") -> str:
-    return f" --kv-k {cache.kv_k} --kv-v {cache.kv_v}"
 
 
 def _head(offer: "Recommendation") -> str | None:
@@ -173,7 +169,7 @@ def _table(console: "Console", offers: "Sequence[Recommendation]", use: "UseCase
         "memory": lambda offer: size(offer.memory.used_bytes),
         f"tok/s{each}": lambda offer: _interval(offer.decode),
         "first token": lambda offer: _interval(offer.first_token, " s"),
-        "KL": lambda offer: _number(offer.kld, ".3f"),
+        "KL": lambda offer: "-" if offer.kld is None else f"{offer.kld:.3f}",
     }
 
     def made(names: "Sequence[str]") -> "Table":
@@ -187,10 +183,6 @@ def _drafter(offer: "Recommendation") -> str:
     if offer.draft:
         return offer.draft.name
     return "-" if head is None else "head"
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{form}}{unit}"
 
 
 def _interval(found: "Speed | Seconds | None", unit: str = "") -> str:

@@ -12,6 +12,7 @@ the machine is calm.
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 
 from localspec import paths
@@ -27,7 +28,7 @@ from localspec.hardware.detect import power
 from localspec.hardware.machine import Reported, machine_key
 from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
-from localspec.store import Kept, hashed
+from localspec.store import Kept, document_of, hashed, value_of
 
 CHILD = "localspec.engine.llama.prober"
 REPEATS, PATIENCE_S = 2, 30.0
@@ -153,7 +154,7 @@ def _measure(
         if kind == "stage":
             notify(rest)
         elif kind == "found":
-            found.append(Probe.from_json(json.loads(rest)))
+            found.append(value_of(Probe, json.loads(rest)))
 
     limit_s = COMPILING_LIMIT_S if setting.n_gpu_layers else LIMIT_S
     ending = run_module(CHILD, [request], on_line, limit_s)
@@ -169,7 +170,8 @@ def _kept(setting: ProbeSetting) -> Kept[Probe]:
     parts = setting.key + waiting()
     used = graphics(setting.device, setting.workers) if setting.n_gpu_layers else []
     parts += devices_text([each for each in used if _is_of(each, setting)])
-    return Kept(hashed(paths.cache_dir() / "probe", parts), Probe.from_json, Probe.to_json)
+    read = partial(value_of, Probe)
+    return Kept(hashed(paths.cache_dir() / "probe", parts), read, document_of)
 
 
 def _is_of(device: Reported, setting: ProbeSetting) -> bool:

@@ -20,8 +20,7 @@ from typing import Any, Self, TypeVar
 from localspec import paths
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
-from localspec.hardware.cores import allowed_cpus
-from localspec.hardware.detect import power
+from localspec.hardware.detect import allowed_cpus, power
 from localspec.hardware.machine import machine_key
 from localspec.store import Kept, document_of, hashed, value_of
 

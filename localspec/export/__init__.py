@@ -4,8 +4,15 @@ from collections.abc import Callable
 
 from localspec.export.exported import Exported
 from localspec.export.llama_cpp import llama_cpp_python, llama_server, lm_studio, ollama
-from localspec.export.proxies import litellm, llama_swap
-from localspec.export.servers import sglang, tensorrt_llm, tgi, transformers, vllm
+from localspec.export.servers import (
+    litellm,
+    llama_swap,
+    sglang,
+    tensorrt_llm,
+    tgi,
+    transformers,
+    vllm,
+)
 from localspec.session.config import SessionConfig
 
 TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {

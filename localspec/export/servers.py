@@ -1,16 +1,24 @@
-"""vLLM, SGLang, TGI and TensorRT-LLM, servers for data-centre GPUs, and Hugging Face transformers.
+"""Servers for data-centre GPUs, proxies before servers, and Hugging Face transformers.
 
-The servers run the original weights, so only the context, the draft with its length, and an 8-bit
-cache carry over. transformers runs `generate` with an assistant model or prompt lookup. It unpacks
-GGUF files of common architectures to floats (`gguf_file`), so memory is that of the original model.
-All five follow the documentation and were not run here.
+vLLM, SGLang, TGI and TensorRT-LLM run the original weights, so only the context, the draft with its
+length, and an 8-bit cache carry over. transformers runs `generate` with an assistant model or
+prompt lookup. It unpacks GGUF files of common architectures to floats (`gguf_file`), so memory is
+that of the original model.
+
+llama-swap starts servers on demand; LiteLLM shares requests out among those that run, on one
+machine or several.
+
+All follow the documentation and were not run here.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Container
+from dataclasses import replace
 
 from localspec.engine.graphics import graphics
+from localspec.engine.workers import addresses_of
 from localspec.export.exported import (
     ADAPTS,
     Exported,
@@ -23,7 +31,9 @@ from localspec.export.exported import (
     looks_up,
     not_told,
 )
+from localspec.export.llama_cpp import llama_server
 from localspec.session.config import SessionConfig
+from localspec.settings import ROWS
 
 MODEL, DRAFT = "MODEL", "DRAFT"
 NGRAM_MAX = 3
@@ -155,24 +165,8 @@ def _command(flags: list[list[str]]) -> str:
     return " \\\n    ".join(shlex.join(flag) for flag in flags) + "\n"
 
 
-_MEANT = frozenset({"ctx", "kv_k", "kv_v"})
-_LOCAL = frozenset(
-    {
-        "threads",
-        "threads_batch",
-        "ubatch",
-        "gpu_layers",
-        "device",
-        "workers",
-        "split",
-        "shares",
-        "cpu_moe",
-        "mmap",
-        "repack",
-        "flash_attn",
-    }
-)
-"""Settings that mean nothing to an engine with the original weights on a GPU."""
+_TOLD = frozenset(name for name, row in ROWS.items() if row.is_engine)
+"""Settings that carry over, or mean nothing to an engine with the original weights on a GPU."""
 
 
 def _kind_beyond(head: ExportedHead | None, known: Container[str]) -> str:
@@ -192,7 +186,7 @@ def _cannot(config: SessionConfig, lacks: str = "") -> tuple[str, ...]:
         found.append(f"keep {settings.kv_k} keys and {settings.kv_v} values (fp8 stands in)")
     if drafts(config):
         found.append(lacks or ADAPTS)
-    return (*found, *not_told(config, _MEANT | _LOCAL))
+    return (*found, *not_told(config, _TOLD))
 
 
 BITS = {"q8_0": 8, "q4_0": 4, "q4_1": 4, "iq4_nl": 4, "q5_0": 4, "q5_1": 4}
@@ -253,4 +247,48 @@ def _transformers_cannot(config: SessionConfig) -> list[str]:
         found.append("keep keys and values in different types")
     if quantized and _drafts_there(config):
         found.append("draft with a quantized cache (the default cache stands in)")
-    return found + not_told(config, _MEANT | _LOCAL)
+    return found + not_told(config, _TOLD)
+
+
+PORT = 8080
+"""llama-server's own."""
+_UNSAFE = re.compile(r"[^\w.-]+")
+
+
+def llama_swap(config: SessionConfig) -> Exported:
+    """A config.yaml with one model, started by its first request."""
+    server = llama_server(config)
+    command = server.text.replace("llama-server", "llama-server --port ${PORT}", 1)
+    lines = "".join(
+        f"      {line.strip()}\n" for line in command.replace("\\\n", "\n").splitlines()
+    )
+    text = f"models:\n  {json.dumps(_name(config))}:\n    cmd: |\n{lines}    ttl: 600\n"
+    note = "append the entries of other models under `models:`; each takes the whole machine"
+    return replace(server, text=text, notes=(*server.notes, note))
+
+
+def litellm(config: SessionConfig) -> Exported:
+    """A config.yaml with this machine's server, and one more for each worker's machine.
+
+    Each machine answers whole requests, so the model must fit on every one of them.
+    """
+    hosts = ["127.0.0.1"]
+    hosts += [address.rpartition(":")[0] for address in addresses_of(config.settings.workers)]
+    server = llama_server(replace(config, settings=replace(config.settings, workers=())))
+    command = " ".join(server.text.replace("\\\n", " ").split())
+    lines = [f"# On each machine: {command} --host 0.0.0.0 --port {PORT}", "model_list:"]
+    for host in dict.fromkeys(hosts):
+        lines += [
+            f"  - model_name: {json.dumps(_name(config))}",
+            "    litellm_params:",
+            f"      model: {json.dumps('openai/' + _name(config))}",
+            f"      api_base: {json.dumps(f'http://{host}:{PORT}/v1')}",
+            '      api_key: "none"',
+        ]
+    lines += ["router_settings:", "  routing_strategy: least-busy"]
+    note = "each machine answers whole requests: the model must fit on every one"
+    return Exported("\n".join(lines) + "\n", server.cannot, (note,))
+
+
+def _name(config: SessionConfig) -> str:
+    return _UNSAFE.sub("-", config.model.stem)

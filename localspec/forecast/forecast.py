@@ -34,9 +34,9 @@ from localspec.prediction.speculation import (
     advice,
     speculation_at,
 )
+from localspec.registry.catalog import named_entry
 from localspec.registry.repository import usual_file
 from localspec.registry.resolve import locate, written_name
-from localspec.registry.spelling import named_entry
 from localspec.settings import Attention
 
 MAX_BATCHES, STEEP = 256, 32

@@ -12,7 +12,8 @@ from time import perf_counter, sleep
 import psutil
 
 from localspec.format import percent
-from localspec.hardware.detect import power, read_int
+from localspec.hardware.detect import power
+from localspec.hardware.gpus import int_of
 from localspec.notify import Notify
 
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
@@ -132,6 +133,6 @@ def _mhz() -> float | None:
 
 
 def _throttles() -> int | None:
-    counts = [read_int(path) for path in sorted(Path("/").glob(_THROTTLES[1:]))]
+    counts = [int_of(path) for path in sorted(Path("/").glob(_THROTTLES[1:]))]
     known = [count for count in counts if count is not None]
     return sum(known) if known else None

@@ -26,8 +26,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol, Self
 
-from localspec.hardware.detect import read_int
-from localspec.hardware.gpus import line_of, output_of
+from localspec.hardware.gpus import int_of, line_of, output_of
 
 ROOT = Path("/")
 SAMPLED_S = 0.1
@@ -54,7 +53,7 @@ class Counter:
     _wrapped: int = 0
 
     def joules(self) -> float | None:
-        found = read_int(self.path)
+        found = int_of(self.path)
         if found is None:
             return None
         if self._last is not None and found < self._last:
@@ -171,8 +170,8 @@ def _processors(root: Path) -> list[Counter]:
     found: list[Counter] = []
     for folder in sorted((root / "sys/class/powercap").glob("*:*")):
         is_package = (line_of(folder / "name") or "").startswith("package")
-        if is_package and read_int(folder / "energy_uj") is not None:
-            largest = read_int(folder / "max_energy_range_uj")
+        if is_package and int_of(folder / "energy_uj") is not None:
+            largest = int_of(folder / "max_energy_range_uj")
             found.append(Counter("processor", folder / "energy_uj", range_=largest))
     return found
 
@@ -188,25 +187,19 @@ def _amd(root: Path) -> list[Sampled]:
 
 def _microwatts(path: Path) -> Callable[[], float | None]:
     def watts() -> float | None:
-        found = read_int(path)
+        found = int_of(path)
         return None if found is None else found / 1e6
 
     return watts
 
 
 def _batteries(root: Path) -> list[Sampled]:
+    """Those of the machine: a mouse's or a pen's has the scope "Device"."""
     folders = sorted((root / "sys/class/power_supply").glob("*"))
-    own = [f for f in folders if line_of(f / "type") == "Battery" and _is_of_machine(f)]
-    return [Sampled("battery", _battery(folder)) for folder in own if _battery_tells(folder)]
-
-
-def _is_of_machine(folder: Path) -> bool:
-    """A mouse's or a pen's battery has the scope "Device"."""
-    return line_of(folder / "scope") != "Device"
-
-
-def _battery_tells(folder: Path) -> bool:
-    return (folder / "power_now").exists() or (folder / "current_now").exists()
+    own = [f for f in folders if line_of(f / "type") == "Battery"]
+    own = [f for f in own if line_of(f / "scope") != "Device"]
+    tells = ("power_now", "current_now")
+    return [Sampled("battery", _battery(f)) for f in own if any((f / n).exists() for n in tells)]
 
 
 def _battery(folder: Path) -> Callable[[], float | None]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from localspec.hardware.gpus import line_of
+from localspec.hardware.gpus import int_of, line_of
 
 _UNLIMITED = 2**62
 _USUAL_MOUNTS = {
@@ -36,8 +36,7 @@ class Group:
 
     def number(self, name: str) -> int | None:
         """What a file says; None for no limit, and where it is not there."""
-        text = line_of(self.folder / name)
-        value = int(text) if text and text.isdigit() else None
+        value = int_of(self.folder / name)
         return None if value is None or value >= _UNLIMITED else value
 
     def statistics(self) -> dict[str, int]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from localspec.hardware.cards import MIB, Card, system_cards
 from localspec.hardware.detect import (
     available_memory_bytes,
     power,
@@ -21,7 +20,7 @@ from localspec.hardware.detect import (
     usable_cores,
 )
 from localspec.hardware.devices import Match, match_reported
-from localspec.hardware.gpus import Gpu, system_gpus
+from localspec.hardware.gpus import MIB, Card, Gpu, system_cards, system_gpus
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

@@ -8,7 +8,7 @@ the cache and on the size of a head.
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import log
 from operator import itemgetter
 from typing import Any, Self
@@ -19,6 +19,11 @@ class Curve(tuple[tuple[float, float], ...]):
     kernel switches make cliffs that no smooth curve would follow."""
 
     __slots__ = ()
+
+    @classmethod
+    def from_json(cls, document: Any) -> Self:
+        """From pairs. TypeError or ValueError where there are none."""
+        return cls((float(x), float(y)) for x, y in document)
 
     def least(self, other: "Curve") -> "Curve":
         """The lesser value at each point that both have."""
@@ -164,45 +169,6 @@ class Probe:
             others_share=min(self.others_share, other.others_share),
         )
 
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError where it is no probe."""
-        return cls(
-            taken=str(document["taken"]),
-            setting=str(document["setting"]),
-            pass_s=_curve(document["pass_s"]),
-            layer_s=_curve(document["layer_s"]),
-            weight_s={
-                WeightCase.parse(name): _curve(points)
-                for name, points in document["weight_s"].items()
-            },
-            attention_s={
-                AttentionCase.parse(name): tuple(
-                    AttentionCost(int(cost["width"]), _curve(cost["by_cells"])) for cost in costs
-                )
-                for name, costs in document["attention_s"].items()
-            },
-            read_bytes_per_s=document["read_bytes_per_s"],
-            others_share=float(document["others_share"]),
-            link=Link(**document["link"]) if document.get("link") else None,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "taken": self.taken,
-            "setting": self.setting,
-            "pass_s": self.pass_s,
-            "layer_s": self.layer_s,
-            "weight_s": {str(case): points for case, points in self.weight_s.items()},
-            "attention_s": {
-                str(case): [asdict(cost) for cost in costs]
-                for case, costs in self.attention_s.items()
-            },
-            "read_bytes_per_s": self.read_bytes_per_s,
-            "others_share": self.others_share,
-            "link": asdict(self.link) if self.link else None,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class ProbeNeeds:
@@ -263,7 +229,3 @@ def sizes_around(n_bytes: float) -> tuple[int, ...]:
     """The probed sizes between which a model's lies; one where it is near that or beyond."""
     share = size_share(n_bytes)
     return SIZES_BYTES if 0.1 < share < 0.9 else (SIZES_BYTES[round(share)],)
-
-
-def _curve(pairs: Any) -> Curve:
-    return Curve((float(x), float(y)) for x, y in pairs)

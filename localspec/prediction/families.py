@@ -2,7 +2,7 @@
 
 import re
 
-from localspec.hardware.processors import processor_of
+from localspec.hardware.described import processor_of
 
 # The first pattern found in a device's lower-case name decides.
 _FAMILIES: tuple[tuple[str, str], ...] = (

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from math import log
 from typing import Self
 
+from localspec.hardware.described import chip_of
 from localspec.hardware.devices import Device, Match
-from localspec.hardware.processors import chip_of
 from localspec.prediction.conditions import (
     BESIDE_LAYERS,
     LAUNCH_S,

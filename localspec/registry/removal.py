@@ -17,11 +17,10 @@ from localspec import paths
 from localspec.errors import UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of
 from localspec.gguf.reader import PART_NAME
-from localspec.registry.catalog import no_such_model
+from localspec.registry.catalog import named_entry, no_such_model
+from localspec.registry.local_models import found_models, found_named
 from localspec.registry.manifest import Pulled, forget, pulled_files
-from localspec.registry.other_apps import found_models, found_named
 from localspec.registry.resolve import written_name
-from localspec.registry.spelling import named_entry
 from localspec.registry.variants import Variant, in_folder, quantization_of, with_tag
 
 

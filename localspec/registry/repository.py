@@ -13,6 +13,7 @@ from localspec.gguf.hub_name import HUB, HubFile, HubRepository, with_file
 from localspec.gguf.remote import read_remote
 from localspec.model.kind import kind_of
 from localspec.notify import Notify
+from localspec.registry.catalog import named_entry
 from localspec.registry.remote_file import (
     NoSuchFileError,
     RefusedError,
@@ -22,7 +23,6 @@ from localspec.registry.remote_file import (
     repository_folder,
     repository_id,
 )
-from localspec.registry.spelling import named_entry
 from localspec.registry.variants import (
     RepositoryFile,
     Variant,

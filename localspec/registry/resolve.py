@@ -15,6 +15,7 @@ owner/repo[:TAG]             the hub, where nothing else is called so
 
 import re
 import shlex
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,15 @@ from urllib.parse import unquote
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, bare_hub_name, hub_name_of, is_of_hub
-from localspec.registry.catalog import STARTER, Entry, entry_of, load_catalog, no_such_model
+from localspec.registry.catalog import (
+    STARTER,
+    Entry,
+    entry_of,
+    load_catalog,
+    named_entry,
+    no_such_model,
+    split_type,
+)
 from localspec.registry.manifest import Pulled, pulled_files
 from localspec.registry.sites import (
     ADDRESSES,
@@ -34,11 +43,10 @@ from localspec.registry.sites import (
     model_scope_file,
     not_here,
 )
-from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import RepositoryFile, few, quantization_of, variants
 
 if TYPE_CHECKING:
-    from localspec.registry.other_apps import FoundModel
+    from localspec.registry.local_models import FoundModel
 
 
 class NotHereError(ModelError):
@@ -79,7 +87,7 @@ def locate(reference: str | None) -> Path | str:
     if hub is not None:
         return _here(hub) or hub.name
     if name.lower().startswith(ADDRESSES):
-        return next(iter(_whole(reference=name)), None) or name
+        return next(iter(_whole(lambda file: file.reference == name)), None) or name
     plain, kind = split_type(name)
     entry = entry_of(plain)
     return (_file_of(entry, kind) or hub_name(entry, kind)) if entry else _otherwise(name)
@@ -146,7 +154,7 @@ def _of_origin(name: str) -> Path | str:
 
 
 def _here(hub: HubName) -> Path | None:
-    from localspec.registry.here import file_here, same_file_here  # noqa: PLC0415 - of the hub
+    from localspec.registry.local_models import file_here, same_file_here  # noqa: PLC0415 - of the hub
 
     return _cached(hub) or same_file_here(hub) if isinstance(hub, HubFile) else file_here(hub)
 
@@ -206,7 +214,7 @@ def _existing(reference: str) -> Path:
         raise UserError(f"{reference} names a home folder that is not here: {error}") from error
     if not path.exists():
         entry, kind = named_entry(re.sub(r"\.gguf$", "", path.name, flags=re.IGNORECASE))
-        from localspec.registry.here import name_by_place  # noqa: PLC0415 - of what is not here
+        from localspec.registry.local_models import name_by_place  # noqa: PLC0415 - of what is not here
 
         known = entry.name + (f":{kind}" if kind else "") if entry else name_by_place(reference)
         other = f"`localspec pull {known}` gets one" if known else "use a name from models.toml"
@@ -229,26 +237,17 @@ def _in_folder(folder: Path) -> Path:
     raise UserError(f"{folder} is a folder without a .gguf file of a model{only}: name a file")
 
 
-def _whole(*, reference: str | None = None, entry: Entry | None = None) -> list[Path]:
+def _whole(is_meant: Callable[[Pulled], bool]) -> list[Path]:
     """Files that were pulled and are still there, the last one first."""
-    return [
-        Path(file.path)
-        for file in reversed(pulled_files())
-        if file.is_whole
-        and (reference is None or file.reference == reference)
-        and (entry is None or _is_of(file, entry))
-        and Path(file.path).exists()
-    ]
+    found = (file for file in reversed(pulled_files()) if file.is_whole and is_meant(file))
+    return [path for path in (Path(file.path) for file in found) if path.exists()]
 
 
 def _is_of(file: Pulled, entry: Entry) -> bool:
     """Whether a file was pulled for an entry: its first part, if it has several."""
     is_first = "-00001-of-" in file.file or "-of-" not in file.file
-    return (
-        is_first
-        and file.name == entry.name
-        and file.reference.startswith(f"{HUB}{entry.repository}/")
-    )
+    is_of_entry = file.reference.startswith(f"{HUB}{entry.repository}/")
+    return is_first and is_of_entry and file.name == entry.name
 
 
 def _file_of(entry: Entry, kind: str | None) -> Path | None:
@@ -256,7 +255,7 @@ def _file_of(entry: Entry, kind: str | None) -> Path | None:
         file = packaged_file(entry)
         if file:
             return file
-    for path in _whole(entry=entry):
+    for path in _whole(lambda file: _is_of(file, entry)):
         if kind in (None, quantization_of(path.name)):
             return path
     hub = hub_name_of(hub_name(entry, kind))
@@ -287,7 +286,7 @@ def _cached(hub: HubFile) -> Path | None:
 
 def _of_others(name: str) -> "tuple[list[FoundModel], Path | None]":
     """The models of other programs, and the file of the one that is called so."""
-    from localspec.registry.other_apps import found_models, found_named  # noqa: PLC0415 - seldom
+    from localspec.registry.local_models import found_models, found_named  # noqa: PLC0415 - seldom
 
     models = found_models()
     found = found_named(name, models)

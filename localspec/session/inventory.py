@@ -16,8 +16,8 @@ from localspec.model.identity import parts_of
 from localspec.model.kind import HEADS, WITH_HEAD, WRITERS, kind_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog
+from localspec.registry.local_models import FoundModel, found_models
 from localspec.registry.manifest import Pulled, last_used, pulled_files
-from localspec.registry.other_apps import FoundModel, found_models
 from localspec.registry.resolve import catalog_entry, local_file
 from localspec.settings import OWN
 

@@ -55,7 +55,7 @@ def called(model: Path) -> str:
     """The name of another program's file, which may be a mere hash; else the file's own."""
     if not model.name.startswith(_BLOB):
         return model.name
-    from localspec.registry.other_apps import found_models  # noqa: PLC0415 - for those alone
+    from localspec.registry.local_models import found_models  # noqa: PLC0415 - for those alone
 
     return next((each.name for each in found_models() if each.path == model), model.name)
 

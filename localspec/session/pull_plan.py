@@ -19,7 +19,7 @@ from localspec.model.head_fit import is_head
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import check_usable
 from localspec.notify import Notify
-from localspec.registry.catalog import Entry, entry_of
+from localspec.registry.catalog import Entry, entry_of, named_entry, split_type
 from localspec.registry.manifest import pulled_files
 from localspec.registry.pull import Digest, OnProgress, check_disk, pull_file
 from localspec.registry.remote_file import RemoteFile, describe, offline
@@ -33,7 +33,6 @@ from localspec.registry.resolve import (
     written_name,
 )
 from localspec.registry.sites import ADDRESSES
-from localspec.registry.spelling import named_entry, split_type
 from localspec.registry.variants import goes_beside
 from localspec.session.pull_choice import of_entry, of_repository, sibling_head, spelled
 

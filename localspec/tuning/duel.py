@@ -25,8 +25,14 @@ from localspec.engine.sampling import Sampling
 from localspec.engine.threads import thread_counts
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
-from localspec.quality.divergence import Divergence, Windows, shipped_text, windows_of
-from localspec.quality.evaluate import divergence_of, reference_of
+from localspec.quality.divergence import (
+    Divergence,
+    Windows,
+    divergence_of,
+    reference_of,
+    shipped_text,
+    windows_of,
+)
 from localspec.quality.reference import Reference
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.session import Session

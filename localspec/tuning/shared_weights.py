@@ -17,8 +17,7 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.timing import TimedContext, TimedEngine, Timer, there_and_back
 from localspec.errors import LocalspecError
 from localspec.model.kv import CELLS_STEP, padded_cells
-from localspec.quality.divergence import Windows
-from localspec.quality.evaluate import n_outputs_for
+from localspec.quality.divergence import Windows, n_outputs_for
 from localspec.settings import Attention, Settings
 
 if TYPE_CHECKING:

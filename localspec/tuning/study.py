@@ -21,8 +21,15 @@ from localspec.errors import ModelError
 from localspec.gguf.header import file_type
 from localspec.gguf.reader import read_header
 from localspec.prediction.memory import memory_of
-from localspec.quality.divergence import Divergence, Windows, windows_of
-from localspec.quality.evaluate import divergence_of, keep_reference, kept_reference, reference_of
+from localspec.quality.divergence import (
+    Divergence,
+    Windows,
+    divergence_of,
+    keep_reference,
+    kept_reference,
+    reference_of,
+    windows_of,
+)
 from localspec.quality.reference import Reference
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention, Settings

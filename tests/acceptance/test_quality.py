@@ -22,8 +22,14 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.hardware.detect import usable_cores
-from localspec.quality.divergence import Divergence, Windows, shipped_text, windows_of
-from localspec.quality.evaluate import divergence_of, reference_of
+from localspec.quality.divergence import (
+    Divergence,
+    Windows,
+    divergence_of,
+    reference_of,
+    shipped_text,
+    windows_of,
+)
 from localspec.quality.reference import Reference
 
 pytestmark = pytest.mark.engine

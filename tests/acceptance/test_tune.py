@@ -19,8 +19,7 @@ from models import gemma, smollm2
 from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import thread_counts
-from localspec.quality.divergence import shipped_text, windows_of
-from localspec.quality.evaluate import divergence_of, reference_of
+from localspec.quality.divergence import divergence_of, reference_of, shipped_text, windows_of
 from localspec.session.config import SessionConfig
 from localspec.settings import Attention, Settings
 from localspec.tuning.search import search

@@ -12,6 +12,8 @@ from screens import Terminal
 from talking import ANSWERS, GREEDY, WIDE_TEXT, second_talker, talker
 
 Open = Callable[..., Terminal]
+MARKS_PASTES = 2004 << 5
+"""A private mode, as pyte numbers it."""
 LONG = "Tell me a long story about a dragon."
 BEGUN = r"\n[A-Z][a-z']+ [a-z ,']{12}"
 STATUS = r"context [\d,]+ / [\d,]+"
@@ -184,6 +186,17 @@ def test_what_is_typed_during_an_answer_waits_for_the_prompt(open_chat: Open) ->
     terminal.wait("stopped at the limit")
     text = terminal.wait("> typed ahead")
     assert text.count("typed ahead") == 1
+
+
+def test_what_is_pasted_during_an_answer_is_one_message(open_chat: Open) -> None:
+    """A terminal marks a paste where it was asked to: else each of its lines would be sent."""
+    terminal = open_chat("-n", "120", model=smollm2())
+    terminal.send(LONG + "\r")
+    terminal.wait(BEGUN)
+    assert MARKS_PASTES in terminal.screen.mode
+    terminal.send("\x1b[200~first line\rsecond line\x1b[201~")
+    terminal.wait("stopped at the limit")
+    terminal.wait(r"> first line\n\. second line")
 
 
 def test_resized_while_it_comes(open_chat: Open) -> None:

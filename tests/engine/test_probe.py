@@ -32,6 +32,7 @@ from localspec.hardware.probe_results import (
 from localspec.model.kv import cache_type
 from localspec.prediction.probed import ProbedRates
 from localspec.prediction.rates import AttentionWork, WeightWork
+from localspec.store import document_of, value_of
 
 SETTING = ProbeSetting(n_threads=1, n_gpu_layers=0, repack=True)
 F16, Q8 = cache_type("f16"), cache_type("q8_0")
@@ -111,7 +112,7 @@ def test_a_damaged_cache_is_no_probe() -> None:
     kept = _kept(SETTING)
     kept.save(PROBE)
     assert kept_probe(SETTING) == PROBE
-    for text in ("", "[]", "{}", '{"taken": 1}', json.dumps(PROBE.to_json())[:-30]):
+    for text in ("", "[]", "{}", '{"taken": 1}', json.dumps(document_of(PROBE))[:-30]):
         kept.path.write_text(text)
         assert kept_probe(SETTING) is None
 
@@ -139,7 +140,7 @@ def test_memory_can_be_read() -> None:
 
 
 def test_a_probe_survives_json() -> None:
-    assert Probe.from_json(json.loads(json.dumps(PROBE.to_json()))) == PROBE
+    assert value_of(Probe, json.loads(json.dumps(document_of(PROBE)))) == PROBE
 
 
 @given(st.floats(0.5, 40))

@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.errors import UserError
-from localspec.quality.divergence import Divergence, log_softmax, scores, shipped_text, windows_of
-from localspec.quality.evaluate import divergence_of, reference_of
+from localspec.quality.divergence import (
+    Divergence,
+    divergence_of,
+    log_softmax,
+    reference_of,
+    scores,
+    shipped_text,
+    windows_of,
+)
 from localspec.quality.reference import N_LIKELIEST, Reference, Rows
 
 VOCABULARY = 6000

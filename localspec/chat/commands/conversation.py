@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from localspec.chat.archive import Record, SavedConversation, export_text, find, listed
-from localspec.chat.chat import WhenFull
-from localspec.chat.commands.command import AnswerPending, Ask, ChatState, Edit
+from localspec.chat.chat import AnswerPending, Ask, ChatState, Edit, WhenFull
 from localspec.chat.conversation import Configured, Named, Retried, SystemSet, Undone, first_line
 from localspec.chat.figures import stats as stats_rows
 from localspec.chat.loading import LoadedModel

@@ -1,15 +1,18 @@
 """Commands on who answers and how: models, drafts, caches, sampling. The conversation stays."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from math import isfinite
 from typing import Any, get_args
 
-from localspec.chat.commands.command import ChatState, lasting_name
+from localspec.chat.chat import Chat, ChatState, lasting_name
 from localspec.chat.loading import LoadedModel
-from localspec.errors import UserError
+from localspec.errors import LocalspecError, UserError
 from localspec.model.heads import HEAD_METHODS
-from localspec.session.config import SessionConfig
-from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, QUICK_S
+from localspec.registry.resolve import resolve
+from localspec.session.config import SessionConfig, draft_for
+from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, QUICK_S, with_profile
 from localspec.settings import NONE, OWN, Speculation
 
 SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))
@@ -20,8 +23,8 @@ MAX_TEMPERATURE = 100
 
 def model(state: ChatState, argument: str) -> None:
     """Go on with another model."""
-    path = state.models.resolve(argument)
-    draft = state.models.draft_for(path, argument)
+    path = resolve(argument)
+    draft = draft_for(path, argument)
     config = replace(state.chat.config, model=path).with_draft(draft)
     if config.settings.spec in NEEDING:
         config = config.with_settings(spec="auto")
@@ -31,7 +34,7 @@ def model(state: ChatState, argument: str) -> None:
 def draft(state: ChatState, argument: str) -> None:
     """Use another draft model or head, or none."""
     config = state.chat.config
-    draft = argument if argument in (NONE, OWN) else str(state.models.resolve(argument))
+    draft = argument if argument in (NONE, OWN) else str(resolve(argument))
     useless = NEEDING if draft == NONE else (NONE, "lookup", *HEAD_METHODS)
     spec = "auto" if config.settings.spec in useless else config.settings.spec
     chosen = config.with_draft(draft).with_settings(spec=spec)
@@ -85,9 +88,22 @@ def tune(state: ChatState, argument: str) -> None:
     state.frontend.wait(chat.loading)
     chat.unload()
     try:
-        chat.where = state.models.tune(config, seconds)
+        chat.where = _tuned(chat, config, seconds)
     finally:
         state.frontend.wait(chat.loading)
+
+
+def _tuned(chat: Chat, config: SessionConfig, seconds: float | None) -> SessionConfig:
+    """With better settings, which another process finds that has the machine to itself."""
+    arguments = [sys.executable, "-P", "-m", "localspec", "tune", str(config.model)]
+    if config.settings.ctx is not None:
+        arguments += ["--ctx", str(config.settings.ctx)]
+    if seconds is not None:
+        arguments += ["--budget", f"{seconds:g}"]
+    if subprocess.run(arguments, check=False).returncode != 0:
+        raise LocalspecError("nothing was tuned: the settings are as they were")
+    settings = with_profile(config.model, config.settings, frozenset(), chat.notify)
+    return replace(config, settings=settings)
 
 
 def temp(state: ChatState, argument: str) -> None:
@@ -114,7 +130,7 @@ def seed(state: ChatState, argument: str) -> None:
 
 def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
     """Check, then load; the old settings come back where the new ones fail."""
-    state.models.check(config)
+    _check(config)
     loaded = state.chat.reconfigure(config, state.frontend.wait)
     state.chat.remember(**settings)
     assert isinstance(loaded, LoadedModel), "what was configured is loaded here"
@@ -123,6 +139,15 @@ def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
         f"{target.model.name}, speculation {loaded.session.speculation},"
         f" cache {target.settings.kv_k}/{target.settings.kv_v}, context {target.n_ctx:,}"
     )
+
+
+def _check(config: SessionConfig) -> None:
+    """Raises UserError or ModelError where loading would fail."""
+    from localspec.session.chat_template import choose_template  # noqa: PLC0415 - as loading does
+    from localspec.session.loading import plan_engines  # noqa: PLC0415
+
+    plan = plan_engines(config)
+    choose_template(plan.facts.tokenizer, plan.template)
 
 
 def _number(text: str, what: str) -> float:

@@ -34,6 +34,7 @@ from localspec.hardware.probe_results import (
     WeightCase,
 )
 from localspec.model.synthetic import Shape
+from localspec.store import document_of
 
 WIDTHS = (1, 2, 3, 4, 5, 8, 9, 16, 32, 128)
 ATTENTION_WIDTHS = (1, 2, 4, 8, 16, 64)
@@ -208,7 +209,7 @@ def main() -> int:
         attention_s[case] = attention(setting, case, time.until(ATTENTION_PARTS))
     taken_share = watch.stop().taken_share
     found = Probe("", "", *fixed, weight_s, attention_s, read_bytes_per_s, taken_share, link)
-    sys.stdout.write(f"found {json.dumps(found.to_json())}\n")
+    sys.stdout.write(f"found {json.dumps(document_of(found))}\n")
     return 0
 
 

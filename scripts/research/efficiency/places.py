@@ -16,8 +16,8 @@ from research.efficiency.power import share_left
 from research.efficiency.shapes import Shape
 
 from localspec.errors import UserError
+from localspec.hardware.described import FAST_FIRST, chip_of, processor_of
 from localspec.hardware.devices import Match, all_devices, find_device, match_reported
-from localspec.hardware.processors import FAST_FIRST, chip_of, processor_of
 from localspec.prediction.conditions import TYPICAL_INTENSITY, RunConditions
 from localspec.prediction.families import EIGHT, HALF, K_QUANTS, LOW, MICROSCALED, type_class
 from localspec.prediction.published import circumstances

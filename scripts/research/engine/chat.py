@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import typer
 from models import smollm2
 
-from localspec.chat.screen import ScreenView, screen_console, warm_up
+from localspec.chat.views import ScreenView, screen_console, warm_up
 from localspec.dialogue.markup import UNOPENED
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling

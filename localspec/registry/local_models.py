@@ -1,9 +1,13 @@
-"""Models that other programs have put on this disk: named here, used where they lie, never changed.
+"""Models on this disk, whichever program brought them: used where they lie, never changed.
 
     hf:owner/repo/file.gguf      the Hugging Face cache, which llama.cpp uses since 2026, too
     ollama:llama3.2:3b           Ollama: manifests name blobs by digest (OLLAMA_MODELS)
     lmstudio:owner/repo/file     LM Studio: its folder of models, wherever its home is
     llama.cpp:file               llama.cpp's own cache folder (LLAMA_CACHE)
+
+A file of a hub's repository is found in all of them, and among localspec's own pulls: those and the
+hub's cache have its name; LM Studio keeps it below owner and repository; Ollama keeps a blob by
+owner, repository and tag.
 
 Sources: docs/import.md and server/modelpath.go of Ollama, `findLMStudioHome` of lmstudio.js,
 `fs_get_cache_directory` in common/common.cpp of llama.cpp. LM Studio's settings can name another
@@ -13,16 +17,22 @@ folder; that one is read as well.
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localspec.gguf.hub_name import HUB
+from localspec.errors import LocalspecError, UserError
+from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, hub_name_of, with_file
 from localspec.gguf.reader import PART_NAME
 from localspec.model.identity import parts_of
+from localspec.registry.catalog import load_catalog
+from localspec.registry.manifest import pulled, pulled_files
 from localspec.registry.remote_file import cache_folder
+from localspec.registry.sites import ORIGINS
+from localspec.registry.variants import RepositoryFile, Variant, few, in_folder, variants, with_tag
 
 _MAGIC = b"GGUF"
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
@@ -170,3 +180,116 @@ def _listing(folder: Path, pattern: str) -> list[Path]:
         return list(folder.glob(pattern))
     except OSError:
         return []
+
+
+_LM_STUDIO, _OLLAMA = "lmstudio:", "ollama:"
+_PLACES = (
+    re.compile(r".*models--([\w.-]+?)--([\w.-]+)/snapshots/\w+/(.+\.gguf)"),
+    re.compile(r".*/(?:\.?lm-?studio)/models/([\w.-]+)/([\w.-]+)/(.+\.gguf)", re.IGNORECASE),
+)
+"""Of the hub's cache and of LM Studio, on any machine."""
+
+
+def file_here(wanted: HubRepository) -> Path | None:
+    """The one model that a name means here, or None. UserError if several are here."""
+    files = _files(wanted)
+    listing = [RepositoryFile(name, path.stat().st_size) for name, path in files.items()]
+    found = variants(listing) or [Variant("", file.file, file.n_bytes) for file in listing]
+    if wanted.folder:
+        found = in_folder(found, wanted.folder)
+    if wanted.tag:
+        found = with_tag(found, wanted.tag)
+    if len(found) > 1:
+        names = few([with_file(wanted, variant.file).name for variant in found])
+        raise UserError(f"several models of {wanted.name} are here: name one of {names}")
+    return files[found[0].file] if found else _in_ollama(wanted)
+
+
+def same_file_here(wanted: HubFile) -> Path | None:
+    """One file by its name in the repository, where the hub's cache has no branch that leads to it:
+    of a commit that was asked for, or of another program.
+    """
+    whole = HubRepository(wanted.repository, revision=wanted.revision)
+    return _files(whole).get(wanted.file)
+
+
+def name_by_place(path: str) -> str | None:
+    """What the hub calls a file by its place in a folder of models that need not be here."""
+    plain = path.replace("\\", "/")
+    found = next(filter(None, (place.fullmatch(plain) for place in _PLACES)), None)
+    return found and HubFile(f"{found[1]}/{found[2]}", found[3]).name
+
+
+def _files(wanted: HubRepository) -> dict[str, Path]:
+    """By their names in the repository; a model's first part only."""
+    files: dict[str, Path] = {}
+    for name, path in _named():
+        if not isinstance(name, HubFile) or not _is_same(name.repository, wanted.repository):
+            continue
+        if wanted.revision in (None, name.revision):
+            files.setdefault(name.file, path)
+    return files
+
+
+def _named() -> Iterator[tuple[HubName | None, Path]]:
+    for file in reversed(pulled_files()):
+        if file.is_whole and file.reference.startswith(HUB) and Path(file.path).exists():
+            yield hub_name_of(file.reference), Path(file.path)
+    for model in found_models():
+        if model.name.startswith((HUB, _LM_STUDIO)):
+            yield _hub_name(HUB + model.name.partition(":")[2]), model.path
+
+
+def _hub_name(name: str) -> HubName | None:
+    """What another program's name is on the hub, if it has that form."""
+    try:
+        return hub_name_of(name)
+    except UserError:
+        return None
+
+
+def _in_ollama(wanted: HubRepository) -> Path | None:
+    for model in found_models():
+        if not model.name.startswith(_OLLAMA):
+            continue
+        name = _hub_name(model.name.removeprefix(_OLLAMA))
+        if not isinstance(name, HubRepository) or not _is_same(name.repository, wanted.repository):
+            continue
+        if not wanted.tag or _is_same(name.tag or "", wanted.tag):
+            return model.path
+    return None
+
+
+def _is_same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
+
+
+def known_names(start: str = "") -> list[str]:
+    """Names that begin like this; those of other programs' models only after their prefix."""
+    return _completions(start, _names(start))
+
+
+def pulled_names(start: str) -> list[str]:
+    """Names of pulled models that begin like this."""
+    return _completions(start, _pulled())
+
+
+def _completions(start: str, names: Iterable[str]) -> list[str]:
+    """A broken file completes to nothing."""
+    try:
+        return sorted({name for name in names if name.startswith(start)})
+    except (LocalspecError, OSError):
+        return []
+
+
+def _names(start: str) -> Iterator[str]:
+    for entry in load_catalog().values():
+        yield from (entry.name, *entry.aliases)
+    yield from _pulled()
+    if start.startswith((HUB, *ORIGINS)):
+        yield from (model.name for model in found_models())
+
+
+def _pulled() -> Iterator[str]:
+    for file in pulled():
+        yield file.name or file.reference

@@ -1,24 +1,34 @@
-"""One prompt from the command line: a text, a file, and what is piped.
+"""Prompts from the command line: one as a text, a file or what is piped, or one a line of a file.
 
-It is in UTF-8 and not empty. What is piped stands before the text of -p: a second question on the
-same text then begins like the first, and reads itself alone.
+A prompt is in UTF-8 and not empty. What is piped stands before the text of -p: a second question on
+the same text then begins like the first, and reads itself alone.
+
+A line of `--jsonl` is a JSON string, or an object with `prompt` or `messages`; its other fields are
+keywords of the Python API and go before the options. The lines share one loaded model, several at
+once, and the answers keep their order. A line that is wrong, or fails, gets its sentence.
 """
 
+import json
 import os
 import select
 import stat
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from localspec.cli.notify import notify
 from localspec.cli.options import option
-from localspec.errors import UserError
+from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 
 if TYPE_CHECKING:
+    from localspec.api import Model
     from localspec.dialogue.template import Message
+    from localspec.session.reply import Reply
 
 INPUT = "-"
 """How a command line names standard input."""
@@ -134,3 +144,88 @@ def _decode(what: str, data: bytes) -> str:
     except UnicodeDecodeError as error:
         byte = f"byte 0x{data[error.start]:02x} at {error.start:,}"
         raise UserError(f"{what} is not UTF-8 text ({byte}): convert it to UTF-8") from error
+
+
+Document = Callable[["Reply"], dict[str, Any]]
+_OWN = ("id", "prompt", "messages", "system")
+
+
+class PromptLines:
+    """The lines of a file; `keywords` are those that the options gave."""
+
+    def __init__(self, flags: PromptFlags, system: str | None, keywords: Mapping[str, Any]) -> None:
+        assert flags.jsonl is not None
+        self._flags, self._system, self._keywords = flags, system, keywords
+        self._texts = read_prompts(flags.jsonl)
+
+    @property
+    def n_prompts(self) -> int:
+        """Lines with something in them; 1 at the least."""
+        return max(1, sum(bool(text.strip()) for text in self._texts.split("\n")))
+
+    def answer(self, model: "Model", document: Document) -> int:
+        """Print an answer a line; how many have none. Raises KeyboardInterrupt."""
+        n_failed = 0
+        for answer in self._answers(model, document):
+            n_failed += "error" in answer
+            typer.echo(json.dumps(answer, allow_nan=False))
+        return n_failed
+
+    def _answers(self, model: "Model", document: Document) -> Iterator[dict[str, Any]]:
+        from localspec.serve.many import AHEAD, Many
+        from localspec.serve.server import Load, scheduler_of
+
+        heads: list[dict[str, Any]] = []
+        scheduler = scheduler_of(model.session, Load(n_waiting=AHEAD))
+        asked = self._asked(model, heads)
+        for i, found in Many(scheduler, model.session.target.interrupt, asked).answered():
+            is_wrong = isinstance(found, LocalspecError)
+            yield heads[i] | ({"error": str(found)} if is_wrong else document(found))
+
+    def _asked(
+        self, model: "Model", heads: list[dict[str, Any]]
+    ) -> Iterator["Reply | LocalspecError"]:
+        """Replies that have not begun; `heads` is told of which line."""
+        for n, text in enumerate(self._texts.split("\n"), 1):
+            if not text.strip():
+                continue
+            heads.append({"line": n})
+            try:
+                asked = _fields(text)
+                heads[-1] |= {"id": asked["id"]} if "id" in asked else {}
+                yield self._reply(model, asked)
+            except LocalspecError as error:
+                yield error
+
+    def _reply(self, model: "Model", asked: Mapping[str, Any]) -> "Reply":
+        more = {name: value for name, value in asked.items() if name not in _OWN}
+        return model.stream(self._prompt(asked), raw=self._flags.raw, **{**self._keywords, **more})
+
+    def _prompt(self, asked: Mapping[str, Any]) -> Any:
+        given = [name for name in ("prompt", "messages") if name in asked]
+        if len(given) != 1:
+            raise UserError("the line has no prompt and no messages, or both: give one of them")
+        if given == ["messages"]:
+            if self._flags.raw:
+                raise UserError("--raw takes a prompt, and the line has messages")
+            return asked["messages"]
+        from localspec.dialogue.prompts import checked_text
+
+        text, system = checked_text(asked["prompt"]), asked.get("system", self._system)
+        return self._flags.messages(text, system and checked_text(system))
+
+
+def _fields(text: str) -> dict[str, Any]:
+    """A line's fields. UserError for what is neither an object nor a text."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the line is no JSON ({error}): write an object or a string") from error
+    if isinstance(line, str):
+        return {"prompt": line}
+    if not isinstance(line, dict):
+        raise UserError("the line is neither an object nor a string")
+    for name in ("sampling", "raw", "split_thought", "asked"):
+        if name in line:
+            raise UserError(f"the line has {name!r}, which is no field of a line")
+    return line
