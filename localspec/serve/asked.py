@@ -9,6 +9,7 @@ from typing import Any
 
 from localspec.errors import UserError, no_such
 from localspec.sampling_fields import SAMPLING
+from localspec.serve.body import among
 from localspec.serve.messages import Wishes
 from localspec.serve.problem import refused
 from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options
@@ -110,7 +111,7 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     keywords["drawn_logprobs"] = flag(given, "post_sampling_probs")
     effort = given.get("reasoning_effort")
     if effort is not None:
-        if not isinstance(effort, str) or effort not in _EFFORTS:
+        if not among(effort, _EFFORTS):
             wanted = ", ".join(_EFFORTS)
             raise refused(f"reasoning_effort {effort!r} is not one of {wanted}", "reasoning_effort")
         keywords["think"] = _EFFORTS[effort]

@@ -1,6 +1,7 @@
 """A request's body as JSON: with a limit, and without what no answer could repeat."""
 
 import json
+from collections.abc import Container
 from math import isfinite
 from typing import Any
 
@@ -33,6 +34,11 @@ async def body_of(request: Request, most_bytes: int) -> Any:
     except (ValueError, RecursionError) as error:
         raise refused(f"the body is no JSON: {error}") from error
     return body
+
+
+def among(value: Any, names: Container[str]) -> bool:
+    """Whether something in a body, which can be of any type, is one of some names."""
+    return isinstance(value, str) and value in names
 
 
 def _finite(written: str) -> float:
