@@ -527,7 +527,7 @@ def test_a_server_may_do_without_some_of_its_pages() -> None:
 
 def test_one_server_listens_at_several_addresses() -> None:
     try:
-        with listening("127.0.0.1, ::1", 0) as sockets:
+        with listening(["127.0.0.1", "::1"], 0) as sockets:
             names = [each.getsockname()[:2] for each in sockets]
     except EngineError:
         pytest.skip("this machine has no IPv6")
