@@ -31,8 +31,11 @@ async def body_of(request: Request, most_bytes: int) -> Any:
             json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise refused("the body has half a character, as \\ud800 is, which is no UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise refused(f"the body is no JSON: {error}") from error
+    except RecursionError as error:
+        raise refused("the body is no JSON: it is nested too deep") from error
+    except ValueError as error:
+        reason = str(error).partition("; use sys.")[0]  # a number of too many digits
+        raise refused(f"the body is no JSON: {reason}") from error
     return body
 
 
