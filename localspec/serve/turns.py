@@ -5,7 +5,7 @@ from typing import Any
 
 from localspec.dialogue.prompts import made_call, without_empty_answers
 from localspec.dialogue.template import Message
-from localspec.serve.body import among
+from localspec.serve.asked import among
 from localspec.serve.problem import refused
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",

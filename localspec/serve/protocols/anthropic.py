@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localspec.serve.body import among
+from localspec.serve.asked import among
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.anthropic_events import MessageWriter, written

@@ -7,7 +7,7 @@ goes on as one of chat, so that it is read or refused there.
 from collections.abc import Mapping
 from typing import Any
 
-from localspec.serve.body import among
+from localspec.serve.asked import among
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.protocol import Door
