@@ -214,12 +214,28 @@ def test_fields_that_ask_for_nothing_change_nothing(server: Served, more: dict[s
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"text"', b"null", b"\xff", b"[" * 99999, b'{"messages": NaN}']
-)
+    "body",
+    [
+        b"", b"{", b"[]", b'"text"', b"null", b"\xff", b"[" * 99999, b'{"messages": NaN}',
+        b'{"seed": %s}' % (b"1" * 5000),
+    ],
+    ids=lambda body: str(body[:12]),
+)  # fmt: skip
 def test_a_body_that_is_no_request_is_refused(server: Served, body: bytes) -> None:
     status, document, _ = server.ask("POST", CHAT, body)
     assert status == 400
     assert document["error"]["type"] == "invalid_request_error"
+    assert "recursion" not in document["error"]["message"], "that is Python's word"
+    assert "sys." not in document["error"]["message"]
+
+
+@pytest.mark.parametrize("field", [{"stop": ["x" * 9999, 1]}, {"x" * 9999: 1}, {"n": "9" * 9999}])
+def test_a_sentence_stays_readable_however_long_the_wrong_text_is(
+    server: Served, field: dict[str, Any]
+) -> None:
+    status, document = server.post(CHAT, messages=HELLO, **field)
+    assert status == 400
+    assert len(json.dumps(document)) < 3000
 
 
 NO_JSON = ("NaN", "-Infinity", "1e999", '{"a": [NaN]}', '"\\ud800"', '{"\\uDFFF": 1}')
@@ -527,7 +543,7 @@ def test_a_server_may_do_without_some_of_its_pages() -> None:
 
 def test_one_server_listens_at_several_addresses() -> None:
     try:
-        with listening("127.0.0.1, ::1", 0) as sockets:
+        with listening(["127.0.0.1", "::1"], 0) as sockets:
             names = [each.getsockname()[:2] for each in sockets]
     except EngineError:
         pytest.skip("this machine has no IPv6")

@@ -25,7 +25,6 @@ from localspec.engine.base import Request, Result
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling
 from localspec.errors import EngineError
-from localspec.serve.admission import WORTH_WAIT
 from localspec.serve.messages import (
     Abort,
     BusyError,
@@ -43,7 +42,7 @@ from localspec.serve.metrics import Metrics
 from localspec.serve.pace import LEAST_ROWS, Paced, shares
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.problem import problem_of
-from localspec.serve.queue import Room
+from localspec.serve.queue import WORTH_WAIT, Room
 from localspec.serve.scheduler import TELL_S, Scheduler
 from localspec.session.disk_cache import DiskCache
 

@@ -119,15 +119,25 @@ def test_a_choice_names_what_must_be_called(choice: Any) -> None:
         ("x", "auto", "tools is no list"),
         ([{}], "auto", r"tools\[0\]"),
         ([{"function": {"name": "f", "parameters": 3}}], "auto", "parameters"),
+        ([{"function": {"name": 'a "b"'}}], "auto", "use letters"),
+        ([{"function": {"name": "a\nb"}}], "required", "use letters"),
+        ([{"function": {"name": "</tool_call>"}}], "auto", "use letters"),
         ([TOOL], "other", "get_weather"),
         ([TOOL], {"function": {"name": "other"}}, "tool_choice"),
         ([TOOL], 5, "tool_choice"),
         ([], "required", "tool_choice"),
     ],
 )
-def test_a_wrong_choice_is_refused(tools: Any, choice: Any, word: str) -> None:
+def test_a_wrong_choice_or_a_name_that_no_call_can_say_is_refused(
+    tools: Any, choice: Any, word: str
+) -> None:
     with pytest.raises(UserError, match=word):
         checked_tools(tools, choice)
+
+
+@pytest.mark.parametrize("name", ["größe", "mcp__a.b", "server:get/thing-2"])
+def test_names_of_other_alphabets_and_servers_are_called(name: str) -> None:
+    assert checked_tools([{"function": {"name": name}}], "required")
 
 
 HERMES = (

@@ -190,14 +190,14 @@ def invoke(arguments: list[str]) -> int:
         return leave.exit_code
     except Exception as error:
         if hasattr(error, "format_message"):
-            raise _usage_error(error) from error
+            raise _usage_error(error, arguments) from error
         raise
     return 0
 
 
-def _usage_error(error: Any) -> UserError:
+def _usage_error(error: Any, arguments: list[str]) -> UserError:
     """Click's lines as one sentence, and the value that is wrong in our words."""
-    message = _value_error(error) or error.format_message().strip().rstrip(".")
+    message = _value_error(error, arguments) or error.format_message().strip().rstrip(".")
     message = re.sub(r"\. Choose from:\s+", ": one of ", message)
     message = re.sub(r",\s+", ", ", message)
     path = error.ctx.command_path if error.ctx else _NAME
@@ -215,13 +215,16 @@ _WANTED = {
 """Pydantic's kinds of errors, which newer Typers tell in its words, and what each wants."""
 
 
-def _value_error(error: Any) -> str | None:
-    """The sentence for a value that Pydantic refused; None for any other error."""
+def _value_error(error: Any, arguments: list[str]) -> str | None:
+    """The sentence for a value that Pydantic refused; None for any other error. An option with
+    several long names is named as it was given."""
     refused, parameter = error.__cause__, getattr(error, "param", None)
     if not hasattr(refused, "errors") or parameter is None:
         return None
     first = refused.errors()[0]
     wanted, context = _WANTED.get(first["type"], "valid"), first.get("ctx", {})
+    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    name = next((name for name in parameter.opts if name in given), parameter.opts[0])
     if not wanted:
-        return f"{parameter.opts[0]} {str(context['error']).rstrip('.')}"
-    return f"{parameter.opts[0]} {first['input']!r} is not {wanted.format(**context)}"
+        return f"{name} {str(context['error']).rstrip('.')}"
+    return f"{name} {first['input']!r} is not {wanted.format(**context)}"

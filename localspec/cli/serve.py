@@ -119,8 +119,13 @@ class ServeFlags:
 
     @property
     def hosts(self) -> list[str]:
-        """Addresses to listen on."""
-        return [host.strip() for host in self.host.split(",")]
+        """Addresses to listen on. UserError for an empty one: it would be every address."""
+        found = [host.strip() for host in self.host.split(",")]
+        if not all(found):
+            raise UserError(
+                f"--host {self.host!r} has no address in it: leave it out for 127.0.0.1"
+            )
+        return found
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
 
     curl localhost:8080/chat/completions -d '{"messages": [{"role": "user", "content": "Hi"}]}'
     """
-    keys, defaults, _ = flags.keys, flags.defaults, flags.origins
+    keys, defaults, _, hosts = flags.keys, flags.defaults, flags.origins, flags.hosts
     unknown = set(flags.without or ()) - set(PAGES)
     if unknown:
         raise UserError(f"--without {min(unknown)} is none of {', '.join(PAGES)}")
@@ -204,14 +209,14 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
 
     check_defaults(defaults)
     how: Any = {"verify": engine.verify, "defaults": defaults}
-    with listening(flags.host, flags.port) as listeners:
+    with listening(hosts, flags.port) as listeners:
         with progress("loading") as on_progress:
             session = Session.open(config, notify, on_progress, talks=True)
         again = partial(Session.open, config, silent, talks=True)
         with closing(Resident(session, again, flags.idle_s)) as resident:
             desk = desk_of(session, flags.load)
             server = Running(session, desk, flags.http(session), resident, **how)
-            for host in () if keys else set(flags.hosts) - set(LOOPBACK):
+            for host in () if keys else set(hosts) - set(LOOPBACK):
                 notify(f"{host} can be reached by others: anybody may ask, without a key")
             notify(_ready(session, flags, listeners[0].getsockname()[1]))
             with live_line(lambda: _live(desk, resident)) as end:

@@ -7,6 +7,7 @@ trained and as most models know it. A template that names `tools` is left to wri
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from localspec.dialogue.markers import SECTIONS
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.errors import UserError
+
+NAME = re.compile(r"[\w.:/-]+")
+"""Of a function: what every form of a call can say, and is read as it was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ def _name_of(tool: Any, where: str) -> str:
     name, parameters = function.get("name"), function.get("parameters")
     if not isinstance(name, str) or not name:
         raise UserError(f"{where} is no function with a name")
+    if not NAME.fullmatch(name):
+        raise UserError(f"{where} has the name {name!r}: use letters, digits and _ . : / -")
     if not isinstance(parameters, Mapping | None):
         raise UserError(f"{where} has parameters that are no JSON schema")
     return name

@@ -31,6 +31,7 @@ _FORMATS: dict[GrammarKind, Literal["json_schema", "gbnf", "regex", "lark"]] = {
 }
 LONGEST_MARK = 32
 """Tokens that what comes before a grammar may have."""
+NO_TOKEN = "no token of the model continues it"
 _CONTROL = b"\xff"
 """How llguidance knows a control token, which no text contains."""
 
@@ -207,8 +208,8 @@ class Constraint:
         return self._matcher.validate_tokens([token]) == 1
 
     def allowed(self, history: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Of each token whether it may follow, shape (n_vocab,). Raises EngineError where the
-        matcher gives up."""
+        """Of each token whether it may follow, shape (n_vocab,). Raises UserError where none may,
+        as with a schema that is its own part, or where the matcher gives up."""
         n_tokens = self._tokenizer.n_tokens
         said = self._counting(history)
         if said is None or self._is_over(said):
@@ -217,9 +218,10 @@ class Constraint:
             return allowed
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         allowed = np.unpackbits(mask, count=n_tokens, bitorder="little").astype(np.bool_)
-        if not allowed.any():
-            reason = self._matcher.get_error() or "no token of the model continues it"
-            raise EngineError(f"the grammar cannot be followed further: {reason}")
+        if self._matcher.is_error() or not allowed.any():
+            reason = self._matcher.get_error().partition("\n")[0]
+            reason = NO_TOKEN if not reason or reason.startswith("NoExtension") else reason
+            raise UserError(f"the grammar cannot be followed further: {reason}")
         return allowed
 
     def forced(self, history: Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localspec.serve.answer import ServedAnswer
-from localspec.serve.body import MOST_BYTES, body_of
+from localspec.serve.asked import MOST_BYTES, body_of
 from localspec.serve.desk import Desk
 from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken

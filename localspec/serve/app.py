@@ -16,10 +16,9 @@ from starlette.routing import BaseRoute, Route
 from localspec.errors import LocalspecError
 from localspec.serve.answering import Answering, DirectSend, HttpLimits
 from localspec.serve.desk import Desk
-from localspec.serve.guard import CrossOrigin, KeyGuard
-from localspec.serve.information import Information
+from localspec.serve.guard import OPEN_PAGE, CrossOrigin, KeyGuard
+from localspec.serve.information import Information, page_routes
 from localspec.serve.order import Orders
-from localspec.serve.page import OPEN_PAGE, page_routes
 from localspec.serve.problem import BadRequestError, Problem, problem_of
 from localspec.serve.protocols import anthropic, anthropic_events, llama, openai, responses
 from localspec.serve.protocols.protocol import Door

@@ -1,16 +1,21 @@
-"""The fields of a request: what is read, what changes nothing here, what is refused.
+"""A request's body, and its fields: what is read, what changes nothing here, what is refused.
 
 Nothing is ignored silently: a field that would change the answer and cannot is an error, unless it
-has the value that changes nothing.
+has the value that changes nothing. A body has a limit, and nothing in it that no answer could
+repeat.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Container, Mapping
+from math import isfinite
+from typing import Any, TypeGuard
 
-from localspec.errors import UserError, no_such
+from starlette.requests import Request
+
+from localspec.errors import LocalspecError, UserError, no_such
 from localspec.sampling_fields import SAMPLING
 from localspec.serve.messages import Wishes
-from localspec.serve.problem import refused
+from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options
 
 _SAMPLING = {
@@ -110,7 +115,7 @@ def options_of(given: Mapping[str, Any], verify: Any) -> ReplyOptions:
     keywords["drawn_logprobs"] = flag(given, "post_sampling_probs")
     effort = given.get("reasoning_effort")
     if effort is not None:
-        if not isinstance(effort, str) or effort not in _EFFORTS:
+        if not among(effort, _EFFORTS):
             wanted = ", ".join(_EFFORTS)
             raise refused(f"reasoning_effort {effort!r} is not one of {wanted}", "reasoning_effort")
         keywords["think"] = _EFFORTS[effort]
@@ -201,3 +206,48 @@ def variables_of(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise refused(f"chat_template_kwargs {values!r} is no object", "chat_template_kwargs")
     return {str(name): value for name, value in values.items()}
+
+
+MOST_BYTES = 32 << 20
+"""Of a body."""
+
+
+async def body_of(request: Request, most_bytes: int) -> Any:
+    """The JSON of a body. BadRequestError for one that is none, or too long.
+
+    Python also reads numbers that JSON does not have, and halves of characters, which no answer
+    could repeat.
+    """
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > most_bytes:
+            raise _too_long(most_bytes)
+    try:
+        body = json.loads(data, parse_float=_finite, parse_constant=_finite)
+        if b"\\ud" in data or b"\\uD" in data:
+            json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise refused("the body has half a character, as \\ud800 is, which is no UTF-8") from error
+    except RecursionError as error:
+        raise refused("the body is no JSON: it is nested too deep") from error
+    except ValueError as error:
+        reason = str(error).partition("; use sys.")[0]  # a number of too many digits
+        raise refused(f"the body is no JSON: {reason}") from error
+    return body
+
+
+def among(value: Any, names: Container[str]) -> TypeGuard[str]:
+    """Whether something in a body, which can be of any type, is one of some names."""
+    return isinstance(value, str) and value in names
+
+
+def _finite(written: str) -> float:
+    number = float(written)
+    if not isfinite(number):
+        raise ValueError(f"{written} is no number that it can have")
+    return number
+
+
+def _too_long(most_bytes: int) -> LocalspecError:
+    return BadRequestError(Problem(413, f"the body is longer than {most_bytes:,} bytes"))

@@ -14,7 +14,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from localspec.errors import UserError
-from localspec.serve.page import OPEN_PAGE
 from localspec.serve.problem import Problem
 
 LOCAL = compiled(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
@@ -100,6 +99,8 @@ def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [(CasedName(name.encode()), value.encode("latin-1")) for name, value in headers.items()]
 
 
+OPEN_PAGE = "/"
+"""It has nothing of anybody's in it, and asks for the key that all else wants."""
 OPEN = (OPEN_PAGE, "/health", "/v1/health")
 
 

@@ -9,6 +9,8 @@ from localspec.serve.messages import BusyError, LateError
 
 FULL, CLOSING = 429, 503
 TOO_LONG = "context_length_exceeded"
+LONGEST, HEAD = 800, 500
+"""Characters of a sentence, and of its beginning where a client's own text has to be cut."""
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
           405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
           501: "not_supported_error", 503: "unavailable_error"}  # fmt: skip
@@ -35,7 +37,7 @@ class Problem:
 
     @property
     def message(self) -> str:
-        """The sentence in UTF-8, whatever a client sent."""
+        """The sentence in UTF-8 and of a length to be read, whatever a client sent."""
         return _written(self.sentence)
 
     def as_openai(self) -> dict[str, Any]:
@@ -51,8 +53,9 @@ class Problem:
 
 
 def _written(text: str) -> str:
-    """What a client sent may be no UTF-8."""
-    return text.encode(errors="replace").decode()
+    """What a client sent may be no UTF-8, and of any length."""
+    whole = text.encode(errors="replace").decode()
+    return whole if len(whole) <= LONGEST else f"{whole[:HEAD]} ... {whole[HEAD - LONGEST :]}"
 
 
 class BadRequestError(UserError):

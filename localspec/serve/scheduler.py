@@ -16,7 +16,6 @@ from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, joined
 from localspec.engine.base import Context, Engine
 from localspec.errors import LocalspecError, UserError
-from localspec.serve.admission import Admission
 from localspec.serve.messages import (
     Abort,
     Delta,
@@ -32,7 +31,7 @@ from localspec.serve.messages import (
 from localspec.serve.pace import Paced, shares
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.problem import refused
-from localspec.serve.queue import Job, Queue, Room
+from localspec.serve.queue import Admission, Job, Queue, Room
 from localspec.session.reply import parsed
 
 TELL_S = 0.02

@@ -8,7 +8,7 @@ import gc
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +120,12 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def listening(hosts: str, port: int) -> Generator[list[socket.socket]]:
-    """Sockets that listen at each of `hosts`, with commas between, at one port."""
+def listening(hosts: Sequence[str], port: int) -> Generator[list[socket.socket]]:
+    """Sockets that listen at each of `hosts`, at one port."""
     with ExitStack() as stack:
         made: list[socket.socket] = []
-        for host in hosts.split(","):
-            made.append(stack.enter_context(bound(host.strip(), port)))
+        for host in hosts:
+            made.append(stack.enter_context(bound(host, port)))
             port = made[0].getsockname()[1]
         yield made
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from localspec.engine.base import Context
-from localspec.serve.body import body_of
+from localspec.serve.asked import body_of
 from localspec.serve.desk import Desk
 from localspec.serve.messages import BusyError
 from localspec.serve.problem import BadRequestError, Problem, refused

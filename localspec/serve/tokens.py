@@ -12,8 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localspec.dialogue.template import TemplateError
-from localspec.serve.asked import checked, flag
-from localspec.serve.body import body_of
+from localspec.serve.asked import body_of, checked, flag
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.serve.protocols import anthropic, responses

@@ -5,6 +5,7 @@ from typing import Any
 
 from localspec.dialogue.prompts import made_call, without_empty_answers
 from localspec.dialogue.template import Message
+from localspec.serve.asked import among
 from localspec.serve.problem import refused
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
@@ -56,7 +57,7 @@ def _is_second(said: Sequence[Message]) -> bool:
 
 def _message(given: Any, where: str) -> Message:
     role = given.get("role") if isinstance(given, Mapping) else None
-    if role not in _ROLES:
+    if not among(role, _ROLES):
         raise refused(f"{where} has no role that is one of {', '.join(_ROLES)}", where)
     between = "\n\n" if role == "assistant" else "\n"  # as llama.cpp joins an answer's beginning
     content = _content(given.get("content"), f"{where}.content", between)
@@ -66,7 +67,9 @@ def _message(given: Any, where: str) -> Message:
         made["thought"] = utf8(thought, f"{where}.reasoning_content")
     if calls := given.get("tool_calls"):
         made["tool_calls"] = [_call(call, f"{where}.tool_calls") for call in _list(calls, where)]
-    made |= {key: given[key] for key in ("tool_call_id", "name") if given.get(key) is not None}
+    for name in ("tool_call_id", "name"):
+        if given.get(name) is not None:
+            made[name] = utf8(given[name], f"{where}.{name}")
     if role == "user" and not content.strip():
         raise refused(f"{where} says nothing: give some text", where)
     message: Any = made
@@ -82,7 +85,7 @@ def _content(content: Any, where: str, between: str) -> str:
     texts: list[str] = []
     for part in _list(content, where):
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in TEXTS:
+        if not among(kind, TEXTS):
             raise refused(f"{where} has a part of type {kind!r}: this server reads text", where)
         texts.append(utf8(part.get("text", part.get("refusal")), where))
     return between.join(texts)

@@ -19,7 +19,10 @@ from localspec.sampling_fields import Sampling, is_a
 Bias = tuple[int | str, float | None]
 """An id or a text, and what is added; None: never chosen."""
 LARGEST = 1000.0
-_WANTED = "a mapping of token ids to numbers or false, nor a list of such pairs"
+_WANTED = (
+    f"a mapping of token ids to false or a number from -{LARGEST:g} to {LARGEST:g}, nor a list of"
+    " such pairs"
+)
 
 
 def wanted_biases(value: Any) -> str | None:

@@ -109,6 +109,18 @@ def test_what_cannot_be_kept_is_refused(wrong: dict[str, Any]) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"anyOf": [{"$ref": "#"}]}], ids=str)
+def test_a_schema_that_no_text_keeps_ends_the_reply_in_a_sentence(
+    model: Model, schema: dict[str, Any]
+) -> None:
+    """It is its own part for ever; an empty text would not be JSON."""
+    with pytest.raises(
+        UserError, match="the grammar cannot be followed further: no token"
+    ) as error:
+        model.chat(ASKED, schema=schema, max_tokens=8)
+    assert "\n" not in str(error.value)
+
+
 def test_one_of_them_at_a_time_and_it_says_where_the_end_is(model: Model) -> None:
     with pytest.raises(UserError, match="give one"):
         reply_options(schema=True, regex="a")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from localspec.serve.asked import among
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
@@ -171,7 +172,7 @@ def _tools(given: dict[str, Any]) -> dict[str, Any]:
     kind = choice.get("type") if isinstance(choice, Mapping) else None
     if kind == "tool" and isinstance(choice.get("name"), str):
         made["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
-    elif kind in _CHOICES:
+    elif among(kind, _CHOICES):
         made["tool_choice"] = _CHOICES[kind]
     else:
         raise refused(f"tool_choice {choice!r} is none of auto, any, tool and none", "tool_choice")
@@ -194,7 +195,7 @@ def _thinking(asked: Any) -> dict[str, Any]:
     if asked is None:
         return {}
     kind = asked.get("type") if isinstance(asked, Mapping) else None
-    if kind not in _EFFORTS:
+    if not among(kind, _EFFORTS):
         raise refused(f"thinking {asked!r} is none of {', '.join(_EFFORTS)}", "thinking")
     return {"reasoning_effort": _EFFORTS[kind]}
 

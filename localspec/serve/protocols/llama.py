@@ -16,7 +16,7 @@ from localspec.serve.answer import (
 )
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
-from localspec.serve.problem import Problem
+from localspec.serve.problem import Problem, refused
 from localspec.serve.protocols.native import document_of, likely, selected
 from localspec.serve.protocols.openai import TextWriter
 from localspec.serve.protocols.protocol import PING, AnswerWriter, Door, event
@@ -59,6 +59,9 @@ class NativeWriter:
     def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
         self._answer, self._model, self._orders = answer, model, orders
         self._n_told = [0] * len(answer.choices)
+        self._fields = answer.order.given.get("response_fields") or []
+        if not isinstance(self._fields, list) or not all(isinstance(f, str) for f in self._fields):
+            raise refused("response_fields is no list of names", "response_fields")
 
     @property
     def document(self) -> Any:
@@ -116,4 +119,4 @@ class NativeWriter:
 
     def _whole(self, place: int) -> dict[str, Any]:
         whole = document_of(self._answer, place, self._model, self._orders)
-        return selected(whole, self._answer.order.given.get("response_fields"))
+        return selected(whole, self._fields)

@@ -91,11 +91,11 @@ def _biases(options: ReplyOptions, session: Session) -> list[dict[str, Any]]:
     return found + [{"token": token, "bias": None} for token in sorted(sampling.banned)]
 
 
-def selected(whole: dict[str, Any], fields: Any) -> dict[str, Any]:
+def selected(whole: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     """The fields that are asked for, by their paths; those that do not exist are left out."""
     if not fields:
         return whole
-    found = {str(path): _at(whole, str(path).split("/")) for path in fields}
+    found = {path: _at(whole, path.split("/")) for path in fields}
     return {path: value for path, value in found.items() if value is not _NONE}
 
 

@@ -7,11 +7,12 @@ goes on as one of chat, so that it is read or refused there.
 from collections.abc import Mapping
 from typing import Any
 
+from localspec.serve.asked import among
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.protocol import Door
 from localspec.serve.protocols.responses_events import ResponseWriter
-from localspec.serve.turns import TEXTS
+from localspec.serve.turns import TEXTS, utf8
 
 _STORED = {
     "previous_response_id": "this server keeps no responses: send the whole conversation as input",
@@ -95,7 +96,7 @@ def _add(said: list[dict[str, Any]], item: Any, where: str) -> None:
     if kind == "message":
         _add_message(said, item, where)
     elif kind == "reasoning":
-        _turn(said)["reasoning_content"] = _thought(item)
+        _turn(said)["reasoning_content"] = _thought(item, where)
     elif kind == "function_call":
         function = {"name": item.get("name"), "arguments": item.get("arguments", "{}")}
         call = {"id": item.get("call_id", ""), "type": "function", "function": function}
@@ -134,15 +135,16 @@ def _content(content: Any, where: str) -> Any:
         raise refused(f"{where} has no content that is a text or a list of parts", where)
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in TEXTS:
+        if not among(kind, TEXTS):
             raise refused(f"{where} has a part of type {kind!r}: this server reads text", where)
     return content
 
 
-def _thought(item: Mapping[str, Any]) -> str:
+def _thought(item: Mapping[str, Any], where: str) -> str:
     parts = item.get("content") or item.get("summary") or []
-    texts = [part.get("text", "") for part in parts if isinstance(part, Mapping)]
-    return "\n".join(str(text) for text in texts)
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        raise refused(f"{where} has a thought that is no list of parts", where)
+    return "\n".join(utf8(part.get("text", ""), where) for part in parts)
 
 
 # what is wanted
