@@ -178,7 +178,7 @@ def _speeds(forecast: "Forecast") -> "Chart":
         )
         for name, label in names.items()
     )
-    title = f"rests on {forecast.machine.rates_source}"
+    title = f"rests on {forecast.machine.rates.source}"
     return Chart("speed", title, "", "tokens in the context", "tokens per second", series)
 
 
