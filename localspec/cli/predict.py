@@ -178,7 +178,7 @@ def _speeds(forecast: "Forecast") -> "Chart":
         )
         for name, label in names.items()
     )
-    title = f"rests on {forecast.machine.rates.source}"
+    title = f"decoding: rests on {forecast.machine.rates.source}"
     return Chart("speed", title, "", "tokens in the context", "tokens per second", series)
 
 
