@@ -238,6 +238,39 @@ def test_a_size_beside_the_bandwidth_is_memory() -> None:
     assert device_meant("cpu 89.6 GB/s 64 GB").candidates[0].memory_bytes == (64 * GIB,)
 
 
+@pytest.mark.parametrize(
+    ("typed", "low", "high"),
+    [
+        ("AMD Radeon Graphics (gfx1201)", 430e9, 650e9),
+        ("gfx1100", 570e9, 970e9),
+        ("gfx1201 12 GB", 430e9, 440e9),
+        ("AMD Radeon RX 7900 XTX (gfx1100)", 950e9, 970e9),
+    ],
+)
+def test_a_compilers_target_is_any_card_that_has_it(typed: str, low: float, high: float) -> None:
+    least, most = device_meant(typed).bandwidth_range or (0.0, 0.0)
+    assert low <= least <= most <= high
+
+
+@pytest.mark.parametrize("typed", ["gfx1030", "AMD gfx942", "gfx803"])
+def test_a_target_of_unlike_cards_asks_which_one(typed: str) -> None:
+    with pytest.raises(UserError, match=r"can be AMD .*give the card's name"):
+        device_meant(typed)
+
+
+@pytest.mark.parametrize(
+    "typed", ["Intel Gaudi 3", "TPU v5e 819 GB/s", "Groq LPU", "AMD Ryzen AI NPU", "Hailo-8"]
+)
+def test_what_cannot_run_llama_cpp_is_told_as_such(typed: str) -> None:
+    with pytest.raises(UserError, match=r"llama\.cpp does not run"):
+        device_meant(typed)
+
+
+@pytest.mark.parametrize("device", all_devices(), ids=lambda device: device.name)
+def test_every_device_of_the_table_can_run_llama_cpp(device: Device) -> None:
+    assert device in device_meant(device.name).candidates
+
+
 @pytest.mark.parametrize("typed", ["toaster", "0 GB/s", "Mac mini", "h100", "24 GB"])
 def test_what_names_neither_device_nor_bandwidth_is_a_sentence(typed: str) -> None:
     with pytest.raises(UserError):

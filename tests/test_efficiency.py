@@ -25,6 +25,7 @@ from localspec.prediction.efficiency import load
 from localspec.prediction.families import family_of, type_class
 from localspec.prediction.published import PublishedRates, circumstances
 from localspec.prediction.rates import AttentionWork, Shares, WeightWork
+from localspec.prediction.uncertainty import untried
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
 MEASURED = RESEARCH / "efficiency" / "data" / "measured_2026.csv"
@@ -276,8 +277,20 @@ def test_what_is_not_known_widens() -> None:
 
     assert width(PublishedRates.of(find_device("Adreno 750"))) > 1.5 * width(known)
     assert width(replace(known, run=replace(known.run, era=UNDATED))) > width(known)
-    assert width(replace(known, run=replace(known.run, is_later=True))) > 1.2 * width(known)
+    assert width(replace(known, run=replace(known.run, is_later=True))) > 1.1 * width(known)
     assert width(PublishedRates.of(find_device("RTX 4090"), "sycl")) > width(known)
+
+
+def test_a_kind_of_model_that_few_ran_with_todays_engines_is_wide() -> None:
+    """Each independent pair of a chip and a source takes some of the doubt."""
+    run = PublishedRates.of(find_device("RTX 4090")).run
+    known = load().uncertainty["decode"]
+    widths = [
+        replace(known, pairs={run.sort: n}).scale(run, lambda _: True, Shares())
+        for n in (0, 1, 4, 99)
+    ]
+    assert widths == sorted(widths, reverse=True)
+    assert untried(run, 0, 0.1) > 2 * untried(run, 4, 0.1) > 0
 
 
 def test_latent_attention_that_one_source_ran_is_wide_where_it_takes_the_time() -> None:

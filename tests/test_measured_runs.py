@@ -159,7 +159,7 @@ def test_a_device_of_no_table_is_known_by_its_runs(model: Path, tmp_path: Path) 
 def test_another_backend_is_that_of_the_runs(model: Path, tmp_path: Path) -> None:
     rows = [row | {"backends": "Vulkan"} for row in rows_of(RUN["gpu_info"], 1.0)]
     forecast = library.predict(model, "RTX 3090", runs=written(tmp_path / "v.json", rows))
-    assert "vulkan" in forecast.machine.rates_source
+    assert "vulkan" in forecast.machine.rates.source
 
 
 def test_every_form_of_llama_bench_reads_alike(tmp_path: Path) -> None:

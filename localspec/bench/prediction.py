@@ -18,8 +18,8 @@ from localspec.errors import LocalspecError
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.forecast.head_forecast import AskedHead, draft_bytes
-from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
+from localspec.forecast.probing import host_of
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.gguf.reader import read_header
 from localspec.hardware.probe_results import Curve
@@ -183,7 +183,7 @@ def predict(case: Case, machine: PredictedMachine, facts: ModelFacts) -> Predict
         first_s=work.batch * roofline.prefill_s(work.n_prompt, work.depth) if n_prompt else None,
         memory_bytes=_memory_bytes(case, roofline, n_ctx),
         bound=parts[0].bound,
-        source="; ".join((machine.rates_source, *machine.experience.notes)),
+        source="; ".join((machine.rates.source, *machine.experience.notes)),
         passes=passes,
         draft_s=_draft_s(case, machine, depth),
         weights_bytes=sum(part.n_bytes for part in facts.streamed(work.batch)),

@@ -169,7 +169,7 @@ HEAD = (
 def document(forecast: "Forecast") -> dict[str, Any]:
     """Plain values; an unknown one is null."""
     return {
-        "device": {**fields_of(forecast.machine, *DEVICE), "rates": forecast.machine.rates_source},
+        "device": {**fields_of(forecast.machine, *DEVICE), "rates": forecast.machine.rates.source},
         "devices": _devices(forecast),
         "verdict": forecast.machine.verdict(forecast.facts, forecast.rows[0].cache),
         "model": fields_of(forecast.facts, *MODEL),

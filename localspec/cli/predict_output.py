@@ -49,7 +49,7 @@ def _heading(forecast: Forecast) -> list[str]:
     bandwidth = machine.bandwidth_bytes_per_s
     if bandwidth:
         lines.append(f"  bandwidth {bandwidth / 1e9:,.1f} GB/s ({machine.source})")
-    lines.append(f"  from {machine.rates_source}")
+    lines.append(f"  from {machine.rates.source}")
     if machine.free_bytes is not None:
         lines.append(f"  {size(machine.free_bytes)} of memory free")
     for share in machine.peer_shares(facts, forecast.rows[0].cache):
@@ -208,7 +208,7 @@ def _speeds(forecast: Forecast) -> Chart:
         )
         for name, label in names.items()
     )
-    title = f"rests on {forecast.machine.rates_source}"
+    title = f"decoding: rests on {forecast.machine.rates.source}"
     return Chart("speed", title, "", "tokens in the context", "tokens per second", series)
 
 

@@ -8,20 +8,14 @@ what runs of the model have in common on others, and how far few runs can be tru
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import log
 from statistics import median
 
 from localspec.forecast.measured import MeasuredRun
 from localspec.format import count, percent
 from localspec.hardware.devices import Match
 from localspec.model.facts import ModelFacts
-from localspec.prediction.conditions import traits_of
-from localspec.prediction.evidence import (
-    Correction,
-    Evidence,
-    Spreads,
-    correction,
-    log_ratio,
-)
+from localspec.prediction.evidence import Correction, Evidence, Spreads, correction
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import (
     Corrected,
@@ -30,6 +24,7 @@ from localspec.prediction.rates import (
     Shares,
     Spread,
     Test,
+    rates_for,
 )
 from localspec.prediction.roofline import Roofline, Share
 
@@ -83,12 +78,12 @@ class Corrections:
         evidence: dict[Test, list[Evidence]] = defaultdict(list)
         labels = _Labels(models)
         for run in _distinct(runs):
-            found = _predicted(run, rates if is_here(run) else None, models)
-            own, is_rough = is_here(run), found.is_rough
+            own = is_here(run)
+            per_s, is_rough = _predicted(run, rates if own else None, models)
             label = labels.of(run)
-            resting.append(RestingRun(run, found.per_s, own, run.is_of(models[0])))
+            resting.append(RestingRun(run, per_s, own, run.is_of(models[0])))
             device = TARGET if own else f"{run.backend}, {_device_name(run)}"
-            ratio = log_ratio(1 / run.tokens_per_s, 1 / found.per_s)
+            ratio = log(per_s / run.tokens_per_s)
             evidence[run.test].append(Evidence(run.source, device, label, ratio, is_rough))
         return cls(tuple(resting), dict(evidence), spreads, rates is NOMINAL, tuple(models))
 
@@ -148,33 +143,30 @@ class _Labels:
         asked = next((i for i, facts in enumerate(self._models) if run.is_of(facts)), None)
         if asked is not None:
             return f"asked {asked}"
-        known = next((each for each in self._runs if run.is_like(each)), None)
+        known = next((each for each in self._runs if run.is_of(each)), None)
         if known is None:
             self._runs.append(run)
         return f"{(known or run).n_params}, {(known or run).weight_bytes}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Predicted:
-    per_s: float
-    is_rough: bool = False
-
-
-def _predicted(run: MeasuredRun, rates: Rates | None, models: Sequence[ModelFacts]) -> _Predicted:
-    """By the rates of the machine in question, by published ones, or by what was predicted then."""
+def _predicted(
+    run: MeasuredRun, rates: Rates | None, models: Sequence[ModelFacts]
+) -> tuple[float, bool]:
+    """Tokens per second by the rates of the machine in question, by published ones, or by what was
+    predicted then; and whether that is rough."""
     device = run.table_device
     is_processor = rates is None and device is None
     if run.predicted_per_s and (is_processor or _is_probed(rates)):
-        return _Predicted(run.predicted_per_s)
+        return run.predicted_per_s, False
     if rates is None and device:
         rates = PublishedRates.of(Match((device,)), run.backend)
     is_rough = rates is None or rates is NOMINAL
     facts = run.facts(models)
-    used = (rates or NOMINAL).for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts))
+    used = rates_for(facts, rates or NOMINAL)
     roofline = Roofline(facts, (Share(used, facts.n_layers),), run.attention)
     if run.test == "prefill":
-        return _Predicted(roofline.prefill(run.n_tokens, run.depth).mid, is_rough)
-    return _Predicted(roofline.decode(run.depth + run.n_tokens // 2).mid, is_rough)
+        return roofline.prefill(run.n_tokens, run.depth).mid, is_rough
+    return roofline.decode(run.depth + run.n_tokens // 2).mid, is_rough
 
 
 def _is_probed(rates: Rates | None) -> bool:

@@ -16,7 +16,7 @@ from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
-from localspec.forecast.host import host_of
+from localspec.forecast.probing import host_of
 from localspec.hardware.described import device_meant
 from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.devices import GIB, Device
@@ -27,12 +27,20 @@ from localspec.hardware.machine import (
     memory_read_bytes_per_s,
 )
 from localspec.model.facts import ModelFacts
-from localspec.prediction.conditions import traits_of
 from localspec.prediction.host_memory import Host
 from localspec.prediction.placement import Placement
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
-from localspec.prediction.rates import IdealRates, Rates, Shares, Spread, Term, Test, WeightWork
+from localspec.prediction.rates import (
+    IdealRates,
+    Rates,
+    Shares,
+    Spread,
+    Term,
+    Test,
+    WeightWork,
+    rates_for,
+)
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Settings
 
@@ -108,7 +116,12 @@ class KnownMachine:
         device = match.candidates[0]
         memory = memory_bytes or _memory_of(device)
         if device.kind != "cpu":
-            return cls(device.name, memory, _room(device, memory), PublishedRates.of(match))
+            return cls(
+                device.name,
+                memory,
+                _room_of(memory, shared=device.shares_memory),
+                PublishedRates.of(match),
+            )
         rates = RoughRates.of_read(READ_SHARE * device.bandwidth_bytes_per_s)
         return cls(device.name, memory, int(SHARED_ROOM * memory), rates, Host(frozenset()))
 
@@ -155,10 +168,7 @@ class KnownMachine:
         parts = [each for each, _ in self.several] or [rates]
         return Roofline(
             facts,
-            tuple(
-                Share(part.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts)), n)
-                for part, n in zip(parts, counts, strict=True)
-            ),
+            tuple(Share(rates_for(facts, part), n) for part, n in zip(parts, counts, strict=True)),
             cache,
         )
 
@@ -177,10 +187,6 @@ def _memory_of(device: Device) -> int:
     if not device.memory_bytes:
         raise UserError(f"how much memory goes with {device.name} is not known: give --memory")
     return min(device.memory_bytes)
-
-
-def _room(device: Device, memory_bytes: int) -> int:
-    return _room_of(memory_bytes, shared=device.shares_memory)
 
 
 def _room_of(memory_bytes: int, *, shared: bool) -> int:

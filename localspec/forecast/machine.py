@@ -11,10 +11,9 @@ from localspec.forecast.experience import Experience
 from localspec.forecast.several import Peers, PeerShare
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
-from localspec.prediction.conditions import traits_of
 from localspec.prediction.experts import experts_elsewhere
 from localspec.prediction.host_memory import Host
-from localspec.prediction.rates import IdealRates, Rates
+from localspec.prediction.rates import IdealRates, Rates, rates_for
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Split
 
@@ -69,10 +68,6 @@ class PredictedMachine:
     peers: Peers | None = None
     """The devices that share the layers; None where there is one, or a published one."""
 
-    @property
-    def rates_source(self) -> str:
-        return self.rates.source
-
     def roofline(self, facts: ModelFacts, cache: Attention) -> Roofline:
         """What a model should take here."""
         if self.peers:
@@ -124,7 +119,3 @@ def ideal_roofline(
 ) -> Roofline:
     """A model on a device that loses nothing."""
     return Roofline(facts, (Share(IdealRates(bytes_per_s, flops_per_s), facts.n_layers),), cache)
-
-
-def rates_for(facts: ModelFacts, rates: Rates) -> Rates:
-    return rates.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts))

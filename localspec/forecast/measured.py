@@ -111,14 +111,8 @@ class MeasuredRun:
         depth = f" @ d{self.depth}" if self.depth else ""
         return f"{Path(self.file).stem} {test}{depth} on {self.device}"
 
-    def is_of(self, facts: ModelFacts) -> bool:
-        """Whether its model is this one, in this quantization."""
-        return _are_near(self.n_params, facts.n_params, NEAR_PARAMS) and _are_near(
-            self.weight_bytes, facts.weight_bytes, NEAR_BYTES
-        )
-
-    def is_like(self, other: "MeasuredRun") -> bool:
-        """Whether both are of one model in one quantization."""
+    def is_of(self, other: "ModelFacts | MeasuredRun") -> bool:
+        """Whether its model is this one or that of another run, in this quantization."""
         return _are_near(self.n_params, other.n_params, NEAR_PARAMS) and _are_near(
             self.weight_bytes, other.weight_bytes, NEAR_BYTES
         )

@@ -12,9 +12,8 @@ from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import experience_of
-from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, PredictedMachine
-from localspec.forecast.probing import probed_rates, setting_of
+from localspec.forecast.probing import host_of, probed_rates, setting_of
 from localspec.forecast.sharing import several, shared_by
 from localspec.hardware.described import device_meant
 from localspec.hardware.devices import Match
@@ -28,6 +27,9 @@ from localspec.prediction.placement import experts_on_host, layers_that_fit
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.settings import Attention, Settings
+
+MOST_NAMES = 3
+"""Of devices that a name can mean, in a title."""
 
 
 def predicted_machine(
@@ -73,10 +75,13 @@ def _named(
     match: Match, facts: ModelFacts, needed_bytes: int, n_gpu_layers: int
 ) -> PredictedMachine:
     device = match.candidates[0]
-    names = " or ".join(device.name for device in match.candidates)
+    others = [other.name for other in match.candidates[1:]]
+    names = " or ".join([device.name, *others] if len(others) < MOST_NAMES else [device.name])
+    names += f" or {len(others)} others" if len(others) >= MOST_NAMES else ""
     if 0 <= n_gpu_layers < facts.n_layers:
         needed_bytes = needed_bytes * n_gpu_layers // facts.n_layers
-    memory_bytes = max(device.memory_bytes, default=None)
+    sizes = [size for each in match.candidates for size in each.memory_bytes]
+    memory_bytes = max(sizes, default=None)
     return PredictedMachine(
         name=names,
         bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,

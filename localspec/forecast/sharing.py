@@ -3,7 +3,7 @@
 from localspec.engine.graphics import graphics
 from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.errors import UserError
-from localspec.forecast.machine import MachineChoice, PredictedMachine, rates_for
+from localspec.forecast.machine import MachineChoice, PredictedMachine
 from localspec.forecast.probing import peer_setting, probed_rates
 from localspec.forecast.several import Peer, Peers
 from localspec.hardware.machine import Reported
@@ -12,6 +12,7 @@ from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.placement import layers_that_fit
 from localspec.prediction.probed import ProbedRates
+from localspec.prediction.rates import rates_for
 from localspec.settings import Settings
 
 

@@ -194,7 +194,7 @@ def find_device(name: str, memory_bytes: int | None = None) -> Match:
         raise UnknownDeviceError(f"there is no device {name!r} in the table: {_suggestion(name)}")
     found = [device for device in found if memory_bytes in device.memory_bytes] or found
     if len({_chip(device) for device in found}) > 1 and not _are_near(found):
-        raise UserError(f"{name!r} can be {_listed(found)}: give more of the name")
+        raise UserError(f"{name!r} can be {listed(found)}: give more of the name")
     return Match(tuple(found))
 
 
@@ -263,7 +263,8 @@ def _unbranded(name: str) -> str:
     return " ".join(word for word in name.lower().split() if word not in _BRANDS)
 
 
-def _listed(devices: list[Device]) -> str:
+def listed(devices: list[Device]) -> str:
+    """For people; not all of many."""
     names = [device.name for device in devices]
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more

@@ -80,6 +80,11 @@ class RunConditions:
         """The trait that decides most."""
         return next((kind for kind in ("mla", "moe", "hybrid") if kind in self.traits), "dense")
 
+    @property
+    def sort(self) -> str:
+        """Of runs that engines change together: backend, kind of model and age class."""
+        return f"{self.backend}, {self.kind}, {self.era}"
+
 
 Column = tuple[str, str, float]
 """(kind, name, value) of a coefficient that a part of a run takes part in."""

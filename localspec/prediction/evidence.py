@@ -11,7 +11,7 @@ What stays unknown narrows the interval.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, sqrt
 
 import numpy as np
 
@@ -86,8 +86,3 @@ def _shared(one: Evidence, other: Evidence, spreads: Spreads) -> float:
         + model**2 * is_model
         + pair**2 * (is_model and is_device)
     )
-
-
-def log_ratio(measured_s: float, predicted_s: float) -> float:
-    """Of positive seconds."""
-    return log(measured_s / predicted_s)

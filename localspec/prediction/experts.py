@@ -52,8 +52,7 @@ class ExpertsElsewhere:
 
     def spread(self, test: Test, shares: Shares) -> Spread:
         """The wider of both."""
-        both = self.rates.spread(test, shares), self.host.spread(test, shares)
-        return Spread(min(s.low for s in both), max(s.high for s in both))
+        return Spread.widest(each.spread(test, shares) for each in (self.rates, self.host))
 
     def weights(self, work: WeightWork, n_tokens: int) -> Term:
         if not work.is_expert or not self.share:

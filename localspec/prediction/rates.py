@@ -7,10 +7,13 @@ come from published runs of the same kind of device or from a probe of this mach
 lose nothing: they are the ceiling, which shows what is left to gain, and no expectation.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
 from localspec.gguf.types import GgmlType
+from localspec.model.facts import ModelFacts
+from localspec.prediction.conditions import traits_of
 
 Binding = Literal["memory", "compute"]
 Test = Literal["decode", "prefill"]
@@ -30,6 +33,12 @@ class Spread:
 
     low: float
     high: float
+
+    @classmethod
+    def widest(cls, spreads: Iterable[Self]) -> Self:
+        """What holds them all."""
+        known = list(spreads)
+        return cls(min(each.low for each in known), max(each.high for each in known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,11 @@ class Rates(Protocol):
     def overhead_s(self, n_layers: int, n_tokens: int) -> float:
         """Time of a pass that no byte or operation explains."""
         ...
+
+
+def rates_for(facts: ModelFacts, rates: Rates) -> Rates:
+    """The rates for a model."""
+    return rates.for_model(facts.n_embd, facts.streamed_bytes, traits_of(facts))
 
 
 SMALL_BATCH = 16

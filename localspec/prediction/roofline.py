@@ -209,7 +209,7 @@ class Roofline:
         return batches[place] if place < len(batches) else None
 
     def _spread(self, test: Test, time: PassTime) -> Spread:
-        return _widest(share.rates.spread(test, time.shares) for share in self.shares)
+        return Spread.widest(share.rates.spread(test, time.shares) for share in self.shares)
 
     @cached_property
     def _layers_by_share(self) -> tuple[Counter[Layer], ...]:
@@ -281,8 +281,3 @@ class Roofline:
 
 def _seconds(terms: list[Term], bound: str) -> float:
     return sum(term.seconds for term in terms if term.bound == bound)
-
-
-def _widest(spreads: Iterable[Spread]) -> Spread:
-    known = list(spreads)
-    return Spread(min(spread.low for spread in known), max(spread.high for spread in known))

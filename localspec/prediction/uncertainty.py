@@ -3,10 +3,16 @@
     log s = sum of causes        low, high = predicted * exp(-quantiles * s)
 
 s scales the errors of runs whose source was left out of the fit, their chip, too, where it counts
-as unseen. What engines change that are younger than all runs adds to it in squares, because it has
-nothing to do with how well older ones are known. The quantiles are those of such errors in units of
-their s, by backend and kind of model, so that 80 % of runs lie between them whatever the shape of
-the errors (conformal prediction by group, Lei et al. 2018, Vovk 2012).
+as unseen. Two unknowns add to it in squares, because they have nothing to do with how well other
+runs are known: what engines change that are younger than all runs, and how engines of an age treat
+a kind of model on a backend, as far as few pairs of a chip and a source have shown it (n of them,
+no two of one chip or source):
+
+    untried^2 = 1 / (1 / UNTRIED^2 + n / s^2)
+
+What errors of that kind on that backend alone say counts n / (n + 1). The quantiles are those of
+such errors in units of their s, by backend and kind of model, so that 80 % of runs lie between them
+whatever the shape of the errors (conformal prediction by group, Lei et al. 2018, Vovk 2012).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +23,8 @@ from typing import Any, Self
 from localspec.prediction.conditions import UNDATED, RunConditions
 from localspec.prediction.rates import Shares, Spread
 
+UNTRIED = 0.2
+"""A logarithm: of what a kind of model may take where no engine of the age has shown it."""
 LARGEST = 1.5
 """Of s: no interval is wider than what nothing is known of."""
 EVERY_HEAD = "latent attention not seen"
@@ -26,12 +34,13 @@ ANYWHERE = "all"
 
 
 def causes(
-    run: RunConditions, knows: Callable[[str], bool], shares: Shares
+    run: RunConditions, knows: Callable[[str], bool], shares: Shares, n_pairs: int
 ) -> Iterator[tuple[str, float]]:
-    """(name, value) of what makes errors larger or smaller. `knows`: is a column supported?"""
+    """(name, value) of what makes errors larger or smaller. `knows`: is a column supported?
+    `n_pairs` of a chip and a source ran what is of the run's sort."""
     yield "all", 1.0
     yield f"backend {run.backend}", 1.0
-    yield f"{run.backend}, {run.kind}", 1.0
+    yield f"{run.backend}, {run.kind}", n_pairs / (n_pairs + 1)
     for trait in run.traits:
         yield trait, 1.0
     unseen = {
@@ -52,6 +61,14 @@ def causes(
     yield "attention", shares.attention
 
 
+def untried(run: RunConditions, n_pairs: int, usual: float) -> float:
+    """A logarithm beside errors of the `usual` scale. Processors and undated engines have none: no
+    column knows their date."""
+    if run.backend == "cpu" or run.era == UNDATED:
+        return 0.0
+    return (UNTRIED**-2 + n_pairs / usual**2) ** -0.5
+
+
 def _device(run: RunConditions) -> str:
     return f"device: {run.backend}, {run.chip}"
 
@@ -64,17 +81,19 @@ def _family(run: RunConditions) -> str:
 class Uncertainty:
     """Of one test. `quantiles` of log(measured / predicted) over s, by backend and kind of model; a
     group without its own has those of the wider one. `later`: logarithms that engines change within
-    months, by backend. `thin`: columns that rest on one source."""
+    months, by backend. `pairs`: of a chip and a source, by sort. `thin`: columns of one source."""
 
     scales: Mapping[str, float]
     quantiles: Mapping[str, tuple[float, float]]
     later: Mapping[str, float]
+    pairs: Mapping[str, int]
     thin: frozenset[str] = frozenset()
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         quantiles = {name: (low, high) for name, (low, high) in document["quantiles"].items()}
-        return cls(document["scales"], quantiles, document["later"], frozenset(document["thin"]))
+        thin = frozenset(document["thin"])
+        return cls(document["scales"], quantiles, document["later"], document["pairs"], thin)
 
     def spread(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> Spread:
         """Factors on a predicted speed."""
@@ -84,7 +103,8 @@ class Uncertainty:
         return Spread(exp(-high * scale), exp(-low * scale))
 
     def scale(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> float:
-        found = causes(run, lambda column: column not in self.thin and knows(column), shares)
-        usual = exp(sum(self.scales.get(name, 0.0) * x for name, x in found))
+        n_pairs = self.pairs.get(run.sort, 0)
+        known = (lambda column: column not in self.thin and knows(column), shares, n_pairs)
+        usual = exp(sum(self.scales.get(name, 0.0) * x for name, x in causes(run, *known)))
         change = self.later.get(run.backend, self.later[ANYWHERE]) if run.is_later else 0.0
-        return min(LARGEST, hypot(usual, change))
+        return min(LARGEST, hypot(usual, change, untried(run, n_pairs, usual)))

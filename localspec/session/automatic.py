@@ -29,7 +29,7 @@ from localspec.engine.ways import (
     named,
 )
 from localspec.errors import EngineError
-from localspec.forecast.host import host_of
+from localspec.forecast.probing import host_of
 from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts

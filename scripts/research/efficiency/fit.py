@@ -19,12 +19,14 @@ from typing import Annotated, Any
 import typer
 from research.efficiency.agreement import spreads_of
 from research.efficiency.batches import Batch, read_batches
-from research.efficiency.intervals import Calibration, Seen
+from research.efficiency.intervals import Calibration
 from research.efficiency.regression import Fitted, Problem
 from research.efficiency.runs import Run, read_runs
+from research.efficiency.seen import Seen
 from research.efficiency.widths import widths_of
 
 from localspec.errors import UserError
+from localspec.prediction.conditions import NEWEST
 from localspec.prediction.efficiency import Coefficients
 
 DATA = Path(__file__).parent / "data"
@@ -120,6 +122,7 @@ def fitted() -> dict[str, Any]:
             "scales": uncertainty.scales,
             "quantiles": {name: [*pair] for name, pair in uncertainty.quantiles.items()},
             "later": uncertainty.later,
+            "pairs": {sort: n for sort, n in uncertainty.pairs.items() if sort.endswith(NEWEST)},
             "thin": sorted(uncertainty.thin),
         }
         document["backends"][test] = _support(fit.fitted.problem.runs)

@@ -5,12 +5,12 @@ too, and without all that is not older, too. The scale of the errors is fitted (
 with a ridge) to what was known in each of the first two cases; quantiles of the scaled errors make
 the interval, by backend and kind of model, each held to the wider group. What the third adds to the
 squares of the errors is what engines change within months, by backend. Runs of a source err
-together, so few sources widen. What is left out for a run is left out of all of it.
+together, so few sources widen, and few independent pairs of a chip and a source that ran a kind of
+model on a backend with engines of an age. What is left out for a run is left out of all of it.
 """
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 from research.efficiency.later import Case, changes_of
 from research.efficiency.regression import Fitted, Floats, Leave, Mask
 from research.efficiency.runs import Run
+from research.efficiency.seen import Seen
 
-from localspec.prediction.conditions import RunConditions, of_part, whole
-from localspec.prediction.uncertainty import ANYWHERE, EVERY_HEAD, Uncertainty, causes
+from localspec.prediction.uncertainty import (
+    ANYWHERE,
+    EVERY_HEAD,
+    Uncertainty,
+    causes,
+    untried,
+)
 
 PROMISED = 0.8
 RIDGE, STEPS = 6.0, 30
@@ -31,62 +37,18 @@ FEWEST = 0.03
 THINNER = {"decode": 0.9, "prefill": 0.0}
 """Of a source, own or held: by how much. 0.9 is exact, if every source of a group is as any
 other."""
-BELIEVED = {"backend not seen": 1.1, "mla models not seen": 1.1, EVERY_HEAD: 1.65}
+BELIEVED = {"backend not seen": 1.1, "mla models not seen": 1.1, EVERY_HEAD: 2.8}
 """Before any run, and at least, of log s: errors on a backend that nobody measured, and those of
-latent attention, which every backend reads in its own way, are three times as large. Where
-attention takes all the time, the upper quantile allows what twenty heads that read their own copy
-take. Few backends and models teach it."""
+latent attention, which every backend reads in its own way, are three times as large. The upper
+quantile allows nearly what twenty heads that read their own copy take, whatever share attention
+has. Few backends and models teach it."""
 VOICE = {"decode": 0.1, "prefill": 0.4}
 """A source, or in prompts a pair of a chip and a source, of n runs counts as n to the power of 1
 less this."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
-KIND_ON_BACKEND = re.compile(r"(moe|hybrid|mla) in backend: ")
 OLD = ("llamafile", "2023", "2024")
 """Engines whose errors nobody is promised."""
-
-
-class Seen:
-    """Which columns the runs of other sources, other chips and earlier months take part in."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._groups: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
-        groups: defaultdict[tuple[str, str, str], set[RunConditions]] = defaultdict(set)
-        for run in runs:
-            groups[run.chip, run.source, run.month or ""].add(run.conditions)
-        for group, conditions in groups.items():
-            for known in conditions:
-                for kind, name, _ in (*whole(known), *of_part(known, "weights")):
-                    self._groups[f"{kind}: {name}"].add(group)
-
-    def without(self, run: Run, leave: Leave) -> Callable[[str], bool]:
-        """Whether a column is supported where a run is predicted without what is left out."""
-
-        def knows(column: str) -> bool:
-            sources = {
-                source
-                for chip, source, month in self._groups.get(column, ())
-                if source != run.source
-                and (leave == "source" or chip != run.chip)
-                and (leave != "later" or run.month is None or month < run.month)
-            }
-            return len(sources) >= sources_needed(column)
-
-        return knows
-
-    @property
-    def thin(self) -> list[str]:
-        """Columns that too few sources support to count as known."""
-        return sorted(
-            column
-            for column, groups in self._groups.items()
-            if len({source for _, source, _ in groups}) < sources_needed(column)
-        )
-
-
-def sources_needed(column: str) -> int:
-    """One source's runs of a kind of model tell its habits and the kind's in one."""
-    return 2 if KIND_ON_BACKEND.match(column) else 1
 
 
 class Calibration:
@@ -130,12 +92,12 @@ class Calibration:
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """Of all cases."""
-        return self._calibrated(np.ones(len(self.cases), bool))
+        return self._calibrated(np.ones(len(self.cases), bool), self.seen.pairs())
 
     def without(self, chip: str, source: str) -> Uncertainty:
         """By cases of other chips and other sources."""
         keep = [c.run.chip != chip and c.run.source != source for c in self.cases]
-        return self._calibrated(np.array(keep))
+        return self._calibrated(np.array(keep), self.seen.pairs(chip, source))
 
     @cached_property
     def _causes(self) -> tuple[list[str], Floats]:
@@ -145,12 +107,18 @@ class Calibration:
                     case.run.conditions,
                     self.seen.without(case.run, case.leave),
                     case.shares,
+                    n_pairs,
                 )
             )
-            for case in self.cases
+            for case, n_pairs in zip(self.cases, self._n_pairs, strict=True)
         ]
         names = sorted({name for row in rows for name in row})
         return names, np.array([[row.get(name, 0.0) for name in names] for row in rows])
+
+    @cached_property
+    def _n_pairs(self) -> list[int]:
+        """Of a case's sort, beside what was left out."""
+        return [self.seen.pairs_beside(case.run, case.leave) for case in self.cases]
 
     @cached_property
     def _weights(self) -> Floats:
@@ -193,9 +161,12 @@ class Calibration:
 
     def _scaled(self, scales: Mapping[str, float]) -> Floats:
         names, x = self._causes
-        return self._errors / np.exp(x @ np.array([scales[name] for name in names]))
+        usual = np.exp(x @ np.array([scales[name] for name in names]))
+        known = zip(self.cases, self._n_pairs, usual, strict=True)
+        beside = [untried(case.run.conditions, n, float(scale)) for case, n, scale in known]
+        return self._errors / np.hypot(usual, beside)
 
-    def _calibrated(self, keep: Mask) -> Uncertainty:
+    def _calibrated(self, keep: Mask, pairs: Mapping[str, int]) -> Uncertainty:
         """By groups from wide to narrow, of cases whose chip was left out."""
         dated = keep & (self._leaves != "later")
         chosen = dated & self._is_new
@@ -207,7 +178,7 @@ class Calibration:
                 wider = found.get(str(name).rpartition(", ")[0], found[ANYWHERE])
                 found[str(name)] = self._held(scaled, chosen & (names == name), wider)
         later = changes_of([case for case, kept in zip(self.cases, keep, strict=True) if kept])
-        return Uncertainty(_at_least(scales), found, later, frozenset(self.seen.thin))
+        return Uncertainty(_at_least(scales), found, later, pairs, frozenset(self.seen.thin))
 
     @cached_property
     def _is_new(self) -> Mask:

@@ -131,7 +131,7 @@ def _self_test(place: Place) -> Iterator[Row]:
 def _probe(place: Place) -> Iterator[Row]:
     with place.model(DENSE, "Q4_K") as path:
         machine = _machine(place, path, again=True)
-        yield Row("rates", machine.rates_source)
+        yield Row("rates", machine.rates.source)
         for share in machine.peer_shares(checked_facts(path), Attention()):
             if link := share.link:
                 there = f"{1e6 * link.round_trip_s:.0f} us there and back"
