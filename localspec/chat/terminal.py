@@ -3,7 +3,7 @@
 import atexit
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -70,16 +70,18 @@ class TerminalFrontend:
     def read(self, draft: str) -> str:
         """The next message; the second Ctrl-C in a short time leaves."""
         while True:
+            # Keys are echoed in the line alone. What it finds is what it leaves: until the answer
+            # begins none is echoed, either.
+            self._keep_quiet()
             try:
-                # Until the line is there keys are not echoed; then they are what was typed ahead.
-                with closing(self._quiet):
-                    return self._editor.read(draft)
+                return self._editor.read(draft)
             except KeyboardInterrupt:
                 if monotonic() - self._stopped_at < TWICE_S:
                     raise EOFError from None
                 self._stopped_at = monotonic()
                 self.say("Ctrl-C again leaves; so does Ctrl-D")
             except EOFError:
+                self._quiet.close()
                 if self._chat.has_failed:
                     self._chat.loading.result()
                 raise
@@ -88,9 +90,9 @@ class TerminalFrontend:
         """The model, with progress until it is there."""
         waiting = self._waiting = Waiting(sys.stdout, self._progress)
         try:
-            with quiet_terminal():
-                while not loading.wait(0.1):
-                    pass
+            self._keep_quiet()
+            while not loading.wait(0.1):
+                pass
         finally:
             self._waiting = None
             waiting.stop()
@@ -137,6 +139,7 @@ class TerminalFrontend:
 
     def decide(self, found: Shortage) -> RoomDecision:
         """Ask what happens to old turns."""
+        self._quiet.close()
         self.say(
             f"The context is nearly full: {found.n_prompt:,} of {found.n_ctx:,} tokens, so an"
             f" answer has {max(0, found.n_left):,}."
@@ -156,6 +159,10 @@ class TerminalFrontend:
                 return "cancel"
             if key in choices:
                 return choices[key]
+
+    def _keep_quiet(self) -> None:
+        self._quiet.close()  # one at a time: a suspended chat gives back what the shell had
+        self._quiet.enter_context(quiet_terminal())
 
     def _inner(self, loaded: Partner) -> AnswerView:
         if self._style.shows_drafts:

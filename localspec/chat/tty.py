@@ -150,7 +150,7 @@ class Waiting:
 class WatchedView:
     """A `view` at a terminal: keys are quiet, and a line says what is waited for at first.
 
-    `quiet` is closed by whoever reads the next keys, so that none is echoed below the answer.
+    `quiet` goes on until the next line is read, so that no key is echoed below the answer.
     """
 
     def __init__(self, view: AnswerView, wait: Callable[[int], Waiting], quiet: ExitStack) -> None:
@@ -167,6 +167,7 @@ class WatchedView:
 
     def begin(self, opening: Opening, n_prompt: int) -> None:
         """The engine begins to read the prompt."""
+        self._terminal.close()
         self._quiet = self._terminal.enter_context(quiet_terminal())
         self._view.begin(opening, n_prompt)
         self._waiting = self._wait(n_prompt)
