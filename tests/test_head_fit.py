@@ -140,6 +140,12 @@ WRONG: dict[str, tuple[File, File | None, str]] = {
         with_mtp("step35", 3), mtp("step35", 3).without("output.weight"), "output.weight",
     ),
     "a sidecar without its block": (with_mtp(), mtp().without("blk.6.nextn"), "eh_proj"),
+    "a sidecar whose keys do not turn": (
+        with_mtp(), mtp().but(rope__dimension_count=0), "turns 0 numbers of its keys",
+    ),
+    "a file that says nothing of itself": (
+        target(), eagle3().but(target_layers=None).named(""), "does not say its architecture",
+    ),
     "a whole model as a head": (target(), target(), "it is no draft head but a model"),
     "a model with its head as a head": (with_mtp(), with_mtp(), "but a model with MTP"),
     "a head as a target": (mtp(), mtp(), "the target is a draft head itself"),
@@ -160,6 +166,9 @@ WRONG: dict[str, tuple[File, File | None, str]] = {
     ),
     "an assistant that drafts with no layer": (
         gemma4(), assistant().but(nextn_predict_layers=0), "of none of its layers",
+    ),
+    "an assistant whose keys do not turn within its window": (
+        gemma4(), assistant().but(rope__dimension_count_swa=0), "turns 0 numbers of its keys",
     ),
     "an assistant without a window": (
         gemma4(), assistant().but(attention__sliding_window_pattern=bools(0, 0, 0, 0)),
@@ -205,6 +214,18 @@ WRONG: dict[str, tuple[File, File | None, str]] = {
     "two layers": (target(), eagle3().but(block_count=2), "has 2 layers, and EAGLE-3 has one"),
     "uneven keys": (
         target(), eagle3().but(attention__value_length=8), "keys of 16 and values of 8",
+    ),
+    "fewer heads than heads of keys": (
+        target(), eagle3().but(attention__head_count_kv=1 << 40), "heads of keys and values",
+    ),
+    "less than no heads of keys": (
+        target(), eagle3().but(attention__head_count_kv=-1), "4 attention heads for -1 heads",
+    ),
+    "keys that do not turn": (
+        target(), eagle3().but(rope__dimension_count=0), "turns 0 numbers of its keys",
+    ),
+    "keys that turn too far": (
+        target(), eagle3().but(rope__dimension_count=96), "rotates 96 numbers of keys of 16",
     ),
     "tokens numbered in halves": (
         target(), eagle3().having(output__weight=(N, 100)).having("I32", d2t=(100,)),

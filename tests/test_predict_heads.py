@@ -114,6 +114,17 @@ def test_what_is_asked_of_it_in_words(tmp_path: Path):
         predicted(none, mtp().write(tmp_path / "h.gguf"))
 
 
+def test_auto_finds_a_head_beside_the_model(tmp_path: Path):
+    """As where it is loaded; a head of another model there is passed over."""
+    model = target().write(tmp_path / "model-Q8_0.gguf")
+    eagle3().but(target_hidden_size=128).write(tmp_path / "dflash-model-Q8_0.gguf")
+    assert predicted(model, "auto").head is None
+    right = eagle3().write(tmp_path / "eagle3-model-Q8_0.gguf")
+    found = predicted(model, "auto").head
+    assert found
+    assert (found.method, found.file) == ("eagle3", str(right))
+
+
 def test_the_document(tmp_path: Path):
     head = document(predicted(with_mtp().write(tmp_path / "m.gguf"), "own"))["head"]
     assert [each["n_users"] for each in head["users"]] == [1, 2, 4, 8, 16, 32]

@@ -1,7 +1,7 @@
 """`localspec bench`: measured speeds beside predicted ones."""
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,12 +19,12 @@ from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 from localspec.notify import silent
-from localspec.settings import NONE, Settings
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from localspec.bench.store import ResultsHeader, Writer
+    from localspec.session.config import SessionConfig
 
 
 @command
@@ -173,12 +173,30 @@ def _show(path: Path, run: RunFlags) -> None:
         notify(f"results are in {path}; `localspec report --html FILE {path.name}` draws them")
 
 
-def _is_possible(settings: Settings) -> bool:
-    """Whether what it drafts with is here."""
-    return settings.draft != NONE or settings.spec in ("auto", "lookup")
-
-
 EVERY_WAY: dict[str, Any] = {"spec": "lookup,draft,mtp,eagle3,dflash,auto"}
+
+
+NEED_NOTHING = ("none", "lookup", "auto")
+"""Ways for which no drafter need be here."""
+
+
+def _possible(
+    configs: "Iterable[SessionConfig]", *, all_of_them: bool
+) -> "Iterator[SessionConfig]":
+    """Those whose drafter is here and is of the kind that they name.
+
+    Raises LocalspecError where a way that needs none is refused, or any of them if all are wanted.
+    """
+    from localspec.session.loading import plan_engines
+
+    for config in configs:
+        try:
+            plan_engines(config)
+        except LocalspecError:
+            if all_of_them or config.settings.spec in NEED_NOTHING:
+                raise
+        else:
+            yield config
 
 
 def _same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> None:
@@ -194,9 +212,7 @@ def _same_answer(flags: SweepFlags, arguments: list[str], *, as_json: bool) -> N
     asked = sweep.prompts and read_prompts(sweep.prompts, sweep.per_category)
     texts = [prompt.text for prompt in asked] if asked else TEXTS
     configs = [case.config for case in sweep.cases()]
-    if not is_asked:
-        configs = [config for config in configs if _is_possible(config.settings)]
-    groups = by_plain(dict.fromkeys(configs))
+    groups = by_plain(dict.fromkeys(_possible(configs, all_of_them=is_asked)))
     if not groups:
         raise UserError("--same-answer compares drafts with plain decoding: name some with --spec")
     found = []

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, get_args
 
 from localspec.errors import UserError, no_such
@@ -18,7 +19,9 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.notify import Notify
 from localspec.prediction.quants import variants_of
-from localspec.settings import MAX_THREADS, Attention, FlashAttention, Split
+from localspec.registry.heads_here import found_head
+from localspec.registry.resolve import locate
+from localspec.settings import AUTO, MAX_THREADS, NONE, Attention, FlashAttention, Split
 
 MAX_TOKENS = 16_777_216
 MAX_BATCH = 4096
@@ -33,8 +36,8 @@ class QuestionOptions:
     `kv_k` and `kv_v` None: the usual types, each for both. `flash_attn` "auto" counts as on. No
     `batch`: all that are worth it, up to the break-even. `ctx` None: 4096 or the model's, the
     smaller, but no less than the depths need. `draft` names a model or head to draft, which need
-    not be here; `own`: the head in the model's file. `runs`: measured ones that correct the
-    prediction.
+    not be here; `own`: the head in the model's file; `auto`: that, or one beside
+    it. `runs`: measured ones that correct the prediction.
     """
 
     kv_k: tuple[str, ...] | None = None
@@ -97,8 +100,9 @@ def answer(
 ) -> Forecast:
     """The forecast for a model by any name it has. Raises LocalspecError."""
     facts = facts_of(model)
-    head = asked_head(asked.draft, lambda: header_of(model), header_of)
-    named = asked.draft if asked.draft not in ("auto", "none") else None
+    drafter = _here(model) if asked.draft == AUTO else asked.draft
+    head = asked_head(drafter, lambda: header_of(model), header_of)
+    named = asked.draft if asked.draft not in (AUTO, NONE) else None
     draft = head.model if head else facts_of(named) if named else None
     if draft and not head:
         _check_pair(facts, draft)
@@ -106,6 +110,12 @@ def answer(
     models = [facts, draft] if draft else [facts]
     machine = _machine(choice, asked, models, question, notify)
     return forecast(facts, head or draft, machine, question)
+
+
+def _here(model: str | None) -> str:
+    """Who drafts for a model that is here: its head. Of one that is not, its header tells."""
+    place = locate(model)
+    return (found_head(place, model) or NONE) if isinstance(place, Path) else AUTO
 
 
 def _machine(

@@ -32,6 +32,7 @@ from localspec.model.head_pair import (
 from localspec.model.heads import HeadBlock, HeadFacts
 from localspec.model.kind import kind_of
 from localspec.model.layers import Layer, layers_of
+from localspec.model.usable import check_layers
 
 DEFAULT_BLOCK = 16
 """What a DFlash head has that does not say it."""
@@ -136,17 +137,37 @@ def _judge(target: Header, head: Header | None) -> HeadFacts:
     judge = _JUDGES.get(kind_of(head).name)
     pair = HeadPair(target, head)
     if judge is None:
-        raise pair.unfit(
-            f"it is no draft head but {_article(kind_of(head).name)}",
-            "a model beside the target is a draft model",
-        )
+        raise _no_head(pair)
     if is_head(target):
         raise pair.unfit("the target is a draft head itself", "name a whole model first")
-    return judge(pair)
+    facts = judge(pair)
+    _check_own_layers(pair, facts)
+    return facts
 
 
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+ROTATED = ("rope.dimension_count", "rope.dimension_count_swa")
+
+
+def _check_own_layers(pair: HeadPair, facts: HeadFacts) -> None:
+    """What the engine allocates by, and turns keys by: where nothing turns, some loops of it never
+    end."""
+    head, target = pair.head, pair.target
+    if n_layers_of(head) or facts.needs_target_cache:
+        check_layers(
+            head, layers_of_assistant(head) if facts.needs_target_cache else layers_of(head)
+        )
+    for key in ROTATED:
+        if head.integer(head.own_key(key)) == 0 != target.integer(target.own_key(key)):
+            raise pair.broken(f"turns 0 numbers of its keys by their place ({key})")
+
+
+def _no_head(pair: HeadPair) -> ModelError:
+    if not pair.head.architecture:
+        return pair.broken("does not say its architecture")
+    name = kind_of(pair.head).name
+    article = "an" if name[0] in "aeiou" else "a"
+    then = "a model beside the target is a draft model"
+    return pair.unfit(f"it is no draft head but {article} {name}", then)
 
 
 def _inside(pair: HeadPair) -> HeadFacts:

@@ -32,7 +32,7 @@ def check_sizes(header: Header) -> tuple[Layer, ...]:
     """The layers. ModelError if the metadata contradict themselves, each other or the weights."""
     _check_lengths(header)
     layers = layers_of(header)
-    _check_layers(header, layers)
+    check_layers(header, layers)
     return layers
 
 
@@ -54,7 +54,8 @@ def _check_lengths(header: Header) -> None:
         )
 
 
-def _check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
+def check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
+    """ModelError where sizes of these layers, a model's or a head's, cannot be."""
     if not any(layer.n_heads for layer in layers) and not _is_recurrent(header):
         raise _contradiction(header, "has no attention heads")
     for layer in set(layers):

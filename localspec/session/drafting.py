@@ -5,21 +5,19 @@ draft model that the catalog pairs with the target. Names propose and headers de
 that costs time is loaded; look-ups need none.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localspec.engine.base import EngineConfig
-from localspec.errors import LocalspecError, UserError
+from localspec.errors import UserError
 from localspec.gguf.header import Header
-from localspec.gguf.hub_name import HUB, HubFile, hub_name_of
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.heads import HEAD_METHODS, HeadFacts
-from localspec.registry.resolve import catalog_entry, draft_of
-from localspec.registry.variants import model_of
+from localspec.registry.heads_here import found_head, is_wanted
+from localspec.registry.resolve import draft_of
 from localspec.session.memory_check import Need, is_elsewhere
 from localspec.settings import AUTO, MAX_DRAFT, NONE, OWN, Settings
 
@@ -49,62 +47,6 @@ def chosen_draft(
     head = None if settings.spec == "draft" else found_head(target, name, settings.spec)
     pair = None if head or settings.spec in HEAD_METHODS else draft_of(name)
     return head or (str(pair) if pair else NONE)
-
-
-def found_head(target: Path, name: str | None, spec: str = AUTO) -> str | None:
-    """The head that fits a target, in it (`own`) or in a file that is here; None without one."""
-    with suppress(LocalspecError, OSError):  # a broken target is refused when it is loaded
-        header = read_header(target)
-        if _has_head(header) and _is_wanted(_fitting(header), spec):
-            return OWN
-        for path in _proposed(target, name):
-            with suppress(LocalspecError, OSError):
-                if _is_wanted(_fitting(header, read_header(path)), spec):
-                    return str(path)
-    return None
-
-
-def _fitting(target: Header, head: Header | None = None) -> HeadFacts | str:
-    from localspec.model.head_fit import head_of  # noqa: PLC0415 - few files have one
-
-    return head_of(target, head)
-
-
-def _has_head(header: Header) -> bool:
-    return bool(header.integer(header.own_key("nextn_predict_layers")))
-
-
-def _is_wanted(found: HeadFacts | str, spec: str) -> bool:
-    wanted = HEAD_METHODS.get(spec)
-    return not isinstance(found, str) and (wanted is None or found.method in wanted)
-
-
-def _proposed(target: Path, name: str | None) -> Iterator[Path]:
-    """Files that may be the target's head: of the same model by name, beside it; the catalog's."""
-    folder, own = target.parent, _plain(target.name)
-    for path in sorted([*folder.glob("*.gguf"), *folder.glob("*/*.gguf")]):
-        is_marked = any(mark in str(path.relative_to(folder)).lower() for mark in _MARKS)
-        if is_marked and path != target and _plain(path.name) == own:
-            yield path
-    entry = catalog_entry(name)
-    if entry and entry.head not in (None, "own"):
-        from localspec.registry.remote_file import cached  # noqa: PLC0415 - few have one
-
-        hub = hub_name_of(f"{HUB}{entry.head}")
-        file = cached(hub) if isinstance(hub, HubFile) else None
-        if file:
-            yield file
-
-
-def _plain(file: str) -> str:
-    """The model that a file's name tells, without what marks a head."""
-    name = model_of(file).lower()
-    for mark in _MARKS:
-        name = name.removeprefix(f"{mark}-").removesuffix(f"-{mark}")
-    return name
-
-
-_MARKS = ("mtp", "eagle3", "dflash", "dspark", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +102,7 @@ def planned_head(settings: Settings, target: Header, draft: Path | None) -> Head
 
     found = AskedHead.of(target, head)
     facts = found.facts
-    if not _is_wanted(facts, spec):
+    if not is_wanted(facts, spec):
         fitting = next(each for each, methods in HEAD_METHODS.items() if facts.method in methods)
         raise UserError(f"--spec {spec} does not fit {name}: it is a head for --spec {fitting}")
     return HeadPlan(found)

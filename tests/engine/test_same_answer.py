@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from command import assert_refused, localspec, tiny
+from head_files import eagle3_of
 from models import Pair, gemma_pair, smollm2, smollm2_pair
 
 from localspec.bench.same_answer import TEXTS, compare_answers, diverge, first_difference
 from localspec.dialogue.template import Message
 from localspec.engine.base import hold
 from localspec.engine.sampling import Chooser, Sampling
+from localspec.gguf.reader import read_header
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.session import Session
 
@@ -81,6 +83,17 @@ def test_the_command_says_which_answers_are_the_same() -> None:
     assert found["ways"] == ["lookup", "auto"]
     assert found["prompts"] == len(TEXTS)
     assert found["unexplained"] == sum(not one["excused"] for one in found["divergences"]) == 0
+
+
+def test_a_head_is_asked_in_the_ways_that_it_has(tmp_path: Path) -> None:
+    """Who names a head need not know its kind."""
+    head = eagle3_of(read_header(tiny()), 0, 1, 1).write(tmp_path / "head.gguf")
+    run = localspec(
+        "bench", tiny(), "--draft", head, "-n", "8", "-t", "1", "--same-answer", "--json"
+    )
+    assert run.code == 0, run.stderr
+    (found,) = run.document["results"]
+    assert found["ways"] == ["lookup", "eagle3", "auto"]
 
 
 def test_without_drafts_there_is_nothing_to_compare() -> None:
