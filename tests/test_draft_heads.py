@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 from command import Run, assert_refused, localspec
-from head_files import File, dflash, eagle3, mtp, target, with_mtp
+from head_files import (
+    File,
+    assistant,
+    dflash,
+    dspark,
+    eagle3,
+    gemma4,
+    ints,
+    mtp,
+    target,
+    with_mtp,
+)
 from hub import Hub
 from hybrids import MambaShape, write_random_mamba
 from sparse import HEAD, KINDS, N_BLOCKS, N_VOCAB, layers, write_blocks, write_mtp_head
@@ -101,30 +112,67 @@ def test_every_command_refuses_it(sidecar: Path, command: tuple[str, ...]):
     assert_refused(localspec(*words), 1, REFUSED)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("predict", "MODEL", "--draft", "FILE", "--probe", "off"),
-        ("generate", "MODEL", "--draft", "FILE", "-p", "Hi"),
-        ("chat", "MODEL", "--draft", "FILE", "-p", "Hi"),
-        ("bench", "MODEL", "--draft", "FILE", "--spec", "mtp", "--prompts", "TEXT"),
-        ("tune", "MODEL", "--draft", "FILE"),
-        ("quality", "MODEL", "--reference", "FILE"),
-        ("export", "MODEL", "--draft", "FILE", "--to", "llama-server"),
-    ],
-    ids=lambda command: command[0],
-)
+DRAFTED = [
+    ("predict", "MODEL", "--draft", "FILE", "--probe", "off"),
+    ("generate", "MODEL", "--draft", "FILE", "-p", "Hi"),
+    ("generate", "MODEL", "--draft", "FILE", "--jsonl", "TEXT"),
+    ("chat", "MODEL", "--draft", "FILE", "-p", "Hi"),
+    ("serve", "MODEL", "--draft", "FILE"),
+    ("bench", "MODEL", "--draft", "FILE", "--same-answer"),
+    ("bench", "MODEL", "--draft", "FILE", "--spec", "auto", "--prompts", "TEXT"),
+    ("tune", "MODEL", "--draft", "FILE"),
+    ("export", "MODEL", "--draft", "FILE", "--to", "llama-server"),
+]
+"""Every command that takes a draft."""
+
+
+def drafted(folder: Path, command: tuple[str, ...], model: Path, head: Path) -> Run:
+    text = folder / "prompts.jsonl"
+    text.write_text('{"prompt": "Hi"}\n')
+    names = {"FILE": head, "MODEL": model, "TEXT": text}
+    return localspec(*(names.get(word, word) for word in command))
+
+
+@pytest.mark.parametrize("command", DRAFTED, ids=" ".join)
 def test_every_command_refuses_one_of_another_model_as_a_draft(
     sidecar: Path, tmp_path: Path, command: tuple[str, ...]
 ):
-    model, text = tmp_path / "model.gguf", tmp_path / "prompts.jsonl"
+    model = tmp_path / "model.gguf"
     shape = Shape(n_embd=64, n_heads=1, n_kv_heads=1, n_ff=64, n_vocab=N_VOCAB)
     write_random_model(model, shape, with_text=True)
-    text.write_text('{"prompt": "Hi"}\n')
-    names = {"FILE": sidecar, "MODEL": model, "TEXT": text}
-    run = localspec(*(names.get(word, word) for word in command))
-    expected = REFUSED if command[0] == "quality" else OF_ANOTHER
-    assert_refused(run, 2 if command[0] == "bench" else 1, expected)
+    run = drafted(tmp_path, command, model, sidecar)
+    assert_refused(run, 2 if "--prompts" in command else 1, OF_ANOTHER)
+
+
+def test_a_head_is_nothing_to_compare_a_model_with(sidecar: Path):
+    assert_refused(localspec("quality", sidecar, "--reference", sidecar), 1, REFUSED)
+
+
+WRONG: dict[str, tuple[File, File, str]] = {
+    "EAGLE-3 of another width": (
+        target(), eagle3().but(target_hidden_size=128), "its target_hidden_size is 128",
+    ),
+    "EAGLE-3 with sizes that cannot be": (
+        target(), eagle3().but(attention__head_count_kv=1 << 40), "heads of keys and values",
+    ),
+    "DFlash without a tensor": (target(), dflash().without("fc.weight"), "lacks the tensor"),
+    "DSpark with layers of another model": (
+        target(), dspark().but(target_layers=ints(1, 2, 3, 99)), "it reads layer 99",
+    ),
+    "an assistant by its old name": (
+        gemma4(), assistant().named("gemma4_assistant"), "calls 'gemma4-assistant' today",
+    ),
+    "a model in place of a sidecar": (with_mtp(), mtp("step35", 3), "is of a model of 'step35'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", DRAFTED[:-3], ids=" ".join)
+@pytest.mark.parametrize("name", WRONG)
+def test_every_kind_of_wrong_head_is_refused(tmp_path: Path, name: str, command: tuple[str, ...]):
+    """By the file's name and what is wrong with it, before any engine is asked for."""
+    model, head, expected = WRONG[name]
+    paths = model.write(tmp_path / "model.gguf"), head.write(tmp_path / "head.gguf")
+    assert_refused(drafted(tmp_path, command, *paths), 1, "head.gguf", expected)
 
 
 @pytest.fixture

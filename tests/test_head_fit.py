@@ -294,6 +294,12 @@ def test_a_wrong_head_gets_a_sentence(tmp_path: Path, name: str):
     assert said.startswith(("head.gguf", "model.gguf", "the draft head in", str(tmp_path)))
 
 
+def test_a_model_is_no_head_beside_itself(tmp_path: Path):
+    path = with_mtp().write(tmp_path / "model.gguf")
+    said = head_of(read_header(path), read_header(path))
+    assert said == "model.gguf is no head beside itself: --draft own asks for the one inside it"
+
+
 def test_a_head_that_is_cut_short_is_not_read(tmp_path: Path):
     path = eagle3().write(tmp_path / HEAD)
     path.write_bytes(path.read_bytes()[:-5000])

@@ -14,7 +14,7 @@ estimate of each token's chance. Source: src/models/dflash.cpp of llama.cpp.
 """
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
@@ -164,6 +164,11 @@ def _check_own_layers(pair: HeadPair, facts: HeadFacts) -> None:
 def _no_head(pair: HeadPair) -> ModelError:
     if not pair.head.architecture:
         return pair.broken("does not say its architecture")
+    if pair.head.name == pair.target.name:
+        file = PurePosixPath(pair.head.name).name
+        return ModelError(
+            f"{file} is no head beside itself: --draft own asks for the one inside it"
+        )
     name = kind_of(pair.head).name
     article = "an" if name[0] in "aeiou" else "a"
     then = "a model beside the target is a draft model"
