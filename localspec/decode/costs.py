@@ -66,8 +66,9 @@ class PassCosts:
         self, curve: PassCurve, change_s: float = 0.0, reference: "PassCosts | None" = None
     ) -> None:
         self.curve, self.reference = curve, reference
-        self._change_s, self._scatter = change_s, SCATTER**2
-        self._common, self._plain = LearnedLog(), LearnedLog(variance=PLAIN_ERROR**2)
+        self._change_s = min(change_s, LARGEST_CHANGE * curve.seconds(1, 0))
+        self._common, self._scatter = LearnedLog(), SCATTER**2
+        self._plain = LearnedLog(variance=PLAIN_ERROR**2)
         self._own: dict[int, LearnedLog] = {}
         self._lines: dict[int, tuple[float, float]] = {}
         self._anchor = reference.drift if reference else 0.0
@@ -80,8 +81,7 @@ class PassCosts:
 
     def error(self, n_tokens: int) -> float:
         """Standard deviation of the logarithm of T(n) beside other widths."""
-        if self._waiting:
-            self._catch_up()
+        self._catch_up()
         own = self._own.get(n_tokens)
         return CALIBRATION_ERROR if own is None else sqrt(own.variance)
 
