@@ -116,11 +116,14 @@ class BlockHead(LlamaHead):
         rows, known = self.features.of(sequence), self._known.get(sequence)
         if known is None or known.rows is not rows:
             known = self._known[sequence] = _Read(rows)
-        known.end = min(known.end, rows.n_unchanged, position)
+            self.forget(sequence, 0)
+        was_read = known.end
+        known.end = min(was_read, rows.n_unchanged, position)
         rows.n_unchanged = position
         end = min(rows.end, position)
         start = max(rows.first, known.end, end - window)
-        self.forget(sequence, 0 if start > known.end else start)
+        if not start == known.end == was_read:  # else nothing lies behind, and to look takes long
+            self.forget(sequence, 0 if start > known.end else start)
         known.end = end
         if start < end:
             self._add_features(rows.of(start, end), start, sequence)
