@@ -13,7 +13,8 @@ from localspec.forecast.corrections import NOMINAL, Corrections
 from localspec.forecast.experience import Experience, model_key
 from localspec.forecast.machine import MachineChoice, PredictedMachine
 from localspec.forecast.measured import MeasuredRun
-from localspec.hardware.devices import find_device
+from localspec.hardware.asked import backend_asked, devices_meant
+from localspec.hardware.devices import all_devices
 from localspec.hardware.machine import machine_key
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
@@ -63,8 +64,11 @@ def with_runs(
 ) -> PredictedMachine:
     """The machine, corrected by the runs of it and by those of the models elsewhere."""
     here, name = machine_key(), choice.device
+    backend = backend_asked(name) if name else None
 
     def is_own(run: MeasuredRun) -> bool:
+        if backend not in (None, run.backend):
+            return False
         return is_named(name, run) if name else here == run.machine_key
 
     own = [run for run in runs if is_own(run)]
@@ -92,11 +96,14 @@ def is_named(name: str, run: MeasuredRun) -> bool:
 
 
 def _table_names(name: str) -> frozenset[str]:
+    """Of one device; a name of several means none of its runs."""
     try:
-        found = find_device(name).candidates
+        found = devices_meant(name)
     except UserError:
         return frozenset()
-    return frozenset(device.name for device in found if device.kind != "cpu")
+    candidates = found[0].candidates if len(found) == 1 else ()
+    known = {device.name for device in all_devices() if device.kind != "cpu"}
+    return frozenset(device.name for device in candidates) & known
 
 
 def _with_backend(machine: PredictedMachine, own: Sequence[MeasuredRun]) -> PredictedMachine:

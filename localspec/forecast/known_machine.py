@@ -17,9 +17,9 @@ from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.probing import host_of
-from localspec.hardware.described import device_meant
+from localspec.hardware.asked import devices_meant
 from localspec.hardware.detect import available_memory_bytes
-from localspec.hardware.devices import GIB, Device
+from localspec.hardware.devices import GIB, Device, Match
 from localspec.hardware.machine import (
     QUICK_READ_BYTES,
     LocalDevice,
@@ -112,7 +112,16 @@ class KnownMachine:
     @classmethod
     def named(cls, name: str, memory_bytes: int | None = None) -> Self:
         """A device of the table. UserError for an unknown name, and where a size is needed."""
-        match = device_meant(name, memory_bytes)
+        found = devices_meant(name, memory_bytes)
+        cards = [match for match in found if match.candidates[0].kind != "cpu"]
+        if len(cards) < 2:
+            return cls._of_match((cards or list(found))[0], memory_bytes)
+        if memory_bytes:
+            raise UserError("--memory is that of one device: leave it out where several are named")
+        return cls._together([cls._of_match(match, None) for match in cards])
+
+    @classmethod
+    def _of_match(cls, match: Match, memory_bytes: int | None) -> Self:
         device = match.candidates[0]
         memory = memory_bytes or _memory_of(device)
         if device.kind != "cpu":

@@ -1,8 +1,8 @@
 """The machine that a prediction is for: which one was named, and what it takes for a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from localspec.engine.graphics import engine_reports
 from localspec.engine.workers import addresses_of
@@ -13,6 +13,7 @@ from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.prediction.experts import experts_elsewhere
 from localspec.prediction.host_memory import Host
+from localspec.prediction.placement import experts_on_host, layers_that_fit
 from localspec.prediction.rates import IdealRates, Rates, rates_for
 from localspec.prediction.roofline import Roofline, Share
 from localspec.settings import Attention, Split
@@ -39,6 +40,34 @@ class MachineChoice:
         known = {each.name for each in (engine_reports() or [])} if names else set[str]()
         known |= set(addresses_of(self.workers))
         return names if names and set(names) <= known else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """What devices compute of a model: the last `n_layers` (< 0: all), without the experts of the
+    first `n_cpu_moe`. `note`: what of it nobody asked for."""
+
+    n_layers: int = -1
+    n_cpu_moe: int = 0
+    note: str | None = None
+
+    @classmethod
+    def fitting(
+        cls, choice: MachineChoice, facts: ModelFacts, needed_bytes: int, free: Sequence[int | None]
+    ) -> Self:
+        """As it was asked for, else what fits the devices' free memory: a mixture's experts stay
+        with the processor first. Those of several devices stay with their layers."""
+        asked = cls(choice.n_gpu_layers, choice.n_cpu_moe)
+        if asked.n_layers >= 0 or asked.n_cpu_moe:
+            return asked
+        n_cpu_moe = experts_on_host(facts, needed_bytes, free) if len(free) == 1 else 0
+        if n_cpu_moe:
+            note = f"experts of {n_cpu_moe} layers stay on the processor: GPUs hold all else"
+            return cls(-1, n_cpu_moe, note)
+        n_layers = layers_that_fit(facts, needed_bytes, free)
+        if n_layers < 0:
+            return asked
+        return cls(n_layers, 0, f"{n_layers} of {facts.n_layers + 1} layers fit on GPUs")
 
 
 @dataclass(frozen=True, slots=True)

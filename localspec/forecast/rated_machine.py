@@ -5,31 +5,31 @@ same device stand in; a processor is unknown without a probe.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from localspec.engine.graphics import engine_reports
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import experience_of
-from localspec.forecast.machine import MachineChoice, PredictedMachine
+from localspec.forecast.machine import MachineChoice, Offload, PredictedMachine
+from localspec.forecast.named_machine import (
+    NamedMachine,
+    machine_notes,
+    own_processor,
+    room_notes,
+)
 from localspec.forecast.probing import host_of, probed_rates, setting_of
 from localspec.forecast.sharing import several, shared_by
-from localspec.hardware.described import device_meant
-from localspec.hardware.devices import Match
 from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import memory_of
-from localspec.prediction.placement import experts_on_host, layers_that_fit
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
+from localspec.prediction.rates import Rates
 from localspec.settings import Attention, Settings
-
-MOST_NAMES = 3
-"""Of devices that a name can mean, in a title."""
 
 
 def predicted_machine(
@@ -53,11 +53,11 @@ def predicted_machine(
             raise UserError(
                 "--workers share with this machine: leave --device out, or name its own"
             )
-        named = _named(device_meant(choice.device), models[0], needed, choice.n_gpu_layers)
-        if choice.n_gpu_layers < 0 and not choice.n_cpu_moe:
-            return named
-        needs = probe_needs(models, caches, variants)
-        return _beside_processor(named, choice, needs, notify)
+
+        def processor() -> Rates:
+            return own_processor(choice, probe_needs(models, caches, variants), notify)
+
+        return NamedMachine.of(choice.device).predicted(choice, models[0], needed, n_ctx, processor)
     if shared_by(choice):
         needs = probe_needs(models, caches, variants)
         return several(choice, models[0], needs, needed, n_ctx, notify)
@@ -69,72 +69,6 @@ def predicted_machine(
         except EngineError as error:
             notify(f"{error}; published figures stand in")
     return _published(device, needed)
-
-
-def _named(
-    match: Match, facts: ModelFacts, needed_bytes: int, n_gpu_layers: int
-) -> PredictedMachine:
-    device = match.candidates[0]
-    others = [other.name for other in match.candidates[1:]]
-    names = " or ".join([device.name, *others] if len(others) < MOST_NAMES else [device.name])
-    names += f" or {len(others)} others" if len(others) >= MOST_NAMES else ""
-    if 0 <= n_gpu_layers < facts.n_layers:
-        needed_bytes = needed_bytes * n_gpu_layers // facts.n_layers
-    sizes = [size for each in match.candidates for size in each.memory_bytes]
-    memory_bytes = max(sizes, default=None)
-    return PredictedMachine(
-        name=names,
-        bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
-        flops_per_s=device.fp16_flops_per_s,
-        source=f"published: {device.source}",
-        memory_bytes=memory_bytes,
-        free_bytes=None,
-        rates=PublishedRates.of(match),
-        n_offloaded=n_gpu_layers,
-        notes=_notes(match, needed_bytes, memory_bytes),
-    )
-
-
-def _beside_processor(
-    named: PredictedMachine, choice: MachineChoice, needs: ProbeNeeds, notify: Notify
-) -> PredictedMachine:
-    """A device put into this machine, whose processor computes the other layers."""
-    if choice.probe == "off":
-        raise UserError(
-            "--gpu-layers and --cpu-moe beside --device need a probe of this processor: drop"
-            " --probe off"
-        )
-    again = choice.probe == "again"
-    host = probed_rates(needs, PROCESSOR, choice.n_threads, notify, again=again)
-    notes = [f"{named.n_offloaded} layers there, the others on the processor of this machine"]
-    notes = notes if named.n_offloaded >= 0 else []
-    if choice.n_cpu_moe:
-        notes.append(f"experts of {choice.n_cpu_moe} layers on the processor of this machine")
-    return replace(named, host_rates=host, n_cpu_moe=choice.n_cpu_moe, notes=(*named.notes, *notes))
-
-
-def _notes(match: Match, needed_bytes: int, memory_bytes: int | None) -> tuple[str, ...]:
-    notes = [device.note for device in match.candidates[:1] if device.note]
-    if match.device and match.device.kind == "cpu":
-        notes.append(
-            "processors differ by threads, builds and channels that are empty: measuring with"
-            " `localspec predict` there says more"
-        )
-    if match.is_ambiguous:
-        notes.append(f"the name can mean several devices{_range(match)}; the interval covers them")
-    if memory_bytes is not None and needed_bytes > memory_bytes:
-        notes.append(
-            f"does not fit: {needed_bytes / 1e9:.1f} GB are needed and {memory_bytes / 1e9:.1f} GB"
-            " are there; the speeds are those of a device with more memory (--gpu-layers N leaves"
-            " layers to the processor)"
-        )
-    return tuple(notes)
-
-
-def _range(match: Match) -> str:
-    """From the slowest to the fastest memory, where they differ."""
-    rates = sorted(device.bandwidth_bytes_per_s / 1e9 for device in match.candidates)
-    return "" if rates[0] == rates[-1] else f" ({rates[0]:,.0f} to {rates[-1]:,.0f} GB/s)"
 
 
 def _chosen(choice: MachineChoice) -> LocalDevice:
@@ -166,7 +100,10 @@ def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
         memory_bytes=device.total_bytes,
         free_bytes=device.free_bytes,
         rates=PublishedRates.of(device.match, device.backend),
-        notes=_notes(device.match, needed_bytes, device.free_bytes or device.total_bytes),
+        notes=(
+            *machine_notes(device.match),
+            *room_notes(needed_bytes, device.free_bytes or device.total_bytes),
+        ),
     )
 
 
@@ -188,17 +125,12 @@ def _probed(
     place = GRAPHICS if on_gpu else PROCESSOR
     rates = measured(place)
     experience = experience_of(setting_of(place, choice.n_threads, notify, again=False))
-    n_offloaded, n_cpu_moe = choice.n_gpu_layers, choice.n_cpu_moe
-    notes = _notes(Match(()), needed_bytes, device.free_bytes)
-    if on_gpu and n_offloaded < 0 and not n_cpu_moe:
-        n_cpu_moe = experts_on_host(facts, needed_bytes, [device.free_bytes])
-    if n_cpu_moe and not choice.n_cpu_moe:
-        notes = (f"experts of {n_cpu_moe} layers stay on the processor: GPUs hold all else",)
-    elif on_gpu and n_offloaded < 0:
-        n_offloaded = layers_that_fit(facts, needed_bytes, [device.free_bytes])
-        if n_offloaded >= 0:
-            notes = (f"{n_offloaded} of {facts.n_layers + 1} layers fit on GPUs",)
-    is_split = on_gpu and (n_offloaded >= 0 or n_cpu_moe > 0)
+    notes = tuple(room_notes(needed_bytes, device.free_bytes))
+    offload = Offload(choice.n_gpu_layers, choice.n_cpu_moe)
+    if on_gpu:
+        offload = Offload.fitting(choice, facts, needed_bytes, [device.free_bytes])
+        notes = (offload.note,) if offload.note else notes
+    is_split = on_gpu and (offload.n_layers >= 0 or offload.n_cpu_moe > 0)
     host = measured(PROCESSOR) if is_split else None
     read = rates.read_bytes_per_s
     known = device.match.device
@@ -212,8 +144,8 @@ def _probed(
         free_bytes=device.free_bytes,
         rates=rates,
         host_rates=host,
-        n_offloaded=n_offloaded,
-        n_cpu_moe=n_cpu_moe,
+        n_offloaded=offload.n_layers,
+        n_cpu_moe=offload.n_cpu_moe,
         notes=(*notes, *experience.notes),
         host=None if on_gpu else _host(notify),
         experience=experience,

@@ -1,13 +1,15 @@
-"""Several devices that share a model's layers: this machine's GPUs, and workers.
+"""Several devices that share a model's layers: this machine's GPUs and workers, or named ones.
 
-Each is measured alone. Layers are computed one after the other, so that a second device brings
-memory, and speed only where it is faster than what it takes layers from, hops included.
+Each is measured alone, or known from published runs. Layers are computed one after the other, so
+that a second device brings memory, and speed only where it is faster than what it takes layers
+from, hops included.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from localspec.hardware.probe_results import Link
+from localspec.hardware.probe_results import Link, Probe
 from localspec.model.facts import ModelFacts
 from localspec.prediction.memory import memory_of
 from localspec.prediction.placement import Placement, Units, by_memory, fastest_first
@@ -23,15 +25,17 @@ CLEARLY = 1.03
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A device with its own probe; `free_bytes` None where it does not tell."""
+    """A device; `free_bytes` None where it does not tell. `link`: to the processor."""
 
     name: str
-    rates: ProbedRates
+    rates: Rates
     free_bytes: int | None
+    link: Link | None
 
-    @property
-    def link(self) -> Link | None:
-        return self.rates.probe.link
+    @classmethod
+    def probed(cls, name: str, probe: Probe, free_bytes: int | None) -> Self:
+        """By its own probe."""
+        return cls(name, ProbedRates(probe), free_bytes, probe.link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class PeerShare:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """`n_offloaded` < 0: all layers. `host_rates`: of this machine's processor."""
+    """`n_offloaded` < 0: all layers. `host_rates`: of the machine's processor."""
 
     peers: tuple[Peer, ...]
     host_rates: Rates | None

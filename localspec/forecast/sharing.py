@@ -36,10 +36,11 @@ def several(
     used, again = shared_by(choice), choice.probe == "again"
     settings = {d.name: peer_setting(d, choice.n_threads, notify) for d in used}
     peers = tuple(
-        Peer(d.name, ProbedRates(probe_machine(settings[d.name], needs, notify, again=again)),
-             d.free_bytes)
+        Peer.probed(
+            d.name, probe_machine(settings[d.name], needs, notify, again=again), d.free_bytes
+        )
         for d in used
-    )  # fmt: skip
+    )
     free = [peer.free_bytes for peer in peers]
     n_offloaded = choice.n_gpu_layers
     if n_offloaded < 0:
@@ -84,7 +85,7 @@ def known_shares(settings: Settings, facts: ModelFacts) -> tuple[str, ...]:
             )
         return ()
     peers = tuple(
-        Peer(d.name, ProbedRates(probe), d.free_bytes)
+        Peer.probed(d.name, probe, d.free_bytes)
         for d, probe in zip(used, probes, strict=True)
         if probe
     )

@@ -13,6 +13,7 @@ else is said of it.
 
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -30,11 +31,15 @@ from localspec.hardware.devices import (
     listed,
     match_reported,
 )
+from localspec.hardware.modules import Modules
 
 _AROUND = re.compile(
-    r"\((?:r|tm)\)|\bmac ?book\b( pro\b| air\b)?|\bmac (mini|studio|pro)\b|\bimac\b", re.IGNORECASE
+    r"\((?:r|tm)\)|\bmac ?book\b( pro\b| air\b)?|\bmac (mini|studio|pro)\b|\bimac\b"
+    r"|\bipad\b( pro\b| air\b)?|(?<![\w-])[ied]?gpu\b|\b(asus|msi|gigabyte|zotac|evga|pny|sapphire"
+    r"|xfx|tuf|powercolor|palit|gainward|asrock|inno3d|galax)\b|\b(founders|oc) edition\b",
+    re.IGNORECASE,
 )
-"""What stands around a chip's name: a trade mark, a computer."""
+"""What stands around a chip's name: a trade mark, a computer, who sells the card."""
 _BANDWIDTH = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*gb/s")
 _MEMORY = re.compile(r"(?<![\d.])(\d+)\s*gi?b(?!/s)\b")
 _BACKENDS: tuple[tuple[str, str], ...] = (
@@ -94,7 +99,7 @@ _GENERATION = re.compile(r"\b(sm_?\d{2,3}[a-z]?|compute capability [\d.]+)\b|\b0
 """What a compiler or a driver says instead of a card's name."""
 
 
-def device_meant(name: str, memory_bytes: int | None = None) -> Match:
+def device_meant(name: str, memory_bytes: int | None = None, backend: str | None = None) -> Match:
     """Of the table, else by what the name says. UserError where neither knows it, and for what
     cannot run llama.cpp."""
     lowered = name.lower()
@@ -108,13 +113,14 @@ def device_meant(name: str, memory_bytes: int | None = None) -> Match:
     if (target := _TARGET.search(lowered)) and target[1] in _CARDS_OF_TARGET:
         return _of_target(target[1], lowered, memory_bytes)
     try:
-        return find_device(name, memory_bytes)
+        return find_device(name, memory_bytes, backend)
     except UnknownDeviceError:
         bare = " ".join(_AROUND.sub(" ", name).split())
         if bare and bare != name:
-            return device_meant(bare, memory_bytes)
-        if processor := _processor(name):
-            return Match((processor,))
+            with suppress(UnknownDeviceError):
+                return device_meant(bare, memory_bytes, backend)
+        if processor := processor_meant(name):
+            return processor
         if generation := _GENERATION.search(lowered):
             raise UserError(
                 f"{generation[0]} is a number that parts of very different memory share: give the"
@@ -144,11 +150,24 @@ def _of_target(target: str, lowered: str, memory_bytes: int | None) -> Match:
 def _described(name: str) -> Device | None:
     lowered = name.lower()
     said = _BANDWIDTH.search(lowered)
-    if said is None or float(said[1]) * 1e9 < SLOWEST:
+    rate = float(said[1]) * 1e9 if said else modules_bytes_per_s(name)
+    if rate is None or rate < SLOWEST:
         return None
-    device = _device(name, _backend(lowered), float(said[1]) * 1e9)
+    device = _device(name, _backend(lowered) if said else "cpu", rate)
+    processor = processor_of(name) if device.kind == "cpu" else None
     sizes = tuple(int(size) * GIB for size in _MEMORY.findall(lowered))
-    return replace(device, memory_bytes=sizes)
+    flops = processor.flops_per_s if processor else None
+    return replace(device, memory_bytes=sizes, fp32_flops_per_s=flops)
+
+
+def modules_bytes_per_s(name: str) -> float | None:
+    """Of a processor's memory that is named as modules, alone or with how many there are; what the
+    table has is known from there."""
+    found = Modules.named(name)
+    if found is None or any(device.name.lower() == name.lower() for device in all_devices()):
+        return None
+    is_of_processor = found.is_all or (found.says_width and processor_of(name) is not None)
+    return found.bytes_per_s if is_of_processor else None
 
 
 def _backend(lowered: str) -> str:
@@ -158,16 +177,18 @@ def _backend(lowered: str) -> str:
     return USUAL_BACKEND
 
 
-def _processor(name: str) -> Device | None:
+def processor_meant(name: str) -> Match | None:
+    """A processor by its generation; None for one that is not known."""
     found = processor_of(name)
     if found is None:
         return None
-    return replace(
+    device = replace(
         _device(name, "cpu", found.bandwidth_bytes_per_s),
         fp32_flops_per_s=found.flops_per_s,
         same_name_bytes_per_s=(found.least_bytes_per_s, found.most_bytes_per_s),
         source="the memory that its maker supports (processors.toml)",
     )
+    return Match((device,))
 
 
 def _device(name: str, kind: str, bandwidth_bytes_per_s: float) -> Device:
@@ -230,7 +251,9 @@ def chip_of(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return " ".join(_NOISE.sub(" ", name.lower()).split())
+    plain = " ".join(_NOISE.sub(" ", name.lower()).split())
+    plain = re.sub(r"\b(i[3579]) (?=\d{4,5})", r"\1-", plain)
+    return re.sub(r"^m(?=\d(?![\w-]))", "apple m", plain)
 
 
 def processor_of(name: str) -> Processor | None:

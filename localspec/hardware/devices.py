@@ -40,6 +40,13 @@ class Device:
     source: str
     same_name_bytes_per_s: tuple[float, ...] = ()
     shares_memory: bool = False
+    also: tuple[str, ...] = ()
+    """Other backends that it runs with."""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The one of its figures first."""
+        return tuple(dict.fromkeys((self.kind, *self.also)))
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Self:
@@ -63,7 +70,12 @@ class Device:
             source=entry["source"],
             same_name_bytes_per_s=tuple(rate * 1e9 for rate in entry.get("same_name_gbps", ())),
             shares_memory=entry.get("shares_memory", False),
+            also=tuple(entry.get("also", _OTHERS.get(entry["vendor"], ()))),
         )
+
+
+_OTHERS = {"nvidia": ("vulkan",), "amd": ("rocm",), "apple": ("vulkan",)}
+"""Backends that a maker's devices run with beside the one of their figures."""
 
 
 @cache
@@ -166,8 +178,7 @@ one name with other coolers, plugs or sizes of memory."""
 _SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
 _CORES = re.compile(r"(\d+)(?:-?cores?)?")
 _SPACED_UNIT = re.compile(r"(\d+)\s+(gib|gb|cores?)\b")
-_BY_BANDWIDTH = 'add the bandwidth of its memory for a wide prediction, as in "Vulkan GPU 300 GB/s"'
-_BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ GB\b")
+_BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ ?GB\b")
 
 # Words of a name that people leave out; those of a series only beside a number.
 _BRANDS = frozenset(("nvidia", "geforce", "apple", "amd", "intel", "radeon", "instinct", "tesla"))
@@ -178,24 +189,27 @@ class UnknownDeviceError(UserError):
     """A name that no device of the table has."""
 
 
-def find_device(name: str, memory_bytes: int | None = None) -> Match:
+def find_device(name: str, memory_bytes: int | None = None, backend: str | None = None) -> Match:
     """What a person means; UserError lists the devices if there are several, or close ones.
 
     Parts that differ in GPU cores alone, or hardly in their figures, are one answer. `memory_bytes`
-    tells those apart that are sold with it. Who copies what a driver reports is understood, too.
+    tells those apart that are sold with it, `backend` those that run with it. Who copies what a
+    driver reports is understood, too.
     """
     lowered = " ".join(name.lower().split())
     exact = [device for device in all_devices() if device.name.lower() == lowered]
     reported = list(match_reported(lowered).candidates)
-    found = exact or _meant(lowered) or reported
+    found = exact or _meant(lowered) or reported or _meant(_of_laptop(lowered))
     if reported and set(reported) < set(found):
         found = reported
     if not found:
         raise UnknownDeviceError(f"there is no device {name!r} in the table: {_suggestion(name)}")
     found = [device for device in found if memory_bytes in device.memory_bytes] or found
-    if len({_chip(device) for device in found}) > 1 and not _are_near(found):
-        raise UserError(f"{name!r} can be {listed(found)}: give more of the name")
-    return Match(tuple(found))
+    found = [device for device in found if backend in device.backends] or found
+    for meant in (found, _of_one_maker(found)):
+        if len({_chip(device) for device in meant}) == 1 or _are_near(meant):
+            return Match(tuple(meant))
+    raise UserError(f"{name!r} can be {listed(found)}: give more of the name")
 
 
 def _meant(lowered: str) -> list[Device]:
@@ -209,6 +223,18 @@ def _meant(lowered: str) -> list[Device]:
     plain = [d for d in found if not _words(_BINS.sub("", d.name)) - given]
     graphics = [device for device in found if device.kind != "cpu"]
     return plain or graphics or found
+
+
+def _of_laptop(lowered: str) -> str:
+    """ "rtx 4070 mobile" and "rtx4060m" are called Laptop GPU."""
+    named = re.sub(r"\b(mobile|notebook|max-?q)\b", "laptop", lowered)
+    return re.sub(r"(\brtx ?\d{4}(?: ?ti)?)m\b", r"\1 laptop", named)
+
+
+def _of_one_maker(found: list[Device]) -> list[Device]:
+    """Whose name says least beside what was typed: "M4" is Apple's and not Tesla M4."""
+    first = min(found, key=lambda device: len(_words(_BINS.sub("", device.name))))
+    return [device for device in found if device.name.split()[0] == first.name.split()[0]]
 
 
 def _has(device: Device, word: str) -> bool:
@@ -253,10 +279,11 @@ def _are_near(found: list[Device]) -> bool:
 
 def _suggestion(name: str) -> str:
     names = {_unbranded(device.name): device.name for device in all_devices()}
+    by_bandwidth = f"add the bandwidth of its memory for a wide prediction, as in '{name} 300 GB/s'"
     close = difflib.get_close_matches(_unbranded(name), names, n=3, cutoff=0.7)
     if close:
-        return f"did you mean {' or '.join(names[text] for text in close)}? Else {_BY_BANDWIDTH}"
-    return f"measure it there with `localspec predict`, or {_BY_BANDWIDTH}"
+        return f"did you mean {' or '.join(names[text] for text in close)}? Else {by_bandwidth}"
+    return f"measure it there with `localspec predict`, or {by_bandwidth}"
 
 
 def _unbranded(name: str) -> str:

@@ -9,7 +9,7 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (r"apple .*ultra", "Apple Ultra"),
     (r"apple m([5-9]|\d\d)", "Apple M5 and later"),
     (r"apple .*max", "Apple Max"),
-    (r"apple .*pro", "Apple Pro"),
+    (r"apple m\d+ pro", "Apple Pro"),
     (r"apple", "Apple base"),
     (r"\b(h[128]00|h20|a100|a800|gh200|g?b[23]00|a30)\b", "NVIDIA HBM"),
     (r"\bcmp\b", "NVIDIA mining"),

@@ -13,7 +13,7 @@ from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.engine.workers import Worker, addresses_of
 from localspec.errors import UserError
-from localspec.forecast.machine import rates_for
+from localspec.forecast.machine import Rates, rates_for
 from localspec.forecast.several import CLEARLY, Peer, Peers
 from localspec.hardware.machine import Reported
 from localspec.hardware.probe_results import Probe
@@ -39,9 +39,9 @@ def faster_device(beside: Settings, facts: ModelFacts) -> str | None:
     """Where one token of the draft is predicted to be clearly faster; None: as it is, or nobody
     knows. `--gpu-layers 0` keeps the draft to the processor, too."""
     used = graphics(beside.device) if beside.gpu_layers else []
-    peers = [_peer(each, beside, is_only=len(used) == 1) for each in used]
+    peers = [_peer(each, beside, facts, is_only=len(used) == 1) for each in used]
     host = kept_probe(ProbeSetting(_threads(beside), PROCESSOR, beside.repack))
-    known = [peer for peer in peers if peer and _knows(peer.rates.probe, facts, beside)]
+    known = [peer for peer in peers if peer]
     if not used or len(known) < len(used):
         return None
     seconds = {peer.name: _token_s(peer.rates, facts, beside) for peer in known}
@@ -68,11 +68,13 @@ def _on(name: str, beside: Settings, target: Settings) -> Settings:
     return placed
 
 
-def _peer(device: Reported, beside: Settings, *, is_only: bool) -> Peer | None:
-    """A device with its kept probe. The only one is probed without its name."""
+def _peer(device: Reported, beside: Settings, facts: ModelFacts, *, is_only: bool) -> Peer | None:
+    """A device whose kept probe knows the draft. The only one is probed without its name."""
     names = () if is_only and not beside.device else (device.name,)
     probe = kept_probe(ProbeSetting(_threads(beside), GRAPHICS, beside.repack, names))
-    return Peer(device.name, ProbedRates(probe), device.free_bytes) if probe else None
+    if probe is None or not _knows(probe, facts, beside):
+        return None
+    return Peer.probed(device.name, probe, device.free_bytes)
 
 
 def _threads(beside: Settings) -> int:
@@ -83,7 +85,7 @@ def _knows(probe: Probe, facts: ModelFacts, beside: Settings) -> bool:
     return probe_needs([facts], [beside.attention]).missing_from(probe).is_empty
 
 
-def _token_s(rates: ProbedRates, facts: ModelFacts, beside: Settings) -> float:
+def _token_s(rates: Rates, facts: ModelFacts, beside: Settings) -> float:
     share = Share(rates_for(facts, rates), facts.n_layers)
     return Roofline(facts, (share,), beside.attention).seconds(1, 0)
 
