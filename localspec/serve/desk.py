@@ -212,18 +212,16 @@ class Desk:
     # in the thread
 
     def _run(self) -> None:
-        while not self._is_stopped and not self._is_over:
+        while not self._is_stopped:
             if is_idle := self.scheduler.is_idle:
+                if self.scheduler.is_closing:
+                    break
                 self._count_passes()
             self._receive(is_patient=is_idle)
             if not self.scheduler.is_idle:
                 self._pass()
         self._tell(self.scheduler.fail_all(EngineError("the server was stopped")))
         self._receive(is_patient=False)
-
-    @property
-    def _is_over(self) -> bool:
-        return self.scheduler.is_closing and self.scheduler.is_idle
 
     def _receive(self, *, is_patient: bool) -> None:
         """Take all messages that are there; wait for one if there is nothing else to do."""

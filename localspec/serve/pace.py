@@ -15,6 +15,7 @@ from math import inf
 from localspec.decode.costs import PassCosts
 from localspec.decode.drafters.base import Draft
 from localspec.decode.generation import Generation
+from localspec.decode.prices import REFRESH
 from localspec.decode.speculator import Gain, Speculator
 from localspec.decode.step import Step
 
@@ -55,6 +56,8 @@ class Paced:
         """Seconds more for each row of a prompt."""
         self._drafts_s = 0.0
         """Seconds more for the drafted rows of a pass, of late."""
+        self._most_s, self._n_bounded, self._look_in = inf, 0, 0
+        """What drafts may make a pass of so many replies take, and when that is looked up again."""
 
     def n_rows(self, n_decoding: int, depth: int) -> int:
         """Rows of prompts beside so many replies, the longest of them `depth` tokens."""
@@ -77,19 +80,30 @@ class Paced:
         self._n_other_rows = n_other_rows
         self._depth = max([len(each.history) for each in generations], default=0)
         is_alone = len(generations) == 1 and not n_other_rows
-        if not generations or (is_alone and self.target_s is None):
-            return self._speculator.draft(generations, n_other_rows, limit_s)
-        limit_s = min(limit_s, self.limit_s(len(generations), self._depth))
+        if generations and not (is_alone and self.target_s is None):
+            limit_s = min(limit_s, self._bound_s(len(generations)))
         return self._speculator.draft(generations, n_other_rows, limit_s)
+
+    def _bound_s(self, n: int) -> float:
+        """The limit of `n` replies, as old as the prices that drafts are chosen by."""
+        self._look_in -= 1
+        if self._look_in <= 0 or n != self._n_bounded:
+            self._most_s, self._n_bounded = self.limit_s(n, self._depth), n
+            self._look_in = REFRESH
+        return self._most_s
 
     def learn(self, steps: Sequence[Step], width: int, seconds: float) -> None:
         """As the speculator, and from passes with prompts."""
         self._speculator.learn(steps, width, seconds)
+        n_drafted, draft_s = 0, 0.0
+        for step in steps:
+            n_drafted, draft_s = n_drafted + step.drafted, draft_s + step.draft_s
         if self._teaches and steps and not self._n_other_rows:
-            taken_s = seconds - sum([step.draft_s for step in steps])
-            self._costs.learn(width, self._depth, taken_s, changed=width != self._width)
+            taken_s, changed = seconds - draft_s, width != self._width
+            self._costs.learn(width, self._depth, taken_s, changed=changed)
         self._width = width
-        self._learn_drafts(steps)
+        if n_drafted or self._drafts_s:
+            self._learn_drafts(len(steps), n_drafted)
         if self._n_other_rows < LEAST_ROWS or width < self._n_other_rows:
             return
         n_answers = width - self._n_other_rows
@@ -99,9 +113,8 @@ class Paced:
         self.row_s += (GAIN if self._was_seen else 1.0) * (found_s - self.row_s)
         self._was_seen = True
 
-    def _learn_drafts(self, steps: Sequence[Step]) -> None:
-        n, n_drafted = len(steps), sum([step.drafted for step in steps])
-        if n and (n_drafted or self._drafts_s):
+    def _learn_drafts(self, n: int, n_drafted: int) -> None:
+        if n:
             plain_s = self._costs.seconds(n, self._depth)
             found_s = self._costs.seconds(n + n_drafted, self._depth) - plain_s
             self._drafts_s += GAIN * (found_s - self._drafts_s)

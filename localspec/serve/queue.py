@@ -39,6 +39,9 @@ class Job:
     """A request that waits or runs; `worst` is what it may come to hold, in cells."""
 
     asked: Submit
+    id: int
+    generation: Generation
+    """Both as in `asked`."""
     account: Account
     came_s: float
     worst: int
@@ -58,15 +61,8 @@ class Job:
         longest = limits.n_ctx if limits.max_tokens is None else n_prompt + limits.max_tokens
         account = Account(n_prompt)
         account.timings.started = now
-        return cls(asked, account, now, max(n_prompt, min(longest, limits.n_ctx)))
-
-    @property
-    def id(self) -> int:
-        return self.asked.id
-
-    @property
-    def generation(self) -> Generation:
-        return self.asked.generation
+        worst = max(n_prompt, min(longest, limits.n_ctx))
+        return cls(asked, asked.id, generation, account, now, worst)
 
 
 class Queue:
