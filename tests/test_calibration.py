@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from fakes import FakeContext, FakeEngine, FakeLogits
+from fakes import FakeContext, FakeEngine, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ class Beside(FakeEngine):
         self.busy_s, self.interrupt = 0.0, Interrupt()
         self._disturbed, self._last = list(disturbed), 1
 
-    def decode(self, requests: Sequence[Request]) -> list[FakeLogits]:
+    def decode(self, requests: Sequence[Request]) -> list[Result]:
         for _, tokens, _ in requests:
             self.busy_s += PLAIN_S if len(tokens) == 1 else WIDE_S
             self.busy_s += CHANGE_S * (len(tokens) != self._last)

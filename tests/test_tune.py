@@ -2,8 +2,6 @@
 
 import signal
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from command import SHAPE, finish, folder, localspec, mamba, start, tiny, wait_for_cpu
@@ -11,17 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.engine.threads import thread_counts
-from localspec.engine.timing import Clock
 from localspec.model.synthetic import write_random_model
 from localspec.quality.divergence import Divergence
 from localspec.session.config import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
 from localspec.settings import NONE, Attention, Settings
-from localspec.tuning import duel
-from localspec.tuning.duel import drafts_s, paying
+from localspec.tuning.duel import paying
 from localspec.tuning.search import Outcome, changed_settings, search
-from localspec.tuning.state import SearchState, Trial
+from localspec.tuning.state import Trial
 from localspec.tuning.target import (
     Build,
     Goal,
@@ -106,42 +102,6 @@ def test_where_nothing_is_beside_the_target_nothing_is_recorded() -> None:
     """A head that is put there later is found."""
     default = {"draft": "auto", "spec": "auto"}
     assert paying([default, WITHOUT], [(1.0, 1.1, 0.9), (1.0, 1.05, 1.0)]) == default
-
-
-def work(budget_s: float, token_s: float) -> SearchState:
-    """A search of a model that takes so long for a token."""
-    shared, clock = SimpleNamespace(load_s=0.1), Clock(budget_s)
-    state: Any = SimpleNamespace(shared=shared, clock=clock, fill_per_s=1000.0, token_s=token_s)
-    assert state.clock.left_s > 0
-    return state
-
-
-def test_a_draft_finds_time_at_the_end_whatever_came_before() -> None:
-    state = work(60.0, 0.01)
-    kept_s = drafts_s(state, "head.gguf")
-    state.clock.keep(kept_s)
-    assert 60 - state.clock.until(1.0) >= kept_s > 3 * 3 * 64 * 0.01
-    assert state.clock.left_s > 60 - kept_s
-
-
-@pytest.mark.parametrize(("draft", "token_s"), [(NONE, 0.01), ("head.gguf", 1.0)])
-def test_no_time_is_kept_for_what_will_not_be_tried(draft: str, token_s: float) -> None:
-    """Without a draft, or where half of the budget is too little for it."""
-    assert drafts_s(work(60.0, token_s), draft) == 0.0
-
-
-@pytest.mark.parametrize("n_turns", [4, 6, 11])
-def test_turns_in_which_auto_learns_do_not_count(
-    monkeypatch: pytest.MonkeyPatch, n_turns: int
-) -> None:
-    """Of few turns three count."""
-    turns = iter(range(2 * n_turns))
-    monkeypatch.setattr(duel, "_reply_s", lambda *_: float(next(turns)))
-    sessions: Any = [object(), object()]
-    found = duel._times(work(60.0, 0.01), sessions, n_turns, 64)  # pyright: ignore[reportPrivateUsage]
-    n_counted = n_turns - duel.WARM_UP if n_turns > 2 * duel.WARM_UP else 3
-    assert [len(each) for each in found] == [n_counted] * 2
-    assert min(map(min, found)) >= 2 * (n_turns - n_counted)
 
 
 def test_a_head_that_blocks_do_not_divide_is_left_out() -> None:

@@ -100,7 +100,7 @@ class Clock:
     """A budget of seconds, running from its creation; `now` tells the time."""
 
     def __init__(self, budget_s: float, now: Callable[[], float] = perf_counter) -> None:
-        self.budget_s, self._kept_s = budget_s, 0.0
+        self.budget_s = budget_s
         self._now, self._started = now, now()
 
     @property
@@ -111,13 +111,9 @@ class Clock:
     def left_s(self) -> float:
         return self.budget_s - self.spent_s
 
-    def keep(self, seconds: float) -> None:
-        """Leave these seconds at the end out of what is shared out."""
-        self._kept_s = seconds
-
     def until(self, share: float) -> float:
-        """Seconds until that share of the budget is spent; negative afterwards."""
-        return share * (self.budget_s - self._kept_s) - self.spent_s
+        """Seconds until that share of the whole budget is spent; negative afterwards."""
+        return share * self.budget_s - self.spent_s
 
     def within(self, limit_s: float, most_s: float = inf) -> "Clock":
         """Another budget from now on: the lesser of both."""

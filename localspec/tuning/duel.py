@@ -171,11 +171,7 @@ class Gate:
 N_PROMPT, N_TOKENS, REPLY_TURNS = 192, (64, 32), (3, 8)
 """Lengths in tokens of the replies that show what drafts gain, shorter where time is short: hardly
 a short one can afford to try a draft. The least and most turns."""
-WARM_UP = 3
-"""Turns before, at most, in which "auto" learns what passes cost and how often drafts stand."""
 CALIBRATION_S = 2.5
-MOST_KEPT = 0.5
-"""Of the budget, for drafts."""
 STRIDE = 2_000
 """Characters between the passages that replies continue."""
 
@@ -193,7 +189,7 @@ def tune_drafts(work: SearchState, setting: Settings, draft: str) -> Way:
             "drafts: each way is a model of its own, and a worker serves one at a time"
         )
         return {}
-    n_tokens, n_turns = _replies(work, setting, len(ways))
+    n_turns, n_tokens = _n_turns(work, setting, len(ways))
     if not n_turns:
         return {}
     work.tell("drafts")
@@ -230,36 +226,17 @@ def _least_gain(before: Sequence[float], after: Sequence[float]) -> float:
     return estimate([[gain] for gain in gains_of(before, after)]).low or 0.0
 
 
-def drafts_s(work: SearchState, draft: str) -> float:
-    """Seconds to keep for the trial of a draft, as long as the budget allows; 0 without one: what
-    nobody asked for gets what is left."""
-    if draft == NONE:
-        return 0.0
-    needs = (
-        _opening_s(work, 3) + 3 * (REPLY_TURNS[0] + WARM_UP) * _usual_s(work, n) for n in N_TOKENS
-    )
-    return next((need for need in needs if need < MOST_KEPT * work.clock.budget_s), 0.0)
-
-
-def _opening_s(work: SearchState, n_ways: int) -> float:
-    return n_ways * work.shared.load_s + (n_ways - 1) * CALIBRATION_S
-
-
-def _usual_s(work: SearchState, n_tokens: int) -> float:
-    """Seconds of a reply without drafts."""
-    return N_PROMPT / work.fill_per_s + n_tokens * work.token_s
-
-
-def _replies(work: SearchState, setting: Settings, n_ways: int) -> tuple[int, int]:
-    """Tokens of each reply, and how many turns the time allows with those before that warm up; 0
-    where time or memory do not allow one set of weights a way."""
+def _n_turns(work: SearchState, setting: Settings, n_ways: int) -> tuple[int, int]:
+    """How many the time allows, and tokens of each reply; 0 where time or memory do not allow one
+    set of weights a way."""
     subject, (least, most) = work.subject, REPLY_TURNS
     room = subject.free_bytes is None or n_ways * subject.facts.weight_bytes < subject.free_bytes
-    left_s = work.clock.left_s - _opening_s(work, n_ways)
+    left_s = work.clock.left_s - n_ways * work.shared.load_s - CALIBRATION_S
     for n_tokens in N_TOKENS:
-        n_turns = int(left_s / (n_ways * _usual_s(work, n_tokens)))
-        if room and n_turns > least and setting.gpu_layers <= 0:
-            return n_tokens, min(n_turns, most + WARM_UP)
+        reply_s = N_PROMPT / work.fill_per_s + n_tokens * work.token_s
+        n_turns = int(left_s / (n_ways * reply_s)) - 1  # the first warms up
+        if room and n_turns >= least and setting.gpu_layers <= 0:
+            return min(n_turns, most), n_tokens
     return 0, 0
 
 
@@ -268,12 +245,11 @@ def _times(
 ) -> list[list[float]]:
     """Seconds of decoding by session and turn; within a turn all continue one passage."""
     found: list[list[float]] = [[] for _ in sessions]
-    n_first = min(WARM_UP, n_turns - REPLY_TURNS[0])
-    for turn, order in enumerate(there_and_back(list(enumerate(sessions)), n_turns)):
+    for turn, order in enumerate(there_and_back(list(enumerate(sessions)), n_turns + 1)):
         text = shipped_text()[turn * STRIDE :][:STRIDE]
         for i, session in order:
             seconds = _reply_s(work, session, text, n_tokens)
-            if turn >= n_first:
+            if turn:  # the first warms up, and lets "auto" learn
                 found[i].append(seconds)
     return found
 

@@ -33,13 +33,13 @@ from localspec.session.profile import (
     save_profile,
 )
 from localspec.settings import NONE, ROWS, Attention, Settings
-from localspec.tuning.duel import Gate, drafts_s, duel, tune_drafts, tune_prompts
+from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads
 from localspec.tuning.state import SearchListener, SearchState, Trial
 from localspec.tuning.target import Goal, TuneTarget, candidate_of, is_coarser, space_of
 
 THREADS, LOADING, CACHE, HALVING, GATE, DUEL, PROMPTS = 0.06, 0.12, 0.42, 0.55, 0.76, 0.86, 0.9
-"""Shares of the budget by which each stage should end, but for what drafts need."""
+"""Shares of the budget by which each stage should end."""
 NO_GAIN = Estimate(1.0, 1.0, 1.0)
 
 
@@ -99,7 +99,6 @@ def search(
         is_interrupted, way = False, dict[str, Any]()
         with work.stack:
             try:
-                clock.keep(drafts_s(work, draft))
                 tune_threads(work, THREADS)
                 try_loadings(work, LOADING)
                 screen(work, space, CACHE)
