@@ -107,6 +107,25 @@ def test_several_cards_are_as_fast_as_their_layers_one_after_the_other() -> None
     assert 0.8 * fast < speed("qwen3-14b", "2x RTX 3090") < fast
 
 
+def test_cards_with_cuda_read_parts_of_a_long_prompt_at_once() -> None:
+    def gain(device: str, n_tokens: int) -> float:
+        prompts = [
+            answer(
+                "qwen3-14b",
+                *read_question(device=name, split="memory", depth=0, prompt_tokens=n_tokens),
+                silent,
+            )
+            .rows[0]
+            .prefill.mid
+            for name in (device, f"4x {device}")
+        ]
+        return prompts[1] / prompts[0]
+
+    assert gain("RTX 3090", 256) <= 1
+    assert 1 < gain("RTX 3090", 1024) < gain("RTX 3090", 8192) < 4
+    assert gain("RX 7900 XTX", 8192) <= 1
+
+
 def test_a_named_processor_takes_what_a_card_does_not_hold() -> None:
     """Nothing of this machine is measured for it."""
     card, shared = speed("gpt-oss-120b", "RTX 4090"), speed("gpt-oss-120b", "RTX 4090 + EPYC 7763")
