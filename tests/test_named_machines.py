@@ -147,3 +147,13 @@ def test_recommendations_count_the_memory_of_all_cards() -> None:
     assert two.room_bytes == 2 * one.room_bytes
     with pytest.raises(UserError, match="--memory"):
         KnownMachine.named("2x RTX 3090", memory_bytes=2**30)
+
+
+@pytest.mark.parametrize("device", ["GTX 980 Ti", "Tesla M40 24GB", "Tesla K80"])
+def test_prompts_take_no_less_than_arithmetic_where_integers_have_no_units(device: str) -> None:
+    """Newer cards multiply four bytes at once, and read quantized prompts faster than floats."""
+    choice, asked = read_question(device=device, kv_k="f16", depth=0)
+    row = answer("qwen3-8b", choice, asked, silent).rows[0]
+    flops_per_s = device_meant(device).candidates[0].fp32_flops_per_s
+    assert flops_per_s
+    assert row.prefill.mid * 2 * 7e9 < flops_per_s
