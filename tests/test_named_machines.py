@@ -107,6 +107,25 @@ def test_several_cards_are_as_fast_as_their_layers_one_after_the_other() -> None
     assert 0.8 * fast < speed("qwen3-14b", "2x RTX 3090") < fast
 
 
+def test_cards_with_cuda_read_parts_of_a_long_prompt_at_once() -> None:
+    def gain(device: str, n_tokens: int) -> float:
+        prompts = [
+            answer(
+                "qwen3-14b",
+                *read_question(device=name, split="memory", depth=0, prompt_tokens=n_tokens),
+                silent,
+            )
+            .rows[0]
+            .prefill.mid
+            for name in (device, f"4x {device}")
+        ]
+        return prompts[1] / prompts[0]
+
+    assert gain("RTX 3090", 256) <= 1
+    assert 1 < gain("RTX 3090", 1024) < gain("RTX 3090", 8192) < 4
+    assert gain("RX 7900 XTX", 8192) <= 1
+
+
 def test_a_named_processor_takes_what_a_card_does_not_hold() -> None:
     """Nothing of this machine is measured for it."""
     card, shared = speed("gpt-oss-120b", "RTX 4090"), speed("gpt-oss-120b", "RTX 4090 + EPYC 7763")
@@ -128,3 +147,13 @@ def test_recommendations_count_the_memory_of_all_cards() -> None:
     assert two.room_bytes == 2 * one.room_bytes
     with pytest.raises(UserError, match="--memory"):
         KnownMachine.named("2x RTX 3090", memory_bytes=2**30)
+
+
+@pytest.mark.parametrize("device", ["GTX 980 Ti", "Tesla M40 24GB", "Tesla K80"])
+def test_prompts_take_no_less_than_arithmetic_where_integers_have_no_units(device: str) -> None:
+    """Newer cards multiply four bytes at once, and read quantized prompts faster than floats."""
+    choice, asked = read_question(device=device, kv_k="f16", depth=0)
+    row = answer("qwen3-8b", choice, asked, silent).rows[0]
+    flops_per_s = device_meant(device).candidates[0].fp32_flops_per_s
+    assert flops_per_s
+    assert row.prefill.mid * 2 * 7e9 < flops_per_s

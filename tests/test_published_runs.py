@@ -120,6 +120,27 @@ def test_processors_whose_cores_their_name_does_not_say(name: str, n_cores: int)
     assert found.flops_per_s
 
 
+@pytest.mark.parametrize(
+    ("device", "backend", "chip"),
+    [
+        ("MacBook Air M3", "metal", "Apple M3"),
+        ("Apple A17 Pro (iPhone 15 Pro)", "metal", "Apple A17 Pro"),
+        ("Qualcomm Snapdragon 8 Elite", "opencl", "Qualcomm Adreno 830"),
+        ("ASUS Ascent GX10", "cuda", "NVIDIA GB10"),
+        ("Moore Threads MTT S80", "musa", "Moore Threads MTT S80"),
+        ("NVIDIA GB10 (CPU only)", "cpu", "nvidia gb10"),
+        ("AMD EPYC 9554 (12x DDR5-4800)", "cpu", "epyc 9554"),
+    ],
+)
+def test_sources_name_computers_phones_and_memory(device: str, backend: str, chip: str) -> None:
+    """A row whose device nobody recognizes would not be predicted."""
+    row = {"device": device, "backend": backend, "source": "", "model": "m", "test": "tg128"}
+    place = places.place_of(row, Notes(""), HALF, shapes.Shape(8e9, 32, 4096, 131072, 128256))
+    assert isinstance(place, places.Place)
+    assert place.chip.startswith(chip)
+    assert place.circumstances.backend == backend
+
+
 def test_thirds_of_the_devices_teach_nothing_about_themselves() -> None:
     runs, _ = read_runs(DATA / TABLES[1])
     found = thirds.lots(runs, 1)

@@ -25,12 +25,14 @@ CLEARLY = 1.03
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A device; `free_bytes` None where it does not tell. `link`: to the processor."""
+    """A device; `free_bytes` None where it does not tell. `link`: to the processor. `overlaps`: as
+    a share of a roofline does."""
 
     name: str
     rates: Rates
     free_bytes: int | None
     link: Link | None
+    overlaps: bool = False
 
     @classmethod
     def probed(cls, name: str, probe: Probe, free_bytes: int | None) -> Self:
@@ -119,7 +121,8 @@ class Peers:
 
     def _of(self, placed: Placement, rated: ForModel) -> tuple[tuple[Share, ...], list[str]]:
         used = [(self.peers[i], placed.n_layers[i]) for i in placed.used]
-        shares = [Share(rated(peer.rates), n, peer.link) for peer, n in used]
+        overlaps = not placed.n_host and all(peer.overlaps for peer, _ in used)
+        shares = [Share(rated(peer.rates), n, peer.link, overlaps) for peer, n in used]
         names = [peer.name for peer, _ in used]
         if placed.n_host or not shares:
             assert self.host_rates, "the processor is measured where it has layers"

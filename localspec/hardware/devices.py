@@ -226,7 +226,9 @@ def _meant(lowered: str) -> list[Device]:
 
 
 def _of_laptop(lowered: str) -> str:
-    """ "rtx 4070 mobile" and "rtx4060m" are called Laptop GPU."""
+    """What is called Laptop GPU; drivers name GTX in laptops as cards."""
+    if "gtx" in lowered:
+        return re.sub(r"\b(laptop|mobile|notebook)( gpu)?\b|(?<=\d)m\b", "", lowered)
     named = re.sub(r"\b(mobile|notebook|max-?q)\b", "laptop", lowered)
     return re.sub(r"(\brtx ?\d{4}(?: ?ti)?)m\b", r"\1 laptop", named)
 

@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 from localspec.gguf.types import BY_NAME
 from localspec.model.facts import ModelFacts
-from localspec.prediction.families import BITS, BRAIN, HALF, SHARED_MEMORY
+from localspec.prediction.families import BITS, BRAIN, HALF, KERNELS_OF, SHARED_MEMORY
 
 NEWEST = "2026"
 """The age class of engine builds of today."""
@@ -74,6 +74,11 @@ class RunConditions:
     def drivers(self) -> tuple[str, ...]:
         """That a source chose, of several."""
         return tuple(name for kind, name in self.habits if kind == "driver")
+
+    @property
+    def kernels(self) -> str:
+        """The family whose kernels run."""
+        return KERNELS_OF.get(self.family, self.family)
 
     @property
     def kind(self) -> str:
@@ -141,7 +146,7 @@ def _launches(run: RunConditions) -> Iterator[Column]:
     backend = run.backend
     yield "launches", "all", 1.0
     yield "launches in backend", backend, 1.0
-    yield "launches in family", f"{backend}, {run.family}", 1.0
+    yield "launches in family", f"{backend}, {run.kernels}", 1.0
     if _is_dated(run):
         yield "launches in era", f"{backend}, {run.era}", 1.0
         yield "launches by age", backend, run.age_years
@@ -155,7 +160,7 @@ def _launches(run: RunConditions) -> Iterator[Column]:
 
 
 def _weights(run: RunConditions) -> Iterator[Column]:
-    backend, family, kind = run.backend, run.family, run.type_class
+    backend, family, kind = run.backend, run.kernels, run.type_class
     for each in (HALF, BRAIN) if kind == BRAIN else (kind,):
         yield "type", each, 1.0
         yield "backend type", f"{backend}, {each}", 1.0
@@ -190,7 +195,7 @@ def _weights(run: RunConditions) -> Iterator[Column]:
 def _experts(run: RunConditions) -> Iterator[Column]:
     yield "experts", "all", 1.0
     yield "experts in backend", run.backend, 1.0
-    yield "experts in family", f"{run.backend}, {run.family}", 1.0
+    yield "experts in family", f"{run.backend}, {run.kernels}", 1.0
     yield "experts by type", f"{run.backend}, {run.type_class}", 1.0
     if _is_dated(run):
         yield "experts by age", run.backend, run.age_years
@@ -201,7 +206,7 @@ def _attention(run: RunConditions) -> Iterator[Column]:
     how = "" if flash else ", not fused"
     yield "attention", "all", 1.0
     yield "attention in backend", run.backend, 1.0
-    yield "attention in family", f"{run.backend}, {run.family}", 1.0
+    yield "attention in family", f"{run.backend}, {run.kernels}", 1.0
     yield "attention by group", "all", log(run.group / 4)
     yield "attention by group in backend", run.backend, log(run.group / 4)
     depth = log(max(run.n_cells, FEWEST_CELLS) / TYPICAL_CELLS)

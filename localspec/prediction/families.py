@@ -28,6 +28,10 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
         r"quadro rtx|titan rtx|rtx 20\d\d|gtx 16\d\d|tesla t\d|nvidia t4|\bt\d{3,4}\b|mx[45]\d0",
         "NVIDIA Turing",
     ),
+    (
+        r"gtx (9[5-8]|7[58])0|gtx titan|tesla [mk]\d|quadro [mk]\d|jetson nano",
+        "NVIDIA Maxwell and older",
+    ),
     (r"nvidia|geforce|tesla|quadro", "NVIDIA Pascal and older"),
     (r"qualcomm|adreno|hexagon", "Qualcomm"),
     (r"intel.* b\d\d|battlemage|1[34]0v", "Intel Arc B"),
@@ -50,6 +54,9 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
 SHARED_MEMORY = frozenset(
     {"AMD Strix Halo", "AMD integrated", "NVIDIA Orin", "NVIDIA GB10", "NVIDIA Thor"}
 )
+KERNELS_OF = {"NVIDIA Maxwell and older": "NVIDIA P100"}
+"""By families that nobody measured, whose kernels they run: these have no products of integers, so
+that quantized prompts take what the arithmetic of floats does."""
 OTHER = "other"
 THROUGH_METAL = "Apple through MoltenVK"
 """Vulkan has no driver there: its shaders are translated, whatever the chip."""

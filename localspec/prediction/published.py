@@ -43,12 +43,14 @@ bandwidth: four fifths of public processors lie within it."""
 @dataclass(frozen=True, slots=True)
 class PublishedRates:
     """What a kind of device was measured to reach by others. `range`: factors on its speed that
-    an ambiguous name leaves open."""
+    an ambiguous name leaves open. `prompts_off_by`: a logarithm that their reading adds, in
+    squares."""
 
     run: RunConditions
     known: Efficiency
     range: tuple[float, float] = (1.0, 1.0)
     knows_flops: bool = True
+    prompts_off_by: float = 0.0
 
     @classmethod
     def of(cls, match: Match, backend: str | None = None) -> Self:
@@ -78,6 +80,8 @@ class PublishedRates:
     def spread(self, test: Test, shares: Shares) -> Spread:
         """By what is known of the device and of such models."""
         spread = self.known.spread(test, self.run, shares)
+        if test == "prefill":
+            spread = spread.widened(self.prompts_off_by)
         more = 1.0 if self.knows_flops or test == "decode" else UNKNOWN_FLOPS
         return Spread(spread.low * self.range[0] / more, spread.high * self.range[1] * more)
 

@@ -9,6 +9,7 @@ lose nothing: they are the ceiling, which shows what is left to gain, and no exp
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import exp, hypot, log
 from typing import Literal, Protocol, Self
 
 from localspec.gguf.types import GgmlType
@@ -39,6 +40,10 @@ class Spread:
         """What holds them all."""
         known = list(spreads)
         return cls(min(each.low for each in known), max(each.high for each in known))
+
+    def widened(self, more: float) -> "Spread":
+        """By another unknown, a logarithm, in squares."""
+        return Spread(exp(-hypot(log(self.low), more)), exp(hypot(log(self.high), more)))
 
 
 @dataclass(frozen=True, slots=True)

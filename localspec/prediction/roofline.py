@@ -34,18 +34,21 @@ from localspec.prediction.rates import (
 )
 from localspec.settings import Attention
 
-MAX_BREAK_EVEN = 4096
-FLOAT_BYTES = 4
+MAX_BREAK_EVEN, FLOAT_BYTES = 4096, 4
+WAITING = 0.1
+"""Of a micro-batch, for each further device that computes another one: by 2, 4 and 8 cards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """A device and how many of the layers it computes; the last share has the output matrix, and
-    may have nothing else. `link`: to the processor, None where it is the processor, or unknown."""
+    may have nothing else. `link`: to the processor, None where it is the processor, or unknown.
+    `overlaps`: it reads a part of a prompt while the next device computes the one before."""
 
     rates: Rates
     n_layers: int
     link: Link | None = None
+    overlaps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,10 @@ class PassTime:
         known = list(parts)
         return cls(*(sum(getattr(part, name) for part in known) for name in cls.__slots__))
 
+    def scaled(self, factor: float) -> "PassTime":
+        """All of it shorter or longer."""
+        return PassTime(*(factor * getattr(self, name) for name in self.__slots__))
+
     @property
     def shares(self) -> Shares:
         beside_s = self.overhead_s + self.hops_s
@@ -143,18 +150,20 @@ class Roofline:
         self, n_tokens: int, depth: int, n_sequences: int = 1, *, is_prompt: bool = False
     ) -> PassTime:
         """One decode of `n_tokens` tokens for each of the sequences, all `depth` tokens long."""
-        width = Width(n_tokens, n_sequences, 1 if is_prompt else n_tokens * n_sequences)
-        parts = [
-            self._share_time(share, layers, width, depth)
-            for share, layers in zip(self.shares, self._layers_by_share, strict=True)
-        ]
-        return replace(PassTime.sum_of(parts), hops_s=sum(self.hops_s(width)))
+        n_outputs = 1 if is_prompt else n_tokens * n_sequences
+        return PassTime.sum_of(self._times(Width(n_tokens, n_sequences, n_outputs), depth))
 
     def share_s(self, depth: int) -> tuple[float, ...]:
         """Seconds of each share for one token, without the hops."""
-        width = Width(1, 1, 1)
-        layers = zip(self.shares, self._layers_by_share, strict=True)
-        return tuple(self._share_time(each, own, width, depth).seconds for each, own in layers)
+        times = self._times(Width(1, 1, 1), depth)
+        return tuple(time.seconds - time.hops_s for time in times)
+
+    def _times(self, width: Width, depth: int) -> list[PassTime]:
+        """Of each share, with the hop to it."""
+        hops = self.hops_s(width)
+        shares = zip(self.shares, self._layers_by_share, strict=True)
+        times = [self._share_time(share, layers, width, depth) for share, layers in shares]
+        return [replace(time, hops_s=hop_s) for time, hop_s in zip(times, hops, strict=True)]
 
     def hops_s(self, width: Width) -> tuple[float, ...]:
         """Seconds to reach each share from the one before, the first from the processor (which its
@@ -184,14 +193,22 @@ class Roofline:
         return self._prompt_time(n_tokens, depth, n_batch).seconds
 
     def prefill(self, n_tokens: int, depth: int = 0) -> Speed:
-        time = self._prompt_time(n_tokens, depth)
+        time = self._prompt_time(n_tokens, depth, 512)
         return Speed.of(n_tokens / time.seconds, self._spread("prefill", time))
 
-    def _prompt_time(self, n_tokens: int, depth: int, n_batch: int = 512) -> PassTime:
-        return PassTime.sum_of(
-            self.pass_time(min(n_batch, n_tokens - at), depth + at, is_prompt=True)
+    def _prompt_time(self, n_tokens: int, depth: int, n_batch: int) -> PassTime:
+        """Devices that overlap wait for the slowest of them from the second micro-batch on."""
+        parts = [
+            self._times(Width(min(n_batch, n_tokens - at), 1, 1), depth + at)
             for at in range(0, n_tokens, n_batch)
-        )
+        ]
+        whole = PassTime.sum_of(time for part in parts for time in part)
+        if not all(share.overlaps for share in self.shares):
+            return whole
+        first_s = PassTime.sum_of(parts[0]).seconds
+        slowest_s = sum(max(time.seconds for time in part) for part in parts[1:])
+        slowest_s *= 1 + WAITING * (len(self.shares) - 1)
+        return whole.scaled(min(1.0, (first_s + slowest_s) / whole.seconds))
 
     def verify(self, width: int, depth: int, n_sequences: int = 1) -> float:
         """v(n) = T(n) / T(1): what a pass over `width` tokens a sequence costs in plain passes."""

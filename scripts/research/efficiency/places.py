@@ -16,8 +16,14 @@ from research.efficiency.power import share_left
 from research.efficiency.shapes import Shape
 
 from localspec.errors import UserError
-from localspec.hardware.described import FAST_FIRST, chip_of, processor_of
-from localspec.hardware.devices import Match, all_devices, find_device, match_reported
+from localspec.hardware.described import (
+    FAST_FIRST,
+    chip_of,
+    device_meant,
+    modules_bytes_per_s,
+    processor_of,
+)
+from localspec.hardware.devices import Match, all_devices, match_reported
 from localspec.prediction.conditions import TYPICAL_INTENSITY, RunConditions
 from localspec.prediction.families import EIGHT, HALF, K_QUANTS, LOW, MICROSCALED, type_class
 from localspec.prediction.published import circumstances
@@ -26,6 +32,7 @@ GIB = 2**30
 
 # Names that sources give to devices without saying which of several they are.
 ALIASES = {
+    "NVIDIA H100": "NVIDIA H100 SXM5 80 GB",
     "NVIDIA H100 80 GB": "NVIDIA H100 SXM5 80 GB",
     "NVIDIA Tesla V100": "NVIDIA Tesla V100 SXM2 16 GB",
     "NVIDIA Tesla P100": "NVIDIA Tesla P100 PCIe 16 GB",
@@ -74,10 +81,11 @@ def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Plac
         return _processor(row, notes, kind, shape)
     cores = number(notes.get("gpu_cores")) or _said_cores(row["device"])
     memory = number(notes.get("accel_ram")) or notes.memory_gb
-    match = match_of(_ADDITION.sub("", row["device"]), cores, memory)
+    backend = row["backend"]
+    match = match_of(_ADDITION.sub("", row["device"]), cores, memory, backend)
     inside = re.search(r"\(([^()]+)\)", row["device"])
     if inside and (match.device is None or match.device.kind == "cpu"):
-        match = match_of(inside[1], cores, None)
+        match = match_of(inside[1], cores, None, backend)
     if match.device is None or match.device.kind == "cpu":
         return "device not in the table"
     backend = row["backend"] or match.device.kind
@@ -159,9 +167,12 @@ def _said_gbps(name: str) -> float | None:
 
 
 def _memory_gbps(name: str) -> float | None:
-    """Of memory that is named instead of a processor: "DDR5-5600 dual channel"."""
-    device = _as_typed(name, None).device
-    return device.bandwidth_bytes_per_s / 1e9 if device and device.kind == "cpu" else None
+    """Of memory that is named instead of a processor, or with it: "DDR5-5600 dual channel"."""
+    bytes_per_s = modules_bytes_per_s(name)
+    if bytes_per_s is None:
+        exact = [d for d in all_devices() if d.kind == "cpu" and d.name.lower() == name.lower()]
+        bytes_per_s = exact[0].bandwidth_bytes_per_s if exact else None
+    return bytes_per_s / 1e9 if bytes_per_s else None
 
 
 def _by_source(
@@ -200,7 +211,9 @@ def _habits(run: RunConditions, row: dict[str, str], notes: Notes) -> Iterator[t
 
 
 @cache
-def match_of(name: str, cores: float | None, memory: float | None) -> Match:
+def match_of(
+    name: str, cores: float | None, memory: float | None, backend: str | None = None
+) -> Match:
     """What a driver's name, else a person's, can mean."""
     exact = [device for device in all_devices() if device.name == ALIASES.get(name, name)]
     if exact:
@@ -210,13 +223,14 @@ def match_of(name: str, cores: float | None, memory: float | None) -> Match:
         memory_bytes=round(memory * GIB) if memory else None,
         gpu_cores=round(cores) if cores else None,
     )
-    return found if found.candidates else _as_typed(name, cores)
+    is_of_backend = backend is None or found.device is None or found.device.kind != "cpu"
+    return found if found.candidates and is_of_backend else _as_typed(name, cores, backend)
 
 
 @cache
-def _as_typed(name: str, cores: float | None) -> Match:
+def _as_typed(name: str, cores: float | None, backend: str | None = None) -> Match:
     try:
-        found = find_device(name).candidates
+        found = device_meant(name, None, backend).candidates
     except UserError:
         return Match(())
     return Match(tuple(device for device in found if device.gpu_cores in (None, cores)) or found)

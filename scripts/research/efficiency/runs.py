@@ -23,7 +23,9 @@ from research.efficiency.shapes import MTP_SHARE, Shape, is_exact, shape_of
 from localspec.prediction.conditions import BESIDE_LAYERS, LAUNCH_S, Part, RunConditions
 
 GIB = 2**30
-BACKENDS = ("cuda", "metal", "vulkan", "rocm", "cpu", "sycl", "opencl", "hexagon")
+BACKENDS = (
+    "cuda", "metal", "vulkan", "rocm", "cpu", "sycl", "opencl", "hexagon", "musa", "cann",
+)  # fmt: skip
 UNSAID = ("llamacpp", "unspecified", "unknown", "other", "gpu")
 DECODE = re.compile(
     r"(?:(?:tg|server_gen) ?(?P<n>[1-9]\d*)?|decode|eval_rate|avgtps|localscore_gen)"

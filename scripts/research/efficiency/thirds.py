@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import typer
 from research.efficiency.fit import TESTS, Fit, published_runs
 from research.efficiency.runs import Run, read_runs
-from research.efficiency.validate import Outcome, check, outcomes_of, scores, show_scores
+from research.efficiency.shown import show_scores
+from research.efficiency.validate import Outcome, check, outcomes_of, scores
 
 LOTS = 3
 

@@ -22,9 +22,19 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from research.efficiency.disagreement import beside_others, disagreement
-from research.efficiency.fit import TESTS, Fit, fit_of, published_batches, published_runs
+from research.efficiency.fit import (
+    DATA,
+    TABLES,
+    TESTS,
+    Fit,
+    fit_of,
+    published_batches,
+    published_runs,
+)
 from research.efficiency.regression import Problem
 from research.efficiency.runs import Run, read_runs
+from research.efficiency.shown import show
+from research.efficiency.together import together
 from research.efficiency.transfer import transfer
 from research.efficiency.widths import left_out
 
@@ -78,7 +88,7 @@ def main(
     if as_json:
         print(json.dumps(document))
     else:
-        _show(document)
+        show(document)
 
 
 def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> dict[str, Any]:
@@ -98,6 +108,7 @@ def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> di
         "transfer": [_transfer(test, outcomes) for test in TESTS],
         "disagreement": disagreement(published_runs()),
         "beside_others": beside_others(published_runs(), ((o.run, o.error) for o in outcomes)),
+        "together": together([DATA / name for name in TABLES]),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
     }
@@ -230,68 +241,3 @@ def check(table: Path) -> None:
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise SystemExit(f"validate-predictions: {table} has no column {missing[0]}")
-
-
-def _show(document: dict[str, Any]) -> None:
-    show_scores(document)
-    print("\nv(n) of devices that were left out, n of 2, 4, 8 and 16")
-    for row in document["verify"]:
-        name = f"{row['backend']}, {row['kind']}"
-        print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
-    _show_transfer(document["transfer"])
-    print("\nby what other sources measured of the same file on the same device")
-    for row in document["disagreement"]:
-        name = f"{row['backend']}, {row['test']}"
-        print(f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}")
-    print("\nothers' measurement and the prediction, on runs that several sources made")
-    for row in document["beside_others"]:
-        name = f"{row['backend']}, {row['test']}"
-        print(f"{name:44}{row['n']:6}{row['others_error']:9.1%}{row['prediction_error']:9.1%}")
-    print("\nrivals' formulas on the same runs, decoding")
-    for row in document["rivals"]:
-        print(
-            f"{row['backend']:7}{row['formula']:37}{row['n']:6}{'':7}"
-            f"{row['median_error']:9.1%}{row['p90_error']:9.1%}"
-        )
-    print("\nrows that are not predicted")
-    for row in document["skipped"]:
-        print(f"{row['n']:6}  {row['reason']}")
-
-
-def show_scores(document: dict[str, Any]) -> None:
-    """A table for each grouping that the document has."""
-    for title, key in (
-        ("by family", "groups"),
-        ("by backend", "backends"),
-        ("by kind of model", "kinds"),
-        ("of builds from 2025 on", "recent"),
-    ):
-        if key not in document:
-            continue
-        print(
-            f"\n{title}\n{'':44}{'n':>6}{'chips':>7}{'median':>9}{'90th':>9}{'in 80 %':>9}"
-            f"{'by pairs':>10}"
-            f"{'chip known':>12}"
-        )
-        for row in document[key]:
-            name = ", ".join(
-                row[part] for part in ("backend", "family", "kind", "test") if part in row
-            )
-            known = row["known_chip_error"]
-            print(
-                f"{name:44}{row['n']:6}{row['devices']:7}{row['median_error']:9.1%}"
-                f"{row['p90_error']:9.1%}{row['coverage80']:9.0%}"
-                f"{row['coverage80_by_pairs']:10.0%}"
-                f"{'' if known is None else f'{known:.1%}':>12}"
-            )
-
-
-def _show_transfer(rows: list[dict[str, Any]]) -> None:
-    print("\nwith runs of the same source: of the device, and of the model on another, too")
-    for row in rows:
-        parts = ("n", "median_error", "corrected_error"), (
-            "n_elsewhere", "elsewhere_error", "elsewhere_corrected_error",
-        )  # fmt: skip
-        for n, before, after in parts:
-            if row[n]:
-                print(f"{row['test']:44}{row[n]:6}{'':7}{row[before]:9.1%}{row[after]:9.1%}")
