@@ -205,7 +205,7 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
 
 
 _KINDS: Mapping[str, tuple[Any, str]] = {
-    "sampling": (Sampling, "a Sampling"), "template_args": (Mapping, "a mapping"),
+    "sampling": (Sampling, "Sampling"), "template_args": (Mapping, "a mapping"),
     "grammar": (str, "a text"), "regex": (str, "a text"),
 }  # fmt: skip
 """What else keywords can be, with its words; all others are true or false."""
