@@ -115,7 +115,7 @@ def test_functions_keep_their_names_whatever_is_imported() -> None:
         ({"seed": "1"}, "seed '1' is not a whole number"),
         ({"stop": 3}, "stop 3 is not a text or several"),
         ({"verify": "both"}, "verify 'both' is not one of auto, match, rejection"),
-        ({"ignore_eos": 1}, "ignore_eos 1 is not bool"),
+        ({"ignore_eos": 1}, "ignore_eos 1 is not true or false"),
         ({"sampling": 0.5}, "sampling 0.5 is not Sampling"),
         (
             {"schema": "{"},

@@ -143,6 +143,8 @@ def test_a_line_that_changes_with_each_request_is_no_part_of_the_prompt(server: 
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "image"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "tool_use_id"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "thinking", "thinking": 5}]}]},
+         "messages[0].thinking"),
         ({"system": 5}, "system"),
         ({"tools": [{"type": "web_search_20250305", "name": "s"}]}, "web_search"),
         ({"tool_choice": {"type": "some"}}, "tool_choice"),
@@ -168,7 +170,8 @@ def test_keys_and_methods_are_refused_in_its_shape() -> None:
         status, document, _ = server.ask("POST", "/v1/messages", HELLO)
         assert (status, document["error"]["type"]) == (401, "authentication_error")
         key = {"x-api-key": "k"}
-        assert server.ask("GET", "/v1/messages", headers=key)[1]["type"] == "error"
+        for path in ("/v1/messages", "/v1/messages/batches"):
+            assert server.ask("GET", path, headers=key)[1]["type"] == "error"
         assert server.ask("POST", "/v1/messages", HELLO, key)[0] == 200
 
 

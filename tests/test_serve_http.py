@@ -1,5 +1,6 @@
 """What a client meets: answers, streams, errors that say what to do, and a server that says no."""
 
+import gzip
 import http.client
 import json
 import socket
@@ -17,6 +18,7 @@ from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
 from localspec.serve.asked import check_defaults
 from localspec.serve.server import bound, listening
+from localspec.serve.turns import messages_of
 
 CHAT = "/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -159,8 +161,13 @@ def test_a_stop_text_is_not_said(server: Served) -> None:
         ({"stream": "yes"}, "stream"),
         ({"seed": "x"}, "seed"),
         ({"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
-        ({"logprobs": True, "top_logprobs": -1}, "logprobs"),
-        ({"logprobs": True, "top_logprobs": "2"}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": "2"}, "top_logprobs"),
+        ({"n_probs": -1}, "n_probs"),
+        ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, "stream_options"),
+        ({"messages": [{"role": "user", "content": "x", "images": ["AA=="]}]}, "images"),
+        ({"messages": [{"role": "user", "content": "x", "audio": {"id": "a"}}]}, "audio"),
+        ({"ignore_eos": "yes"}, "true or false"),
         ({"logit_bias": {"50": 1}}, "logit_bias"),
         ({"logit_bias": [[5]]}, "logit_bias"),
         ({"logit_bias": {"5": True}}, "logit_bias"),
@@ -176,7 +183,7 @@ def test_a_stop_text_is_not_said(server: Served) -> None:
         ({"grammar": "root ::= undefined"}, "cannot be kept"),
         ({"regex": "("}, "cannot be kept"),
         ({"regex": 1}, "regex"),
-        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "required"}, "no tools"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "no chat template"),
         ({"tools": [{}]}, "tools[0]"),
         ({"reasoning_effort": "immense"}, "reasoning_effort"),
@@ -201,6 +208,7 @@ def test_a_wrong_field_is_named(server: Served, wrong: dict[str, Any], word: str
     "more",
     [
         {"user": "me", "metadata": {"a": "b"}, "store": False},
+        {"stream_options": {"include_usage": False, "continuous_usage_stats": False}},
         {"logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}},
         {"response_format": {"type": "text"}, "tools": [], "tool_choice": "auto"},
         {"seed": None, "stop": None, "n": None, "tools": None, "logit_bias": None},
@@ -350,11 +358,36 @@ def test_an_origin_that_is_let_in_needs_the_key_all_the_same() -> None:
         assert open_.ask("GET", "/v1/models", None, origin)[0] == 401
 
 
-def test_a_body_has_a_limit() -> None:
+@pytest.mark.parametrize("said", [None, {"Content-Length": "2002"}])
+def test_a_body_has_a_limit(said: dict[str, str] | None) -> None:
+    """Of one that says how long it is nothing is waited for."""
+    body = b'"' + b"x" * 2000 + b'"' if said is None else None
     with fake_server(most_bytes=1000) as server:
-        status, document, _ = server.ask("POST", CHAT, b'"' + b"x" * 2000 + b'"')
+        status, document, _ = server.ask("POST", CHAT, body, said)
         assert status == 413
         assert "1,000 bytes" in document["error"]["message"]
+
+
+def test_a_packed_body_is_refused_and_no_body_is_said_to_be_lost(server: Served) -> None:
+    """Java's client asks for HTTP/2 with its body, which the parser then drops."""
+    body = json.dumps({"messages": HELLO, **FEW}).encode()
+    packed = {"Content-Encoding": "gzip"}
+    status, document, _ = server.ask("POST", CHAT, gzip.compress(body), packed)
+    assert (status, "gzip" in document["error"]["message"]) == (415, True)
+    assert server.ask("POST", CHAT, body, {"Content-Encoding": "identity"})[0] == 200
+    upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AA"}
+    status, document, _ = server.ask("POST", CHAT, body, upgrade)
+    assert (status, "speak HTTP/1.1" in document["error"]["message"]) == (400, True)
+
+
+def test_a_call_in_the_field_for_functions_is_one_of_tools(server: Served) -> None:
+    """An old client's, of before there were tools: nothing of a conversation is dropped."""
+    function = {"name": "f", "arguments": '{"a": 1}'}
+    said = {"role": "assistant", "content": None}
+    old, new = {**said, "function_call": function}, {**said, "tool_calls": [{"function": function}]}
+    found = [messages_of([*HELLO, each])[-1] for each in (old, new)]
+    assert found[0] == found[1]
+    assert found[0].get("tool_calls")
 
 
 def stream(server: Served, **body: Any) -> socket.socket:

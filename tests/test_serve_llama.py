@@ -109,6 +109,9 @@ def test_an_echo_is_the_prompt_before_the_answer(server: Served, stream: bool) -
     else:
         text = server.post("/v1/completions", echo=True, **how)[1]["choices"][0]["text"]
     assert text == "abc" + plain
+    status, document = server.post("/v1/completions", echo=True, logprobs=1, **how)
+    assert status == 400, "who asks for a prompt's chances must not take the reply's for them"
+    assert "logprobs" in document["error"]["message"]
 
 
 def test_how_a_prompt_is_read_is_told_on_request(server: Served) -> None:

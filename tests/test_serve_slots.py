@@ -58,13 +58,17 @@ def test_what_was_saved_need_not_be_read_again(server: Served, tmp_path: Path) -
         ("/slots/0?action=save", {"filename": "../x"}, 400, "plain name"),
         ("/slots/0?action=save", {"filename": "/etc/x"}, 400, "plain name"),
         ("/slots/0?action=save", {"filename": ".x"}, 400, "plain name"),
+        ("/slots/0?action=save", {"filename": "日" * 80}, 400, "longer than 200 bytes"),
+        ("/slots/0?action=restore", {"filename": "x" * 300}, 400, "longer than 200 bytes"),
+        ("/slots/0?action=save", {"filename": "folder"}, 400, "folder"),
         ("/slots/0?action=restore", {"filename": "none.bin"}, 400, "none.bin"),
         ("/slots/x?action=erase", {}, 404, "no such page"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(
-    server: Served, path: str, body: Any, status: int, word: str
+    server: Served, tmp_path: Path, path: str, body: Any, status: int, word: str
 ) -> None:
+    (tmp_path / "folder").mkdir()
     found, document = server.post(path, **body)
     assert found == status
     assert word in document["error"]["message"]
@@ -88,6 +92,11 @@ def test_a_busy_sequence_is_left_alone(server: Served) -> None:
         status, document = act(server, id_, "erase")
         assert status == 429
         assert "answers a request" in document["error"]["message"]
+        assert server.ask("GET", "/slots?fail_on_no_slot=1")[0] == 200, "one of two is free"
+        with server.streaming() as other:
+            other.read1(64)
+            assert server.ask("GET", "/slots?fail_on_no_slot=1")[0] == 503
+            assert server.ask("GET", "/slots")[0] == 200
     server.wait_until_idle()
 
 

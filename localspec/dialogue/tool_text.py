@@ -58,6 +58,8 @@ def _name_of(tool: Any, where: str) -> str:
 def _forced(choice: Any, names: list[str]) -> tuple[str, ...]:
     if choice in ("auto", "none"):
         return ()
+    if not names:
+        raise UserError(f"tool_choice {choice!r} chooses among no tools: give some in tools")
     if choice == "required":
         wanted = names
     elif isinstance(choice, Mapping):

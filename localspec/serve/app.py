@@ -87,7 +87,7 @@ class Server:
         routes += [Route(path, _not_here, methods=["GET", "POST"]) for path in missing - _PAGE]
         middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
         if resident:
-            middleware.append(Middleware(HeldModel, resident=resident))
+            middleware.append(Middleware(HeldModel, resident=resident, written=self.written))
         middleware.insert(0, Middleware(CrossOrigin, origins=options.origins))
         handlers: Any = {
             HTTPException: self._no_such_page, LocalspecError: self._failed, Exception: self._bug,
@@ -98,7 +98,9 @@ class Server:
         )
 
     def written(self, path: str, problem: Problem) -> dict[str, Any]:
-        """An error as the protocol at an address writes it."""
+        """An error as the protocol at an address, or above it, writes it."""
+        while path and path not in self._written:
+            path = path.rpartition("/")[0]
         return self._written.get(path, Problem.as_openai)(problem)
 
     def _response(self, request: Request, problem: Problem) -> Response:

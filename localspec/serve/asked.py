@@ -16,7 +16,7 @@ from localspec.errors import LocalspecError, UserError, no_such
 from localspec.sampling_fields import SAMPLING
 from localspec.serve.messages import Wishes
 from localspec.serve.problem import BadRequestError, Problem, refused
-from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options
+from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options, wanted_of
 
 _SAMPLING = {
     **{name: row.name for row in SAMPLING.values() for name in (row.name, *row.also)},
@@ -57,6 +57,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Fields that are not supported yet, and the values with which they ask for nothing."""
 NO_SHIFT = "a full context ends the reply, and nothing of it is dropped to go on"
 _WHY = {"n_keep": f": {NO_SHIFT}", "n_discard": f": {NO_SHIFT}"}
+_STREAMING = ("include_usage", "include_obfuscation")
+"""The latter pads events against listeners, which changes nothing of what they say."""
 MOST_CHOICES = 16
 _EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high",
             "xhigh": "high", "max": "high", "on": "on"}  # fmt: skip
@@ -133,7 +135,14 @@ def logprobs_of(given: Mapping[str, Any]) -> int | None:
         asked = (top or 0) if asked else None
     elif top:
         raise refused("top_logprobs needs logprobs: send it as true", "top_logprobs")
-    return given.get("n_probs") or None if asked is None else asked
+    found = given.get("n_probs") or None if asked is None else asked
+    wanted = None if found is None else wanted_of("logprobs", found)
+    if wanted:
+        name = "n_probs" if asked is None else "top_logprobs" if top else "logprobs"
+        raise refused(f"{name} {found!r} is not {wanted}", name)
+    if found is not None and flag(given, "echo"):
+        raise refused("echo has no logprobs: those of a prompt are not known here", "echo")
+    return found
 
 
 def _format(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,6 +206,11 @@ def wants_usage(given: Mapping[str, Any]) -> bool:
     options = given.get("stream_options", {})
     if not isinstance(options, Mapping):
         raise refused(f"stream_options {options!r} is no object", "stream_options")
+    for name, value in options.items():
+        if value and name not in _STREAMING:
+            raise refused(
+                str(no_such("field of stream_options", name, _STREAMING)), "stream_options"
+            )
     return flag(options, "include_usage")
 
 
@@ -210,6 +224,8 @@ def variables_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
 MOST_BYTES = 32 << 20
 """Of a body."""
+PLAIN = "identity"
+"""HTTP's name for a body that is not packed."""
 
 
 async def body_of(request: Request, most_bytes: int) -> Any:
@@ -218,11 +234,7 @@ async def body_of(request: Request, most_bytes: int) -> Any:
     Python also reads numbers that JSON does not have, and halves of characters, which no answer
     could repeat.
     """
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > most_bytes:
-            raise _too_long(most_bytes)
+    data = await _data_of(request, most_bytes)
     try:
         body = json.loads(data, parse_float=_finite, parse_constant=_finite)
         if b"\\ud" in data or b"\\uD" in data:
@@ -235,6 +247,31 @@ async def body_of(request: Request, most_bytes: int) -> Any:
         reason = str(error).partition("; use sys.")[0]  # a number of too many digits
         raise refused(f"the body is no JSON: {reason}") from error
     return body
+
+
+async def _data_of(request: Request, most_bytes: int) -> bytearray:
+    """All bytes of a body. BadRequestError where there are none, too many, or packed ones."""
+    coding = request.headers.get("content-encoding", PLAIN)
+    if coding.lower() != PLAIN:
+        sentence = f"the body comes as {coding}: send it without a Content-Encoding"
+        raise BadRequestError(Problem(415, sentence))
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > most_bytes:
+        raise _too_long(most_bytes)  # before it comes
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > most_bytes:
+            raise _too_long(most_bytes)
+    if not data:
+        raise refused(f"there is no body: send a JSON object{_upgrading(request)}")
+    return data
+
+
+def _upgrading(request: Request) -> str:
+    """Why a body may be lost: behind such a question another protocol is expected."""
+    wanted = request.headers.get("upgrade")
+    return f", and do not ask for an upgrade to {wanted}: speak HTTP/1.1" if wanted else ""
 
 
 def among(value: Any, names: Container[str]) -> TypeGuard[str]:

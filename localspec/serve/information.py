@@ -98,6 +98,9 @@ class Information:
         jobs = tuple(self._desk.scheduler.running)
         by_context = {id(job.slot.context): job for job in jobs if job.slot}
         contexts = self._desk.scheduler.contexts
+        is_full = all(id(context) in by_context for context in contexts)
+        if is_full and request.query_params.get("fail_on_no_slot"):
+            raise BadRequestError(Problem(503, "no slot is free: try again later", retry_s=1.0))
         return JSONResponse(
             [
                 {"id": i, "n_ctx": self._n_ctx, **_slot(context, by_context)}

@@ -12,7 +12,8 @@ TOO_LONG = "context_length_exceeded"
 LONGEST, HEAD = 800, 500
 """Characters of a sentence, and of its beginning where a client's own text has to be cut."""
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
-          405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
+          405: "invalid_request_error", 413: "invalid_request_error",
+          415: "invalid_request_error", 429: "rate_limit_error",
           501: "not_supported_error", 503: "unavailable_error"}  # fmt: skip
 
 

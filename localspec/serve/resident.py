@@ -7,6 +7,7 @@ template belong to the model, too.
 import threading
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
@@ -90,10 +91,15 @@ class Resident:
 
 
 class HeldModel:
-    """ASGI middleware: each request that needs the model holds it until its answer is over."""
+    """ASGI middleware: each request that needs the model holds it until its answer is over.
 
-    def __init__(self, app: ASGIApp, resident: Resident) -> None:
-        self._app, self._resident = app, resident
+    `written`: an address's form of errors.
+    """
+
+    def __init__(
+        self, app: ASGIApp, resident: Resident, written: Callable[[str, Problem], dict[str, Any]]
+    ) -> None:
+        self._app, self._resident, self._written = app, resident, written
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in WITHOUT:
@@ -103,7 +109,8 @@ class HeldModel:
             await run_in_threadpool(self._resident.hold)
         except LocalspecError as error:
             problem = Problem(503, f"the model cannot be loaded again ({error})", retry_s=RETRY_S)
-            answer = JSONResponse(problem.as_openai(), problem.status, problem.headers)
+            document = self._written(scope["path"], problem)
+            answer = JSONResponse(document, problem.status, problem.headers)
             await answer(scope, receive, send)
             return
         try:

@@ -21,6 +21,8 @@ from localspec.serve.scheduler import Scheduler
 
 MOST_BYTES = 65536
 """Of a body."""
+LONGEST_NAME = 200
+"""In bytes: a file is written under a longer name first, and 255 are the most that systems take."""
 ACTIONS = ("save", "restore", "erase")
 
 
@@ -55,7 +57,12 @@ class Slots:
         name = body.get("filename") if isinstance(body, dict) else None
         if not _is_plain(name):
             raise refused(f"filename {name!r} is no plain name of a file", "filename")
-        return self._folder / str(name)
+        if len(str(name).encode()) > LONGEST_NAME:
+            raise refused(f"filename {name!r} is longer than {LONGEST_NAME} bytes", "filename")
+        path = self._folder / str(name)
+        if path.is_dir():
+            raise refused(f"filename {name!r} is that of a folder", "filename")
+        return path
 
 
 def _is_plain(name: Any) -> bool:

@@ -10,6 +10,8 @@ from localspec.serve.problem import refused
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
           "tool": "tool", "function": "tool"}  # fmt: skip
+_UNREAD = ("images", "audio", "videos")
+"""What other servers take beside a message's content."""
 TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -60,13 +62,15 @@ def _message(given: Any, where: str) -> Message:
     if not among(role, _ROLES):
         raise refused(f"{where} has no role that is one of {', '.join(_ROLES)}", where)
     between = "\n\n" if role == "assistant" else "\n"  # as llama.cpp joins an answer's beginning
+    if unread := next((name for name in _UNREAD if given.get(name)), None):
+        raise refused(f"{where} has {unread}: this server reads text", where)
     content = _content(given.get("content"), f"{where}.content", between)
     made: dict[str, Any] = {"role": _ROLES[role], "content": content}
     thought = given.get("reasoning_content") or given.get("reasoning")
     if thought is not None:
         made["thought"] = utf8(thought, f"{where}.reasoning_content")
-    if calls := given.get("tool_calls"):
-        made["tool_calls"] = [_call(call, f"{where}.tool_calls") for call in _list(calls, where)]
+    if calls := _calls(given, where):
+        made["tool_calls"] = calls
     for name in ("tool_call_id", "name"):
         if given.get(name) is not None:
             made[name] = utf8(given[name], f"{where}.{name}")
@@ -106,6 +110,14 @@ def utf8(text: Any, where: str) -> str:
     except UnicodeEncodeError as error:
         raise refused(f"{where} cannot be written in UTF-8: {error}", where) from error
     return text
+
+
+def _calls(given: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Those of a message; there was a field for one before there were tools."""
+    if function := given.get("function_call"):
+        return [_call({"function": function}, f"{where}.function_call")]
+    calls = given.get("tool_calls") or []
+    return [_call(call, f"{where}.tool_calls") for call in _list(calls, where)]
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:

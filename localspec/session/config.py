@@ -204,6 +204,13 @@ def reply_options(**keywords: Unpack[ReplyKeywords]) -> ReplyOptions:
     )
 
 
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "sampling": (Sampling, "Sampling"), "template_args": (Mapping, "a mapping"),
+    "grammar": (str, "a text"), "regex": (str, "a text"),
+}  # fmt: skip
+"""What else keywords can be, with its words; all others are true or false."""
+
+
 def _check(name: str, value: Any) -> None:
     """Raise UserError unless a keyword exists and can have that value."""
     if name not in ReplyKeywords.__annotations__:
@@ -232,6 +239,5 @@ def wanted_of(name: str, value: Any) -> str | None:
     if name == "schema":
         is_right = isinstance(value, Mapping | bool | str)
         return None if is_right else "a JSON schema"
-    kinds = {"sampling": Sampling, "template_args": Mapping, "grammar": str, "regex": str}
-    kind = kinds.get(name, bool)
-    return None if isinstance(value, kind) else kind.__name__
+    kind, words = _KINDS.get(name, (bool, "true or false"))
+    return None if isinstance(value, kind) else words

@@ -100,7 +100,8 @@ class Prompting:
     def _check(self, args: Mapping[str, Any], plain: ChatTemplate) -> None:
         for name in args:
             if name in OWN_NAMES:
-                raise UserError(f"--template-arg {name}: localspec itself gives the template that")
+                sentence = f"{name!r} is none for --template-arg or chat_template_kwargs"
+                raise UserError(f"{sentence}: localspec itself gives the template that")
             if name not in plain.variables and name != TOOLS:
                 self._say(f"the chat template asks for no {name!r}: --template-arg does nothing")
 

@@ -14,6 +14,7 @@ from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
 from localspec.serve.protocols.protocol import Door
+from localspec.serve.turns import utf8
 
 COUNT = "/v1/messages/count_tokens"
 _BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*\n*")
@@ -122,7 +123,7 @@ def _result(block: Mapping[str, Any], where: str, names: Mapping[str, str]) -> d
     id_ = block.get("tool_use_id")
     if not isinstance(id_, str):
         raise refused(f"{where} has a tool_result without a tool_use_id", where)
-    content = [_text(each, where) for each in _blocks(block.get("content", ""), where)]
+    content = [_text(each, where) for each in _blocks(block.get("content") or "", where)]
     named = {"name": names[id_]} if id_ in names else {}
     return {"role": "tool", "tool_call_id": id_, "content": content, **named}
 
@@ -136,7 +137,7 @@ def _answer(
     for block in blocks:
         kind = block.get("type")
         if kind == "thinking":
-            thoughts.append(str(block.get("thinking", "")))
+            thoughts.append(utf8(block.get("thinking", ""), f"{where}.thinking"))
         elif kind == "tool_use":
             calls.append(_call(block, where))
             names[calls[-1]["id"]] = calls[-1]["function"]["name"]

@@ -7,6 +7,7 @@ goes on as one of chat, so that it is read or refused there.
 from collections.abc import Mapping
 from typing import Any
 
+from localspec.errors import no_such
 from localspec.serve.asked import among
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
@@ -23,6 +24,7 @@ _STORED = {
 }
 _RENAMED = {"max_output_tokens": "max_tokens"}
 _LEFT = ("include", "truncation", "store", "reasoning", "text")
+_TEXT = ("format", "verbosity")
 _INCLUDED = ("reasoning.encrypted_content",)
 """What may be asked for and is not there: thoughts come as they are."""
 
@@ -70,7 +72,7 @@ def _check_rest(given: Mapping[str, Any]) -> None:
 
 def _messages(given: dict[str, Any]) -> list[dict[str, Any]]:
     asked = given.pop("input", None)
-    if isinstance(asked, str):
+    if isinstance(asked, str) and asked.strip():
         asked = [{"role": "user", "content": asked}]
     if not isinstance(asked, list) or not asked:
         raise refused("input is neither a text nor a list with something in it", "input")
@@ -98,17 +100,22 @@ def _add(said: list[dict[str, Any]], item: Any, where: str) -> None:
     elif kind == "reasoning":
         _turn(said)["reasoning_content"] = _thought(item, where)
     elif kind == "function_call":
-        function = {"name": item.get("name"), "arguments": item.get("arguments", "{}")}
-        call = {"id": item.get("call_id", ""), "type": "function", "function": function}
+        name = utf8(item.get("name"), f"{where}.name")
+        function = {"name": name, "arguments": item.get("arguments", "{}")}
+        call = {"id": _call_id(item, where), "type": "function", "function": function}
         _turn(said).setdefault("tool_calls", []).append(call)
     elif kind == "function_call_output":
-        id_, output = item.get("call_id"), _content(item.get("output"), where)
+        id_, output = _call_id(item, where), _content(item.get("output"), where)
         calls = [call for message in said for call in message.get("tool_calls", ())]
         names = [call["function"]["name"] for call in calls if call["id"] == id_]
         named = {"name": names[-1]} if names else {}
         said.append({"role": "tool", "tool_call_id": id_, "content": output, **named})
     else:
         raise refused(f"{where} is of type {kind!r}, which this server does not read", where)
+
+
+def _call_id(item: Mapping[str, Any], where: str) -> str:
+    return utf8(item.get("call_id"), f"{where}.call_id")
 
 
 def _add_message(said: list[dict[str, Any]], item: Mapping[str, Any], where: str) -> None:
@@ -183,5 +190,8 @@ def _effort(asked: Any) -> dict[str, Any]:
 def _format(asked: Any) -> dict[str, Any]:
     if not isinstance(asked, Mapping):
         raise refused("text is no object", "text")
+    for name, value in asked.items():
+        if value and name not in _TEXT:
+            raise refused(str(no_such("field of text", name, _TEXT)), "text")
     wanted = asked.get("format")
     return {"response_format": wanted} if wanted else {}
