@@ -5,6 +5,10 @@ batch are then measured in the order of their worth to the choice of a draft len
 is over; if time is left, again behind some text, for the slope with depth; then the cost of a
 change of width. The draft model is measured alike. Costs are kept by model, engine build, settings
 and power state, and what a session learned from its passes is kept at its end.
+
+Other programs hold up wide passes most, and a width that seems dear is never tried again. So what
+was measured beside them is measured anew on a calm machine, and what passes cost beside them is not
+kept.
 """
 
 import json
@@ -26,7 +30,7 @@ from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timed, TimedEngine, TimedHead, Timer
-from localspec.hardware.activity import BUSY, Watch
+from localspec.hardware.activity import BUSY, Watch, is_calm
 from localspec.hardware.detect import power
 from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
@@ -114,7 +118,11 @@ def measure(
         empty[n] = _fastest(timer, n, 0)
     slopes = _slopes(timer, empty, left_s, start)
     timer.hold(0)
-    return PassCurve(tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in sorted(empty.items())))
+    widths = sorted(empty, reverse=True)
+    least = accumulate((empty[n] for n in widths), min)  # fewer rows never take longer
+    return PassCurve(
+        tuple(Point(n, s, slopes.get(n, 0.0)) for n, s in zip(widths, least, strict=True))[::-1]
+    )
 
 
 def _ranked(widths: Sequence[int], start: PassCurve | None) -> list[int]:
@@ -181,6 +189,8 @@ CHANGE_LIMIT_S = 0.2
 DRAFT_WIDTHS = (WINDOW, 2)
 _MEMORY = 0.5
 """The weight of the acceptance that earlier sessions learned."""
+_OTHERS = "others_share"
+"""Of the processors, while the kept costs were measured."""
 _FORMER_SOURCES = {"suffix": "lookup"}
 
 
@@ -202,6 +212,7 @@ class LearnedStore:
         )
         self._kept = kept_costs(path)
         self._watch = Watch()
+        self._loaded: dict[str, Any] = {}
         self.learned: Learned | None = None
 
     def load(self) -> Learned:
@@ -210,6 +221,10 @@ class LearnedStore:
         if kept is None:
             kept = self._measured()
             self._kept.save(kept)
+        elif kept.get(_OTHERS, 0.0) > BUSY and is_calm():
+            kept |= self._measured() | {_OTHERS: 0.0}
+            self._kept.save(kept)
+        self._loaded = kept
         target = PassCosts(PassCurve.of(kept["target"]), change_s=kept["change_s"])
         self.learned = Learned(target)
         if self._draft and kept["draft"]:
@@ -224,20 +239,22 @@ class LearnedStore:
 
     def keep(self) -> None:
         """Keep what was learned; a failing disk means measuring again next time. Beside other
-        programs passes say what this machine does now, and nothing of later predictions."""
+        programs passes say what this machine does now, and nothing of later sessions."""
         learned = self.learned
         if learned is None:
             return
         target, draft = learned.target, learned.drafting.get(self._source)
-        curve = target.learned()
-        document = _document(curve, target.change_s, draft.learned() if draft else None)
+        curve, is_calm_enough = target.learned(), self._watch.stop().taken_share <= BUSY
+        document = dict(self._loaded)
+        if is_calm_enough:
+            document |= _document(curve, target.change_s, draft.learned() if draft else None)
         document["acceptance"] = {
             law: {name: each.counts() for name, each in by_source.items() if each.n_judged}
             for law, by_source in learned.by_law.items()
         }
         with suppress(OSError):
             self._kept.save(document)
-        if target.plain_error < PLAIN_ERROR:
+        if is_calm_enough and target.plain_error < PLAIN_ERROR:
             self._remember(curve.seconds(1, 0))
 
     def _remember(self, plain_s: float) -> None:
@@ -246,18 +263,18 @@ class LearnedStore:
         from localspec.forecast.forecast import Expectation  # noqa: PLC0415
 
         expected = Expectation.of(self._target.config, self._facts)
-        if expected and self._watch.stop().taken_share <= BUSY:
+        if expected:
             remember(self._target.config, self._facts, expected.roofline.seconds(1, 0), plain_s)
 
     def _measured(self) -> dict[str, Any]:
-        widths = [n for n in WIDTHS if n <= self._max_draft + 1]
+        watch, widths = Watch(), [n for n in WIDTHS if n <= self._max_draft + 1]
         share = TARGET_SHARE if self._draft else 1.0
         target = measure(self._target, widths, share * LIMIT_S, self._prediction([1, *widths]))
         change_s = measure_change(self._target, target.seconds(1, 0), CHANGE_LIMIT_S)
         draft = None
         if self._draft:
             draft = measure(self._draft, DRAFT_WIDTHS, (1 - share) * LIMIT_S)
-        return _document(target, change_s, draft)
+        return _document(target, change_s, draft) | {_OTHERS: watch.stop().taken_share}
 
     def _prediction(self, widths: Sequence[int]) -> PassCurve | None:
         """The roofline's, if this machine was probed for these weight types before."""
