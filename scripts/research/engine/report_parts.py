@@ -127,9 +127,10 @@ def _least(timers: dict[Loaded, Timer], depth: int) -> dict[Key, float]:
 
 
 def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
-    """Decoding and prompts beside llama-bench, each in processes of their own.
+    """Decoding and prompts beside llama-bench, each in several processes of their own.
 
-    Weights are mapped or read as the automatic choice has it; llama-bench maps them.
+    Weights are mapped or read as the automatic choice has it; llama-bench maps them. Which pages a
+    process gets decides as much as what it runs, so each measures once.
     """
     config = SessionConfig.of(named(model), spec="none", threads=max(thread_counts()))
     chosen = _chosen(sound_plan(config, silent), config, min(DEPTHS[1:])).settings
@@ -142,7 +143,7 @@ def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
     ]
     for work in works:
         theirs, ours = list[float](), list[float]()
-        for is_ours in (False, True, True, False):
+        for is_ours in (False, True, True, False) * PLAIN_ROUNDS:
             if is_ours:
                 ours += _localspec_tps(config.with_settings(mmap=chosen.mmap), work)
             else:
@@ -155,8 +156,12 @@ def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
         }  # fmt: skip
 
 
+PLAIN_ROUNDS = 3
+"""Of there and back: six processes of each."""
+
+
 def _localspec_tps(config: SessionConfig, work: Work) -> list[float]:
-    found = visit(Case(config, work), 2).measurement
+    found = visit(Case(config, work), 1).measurement
     if found is None:
         sys.exit("localspec could not measure")
     if work.n_prompt:
@@ -167,7 +172,7 @@ def _localspec_tps(config: SessionConfig, work: Work) -> list[float]:
 def _llama_bench_tps(model: str, work: Work, program: str) -> list[float]:
     done = subprocess.run(
         [program, "-m", named(model), "-p", str(work.n_prompt), "-n", str(work.n_gen),
-         "-d", str(work.depth), "-t", str(max(thread_counts())), "-r", "2", "-o", "json"],
+         "-d", str(work.depth), "-t", str(max(thread_counts())), "-r", "1", "-o", "json"],
         capture_output=True, text=True, check=True, env=ENVIRONMENT,
     )  # fmt: skip
     (result,) = json.loads(done.stdout)
