@@ -2,6 +2,7 @@
 
 import http.client
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ THREADS = str(psutil.cpu_count(logical=False) or 1)
 @contextmanager
 def running(command: Sequence[str], port: int, log: Path) -> Iterator[int]:
     """A server, once it is ready."""
+    with socket.socket() as taken:
+        assert taken.connect_ex(("127.0.0.1", port)), f"something listens at port {port}"
     with log.open("ab") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
             _wait(process, port)
