@@ -7,7 +7,7 @@ projection makes it guess wrong. A head lies in the model's file or in one of it
 allows (src/models/qwen35.cpp, glm4-moe.cpp, hy-v3.cpp).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,12 +60,14 @@ def write_agreeing(
     part: Part = "all",
     n_vocab: int = N_VOCAB,
     ends: dict[str, TensorPlan] | None = None,
+    order: Sequence[int] | None = None,
 ) -> Path:
     """Write a model whose head guesses right, the worse with more `noise`. `ends`: embeddings and
-    the matrix for scores, where other ones are wanted."""
+    the matrix for scores, where other ones are wanted; `order`: what follows what, in place of
+    `ORDER`."""
     of, tensors = {**KINDS, "deep": DEEP}[kind], RandomTensors(BY_NAME["F16"], 0)
     metadata = of.metadata() | byte_vocabulary(n_vocab) | {f"{of.name}.vocab_size": n_vocab}
-    ends = ends or dict(_ends(n_vocab))
+    ends = ends or dict(_ends(n_vocab, order or ORDER))
     every = [each for each in of.tensors(tensors) if each.name not in ends] + list(ends.values())
     if part == "head":
         every = [each for each in every if not each.name.startswith("blk.")]
@@ -85,12 +87,12 @@ ORDER = [*_SHUFFLED[:N_BEFORE_END], EOS, *_SHUFFLED[N_BEFORE_END:]]
 """What follows what: each byte once, and the end token after 100 of them."""
 
 
-def _ends(n_vocab: int) -> Iterator[tuple[str, TensorPlan]]:
+def _ends(n_vocab: int, order: Sequence[int]) -> Iterator[tuple[str, TensorPlan]]:
     """Embeddings, and a matrix for scores whose row of a token is the embedding of the one before:
     that fits best."""
     embeddings = np.random.default_rng(7).standard_normal((n_vocab, N_EMBD)) * 0.1
     scores = np.zeros_like(embeddings)
-    for token, following in zip(ORDER, [*ORDER[1:], ORDER[0]], strict=True):
+    for token, following in zip(order, [*order[1:], order[0]], strict=True):
         scores[following] = embeddings[token]
     for name, rows in (("token_embd.weight", embeddings), ("output.weight", scores)):
         data = rows.astype(np.float16).tobytes()

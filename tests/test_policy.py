@@ -484,3 +484,68 @@ def test_a_head_begins_with_what_heads_are_known_for() -> None:
     head = PassCosts(PassCurve((Point(1, 0.08), Point(64, 0.4))))
     policy = Adaptive(Learned(costs, {"dflash": head}), [Paid()], 16)  # pyright: ignore[reportArgumentType]
     assert drafted(policy, 1)[0] >= 2
+
+
+def with_head(head: Paid, seconds: dict[int, float]) -> Adaptive:
+    """Its tokens take next to nothing."""
+    costs = PassCosts(PassCurve((Point(1, 0.01), Point(64, 0.1))))
+    target = policy_of(seconds)._target
+    return Adaptive(Learned(target, {"dflash": costs}), [head], 8)  # pyright: ignore[reportArgumentType]
+
+
+class Unsure(Paid):
+    """A head that is unsure of all that it guesses, and says 1."""
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [self._draft(request) for request in requests]
+
+    def _draft(self, request: DraftRequest) -> Draft:
+        tokens: list[int] = []
+        for _ in range(request.n_tokens):
+            if request.stop and not request.stop.takes([0] * len(tokens), 0):
+                return Draft(tokens, self.source, None, [0] * len(tokens), left=(1, 0))
+            tokens.append(1)
+        return Draft(tokens, self.source, None, [0] * len(tokens))
+
+
+@pytest.mark.parametrize(("said", "is_right"), [(1, True), (2, False)])
+def test_a_guess_that_was_left_shows_what_the_head_is_worth(said: int, is_right: bool) -> None:
+    """A head may be right and unsure. What it would have drafted is compared with what came, so
+    that it need not be paid for to be known."""
+    seconds = {n: 0.5 + 0.5 * n for n in range(1, 18)}
+    policy = with_head(Unsure(), seconds)
+    reply, drafted = under_way(), list[int]()
+    for _ in range(60):
+        (draft,) = policy.draft([reply])  # pyright: ignore[reportArgumentType]
+        n = len(draft.tokens)
+        kept = n if is_right else 0
+        tokens = (*draft.tokens[:kept], said)
+        step = Step(tokens, n, kept, draft.source, 1 + n, 0.01, 0.0, draft.confidences)
+        policy.learn([step], 1 + n, seconds[1 + n] + 0.01)
+        reply.history.extend(tokens)
+        drafted.append(n)
+    assert drafted[0] == 0
+    assert any(drafted[30:]) is is_right
+
+
+class Waking(Paid):
+    """A head that first makes itself ready."""
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft((), self.source) if request.n_tokens else NO_DRAFT for request in requests]
+
+
+def test_a_head_that_makes_itself_ready_leaves_something_for_its_first_draft() -> None:
+    """The pass in which the target begins to keep its states takes longer: tokens that follow pay
+    this off, as they do with what is read."""
+    policy = with_head(Waking(), FLAT)
+    reply = under_way()
+    policy.draft([reply])  # pyright: ignore[reportArgumentType]
+    before_s = policy.may_lose_s(0)
+    for seconds in (2.0, *[1.005] * 200):
+        policy.learn([Step((1,), 0, 0, "dflash", 1, 0.0, 0.0)], 1, seconds)
+        reply.history.append(1)
+        if seconds == 2.0:
+            assert policy.may_lose_s(0) > 0.9 * before_s
+        policy.draft([reply])  # pyright: ignore[reportArgumentType]
+    assert policy._budgets[0].owed_s < 0.1

@@ -5,13 +5,15 @@ Each confidence bin of each drafter has a Beta posterior,
     mean = (accepted + w p0) / (judged + w),   sd = sqrt(mean (1 - mean) / (judged + w + 1)),
 
 with a measured prior p0 that counts for w tokens. Old evidence fades, so that a chance follows the
-text. Each drafted token up to the first that failed is evidence; those behind it are not, because
-nobody looked. It does not know that two tokens of one draft may fail for the same reason.
+text. Each drafted token up to the first that failed is evidence, and so is the next guess where it
+was not worth verifying; those behind are not, because nobody looked. It does not know that two tokens of one draft may fail for the same reason.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import sqrt
+from operator import mul
 from typing import Any
 
 from localspec.decode.costs import PassCosts
@@ -90,11 +92,11 @@ class Chances:
 
     def reach(self, confidences: Sequence[int]) -> list[float]:
         """For each token of a draft, the chance that it is accepted with all before it."""
-        return _products(self.means, confidences)
+        return list(accumulate([self.means[c] for c in confidences], mul))
 
     def prudent(self, confidences: Sequence[int]) -> list[float]:
         """The same, with chances one standard deviation lower."""
-        return _products([beta.less(1.0) for beta in self._bins], confidences)
+        return list(accumulate([self._bins[c].less(1.0) for c in confidences], mul))
 
     def of_any_less(self, n_sd: float) -> float:
         """The chance of a token that is not drafted yet, less so many standard deviations."""
@@ -103,15 +105,19 @@ class Chances:
     def learn(self, confidences: Sequence[int], n_judged: int, n_accepted: int) -> None:
         """The first `n_judged` tokens of a draft were compared, and `n_accepted` accepted."""
         for i, c in enumerate(confidences[: min(n_judged, n_accepted + 1)]):
-            self.n_judged += 1
             self._of_any.add(accepted=i < n_accepted)
-            self._bins[c].add(accepted=i < n_accepted)
-            self.means[c] = self._bins[c].mean
+            self.judge(c, accepted=i < n_accepted)
+
+    def judge(self, confidence: int, *, accepted: bool) -> None:
+        """A token of this confidence was compared, drafted or left."""
+        self.n_judged += 1
+        self._bins[confidence].add(accepted=accepted)
+        self.means[confidence] = self._bins[confidence].mean
 
     def counts(self) -> dict[str, Any]:
         """What was learned, for JSON."""
-        every = [[beta.accepted, beta.judged] for beta in [self._of_any, *self._bins]]
-        return {"n_judged": self.n_judged, "any": every[0], "bins": every[1:]}
+        of_any, *bins = [[beta.accepted, beta.judged] for beta in [self._of_any, *self._bins]]
+        return {"n_judged": self.n_judged, "any": of_any, "bins": bins}
 
     def recall(self, counts: dict[str, Any], share: float) -> None:
         """Start from counts of earlier sessions, of which a `share` still counts."""
@@ -122,15 +128,6 @@ class Chances:
         for beta, (accepted, judged) in zip([self._of_any, *self._bins], every, strict=True):
             beta.accepted, beta.judged = share * accepted, share * judged
         self.means = [beta.mean for beta in self._bins]
-
-
-def _products(chances: Sequence[float], bins: Sequence[int]) -> list[float]:
-    products: list[float] = []
-    product = 1.0
-    for c in bins:
-        product *= chances[c]
-        products.append(product)
-    return products
 
 
 @dataclass(slots=True)

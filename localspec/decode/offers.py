@@ -109,6 +109,8 @@ class PaidDrafter:
         self._depth = 0
         self._asked: dict[int, tuple[int, int, Offer, WhilePays]] = {}
         """By request: key and length of its history, what was offered, and what stopped it."""
+        self._left: dict[int, tuple[int, int]] = {}
+        """By request: the guess that was not worth verifying."""
 
     def offer(
         self,
@@ -161,7 +163,17 @@ class PaidDrafter:
                 requests.append(generation.request(stop.longest, stop, offer.window))
             else:
                 requests.append(generation.request(0))
-        return self._drafter.draft(requests)
+        drafts = self._drafter.draft(requests)
+        self._left = {i: left for i in self._asked if (left := drafts[i].left)}
+        return drafts
+
+    def invested_s(self, i: int, extra_s: float) -> float:
+        """What a pass took more and later tokens pay off: reading, and all of it where a head only
+        made itself ready, so that the target keeps its states from now on."""
+        if i not in self._asked:
+            return 0.0
+        *_, offer, stop = self._asked[i]
+        return offer.reading_s if stop.n_evaluated else extra_s
 
     def learn(self, steps: Sequence[Step], draft_s: float) -> None:
         """What drafting took, and what was accepted. A cache holds its own draft but for the last
@@ -175,6 +187,9 @@ class PaidDrafter:
             self._n_read[key] = depth + min(step.accepted, max(0, step.drafted - 1))
             if len(step.tokens) > step.accepted:  # else the reply ended inside the draft
                 offer.chances.learn(step.confidences, step.drafted, step.accepted)
+                if i in self._left and step.accepted == step.drafted:
+                    token, confidence = self._left[i]
+                    offer.chances.judge(confidence, accepted=step.tokens[step.accepted] == token)
         n, n_missing = len(asked), max(offer.n_missing for _, _, offer, _ in asked.values())
         rounds = max(stop.n_evaluated for *_, stop in asked.values())
         rounds = 1 if self.is_at_once else rounds

@@ -217,7 +217,8 @@ class Adaptive:
             offer, share = plan.offers[i], plan.lengths[i] / n_asked
             if share and offer:
                 extra_s = (seconds - self._prices.plain_s) * share
-                self._budgets[i].add(self._prices.token_s + extra_s, n_worth, offer.reading_s)
+                owed_s = plan.paid.invested_s(i, extra_s) if plan.paid else 0.0
+                self._budgets[i].add(self._prices.token_s + extra_s, n_worth, owed_s)
 
     @property
     def gain(self) -> Gain:

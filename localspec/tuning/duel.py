@@ -168,7 +168,7 @@ class Gate:
         return reference
 
 
-N_PROMPT, N_TOKENS, REPLY_TURNS = 192, (64, 32), (3, 8)
+N_PROMPT, N_TOKENS, REPLY_TURNS = 192, (128, 64, 32), (3, 8)
 """Lengths in tokens of the replies that show what drafts gain, shorter where time is short: hardly
 a short one can afford to try a draft. The least and most turns."""
 CALIBRATION_S = 2.5

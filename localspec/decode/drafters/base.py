@@ -54,7 +54,8 @@ class Draft(NamedTuple):
     """Guessed tokens, and the distribution that each was drawn from; None: guessed outright.
 
     `confidences` has one bin a token, 0 .. the drafter's `n_confidences` - 1, or is empty. `why`
-    names the decision to draft, or not to.
+    names the decision to draft, or not to. `left` is the token that would have come next and its
+    confidence, where it was not worth verifying: what is said there shows whether it was right.
     """
 
     tokens: Sequence[int]
@@ -62,6 +63,7 @@ class Draft(NamedTuple):
     distributions: Sequence[Distribution] | None = None
     confidences: Sequence[int] = ()
     why: str = ""
+    left: tuple[int, int] | None = None
 
     def first(self, n: int, why: str) -> "Draft":
         """Its first n tokens, and why they were drafted."""

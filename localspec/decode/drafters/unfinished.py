@@ -36,6 +36,7 @@ class UnfinishedDraft(Generic[Place]):
     distributions: list[Distribution] = field(default_factory=list[Distribution])
     confidences: list[int] = field(default_factory=list[int])
     is_done: bool = False
+    left: tuple[int, int] | None = None
     is_plain: bool = False
     """Whether its best guesses are wanted, however sure the drafter is of them."""
 
@@ -65,7 +66,7 @@ class UnfinishedDraft(Generic[Place]):
             token, probability = self.chooser.best(logits, 0, text, measured=is_open)
         confidence = confidence_bin(probability if chance is None else chance)
         if stop and not stop.takes(self.confidences, confidence):
-            self.is_done = True
+            self.is_done, self.left = True, None if q else (token, confidence)
             return
         if q is not None:
             place = len(history) + len(self.tokens)
@@ -82,7 +83,7 @@ class UnfinishedDraft(Generic[Place]):
         if self.request.n_tokens == 0:
             return NO_DRAFT
         distributions = self.distributions if self.request.wants_distributions else None
-        return Draft(self.tokens, source, distributions, self.confidences)
+        return Draft(self.tokens, source, distributions, self.confidences, left=self.left)
 
 
 def complete(

@@ -86,13 +86,15 @@ class ModelInWorld:
     def _draft(self, request: DraftRequest) -> Draft:
         world, depth = self.world, len(request.history)
         n_missing = min(depth - self.n_read, request.window or depth)
-        tokens, bins, n_evaluated = self._guess(request, depth - world.n_prompt)
+        tokens, bins, n_evaluated, left = self._guess(request, depth - world.n_prompt)
         reading = world.reading(n_missing) if n_missing > 2 else 0.0
         self.passes = reading + (world.draft_cost or 0.0) * n_evaluated
         self.n_read = depth
-        return Draft(tokens, self.source, None, bins)
+        return Draft(tokens, self.source, None, bins, left=left)
 
-    def _guess(self, request: DraftRequest, place: int) -> tuple[list[int], list[int], int]:
+    def _guess(
+        self, request: DraftRequest, place: int
+    ) -> tuple[list[int], list[int], int, tuple[int, int] | None]:
         luck, stop = self.luck, request.stop
         tokens: list[int] = []
         bins: list[int] = []
@@ -100,12 +102,12 @@ class ModelInWorld:
             at = place + len(tokens)
             found = confidence_bin(luck.confidence[at])
             if stop and not stop.takes(bins, found):
-                return tokens, bins, n_evaluated
+                return tokens, bins, n_evaluated, (at if luck.model[at] else -1, found)
             tokens.append(at if luck.model[at] else -1)
             bins.append(found)
             if n_evaluated < request.n_tokens and stop and not stop.evaluates(bins):
                 break
-        return tokens, bins, len(tokens)
+        return tokens, bins, len(tokens), None
 
 
 def learned_of(world: World, reply: int) -> Learned:
