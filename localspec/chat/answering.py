@@ -8,14 +8,13 @@ context. The system prompt and the newest message always stay.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered, Dropped
 from localspec.chat.figures import AnswerRun, Figures
+from localspec.chat.frontend import AnswerView
 from localspec.chat.loading import LoadedModel
-from localspec.decode.step import Step
-from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.errors import UserError
 from localspec.format import count
@@ -94,28 +93,6 @@ def fewest(is_enough: Callable[[int], bool], most: int, guess: int) -> int:
 
 RoomDecision = Literal["drop", "stop", "cancel"]
 Decide = Callable[[Shortage], RoomDecision]
-
-
-class AnswerView(Protocol):
-    """Where an answer appears while it comes.
-
-    `paused_s`: how long the program was suspended meanwhile.
-    """
-
-    @property
-    def paused_s(self) -> float: ...
-
-    def begin(self, opening: Opening, n_prompt: int) -> None:
-        """An answer to `n_prompt` tokens is coming; `opening`: where it begins."""
-        ...
-
-    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
-        """Show more parts, of one step; None for what was held back at the end."""
-        ...
-
-    def end(self) -> None:
-        """The answer is over."""
-        ...
 
 
 class Cancelled(Exception):

@@ -10,18 +10,11 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
-from localspec.chat.answering import (
-    AnswerView,
-    Cancelled,
-    Decide,
-    Shortage,
-    drop_turns,
-    reserve,
-    shortage,
-)
+from localspec.chat.answering import Cancelled, Decide, Shortage, drop_turns, reserve, shortage
 from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered
 from localspec.chat.figures import DraftSource, Figures
+from localspec.chat.frontend import AnswerView
 from localspec.chat.remote import ContextError, RemoteModel, body_of
 from localspec.dialogue.markup import UNOPENED, AnswerPart
 from localspec.dialogue.transcript import Answer, messages

@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from localspec import paths
-from localspec.chat.answering import AnswerView, RoomDecision, Shortage
+from localspec.chat.answering import RoomDecision, Shortage
 from localspec.chat.chat import Chat
 from localspec.chat.commands import commands_of
 from localspec.chat.conversation import Conversation
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line
+from localspec.chat.frontend import AnswerView, Frontend
 from localspec.chat.loading import LoadedModel, LoadingModel, Partner
 from localspec.chat.tty import Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.chat.views import (
@@ -46,7 +47,7 @@ class Style:
     shows_drafts: bool = False
 
 
-class TerminalFrontend:
+class TerminalFrontend(Frontend):
     """The prompt is below and answers above; notes are dim."""
 
     can_edit = True
