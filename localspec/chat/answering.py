@@ -116,11 +116,11 @@ def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -
     with _kept(chat, loaded, view, run):
         _generate(loaded, prompt, chat.options, view, run)
         while run.finish_reason == "context" and chat.when_full == "drop":
-            longer = _without_old_turns(chat, loaded, run)
-            options = _what_is_left(chat.options, run)
-            if longer is None or options.max_tokens == 0:
+            longer, most = _without_old_turns(chat, loaded, run), chat.options.max_tokens
+            n_left = most and max(0, most - len(run.tokens))
+            if longer is None or n_left == 0:
                 break
-            _generate(loaded, longer, options, view, run)
+            _generate(loaded, longer, replace(chat.options, max_tokens=n_left), view, run)
     return run
 
 
@@ -138,7 +138,7 @@ def _kept(chat: Chat, loaded: LoadedModel, view: AnswerView, run: AnswerRun) -> 
             answer = Answer(
                 text=run.said,
                 thought=run.thought,
-                tokens=run.whole_tokens,
+                tokens=() if run.parser.is_stopped else tuple(run.tokens),
                 tokenizer=loaded.transcript.tokenizer,
                 finish_reason=run.finish_reason,
                 figures=Figures.of(run, loaded).to_json(),
@@ -211,9 +211,3 @@ def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[
     drop_turns(chat, found)
     prompt = loaded.transcript.prompt(chat.conversation.system, chat.conversation.seen)
     return [*prompt, *run.tokens]
-
-
-def _what_is_left(options: ReplyOptions, run: AnswerRun) -> ReplyOptions:
-    if options.max_tokens is None:
-        return options
-    return replace(options, max_tokens=max(0, options.max_tokens - len(run.tokens)))

@@ -62,7 +62,11 @@ class ServerAddress:
     def model(self, name: str | None) -> dict[str, Any]:
         """What the server says of a model, or of its first one. LocalspecError where it cannot."""
         with closing(self._connection(CONNECT_S)) as connection:
-            document = self._json(self._answer(connection, "GET", "/v1/models", None))
+            answer = self._answer(connection, "GET", "/v1/models", None)
+            try:
+                document = json.loads(answer.read())
+            except (OSError, HTTPException, ValueError) as error:
+                raise EngineError(f"{self.url} answered what is no JSON: {error}") from error
         listed = document.get("data") if isinstance(document, dict) else None
         models = [each for each in listed or () if isinstance(each, dict) and "id" in each]
         if not models:
@@ -114,12 +118,6 @@ class ServerAddress:
         except (OSError, HTTPException) as error:
             raise self._lost(error) from error
         raise self._refusal(answer.status, text)
-
-    def _json(self, answer: HTTPResponse) -> Any:
-        try:
-            return json.loads(answer.read())
-        except (OSError, HTTPException, ValueError) as error:
-            raise EngineError(f"{self.url} answered what is no JSON: {error}") from error
 
     def _lost(self, error: Exception) -> LostError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -16,11 +16,14 @@ from localspec.chat.conversation import Answered
 from localspec.chat.figures import DraftSource, Figures
 from localspec.chat.frontend import AnswerView
 from localspec.chat.remote import ContextError, RemoteModel, body_of
+from localspec.dialogue.markers import Kind
 from localspec.dialogue.markup import UNOPENED, AnswerPart
 from localspec.dialogue.transcript import Answer, messages
 from localspec.errors import LocalspecError, UserError
 
-PART_OF = {"content": "text", "reasoning_content": "thought", "reasoning": "thought"}
+PART_OF: dict[str, Kind] = {
+    "content": "text", "reasoning_content": "thought", "reasoning": "thought"
+}  # fmt: skip
 """Kinds of parts by the fields that servers send them in."""
 ENDINGS = {"stop": "stop", "length": "length", "tool_calls": "stop"}
 
@@ -82,16 +85,11 @@ class RemoteRun:
             finish_reason="context" if is_full else self.finish_reason,
             seed=seed,
             ttft_s=None if self.first_s is None else self.first_s - self.asked_s,
-            predicted_ttft_s=None,
             prefill_tps=timings.get("prompt_per_second"),
             decode_tps=timings.get("predicted_per_second") or self._tps(n_tokens, paused_s),
-            predicted=None,
-            ceiling_tps=None,
             passes=passes,
             tokens_per_pass=n_tokens / passes if passes else None,
-            joules_per_token=None,
             sources=(DraftSource("drafts", drafted, accepted),) if drafted else (),
-            story="",
         )
 
     def _tps(self, n_tokens: int, paused_s: float) -> float | None:
@@ -157,13 +155,14 @@ def _messages(chat: Chat) -> list[dict[str, Any]]:
 
 def _make_room(chat: Chat, error: ContextError, decide: Decide) -> None:
     """Let old turns go, as the user wants it; else raise what the server said."""
-    found = _shortage(chat, error)
-    if found is None or not found.can_drop or chat.when_full == "stop":
-        raise UserError(f"{error}; /clear starts anew, `/full drop` lets old turns go")
-    choice = chat.when_full if chat.when_full != "ask" else decide(found)
+    found, choice = _shortage(chat, error), chat.when_full
+    if found is None or not found.can_drop:
+        choice = "stop"
+    elif choice == "ask":
+        choice = decide(found)
     if choice == "cancel":
         raise Cancelled
-    if choice != "drop":
+    if found is None or choice != "drop":
         raise UserError(f"{error}; /clear starts anew, `/full drop` lets old turns go")
     drop_turns(chat, found)
 
@@ -183,7 +182,7 @@ def _parts(delta: dict[str, Any]) -> Iterator[AnswerPart]:
     for name, kind in PART_OF.items():
         text = delta.get(name)
         if isinstance(text, str) and text:
-            yield AnswerPart(text, "thought" if kind == "thought" else "text")
+            yield AnswerPart(text, kind)
 
 
 def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
