@@ -70,10 +70,6 @@ class Array:
     def is_strings(self) -> bool:
         return self.type == ValueType.STRING
 
-    @property
-    def is_floats(self) -> bool:
-        return self.type in (ValueType.FLOAT32, ValueType.FLOAT64)
-
     def numbers(self) -> tuple[int | float, ...]:
         """The values of an array that is not one of strings; booleans are 0 and 1."""
         return struct.unpack(f"<{self.count}{FORMATS[self.type]}", self.data)

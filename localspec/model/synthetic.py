@@ -150,11 +150,6 @@ _MERGES = ("Ġ t", "h e", "i n", "Ġ a", "e r", "o n")
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # of enum llama_token_type
 
 
-def no_vocabulary() -> dict[str, Value]:
-    """Metadata of a model that knows token ids only."""
-    return {"tokenizer.ggml.model": "no_vocab"}
-
-
 def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
     """Metadata of a tokenizer with `n_vocab` tokens; those beyond the first 264 are never used."""
     pairs = [merge.replace(" ", "") for merge in _MERGES]
@@ -217,7 +212,8 @@ def write_random_model(
     with_text: bool = False,
 ) -> None:
     """Write a llama model of `shape`; with text it has a byte tokenizer, else only token ids."""
-    tokenizer = byte_vocabulary(shape.n_vocab) if with_text else no_vocabulary()
+    no_text: dict[str, Value] = {"tokenizer.ggml.model": "no_vocab"}
+    tokenizer = byte_vocabulary(shape.n_vocab) if with_text else no_text
     tensors = llama_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
     write_gguf(path, llama_metadata(shape) | tokenizer, list(tensors))
 

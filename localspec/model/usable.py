@@ -56,7 +56,9 @@ def _check_lengths(header: Header) -> None:
 
 def check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
     """ModelError where sizes of these layers, a model's or a head's, cannot be."""
-    if not any(layer.n_heads for layer in layers) and not _is_recurrent(header):
+    # An architecture that is not known here may be recurrent by what else it says of itself.
+    is_recurrent = header.architecture in RECURRENT | HYBRID or has_state_keys(header)
+    if not any(layer.n_heads for layer in layers) and not is_recurrent:
         raise _contradiction(header, "has no attention heads")
     for layer in set(layers):
         _check_heads(header, layer)
@@ -65,11 +67,6 @@ def check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
         key = header.own_key("attention.sliding_window")
         if header.integer(key):
             raise _contradiction(header, f"has {shown(key)} and no layer to use it")
-
-
-def _is_recurrent(header: Header) -> bool:
-    """Also for an architecture that is not known here, by what else it says of itself."""
-    return header.architecture in RECURRENT | HYBRID or has_state_keys(header)
 
 
 def _check_heads(header: Header, layer: Layer) -> None:

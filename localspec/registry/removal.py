@@ -185,11 +185,8 @@ def _clear(path: Path) -> None:
             break
         with suppress(OSError):
             folder.rmdir()
-    if repository and not any((repository / "snapshots").glob("*")):
-        _clear_repository(repository)
-
-
-def _clear_repository(repository: Path) -> None:
+    if repository is None or any((repository / "snapshots").glob("*")):
+        return
     for kind in ("refs", ".no_exist"):
         shutil.rmtree(repository / kind, ignore_errors=True)
     for place, _, _ in os.walk(repository, topdown=False):
