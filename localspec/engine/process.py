@@ -92,7 +92,9 @@ class EngineProcess:
         self.rollback_limit: int | None = None
         self._contexts: list[ProcessContext] = []
         self._child: Child | None = None
-        self.vocabulary = _vocabulary_of(config.model)
+        from localspec.engine.llama.vocabulary import load_vocabulary  # noqa: PLC0415 - loads libllama
+
+        self.vocabulary: Any = load_vocabulary(config.model)
         self._start(config, on_progress)
 
     def head(self, facts: HeadFacts, n: int) -> NoReturn:
@@ -235,9 +237,3 @@ class EngineProcess:
 def _place(context: Any) -> int:
     assert isinstance(context, ProcessContext)
     return context.place
-
-
-def _vocabulary_of(model: Path) -> Any:
-    from localspec.engine.llama.vocabulary import load_vocabulary  # noqa: PLC0415 - loads libllama
-
-    return load_vocabulary(model)

@@ -55,19 +55,16 @@ except (OSError, RuntimeError) as error:
     ) from error
 
 
-def _ggml_of(libllama: Any) -> Any:
-    """Windows finds only a library's own names in it, and loads each library once."""
-    return libllama if hasattr(libllama, "ggml_backend_dev_count") else ggml
-
-
 C: Any = bindings
 """llama.h, function by function; ctypes has no types worth checking."""
 
-libggml: Any = _ggml_of(bindings._lib)  # pyright: ignore[reportPrivateUsage]
+_libllama: Any = bindings._lib  # pyright: ignore[reportPrivateUsage]
+libggml: Any = _libllama if hasattr(_libllama, "ggml_backend_dev_count") else ggml
 """ggml's own functions, through libllama: the wheel's other copies of libggml know none of its
-devices. The caller declares the types."""
+devices. Windows finds only a library's own names in it, and loads each library once. The caller
+declares the types."""
 
-output_address: Any = bindings._lib["llama_get_logits"]  # pyright: ignore[reportPrivateUsage]
+output_address: Any = _libllama["llama_get_logits"]
 """llama_get_logits as a plain address: the binding's pointer costs as much as the call."""
 output_address.argtypes = [ctypes.c_void_p]
 output_address.restype = ctypes.c_void_p

@@ -89,7 +89,8 @@ class LlamaVocabulary:
         if self._path is None or self.n_tokens < MANY:
             return self._read_kinds()
         key = f"{fingerprint(self._path)} {engine_fingerprint()}"
-        kept = Kept(hashed(paths.cache_dir() / "vocabularies", key), _kinds_of, dict[int, int])
+        path = hashed(paths.cache_dir() / "vocabularies", key)
+        kept = Kept(path, lambda kinds: {int(i): int(k) for i, k in kinds.items()}, dict[int, int])
         found = kept.load()
         if found is None:
             found = self._read_kinds()
@@ -237,10 +238,6 @@ class LlamaVocabulary:
             return []
         get_text = C.llama_vocab_get_text
         return [get_text(self._vocab, i) or b"" for i in range(self.n_tokens)]
-
-
-def _kinds_of(document: dict[str, int]) -> dict[int, int]:
-    return {int(token): int(kind) for token, kind in document.items()}
 
 
 _CONTROL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
