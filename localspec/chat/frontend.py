@@ -57,7 +57,6 @@ class PlainView(AnswerView):
         self._out.flush()
 
     def end(self) -> None:
-        """End the line."""
         self._out.write("\n")
         self._out.flush()
 
@@ -175,15 +174,12 @@ class ProgramFrontend(Frontend):
         return loaded
 
     def view(self, loaded: "Partner") -> AnswerView:
-        """Text as events."""
         return EventsView()
 
     def finished(self, figures: "Figures", *, is_first: bool) -> None:
-        """All figures of the answer."""
         emit("answer", figures.to_json())
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Rows as lists."""
         emit("table", {"rows": [list(row) for row in rows]})
 
 

@@ -162,7 +162,6 @@ class WatchedView(AnswerView):
 
     @property
     def paused_s(self) -> float:
-        """Seconds in which the program was suspended meanwhile."""
         return self._quiet.paused_s if self._quiet else 0.0
 
     def begin(self, opening: Opening, n_prompt: int) -> None:
@@ -178,7 +177,6 @@ class WatchedView(AnswerView):
         self._view.write(parts, step)
 
     def end(self) -> None:
-        """The answer is over."""
         self._stop_waiting()
         self._view.end()
 

@@ -226,7 +226,6 @@ class DraftsView(AnswerView):
             self._show(Text(gap + part.text, DIM + style if part.is_thought else style))
 
     def end(self) -> None:
-        """End the line."""
         self._show(Text("\n"))
 
     def _show(self, text: Text) -> None:

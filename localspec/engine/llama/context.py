@@ -39,7 +39,6 @@ class LlamaContext(HeldTokens):
         self.memory = SequenceMemory(engine.memory, sequence)
 
     def go_back(self, n: int) -> None:
-        """Keep the first `n` tokens, or as many of them as can be kept without evaluating any."""
         if n >= len(self.tokens):
             return
         if self.engine.memory.is_limited:
@@ -49,7 +48,6 @@ class LlamaContext(HeldTokens):
         del self.tokens[n:]
 
     def fork(self, other: Context, n: int) -> None:
-        """Hold the first `n` tokens that `other` holds; see `engine.base.Context.fork`."""
         assert isinstance(other, LlamaContext)
         memory = self.engine.memory
         if memory.is_limited or not self.engine.config.settings.kv_unified:
@@ -66,19 +64,15 @@ class LlamaContext(HeldTokens):
             self.engine.features.forget(self.sequence)
 
     def checkpoint_place(self, n: int) -> int | None:
-        """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
         return self.memory.place(n, len(self.tokens))
 
     def checkpoint(self) -> None:
-        """Remember this place, so that going back to it evaluates nothing."""
         self.memory.checkpoint(len(self.tokens))
 
     def save(self, path: Path) -> None:
-        """Write what the cache holds, with its tokens, to a file."""
         save_sequence(self.memory, self.tokens, path)
 
     def restore(self, path: Path) -> bool:
-        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
         self.clear()
         tokens = load_sequence(self.memory, self.engine.config.n_ctx, path)
         if tokens is None or len(tokens) != self.engine.memory.length(self.sequence):
@@ -89,7 +83,6 @@ class LlamaContext(HeldTokens):
 
     @property
     def state_bytes(self) -> int:
-        """The size of what `save` writes."""
         engine_bytes = C.llama_state_seq_get_size(self.engine.handle, self.sequence)
         return engine_bytes + checkpoint_bytes(self.memory)
 
