@@ -14,8 +14,7 @@ from typing import Any
 
 from localspec import paths
 from localspec.engine.child import run_module
-from localspec.engine.device_health import devices_text, sound_devices
-from localspec.engine.health import engine_fingerprint
+from localspec.engine.health import devices_text, engine_fingerprint, sound_devices
 from localspec.hardware.machine import Reported
 from localspec.notify import Notify
 from localspec.store import Kept, hashed

@@ -22,11 +22,6 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 def hub(part: str = "") -> Any:
     """A module of the hub's library: `hub("utils")`. UserError for a variable it cannot read."""
-    _check_variables()
-    return importlib.import_module(f"huggingface_hub{'.' if part else ''}{part}")
-
-
-def _check_variables() -> None:
     for name in _SECONDS:
         value = os.environ.get(name)
         if value is not None and not re.fullmatch(r"\s*\d+\s*", value):
@@ -36,6 +31,7 @@ def _check_variables() -> None:
         raise UserError(
             f"HF_ENDPOINT={endpoint!r} is no address: write it as https://host, or unset it"
         )
+    return importlib.import_module(f"huggingface_hub{'.' if part else ''}{part}")
 
 
 def http_client() -> Any:

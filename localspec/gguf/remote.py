@@ -156,16 +156,14 @@ class HttpSource:
                 return b""
             self._check_answer(answer)
             piece = self._body(answer, self._announced(answer, offset, last))
-            self._stay_at(answer.request)
-        return piece
-
-    def _stay_at(self, request: Any) -> None:
-        """Ask next where this was found, with the token only if that has been sent there, too."""
+            request = answer.request
+        # Ask next where this was found, with the token only if that has been sent there, too.
         token, sent = self._headers.get("authorization"), request.headers.get("authorization")
         if sent in (None, token):
             self._address = str(request.url)
         if sent is None:
             self._headers.pop("authorization", None)
+        return piece
 
     def _check_answer(self, answer: Any) -> None:
         if answer.status_code == 200:

@@ -10,7 +10,7 @@ unknown here must only meet the rules that hold for all.
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
-from localspec.gguf.header import Header, Tensor
+from localspec.gguf.header import Header
 from localspec.model.facts import ModelFacts
 from localspec.model.kind import check_kind
 from localspec.model.layers import (
@@ -108,7 +108,8 @@ def check_usable(header: Header) -> None:
 
 def _check_blocks(header: Header) -> None:
     """Every layer below the draft heads has weights, and none are of layers beyond the last."""
-    found = {int(t.name.split(".")[1]) for t in header.tensors if _is_in_block(t)}
+    blocks = (tensor.name.split(".")[:2] for tensor in header.tensors)
+    found = {int(n) for block, *rest in blocks for n in rest if block == "blk" and n.isdecimal()}
     n_found = max(found, default=-1) + 1
     n_blocks = header.integer(header.own_key("block_count")) or 0
     if n_found > n_blocks:
@@ -117,8 +118,3 @@ def _check_blocks(header: Header) -> None:
     missing = next((i for i in range(n_layers) if i not in found), None)
     if missing is not None and header.architecture not in SKIPPING:
         raise header.fail(f"has no weights for layer {missing} of {n_layers}; {AGAIN}")
-
-
-def _is_in_block(tensor: Tensor) -> bool:
-    start, _, rest = tensor.name.partition(".")
-    return start == "blk" and rest.partition(".")[0].isdecimal()

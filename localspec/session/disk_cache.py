@@ -27,9 +27,8 @@ from localspec import paths
 from localspec.decode.step import Step
 from localspec.dialogue.tail import question_places
 from localspec.engine.base import Context, EngineConfig, shared_prefix
-from localspec.engine.device_health import devices_text
 from localspec.engine.graphics import graphics
-from localspec.engine.health import engine_fingerprint
+from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.engine.timing import TimedContext
 from localspec.errors import EngineError
 from localspec.model.identity import fingerprint

@@ -12,8 +12,7 @@ from time import perf_counter
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.binding import Handle, disband, initialise
-from localspec.engine.llama.contexts import free
-from localspec.engine.llama.parameters import create_context, load_model
+from localspec.engine.llama.parameters import create_context, free, load_model
 from localspec.notify import Progress
 
 _SWITCH_S = 1e-4

@@ -12,7 +12,6 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.binding import C, Handle, engine_log, libggml, quietly
-from localspec.engine.llama.contexts import free, keep, plan_anew
 from localspec.engine.llama.devices import device_list, split
 from localspec.engine.llama.pages import LargePages, large_caches
 from localspec.engine.llama.worker import add_workers
@@ -134,9 +133,38 @@ def create_context(config: EngineConfig, model: Handle, **changes: Any) -> Handl
             f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}{_advice(config)}"
         )
     if settings.workers:
-        keep(context)
+        plan_anew()
+        _contexts.add(context)
     return context
 
 
 def _advice(config: EngineConfig) -> str:
     return "; try fewer --gpu-layers" if config.settings.gpu_layers else ""
+
+
+# Contexts with layers on workers plan anew when memory of another one comes or goes. A worker
+# forgets the graph that it computed last as soon as any buffer on it is freed
+# (`rpc_server::free_buffer` of ggml-rpc.cpp in 0.5.0). The client does not know: it asks for the
+# same graph again, the worker hangs up, and libllama ends the process. A context that plans anew
+# sends the whole graph.
+_contexts: set[Handle] = set()
+
+
+def free(context: Handle | None = None, model: Handle | None = None) -> None:
+    """A context and weights, wherever they are."""
+    if context:
+        _contexts.discard(context)
+        C.llama_free(context)
+    if model:
+        C.llama_model_free(model)
+    plan_anew()
+
+
+def plan_anew() -> None:
+    """Let no context ask for the graph of its last pass again.
+
+    No control vector is what each has; to say so makes libllama plan before the next pass, which
+    takes milliseconds.
+    """
+    for context in _contexts:
+        C.llama_set_adapter_cvec(context, None, 0, 0, 0, 0)
