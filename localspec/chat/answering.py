@@ -147,11 +147,7 @@ def _kept(chat: Chat, loaded: LoadedModel, view: AnswerView, run: AnswerRun) -> 
 
 
 def _generate(
-    loaded: LoadedModel,
-    prompt: list[int],
-    options: ReplyOptions,
-    view: AnswerView,
-    run: AnswerRun,
+    loaded: LoadedModel, prompt: list[int], options: ReplyOptions, view: AnswerView, run: AnswerRun
 ) -> None:
     reply = loaded.session.reply(prompt, options, parser=run.parser)
     run.replies.append(reply)

@@ -20,13 +20,7 @@ from localspec.chat.figures import SEPARATOR, Figures, context_text, line
 from localspec.chat.frontend import AnswerView, Frontend
 from localspec.chat.loading import LoadedModel, LoadingModel, Partner
 from localspec.chat.tty import Waiting, WatchedView, quiet_terminal, terminal_size
-from localspec.chat.views import (
-    DraftsView,
-    PlainThoughtView,
-    ScreenView,
-    screen_console,
-    warm_up,
-)
+from localspec.chat.views import DraftsView, PlainThoughtView, ScreenView, screen_console, warm_up
 from localspec.format import percent
 
 TWICE_S = 2.0

@@ -39,8 +39,7 @@ def recommend(
         ),
     ] = "chat",
     memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Memory of the device, e.g. 16GB."),
+        str | None, typer.Option(metavar="SIZE", help="Memory of the device, e.g. 16GB.")
     ] = None,
     device: Annotated[
         str | None,

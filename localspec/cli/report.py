@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 Form = Literal["table", "json", "csv", "md", "bench-json", "bench-md", "scoreboard"]
 FileArgument = Annotated[
-    str,
-    typer.Argument(metavar="FILE", help="Results of bench or of `llama-bench -o json`."),
+    str, typer.Argument(metavar="FILE", help="Results of bench or of `llama-bench -o json`.")
 ]
 
 

@@ -230,10 +230,7 @@ def _read_info(cursor: Cursor) -> Info:
 
 
 def _placed(
-    cursor: Cursor,
-    infos: list[Info],
-    data: tuple[int, int],
-    part: int,
+    cursor: Cursor, infos: list[Info], data: tuple[int, int], part: int
 ) -> tuple[Tensor, ...]:
     """The tensors with offsets in the file; ModelError unless one begins where the last ends."""
     (start, alignment), expected, tensors = data, 0, dict[str, Tensor]()

@@ -55,10 +55,7 @@ def write_gguf(
     tensors: Sequence[TensorPlan],
 ) -> None:
     """Write a whole file, or none."""
-    with (
-        write_whole(Path(path), is_lasting=False) as partial,
-        partial.open("wb") as file,
-    ):
+    with write_whole(Path(path), is_lasting=False) as partial, partial.open("wb") as file:
         file.write(header_bytes(metadata, tensors))
         for tensor in tensors:
             file.write(bytes(-file.tell() % ALIGNMENT_BYTES))

@@ -48,10 +48,7 @@ def token_bytes(layer: Layer, type_k: GgmlType, type_v: GgmlType) -> int:
 
 
 def cache_bytes(
-    layers: tuple[Layer, ...],
-    types: tuple[GgmlType, GgmlType],
-    n_ctx: int,
-    n_windowed: int | None,
+    layers: tuple[Layer, ...], types: tuple[GgmlType, GgmlType], n_ctx: int, n_windowed: int | None
 ) -> int:
     """Of `n_ctx` tokens, of which windowed layers keep `n_windowed`; None: all."""
     n_cells = padded_cells(n_ctx)

@@ -19,13 +19,7 @@ from localspec.errors import LocalspecError
 from localspec.settings import Attention
 from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.state import FIRST_TOKENS, SearchState, Trial
-from localspec.tuning.target import (
-    LEAST_GAIN,
-    Space,
-    additive,
-    loading_text,
-    loadings,
-)
+from localspec.tuning.target import LEAST_GAIN, Space, additive, loading_text, loadings
 
 TURNS = 3
 THREAD_TURNS = 6

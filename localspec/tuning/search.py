@@ -70,11 +70,7 @@ class Outcome:
 
 
 def search(
-    subject: TuneTarget,
-    goal: Goal,
-    budget_s: float,
-    listen: SearchListener,
-    draft: str = NONE,
+    subject: TuneTarget, goal: Goal, budget_s: float, listen: SearchListener, draft: str = NONE
 ) -> Outcome:
     """Tune; Ctrl-C ends the search with the best proven candidate. `draft` is as in `Settings`.
 

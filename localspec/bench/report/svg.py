@@ -8,15 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from textwrap import wrap
 
-from localspec.bench.report.chart import (
-    Axis,
-    Bar,
-    BarChart,
-    Chart,
-    Series,
-    axis_of,
-    tick_text,
-)
+from localspec.bench.report.chart import Axis, Bar, BarChart, Chart, Series, axis_of, tick_text
 
 WIDTH, HEIGHT = 480, 330
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44

@@ -26,10 +26,7 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import EngineError
-from localspec.hardware.probe_results import (
-    Curve,
-    Link,
-)
+from localspec.hardware.probe_results import Curve, Link
 from localspec.model.synthetic import Shape, write_random_model
 
 SMALL_BYTES, LARGE_BYTES = 64, 4 << 20

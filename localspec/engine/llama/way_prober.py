@@ -28,16 +28,7 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import opened, switch, written
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Clock, Timer, there_and_back
-from localspec.engine.ways import (
-    ATTENTIVE_LAYERS,
-    DEPTH,
-    KEYS,
-    N_READ,
-    N_WIDE,
-    THIN,
-    VALUES,
-    Heads,
-)
+from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, KEYS, N_READ, N_WIDE, THIN, VALUES, Heads
 from localspec.gguf.types import BY_NAME
 from localspec.model.kv import cache_type
 from localspec.model.synthetic import Shape
