@@ -63,13 +63,10 @@ class RandomTensors:
     type: GgmlType
     seed: int
 
-    def matrix(self, name: str, n_columns: int, n_rows: int) -> TensorPlan:
-        """Weights of `type`, with the spread 1 / sqrt(n_columns) that keeps activations in size."""
-        return self._plan(name, self.type, (n_columns, n_rows))
-
-    def matrices(self, name: str, n_columns: int, n_rows: int, n: int) -> TensorPlan:
-        """`n` such matrices in one tensor: the experts of a layer."""
-        return self._plan(name, self.type, (n_columns, n_rows, n))
+    def matrix(self, name: str, n_columns: int, n_rows: int, *n: int) -> TensorPlan:
+        """Weights of `type`, with the spread 1 / sqrt(n_columns) that keeps activations in size;
+        `n` such matrices in one tensor: the experts of a layer."""
+        return self._plan(name, self.type, (n_columns, n_rows, *n))
 
     def floats(self, name: str, n_columns: int, n_rows: int) -> TensorPlan:
         """The same as F32, for small matrices whose rows fill no block."""
@@ -262,8 +259,6 @@ def _feed_forward(shape: Shape, tensors: RandomTensors, start: str) -> Iterable[
     sizes = {"gate": (n_embd, n_ff), "up": (n_embd, n_ff), "down": (n_ff, n_embd)}
     if n:
         yield tensors.floats(f"{start}gate_inp.weight", n_embd, n)
+    of, experts = ("_exps", (n,)) if n else ("", ())
     for name, size in sizes.items():
-        if n:
-            yield tensors.matrices(f"{start}{name}_exps.weight", *size, n)
-        else:
-            yield tensors.matrix(f"{start}{name}.weight", *size)
+        yield tensors.matrix(f"{start}{name}{of}.weight", *size, *experts)

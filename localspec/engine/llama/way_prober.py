@@ -128,11 +128,8 @@ def weights(
             small[repack].context.engine.set_threads(n, n)
             return small[repack].seconds(N_READ, 0) / N_READ
 
-        ways, narrow = (
-            list(product(loadings, counts)),
-            clock.within(0.6 * clock.until(end), LIMIT_S),
-        )
-        tokens = least(ways, token_s, ROUNDS, narrow)
+        narrow = clock.within(0.6 * clock.until(end), LIMIT_S)
+        tokens = least(list(product(loadings, counts)), token_s, ROUNDS, narrow)
         wide = clock.within(clock.until(end), LIMIT_S)
         reads = least(list(product(repacks, counts)), read_s, ROUNDS, wide)
         scale = N_LAYERS / n_layers
