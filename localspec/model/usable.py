@@ -28,14 +28,6 @@ MAX_SIZE = 1 << 24  # far above any embedding, head or feed-forward length
 MAX_TOKENS = (1 << 31) - 1
 
 
-def check_sizes(header: Header) -> tuple[Layer, ...]:
-    """The layers. ModelError if the metadata contradict themselves, each other or the weights."""
-    _check_lengths(header)
-    layers = layers_of(header)
-    check_layers(header, layers)
-    return layers
-
-
 def _contradiction(header: Header, what: str) -> ModelError:
     return header.fail(f"{what}; download or convert it again")
 
@@ -95,7 +87,9 @@ def usable_facts(header: Header, *, is_tried: bool = False) -> ModelFacts:
     `is_tried`: the engine has loaded this file, so nobody need look at each text of its vocabulary.
     """
     check_kind(header)
-    layers = check_sizes(header)
+    _check_lengths(header)
+    layers = layers_of(header)
+    check_layers(header, layers)
     _check_blocks(header)
     tokenizer = Tokenizer.of(header) if is_tried else check_vocabulary(header)
     return ModelFacts.of(header, tokenizer, layers)
