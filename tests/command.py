@@ -17,8 +17,9 @@ from typing import Any
 
 import psutil
 from hybrids import MambaShape, write_random_mamba
+from talking import write_talking_model
 
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
 FORKED = (
@@ -191,7 +192,7 @@ def folder() -> Path:
 def tiny() -> Path:
     """A model that answers nonsense at once."""
     path = folder() / "tiny.gguf"
-    write_random_model(path, SHAPE, "F16", with_text=True)
+    write_talking_model(path, SHAPE, "F16")
     return path
 
 

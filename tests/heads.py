@@ -29,10 +29,11 @@ from hybrids import (
     _qwen35_metadata,  # pyright: ignore[reportPrivateUsage]
     _qwen35_tensors,  # pyright: ignore[reportPrivateUsage]
 )
+from talking import byte_vocabulary
 
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf
-from localspec.model.synthetic import RandomTensors, byte_vocabulary
+from localspec.model.synthetic import RandomTensors
 
 SILENT = ("attn_output", "ssm_out", "ffn_down")
 Part = Literal["all", "target", "head"]

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from talking import _byte_letters
 
 from localspec.gguf.cursor import ValueType
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, array_of, write_gguf
-from localspec.model.synthetic import _byte_letters
 
 N_EMBD, N_FF, N_CTX = 256, 32, 4096
 SPECIALS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|begin|>", "<|eos|>"]

@@ -21,13 +21,13 @@ from head_files import (
     target,
     with_mtp,
 )
+from talking import byte_vocabulary
 
 from localspec.errors import ModelError
 from localspec.gguf.reader import read_header
 from localspec.model.head_fit import ONE_HEAD, SEVERAL_HEADS, head_of, is_head
 from localspec.model.head_pair import TAPPED, TAPPED_AT_END
 from localspec.model.heads import HeadBlock, HeadFacts
-from localspec.model.synthetic import byte_vocabulary
 
 HEAD = "head.gguf"
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 from sparse import write_sparse
+from talking import byte_vocabulary
 
 from localspec.gguf.cursor import Array, Value, ValueType
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import array_of
 from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import byte_vocabulary
 from localspec.model.usable import usable_facts
 
 F16 = BY_NAME["F16"]
