@@ -18,7 +18,7 @@ _NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # of enum llama_token_type
 def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
     """Metadata of a tokenizer with `n_vocab` tokens; those beyond the first 264 are never used."""
     pairs = [merge.replace(" ", "") for merge in _MERGES]
-    tokens = [*_byte_letters(), *pairs, BOS, EOS]
+    tokens = [*byte_letters(), *pairs, BOS, EOS]
     n_used = len(tokens)
     assert n_vocab >= n_used, f"{n_vocab} tokens are fewer than the {n_used} that are needed"
     kinds = [_NORMAL] * (n_used - 2) + [_CONTROL] * 2 + [_UNUSED] * (n_vocab - n_used)
@@ -35,7 +35,7 @@ def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
     }
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """GPT-2's letter for each byte: printable Latin-1 is itself, the rest follows from U+0100."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
