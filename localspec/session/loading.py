@@ -29,7 +29,7 @@ from localspec.session.trial import has_loaded, try_head, try_load
 from localspec.settings import AUTO, NONE, Settings, Speculation
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.early import EarlyWeights
+    from localspec.engine.llama.parameters import EarlyWeights
     from localspec.engine.timing import TimedEngine
 
 

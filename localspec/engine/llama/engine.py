@@ -32,8 +32,8 @@ from localspec.notify import Progress
 if TYPE_CHECKING:
     from localspec.engine.llama.block_head import BlockHead
     from localspec.engine.llama.chain_head import ChainHead
-    from localspec.engine.llama.early import EarlyWeights
     from localspec.engine.llama.features import Features
+    from localspec.engine.llama.parameters import EarlyWeights
 
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32

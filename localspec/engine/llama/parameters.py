@@ -7,11 +7,22 @@ llama.cpp's `--n-cpu-moe` does the same with the same pattern.
 
 import ctypes
 import os
+import sys
+import threading
+from time import perf_counter
 from typing import Any
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.llama.binding import C, Handle, engine_log, libggml, quietly
+from localspec.engine.llama.binding import (
+    C,
+    Handle,
+    disband,
+    engine_log,
+    initialise,
+    libggml,
+    quietly,
+)
 from localspec.engine.llama.devices import device_list, split
 from localspec.engine.llama.pages import LargePages, large_caches
 from localspec.engine.llama.worker import add_workers
@@ -168,3 +179,64 @@ def plan_anew() -> None:
     """
     for context in _contexts:
         C.llama_set_adapter_cvec(context, None, 0, 0, 0, 0)
+
+
+_SWITCH_S = 1e-4
+"""After which Python hands its lock over, meanwhile."""
+
+
+class EarlyWeights:
+    """A model and its context, loaded by a thread while this one imports what will use them:
+    `taken` hands them over, `drop` frees them unless they were taken.
+
+    libllama lets go of Python's lock while it loads, so that both take the time of one. What tells
+    of progress asks for the lock at each tensor, and Python hands it over after five milliseconds:
+    a quarter of a second of small files, of which nobody is told.
+    """
+
+    def __init__(
+        self, config: EngineConfig, interrupt: Interrupt, on_progress: Progress | None
+    ) -> None:
+        self.config = config
+        self.load_s = 0.0
+        self._interrupt, self._on_progress = interrupt, on_progress
+        self._model: Handle | None = None
+        self._context: Handle | None = None
+        self._error: BaseException | None = None
+        self._usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        self._thread = threading.Thread(target=self._load, name="loading")
+        self._thread.start()
+
+    def taken(self) -> tuple[Handle, Handle]:
+        """The model and its context, once they are there. Raises what loading raised."""
+        self._join()
+        model, context, self._model, self._context = self._model, self._context, None, None
+        if self._error or not model or not context:
+            free(context, model)
+            raise self._error or AssertionError("loading ended without a word")
+        return model, context
+
+    def drop(self) -> None:
+        """End the loading, and free what there is; nothing if it was taken."""
+        if self._thread.is_alive():
+            self._interrupt.request()
+        self._join()
+        model, context, self._model, self._context = self._model, self._context, None, None
+        free(context, model)
+
+    def _join(self) -> None:
+        self._thread.join()
+        sys.setswitchinterval(self._usual_s)
+
+    def _load(self) -> None:
+        started = perf_counter()
+        try:
+            initialise()
+            self._model = load_model(self.config, self._interrupt, self._on_progress)
+            self.load_s = perf_counter() - started
+            self._context = create_context(self.config, self._model)
+        except BaseException as error:  # noqa: BLE001 - the other thread raises it
+            self._error = error
+        finally:
+            disband()
