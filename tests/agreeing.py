@@ -14,9 +14,9 @@ DFlash and DSpark: mask tokens are the token before the end, so they all guess t
 from pathlib import Path
 
 import numpy as np
+from babbling import byte_vocabulary
 from beside import SMALL, given, write_dflash, write_eagle3
 from heads import EOS, ORDER, write_agreeing
-from talking import byte_vocabulary
 
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+from babbling import byte_vocabulary
 from hybrids import N_CTX, N_FF, N_VOCAB, Metadata, Tensors
-from talking import byte_vocabulary
 
 from localspec.gguf.cursor import Value, ValueType
 from localspec.gguf.types import BY_NAME

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from babbling import write_babbling_model
 from hybrids import MambaShape, write_random_mamba
-from talking import write_talking_model
 
 from localspec.model.synthetic import Shape
 
@@ -192,7 +192,7 @@ def folder() -> Path:
 def tiny() -> Path:
     """A model that answers nonsense at once."""
     path = folder() / "tiny.gguf"
-    write_talking_model(path, SHAPE, "F16")
+    write_babbling_model(path, SHAPE, "F16")
     return path
 
 

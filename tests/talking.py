@@ -1,48 +1,103 @@
-"""Random models that text goes into and comes out of.
+"""What the tests of the conversation share: models with known answers, chats through a pipe."""
 
-Their vocabulary is a byte-level BPE (GPT-2's) of the 256 bytes and a few pairs.
-"""
-
+import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from localspec.gguf.cursor import Value, ValueType
-from localspec.gguf.types import BY_NAME
-from localspec.gguf.writer import array_of, write_gguf
-from localspec.model.synthetic import RandomTensors, Shape, llama_metadata, llama_tensors
+from command import Run, folder, localspec
+from scripted import write_scripted
 
-BOS, EOS = "<|begin|>", "<|end_of_text|>"
-_MERGES = ("Ġ t", "h e", "i n", "Ġ a", "e r", "o n")
-_NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # of enum llama_token_type
+MARKDOWN = """# Title
+
+A **bold** word and `code` in a sentence that is long enough to be wrapped in a narrow terminal.
+
+1. first
+2. second
+
+```python
+def f(x):
+    \"\"\"Doc
+
+    string\"\"\"
+    return x + 1
+```
+
+| name | size |
+|------|------|
+| one | 1 |
+
+The end of it.
+"""
+WIDE = [
+    b"Wide: \xe6\xbc",
+    b"\xa2\xe5",
+    b"\xad\x97 and \xf0",
+    b"\x9f\x98",
+    b"\x80\xf0\x9f\x91",
+    b"\xa9\xe2\x80",
+    b"\x8d\xf0\x9f\x92\xbb done",
+]
+WIDE_TEXT = b"".join(WIDE).decode()
+THOUGHT = "<think>First I wonder.\nThen I am sure of it.</think>It is forty-two."
+STORY = " ".join(f"word{i}" for i in range(400))
+ANSWERS = {
+    "a": "Alpha is the first letter.",
+    "b": "Beta is the second one.",
+    "m": MARKDOWN,
+    "s": STORY,
+    "t": THOUGHT,
+    "w": WIDE,
+}
+GREEDY = ("--threads", "1", "--temp", "0")
 
 
-def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
-    """Metadata of a tokenizer with `n_vocab` tokens; those beyond the first 264 are never used."""
-    pairs = [merge.replace(" ", "") for merge in _MERGES]
-    tokens = [*byte_letters(), *pairs, BOS, EOS]
-    n_used = len(tokens)
-    assert n_vocab >= n_used, f"{n_vocab} tokens are fewer than the {n_used} that are needed"
-    kinds = [_NORMAL] * (n_used - 2) + [_CONTROL] * 2 + [_UNUSED] * (n_vocab - n_used)
-    tokens += [f"[UNUSED_{i}]" for i in range(n_used, n_vocab)]
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": array_of(ValueType.STRING, tokens),
-        "tokenizer.ggml.token_type": array_of(ValueType.INT32, kinds),
-        "tokenizer.ggml.merges": array_of(ValueType.STRING, _MERGES),
-        "tokenizer.ggml.bos_token_id": n_used - 2,
-        "tokenizer.ggml.eos_token_id": n_used - 1,
-        "tokenizer.ggml.add_bos_token": True,
-    }
+@cache
+def talker() -> Path:
+    """Answers by the last letter of a question: see ANSWERS."""
+    return write_scripted(folder() / "talker.gguf", ANSWERS)
 
 
-def byte_letters() -> list[str]:
-    """GPT-2's letter for each byte: printable Latin-1 is itself, the rest follows from U+0100."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+@cache
+def second_talker() -> Path:
+    """Another model, with other answers."""
+    return write_scripted(folder() / "second.gguf", {"a": "Aleph, in my opinion."})
 
 
-def write_talking_model(path: Path, shape: Shape, weight_type: str = "F16", seed: int = 0) -> None:
-    """As `write_random_model`."""
-    tensors = llama_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
-    write_gguf(path, llama_metadata(shape) | byte_vocabulary(shape.n_vocab), list(tensors))
+def piped(
+    *lines: str,
+    options: tuple[str | Path, ...] = GREEDY,
+    model: Path | None = None,
+    code: int = 0,
+) -> Run:
+    """Pipe lines into a chat, by default with the talker; it ends with `code`."""
+    data = "\n".join(lines).encode(errors="surrogateescape")
+    run = localspec("chat", model or talker(), *options, stdin=data)
+    assert run.code == code, run.stderr
+    return run
+
+
+def going_on(*lines: str, options: tuple[str | Path, ...] = GREEDY) -> Run:
+    """The same with --continue and no model named."""
+    run = localspec("chat", "--continue", *options, stdin="\n".join(lines).encode())
+    assert run.code == 0, run.stderr
+    return run
+
+
+def notes(run: Run) -> list[str]:
+    """What was said on stderr."""
+    return [line.removeprefix("localspec: ") for line in run.stderr.splitlines()]
+
+
+def events(*lines: str, options: tuple[str | Path, ...] = (), command: tuple[str | Path, ...] = ()):
+    """What a chat with --json-lines says, as objects."""
+    first = command or (talker(),)
+    arguments = ("chat", *first, "--json-lines", *GREEDY, *options)
+    run = localspec(*arguments, stdin="\n".join(lines).encode())
+    assert run.code == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def of_kind(kind: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of one kind."""
+    return [event for event in found if event["event"] == kind]

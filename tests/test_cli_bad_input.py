@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from command import (
     ANSWER,
     LOCALSPEC,
@@ -23,7 +24,6 @@ from command import (
     tiny,
 )
 from models import gemma, smollm2
-from talking import write_talking_model
 
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
@@ -229,7 +229,7 @@ def test_a_model_that_only_embeds_is_refused(ask, here: Path) -> None:
 @pytest.mark.engine
 def test_a_draft_with_another_vocabulary_is_refused(ask, here: Path) -> None:
     path = here / "given.gguf"
-    write_talking_model(path, replace(SHAPE, n_vocab=640), "F16")
+    write_babbling_model(path, replace(SHAPE, n_vocab=640), "F16")
     assert_refused(ask("-p", "x", "--draft", path), 1, "cannot draft", "320", "640")
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from command import folder, localspec, tiny
-from talking import ANSWERS, notes, of_kind, second_talker, talker, write_talking_model
+from talking import ANSWERS, notes, of_kind, second_talker, talker
 
 from localspec import paths
 from localspec.chat.archive import Record
@@ -257,7 +258,7 @@ def hub_cache(tmp_path: Path) -> Path:
         tmp_path / files[n]["path"].removeprefix("/models/") for n in sorted(files)[::-1]
     )
     house.parent.mkdir(parents=True)
-    write_talking_model(house, PULLED)
+    write_babbling_model(house, PULLED)
     digest = hashlib.sha256(house.read_bytes()).hexdigest()
     assert digest == files["model-F16.gguf"]["sha256"], "this random model is another one"
     refs = house.parents[2] / "refs"

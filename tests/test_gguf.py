@@ -10,10 +10,10 @@ from pathlib import Path
 
 import gguf
 import pytest
+from babbling import write_babbling_model
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from talking import write_talking_model
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import FORMATS, MAX_STRINGS, Array, ValueType
@@ -29,7 +29,7 @@ VOCABULARY = ("tokens", "scores", "token_type", "merges")
 @pytest.fixture(scope="session")
 def gguf_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    write_talking_model(path, Shape(n_embd=64, n_ff=64, n_vocab=300))
+    write_babbling_model(path, Shape(n_embd=64, n_ff=64, n_vocab=300))
     return path
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from babbling import byte_vocabulary
 from head_files import (
     N_LAYERS,
     N_VOCAB,
@@ -21,7 +22,6 @@ from head_files import (
     target,
     with_mtp,
 )
-from talking import byte_vocabulary
 
 from localspec.errors import ModelError
 from localspec.gguf.reader import read_header

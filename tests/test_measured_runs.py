@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from babbling import write_babbling_model
 from command import localspec
 from hypothesis import given
 from hypothesis import strategies as st
-from talking import write_talking_model
 
 import localspec as library
 from localspec.bench.case import Case, Work
@@ -83,7 +83,7 @@ def test_nothing_known_changes_nothing() -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model.gguf"
-    write_talking_model(path, Shape(n_ctx=8192), "Q8_0")
+    write_babbling_model(path, Shape(n_ctx=8192), "Q8_0")
     return path
 
 

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from hub import Hub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sparse import write_mtp_head
-from talking import write_talking_model
 
 from localspec import paths
 from localspec.errors import LocalspecError, UserError
@@ -51,7 +51,7 @@ aliases = ["tiny"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("model") / "m.gguf"
-    write_talking_model(path, TINY)
+    write_babbling_model(path, TINY)
     return path.read_bytes()
 
 

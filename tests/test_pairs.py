@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from babbling import write_babbling_model
 from command import Run, assert_refused, localspec
 from hub import Hub
 from hybrids import MambaShape, write_random_mamba
-from talking import write_talking_model
 
 from localspec import paths
 from localspec.gguf.cursor import ValueType
@@ -53,7 +53,7 @@ def command(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
 
 def model(tmp_path: Path, shape: Shape = SHAPE) -> bytes:
     path = tmp_path / "made.gguf"
-    write_talking_model(path, shape)
+    write_babbling_model(path, shape)
     return path.read_bytes()
 
 
@@ -178,7 +178,7 @@ def made(folder: Path, kind: str) -> Header:
     if kind == "mamba":
         write_random_mamba(path, MambaShape(n_embd=64, n_vocab=320), "F16")
     else:
-        write_talking_model(path, SHAPE)
+        write_babbling_model(path, SHAPE)
     return read_header(path)
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from command import localspec
 from hub import Hub
 from hypothesis import given
 from hypothesis import strategies as st
-from talking import write_talking_model
 
 from localspec.forecast.machine import MachineChoice
 from localspec.forecast.quantization import (
@@ -107,7 +107,7 @@ def test_the_reasons_are_the_prediction_s(tmp_path: Path) -> None:
 
 def model(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / f"{kind}.gguf"
-    write_talking_model(path, SHAPE, kind)
+    write_babbling_model(path, SHAPE, kind)
     return path
 
 

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from talking import write_talking_model
 from web import Answer, Server, ranges
 
 from localspec.errors import ModelError, UserError
@@ -37,7 +37,7 @@ def server() -> Generator[Server]:
 
 def model_bytes(tmp_path: Path) -> bytes:
     path = tmp_path / "model.gguf"
-    write_talking_model(path, Shape(n_layers=8, n_embd=512, n_ff=1024))
+    write_babbling_model(path, Shape(n_layers=8, n_embd=512, n_ff=1024))
     return path.read_bytes()
 
 
@@ -369,7 +369,7 @@ def test_flipped_bytes_at_a_distance(server: Server, data: st.DataObject, flippe
 @pytest.fixture(scope="module")
 def flipped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("flipped") / "m.gguf"
-    write_talking_model(path, Shape(n_layers=1, n_embd=64, n_ff=64, n_vocab=300))
+    write_babbling_model(path, Shape(n_layers=1, n_embd=64, n_ff=64, n_vocab=300))
     return path.read_bytes()
 
 

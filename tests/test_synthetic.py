@@ -11,8 +11,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from babbling import EOS, write_babbling_model
 from hybrids import MambaShape, write_random_mamba
-from talking import EOS, write_talking_model
 
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
@@ -124,7 +124,7 @@ def test_every_type_answers(tmp_path: Path):
 def test_byte_tokenizer_and_mamba(tmp_path: Path):
     """Any text goes in and comes out; the recurrent model cannot forget its last tokens."""
     llama, mamba = tmp_path / "llama.gguf", tmp_path / "mamba.gguf"
-    write_talking_model(llama, SMALL, "Q8_0")
+    write_babbling_model(llama, SMALL, "Q8_0")
     write_random_mamba(mamba, MambaShape(), "Q8_0")
     for path, result in zip((llama, mamba), in_libllama(llama, mamba), strict=True):
         header = read_header(path)

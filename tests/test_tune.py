@@ -4,10 +4,10 @@ import signal
 from dataclasses import replace
 
 import pytest
+from babbling import write_babbling_model
 from command import SHAPE, finish, folder, localspec, mamba, start, tiny, wait_for_cpu
 from hypothesis import given
 from hypothesis import strategies as st
-from talking import write_talking_model
 
 from localspec.engine.threads import thread_counts
 from localspec.quality.divergence import Divergence
@@ -106,7 +106,7 @@ def test_where_nothing_is_beside_the_target_nothing_is_recorded() -> None:
 
 def test_a_head_that_blocks_do_not_divide_is_left_out() -> None:
     path = folder() / "odd-head.gguf"
-    write_talking_model(path, replace(SHAPE, n_embd=80, n_heads=2), "F16")
+    write_babbling_model(path, replace(SHAPE, n_embd=80, n_heads=2), "F16")
     reason = excluded(Attention("q8_0", "q8_0", "on"), checked_facts(path), Build())
     assert reason is not None
     assert "40" in reason

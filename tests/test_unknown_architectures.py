@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from babbling import byte_vocabulary
 from sparse import write_sparse
-from talking import byte_vocabulary
 
 from localspec.gguf.cursor import Array, Value, ValueType
 from localspec.gguf.reader import read_header

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from beside import MASK, SMALL, write_dflash, write_eagle3
 from head_reference import Dflash, Eagle3
-from talking import write_talking_model
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.llama.context import LlamaContext
@@ -29,7 +29,7 @@ VARIANTS: dict[str, Callable[[Path], Path]] = {
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reference") / "t.gguf"
-    write_talking_model(path, SMALL)
+    write_babbling_model(path, SMALL)
     return path
 
 

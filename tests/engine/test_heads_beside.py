@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from beside import N_BLOCK, SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
 from drafted import SometimesFixed, assert_same, odds, run, sampled
 from hybrids import write_random_limited
-from talking import write_talking_model
 
 from localspec.decode.drafters import head_kind
 from localspec.decode.drafters.base import Drafter
@@ -37,7 +37,7 @@ Write = Callable[[Path], Path]
 
 
 def _llama(path: Path) -> Path:
-    write_talking_model(path, SMALL)
+    write_babbling_model(path, SMALL)
     return path
 
 

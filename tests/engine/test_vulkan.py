@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from command import ANSWER, Run, assert_refused, localspec
-from talking import write_talking_model
 
 from localspec.engine.health import LARGEST_ERROR
 from localspec.model.synthetic import Shape
@@ -120,7 +120,7 @@ def limited() -> Generator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vulkan") / "random.gguf"
-    write_talking_model(path, SHAPE, "Q8_0")
+    write_babbling_model(path, SHAPE, "Q8_0")
     return path
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from command import ANSWER, clean_environment, localspec
-from talking import write_talking_model
 from working import Running, free_port
 
 from localspec.model.synthetic import Shape
@@ -38,7 +38,7 @@ def second() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("models") / "random.gguf"
-    write_talking_model(path, SHAPE, "Q8_0")
+    write_babbling_model(path, SHAPE, "Q8_0")
     return str(path)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter, time_ns
 
+from babbling import write_babbling_model
 from models import named
 from research.engine.report_parts import Row
-from talking import write_talking_model
 
 from localspec.engine.timing import there_and_back
 from localspec.model.synthetic import Shape
@@ -121,7 +121,7 @@ def large_load_rows(name: str) -> Iterator[Row]:
     without."""
     with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "large.gguf"
-        write_talking_model(path, LARGE, "Q4_0")
+        write_babbling_model(path, LARGE, "Q4_0")
         command = [sys.executable, "-m", "localspec", "generate", str(path), "--raw", "-p", "a"]
         repacks, n = _settings_of([*command, "-n", "1", "--json"])  # it is new, and tried first
         bare = [sys.executable, "-c", _BARE, str(path), str(repacks), str(n)]

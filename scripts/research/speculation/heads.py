@@ -29,10 +29,10 @@ from unittest.mock import patch
 
 import numpy as np
 import typer
+from babbling import write_babbling_model
 from beside import SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
 from heads import write_agreeing
 from models import smollm2
-from talking import write_talking_model
 
 from localspec.decode.driver import Batch, Slot, drive, step
 from localspec.decode.policy import Adaptive
@@ -97,7 +97,7 @@ def _pairs_of(folder: Path) -> dict[str, _Pair]:
         for name in ("DFlash", "DSpark")
     }
     thin, shape = folder / "thin.gguf", replace(SMALL, n_vocab=n)
-    write_talking_model(thin, shape, "F16")
+    write_babbling_model(thin, shape, "F16")
     return {
         "EAGLE-3, thin model": _Pair(thin, write_eagle3(folder / "thin-e.gguf", shape), "eagle3"),
         "EAGLE-3": _Pair(target, write_eagle3(folder / "e.gguf", SMOLLM2, None, words), "eagle3"),
