@@ -158,9 +158,9 @@ def _glm_block(tensors: RandomTensors, block: str) -> Tensors:
     yield tensors.floats(f"{block}.ffn_gate_inp.weight", N_EMBD, N_EXPERTS)
     yield tensors.vector(f"{block}.exp_probs_b.bias", np.zeros(N_EXPERTS))
     for name, size in (("gate", (N_EMBD, N_FF // 2)), ("up", (N_EMBD, N_FF // 2))):
-        yield tensors.matrices(f"{block}.ffn_{name}_exps.weight", *size, N_EXPERTS)
+        yield tensors.matrix(f"{block}.ffn_{name}_exps.weight", *size, N_EXPERTS)
         yield tensors.matrix(f"{block}.ffn_{name}_shexp.weight", *size)
-    yield tensors.matrices(f"{block}.ffn_down_exps.weight", N_FF // 2, N_EMBD, N_EXPERTS)
+    yield tensors.matrix(f"{block}.ffn_down_exps.weight", N_FF // 2, N_EMBD, N_EXPERTS)
     yield tensors.matrix(f"{block}.ffn_down_shexp.weight", N_FF // 2, N_EMBD)
 
 
