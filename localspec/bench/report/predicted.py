@@ -12,7 +12,7 @@ from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
 from localspec.bench.statistics import Estimate
 from localspec.format import interval, number, percent
-from localspec.prediction.roofline import Speed
+from localspec.prediction.speed import Speed
 
 MOST_MODELS = 20
 
