@@ -11,7 +11,6 @@ from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Serie
 from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
 from localspec.format import interval, number, percent
-from localspec.prediction.speed import Speed
 
 MOST_MODELS = 20
 
