@@ -171,7 +171,7 @@ def _outside_ms(
     speculator = session.speculator(*how)
     last, last_busy, found = None, 0.0, list[float]()
     session.context.truncate(0)
-    generation = session.generation(prompt, session.effective(options))
+    generation = session.generations.of(prompt, session.effective(options))
     for _ in drive(generation, session.context, speculator, session.target.interrupt):
         now, busy = perf_counter(), session.target.busy_s + session.head.busy_s
         if last is not None:
@@ -188,7 +188,7 @@ class _Run:
     def __init__(self, session: Session, prompt: Sequence[int], n: int, *, has_head: bool) -> None:
         self._engine, self._context = session.target, session.context
         self._features = session.target.features if has_head else None
-        self.generation = session.generation(prompt, session.effective(_options(n)))
+        self.generation = session.generations.of(prompt, session.effective(_options(n)))
         session.context.truncate(0)
         slot = Slot(self.generation, session.context)
         self._batch = Batch.of([slot], len(prompt))
