@@ -85,8 +85,8 @@ class ServerAddress:
             for event in _events(answer):
                 if event == "[DONE]":
                     return
-                yield self._checked(json.loads(event))
-        except (OSError, HTTPException, ValueError) as error:
+                yield self._checked(event)
+        except (OSError, HTTPException) as error:
             raise self._lost(error) from error
         raise LostError(f"{self.url} went away in the middle of an answer")
 
@@ -123,7 +123,11 @@ class ServerAddress:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return LostError(f"{self.url} cannot be reached or went away ({reason}): is it running?")
 
-    def _checked(self, chunk: Any) -> dict[str, Any]:
+    def _checked(self, event: str) -> dict[str, Any]:
+        try:
+            chunk = json.loads(event)
+        except ValueError as error:
+            raise EngineError(f"{self.url} sent a chunk that is no JSON: {error}") from error
         if not isinstance(chunk, dict):
             raise EngineError(f"{self.url} sent a chunk that is no object")
         if chunk.get("error"):

@@ -47,9 +47,11 @@ class RemoteRun:
         self.usage = _object(chunk, "usage") or self.usage
         self.timings = _object(chunk, "timings") or self.timings
         choices = chunk.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else {}
+        first = choices[0] if isinstance(choices, list) and choices else None
+        choice: dict[str, Any] = first if isinstance(first, dict) else {}
         reason = choice.get("finish_reason")
-        self.finish_reason = ENDINGS.get(reason, "stop") if reason else self.finish_reason
+        if reason:
+            self.finish_reason = ENDINGS.get(str(reason), "stop")
         parts = list(_parts(_object(choice, "delta")))
         for part in parts:
             self._count(part)
@@ -85,8 +87,8 @@ class RemoteRun:
             finish_reason="context" if is_full else self.finish_reason,
             seed=seed,
             ttft_s=None if self.first_s is None else self.first_s - self.asked_s,
-            prefill_tps=timings.get("prompt_per_second"),
-            decode_tps=timings.get("predicted_per_second") or self._tps(n_tokens, paused_s),
+            prefill_tps=_rate(timings, "prompt_per_second"),
+            decode_tps=_rate(timings, "predicted_per_second") or self._tps(n_tokens, paused_s),
             passes=passes,
             tokens_per_pass=n_tokens / passes if passes else None,
             sources=(DraftSource("drafts", drafted, accepted),) if drafted else (),
@@ -193,3 +195,8 @@ def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
 def _number(document: dict[str, Any], name: str) -> int | None:
     found = document.get(name)
     return found if isinstance(found, int) else None
+
+
+def _rate(document: dict[str, Any], name: str) -> float | None:
+    found = document.get(name)
+    return float(found) if isinstance(found, int | float) else None
